@@ -1,0 +1,63 @@
+"""What passes between the client and those who use it: the call, the page, and the gate that every call goes through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One GET that may be sent: which page of which collection. Holds nothing secret and nothing personal."""
+
+    collection: str
+    route: str
+    """Path under the origin, such as `/calls`."""
+    parameters: Mapping[str, str]
+    """Query parameters except `limit` and `page`."""
+    page: int = 1
+    limit: int = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a call that was sent."""
+
+    status: int | None
+    """HTTP status; None where no answer came."""
+    rows: int | None = None
+    bytes: int = 0
+    milliseconds: int = 0
+    error: str | None = None
+    """Class name of the error, None on success."""
+    retry_after: float | None = None
+    """Seconds the server asks to wait (429 and 503), None where it does not say."""
+    over_quota: bool = False
+    """Whether the server says that the key has no calls left for now (429, or 403 with a message about the quota)."""
+
+
+class Gate(Protocol):
+    """Who may ask now. The client charges every call, retries too, before a byte is sent, and settles it afterwards."""
+
+    async def charge(self, call: Call) -> int:
+        """Return the number of the charge; wait a little or raise where no call is left."""
+
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        """Note what became of the charged call; an `over_quota` outcome closes the key for every process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as received, read tolerantly."""
+
+    rows: list[Any]
+    """The received rows in order; a row that is not an object is kept as it is, for the reader to quarantine."""
+    total: int | None
+    """`meta.total`: rows announced over all pages; None where the envelope does not say."""
+    last_page: int | None
+    """`meta.last_page`."""
+    has_next: bool | None
+    """Whether `links.next` is set; None where there are no links. Its address is never followed."""
+    bytes: int
+    """Size of the body after decompression."""
+    replaced_characters: int
+    """NUL characters, lone surrogates and undecodable bytes that became U+FFFD, since PostgreSQL stores none of them."""

@@ -1,0 +1,31 @@
+"""WHAT Magnetis has: one declaration per collection, the model that validates it, and the reading of one row by it.
+
+No HTTP, no SQL, no Dagster. `catalogue.yaml` holds the declarations; MAGNETIS_CONFIG lays overrides over them.
+"""
+
+from magnetis_dagster.catalog.load import CatalogueError, load_catalogue
+from magnetis_dagster.catalog.model import (
+    Catalogue,
+    Collection,
+    Column,
+    ColumnType,
+    Evidence,
+    Kind,
+    PersonalData,
+    Route,
+    WindowParameters,
+)
+
+__all__ = [
+    "Catalogue",
+    "CatalogueError",
+    "Collection",
+    "Column",
+    "ColumnType",
+    "Evidence",
+    "Kind",
+    "PersonalData",
+    "Route",
+    "WindowParameters",
+    "load_catalogue",
+]

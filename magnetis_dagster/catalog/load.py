@@ -1,0 +1,152 @@
+"""Reading the catalogue and laying MAGNETIS_CONFIG over it. A mistake names the file, the key and what is allowed there.
+
+An overlay has the shape of the catalogue, and says only what differs:
+
+    collections:
+      calls:
+        route: /v2/calls            # tried first; the catalogue's routes stay as candidates
+        time_fields: [begun_at]     # a list replaces the catalogue's
+        parameters: {analysis: null}  # null takes a parameter, a window or a column away
+        columns:
+          caller_number: {paths: [caller_msisdn]}
+          our_reference: {type: text, paths: [custom.ref], description: Reference of our CRM.}
+      pools: {enabled: false, reason: not part of our contract}
+"""
+
+import difflib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Route
+from magnetis_dagster.errors import NeedsChange
+
+M = TypeVar("M", bound=BaseModel)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+OVERLAY_KEYS = ("collections",)
+COLLECTION_KEYS = tuple(sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"}))
+COLUMN_KEYS = tuple(Column.model_fields)
+
+
+class CatalogueError(NeedsChange):
+    """The catalogue or MAGNETIS_CONFIG says something that is not allowed; the text names the file and the key."""
+
+
+def load_catalogue(overlay: Path | None = None) -> Catalogue:
+    """Return the catalogue with the YAML file `overlay` (MAGNETIS_CONFIG) laid over it.
+
+    Raises CatalogueError: the file is missing, is not YAML, or holds a key or value that is not allowed.
+    """
+    declarations = _shipped()
+    if overlay is None:
+        return _validate("catalogue.yaml", declarations)
+    return _validate(str(overlay), _overlay(declarations, read_overlay(overlay), str(overlay)))
+
+
+def read_overlay(path: Path) -> dict[str, Any]:
+    """Return the mapping in the YAML file `path`. Raises CatalogueError where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CatalogueError(
+            f"MAGNETIS_CONFIG names {path}, which cannot be read ({error.strerror}). "
+            "Name an existing YAML file, or unset MAGNETIS_CONFIG to use the catalogue as shipped."
+        ) from None
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, the C one where libyaml is there
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise CatalogueError(f"{path}{where}: not valid YAML: {problem}.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise CatalogueError(f"{path}: expected a mapping with the key 'collections', got a {type(content).__name__}.")
+    return content
+
+
+@cache
+def _shipped() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8")
+    content = yaml.load(text, Loader=_Loader)  # noqa: S506 - as above
+    del content["shared"]
+    for name, declaration in content["collections"].items():
+        declaration["name"] = name
+        for column_name, column in declaration.get("columns", {}).items():
+            column.setdefault("paths", [column_name])
+    return dict(content)
+
+
+def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
+    _known(file, "", overlay, OVERLAY_KEYS)
+    collections = dict(base["collections"])
+    for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
+        where = f"collections.{name}"
+        _known(file, "collections", {name: None}, collections)
+        collections[name] = _overlay_collection(collections[name], _mapping(file, where, changes), file, where)
+    return base | {"collections": collections}
+
+
+def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
+    _known(file, where, changes, COLLECTION_KEYS)
+    merged = base | {key: value for key, value in changes.items() if key not in {"route", "parameters", "columns"}}
+    if "route" in changes:
+        first = _validated(Route, {"path": changes["route"]}, file, f"{where}.route")
+        merged["routes"] = [first.model_dump(mode="json")] + [
+            route for route in merged["routes"] if not isinstance(route, dict) or route.get("path") != first.path
+        ]
+    if "parameters" in changes:
+        merged["parameters"] = _laid(base.get("parameters", {}), _mapping(file, f"{where}.parameters", changes["parameters"]))
+    if "columns" in changes:
+        columns = dict(base.get("columns", {}))
+        for name, column in _mapping(file, f"{where}.columns", changes["columns"]).items():
+            if column is not None:
+                column = _mapping(file, f"{where}.columns.{name}", column)  # noqa: PLW2901
+                _known(file, f"{where}.columns.{name}", column, COLUMN_KEYS)
+                column = {"paths": [name]} | columns.get(name, {}) | column  # noqa: PLW2901
+            columns = _laid(columns, {name: column})
+        merged["columns"] = columns
+    return merged
+
+
+def _laid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (base | changes).items() if value is not None}
+
+
+def _mapping(file: str, where: str, value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise CatalogueError(f"{file}: {where}: expected a mapping, got {value!r}.")
+    return {str(key): member for key, member in value.items()}
+
+
+def _known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
+    for key in given:
+        if key not in allowed:
+            close = difflib.get_close_matches(str(key), list(allowed), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise CatalogueError(
+                f"{file}: {f'{where}.{key}' if where else key}: unknown name.{hint} Allowed here: {', '.join(allowed)}."
+            )
+
+
+def _validate(file: str, content: dict[str, Any]) -> Catalogue:
+    return _validated(Catalogue, content, file, "")
+
+
+def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -> M:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
+        expected = first["msg"].removeprefix("Value error, ")
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise CatalogueError(f"{file}: {key}: {expected}; got {first['input']!r:.120}.{more}") from None

@@ -1,0 +1,183 @@
+"""The shape of a declaration: what may be said of a collection, and the rules that it must keep.
+
+Nothing here knows a collection by name (`catalogue.yaml` does), reads a row (`reader.py` does) or touches a file (`load.py` does).
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+"""A PostgreSQL name that needs no quotes; 40 characters leave room for suffixes below PostgreSQL's 63."""
+
+STANDARD_COLUMNS = frozenset(
+    {"id", "account_id", "payload", "first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
+    | {"occurred_at", "day", "valid_from", "valid_to"}
+)
+
+
+class Evidence(StrEnum):
+    """How well a statement about the API is known."""
+
+    CONFIRMED = "confirmed"
+    """Read in the vendor's own material."""
+    OBSERVED = "observed"
+    """Seen in a third-party client that calls the API."""
+    INFERRED = "inferred"
+    """Follows from confirmed facts."""
+    ASSUMED = "assumed"
+    """The most plausible guess; nothing was seen."""
+
+
+class Kind(StrEnum):
+    """What a row of the collection is."""
+
+    EVENTS = "events"
+    """Something that happened at a moment. The partition is the local day of that moment."""
+    SNAPSHOT = "snapshot"
+    """The present state of something. The partition is the local day on which the state was taken."""
+
+
+class PersonalData(StrEnum):
+    """What the values of a column tell about a person (GDPR, article 4)."""
+
+    NONE = "none"
+    PSEUDONYM = "pseudonym"
+    """Singles out a person or a device without naming one: a click id, a visitor id."""
+    PERSONAL = "personal"
+    """Names or reaches a person: a phone number, an e-mail address, a name, a free text."""
+
+
+class ColumnType(StrEnum):
+    """The PostgreSQL type that a column gets."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    """`bigint` in PostgreSQL."""
+    DECIMAL = "decimal"
+    """`numeric` in PostgreSQL."""
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"
+    """`timestamptz` in PostgreSQL; a received time without a zone is read in the response zone."""
+    JSON = "json"
+    """`jsonb` in PostgreSQL: lists and objects as received."""
+
+
+class Declaration(BaseModel):
+    """Base of all declarations: immutable, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Route(Declaration):
+    """A path under the API's origin that may serve the collection."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./]*$")]
+    evidence: Evidence = Evidence.ASSUMED
+
+    @field_validator("path")
+    @classmethod
+    def _no_parent_segments(cls, path: str) -> str:
+        if ".." in path or path.startswith("//"):
+            raise ValueError("a route is a path below the origin, like /calls: no '..', no second host")
+        return path
+
+
+class Column(Declaration):
+    """A typed column filled from the first candidate path that holds a value."""
+
+    type: ColumnType = ColumnType.TEXT
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Dotted members of the row, tried in order: `account.name`."""
+    description: str = ""
+    personal_data: PersonalData = PersonalData.NONE
+    unit: str | None = None
+    """Unit of a number, such as seconds."""
+
+
+class WindowParameters(Declaration):
+    """Names and format of the query parameters that limit an events route to a window."""
+
+    start: str = "from"
+    end: str = "to"
+    format: str = "%Y%m%d%H%M%S"
+    """`strftime` format in MAGNETIS_QUERY_TIMEZONE."""
+
+
+class Collection(Declaration):
+    """Everything that the program knows about one collection of the API."""
+
+    name: Identifier
+    family: Identifier
+    kind: Kind
+    description: str = Field(min_length=1)
+    routes: tuple[Route, ...] = Field(min_length=1)
+    """The first is used; `magnetis probe` tries the others where it does not answer."""
+    parameters: dict[str, str] = {}
+    """Query parameters sent with every call."""
+    window: WindowParameters | None = None
+    """None on an events collection: the route takes no window, so it is read whole and placed by day here."""
+    window_evidence: Evidence = Evidence.ASSUMED
+    time_fields: tuple[str, ...] = ()
+    """Candidate paths of the moment of an event, tried in order."""
+    columns: dict[Identifier, Column] = {}
+    enabled: bool = True
+    reason: str | None = None
+    """Why the collection is switched off."""
+
+    @model_validator(mode="after")
+    def _kind_and_members_agree(self) -> Self:
+        if self.kind is Kind.EVENTS and not self.time_fields:
+            raise ValueError("an events collection needs time_fields: candidate members that hold the moment of the event")
+        if self.kind is Kind.SNAPSHOT and (self.window or self.time_fields):
+            raise ValueError("a snapshot collection has no window and no time_fields: it is read whole")
+        if taken := STANDARD_COLUMNS & self.columns.keys():
+            raise ValueError(f"column names {sorted(taken)} are kept for every table; choose other names")
+        return self
+
+    @property
+    def route(self) -> str:
+        """The path that is called."""
+        return self.routes[0].path
+
+    @property
+    def is_events(self) -> bool:
+        """Whether rows are placed on the local day of their own time."""
+        return self.kind is Kind.EVENTS
+
+    @property
+    def title(self) -> str:
+        """The name for people: `email_trackers` becomes `Email trackers`."""
+        return re.sub("_", " ", self.name).capitalize()
+
+
+class Catalogue(Declaration):
+    """All collections, in the vendor's order."""
+
+    families: dict[Identifier, str]
+    """Family name to a sentence about it."""
+    collections: dict[Identifier, Collection]
+
+    @model_validator(mode="after")
+    def _families_exist(self) -> Self:
+        for collection in self.collections.values():
+            if collection.family not in self.families:
+                raise ValueError(
+                    f"collection {collection.name}: family {collection.family!r} is not declared; "
+                    f"declared families: {', '.join(self.families)}"
+                )
+        return self
+
+    def __getitem__(self, name: str) -> Collection:
+        """Return the collection called `name`; KeyError names those that exist."""
+        try:
+            return self.collections[name]
+        except KeyError:
+            raise KeyError(f"no collection {name!r}; there are: {', '.join(self.collections)}") from None
+
+    @property
+    def enabled(self) -> list[Collection]:
+        """The collections that are not switched off, in catalogue order."""
+        return [collection for collection in self.collections.values() if collection.enabled]

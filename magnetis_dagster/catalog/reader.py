@@ -1,0 +1,225 @@
+"""Reading one received row by its declaration: id, account, moment, typed columns, and what was not expected.
+
+Tolerant on purpose: member names and types of most collections are assumptions. A value that does not fit its column becomes NULL
+and is counted; the received row is kept whole beside the columns, so nothing is lost.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from magnetis_dagster.catalog.model import Collection, ColumnType
+
+Row = Mapping[str, Any]
+
+ID_PATHS = ("id", "uuid")
+ACCOUNT_PATHS = ("account.id", "account_id")
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+"""Older than any call tracking: a moment before it is a placeholder such as 0000-00-00 or the epoch."""
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_FRENCH = re.compile(r"^(\d{2})/(\d{2})/(\d{4})[ T](\d{2}:\d{2}(?::\d{2})?)$")
+_LARGEST_BIGINT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
+    """One row as its declaration reads it."""
+
+    id: str | None
+    account_id: str | None
+    occurred_at: datetime | None
+    """Moment of an event, with zone; None on a snapshot, or when no candidate member holds a usable time."""
+    day: date | None
+    """Local day of `occurred_at` in the partition zone."""
+    values: tuple[Any, ...]
+    """One value per declared column, in order."""
+    misfits: tuple[str, ...]
+    """Columns whose received value does not fit their type."""
+
+
+class RowReader:
+    """Reads rows of one collection. Zone-less times are read in `response_zone`; days are days of `partition_zone`."""
+
+    def __init__(self, collection: Collection, *, response_zone: ZoneInfo, partition_zone: ZoneInfo) -> None:
+        self.collection = collection
+        self._partition_zone = partition_zone
+        self._response_zone = response_zone
+        self._id = [_split(path) for path in ID_PATHS]
+        self._account = [_split(path) for path in ACCOUNT_PATHS]
+        self._time = [_split(path) for path in collection.time_fields]
+        self._columns = [
+            (name, [_split(path) for path in column.paths], _converter(column.type, response_zone))
+            for name, column in collection.columns.items()
+        ]
+        declared = [path for column in collection.columns.values() for path in column.paths]
+        self.known_members = frozenset(
+            path.split(".")[0] for path in [*declared, *ID_PATHS, *ACCOUNT_PATHS, *collection.time_fields]
+        )
+        """Top-level members that some declaration reads; any other member of a row is unknown (and kept in the payload)."""
+
+    def read(self, row: Row) -> ParsedRow:
+        """Return what the declaration makes of `row`. Never raises: what does not fit is None, and named in `misfits`."""
+        occurred_at = None
+        for path in self._time:
+            occurred_at = as_moment(_at(row, path), self._response_zone)
+            if occurred_at is not None:
+                break
+        values, misfits = [], []
+        for name, paths, convert in self._columns:
+            value, received = None, False
+            for path in paths:
+                raw = _at(row, path)
+                if raw is None:
+                    continue
+                received = True
+                value = convert(raw)
+                if value is not None:
+                    break
+            values.append(value)
+            if received and value is None:
+                misfits.append(name)
+        return ParsedRow(
+            id=self._text(row, self._id),
+            account_id=self._text(row, self._account),
+            occurred_at=occurred_at,
+            day=occurred_at.astimezone(self._partition_zone).date() if occurred_at else None,
+            values=tuple(values),
+            misfits=tuple(misfits),
+        )
+
+    def identify(self, row: Row) -> str | None:
+        """Return the id of `row` as text, or None."""
+        return self._text(row, self._id)
+
+    @staticmethod
+    def _text(row: Row, paths: list[tuple[str, ...]]) -> str | None:
+        for path in paths:
+            if text := as_text(_at(row, path)):
+                return text
+        return None
+
+
+def as_text(value: object) -> str | None:
+    """Return a scalar as text, `''` and containers as None."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float | Decimal):
+        return str(value)
+    return None
+
+
+def as_integer(value: object) -> int | None:
+    """Return a whole number; fractions of a unit are rounded to the nearest, halves to even (a duration of "12.6" is 13)."""
+    number = as_decimal(value)
+    if number is None:
+        return None
+    rounded = round(number)
+    return rounded if abs(rounded) <= _LARGEST_BIGINT else None
+
+
+def as_decimal(value: object) -> Decimal | None:
+    """Return a finite number, from a number or from text with a point or a comma."""
+    if isinstance(value, bool):
+        return Decimal(int(value))
+    if isinstance(value, int):
+        return Decimal(value)
+    if isinstance(value, float):
+        return Decimal(str(value)) if math.isfinite(value) else None
+    if isinstance(value, str):
+        try:
+            number = Decimal(value.strip().replace(",", "."))
+        except InvalidOperation:
+            return None
+        return number if number.is_finite() and abs(number.adjusted()) < 1000 else None
+    return None
+
+
+def as_boolean(value: object) -> bool | None:
+    """Return a truth value from true/false, 0/1 and their usual spellings."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in {0, 1}:
+        return bool(value)
+    if isinstance(value, str):
+        return {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "oui": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "non": False,
+        }.get(value.strip().lower())
+    return None
+
+
+def as_moment(value: object, zone: tzinfo) -> datetime | None:
+    """Return a moment with a zone from ISO 8601 text, `YYYY-MM-DD HH:MM:SS`, `DD/MM/YYYY HH:MM`, or a Unix time in (milli)seconds.
+
+    Text without a zone is read in `zone`; of an hour that the clocks repeat, the first is taken. A date without a time is
+    not a moment. Moments before 1990 or after 2200 are placeholders, not moments.
+    """
+    moment: datetime | None = None
+    if isinstance(value, str):
+        text = value.strip()
+        if match := _FRENCH.match(text):
+            text = f"{match[3]}-{match[2]}-{match[1]} {match[4]}"
+        if len(text) >= 16:
+            try:
+                moment = datetime.fromisoformat(text)
+            except ValueError:
+                return None
+        elif text.isdigit() and len(text) in {10, 13}:
+            return as_moment(int(text), zone)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        seconds = value / 1000 if value > 1e11 else value
+        if 0 < seconds < 7e9:
+            moment = datetime.fromtimestamp(seconds, UTC)
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return moment if _EARLIEST <= moment < _LATEST else None
+
+
+def _as_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _converter(kind: ColumnType, zone: tzinfo) -> Callable[[Any], Any]:
+    match kind:
+        case ColumnType.TEXT:
+            return as_text
+        case ColumnType.INTEGER:
+            return as_integer
+        case ColumnType.DECIMAL:
+            return as_decimal
+        case ColumnType.BOOLEAN:
+            return as_boolean
+        case ColumnType.TIMESTAMP:
+            return lambda value: as_moment(value, zone)
+        case ColumnType.JSON:
+            return _as_json
+
+
+def _split(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+def _at(row: Row, path: tuple[str, ...]) -> Any:
+    value: Any = row
+    for member in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(member)
+    return value

@@ -1,0 +1,120 @@
+"""Every environment variable, typed, in one place. Read at the edges (defs, cli), never below them.
+
+A mistake names the variable, what was expected and what to do; the values of secrets are never shown.
+"""
+
+import hashlib
+import os
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from magnetis_dagster.errors import NeedsChange
+
+
+class SettingsError(NeedsChange):
+    """An environment variable is missing or holds a value that cannot be used; the text names it and what is expected."""
+
+
+def _zone(name: object) -> ZoneInfo:
+    if isinstance(name, ZoneInfo):
+        return name
+    try:
+        return ZoneInfo(str(name))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("expected the name of a time zone such as Europe/Paris or UTC") from None
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("expected an origin such as https://api.magnetis.io, with no user, query or fragment")
+    if parts.scheme == "http" and not local and os.environ.get("MAGNETIS_ALLOW_HTTP") != "1":
+        raise ValueError("expected https: the key would travel in clear (http is accepted for localhost only)")
+    return url.rstrip("/")
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    scheme = url.get_secret_value().split("://")[0]
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}:
+        raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
+    return url
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
+
+
+class Settings(BaseSettings):
+    """The MAGNETIS_... environment variables; a `.env` file in the working directory is read too, and the environment wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MAGNETIS_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        arbitrary_types_allowed=True,
+    )
+
+    api_key: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    """Key of the API, made in the Magnetis interface under API & connecteurs > API."""
+    api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
+    """Origin of the API; requests never leave it."""
+    database_url: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    """Any postgresql:// URL; None starts the embedded server under `home`."""
+    daily_quota: int = Field(default=5000, gt=0)
+    """Calls a day for this key."""
+    timezone: Zone = ZoneInfo("Europe/Paris")
+    """Zone of the partition day and of the quota day."""
+    query_timezone: Zone = ZoneInfo("UTC")
+    """Zone in which `from` and `to` are written."""
+    response_timezone: Zone = ZoneInfo("Europe/Paris")
+    """Zone of the zone-less times in rows."""
+    start_date: date = date(2024, 1, 1)
+    """First partition day."""
+    lookback_days: int = Field(default=7, ge=0, le=366)
+    """Closed days that the daily schedule reads again for late changes."""
+    concurrency: int = Field(default=8, ge=1, le=64)
+    """Pages of one window in flight."""
+    config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """YAML file laid over the catalogue."""
+    home: Path = Path(".magnetis")
+    """Folder of the embedded database, logs and local state; relative to the working directory."""
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Return the settings from the environment and `.env`. Raises SettingsError, naming the variable."""
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}"
+            expected = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(
+                f"{variable}: {expected}. Set it in the environment or in .env; .env.example lists every variable."
+            ) from None
+
+    def require_key(self) -> str:
+        """Return the API key. Raises SettingsError where none is set, and says where keys are made."""
+        if self.api_key is None:
+            raise SettingsError(
+                "MAGNETIS_API_KEY is not set. Put the key in the environment or in .env. Keys are made in the Magnetis interface, "
+                "in the organisation, network or account: API & connecteurs > API. "
+                "Without a key, `magnetis dev` starts a local sandbox and uses it."
+            )
+        return self.api_key.get_secret_value()
+
+    @property
+    def key_fingerprint(self) -> str:
+        """Twelve hexadecimal digits that tell keys apart in the database without holding one."""
+        return hashlib.sha256(f"magnetis-key:{self.require_key()}".encode()).hexdigest()[:12]
