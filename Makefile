@@ -1,0 +1,84 @@
+# Needs Python 3.11 to 3.14, make and a C-free pip. Everything else is installed into .venv, in the versions and with the
+# hashes of requirements/*.lock. A target's `##` comment is its line in `make help`.
+
+# A machine's python3 may be too old while a newer one stands beside it; PYTHON=/path/to/python overrides the choice.
+PYTHON ?=
+CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+LOCKS := requirements
+# Where the tools of `make test` are installed already, `make run` uses that environment: it holds all that run.lock does.
+INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.stamp)
+# Passed on to the command: make run ARGS="--load 7 --exit", make test ARGS="tests/catalog -k overlay".
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_NO_PROGRESS := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench docs lock browser screenshots clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key) and Dagster, load recent days
+	@$(BIN)/magnetis dev $(ARGS)
+
+test: $(VENV)/dev.stamp browser ## Run all tests (ARGS="tests/catalog -k overlay" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, generated files
+	@echo '- format';         $(BIN)/ruff format --check --quiet .
+	@echo '- lint';           $(BIN)/ruff check --quiet .
+	@echo '- types';          $(BIN)/mypy --no-error-summary
+	@echo '- layers';         $(BIN)/lint-imports --no-logo
+	@echo '- definitions';    $(BIN)/dg check defs
+	@echo '- generated docs'; $(BIN)/python tools/docs.py --check
+	@echo '- asset graph';    $(BIN)/python tools/asset_graph.py --check
+
+bench: $(VENV)/dev.stamp ## Measure every claim about speed and cost (ARGS go to each benchmark)
+	@for benchmark in benchmarks/[a-z]*.py; do echo "- $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
+
+docs: $(VENV)/dev.stamp ## Make the generated pages of docs/ again
+	@$(BIN)/python tools/docs.py
+	@$(BIN)/python tools/asset_graph.py
+
+lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+	@$(COMPILE) pyproject.toml --group build --output-file $(LOCKS)/run.lock
+	@$(COMPILE) pyproject.toml --group dev --output-file $(LOCKS)/dev.lock
+	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
+
+browser: $(VENV)/dev.stamp ## Make a Chromium available for the end-to-end tests and the screenshots
+	@$(BIN)/python tools/browser.py
+
+screenshots: $(VENV)/dev.stamp browser ## Take the pictures of docs/images again
+	@$(BIN)/python tools/screenshots.py $(ARGS)
+
+clean: ## Remove .venv and caches; the data under .magnetis stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tmp_dagster_home_* dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV): $(LOCKS)/bootstrap.lock
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python 3.11 to 3.14 found (python3 is: $$(python3 --version 2>&1)). Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$found cannot make environments: its venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "- $(VENV) with $$("$$found" --version)"; "$$found" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCKS)/bootstrap.lock
+	@touch $@
+
+$(VENV)/%.stamp: $(LOCKS)/%.lock pyproject.toml $(UV)
+	@echo "- packages of $(LOCKS)/$*.lock"
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCKS)/$*.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
