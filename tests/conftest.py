@@ -1,0 +1,75 @@
+"""What every test may ask for: a real PostgreSQL with a fresh database, the sandbox API over HTTP, and a home without secrets."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.warehouse.migrate import migrate
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests see neither the developer's MAGNETIS_ variables nor a `.env` in the working directory."""
+    for name in [name for name in os.environ if name.startswith(("MAGNETIS_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    return load_catalogue()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of an embedded server for the session, without fsync: tests kill processes, not the machine."""
+    url = embedded.start(tmp_path_factory.mktemp("server"), database="postgres")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
+            connection.execute(f"ALTER SYSTEM SET {setting}")
+        connection.execute("SELECT pg_reload_conf()")
+    return url
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_url: str, catalogue: Catalogue) -> str:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_magnetis")
+    engine = connect(postgres_url.replace("/postgres?", "/template_magnetis?"))
+    migrate(engine, catalogue)
+    engine.dispose()
+    return "template_magnetis"
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """URL of a database with nothing in it."""
+    yield from _database(postgres_url, "template1")
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """URL of a database with the tables of the shipped catalogue."""
+    yield from _database(postgres_url, _template)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield server.replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

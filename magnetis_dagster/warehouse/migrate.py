@@ -1,0 +1,132 @@
+"""Bringing a database to the tables of this version: versioned migrations, then what the catalogue adds.
+
+Two steps, since users add columns by MAGNETIS_CONFIG that no shipped migration can know: alembic's scripts move `magnetis_ops` (and
+anything that cannot be derived: a rename, a type) from release to release; alembic's comparison of the catalogue with the
+database then creates the tables and columns that are missing in `magnetis`. Nothing is ever dropped.
+"""
+
+import hashlib
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.autogenerate import produce_migrations
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations, ops
+from sqlalchemy import Connection, Engine, MetaData, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.database import guarded
+from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+
+_LOCK = 0x6D61676E
+"""Advisory lock: two processes that start at once migrate one after the other."""
+_ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
+
+
+class SchemaDisagrees(NeedsChange):
+    """The catalogue declares a column with another type than the database has; the text names both."""
+
+
+def migrate(engine: Engine, catalogue: Catalogue) -> bool:
+    """Bring the database to this version and this catalogue; return whether anything was done.
+
+    Safe to call from every process at start: where the database is up to date it costs one query.
+    Raises SchemaDisagrees, DatabaseUnwell, DatabaseRefused.
+    """
+    metadata = data_metadata(catalogue)
+    digest = _digest(metadata)
+    with guarded(engine, "bring the tables up to date"), engine.begin() as connection:
+        if _applied(connection) == digest:
+            return False
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        if _applied(connection) == digest:
+            return False
+        for schema in (DATA_SCHEMA, OPS_SCHEMA):
+            connection.execute(sqlalchemy.schema.CreateSchema(schema, if_not_exists=True))
+        command.upgrade(_config(connection), "head")
+        _add_missing(connection, metadata)
+        connection.execute(
+            text(
+                f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "  # noqa: S608 - constant name
+                "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
+            ),
+            {"digest": digest},
+        )
+        return True
+
+
+def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
+    """Return the operations that would bring the tables of `metadata`'s schema to it, table operations flattened."""
+    schema = metadata.schema
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "target_metadata": metadata,
+            "include_schemas": True,
+            "include_name": _only(schema),
+                name == schema if kind == "schema" else parents.get("schema_name") == schema
+            ),
+            "compare_type": True,
+        },
+    )
+    upgrade = produce_migrations(context, metadata).upgrade_ops
+    found: list[ops.MigrateOperation] = []
+    for operation in upgrade.ops if upgrade else ():
+        found.extend(operation.ops if isinstance(operation, ops.ModifyTableOps) else [operation])
+    return found
+
+
+def _only(schema: str | None) -> Callable[[str | None, str, MutableMapping[str, str | None]], bool]:
+    def include(name: str | None, kind: str, parents: MutableMapping[str, str | None]) -> bool:
+        if kind == "schema":
+            return name == schema
+        return parents.get("schema_name") == schema and name != "alembic_version"
+
+    return include
+
+
+def _add_missing(connection: Connection, metadata: MetaData) -> None:
+    operations = Operations(MigrationContext.configure(connection))
+    for operation in differences(connection, metadata):
+        if isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
+            raise SchemaDisagrees(
+                f"Column {operation.schema}.{operation.table_name}.{operation.column_name} is declared as {operation.modify_type!s}, "
+                f"but the database has {operation.existing_type!s}. A column keeps its type: declare another column name in "
+                "MAGNETIS_CONFIG and fill it with `magnetis reparse`."
+            )
+        if isinstance(operation, _ADDITIVE):
+            operations.invoke(operation)
+
+
+def _applied(connection: Connection) -> str | None:
+    if connection.execute(text("SELECT to_regclass(:name)"), {"name": f"{OPS_SCHEMA}.schema_state"}).scalar() is None:
+        return None
+    found = connection.execute(
+        text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")  # noqa: S608 - constant name
+    ).scalar()
+    return str(found) if found else None
+
+
+def _digest(metadata: MetaData) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    statements = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
+    statements += [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in metadata.sorted_tables
+        for index in sorted(table.indexes, key=str)
+    ]
+    head = sorted(path.name for path in (Path(__file__).parent / "migrations" / "versions").glob("*.py"))
+    return hashlib.sha256("\n".join(statements + head).encode()).hexdigest()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,218 @@
+"""The tables: `magnetis_ops` written out here, one table (and history) per collection made from the catalogue.
+
+Shapes only. `migrate.py` brings a database to them, `merge.py` fills them.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
+
+DATA_SCHEMA = "magnetis"
+OPS_SCHEMA = "magnetis_ops"
+
+POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[object]] = {
+    ColumnType.TEXT: Text(),
+    ColumnType.INTEGER: BigInteger(),
+    ColumnType.DECIMAL: Numeric(),
+    ColumnType.BOOLEAN: Boolean(),
+    ColumnType.TIMESTAMP: DateTime(timezone=True),
+    ColumnType.JSON: JSONB(),
+}
+
+_moment = DateTime(timezone=True)
+
+ops_metadata = MetaData(schema=OPS_SCHEMA)
+
+quota_days = Table(
+    "quota_days",
+    ops_metadata,
+    Column("key_fingerprint", Text, nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."),
+    Column("day", Date, nullable=False, comment="Quota day: calendar day in MAGNETIS_TIMEZONE."),
+    Column("daily_quota", Integer, nullable=False, comment="Calls allowed on that day, as last configured."),
+    Column("used", Integer, nullable=False, comment="Calls charged; never lowered, since a sent call cannot be taken back."),
+    Column("closed_until", _moment, comment="The API said that no call is left until then."),
+    PrimaryKeyConstraint("key_fingerprint", "day"),
+    comment="One row per key and quota day: the budget that every process shares.",
+)
+
+api_calls = Table(
+    "api_calls",
+    ops_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("key_fingerprint", Text, nullable=False),
+    Column("day", Date, nullable=False, comment="Quota day that the call is charged to."),
+    Column("charged_at", _moment, nullable=False),
+    Column("settled_at", _moment, comment="NULL: still under way, or the process died before the answer."),
+    Column("collection", Text, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("first_day", Date, comment="First day of the window; NULL where the call has none."),
+    Column("last_day", Date),
+    Column("page", Integer, nullable=False),
+    Column("run_id", Text, comment="Dagster run, or the command that called."),
+    Column("lane", Text, nullable=False),
+    Column("status", Integer, comment="HTTP status; NULL where no answer came."),
+    Column("error", Text, comment="Class of the error, NULL on success."),
+    Column("rows", Integer),
+    Column("bytes", BigInteger),
+    Column("milliseconds", Integer),
+    Index("ix_api_calls_key_day", "key_fingerprint", "day"),
+    Index("ix_api_calls_run", "run_id"),
+    comment="One row per call sent to the API, retries included; written before the call leaves.",
+)
+
+windows = Table(
+    "windows",
+    ops_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("collection", Text, nullable=False),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False, comment="Inclusive."),
+    Column("read_at", _moment, nullable=False, comment="When the reading began: what it saw is at least this fresh."),
+    Column("committed_at", _moment, nullable=False),
+    Column("announced", Integer, nullable=False, comment="meta.total of the window, padding included."),
+    Column("received", Integer, nullable=False, comment="Distinct rows received."),
+    Column("padding", Integer, nullable=False, comment="Rows outside the asked days."),
+    Column("held", Integer, nullable=False, comment="Rows that the table holds for the asked days."),
+    Column("quarantined", Integer, nullable=False),
+    Column("inserted", Integer, nullable=False),
+    Column("changed", Integer, nullable=False),
+    Column("deleted", Integer, nullable=False),
+    Column("api_calls", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("milliseconds", Integer, nullable=False),
+    Column("run_id", Text),
+    Index("ix_windows_collection_days", "collection", "first_day", "last_day"),
+    comment="What has been read: one row per complete window, written with its rows.",
+)
+
+days = Table(
+    "days",
+    ops_metadata,
+    Column("collection", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
+    Column("read_at", _moment, nullable=False),
+    Column("announced", Integer, nullable=False, comment="Distinct rows received for this day in a complete window."),
+    Column("held", Integer, nullable=False, comment="Rows that the table held for this day when the window was committed."),
+    Column("run_id", Text),
+    PrimaryKeyConstraint("collection", "day"),
+    comment="Days that are done: the newest complete read of each, written with its rows.",
+)
+
+quarantine = Table(
+    "quarantine",
+    ops_metadata,
+    Column("collection", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="The row's id, or a digest of it where it has none."),
+    Column("reason", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
+    Column("first_seen_at", _moment, nullable=False),
+    Column("last_seen_at", _moment, nullable=False),
+    PrimaryKeyConstraint("collection", "key"),
+    comment="Rows that could not be placed, whole, with the reason.",
+)
+
+schema_state = Table(
+    "schema_state",
+    ops_metadata,
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("applied_at", _moment, nullable=False, server_default=func.now()),
+    comment="Which catalogue the tables of the schema magnetis were last brought to.",
+)
+
+
+def history_name(collection: Collection) -> str:
+    """Name of the history table of a snapshot collection."""
+    return f"{collection.name}_history"
+
+
+def data_metadata(catalogue: Catalogue) -> MetaData:
+    """Return the tables of the schema `magnetis` that the catalogue asks for, switched-off collections included."""
+    metadata = MetaData(schema=DATA_SCHEMA)
+    for collection in catalogue.collections.values():
+        _table(collection, metadata)
+        if not collection.is_events:
+            _history(collection, metadata)
+    return metadata
+
+
+def typed_columns(collection: Collection) -> list[Column[object]]:
+    """Return fresh SQLAlchemy columns for the declared columns of the collection."""
+    return [
+        Column(name, POSTGRESQL_TYPES[column.type], comment=_comment(column.description, column.unit, column.personal_data.value))
+        for name, column in collection.columns.items()
+    ]
+
+
+def _comment(description: str, unit: str | None, personal_data: str) -> str:
+    unit_text = f" Unit: {unit}." if unit else ""
+    personal_text = f" Personal data: {personal_data}." if personal_data != "none" else ""
+    return f"{description}{unit_text}{personal_text}".strip()
+
+
+def _common() -> list[Column[object]]:
+    return [
+        Column("account_id", Text, comment="Account that the row belongs to."),
+        Column("payload", JSONB, nullable=False, comment="The row as received. May hold personal data."),
+    ]
+
+
+def _table(collection: Collection, metadata: MetaData) -> Table:
+    moments: list[Column[object]] = []
+    indexes: list[Index] = [Index(f"ix_{collection.name}_account", "account_id")]
+    if collection.is_events:
+        moments = [
+            Column("occurred_at", _moment, nullable=False, comment="Moment of the event."),
+            Column("day", Date, nullable=False, comment="Local day of the event in MAGNETIS_TIMEZONE: the partition."),
+        ]
+        indexes.append(Index(f"ix_{collection.name}_day", "day"))
+    return Table(
+        collection.name,
+        metadata,
+        Column("id", Text, primary_key=True, comment="Identifier given by Magnetis; opaque."),
+        *_common(),
+        *moments,
+        *typed_columns(collection),
+        Column("first_seen_at", _moment, nullable=False, comment="Start of the first read that returned the row."),
+        Column("last_seen_at", _moment, nullable=False, comment="Start of the last read that changed anything in the row."),
+        Column("changed_at", _moment, nullable=False, comment="Start of the read in which the payload last differed."),
+        Column("deleted_at", _moment, comment="Start of the complete read that no longer returned the row."),
+        *indexes,
+        comment=collection.description,
+    )
+
+
+def _history(collection: Collection, metadata: MetaData) -> Table:
+    return Table(
+        history_name(collection),
+        metadata,
+        Column("id", Text, nullable=False, comment="Identifier given by Magnetis."),
+        *_common(),
+        *typed_columns(collection),
+        Column("valid_from", _moment, nullable=False, comment="Start of the read that first saw this version."),
+        Column("valid_to", _moment, comment="Start of the read that no longer saw it; NULL: present version."),
+        PrimaryKeyConstraint("id", "valid_from"),
+        # one open version per id, held by the database and not by our care alone
+        Index(f"uq_{history_name(collection)}_open", "id", unique=True, postgresql_where="valid_to IS NULL"),
+        comment=f"Versions over time. {collection.description}",
+    )
