@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 ARGUMENTS = (
@@ -38,23 +40,30 @@ def install() -> str | None:
     """Return the path of a Chromium after trying Playwright's and then, for root on Debian, the system's."""
     attempts = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
-        attempts += [["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"]]
+        attempts += [
+            ["apt-get", "update"],
+            ["apt-get", "install", "--yes", "--no-install-recommends", "chromium", "fonts-liberation"],
+        ]
     for command in attempts:
         print(f"- {' '.join(command)}", file=sys.stderr)
         # Several minutes where the mirror is slow; a hanging download must not hold CI for its whole time.
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
         )
         if done.returncode:
-            print(f"  failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", file=sys.stderr)
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+            print(f"  failed: {next((line for line in lines if 'rror' in line), lines[-1])}", file=sys.stderr)
         elif path := find():
             return path
     return None
 
 
 def _playwrights() -> str | None:
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     return path if Path(path).exists() else None
