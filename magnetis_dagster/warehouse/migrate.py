@@ -70,8 +70,6 @@ def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateO
             "target_metadata": metadata,
             "include_schemas": True,
             "include_name": _only(schema),
-                name == schema if kind == "schema" else parents.get("schema_name") == schema
-            ),
             "compare_type": True,
         },
     )

@@ -1,0 +1,147 @@
+"""Rows on their way: a temporary table that takes pages by COPY as they arrive, in any order, and keeps one row per key.
+
+Nothing here is visible to anybody else, and nothing survives the connection: a window becomes visible by its merge or not at all.
+Memory stays that of one page, whatever the size of the window.
+"""
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+import psycopg
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.dialects import postgresql
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog.reader import ParsedRow, RowReader
+from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
+
+LONGEST_ID = 512
+"""Bytes; PostgreSQL's index takes no key beyond a third of a page (2,704 bytes)."""
+
+FIXED = {
+    "seq": "bigint GENERATED ALWAYS AS IDENTITY",
+    "key": "text NOT NULL",
+    "reason": "text",
+    "id": "text",
+    "account_id": "text",
+    "payload": "jsonb NOT NULL",
+    "occurred_at": "timestamptz",
+    "day": "date",
+}
+
+
+class Staging:
+    """The temporary table of one window. A context manager; `add` may be called from several threads."""
+
+    def __init__(self, engine: Engine, collection: Collection, reader: RowReader) -> None:
+        self._engine = engine
+        self._reader = reader
+        self.collection = collection
+        self._lock = threading.Lock()
+        self._columns = [*list(FIXED)[1:], *(f"c_{name}" for name in collection.columns)]
+        self.misfits: Counter[str] = Counter()
+        """Column to the number of received values that do not fit it."""
+        self.unknown: set[str] = set()
+        """Members of rows that no declaration reads; they are kept in the payload."""
+        self.members: set[str] = set()
+        """Names of all members seen; for error texts."""
+
+    def __enter__(self) -> Self:
+        with guarded(self._engine, "prepare the load"):
+            self.connection: Connection = self._engine.connect()
+            dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+            columns = FIXED | {
+                f"c_{name}": POSTGRESQL_TYPES[column.type].compile(dialect=dialect)
+                for name, column in self.collection.columns.items()
+            }
+            self.connection.execute(text("DROP TABLE IF EXISTS pg_temp.incoming"))
+            self.connection.execute(text(f"CREATE TEMPORARY TABLE incoming ({', '.join(f'{n} {t}' for n, t in columns.items())})"))
+            self.connection.commit()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # a connection in an unknown state must not go back to the pool with the temporary table and its rows
+        self.connection.invalidate()
+        self.connection.close()
+
+    def clear(self) -> None:
+        """Forget every row, to read the window again."""
+        with guarded(self._engine, "prepare the load"):
+            self.connection.execute(text("TRUNCATE incoming"))
+            self.connection.commit()
+        self.misfits.clear()
+        self.unknown.clear()
+
+    def add(self, rows: Sequence[Any]) -> list[date]:
+        """Read one page of received rows by the declaration and COPY them in; return the days of those that have one."""
+        records, days = [], []
+        nameless: Counter[str] = Counter()
+        for row in rows:
+            payload = orjson.dumps(row, option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=str)
+            parsed, reason = self._read(row)
+            key = parsed.id if parsed and not reason else None
+            if key is None:
+                digest = hashlib.sha256(payload).hexdigest()
+                # the ordinal within the page: two equal rows of a page are two rows, the same page received twice is not
+                nameless[digest] += 1
+                key = (
+                    parsed.id if parsed and parsed.id and len(parsed.id) <= LONGEST_ID else None
+                ) or f"{digest}-{nameless[digest]}"
+            if parsed is None:
+                records.append((key, reason, None, None, payload, None, None, *([None] * len(self.collection.columns))))
+                continue
+            if parsed.day:
+                days.append(parsed.day)
+            self.misfits.update(parsed.misfits)
+            records.append((key, reason, parsed.id, parsed.account_id, payload, parsed.occurred_at, parsed.day, *parsed.values))
+        with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
+            self._copy(records)
+        return days
+
+    def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:
+        if not isinstance(row, dict):
+            return None, f"not an object but {type(row).__name__}"
+        self.members.update(row)
+        self.unknown.update(row.keys() - self._reader.known_members)
+        parsed = self._reader.read(row)
+        if parsed.id is None:
+            return parsed, "no id"
+        if len(parsed.id.encode()) > LONGEST_ID:
+            return parsed, f"id longer than {LONGEST_ID} bytes"
+        if self.collection.is_events and parsed.occurred_at is None:
+            return parsed, f"no usable time in {', '.join(self.collection.time_fields)}"
+        return parsed, None
+
+    def _copy(self, records: list[tuple[Any, ...]]) -> None:
+        driver = self.connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        names = SQL(", ").join(map(Identifier, self._columns))
+        with driver.cursor() as cursor, cursor.copy(SQL("COPY incoming ({}) FROM STDIN").format(names)) as copy:
+            for record in records:
+                copy.write_row(record)
+        driver.commit()
+
+    def settle(self) -> int:
+        """Keep the newest row of each key, and return how many distinct rows were received."""
+        with guarded(self._engine, "count what was received"):
+            total, distinct = self.connection.execute(text("SELECT count(*), count(DISTINCT key) FROM incoming")).one()
+            if total != distinct:
+                self.connection.execute(text("DELETE FROM incoming AS a USING incoming AS b WHERE a.key = b.key AND a.seq < b.seq"))
+            self.connection.commit()
+        return int(distinct)
+
+    def unplaced(self) -> dict[str, int]:
+        """Return reason to number of the rows that cannot be placed."""
+        with guarded(self._engine, "count what cannot be placed"):
+            found = self.connection.execute(text("SELECT reason, count(*) FROM incoming WHERE reason IS NOT NULL GROUP BY reason"))
+            counts = {reason: int(number) for reason, number in found}
+            self.connection.commit()
+        return counts
