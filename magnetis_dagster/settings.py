@@ -4,14 +4,13 @@ A mistake names the variable, what was expected and what to do; the values of se
 """
 
 import hashlib
-import os
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import NeedsChange
@@ -30,25 +29,44 @@ def _zone(name: object) -> ZoneInfo:
         raise ValueError("expected the name of a time zone such as Europe/Paris or UTC") from None
 
 
-def _origin(url: str) -> str:
+def _origin(url: str, info: ValidationInfo) -> str:
     parts = urlsplit(url)
     local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("expected an origin such as https://api.magnetis.io, with no user, query or fragment")
-    if parts.scheme == "http" and not local and os.environ.get("MAGNETIS_ALLOW_HTTP") != "1":
+    if parts.port == 0:  # `port` itself raises for the rest that is no port
+        raise ValueError("expected a port from 1 to 65535")
+    if parts.scheme == "http" and not local and not info.data.get("allow_http"):
         raise ValueError("expected https: the key would travel in clear (http is accepted for localhost only)")
     return url.rstrip("/")
 
 
+def _key(key: SecretStr) -> SecretStr:
+    # The HTTP client shows a header value that it refuses; a key with a line break would end in the log of the run.
+    bare = key.get_secret_value().strip()
+    if not bare.isascii() or not bare.isprintable() or " " in bare:
+        raise ValueError("expected the key as Magnetis shows it: ASCII, no space or line break inside")
+    return SecretStr(bare)
+
+
 def _postgresql(url: SecretStr) -> SecretStr:
-    scheme = url.get_secret_value().split("://")[0]
-    if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}:
+    scheme, separator, rest = url.get_secret_value().partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"} or not separator or not rest:
         raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
     return url
 
 
+def _day(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError("expected a day such as 2024-01-01") from None
+
+
 def _none_if_empty(value: object) -> object:
-    return None if value == "" else value
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
@@ -66,11 +84,13 @@ class Settings(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
-    api_key: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    allow_http: bool = False
+    """Whether the key may travel over plain http to another machine: for a sandbox in a closed network only."""
+    api_key: Annotated[Annotated[SecretStr, AfterValidator(_key)] | None, BeforeValidator(_none_if_empty)] = None
     """Key of the API, made in the Magnetis interface under API & connecteurs > API."""
     api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
     """Origin of the API; requests never leave it."""
-    database_url: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    database_url: Annotated[Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)] = None
     """Any postgresql:// URL; None starts the embedded server under `home`."""
     daily_quota: int = Field(default=5000, gt=0)
     """Calls a day for this key."""
@@ -80,7 +100,7 @@ class Settings(BaseSettings):
     """Zone in which `from` and `to` are written."""
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Zone of the zone-less times in rows."""
-    start_date: date = date(2024, 1, 1)
+    start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
     """First partition day."""
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days that the daily schedule reads again for late changes."""
@@ -88,7 +108,7 @@ class Settings(BaseSettings):
     """Pages of one window in flight."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file laid over the catalogue."""
-    home: Path = Path(".magnetis")
+    home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")
     """Folder of the embedded database, logs and local state; relative to the working directory."""
 
     @classmethod
@@ -103,6 +123,8 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"{variable}: {expected}. Set it in the environment or in .env; .env.example lists every variable."
             ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it.") from None
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""
