@@ -1,0 +1,43 @@
+"""HOW to ask Magnetis: one page at a time, every call charged before it is sent, errors named by what to do about them.
+
+Reading a window (which pages, how often, what they must add up to) belongs to `ingest`; counting calls belongs to `quota`.
+No SQL, no Dagster.
+"""
+
+from magnetis_dagster.api.client import ClientLimits, MagnetisClient
+from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
+from magnetis_dagster.api.errors import (
+    AccessForbidden,
+    BodyTooLarge,
+    CertificateRefused,
+    KeyRefused,
+    RedirectRefused,
+    RequestNotAllowed,
+    RequestRejected,
+    RouteUnavailable,
+    ServerUnwell,
+    TooManyCalls,
+    UnexpectedAnswer,
+    Unreachable,
+)
+
+__all__ = [
+    "AccessForbidden",
+    "BodyTooLarge",
+    "Call",
+    "CertificateRefused",
+    "ClientLimits",
+    "Gate",
+    "KeyRefused",
+    "MagnetisClient",
+    "Outcome",
+    "Page",
+    "RedirectRefused",
+    "RequestNotAllowed",
+    "RequestRejected",
+    "RouteUnavailable",
+    "ServerUnwell",
+    "TooManyCalls",
+    "UnexpectedAnswer",
+    "Unreachable",
+]

@@ -1,0 +1,195 @@
+"""The client: one page at a time, charged before it is sent, settled whatever comes, tried again where that can help.
+
+Which pages make a window, and what they must add up to, belongs to `ingest`.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+import stamina
+
+from magnetis_dagster.api.body import read_body
+from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
+from magnetis_dagster.api.envelope import EnvelopeError, read_envelope
+from magnetis_dagster.api.errors import BodyTooLarge, RedirectRefused, ServerUnwell, TooManyCalls, UnexpectedAnswer, Unreachable
+from magnetis_dagster.api.failures import describe
+from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
+from magnetis_dagster.api.verdict import judge, place
+from magnetis_dagster.errors import MagnetisError
+
+_ERROR_BODY = 64 * 1024
+"""Bytes of an error answer that are read: Laravel's are below 1 KiB, a debug page is of no use."""
+_ERROR_BODY_SECONDS = 5.0
+"""The status is known by then, and matters more than the words: a 429 must close the key even if its body never ends."""
+_LONGEST_HONOURED_WAIT = 60.0
+"""Seconds of a 503's Retry-After that are worth holding a run open for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """How long and how much. Times are in seconds, for one attempt."""
+
+    attempts: int = 5
+    """Attempts of one page, each charged."""
+    connect: float = 10.0
+    read: float = 60.0
+    """Silence on the line."""
+    total: float = 180.0
+    """From the first byte sent to the last received: ends a server that drips."""
+    body_bytes: int = 64 * 2**20
+    """Largest body after decompression."""
+    wait_initial: float = 0.5
+    wait_max: float = 20.0
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is known of an attempt so far; becomes its Outcome."""
+
+    status: int | None = None
+    rows: int | None = None
+    bytes: int = 0
+
+
+class MagnetisClient:
+    """Reads pages of the API at `origin` with `key`. An async context manager; one event loop, any number of tasks."""
+
+    def __init__(self, origin: str, key: str, gate: Gate, concurrency: int = 8, limits: ClientLimits = ClientLimits()) -> None:
+        self._origin = origin.rstrip("/")
+        self._key = key
+        self._gate = gate
+        self._limits = limits
+        self._free = asyncio.Semaphore(concurrency)
+        # `pool` has nothing to wait for while the semaphore holds as many places as the pool; it ends a leak, should there be one.
+        timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
+        self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        """Return the client, ready."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def page(self, call: Call) -> Page:
+        """Return the page that `call` asks for.
+
+        Every attempt is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled. What the
+        gate raises passes through, and nothing is sent. Raises, all subclasses of NeedsChange or TryAgain: KeyRefused,
+        AccessForbidden, RouteUnavailable, RequestRejected, RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at
+        once; TooManyCalls, ServerUnwell, UnexpectedAnswer, Unreachable after the last attempt.
+        """
+        async for attempt in stamina.retry_context(
+            on=_worth_another,
+            attempts=self._limits.attempts,
+            timeout=None,
+            wait_initial=self._limits.wait_initial,
+            wait_max=self._limits.wait_max,
+            wait_jitter=1.0,
+        ):
+            with attempt:
+                async with self._free:
+                    return await self._attempt(call)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _attempt(self, call: Call) -> Page:
+        charge = await self._gate.charge(call)
+        started = time.perf_counter()
+        answer, failure = _Answer(), None
+        try:
+            return await self._send(call, answer)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            outcome = Outcome(
+                status=answer.status,
+                rows=answer.rows,
+                bytes=answer.bytes,
+                milliseconds=round((time.perf_counter() - started) * 1000),
+                error=type(failure).__name__ if failure else None,
+                retry_after=getattr(failure, "retry_after", None),
+                over_quota=isinstance(failure, TooManyCalls),
+            )
+            failure = None  # a traceback that holds its own frame would live until the garbage collector comes
+            await _to_its_end(self._gate.settle(charge, outcome))
+
+    async def _send(self, call: Call, answer: _Answer) -> Page:
+        parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
+        # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
+        failure: MagnetisError | None = None
+        page: Page | None = None
+        try:
+            async with (
+                asyncio.timeout(self._limits.total),
+                self._http.stream("GET", self._origin + call.route, params=parameters) as response,
+            ):
+                answer.status = response.status_code
+                if response.is_success:
+                    page = await self._read(call, response, answer)
+                else:
+                    failure = await self._refusal(call, response)
+        except EnvelopeError as error:
+            failure = UnexpectedAnswer(
+                f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
+                "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            failure = describe(call, self._origin, error, self._limits.total)
+        if failure is not None:
+            raise failure
+        assert page is not None
+        return page
+
+    async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> Page:
+        body = await read_body(response, self._limits.body_bytes)
+        if body is None:
+            answer.bytes = self._limits.body_bytes
+            raise BodyTooLarge(
+                f"{place(call)}: expected at most {self._limits.body_bytes} bytes for {call.limit} rows, and the answer is longer; "
+                "the rest was not read. Ask for a smaller page, or check that MAGNETIS_API_URL names the Magnetis API."
+            )
+        answer.bytes = len(body)
+        page = read_envelope(body, call.limit)
+        answer.rows = len(page.rows)
+        return page
+
+    async def _refusal(self, call: Call, response: httpx.Response) -> MagnetisError:
+        if response.is_redirect or response.status_code < 400:
+            target = response.extensions.get(REDIRECTED_TO, "nowhere")
+            return RedirectRefused(
+                f"{place(call)}: answered with a redirect to {target} (HTTP {response.status_code}). Redirects are not followed, "
+                "since the key would travel along. Set MAGNETIS_API_URL to the API's own origin, "
+                "or correct the route in MAGNETIS_CONFIG."
+            )
+        body = None
+        try:
+            async with asyncio.timeout(_ERROR_BODY_SECONDS):
+                body = await read_body(response, _ERROR_BODY)
+        except (httpx.HTTPError, TimeoutError, EnvelopeError):
+            pass  # the status says enough
+        return judge(call, response.status_code, response.headers, body, self._key)
+
+
+def _worth_another(error: Exception) -> bool | float:
+    """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
+    if isinstance(error, TooManyCalls):
+        return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
+    if isinstance(error, ServerUnwell) and error.retry_after is not None:
+        return error.retry_after if error.retry_after <= _LONGEST_HONOURED_WAIT else False
+    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work` to its end even if this task is cancelled meanwhile; the cancellation is passed on afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

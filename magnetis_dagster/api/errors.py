@@ -1,0 +1,60 @@
+"""Errors of the API, named by what to do about them. Their texts are composed in `verdict.py` and `failures.py`.
+
+None of them carries the key, a row or a value of a row.
+"""
+
+from magnetis_dagster.errors import NeedsChange, TryAgain
+
+
+class KeyRefused(NeedsChange):
+    """401: the key is unknown or expired. Make another in the Magnetis interface."""
+
+
+class AccessForbidden(NeedsChange):
+    """403: the collection lies outside the key's scope, or the key's IP filter does not list this machine."""
+
+
+class RouteUnavailable(NeedsChange):
+    """404, 405 or 410: the API does not serve the collection under this route. `magnetis probe` looks for another."""
+
+
+class RequestRejected(NeedsChange):
+    """400, 422 or another 4xx: the API does not accept the parameters."""
+
+
+class RedirectRefused(NeedsChange):
+    """3xx: the answer sends the request elsewhere; following it would carry the key there."""
+
+
+class BodyTooLarge(NeedsChange):
+    """The body of an answer passes the cap after decompression; the rest was not read."""
+
+
+class CertificateRefused(NeedsChange):
+    """The server's TLS certificate is not trusted by this machine."""
+
+
+class RequestNotAllowed(NeedsChange):
+    """The HTTP layer was asked for something else than a GET of the configured origin; nothing was sent."""
+
+
+class TooManyCalls(TryAgain):
+    """429, or a 403 that speaks of the quota: the key has no calls left for now."""
+
+    retry_after: float | None = None
+    """Seconds that the server asks to wait; None where it does not say."""
+
+
+class ServerUnwell(TryAgain):
+    """5xx, and still so at the last attempt."""
+
+    retry_after: float | None = None
+    """Seconds that the server asks to wait; None where it does not say."""
+
+
+class UnexpectedAnswer(TryAgain):
+    """The answer is not the JSON envelope: HTML, cut short, empty, or without usable `data`. Often a proxy's passing hiccup."""
+
+
+class Unreachable(TryAgain):
+    """No complete answer: refused or lost connection, unknown host, time-out."""

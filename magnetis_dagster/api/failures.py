@@ -1,0 +1,48 @@
+"""What a connection without an answer means: a failure of httpx becomes an error that names the host, not the request."""
+
+import ssl
+from urllib.parse import urlsplit
+
+import httpx
+
+from magnetis_dagster.api.contract import Call
+from magnetis_dagster.api.errors import CertificateRefused, RequestNotAllowed, Unreachable
+from magnetis_dagster.api.verdict import place
+from magnetis_dagster.errors import MagnetisError
+
+
+def describe(call: Call, origin: str, failure: Exception, total: float) -> MagnetisError:
+    """Return the error that `failure` of httpx, or the deadline of `total` seconds, means. Nothing of its text is taken over."""
+    where, host = place(call), urlsplit(origin).netloc
+    if _untrusted(failure):
+        return CertificateRefused(
+            f"{where}: the TLS certificate of {host} is not trusted by this machine. Behind a company proxy, set SSL_CERT_FILE to "
+            "the company's certificates; otherwise check MAGNETIS_API_URL and the clock."
+        )
+    if isinstance(failure, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return RequestNotAllowed(
+            f"{where}: origin and route do not make an address that can be asked. Nothing was sent. "
+            "Check the route in MAGNETIS_CONFIG."
+        )
+    match failure:
+        case httpx.ConnectTimeout():
+            what, check = "no connection within the time-out", "the network, the firewall"
+        case httpx.ProxyError():
+            what, check = "the proxy refused", "HTTPS_PROXY and NO_PROXY"
+        case httpx.ConnectError():
+            what, check = "no connection", "the name, the network, the firewall"
+        case httpx.TimeoutException():
+            what, check = "silence beyond the time-out", "the network"
+        case TimeoutError():
+            what, check = f"the answer was not complete after {total:g} s", "the network; a shorter window makes smaller answers"
+        case _:
+            what, check = "the connection was lost before the answer was complete", "the network and any proxy on the way"
+    return Unreachable(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
+
+
+def _untrusted(failure: BaseException | None) -> bool:
+    while failure is not None:
+        if isinstance(failure, ssl.SSLCertVerificationError):
+            return True
+        failure = failure.__cause__ or failure.__context__
+    return False

@@ -1,0 +1,107 @@
+"""The lowest layer that we own: whatever is asked above it, only GETs of one origin leave, and no redirect can be followed.
+
+It also decides how the machine is left: through the proxy that the environment names, if any.
+"""
+
+import urllib.request
+from importlib.metadata import version
+from urllib.parse import urlsplit
+
+import httpx
+
+from magnetis_dagster.api.body import ACCEPT_ENCODING
+from magnetis_dagster.api.errors import KeyRefused, RequestNotAllowed
+from magnetis_dagster.errors import NeedsChange
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+REDIRECTED_TO = "magnetis_redirected_to"
+"""Extension of a 3xx response: the origin that it points to, as text."""
+
+
+class GetOnlySameOrigin(httpx.AsyncBaseTransport):
+    """Passes GETs of `origin` to `inner`; raises RequestNotAllowed for everything else, before a byte is sent."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, origin: httpx.URL) -> None:
+        self._inner = inner
+        self._origin = _origin(origin)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` and return the answer, with the Location header of a redirect taken away."""
+        if request.method != "GET":
+            raise RequestNotAllowed(f"The client reads only: expected a GET, got {request.method}. Nothing was sent.")
+        if _origin(request.url) != self._origin:
+            raise RequestNotAllowed(
+                f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing was sent, since the key would "
+                "travel there. Check the route in MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
+            )
+        response = await self._inner.handle_async_request(request)
+        if 300 <= response.status_code < 400:
+            location = response.headers.pop("location", "")
+            response.extensions[REDIRECTED_TO] = _target(location, self._origin)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """Return an HTTP client that sends `key` as `x-api-key` to `origin` and nowhere else.
+
+    Raises KeyRefused (the key cannot be a header) and NeedsChange (the origin or the environment's proxy cannot be used).
+    """
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise KeyRefused(
+            "MAGNETIS_API_KEY is empty or holds a space, a line break or a character outside ASCII, so it is not a key. "
+            "Copy it again from the Magnetis interface: API & connecteurs > API."
+        )
+    try:
+        url = httpx.URL(origin)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise NeedsChange("MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io.")
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    try:
+        inner = httpx.AsyncHTTPTransport(proxy=proxy_for(url), limits=limits)
+    except (ValueError, ImportError, httpx.InvalidURL):
+        raise NeedsChange(
+            "The proxy named by the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) cannot be used: expected http://host:port. "
+            "Correct it, or list the API's host in NO_PROXY."
+        ) from None
+    return httpx.AsyncClient(
+        transport=GetOnlySameOrigin(inner, url),
+        headers={
+            "x-api-key": key,
+            "accept": "application/json",
+            "accept-encoding": ACCEPT_ENCODING,
+            "user-agent": f"magnetis_dagster/{version('magnetis_dagster')}",
+        },
+        timeout=timeout,
+        follow_redirects=False,
+        # The environment may name a proxy (proxy_for) and certificates (SSL_CERT_FILE, read by the transport), and nothing else:
+        # a .netrc must not add a second identity beside the key.
+        trust_env=False,
+    )
+
+
+def proxy_for(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment names for `url`; None for this machine itself and for hosts in NO_PROXY."""
+    if url.host in _LOOPBACK or urllib.request.proxy_bypass(url.host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+def _origin(url: httpx.URL) -> str:
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+    return f"{url.scheme}://{url.host}:{port}"
+
+
+def _target(location: str, origin: str) -> str:
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "an address that cannot be read"
+    return f"{parts.scheme or 'https'}://{parts.hostname}" if parts.hostname else origin
