@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Route
+from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Route, WindowParameters
 from magnetis_dagster.errors import NeedsChange
 
 M = TypeVar("M", bound=BaseModel)
@@ -57,6 +57,8 @@ def read_overlay(path: Path) -> dict[str, Any]:
             f"MAGNETIS_CONFIG names {path}, which cannot be read ({error.strerror}). "
             "Name an existing YAML file, or unset MAGNETIS_CONFIG to use the catalogue as shipped."
         ) from None
+    except UnicodeDecodeError:
+        raise CatalogueError(f"{path}: expected YAML in UTF-8; some bytes are not.") from None
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, the C one where libyaml is there
     except yaml.YAMLError as error:
@@ -96,10 +98,14 @@ def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[s
 def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
     _known(file, where, changes, COLLECTION_KEYS)
     merged = base | {key: value for key, value in changes.items() if key not in {"route", "parameters", "columns"}}
+    for number, route in enumerate(_list(file, f"{where}.routes", merged["routes"])):
+        _known(file, f"{where}.routes.{number}", _mapping(file, f"{where}.routes.{number}", route), Route.model_fields)
+    if changes.get("window") is not None:
+        _known(file, f"{where}.window", _mapping(file, f"{where}.window", changes["window"]), WindowParameters.model_fields)
     if "route" in changes:
         first = _validated(Route, {"path": changes["route"]}, file, f"{where}.route")
         merged["routes"] = [first.model_dump(mode="json")] + [
-            route for route in merged["routes"] if not isinstance(route, dict) or route.get("path") != first.path
+            route for route in merged["routes"] if route and route.get("path") != first.path
         ]
     if "parameters" in changes:
         merged["parameters"] = _laid(base.get("parameters", {}), _mapping(file, f"{where}.parameters", changes["parameters"]))
@@ -127,6 +133,12 @@ def _mapping(file: str, where: str, value: object) -> dict[str, Any]:
     return {str(key): member for key, member in value.items()}
 
 
+def _list(file: str, where: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise CatalogueError(f"{file}: {where}: expected a list, got {value!r}.")
+    return value
+
+
 def _known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
     for key in given:
         if key not in allowed:
@@ -147,6 +159,7 @@ def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
-        expected = first["msg"].removeprefix("Value error, ")
+        expected = first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "expected a list")
+        got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise CatalogueError(f"{file}: {key}: {expected}; got {first['input']!r:.120}.{more}") from None
+        raise CatalogueError(f"{file}: {key}: {expected}{got}.{more}") from None

@@ -4,6 +4,7 @@ Nothing here knows a collection by name (`catalogue.yaml` does), reads a row (`r
 """
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -104,6 +105,18 @@ class WindowParameters(Declaration):
     end: str = "to"
     format: str = "%Y%m%d%H%M%S"
     """`strftime` format in MAGNETIS_QUERY_TIMEZONE."""
+
+    @field_validator("format")
+    @classmethod
+    def _names_a_day(cls, value: str) -> str:
+        moment = datetime(2025, 11, 23, 20, 7, 9)  # noqa: DTZ001 - only its digits matter
+        try:
+            names_the_day = datetime.strptime(moment.strftime(value), value).date() == moment.date()  # noqa: DTZ007
+        except ValueError:
+            names_the_day = False
+        if not names_the_day:
+            raise ValueError("expected a strftime format that holds at least year, month and day, such as %Y%m%d%H%M%S")
+        return value
 
 
 class Collection(Declaration):

@@ -4,6 +4,7 @@ Tolerant on purpose: member names and types of most collections are assumptions.
 and is counted; the received row is kept whole beside the columns, so nothing is lost.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ class ParsedRow:
     id: str | None
     account_id: str | None
     occurred_at: datetime | None
-    """Moment of an event, with zone; None on a snapshot, or when no candidate member holds a usable time."""
+    """Moment of an event, in UTC; None on a snapshot, or when no candidate member holds a usable time."""
     day: date | None
     """Local day of `occurred_at` in the partition zone."""
     values: tuple[Any, ...]
@@ -164,7 +165,7 @@ def as_boolean(value: object) -> bool | None:
 
 
 def as_moment(value: object, zone: tzinfo) -> datetime | None:
-    """Return a moment with a zone from ISO 8601 text, `YYYY-MM-DD HH:MM:SS`, `DD/MM/YYYY HH:MM`, or a Unix time in (milli)seconds.
+    """Return a moment in UTC from ISO 8601 text, `YYYY-MM-DD HH:MM:SS`, `DD/MM/YYYY HH:MM`, or a Unix time in (milli)seconds.
 
     Text without a zone is read in `zone`; of an hour that the clocks repeat, the first is taken. A date without a time is
     not a moment. Moments before 1990 or after 2200 are placeholders, not moments.
@@ -179,21 +180,26 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
                 moment = datetime.fromisoformat(text)
             except ValueError:
                 return None
-        elif text.isdigit() and len(text) in {10, 13}:
+        elif text.isdecimal() and len(text) in {10, 13}:
             return as_moment(int(text), zone)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 7e12:
         seconds = value / 1000 if value > 1e11 else value
-        if 0 < seconds < 7e9:
+        if seconds < 7e9:
             moment = datetime.fromtimestamp(seconds, UTC)
     if moment is None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
-    return moment if _EARLIEST <= moment < _LATEST else None
+    # In UTC, since Python compares and subtracts two times of one zone by their clock faces: wrong by an hour across a clock change.
+    return moment.astimezone(UTC) if _EARLIEST <= moment < _LATEST else None
 
 
-def _as_json(value: object) -> str:
-    return orjson.dumps(value).decode()
+def dump_json(value: object) -> str:
+    """Return JSON text; numbers beyond 64 bits keep every digit."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False)
 
 
 def _converter(kind: ColumnType, zone: tzinfo) -> Callable[[Any], Any]:
@@ -209,7 +215,7 @@ def _converter(kind: ColumnType, zone: tzinfo) -> Callable[[Any], Any]:
         case ColumnType.TIMESTAMP:
             return lambda value: as_moment(value, zone)
         case ColumnType.JSON:
-            return _as_json
+            return dump_json
 
 
 def _split(path: str) -> tuple[str, ...]:

@@ -1,0 +1,162 @@
+"""MAGNETIS_CONFIG: what it may change, and that each mistake names the file, the key and what is allowed there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnetis_dagster.catalog import Catalogue, CatalogueError, Evidence, load_catalogue
+
+Overlay = Callable[[str], Path]
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Overlay:
+    def write(text: str) -> Path:
+        path = tmp_path / "magnetis.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "collections:\n", "collections: {}\n", "collections: {calls: {}}\n"])
+def test_an_overlay_of_nothing_is_the_shipped_catalogue(overlay: Overlay, catalogue: Catalogue, text: str) -> None:
+    assert load_catalogue(overlay(text)) == catalogue
+
+
+def test_a_route_goes_first_and_the_others_stay_candidates(overlay: Overlay) -> None:
+    routes = load_catalogue(overlay("collections: {visits: {route: /journeys}}"))["visits"].routes
+    assert [route.path for route in routes] == ["/journeys", "/visits", "/visitors", "/sessions"]
+
+
+def test_a_route_of_the_catalogue_loses_its_evidence_mark_but_not_its_path(overlay: Overlay) -> None:
+    routes = load_catalogue(overlay("collections: {calls: {route: /v2/calls}}"))["calls"].routes
+    assert [(route.path, route.evidence) for route in routes] == [("/v2/calls", Evidence.ASSUMED), ("/calls", Evidence.OBSERVED)]
+
+
+def test_columns_parameters_and_lists_are_laid_over_one_by_one(overlay: Overlay, catalogue: Catalogue) -> None:
+    calls = load_catalogue(
+        overlay("""
+collections:
+  calls:
+    parameters: {analysis: null, expand: account}
+    time_fields: [begun_at]
+    window: {start: since, end: until}
+    columns:
+      caller_number: {paths: [msisdn]}
+      our_reference: {type: integer, description: Of our CRM.}
+      caller_name: null
+""")
+    )["calls"]
+    shipped = catalogue["calls"]
+    assert calls.parameters == {"expand": "account"}
+    assert calls.time_fields == ("begun_at",)
+    assert calls.window is not None
+    assert (calls.window.start, calls.window.end, calls.window.format) == ("since", "until", "%Y%m%d%H%M%S")
+    assert calls.columns["caller_number"].paths == ("msisdn",)
+    assert calls.columns["caller_number"].personal_data is shipped.columns["caller_number"].personal_data
+    assert calls.columns["our_reference"].paths == ("our_reference",)
+    assert calls.columns.keys() == (shipped.columns.keys() - {"caller_name"}) | {"our_reference"}
+
+
+def test_a_collection_can_be_switched_off(overlay: Overlay) -> None:
+    changed = load_catalogue(overlay("collections: {pools: {enabled: false, reason: not in our contract}}"))
+    assert "pools" not in [collection.name for collection in changed.enabled]
+    assert len(changed.enabled) == 17
+    assert changed["pools"].reason == "not in our contract"
+
+
+def test_laying_over_leaves_the_shipped_catalogue_alone(overlay: Overlay, catalogue: Catalogue) -> None:
+    load_catalogue(overlay("collections: {calls: {route: /x, columns: {caller_number: {paths: [x]}}, parameters: {a: b}}}"))
+    assert load_catalogue() == catalogue
+
+
+CALLS = "collections: {calls: {%s}}"
+MISTAKES = {
+    "colections: {}": "colections: unknown name. Did you mean 'collections'? Allowed here: collections.",
+    "families: {}": "families: unknown name. Allowed here: collections.",
+    "[calls]": "expected a mapping with the key 'collections', got a list",
+    "collections: [calls]": "collections: expected a mapping, got ['calls']",
+    "collections: {cals: {}}": "collections.cals: unknown name. Did you mean 'calls'? Allowed here: entities, networks",
+    "collections: {1: {}}": "collections.1: unknown name. Allowed here: entities",
+    "collections: {calls: off}": "collections.calls: expected a mapping, got False",
+    "collections: {calls: [": ": not valid YAML: ",
+    "collections: {calls: \x00}": "not valid YAML",
+    CALLS % "rute: /x": "collections.calls.rute: unknown name. Did you mean 'route'? Allowed here: columns, description, enabled",
+    CALLS % "kind: snapshot": "collections.calls.kind: unknown name.",
+    CALLS % "route: calls": "collections.calls.route.path: String should match pattern '^/",
+    CALLS % "route: 'https://elsewhere.example/calls'": "collections.calls.route.path: String should match pattern",
+    CALLS % "route: //elsewhere.example/calls": "no second host; got '//elsewhere.example/calls'",
+    CALLS % "route: /../admin": "no '..'",
+    CALLS % "routes: /calls": "collections.calls.routes: expected a list, got '/calls'",
+    CALLS % "routes: null, route: /x": "collections.calls.routes: expected a list, got None",
+    CALLS % "routes: [/calls]": "collections.calls.routes.0: expected a mapping, got '/calls'",
+    CALLS % "routes: []": "collections.calls.routes: Tuple should have at least 1 item",
+    CALLS % "routes: [{pfad: /x}]": "collections.calls.routes.0.pfad: unknown name. Allowed here: path, evidence.",
+    CALLS % "routes: [{path: /x, evidence: sure}]": "'confirmed', 'observed', 'inferred' or 'assumed'; got 'sure'",
+    CALLS % "time_fields: begun_at": "collections.calls.time_fields: expected a list; got 'begun_at'",
+    CALLS % "time_fields: []": "collections.calls: an events collection needs time_fields",
+    CALLS % "window: {begin: since}": "collections.calls.window.begin: unknown name. Allowed here: start, end, format.",
+    CALLS
+    % "window: {format: '%Q'}": "collections.calls.window.format: expected a strftime format that holds at least year, month and",
+    CALLS % "window: {format: '%H%M'}": "collections.calls.window.format: expected a strftime format",
+    CALLS % "window: since": "collections.calls.window: expected a mapping, got 'since'",
+    CALLS % "parameters: {analysis: 1}": "collections.calls.parameters.analysis: Input should be a valid string; got 1",
+    CALLS % "enabled: maybe": "collections.calls.enabled: Input should be a valid boolean",
+    CALLS % "columns: {x: {tipe: text}}": "collections.calls.columns.x.tipe: unknown name. Did you mean 'type'? Allowed here: type",
+    CALLS % "columns: {x: {type: strin}}": "collections.calls.columns.x.type: Input should be 'text', 'integer', 'decimal'",
+    CALLS % "columns: {x: {paths: a.b}}": "collections.calls.columns.x.paths: expected a list; got 'a.b'",
+    CALLS % "columns: {x: {personal_data: yes please}}": "Input should be 'none', 'pseudonym' or 'personal'",
+    CALLS
+    % "columns: {Our-Ref: {}}": "collections.calls.columns.Our-Ref.[key]: String should match pattern '^[a-z][a-z0-9_]{0,39}$'",
+    CALLS % "columns: {day: {}}": "collections.calls: column names ['day'] are kept for every table; choose other names",
+    CALLS % "columns: {x: text}": "collections.calls.columns.x: expected a mapping, got 'text'",
+    "collections: {pools: {window: {}}}": "collections.pools: a snapshot collection has no window and no time_fields",
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_names_the_file_the_key_and_what_is_allowed(overlay: Overlay, text: str, expected: str) -> None:
+    path = overlay(text)
+    with pytest.raises(CatalogueError) as caught:
+        load_catalogue(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert expected in message
+    assert len(message) < 600, "an error is read in a log line, not scrolled"
+
+
+def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_told_apart(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes("# café".encode("latin-1"))
+    for path, expected in {missing: "No such file", tmp_path: "Is a directory", binary: "expected YAML in UTF-8"}.items():
+        with pytest.raises(CatalogueError, match=expected) as caught:
+            load_catalogue(path)
+        assert str(path) in str(caught.value)
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["path", "type", "paths", "x"]) | st.text(max_size=3), inner)
+    ),
+    max_leaves=6,
+)
+KEYS = ["route", "routes", "parameters", "columns", "window", "time_fields", "enabled", "reason", "description", "window_evidence"]
+
+
+@given(changes=st.dictionaries(st.sampled_from(KEYS), json, max_size=3))
+def test_any_value_of_any_key_gives_a_catalogue_or_a_named_mistake(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump({"collections": {"calls": changes}}, allow_unicode=False), encoding="utf-8")
+    try:
+        load_catalogue(path)
+    except CatalogueError as error:
+        assert "collections.calls" in str(error) or "not valid YAML" in str(error)  # noqa: PT017 - either outcome is right
