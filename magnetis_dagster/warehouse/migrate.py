@@ -53,7 +53,7 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
         _add_missing(connection, metadata)
         connection.execute(
             text(
-                f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "  # noqa: S608 - constant name
+                f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
                 "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
             ),
             {"digest": digest},
@@ -94,9 +94,9 @@ def _add_missing(connection: Connection, metadata: MetaData) -> None:
     for operation in differences(connection, metadata):
         if isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
             raise SchemaDisagrees(
-                f"Column {operation.schema}.{operation.table_name}.{operation.column_name} is declared as {operation.modify_type!s}, "
-                f"but the database has {operation.existing_type!s}. A column keeps its type: declare another column name in "
-                "MAGNETIS_CONFIG and fill it with `magnetis reparse`."
+                f"Column {operation.schema}.{operation.table_name}.{operation.column_name} is declared as "
+                f"{operation.modify_type!s}, but the database has {operation.existing_type!s}. A column keeps its type: "
+                "declare another column name in MAGNETIS_CONFIG and fill it with `magnetis reparse`."
             )
         if isinstance(operation, _ADDITIVE):
             operations.invoke(operation)
@@ -105,9 +105,7 @@ def _add_missing(connection: Connection, metadata: MetaData) -> None:
 def _applied(connection: Connection) -> str | None:
     if connection.execute(text("SELECT to_regclass(:name)"), {"name": f"{OPS_SCHEMA}.schema_state"}).scalar() is None:
         return None
-    found = connection.execute(
-        text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")  # noqa: S608 - constant name
-    ).scalar()
+    found = connection.execute(text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")).scalar()
     return str(found) if found else None
 
 

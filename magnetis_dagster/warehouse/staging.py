@@ -7,19 +7,18 @@ Memory stays that of one page, whatever the size of the window.
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.reader import ParsedRow, RowReader
+from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
 
@@ -36,6 +35,16 @@ FIXED = {
     "occurred_at": "timestamptz",
     "day": "date",
 }
+
+
+def copy_rows(connection: Connection, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]]) -> None:
+    """COPY `records` into a temporary table, in the connection's transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    statement = SQL("COPY {} ({}) FROM STDIN").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for record in records:
+            copy.write_row(record)
 
 
 class Staging:
@@ -55,6 +64,7 @@ class Staging:
         """Names of all members seen; for error texts."""
 
     def __enter__(self) -> Self:
+        """Open a connection and make the table. Raises DatabaseUnwell."""
         with guarded(self._engine, "prepare the load"):
             self.connection: Connection = self._engine.connect()
             dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -68,6 +78,7 @@ class Staging:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Drop the connection, and the table with it."""
         # a connection in an unknown state must not go back to the pool with the temporary table and its rows
         self.connection.invalidate()
         self.connection.close()
@@ -82,14 +93,15 @@ class Staging:
 
     def add(self, rows: Sequence[Any]) -> list[date]:
         """Read one page of received rows by the declaration and COPY them in; return the days of those that have one."""
-        records, days = [], []
+        records: list[tuple[Any, ...]] = []
+        days: list[date] = []
         nameless: Counter[str] = Counter()
         for row in rows:
-            payload = orjson.dumps(row, option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=str)
+            payload = dump_json(row)
             parsed, reason = self._read(row)
             key = parsed.id if parsed and not reason else None
             if key is None:
-                digest = hashlib.sha256(payload).hexdigest()
+                digest = hashlib.sha256(payload.encode()).hexdigest()
                 # the ordinal within the page: two equal rows of a page are two rows, the same page received twice is not
                 nameless[digest] += 1
                 key = (
@@ -103,7 +115,8 @@ class Staging:
             self.misfits.update(parsed.misfits)
             records.append((key, reason, parsed.id, parsed.account_id, payload, parsed.occurred_at, parsed.day, *parsed.values))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
-            self._copy(records)
+            copy_rows(self.connection, "incoming", self._columns, records)
+            self.connection.commit()
         return days
 
     def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:
@@ -119,15 +132,6 @@ class Staging:
         if self.collection.is_events and parsed.occurred_at is None:
             return parsed, f"no usable time in {', '.join(self.collection.time_fields)}"
         return parsed, None
-
-    def _copy(self, records: list[tuple[Any, ...]]) -> None:
-        driver = self.connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        names = SQL(", ").join(map(Identifier, self._columns))
-        with driver.cursor() as cursor, cursor.copy(SQL("COPY incoming ({}) FROM STDIN").format(names)) as copy:
-            for record in records:
-                copy.write_row(record)
-        driver.commit()
 
     def settle(self) -> int:
         """Keep the newest row of each key, and return how many distinct rows were received."""

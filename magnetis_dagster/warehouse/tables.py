@@ -3,6 +3,8 @@
 Shapes only. `migrate.py` brings a database to them, `merge.py` fills them.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -28,7 +30,7 @@ from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 DATA_SCHEMA = "magnetis"
 OPS_SCHEMA = "magnetis_ops"
 
-POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[object]] = {
+POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.TEXT: Text(),
     ColumnType.INTEGER: BigInteger(),
     ColumnType.DECIMAL: Numeric(),

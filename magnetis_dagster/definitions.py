@@ -1,0 +1,31 @@
+"""The code location on one screen. Parts are in `defs/`, a module per Dagster concept; tests build their own with `build_defs`."""
+
+from dagster import Definitions, in_process_executor
+
+from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
+from magnetis_dagster.defs.assets import collection_asset
+from magnetis_dagster.defs.jobs import daily_job
+from magnetis_dagster.defs.resources import MagnetisResource
+from magnetis_dagster.defs.schedules import daily_schedule
+from magnetis_dagster.settings import Settings
+
+
+def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None = None) -> Definitions:
+    """Return a fresh code location; settings come from the environment and the catalogue from MAGNETIS_CONFIG unless given.
+
+    Raises SettingsError and CatalogueError, which Dagster shows as the reason why the code location does not load.
+    """
+    settings = settings or Settings.load()
+    catalogue = catalogue or load_catalogue(settings.config)
+    jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
+    return Definitions(
+        assets=[collection_asset(collection, settings) for collection in catalogue.enabled],
+        jobs=list(jobs.values()),
+        schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
+        resources={"magnetis": MagnetisResource(concurrency=settings.concurrency)},
+        # a step is mostly waiting for the API: a process of its own per step would cost more than the step
+        executor=in_process_executor,
+    )
+
+
+defs = build_defs()

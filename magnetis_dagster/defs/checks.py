@@ -1,0 +1,108 @@
+"""Asset checks, made from the same declaration as the asset. https://docs.dagster.io/guides/test/asset-checks
+
+They are evaluated by the step that loads, from what it has just committed: no API call and no second step.
+"""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
+
+from magnetis_dagster.errors import MagnetisError
+
+if TYPE_CHECKING:
+    from magnetis_dagster.ingest import WindowResult
+
+COMPLETE = "complete"
+QUARANTINED_ROWS = "quarantined_rows"
+UNKNOWN_FIELDS = "unknown_fields"
+MISFIT_VALUES = "misfit_values"
+
+
+def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
+    """Return the checks of one asset."""
+    return [
+        AssetCheckSpec(
+            COMPLETE, asset=key, blocking=True, description="The table holds every row that the API announced (meta.total)."
+        ),
+        AssetCheckSpec(QUARANTINED_ROWS, asset=key, description="Every row has an id and, for events, a usable time."),
+        AssetCheckSpec(UNKNOWN_FIELDS, asset=key, description="Every member of the rows is declared in the catalogue."),
+        AssetCheckSpec(MISFIT_VALUES, asset=key, description="Every value fits the type of its column."),
+    ]
+
+
+class CheckTally:
+    """Adds up the windows of one step, and says what the checks are then."""
+
+    def __init__(self, key: AssetKey) -> None:
+        self._key = key
+        self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
+        self._unknown: set[str] = set()
+        self._misfits: Counter[str] = Counter()
+
+    def add(self, window: "WindowResult") -> None:
+        """Count a committed window in."""
+        self._windows += 1
+        self._days += len(window.days)
+        self._announced += window.announced
+        self._received += window.received
+        self._quarantined += window.quarantined
+        self._replaced += window.replaced_characters
+        self._unknown.update(window.unknown)
+        self._misfits.update(window.misfits)
+
+    def results(self) -> list[AssetCheckResult]:
+        """Return one result per check, all windows being committed."""
+        return [
+            AssetCheckResult(
+                asset_key=self._key,
+                check_name=COMPLETE,
+                # a window is committed only when both are equal; comparing again here costs nothing and trusts nobody
+                passed=self._announced == self._received,
+                metadata={
+                    "announced rows": self._announced,
+                    "received rows": self._received,
+                    "windows": self._windows,
+                    "days": self._days,
+                },
+            ),
+            self._warning(
+                QUARANTINED_ROWS,
+                passed=not self._quarantined,
+                description=f"{self._quarantined} rows could not be placed; see magnetis_ops.quarantine.",
+                metadata={"quarantined rows": self._quarantined},
+            ),
+            self._warning(
+                UNKNOWN_FIELDS,
+                passed=not self._unknown,
+                description=f"Not declared, kept in payload: {', '.join(sorted(self._unknown)[:40])}.",
+                metadata={"unknown fields": len(self._unknown)},
+            ),
+            self._warning(
+                MISFIT_VALUES,
+                passed=not self._misfits and not self._replaced,
+                description="Set to NULL, kept in payload: "
+                f"{', '.join(f'{name} ({number})' for name, number in self._misfits.most_common(40))}. Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
+                metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
+            ),
+        ]
+
+    def incomplete(self, error: MagnetisError) -> AssetCheckResult:
+        """Return the failed `complete` for a window that could not be read whole."""
+        return AssetCheckResult(
+            asset_key=self._key,
+            check_name=COMPLETE,
+            passed=False,
+            description=str(error),
+            metadata={"announced rows": getattr(error, "announced", 0), "received rows": getattr(error, "received", 0)},
+        )
+
+    def _warning(self, name: str, *, passed: bool, description: str, metadata: dict[str, int]) -> AssetCheckResult:
+        return AssetCheckResult(
+            asset_key=self._key,
+            check_name=name,
+            passed=passed,
+            severity=AssetCheckSeverity.WARN,
+            description=None if passed else description,
+            metadata=metadata,
+        )

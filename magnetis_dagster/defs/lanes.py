@@ -1,0 +1,49 @@
+"""Which share of the quota a run calls from, and which work it goes on with, read from the run's own tags."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dagster import DagsterRun
+
+from magnetis_dagster.errors import NeedsChange
+
+if TYPE_CHECKING:
+    from magnetis_dagster.ingest import RunIdentity
+
+LANES = ("schedule", "settings", "manual", "backfill")
+LANE_TAG = "magnetis/lane"
+
+SCHEDULE_TAG = "dagster/schedule_name"
+SENSOR_TAG = "dagster/sensor_name"
+BACKFILL_TAG = "dagster/backfill"
+RETRY_TAG = "dagster/retry_number"
+RESUME_TAG = "dagster/is_resume_retry"
+
+
+class UnknownLane(NeedsChange):
+    """The tag magnetis/lane names a lane that does not exist."""
+
+
+def lane_of(tags: Mapping[str, str]) -> str:
+    """Return the lane of a run with these tags. Raises UnknownLane."""
+    if lane := tags.get(LANE_TAG):
+        if lane not in LANES:
+            raise UnknownLane(f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}.")
+        return lane
+    for tag, lane in ((BACKFILL_TAG, "backfill"), (SCHEDULE_TAG, "schedule"), (SENSOR_TAG, "settings")):
+        if tag in tags:
+            return lane
+    return "manual"
+
+
+def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
+    """Return who is asking. A retry, of the step or of the run, goes on with the work of the first attempt."""
+    from magnetis_dagster.ingest import RunIdentity
+
+    run_retry = RETRY_TAG in run.tags or run.tags.get(RESUME_TAG) == "true"
+    return RunIdentity(
+        run_id=run.run_id,
+        lane=lane_of(run.tags),
+        work=run.root_run_id if run_retry else None,
+        resumes=run_retry or step_retry > 0,
+    )

@@ -1,0 +1,93 @@
+"""What people see of an asset and of each day: schema, table, numbers that Dagster plots over time. Never a row or a value."""
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableSchema
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
+
+if TYPE_CHECKING:
+    from magnetis_dagster.ingest import DayResult, WindowResult
+
+SQL_TYPES = {
+    ColumnType.TEXT: "text",
+    ColumnType.INTEGER: "bigint",
+    ColumnType.DECIMAL: "numeric",
+    ColumnType.BOOLEAN: "boolean",
+    ColumnType.TIMESTAMP: "timestamptz",
+    ColumnType.JSON: "jsonb",
+}
+
+
+def table_name(collection: Collection) -> str:
+    """Return the qualified name of the collection's table."""
+    return f"magnetis.{collection.name}"
+
+
+def asset_metadata(collection: Collection) -> dict[str, object]:
+    """Return the metadata of the asset itself."""
+    return {
+        "dagster/table_name": table_name(collection),
+        "dagster/column_schema": _schema(collection),
+        "kind": collection.kind.value,
+        "route": collection.route,
+        "route evidence": collection.routes[0].evidence.value,
+    }
+
+
+def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult") -> dict[str, RawMetadataValue]:
+    """Return the metadata of one materialized day. Costs are the day's share of its window."""
+    return {
+        "dagster/table_name": MetadataValue.text(table_name(collection)),
+        "dagster/row_count": MetadataValue.int(window.rows_held),
+        "dagster/partition_row_count": MetadataValue.int(day.rows),
+        "rows": MetadataValue.int(day.rows),
+        "announced rows": MetadataValue.int(day.announced),
+        "new rows": MetadataValue.int(day.inserted),
+        "changed rows": MetadataValue.int(day.changed),
+        "deleted rows": MetadataValue.int(day.deleted),
+        "API calls": MetadataValue.float(round(day.api_calls, 3)),
+        "bytes": MetadataValue.int(round(day.bytes)),
+        "seconds": MetadataValue.float(round(day.seconds, 3)),
+        "quota left": MetadataValue.int(window.quota_left),
+        "window": MetadataValue.text(str(window.window)),
+        "query": MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
+    }
+
+
+def query(collection: Collection, day: date) -> str:
+    """Return the statement that shows the rows of the day."""
+    if collection.is_events:
+        return f"SELECT * FROM {table_name(collection)} WHERE day = DATE '{day}' AND deleted_at IS NULL ORDER BY occurred_at;"  # noqa: S608
+    return f"SELECT * FROM {table_name(collection)} WHERE deleted_at IS NULL;"  # noqa: S608 - shown, not run
+
+
+def _schema(collection: Collection) -> TableSchema:
+    standard = [
+        TableColumn("id", "text", "Identifier given by Magnetis; opaque.", TableColumnConstraints(nullable=False, unique=True)),
+        TableColumn("account_id", "text", "Account that the row belongs to."),
+        TableColumn("payload", "jsonb", "The row as received.", tags={"personal_data": PersonalData.PERSONAL.value}),
+    ]
+    if collection.is_events:
+        standard += [
+            TableColumn("occurred_at", "timestamptz", "Moment of the event."),
+            TableColumn("day", "date", "Local day of the event: the partition."),
+        ]
+    declared = [
+        TableColumn(
+            name,
+            SQL_TYPES[column.type],
+            f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}",
+            tags={} if column.personal_data is PersonalData.NONE else {"personal_data": column.personal_data.value},
+        )
+        for name, column in collection.columns.items()
+    ]
+    moments = [
+        TableColumn("first_seen_at", "timestamptz", "Start of the first read that returned the row."),
+        TableColumn("last_seen_at", "timestamptz", "Start of the last read that changed anything in the row."),
+        TableColumn("changed_at", "timestamptz", "Start of the read in which the payload last differed."),
+        TableColumn("deleted_at", "timestamptz", "Start of the complete read that no longer returned the row."),
+    ]
+    return TableSchema(columns=[*standard, *declared, *moments])

@@ -1,0 +1,176 @@
+"""Reading one window whole: page 1 announces, the other pages follow concurrently, and all that was announced must arrive."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from magnetis_dagster.api import Call, MagnetisClient, Page
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.warehouse import Staging
+
+READS = 3
+"""A window whose rows move while they are read is read again, at most twice."""
+
+Progress = Callable[[int, int], None]
+"""Told the pages received and the pages announced."""
+
+
+class IncompleteWindow(TryAgain):
+    """The API announced another number of rows than it returned, three times in a row; nothing was written."""
+
+    def __init__(self, collection: Collection, window: Window, announced: int, received: int) -> None:
+        self.announced = announced
+        self.received = received
+        super().__init__(
+            f"{collection.name} {window}: the API announced {announced} rows and returned {received} distinct ones, {READS} times "
+            "in a row. Nothing was written for these days. Rows may be moving while they are read: run the days again later."
+        )
+
+
+class FilterIgnored(NeedsChange):
+    """An events route returned rows far outside the asked window: it does not take the window's parameters."""
+
+
+class Unplaceable(NeedsChange):
+    """No row of the window can be placed: the declared members for id or time are not in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a window found."""
+
+    announced: int
+    received: int
+    bytes: int
+    replaced_characters: int
+    complete: bool
+    """False: only the announcement was read, since it exceeds what was allowed."""
+
+
+class WindowReader:
+    """Reads windows of one collection into staging, with `concurrency` pages in flight."""
+
+    def __init__(self, client: MagnetisClient, collection: Collection, *, concurrency: int, progress: Progress) -> None:
+        self._client = client
+        self._collection = collection
+        self._concurrency = concurrency
+        self._progress = progress
+
+    async def read(self, window: Window, parameters: dict[str, str], staging: Staging, *, most_rows: int | None) -> Reading:
+        """Read the window whole, or only its announcement where that exceeds `most_rows`.
+
+        Raises IncompleteWindow, FilterIgnored, Unplaceable, QuotaExhausted and the errors of api/ and database/.
+        """
+        attempt = _Attempt(self._client, Call(self._collection.name, self._collection.route, parameters), staging)
+        size = replaced = announced = received = 0
+        for number in range(READS):
+            if number:
+                await asyncio.to_thread(staging.clear)
+            attempt.begin()
+            first = await attempt.fetch(1)
+            if most_rows is not None and (first.total or 0) > most_rows:
+                return Reading(first.total or 0, 0, attempt.bytes, 0, complete=False)
+            if self._collection.window is not None:
+                self._refuse_ignored_filter(window, attempt)
+            if first.last_page is None and first.total is None:
+                await self._one_by_one(attempt, first)
+            else:
+                await self._concurrently(attempt, _pages(first))
+            size, replaced = size + attempt.bytes, attempt.replaced
+            received = await asyncio.to_thread(staging.settle)
+            announced = received if first.total is None else first.total
+            if received == announced and len(attempt.totals) == 1:
+                await self._refuse_unplaceable(window, staging, received)
+                return Reading(announced, received, size, replaced, complete=True)
+        raise IncompleteWindow(self._collection, window, announced, received)
+
+    async def _one_by_one(self, attempt: "_Attempt", page: Page) -> None:
+        # a bare array announces nothing: the end is a page that is not full, or a server that says so
+        number = 1
+        while page.rows and page.has_next is not False and (page.has_next or len(page.rows) >= attempt.call.limit):
+            number += 1
+            page = await attempt.fetch(number)
+
+    async def _concurrently(self, attempt: "_Attempt", last: int) -> None:
+        numbers = iter(range(2, last + 1))
+        done = 1
+        self._progress(done, last)
+
+        async def worker(numbers: Iterator[int]) -> None:
+            nonlocal done
+            for number in numbers:
+                await attempt.fetch(number)
+                done += 1
+                self._progress(done, last)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrency, last - 1)):
+                    group.create_task(worker(numbers))
+        except ExceptionGroup as failed:
+            # several pages fail for one reason: the first says it
+            raise _first(failed) from None
+
+    def _refuse_ignored_filter(self, window: Window, attempt: "_Attempt") -> None:
+        near = timedelta(days=2)
+        far = [day for day in attempt.days if day < window.first - near or day > window.last + near]
+        if len(far) * 2 > len(attempt.days):
+            raise FilterIgnored(
+                f"{self._collection.name} {window}: {len(far)} of {len(attempt.days)} rows of the first page lie days outside the "
+                f"asked window ({min(far)} to {max(far)}): the route {self._collection.route} seems not to take the parameters "
+                f"{self._collection.window.start if self._collection.window else ''}/"
+                f"{self._collection.window.end if self._collection.window else ''}. `magnetis probe` shows what it does; in "
+                f"MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right names, or to null to read it whole."
+            )
+
+    async def _refuse_unplaceable(self, window: Window, staging: Staging, received: int) -> None:
+        reasons = await asyncio.to_thread(staging.unplaced)
+        if received and sum(reasons.values()) == received:
+            why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(reasons.items()))
+            raise Unplaceable(
+                f"{self._collection.name} {window}: none of the {received} rows received can be placed: {why}. "
+                f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
+                f"(collections.{self._collection.name}.time_fields); `magnetis probe` shows them too. Nothing was written."
+            )
+
+
+class _Attempt:
+    """The pages of one read of one window."""
+
+    def __init__(self, client: MagnetisClient, call: Call, staging: Staging) -> None:
+        self._client = client
+        self.call = call
+        self._staging = staging
+        self.begin()
+
+    def begin(self) -> None:
+        self.bytes = self.replaced = 0
+        self.totals: set[int | None] = set()
+        self.days: list[date] = []
+
+    async def fetch(self, number: int) -> Page:
+        page = await self._client.page(replace(self.call, page=number))
+        days = await asyncio.to_thread(self._staging.add, page.rows)
+        if number == 1:
+            self.days = days
+        self.totals.add(page.total)
+        self.bytes += page.bytes
+        self.replaced += page.replaced_characters
+        return page
+
+
+def _pages(first: Page) -> int:
+    if first.last_page is not None:
+        return first.last_page
+    return math.ceil((first.total or 0) / max(1, len(first.rows)))
+
+
+def _first(failed: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = failed
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,64 @@
+"""Windows: contiguous local days of one collection, and the query parameters that ask for them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from magnetis_dagster.catalog import Collection
+
+PADDING = timedelta(hours=2)
+"""Asked on both sides: whether `from` and `to` are inclusive, and in which zone they are read, is not documented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """The three zones of the API's times; see settings."""
+
+    partition: ZoneInfo
+    query: ZoneInfo
+    response: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Days `first` to `last`, inclusive."""
+
+    first: date
+    last: date
+
+    @property
+    def days(self) -> list[date]:
+        """Every day of the window, ascending."""
+        return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
+
+    def bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
+        """Return the instants (UTC) at which the window begins and ends in `zone`; a day has 23, 24 or 25 hours."""
+        start = datetime.combine(self.first, time.min, zone)
+        end = datetime.combine(self.last + timedelta(days=1), time.min, zone)
+        return start.astimezone(UTC), end.astimezone(UTC)
+
+    def parameters(self, collection: Collection, zones: Zones) -> dict[str, str]:
+        """Return the query parameters that ask for the window, padded, beside those that the collection always sends."""
+        if collection.window is None:
+            return dict(collection.parameters)
+        start, end = self.bounds(zones.partition)
+        form = collection.window.format
+        return dict(collection.parameters) | {
+            collection.window.start: (start - PADDING).astimezone(zones.query).strftime(form),
+            collection.window.end: (end + PADDING).astimezone(zones.query).strftime(form),
+        }
+
+    def __str__(self) -> str:
+        """Return `2025-03-28` or `2025-03-28...2025-04-02`, as Dagster writes ranges."""
+        return str(self.first) if self.first == self.last else f"{self.first}...{self.last}"
+
+
+def contiguous(days: Sequence[date]) -> Iterator[Window]:
+    """Yield the windows that cover exactly `days`, in order."""
+    ordered = sorted(set(days))
+    start = 0
+    for index in range(1, len(ordered) + 1):
+        if index == len(ordered) or ordered[index] - ordered[index - 1] > timedelta(days=1):
+            yield Window(ordered[start], ordered[index - 1])
+            start = index

@@ -1,0 +1,253 @@
+"""The one transaction in which a window becomes visible: rows, deletions, history, quarantine, counts and "this day is done".
+
+Loads of one collection merge one after the other (advisory lock), and a read that began before a newer one that is already
+committed gives way to it day by day, so that two loads of a day at once end like the newer of them alone.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, TextClause, func, text
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
+
+_LOCK_CLASS = 0x6D67
+"""First half of the advisory locks of merges; the second is a checksum of the collection's name."""
+
+
+class Incomplete(TryAgain):
+    """What the API announced is not what was received or held; nothing was written."""
+
+
+_DAYS = text("""
+    INSERT INTO magnetis_ops.days AS d (collection, day, window_id, read_at, announced, held, run_id)
+    VALUES (:collection, :day, :window, :read_at, :announced, :held, :run_id)
+    ON CONFLICT (collection, day) DO UPDATE SET window_id = excluded.window_id, read_at = excluded.read_at,
+        announced = excluded.announced, held = excluded.held, run_id = excluded.run_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFacts:
+    """What the reading of a window found, written to `magnetis_ops.windows` as it is."""
+
+    days: Sequence[date]
+    """Asked days, ascending."""
+    read_at: datetime
+    announced: int
+    received: int
+    api_calls: int
+    bytes: int
+    milliseconds: int
+    run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MergedDay:
+    """One day that is done."""
+
+    day: date
+    announced: int
+    """Distinct rows received for this day."""
+    held: int
+    """Rows that the table holds for this day."""
+    inserted: int
+    changed: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge did. Days already covered by a newer read are reported as that read left them."""
+
+    days: list[MergedDay]
+    padding: int
+    quarantined: int
+    superseded: list[date]
+    """Asked days that a newer read had already committed."""
+
+
+def merge(connection: Connection, collection: Collection, facts: WindowFacts) -> Merged:
+    """Merge the staged rows inside the caller's transaction. Raises Incomplete where the counts disagree."""
+    _analyze(connection)
+    lock(connection, collection)
+    superseded = _superseded(connection, collection, facts)
+    asked = [day for day in facts.days if day not in superseded]
+    if not asked:
+        return Merged(days=[], padding=0, quarantined=0, superseded=sorted(superseded))
+    statements = _Statements(collection)
+    parameters = {"days": asked, "read_at": facts.read_at, "collection": collection.name}
+
+    touched = {day: (inserted, changed) for day, inserted, changed in connection.execute(statements.upsert, parameters)}
+    deleted = _per_day(connection, statements.delete, parameters)
+    if not collection.is_events:
+        connection.execute(statements.close_versions, parameters)
+        connection.execute(statements.open_versions, parameters)
+
+    announced = _per_day(connection, statements.announced, parameters)
+    held = _per_day(connection, statements.held, parameters)
+    for day in asked:
+        if announced.get(day, 0) != held.get(day, 0):
+            raise Incomplete(
+                f"{collection.name}, {day}: the API returned {announced.get(day, 0)} rows, the table would "
+                f"hold {held.get(day, 0)}; another load changed the same rows meanwhile. Nothing was written: run the day again."
+            )
+    padding = int(connection.execute(statements.padding, {"days": list(facts.days)}).scalar_one())
+    quarantined = int(connection.execute(text("SELECT count(*) FROM incoming WHERE reason IS NOT NULL")).scalar_one())
+    counts = {
+        "held": sum(held.values()),
+        "padding": padding,
+        "quarantined": quarantined,
+        "inserted": sum(inserted for inserted, _ in touched.values()),
+        "changed": sum(changed for _, changed in touched.values()),
+        "deleted": sum(deleted.values()),
+    }
+    window = _write_window(connection, collection, facts, counts)
+    _quarantine(connection, collection, facts, window)
+    days = [
+        MergedDay(day, announced.get(day, 0), held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0)) for day in asked
+    ]
+    connection.execute(
+        _DAYS,
+        [
+            parameters | {"day": day.day, "window": window, "announced": day.announced, "held": day.held, "run_id": facts.run_id}
+            for day in days
+        ],
+    )
+    return Merged(days=days, padding=padding, quarantined=quarantined, superseded=sorted(superseded))
+
+
+def _per_day(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> dict[date, int]:
+    return {day: int(number) for day, number in connection.execute(statement, parameters)}
+
+
+def _analyze(connection: Connection) -> None:
+    # without statistics the planner takes a temporary table for 1,000 rows and joins 60,000 by nested loops
+    connection.execute(text("ANALYZE incoming"))
+
+
+def lock(connection: Connection, collection: Collection) -> None:
+    """Wait until no other transaction writes the collection's tables; held until the transaction ends."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(:class, :object)"),
+        {"class": _LOCK_CLASS, "object": zlib.crc32(collection.name.encode()) - 2**31},
+    )
+
+
+def _superseded(connection: Connection, collection: Collection, facts: WindowFacts) -> set[date]:
+    newer = "SELECT day FROM magnetis_ops.days WHERE collection = :collection AND read_at >= :read_at"
+    parameters = {"collection": collection.name, "days": list(facts.days), "read_at": facts.read_at}
+    if collection.is_events:
+        return set(connection.execute(text(f"{newer} AND day = ANY(:days)"), parameters).scalars())
+    # the present state has no days of its own: any newer reading supersedes this one whole
+    return set(facts.days) if connection.execute(text(f"{newer} LIMIT 1"), parameters).first() else set()
+
+
+def _write_window(connection: Connection, collection: Collection, facts: WindowFacts, counts: dict[str, int]) -> int:
+    values: dict[str, object] = {
+        "collection": collection.name,
+        "first_day": facts.days[0],
+        "last_day": facts.days[-1],
+        "read_at": facts.read_at,
+        "announced": facts.announced,
+        "received": facts.received,
+        "api_calls": facts.api_calls,
+        "bytes": facts.bytes,
+        "milliseconds": facts.milliseconds,
+        "run_id": facts.run_id,
+        **counts,
+    }
+    statement = windows.insert().values(committed_at=func.clock_timestamp(), **values).returning(windows.c.id)
+    return int(connection.execute(statement).scalar_one())
+
+
+def _quarantine(connection: Connection, collection: Collection, facts: WindowFacts, window: int) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO magnetis_ops.quarantine AS q (collection, key, reason, payload, window_id, first_seen_at, last_seen_at) "
+            "SELECT :collection, key, reason, payload, :window, :read_at, :read_at FROM incoming WHERE reason IS NOT NULL "
+            "ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason, payload = excluded.payload, "
+            "window_id = excluded.window_id, last_seen_at = excluded.last_seen_at"
+        ),
+        {"collection": collection.name, "window": window, "read_at": facts.read_at},
+    )
+    connection.execute(
+        text(
+            "DELETE FROM magnetis_ops.quarantine AS q USING incoming AS s "
+            "WHERE q.collection = :collection AND q.key = s.key AND s.reason IS NULL"
+        ),
+        {"collection": collection.name},
+    )
+
+
+class _Statements:
+    """The statements of one collection. Names come from the validated catalogue, values are bound."""
+
+    def __init__(self, collection: Collection) -> None:
+        table = f"{DATA_SCHEMA}.{collection.name}"
+        typed = list(collection.columns)
+        moments = ["occurred_at", "day"] if collection.is_events else []
+        received = ["id", "account_id", "payload", *moments, *typed]
+        sources = ["s.id", "s.account_id", "s.payload", *(f"s.{name}" for name in moments), *(f"s.c_{name}" for name in typed)]
+        differs = (
+            f"({', '.join(f't.{name}' for name in ['account_id', *moments, *typed])}) IS DISTINCT FROM "
+            f"({', '.join(f'excluded.{name}' for name in ['account_id', *moments, *typed])})"
+        )
+        # events outside the asked days are padding, unless the table holds the row on an asked day: then it has moved
+        asked = (
+            f"(s.day = ANY(:days) OR EXISTS (SELECT 1 FROM {table} AS c WHERE c.id = s.id AND c.day = ANY(:days)))"
+            if collection.is_events
+            else "true"
+        )
+        day = "day" if collection.is_events else "CAST((:days)[1] AS date)"
+        on_asked_day = "t.day = ANY(:days)" if collection.is_events else "true"
+        is_asked_day = "day = ANY(:days)" if collection.is_events else "true"
+        self.upsert = text(f"""
+            WITH merged AS (
+                INSERT INTO {table} AS t ({", ".join(received)}, first_seen_at, last_seen_at, changed_at)
+                SELECT {", ".join(sources)}, :read_at, :read_at, :read_at
+                FROM incoming AS s WHERE s.reason IS NULL AND {asked}
+                ON CONFLICT (id) DO UPDATE SET
+                    {", ".join(f"{name} = excluded.{name}" for name in received[1:])},
+                    last_seen_at = excluded.last_seen_at, deleted_at = NULL,
+                    changed_at = CASE WHEN t.payload = excluded.payload THEN t.changed_at ELSE excluded.changed_at END
+                WHERE t.last_seen_at <= excluded.last_seen_at
+                  AND (t.payload IS DISTINCT FROM excluded.payload OR t.deleted_at IS NOT NULL OR {differs})
+                RETURNING {day} AS day, xmax = 0 AS inserted, changed_at
+            )
+            SELECT day, count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at)
+            FROM merged GROUP BY day
+        """)
+        self.delete = text(f"""
+            WITH gone AS (
+                UPDATE {table} AS t
+                SET deleted_at = :read_at, last_seen_at = coalesce(
+                    (SELECT max(d.read_at) FROM magnetis_ops.days AS d
+                      WHERE d.collection = :collection{" AND d.day = t.day" if collection.is_events else ""}), t.last_seen_at)
+                WHERE t.deleted_at IS NULL AND t.last_seen_at <= :read_at AND {on_asked_day}
+                  AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
+                RETURNING {day} AS day
+            )
+            SELECT day, count(*) FROM gone GROUP BY day
+        """)
+        self.announced = text(f"SELECT {day} AS day, count(*) FROM incoming WHERE reason IS NULL AND {is_asked_day} GROUP BY 1")
+        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
+        self.padding = text(
+            "SELECT count(*) FROM incoming WHERE reason IS NULL AND NOT day = ANY(:days)" if collection.is_events else "SELECT 0"
+        )
+        if not collection.is_events:
+            history = f"{DATA_SCHEMA}.{history_name(collection)}"
+            columns = ", ".join(["id", "account_id", "payload", *typed])
+            self.close_versions = text(f"""
+                UPDATE {history} AS h SET valid_to = :read_at FROM {table} AS t
+                WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR t.payload IS DISTINCT FROM h.payload)
+            """)
+            self.open_versions = text(f"""
+                INSERT INTO {history} ({columns}, valid_from)
+                SELECT {columns}, :read_at FROM {table} AS t
+                WHERE t.deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM {history} AS h WHERE h.id = t.id AND h.valid_to IS NULL)
+            """)

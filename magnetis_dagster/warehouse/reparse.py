@@ -1,0 +1,106 @@
+"""Filling typed columns again from `payload` after the catalogue changed, with no API call.
+
+Streams each table through a server-side cursor and updates only rows whose columns come out different. `changed_at` stays: the
+payload has not changed, our reading of it has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.merge import lock
+from magnetis_dagster.warehouse.staging import copy_rows
+from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
+from magnetis_dagster.warehouse.warehouse import Warehouse
+
+BATCH = 5_000
+"""Rows in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reparsed:
+    """What a reparse did."""
+
+    read: int
+    """Rows read, versions of the history included."""
+    updated: int
+    """Rows whose columns came out different."""
+    misfits: int
+    """Values that do not fit their column."""
+    untimed: int
+    """Events whose moment can no longer be read by the declared time fields; they keep the one that they have."""
+
+
+def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[int], None] = lambda _read: None) -> Reparsed:
+    """Read every row of the collection again by its declaration; `progress` is told the rows read so far.
+
+    One transaction: readers see the table before or after. Raises DatabaseUnwell, DatabaseRefused, SchemaDisagrees.
+    """
+    warehouse.prepare()
+    tables = [collection.name] if collection.is_events else [collection.name, history_name(collection)]
+    with guarded(warehouse.engine, f"reparse {collection.name}"), warehouse.engine.begin() as connection:
+        lock(connection, collection)
+        worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
+        for table in tables:
+            worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)
+        if collection.is_events:
+            worker.recount()
+        return Reparsed(worker.read, worker.updated, worker.misfits, worker.untimed)
+
+
+class _Reparse:
+    def __init__(self, connection: Connection, collection: Collection, reader: RowReader, progress: Callable[[int], None]) -> None:
+        self.connection = connection
+        self.collection = collection
+        self.reader = reader
+        self.progress = progress
+        self.read = self.updated = self.misfits = self.untimed = 0
+
+    def table(self, table: str, *, has_moment: bool) -> None:
+        moment = ["occurred_at", "day"] if has_moment else []
+        names = ["account_id", *moment, *self.collection.columns]
+        columns = ", ".join(names)
+        self.connection.execute(
+            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid AS at, {columns} FROM {table} WITH NO DATA")
+        )
+        update = text(
+            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v WHERE t.ctid = v.at "
+            f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
+        )
+        # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
+        rows = self.connection.execution_options(stream_results=True, yield_per=BATCH).execute(
+            text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
+        )
+        for batch in rows.partitions(BATCH):
+            copy_rows(self.connection, "reparsed", ["at", *names], (self._record(*row, has_moment=has_moment) for row in batch))
+            self.updated += self.connection.execute(update).rowcount
+            self.connection.execute(text("TRUNCATE reparsed"))
+            self.read += len(batch)
+            self.progress(self.read)
+        self.connection.execute(text("DROP TABLE reparsed"))
+
+    def _record(self, at: str, payload: Any, occurred_at: Any, day: Any, *, has_moment: bool) -> tuple[Any, ...]:
+        parsed = self.reader.read(payload)
+        self.misfits += len(parsed.misfits)
+        if has_moment and parsed.occurred_at is not None:
+            occurred_at, day = parsed.occurred_at, parsed.day
+        elif has_moment:
+            self.untimed += 1
+        return (at, parsed.account_id, *((occurred_at, day) if has_moment else ()), *parsed.values)
+
+    def recount(self) -> None:
+        self.connection.execute(
+            text(
+                "UPDATE magnetis_ops.days AS d SET held = c.held, announced = c.held FROM ("
+                "SELECT d.day, count(t.id) AS held FROM magnetis_ops.days AS d "
+                f"LEFT JOIN {DATA_SCHEMA}.{self.collection.name} AS t ON t.day = d.day AND t.deleted_at IS NULL "
+                "WHERE d.collection = :collection GROUP BY d.day) AS c "
+                "WHERE d.collection = :collection AND d.day = c.day AND d.held <> c.held"
+            ),
+            {"collection": self.collection.name},
+        )

@@ -1,0 +1,76 @@
+"""The warehouse as ingestion sees it: stage a window, commit it, and ask what is already done."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.merge import Merged, MergedDay, WindowFacts, merge
+from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.staging import Staging
+
+
+class Warehouse:
+    """The tables of one catalogue in one database. Zones: see RowReader.
+
+    Every method may raise DatabaseUnwell or DatabaseRefused.
+    """
+
+    def __init__(self, engine: Engine, catalogue: Catalogue, *, response_zone: ZoneInfo, partition_zone: ZoneInfo) -> None:
+        self.engine = engine
+        self.catalogue = catalogue
+        self.response_zone = response_zone
+        self.partition_zone = partition_zone
+
+    def prepare(self) -> None:
+        """Bring the tables up to date; one query where they are."""
+        migrate(self.engine, self.catalogue)
+
+    def reader(self, collection: Collection) -> RowReader:
+        """Return a reader of the collection's rows in this warehouse's zones."""
+        return RowReader(collection, response_zone=self.response_zone, partition_zone=self.partition_zone)
+
+    @contextmanager
+    def staging(self, collection: Collection) -> Iterator[Staging]:
+        """Open a staging table for one window of the collection."""
+        with Staging(self.engine, collection, self.reader(collection)) as staging:
+            yield staging
+
+    def now(self) -> datetime:
+        """Return the database's clock, UTC: the one clock that loads on several machines share."""
+        with guarded(self.engine, "read the clock"), self.engine.connect() as connection:
+            moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return moment
+
+    def commit(self, staging: Staging, facts: WindowFacts) -> Merged:
+        """Make the staged window visible in one transaction, or nothing of it. Raises Incomplete where counts disagree."""
+        with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
+            return merge(staging.connection, staging.collection, facts)
+
+    def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
+        """Return those of `days` that are done, by the run `run_id` where given, with the counts of their newest window."""
+        condition = " AND run_id = :run_id" if run_id else ""
+        with guarded(self.engine, "read what is done"), self.engine.connect() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT day, announced, held FROM magnetis_ops.days "
+                    f"WHERE collection = :collection AND day = ANY(:days){condition}"
+                ),
+                {"collection": collection.name, "days": list(days), "run_id": run_id},
+            )
+            return {day: MergedDay(day, announced, held, 0, 0, 0) for day, announced, held in found}
+
+    def rows_held(self, collection: Collection) -> int:
+        """Return how many rows the table holds that are not deleted."""
+        with guarded(self.engine, "count rows"), self.engine.connect() as connection:
+            if collection.is_events:
+                # the sum over done days costs one small scan; counting tens of millions of rows after each load would not
+                statement = "SELECT coalesce(sum(held), 0) FROM magnetis_ops.days WHERE collection = :collection"
+            else:
+                statement = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
+            return int(connection.execute(text(statement), {"collection": collection.name}).scalar_one())
