@@ -82,7 +82,8 @@ class CheckTally:
                 MISFIT_VALUES,
                 passed=not self._misfits and not self._replaced,
                 description="Set to NULL, kept in payload: "
-                f"{', '.join(f'{name} ({number})' for name, number in self._misfits.most_common(40))}. Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
+                f"{', '.join(f'{name} ({number})' for name, number in self._misfits.most_common(40))}. "
+                f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
                 metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
             ),
         ]

@@ -1,0 +1,57 @@
+"""A warehouse on a fresh database, and a way to put a window into it without an API."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.warehouse import Merged, Warehouse, WindowFacts
+
+PARIS = ZoneInfo("Europe/Paris")
+Load = Callable[..., Merged]
+
+
+@pytest.fixture
+def warehouse(engine: Engine, catalogue: Catalogue) -> Warehouse:
+    return Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
+
+
+@pytest.fixture
+def load(warehouse: Warehouse) -> Load:
+    """Put pages of rows into a collection as one complete window; each call is an hour younger than the one before."""
+    clock = iter(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
+
+    def load(
+        name: str, days: Sequence[date], *pages: list[Any], read_at: datetime | None = None, announced: int | None = None
+    ) -> Merged:
+        collection = warehouse.catalogue[name]
+        with warehouse.staging(collection) as staging:
+            for page in pages:
+                staging.add(page)
+            received = staging.settle()
+            facts = WindowFacts(
+                days=list(days),
+                read_at=read_at or next(clock),
+                announced=received if announced is None else announced,
+                received=received,
+                api_calls=len(pages),
+                bytes=0,
+                milliseconds=0,
+                run_id="test",
+            )
+            return warehouse.commit(staging, facts)
+
+    return load
+
+
+@pytest.fixture
+def query(engine: Engine) -> Callable[..., list[Any]]:
+    def query(statement: str, **parameters: Any) -> list[Any]:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement), parameters)]
+
+    return query

@@ -1,0 +1,253 @@
+"""Merging windows: what is written, what is left alone, what is marked as deleted, and who wins when two reads meet."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from magnetis_dagster.warehouse import Warehouse
+
+DAY = date(2025, 3, 28)
+NEXT = DAY + timedelta(days=1)
+
+
+def call(number: object, moment: str = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
+    return {"id": f"call-{number}", "account": {"id": "acc-1", "name": "Agence"}, "start_at": moment, **members}
+
+
+def test_typed_columns_and_payload(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1})])
+    row = query(
+        "SELECT id, account_id, day::text, occurred_at, duration_seconds, caller_number, utm_source, payload, deleted_at "
+        "FROM magnetis.calls"
+    )
+    assert row == [
+        (
+            "call-1",
+            "acc-1",
+            "2025-03-28",
+            datetime(2025, 3, 28, 9, tzinfo=UTC),
+            61,
+            "0033199000001",
+            "google",
+            call(1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1}),
+            None,
+        )
+    ]
+
+
+def test_an_unchanged_row_is_not_rewritten(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1, duration=5), call(2, duration=5)])
+    before = query("SELECT id, xmin::text, changed_at FROM magnetis.calls ORDER BY id")
+    merged = load("calls", [DAY], [call(2, duration=6), {**call(1), "duration": 5}])
+    after = query("SELECT id, xmin::text, changed_at FROM magnetis.calls ORDER BY id")
+    assert after[0] == before[0]
+    assert after[1][1] != before[1][1]
+    assert after[1][2] > before[1][2]
+    assert [(day.inserted, day.changed, day.held) for day in merged.days] == [(0, 1, 2)]
+
+
+def test_a_row_no_longer_returned_is_marked_deleted_and_comes_back(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1), call(2)])
+    merged = load("calls", [DAY], [call(1)])
+    assert [(day.deleted, day.held) for day in merged.days] == [(1, 1)]
+    deleted = query("SELECT id, deleted_at, changed_at, last_seen_at FROM magnetis.calls WHERE deleted_at IS NOT NULL")
+    assert [row[0] for row in deleted] == ["call-2"]
+    load("calls", [DAY], [call(1), call(2)])
+    assert query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL") == [(2,)]
+    assert query("SELECT changed_at = first_seen_at FROM magnetis.calls WHERE id = 'call-2'") == [(True,)]
+
+
+def test_other_days_are_not_touched_and_padding_is_not_stored(load: Any, query: Any) -> None:
+    load("calls", [NEXT], [call("n", "2025-03-29 08:00:00")])
+    merged = load("calls", [DAY], [call(1), call("pad", "2025-03-29 00:30:00"), call("pad2", "2025-03-27 23:30:00")])
+    assert merged.padding == 2
+    assert query("SELECT id FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [("call-1",), ("call-n",)]
+
+
+def test_a_row_that_moved_to_a_neighbouring_day_moves_in_the_table(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1), call(2)])
+    merged = load("calls", [DAY], [call(1), call(2, "2025-03-29 00:30:00")])
+    assert query("SELECT id, day::text, deleted_at FROM magnetis.calls ORDER BY id") == [
+        ("call-1", "2025-03-28", None),
+        ("call-2", "2025-03-29", None),
+    ]
+    assert [(day.announced, day.held, day.deleted) for day in merged.days] == [(1, 1, 0)]
+
+
+def test_the_older_of_two_reads_gives_way(load: Any, query: Any) -> None:
+    newer = datetime(2025, 4, 1, 12, tzinfo=UTC)
+    load("calls", [DAY], [call(1, duration=9), call(2)], read_at=newer)
+    merged = load("calls", [DAY, NEXT], [call(1, duration=1), call("n", "2025-03-29 08:00:00")], read_at=newer - timedelta(hours=1))
+    assert merged.superseded == [DAY]
+    assert query("SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+        ("call-1", 9),
+        ("call-2", None),
+        ("call-n", None),
+    ]
+
+
+def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:
+    nameless = {"start_at": "2025-03-28 10:00:00", "duration": 3}
+    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600)]
+    for _ in range(2):
+        merged = load("calls", [DAY], rows, rows)
+        assert merged.quarantined == 5
+        assert [(day.announced, day.held) for day in merged.days] == [(1, 1)]
+    reasons = [reason for (reason,) in query("SELECT reason FROM magnetis_ops.quarantine ORDER BY reason")]
+    assert reasons == [
+        "id longer than 512 bytes",
+        "no id",
+        "no id",
+        "no usable time in start_at, started_at, date, created_at",
+        "not an object but str",
+    ]
+    load("calls", [DAY], [call(1), call(2)])
+    assert query("SELECT count(*) FROM magnetis_ops.quarantine WHERE key = 'call-2'") == [(0,)]
+
+
+def test_a_held_row_that_becomes_unplaceable_moves_to_quarantine(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1), call(2)])
+    merged = load("calls", [DAY], [call(1), call(2, "???")])
+    assert [(day.announced, day.held, day.deleted) for day in merged.days] == [(1, 1, 1)]
+    assert query("SELECT payload ->> 'start_at' FROM magnetis_ops.quarantine") == [("???",)]
+
+
+def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
+    load("calls", [DAY, NEXT], [call(1), call(2), call(3, "2025-03-29 09:00:00"), call("p", "2025-03-30 01:00:00")])
+    assert query(
+        "SELECT announced, received, padding, held, inserted, first_day::text, last_day::text FROM magnetis_ops.windows"
+    ) == [(4, 4, 1, 3, 3, "2025-03-28", "2025-03-29")]
+    assert query("SELECT day::text, announced, held FROM magnetis_ops.days ORDER BY day") == [
+        ("2025-03-28", 2, 2),
+        ("2025-03-29", 1, 1),
+    ]
+
+
+def test_an_empty_day_is_done_too(load: Any, query: Any) -> None:
+    load("calls", [DAY], [])
+    assert query("SELECT day::text, announced, held FROM magnetis_ops.days") == [("2025-03-28", 0, 0)]
+
+
+def test_snapshots_keep_versions(load: Any, query: Any) -> None:
+    def alert(number: int, **members: Any) -> dict[str, Any]:
+        return {"id": f"ale-{number}", "account": {"id": "acc-1"}, "title": "Alerte", **members}
+
+    load("email_alerts", [DAY], [alert(1, enabled=1), alert(2, enabled=1)])
+    load("email_alerts", [DAY], [alert(1, enabled=0), alert(2, enabled=1)])
+    load("email_alerts", [NEXT], [alert(1, enabled=0)])
+    load("email_alerts", [NEXT], [alert(1, enabled=0), alert(2, enabled=1)])
+    versions = query(
+        "SELECT id, enabled, extract(hour FROM valid_from)::int, extract(hour FROM valid_to)::int "
+        "FROM magnetis.email_alerts_history ORDER BY id, valid_from"
+    )
+    assert versions == [("ale-1", True, 0, 1), ("ale-1", False, 1, None), ("ale-2", True, 0, 2), ("ale-2", True, 3, None)]
+    assert query("SELECT count(*) FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [(2,)]
+
+
+def test_nothing_is_written_when_the_transaction_fails(warehouse: Warehouse, load: Any, query: Any) -> None:
+    """PostgreSQL itself reports a full disk (SQLSTATE 53100) while the window is committed."""
+    load("calls", [DAY], [call(1)])
+    with warehouse.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION public.full() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'could not extend file: call-2' USING ERRCODE = '53100'; END $$"
+            )
+        )
+        connection.execute(
+            text("CREATE TRIGGER full_disk BEFORE INSERT ON magnetis_ops.windows FOR EACH ROW EXECUTE FUNCTION public.full()")
+        )
+    with pytest.raises(Exception, match="disk of the database server is full") as raised:
+        load("calls", [DAY], [call(2, caller_number="0033199000002")])
+    assert "call-2" not in str(raised.value)
+    assert raised.value.__suppress_context__
+    assert query("SELECT id FROM magnetis.calls WHERE deleted_at IS NULL") == [("call-1",)]
+    assert query("SELECT count(*) FROM magnetis_ops.windows") == [(1,)]
+
+
+# --- rules that always hold
+
+days = st.sampled_from([DAY - timedelta(days=1), DAY, NEXT, NEXT + timedelta(days=1)])
+rows = st.builds(
+    lambda number, day, hour, duration: call(number, f"{day} {hour:02d}:15:00", duration=duration),
+    st.integers(0, 12),
+    days,
+    st.integers(0, 23),
+    st.integers(0, 3),
+)
+snapshots_of_rows = st.lists(rows, max_size=12, unique_by=lambda row: row["id"])
+TABLE = "SELECT id, day::text, duration_seconds, payload, deleted_at IS NULL FROM magnetis.calls ORDER BY id"
+
+
+def _reset(warehouse: Warehouse) -> None:
+    with warehouse.engine.begin() as connection:
+        connection.execute(text("TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine"))
+
+
+def _visible(found: list[Any]) -> list[Any]:
+    return [row[:-1] for row in found if row[-1]]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(truth=snapshots_of_rows, data=st.data())
+def test_order_and_duplication_of_pages_do_not_matter(
+    warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], truth: list[Any], data: st.DataObject
+) -> None:
+    _reset(warehouse)
+    load("calls", [DAY, NEXT], truth)
+    straight = query(TABLE)
+    _reset(warehouse)
+    shuffled = data.draw(st.permutations(truth))
+    cut = data.draw(st.integers(0, len(truth)))
+    pages = [shuffled[:cut], shuffled[cut:], shuffled[: data.draw(st.integers(0, len(truth)))]]
+    load("calls", [DAY, NEXT], *data.draw(st.permutations(pages)))
+    assert query(TABLE) == straight
+    load("calls", [DAY, NEXT], truth)
+    assert query(TABLE) == straight
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=st.lists(snapshots_of_rows, min_size=1, max_size=4), split=st.booleans())
+def test_the_table_shows_the_last_complete_read(
+    warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], history: list[list[Any]], split: bool
+) -> None:
+    """Whatever was read before, and however the range is split into windows: asked days show exactly the last read."""
+    _reset(warehouse)
+    asked = [DAY, NEXT]
+    for truth in history:
+        for window in [[day] for day in asked] if split else [asked]:
+            load("calls", window, truth)
+    expected = sorted(
+        (row["id"], row["start_at"][:10], row["duration"], row) for row in history[-1] if row["start_at"][:10] in map(str, asked)
+    )
+    visible = [row for row in _visible(query(TABLE)) if row[1] in map(str, asked)]
+    assert visible == [tuple(row) for row in expected]
+
+
+snapshot_states = st.lists(
+    st.dictionaries(st.integers(0, 4), st.integers(0, 2), max_size=5), min_size=1, max_size=6
+)  # id to version of content
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(states=snapshot_states)
+def test_history_replays_to_exactly_the_snapshots(
+    warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], states: list[dict[int, int]]
+) -> None:
+    with warehouse.engine.begin() as connection:
+        connection.execute(text("TRUNCATE magnetis.pools, magnetis.pools_history, magnetis_ops.windows, magnetis_ops.days CASCADE"))
+    moments = [datetime(2025, 5, 1, hour, tzinfo=UTC) for hour in range(len(states))]
+    for moment, state in zip(moments, states, strict=True):
+        load("pools", [DAY], [{"id": str(key), "name": str(value)} for key, value in state.items()], read_at=moment)
+    for moment, state in zip(moments, states, strict=True):
+        as_it_was = query(
+            "SELECT id, name FROM magnetis.pools_history WHERE valid_from <= :at AND (valid_to IS NULL OR valid_to > :at) ORDER BY id",
+            at=moment,
+        )
+        assert as_it_was == sorted((str(key), str(value)) for key, value in state.items())
+    assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(len(states[-1]),)]
