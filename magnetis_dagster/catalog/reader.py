@@ -190,7 +190,7 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
-    # In UTC, since Python compares and subtracts two times of one zone by their clock faces: wrong by an hour across a clock change.
+    # In UTC: Python compares two times of one zone by their clock faces, an hour wrong across a clock change.
     return moment.astimezone(UTC) if _EARLIEST <= moment < _LATEST else None
 
 

@@ -1,0 +1,160 @@
+"""Environment variables: defaults, precedence, and that each bad value is one sentence which names it and never shows a secret."""
+
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import ValidationError
+
+from magnetis_dagster.errors import MagnetisError, NeedsChange
+from magnetis_dagster.settings import Settings, SettingsError
+
+SECRET = "s3cr3t-0ff"
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings = Settings.load()
+    assert settings.api_key is None
+    assert settings.database_url is None
+    assert settings.config is None
+    assert settings.api_url == "https://api.magnetis.io"
+    assert settings.daily_quota == 5000
+    assert settings.timezone == settings.response_timezone == ZoneInfo("Europe/Paris")
+    assert settings.query_timezone == ZoneInfo("UTC")
+    assert settings.start_date == date(2024, 1, 1)
+    assert settings.lookback_days == 7
+    assert settings.concurrency == 8
+    assert settings.allow_http is False
+
+
+BAD = {
+    "API_KEY": {f"{SECRET} x": "no space or line break", f"{SECRET}\nX-Evil: 1": "no space or line break", f"{SECRET}é": "ASCII"},
+    "API_URL": {
+        "": "expected an origin",
+        "api.magnetis.io": "expected an origin",
+        "ftp://api.magnetis.io": "expected an origin",
+        "https://": "expected an origin",
+        f"https://user:{SECRET}@api.magnetis.io": "no user",
+        f"https://api.magnetis.io?key={SECRET}": "query",
+        "https://api.magnetis.io:99999": "Port out of range",
+        "https://api.magnetis.io:0": "port from 1",
+        "https://[::1": "IPv6",
+        "http://api.magnetis.io": "expected https",
+    },
+    "DATABASE_URL": {
+        "postgresql": "expected a postgresql:// URL",
+        "postgresql://": "expected a postgresql:// URL",
+        f"mysql://user:{SECRET}@host/db": "expected a postgresql:// URL",
+        "sqlite:///magnetis.db": "expected a postgresql:// URL",
+    },
+    "DAILY_QUOTA": {
+        "0": "greater than 0",
+        "-1": "greater than 0",
+        "many": "valid integer",
+        "1.5": "valid integer",
+        "": "valid integer",
+    },
+    "TIMEZONE": {"Paris": "such as Europe/Paris", "Europe": "such as Europe/Paris", "": "such as", "../../etc/passwd": "such as"},
+    "QUERY_TIMEZONE": {"GMT+25": "such as Europe/Paris or UTC"},
+    "RESPONSE_TIMEZONE": {"local time": "such as Europe/Paris or UTC"},
+    "START_DATE": {
+        "yesterday": "expected a day such as 2024-01-01",
+        "2024-13-01": "expected a day such as",
+        "1704067200": "expected a day such as",
+        "01/02/2024": "expected a day such as",
+        "1970-01-01": "1990-01-01",
+        "": "expected a day such as",
+    },
+    "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
+    "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
+    "ALLOW_HTTP": {"perhaps": "valid boolean"},
+    "HOME": {"": "path"},
+}
+
+
+@pytest.mark.parametrize(("name", "given", "expected"), [(n, g, e) for n, cases in BAD.items() for g, e in cases.items()])
+def test_a_bad_value_names_the_variable_and_what_is_expected(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"MAGNETIS_{name}", given)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    message = str(caught.value)
+    assert message.startswith(f"MAGNETIS_{name}: ")
+    assert expected in message
+    assert ".env.example" in message
+    assert SECRET not in message
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "pydantic's own report would show the value"
+
+
+def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
+    covered = {f"MAGNETIS_{name}" for name in BAD}
+    every = {f"MAGNETIS_{name.upper()}" for name in Settings.model_fields}
+    assert every - covered == {"MAGNETIS_CONFIG"}, "a path that does not exist is the catalogue's to refuse"
+
+
+def test_a_settings_error_asks_for_a_change() -> None:
+    assert issubclass(SettingsError, NeedsChange)
+    assert issubclass(SettingsError, MagnetisError)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_http_is_for_localhost_only(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("MAGNETIS_API_URL", f"http://{host}:8000/")
+    assert Settings.load().api_url == f"http://{host}:8000"
+
+
+def test_http_elsewhere_needs_a_word_which_may_stand_in_the_env_file() -> None:
+    Path(".env").write_text("MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8")
+    assert Settings.load().api_url == "http://sandbox:8000"
+
+
+def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8")
+    monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "20")
+    settings = Settings.load()
+    assert (settings.daily_quota, settings.concurrency) == (20, 2)
+
+
+def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
+    Path(".env").write_bytes(f"MAGNETIS_API_KEY={SECRET}\xe9".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read as UTF-8 text") as caught:
+        Settings.load()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG"])
+def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
+    monkeypatch.setenv(f"MAGNETIS_{name}", blank)
+    assert getattr(Settings.load(), name.lower()) is None
+
+
+def test_a_missing_key_says_where_keys_are_made_and_what_works_without() -> None:
+    with pytest.raises(SettingsError, match=r"MAGNETIS_API_KEY is not set.*API & connecteurs > API.*magnetis dev"):
+        Settings.load().require_key()
+
+
+def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_API_KEY", f"{SECRET}\n")
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", f"postgresql://user:{SECRET}@host/db")
+    settings = Settings.load()
+    assert settings.require_key() == SECRET
+    assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json(
+        exclude={"timezone", "query_timezone", "response_timezone"}
+    )
+
+
+def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
+    one, other = Settings.load(api_key=SECRET).key_fingerprint, Settings.load(api_key=f"{SECRET}2").key_fingerprint
+    assert one != other
+    assert len(one) == 12
+    assert one == Settings.load(api_key=SECRET).key_fingerprint
+    assert SECRET not in one
+
+
+def test_settings_do_not_change_under_a_run() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings.load().daily_quota = 9  # type: ignore[misc]
