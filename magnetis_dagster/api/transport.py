@@ -3,6 +3,7 @@
 It also decides how the machine is left: through the proxy that the environment names, if any.
 """
 
+import logging
 import urllib.request
 from importlib.metadata import version
 from urllib.parse import urlsplit
@@ -61,6 +62,7 @@ def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout
         url = httpx.URL("")
     if url.scheme not in {"http", "https"} or not url.host:
         raise NeedsChange("MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io.")
+    logging.getLogger("httpcore.http11").addFilter(_without_what_was_received)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     try:
         inner = httpx.AsyncHTTPTransport(proxy=proxy_for(url), limits=limits)
@@ -92,6 +94,12 @@ def proxy_for(url: httpx.URL) -> str | None:
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+def _without_what_was_received(record: logging.LogRecord) -> bool:
+    """Let an event of httpcore pass without its value: at DEBUG it quotes received headers, where a server may echo the key."""
+    record.msg = str(record.msg).split(" return_value=")[0].split(" exception=")[0]
+    return True
 
 
 def _origin(url: httpx.URL) -> str:

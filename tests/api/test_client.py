@@ -1,0 +1,285 @@
+"""The client against every fault of a server, over real HTTP. The `ask` fixture checks charges and secrets in each of them."""
+
+import asyncio
+import gzip
+import json
+import tracemalloc
+import zlib
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import stamina
+from conftest import CALL, CALLER, CALLER_DIGITS, KEY, QUICK, SENDER, GateClosedError, RecordingGate, chain
+from scripted_server import ScriptedServer, answer, cut, drip, flood, hang, page, raw, reset
+
+from magnetis_dagster import api
+from magnetis_dagster.api import Call, ClientLimits, MagnetisClient
+from magnetis_dagster.errors import NeedsChange, TryAgain
+
+ROWS = [{"id": f"call-{number}", "caller_number": CALLER_DIGITS, "name": SENDER} for number in range(3)]
+GOOD = page(ROWS)
+ECHO = {"message": f"Bad thing: {KEY} {CALLER} {CALLER_DIGITS} {SENDER}", "errors": {"from": [CALLER], "to": ["bad"]}}
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def test_a_page_is_asked_for_as_documented(ask):
+    trial = ask(page(ROWS, total=7, last_page=3, following="https://elsewhere.example/calls?page=2"))
+    assert trial.page.rows == ROWS
+    assert (trial.page.total, trial.page.last_page, trial.page.has_next) == (7, 3, True)
+    head = trial.requests[0].lower()
+    assert head.startswith("get /calls?from=20250101000000&to=20250102000000&limit=250&page=1 http/1.1")
+    assert f"x-api-key: {KEY}" in head
+    assert "accept: application/json" in head
+    assert "user-agent: magnetis_dagster/" in head
+    assert "cookie" not in head
+    assert "authorization" not in head
+    outcome = trial.outcomes[0]
+    assert (outcome.status, outcome.rows, outcome.bytes, outcome.error) == (200, 3, trial.page.bytes, None)
+    assert len(trial.requests) == 1, "`next` names another host and is never followed"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (400, api.RequestRejected, ["from, to", "limit", "MAGNETIS_CONFIG"]),
+        (401, api.KeyRefused, ["unknown or expired", "API & connecteurs > API"]),
+        (403, api.AccessForbidden, ["scope", "IP filter"]),
+        (404, api.RouteUnavailable, ["magnetis probe", "/calls"]),
+        (405, api.RouteUnavailable, ["magnetis probe"]),
+        (409, api.RequestRejected, ["HTTP 409"]),
+        (410, api.RouteUnavailable, ["HTTP 410"]),
+        (422, api.RequestRejected, ["Refused: from, to."]),
+    ],
+)
+def test_a_refusal_is_not_asked_again(ask, status, error, words):
+    trial = ask(answer(status, ECHO))
+    assert type(trial.error) is error
+    assert isinstance(trial.error, NeedsChange)
+    assert len(trial.requests) == 1
+    for word in ["calls: GET /calls, page 1", f"HTTP {status}", "Bad thing: [key] [digits]", *words]:
+        assert word in str(trial.error)
+    assert (trial.outcomes[0].status, trial.outcomes[0].error) == (status, error.__name__)
+    assert not trial.outcomes[0].over_quota
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "status", "word"),
+    [
+        pytest.param(answer(500, ECHO), api.ServerUnwell, 500, "HTTP 500", id="500"),
+        pytest.param(raw(502, b"<html>Bad gateway</html>"), api.ServerUnwell, 502, "HTTP 502", id="502 in HTML"),
+        pytest.param(raw(408), api.ServerUnwell, 408, "HTTP 408", id="408"),
+        pytest.param(hang, api.Unreachable, None, "silence", id="hang"),
+        pytest.param(reset, api.Unreachable, None, "lost", id="reset"),
+        pytest.param(cut(GOOD), api.Unreachable, 200, "lost", id="body cut short"),
+        pytest.param(cut(GOOD, 0.1), api.Unreachable, None, "lost", id="head cut short"),
+        pytest.param(f"{CALLER} {KEY}\r\n\r\n".encode(), api.Unreachable, None, "lost", id="not HTTP"),
+        pytest.param(raw(200, b"<!DOCTYPE html><p>" + CALLER.encode()), api.UnexpectedAnswer, 200, "HTML", id="HTML"),
+        pytest.param(raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]), api.UnexpectedAnswer, 200, "cut short", id="JSON cut short"),
+        pytest.param(raw(200), api.UnexpectedAnswer, 200, "an empty body", id="empty"),
+        pytest.param(raw(204), api.UnexpectedAnswer, 204, "an empty body", id="204"),
+        pytest.param(answer(200, {"data": None}), api.UnexpectedAnswer, 200, "`data` is null", id="data null"),
+        pytest.param(answer(200, ECHO), api.UnexpectedAnswer, 200, "without `data`", id="no data"),
+        pytest.param(raw(200, b"gzip?", content_encoding="gzip"), api.UnexpectedAnswer, 200, "compressed", id="broken gzip"),
+        pytest.param(
+            raw(200, gzip.compress(b'{"data": []}')[:-9], content_encoding="gzip"),
+            api.UnexpectedAnswer,
+            200,
+            "ends too early",
+            id="gzip cut short",
+        ),
+        pytest.param(raw(200, b"x", content_encoding="br"), api.UnexpectedAnswer, 200, "compression", id="brotli"),
+    ],
+)
+def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
+    lasting = ask(fault)
+    assert type(lasting.error) is error
+    assert isinstance(lasting.error, TryAgain)
+    assert word in str(lasting.error)
+    assert "calls: GET /calls, page 1" in str(lasting.error)
+    assert [(outcome.status, outcome.error) for outcome in lasting.outcomes] == [(status, error.__name__)] * 3
+
+    passing = ask(fault, fault, GOOD)
+    assert passing.page.rows == ROWS
+    assert [outcome.error for outcome in passing.outcomes] == [error.__name__] * 2 + [None]
+
+
+def test_a_server_that_drips_meets_the_deadline(ask):
+    limits = ClientLimits(attempts=2, read=1, total=0.3)
+    trial = ask(drip(CHUNKED[: -len(b"transfer-encoding: chunked\r\n\r\n")] + b"content-length: 999\r\n\r\n"), limits=limits)
+    assert type(trial.error) is api.Unreachable
+    assert "not complete after 0.3 s" in str(trial.error)
+    assert 0.6 <= trial.seconds < 3
+
+
+def test_nobody_listens(ask):
+    async def attempt():
+        async with ScriptedServer([GOOD]) as server:
+            origin = server.origin
+        async with MagnetisClient(origin, KEY, gate, limits=QUICK) as client:
+            await client.page(CALL)
+
+    gate = RecordingGate()
+    with pytest.raises(api.Unreachable, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL") as caught:
+        asyncio.run(attempt())
+    assert len(gate.charges) == len(gate.outcomes) == 3
+    assert chain(caught.value) == [caught.value]
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry_after": "90"}, 90),
+        ({"retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)}, 600),
+        ({}, None),
+    ],
+)
+def test_429_closes_the_gate(ask, headers, wait):
+    trial = ask(answer(429, {"message": "Too Many Attempts."}, **headers), gate=RecordingGate(close_when_over_quota=True))
+    assert isinstance(trial.error, GateClosedError)
+    assert len(trial.requests) == 1, "the gate is closed after the first, so nothing more is sent"
+    assert trial.outcomes[0].over_quota
+    assert trial.outcomes[0].error == "TooManyCalls"
+    assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=30)
+
+
+def test_429_with_a_gate_that_stays_open_ends(ask):
+    trial = ask(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
+    assert type(trial.error) is api.TooManyCalls
+    assert isinstance(trial.error, TryAgain)
+    assert trial.error.retry_after == 7
+    assert len(trial.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "body", [drip(raw(429, content_length="999", retry_after="5")), cut(answer(429, ECHO, retry_after="5"), 0.95)]
+)
+def test_429_counts_even_if_its_body_never_ends(ask, body, monkeypatch):
+    monkeypatch.setattr("magnetis_dagster.api.client._ERROR_BODY_SECONDS", 0.1)
+    trial = ask(body, gate=RecordingGate(close_when_over_quota=True))
+    assert isinstance(trial.error, GateClosedError)
+    assert trial.outcomes[0].retry_after == 5
+
+
+@pytest.mark.parametrize(
+    ("message", "over_quota"),
+    [
+        ("Daily quota exceeded", True),
+        ("Your key reached the limit of 5000 calls", True),
+        ("Limite d'appels atteinte : quota", True),
+        ("This action is unauthorized.", False),
+        ("Access limited to authorized IP addresses", False),
+    ],
+)
+def test_403_may_mean_the_quota(ask, message, over_quota):
+    trial = ask(answer(403, {"message": message}))
+    assert {outcome.over_quota for outcome in trial.outcomes} == {over_quota}
+    assert type(trial.error) is (api.TooManyCalls if over_quota else api.AccessForbidden)
+
+
+def test_503_waits_as_asked_when_that_is_short(ask):
+    with stamina.set_testing(False):
+        trial = ask(answer(503, {}, retry_after="0.3"), GOOD, limits=ClientLimits(wait_initial=30, wait_max=30))
+    assert trial.page.rows == ROWS
+    assert 0.3 <= trial.seconds < 5
+    assert trial.outcomes[0].retry_after == 0.3
+    assert not trial.outcomes[0].over_quota
+
+
+def test_503_that_asks_for_long_is_left_alone(ask):
+    trial = ask(answer(503, {}, retry_after="3600"), GOOD)
+    assert type(trial.error) is api.ServerUnwell
+    assert trial.error.retry_after == 3600
+    assert len(trial.requests) == 1
+
+
+def test_a_redirect_is_refused_and_the_key_stays_here(ask):
+    async def redirected():
+        async with ScriptedServer([GOOD]) as elsewhere:
+            location = elsewhere.origin.replace("127.0.0.1", "localhost") + f"/calls?key={KEY}"
+            async with ScriptedServer([raw(302, location=location)]) as server:
+                async with MagnetisClient(server.origin, KEY, gate, limits=QUICK) as client:
+                    with pytest.raises(api.RedirectRefused) as caught:
+                        await client.page(CALL)
+                assert len(server.requests) == 1
+            assert elsewhere.requests == []
+            return caught.value
+
+    gate = RecordingGate()
+    error = asyncio.run(redirected())
+    assert "redirect to http://localhost (HTTP 302)" in str(error)
+    assert [outcome.error for outcome in gate.outcomes.values()] == ["RedirectRefused"]
+    trial = ask(raw(301, location="http://[broken"))
+    assert type(trial.error) is api.RedirectRefused
+    trial = ask(raw(304))
+    assert type(trial.error) is api.RedirectRefused
+
+
+def test_a_field_of_5_mb_arrives_whole(ask):
+    rows = [{"id": 1, "pages": "é" * 2_500_000}]
+    assert ask(page(rows)).page.rows == rows
+    zipped = raw(200, gzip.compress(json.dumps({"data": rows}).encode()), content_encoding="gzip")
+    assert ask(zipped).page.rows == rows
+
+
+def test_deflate_is_undone(ask):
+    assert ask(raw(200, zlib.compress(b'{"data": [{"id": 1}]}'), content_encoding="deflate")).page.rows == [{"id": 1}]
+
+
+def test_a_compressed_bomb_fills_no_memory(ask):
+    bomb = raw(200, gzip.compress(b"[" + b" " * 200_000_000, 1), content_encoding="gzip")
+    limits = ClientLimits(attempts=3, body_bytes=2**20)
+    tracemalloc.start()
+    trial = ask(bomb, limits=limits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert type(trial.error) is api.BodyTooLarge
+    assert isinstance(trial.error, NeedsChange)
+    assert "1048576 bytes" in str(trial.error)
+    assert len(trial.requests) == 1
+    assert peak < 12 * 2**20, "the cap, plus what the transport holds"
+
+
+def test_an_endless_body_ends_at_the_cap(ask):
+    trial = ask(flood(CHUNKED, b"10000\r\n" + b" " * 0x10000 + b"\r\n"), limits=ClientLimits(body_bytes=2**20))
+    assert type(trial.error) is api.BodyTooLarge
+
+
+@pytest.mark.parametrize("refuse_from", [1, 2])
+def test_what_the_gate_raises_passes_through_and_nothing_is_sent(ask, refuse_from):
+    trial = ask(answer(500, {}), gate=RecordingGate(refuse_from=refuse_from))
+    assert type(trial.error) is GateClosedError
+    assert trial.error.__cause__ is None
+    assert len(trial.requests) == refuse_from - 1
+
+
+@pytest.mark.parametrize("cancellations", [1, 2])
+def test_a_cancelled_call_is_settled(cancellations):
+    async def cancelled():
+        async with ScriptedServer([hang]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+            task = asyncio.create_task(client.page(CALL))
+            await server.asked.wait()
+            for _ in range(cancellations):
+                task.cancel()
+                await asyncio.sleep(0.001)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0.05)
+
+    gate = RecordingGate()
+    asyncio.run(cancelled())
+    assert len(gate.charges) == 1
+    assert [(outcome.status, outcome.error) for outcome in gate.outcomes.values()] == [(None, "CancelledError")]
+
+
+def test_no_more_requests_at_once_than_allowed():
+    async def slow(writer):
+        await asyncio.sleep(0.05)
+        writer.write(GOOD)
+
+    async def many():
+        async with ScriptedServer([slow]) as server, MagnetisClient(server.origin, KEY, RecordingGate(), concurrency=3) as client:
+            await asyncio.gather(*(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12)))
+            return server.most_at_once, len(server.requests)
+
+    assert asyncio.run(many()) == (3, 12)

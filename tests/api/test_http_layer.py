@@ -1,0 +1,145 @@
+"""What leaves the machine: GETs of one origin with one key, whatever is asked for above."""
+
+import asyncio
+import ssl
+
+import httpx
+import pytest
+from conftest import CALL, KEY, QUICK, RecordingGate
+from scripted_server import ScriptedServer, page
+
+from magnetis_dagster import api
+from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.api.failures import describe
+from magnetis_dagster.api.transport import open_http, proxy_for
+from magnetis_dagster.errors import MagnetisError, NeedsChange, TryAgain
+
+GOOD = page([{"id": 1}])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+def test_only_get_leaves(method):
+    async def attempt():
+        async with ScriptedServer([GOOD]) as server, open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http:
+            with pytest.raises(api.RequestNotAllowed, match=f"expected a GET, got {method}"):
+                await http.request(method, f"{server.origin}/calls")
+            assert server.requests == []
+            assert (await http.get(f"{server.origin}/calls")).status_code == 200
+
+    asyncio.run(attempt())
+
+
+def test_only_the_origin_is_asked():
+    async def attempt():
+        async with (
+            ScriptedServer([GOOD]) as server,
+            ScriptedServer([GOOD]) as elsewhere,
+            open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
+        ):
+            for address in (
+                elsewhere.origin,
+                server.origin.replace("http:", "https:"),
+                server.origin.replace("127.0.0.1", "localhost"),
+            ):
+                with pytest.raises(api.RequestNotAllowed, match="Expected a request to"):
+                    await http.get(address)
+            assert server.requests == elsewhere.requests == []
+
+    asyncio.run(attempt())
+
+
+def test_a_route_cannot_name_another_host():
+    async def attempt():
+        async with ScriptedServer([GOOD]) as elsewhere, ScriptedServer([GOOD]) as server:
+            async with MagnetisClient(server.origin, KEY, RecordingGate(), limits=QUICK) as client:
+                with pytest.raises(api.RequestNotAllowed):
+                    await client.page(Call("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {}))
+            assert server.requests == elsewhere.requests == []
+
+    asyncio.run(attempt())
+
+
+def test_netrc_adds_no_second_identity(tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password other")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    async def attempt():
+        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, RecordingGate()) as client:
+            await client.page(CALL)
+            assert "authorization" not in server.requests[0].lower()
+
+    asyncio.run(attempt())
+
+
+@pytest.fixture
+def _no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_the_proxy_of_the_environment_is_used(monkeypatch):
+    url = httpx.URL("https://api.magnetis.io")
+    assert proxy_for(url) is None
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.local:3128")
+    assert proxy_for(url) == "http://proxy.local:3128"
+    assert proxy_for(httpx.URL("https://127.0.0.1:9")) is None, "the local sandbox is never asked through a proxy"
+    monkeypatch.setenv("NO_PROXY", "magnetis.io")
+    assert proxy_for(url) is None
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_calls_go_through_the_proxy(monkeypatch):
+    async def attempt():
+        async with ScriptedServer([GOOD]) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+            async with MagnetisClient("http://api.invalid", KEY, RecordingGate(), limits=QUICK) as client:
+                assert (await client.page(CALL)).rows == [{"id": 1}]
+                assert proxy.requests[0].startswith("GET http://api.invalid/calls?")
+                with pytest.raises(api.RequestNotAllowed):
+                    await client._http.get("http://other.invalid/")
+            assert len(proxy.requests) == 1
+
+    asyncio.run(attempt())
+
+
+@pytest.mark.usefixtures("_no_proxies")
+def test_an_unusable_proxy_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://me:pa55word@proxy.local")
+    with pytest.raises(NeedsChange, match="HTTPS_PROXY") as caught:
+        MagnetisClient("https://api.magnetis.io", KEY, RecordingGate())
+    assert "pa55word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", "key with-space", "key\nnext", "clé-secrète"])
+def test_a_key_that_cannot_be_a_header_is_refused_unseen(key):
+    with pytest.raises(api.KeyRefused, match="API & connecteurs > API") as caught:
+        MagnetisClient("https://api.magnetis.io", key, RecordingGate())
+    assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", ["ftp://x", "api.magnetis.io", "http://a\nb", ""])
+def test_an_unusable_origin_is_refused(origin):
+    with pytest.raises(NeedsChange, match="MAGNETIS_API_URL"):
+        MagnetisClient(origin, KEY, RecordingGate())
+
+
+def test_an_untrusted_certificate_needs_a_change():
+    failure = httpx.ConnectError("x")
+    failure.__cause__ = OSError()
+    failure.__cause__.__context__ = ssl.SSLCertVerificationError()
+    error = describe(CALL, "https://api.magnetis.io", failure, 1)
+    assert type(error) is api.CertificateRefused
+    assert "SSL_CERT_FILE" in str(error)
+    assert "api.magnetis.io" in str(error)
+
+
+def test_every_error_is_named_by_recovery():
+    public = [getattr(api, name) for name in api.__all__]
+    errors = [one for one in public if isinstance(one, type) and issubclass(one, Exception)]
+    assert len(errors) == 12
+    for error in errors:
+        assert issubclass(error, MagnetisError)
+        assert issubclass(error, NeedsChange) != issubclass(error, TryAgain), error
