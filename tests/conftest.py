@@ -1,6 +1,8 @@
 """What every test may ask for: a real PostgreSQL with a fresh database, the sandbox API over HTTP, and a home without secrets."""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,14 +30,20 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URL of an embedded server for the session, without fsync: tests kill processes, not the machine."""
-    url = embedded.start(tmp_path_factory.mktemp("server"), database="postgres")
+def postgres_url() -> Iterator[str]:
+    """URL of an embedded server for the session, without fsync: tests kill processes, not the machine.
+
+    Not under pytest's folder: a second pytest on the machine closes that to other users, and the server runs as one.
+    """
+    home = Path(tempfile.mkdtemp(prefix="magnetis-tests-"))
+    url = embedded.start(home, database="postgres")
     with psycopg.connect(url, autocommit=True) as connection:
         for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             connection.execute(f"ALTER SYSTEM SET {setting}")
         connection.execute("SELECT pg_reload_conf()")
-    return url
+    yield url
+    embedded.stop(home)
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

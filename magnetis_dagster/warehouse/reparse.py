@@ -73,15 +73,14 @@ class _Reparse:
             f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
         )
         # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
-        rows = self.connection.execution_options(stream_results=True, yield_per=BATCH).execute(
-            text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
-        )
-        for batch in rows.partitions(BATCH):
-            copy_rows(self.connection, "reparsed", ["at", *names], (self._record(*row, has_moment=has_moment) for row in batch))
-            self.updated += self.connection.execute(update).rowcount
-            self.connection.execute(text("TRUNCATE reparsed"))
-            self.read += len(batch)
-            self.progress(self.read)
+        select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
+        with self.connection.execute(select, execution_options={"stream_results": True, "yield_per": BATCH}) as rows:
+            for batch in rows.partitions(BATCH):
+                copy_rows(self.connection, "reparsed", ["at", *names], (self._record(*row, has_moment=has_moment) for row in batch))
+                self.updated += self.connection.execute(update).rowcount
+                self.connection.execute(text("TRUNCATE reparsed"))
+                self.read += len(batch)
+                self.progress(self.read)
         self.connection.execute(text("DROP TABLE reparsed"))
 
     def _record(self, at: str, payload: Any, occurred_at: Any, day: Any, *, has_moment: bool) -> tuple[Any, ...]:
