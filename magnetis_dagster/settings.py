@@ -82,6 +82,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,  # docs/configuration.md is made from them
     )
 
     allow_http: bool = False
@@ -91,7 +92,7 @@ class Settings(BaseSettings):
     api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
     """Origin of the API; requests never leave it."""
     database_url: Annotated[Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)] = None
-    """Any postgresql:// URL; None starts the embedded server under `home`."""
+    """Any postgresql:// URL; where unset, an embedded server runs under MAGNETIS_HOME."""
     daily_quota: int = Field(default=5000, gt=0)
     """Calls a day for this key."""
     timezone: Zone = ZoneInfo("Europe/Paris")
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
-    """YAML file laid over the catalogue."""
+    """YAML file laid over the catalogue: routes, field names, collections switched off."""
     home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")
     """Folder of the embedded database, logs and local state; relative to the working directory."""
 

@@ -157,4 +157,4 @@ def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
 
 def test_settings_do_not_change_under_a_run() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Settings.load().daily_quota = 9  # type: ignore[misc]
+        Settings.load().daily_quota = 9

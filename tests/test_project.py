@@ -1,0 +1,168 @@
+"""The files around the package: locks, example environment, Makefile and docs say what the code says."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+VARIABLES = {f"MAGNETIS_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def locked(lock: Path) -> set[str]:
+    return {match[1].lower() for match in re.finditer(r"^([A-Za-z0-9._-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
+def required(specifiers: list[object]) -> set[str]:
+    names = [NAME.match(text) for text in specifiers if isinstance(text, str)]
+    return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in names if match}
+
+
+def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
+    assert [lock.name for lock in LOCKS] == ["bootstrap.lock", "dev.lock", "run.lock"]
+    for lock in LOCKS:
+        text = lock.read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--index-url" not in text
+        assert " @ " not in text
+        packages = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+        assert [package.split(" ")[0] for package in packages if package.strip() and "--hash=sha256:" not in package] == []
+
+
+def test_locks_cover_what_the_project_declares() -> None:
+    groups = PYPROJECT["dependency-groups"]
+    needs = required(PYPROJECT["project"]["dependencies"]) | required(groups["build"])
+    bootstrap, dev, run = (locked(lock) for lock in LOCKS)
+    assert needs - run == set()
+    assert needs - dev == set()
+    assert required(groups["dev"]) - dev == set()
+    assert run - dev == set(), "`make run` uses the environment of `make test` where there is one"
+    assert bootstrap == required(groups["bootstrap"])
+
+
+def test_the_two_locks_agree_on_versions() -> None:
+    versions = [
+        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", read(f"requirements/{name}.lock"), re.MULTILINE)) for name in ("run", "dev")
+    ]
+    assert {name for name, version in versions[0].items() if versions[1].get(name) != version} == set()
+
+
+def test_no_file_under_version_control_names_a_package_server() -> None:
+    # spelled in pieces, since this file is under version control too
+    servers = ["py" + "pi.org", "python" + "hosted", "registry.npm" + "js", "deb." + "debian.org", "extra-index" + "-url"]
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    assert "Makefile" in tracked
+    found = [
+        (name, server)
+        for name in tracked
+        if name and (ROOT / name).is_file()
+        for server in servers
+        if server.encode() in (ROOT / name).read_bytes()
+    ]
+    assert found == []
+
+
+def test_the_example_environment_names_every_variable_with_its_default() -> None:
+    shown = dict(re.findall(r"^# (MAGNETIS_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+    expected = {
+        name: "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        for name, default in VARIABLES.items()
+    }
+    assert shown == expected
+    assert re.findall(r"^(?!#|$).*", read(".env.example"), re.MULTILINE) == [], "copied as it is, it must change nothing"
+
+
+def test_the_defaults_of_the_example_environment_can_be_switched_on() -> None:
+    lines = [line.removeprefix("# ") for line in read(".env.example").splitlines() if line.startswith("# MAGNETIS_")]
+    Path(".env").write_text("\n".join(lines), encoding="utf-8")
+    assert Settings.load() == Settings.model_construct()
+
+
+def test_every_variable_of_the_code_is_documented_and_every_documented_one_exists() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "magnetis_dagster").rglob("*.py")]
+    mentioned = {name for text in sources for name in re.findall(r"\bMAGNETIS_[A-Z]+(?:_[A-Z]+)*\b", text)}
+    documented = set(re.findall(r"^\| `(MAGNETIS_[A-Z_]+)` \|", read("docs/configuration.md"), re.MULTILINE))
+    assert documented == VARIABLES.keys()
+    assert mentioned - documented == set()
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def overlays() -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", read("docs/configuration.md"), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(tmp_path: Path, number: int) -> None:
+    assert len(overlays()) == 6
+    path = tmp_path / "magnetis.yaml"
+    path.write_text(overlays()[number], encoding="utf-8")
+    changed = load_catalogue(path)
+    named = yaml.safe_load(overlays()[number])["collections"]
+    assert [name for name in named if changed[name] == load_catalogue()[name]] == []
+
+
+def make(*arguments: str) -> str:
+    done = subprocess.run(["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_alone_lists_every_target_for_people() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
+    assert phony
+    targets = phony[1].split()
+    assert make() == make("help")
+    assert sorted(re.findall(r"^  make (\w+) +\S", make("help"), re.MULTILINE)) == sorted(targets)
+    assert {"run", "test", "check", "bench", "docs", "lock", "browser", "screenshots", "clean", "help"} <= set(targets)
+
+
+@pytest.mark.parametrize("target", ["run", "test", "check", "bench", "docs", "lock", "browser", "screenshots", "clean"])
+def test_every_target_can_be_shown_without_running(target: str) -> None:
+    assert "warning" not in make("--dry-run", "--warn-undefined-variables", target).lower()
+
+
+def test_ci_runs_checks_and_tests() -> None:
+    script = read(".ci/run")
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
+    assert "make check" in script
+    assert "make test" in script
+
+
+def test_the_licence_is_the_one_that_the_project_names() -> None:
+    assert PYPROJECT["project"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in read("LICENSE")
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))]
+    broken = [(page.name, link) for page, link in links if not (page.parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("tool", ["docs.py", "asset_graph.py"])
+def test_a_generated_file_that_is_stale_fails_the_check_and_is_named(tmp_path: Path, tool: str) -> None:
+    copy = tmp_path / "tools" / tool
+    copy.parent.mkdir()
+    copy.write_text(read(f"tools/{tool}"), encoding="utf-8")
+    stale = tmp_path / "docs"
+    stale.mkdir()
+    (stale / "configuration.md").write_text("", encoding="utf-8")
+    done = subprocess.run([sys.executable, copy, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is stale" in done.stderr
+    assert [path.name for path in stale.iterdir()] == ["configuration.md"], "a check writes nothing"

@@ -1,0 +1,97 @@
+"""Writes docs/asset-graph.json: what Dagster shows of this code location, so that a change of the graph is a reviewed diff.
+
+`--check` writes nothing, and exits 1 where the file differs. Descriptions and columns are in docs/data-dictionary.md.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetKey, Definitions
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.settings import Settings
+
+FILE = Path(__file__).resolve().parent.parent / "docs" / "asset-graph.json"
+
+
+def shipped_definitions() -> Definitions:
+    """Return the code location as shipped, whatever the environment and MAGNETIS_CONFIG say."""
+    return build_defs(settings=Settings.model_construct(), catalogue=load_catalogue())
+
+
+def graph(definitions: Definitions) -> dict[str, Any]:
+    """Return the code location as plain data, sorted."""
+    repository = definitions.get_repository_def()
+    return {
+        "assets": {_name(node.key): _asset(node) for node in _sorted(repository.asset_graph.asset_nodes, "key")},
+        "jobs": {
+            job.name: sorted(map(_name, job.asset_layer.executable_asset_keys))
+            for job in _sorted(repository.get_all_jobs(), "name")
+            if not job.name.startswith("__")  # Dagster's own, over all assets
+        },
+        "schedules": {
+            schedule.name: {
+                "cron": schedule.cron_schedule,
+                "zone": schedule.execution_timezone,
+                "job": schedule.job_name,
+                "starts": schedule.default_status.value,
+            }
+            for schedule in _sorted(repository.schedule_defs, "name")
+        },
+        "sensors": {
+            sensor.name: {"type": sensor.sensor_type.value, "starts": sensor.default_status.value}
+            for sensor in _sorted(repository.sensor_defs, "name")
+        },
+    }
+
+
+def _asset(node: Any) -> dict[str, Any]:
+    freshness = node.freshness_policy
+    return {
+        "group": node.group_name,
+        "deps": sorted(map(_name, node.parent_keys)),
+        "kinds": sorted(node.kinds),
+        "owners": sorted(node.owners),
+        "partitions": node.partitions_def and str(node.partitions_def),
+        "backfill": node.backfill_policy and node.backfill_policy.policy_type.value,
+        "freshness": freshness and f"by {freshness.deadline_cron} {freshness.timezone}",
+        "pools": sorted(node.pools or ()),
+        "checks": {spec.name: "blocking" if spec.blocking else "warning" for spec in _sorted(node.assets_def.check_specs, "name")},
+    }
+
+
+def _name(key: AssetKey) -> str:
+    return key.to_user_string()
+
+
+def _sorted(things: Iterable[Any], attribute: str) -> list[Any]:
+    return sorted(things, key=attrgetter(attribute))
+
+
+def main() -> int:
+    text = json.dumps(graph(shipped_definitions()), indent=2, ensure_ascii=False) + "\n"
+    held = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
+    if text == held:
+        return 0
+    if "--check" not in sys.argv[1:]:
+        FILE.write_text(text, encoding="utf-8")
+        print(f"docs/{FILE.name} written")
+        return 0
+    difference = difflib.unified_diff(held.splitlines(), text.splitlines(), "reviewed", "code", lineterm="", n=2)
+    print(
+        *list(difference)[:60],
+        f"docs/{FILE.name} is stale: if the change is meant, `make docs` and commit it",
+        sep="\n",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
