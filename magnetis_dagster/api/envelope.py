@@ -69,9 +69,7 @@ def _decode(body: bytes) -> tuple[Any, int]:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _decode_slowly(body)
-    if _NUL in body:
-        return _clean(content)
-    return _decode_slowly(body) if _has_rounded_ids(content) else (content, 0)
+    return _decode_slowly(body) if _NUL in body or _has_rounded_ids(content) else (content, 0)
 
 
 def _has_rounded_ids(content: Any) -> bool:

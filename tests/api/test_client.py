@@ -143,6 +143,13 @@ def test_429_closes_the_gate(ask, headers, wait):
     assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=30)
 
 
+def test_429_leaves_the_waiting_to_the_gate(ask):
+    with stamina.set_testing(False):
+        trial = ask(answer(429, {}, retry_after="30"), GOOD, limits=ClientLimits(wait_initial=30, wait_max=30))
+    assert trial.page.rows == ROWS
+    assert trial.seconds < 1
+
+
 def test_429_with_a_gate_that_stays_open_ends(ask):
     trial = ask(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
     assert type(trial.error) is api.TooManyCalls
@@ -264,7 +271,7 @@ def test_a_cancelled_call_is_settled(cancellations):
                 await asyncio.sleep(0.001)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.sleep(0.05)
+        assert len(gate.outcomes) == 1, "settled by the time that the cancellation is seen"
 
     gate = RecordingGate()
     asyncio.run(cancelled())
@@ -277,9 +284,18 @@ def test_no_more_requests_at_once_than_allowed():
         await asyncio.sleep(0.05)
         writer.write(GOOD)
 
-    async def many():
-        async with ScriptedServer([slow]) as server, MagnetisClient(server.origin, KEY, RecordingGate(), concurrency=3) as client:
-            await asyncio.gather(*(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12)))
-            return server.most_at_once, len(server.requests)
+    class CountingGate(RecordingGate):
+        most_open = 0
 
-    assert asyncio.run(many()) == (3, 12)
+        async def charge(self, call):
+            number = await super().charge(call)
+            self.most_open = max(self.most_open, number - len(self.outcomes))
+            return number
+
+    async def many():
+        gate = CountingGate()
+        async with ScriptedServer([slow]) as server, MagnetisClient(server.origin, KEY, gate, concurrency=3) as client:
+            await asyncio.gather(*(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12)))
+            return server.most_at_once, gate.most_open, len(server.requests)
+
+    assert asyncio.run(many()) == (3, 3, 12), "a call that cannot be sent yet is not charged either"

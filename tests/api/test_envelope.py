@@ -72,6 +72,7 @@ def test_rows_that_are_no_objects_are_kept():
         (b'{"data": "0612345678"}', "a single str"),
         (b"\xff\xfe[\x00]\x00", "cut short or broken"),
         (b"[" * 200_000, "nested too deeply"),
+        (b"[" * 900 + b'"\\u0000"' + b"]" * 900, "nested too deeply"),
     ],
 )
 def test_what_is_no_envelope_is_told_without_quoting_it(body, why):

@@ -6,7 +6,7 @@ import ssl
 import httpx
 import pytest
 from conftest import CALL, KEY, QUICK, RecordingGate
-from scripted_server import ScriptedServer, page
+from scripted_server import ScriptedServer, page, raw
 
 from magnetis_dagster import api
 from magnetis_dagster.api import Call, MagnetisClient
@@ -44,6 +44,18 @@ def test_only_the_origin_is_asked():
                 with pytest.raises(api.RequestNotAllowed, match="Expected a request to"):
                     await http.get(address)
             assert server.requests == elsewhere.requests == []
+
+    asyncio.run(attempt())
+
+
+def test_a_redirect_cannot_be_followed_even_on_request():
+    async def attempt():
+        async with (
+            ScriptedServer([raw(302, location="/other")]) as server,
+            open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
+        ):
+            assert (await http.get(server.origin, follow_redirects=True)).status_code == 302
+            assert len(server.requests) == 1
 
     asyncio.run(attempt())
 
