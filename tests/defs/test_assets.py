@@ -1,0 +1,184 @@
+"""Assets as Dagster runs them: days that turn green, checks, failures by recovery, and nothing personal in any event."""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from small_api import KEY, PARIS, SmallApi, call
+
+from magnetis_dagster.definitions import build_defs
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+DAY = date(2025, 3, 28)
+CALLS = dg.AssetKey(["magnetis", "calls"])
+
+
+def everything_logged(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    return "\n".join(str(record.event_log_entry) for record in instance.get_records_for_run(result.run_id).records)
+
+
+def test_each_day_turns_green_with_its_numbers(api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance) -> None:
+    api.rows["/calls"] = [call(f"{day}{n}", f"2025-03-{day} 10:00:0{n}") for day in (28, 29, 31) for n in range(3)]
+    result = materialize("calls", DAY, 4)
+    assert result.success
+    events = result.asset_materializations_for_node("magnetis__calls")
+    assert [event.partition for event in events] == ["2025-03-28", "2025-03-29", "2025-03-30", "2025-03-31"]
+    assert instance.get_materialized_partitions(CALLS) == {"2025-03-28", "2025-03-29", "2025-03-30", "2025-03-31"}
+    numbers = {name: value.value for name, value in events[0].metadata.items()}
+    assert numbers["dagster/table_name"] == "magnetis.calls"
+    assert numbers["dagster/row_count"] == 9
+    assert (numbers["rows"], numbers["announced rows"], numbers["new rows"], numbers["changed rows"]) == (3, 3, 3, 0)
+    assert numbers["quota left"] == 4999
+    assert sum(float(event.metadata["API calls"].value) for event in events) == pytest.approx(1, abs=0.01)
+    assert numbers["query"].endswith(
+        "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER BY occurred_at;\n```"
+    )
+    plotted = {name for name, value in events[0].metadata.items() if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)}
+    assert {"rows", "announced rows", "changed rows", "API calls", "bytes", "seconds", "quota left"} <= plotted
+
+
+def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materialize) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00", duration="soon", invented=1)]
+    api.respond = lambda request: api.envelope([*api.rows["/calls"], {"start_at": "2025-03-28 11:00:00"}], request)
+    result = materialize("calls", DAY)
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert result.success
+    assert {name: check.passed for name, check in checks.items()} == {
+        "complete": True,
+        "quarantined_rows": False,
+        "unknown_fields": False,
+        "misfit_values": False,
+    }
+    assert {check.severity for check in checks.values() if not check.passed} == {dg.AssetCheckSeverity.WARN}
+    assert checks["unknown_fields"].description == "Not declared, kept in payload: invented."
+    assert "duration_seconds (1)" in str(checks["misfit_values"].description)
+
+
+def test_an_incomplete_window_fails_its_check_and_stays_red(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance
+) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
+    api.respond = lambda request: api.envelope(api.rows["/calls"], request, total=2)
+    job = materialize("calls", DAY)
+    assert not job.success
+    [check] = [check for check in job.get_asset_check_evaluations() if check.check_name == "complete"][-1:]
+    assert (check.passed, check.metadata["announced rows"].value, check.metadata["received rows"].value) == (False, 2, 1)
+    assert instance.get_materialized_partitions(CALLS) == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (401, "unknown or expired"),
+        (403, "scope"),
+        (404, "magnetis probe"),
+        (422, "from"),
+    ],
+)
+def test_refusals_fail_at_once_with_what_to_do(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, status: int, says: str
+) -> None:
+    body = b'{"message": "The given data was invalid.", "errors": {"from": ["The from does not match the format."]}}'
+    api.respond = lambda _request: (status, {"Content-Type": "application/json"}, body)
+    result = materialize("calls", DAY)
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    assert says in str(failed.step_failure_data.user_failure_data.description)
+    assert len(api.requests) == 1
+    assert "Traceback" not in str(failed.step_failure_data.user_failure_data.description)
+
+
+def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, materialize: Materialize) -> None:
+    result = materialize("accounts", DAY)
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
+    assert api.requests == []
+
+
+def test_todays_snapshot(api: SmallApi, materialize: Materialize, query: Any) -> None:
+    api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
+    assert materialize("accounts", datetime.now(PARIS).date()).success
+    assert query("SELECT id, name FROM magnetis.accounts") == [("acc-1", "Agence")]
+
+
+def test_a_missing_key_is_said_plainly(materialize: Materialize, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAGNETIS_API_KEY")
+    result = materialize("calls", DAY)
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    assert "MAGNETIS_API_KEY is not set" in str(failed.step_failure_data.user_failure_data.description)
+
+
+def test_an_unreachable_database_is_said_plainly(
+    api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://someone:pass-w0rd@127.0.0.1:1/none")
+    result = materialize("calls", DAY)
+    logged = everything_logged(instance, result)
+    assert "PostgreSQL at postgresql://someone:***@127.0.0.1:1/none cannot be reached" in logged
+    assert "pass-w0rd" not in logged
+    assert api.requests == []
+
+
+def test_one_collection_that_is_missing_leaves_the_others_alone(api: SmallApi, instance: dg.DagsterInstance, query: Any) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
+    api.respond = lambda request: (404, {}, b"{}") if request.path == "/leads" else None
+    result = (
+        build_defs()
+        .resolve_job_def("daily_events")
+        .execute_in_process(instance=instance, partition_key="2025-03-28", raise_on_error=False)
+    )
+    assert not result.success
+    assert {event.node_name for event in result.all_events if event.is_step_failure} == {"magnetis__leads"}
+    assert query("SELECT collection FROM magnetis_ops.days ORDER BY 1") == [("calls",), ("conversions",), ("emails",), ("visits",)]
+
+
+@pytest.mark.parametrize(
+    ("tags", "lane"),
+    [
+        ({}, "manual"),
+        ({"dagster/backfill": "abc"}, "backfill"),
+        ({"dagster/schedule_name": "daily_events"}, "schedule"),
+        ({"dagster/sensor_name": "alert_settings_sensor"}, "settings"),
+        ({"dagster/backfill": "abc", "magnetis/lane": "manual"}, "manual"),
+    ],
+)
+def test_the_lane_is_read_from_the_runs_tags(
+    api: SmallApi, materialize: Materialize, query: Any, tags: dict[str, str], lane: str
+) -> None:
+    assert materialize("calls", DAY, tags=tags).success
+    assert query("SELECT DISTINCT lane FROM magnetis_ops.api_calls") == [(lane,)]
+
+
+def test_an_unknown_lane_is_refused(api: SmallApi, materialize: Materialize) -> None:
+    result = materialize("calls", DAY, tags={"magnetis/lane": "fast"})
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    assert "unknown lane 'fast'. Allowed: schedule, settings, manual, backfill" in str(
+        failed.step_failure_data.user_failure_data.description
+    )
+    assert api.requests == []
+
+
+def test_neither_key_nor_callers_are_in_any_event(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, query: Any
+) -> None:
+    api.rows["/calls"] = [call(n, "2025-03-28 10:00:00", caller_name="Jeanne Personne") for n in range(300)]
+    api.rows["/calls"].append(call(999, "not a time", caller_name="Jeanne Personne"))
+    api.moment = lambda _row: datetime(2025, 3, 28, 12, tzinfo=PARIS)  # type: ignore[method-assign]
+    result = materialize("calls", DAY)
+    logged = everything_logged(instance, result)
+    assert "calls 2025-03-28: 300 rows; 2 API calls" in logged
+    assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number LIKE '0033199%'") == [(300,)]
+    for secret in (KEY, "0033199", "Jeanne"):
+        assert secret not in logged
+
+
+def test_yesterday_and_today_are_what_the_schedules_ask_for() -> None:
+    defs = build_defs()
+    for name, hour, minute, age in (("daily_events", 1, 30, 1), ("daily_snapshots", 0, 30, 0)):
+        schedule = defs.resolve_schedule_def(name)
+        moment = datetime(2025, 10, 26, hour, minute, tzinfo=PARIS)
+        context = dg.build_schedule_context(scheduled_execution_time=moment, repository_def=defs.get_repository_def())
+        [request] = schedule.evaluate_tick(context).run_requests or []
+        assert request.partition_key == str(date(2025, 10, 26) - timedelta(days=age))
+        assert (schedule.execution_timezone, schedule.default_status) == ("Europe/Paris", dg.DefaultScheduleStatus.RUNNING)
