@@ -77,10 +77,12 @@ def read_overlay(path: Path) -> dict[str, Any]:
 def _shipped() -> dict[str, Any]:
     text = resources.files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8")
     content = yaml.load(text, Loader=_Loader)  # noqa: S506 - as above
-    del content["shared"]
+    campaign = content.pop("shared")["utm"].keys()
     for name, declaration in content["collections"].items():
-        declaration["name"] = name
-        for column_name, column in declaration.get("columns", {}).items():
+        columns = declaration.get("columns", {})
+        # YAML puts merged members first; people look for what makes a row theirs first, and for the campaign last
+        declaration.update({"name": name, "columns": dict(sorted(columns.items(), key=lambda column: column[0] in campaign))})
+        for column_name, column in columns.items():
             column.setdefault("paths", [column_name])
     return dict(content)
 

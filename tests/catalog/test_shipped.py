@@ -30,6 +30,12 @@ def test_calls_have_the_columns_of_the_contract(catalogue: Catalogue) -> None:
     assert catalogue["calls"].columns["caller_number"].personal_data is PersonalData.PERSONAL
 
 
+def test_columns_stand_in_the_order_of_the_file_with_the_campaign_last(catalogue: Catalogue) -> None:
+    columns = list(catalogue["calls"].columns)
+    assert columns[:2] == ["account_name", "caller_number"]
+    assert columns[-6:] == ["utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid"]
+
+
 def test_only_what_was_seen_is_called_confirmed_or_observed(catalogue: Catalogue) -> None:
     """magnetis-api.md: the vendor documents /alerts/email in public, a client calls /calls, /alerts/sms follows from the first."""
     seen = {c.name: c.routes[0].evidence for c in catalogue.enabled if c.routes[0].evidence is not Evidence.ASSUMED}
