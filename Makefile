@@ -14,6 +14,7 @@ INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.sta
 # Passed on to the command: make run ARGS="--load 7 --exit", make test ARGS="tests/catalog -k overlay".
 ARGS ?=
 
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
