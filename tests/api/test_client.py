@@ -10,8 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 import stamina
-from conftest import CALL, CALLER, CALLER_DIGITS, KEY, QUICK, SENDER, GateClosedError, RecordingGate, chain
 from scripted_server import ScriptedServer, answer, cut, drip, flood, hang, page, raw, reset
+from trial import CALL, CALLER, CALLER_DIGITS, KEY, QUICK, SENDER, GateClosedError, RecordingGate, chain
 
 from magnetis_dagster import api
 from magnetis_dagster.api import Call, ClientLimits, MagnetisClient

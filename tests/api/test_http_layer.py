@@ -5,8 +5,8 @@ import ssl
 
 import httpx
 import pytest
-from conftest import CALL, KEY, QUICK, RecordingGate
 from scripted_server import ScriptedServer, page, raw
+from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
 from magnetis_dagster.api import Call, MagnetisClient

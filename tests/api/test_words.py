@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from conftest import CALL, KEY
+from trial import CALL, KEY
 
 from magnetis_dagster.api.scrub import scrub
 from magnetis_dagster.api.verdict import judge, read_retry_after

@@ -1,0 +1,118 @@
+"""One trial: a client asks a scripted server through a recording gate, and whatever comes, charges and secrets are checked."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import stamina
+from scripted_server import Answer, ScriptedServer
+
+from magnetis_dagster.api import Call, ClientLimits, MagnetisClient, Outcome, Page
+
+KEY = "key-5ecret-0123-never-shown"
+CALLER = "+33 6 12 34 56 78"
+CALLER_DIGITS = "0033612345678"
+SENDER = "jeanne.martin@exemple.fr"
+CALL = Call("calls", "/calls", {"from": "20250101000000", "to": "20250102000000"})
+QUICK = ClientLimits(attempts=3, connect=1, read=0.2, total=2)
+
+
+@dataclass
+class RecordingGate:
+    refuse_from: int | None = None
+    """Number of the first charge that is refused."""
+    close_when_over_quota: bool = False
+    charges: list[Call] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    closed: bool = False
+
+    async def charge(self, call: Call) -> int:
+        await asyncio.sleep(0)
+        if self.closed or (self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from):
+            raise GateClosedError
+        self.charges.append(call)
+        return len(self.charges)
+
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        await asyncio.sleep(0.01)
+        assert charge not in self.outcomes
+        self.outcomes[charge] = outcome
+        self.closed = self.closed or (outcome.over_quota and self.close_when_over_quota)
+
+
+class GateClosedError(Exception):
+    pass
+
+
+@dataclass
+class Trial:
+    page: Page | None
+    error: BaseException | None
+    gate: RecordingGate
+    requests: list[str]
+    seconds: float
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [self.gate.outcomes[number] for number in sorted(self.gate.outcomes)]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """The error and everything that hangs on it, shown in a traceback or not."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return found
+
+
+def assert_no_secrets(error: BaseException | None, logged: str) -> None:
+    errors = chain(error)
+    assert not [one for one in errors if isinstance(one, httpx.HTTPError)], "an error of httpx holds the request, and so the key"
+    shown = "\n".join([logged, *(f"{one!r} {one} {vars(one)}" for one in errors)])
+    if error is not None:
+        shown += "".join(traceback.format_exception(error))
+    for secret in (KEY, CALLER, CALLER_DIGITS, SENDER):
+        assert secret not in shown
+
+
+@pytest.fixture
+def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
+    """Return a function that asks for one page and gives back what came of it."""
+    caplog.set_level(logging.DEBUG)
+
+    def _ask(
+        *script: Answer, call: Call = CALL, limits: ClientLimits = QUICK, gate: RecordingGate | None = None, sent: int | None = None
+    ) -> Trial:
+        trial = asyncio.run(_try(script, call, limits, gate or RecordingGate()))
+        assert len(trial.gate.charges) == (len(trial.requests) if sent is None else sent)
+        assert len(trial.gate.outcomes) == len(trial.gate.charges), "every charge is settled"
+        assert_no_secrets(trial.error, caplog.text + repr(trial.outcomes))
+        return trial
+
+    return _ask
+
+
+async def _try(script: Sequence[Answer], call: Call, limits: ClientLimits, gate: RecordingGate) -> Trial:
+    page = error = None
+    async with ScriptedServer(script) as server:
+        started = asyncio.get_running_loop().time()
+        async with MagnetisClient(server.origin, KEY, gate, limits=limits) as client:
+            try:
+                page = await client.page(call)
+            except BaseException as caught:  # noqa: BLE001 - whatever it is, the test looks at it
+                error = caught
+        return Trial(page, error, gate, server.requests, asyncio.get_running_loop().time() - started)
