@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, CatalogueError, Evidence, load_catalogue
@@ -140,6 +140,9 @@ def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_told_apart(tmp_p
         assert str(path) in str(caught.value)
 
 
+patient = settings(deadline=None)
+"""A loaded machine is slow, not wrong."""
+
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
@@ -150,6 +153,7 @@ json = st.recursive(
 KEYS = ["route", "routes", "parameters", "columns", "window", "time_fields", "enabled", "reason", "description", "window_evidence"]
 
 
+@patient
 @given(changes=st.dictionaries(st.sampled_from(KEYS), json, max_size=3))
 def test_any_value_of_any_key_gives_a_catalogue_or_a_named_mistake(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]

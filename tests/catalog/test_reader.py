@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
@@ -272,6 +272,9 @@ def test_known_members_are_the_top_level_names_that_some_declaration_reads(catal
     assert "fax" not in known
 
 
+patient = settings(deadline=None)
+"""A loaded machine is slow, not wrong."""
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes().map(str)
 json = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
@@ -284,6 +287,7 @@ rows = st.dictionaries(members | st.text(max_size=5), json | st.dictionaries(mem
 
 
 @pytest.mark.parametrize("collection", ["calls", "emails", "email_alerts", "conversions"])
+@patient
 @given(row=rows)
 def test_no_json_object_makes_the_reader_raise(collection: str, row: dict[str, Any]) -> None:
     parsed = read(row, collection)
@@ -293,6 +297,7 @@ def test_no_json_object_makes_the_reader_raise(collection: str, row: dict[str, A
         assert text is None or text
 
 
+@patient
 @given(value=json | st.integers(min_value=10**300) | st.decimals())
 def test_no_value_makes_a_conversion_raise(value: object) -> None:
     integer = as_integer(value)
@@ -307,12 +312,14 @@ def test_no_value_makes_a_conversion_raise(value: object) -> None:
 offsets = st.integers(-12 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
+@patient
 @given(moment=st.datetimes(datetime(1990, 1, 2), datetime(2199, 12, 30), timezones=offsets))  # noqa: DTZ001
 def test_moments_with_a_zone_survive_the_round_trip(moment: datetime) -> None:
     assert as_moment(moment.isoformat(), PARIS) == moment
     assert as_moment(moment.isoformat(sep=" "), PARIS) == moment
 
 
+@patient
 @given(moment=st.datetimes(datetime(1990, 1, 2), datetime(2199, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_hour(moment: datetime) -> None:
     local = moment.astimezone(PARIS)
@@ -320,6 +327,7 @@ def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_h
     assert read_back == moment.astimezone(UTC) - timedelta(hours=local.fold)
 
 
+@patient
 @given(moment=st.datetimes(datetime(2002, 1, 1), datetime(2190, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
     seconds = int(moment.timestamp())
@@ -327,6 +335,7 @@ def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
     assert as_moment(seconds, PARIS) == as_moment(str(seconds), PARIS) == as_moment(seconds * 1000, PARIS) == expected
 
 
+@patient
 @given(number=st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
 def test_decimals_survive_with_a_point_or_a_comma(number: Decimal) -> None:
     assert as_decimal(str(number)) == as_decimal(str(number).replace(".", ",")) == number
