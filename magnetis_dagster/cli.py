@@ -1,1 +1,167 @@
-"""`magnetis`."""
+"""`magnetis`: what Dagster has no command for. Arguments in, words and exit codes out; the work is done elsewhere.
+
+Exit codes: 0 done, 1 a defect, 2 something must be changed first, 3 try again, 130 interrupted. Everything is imported late: then
+`magnetis --help` answers at once.
+"""
+
+import re
+import sys
+from json import dumps
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="magnetis",
+    help="Magnetis call tracking in your own PostgreSQL, through Dagster. Settings are read from the environment and from .env.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables, and those hold the key
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line; our errors become a sentence on stderr and an exit code."""
+    from magnetis_dagster.errors import MagnetisError, NeedsChange
+
+    try:
+        app()
+    except MagnetisError as error:
+        print(f"magnetis: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks here
+        sys.exit(2 if isinstance(error, NeedsChange) else 3)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def dev(
+    load: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="DAYS",
+            help="Have the last DAYS closed days of every events collection, and today's snapshots; what is there is not loaded "
+            "again, 0 loads nothing. [default: 30 with the sandbox, 0 with a real key, since that spends calls]",
+            show_default=False,
+        ),
+    ] = None,
+    exit_: Annotated[bool, typer.Option("--exit", help="Stop after the load; exit code 0 only if everything is there.")] = False,
+    host: Annotated[str, typer.Option(help="Address for Dagster's UI. It has no login: keep it local.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Dagster's UI.")] = 3000,
+) -> None:
+    """Start everything on this machine: database, sandbox API (without a key), Dagster; load recent days; serve until Ctrl-C."""
+    from rich.console import Console
+
+    from magnetis_dagster.dev.run import DevOptions
+    from magnetis_dagster.dev.run import dev as run
+    from magnetis_dagster.settings import Settings
+
+    options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port)
+    raise typer.Exit(run(options, Settings.load(), Console(stderr=True)))
+
+
+@app.command("db-url")
+def db_url() -> None:
+    """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It holds the password, where there is one."""
+    from magnetis_dagster.dev.home import is_claimed
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import database_url
+
+    settings = Settings.load()
+    url = database_url(settings)
+    typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
+    if settings.database_url is None and not is_claimed(settings.home):
+        typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
+
+
+@app.command()
+def probe(
+    write: Annotated[bool, typer.Option("--write", help="Save what was found to the file that MAGNETIS_CONFIG names.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Ask every route of the catalogue once (limit=1, one API call each, charged to the quota) and show what this key has."""
+    from rich.console import Console
+
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.errors import NeedsChange, TryAgain
+    from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+    from magnetis_dagster.ingest.probe import run_probe
+    from magnetis_dagster.ingest.probe_report import render, write_overlay
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of, zones_of
+
+    settings = Settings.load()
+    key = settings.require_key()
+    if write and settings.config is None:
+        raise NeedsChange(
+            "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=magnetis.yaml"
+        )
+    catalogue = load_catalogue(settings.config)
+    words = Console(stderr=True)
+    words.print(f"Asking {len(catalogue.enabled)} collections: one API call each, more only where the first route does not answer.")
+    with open_engine(settings) as engine:
+        warehouse_of(engine, settings, catalogue).prepare()
+        gate = LedgerGate(ledger_of(engine, settings), RunIdentity(run_id="magnetis probe", lane="manual"))
+        report = run_probe(
+            catalogue,
+            zones_of(settings),
+            gate,
+            origin=settings.api_url,
+            key=key,
+            progress=lambda line: words.print(line, markup=False, highlight=False),
+        )
+    if json:
+        typer.echo(dumps(report.as_dict()))
+    else:
+        Console().print(render(report))
+    if write and settings.config is not None:
+        changed = write_overlay(settings.config, report.overlay())
+        words.print(f"{settings.config}: {'written' if changed else 'nothing to change'}.", markup=False)
+    if report.stopped:
+        raise TryAgain(f"The probe ended early: {report.stopped}")
+
+
+@app.command()
+def reparse(
+    collections: Annotated[list[str], typer.Argument(metavar="COLLECTION...", help="Names of collections, such as calls.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Fill the typed columns again from `payload` after the catalogue changed. Spends no API call."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.errors import NeedsChange
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.warehouse.reparse import reparse as run
+    from magnetis_dagster.wiring import open_engine, warehouse_of
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.config)
+    if unknown := [name for name in collections if name not in catalogue.collections]:
+        raise NeedsChange(f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}.")
+    words = Console(stderr=True)
+    counts = {}
+    with open_engine(settings) as engine, words.status("") as status:
+        warehouse = warehouse_of(engine, settings, catalogue)
+        for name in collections:
+
+            def progress(read: int, name: str = name) -> None:
+                status.update(f"{name}: {read:,} rows")
+
+            progress(0)
+            counts[name] = run(warehouse, catalogue[name], progress)
+    if json:
+        typer.echo(dumps({name: asdict(count) for name, count in counts.items()}))
+        return
+    for name, count in counts.items():
+        typer.echo(
+            f"{name}: {count.read:,} rows read, {count.updated:,} updated, {count.misfits:,} values do not fit their column, "
+            f"{count.untimed:,} rows without a readable time keep theirs"
+        )
+
+
+if __name__ == "__main__":
+    main()

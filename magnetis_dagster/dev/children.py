@@ -1,0 +1,115 @@
+"""Child processes: started in groups of their own with a log file each, watched, and stopped to the last descendant.
+
+A descendant is known by a mark in its environment, which survives the death of its parent, new sessions and new groups. So
+nothing that was not started here is ever signalled, and nothing that was started here is forgotten.
+"""
+
+import re
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from magnetis_dagster.errors import TryAgain
+
+MARK = "MAGNETIS_DEV_CHILD"
+"""Environment variable by which descendants are known."""
+
+PATIENCE = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
+"""Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 2 to 4 s; one that
+is still importing ignores it (and SIGTERM too), which is why there is a next."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class ChildDied(TryAgain):
+    """A program that must keep running ended by itself; the text shows the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One started program."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    mark: str
+    log: Path
+
+    def family(self) -> list[psutil.Process]:
+        """Return the living processes that descend from this start, itself included."""
+        self.process.poll()  # reaps it, or it would be counted as living
+        return [process for process in psutil.process_iter(["environ", "status"]) if self._is_family(process)]
+
+    def _is_family(self, process: psutil.Process) -> bool:
+        environment = process.info["environ"] or {}  # None: not ours to read, so not ours
+        return environment.get(MARK) == self.mark and process.info["status"] != psutil.STATUS_ZOMBIE
+
+    def tail(self, lines: int = 15) -> str:
+        """Return the last lines of the log, without colours."""
+        text = self.log.read_text(errors="replace")[-20_000:]
+        return "\n".join(_COLOURS.sub("", text).splitlines()[-lines:])
+
+
+class Children:
+    """The programs of one `magnetis dev`, in the order of their start."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: list[Child] = []
+
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
+        """Start a program; its output goes to `<logs>/<name>.log`, and the log of the start before is kept as `.1`."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name}.log"
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        mark = f"{name}-{uuid.uuid4().hex}"
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - commands are ours
+                command,
+                env={**environment, MARK: mark},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # a Ctrl-C of the terminal reaches us alone, and we stop the others in order
+            )
+        child = Child(name, process, mark, log)
+        self._children.append(child)
+        return child
+
+    def check(self) -> None:
+        """Raise ChildDied where a program ended by itself."""
+        for child in self._children:
+            if (code := child.process.poll()) is not None:
+                raise ChildDied(f"{child.name} ended by itself (exit code {code}). The end of {child.log}:\n{child.tail()}")
+
+    def stop(self, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Stop all, last started first, each with all descendants. Sends SIGKILL at once when `hurried()` turns true."""
+        for child in reversed(self._children):
+            _stop(child, hurried)
+        self._children.clear()
+
+
+def _stop(child: Child, hurried: Callable[[], bool]) -> None:
+    for number, patience in PATIENCE.items():
+        if hurried() and number != signal.SIGKILL:
+            continue
+        for process in child.family():
+            # Not os.killpg: a run worker may lead a group of its own.
+            _send(process, number)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and not (hurried() and number != signal.SIGKILL):
+            if not child.family():
+                return
+            time.sleep(0.1)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):  # it ended since it was listed; psutil compares start times, so a reused pid is never hit
+        process.send_signal(number)

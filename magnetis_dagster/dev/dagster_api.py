@@ -1,0 +1,179 @@
+"""Dagster's webserver asked over HTTP, as the browser does: what is loaded, what is green, launch, and how a run goes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from magnetis_dagster.dev import queries
+from magnetis_dagster.errors import NeedsChange, TryAgain
+
+LOCATION = "magnetis_dagster.definitions"
+
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+
+
+class DagsterUnwell(TryAgain):
+    """The webserver did not answer as it should."""
+
+
+class LocationFailed(NeedsChange):
+    """The code location does not load; the text is the reason as Dagster shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayDone:
+    """One partition that a run materialized."""
+
+    collection: str
+    day: str
+    rows: int
+
+
+@dataclass(slots=True)
+class RunNews:
+    """What happened in a run since it was asked before."""
+
+    status: str
+    days: list[DayDone] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Collection (or `run`) to the reason, in plain words."""
+    retries: dict[str, str] = field(default_factory=dict)
+    """Collection to the reason why its step will be tried again."""
+
+
+class DagsterApi:
+    """A client of one webserver. Asked for collections by name; asset keys are made here."""
+
+    def __init__(self, url: str, *, location: str = LOCATION) -> None:
+        # trust_env off: a proxy of the office must not be asked for 127.0.0.1
+        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._location = location
+        self._repository = "__repository__"
+        self._cursors: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        """Return the client; connections open on first use."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """Return `data` of the answer. Raises DagsterUnwell."""
+        try:
+            answer = self._http.post("/graphql", json={"query": query, "variables": variables})
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise DagsterUnwell(f"Dagster's webserver at {self._http.base_url} does not answer ({type(error).__name__}).") from None
+        if body.get("errors"):
+            raise DagsterUnwell(f"Dagster's webserver refused a query: {body['errors'][0]['message']}")
+        data: dict[str, Any] = body["data"]
+        return data
+
+    def loaded(self) -> bool:
+        """Whether the webserver answers and has loaded the code location. Raises LocationFailed where that cannot be loaded."""
+        try:
+            workspace = self.ask(queries.LOCATIONS)["workspaceOrError"]
+        except DagsterUnwell:
+            return False
+        if workspace["__typename"] != "Workspace":
+            raise LocationFailed(f"Dagster does not load its workspace: {reason(workspace)}")
+        for entry in workspace["locationEntries"]:
+            found = entry["locationOrLoadError"]
+            if entry["name"] != self._location or found is None:
+                continue
+            if found["__typename"] != "RepositoryLocation":
+                raise LocationFailed(f"The code location {self._location} does not load: {reason(found)}")
+            self._repository = found["repositories"][0]["name"]
+            return True
+        return False
+
+    def green(self, collections: Iterable[str]) -> dict[str, set[date]]:
+        """Return the materialized days of the collections that Dagster knows; days whose newest attempt failed are not green."""
+        nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])["assetNodes"]
+        return {
+            node["assetKey"]["path"][-1]: {
+                day
+                for span in node["assetPartitionStatuses"]["ranges"]
+                if span["status"] == "MATERIALIZED"
+                for day in _days(span["startKey"], span["endKey"])
+            }
+            for node in nodes
+        }
+
+    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str]) -> str:
+        """Launch one run over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
+        span = {"dagster/asset_partition_range_start": first.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
+        if first == last:
+            span = {"dagster/partition": first.isoformat()}
+        selector = {
+            "jobName": "__ASSET_JOB",
+            "repositoryName": self._repository,
+            "repositoryLocationName": self._location,
+            "assetSelection": [asset_key(name) for name in collections],
+        }
+        all_tags = [{"key": key, "value": value} for key, value in {**span, **tags}.items()]
+        parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": all_tags}, "runConfigData": "{}"}
+        launched = self.ask(queries.LAUNCH, parameters=parameters)["launchRun"]
+        if launched["__typename"] != "LaunchRunSuccess":
+            said = launched.get("message") or "; ".join(error["message"] for error in launched.get("errors", []))
+            raise DagsterUnwell(f"Dagster did not launch the run ({launched['__typename']}): {said}")
+        return str(launched["run"]["runId"])
+
+    def news(self, run: str) -> RunNews:
+        """Return what happened in the run since the last call for it. Raises DagsterUnwell."""
+        news = RunNews("")
+        more = True
+        while more:
+            # the status is read with, so before, its events: a run seen as ended has no event left to come
+            data = self.ask(queries.RUN, run=run, cursor=self._cursors.get(run))
+            for part in (data["runOrError"], data["logsForRun"]):
+                if part["__typename"] not in {"Run", "EventConnection"}:
+                    raise DagsterUnwell(f"Dagster does not know run {run}: {part.get('message')}")
+            news.status = data["runOrError"]["status"]
+            self._cursors[run] = data["logsForRun"]["cursor"]
+            more = data["logsForRun"]["hasMore"]
+            for event in data["logsForRun"]["events"]:
+                _note(news, event)
+        return news
+
+
+def asset_key(collection: str) -> dict[str, list[str]]:
+    """Return the collection's asset key as GraphQL takes it."""
+    return {"path": ["magnetis", collection]}
+
+
+def reason(error: Mapping[str, Any] | None) -> str:
+    """Return the innermost message of a PythonError, without the class path in front of it."""
+    if error is None:
+        return "no reason given"
+    messages = [error.get("message") or "", *(cause["message"] for cause in error.get("causes") or [])]
+    return re.sub(r"^[\w.]+(Error|Failure|Exception|[A-Z]\w+): ", "", messages[-1].strip()) or "no reason given"
+
+
+def _note(news: RunNews, event: Mapping[str, Any]) -> None:
+    kind = event["__typename"]
+    if kind == "MaterializationEvent":
+        rows = next((int(entry["intRepr"]) for entry in event["metadataEntries"] if entry["label"] == "rows"), 0)
+        news.days.append(DayDone(event["assetKey"]["path"][-1], event["partition"] or "", rows))
+    elif kind == "ExecutionStepFailureEvent":
+        news.failures[_collection(event["stepKey"])] = reason(event["error"])
+    elif kind == "ExecutionStepUpForRetryEvent":
+        news.retries[_collection(event["stepKey"])] = reason(event["error"])
+    elif kind in {"RunFailureEvent", "RunCanceledEvent"} and not news.failures:
+        news.failures["run"] = reason(event.get("error")) if event.get("error") else event["message"]
+
+
+def _collection(step: str) -> str:
+    return step.removeprefix("magnetis__")
+
+
+def _days(first: str, last: str) -> list[date]:
+    start, end = date.fromisoformat(first), date.fromisoformat(last)
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]

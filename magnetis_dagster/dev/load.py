@@ -1,0 +1,113 @@
+"""The first load: which days are missing, the runs that bring them, and following those to their end. All through Dagster.
+
+Ranged runs rather than a backfill: Dagster's backfill daemon looks for work every 30 s, the run queue every 5 s, and the UI shows
+either with the same green days.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Protocol
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+
+POLL_SECONDS = 0.5
+
+TAGS = {"magnetis/lane": "backfill", "magnetis/started_by": "magnetis dev"}
+"""Days of the past wait for everybody else: their calls come from the backfill lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One run: the collections that miss the same days."""
+
+    collections: tuple[str, ...]
+    first: date
+    last: date
+    """Inclusive."""
+
+    @property
+    def days(self) -> int:
+        """Number of days."""
+        return (self.last - self.first).days + 1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How the load ended."""
+
+    runs: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Collection to the reason; empty when everything that was asked is there."""
+
+
+class Watcher(Protocol):
+    """Who is told how the load goes."""
+
+    def asked(self, collection: str, days: int) -> None:
+        """Days of the collection that will be loaded."""
+
+    def done(self, collection: str, rows: int) -> None:
+        """One more day of the collection is there, with so many rows."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line: a step that is tried again, a failure."""
+
+
+def asked_days(collections: Iterable[Collection], days: int, *, today: date, start: date) -> dict[str, list[date]]:
+    """Return collection to the days to have: the last `days` closed ones, not before `start`, for events; today for snapshots."""
+    closed = [day for age in range(days, 0, -1) if (day := today - timedelta(days=age)) >= start]
+    return {collection.name: closed if collection.is_events else [today] for collection in collections}
+
+
+def batches(missing: Mapping[str, Iterable[date]]) -> list[Batch]:
+    """Return as few runs as bring exactly the missing days: one for each stretch, for all collections that miss it."""
+    stretches: dict[tuple[date, date], list[str]] = {}
+    for collection, days in missing.items():
+        for first, last in _stretches(sorted(days)):
+            stretches.setdefault((first, last), []).append(collection)
+    return [Batch(tuple(collections), first, last) for (first, last), collections in sorted(stretches.items())]
+
+
+def _stretches(days: list[date]) -> list[tuple[date, date]]:
+    stretches: list[tuple[date, date]] = []
+    for day in days:
+        if stretches and stretches[-1][1] == day - timedelta(days=1):
+            stretches[-1] = (stretches[-1][0], day)
+        else:
+            stretches.append((day, day))
+    return stretches
+
+
+def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, list[date]]:
+    """Return collection to the asked days that are not green in Dagster. Raises DagsterUnwell."""
+    green = api.green(asked)
+    return {name: [day for day in days if day not in green.get(name, set())] for name, days in asked.items()}
+
+
+def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, alive: Callable[[], None]) -> Outcome:
+    """Launch what is missing of `asked`, follow it to the end, and say what is not there. `alive` raises when Dagster died."""
+    missing = missing_days(api, asked)
+    for name, days in missing.items():
+        if days:
+            watcher.asked(name, len(days))
+    running = {api.launch(batch.collections, batch.first, batch.last, TAGS): batch for batch in batches(missing)}
+    outcome = Outcome(runs=list(running))
+    while running:
+        time.sleep(POLL_SECONDS)
+        alive()
+        for run in list(running):
+            news = api.news(run)
+            for day in news.days:
+                watcher.done(day.collection, day.rows)
+            for name, why in news.retries.items():
+                watcher.note(f"{name}: will be tried again. {why}")
+            outcome.failures.update(news.failures)
+            if news.status in ENDED:
+                del running[run]
+    for name, days in missing_days(api, {name: asked[name] for name, days in missing.items() if days}).items():
+        if days:
+            outcome.failures.setdefault(name, f"{len(days)} days are not there, the first is {days[0]}.")
+    return outcome

@@ -1,0 +1,223 @@
+"""`magnetis dev` from start to end: claim the folder, start database, sandbox and Dagster, load, serve, stop."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.database import embedded
+from magnetis_dagster.database.connection import without_password
+from magnetis_dagster.dev import home as claims
+from magnetis_dagster.dev.children import Children
+from magnetis_dagster.dev.console import LoadProgress, print_summary
+from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.load import Outcome, asked_days, batches, load, missing_days
+from magnetis_dagster.dev.signals import Interrupted, StopSignals
+from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.summary import keys_used, summary
+from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of
+
+SANDBOX_KEY = "sandbox-key"
+LOAD_DAYS = 30
+"""Days that are loaded unasked from the sandbox. From the real API nothing is: its calls are the user's to spend."""
+
+START_SECONDS = 300
+"""A first start compiles Dagster's 3,000 modules; a slow laptop under load took a minute."""
+
+
+class LoadFailed(TryAgain):
+    """Not everything that was asked is there; the text lists what is missing and why."""
+
+
+class StartFailed(TryAgain):
+    """A program did not get ready in time; the text names its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What the user asked for."""
+
+    load_days: int | None = None
+    """Closed days to have of each events collection, with today's snapshots; 0 loads nothing, None: LOAD_DAYS with the sandbox."""
+    exit_after_load: bool = False
+    host: str = "127.0.0.1"
+    port: int = 3000
+
+
+class MixedData(NeedsChange):
+    """The database holds rows of the sandbox and rows of the real API would join them, or the other way round."""
+
+
+def dev(options: DevOptions, settings: Settings, console: Console) -> int:
+    """Run until the load is over (`exit_after_load`) or somebody stops it, and return the exit code. Raises MagnetisError."""
+    claims.check_port(options.host, options.port, option="--port")
+    with StopSignals() as signals, claims.claimed(settings.home.resolve()):
+        session = _Session(options, settings, signals, console)
+        try:
+            session.start()
+            session.load()
+            if not options.exit_after_load:
+                session.serve()
+        except Interrupted as interrupted:
+            return 0 if session.serving else 128 + interrupted.signum
+        finally:
+            signals.hold()
+            session.stop()
+    return 0
+
+
+class _Session:
+    def __init__(self, options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
+        self.options = options
+        self.signals = signals
+        self.console = console
+        self.home = settings.home.resolve()
+        self.catalogue = load_catalogue(settings.config)
+        self.children = Children(self.home / "logs")
+        self.sandbox = settings.api_key is None
+        self.settings = settings
+        self.serving = False
+        shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
+        self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
+
+    def start(self) -> None:
+        dagster_yaml, workspace_yaml = claims.project_files()
+        with self.signals.held():  # interrupted half way, a server would stay behind
+            database = self.settings.database_url
+            url = database.get_secret_value() if database else embedded.start(self.home)
+        self.database = without_password(url) if database else url  # the embedded server has none
+        changes: dict[str, object] = {"home": self.home, "database_url": url}
+        if self.sandbox:
+            changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{claims.free_port()}"}
+        self.settings = Settings.load(**changes)
+        environment = {
+            **os.environ,
+            "DAGSTER_HOME": str(claims.dagster_home(self.home, dagster_yaml)),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
+        }
+        with self.signals.held():
+            if self.sandbox:
+                self.children.start("sandbox", self._sandbox_command(), environment)
+            self.children.start("dagster", self._dagster_command(workspace_yaml), environment)
+        self._prepare_database()
+        self._say(
+            f"No MAGNETIS_API_KEY: using the local sandbox at {self.settings.api_url}. Its data is invented."
+            if self.sandbox
+            else f"MAGNETIS_API_KEY is set: using {self.settings.api_url}."
+        )
+        with self.console.status("Starting Dagster ..."):
+            if self.sandbox:
+                self._until(lambda: _answers(self.settings.api_url), "sandbox")
+            with DagsterApi(self.ui) as api:
+                self._until(api.loaded, "dagster")
+        self._addresses()
+
+    def load(self) -> None:
+        days = self.options.load_days
+        if days is None and not self.sandbox:
+            self._say("Nothing is loaded unasked with a real key, since that spends calls. To load a week: magnetis dev --load 7")
+        days = days if days is not None else LOAD_DAYS if self.sandbox else 0
+        if days == 0:
+            return
+        today = datetime.now(self.settings.timezone).date()
+        asked = asked_days(self.catalogue.enabled, days, today=today, start=self.settings.start_date)
+        with DagsterApi(self.ui) as api:
+            if not self.sandbox:
+                self._price(api, asked)
+            with LoadProgress(self.console) as progress:
+                outcome = load(api, asked, progress, self.children.check)
+        with open_engine(self.settings) as engine:
+            first = min(day for days in asked.values() for day in days)
+            print_summary(self.console, summary(engine, self.catalogue, first, today, outcome.runs))
+        self._addresses()
+        self._judge(outcome)
+
+    def serve(self) -> None:
+        self.serving = True
+        self._say("Serving until Ctrl-C.")
+        while True:
+            time.sleep(1)
+            self.children.check()
+
+    def stop(self) -> None:
+        before = self.signals.count
+        self._say("Stopping. Ctrl-C again to hurry.")
+        self.children.stop(lambda: self.signals.count > before)
+        embedded.stop(self.home)
+
+    def _sandbox_command(self) -> list[str]:
+        port = self.settings.api_url.rpartition(":")[2]
+        quota = str(self.settings.daily_quota)
+        return [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", "--port", port, "--daily-quota", quota]
+
+    def _dagster_command(self, workspace_yaml: Path) -> list[str]:
+        address = ["--host", self.options.host, "--port", str(self.options.port)]
+        return [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_yaml), *address]
+
+    def _prepare_database(self) -> None:
+        invented = Settings.load(api_key=SANDBOX_KEY).key_fingerprint
+        with open_engine(self.settings) as engine:
+            warehouse_of(engine, self.settings, self.catalogue).prepare()
+            used = keys_used(engine)
+        if self.sandbox and used - {invented}:
+            raise MixedData(
+                "This database holds rows of the real API, and no MAGNETIS_API_KEY is set: rows invented by the sandbox would join "
+                "them. Set the key, or give the sandbox a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
+            )
+        if not self.sandbox and invented in used:
+            raise MixedData(
+                "This database holds rows invented by the sandbox, and rows of the real API would join them. Remove the folder "
+                f"{self.home}, or give the real data a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
+            )
+
+    def _until(self, ready: Callable[[], bool], name: str) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not ready():
+            self.children.check()
+            if time.monotonic() > end:
+                raise StartFailed(f"{name} was not ready after {START_SECONDS} s. Its log is {self.home / 'logs' / name}.log.")
+            time.sleep(0.2)
+
+    def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
+        least = sum(len(batch.collections) for batch in batches(missing_days(api, asked)))
+        with open_engine(self.settings) as engine:
+            left = ledger_of(engine, self.settings).state().left
+        self._say(
+            f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection; "
+            f"{left:,} of {self.settings.daily_quota:,} are left today."
+        )
+
+    def _judge(self, outcome: Outcome) -> None:
+        if not outcome.failures:
+            return
+        reasons = "\n".join(f"  {name}: {why}" for name, why in outcome.failures.items())
+        text = f"Not everything was loaded:\n{reasons}\nStart again to try what is missing; what is there stays."
+        if self.options.exit_after_load:
+            raise LoadFailed(text)
+        self._say(text)
+
+    def _addresses(self) -> None:
+        self._say(f"  Dagster UI  {self.ui}")
+        self._say(f"  Database    {self.database}")
+        self._say(f"  Logs        {self.home / 'logs'}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(url, timeout=2, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return True
