@@ -1,0 +1,382 @@
+"""The probe over real HTTP: what it asks, what it spends, what it concludes, and the overlay that comes of it."""
+
+import json
+import logging
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import stamina
+import yaml
+from rich.console import Console
+from small_api import KEY, PARIS, SmallApi, serve
+
+from magnetis_dagster.api import Call, ClientLimits, Outcome
+from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
+from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.ingest.probe import probe_window, run_probe
+from magnetis_dagster.ingest.probe_report import Found, ProbeReport, render, write_overlay
+from magnetis_dagster.ingest.windows import Zones
+
+TODAY = date(2025, 6, 20)
+ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
+LIMITS = ClientLimits(attempts=2, read=1.0, total=3.0)
+CALLER = "0033612345678"
+CALL = {
+    "id": "call-1",
+    "account": {"id": "acc-1", "name": "Agence", "plan": {"tier": 2}},
+    "caller_number": CALLER,
+    "duration": "a while",
+    "start_at": "2025-06-17 11:58:00",
+    "answered_at": "2025-06-17 11:58:09",
+    "gclid": None,
+    "tags": [],
+    "by_number": {CALLER: 3, "jeanne.martin@exemple.fr": {"x": 1}},
+    "analysis": {"words": 12},
+}
+
+
+class Gate:
+    def __init__(self, calls: int = 1000) -> None:
+        self.calls = calls
+        self.charged: list[Call] = []
+        self.settled: list[Outcome] = []
+
+    async def charge(self, call: Call) -> int:
+        if len(self.charged) >= self.calls:
+            raise TryAgain("No call is left until midnight.")
+        self.charged.append(call)
+        return len(self.charged)
+
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        self.settled.append(outcome)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting():
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
+
+
+@pytest.fixture
+def api(catalogue: Catalogue):
+    """An API that serves the first route of every collection with one row, and nothing else."""
+    with serve() as small:
+        small.rows = {
+            one.route: [{"id": f"{one.name}-1", "name": "x", "created_at": "2025-06-17 11:30:00"}] for one in catalogue.enabled
+        }
+        small.rows["/calls"] = [CALL]
+        small.respond = lambda request: None if request.path in small.rows else refusal(404)
+        yield small
+
+
+def refusal(status: int, message: str = "Nope."):
+    return status, {"Content-Type": "application/json"}, json.dumps({"message": message}).encode()
+
+
+@pytest.fixture
+def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+
+    def _probe(catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes) -> ProbeReport:
+        gate = gate or Gate()
+        report = run_probe(catalogue, ZONES, gate, origin=api.url, key=KEY, **{"today": TODAY, "limits": LIMITS, **changes})
+        assert report.calls == len(gate.charged) == len(gate.settled) == len(api.requests)
+        shown = repr(report) + json.dumps(report.as_dict()) + table(report) + caplog.text
+        for secret in (KEY, CALLER, "jeanne", "a while", "Agence"):
+            assert secret not in shown
+        return report
+
+    return _probe
+
+
+def table(report: ProbeReport) -> str:
+    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(render(report))
+    return console.export_text()
+
+
+def finding(report: ProbeReport, collection: str):
+    return next(one for one in report.findings if one.collection == collection)
+
+
+def reroute(catalogue: Catalogue, tmp_path: Path, **routes: str) -> Catalogue:
+    path = tmp_path / "reroute.yaml"
+    path.write_text(yaml.safe_dump({"collections": {name: {"route": route} for name, route in routes.items()}}))
+    return load_catalogue(path)
+
+
+def test_one_call_each_when_every_first_route_answers(probe, api: SmallApi, catalogue: Catalogue):
+    lines: list[str] = []
+    report = probe(progress=lines.append)
+    assert report.calls == len(lines) == len(catalogue.enabled) == 18
+    assert {request.query["limit"] for request in api.requests} == {"1"}
+    assert report.complete
+    assert report.overlay() == {}
+    assert report.stopped is None
+    assert [one.collection for one in report.findings] == list(catalogue.collections)
+    assert {one.found for one in report.findings} == {Found.YES}
+    assert "18 API calls spent" in table(report)
+
+
+def test_events_are_asked_for_a_working_day_noon_to_noon(probe, api: SmallApi):
+    report = probe()
+    assert report.window == ("2025-06-16T10:00:00+00:00", "2025-06-17T10:00:00+00:00")
+    asked = {request.path: request.query for request in api.requests}
+    assert (asked["/calls"]["from"], asked["/calls"]["to"]) == ("20250616100000", "20250617100000")
+    assert asked["/calls"]["analysis"] == "1"
+    assert "from" not in asked["/accounts"]
+
+
+@pytest.mark.parametrize("days", range(14))
+def test_the_window_lies_in_the_working_week_and_well_in_the_past(days):
+    today = TODAY + timedelta(days=days)
+    start, end = (moment.astimezone(PARIS) for moment in probe_window(today, ZONES))
+    assert start.hour == end.hour == 12
+    assert end - start == timedelta(days=1)
+    assert start.weekday() < end.weekday() < 5
+    assert 3 <= (today - end.date()).days <= 6
+
+
+def test_fields_found_unknown_and_missing(probe):
+    calls = finding(probe(), "calls")
+    assert (calls.answered, calls.evidence, calls.status, calls.announced) == ("/calls", "observed", 200, 1)
+    assert calls.columns["account_name"] == "account.name"
+    assert calls.columns["caller_number"] == "caller_number"
+    assert calls.columns["gclid"] == "gclid", "a member that is null is there"
+    assert calls.columns["analysis"] == "analysis"
+    assert calls.misfits == ["duration_seconds"]
+    assert "status" in calls.missing
+    assert "id" not in calls.missing
+    assert calls.unknown == ["account.plan.tier", "answered_at", "by_number.*", "by_number.*.x", "tags"]
+    assert calls.time_field == "start_at"
+    assert calls.times == ["answered_at", "start_at"]
+    assert "Unknown: account.plan.tier" in calls.notes()
+    assert "Do not fit their type: duration_seconds." in calls.notes()
+
+
+def test_a_row_without_id_and_time_is_told(probe, api: SmallApi):
+    api.rows["/leads"] = []
+    api.respond = lambda request: (
+        (200, {}, b'{"data": [{"ref": 1, "when": "2025-06-17 11:30:00"}], "meta": {"total": 1}}')
+        if request.path == "/leads"
+        else None
+    )
+    leads = finding(probe(), "leads")
+    assert leads.missing[:2] == ["id", "occurred_at"]
+    assert "No id in the row" in leads.notes()
+    assert "(members that hold one: when): set time_fields" in leads.notes()
+
+
+def test_no_rows_no_fields(probe, api: SmallApi):
+    api.rows["/calls"] = []
+    calls = finding(probe(), "calls")
+    assert (calls.found, calls.announced, calls.columns, calls.missing, calls.outside_seconds) == (Found.YES, 0, {}, [], None)
+
+
+@pytest.mark.parametrize(
+    ("start_at", "outside", "edge", "ignored", "shown"),
+    [
+        ("2025-06-17 11:58:00", 0, 120, False, "start_at: inside, 0 h 02 min from an edge"),
+        ("2025-06-17 13:57:00", 7020, 7020, False, "start_at: 1 h 57 min after the end"),
+        ("2025-06-16 10:00:00", -7200, 7200, False, "start_at: 2 h 00 min before the start"),
+        ("2025-06-20 09:00:00", 248_400, 248_400, True, "seems to be ignored"),
+        ("2024-01-01 09:00:00", -45_972_000, 45_972_000, True, "seems to be ignored"),
+    ],
+)
+def test_offset_of_the_returned_time(probe, api: SmallApi, start_at, outside, edge, ignored, shown):
+    api.respond = lambda request: (
+        (200, {}, json.dumps({"data": [CALL | {"start_at": start_at}]}).encode()) if request.path == "/calls" else None
+    )
+    report = probe()
+    calls = finding(report, "calls")
+    assert calls.filter_ignored is ignored
+    assert calls.outside_seconds == pytest.approx(outside, abs=3600 if ignored else 0)
+    assert calls.edge_seconds == pytest.approx(edge, abs=3600 if ignored else 0)
+    assert shown in table(report)
+
+
+def test_a_misread_zone_shows(probe, api: SmallApi):
+    """The server answers in UTC while the settings say Paris: the row next to the window's start seems two hours early."""
+    api.rows["/calls"] = [CALL | {"start_at": "2025-06-16 12:01:00"}]
+    assert finding(probe(), "calls").outside_seconds == 0
+    moment = datetime(2025, 6, 16, 10, 1, tzinfo=UTC)
+    api.respond = lambda request: (
+        (200, {}, json.dumps({"data": [CALL | {"start_at": f"{moment:%Y-%m-%d %H:%M:%S}"}]}).encode())
+        if request.path == "/calls"
+        else None
+    )
+    api.requests.clear()
+    calls = finding(probe(), "calls")
+    assert calls.outside_seconds == -7140
+    assert "MAGNETIS_RESPONSE_TIMEZONE" in calls.notes()
+
+
+def test_candidates_are_tried_where_the_first_is_not_there(probe, api: SmallApi, catalogue: Catalogue, tmp_path):
+    api.rows["/audio-files"] = api.rows.pop("/audios")
+    wrong = reroute(catalogue, tmp_path, calls="/v2/calls", numbers="/nummern")
+    report = probe(wrong)
+    assert finding(report, "audio_files").tried == {"/audios": 404, "/audio": 404, "/audio-files": 200}
+    assert finding(report, "audio_files").evidence == "assumed"
+    assert finding(report, "calls").answered == "/calls"
+    assert report.calls == 18 + 2 + 1 + 1
+    assert report.complete
+    assert report.overlay() == {
+        "collections": {"numbers": {"route": "/numbers"}, "calls": {"route": "/calls"}, "audio_files": {"route": "/audio-files"}}
+    }
+
+
+def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_path):
+    del api.rows["/sms"]
+    api.respond = lambda request: (
+        refusal(403, "Forbidden.") if request.path == "/leads" else None if request.path in api.rows else refusal(405)
+    )
+    report = probe()
+    assert not report.complete
+    assert finding(report, "leads").found is Found.FORBIDDEN
+    assert finding(report, "leads").status == 403
+    assert "scope" in finding(report, "leads").notes()
+    assert report.overlay()["collections"] == {
+        "leads": {"enabled": False, "reason": "magnetis probe: outside the key's scope (HTTP 403)"},
+        "sms_messages": {"enabled": False, "reason": "magnetis probe: no route answered: /sms (405), /contents/sms (405)"},
+    }
+    path = tmp_path / "new" / "magnetis.yaml"
+    assert write_overlay(path, report.overlay())
+    laid = load_catalogue(path)
+    assert not laid["leads"].enabled
+    assert laid["sms_messages"].reason == "magnetis probe: no route answered: /sms (405), /contents/sms (405)"
+
+
+def test_a_route_that_is_another_collections_is_only_hinted_at(probe, api: SmallApi):
+    del api.rows["/email-tracking"]
+    report = probe()
+    trackers = finding(report, "email_trackers")
+    assert trackers.found is Found.NOTHING
+    assert trackers.shared == {"/emails": "emails"}
+    assert "/emails answers as emails" in trackers.notes()
+    assert "/emails" not in trackers.tried
+    assert finding(report, "emails").answered == "/emails"
+    assert [request.path for request in api.requests].count("/emails") == 1
+    assert "route" not in report.overlay()["collections"]["email_trackers"]
+
+
+def test_a_route_known_to_be_absent_is_not_paid_for_twice(probe, api: SmallApi):
+    del api.rows["/emails"], api.rows["/email-tracking"]
+    trackers = finding(probe(), "email_trackers")
+    assert trackers.tried == {"/email-tracking": 404, "/emails/trackers": 404, "/email-trackers": 404, "/emails": 404}
+    assert [request.path for request in api.requests].count("/emails") == 1
+
+
+def test_two_collections_on_one_route_are_told(probe, catalogue: Catalogue, tmp_path):
+    report = probe(reroute(catalogue, tmp_path, sms_alerts="/alerts/email"))
+    assert finding(report, "sms_alerts").shared == {"/alerts/email": "email_alerts"}
+    assert "/alerts/email answers as email_alerts" in finding(report, "sms_alerts").notes()
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(422, "The from field is invalid."), refusal(500), (200, {}, b"<html>"), (302, {"Location": "/login"}, b"")]
+)
+def test_an_unclear_answer_switches_nothing_off(probe, api: SmallApi, answer):
+    api.respond = lambda request: answer if request.path == "/visits" else None
+    report = probe()
+    visits = finding(report, "visits")
+    assert (visits.found, visits.status) == (Found.UNCLEAR, answer[0])
+    assert visits.message in table(report) or visits.message[:60] in table(report)
+    assert report.overlay() == {}
+    assert not report.complete
+    assert finding(report, "leads").found is Found.YES, "the others go on"
+
+
+def test_a_refused_key_stops_at_once(probe, api: SmallApi):
+    api.respond = lambda request: refusal(401)
+    report = probe()
+    assert report.calls == 1
+    assert "API & connecteurs > API" in report.stopped
+    assert {one.found for one in report.findings} == {Found.NOT_ASKED}
+    assert report.overlay() == {}
+    assert not report.complete
+
+
+def test_no_call_left_stops_with_what_is_known(probe, api: SmallApi):
+    del api.rows["/pools"]
+    report = probe(gate=Gate(calls=18))
+    assert report.stopped == "No call is left until midnight."
+    assert finding(report, "pools").found is Found.NOTHING
+    assert report.overlay() == {}, "not every candidate was tried"
+
+
+def test_nobody_there_stops_at_once(probe, api: SmallApi, catalogue: Catalogue):
+    gate = Gate()
+    report = run_probe(catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS)
+    assert "127.0.0.1:9: no connection" in report.stopped
+    assert len(gate.charged) == LIMITS.attempts == report.calls
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_where_nothing_answers_nothing_is_switched_off(probe, api: SmallApi, status):
+    api.respond = lambda request: refusal(status)
+    assert probe().overlay() == {}
+
+
+def test_the_reports_are_complete_and_safe_to_print(probe, api: SmallApi):
+    api.rows["/leads"] = [{"id": "1", "created_at": "2025-06-17 11:30:00", "[red]": 1}]
+    report = probe()
+    as_json = json.loads(json.dumps(report.as_dict()))
+    assert as_json["calls"] == 18
+    assert len(as_json["findings"]) == 18
+    assert {"collection", "answered", "status", "announced", "columns", "unknown", "missing"} <= as_json["findings"][0].keys()
+    shown = table(report)
+    for one in report.findings:
+        assert one.collection in shown
+
+
+def test_writing_keeps_what_the_user_wrote(tmp_path):
+    path = tmp_path / "magnetis.yaml"
+    mine = "# mine\ncollections:\n  calls:\n    route: /wrong\n    columns: {our_ref: {paths: [réf]}}\n  pools: {enabled: false}\n"
+    path.write_text(mine, encoding="utf-8")
+    path.chmod(0o640)
+    assert write_overlay(path, {"collections": {"calls": {"route": "/calls"}, "leads": {"enabled": False}}})
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == {
+        "collections": {
+            "calls": {"route": "/calls", "columns": {"our_ref": {"paths": ["réf"]}}},
+            "pools": {"enabled": False},
+            "leads": {"enabled": False},
+        }
+    }
+    assert (tmp_path / "magnetis.yaml.bak").read_text(encoding="utf-8") == mine
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["magnetis.yaml", "magnetis.yaml.bak"]
+
+
+def test_writing_what_is_there_already_touches_nothing(tmp_path):
+    path = tmp_path / "magnetis.yaml"
+    path.write_text("# mine\ncollections: {calls: {route: /calls}}\n")
+    assert not write_overlay(path, {"collections": {"calls": {"route": "/calls"}}})
+    assert not write_overlay(path, {})
+    assert path.read_text().startswith("# mine")
+    assert not (tmp_path / "magnetis.yaml.bak").exists()
+
+
+def test_a_link_is_written_through(tmp_path):
+    target, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
+    target.write_text("collections: {}\n")
+    link.symlink_to(target)
+    assert write_overlay(link, {"collections": {"calls": {"route": "/x"}}})
+    assert link.is_symlink()
+    assert "/x" in target.read_text()
+
+
+def test_a_file_that_is_no_yaml_is_left_alone(tmp_path):
+    path = tmp_path / "magnetis.yaml"
+    path.write_text("collections: [")
+    with pytest.raises(CatalogueError, match="not valid YAML"):
+        write_overlay(path, {"collections": {}})
+    assert path.read_text() == "collections: ["
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NeedsChange, match=r"magnetis\.yaml, which cannot be written"):
+        write_overlay(tmp_path / "file" / "magnetis.yaml", {"collections": {"calls": {"route": "/x"}}})
