@@ -50,6 +50,7 @@ COMMANDS_HEAD = """\
 <!-- made by tools/docs.py from the program; `make docs` writes it again -->
 
 What Dagster has a command for stays Dagster's: `dagster asset materialize`, `dg launch`, `dg check defs`. The rest is `magnetis`.
+Exit codes: 0 done, 1 a defect, 2 something must be changed first, 3 try again, 130 interrupted.
 """
 
 
