@@ -1,0 +1,236 @@
+"""The API over HTTP (ASGI): authentication, quota, paging, windows, Laravel's error bodies, and faults on request."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.sandbox.options import SandboxOptions
+from magnetis_dagster.sandbox.world import World
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_LARGEST_LIMIT = 250
+_HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as tests see it; the key is not kept."""
+
+    number: int
+    """Counted from 1, in this process."""
+    path: str
+    query: dict[str, str]
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    cut_at: int | None = None
+    """Close the connection after so many bytes of the body, short of what was announced."""
+
+
+Intercept = Callable[[Request], Answer | None]
+Spend = Callable[[str, datetime], bool]
+"""Count a call of a key at a moment; False where none is left."""
+
+
+class SandboxApp:
+    """An ASGI application. `spend` counts calls, over all processes that serve the same sandbox."""
+
+    def __init__(self, options: SandboxOptions, world: World, catalogue: Catalogue, spend: Spend) -> None:
+        self.options = options
+        self.world = world
+        self.requests: list[tuple[Request, int]] = []
+        """Requests of this process with the status answered; kept only where `keep_requests` is set."""
+        self.keep_requests = False
+        self.received = 0
+        self.intercept: Intercept = lambda _request: None
+        self._spend = spend
+        self._collections = {
+            collection.route: collection for collection in reversed(catalogue.collections.values()) if collection.enabled
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        self.received += 1
+        request = Request(self.received, scope["path"], dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+        key = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-api-key"), "")
+        answer = self.intercept(request) or self._fault(request) or self._answer(request, scope["method"], key)
+        if self.keep_requests:
+            self.requests.append((request, answer.status))
+        if self.options.latency:
+            await asyncio.sleep(self.options.latency)
+        if answer.status == 0:
+            await asyncio.sleep(3600)  # a server that hangs
+        await _send(send, answer)
+
+    def _answer(self, request: Request, method: str, key: str) -> Answer:
+        if request.path == "/" and method == "GET":
+            return _json(200, {"name": "magnetis sandbox", "routes": sorted(self._collections)})
+        if refused := self._refused(method, key):
+            return refused
+        collection = self._collections.get(request.path)
+        if collection is None:
+            return _json(404, {"message": f"The route {request.path.lstrip('/')} could not be found."})
+        numbers, errors = _numbers(request.query)
+        bounds: dict[str, datetime | None] = {"from": None, "to": None}
+        for name in bounds if collection.is_events else ():
+            if value := request.query.get(name):
+                try:
+                    bounds[name] = datetime.strptime(value, "%Y%m%d%H%M%S").replace(tzinfo=self.options.query_zone)
+                except ValueError:
+                    errors[name] = [f"The {name} does not match the format YmdHis."]
+        if errors:
+            return _json(422, {"message": "The given data was invalid.", "errors": errors})
+        return self._page(collection.name, request, numbers, bounds, collection.is_events)
+
+    def _refused(self, method: str, key: str) -> Answer | None:
+        if key not in self.options.keys:
+            return _json(401, {"message": "Unauthenticated."})
+        now = self.options.clock()
+        if not self._spend(key, now):
+            return self._too_many(now)
+        if method != "GET":
+            return _json(405, {"message": f"The {method} method is not supported for this route. Supported methods: GET."})
+        return None
+
+    def _page(
+        self, collection: str, request: Request, numbers: dict[str, int], bounds: dict[str, datetime | None], is_events: bool
+    ) -> Answer:
+        size, page = numbers["limit"], numbers["page"]
+        first = (page - 1) * size
+        account = request.query.get("account_id")
+        if is_events:
+            analysis = request.query.get("analysis") == "1"
+            listing = self.world.listing(collection, bounds["from"], bounds["to"])
+            total = listing.total
+            start, count = (first, size) if account is None else (0, total)
+            rows = self.world.page(collection, listing, start, count, analysis=analysis)
+        else:
+            rows = self.world.snapshot(collection)
+            total = len(rows)
+        if account is not None:
+            wanted = b'"account":{"id":' + orjson.dumps(account)
+            rows = [row for row in rows if wanted in row]
+            total = len(rows)
+        if account is not None or not is_events:
+            rows = rows[first : first + size]
+        fault = self._draw(request, "duplicated", "total_moved")
+        if fault == "duplicated" and page > 1 and rows:
+            rows = [*rows[:-1], rows[0]]
+        if fault == "total_moved":
+            total += 1
+        return Answer(200, self._envelope(request.path, rows, total, size, page))
+
+    def _envelope(self, path: str, rows: list[bytes], total: int, size: int, page: int) -> bytes:
+        last = max(1, -(-total // size))
+        address = f"https://api.magnetis.io{path}?page="
+        rest = {
+            # like the vendor's sample, the links carry the page and nothing else
+            "links": {
+                "first": f"{address}1",
+                "last": f"{address}{last}",
+                "prev": f"{address}{page - 1}" if page > 1 else None,
+                "next": f"{address}{page + 1}" if page < last else None,
+            },
+            "meta": {
+                "current_page": page,
+                "from": (page - 1) * size + 1 if rows else None,
+                "last_page": last,
+                "path": f"https://api.magnetis.io{path}",
+                "per_page": size,
+                "to": (page - 1) * size + len(rows) if rows else None,
+                "total": total,
+                "apiKey": {"id": "key-d464804c-61a5-494b-a2ce-db0000000000"},
+            },
+        }
+        return b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(rest)[1:]
+
+    def _too_many(self, now: datetime) -> Answer:
+        local = now.astimezone(self.options.zone)
+        seconds = 86_400 - (local.hour * 3600 + local.minute * 60 + local.second)
+        answer = _json(429, {"message": "Too Many Attempts."})
+        answer.headers["retry-after"] = str(seconds)
+        return answer
+
+    def _draw(self, request: Request, *kinds: str) -> str | None:
+        """Return which of these kinds of fault befalls the request, if any: equal seeds give equal faults."""
+        for kind in kinds:
+            chance = self.options.faults.get(kind, 0.0)
+            if chance and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random() < chance:  # noqa: S311
+                return kind
+        return None
+
+    def _fault(self, request: Request) -> Answer | None:
+        kind = self._draw(request, *_FAULTY)
+        return _FAULTY[kind]() if kind else None
+
+
+def _json(status: int, content: object) -> Answer:
+    return Answer(status, orjson.dumps(content))
+
+
+def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
+    numbers, errors = {"limit": _LARGEST_LIMIT, "page": 1}, {}
+    for name, most in (("limit", _LARGEST_LIMIT), ("page", 10**9)):
+        if name in query:
+            value = query[name]
+            if not value.isascii() or not value.isdigit():
+                errors[name] = [f"The {name} must be an integer."]
+            elif not 1 <= int(value[:12]) <= most:
+                errors[name] = [f"The {name} must be between 1 and {most}."]
+            else:
+                numbers[name] = int(value)
+    return numbers, errors
+
+
+def _told_to_wait() -> Answer:
+    answer = _json(429, {"message": "Too Many Attempts."})
+    answer.headers["retry-after"] = "1"
+    return answer
+
+
+_FAULTY: dict[str, Callable[[], Answer]] = {
+    "too_many": _told_to_wait,
+    "error_500": lambda: _json(500, {"message": "Server Error"}),
+    "bad_gateway": lambda: Answer(502, _HTML, {"content-type": "text/html"}),
+    "hang": lambda: Answer(0, b""),
+    "truncated": lambda: Answer(200, b'{"data":[{"id":"call-1","account":{"id":'),
+    "empty": lambda: Answer(200, b""),
+    "dropped": lambda: Answer(200, b'{"data":[' + b" " * 1000, cut_at=20),
+}
+"""Faults that replace the answer; `duplicated` and `total_moved` bend a page instead."""
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.cut_at is not None:
+        await send({"type": "http.response.body", "body": answer.body[: answer.cut_at], "more_body": True})
+        return  # the server closes a connection whose answer was not finished
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

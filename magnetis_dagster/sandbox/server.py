@@ -1,0 +1,141 @@
+"""Serving the sandbox: in a thread for tests, or blocking in one or several processes for `magnetis sandbox`."""
+
+import multiprocessing
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.sandbox.app import Intercept, Request, SandboxApp
+from magnetis_dagster.sandbox.options import SandboxOptions
+from magnetis_dagster.sandbox.world import World
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+
+class Quota:
+    """Calls of the day, by key; one count for all processes that were forked from the one that made it."""
+
+    def __init__(self, options: SandboxOptions) -> None:
+        self._options = options
+        context = multiprocessing.get_context("fork" if hasattr(signal, "SIGHUP") else "spawn")
+        self._lock = context.Lock()
+        self._counts = context.Array("q", 2 * len(options.keys), lock=False)
+        self._places: Mapping[str, int] = {key: 2 * place for place, key in enumerate(options.keys)}
+
+    def spend(self, key: str, moment: datetime) -> bool:
+        """Count one call; False where the day's quota is spent."""
+        if self._options.daily_quota is None:
+            return True
+        day, place = moment.astimezone(self._options.zone).toordinal(), self._places[key]
+        with self._lock:
+            if self._counts[place] != day:
+                self._counts[place], self._counts[place + 1] = day, 0
+            if self._counts[place + 1] >= self._options.daily_quota:
+                return False
+            self._counts[place + 1] += 1
+            return True
+
+    def used(self, key: str, day: date) -> int:
+        """Return the calls counted for a key on a local day."""
+        place = self._places[key]
+        return int(self._counts[place + 1]) if self._counts[place] == day.toordinal() else 0
+
+
+class SandboxServer:
+    """A sandbox on a free loopback port, served by a thread of this process. A context manager, for tests and benchmarks."""
+
+    def __init__(self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None) -> None:
+        self.options = options or SandboxOptions()
+        self.world = World(self.options)
+        self.quota = Quota(self.options)
+        self.app = SandboxApp(self.options, self.world, catalogue or load_catalogue(), self.quota.spend)
+        self.app.keep_requests = True
+        self.url = ""
+
+    @property
+    def key(self) -> str:
+        """A key that the sandbox takes."""
+        return self.options.keys[0]
+
+    @property
+    def requests(self) -> list[tuple[Request, int]]:
+        """Requests received, with the status answered."""
+        return self.app.requests
+
+    @property
+    def received(self) -> int:
+        """How many requests came."""
+        return self.app.received
+
+    def intercept(self, answer: Intercept) -> None:
+        """Ask `answer` before every answer; what it returns is sent instead, None leaves the sandbox's own."""
+        self.app.intercept = answer
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self._server = _uvicorn(self.app)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="sandbox", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop serving; requests under way are dropped."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join()
+
+
+def serve(
+    host: str,
+    port: int,
+    options: SandboxOptions,
+    *,
+    workers: int = 1,
+    catalogue: Catalogue | None = None,
+    started: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, in `workers` processes that share port and quota; `started` is told the address.
+
+    Raises OSError where the port is taken. More than one worker needs a system that can fork.
+    """
+    listener = socket.create_server((host, port))
+    quota = Quota(options)
+    app = SandboxApp(options, World(options), catalogue or load_catalogue(), quota.spend)
+    children = [multiprocessing.get_context("fork").Process(target=_serve, args=(app, listener)) for _ in range(workers - 1)]
+    for child in children:
+        child.start()
+    started(f"http://{host}:{listener.getsockname()[1]}")
+    try:
+        _serve(app, listener)
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join()
+
+
+def _serve(app: SandboxApp, listener: socket.socket) -> None:
+    server = _uvicorn(app)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn puts its own handlers in their place while it runs, and raises the signal again when it is done
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.run([listener])
+
+
+def _uvicorn(app: SandboxApp) -> "Server":
+    import uvicorn  # noqa: PLC0415 - only those who serve need it
+
+    return uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, http="httptools", lifespan="off", timeout_graceful_shutdown=1)
+    )
