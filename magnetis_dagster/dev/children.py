@@ -98,14 +98,13 @@ class Children:
 
 def _stop(child: Child, hurried: Callable[[], bool]) -> None:
     for number, patience in PATIENCE.items():
-        if hurried() and number != signal.SIGKILL:
-            continue
-        for process in child.family():
-            # Not os.killpg: a run worker may lead a group of its own.
-            _send(process, number)
+        last = number == signal.SIGKILL
         end = time.monotonic() + patience
-        while time.monotonic() < end and not (hurried() and number != signal.SIGKILL):
+        for process in [] if hurried() and not last else child.family():
+            _send(process, number)
+        while time.monotonic() < end and (last or not hurried()):
             if not child.family():
+                child.process.wait()  # ended, maybe only after family() looked: a zombie until now
                 return
             time.sleep(0.1)
 

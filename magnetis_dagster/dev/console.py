@@ -69,9 +69,9 @@ class LoadProgress:
         self._console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def print_summary(console: Console, lines: Sequence[SummaryLine]) -> None:
+def print_summary(console: Console, title: str, lines: Sequence[SummaryLine]) -> None:
     """Print a line per collection and a total."""
-    table = Table(title="Loaded", title_justify="left", show_footer=True)
+    table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("collection", footer="total")
     table.add_column("group")
     for heading, footer in (

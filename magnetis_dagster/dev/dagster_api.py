@@ -41,7 +41,9 @@ class RunNews:
     status: str
     days: list[DayDone] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    """Collection (or `run`) to the reason, in plain words."""
+    """Collection to the reason why its step failed, in plain words."""
+    ended_because: str | None = None
+    """Why the run as a whole failed or was canceled."""
     retries: dict[str, str] = field(default_factory=dict)
     """Collection to the reason why its step will be tried again."""
 
@@ -166,8 +168,8 @@ def _note(news: RunNews, event: Mapping[str, Any]) -> None:
         news.failures[_collection(event["stepKey"])] = reason(event["error"])
     elif kind == "ExecutionStepUpForRetryEvent":
         news.retries[_collection(event["stepKey"])] = reason(event["error"])
-    elif kind in {"RunFailureEvent", "RunCanceledEvent"} and not news.failures:
-        news.failures["run"] = reason(event.get("error")) if event.get("error") else event["message"]
+    elif kind in {"RunFailureEvent", "RunCanceledEvent"}:
+        news.ended_because = reason(event["error"]) if event.get("error") else event["message"]
 
 
 def _collection(step: str) -> str:

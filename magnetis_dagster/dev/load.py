@@ -105,6 +105,8 @@ def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, ali
             for name, why in news.retries.items():
                 watcher.note(f"{name}: will be tried again. {why}")
             outcome.failures.update(news.failures)
+            if news.ended_because and not outcome.failures.keys() & set(running[run].collections):
+                outcome.failures[f"run {run[:8]}"] = news.ended_because
             if news.status in ENDED:
                 del running[run]
     for name, days in missing_days(api, {name: asked[name] for name, days in missing.items() if days}).items():

@@ -22,11 +22,11 @@ from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.load import Outcome, asked_days, batches, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of
 
-SANDBOX_KEY = "sandbox-key"
 LOAD_DAYS = 30
 """Days that are loaded unasked from the sandbox. From the real API nothing is: its calls are the user's to spend."""
 
@@ -138,7 +138,7 @@ class _Session:
                 outcome = load(api, asked, progress, self.children.check)
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
-            print_summary(self.console, summary(engine, self.catalogue, first, today, outcome.runs))
+            print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
         self._addresses()
         self._judge(outcome)
 

@@ -1,0 +1,101 @@
+"""Our GraphQL against the real webserver and daemon, over a stand-in code location."""
+
+from collections.abc import Iterator
+from datetime import date
+
+import pytest
+
+from magnetis_dagster.dev.dagster_api import DagsterApi, DagsterUnwell, LocationFailed
+from magnetis_dagster.dev.load import load, missing_days
+
+DAYS = [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)]
+
+
+class Diary:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.days_asked: dict[str, int] = {}
+        self.rows: dict[str, list[int]] = {}
+        self.notes: list[str] = []
+
+    def asked(self, collection: str, days: int) -> None:
+        self.days_asked[collection] = days
+
+    def done(self, collection: str, rows: int) -> None:
+        self.rows.setdefault(collection, []).append(rows)
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+@pytest.fixture
+def api(webserver: str) -> Iterator[DagsterApi]:
+    with DagsterApi(webserver, location="stand_in") as api:
+        assert api.loaded()
+        yield api
+
+
+def test_a_load_brings_what_is_missing_and_only_that(api: DagsterApi) -> None:
+    first = Diary()
+    outcome = load(api, {"calls": DAYS[:1], "visits": DAYS[:1]}, first, lambda: None)
+    assert outcome.failures == {}
+    assert len(outcome.runs) == 1
+    assert first.days_asked == {"calls": 1, "visits": 1}
+    assert first.rows == {"calls": [7], "visits": [7]}
+    assert missing_days(api, {"calls": DAYS, "visits": DAYS}) == {"calls": DAYS[1:], "visits": DAYS[1:]}
+
+    second = Diary()
+    outcome = load(api, {"calls": DAYS, "visits": DAYS}, second, lambda: None)
+    assert outcome.failures == {}
+    assert len(outcome.runs) == 1
+    assert second.rows == {"calls": [7, 7], "visits": [7, 7]}
+    assert api.green(["calls"]) == {"calls": set(DAYS)}
+
+    third = Diary()
+    assert load(api, {"calls": DAYS, "visits": DAYS}, third, lambda: None).runs == []
+    assert (third.days_asked, third.rows) == ({}, {})
+
+
+def test_a_failure_is_told_in_the_words_of_the_error(api: DagsterApi) -> None:
+    diary = Diary()
+    outcome = load(api, {"leads": DAYS, "emails": DAYS}, diary, lambda: None)
+    assert outcome.failures == {
+        "leads": "leads: the API said no on 2024-01-02.",
+        "emails": "emails: the API said no on 2024-01-01.",
+    }
+    assert diary.rows == {"leads": [7]}
+    assert diary.notes == ["emails: will be tried again. emails: the API said no on 2024-01-01."]
+    assert missing_days(api, {"leads": DAYS}) == {"leads": DAYS[1:]}, "the day that was done before the failure stays green"
+
+
+def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(api: DagsterApi) -> None:
+    with pytest.raises(DagsterUnwell, match="did not launch"):
+        load(api, {"faxes": DAYS}, Diary(), lambda: None)
+
+
+def test_the_reason_why_a_code_location_does_not_load_is_shown(webserver: str) -> None:
+    with (
+        DagsterApi(webserver, location="broken") as api,
+        pytest.raises(LocationFailed, match=r"broken does not load: MAGNETIS_TIMEZONE: expected the name of a time zone\.$"),
+    ):
+        api.loaded()
+
+
+def test_a_death_meanwhile_ends_the_load(api: DagsterApi) -> None:
+    def died() -> None:
+        raise RuntimeError("dagster ended")
+
+    with pytest.raises(RuntimeError, match="dagster ended"):
+        load(api, {"calls": [date(2024, 2, 1)]}, Diary(), died)
+
+
+def test_no_webserver_is_not_loaded_yet_and_a_refused_query_says_why(api: DagsterApi) -> None:
+    with DagsterApi("http://127.0.0.1:9") as nobody:
+        assert not nobody.loaded()
+        with pytest.raises(DagsterUnwell, match="does not answer"):
+            nobody.green(["calls"])
+    with pytest.raises(DagsterUnwell, match="Cannot query field 'faxes'"):
+        api.ask("{ faxes }")
+    with pytest.raises(DagsterUnwell, match="does not know run 00000000"):
+        api.news("00000000-0000-0000-0000-000000000000")
