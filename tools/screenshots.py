@@ -50,6 +50,9 @@ def main() -> int:
             page.goto(url + address, wait_until="load")
             page.wait_for_timeout(SETTLE_MILLISECONDS)
             _close_welcome(page)
+            if name == "asset-graph.png":
+                page.keyboard.press("Alt+KeyE")  # Dagster's key for "expand all groups"
+                page.wait_for_timeout(SETTLE_MILLISECONDS)
             page.screenshot(path=IMAGES / name)
             print(f"docs/images/{name}")
         browser.close()

@@ -102,6 +102,7 @@ def _log_days(context: AssetExecutionContext, collection: Collection, window: "W
             AssetMaterialization(
                 asset_key=asset_key(collection),
                 partition=day.day.isoformat(),
+                description=f"{day.day}: {day.rows} rows, {day.changed} changed",
                 metadata=day_metadata(collection, window, day),
             )
         )
