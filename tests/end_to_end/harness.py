@@ -1,0 +1,125 @@
+"""`magnetis dev` as a process that tests start, watch and end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from magnetis_dagster.dev.home import free_port
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass
+class Dev:
+    """One `magnetis dev`, and everything that it says."""
+
+    process: "subprocess.Popen[bytes]"
+    home: Path
+    port: int
+    output: Path
+    seen: dict[int, float] = field(default_factory=dict)
+    """Every process that was seen to belong to it: pid to start time."""
+
+    @property
+    def ui(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://postgres:@/magnetis?host={self.home / 'postgres'}"
+
+    def wait_for(self, words: str, seconds: float = 150) -> None:
+        """Wait until it has said `words`."""
+        end = time.monotonic() + seconds
+        while words not in self.said:
+            self.note_processes()
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
+            assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.said}"
+            time.sleep(0.2)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            self.note_processes()
+            assert time.monotonic() < end, f"not in {seconds} s: {what}"
+            time.sleep(0.3)
+
+    def end(self, number: signal.Signals | None = None, seconds: float = 150) -> int:
+        """Send a signal where one is given, wait for the end, and return the exit code."""
+        self.note_processes()
+        if number is not None:
+            self.process.send_signal(number)
+        end = time.monotonic() + seconds
+        while self.process.poll() is None:
+            self.note_processes()
+            assert time.monotonic() < end, f"still runs:\n{self.said}"
+            time.sleep(0.1)
+        return self.process.returncode
+
+    def note_processes(self) -> None:
+        """Remember who belongs to it. By the folder in command line or environment: no knowledge of how it keeps track itself."""
+        for process in psutil.process_iter(["cmdline", "environ", "create_time", "status"]):
+            belongs = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("MAGNETIS_HOME", "")]
+            if any(str(self.home) in part for part in belongs) and process.info["status"] != psutil.STATUS_ZOMBIE:
+                self.seen[process.pid] = process.info["create_time"]
+
+    def left(self) -> list[str]:
+        """Return what still runs of all that belonged to it."""
+        self.note_processes()
+        left = []
+        for pid, started in self.seen.items():
+            try:
+                process = psutil.Process(pid)
+                if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
+                    left.append(" ".join(process.cmdline()))
+            except psutil.NoSuchProcess:
+                continue
+        return left
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+
+
+Start = Callable[..., Dev]
+
+
+def starter(home: Path) -> tuple[Start, Callable[[], None]]:
+    """Return a function that starts `magnetis dev` in `home`, and one that ends whatever it started."""
+    started: list[Dev] = []
+
+    def start(*options: str, environment: Mapping[str, str] | None = None) -> Dev:
+        port = free_port()
+        output = home.parent / f"{home.name}-{len(started)}.out"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--port", str(port), *options],
+                env={**clean, "MAGNETIS_HOME": str(home), **(environment or {})},
+                cwd=home.parent,  # no .env there
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+        started.append(Dev(process, home, port, output))
+        return started[-1]
+
+    def clean_up() -> None:
+        for dev in started:
+            if dev.process.poll() is None:
+                dev.process.send_signal(signal.SIGTERM)
+                dev.process.wait(60)
+
+    return start, clean_up

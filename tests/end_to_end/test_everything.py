@@ -1,0 +1,270 @@
+"""One `magnetis dev` with a key, used as people use it; then all that it left is searched for what must not be there.
+
+The tests of this module share it and run in order.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from harness import PROJECT, Dev, Start
+from playwright.sync_api import Page, expect, sync_playwright
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
+from magnetis_dagster.sandbox import PERSONAL_MARKERS, Answer, Request, SandboxOptions, SandboxServer
+
+KEY = "e2e-0f9d1c7ab35e4c21"
+TODAY = datetime.now(ZoneInfo("Europe/Paris")).date()
+
+
+def ago(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=30)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def environment(sandbox: SandboxServer) -> dict[str, str]:
+    return {"MAGNETIS_API_KEY": KEY, "MAGNETIS_API_URL": sandbox.url}
+
+
+@pytest.fixture(scope="module")
+def dev(module_start: Start, environment: dict[str, str]) -> Dev:
+    dev = module_start("--load", "2", environment=environment)
+    dev.wait_for("Serving until Ctrl-C.")
+    return dev
+
+
+@pytest.fixture(scope="module")
+def api(dev: Dev) -> Iterator[DagsterApi]:
+    with DagsterApi(dev.ui) as api:
+        assert api.loaded()
+        yield api
+
+
+@pytest.fixture(scope="module")
+def page(dev: Dev) -> Iterator[Page]:
+    chromium = subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"], capture_output=True, text=True, check=False
+    )
+    assert chromium.returncode == 0, f"{chromium.stderr}\n`make browser` finds or installs one."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.stdout.strip(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1440, "height": 1500}, base_url=dev.ui)
+        page.set_default_timeout(30_000)
+        # Dagster asks for an e-mail address once per instance
+        page.add_locator_handler(page.get_by_text("Skip", exact=True), lambda skip: skip.click())
+        yield page
+        browser.close()
+
+
+def ids(dev: Dev, collection: str, day: date) -> list[str]:
+    rows = dev.query(f"SELECT id FROM magnetis.{collection} WHERE day = DATE '{day}' AND deleted_at IS NULL")
+    return sorted(str(row[0]) for row in rows)
+
+
+def truth(sandbox: SandboxServer, collection: str, day: date) -> list[str]:
+    return sorted(str(row["id"]) for row in sandbox.world.truth(collection, day, day))
+
+
+def test_the_load_holds_what_the_api_has(dev: Dev, sandbox: SandboxServer, catalogue: Catalogue) -> None:
+    for collection in catalogue.enabled:
+        if collection.is_events:
+            for day in (ago(1), ago(2)):
+                assert ids(dev, collection.name, day) == truth(sandbox, collection.name, day)
+            assert ids(dev, collection.name, ago(3)) == []
+        else:
+            expected = sorted(str(row["id"]) for row in sandbox.world.truth(collection.name))
+            assert sorted(str(row[0]) for row in dev.query(f"SELECT id FROM magnetis.{collection.name}")) == expected
+            assert expected
+    assert sum(len(ids(dev, "calls", ago(day))) for day in (1, 2)) > 0
+
+
+def test_it_says_what_it_did(dev: Dev, catalogue: Catalogue) -> None:
+    assert "MAGNETIS_API_KEY is set: using http://127.0.0.1:" in dev.said
+    assert "This load costs at least 18 API calls" in dev.said
+    assert "5,000 of 5,000 are left today" in dev.said
+    for name in catalogue.collections:
+        assert f"│ {name} " in dev.said
+    spent = dev.query("SELECT count(*) FROM magnetis_ops.api_calls")[0][0]
+    total = next(line for line in dev.said.splitlines() if line.startswith("│ total"))
+    assert total.split("│")[5].strip() == str(spent)
+    assert f"Dagster UI  {dev.ui}" in dev.said
+    assert dev.database_url in dev.said
+
+
+def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
+    assert ids(dev, "calls", ago(5)) == []
+    run = api.launch(["calls"], ago(5), ago(5), {})
+    days, status = [], ""
+    while status not in ENDED:
+        news = api.news(run)
+        days, status = days + news.days, news.status
+    assert status == "SUCCESS"
+    assert [day.rows for day in days] == [len(truth(sandbox, "calls", ago(5)))]
+    assert ids(dev, "calls", ago(5)) == truth(sandbox, "calls", ago(5))
+
+
+def test_a_small_backfill_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
+    days = [ago(8), ago(7)]
+    launched = api.ask(
+        "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
+        "... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
+        p={
+            "assetSelection": [asset_key("visits"), asset_key("leads")],
+            "partitionNames": [day.isoformat() for day in days],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def status() -> str:
+        backfill = api.ask(
+            "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+            id=launched["backfillId"],
+        )["partitionBackfillOrError"]
+        return str(backfill["status"])
+
+    dev.wait_until(lambda: status() != "REQUESTED", "the backfill ends")
+    assert status() == "COMPLETED_SUCCESS"
+    for collection in ("visits", "leads"):
+        for day in days:
+            assert ids(dev, collection, day) == truth(sandbox, collection, day)
+    assert ids(dev, "visits", ago(7))
+
+
+def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catalogue) -> None:
+    page.goto("/asset-groups")
+    rows = page.locator("[data-index]")
+    for family in catalogue.families:
+        row = rows.filter(has=page.get_by_title(family, exact=True)).filter(has=page.get_by_label("asset_group"))
+        row.get_by_label("arrow_drop_down").click()
+    expect(rows).to_have_count(len(catalogue.families) + len(catalogue.enabled))
+    shown: dict[str, set[str]] = {}
+    for row in rows.all():
+        name = row.locator("[title]").first.get_attribute("title") or ""
+        if row.get_by_label("asset_group").count():
+            family = shown.setdefault(name, set())
+        else:
+            family.add(name.rpartition("/")[2].strip())
+    expected: dict[str, set[str]] = {}
+    for collection in catalogue.enabled:
+        expected.setdefault(collection.family, set()).add(collection.name)
+    assert shown == expected
+
+
+def test_a_person_materializes_a_day_by_clicking(page: Page, dev: Dev, sandbox: SandboxServer) -> None:
+    day = ago(10)
+    assert ids(dev, "emails", day) == []
+    page.goto("/assets/magnetis/emails?view=partitions")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog")
+    partitions = dialog.get_by_placeholder("ex: ")
+    partitions.fill(day.isoformat())
+    partitions.press("Enter")
+    dialog.get_by_role("button", name="Launch 1 run").click()
+    expect(page.get_by_text("Launched run")).to_be_visible()
+    dev.wait_until(lambda: ids(dev, "emails", day) == truth(sandbox, "emails", day) != [], f"emails of {day} are there")
+    page.goto(f"/assets/magnetis/emails?view=partitions&partition={day}")
+    expect(page.get_by_text("announced rows")).to_be_visible()
+
+
+def test_nothing_tells_the_key_or_a_person(dev: Dev, api: DagsterApi, catalogue: Catalogue, sandbox: SandboxServer) -> None:
+    """Searches output, every file of the home but the data folder, the schema `dagster`, and what the webserver answers."""
+    captured = {"output": dev.said}
+    for file in dev.home.rglob("*"):
+        if file.is_file() and dev.home / "postgres" not in file.parents:
+            captured[str(file.relative_to(dev.home))] = file.read_text(errors="replace")
+    captured["postgres log"] = (dev.home / "postgres" / "log").read_text(errors="replace")
+    captured |= _dump(dev.database_url, "dagster")
+    captured |= {name: text for name, text in _dump(dev.database_url, "magnetis_ops").items() if name != "magnetis_ops.quarantine"}
+    for collection in catalogue.enabled:
+        captured[f"UI {collection.name}"] = json.dumps(api.ask(_ASSET, key=asset_key(collection.name)))
+    runs = api.ask("{ runsOrError { ... on Runs { results { runId tags { key value } runConfigYaml } } } }")
+    captured["UI runs"] = json.dumps(runs)
+    for run in runs["runsOrError"]["results"]:
+        captured[f"UI log {run['runId']}"] = json.dumps(api.ask(_LOG, run=run["runId"]))
+
+    assert len(captured) > 60, "the search must have something to search"
+    assert any("Logs captured" in text or "LOGS_CAPTURED" in text for text in captured.values())
+    calls = dev.query("SELECT caller_number FROM magnetis.calls WHERE caller_number IS NOT NULL")
+    assert calls, "the tables are where personal data may be"
+    assert any(marker in str(calls) for marker in PERSONAL_MARKERS), "the markers must mark"
+    forbidden = [KEY, *PERSONAL_MARKERS, *{str(number) for (number,) in calls}]
+    found = {(place, secret) for place, text in captured.items() for secret in forbidden if secret in text}
+    assert not found
+
+
+def test_ctrl_c_ends_it_well_and_leaves_no_process(dev: Dev) -> None:
+    assert dev.end(signal.SIGINT, 60) == 0
+    assert len(dev.seen) >= 6, "database, dagster dev, webserver, daemon, code servers, run workers were seen"
+    assert dev.left() == []
+
+
+def test_a_second_start_loads_only_what_is_missing_and_tells_what_failed(
+    module_start: Start, environment: dict[str, str], sandbox: SandboxServer, dev: Dev
+) -> None:
+    """Depends on the end of the first: the same folder, one day more, and an API that no longer serves leads."""
+
+    def refuse(request: Request) -> Answer | None:
+        return Answer(404, b'{"message": "Not Found"}') if "lead" in request.path else None
+
+    before = sandbox.received
+    sandbox.intercept(refuse)
+    again = module_start("--load", "3", "--exit", environment=environment)
+    assert again.end() == 3
+    sandbox.intercept(lambda _request: None)
+    assert "Not everything was loaded:\n  leads: " in again.said
+    assert "magnetis probe" in again.said
+    assert "Traceback" not in again.said
+    assert KEY not in again.said
+    assert again.left() == []
+    assert "accounts: " not in again.said, "today's snapshots are there already"
+    assert "calls: 1 of 1 days" in again.said
+    assert sandbox.received - before < 18
+
+
+_ASSET = """
+query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  description metadataEntries { label description ... on TextMetadataEntry { text } ... on JsonMetadataEntry { jsonString }
+    ... on TableSchemaMetadataEntry { schema { columns { name description } } } }
+  assetMaterializations { metadataEntries { label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr } } }
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { evaluation { description
+    metadataEntries { label ... on TextMetadataEntry { text } } } } } } }
+} } }
+"""
+_LOG = """
+query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
+  ... on MessageEvent { message } ... on ErrorEvent { error { message stack } } } } } }
+"""
+
+
+def _dump(url: str, schema: str) -> dict[str, str]:
+    """Return every table of the schema as text."""
+    dumped = {}
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
+        ).fetchall()
+        for (table,) in tables:
+            with connection.cursor().copy(f"COPY {schema}.{table} TO STDOUT") as copy:  # type: ignore[arg-type]
+                dumped[f"{schema}.{table}"] = b"".join(bytes(block) for block in copy).decode()
+    return dumped
+
+
+def test_the_project_folder_stays_clean() -> None:
+    """`magnetis dev` keeps Dagster's state in its own folder; Path is the checkout this test runs from."""
+    assert not list(Path(PROJECT).glob("history")), "Dagster wrote into the checkout"

@@ -1,0 +1,38 @@
+"""`make run` on a fresh machine: no key, so the sandbox; headless; and being stopped before it has started."""
+
+import signal
+import time
+
+import pytest
+from harness import Start
+
+
+def test_the_sandbox_is_used_loaded_and_left_alone_the_next_time(start: Start) -> None:
+    dev = start("--load", "1", "--exit")
+    assert dev.end() == 0, dev.said
+    assert "No MAGNETIS_API_KEY: using the local sandbox at http://127.0.0.1:" in dev.said
+    assert "calls: 1 of 1 days" in dev.said
+    assert "Traceback" not in dev.said
+    assert dev.left() == []
+
+    mixed = start("--load", "1", "--exit", environment={"MAGNETIS_API_KEY": "a-real-key"})
+    assert mixed.end() == 2, mixed.said
+    assert "rows invented by the sandbox" in mixed.said
+    assert "a-real-key" not in mixed.said
+    assert mixed.left() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [(signal.SIGTERM, 0.8), (signal.SIGINT, 2.0), (signal.SIGHUP, 4.0)],
+    ids=["SIGTERM while the database starts", "SIGINT while Dagster is imported", "SIGHUP while the code location loads"],
+)
+def test_stopped_early_it_leaves_no_process(start: Start, number: signal.Signals, seconds: float) -> None:
+    dev = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"})
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        dev.note_processes()
+        time.sleep(0.05)
+    assert dev.end(number, 60) == 128 + number, dev.said
+    assert "Traceback" not in dev.said
+    assert dev.left() == []

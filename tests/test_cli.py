@@ -1,0 +1,205 @@
+"""The command line as a process: help, exit codes, words instead of tracebacks, and never the key."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from magnetis_dagster.cli import app
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+
+KEY = "cli-key-57d1f0a9"
+
+
+def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "magnetis_dagster.cli", *arguments],
+        env={**clean, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def names_of_commands() -> list[str]:
+    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def test_help_lists_the_commands_and_is_quick() -> None:
+    started = time.monotonic()
+    shown = magnetis("--help")
+    assert time.monotonic() - started < 1.0, "imports must stay late"
+    assert shown.returncode == 0
+    assert sorted(names_of_commands()) == ["db-url", "dev", "probe", "reparse", "sandbox"]
+    for name in names_of_commands():
+        assert re.search(rf"^\s+{name}\s", shown.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", names_of_commands())
+def test_every_command_and_option_has_help(name: str) -> None:
+    shown = magnetis(name, "--help")
+    assert shown.returncode == 0
+    options = re.findall(r"^\s+(--[a-z-]+)(.*)$", shown.stdout, re.MULTILINE)
+    assert options
+    for option, rest in options:
+        assert re.search(r"[a-z]{3,} [a-z]+", rest), f"{name} {option} does not say what it does"
+
+
+def test_no_command_shows_help() -> None:
+    assert "Usage:" in magnetis().stdout + magnetis().stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "words"),
+    [
+        (["dev"], {"MAGNETIS_TIMEZONE": "Europe/Pariss"}, 2, "MAGNETIS_TIMEZONE: expected the name of a time zone"),
+        (["probe"], {}, 2, "MAGNETIS_API_KEY is not set"),
+        (["probe", "--write"], {"MAGNETIS_API_KEY": KEY}, 2, "MAGNETIS_CONFIG"),
+        (["reparse", "faxes"], {}, 2, "No collection faxes. There are: entities"),
+        (["sandbox", "--fault", "fire=1"], {}, 2, "--fault: expected KIND=PROBABILITY"),
+        (["sandbox", "--fault", "error_500"], {}, 2, "--fault: expected KIND=PROBABILITY"),
+        (["dev", "--load", "-1"], {}, 2, "--load"),
+        (["reparse", "calls"], {"MAGNETIS_DATABASE_URL": "postgresql://me:hush@127.0.0.1:9/none"}, 3, "cannot be reached"),
+    ],
+)
+def test_mistakes_are_told_in_words(arguments: list[str], environment: Mapping[str, str], code: int, words: str) -> None:
+    ended = magnetis(*arguments, **environment)
+    assert ended.returncode == code, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    assert KEY not in ended.stderr
+    assert "hush" not in ended.stderr
+
+
+def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for command in ("dev", "sandbox"):
+            ended = magnetis(command, "--port", str(port), MAGNETIS_HOME=str(tmp_path / "home"))
+            assert ended.returncode == 2
+            assert f"127.0.0.1:{port}" in ended.stderr
+            assert "--port" in ended.stderr
+    assert not (tmp_path / "home" / "postgres").exists()
+
+
+def test_a_defect_shows_where_but_no_local_variable() -> None:
+    code = f"""
+from magnetis_dagster import settings, cli
+def load():
+    key = {KEY[:8]!r} + {KEY[8:]!r}
+    raise RuntimeError("a defect")
+settings.Settings.load = load
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code, "db-url"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "RuntimeError: a defect" in ended.stderr
+    assert KEY not in ended.stderr
+
+
+def test_db_url_is_what_psql_takes() -> None:
+    ended = magnetis("db-url", MAGNETIS_DATABASE_URL="postgresql+psycopg2://me:hush@db.example:5432/magnetis")
+    assert ended.stdout == "postgresql://me:hush@db.example:5432/magnetis\n"
+    assert ended.stderr == ""
+    assert magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout == "postgresql://me@db/x\n"
+
+
+def test_db_url_of_the_embedded_server_says_when_it_runs() -> None:
+    # not under pytest's folder: the embedded server runs as another user where we are root
+    with tempfile.TemporaryDirectory(prefix="magnetis-cli-") as home:
+        ended = magnetis("db-url", MAGNETIS_HOME=home)
+    assert re.fullmatch(r"postgresql://postgres:@/magnetis\?host=\S+\n", ended.stdout)
+    assert "runs only while `magnetis dev`" in ended.stderr
+
+
+def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "magnetis.yaml"
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=2, calls_per_day=20)) as sandbox:
+        environment = {
+            "MAGNETIS_API_KEY": KEY,
+            "MAGNETIS_API_URL": sandbox.url,
+            "MAGNETIS_DATABASE_URL": empty_database_url,
+            "MAGNETIS_CONFIG": str(config),
+        }
+        config.write_text("collections:\n  calls:\n    routes: [{path: /gone}, {path: /calls}]\n")
+        found = magnetis("probe", "--json", "--write", **environment)
+        assert found.returncode == 0, found.stderr
+        report = json.loads(found.stdout)
+        assert len(report["findings"]) == 18
+        assert report["calls"] == sandbox.received >= 18
+        assert "Asking 18 collections: one API call each" in found.stderr
+        assert "calls" in config.read_text()
+        with psycopg.connect(empty_database_url) as connection:
+            charged = connection.execute("SELECT count(*) FROM magnetis_ops.api_calls WHERE run_id = 'magnetis probe'").fetchone()
+        assert charged == (report["calls"],)
+
+        table = magnetis("probe", **environment)
+        assert table.returncode == 0
+        assert "/calls" in table.stdout
+        counts = json.loads(magnetis("reparse", "calls", "leads", "--json", **environment).stdout)
+        assert counts["leads"] == {"read": 0, "updated": 0, "misfits": 0, "untimed": 0}
+        assert "calls: 0 rows read" in magnetis("reparse", "calls", **environment).stdout
+        for ended in (found, table):
+            assert KEY not in ended.stdout + ended.stderr
+
+
+def test_a_refused_key_ends_the_probe_with_the_reason_and_not_the_key(empty_database_url: str) -> None:
+    with SandboxServer(SandboxOptions(keys=("another",), accounts=2)) as sandbox:
+        ended = magnetis("probe", MAGNETIS_API_KEY=KEY, MAGNETIS_API_URL=sandbox.url, MAGNETIS_DATABASE_URL=empty_database_url)
+        assert ended.returncode == 3
+        assert "The probe ended early" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert KEY not in ended.stdout + ended.stderr
+        assert sandbox.received == 1
+
+
+def test_ctrl_c_is_130_without_a_traceback(empty_database_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        environment = {
+            "MAGNETIS_API_KEY": KEY,
+            "MAGNETIS_API_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            "MAGNETIS_DATABASE_URL": empty_database_url,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "magnetis_dagster.cli", "probe"],
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            with deaf.accept()[0]:  # it has called, and waits for an answer
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+
+
+def test_the_sandbox_answers_until_it_is_stopped() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", "--port", "0", "--accounts", "2", "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        url = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert url, line
+        with socket.create_connection(("127.0.0.1", int(url[1])), timeout=10) as connection:
+            connection.sendall(b"GET /accounts?limit=1 HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 401")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode in {0, -signal.SIGTERM}
