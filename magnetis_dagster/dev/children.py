@@ -21,9 +21,9 @@ from magnetis_dagster.errors import TryAgain
 MARK = "MAGNETIS_DEV_CHILD"
 """Environment variable by which descendants are known."""
 
-PATIENCE = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
-"""Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 2 to 4 s; one that
-is still importing ignores it (and SIGTERM too), which is why there is a next."""
+ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+"""Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 1 to 4 s; one that
+is still importing may swallow it (a code server then lives on for 30 s), which is why it is sent again, and why there is a next."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -97,7 +97,7 @@ class Children:
 
 
 def _stop(child: Child, hurried: Callable[[], bool]) -> None:
-    for number, patience in PATIENCE.items():
+    for number, patience in ESCALATION:
         last = number == signal.SIGKILL
         end = time.monotonic() + patience
         for process in [] if hurried() and not last else child.family():

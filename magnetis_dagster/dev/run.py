@@ -191,7 +191,7 @@ class _Session:
     def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
         least = sum(len(batch.collections) for batch in batches(missing_days(api, asked)))
         with open_engine(self.settings) as engine:
-            left = ledger_of(engine, self.settings).state().left
+            left = ledger_of(engine, self.settings).left("backfill")
         self._say(
             f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection; "
             f"{left:,} of {self.settings.daily_quota:,} are left today."

@@ -27,7 +27,7 @@ def children(tmp_path: Path) -> Iterator[Children]:
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", {signal.SIGINT: 1.0, signal.SIGTERM: 1.0, signal.SIGKILL: 5.0})
+    monkeypatch.setattr(module, "ESCALATION", ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)))
 
 
 def spawn(children: Children, code: str, *, lines: int = 1) -> module.Child:
@@ -93,6 +93,18 @@ def test_a_polite_child_gets_sigint_first_and_is_not_killed(children: Children) 
     assert child.process.returncode == 0
 
 
+def test_a_child_that_swallows_its_first_sigint_is_asked_again(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ESCALATION", (*module.ESCALATION[:1], *module.ESCALATION))
+    child = spawn(
+        children,
+        "import time\nprint('ready', flush=True)\nfor word in ('swallowed', 'goodbye'):\n"
+        "    try: time.sleep(300)\n    except KeyboardInterrupt: print(word, flush=True)",
+    )
+    children.stop()
+    assert child.tail() == "ready\nswallowed\ngoodbye"
+    assert child.process.returncode == 0
+
+
 def test_children_hear_sigint_though_a_shell_started_us_in_the_background(tmp_path: Path) -> None:
     """A background job inherits SIGINT ignored; `StopSignals` sets a handler, and so the children get the default back."""
     command = [sys.executable, "-c", "import signal; print(signal.getsignal(2))"]
@@ -113,7 +125,7 @@ with StopSignals():
 
 
 def test_losing_patience_kills_at_once(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", {signal.SIGINT: 60.0, signal.SIGTERM: 60.0, signal.SIGKILL: 5.0})
+    monkeypatch.setattr(module, "ESCALATION", ((signal.SIGINT, 60.0), (signal.SIGTERM, 60.0), (signal.SIGKILL, 5.0)))
     child = spawn(children, DEAF)
     started = time.monotonic()
     children.stop(lambda: time.monotonic() - started > 0.5)

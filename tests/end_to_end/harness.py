@@ -54,7 +54,7 @@ class Dev:
         while not condition():
             self.note_processes()
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
-            time.sleep(0.3)
+            time.sleep(0.1)
 
     def end(self, number: signal.Signals | None = None, seconds: float = 150) -> int:
         """Send a signal where one is given, wait for the end, and return the exit code."""
@@ -74,6 +74,10 @@ class Dev:
             belongs = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("MAGNETIS_HOME", "")]
             if any(str(self.home) in part for part in belongs) and process.info["status"] != psutil.STATUS_ZOMBIE:
                 self.seen[process.pid] = process.info["create_time"]
+
+    def dagsters(self) -> list[str]:
+        """Return the command lines of Dagster's processes that run now."""
+        return [command for command in self.left() if "dagster" in command and "magnetis_dagster.cli" not in command]
 
     def left(self) -> list[str]:
         """Return what still runs of all that belonged to it."""

@@ -172,7 +172,7 @@ def test_a_person_materializes_a_day_by_clicking(page: Page, dev: Dev, sandbox: 
     page.goto("/assets/magnetis/emails?view=partitions")
     page.get_by_role("button", name="Materialize…").click()
     dialog = page.get_by_role("dialog")
-    partitions = dialog.get_by_placeholder("ex: ")
+    partitions = dialog.locator("input[type=text]").first
     partitions.fill(day.isoformat())
     partitions.press("Enter")
     dialog.get_by_role("button", name="Launch 1 run").click()
