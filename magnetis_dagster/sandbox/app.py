@@ -1,16 +1,18 @@
 """The API over HTTP (ASGI): authentication, quota, paging, windows, Laravel's error bodies, and faults on request."""
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.sandbox.days import midnight
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World
 
@@ -36,6 +38,7 @@ class Answer:
     """One answer."""
 
     status: int
+    """0: never answer."""
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     cut_at: int | None = None
@@ -71,13 +74,15 @@ class SandboxApp:
         self.received += 1
         request = Request(self.received, scope["path"], dict(parse_qsl(scope["query_string"].decode("latin-1"))))
         key = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-api-key"), "")
-        answer = self.intercept(request) or self._fault(request) or self._answer(request, scope["method"], key)
+        answer = self.intercept(request) or self._answer(request, scope["method"], key)
         if self.keep_requests:
             self.requests.append((request, answer.status))
         if self.options.latency:
             await asyncio.sleep(self.options.latency)
         if answer.status == 0:
-            await asyncio.sleep(3600)  # a server that hangs
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         await _send(send, answer)
 
     def _answer(self, request: Request, method: str, key: str) -> Answer:
@@ -85,20 +90,31 @@ class SandboxApp:
             return _json(200, {"name": "magnetis sandbox", "routes": sorted(self._collections)})
         if refused := self._refused(method, key):
             return refused
+        if kind := self._draw(request, *_FAULTY):
+            return _FAULTY[kind]()
         collection = self._collections.get(request.path)
         if collection is None:
             return _json(404, {"message": f"The route {request.path.lstrip('/')} could not be found."})
         numbers, errors = _numbers(request.query)
-        bounds: dict[str, datetime | None] = {"from": None, "to": None}
-        for name in bounds if collection.is_events else ():
+        bounds: dict[str, int] = {}
+        for name, pick, argument in (("from", min, "start"), ("to", max, "end")) if collection.is_events else ():
             if value := request.query.get(name):
-                try:
-                    bounds[name] = datetime.strptime(value, "%Y%m%d%H%M%S").replace(tzinfo=self.options.query_zone)
-                except ValueError:
+                if (moments := self._moments(value)) is None:
                     errors[name] = [f"The {name} does not match the format YmdHis."]
+                else:
+                    bounds[argument] = pick(moments)
         if errors:
             return _json(422, {"message": "The given data was invalid.", "errors": errors})
         return self._page(collection.name, request, numbers, bounds, collection.is_events)
+
+    def _moments(self, value: str) -> tuple[int, int] | None:
+        """Return both readings of a local time: a window takes the wider one, so nothing falls between two at a clock change."""
+        try:
+            local = datetime.strptime(value, "%Y%m%d%H%M%S").replace(tzinfo=self.options.query_zone)
+        except ValueError:
+            return None
+        # strptime also takes months and days of one digit
+        return (int(local.timestamp()), int(local.replace(fold=1).timestamp())) if len(value) == 14 else None
 
     def _refused(self, method: str, key: str) -> Answer | None:
         if key not in self.options.keys:
@@ -106,31 +122,25 @@ class SandboxApp:
         now = self.options.clock()
         if not self._spend(key, now):
             return self._too_many(now)
-        if method != "GET":
-            return _json(405, {"message": f"The {method} method is not supported for this route. Supported methods: GET."})
+        if method not in {"GET", "HEAD"}:  # uvicorn leaves out the body of what answers HEAD
+            answer = _json(405, {"message": f"The {method} method is not supported for this route. Supported methods: GET, HEAD."})
+            answer.headers["allow"] = "GET, HEAD"
+            return answer
         return None
 
-    def _page(
-        self, collection: str, request: Request, numbers: dict[str, int], bounds: dict[str, datetime | None], is_events: bool
-    ) -> Answer:
+    def _page(self, collection: str, request: Request, numbers: dict[str, int], bounds: dict[str, int], is_events: bool) -> Answer:
         size, page = numbers["limit"], numbers["page"]
-        first = (page - 1) * size
-        account = request.query.get("account_id")
-        if is_events:
-            analysis = request.query.get("analysis") == "1"
-            listing = self.world.listing(collection, bounds["from"], bounds["to"])
-            total = listing.total
-            start, count = (first, size) if account is None else (0, total)
-            rows = self.world.page(collection, listing, start, count, analysis=analysis)
+        first, account = (page - 1) * size, request.query.get("account_id")
+        if is_events and account is None:
+            total, rows = self.world.events(collection, first=first, size=size, **bounds)
         else:
-            rows = self.world.snapshot(collection)
-            total = len(rows)
-        if account is not None:
-            wanted = b'"account":{"id":' + orjson.dumps(account)
-            rows = [row for row in rows if wanted in row]
-            total = len(rows)
-        if account is not None or not is_events:
-            rows = rows[first : first + size]
+            rows = self.world.events(collection, **bounds)[1] if is_events else self.world.snapshot(collection)
+            if account is not None:
+                wanted = b'"account":{"id":' + orjson.dumps(account)
+                rows = [row for row in rows if wanted in row]
+            total, rows = len(rows), rows[first : first + size]
+        if collection == "calls" and request.query.get("analysis") != "1":
+            rows = [_without_analysis(row) for row in rows]
         fault = self._draw(request, "duplicated", "total_moved")
         if fault == "duplicated" and page > 1 and rows:
             rows = [*rows[:-1], rows[0]]
@@ -163,8 +173,8 @@ class SandboxApp:
         return b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(rest)[1:]
 
     def _too_many(self, now: datetime) -> Answer:
-        local = now.astimezone(self.options.zone)
-        seconds = 86_400 - (local.hour * 3600 + local.minute * 60 + local.second)
+        zone = self.options.zone
+        seconds = midnight(now.astimezone(zone).date() + timedelta(days=1), zone) - int(now.timestamp())
         answer = _json(429, {"message": "Too Many Attempts."})
         answer.headers["retry-after"] = str(seconds)
         return answer
@@ -177,13 +187,13 @@ class SandboxApp:
                 return kind
         return None
 
-    def _fault(self, request: Request) -> Answer | None:
-        kind = self._draw(request, *_FAULTY)
-        return _FAULTY[kind]() if kind else None
-
 
 def _json(status: int, content: object) -> Answer:
     return Answer(status, orjson.dumps(content))
+
+
+def _without_analysis(row: bytes) -> bytes:
+    return json.dumps({name: value for name, value in json.loads(row).items() if name != "analysis"}).encode()
 
 
 def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
@@ -215,7 +225,7 @@ _FAULTY: dict[str, Callable[[], Answer]] = {
     "empty": lambda: Answer(200, b""),
     "dropped": lambda: Answer(200, b'{"data":[' + b" " * 1000, cut_at=20),
 }
-"""Faults that replace the answer; `duplicated` and `total_moved` bend a page instead."""
+"""Faults that replace the answer to a call, which was let in and counted; `duplicated` and `total_moved` bend a page instead."""
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
@@ -19,7 +20,15 @@ _WEEKDAY = (1.25, 1.15, 1.1, 1.1, 1.15, 0.95, 0.3)
 _HOUR = (0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.6, 2, 6, 12, 14, 13, 6, 7, 12, 13, 12, 11, 8, 3, 1.5, 1, 0.6, 0.4)
 """Weight of each local hour: offices open at 8, lunch dips, evenings are quiet."""
 _HOLIDAYS = {(1, 1), (5, 1), (5, 8), (7, 14), (8, 15), (11, 1), (11, 11), (12, 25)}
+_PLANS = 16
+"""Days whose plan is remembered: a plan of 30,000 calls takes 2 MB, and the collections of a day are seldom read together."""
 _CLOCK = tuple(f"{second // 60:02d}:{second % 60:02d}".encode() for second in range(3600))
+
+
+@lru_cache(maxsize=8192)
+def midnight(day: date, zone: ZoneInfo) -> int:
+    """Return the Unix time at which a local day begins."""
+    return int(datetime.combine(day, time.min, zone).timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +63,23 @@ class Days:
     def __init__(self, options: SandboxOptions, variants: list[Variant]) -> None:
         self._options = options
         self._variants = variants
-        self._plan: Callable[[str, date], _Plan] = lru_cache(maxsize=256)(self._make_plan)
+        self._plan: Callable[[str, date], _Plan] = lru_cache(maxsize=_PLANS)(self._make_plan)
+        self._counts: dict[tuple[str, date], int] = {}
 
     def count(self, collection: str, day: date) -> int:
-        """Return how many rows the day has, without making them where that can be told."""
-        if day < self._options.first_day:
-            return 0
-        if collection in {"calls", "emails"}:
-            return self._size(collection, day)
-        if collection == "visits":
-            return self._size("calls", day) * self._options.visits_per_call
-        return len(self._sources(collection, day))
+        """Return how many rows the day has, without making them."""
+        key = (collection, day)
+        if key not in self._counts:
+            self._counts[key] = self._count(collection, day)
+        return self._counts[key]
 
-    def make(self, collection: str, day: date, *, analysis: bool = False) -> Day:
-        """Return the rows of the day."""
+    def make(self, collection: str, day: date) -> Day:
+        """Return the rows of the day; calls with `analysis`."""
         if day < self._options.first_day:
             return Day([], [])
         match collection:
             case "calls":
-                return self._calls(day, analysis=analysis)
+                return self._calls(day)
             case "visits":
                 return self._visits(day)
             case "conversions":
@@ -82,8 +89,20 @@ class Days:
         return self._leads(day)
 
     def day_of(self, identifier: str) -> date:
-        """Return the day that an event's identifier was made for."""
-        return date.fromordinal(int(identifier[-6:], 16) ^ 0xA5A5A5)
+        """Return the day that an event's identifier was made for. Raises KeyError where it was made for none."""
+        try:
+            return date.fromordinal(int(identifier[-6:], 16) ^ 0xA5A5A5)
+        except ValueError:
+            raise KeyError(identifier) from None
+
+    def _count(self, collection: str, day: date) -> int:
+        if day < self._options.first_day:
+            return 0
+        if collection in {"calls", "emails"}:
+            return self._size(collection, day)
+        if collection == "visits":
+            return self._size("calls", day) * self._options.visits_per_call
+        return len(self._sources(collection, day))
 
     def _size(self, collection: str, day: date) -> int:
         noise = random.Random(f"size:{self._options.seed}:{collection}:{day}").uniform(0.85, 1.15)  # noqa: S311
@@ -104,21 +123,25 @@ class Days:
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
         """Return the local date and hour, as text and number, of each hour of the day: 23, 24 or 25."""
-        start, end = (datetime.combine(day + timedelta(days=more), time.min, self._options.zone).astimezone(UTC) for more in (0, 1))
-        local = [
-            (start + timedelta(hours=n)).astimezone(self._options.zone) for n in range(round((end - start).total_seconds() / 3600))
-        ]
+        zone = self._options.zone
+        start, end = midnight(day, zone), midnight(day + timedelta(days=1), zone)
+        local = [datetime.fromtimestamp(moment, zone) for moment in range(start, end, 3600)]
         return [(f"{moment:%Y-%m-%d %H:}".encode(), moment.hour) for moment in local]
 
-    def _identifiers(self, collection: str, day: date, number: int) -> list[bytes]:
+    def _identifiers(self, collection: str, day: date, number: int, step: int = 1) -> list[bytes]:
         # the last twelve digits hold number and day, so that a row is found again by its id
         digest = hashlib.shake_128(f"{self._options.seed}:{collection}:{day}".encode()).hexdigest(10 * number)
         prefix, ordinal = PREFIXES[collection], f"{day.toordinal() ^ 0xA5A5A5:06x}"
         return [
             f"{prefix}-{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-{n ^ 0x5A5A5A:06x}{ordinal}".encode()
-            for n in range(number)
+            for n in range(0, number, step)
             if (d := digest[20 * n : 20 * n + 20])
         ]
+
+    def _first_visits(self, day: date, calls: int) -> list[bytes]:
+        """Return the visit that led to each call, of those that were led to by one."""
+        each = self._options.visits_per_call
+        return self._identifiers("visits", day, calls * each, each) if each else []
 
     def _sources(self, collection: str, day: date) -> list[int]:
         """Return the numbers of the calls that conversions or leads follow from; for leads, e-mails come after as -1 - number."""
@@ -131,7 +154,7 @@ class Days:
         """Join the contacts' pieces and slots, with the moment in the place of b"@start@"."""
         hours = self._hours(day)
         length = len(hours) * 3600 - 1
-        midnight = int(datetime.combine(day, time.min, self._options.zone).timestamp())
+        first = midnight(day, self._options.zone)
         rows: list[tuple[int, bytes]] = []
         for given, pieces, slots in contacts:
             offset = min(max(given, 0), length)
@@ -139,22 +162,22 @@ class Days:
             parts = [pieces[0]]
             for slot, piece in zip(slots, pieces[1:], strict=True):
                 parts += (start if slot == b"@start@" else slot, piece)
-            rows.append((midnight + offset, b"".join(parts)))
+            rows.append((first + offset, b"".join(parts)))
         rows.sort()
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
-    def _calls(self, day: date, *, analysis: bool) -> Day:
-        plan, name = self._plan("calls", day), "calls+analysis" if analysis else "calls"
+    def _calls(self, day: date) -> Day:
+        plan = self._plan("calls", day)
         ids = self._identifiers("calls", day, len(plan.offsets))
-        visits = self._identifiers("visits", day, len(ids) * self._options.visits_per_call)
-        hours = self._hours(day)
+        visits = self._first_visits(day, len(ids))
+        hours = self._hours(day) + self._hours(day + timedelta(days=1))
         contacts: list[_Contact] = []
         for n, (offset, variant) in enumerate(zip(plan.offsets, plan.variants, strict=True)):
             what = self._variants[variant]
-            end = min(offset + what.duration, len(hours) * 3600 - 1)
+            end = offset + what.duration
             ended = b'"' + hours[end // 3600][0] + _CLOCK[end % 3600] + b'"'
-            visit = _link(visits[n * self._options.visits_per_call]) if what.web and visits else b"null"
-            contacts.append((offset, what.pieces[name], (_text(ids[n]), ended, b"@start@", visit)))
+            visit = _link(visits[n]) if what.web and visits else b"null"
+            contacts.append((offset, what.pieces["calls"], (_text(ids[n]), ended, b"@start@", visit)))
         return self._render(day, contacts)
 
     def _visits(self, day: date) -> Day:
@@ -175,11 +198,11 @@ class Days:
     def _conversions(self, day: date) -> Day:
         plan, sources = self._plan("calls", day), self._sources("conversions", day)
         calls = self._identifiers("calls", day, len(plan.offsets))
-        visits = self._identifiers("visits", day, len(plan.offsets) * self._options.visits_per_call)
+        visits = self._first_visits(day, len(calls))
         contacts: list[_Contact] = []
         for identifier, source in zip(self._identifiers("conversions", day, len(sources)), sources, strict=True):
             what = self._variants[plan.variants[source]]
-            visit = _link(visits[source * self._options.visits_per_call]) if visits else b"null"
+            visit = _link(visits[source]) if visits else b"null"
             slots = (_text(identifier), _link(calls[source]), b"@start@", visit)
             contacts.append((plan.offsets[source] + what.duration, what.pieces["conversions"], slots))
         return self._render(day, contacts)

@@ -52,7 +52,7 @@ class SandboxOptions:
     """Kind of fault to its probability for each call."""
     fault_seed: int = 0
     clock: Callable[[], datetime] = utc_now
-    """Nothing that lies after it is returned."""
+    """No event that began after it is returned. What did begin is already linked to what follows from it, and has its end."""
     cache_bytes: int = 256 * 2**20
     """Encoded days kept in memory, for each process."""
 

@@ -17,6 +17,9 @@ from magnetis_dagster.sandbox.world import World
 if TYPE_CHECKING:
     from uvicorn import Server
 
+_PATIENCE = 5
+"""Seconds for a worker to end by itself; its answers under way have one."""
+
 
 class Quota:
     """Calls of the day, by key; one count for all processes that were forked from the one that made it."""
@@ -108,20 +111,38 @@ def serve(
     listener = socket.create_server((host, port))
     quota = Quota(options)
     app = SandboxApp(options, World(options), catalogue or load_catalogue(), quota.spend)
-    children = [multiprocessing.get_context("fork").Process(target=_serve, args=(app, listener)) for _ in range(workers - 1)]
-    for child in children:
-        child.start()
-    started(f"http://{host}:{listener.getsockname()[1]}")
+    server = _stoppable(app)
+    children = [multiprocessing.get_context("fork").Process(target=_work, args=(server, listener)) for _ in range(workers - 1)]
     try:
-        _serve(app, listener)
+        for child in children:
+            child.start()
+        started(f"http://{host}:{listener.getsockname()[1]}")
+        server.run([listener])
     finally:
         for child in children:
-            child.terminate()
+            if child.pid:
+                child.terminate()
         for child in children:
-            child.join()
+            if child.pid:
+                child.join(_PATIENCE)
+                child.kill()
 
 
-def _serve(app: SandboxApp, listener: socket.socket) -> None:
+def _work(server: "Server", listener: socket.socket) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        server.should_exit = True
+
+    # a first process that is killed cannot stop the others
+    threading.Thread(target=follow, daemon=True).start()
+    server.run([listener])
+
+
+def _stoppable(app: SandboxApp) -> "Server":
+    """Return a server that SIGINT and SIGTERM stop, at any moment from now on, here and in the processes forked from this one."""
     server = _uvicorn(app)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -130,7 +151,7 @@ def _serve(app: SandboxApp, listener: socket.socket) -> None:
     # uvicorn puts its own handlers in their place while it runs, and raises the signal again when it is done
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    server.run([listener])
+    return server
 
 
 def _uvicorn(app: SandboxApp) -> "Server":

@@ -25,12 +25,11 @@ class Variant:
     duration: int
     """Seconds; 0 for a missed call."""
     pieces: dict[str, tuple[bytes, ...]]
-    """Collection to the byte strings between its slots; calls are there twice, with and without `analysis`."""
+    """Collection to the byte strings between its slots; leads are there twice, from calls and from e-mails."""
 
 
 SLOTS = {
     "calls": ("id", "end", "start", "visit"),
-    "calls+analysis": ("id", "end", "start", "visit"),
     "visits": ("id", "call", "start"),
     "conversions": ("id", "call", "start", "visit"),
     "emails": ("id", "start"),
@@ -82,8 +81,7 @@ def _variant(group: Group, origin: Origin, pick: random.Random) -> Variant:
     lead = {"contact": {"email": address, "name": name, "phone": number}, "created_at": "@start@"}
     status = pick.choice(("new", "qualified", "closed"))
     rows: dict[str, Row] = {
-        "calls": {"id": "@id@", "account": account, **call},
-        "calls+analysis": {"id": "@id@", "account": account, "analysis": {"channel": label, "duration": duration}, **call},
+        "calls": {"id": "@id@", "account": account, "analysis": {"channel": label, "duration": duration}, **call},
         "visits": {
             "id": "@id@",
             "account": account,

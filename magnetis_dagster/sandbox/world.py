@@ -1,234 +1,237 @@
 """The world behind the API: rows by window, newest first, and the edits that a test or a user makes to them."""
 
+import json
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-import orjson
-
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
 
 _LISTINGS = 64
 """Windows whose list of days is remembered: pages of one window follow each other."""
+_NEVER = 2**40
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The rows of one window: days, newest first, and which of each day's rows lie inside."""
+class _Listing:
+    """Where the rows of one window lie."""
 
     days: list[tuple[date, int, int]]
-    """Day, first and last (exclusive) of its rows, oldest first within the day."""
+    """Newest first: day, first and last (exclusive) of its rows, which are counted from the oldest of the day."""
     ends: list[int]
     """Rows up to and including each day."""
 
-    @property
-    def total(self) -> int:
-        """Rows of the window."""
-        return self.ends[-1] if self.ends else 0
-
 
 class World:
-    """All collections of one group. Thread-safe."""
+    """All collections of one group. Thread-safe: whoever reads sees an edit whole or not at all."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
-        self._group = Group(options)
-        self._days = Days(options, variants(self._group, options.seed))
+        group = Group(options)
+        self._days = Days(options, variants(group, options.seed))
         self._lock = threading.RLock()
-        self._cache: OrderedDict[tuple[str, date, bool], Day] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, date], Day] = OrderedDict()
         self._cached = 0
-        self._listings: OrderedDict[tuple[str, datetime | None, datetime | None], Listing] = OrderedDict()
-        self._edits: dict[tuple[str, date], dict[str, Row | None]] = {}
+        self._listings: OrderedDict[tuple[str, int, int], _Listing] = OrderedDict()
+        self._snapshots = {name: [_encode(row) for row in reversed(rows)] for name, rows in group.rows.items()}
+        """Encoded rows, newest first."""
+        self._edited: dict[tuple[str, date], dict[str, bytes | None]] = {}
         """Events by the day that they were made for: id to the row as it is now, or None where it is gone."""
-        self._inserted: dict[tuple[str, date], dict[str, Row]] = {}
+        self._inserted: dict[tuple[str, date], list[tuple[int, bytes]]] = {}
+        """Events that were not made, or not for that day."""
 
     # --- what the API shows
 
     def snapshot(self, collection: str) -> list[bytes]:
         """Return the encoded rows of a snapshot collection, newest first."""
         with self._lock:
-            return [orjson.dumps(row) for row in reversed(self._group.rows[collection])]
+            return list(self._snapshots[collection])
 
-    def listing(self, collection: str, start: datetime | None, end: datetime | None) -> Listing:
-        """Return where the rows of an events collection lie that happened from `start` to `end`, both inclusive (UTC)."""
+    def events(
+        self, collection: str, start: int = 0, end: int = _NEVER, first: int = 0, size: int | None = None
+    ) -> tuple[int, list[bytes]]:
+        """Return how many events happened from `start` to `end`, both inclusive, and `size` encoded ones from number `first` on.
+
+        Newest first; calls with `analysis`.
+        """
         with self._lock:
-            now = self.options.clock()
-            live = end is None or end > now
-            key = (collection, start, end)
-            if not live and key in self._listings:
-                return self._listings[key]
-            listing = self._listing(collection, start, now if end is None or live else end)
-            if not live:
-                self._listings[key] = listing
-                if len(self._listings) > _LISTINGS:
-                    self._listings.popitem(last=False)
-            return listing
-
-    def page(self, collection: str, listing: Listing, first: int, size: int, *, analysis: bool = False) -> list[bytes]:
-        """Return up to `size` encoded rows of a listing from its row `first` on, newest first."""
-        rows: list[bytes] = []
-        index = bisect_right(listing.ends, first)
-        while index < len(listing.days) and len(rows) < size:
-            day, low, high = listing.days[index]
-            begun = listing.ends[index] - (high - low)
-            newest = high - max(0, first - begun)
-            oldest = max(low, newest - (size - len(rows)))
-            rows += reversed(self._day(collection, day, analysis=analysis).rows[oldest:newest])
-            index += 1
-        return rows
+            listing = self._listing(collection, start, end)
+            total = listing.ends[-1] if listing.ends else 0
+            wanted, rows = total if size is None else size, list[bytes]()
+            index = bisect_right(listing.ends, first)
+            while index < len(listing.days) and len(rows) < wanted:
+                day, low, high = listing.days[index]
+                begun = listing.ends[index] - (high - low)
+                newest = high - max(0, first - begun)
+                oldest = max(low, newest - (wanted - len(rows)))
+                rows += reversed(self._day(collection, day).rows[oldest:newest])
+                index += 1
+            return total, rows
 
     def truth(self, collection: str, first: date | None = None, last: date | None = None) -> Iterator[Row]:
-        """Yield the rows that a perfect reader would hold: of these local days for events, all for snapshots."""
+        """Yield the rows that a perfect reader would hold: of these local days for events, all for snapshots.
+
+        Calls have their `analysis`, as the catalogue asks for it.
+        """
         if collection not in EVENTS:
-            yield from (orjson.loads(row) for row in self.snapshot(collection))
+            yield from map(json.loads, self.snapshot(collection))
             return
-        day = first or self.options.first_day
-        while day <= (last or self.options.clock().astimezone(self.options.zone).date()):
-            listing = self.listing(collection, self._midnight(day), self._midnight(day + timedelta(days=1)) - timedelta(seconds=1))
-            yield from (orjson.loads(row) for row in self.page(collection, listing, 0, listing.total))
+        day, today = first or self.options.first_day, self.options.clock().astimezone(self.options.zone).date()
+        while day <= (last or today):
+            yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
             day += timedelta(days=1)
 
     def count(self, collection: str, first: date | None = None, last: date | None = None) -> int:
         """Return how many rows `truth` would yield, without making the rows of days that lie whole inside."""
         if collection not in EVENTS:
-            return len(self._group.rows[collection])
-        start = self._midnight(first or self.options.first_day)
-        end = self._midnight(last + timedelta(days=1)) - timedelta(seconds=1) if last else None
-        return self.listing(collection, start, end).total
+            return len(self._snapshots[collection])
+        return self.events(collection, *self._seconds(first or self.options.first_day, last), size=0)[0]
 
     # --- what a test or a user does to it
 
     def edit(self, collection: str, identifier: str, **changes: Any) -> Row:
-        """Change members of a row and return it. Raises KeyError where there is no such row."""
+        """Change members of a row and return it; an event whose time changes moves. Raises KeyError where there is no such row."""
         with self._lock:
-            row = self._find(collection, identifier) | changes
-            self._put(collection, identifier, row)
+            old = self._find(collection, identifier)
+            row = old | changes
+            if collection not in EVENTS:
+                rows = self._snapshots[collection]
+                rows[rows.index(_encode(old))] = _encode(row)
+            elif self._place(row) != self._place(old) or self._insertion(collection, identifier):
+                self.delete(collection, identifier)
+                self.insert(collection, row)
+            else:
+                # in its place: a zone-less time cannot tell in which of two equal hours of an autumn night the row belongs
+                day = self._days.day_of(identifier)
+                self._edited.setdefault((collection, day), {})[identifier] = _encode(row)
+                self._forget(collection, day)
             return row
 
     def delete(self, collection: str, identifier: str) -> Row:
         """Take a row away and return it. Raises KeyError where there is no such row."""
         with self._lock:
             row = self._find(collection, identifier)
-            if collection in EVENTS:
-                self._put(collection, identifier, None)
+            if collection not in EVENTS:
+                self._snapshots[collection].remove(_encode(row))
+            elif insertion := self._insertion(collection, identifier):
+                day, number = insertion
+                del self._inserted[collection, day][number]
+                self._forget(collection, day)
             else:
-                self._group.rows[collection].remove(row)
+                day = self._days.day_of(identifier)
+                self._edited.setdefault((collection, day), {})[identifier] = None
+                self._forget(collection, day)
             return row
 
     def insert(self, collection: str, row: Row) -> None:
-        """Add a row of any form, as it is; an event needs its local time in start_at or created_at."""
+        """Add a row of any form, as it is; an event needs its time in start_at or created_at, not before `first_day`."""
+        encoded = _encode(row)
         with self._lock:
             if collection not in EVENTS:
-                self._group.rows[collection].append(row)
+                self._snapshots[collection].insert(0, encoded)
                 return
-            self._inserted.setdefault((collection, _moment(row).date()), {})[str(row.get("id"))] = row
-            self._forget(collection)
+            moment, day = self._place(row)
+            self._inserted.setdefault((collection, day), []).append((moment, encoded))
+            self._forget(collection, day)
 
     # --- inside
 
-    def _midnight(self, day: date) -> datetime:
-        return datetime.combine(day, time.min, self.options.zone)
-
-    def _listing(self, collection: str, start: datetime | None, end: datetime) -> Listing:
+    def _seconds(self, first: date, last: date | None) -> tuple[int, int]:
         zone = self.options.zone
-        first = max(self.options.first_day, start.astimezone(zone).date()) if start else self.options.first_day
-        low_moment = int(start.timestamp()) if start else 0
-        day, days = end.astimezone(zone).date(), []
-        while day >= first:
-            inside = self._midnight(day) >= (start or self._midnight(day)) and self._midnight(day + timedelta(days=1)) <= end
-            if inside:
+        return midnight(first, zone), midnight(last + timedelta(days=1), zone) - 1 if last else _NEVER
+
+    def _listing(self, collection: str, start: int, end: int) -> _Listing:
+        zone = self.options.zone
+        start, end = max(start, midnight(self.options.first_day, zone)), min(end, int(self.options.clock().timestamp()))
+        key = (collection, start, end)
+        if key in self._listings:
+            return self._listings[key]
+        day, days = datetime.fromtimestamp(end, zone).date(), []
+        while start <= end and midnight(day + timedelta(days=1), zone) > start:
+            opens, closes = self._seconds(day, day)
+            if start <= opens and closes <= end:
                 low, high = 0, self._count(collection, day)
             else:
-                moments = self._day(collection, day, analysis=False).moments
-                low, high = bisect_left(moments, low_moment), bisect_right(moments, int(end.timestamp()))
+                moments = self._day(collection, day).moments
+                low, high = bisect_left(moments, start), bisect_right(moments, end)
             if high > low:
                 days.append((day, low, high))
             day -= timedelta(days=1)
-        return Listing(days, list(accumulate(high - low for _, low, high in days)))
+        listing = self._listings[key] = _Listing(days, list(accumulate(high - low for _, low, high in days)))
+        if len(self._listings) > _LISTINGS:
+            self._listings.popitem(last=False)
+        return listing
 
     def _count(self, collection: str, day: date) -> int:
-        if (collection, day) in self._edits or (collection, day) in self._inserted:
-            return len(self._day(collection, day, analysis=False).rows)
+        if (collection, day) in self._edited or (collection, day) in self._inserted:
+            return len(self._day(collection, day).rows)
         return self._days.count(collection, day)
 
-    def _day(self, collection: str, day: date, *, analysis: bool) -> Day:
-        key = (collection, day, analysis and collection == "calls")
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-            made = self._edited(collection, day, self._days.make(collection, day, analysis=key[2]))
-            self._cache[key] = made
-            self._cached += made.bytes
-            while self._cached > self.options.cache_bytes and len(self._cache) > 1:
-                self._cached -= self._cache.popitem(last=False)[1].bytes
-            return made
+    def _day(self, collection: str, day: date) -> Day:
+        key = (collection, day)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        made = self._cache[key] = self._as_edited(key, self._days.make(collection, day))
+        self._cached += made.bytes
+        while self._cached > self.options.cache_bytes and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].bytes
+        return made
 
-    def _edited(self, collection: str, day: date, made: Day) -> Day:
-        edits = self._edits.get((collection, day), {})
-        inserted = self._inserted.get((collection, day), {})
-        if not edits and not inserted:
+    def _as_edited(self, key: tuple[str, date], made: Day) -> Day:
+        edited, inserted = self._edited.get(key, {}), self._inserted.get(key, [])
+        if not edited and not inserted:
             return made
-        rows: list[tuple[int, bytes]] = []
-        for moment, encoded in zip(made.moments, made.rows, strict=True):
-            row = orjson.loads(encoded)
-            if row["id"] not in edits:
-                rows.append((moment, encoded))
-            elif (now := edits[row["id"]]) is not None:
-                # without `analysis` in the edited row, the variant of the page decides
-                kept = {name: row[name] for name in row.keys() & {"analysis"}}
-                rows.append((moment, orjson.dumps(kept | now)))
-        zone = self.options.zone
-        rows += [(int(_moment(row).replace(tzinfo=zone).timestamp()), orjson.dumps(row)) for row in inserted.values()]
-        rows.sort(key=lambda pair: pair[0])
+        now = ((moment, edited.get(_identifier(row), row)) for moment, row in zip(made.moments, made.rows, strict=True))
+        rows = sorted([*((moment, row) for moment, row in now if row is not None), *inserted], key=lambda pair: pair[0])
         return Day([moment for moment, _ in rows], [row for _, row in rows])
+
+    def _insertion(self, collection: str, identifier: str) -> tuple[date, int] | None:
+        for (name, day), rows in self._inserted.items():
+            for number, (_, row) in enumerate(rows if name == collection else ()):
+                if json.loads(row).get("id") == identifier:
+                    return day, number
+        return None
 
     def _find(self, collection: str, identifier: str) -> Row:
         if collection not in EVENTS:
-            rows = {row["id"]: row for row in self._group.rows[collection]}
-            return rows[identifier]
-        for (name, _), inserted in self._inserted.items():
-            if name == collection and identifier in inserted:
-                return inserted[identifier]
-        rows = {
-            row["id"]: row for row in map(orjson.loads, self._day(collection, self._days.day_of(identifier), analysis=False).rows)
-        }
-        return rows[identifier]
-
-    def _put(self, collection: str, identifier: str, row: Row | None) -> None:
-        """Put `row` in the place of what has that id. An event moves to the day of its new time."""
-        if collection not in EVENTS:
-            rows = self._group.rows[collection]
-            rows[next(n for n, old in enumerate(rows) if old["id"] == identifier)] = row or {}
-            return
-        held = next((days for (name, _), days in self._inserted.items() if name == collection and identifier in days), None)
-        if held is not None:
-            del held[identifier]
-            if row is not None:
-                self.insert(collection, row)
+            rows = self._snapshots[collection]
+        elif insertion := self._insertion(collection, identifier):
+            rows = [self._inserted[collection, insertion[0]][insertion[1]][1]]
         else:
-            made_for = self._days.day_of(identifier)
-            old = self._find(collection, identifier)
-            moved = row is not None and _moment(row) != _moment(old)
-            self._edits.setdefault((collection, made_for), {})[identifier] = None if moved else row
-            if moved and row is not None:
-                self.insert(collection, row)
-        self._forget(collection)
+            rows = self._day(collection, self._days.day_of(identifier)).rows
+        found: Row | None = next((row for row in map(json.loads, rows) if row.get("id") == identifier), None)
+        if found is None:
+            raise KeyError(identifier)
+        return found
 
-    def _forget(self, collection: str) -> None:
-        for key in [key for key in self._cache if key[0] == collection]:
-            self._cached -= self._cache.pop(key).bytes
-        for listing in [key for key in self._listings if key[0] == collection]:
-            del self._listings[listing]
+    def _place(self, row: Row) -> tuple[int, date]:
+        zone = self.options.zone
+        moment = datetime.fromisoformat(row.get("start_at") or row["created_at"])
+        local = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
+        if local.date() < self.options.first_day:
+            raise ValueError(f"{local:%Y-%m-%d} is before the sandbox's first day, {self.options.first_day}")
+        return int(local.timestamp()), local.date()
+
+    def _forget(self, collection: str, day: date) -> None:
+        if (collection, day) in self._cache:
+            self._cached -= self._cache.pop((collection, day)).bytes
+        for key in [key for key in self._listings if key[0] == collection]:
+            del self._listings[key]
 
 
-def _moment(row: Row) -> datetime:
-    return datetime.fromisoformat(row.get("start_at") or row["created_at"])
+def _encode(row: Row) -> bytes:
+    # not orjson: it refuses lone surrogates and integers beyond 64 bits, which tests insert
+    return json.dumps(row, separators=(",", ":")).encode()
+
+
+def _identifier(row: bytes) -> str:
+    return row[7 : row.index(b'"', 7)].decode()
