@@ -10,10 +10,11 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
 
 
 class SettingsError(NeedsChange):
@@ -69,6 +70,19 @@ def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _shares(text: str) -> dict[str, float]:
+    shares = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        lane, _, share = part.partition("=")
+        try:
+            shares[lane.strip()] = float(share)
+        except ValueError:
+            raise BadPolicy(
+                f"MAGNETIS_QUOTA_FLOORS: expected lane=share such as schedule=0.20, separated by commas; got {part!r}."
+            ) from None
+    return shares
+
+
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
 
@@ -107,6 +121,18 @@ class Settings(BaseSettings):
     """Closed days that the daily schedule reads again for late changes."""
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
+    quota_window: QuotaWindow = QuotaWindow.CALENDAR
+    """`calendar`: the limit counts by calendar day in MAGNETIS_TIMEZONE; `rolling`: over any 24 hours."""
+    quota_floors: str = "schedule=0.20,settings=0.05,manual=0.05"
+    """Shares of the quota that backfill leaves to each other lane until that lane has used them; together below 1."""
+    quota_release_hours: float = 6.0
+    """The floors melt to nothing over so many hours before the day ends, so that no calls are left unused."""
+    quota_spread: str = ""
+    """Lanes, separated by commas, that spread their calls over the rest of the day instead of sending them as fast as they can."""
+    quota_recheck_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """A run that waits for calls looks again after so many seconds at the latest."""
+    calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
+    """Most calls a second for the key; where unset, there is no such limit."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file laid over the catalogue: routes, field names, collections switched off."""
     home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")
@@ -124,8 +150,28 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"{variable}: {expected}. Set it in the environment or in .env; .env.example lists every variable."
             ) from None
+        except BadPolicy as error:
+            raise SettingsError(f"{error} Set it in the environment or in .env; .env.example lists every variable.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it.") from None
+
+    @model_validator(mode="after")
+    def _quota_can_be_kept(self) -> Self:
+        _ = self.quota_policy
+        return self
+
+    @property
+    def quota_policy(self) -> QuotaPolicy:
+        """How the calls of the key are shared out. Raises BadPolicy."""
+        return QuotaPolicy(
+            limit=self.daily_quota,
+            zone=self.timezone,
+            window=self.quota_window,
+            floors=_shares(self.quota_floors),
+            release_hours=self.quota_release_hours,
+            spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
+            calls_per_second=self.calls_per_second,
+        )
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""

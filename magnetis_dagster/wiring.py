@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
-from magnetis_dagster.quota import Ledger
+from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Warehouse
 
@@ -37,7 +37,7 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
 
 def ledger_of(engine: Engine, settings: Settings) -> Ledger:
     """Return the ledger of these settings' key. Raises SettingsError where no key is set."""
-    return Ledger(engine, key_fingerprint=settings.key_fingerprint, daily_quota=settings.daily_quota, zone=settings.timezone)
+    return Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
 
 
 def zones_of(settings: Settings) -> Zones:

@@ -5,11 +5,12 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
@@ -73,6 +74,37 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url)
     yield engine
     engine.dispose()
+
+
+class Clock:
+    """Moves the clock that every process on a database shares, by replacing `magnetis_ops.now()`; it goes on from there."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def set(self, moment: datetime) -> None:
+        with self._engine.begin() as connection:
+            shift = moment - connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            self._replace(connection, shift.total_seconds())
+
+    def advance(self, by: timedelta) -> None:
+        with self._engine.begin() as connection:
+            shift = connection.execute(text("SELECT extract(epoch FROM magnetis_ops.now() - clock_timestamp())")).scalar_one()
+            self._replace(connection, float(shift) + by.total_seconds())
+
+    @staticmethod
+    def _replace(connection: Connection, seconds: float) -> None:
+        connection.execute(
+            text(
+                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                f"'SELECT clock_timestamp() + make_interval(secs => {seconds})'"
+            )
+        )
+
+
+@pytest.fixture
+def clock(engine: Engine) -> Clock:
+    return Clock(engine)
 
 
 def _database(server: str, template: str) -> Iterator[str]:

@@ -70,6 +70,18 @@ BAD = {
     "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
     "ALLOW_HTTP": {"perhaps": "valid boolean"},
     "HOME": {"": "path"},
+    "QUOTA_WINDOW": {"weekly": "'calendar' or 'rolling'"},
+    "QUOTA_FLOORS": {
+        "schedule": "expected lane=share such as schedule=0.20",
+        "nightly=0.1": "unknown lane 'nightly'",
+        "backfill=0.1": "backfill has no floor",
+        "schedule=0.7,manual=0.3": "sum below 1 (100 %)",
+        "schedule=-0.1": "at least 0",
+    },
+    "QUOTA_RELEASE_HOURS": {"25": "0 to 24 hours", "soon": "valid number"},
+    "QUOTA_SPREAD": {"backfills": "unknown lane 'backfills'"},
+    "QUOTA_RECHECK_SECONDS": {"0": "greater than 0"},
+    "CALLS_PER_SECOND": {"0": "more than 0", "fast": "valid number"},
 }
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from dagster import DagsterRun
 
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.quota import LANES
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import RunIdentity
 
-LANES = ("schedule", "settings", "manual", "backfill")
 LANE_TAG = "magnetis/lane"
 
 SCHEDULE_TAG = "dagster/schedule_name"

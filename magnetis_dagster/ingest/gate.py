@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from magnetis_dagster.api import Call, Outcome
 from magnetis_dagster.ingest.windows import Window
-from magnetis_dagster.quota import Charge, Ledger, QuotaExhausted
+from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
 """A pause that the API asks for is waited out here up to this long (its framework throttles by the minute); beyond it the run
@@ -55,27 +55,27 @@ class LedgerGate:
         )
         while True:
             try:
-                number = await asyncio.to_thread(self.ledger.charge, charge)
+                charged = await asyncio.to_thread(self.ledger.charge, charge)
             except QuotaExhausted as exhausted:
-                pause = (exhausted.available_at - exhausted.state.at).total_seconds()
+                pause = (exhausted.available_at - exhausted.at).total_seconds()
                 if pause > PATIENCE_SECONDS:
                     raise
                 # spread, so that waiting processes do not come back in the same instant
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
                 self.charged += 1
-                return number
+                await asyncio.sleep(charged.pause)
+                return charged.number
 
     async def settle(self, charge: int, outcome: Outcome) -> None:
-        """Note the outcome; when the API says that no call is left, close the key for every process."""
-        await asyncio.to_thread(
-            self.ledger.settle,
-            charge,
+        """Note the outcome; when the API says that no call is left, the ledger closes the key for every process."""
+        settlement = Settlement(
             status=outcome.status,
             error=outcome.error,
             rows=outcome.rows,
             size=outcome.bytes,
             milliseconds=outcome.milliseconds,
+            over_quota=outcome.over_quota,
+            retry_after=outcome.retry_after,
         )
-        if outcome.over_quota:
-            await asyncio.to_thread(self.ledger.close, outcome.retry_after)
+        await asyncio.to_thread(self.ledger.settle, charge, settlement)

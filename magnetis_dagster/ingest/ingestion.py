@@ -18,7 +18,7 @@ from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
-from magnetis_dagster.quota import Ledger
+from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import Merged, MergedDay, Staging, Warehouse, WindowFacts
 
 CHUNK_ROWS = 250 * 250
@@ -149,7 +149,7 @@ class Ingestion:
         return result
 
     def _today(self) -> date:
-        return (self._warehouse.now() + self._ledger.shift).astimezone(self._zones.partition).date()
+        return self._warehouse.now().astimezone(self._zones.partition).date()
 
     def _read_range(self, collection: Collection, range_: Window) -> Iterator[WindowResult]:
         first, span = range_.first, len(range_.days)
@@ -208,7 +208,7 @@ class Ingestion:
             api_calls=facts.api_calls,
             bytes=facts.bytes,
             seconds=seconds,
-            quota_left=self._ledger.state().left,
+            quota_left=self._ledger.left(self._run.lane),
             rows_held=self._warehouse.rows_held(collection),
             misfits=dict(staging.misfits),
             unknown=sorted(staging.unknown),
@@ -228,7 +228,7 @@ class Ingestion:
             api_calls=0,
             bytes=0,
             seconds=0.0,
-            quota_left=self._ledger.state().left,
+            quota_left=self._ledger.left(self._run.lane),
             rows_held=self._warehouse.rows_held(collection),
             skipped=True,
         )

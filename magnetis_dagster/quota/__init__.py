@@ -1,5 +1,8 @@
-"""WHO may ask now: the ledger of API calls that every process of every machine shares. No HTTP, no Dagster."""
+"""WHO may ask now: the ledger of API calls that every process of every machine shares, and the policy it decides by.
 
-from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted, QuotaState
+No HTTP, no Dagster. `quota.ledger` speaks SQL and is imported where it is used; the names here are light enough for every start.
+"""
 
-__all__ = ["Charge", "Ledger", "QuotaExhausted", "QuotaState"]
+from magnetis_dagster.quota.policy import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
+
+__all__ = ["LANES", "BadPolicy", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]

@@ -1,64 +1,122 @@
-"""The ledger: one conditional statement grants a call, in its own transaction, before anything is sent.
+"""The ledger: every call is charged in its own transaction, before anything is sent, under the lock of its key's row.
 
-The budget row of the quota day is the only lock, so any number of processes on any number of machines cannot pass the limit, and a
-process that dies after a grant has spent it: nothing is given back. The moment and the day come from the database's clock, the one
-clock that all processes share.
+Any number of processes on any number of machines queue at that row, so they cannot pass the limit together, and a process that dies
+after a grant has spent it: nothing is given back. What may be granted is decided by `policy.py`; the moment comes from the
+database's clock, `magnetis_ops.now()`, the one clock that all processes share (tests move it by replacing that function).
+
+A call counts in every quota window in which the API may have received it: it is on its way from its charge until it is settled, or
+until LONGEST_CALL where its process died. So a call charged just before midnight counts on the next day too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide
 
-_NOW = "(clock_timestamp() + CAST(:shift AS interval))"
+LONGEST_CALL = timedelta(minutes=5)
+"""No call is under way longer: the client gives up after three minutes."""
+SHORT_PAUSE = 60.0
+"""Seconds: a 429 that asks for less is a throttle, and says nothing about the day."""
 
-_CHARGE = text(f"""
-    WITH moment AS (
-        SELECT at, (at AT TIME ZONE :zone)::date AS day FROM (SELECT {_NOW} AS at) AS clock
-    ), granted AS (
-        INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used)
-        SELECT :key, day, :daily_quota, 1 FROM moment
-        WHERE NOT EXISTS (
-            SELECT 1 FROM magnetis_ops.quota_days AS c WHERE c.key_fingerprint = :key AND c.closed_until > moment.at
+_LOCK = text("""
+    SELECT closed_until, trial_until, trial_call, last_sent, lanes_last_sent
+    FROM magnetis_ops.quota_keys WHERE key_fingerprint = :key FOR UPDATE
+""")
+_LOOK = text("""
+    SELECT closed_until, trial_until, trial_call, last_sent, lanes_last_sent
+    FROM magnetis_ops.quota_keys WHERE key_fingerprint = :key
+""")
+_ADD_KEY = text("INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (:key) ON CONFLICT DO NOTHING")
+
+_CALENDAR = text("""
+    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at),
+         today AS (SELECT at, (at AT TIME ZONE :zone)::date AS day FROM moment),
+         start AS (SELECT at, day, day::timestamp AT TIME ZONE :zone AS begun FROM today)
+    SELECT s.at, d.used_elsewhere, d.schedule, d.settings, d.manual, d.backfill,
+           (SELECT jsonb_object_agg(lane, number) FROM (
+                SELECT a.lane, count(*) AS number FROM magnetis_ops.api_calls AS a
+                WHERE a.key_fingerprint = :key AND a.charged_at >= s.begun - :longest AND a.charged_at < s.begun
+                  AND coalesce(a.settled_at, a.charged_at + :longest) >= s.begun
+                GROUP BY a.lane) AS late) AS late
+    FROM start AS s LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = :key AND d.day = s.day
+""")
+_ROLLING = text("""
+    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at)
+    SELECT m.at, d.used_elsewhere,
+           (SELECT jsonb_object_agg(lane, number) FROM (
+                SELECT a.lane, count(*) AS number FROM magnetis_ops.api_calls AS a
+                WHERE a.key_fingerprint = :key AND a.charged_at > m.at - interval '24 hours' - :longest
+                  AND coalesce(a.settled_at, a.charged_at + :longest) > m.at - interval '24 hours'
+                GROUP BY a.lane) AS counted) AS late
+    FROM moment AS m
+    LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = :key AND d.day = (m.at AT TIME ZONE :zone)::date
+""")
+_AGED = text("""
+    SELECT coalesce(a.settled_at, a.charged_at + :longest) + interval '24 hours' AS aged
+    FROM magnetis_ops.api_calls AS a
+    WHERE a.key_fingerprint = :key AND a.charged_at > :at - interval '24 hours' - :longest
+      AND coalesce(a.settled_at, a.charged_at + :longest) > :at - interval '24 hours'
+    ORDER BY aged OFFSET :missing - 1 LIMIT 1
+""")
+
+
+def _grant(lane: str) -> Any:
+    return text(f"""
+        WITH called AS (
+            INSERT INTO magnetis_ops.api_calls
+                (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, lane)
+            VALUES (:key, :day, :at, :collection, :route, :first_day, :last_day, :page, :run_id, :lane)
+            RETURNING id
+        ), counted AS (
+            INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})
+            VALUES (:key, :day, :daily_quota, 1)
+            ON CONFLICT (key_fingerprint, day) DO UPDATE SET {lane} = q.{lane} + 1, daily_quota = excluded.daily_quota
+        ), noted AS (
+            UPDATE magnetis_ops.quota_keys SET last_sent = :send_at,
+                lanes_last_sent = lanes_last_sent || jsonb_build_object(CAST(:lane AS text), CAST(:send_at AS timestamptz)),
+                trial_call = CASE WHEN :trial THEN (SELECT id FROM called) ELSE trial_call END,
+                trial_until = CASE WHEN :trial THEN :at + :longest ELSE trial_until END
+            WHERE key_fingerprint = :key
         )
-        ON CONFLICT (key_fingerprint, day) DO UPDATE SET used = q.used + 1, daily_quota = excluded.daily_quota
-        WHERE q.used < excluded.daily_quota AND (q.closed_until IS NULL OR q.closed_until <= (SELECT at FROM moment))
-        RETURNING day
+        SELECT id FROM called
+    """)
+
+
+_GRANT = {lane: _grant(lane) for lane in LANES}
+
+_SETTLE = text("""
+    WITH settled AS (
+        UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(),
+            status = :status, error = :error, rows = :rows, bytes = :bytes, milliseconds = :milliseconds
+        WHERE id = :id
+    ), tried AS (
+        UPDATE magnetis_ops.quota_keys SET trial_call = NULL, trial_until = NULL,
+            closed_until = CASE WHEN :open THEN NULL ELSE closed_until END
+        WHERE key_fingerprint = :key AND trial_call = :id
+        RETURNING closed_until IS NULL AS open
     )
-    INSERT INTO magnetis_ops.api_calls
-        (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, lane)
-    SELECT :key, granted.day, moment.at, :collection, :route, :first_day, :last_day, :page, :run_id, :lane
-    FROM granted, moment
-    RETURNING id
+    SELECT open FROM tried
 """)
-
-_SETTLE = text(f"""
-    UPDATE magnetis_ops.api_calls
-    SET settled_at = {_NOW}, status = :status, error = :error, rows = :rows, bytes = :bytes, milliseconds = :milliseconds
-    WHERE id = :id
-""")
-
-_CLOSE = text(f"""
-    INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used, closed_until)
-    SELECT :key, day, :daily_quota, 0,
-           CASE WHEN CAST(:retry_after AS float8) IS NULL THEN (day + 1)::timestamp AT TIME ZONE :zone
-                ELSE at + make_interval(secs => :retry_after) END
-    FROM (SELECT at, (at AT TIME ZONE :zone)::date AS day FROM (SELECT {_NOW} AS at) AS clock) AS moment
-    ON CONFLICT (key_fingerprint, day) DO UPDATE SET closed_until = greatest(q.closed_until, excluded.closed_until)
+_CLOSE = text("""
+    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_until)
+    SELECT :key, CASE WHEN CAST(:retry_after AS float8) IS NULL
+                      THEN ((at AT TIME ZONE :zone)::date + 1)::timestamp AT TIME ZONE :zone
+                      ELSE at + make_interval(secs => :retry_after) END
+    FROM (SELECT magnetis_ops.now() AS at) AS moment
+    ON CONFLICT (key_fingerprint) DO UPDATE
+        SET closed_until = greatest(k.closed_until, excluded.closed_until), trial_call = NULL, trial_until = NULL
     RETURNING closed_until
 """)
-
-_STATE = text(f"""
-    SELECT moment.at, moment.day, coalesce(q.used, 0) AS used,
-           (SELECT max(c.closed_until) FROM magnetis_ops.quota_days AS c
-             WHERE c.key_fingerprint = :key AND c.closed_until > moment.at) AS closed_until,
-           (moment.day + 1)::timestamp AT TIME ZONE :zone AS next_day
-    FROM (SELECT at, (at AT TIME ZONE :zone)::date AS day FROM (SELECT {_NOW} AS at) AS clock) AS moment
-    LEFT JOIN magnetis_ops.quota_days AS q ON q.key_fingerprint = :key AND q.day = moment.day
+_ELSEWHERE = text("""
+    INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used_elsewhere)
+    SELECT :key, (magnetis_ops.now() AT TIME ZONE :zone)::date, :daily_quota, :elsewhere
+    ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
 """)
 
 
@@ -76,122 +134,178 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaState:
-    """The budget of one key at one moment."""
+class Charged:
+    """A call that is charged, and may be sent after `pause` seconds (0 unless calls are paced)."""
 
-    at: datetime
-    """Moment of the reading, by the database's clock, UTC."""
-    day: date
-    """Quota day, in the ledger's zone."""
-    daily_quota: int
-    used: int
-    closed_until: datetime | None
-    """Set while the API says that no call is left."""
-    next_day: datetime
-    """Start of the next quota day, UTC."""
+    number: int
+    """Its number in `magnetis_ops.api_calls`."""
+    pause: float
 
-    @property
-    def left(self) -> int:
-        """Calls left today; 0 while the key is closed."""
-        return 0 if self.closed_until else max(0, self.daily_quota - self.used)
 
-    @property
-    def available_at(self) -> datetime:
-        """When a call can be had: now, when the key reopens, or when the next quota day begins; UTC."""
-        if self.closed_until:
-            return self.closed_until
-        return self.at if self.used < self.daily_quota else self.next_day
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a charged call."""
+
+    status: int | None
+    error: str | None = None
+    rows: int | None = None
+    size: int = 0
+    """Bytes."""
+    milliseconds: int = 0
+    over_quota: bool = False
+    """The API says that no call is left."""
+    retry_after: float | None = None
+    """Seconds that it asks to wait then; None: until the next quota day."""
+    remaining: int | None = None
+    """Calls left by the API's own word, where it gives one."""
 
 
 class QuotaExhausted(TryAgain):
-    """No call is left for now. `available_at` (UTC) says when calls are available again; nothing was sent."""
+    """The lane has no call for now; nothing was sent. `available_at` (UTC) says when to ask again, `at` when this was found."""
 
-    def __init__(self, state: QuotaState, zone: ZoneInfo) -> None:
-        self.state = state
-        self.available_at = state.available_at
-        when = state.available_at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
-        if state.closed_until:
-            reason = f"the API answered that this key has no calls left ({state.used} of {state.daily_quota} charged here today)"
-        else:
-            reason = f"all {state.daily_quota} calls of {state.day} are spent (MAGNETIS_DAILY_QUOTA)"
+    def __init__(self, lane: str, refused: Refused, usage: Usage, available_at: datetime, policy: QuotaPolicy) -> None:
+        self.lane = lane
+        self.at = usage.at
+        self.available_at = available_at
+        self.reason = refused.reason
+        when = available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
         super().__init__(
-            f"Out of quota: {reason}. Calls are available again at {when}. Nothing was sent; what was read before is kept."
+            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, MAGNETIS_DAILY_QUOTA). "
+            f"Calls are available again at {when}. Nothing was sent; what was read before is kept."
         )
 
 
 class Ledger:
-    """Charges and settles calls of one key. Thread-safe; every method is one short transaction.
+    """Charges and settles calls of one key by one policy. Thread-safe; every method is one short transaction.
 
-    `zone` is the zone of the quota day. `shift` moves the clock, for tests.
+    Every method may raise DatabaseUnwell or DatabaseRefused; a call whose charge raises must not be sent.
     """
 
-    def __init__(
-        self, engine: Engine, *, key_fingerprint: str, daily_quota: int, zone: ZoneInfo, shift: timedelta = timedelta(0)
-    ) -> None:
+    def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
+        self.policy = policy
         self._engine = engine
-        self.zone = zone
-        self.daily_quota = daily_quota
-        self.shift = shift
         self._key = key_fingerprint
 
-    def charge(self, charge: Charge) -> int:
-        """Charge one call and return its number in `api_calls`, durably: the call may be sent now.
-
-        Raises QuotaExhausted where none is left, DatabaseUnwell where the ledger cannot be reached (then nothing may be sent).
-        """
-        parameters = self._parameters() | {
-            "daily_quota": self.daily_quota,
-            "collection": charge.collection,
-            "route": charge.route,
-            "first_day": charge.first_day,
-            "last_day": charge.last_day,
-            "page": charge.page,
-            "run_id": charge.run_id,
-            "lane": charge.lane,
-        }
+    def charge(self, charge: Charge) -> Charged:
+        """Charge one call, durably. Raises QuotaExhausted where the lane may not send one now."""
         with guarded(self._engine, "charge an API call (so none was sent)"), self._engine.begin() as connection:
-            granted = connection.execute(_CHARGE, parameters).scalar()
-        if granted is None:
-            raise QuotaExhausted(self.state(), self.zone)
-        return int(granted)
+            usage = self._usage(connection, self._lock(connection), charge.lane)
+            decision = decide(self.policy, usage, charge.lane)
+            if isinstance(decision, Refused):
+                raise self._exhausted(connection, charge.lane, decision, usage)
+            number = self._grant(connection, charge, decision, usage.at)
+        return Charged(number, max(0.0, (decision.send_at - usage.at).total_seconds()))
 
-    def settle(self, number: int, *, status: int | None, error: str | None, rows: int | None, size: int, milliseconds: int) -> None:
-        """Note what became of the call `number`; `size` in bytes. The charge stands whatever became of it."""
+    def settle(self, number: int, settlement: Settlement) -> None:
+        """Note what became of the call `number`; the charge stands whatever it was. An over-quota answer closes the key."""
         with guarded(self._engine, "note an API call's outcome"), self._engine.begin() as connection:
             # losing this note in a crash loses no charge, so it need not wait for the disk
             connection.execute(text("SET LOCAL synchronous_commit = off"))
-            connection.execute(
+            reopened = connection.execute(
                 _SETTLE,
                 {
-                    "shift": self.shift,
+                    "key": self._key,
                     "id": number,
-                    "status": status,
-                    "error": error,
-                    "rows": rows,
-                    "bytes": size,
-                    "milliseconds": milliseconds,
+                    "open": settlement.status is not None and settlement.status < 500 and not settlement.over_quota,
+                    "status": settlement.status,
+                    "error": settlement.error,
+                    "rows": settlement.rows,
+                    "bytes": settlement.size,
+                    "milliseconds": settlement.milliseconds,
                 },
-            )
+            ).scalar()
+            if reopened:
+                self._note_elsewhere(connection, 0)
+            if settlement.over_quota:
+                self._close(connection, settlement.retry_after)
+            if settlement.remaining is not None:
+                self._believe(connection, settlement.remaining)
 
     def close(self, retry_after: float | None) -> datetime:
-        """Close the key for every process for `retry_after` seconds, or until the next quota day where None; return until when."""
-        parameters = self._parameters() | {"daily_quota": self.daily_quota, "retry_after": retry_after}
+        """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
         with guarded(self._engine, "close the key"), self._engine.begin() as connection:
-            closed: datetime = connection.execute(_CLOSE, parameters).scalar_one()
-        return closed
+            return self._close(connection, retry_after)
 
-    def state(self) -> QuotaState:
-        """Return the budget as it is now."""
+    def usage(self, lane: str = "manual") -> Usage:
+        """Return what counts now; `lane` matters for pacing only."""
         with guarded(self._engine, "read the quota"), self._engine.connect() as connection:
-            row = connection.execute(_STATE, self._parameters()).one()
-        return QuotaState(
-            at=row.at,
-            day=row.day,
-            daily_quota=self.daily_quota,
-            used=row.used,
-            closed_until=row.closed_until,
-            next_day=row.next_day,
+            return self._usage(connection, connection.execute(_LOOK, {"key": self._key}).one_or_none(), lane)
+
+    def left(self, lane: str) -> int:
+        """Return how many calls `lane` may still make now; 0 while the key is closed."""
+        usage = self.usage(lane)
+        closed = usage.closed_until is not None and usage.closed_until > usage.at
+        return 0 if closed else allowance(self.policy, usage, lane)
+
+    # --- inside a transaction
+
+    def _lock(self, connection: Connection) -> Row[Any]:
+        found = connection.execute(_LOCK, {"key": self._key}).one_or_none()
+        if found is None:
+            connection.execute(_ADD_KEY, {"key": self._key})
+            found = connection.execute(_LOCK, {"key": self._key}).one()
+        return found
+
+    def _usage(self, connection: Connection, key: Row[Any] | None, lane: str) -> Usage:
+        # a statement of its own, after the lock: what others granted while we waited must be seen
+        statement = _CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING
+        found = connection.execute(statement, self._parameters()).mappings().one()
+        late: Mapping[str, int] = found["late"] or {}
+        lanes_last_sent = key.lanes_last_sent if key else {}
+        last = lanes_last_sent.get(lane)
+        return Usage(
+            at=found["at"],
+            by_lane={name: (found.get(name) or 0) + late.get(name, 0) for name in LANES},
+            elsewhere=found["used_elsewhere"] or 0,
+            closed_until=key.closed_until if key else None,
+            trial_until=key.trial_until if key else None,
+            last_sent=key.last_sent if key else None,
+            lane_last_sent=datetime.fromisoformat(last) if last else None,
         )
 
+    def _grant(self, connection: Connection, charge: Charge, granted: Granted, at: datetime) -> int:
+        number = connection.execute(
+            _GRANT[charge.lane],
+            self._parameters()
+            | {
+                "at": at,
+                "day": self.policy.day_of(at),
+                "daily_quota": self.policy.limit,
+                "send_at": granted.send_at,
+                "trial": granted.trial,
+                "collection": charge.collection,
+                "route": charge.route,
+                "first_day": charge.first_day,
+                "last_day": charge.last_day,
+                "page": charge.page,
+                "run_id": charge.run_id,
+                "lane": charge.lane,
+            },
+        ).scalar_one()
+        return int(number)
+
+    def _exhausted(self, connection: Connection, lane: str, refused: Refused, usage: Usage) -> QuotaExhausted:
+        available_at = refused.available_at
+        if available_at is None:
+            parameters = self._parameters() | {"at": usage.at, "missing": max(1, refused.missing)}
+            # where others hold more than our own calls can free, only time tells: look again within the hour
+            available_at = connection.execute(_AGED, parameters).scalar() or usage.at + timedelta(hours=1)
+        return QuotaExhausted(lane, refused, usage, available_at, self.policy)
+
+    def _close(self, connection: Connection, retry_after: float | None) -> datetime:
+        closed: datetime = connection.execute(_CLOSE, self._parameters() | {"retry_after": retry_after}).scalar_one()
+        if retry_after is None or retry_after > SHORT_PAUSE:
+            self._believe(connection, 0)
+        return closed
+
+    def _believe(self, connection: Connection, remaining: int) -> None:
+        """Take the API's word for what remains, downwards only: what we did not use ourselves was used elsewhere."""
+        usage = self._usage(connection, None, "manual")
+        own = sum(usage.by_lane.values())
+        self._note_elsewhere(connection, max(usage.elsewhere, self.policy.limit - own - remaining, 0))
+
+    def _note_elsewhere(self, connection: Connection, elsewhere: int) -> None:
+        connection.execute(_ELSEWHERE, self._parameters() | {"daily_quota": self.policy.limit, "elsewhere": elsewhere})
+
     def _parameters(self) -> dict[str, object]:
-        return {"key": self._key, "zone": self.zone.key, "shift": self.shift}
+        return {"key": self._key, "zone": self.policy.zone.key, "longest": LONGEST_CALL}

@@ -43,16 +43,37 @@ _moment = DateTime(timezone=True)
 
 ops_metadata = MetaData(schema=OPS_SCHEMA)
 
+quota_keys = Table(
+    "quota_keys",
+    ops_metadata,
+    Column("key_fingerprint", Text, primary_key=True, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."),
+    Column("closed_until", _moment, comment="The API said that no call is left until then; set until a trial call goes well."),
+    Column("trial_call", BigInteger, comment="The call in api_calls that tries whether the API has reopened."),
+    Column("trial_until", _moment, comment="The trial is forgotten then, should its process have died."),
+    Column("last_sent", _moment, comment="When the last granted call was, or will be, sent."),
+    Column("lanes_last_sent", JSONB, nullable=False, server_default="{}", comment="The same by lane."),
+    comment="One row per key: the lock under which calls are granted.",
+)
+
 quota_days = Table(
     "quota_days",
     ops_metadata,
-    Column("key_fingerprint", Text, nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."),
-    Column("day", Date, nullable=False, comment="Quota day: calendar day in MAGNETIS_TIMEZONE."),
+    Column("key_fingerprint", Text, nullable=False),
+    Column("day", Date, nullable=False, comment="Calendar day in MAGNETIS_TIMEZONE."),
     Column("daily_quota", Integer, nullable=False, comment="Calls allowed on that day, as last configured."),
-    Column("used", Integer, nullable=False, comment="Calls charged; never lowered, since a sent call cannot be taken back."),
-    Column("closed_until", _moment, comment="The API said that no call is left until then."),
+    *(
+        Column(lane, Integer, nullable=False, server_default="0", comment=f"Calls charged in lane {lane}; never lowered.")
+        for lane in ("schedule", "settings", "manual", "backfill")
+    ),
+    Column(
+        "used_elsewhere",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="Calls that others made, as far as the API tells.",
+    ),
     PrimaryKeyConstraint("key_fingerprint", "day"),
-    comment="One row per key and quota day: the budget that every process shares.",
+    comment="One row per key and day: how the budget was used.",
 )
 
 api_calls = Table(
@@ -75,7 +96,7 @@ api_calls = Table(
     Column("rows", Integer),
     Column("bytes", BigInteger),
     Column("milliseconds", Integer),
-    Index("ix_api_calls_key_day", "key_fingerprint", "day"),
+    Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
     comment="One row per call sent to the API, retries included; written before the call leaves.",
 )

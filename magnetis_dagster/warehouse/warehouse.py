@@ -44,7 +44,7 @@ class Warehouse:
     def now(self) -> datetime:
         """Return the database's clock, UTC: the one clock that loads on several machines share."""
         with guarded(self.engine, "read the clock"), self.engine.connect() as connection:
-            moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            moment: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
         return moment
 
     def commit(self, staging: Staging, facts: WindowFacts) -> Merged:

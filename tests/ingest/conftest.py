@@ -1,7 +1,6 @@
 """An Ingestion on the small API and a fresh database."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +11,8 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.api import ClientLimits
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
-from magnetis_dagster.quota import Ledger
+from magnetis_dagster.quota import QuotaPolicy
+from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import Warehouse
 
 
@@ -31,14 +31,13 @@ def opened(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
         run: str = "run-1",
         resumes: bool = False,
         quota: int = 5000,
-        shift: timedelta = timedelta(0),
         catalogue: Catalogue = catalogue,
         engine: Engine = engine,
         key: str = KEY,
         **changes: Any,
     ) -> Ingestion:
         warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
-        ledger = Ledger(engine, key_fingerprint="0123456789ab", daily_quota=quota, zone=PARIS, shift=shift)
+        ledger = Ledger(engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=quota, zone=PARIS))
         zones = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
         limits = ClientLimits(attempts=3, read=2.0, total=5.0, wait_initial=0.01, wait_max=0.05)
         identity = RunIdentity(run, "manual", resumes=resumes)

@@ -2,8 +2,10 @@
 
 import multiprocessing
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from multiprocessing.pool import Pool
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -12,7 +14,8 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.database import DatabaseUnwell, connect
 from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.quota import Charge, Ledger, QuotaExhausted
+from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota.ledger import LONGEST_CALL, Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PARIS = ZoneInfo("Europe/Paris")
 CHARGE = Charge(
@@ -20,15 +23,13 @@ CHARGE = Charge(
 )
 
 
-def ledger(engine: Engine, *, quota: int = 3, key: str = "aaaaaaaaaaaa", shift: timedelta = timedelta(0)) -> Ledger:
-    return Ledger(engine, key_fingerprint=key, daily_quota=quota, zone=PARIS, shift=shift)
+def ledger(engine: Engine, *, quota: int = 3, key: str = "aaaaaaaaaaaa", **policy: Any) -> Ledger:
+    policy = {"floors": {}} | policy
+    return Ledger(engine, key_fingerprint=key, policy=QuotaPolicy(limit=quota, zone=PARIS, **policy))
 
 
-def at(engine: Engine, moment: datetime) -> timedelta:
-    """The shift that makes the database's clock show `moment`."""
-    with engine.connect() as connection:
-        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return moment - now
+def done(book: Ledger, charged: Charged) -> None:
+    book.settle(charged.number, Settlement(status=200))
 
 
 def one(engine: Engine, statement: str) -> tuple[object, ...]:
@@ -38,13 +39,14 @@ def one(engine: Engine, statement: str) -> tuple[object, ...]:
 
 def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -> None:
     book = ledger(engine)
-    number = book.charge(CHARGE)
+    charged = book.charge(CHARGE)
+    assert charged.pause == 0
     assert one(
         engine,
         "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, settled_at, status "
         "FROM magnetis_ops.api_calls",
     ) == ("calls", "/calls", 3, "manual", "run-1", "2025-03-01", "2025-03-02", None, None)
-    book.settle(number, status=200, error=None, rows=250, size=1234, milliseconds=56)
+    book.settle(charged.number, Settlement(status=200, rows=250, size=1234, milliseconds=56))
     assert one(engine, "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls") == (
         True,
         200,
@@ -55,16 +57,17 @@ def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -
     )
 
 
-def test_the_limit_holds_and_the_error_names_the_next_local_midnight(engine: Engine) -> None:
+def test_the_limit_holds_and_the_error_names_the_next_local_midnight(engine: Engine, clock: Any) -> None:
     # 31 March 2025 in Paris begins at 22:00 UTC on the 30th, the day on which the clocks go forward
-    book = ledger(engine, shift=at(engine, datetime(2025, 3, 30, 12, tzinfo=UTC)))
+    clock.set(datetime(2025, 3, 30, 12, tzinfo=UTC))
+    book = ledger(engine)
     for _ in range(3):
         book.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match=r"all 3 calls of 2025-03-30 are spent.*2025-03-31 00:00:00 CEST") as raised:
+    with pytest.raises(QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST") as raised:
         book.charge(CHARGE)
     assert isinstance(raised.value, TryAgain)
     assert raised.value.available_at == datetime(2025, 3, 30, 22, tzinfo=UTC)
-    assert one(engine, "SELECT used, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (3, 3)
+    assert one(engine, "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -76,50 +79,188 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(engine: Eng
     ],
     ids=["winter", "23-hour day", "25-hour day"],
 )
-def test_the_day_turns_at_local_midnight(engine: Engine, before: datetime, after: datetime) -> None:
-    book = ledger(engine, quota=1, shift=at(engine, before))
+def test_the_day_turns_at_local_midnight(engine: Engine, clock: Any, before: datetime, after: datetime) -> None:
+    clock.set(before)
+    book = ledger(engine, quota=1)
+    done(book, book.charge(CHARGE))
+    with pytest.raises(QuotaExhausted):
+        book.charge(CHARGE)
+    clock.set(after)
+    book.charge(CHARGE)
+    assert book.usage().used == 1
+
+
+def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 59, 58, tzinfo=UTC))
+    book = ledger(engine, quota=2)
+    done(book, book.charge(CHARGE))
+    late = book.charge(CHARGE)
+    clock.set(datetime(2025, 6, 1, 22, 0, 5, tzinfo=UTC))
+    assert book.usage().used == 1
+    done(book, late)
+    assert book.usage().used == 1
     book.charge(CHARGE)
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
-    book.shift = at(engine, after)
-    book.charge(CHARGE)
-    assert book.state().used == 1
 
 
 def test_keys_have_their_own_budget(engine: Engine) -> None:
     first, second = ledger(engine, quota=1), ledger(engine, quota=1, key="bbbbbbbbbbbb")
     first.charge(CHARGE)
     second.charge(CHARGE)
-    assert (first.state().left, second.state().left) == (0, 0)
+    assert (first.left("manual"), second.left("manual")) == (0, 0)
 
 
-def test_a_closed_key_is_closed_for_every_process_until_the_server_says(engine: Engine) -> None:
-    start = at(engine, datetime(2025, 6, 1, 10, tzinfo=UTC))
-    book, other = ledger(engine, shift=start), ledger(engine, shift=start)
+def test_the_limit_may_change_during_the_day(engine: Engine) -> None:
+    book = ledger(engine, quota=1)
+    book.charge(CHARGE)
+    raised = ledger(engine, quota=2)
+    raised.charge(CHARGE)
+    with pytest.raises(QuotaExhausted):
+        raised.charge(CHARGE)
+    assert ledger(engine, quota=1).left("manual") == 0
+
+
+def test_a_closed_key_is_closed_for_every_process_until_the_server_says(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book, other = ledger(engine), ledger(engine)
     book.close(90)
     with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left") as raised:
         other.charge(CHARGE)
-    assert timedelta(seconds=80) < raised.value.available_at - raised.value.state.at <= timedelta(seconds=90)
-    other.shift += timedelta(seconds=91)
+    assert timedelta(seconds=80) < raised.value.available_at - raised.value.at <= timedelta(seconds=90)
+    clock.advance(timedelta(seconds=91))
     other.charge(CHARGE)
 
 
-def test_closed_without_a_time_means_until_the_next_day(engine: Engine) -> None:
-    book = ledger(engine, shift=at(engine, datetime(2025, 6, 1, 10, tzinfo=UTC)))
-    assert book.close(None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
-    book.close(5)  # a later, shorter word does not open it
-    assert book.state().available_at == datetime(2025, 6, 1, 22, tzinfo=UTC)
-    book.shift += timedelta(hours=12, seconds=1)
+def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book, other = ledger(engine, quota=10), ledger(engine, quota=10)
+    book.close(30)
+    clock.advance(timedelta(seconds=31))
+    trial = book.charge(CHARGE)
+    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+        other.charge(CHARGE)
+    book.settle(trial.number, Settlement(status=429, error="TooManyCalls", over_quota=True, retry_after=30))
+    with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
+        other.charge(CHARGE)
+    clock.advance(timedelta(seconds=31))
+    trial = other.charge(CHARGE)
+    other.settle(trial.number, Settlement(status=503, error="ServerUnwell"))
+    trial = other.charge(CHARGE)  # the answer said nothing about the quota: the next call is a trial again
+    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+        book.charge(CHARGE)
+    done(other, trial)
+    book.charge(CHARGE)
+    other.charge(CHARGE)
+
+
+def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine)
+    book.close(30)
+    clock.advance(timedelta(seconds=31))
+    book.charge(CHARGE)
+    clock.advance(LONGEST_CALL + timedelta(seconds=1))
     book.charge(CHARGE)
 
 
-def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine) -> None:
-    book = ledger(engine, shift=at(engine, datetime(2025, 6, 1, 21, 59, tzinfo=UTC)))
+def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine)
+    assert book.close(None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
+    book.close(5)  # a later, shorter word does not open it
+    assert book.usage().closed_until == datetime(2025, 6, 1, 22, tzinfo=UTC)
+    clock.advance(timedelta(hours=12, seconds=1))
+    book.charge(CHARGE)
+
+
+def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 59, tzinfo=UTC))
+    book = ledger(engine)
     book.close(3600)
-    book.shift += timedelta(minutes=30)
-    assert book.state().day == date(2025, 6, 2)
+    clock.advance(timedelta(minutes=30))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
+
+
+def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine, quota=10)
+    done(book, book.charge(CHARGE))
+    book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=20))
+    assert book.usage().elsewhere == 0
+    clock.advance(timedelta(seconds=21))
+    book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=3600))
+    assert (book.usage().elsewhere, book.usage().used, book.left("manual")) == (7, 10, 0)
+    clock.advance(timedelta(seconds=3601))
+    done(book, book.charge(CHARGE))
+    assert (book.usage().elsewhere, book.left("manual")) == (0, 6)
+
+
+def test_the_apis_own_count_lowers_what_is_left_and_never_raises_it(engine: Engine) -> None:
+    book = ledger(engine, quota=10)
+    book.settle(book.charge(CHARGE).number, Settlement(status=200, remaining=4))
+    assert book.left("manual") == 4
+    book.settle(book.charge(CHARGE).number, Settlement(status=200, remaining=9))
+    assert book.left("manual") == 3
+
+
+def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
+    book = ledger(engine, quota=20, floors={"schedule": 0.2, "manual": 0.1})
+    for _ in range(14):
+        book.charge(replace(CHARGE, lane="backfill"))
+    with pytest.raises(QuotaExhausted, match="the 6 calls left are kept for schedules, settings and people") as raised:
+        book.charge(replace(CHARGE, lane="backfill"))
+    # the floors of 4 and 2 melt from 18:00 to 24:00: the first whole call is free within the first hours
+    assert datetime(2025, 6, 1, 16, tzinfo=UTC) < raised.value.available_at < datetime(2025, 6, 1, 22, tzinfo=UTC)
+    for _ in range(6):
+        book.charge(replace(CHARGE, lane="settings"))
+    with pytest.raises(QuotaExhausted, match="all 20 calls are spent"):
+        book.charge(replace(CHARGE, lane="schedule"))
+
+
+def test_floors_melt_towards_the_end_of_the_day(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
+    book = ledger(engine, quota=20, floors={"schedule": 0.5})
+    left = []
+    for hour in (15, 17, 19, 21):
+        clock.set(datetime(2025, 6, 1, hour, 30, tzinfo=UTC))
+        left.append(book.left("backfill"))
+    assert left == [10, 13, 16, 20]
+
+
+def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine, quota=2, window=QuotaWindow.ROLLING)
+    done(book, book.charge(CHARGE))
+    clock.advance(timedelta(hours=1))
+    done(book, book.charge(CHARGE))
+    clock.set(datetime(2025, 6, 2, 9, 59, tzinfo=UTC))
+    with pytest.raises(QuotaExhausted) as raised:
+        book.charge(CHARGE)
+    assert abs(raised.value.available_at - datetime(2025, 6, 2, 10, tzinfo=UTC)) < timedelta(seconds=5)
+    clock.set(datetime(2025, 6, 2, 10, 0, 10, tzinfo=UTC))
+    book.charge(CHARGE)
+    with pytest.raises(QuotaExhausted):
+        book.charge(CHARGE)
+
+
+def test_paced_calls_get_a_pause_and_later_ones_a_time(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine, quota=100, calls_per_second=2)
+    pauses = [book.charge(CHARGE).pause for _ in range(4)]
+    assert pauses == pytest.approx([0, 0.5, 1.0, 1.5], abs=0.2)
+
+
+def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))  # twelve hours before midnight in Paris
+    book = ledger(engine, quota=12, spread=frozenset({"backfill"}))
+    book.charge(replace(CHARGE, lane="backfill"))
+    with pytest.raises(QuotaExhausted, match="are paced") as raised:
+        book.charge(replace(CHARGE, lane="backfill"))
+    assert timedelta(minutes=55) < raised.value.available_at - raised.value.at < timedelta(minutes=65)
+    book.charge(CHARGE)
 
 
 def test_an_unreachable_ledger_grants_nothing() -> None:
@@ -152,7 +293,7 @@ def processes() -> Iterator[Pool]:
 def test_processes_together_never_pass_the_limit(database_url: str, engine: Engine, processes: Pool) -> None:
     granted = processes.starmap(_spend, [(database_url, 30)] * 6)
     assert sum(granted) == 100
-    assert one(engine, "SELECT used, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (100, 100)
+    assert one(engine, "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (100, 100)
 
 
 def test_statement_parameters_are_hidden_in_driver_errors(engine: Engine) -> None:

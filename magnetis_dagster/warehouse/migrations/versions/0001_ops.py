@@ -1,4 +1,4 @@
-"""The tables of magnetis_ops: quota, calls, windows, days, quarantine."""
+"""The schema magnetis_ops: clock, quota, calls, windows, days, quarantine."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,8 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the clock, the tables and the view."""
+    op.execute("CREATE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()'")
     op.create_table(
         "api_calls",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -38,24 +39,71 @@ def upgrade() -> None:
         schema="magnetis_ops",
         comment="One row per call sent to the API, retries included; written before the call leaves.",
     )
-    op.create_index("ix_api_calls_key_day", "api_calls", ["key_fingerprint", "day"], unique=False, schema="magnetis_ops")
+    op.create_index(
+        "ix_api_calls_key_charged_at", "api_calls", ["key_fingerprint", "charged_at"], unique=False, schema="magnetis_ops"
+    )
     op.create_index("ix_api_calls_run", "api_calls", ["run_id"], unique=False, schema="magnetis_ops")
     op.create_table(
         "quota_days",
-        sa.Column(
-            "key_fingerprint", sa.Text(), nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."
-        ),
-        sa.Column("day", sa.Date(), nullable=False, comment="Quota day: calendar day in MAGNETIS_TIMEZONE."),
+        sa.Column("key_fingerprint", sa.Text(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False, comment="Calendar day in MAGNETIS_TIMEZONE."),
         sa.Column("daily_quota", sa.Integer(), nullable=False, comment="Calls allowed on that day, as last configured."),
         sa.Column(
-            "used", sa.Integer(), nullable=False, comment="Calls charged; never lowered, since a sent call cannot be taken back."
+            "schedule", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane schedule; never lowered."
         ),
         sa.Column(
-            "closed_until", sa.DateTime(timezone=True), nullable=True, comment="The API said that no call is left until then."
+            "settings", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane settings; never lowered."
+        ),
+        sa.Column(
+            "manual", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane manual; never lowered."
+        ),
+        sa.Column(
+            "backfill", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane backfill; never lowered."
+        ),
+        sa.Column(
+            "used_elsewhere",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="Calls that others made, as far as the API tells.",
         ),
         sa.PrimaryKeyConstraint("key_fingerprint", "day"),
         schema="magnetis_ops",
-        comment="One row per key and quota day: the budget that every process shares.",
+        comment="One row per key and day: how the budget was used.",
+    )
+    op.create_table(
+        "quota_keys",
+        sa.Column(
+            "key_fingerprint", sa.Text(), nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."
+        ),
+        sa.Column(
+            "closed_until",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="The API said that no call is left until then; set until a trial call goes well.",
+        ),
+        sa.Column(
+            "trial_call", sa.BigInteger(), nullable=True, comment="The call in api_calls that tries whether the API has reopened."
+        ),
+        sa.Column(
+            "trial_until",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="The trial is forgotten then, should its process have died.",
+        ),
+        sa.Column(
+            "last_sent", sa.DateTime(timezone=True), nullable=True, comment="When the last granted call was, or will be, sent."
+        ),
+        sa.Column(
+            "lanes_last_sent",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default="{}",
+            nullable=False,
+            comment="The same by lane.",
+        ),
+        sa.PrimaryKeyConstraint("key_fingerprint"),
+        schema="magnetis_ops",
+        comment="One row per key: the lock under which calls are granted.",
     )
     op.create_table(
         "schema_state",
@@ -134,3 +182,15 @@ def upgrade() -> None:
         schema="magnetis_ops",
         comment="Rows that could not be placed, whole, with the reason.",
     )
+
+    op.execute(
+        "CREATE VIEW magnetis_ops.api_usage_30d AS "
+        "SELECT day, key_fingerprint, collection, route, lane, count(*) AS calls, "
+        "count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS succeeded, "
+        "count(*) FILTER (WHERE status = 429) AS refused_over_quota, "
+        "count(*) FILTER (WHERE status IS NULL OR status >= 400) AS failed, sum(rows) AS rows, sum(bytes) AS bytes, "
+        "percentile_cont(0.5) WITHIN GROUP (ORDER BY milliseconds) AS median_milliseconds "
+        "FROM magnetis_ops.api_calls WHERE charged_at > magnetis_ops.now() - interval '31 days' "
+        "GROUP BY day, key_fingerprint, collection, route, lane"
+    )
+    op.execute("COMMENT ON VIEW magnetis_ops.api_usage_30d IS 'Calls by day, collection, route and lane, for BI.'")
