@@ -44,11 +44,7 @@ class Child:
     def family(self) -> list[psutil.Process]:
         """Return the living processes that descend from this start, itself included."""
         self.process.poll()  # reaps it, or it would be counted as living
-        return [process for process in psutil.process_iter(["environ", "status"]) if self._is_family(process)]
-
-    def _is_family(self, process: psutil.Process) -> bool:
-        environment = process.info["environ"] or {}  # None: not ours to read, so not ours
-        return environment.get(MARK) == self.mark and process.info["status"] != psutil.STATUS_ZOMBIE
+        return _marked(self.mark)
 
     def tail(self, lines: int = 15) -> str:
         """Return the last lines of the log, without colours."""
@@ -57,19 +53,20 @@ class Child:
 
 
 class Children:
-    """The programs of one `magnetis dev`, in the order of their start."""
+    """The programs of one `magnetis dev`, in the order of their start. Their logs are under `<home>/logs`."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, home: Path) -> None:
+        self.logs = home / "logs"
+        self._mark = f"{home}:"
         self._children: list[Child] = []
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Start a program; its output goes to `<logs>/<name>.log`, and the log of the start before is kept as `.1`."""
-        self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"{name}.log"
+        """Start a program; its output goes to `<home>/logs/<name>.log`, and the log of the start before is kept as `.1`."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        mark = f"{name}-{uuid.uuid4().hex}"
+        mark = f"{self._mark}{name}-{uuid.uuid4().hex}"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - commands are ours
                 command,
@@ -83,6 +80,11 @@ class Children:
         self._children.append(child)
         return child
 
+    @property
+    def started(self) -> bool:
+        """Whether there is anything to stop."""
+        return bool(self._children)
+
     def check(self) -> None:
         """Raise ChildDied where a program ended by itself."""
         for child in self._children:
@@ -92,23 +94,37 @@ class Children:
     def stop(self, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop all, last started first, each with all descendants. Sends SIGKILL at once when `hurried()` turns true."""
         for child in reversed(self._children):
-            _stop(child, hurried)
+            _stop(child.family, hurried)
+            with suppress(subprocess.TimeoutExpired):  # it may have ended only after family() looked, and be a zombie until now
+                child.process.wait(1)
         self._children.clear()
 
+    def stop_leftovers(self, hurried: Callable[[], bool] = lambda: False) -> int:
+        """Stop what a killed `magnetis dev` of this home left, and return how many processes. Only for who holds the home."""
+        left = _marked(self._mark)
+        if left:
+            _stop(lambda: _marked(self._mark), hurried)
+        return len(left)
 
-def _stop(child: Child, hurried: Callable[[], bool]) -> None:
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """Return the living processes whose mark begins so."""
+    return [
+        process
+        for process in psutil.process_iter(["environ", "status"])
+        # environ is None where it is not ours to read: not ours to signal either
+        if (process.info["environ"] or {}).get(MARK, "").startswith(mark) and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def _stop(family: Callable[[], list[psutil.Process]], hurried: Callable[[], bool]) -> None:
     for number, patience in ESCALATION:
         last = number == signal.SIGKILL
         end = time.monotonic() + patience
-        for process in [] if hurried() and not last else child.family():
-            _send(process, number)
+        for process in [] if hurried() and not last else family():
+            with suppress(psutil.NoSuchProcess):  # psutil compares start times, so a reused pid is never hit
+                process.send_signal(number)
         while time.monotonic() < end and (last or not hurried()):
-            if not child.family():
-                child.process.wait()  # ended, maybe only after family() looked: a zombie until now
+            if not family():
                 return
             time.sleep(0.1)
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.NoSuchProcess):  # it ended since it was listed; psutil compares start times, so a reused pid is never hit
-        process.send_signal(number)

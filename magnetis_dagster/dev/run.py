@@ -59,19 +59,20 @@ class MixedData(NeedsChange):
 
 def dev(options: DevOptions, settings: Settings, console: Console) -> int:
     """Run until the load is over (`exit_after_load`) or somebody stops it, and return the exit code. Raises MagnetisError."""
-    claims.check_port(options.host, options.port, option="--port")
-    with StopSignals() as signals, claims.claimed(settings.home.resolve()):
+    with StopSignals() as signals:
         session = _Session(options, settings, signals, console)
         try:
-            session.start()
-            session.load()
-            if not options.exit_after_load:
-                session.serve()
+            with claims.claimed(session.home):
+                try:
+                    session.start()
+                    session.load()
+                    if not options.exit_after_load:
+                        session.serve()
+                finally:
+                    signals.hold()
+                    session.stop()
         except Interrupted as interrupted:
             return 0 if session.serving else 128 + interrupted.signum
-        finally:
-            signals.hold()
-            session.stop()
     return 0
 
 
@@ -82,7 +83,7 @@ class _Session:
         self.console = console
         self.home = settings.home.resolve()
         self.catalogue = load_catalogue(settings.config)
-        self.children = Children(self.home / "logs")
+        self.children = Children(self.home)
         self.sandbox = settings.api_key is None
         self.settings = settings
         self.serving = False
@@ -90,6 +91,10 @@ class _Session:
         self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
 
     def start(self) -> None:
+        # a Dagster that a killed predecessor left: two daemons on one database would launch every schedule twice
+        if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
+            self._say(f"Stopped {number} processes of a magnetis dev that was killed.")
+        claims.check_port(self.options.host, self.options.port, option="--port")
         dagster_yaml, workspace_yaml = claims.project_files()
         with self.signals.held():  # interrupted half way, a server would stay behind
             database = self.settings.database_url
@@ -151,7 +156,8 @@ class _Session:
 
     def stop(self) -> None:
         before = self.signals.count
-        self._say("Stopping. Ctrl-C again to hurry.")
+        if self.children.started:
+            self._say("Stopping. Ctrl-C again to hurry.")
         self.children.stop(lambda: self.signals.count > before)
         embedded.stop(self.home)
 
@@ -185,7 +191,7 @@ class _Session:
         while not ready():
             self.children.check()
             if time.monotonic() > end:
-                raise StartFailed(f"{name} was not ready after {START_SECONDS} s. Its log is {self.home / 'logs' / name}.log.")
+                raise StartFailed(f"{name} was not ready after {START_SECONDS} s. Its log is {self.children.logs / name}.log.")
             time.sleep(0.2)
 
     def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
@@ -209,7 +215,7 @@ class _Session:
     def _addresses(self) -> None:
         self._say(f"  Dagster UI  {self.ui}")
         self._say(f"  Database    {self.database}")
-        self._say(f"  Logs        {self.home / 'logs'}")
+        self._say(f"  Logs        {self.children.logs}")
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)

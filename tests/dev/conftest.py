@@ -59,7 +59,7 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "broken.py").write_text(BROKEN)
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}")
     port = free_port()
-    children = Children(folder / "logs")
+    children = Children(folder)
     command = [sys.executable, "-m", "dagster", "dev", "-d", str(folder), "-m", "stand_in", "-m", "broken", "-p", str(port)]
     children.start("dagster", command, {"DAGSTER_HOME": str(folder), "PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"})
     url = f"http://127.0.0.1:{port}"

@@ -20,7 +20,7 @@ POLITE = "import time\nprint('polite', flush=True)\ntime.sleep(300)"
 
 @pytest.fixture
 def children(tmp_path: Path) -> Iterator[Children]:
-    children = Children(tmp_path / "logs")
+    children = Children(tmp_path)
     yield children
     children.stop(lambda: True)
 
@@ -83,6 +83,20 @@ def test_what_was_not_started_here_is_left_alone(children: Children) -> None:
             other.wait()
 
 
+def test_what_a_killed_predecessor_of_the_same_home_left_is_ended(children: Children, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    others = Children(tmp_path / "other")
+    other = spawn(others, POLITE)
+    left = spawn(Children(tmp_path), DEAF)  # nobody will stop that one: its Children is gone
+    try:
+        assert children.stop_leftovers() == 1
+        assert left.process.wait(5) == -signal.SIGKILL
+        assert other.process.poll() is None
+        assert children.stop_leftovers() == 0
+    finally:
+        others.stop()
+
+
 def test_a_polite_child_gets_sigint_first_and_is_not_killed(children: Children) -> None:
     child = spawn(
         children,
@@ -121,7 +135,7 @@ with StopSignals():
         f"import signal, os, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
     )
     subprocess.run([sys.executable, "-c", ignored], check=True)
-    assert "default_int_handler" in (tmp_path / "child.log").read_text()
+    assert "default_int_handler" in (tmp_path / "logs" / "child.log").read_text()
 
 
 def test_losing_patience_kills_at_once(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:

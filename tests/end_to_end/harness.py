@@ -125,5 +125,8 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
             if dev.process.poll() is None:
                 dev.process.send_signal(signal.SIGTERM)
                 dev.process.wait(60)
+        if (pid := home / "postgres" / "postmaster.pid").exists():
+            # one that was killed leaves its handle on the server behind, and then nobody's is the last
+            psutil.Process(int(pid.read_text().splitlines()[0])).send_signal(signal.SIGINT)
 
     return start, clean_up

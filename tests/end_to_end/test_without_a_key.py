@@ -34,6 +34,27 @@ def test_stopped_early_it_leaves_no_process(start: Start, number: signal.Signals
         dev.wait_until(lambda: len(dev.dagsters()) >= 3, "dagster dev, its code server and what that starts")
     started = time.monotonic()
     assert dev.end(number, 60) == 128 + number, dev.said
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 20
     assert "Traceback" not in dev.said
     assert dev.left() == []
+
+
+def test_what_a_killed_one_left_is_ended_by_the_next(start: Start) -> None:
+    environment = {"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"}
+    killed = start(environment=environment)
+    killed.wait_until(lambda: len(killed.dagsters()) >= 3, "dagster dev, its code server and what that starts")
+    killed.process.kill()
+    killed.process.wait()
+    assert killed.dagsters(), "nothing outlived it, so there is nothing to test"
+
+    heir = start(environment=environment)
+    heir.wait_for("Stopped ")
+    heir.wait_for("Serving until Ctrl-C.")
+    assert "Nothing is loaded unasked with a real key" in heir.said
+    assert heir.query("SELECT count(*) FROM magnetis_ops.api_calls") == [(0,)]
+    second = start(environment=environment)
+    assert second.end() == 2
+    assert f"pid {heir.process.pid}" in second.said
+    assert heir.process.poll() is None
+    assert heir.end(signal.SIGTERM, 60) == 0
+    assert [command for command in killed.left() + heir.left() if "postgres" not in command] == []

@@ -1,0 +1,117 @@
+"""The summary's numbers from the ledger's and the warehouse's own tables, and what is printed of a load."""
+
+import io
+from datetime import UTC, date, datetime
+
+from rich.console import Console
+from sqlalchemy import Engine, insert
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.dev.console import LoadProgress, print_summary
+from magnetis_dagster.warehouse.summary import SummaryLine, keys_used, summary
+from magnetis_dagster.warehouse.tables import api_calls, days, quota_days, windows
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def window(engine: Engine, collection: str, held: dict[int, int], *, run: str, calls: int) -> None:
+    """Write what a load of the days of November leaves in magnetis_ops: day to rows held."""
+    zeros = dict.fromkeys(("padding", "quarantined", "inserted", "changed", "deleted", "bytes"), 0)
+    rows = sum(held.values())
+    with engine.begin() as connection:
+        number = connection.execute(
+            insert(windows).returning(windows.c.id),
+            {
+                **zeros,
+                "collection": collection,
+                "first_day": date(2026, 11, min(held)),
+                "last_day": date(2026, 11, max(held)),
+                "read_at": NOW,
+                "committed_at": NOW,
+                "announced": rows,
+                "received": rows,
+                "held": rows,
+                "api_calls": calls,
+                "milliseconds": 1500,
+                "run_id": run,
+            },
+        ).scalar_one()
+        for day, number_held in held.items():
+            connection.execute(
+                insert(days),
+                {
+                    "collection": collection,
+                    "day": date(2026, 11, day),
+                    "window_id": number,
+                    "read_at": NOW,
+                    "announced": number_held,
+                    "held": number_held,
+                    "run_id": run,
+                },
+            )
+        for page in range(calls):
+            connection.execute(
+                insert(api_calls),
+                {
+                    "key_fingerprint": "f",
+                    "day": NOW.date(),
+                    "charged_at": NOW,
+                    "collection": collection,
+                    "route": f"/{collection}",
+                    "page": page + 1,
+                    "run_id": run,
+                    "lane": "backfill",
+                },
+            )
+
+
+def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(engine: Engine, catalogue: Catalogue) -> None:
+    window(engine, "calls", {18: 1000, 21: 10, 22: 20}, run="now", calls=3)
+    window(engine, "visits", {22: 5}, run="before", calls=2)
+    window(engine, "entities", {22: 7, 23: 8}, run="now", calls=1)
+    lines = {line.collection: line for line in summary(engine, catalogue, date(2026, 11, 20), date(2026, 11, 23), ["now"])}
+    assert list(lines) == [collection.name for collection in catalogue.enabled]
+    assert lines["calls"] == SummaryLine("calls", "activity", days=2, rows=30, api_calls=3, seconds=1.5)
+    assert lines["visits"] == SummaryLine("visits", "activity", days=1, rows=5, api_calls=0, seconds=0.0)
+    assert lines["entities"] == SummaryLine("entities", "organization", days=2, rows=8, api_calls=1, seconds=1.5)
+    assert lines["leads"] == SummaryLine("leads", "leads", days=0, rows=0, api_calls=0, seconds=0.0)
+
+
+def test_keys_are_known_by_the_ledger(engine: Engine) -> None:
+    assert keys_used(engine) == set()
+    with engine.begin() as connection:
+        for day in (22, 23):
+            connection.execute(
+                insert(quota_days),
+                {"key_fingerprint": "abc", "day": date(2026, 11, day), "daily_quota": 5000, "used": 1},
+            )
+    assert keys_used(engine) == {"abc"}
+
+
+def test_progress_is_lines_where_there_is_no_terminal() -> None:
+    output = io.StringIO()
+    with LoadProgress(Console(file=output, width=100)) as progress:
+        progress.asked("calls", 2)
+        progress.done("calls", 1000)
+        assert output.getvalue() == ""
+        progress.done("calls", 234)
+        progress.note("leads: [red] is no markup")
+    assert output.getvalue() == "calls: 2 of 2 days, 1,234 rows\nleads: [red] is no markup\n"
+
+
+def test_progress_is_bars_on_a_terminal() -> None:
+    output = io.StringIO()
+    with LoadProgress(Console(file=output, width=100, force_terminal=True, color_system=None)) as progress:
+        progress.asked("calls", 2)
+        progress.done("calls", 1000)
+    assert "calls" in output.getvalue()
+    assert "1/2" in output.getvalue()
+    assert "1,000 rows" in output.getvalue()
+
+
+def test_the_table_adds_up() -> None:
+    output = io.StringIO()
+    lines = [SummaryLine("calls", "activity", 2, 1500, 7, 1.25), SummaryLine("leads", "leads", 1, 500, 3, 0.75)]
+    print_summary(Console(file=output, width=100), "title", lines)
+    total = next(line for line in output.getvalue().splitlines() if "total" in line)
+    assert total.split() == ["│", "total", "│", "│", "3", "│", "2,000", "│", "10", "│", "2.0", "│"]
