@@ -67,7 +67,7 @@ class Days:
         self._counts: dict[tuple[str, date], int] = {}
 
     def count(self, collection: str, day: date) -> int:
-        """Return how many rows the day has, without making them."""
+        """Return how many rows the day has, without making them. The day is not before the first."""
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
@@ -96,8 +96,6 @@ class Days:
             raise KeyError(identifier) from None
 
     def _count(self, collection: str, day: date) -> int:
-        if day < self._options.first_day:
-            return 0
         if collection in {"calls", "emails"}:
             return self._size(collection, day)
         if collection == "visits":

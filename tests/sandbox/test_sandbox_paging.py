@@ -61,6 +61,16 @@ def test_newest_first(sandbox: Any) -> None:
         assert times == sorted(times, reverse=True) != []
 
 
+def test_both_ends_of_a_window_are_inside(open_sandbox: Any) -> None:
+    sandbox = open_sandbox()
+    sandbox.world.insert("calls", {"id": "call-last", "start_at": "2025-06-03 23:59:59"})
+    last = datetime(2025, 6, 3, 21, 59, 59, tzinfo=UTC)
+    second = timedelta(seconds=1)
+    assert [row["id"] for row in sandbox.rows("calls", last, last)][:1] == ["call-last"]
+    for outside in ((last - 86_399 * second, last - second), (last + second, last + 86_400 * second)):
+        assert "call-last" not in {row["id"] for row in sandbox.rows("calls", *outside)}
+
+
 def test_a_window_without_rows_is_an_empty_page(sandbox: Any) -> None:
     for start, end in ((END, START), (datetime(1970, 1, 1, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC))):
         page = sandbox.page("calls", from_=f"{start:%Y%m%d%H%M%S}", to=f"{end:%Y%m%d%H%M%S}")
@@ -149,4 +159,16 @@ def test_memory_stays_bounded_over_a_long_range() -> None:
         tracemalloc.stop()
     # 14,000 rows are some 12 MB encoded; the largest day is about 0.6 MB, held twice while it is made
     assert rows > 14_000
+    assert peak < 4 * 2**20
+
+
+def test_counting_a_long_range_keeps_no_day() -> None:
+    world = World(SandboxOptions(calls_per_day=1000, clock=lambda: END))
+    tracemalloc.start()
+    try:
+        assert world.count("conversions", date(2025, 5, 1), date(2025, 8, 31)) > 30_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # the plans of the 123 days take 8 MB
     assert peak < 4 * 2**20
