@@ -22,7 +22,9 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
         assets=[collection_asset(collection, settings) for collection in catalogue.enabled],
         jobs=list(jobs.values()),
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
-        resources={"magnetis": MagnetisResource(concurrency=settings.concurrency)},
+        resources={
+            "magnetis": MagnetisResource(concurrency=settings.concurrency, quota_recheck_seconds=settings.quota_recheck_seconds)
+        },
         # a step is mostly waiting for the API: a process of its own per step would cost more than the step
         executor=in_process_executor,
     )

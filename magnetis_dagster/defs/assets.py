@@ -17,6 +17,7 @@ from dagster import (
     AssetsDefinition,
     BackfillPolicy,
     BetaWarning,
+    DagsterEventType,
     FreshnessPolicy,
     asset,
 )
@@ -73,13 +74,14 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
 
         days = [date.fromisoformat(day) for day in context.partition_keys]
         tally = CheckTally(key)
-        with as_failure():
+        with as_failure(context.log, magnetis.quota_recheck_seconds):
             run = identity_of(context.run, step_retry=context.op_execution_context.retry_number)
+            logged = _days_logged_before(context, key) if run.resumes else set()
             with magnetis.ingestion(run, context.log.info) as ingestion:
                 try:
                     for window in _windows(ingestion, collection, days):
                         tally.add(window)
-                        _log_days(context, collection, window)
+                        _log_days(context, collection, window, logged)
                 except (IncompleteWindow, Incomplete) as error:
                     yield tally.incomplete(error)
                     raise failure(error) from None
@@ -96,8 +98,21 @@ def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -
         yield ingestion.read_snapshot(collection, day)
 
 
-def _log_days(context: AssetExecutionContext, collection: Collection, window: "WindowResult") -> None:
+def _days_logged_before(context: AssetExecutionContext, key: AssetKey) -> set[str]:
+    """Return the partitions that this run, or the run that it retries, has logged already: a retry logs only what is missing."""
+    events = [
+        event
+        for run_id in {context.run.run_id, context.run.root_run_id or context.run.run_id}
+        for event in context.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+    ]
+    found = (event.asset_materialization for event in events)
+    return {logged.partition for logged in found if logged and logged.asset_key == key and logged.partition}
+
+
+def _log_days(context: AssetExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]) -> None:
     for day in window.days:
+        if window.skipped and day.day.isoformat() in logged:
+            continue
         context.log_event(
             AssetMaterialization(
                 asset_key=asset_key(collection),

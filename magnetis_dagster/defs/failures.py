@@ -5,11 +5,11 @@ a step is tried again only where the error says that it can help. The chain of c
 own errors hold rows.
 """
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster import Backoff, Failure, Jitter, MetadataValue, RetryPolicy
-from dagster._core.definitions.metadata import RawMetadataValue
+from dagster import Backoff, DagsterLogManager, Failure, Jitter, MetadataValue, RetryPolicy, RetryRequested
 
 from magnetis_dagster.errors import MagnetisError, TryAgain
 
@@ -17,23 +17,35 @@ RETRY_POLICY = RetryPolicy(max_retries=3, delay=20, backoff=Backoff.EXPONENTIAL,
 """20, 40 and 80 seconds, give or take: a database restart or a proxy hiccup that outlasts the client's own attempts."""
 
 
+FOR_EVER = 1_000_000
+"""Waiting for calls is no failure, so nothing counts its repetitions."""
+
+
 @contextmanager
-def as_failure() -> Iterator[None]:
-    """Turn our errors inside the block into dagster.Failure."""
+def as_failure(log: DagsterLogManager, recheck_seconds: float) -> Iterator[None]:
+    """Turn our errors inside the block into dagster.Failure, and being out of quota into waiting.
+
+    The step then stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
+    since the limit may be raised or other lanes may leave more than was thought.
+    """
+    from magnetis_dagster.quota.ledger import QuotaExhausted
+
     try:
         yield
+    except QuotaExhausted as exhausted:
+        seconds = min(max(1.0, (exhausted.available_at - exhausted.at).total_seconds()), recheck_seconds)
+        seconds += random.uniform(0, min(5.0, seconds / 10))  # noqa: S311 - spreads waiting runs; not a secret
+        log.warning(f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay.")
+        # the cause is what Dagster shows beside "up for retry"
+        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
     except MagnetisError as error:
         raise failure(error) from None
 
 
 def failure(error: MagnetisError) -> Failure:
-    """Return the Failure for one of our errors; QuotaExhausted is not tried again within the minute."""
-    available_at = getattr(error, "available_at", None)
-    metadata: dict[str, RawMetadataValue] = {"error": MetadataValue.text(type(error).__name__)}
-    if available_at is not None:
-        metadata["calls available at"] = MetadataValue.timestamp(available_at)
+    """Return the Failure for one of our errors."""
     return Failure(
         description=str(error),
-        metadata=metadata,
-        allow_retries=isinstance(error, TryAgain) and available_at is None,
+        metadata={"error": MetadataValue.text(type(error).__name__)},
+        allow_retries=isinstance(error, TryAgain),
     )

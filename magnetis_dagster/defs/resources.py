@@ -23,6 +23,12 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
     """The API and the warehouse, as the environment of the run names them."""
 
     concurrency: int = Field(default=8, ge=1, le=64, description="Pages of one window in flight.")
+    quota_recheck_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        le=86_400,
+        description="A step that waits for API calls looks again after so many seconds at the latest.",
+    )
 
     @contextmanager
     def ingestion(self, run: "RunIdentity", progress: Callable[[str], None]) -> Iterator["Ingestion"]:

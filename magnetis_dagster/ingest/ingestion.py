@@ -21,7 +21,9 @@ from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import Merged, MergedDay, Staging, Warehouse, WindowFacts
 
-CHUNK_ROWS = 250 * 250
+PAGE_ROWS = 250
+"""The API's largest page."""
+CHUNK_ROWS = 250 * PAGE_ROWS
 """A window aims at this many rows: 250 calls lost at most when it is interrupted, and the padding's four hours weigh little."""
 SLACK = 1.5
 """An announcement up to this many chunks is read as one window: cutting it would cost another announcement."""
@@ -144,9 +146,7 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
-        result = self._read_window(collection, Window(day, day), None)
-        assert isinstance(result, WindowResult)
-        return result
+        return self._read_day(collection, Window(day, day))
 
     def _today(self) -> date:
         return self._warehouse.now().astimezone(self._zones.partition).date()
@@ -155,10 +155,14 @@ class Ingestion:
         first, span = range_.first, len(range_.days)
         while first <= range_.last:
             window = Window(first, min(range_.last, first + timedelta(days=span - 1)))
-            most = None if window.first == window.last else int(self._chunk_rows * SLACK)
-            result = self._read_window(collection, window, most)
+            affordable = self._affordable_rows()
+            result = (
+                self._read_day(collection, window)
+                if window.first == window.last
+                else self._read_window(collection, window, min(affordable, int(self._chunk_rows * SLACK)))
+            )
             if isinstance(result, int):
-                span = max(1, min(len(window.days) - 1, len(window.days) * self._chunk_rows // result))
+                span = max(1, min(len(window.days) - 1, len(window.days) * min(affordable, self._chunk_rows) // result))
                 self._progress(f"{collection.name} {window}: {result} rows announced; reading {span} day(s) at a time")
                 continue
             yield result
@@ -166,7 +170,20 @@ class Ingestion:
             if result.received:
                 span = max(1, len(window.days) * self._chunk_rows // result.received)
 
-    def _read_window(self, collection: Collection, window: Window, most_rows: int | None) -> WindowResult | int:
+    def _read_day(self, collection: Collection, window: Window) -> WindowResult:
+        """Read a window that cannot be cut. Raises QuotaExhausted once it is announced where it cannot be read to its end today."""
+        result = self._read_window(collection, window, self._affordable_rows())
+        if isinstance(result, WindowResult):
+            return result
+        # pages of half a day would be asked again tomorrow: wait for the calls of a whole one
+        self._ledger.require(self._run.lane, -(-result // PAGE_ROWS))
+        return self._read_day(collection, window)
+
+    def _affordable_rows(self) -> int:
+        """Return how many rows the lane's remaining calls can bring today."""
+        return max(1, self._ledger.left(self._run.lane)) * PAGE_ROWS
+
+    def _read_window(self, collection: Collection, window: Window, most_rows: int) -> WindowResult | int:
         """Read and commit one window; or return the rows announced where they exceed `most_rows`."""
         started, charged = time.monotonic(), self._gate.charged
         read_at = self._warehouse.now()

@@ -25,9 +25,14 @@ class IncompleteWindow(TryAgain):
     def __init__(self, collection: Collection, window: Window, announced: int, received: int) -> None:
         self.announced = announced
         self.received = received
+        what = (
+            f"the API announced {announced} rows and returned {received} distinct ones"
+            if announced != received
+            else f"the API returned {received} rows, but its pages disagreed on the total or came empty before the announced end"
+        )
         super().__init__(
-            f"{collection.name} {window}: the API announced {announced} rows and returned {received} distinct ones, {READS} times "
-            "in a row. Nothing was written for these days. Rows may be moving while they are read: run the days again later."
+            f"{collection.name} {window}: {what}, {READS} times in a row. Nothing was written for these days. "
+            "Rows may be moving while they are read: run the days again later."
         )
 
 
@@ -60,7 +65,7 @@ class WindowReader:
         self._concurrency = concurrency
         self._progress = progress
 
-    async def read(self, window: Window, parameters: dict[str, str], staging: Staging, *, most_rows: int | None) -> Reading:
+    async def read(self, window: Window, parameters: dict[str, str], staging: Staging, *, most_rows: int) -> Reading:
         """Read the window whole, or only its announcement where that exceeds `most_rows`.
 
         Raises IncompleteWindow, FilterIgnored, Unplaceable, QuotaExhausted and the errors of api/ and database/.
@@ -72,30 +77,37 @@ class WindowReader:
                 await asyncio.to_thread(staging.clear)
             attempt.begin()
             first = await attempt.fetch(1)
-            if most_rows is not None and (first.total or 0) > most_rows:
+            if (first.total or 0) > most_rows:
                 return Reading(first.total or 0, 0, attempt.bytes, 0, complete=False)
             if self._collection.window is not None:
                 self._refuse_ignored_filter(window, attempt)
             if first.last_page is None and first.total is None:
-                await self._one_by_one(attempt, first)
+                ended = await self._one_by_one(attempt, first)
             else:
-                await self._concurrently(attempt, _pages(first))
+                ended = await self._concurrently(attempt, _pages(first))
             size, replaced = size + attempt.bytes, attempt.replaced
             received = await asyncio.to_thread(staging.settle)
             announced = received if first.total is None else first.total
-            if received == announced and len(attempt.totals) == 1:
+            if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
                 await self._refuse_unplaceable(window, staging, received)
                 return Reading(announced, received, size, replaced, complete=True)
         raise IncompleteWindow(self._collection, window, announced, received)
 
-    async def _one_by_one(self, attempt: "_Attempt", page: Page) -> None:
-        # a bare array announces nothing: the end is a page that is not full, or a server that says so
-        number = 1
-        while page.rows and page.has_next is not False and (page.has_next or len(page.rows) >= attempt.call.limit):
-            number += 1
+    async def _one_by_one(self, attempt: "_Attempt", page: Page) -> bool:
+        """Read up to a page that is not full, or that says so itself; return False where more was announced than came."""
+        number, former = 1, None
+        # a route that takes no `page` gives the same rows for ever
+        while (
+            page.rows
+            and page.rows != former
+            and (page.has_next or (page.has_next is None and len(page.rows) >= attempt.call.limit))
+        ):
+            number, former = number + 1, page.rows
             page = await attempt.fetch(number)
+        return not page.has_next
 
-    async def _concurrently(self, attempt: "_Attempt", last: int) -> None:
+    async def _concurrently(self, attempt: "_Attempt", last: int) -> bool:
+        """Read the pages 2 to `last`; return False where one came empty: nothing behind it is asked."""
         numbers = iter(range(2, last + 1))
         done = 1
         self._progress(done, last)
@@ -103,6 +115,8 @@ class WindowReader:
         async def worker(numbers: Iterator[int]) -> None:
             nonlocal done
             for number in numbers:
+                if attempt.empty:
+                    return
                 await attempt.fetch(number)
                 done += 1
                 self._progress(done, last)
@@ -114,6 +128,7 @@ class WindowReader:
         except ExceptionGroup as failed:
             # several pages fail for one reason: the first says it
             raise _first(failed) from None
+        return last <= 1 or not attempt.empty
 
     def _refuse_ignored_filter(self, window: Window, attempt: "_Attempt") -> None:
         near = timedelta(days=2)
@@ -149,6 +164,8 @@ class _Attempt:
 
     def begin(self) -> None:
         self.bytes = self.replaced = 0
+        self.empty = False
+        """Whether a page came without rows."""
         self.totals: set[int | None] = set()
         self.days: list[date] = []
 
@@ -157,6 +174,7 @@ class _Attempt:
         days = await asyncio.to_thread(self._staging.add, page.rows)
         if number == 1:
             self.days = days
+        self.empty = self.empty or not page.rows
         self.totals.add(page.total)
         self.bytes += page.bytes
         self.replaced += page.replaced_characters

@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide
+from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide, most_ever
 
 LONGEST_CALL = timedelta(minutes=5)
 """No call is under way longer: the client gives up after three minutes."""
@@ -175,6 +175,10 @@ class QuotaExhausted(TryAgain):
         )
 
 
+class TooFewEver(NeedsChange):
+    """What is asked for needs more calls in one quota day than its lane can have."""
+
+
 class Ledger:
     """Charges and settles calls of one key by one policy. Thread-safe; every method is one short transaction.
 
@@ -236,6 +240,19 @@ class Ledger:
         usage = self.usage(lane)
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
+
+    def require(self, lane: str, calls: int) -> None:
+        """Raise QuotaExhausted unless `lane` can send `calls` calls now, TooFewEver if it never can; charges nothing."""
+        if calls > (most := most_ever(self.policy, lane)):
+            raise TooFewEver(
+                f"{calls} API calls are needed in one quota day and lane {lane} never has more than {most} "
+                f"(MAGNETIS_DAILY_QUOTA={self.policy.limit}). Raise the quota, or load with the run tag magnetis/lane: manual."
+            )
+        with guarded(self._engine, "read the quota"), self._engine.connect() as connection:
+            usage = self._usage(connection, connection.execute(_LOOK, {"key": self._key}).one_or_none(), lane)
+            decision = decide(self.policy, usage, lane, calls)
+            if isinstance(decision, Refused):
+                raise self._exhausted(connection, lane, decision, usage)
 
     # --- inside a transaction
 

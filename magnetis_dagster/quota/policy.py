@@ -145,8 +145,14 @@ def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | N
     return max(0, _room(policy, usage, lane, moment or usage.at))
 
 
-def decide(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | Refused:
-    """Return whether `lane` may send a call now."""
+def most_ever(policy: QuotaPolicy, lane: str) -> int:
+    """Return how many calls `lane` can have in a quota day of which nothing is used yet."""
+    fresh = Usage(at=policy.day_start(date(2025, 1, 1)), by_lane={})
+    return allowance(policy, fresh, lane, policy.day_end(fresh.at) - timedelta(seconds=1))
+
+
+def decide(policy: QuotaPolicy, usage: Usage, lane: str, need: int = 1) -> Granted | Refused:
+    """Return whether `lane` may send a call now, of `need` that it wants to send in a row."""
     if lane not in LANES:
         raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
     trial = usage.closed_until is not None
@@ -158,8 +164,8 @@ def decide(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | Refused:
         # what others seemed to have used is exactly what the trial finds out
         usage = replace(usage, elsewhere=0)
     room = _room(policy, usage, lane, usage.at)
-    if room < 1:
-        return _out_of_room(policy, usage, lane, room)
+    if room < need:
+        return _out_of_room(policy, usage, lane, room, need)
     send_at = _paced(policy, usage, lane, room)
     if send_at - usage.at > LONGEST_SPACING_WAIT:
         return Refused(f"the calls of lane {lane} are paced", send_at)
@@ -175,27 +181,29 @@ def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int
     return room
 
 
-def _out_of_room(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> Refused:
-    kept = lane == BACKFILL and policy.limit > usage.used
-    reason = (
-        f"the {policy.limit - usage.used} calls left are kept for schedules, settings and people"
-        if kept
-        else f"all {policy.limit} calls are spent"
-    )
+def _out_of_room(policy: QuotaPolicy, usage: Usage, lane: str, room: int, need: int) -> Refused:
+    left = policy.limit - usage.used
+    kept = lane == BACKFILL and left >= need
+    if kept:
+        reason = f"the {left} calls left are kept for schedules, settings and people"
+    elif room > 0:
+        reason = f"{need} calls are needed in a row and {room} are left"
+    else:
+        reason = f"all {policy.limit} calls are spent"
     if policy.window is QuotaWindow.ROLLING:
-        return Refused(reason, None, missing=1 - room)
+        return Refused(reason, None, missing=need - room)
     end = policy.day_end(usage.at)
-    return Refused(reason, _melted(policy, usage, end) if kept else end)
+    return Refused(reason, _melted(policy, usage, end, need) if kept else end)
 
 
-def _melted(policy: QuotaPolicy, usage: Usage, end: datetime) -> datetime:
-    """Return the first second at which melting floors leave backfill a call, or the day's end."""
+def _melted(policy: QuotaPolicy, usage: Usage, end: datetime, need: int) -> datetime:
+    """Return the first second at which melting floors leave backfill `need` calls, or the day's end."""
     low, high = 0, int((end - usage.at).total_seconds())
-    if high < 1 or _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=high - 1)) < 1:
+    if high < 1 or _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=high - 1)) < need:
         return end
     while low < high:
         middle = (low + high) // 2
-        if _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=middle)) >= 1:
+        if _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=middle)) >= need:
             high = middle
         else:
             low = middle + 1

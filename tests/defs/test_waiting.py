@@ -1,0 +1,75 @@
+"""Out of quota is not a failure: the step waits, goes on where it stopped, and asks for nothing twice."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from small_api import SmallApi, call
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+DAY = date(2025, 3, 3)
+
+
+@pytest.fixture(autouse=True)
+def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "4")
+    monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
+    monkeypatch.setenv("MAGNETIS_QUOTA_RECHECK_SECONDS", "0.3")
+
+
+def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
+    api: SmallApi, materialize: Materialize, query: Any, clock: Any, instance: dg.DagsterInstance
+) -> None:
+    days = [DAY + timedelta(days=n) for n in range(7)]
+    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(400)]
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    stop = threading.Event()
+
+    def turn_the_days() -> None:
+        while not stop.wait(1.5):
+            clock.advance(timedelta(days=1))
+
+    turning = threading.Thread(target=turn_the_days)
+    turning.start()
+    try:
+        result = materialize("calls", days[0], 7)
+    finally:
+        stop.set()
+        turning.join()
+    assert result.success
+    records = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    logged = Counter(record.asset_materialization.partition for record in records if record.asset_materialization)
+    assert logged == Counter({str(day): 1 for day in days})
+    assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(2800, 7)]
+    assert query("SELECT max(manual) FROM magnetis_ops.quota_days") == [(4,)]
+    assert len(query("SELECT 1 FROM magnetis_ops.quota_days")) >= 3
+    committed = query("SELECT first_day, last_day FROM magnetis_ops.windows ORDER BY first_day")
+    assert sum((last - first).days + 1 for first, last in committed) == 7
+    assert not [event for event in result.all_events if event.is_step_failure]
+
+
+def test_the_log_says_why_it_waits_and_until_when(api: SmallApi, materialize: Materialize, clock: Any, query: Any) -> None:
+    api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(3)]
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    api.respond = lambda request: (429, {"Retry-After": "7200"}, b"{}") if request.number == 1 else None
+    threading.Timer(1.0, lambda: clock.advance(timedelta(hours=2, seconds=1))).start()
+    result = materialize("calls", DAY)
+    assert result.success
+    assert query("SELECT status FROM magnetis_ops.api_calls ORDER BY id") == [(429,), (200,)]
+    retried = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert retried
+    assert not [event for event in result.all_events if event.is_step_failure]
+
+
+def test_a_day_that_no_quota_day_can_hold_says_so(api: SmallApi, materialize: Materialize) -> None:
+    api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(1100)]
+    result = materialize("calls", DAY)
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    assert "5 API calls are needed in one quota day and lane manual never has more than 4" in str(
+        failed.step_failure_data.user_failure_data.description
+    )
+    assert len(api.requests) == 1
