@@ -4,6 +4,7 @@ A mistake names the variable, what was expected and what to do; the values of se
 """
 
 import hashlib
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
@@ -54,6 +55,11 @@ def _postgresql(url: SecretStr) -> SecretStr:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"} or not separator or not rest:
         raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
+    if not _AUTHORITY.match(rest):
+        # the part of a password behind a bare @ would be taken for the host, and shown as such
+        raise ValueError(
+            "expected user:password@host:5432 after postgresql://, with @ : / ? # % in user and password written as %40 …"
+        )
     return url
 
 
@@ -82,6 +88,9 @@ def _shares(text: str) -> dict[str, float]:
             ) from None
     return shares
 
+
+_AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]*)(:[0-9]{1,5})?([/?][^@#]*)?$")
+"""User, password, host and port of a database URL, and its path."""
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 

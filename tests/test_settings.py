@@ -47,6 +47,10 @@ BAD = {
         "postgresql://": "expected a postgresql:// URL",
         f"mysql://user:{SECRET}@host/db": "expected a postgresql:// URL",
         "sqlite:///magnetis.db": "expected a postgresql:// URL",
+        f"postgresql://user:{SECRET}@host:port/db": "expected user:password@host:5432",
+        f"postgresql://user:p@{SECRET}@host/db": "written as %40",
+        f"postgresql://user:p@x#{SECRET}@host/db": "written as %40",
+        f"postgresql://user:12/{SECRET}@host/db": "written as %40",
     },
     "DAILY_QUOTA": {
         "0": "greater than 0",

@@ -68,8 +68,14 @@ def _driver_url(url: str) -> URL:
 
 
 def without_password(url: str) -> str:
-    """Return the URL with the password masked, for messages."""
-    return _driver_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
+    """Return the URL with its passwords masked, for messages."""
+    return _shown(_driver_url(url))
+
+
+def _shown(url: URL) -> str:
+    # libpq takes a password as a query parameter too, and SQLAlchemy masks only the one before the @
+    masked = {name: "***" for name in ("password", "sslpassword") if name in url.query}
+    return url.set(drivername="postgresql").update_query_dict(masked).render_as_string(hide_password=True)
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def named(error: BaseException, doing: str, engine: Engine) -> DatabaseUnwell | 
     """Return our error for the driver's `error`, free of rows, statements and passwords."""
     original = getattr(error, "orig", None) or error
     state: str | None = getattr(original, "sqlstate", None)
-    where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+    where = _shown(engine.url)
     if state is None:
         text = str(original).lower()
         if "password authentication failed" in text or "no password supplied" in text:

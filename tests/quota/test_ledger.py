@@ -270,6 +270,13 @@ def test_an_unreachable_ledger_grants_nothing() -> None:
     assert "secret-password" not in str(raised.value)
 
 
+def test_a_password_among_the_parameters_of_the_address_is_not_shown() -> None:
+    with pytest.raises(DatabaseUnwell, match="cannot be reached") as raised:
+        ledger(connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")).usage()
+    assert "secret-password" not in str(raised.value)
+    assert "sslmode=disable" in str(raised.value)
+
+
 def _spend(url: str, tries: int) -> int:
     engine = connect(url)
     book = ledger(engine, quota=100)
