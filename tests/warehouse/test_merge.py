@@ -1,5 +1,6 @@
 """Merging windows: what is written, what is left alone, what is marked as deleted, and who wins when two reads meet."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -108,6 +109,14 @@ def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: A
     ]
     load("calls", [DAY], [call(1), call(2)])
     assert query("SELECT count(*) FROM magnetis_ops.quarantine WHERE key = 'call-2'") == [(0,)]
+
+
+def test_thousands_of_copies_of_a_row_are_one_row_at_once(load: Any, query: Any) -> None:
+    started = time.monotonic()
+    merged = load("calls", [DAY], *[[call(1, duration=n)] * 5_000 for n in range(6)])
+    assert time.monotonic() - started < 15
+    assert [(day.announced, day.held) for day in merged.days] == [(1, 1)]
+    assert query("SELECT duration_seconds FROM magnetis.calls") == [(5,)]
 
 
 def test_a_held_row_that_becomes_unplaceable_moves_to_quarantine(load: Any, query: Any) -> None:
