@@ -15,8 +15,10 @@ from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
 
 POLL_SECONDS = 0.5
 
-TAGS = {"magnetis/lane": "backfill", "magnetis/started_by": "magnetis dev"}
-"""Days of the past wait for everybody else: their calls come from the backfill lane."""
+LANE = "backfill"
+"""Days of the past wait for everybody else: their calls come from this share of the quota."""
+
+TAGS = {"magnetis/lane": LANE, "magnetis/started_by": "magnetis dev"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.dev.load import Outcome, asked_days, batches, load, missing_days
+from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.sandbox import SANDBOX_KEY
@@ -197,10 +197,10 @@ class _Session:
     def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
         least = sum(len(batch.collections) for batch in batches(missing_days(api, asked)))
         with open_engine(self.settings) as engine:
-            left = ledger_of(engine, self.settings).left("backfill")
+            left = ledger_of(engine, self.settings).left(LANE)
         self._say(
-            f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection; "
-            f"{left:,} of {self.settings.daily_quota:,} are left today."
+            f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection. "
+            f"{left:,} of {self.settings.daily_quota:,} calls a day are open to it now; others are spent or kept for schedules."
         )
 
     def _judge(self, outcome: Outcome) -> None:

@@ -1,0 +1,173 @@
+"""A backfill that is larger than its day's quota, with the real webserver, daemon and workers.
+
+It waits, lets others pass, survives the kill of its worker and a restart of everything, and ends well on a later quota day. Days pass
+by moving the database's clock; the steps look every two seconds.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from harness import Dev, Start
+
+from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+
+KEY = "e2e-quota-71c0de5577"
+PARIS = ZoneInfo("Europe/Paris")
+TODAY = datetime.now(PARIS).date()
+EVENTS = ("calls", "visits", "conversions", "emails", "leads")
+FIRST, LAST = TODAY - timedelta(days=31), TODAY - timedelta(days=1)
+LIMIT = 40
+FLOORS = 18  # 25 % + 5 % + 15 % of 40: backfill has 22 calls a day
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    # no quota of its own: it counts what arrives, and our ledger alone keeps the limit
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def environment(sandbox: SandboxServer) -> dict[str, str]:
+    return {
+        "MAGNETIS_API_KEY": KEY,
+        "MAGNETIS_API_URL": sandbox.url,
+        "MAGNETIS_DAILY_QUOTA": str(LIMIT),
+        "MAGNETIS_QUOTA_FLOORS": "schedule=0.25,settings=0.05,manual=0.15",
+        "MAGNETIS_QUOTA_RECHECK_SECONDS": "2",
+    }
+
+
+def move_clock(dev: Dev, day: date) -> None:
+    """Make it ten in the morning of `day` for every process: floors do not melt yet."""
+    noon = datetime.combine(day, time(10), PARIS)
+    shift = (noon - datetime.now(UTC)).total_seconds()
+    with psycopg.connect(dev.database_url) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "  # type: ignore[arg-type]
+            f"'SELECT clock_timestamp() + make_interval(secs => {shift})'"
+        )
+
+
+def spent(dev: Dev, lane: str) -> int:
+    return int(str(dev.query(f"SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = '{lane}'")[0][0]))
+
+
+def finish(api: DagsterApi, run: str) -> str:
+    status = ""
+    while status not in ENDED:
+        status = api.news(run).status
+    return status
+
+
+def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
+    found = api.ask(
+        'query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
+        "{ ... on Runs { results { runId status } } } }",
+        id=backfill,
+    )["runsOrError"]["results"]
+    return list(found)
+
+
+def backfill_status(api: DagsterApi, backfill: str) -> str:
+    answer = api.ask(
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }", id=backfill
+    )
+    return str(answer["partitionBackfillOrError"]["status"])
+
+
+def worker_of(api: DagsterApi, run: str) -> int:
+    """Return the process id of a run's worker, from the run's own events."""
+    found = re.search(r"\(pid: (\d+)\)", _log(api, run))
+    assert found, _log(api, run)
+    return int(found[1])
+
+
+def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environment: dict[str, str], sandbox: SandboxServer) -> None:
+    dev = module_start("--load", "0", environment=environment)
+    dev.wait_for("Serving until Ctrl-C.")
+    move_clock(dev, TODAY)
+    with DagsterApi(dev.ui) as api:
+        assert api.loaded()
+        backfill = api.ask(
+            "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
+            "... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
+            p={
+                "assetSelection": [asset_key(name) for name in EVENTS],
+                "partitionNames": [(FIRST + timedelta(days=n)).isoformat() for n in range(31)],
+            },
+        )["launchPartitionBackfill"]["backfillId"]
+
+        # it takes what backfill may take, and waits: in progress, with the reason in the log
+        dev.wait_until(lambda: spent(dev, "backfill") >= LIMIT - FLOORS - 2, "the lane is nearly empty")
+        [run] = runs_of(api, backfill)
+        dev.wait_until(lambda: "Waiting for API calls." in _log(api, run["runId"]), "it says that it waits")
+        assert "are kept for schedules, settings and people" in _log(api, run["runId"])
+        assert spent(dev, "backfill") <= LIMIT - FLOORS
+        assert [each["status"] for each in runs_of(api, backfill)] == ["STARTED"]
+
+        # meanwhile others pass it, on their own lanes
+        by_hand = api.launch(["calls"], FIRST - timedelta(days=9), FIRST - timedelta(days=9), {})
+        by_schedule = api.launch(list(EVENTS), LAST, LAST, {"magnetis/lane": "schedule"})
+        assert (finish(api, by_hand), finish(api, by_schedule)) == ("SUCCESS", "SUCCESS")
+        assert (spent(dev, "manual"), spent(dev, "schedule")) == (1, 5)
+
+        # the waiting worker dies, then everything is restarted
+        os.kill(worker_of(api, run["runId"]), signal.SIGKILL)
+    assert dev.end(signal.SIGINT, 60) == 0
+    dev = module_start("--load", "0", environment=environment)
+    dev.wait_for("Serving until Ctrl-C.")
+    with DagsterApi(dev.ui) as api:
+        assert api.loaded()
+        day = TODAY
+        while backfill_status(api, backfill) in {"REQUESTED", "CANCELING"}:
+            before = spent(dev, "backfill")
+            day += timedelta(days=1)
+            assert day < TODAY + timedelta(days=9), "the backfill does not get on"
+            move_clock(dev, day)
+            dev.wait_until(
+                lambda before=before: (
+                    spent(dev, "backfill") >= before + LIMIT - FLOORS - 2 or backfill_status(api, backfill) not in {"REQUESTED"}
+                ),
+                "the day's calls are used, or the backfill ends",
+                180,
+            )
+        assert backfill_status(api, backfill) == "COMPLETED_SUCCESS"
+
+        # nothing is red, everything is there, no partition of the backfill was fetched twice, no day passed its limit
+        partitions = api.ask(
+            "query($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) { assetPartitionStatuses "
+            "{ ... on TimePartitionStatuses { ranges { status } } } } }",
+            keys=[asset_key(name) for name in EVENTS],
+        )["assetNodes"]
+        assert {span["status"] for node in partitions for span in node["assetPartitionStatuses"]["ranges"]} == {"MATERIALIZED"}
+    for name in EVENTS:
+        held = dev.query(f"SELECT count(*) FROM magnetis.{name} WHERE day BETWEEN '{FIRST}' AND '{LAST}'")[0][0]
+        assert held == sandbox.world.count(name, FIRST, LAST)
+    twice = dev.query(
+        "SELECT w.collection, d.day, count(*) FROM magnetis_ops.windows AS w "
+        "CROSS JOIN LATERAL generate_series(w.first_day, w.last_day, interval '1 day') AS d(day) "
+        f"WHERE d.day < '{LAST}' GROUP BY 1, 2 HAVING count(*) > 1"
+    )
+    assert twice == []
+    assert dev.query("SELECT max(schedule + settings + manual + backfill) <= 40 FROM magnetis_ops.quota_days") == [(True,)]
+    assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls")[0][0] == sandbox.received
+    assert dev.query("SELECT count(DISTINCT day) >= 2 FROM magnetis_ops.api_calls") == [(True,)]
+    assert dev.end(signal.SIGINT, 60) == 0
+    assert dev.left() == []
+
+
+def _log(api: DagsterApi, run: str) -> str:
+    log = api.ask(
+        "query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events "
+        "{ ... on MessageEvent { message } } } } }",
+        run=run,
+    )
+    return "\n".join(event.get("message", "") for event in log["logsForRun"]["events"])
