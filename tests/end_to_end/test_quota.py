@@ -1,7 +1,7 @@
 """A backfill that is larger than its day's quota, with the real webserver, daemon and workers.
 
-It waits, lets others pass, survives the kill of its worker and a restart of everything, and ends well on a later quota day. Days pass
-by moving the database's clock; the steps look every two seconds.
+It waits, lets others pass, survives the kill of its worker and a restart of everything, and ends well on a later quota day. Days
+pass by moving the database's clock; the steps look every two seconds.
 """
 
 import os
@@ -134,7 +134,7 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
             move_clock(dev, day)
             dev.wait_until(
                 lambda before=before: (
-                    spent(dev, "backfill") >= before + LIMIT - FLOORS - 2 or backfill_status(api, backfill) not in {"REQUESTED"}
+                    spent(dev, "backfill") >= before + LIMIT - FLOORS - 2 or backfill_status(api, backfill) != "REQUESTED"
                 ),
                 "the day's calls are used, or the backfill ends",
                 180,
