@@ -53,6 +53,7 @@ class _Answer:
     status: int | None = None
     rows: int | None = None
     bytes: int = 0
+    remaining: int | None = None
 
 
 class MagnetisClient:
@@ -111,6 +112,7 @@ class MagnetisClient:
                 status=answer.status,
                 rows=answer.rows,
                 bytes=answer.bytes,
+                remaining=answer.remaining,
                 milliseconds=round((time.perf_counter() - started) * 1000),
                 error=type(failure).__name__ if failure else None,
                 retry_after=getattr(failure, "retry_after", None),
@@ -156,7 +158,7 @@ class MagnetisClient:
             )
         answer.bytes = len(body)
         page = read_envelope(body, call.limit)
-        answer.rows = len(page.rows)
+        answer.rows, answer.remaining = len(page.rows), page.remaining
         return page
 
     async def _refusal(self, call: Call, response: httpx.Response) -> MagnetisError:

@@ -31,6 +31,8 @@ class Outcome:
     """Class name of the error, None on success."""
     retry_after: float | None = None
     """Seconds the server asks to wait (429 and 503), None where it does not say."""
+    remaining: int | None = None
+    """Calls left for the key by the API's own word; None where it says nothing."""
     over_quota: bool = False
     """Whether the server says that the key has no calls left for now (429, or 403 with a message about the quota)."""
 
@@ -59,5 +61,7 @@ class Page:
     """Whether `links.next` is set; None where there are no links. Its address is never followed."""
     bytes: int
     """Size of the body after decompression."""
+    remaining: int | None
+    """Calls left for the key, where `meta.apiKey` tells. What that object holds beyond its id is not documented."""
     replaced_characters: int
     """NUL characters, lone surrogates and undecodable bytes that became U+FFFD, since PostgreSQL stores none of them."""

@@ -11,6 +11,7 @@ import orjson
 
 from magnetis_dagster.api.contract import Page
 
+_REMAINING = ("remaining", "calls_remaining", "remaining_calls", "quota_remaining", "remaining_today")
 _NUL = b"\\u0000"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UTF8_REPLACEMENT = "\ufffd".encode()
@@ -29,7 +30,7 @@ def read_envelope(body: bytes, limit: int) -> Page:
     content, replaced = _decode(body)
     if isinstance(content, list):
         whole = len(content) < limit
-        return Page(content, None, 1 if whole else None, False if whole else None, len(body), replaced)
+        return Page(content, None, 1 if whole else None, False if whole else None, len(body), None, replaced)
     if not isinstance(content, dict):
         raise EnvelopeError(f"a JSON {type(content).__name__} instead of an object with `data`")
     # The older Laravel paginator writes the members of `meta` and `next_page_url` beside `data`.
@@ -43,8 +44,20 @@ def read_envelope(body: bytes, limit: int) -> Page:
         last_page=_whole_number(meta.get("last_page")),
         has_next=None if following is ... else bool(following),
         bytes=len(body),
+        remaining=_remaining(meta.get("apiKey")),
         replaced_characters=replaced,
     )
+
+
+def _remaining(key: object) -> int | None:
+    """Return the calls left that `meta.apiKey` tells under one of the likely names, in it or one level below; None without any."""
+    if not isinstance(key, dict):
+        return None
+    for members in (key, *(value for value in key.values() if isinstance(value, dict))):
+        for name in _REMAINING:
+            if (number := _whole_number(members.get(name))) is not None:
+                return number
+    return None
 
 
 def _rows(content: dict[str, Any], total: int | None) -> list[Any]:

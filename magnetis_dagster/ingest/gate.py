@@ -75,6 +75,7 @@ class LedgerGate:
             rows=outcome.rows,
             size=outcome.bytes,
             milliseconds=outcome.milliseconds,
+            remaining=outcome.remaining,
             over_quota=outcome.over_quota,
             retry_after=outcome.retry_after,
         )

@@ -161,3 +161,20 @@ def _integers(value):
         return [value]
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     return [number for member in members for number in _integers(member)]
+
+
+@pytest.mark.parametrize(
+    ("key", "remaining"),
+    [
+        ({"id": "key-1", "remaining": 12}, 12),
+        ({"id": "key-1", "quota": {"remaining": "12"}}, 12),
+        ({"id": "key-1", "calls_remaining": 0}, 0),
+        ({"id": "key-1", "remaining": -1}, None),
+        ({"id": "key-1", "limit": 5000}, None),
+        ("key-1", None),
+        (None, None),
+    ],
+)
+def test_calls_left_by_the_apis_own_word(key, remaining):
+    body = json.dumps({"data": [], "meta": {"total": 0, "apiKey": key}}).encode()
+    assert read_envelope(body, 250).remaining == remaining

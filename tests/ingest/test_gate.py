@@ -1,0 +1,34 @@
+"""Between client and ledger: what the API tells of the key reaches the ledger, and paced calls wait their turn."""
+
+import time
+from datetime import date
+from typing import Any
+
+from small_api import Open, SmallApi, call
+from sqlalchemy import Engine
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.quota import QuotaPolicy
+from magnetis_dagster.quota.ledger import Ledger
+
+DAY = date(2025, 3, 28)
+
+
+def test_the_apis_own_count_reaches_the_ledger(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
+    api.respond = lambda request: api.envelope(api.window(request), request, apiKey={"id": "key-1", "remaining": 3})
+    with opened() as ingestion:
+        [result] = ingestion.read_days(catalogue["calls"], [DAY])
+    assert result.quota_left == 3
+    assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(4996,)]
+
+
+def test_paced_calls_are_sent_at_their_pace(api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine) -> None:
+    api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(1000)]
+    with opened() as ingestion:
+        policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition, calls_per_second=5)
+        ingestion._gate.ledger = ingestion._ledger = Ledger(engine, key_fingerprint="0123456789ab", policy=policy)
+        started = time.monotonic()
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert len(api.requests) == 4
+    assert time.monotonic() - started >= 3 / 5
