@@ -139,6 +139,8 @@ class Ingestion:
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
         """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot before any call."""
+        if self._run.resumes and (done := self._warehouse.done(collection, [day], run_id=self._run.work_id)):
+            return self._done_before(collection, Window(day, day), done)
         today = self._today()
         if day != today:
             raise PastSnapshot(
@@ -158,7 +160,7 @@ class Ingestion:
             affordable = self._affordable_rows()
             result = (
                 self._read_day(collection, window)
-                if window.first == window.last
+                if window.first == window.last or collection.window is None  # without a window each call would read it all again
                 else self._read_window(collection, window, min(affordable, int(self._chunk_rows * SLACK)))
             )
             if isinstance(result, int):

@@ -277,6 +277,20 @@ def test_a_snapshot_is_read_whole(api: SmallApi, opened: Open, catalogue: Catalo
     assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.accounts_history WHERE valid_to IS NULL") == [(251, 251)]
 
 
+def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
+    yesterday = datetime.now(PARIS).date() - timedelta(days=1)
+    api.rows["/accounts"] = [{"id": "acc-1"}]
+    with opened() as ingestion:
+        ingestion.read_snapshot(catalogue["accounts"], datetime.now(PARIS).date())
+    with ingestion._warehouse.engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis_ops.days SET day = day - 1"))
+    with opened(resumes=True) as ingestion:
+        result = ingestion.read_snapshot(catalogue["accounts"], yesterday)
+    assert (result.skipped, result.days[0].rows, len(api.requests)) == (True, 1, 1)
+
+
 def test_the_database_restarts_in_the_middle(api: SmallApi, opened: Open, query: Any, engine: Engine) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(1000)]
 
