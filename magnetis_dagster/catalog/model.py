@@ -16,6 +16,7 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
 STANDARD_COLUMNS = frozenset(
     {"id", "account_id", "payload", "first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
     | {"occurred_at", "day", "valid_from", "valid_to"}
+    | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's own
 )
 
 

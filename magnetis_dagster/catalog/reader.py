@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from magnetis_dagster.catalog.model import Collection, ColumnType
+from magnetis_dagster.errors import TryAgain
 
 Row = Mapping[str, Any]
 
@@ -26,6 +27,9 @@ _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 """Older than any call tracking: a moment before it is a placeholder such as 0000-00-00 or the epoch."""
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _FRENCH = re.compile(r"^(\d{2})/(\d{2})/(\d{4})[ T](\d{2}:\d{2}(?::\d{2})?)$")
+_PLAIN_NAME = re.compile(r"(?!.*\d{4})[^\W\d][\w-]{0,39}")
+_LONGEST_ACCOUNT = 512
+"""Characters; PostgreSQL's index takes no key beyond a third of a page (2,704 bytes), and a longer one would stop its window."""
 _LARGEST_BIGINT = 2**63 - 1
 
 
@@ -72,6 +76,7 @@ class RowReader:
             occurred_at = as_moment(_at(row, path), self._response_zone)
             if occurred_at is not None:
                 break
+        account_id = self._text(row, self._account)
         values, misfits = [], []
         for name, paths, convert in self._columns:
             value, received = None, False
@@ -88,7 +93,7 @@ class RowReader:
                 misfits.append(name)
         return ParsedRow(
             id=self._text(row, self._id),
-            account_id=self._text(row, self._account),
+            account_id=account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
             occurred_at=occurred_at,
             day=occurred_at.astimezone(self._partition_zone).date() if occurred_at else None,
             values=tuple(values),
@@ -195,11 +200,19 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
 
 
 def dump_json(value: object) -> str:
-    """Return JSON text; numbers beyond 64 bits keep every digit."""
+    """Return JSON text; numbers beyond 64 bits keep every digit. Raises TryAgain for a thousand levels."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        return json.dumps(value, ensure_ascii=False)
+        try:
+            return json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            raise TryAgain("A row is nested too deeply to be stored. Nothing was written: load again, or ask Magnetis.") from None
+
+
+def shown_name(name: str) -> str:
+    """Return a member's name fit to be shown: an object keyed by numbers or addresses has values for names, which become `*`."""
+    return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 
 def _converter(kind: ColumnType, zone: tzinfo) -> Callable[[Any], Any]:

@@ -5,7 +5,6 @@ it, and the overlay that comes of it, belong to `probe_report.py`.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -26,7 +25,7 @@ from magnetis_dagster.api import (
     UnexpectedAnswer,
 )
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, RowReader, as_moment
+from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, RowReader, as_moment, shown_name
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
 from magnetis_dagster.ingest.windows import Zones
@@ -35,7 +34,6 @@ LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
 _WIDEST_ZONE = timedelta(hours=14)
 """No zone is further from UTC: a row further outside the window was not let in by a misread zone."""
 _MOST_NAMES = 80
-_PLAIN_NAME = re.compile(r"(?!.*\d{4})[^\W\d][\w-]{0,39}")
 
 Name = tuple[str, ...]
 """Member names from the row down; not dotted text, since a member may have a dot in its own name."""
@@ -220,6 +218,5 @@ def _unknown(names: Iterable[Name], collection: Collection) -> list[str]:
 
 
 def _shown(names: Iterable[Name]) -> list[str]:
-    """Return dotted names fit to be shown: an object keyed by numbers or addresses has values for names, which become `*`."""
-    shown = (".".join(part if _PLAIN_NAME.fullmatch(part) else "*" for part in name) for name in names)
-    return sorted(set(shown))[:_MOST_NAMES]
+    """Return dotted names fit to be shown."""
+    return sorted({".".join(map(shown_name, name)) for name in names})[:_MOST_NAMES]

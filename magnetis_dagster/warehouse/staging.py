@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json
+from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json, shown_name
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
 
@@ -59,9 +59,10 @@ class Staging:
         self.misfits: Counter[str] = Counter()
         """Column to the number of received values that do not fit it."""
         self.unknown: set[str] = set()
-        """Members of rows that no declaration reads; they are kept in the payload."""
+        """Members of rows that no declaration reads, fit to be shown; they are kept in the payload."""
         self.members: set[str] = set()
-        """Names of all members seen; for error texts."""
+        """Names of all members seen, fit to be shown; for error texts."""
+        self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
         """Open a connection and make the table. Raises DatabaseUnwell."""
@@ -92,6 +93,7 @@ class Staging:
             self.connection.commit()
         self.misfits.clear()
         self.unknown.clear()
+        self._seen.clear()
 
     def add(self, rows: Sequence[Any]) -> list[date]:
         """Read one page of received rows by the declaration and COPY them in; return the days of those that have one."""
@@ -124,8 +126,10 @@ class Staging:
     def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:
         if not isinstance(row, dict):
             return None, f"not an object but {type(row).__name__}"
-        self.members.update(row)
-        self.unknown.update(row.keys() - self._reader.known_members)
+        if fresh := row.keys() - self._seen:
+            self._seen |= fresh
+            self.members.update(map(shown_name, fresh))
+            self.unknown.update(map(shown_name, fresh - self._reader.known_members))
         parsed = self._reader.read(row)
         if parsed.id is None:
             return parsed, "no id"

@@ -1,0 +1,106 @@
+"""Answers that lie about their own size, or page wrongly: few calls are spent on them, and no day is called done."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_api import Open, Request, SmallApi, call, ok
+
+from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.ingest import IncompleteWindow, Unplaceable
+
+DAY = date(2025, 3, 28)
+
+
+def calls(number: int) -> list[dict[str, Any]]:
+    return [call(n, "2025-03-28 10:00:00") for n in range(number)]
+
+
+@pytest.mark.parametrize(
+    "meta", [{"last_page": 3000}, {"last_page": 3000, "total": 750_000}, {"last_page": None, "total": 750_000}]
+)
+def test_pages_that_do_not_exist_are_not_asked_one_by_one(
+    api: SmallApi, opened: Open, catalogue: Catalogue, meta: dict[str, Any]
+) -> None:
+    api.rows["/calls"] = calls(300)
+    api.respond = lambda request: api.envelope(api.window(request), request, **meta)
+    with opened() as ingestion:
+        if "total" in meta:
+            with pytest.raises(IncompleteWindow):
+                list(ingestion.read_days(catalogue["calls"], [DAY]))
+        else:
+            list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert len(api.requests) <= 3 * (2 + 8)
+
+
+def test_an_empty_first_page_with_a_total(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+    api.respond = lambda request: ok({"data": [], "meta": {"total": 60_000}})
+    with opened() as ingestion, pytest.raises(IncompleteWindow):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert len(api.requests) <= 3
+
+
+def test_an_empty_page_in_the_middle_without_a_total(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    api.rows["/calls"] = calls(1000)
+
+    def respond(request: Request) -> Any:
+        if request.page == 2:
+            return ok({"data": [], "meta": {"last_page": 4}})
+        return api.envelope(api.window(request), request, total=None)
+
+    api.respond = respond
+    with opened() as ingestion, pytest.raises(IncompleteWindow):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+
+
+def test_an_empty_page_that_announces_a_next_one(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    rows = calls(600)
+
+    def respond(request: Request) -> Any:
+        page = rows[(request.page - 1) * 250 : request.page * 250] if request.page != 2 else []
+        return ok({"data": page, "links": {"next": "x" if request.page < 3 else None}})
+
+    api.respond = respond
+    with opened() as ingestion, pytest.raises(IncompleteWindow):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+
+
+def test_a_bare_array_that_is_not_paged_is_read_once(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    api.respond = lambda _request: ok(calls(300))
+    with opened(quota=50) as ingestion:
+        [result] = ingestion.read_days(catalogue["calls"], [DAY])
+    assert (result.received, len(api.requests)) == (300, 2)
+
+
+def test_a_route_without_window_is_read_once_for_the_whole_range(api: SmallApi, opened: Open, tmp_path: Path, query: Any) -> None:
+    path = tmp_path / "overlay.yaml"
+    path.write_text("collections: {calls: {window: null}}")
+    catalogue = load_catalogue(path)
+    asked = [DAY + timedelta(days=n) for n in range(10)]
+    api.rows["/calls"] = [call(f"{n}{m:03d}", f"{day} 10:00:00") for n, day in enumerate(asked) for m in range(100)]
+    with opened(chunk_rows=200, catalogue=catalogue) as ingestion:
+        list(ingestion.read_days(catalogue["calls"], asked))
+    assert len(api.requests) == 4
+    assert query("SELECT count(*) FROM magnetis_ops.days WHERE held = 100") == [(10,)]
+
+
+def test_a_row_nested_a_thousand_levels_deep_is_an_error_with_a_sentence(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+    row = b'{"id":1,"start_at":"2025-03-28 10:00:00","deep":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    api.respond = lambda _request: (200, {}, b'{"data":[' + row + b'],"meta":{"total":1,"last_page":1}}')
+    with opened() as ingestion, pytest.raises(TryAgain, match="nested too deeply"):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+
+
+def test_members_named_by_a_number_or_an_address_are_not_shown(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+    named = {"0033199000001": 1, "jeanne@example.org": 2, "Jeanne Personne": 3, "plain": 4}
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00", **named)]
+    with opened() as ingestion:
+        [result] = ingestion.read_days(catalogue["calls"], [DAY])
+    assert result.unknown == ["*", "plain"]
+    api.respond = lambda request: api.envelope([{"id": "call-1", **named}], request)
+    with opened() as ingestion, pytest.raises(Unplaceable, match=r"Members of the rows: \*, id, plain\."):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
