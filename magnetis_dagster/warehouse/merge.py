@@ -138,8 +138,13 @@ def lock(connection: Connection, collection: Collection) -> None:
     )
 
 
+def _newer(moment: str, than: str = ">") -> str:
+    # a moment still to come was written while the clock was ahead: at its word, it would keep every reading out until then
+    return f"({moment} {than} :read_at AND {moment} <= magnetis_ops.now())"
+
+
 def _superseded(connection: Connection, collection: Collection, facts: WindowFacts) -> set[date]:
-    newer = "SELECT day FROM magnetis_ops.days WHERE collection = :collection AND read_at >= :read_at"
+    newer = f"SELECT day FROM magnetis_ops.days AS d WHERE d.collection = :collection AND {_newer('d.read_at', '>=')}"
     parameters = {"collection": collection.name, "days": list(facts.days), "read_at": facts.read_at}
     if collection.is_events:
         return set(connection.execute(text(f"{newer} AND day = ANY(:days)"), parameters).scalars())
@@ -189,10 +194,16 @@ class _Statements:
 
     def __init__(self, collection: Collection) -> None:
         table = f"{DATA_SCHEMA}.{collection.name}"
-        typed = list(collection.columns)
+        typed = [f'"{name}"' for name in collection.columns]  # an overlay may call a column `order`
         moments = ["occurred_at", "day"] if collection.is_events else []
         received = ["id", "account_id", "payload", *moments, *typed]
-        sources = ["s.id", "s.account_id", "s.payload", *(f"s.{name}" for name in moments), *(f"s.c_{name}" for name in typed)]
+        sources = [
+            "s.id",
+            "s.account_id",
+            "s.payload",
+            *(f"s.{name}" for name in moments),
+            *(f"s.c_{name}" for name in collection.columns),
+        ]
         differs = (
             f"({', '.join(f't.{name}' for name in ['account_id', *moments, *typed])}) IS DISTINCT FROM "
             f"({', '.join(f'excluded.{name}' for name in ['account_id', *moments, *typed])})"
@@ -215,7 +226,7 @@ class _Statements:
                     {", ".join(f"{name} = excluded.{name}" for name in received[1:])},
                     last_seen_at = excluded.last_seen_at, deleted_at = NULL,
                     changed_at = CASE WHEN t.payload = excluded.payload THEN t.changed_at ELSE excluded.changed_at END
-                WHERE t.last_seen_at <= excluded.last_seen_at
+                WHERE NOT {_newer("t.last_seen_at")}
                   AND (t.payload IS DISTINCT FROM excluded.payload OR t.deleted_at IS NOT NULL OR {differs})
                 RETURNING {day} AS day, xmax = 0 AS inserted, changed_at
             )
@@ -228,7 +239,7 @@ class _Statements:
                 SET deleted_at = :read_at, last_seen_at = coalesce(
                     (SELECT max(d.read_at) FROM magnetis_ops.days AS d
                       WHERE d.collection = :collection{" AND d.day = t.day" if collection.is_events else ""}), t.last_seen_at)
-                WHERE t.deleted_at IS NULL AND t.last_seen_at <= :read_at AND {on_asked_day}
+                WHERE t.deleted_at IS NULL AND NOT {_newer("t.last_seen_at")} AND {on_asked_day}
                   AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
                 RETURNING {day} AS day
             )

@@ -63,20 +63,23 @@ class _Reparse:
 
     def table(self, table: str, *, has_moment: bool) -> None:
         moment = ["occurred_at", "day"] if has_moment else []
-        names = ["account_id", *moment, *self.collection.columns]
-        columns = ", ".join(names)
+        columns = ["account_id", *moment, *self.collection.columns]
+        names = [f'"{name}"' for name in columns]
+        listed = ", ".join(names)
         self.connection.execute(
-            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid AS at, {columns} FROM {table} WITH NO DATA")
+            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid AS _at, {listed} FROM {table} WITH NO DATA")
         )
         update = text(
-            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v WHERE t.ctid = v.at "
+            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v WHERE t.ctid = v._at "
             f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
         )
         # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
         select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
         with self.connection.execute(select, execution_options={"stream_results": True, "yield_per": BATCH}) as rows:
             for batch in rows.partitions(BATCH):
-                copy_rows(self.connection, "reparsed", ["at", *names], (self._record(*row, has_moment=has_moment) for row in batch))
+                copy_rows(
+                    self.connection, "reparsed", ["_at", *columns], (self._record(*row, has_moment=has_moment) for row in batch)
+                )
                 self.updated += self.connection.execute(update).rowcount
                 self.connection.execute(text("TRUNCATE reparsed"))
                 self.read += len(batch)

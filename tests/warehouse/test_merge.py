@@ -1,5 +1,6 @@
 """Merging windows: what is written, what is left alone, what is marked as deleted, and who wins when two reads meet."""
 
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -90,6 +91,22 @@ def test_the_older_of_two_reads_gives_way(load: Any, query: Any) -> None:
         ("call-2", None),
         ("call-n", None),
     ]
+
+
+def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1, duration=1), call(2)], read_at=datetime.now(UTC) + timedelta(days=300))
+    merged = load("calls", [DAY], [call(1, duration=2), call(3)])
+    assert merged.superseded == []
+    assert query("SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+        ("call-1", 2),
+        ("call-3", None),
+    ]
+
+
+def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(1, account={"id": secrets.token_hex(9_000)}), call(2)])
+    assert query("SELECT id, account_id FROM magnetis.calls ORDER BY id") == [("call-1", None), ("call-2", "acc-1")]
+    assert query("SELECT length(payload #>> '{account,id}') FROM magnetis.calls WHERE id = 'call-1'") == [(18_000,)]
 
 
 def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
-from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse import Warehouse, WindowFacts
 from magnetis_dagster.warehouse.reparse import BATCH, reparse
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -40,6 +40,21 @@ def test_events_move_to_the_day_of_another_time_field(engine: Engine, load: Any,
     reparse(warehouse, warehouse.catalogue["calls"])
     assert query("SELECT day::text FROM magnetis.calls") == [("2025-03-27",)]
     assert query("SELECT day::text, held FROM magnetis_ops.days") == [("2025-03-28", 0)]
+
+
+def test_columns_may_be_called_like_words_of_sql(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
+    load("calls", [DAY], [{"id": "c", "start_at": "2025-03-28 10:00:00", "order": "o", "at": "a"}])
+    load("pools", [DAY], [{"id": "p", "group": "g"}])
+    more = "collections: {calls: {columns: {order: {}, at: {}}}, pools: {columns: {group: {}, user: {}}}}"
+    warehouse = overlaid(engine, tmp_path, more)
+    assert reparse(warehouse, warehouse.catalogue["calls"]).updated == 1
+    assert reparse(warehouse, warehouse.catalogue["pools"]).updated == 2
+    assert query('SELECT "order", at FROM magnetis.calls') == [("o", "a")]
+    with warehouse.staging(warehouse.catalogue["pools"]) as staging:
+        staging.add([{"id": "p", "group": "h"}])
+        staging.settle()
+        warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test"))
+    assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [("g",), ("h",)]
 
 
 def test_history_is_filled_too(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
