@@ -15,6 +15,7 @@ from alembic.autogenerate import produce_migrations
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -33,11 +34,15 @@ class SchemaDisagrees(NeedsChange):
     """The catalogue declares a column with another type than the database has; the text names both."""
 
 
+class NewerDatabase(NeedsChange):
+    """The database was brought to a version that this program does not know."""
+
+
 def migrate(engine: Engine, catalogue: Catalogue) -> bool:
     """Bring the database to this version and this catalogue; return whether anything was done.
 
     Safe to call from every process at start: where the database is up to date it costs one query.
-    Raises SchemaDisagrees, DatabaseUnwell, DatabaseRefused.
+    Raises SchemaDisagrees, NewerDatabase, DatabaseUnwell, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     digest = _digest(metadata)
@@ -49,7 +54,13 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
             return False
         for schema in (DATA_SCHEMA, OPS_SCHEMA):
             connection.execute(sqlalchemy.schema.CreateSchema(schema, if_not_exists=True))
-        command.upgrade(_config(connection), "head")
+        try:
+            command.upgrade(_config(connection), "head")
+        except CommandError:
+            raise NewerDatabase(
+                "The tables of magnetis_ops were made by a newer version of magnetis_dagster, which this one does not know. "
+                "Install that version or a later one; nothing was changed."
+            ) from None
         _add_missing(connection, metadata)
         connection.execute(
             text(

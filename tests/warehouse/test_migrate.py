@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect
-from magnetis_dagster.warehouse.migrate import SchemaDisagrees, differences, migrate
+from magnetis_dagster.warehouse.migrate import NewerDatabase, SchemaDisagrees, differences, migrate
 from magnetis_dagster.warehouse.tables import data_metadata, ops_metadata
 
 
@@ -59,6 +59,14 @@ def test_a_column_keeps_its_type(engine: Engine, tmp_path: Path) -> None:
     other = overlaid(tmp_path, "collections: {calls: {columns: {status: {type: integer}}}}")
     with pytest.raises(SchemaDisagrees, match=r"magnetis\.calls\.status is declared as BIGINT, but the database has TEXT"):
         migrate(engine, other)
+
+
+def test_an_older_program_says_that_the_database_is_newer(engine: Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis_ops.alembic_version SET version_num = '9999'"))
+    more = overlaid(tmp_path, "collections: {pools: {columns: {region: {}}}}")
+    with pytest.raises(NewerDatabase, match="made by a newer version"):
+        migrate(engine, more)
 
 
 def test_processes_that_start_at_once(empty_database_url: str, catalogue: Catalogue) -> None:
