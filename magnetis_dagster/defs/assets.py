@@ -84,7 +84,8 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
                         _log_days(context, collection, window, logged)
                 except (IncompleteWindow, Incomplete) as error:
                     yield tally.incomplete(error)
-                    raise failure(error) from None
+                    # IncompleteWindow has read everything three times already: to read on at once is three times the calls
+                    raise failure(error, retry=isinstance(error, Incomplete)) from None
         yield from tally.results()
 
     return load

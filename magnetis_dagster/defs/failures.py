@@ -42,10 +42,10 @@ def as_failure(log: DagsterLogManager, recheck_seconds: float) -> Iterator[None]
         raise failure(error) from None
 
 
-def failure(error: MagnetisError) -> Failure:
-    """Return the Failure for one of our errors."""
+def failure(error: MagnetisError, *, retry: bool = True) -> Failure:
+    """Return the Failure for one of our errors; without `retry` the step is not tried again whatever the error."""
     return Failure(
         description=str(error),
         metadata={"error": MetadataValue.text(type(error).__name__)},
-        allow_retries=isinstance(error, TryAgain),
+        allow_retries=retry and isinstance(error, TryAgain),
     )

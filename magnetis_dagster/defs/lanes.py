@@ -17,7 +17,8 @@ SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
 BACKFILL_TAG = "dagster/backfill"
 RETRY_TAG = "dagster/retry_number"
-RESUME_TAG = "dagster/is_resume_retry"
+RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+"""Set where a person re-executes a run from its failed steps, or its failed assets."""
 
 
 class UnknownLane(NeedsChange):
@@ -40,7 +41,7 @@ def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
     """Return who is asking. A retry, of the step or of the run, goes on with the work of the first attempt."""
     from magnetis_dagster.ingest import RunIdentity
 
-    run_retry = RETRY_TAG in run.tags or run.tags.get(RESUME_TAG) == "true"
+    run_retry = RETRY_TAG in run.tags or any(run.tags.get(tag) == "true" for tag in RESUME_TAGS)
     return RunIdentity(
         run_id=run.run_id,
         lane=lane_of(run.tags),

@@ -243,7 +243,7 @@ class Ingestion:
             announced=rows,
             received=rows,
             padding=0,
-            quarantined=0,
+            quarantined=self._warehouse.quarantined(collection, window.days),
             api_calls=0,
             bytes=0,
             seconds=0.0,

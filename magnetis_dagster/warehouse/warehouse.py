@@ -65,6 +65,15 @@ class Warehouse:
             )
             return {day: MergedDay(day, announced, held, 0, 0, 0) for day, announced, held in found}
 
+    def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
+        """Return how many rows the newest windows of `days` could not place."""
+        with guarded(self.engine, "read what is done"), self.engine.connect() as connection:
+            statement = (
+                "SELECT coalesce(sum(quarantined), 0) FROM magnetis_ops.windows WHERE id IN "
+                "(SELECT window_id FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days))"
+            )
+            return int(connection.execute(text(statement), {"collection": collection.name, "days": list(days)}).scalar_one())
+
     def rows_held(self, collection: Collection) -> int:
         """Return how many rows the table holds that are not deleted."""
         with guarded(self.engine, "count rows"), self.engine.connect() as connection:

@@ -1,5 +1,6 @@
 """Assets as Dagster runs them: days that turn green, checks, failures by recovery, and nothing personal in any event."""
 
+import uuid
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from small_api import KEY, PARIS, SmallApi, call
 
 from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.defs.lanes import identity_of
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 DAY = date(2025, 3, 28)
@@ -66,6 +68,15 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
     [check] = [check for check in job.get_asset_check_evaluations() if check.check_name == "complete"][-1:]
     assert (check.passed, check.metadata["announced rows"].value, check.metadata["received rows"].value) == (False, 2, 1)
     assert instance.get_materialized_partitions(CALLS) == set()
+    assert len(api.requests) == 3, "three readings are enough: the step is not tried again at once"
+
+
+@pytest.mark.parametrize("tag", ["dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry"])
+def test_a_retried_run_goes_on_with_the_work_of_the_first(tag: str) -> None:
+    root = str(uuid.uuid4())
+    run = dg.DagsterRun(job_name="daily_events", tags={tag: "true"}, root_run_id=root, parent_run_id=root)
+    identity = identity_of(run, step_retry=0)
+    assert (identity.work_id, identity.resumes) == (root, True)
 
 
 @pytest.mark.parametrize(

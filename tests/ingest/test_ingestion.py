@@ -277,6 +277,15 @@ def test_a_snapshot_is_read_whole(api: SmallApi, opened: Open, catalogue: Catalo
     assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.accounts_history WHERE valid_to IS NULL") == [(251, 251)]
 
 
+def test_a_retry_still_knows_of_rows_quarantined_before_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
+    api.respond = lambda request: api.envelope([*api.window(request), {"start_at": "2025-03-28 11:00:00"}], request)
+    for resumes in (False, True):
+        with opened(resumes=resumes) as ingestion:
+            [result] = ingestion.read_days(catalogue["calls"], [DAY])
+        assert (result.skipped, result.quarantined) == (resumes, 1)
+
+
 def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
