@@ -207,5 +207,34 @@ def reparse(
         )
 
 
+@app.command()
+def quota(json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
+    """Show the key's calls: today by lane, what each lane has left and when calls return; the last 30 days; who called most.
+
+    Asks the database only; without MAGNETIS_API_KEY it shows the sandbox's key, as `magnetis dev` uses it.
+    """
+    from rich.console import Console
+
+    from magnetis_dagster.quota.report import read_report
+    from magnetis_dagster.quota.screen import render
+    from magnetis_dagster.sandbox import SANDBOX_KEY
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import open_engine
+
+    settings = Settings.load()
+    invented = settings.api_key is None
+    if invented:
+        settings = Settings.load(api_key=SANDBOX_KEY)
+    with open_engine(settings) as engine:
+        report = read_report(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    if json:
+        typer.echo(report.as_json())
+        return
+    screen = Console()
+    screen.print(
+        render(report, whose="the sandbox's, no MAGNETIS_API_KEY" if invented else "", ascii_only=screen.options.ascii_only)
+    )
+
+
 if __name__ == "__main__":
     main()
