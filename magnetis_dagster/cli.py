@@ -231,9 +231,7 @@ def quota(json: Annotated[bool, typer.Option("--json", help="Print the report as
         typer.echo(report.as_json())
         return
     screen = Console()
-    screen.print(
-        render(report, whose="the sandbox's, no MAGNETIS_API_KEY" if invented else "", ascii_only=screen.options.ascii_only)
-    )
+    screen.print(render(report, whose="sandbox" if invented else "", ascii_only=screen.options.ascii_only))
 
 
 if __name__ == "__main__":

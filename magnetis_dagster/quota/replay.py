@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.ledger import LONGEST_CALL
 from magnetis_dagster.quota.policy import BACKFILL, DAY, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.report import PREPARED
 
 _CALLS = text("""
     SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
@@ -76,5 +77,7 @@ def floors_kept(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, si
     counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
     parameters = {"key": key_fingerprint, "begun": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
+        if not connection.execute(PREPARED).one().prepared:
+            return FloorsKept(0, 0)
         grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
     return replay(policy, grants, max(since, judged_from))

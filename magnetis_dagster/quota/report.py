@@ -20,7 +20,8 @@ DAYS = 30
 TOP = 10
 """Collections and runs of today that are listed."""
 
-_PREPARED = text("SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at")
+PREPARED = text("SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at")
+"""Whether the tables are there; reading makes none."""
 _COUNTS = """
     count(*) AS calls,
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
@@ -147,7 +148,7 @@ def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> 
     """Return the budget now; a database that no load has touched yet has all of it. Raises DatabaseUnwell, DatabaseRefused."""
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
     with guarded(engine, "read the quota"), engine.connect() as connection:
-        found = connection.execute(_PREPARED).one()
+        found = connection.execute(PREPARED).one()
     usage = ledger.usage() if found.prepared else Usage(at=found.at, by_lane=dict.fromkeys(LANES, 0))
     closed = usage.closed_until is not None and usage.closed_until > usage.at
     return Today(
@@ -172,7 +173,7 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     first = today.day - timedelta(days=DAYS - 1)
     dates = [first + timedelta(days=number) for number in range(DAYS)]
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
-        if not connection.execute(_PREPARED).one().prepared:
+        if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0)
         asked = {"key": key_fingerprint, "begun": policy.day_start(first), "lost": today.at - LONGEST_CALL}
         this_day = asked | {"begun": policy.day_start(today.day)}

@@ -11,7 +11,7 @@ from rich.text import Text
 from magnetis_dagster.quota.policy import BACKFILL
 from magnetis_dagster.quota.report import DayTally, LaneToday, QuotaReport, RunTally, Tally, Today
 
-BAR = 40
+BAR = 30
 """Columns of a bar: the whole limit."""
 CHART = 5
 """Lines of the chart, each of eight steps."""
@@ -61,13 +61,14 @@ def _headline(today: Today, whose: str) -> list[Text]:
 
 def _lanes(today: Today, *, ascii_only: bool) -> Table:
     used_mark, kept_mark = ("#", "=") if ascii_only else ("█", "░")
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{used_mark} used  {kept_mark} kept from backfill now", caption_justify="left"
-    )
-    for heading in ("lane", "used", f"of {today.limit:,}", "kept", "may use", "next call"):
-        table.add_column(
-            heading, justify="right" if heading in {"used", "kept", "may use"} else "left", no_wrap=heading != "next call"
-        )
+    legend = [f"{used_mark} used  {kept_mark} kept from backfill at this hour"]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption_justify="left")
+    table.add_column("lane")
+    table.add_column("used", justify="right")
+    table.add_column(f"of {today.limit:,}", width=BAR)
+    table.add_column("kept", justify="right")
+    table.add_column("may use", justify="right")
+    table.add_column("next call")
     for lane in today.lanes:
         table.add_row(
             lane.lane,
@@ -75,10 +76,13 @@ def _lanes(today: Today, *, ascii_only: bool) -> Table:
             _bar(lane, today.limit, used_mark, kept_mark),
             "" if lane.lane == BACKFILL else f"{lane.kept:,}",
             f"{lane.remaining:,}",
-            "now" if lane.calls_again_at is None else f"{_moment(lane.calls_again_at, today)}: {lane.reason}",
+            "now" if lane.calls_again_at is None else _moment(lane.calls_again_at, today),
         )
+        if lane.reason:
+            legend.append(f"{lane.lane} waits: {lane.reason}")
     if today.used_elsewhere:
         table.add_row("elsewhere", f"{today.used_elsewhere:,}", Text(used_mark * _width(today.used_elsewhere, today.limit), "red"))
+    table.caption = Text("\n".join(legend))
     return table
 
 
@@ -137,7 +141,7 @@ def _counts(tally: Tally) -> str:
 
 
 def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(first)
     for heading in ("calls", "ok", "429", "failed", "rows"):
         table.add_column(heading, justify="right")
@@ -145,7 +149,9 @@ def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
     if runs:
         table.add_column("lane")
     for tally in tallies:
-        cells = [tally.name, *(f"{count:,}" for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows))]
+        # of a run id, the eight characters that Dagster's UI shows
+        name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
+        cells = [name, *(f"{count:,}" for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows))]
         table.add_row(*(Text(cell) for cell in cells), *([tally.lane] if isinstance(tally, RunTally) else []))
     return table
 

@@ -1,0 +1,224 @@
+"""The asset `magnetis/quota`: what has become of the key's calls, plotted by Dagster, with two checks.
+
+A sensor observes it every quarter of an hour. A sensor and not a schedule, since a tick may report observations and check results
+itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the runs that people look for. The
+tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the asset's page looks at once.
+
+https://docs.dagster.io/guides/automate/sensors
+"""
+
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    AssetKey,
+    AssetObservation,
+    AssetsDefinition,
+    AssetSpec,
+    BetaWarning,
+    DagsterInstance,
+    DefaultSensorStatus,
+    MetadataValue,
+    ObserveResult,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    TimestampMetadataValue,
+    multi_observable_source_asset,
+    sensor,
+)
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from magnetis_dagster.defs.assets import OWNER
+from magnetis_dagster.defs.failures import failure
+from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from magnetis_dagster.quota.replay import FloorsKept
+    from magnetis_dagster.quota.report import Today
+
+KEY = AssetKey(["magnetis", "quota"])
+PACE = "quota_pace"
+FLOORS = "floors_kept"
+INTERVAL_SECONDS = 900
+WARN_SHARE = 0.8
+WARN_BEFORE_HOUR = 18
+
+SETTINGS = "settings"
+JUDGED_SINCE = "judged since"
+"""Metadata of an observation by which the next one knows since when these settings have been in force."""
+
+
+def quota_asset() -> AssetsDefinition:
+    """Return the asset; a run of it observes, it materializes nothing and asks the API nothing."""
+    spec = AssetSpec(
+        KEY,
+        group_name="operations",
+        description="The key's daily API calls: used and left, by lane and elsewhere. `magnetis quota` shows more.",
+        owners=[OWNER],
+        kinds={"magnetis", "postgres"},
+        metadata={"dagster/table_name": "magnetis_ops.quota_days"},
+    )
+    checks = [
+        AssetCheckSpec(
+            PACE, asset=KEY, description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's calls are used."
+        ),
+        AssetCheckSpec(FLOORS, asset=KEY, description="Backfill had no call that was kept for the others: its calls, replayed."),
+    ]
+    with warnings.catch_warnings():
+        # the decorator is marked beta: a warning at each start of each process would tell nobody anything
+        warnings.simplefilter("ignore", BetaWarning)
+        made: AssetsDefinition = multi_observable_source_asset(name="magnetis__quota", specs=[spec], check_specs=checks)(_observe)
+    return made
+
+
+def _observe(context: AssetExecutionContext) -> ObserveResult:
+    try:
+        seen = _Seen.now(context.instance)
+    except MagnetisError as error:
+        raise failure(error) from None
+    return ObserveResult(asset_key=KEY, metadata=seen.metadata(), check_results=seen.checks())
+
+
+def quota_sensor() -> SensorDefinition:
+    """Return the sensor that observes the asset, on from the start."""
+
+    @sensor(
+        name="quota_sensor",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Observes magnetis/quota every quarter of an hour, without a run and without an API call.",
+    )
+    def observe(context: SensorEvaluationContext) -> SensorResult:
+        try:
+            seen = _Seen.now(context.instance)
+        except MagnetisError as error:
+            return SensorResult(skip_reason=str(error))
+        evaluations = [
+            AssetCheckEvaluation(
+                asset_key=KEY,
+                check_name=str(result.check_name),
+                passed=result.passed,
+                severity=result.severity,
+                description=result.description,
+                metadata=result.metadata,
+            )
+            for result in seen.checks()
+        ]
+        return SensorResult(
+            skip_reason=f"Observed: {seen.sentence()}",
+            asset_events=[AssetObservation(KEY, description=seen.sentence(), metadata=seen.metadata()), *evaluations],
+        )
+
+    return observe
+
+
+class _Seen:
+    """One look at the quota."""
+
+    def __init__(self, today: "Today", floors: "FloorsKept", settings: str, since: datetime) -> None:
+        self._today = today
+        self._floors = floors
+        self._settings = settings
+        self._since = since
+
+    @classmethod
+    def now(cls, instance: DagsterInstance) -> "_Seen":
+        """Look. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
+        from magnetis_dagster.quota.replay import floors_kept
+        from magnetis_dagster.quota.report import read_today
+        from magnetis_dagster.wiring import open_engine
+
+        settings = Settings.load()
+        key, policy = settings.key_fingerprint, settings.quota_policy
+        with open_engine(settings) as engine:
+            today = read_today(engine, key_fingerprint=key, policy=policy)
+            words = _words(key, policy)
+            since = _in_force_since(instance, words) or today.at
+            floors = floors_kept(engine, key_fingerprint=key, policy=policy, since=since, now=today.at)
+        return cls(today, floors, words, since)
+
+    def sentence(self) -> str:
+        """Return the state in a few words."""
+        today = self._today
+        closed = f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}" if today.closed_until else ""
+        return f"{today.used:,} of {today.limit:,} calls used, {today.remaining:,} left{closed}"
+
+    def metadata(self) -> dict[str, RawMetadataValue]:
+        """Return the numbers, which Dagster plots, and what the next look needs."""
+        today = self._today
+        return {
+            "used": today.used,
+            "remaining": today.remaining,
+            **{f"used by {lane.lane}": lane.used for lane in today.lanes},
+            "used elsewhere": today.used_elsewhere,
+            **{f"{lane.lane} may use": lane.remaining for lane in today.lanes},
+            "limit": today.limit,
+            "quota day": str(today.day),
+            SETTINGS: self._settings,
+            JUDGED_SINCE: MetadataValue.timestamp(self._since.astimezone(UTC)),
+        }
+
+    def checks(self) -> list[AssetCheckResult]:
+        """Return one result per check."""
+        return [self._pace(), self._floors_kept()]
+
+    def _pace(self) -> AssetCheckResult:
+        today = self._today
+        share = today.used / today.limit
+        early = today.ends_at is None or today.at.hour < WARN_BEFORE_HOUR
+        return AssetCheckResult(
+            asset_key=KEY,
+            check_name=PACE,
+            passed=not (early and share >= WARN_SHARE),
+            severity=AssetCheckSeverity.WARN,
+            description=f"{self.sentence()} at {today.at:%H:%M %Z}. `magnetis quota` shows what took them.",
+            metadata={"used": today.used, "share": round(share, 4)},
+        )
+
+    def _floors_kept(self) -> AssetCheckResult:
+        floors = self._floors
+        if floors.first_broken is None:
+            words = f"{floors.judged:,} calls of backfill judged."
+        else:
+            first = floors.first_broken.astimezone(self._today.at.tzinfo)
+            words = (
+                f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors were left, "
+                f"the first at {first:%H:%M:%S %Z}. Judged by: {self._settings}. A process with other settings breaks floors: give "
+                "every process the same MAGNETIS_ variables, and restart runs that began with others."
+            )
+        return AssetCheckResult(
+            asset_key=KEY,
+            check_name=FLOORS,
+            passed=not floors.broken,
+            description=words,
+            metadata={"judged calls": floors.judged, "broken": floors.broken, JUDGED_SINCE: MetadataValue.timestamp(self._since)},
+        )
+
+
+def _words(key: str, policy: QuotaPolicy) -> str:
+    floors = ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items()) or "none"
+    melting = f" melting over {policy.release_hours:g} h" if policy.window is QuotaWindow.CALENDAR else ""
+    return f"key {key}, {policy.limit} calls, {policy.window} ({policy.zone}), floors: {floors}{melting}"
+
+
+def _in_force_since(instance: DagsterInstance, settings: str) -> datetime | None:
+    """Return since when these settings have been observed; None: the last observation saw others, or there is none.
+
+    What was granted before is not judged: by which settings, nothing tells.
+    """
+    for record in instance.fetch_observations(KEY, limit=1).records:
+        last = record.asset_observation
+        if last and last.metadata.get(SETTINGS) == MetadataValue.text(settings):
+            since = last.metadata.get(JUDGED_SINCE)
+            if isinstance(since, TimestampMetadataValue):
+                return datetime.fromtimestamp(since.value, UTC)
+    return None
