@@ -24,7 +24,7 @@ from dagster import (
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.checks import CheckTally, check_specs
-from magnetis_dagster.defs.failures import RETRY_POLICY, as_failure, failure
+from magnetis_dagster.defs.failures import as_failure, failure
 from magnetis_dagster.defs.lanes import identity_of
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import asset_partitions
@@ -64,7 +64,6 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
         backfill_policy=BackfillPolicy.single_run(),
         check_specs=check_specs(key),
         freshness_policy=_freshness(settings),
-        retry_policy=RETRY_POLICY,
         pool=POOL,
         output_required=False,
     )
@@ -74,7 +73,7 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
 
         days = [date.fromisoformat(day) for day in context.partition_keys]
         tally = CheckTally(key)
-        with as_failure(context.log, magnetis.quota_recheck_seconds):
+        with as_failure(context, magnetis.quota_recheck_seconds):
             run = identity_of(context.run, step_retry=context.op_execution_context.retry_number)
             logged = _days_logged_before(context, key) if run.resumes else set()
             with magnetis.ingestion(run, context.log.info) as ingestion:
@@ -84,8 +83,10 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
                         _log_days(context, collection, window, logged)
                 except (IncompleteWindow, Incomplete) as error:
                     yield tally.incomplete(error)
-                    # IncompleteWindow has read everything three times already: to read on at once is three times the calls
-                    raise failure(error, retry=isinstance(error, Incomplete)) from None
+                    if isinstance(error, Incomplete):
+                        raise
+                    # everything was read three times already: to read it again at once is three times the calls
+                    raise failure(error) from None
         yield from tally.results()
 
     return load

@@ -1,31 +1,31 @@
-"""What our errors become in Dagster: a Failure whose text is for people, with or without retries.
+"""What our errors become in Dagster: a Failure whose text is for people, or another try of the step.
 
 A run retry would read the same days again for the same answer, so `dagster.yaml` and the jobs turn those off for step failures;
-a step is tried again only where the error says that it can help. The chain of causes is cut: Dagster stores it, and the drivers'
-own errors hold rows.
+a step is tried again only where the error says that it can help. Assets have no `retry_policy`: Dagster obeys one on interrupts
+too, so a run that somebody terminates would start again and spend its calls anew. The chain of causes is cut: Dagster stores it,
+and the drivers' own errors hold rows.
 """
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster import Backoff, DagsterLogManager, Failure, Jitter, MetadataValue, RetryPolicy, RetryRequested
+from dagster import AssetExecutionContext, Failure, MetadataValue, RetryRequested
 
 from magnetis_dagster.errors import MagnetisError, TryAgain
 
-RETRY_POLICY = RetryPolicy(max_retries=3, delay=20, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
+RETRIES = 3
+RETRY_SECONDS = 20.0
 """20, 40 and 80 seconds, give or take: a database restart or a proxy hiccup that outlasts the client's own attempts."""
-
-
 FOR_EVER = 1_000_000
 """Waiting for calls is no failure, so nothing counts its repetitions."""
 
 
 @contextmanager
-def as_failure(log: DagsterLogManager, recheck_seconds: float) -> Iterator[None]:
-    """Turn our errors inside the block into dagster.Failure, and being out of quota into waiting.
+def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterator[None]:
+    """Turn our errors inside the block into dagster.Failure or another try, and being out of quota into waiting.
 
-    The step then stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
+    A waiting step stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
     since the limit may be raised or other lanes may leave more than was thought.
     """
     from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -35,17 +35,19 @@ def as_failure(log: DagsterLogManager, recheck_seconds: float) -> Iterator[None]
     except QuotaExhausted as exhausted:
         seconds = min(max(1.0, (exhausted.available_at - exhausted.at).total_seconds()), recheck_seconds)
         seconds += random.uniform(0, min(5.0, seconds / 10))  # noqa: S311 - spreads waiting runs; not a secret
-        log.warning(f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay.")
+        context.log.warning(f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay.")
         # the cause is what Dagster shows beside "up for retry"
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
+    except TryAgain as error:
+        tried = context.op_execution_context.retry_number
+        if tried >= RETRIES:
+            raise failure(error) from None
+        seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
+        raise RetryRequested(max_retries=RETRIES, seconds_to_wait=seconds) from error
     except MagnetisError as error:
         raise failure(error) from None
 
 
-def failure(error: MagnetisError, *, retry: bool = True) -> Failure:
-    """Return the Failure for one of our errors; without `retry` the step is not tried again whatever the error."""
-    return Failure(
-        description=str(error),
-        metadata={"error": MetadataValue.text(type(error).__name__)},
-        allow_retries=retry and isinstance(error, TryAgain),
-    )
+def failure(error: MagnetisError) -> Failure:
+    """Return the Failure for one of our errors."""
+    return Failure(description=str(error), metadata={"error": MetadataValue.text(type(error).__name__)})

@@ -7,10 +7,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 from small_api import KEY, PARIS, SmallApi, call
 
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs.lanes import identity_of
+from magnetis_dagster.errors import NeedsChange, TryAgain
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 DAY = date(2025, 3, 28)
@@ -69,6 +71,26 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
     assert (check.passed, check.metadata["announced rows"].value, check.metadata["received rows"].value) == (False, 2, 1)
     assert instance.get_materialized_partitions(CALLS) == set()
     assert len(api.requests) == 3, "three readings are enough: the step is not tried again at once"
+
+
+@pytest.mark.parametrize(
+    ("raised", "tries"), [(TryAgain("not well"), 2), (NeedsChange("wrong"), 1), (DagsterExecutionInterruptedError(), 1)]
+)
+def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
+    materialize: Materialize, monkeypatch: pytest.MonkeyPatch, raised: BaseException, tries: int
+) -> None:
+    read: list[object] = []
+
+    def read_days(*_: object) -> None:
+        read.append(None)
+        raise raised
+
+    monkeypatch.setattr("magnetis_dagster.ingest.Ingestion.read_days", read_days)
+    result = materialize("calls", DAY)
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    said = failed.step_failure_data.user_failure_data
+    assert (said.description if said else "") == str(raised)
+    assert len(read) == tries
 
 
 @pytest.mark.parametrize("tag", ["dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry"])
