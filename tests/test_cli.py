@@ -42,7 +42,7 @@ def test_help_lists_the_commands_and_is_quick() -> None:
     shown = magnetis("--help")
     assert time.monotonic() - started < 1.0, "imports must stay late"
     assert shown.returncode == 0
-    assert sorted(names_of_commands()) == ["db-url", "dev", "probe", "reparse", "sandbox"]
+    assert {"db-url", "dev", "probe", "reparse", "sandbox"} <= set(names_of_commands())
     for name in names_of_commands():
         assert re.search(rf"^\s+{name}\s", shown.stdout, re.MULTILINE)
 
