@@ -191,7 +191,7 @@ class _Seen:
         else:
             first = floors.first_broken.astimezone(self._today.at.tzinfo)
             words = (
-                f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors were left, "
+                f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors remained, "
                 f"the first at {first:%H:%M:%S %Z}. Judged by: {self._settings}. A process with other settings breaks floors: give "
                 "every process the same MAGNETIS_ variables, and restart runs that began with others."
             )

@@ -111,11 +111,13 @@ def _chart(days: Sequence[DayTally], *, ascii_only: bool) -> Iterable[Text]:
         label = f"{top:,}" if line == CHART - 1 else "0" if line == 0 else ""
         cells = "".join(steps[_step(height, top, line)] * 2 for height in heights)
         yield Text.assemble(f"{label:>{margin}} ", (cells.rstrip(), "cyan"))
-    if any(day.over_quota for day in days):
-        marks = "".join("! " if day.over_quota else "  " for day in days).rstrip()
-        yield Text.assemble(" " * (margin + 1), (marks, "red"), "  ! a 429 on that day")
+    closed = any(day.over_quota for day in days)
+    if closed:
+        marks = "".join("! " if day.over_quota else "  " for day in days)
+        yield Text.assemble(" " * (margin + 1), (marks.rstrip(), "red"))
     first, last = (f"{date.fromisoformat(day.name):%m-%d}" for day in (days[0], days[-1]))
-    yield Text(f"{'':{margin}} {first}{last:>{2 * len(days) - len(first)}}")
+    legend = "! a 429 on that day" if closed else ""
+    yield Text(f"{'':{margin}} {first}{legend:^{2 * len(days) - 10}}{last}")
 
 
 def _step(height: int, top: int, line: int) -> int:
