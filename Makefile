@@ -3,7 +3,7 @@
 
 # A machine's python3 may be too old while a newer one stands beside it; PYTHON=/path/to/python overrides the choice.
 PYTHON ?=
-CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -141,7 +141,8 @@ def probe(
         raise NeedsChange(
             "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=magnetis.yaml"
         )
-    catalogue = load_catalogue(settings.config)
+    # the file that --write is to make need not be there yet
+    catalogue = load_catalogue(settings.config if settings.config and (settings.config.exists() or not write) else None)
     words = Console(stderr=True)
     words.print(f"Asking {len(catalogue.enabled)} collections: one API call each, more only where the first route does not answer.")
     with open_engine(settings) as engine:
@@ -163,7 +164,8 @@ def probe(
         changed = write_overlay(settings.config, report.overlay())
         words.print(f"{settings.config}: {'written' if changed else 'nothing to change'}.", markup=False)
     if report.stopped:
-        raise TryAgain(f"The probe ended early: {report.stopped}")
+        kind = NeedsChange if report.stopped_for_good else TryAgain
+        raise kind(f"The probe ended early: {report.stopped}")
 
 
 @app.command()

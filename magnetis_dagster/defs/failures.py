@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster import AssetExecutionContext, Failure, MetadataValue, RetryRequested
+from dagster import AssetExecutionContext, DagsterEventType, Failure, MetadataValue, RetryRequested
 
 from magnetis_dagster.errors import MagnetisError, TryAgain
 
@@ -18,7 +18,7 @@ RETRIES = 3
 RETRY_SECONDS = 20.0
 """20, 40 and 80 seconds, give or take: a database restart or a proxy hiccup that outlasts the client's own attempts."""
 FOR_EVER = 1_000_000
-"""Waiting for calls is no failure, so nothing counts its repetitions."""
+"""For Dagster, which counts waits and tries as one: a night of waiting must not use up the tries. We count the tries ourselves."""
 
 
 @contextmanager
@@ -39,13 +39,21 @@ def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterat
         # the cause is what Dagster shows beside "up for retry"
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
     except TryAgain as error:
-        tried = context.op_execution_context.retry_number
+        tried = _tries_that_failed(context)
         if tried >= RETRIES:
             raise failure(error) from None
         seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
-        raise RetryRequested(max_retries=RETRIES, seconds_to_wait=seconds) from error
+        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from error
     except MagnetisError as error:
         raise failure(error) from None
+
+
+def _tries_that_failed(context: AssetExecutionContext) -> int:
+    """Return how often this step was put off in this run for another reason than waiting for calls."""
+    step = context.op_execution_context.op_handle.name
+    events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY)
+    errors = [event.get_dagster_event().step_retry_data.error for event in events if event.step_key == step]
+    return sum(1 for error in errors if not (error and error.cause and error.cause.cls_name == "QuotaExhausted"))
 
 
 def failure(error: MagnetisError) -> Failure:

@@ -26,7 +26,7 @@ from magnetis_dagster.api import (
 )
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, RowReader, as_moment, shown_name
-from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.errors import MagnetisError, NeedsChange
 from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
 from magnetis_dagster.ingest.windows import Zones
 
@@ -112,7 +112,7 @@ class _Probe:
         """Route to the status that says that nothing is there."""
 
     async def run(self, origin: str, key: str, limits: ClientLimits) -> ProbeReport:
-        stopped = None
+        stopped, for_good = None, False
         async with MagnetisClient(origin, key, self._watch, concurrency=1, limits=limits) as client:
             try:
                 # First routes before candidates: a candidate that is another collection's first route belongs to that one.
@@ -121,9 +121,11 @@ class _Probe:
                 for collection in self._collections:
                     await self._ask_candidates(client, collection)
             except MagnetisError as error:
-                stopped = str(error)
+                stopped, for_good = str(error), isinstance(error, NeedsChange)
         start, end = self._window
-        return ProbeReport(list(self._findings.values()), self._watch.calls, (start.isoformat(), end.isoformat()), stopped)
+        return ProbeReport(
+            list(self._findings.values()), self._watch.calls, (start.isoformat(), end.isoformat()), stopped, for_good
+        )
 
     async def _ask_candidates(self, client: MagnetisClient, collection: Collection) -> None:
         finding = self._findings[collection.name]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -102,6 +103,8 @@ class ProbeReport:
     """The 24 hours that events were asked for, ISO 8601 in UTC."""
     stopped: str | None = None
     """Why the probe ended early; None where every collection was asked."""
+    stopped_for_good: bool = False
+    """Whether another probe would end the same until somebody changes something."""
 
     @property
     def complete(self) -> bool:
@@ -134,12 +137,11 @@ class ProbeReport:
         return {"complete": self.complete, **asdict(self), "overlay": self.overlay()}
 
 
-def render(report: ProbeReport) -> Table:
-    """Return the report as a table for the terminal. What stopped the probe is shown by the caller, beside the table."""
+def render(report: ProbeReport) -> Group:
+    """Return the report for the terminal: a table, and below it what to look at. What stopped the probe is said by the caller."""
     table = Table(
         title=f"{report.calls} API calls spent; events asked from {report.window[0]} to {report.window[1]}",
         title_justify="left",
-        show_lines=True,
     )
     for heading in (
         "collection",
@@ -147,10 +149,11 @@ def render(report: ProbeReport) -> Table:
         "status",
         "rows announced",
         "fields found / unknown / missing",
-        "row and window",
-        "notes",
+        "offset from the window",
     ):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "rows announced" else "left")
+        table.add_column(
+            heading, overflow="fold", no_wrap=heading == "collection", justify="right" if heading == "rows announced" else "left"
+        )
     for finding in report.findings:
         cells = (
             finding.collection,
@@ -159,10 +162,10 @@ def render(report: ProbeReport) -> Table:
             "" if finding.announced is None else str(finding.announced),
             f"{len(finding.columns)} / {len(finding.unknown)} / {len(finding.missing)}" if finding.columns else "",
             _offset(finding),
-            finding.notes(),
         )
         table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
-    return table
+    notes = [Text(f"{finding.collection}: {note}") for finding in report.findings if (note := finding.notes())]
+    return Group(table, *notes)
 
 
 def _offset(finding: Finding) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import stamina
 from small_api import SmallApi, call
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
@@ -73,3 +74,24 @@ def test_a_day_that_no_quota_day_can_hold_says_so(api: SmallApi, materialize: Ma
         failed.step_failure_data.user_failure_data.description
     )
     assert len(api.requests) == 1
+
+
+def test_waiting_does_not_use_up_the_tries_of_a_failure(
+    api: SmallApi, materialize: Materialize, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
+    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRY_SECONDS", 0.01)
+    api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    waits = iter([(429, {"Retry-After": "7200"}, b"{}")])
+    broken = iter([(503, {}, b"{}")] * 10)  # the client asks five times in each try of the step
+    api.respond = lambda request: next(waits, None) or next(broken, None)
+    threading.Timer(2.5, lambda: clock.advance(timedelta(hours=2, seconds=1))).start()
+    monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "40")
+    with stamina.set_testing(True, attempts=100, cap=True):
+        result = materialize("calls", DAY)
+    assert result.success
+    retried = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    causes = [event.step_retry_data.error.cause.cls_name for event in retried]
+    assert causes.count("QuotaExhausted") > 3
+    assert causes.count("ServerUnwell") == 2
