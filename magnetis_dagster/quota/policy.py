@@ -6,10 +6,13 @@ Floors: each lane but backfill has a share of the limit that backfill may not to
 hours of the quota day the floors melt evenly to nothing, so that calls nobody came for are not lost every night.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import partial
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from magnetis_dagster.errors import NeedsChange
@@ -72,8 +75,11 @@ class QuotaPolicy:
             )
         if not 0 <= self.release_hours <= 24:
             raise BadPolicy(f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}.")
-        if self.calls_per_second is not None and self.calls_per_second <= 0:
-            raise BadPolicy(f"MAGNETIS_CALLS_PER_SECOND: expected more than 0, or none, got {self.calls_per_second:g}.")
+        if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
+            raise BadPolicy(
+                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a day), or none, "
+                f"got {self.calls_per_second:g}."
+            )
 
     def day_of(self, moment: datetime) -> date:
         """Return the calendar day of a moment in the quota's zone."""
@@ -89,7 +95,8 @@ class QuotaPolicy:
 
     def floor(self, lane: str, moment: datetime) -> int:
         """Return the calls that backfill leaves to `lane` at `moment`, used ones included."""
-        whole = self.floors.get(lane, 0.0) * self.limit
+        # 29 % of 100 is 28.999999999999996 in binary
+        whole = self.floors.get(lane, 0.0) * self.limit + 1e-9
         if self.window is QuotaWindow.ROLLING or not self.release_hours:
             return int(whole)
         rest = (self.day_end(moment) - moment) / timedelta(hours=self.release_hours)
@@ -132,12 +139,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The call may not be sent. `available_at` is when to ask again; None: when the oldest counted calls have aged (rolling)."""
+    """The call may not be sent. `available_at` is the first second at which it may be, should nobody else call meanwhile."""
 
     reason: str
-    available_at: datetime | None
-    missing: int = 0
-    """Counted calls that must age before one can be granted (rolling)."""
+    available_at: datetime
 
 
 def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | None = None) -> int:
@@ -151,26 +156,43 @@ def most_ever(policy: QuotaPolicy, lane: str) -> int:
     return allowance(policy, fresh, lane, policy.day_end(fresh.at) - timedelta(seconds=1))
 
 
-def decide(policy: QuotaPolicy, usage: Usage, lane: str, need: int = 1) -> Granted | Refused:
-    """Return whether `lane` may send a call now, of `need` that it wants to send in a row."""
+def decide(
+    policy: QuotaPolicy, usage: Usage, lane: str, need: int = 1, aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple
+) -> Granted | Refused:
+    """Return whether `lane` may send a call now, of `need` that it wants to send in a row.
+
+    `aging` is asked where a call is refused: when each counted call stops to count, and its lane (rolling window).
+    """
     if lane not in LANES:
         raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
+    verdict = _verdict(policy, usage, lane, need)
+    if isinstance(verdict, Granted):
+        return verdict
+    if usage.trial_until is not None and usage.trial_until > usage.at:
+        return Refused(verdict, usage.at + TRIAL_POLL)
+    return Refused(verdict, _first_grant(policy, usage, lane, need, aging()))
+
+
+def _verdict(policy: QuotaPolicy, usage: Usage, lane: str, need: int) -> Granted | str:
+    """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
-        return Refused("the API answered that this key has no calls left", usage.closed_until)
+        return "the API answered that this key has no calls left"
     if usage.trial_until is not None and usage.trial_until > usage.at:
-        return Refused("one call is being tried to see whether the API has reopened", usage.at + TRIAL_POLL)
+        return "one call is being tried to see whether the API has reopened"
     if trial:
         # what others seemed to have used is exactly what the trial finds out
         usage = replace(usage, elsewhere=0)
     room = _room(policy, usage, lane, usage.at)
     if room < need:
-        return _out_of_room(policy, usage, lane, room, need)
+        left = policy.limit - usage.used
+        if lane == BACKFILL and left >= need:
+            return f"the {left} calls left are kept for schedules, settings and people"
+        return f"{need} calls are needed in a row and {room} are left" if room > 0 else f"all {policy.limit} calls are spent"
     send_at = _paced(policy, usage, lane, room)
-    if send_at - usage.at > LONGEST_SPACING_WAIT:
-        return Refused(f"the calls of lane {lane} are paced", send_at)
-    if policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at):
-        return Refused(f"the calls of lane {lane} are paced", policy.day_end(usage.at))
+    too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
+    if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
+        return f"the calls of lane {lane} are paced"
     return Granted(send_at, trial)
 
 
@@ -181,40 +203,46 @@ def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int
     return room
 
 
-def _out_of_room(policy: QuotaPolicy, usage: Usage, lane: str, room: int, need: int) -> Refused:
-    left = policy.limit - usage.used
-    kept = lane == BACKFILL and left >= need
-    if kept:
-        reason = f"the {left} calls left are kept for schedules, settings and people"
-    elif room > 0:
-        reason = f"{need} calls are needed in a row and {room} are left"
-    else:
-        reason = f"all {policy.limit} calls are spent"
-    if policy.window is QuotaWindow.ROLLING:
-        return Refused(reason, None, missing=need - room)
-    end = policy.day_end(usage.at)
-    return Refused(reason, _melted(policy, usage, end, need) if kept else end)
-
-
-def _melted(policy: QuotaPolicy, usage: Usage, end: datetime, need: int) -> datetime:
-    """Return the first second at which melting floors leave backfill `need` calls, or the day's end."""
-    low, high = 0, int((end - usage.at).total_seconds())
-    if high < 1 or _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=high - 1)) < need:
-        return end
-    while low < high:
-        middle = (low + high) // 2
-        if _room(policy, usage, BACKFILL, usage.at + timedelta(seconds=middle)) >= need:
-            high = middle
-        else:
-            low = middle + 1
-    return usage.at + timedelta(seconds=low)
-
-
 def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
-    send_at = usage.at
+    send_at, last = usage.at, usage.lane_last_sent
     if policy.calls_per_second is not None and usage.last_sent is not None:
         send_at = max(send_at, usage.last_sent + timedelta(seconds=1 / policy.calls_per_second))
-    if lane in policy.spread and usage.lane_last_sent is not None:
-        rest = DAY if policy.window is QuotaWindow.ROLLING else policy.day_end(usage.at) - usage.at
-        send_at = max(send_at, usage.lane_last_sent + rest / (room + 1))
+    if lane in policy.spread and last is not None:
+        # measured from the last call, not from now, so that the time of the next call stands still while one waits for it
+        rolling = policy.window is QuotaWindow.ROLLING
+        gap = DAY / (room + usage.by_lane.get(lane, 0)) if rolling else (policy.day_end(usage.at) - last) / (room + 1)
+        send_at = max(send_at, last + gap)
     return send_at
+
+
+def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, need: int, aging: Iterable[tuple[datetime, str]]) -> datetime:
+    """Return the first second at which the call is granted if nobody else calls.
+
+    Between two turns (a midnight, a call that stops to count) time only ever helps: floors melt, pauses pass. So where the last
+    second before a turn is refused, all before it are.
+    """
+    start = max(usage.at, usage.closed_until or usage.at)
+    midnights = [policy.day_end(usage.at)]
+    while midnights[-1] <= start or len(midnights) < 3:
+        midnights.append(policy.day_end(midnights[-1]))
+    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *aging])
+    by_lane, elsewhere = dict(usage.by_lane), usage.elsewhere
+    for (turn, aged), (following, _) in pairwise([*turns, (turns[-1][0] + 2 * DAY, "")]):
+        if aged:
+            by_lane[aged] -= 1
+        elif turn > usage.at:
+            elsewhere = 0
+            if policy.window is QuotaWindow.CALENDAR:
+                by_lane = {}
+        begin = max(turn, start)
+        if begin < following:
+            at_turn = replace(usage, by_lane=by_lane, elsewhere=elsewhere)
+            seconds = range((following - begin - timedelta.resolution) // timedelta(seconds=1) + 1)
+            offset = bisect_left(seconds, True, key=partial(_is_granted, policy, at_turn, lane, need, begin))
+            if offset < len(seconds):
+                return begin + timedelta(seconds=offset)
+    return turns[-1][0]
+
+
+def _is_granted(policy: QuotaPolicy, usage: Usage, lane: str, need: int, begin: datetime, seconds: int) -> bool:
+    return isinstance(_verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane, need), Granted)
