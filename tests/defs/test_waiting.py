@@ -80,7 +80,7 @@ def test_waiting_does_not_use_up_the_tries_of_a_failure(
     api: SmallApi, materialize: Materialize, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
-    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRIES", 2)
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     waits = iter([(429, {"Retry-After": "7200"}, b"{}")])
