@@ -23,7 +23,7 @@ Tick = Callable[[], dg.SensorResult]
 
 
 @pytest.fixture(autouse=True)
-def _ten_calls(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+def _twenty_calls(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "20")
     clock.set(MORNING)
 
@@ -164,7 +164,11 @@ def test_a_load_leaves_it_alone(api: SmallApi, materialize: Any, instance: dg.Da
     ("name", "value", "says"),
     [
         ("MAGNETIS_API_KEY", "", "MAGNETIS_API_KEY is not set"),
-        ("MAGNETIS_DATABASE_URL", "postgresql://me:hush@127.0.0.1:9/none", "PostgreSQL at postgresql://me:***@127.0.0.1:9/none cannot"),
+        (
+            "MAGNETIS_DATABASE_URL",
+            "postgresql://me:hush@127.0.0.1:9/none",
+            "PostgreSQL at postgresql://me:***@127.0.0.1:9/none cannot",
+        ),
     ],
 )
 def test_what_it_cannot_look_at_is_a_skip_reason(
