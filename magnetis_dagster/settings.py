@@ -3,14 +3,18 @@
 A mistake names the variable, what was expected and what to do; the values of secrets are never shown.
 """
 
+import difflib
 import hashlib
+import os
 import re
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -74,6 +78,18 @@ def _day(value: object) -> object:
 
 def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _refuse_misspelled(names: Iterable[str], fields: Iterable[str]) -> None:
+    """Raise SettingsError for a variable that is nearly one of ours: a quota in a misspelled variable would be spent unnoticed."""
+    known = {f"MAGNETIS_{name.upper()}" for name in fields}
+    for name in sorted(names):
+        if (
+            name.startswith("MAGNETIS_")
+            and name not in known
+            and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.85))
+        ):
+            raise SettingsError(f"{name}: no such variable. Did you mean {close[0]}? .env.example lists every variable.")
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -151,6 +167,7 @@ class Settings(BaseSettings):
     def load(cls, **overrides: object) -> Self:
         """Return the settings from the environment and `.env`. Raises SettingsError, naming the variable."""
         try:
+            _refuse_misspelled({*os.environ, *dotenv_values(".env")}, cls.model_fields)
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]

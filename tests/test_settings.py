@@ -174,3 +174,27 @@ def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
 def test_settings_do_not_change_under_a_run() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load().daily_quota = 9
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MAGNETIS_TIMEZON", "MAGNETIS_TIMEZONE"),
+        ("MAGNETIS_DALY_QUOTA", "MAGNETIS_DAILY_QUOTA"),
+        ("MAGNETIS_APIKEY", "MAGNETIS_API_KEY"),
+    ],
+)
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_a_misspelled_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str, where: str) -> None:
+    if where == ".env":
+        Path(".env").write_text(f"{name}=10\n")
+    else:
+        monkeypatch.setenv(name, "10")
+    with pytest.raises(SettingsError, match=f"^{name}: no such variable. Did you mean {meant}"):
+        Settings.load()
+
+
+def test_a_variable_of_another_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", "blue")
+    monkeypatch.setenv("MAGNETIS_DEV_CHILD", "1")
+    assert Settings.load().daily_quota == 5000
