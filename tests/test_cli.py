@@ -173,16 +173,18 @@ def test_ctrl_c_is_130_without_a_traceback(empty_database_url: str, tmp_path: Pa
             "MAGNETIS_API_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}",
             "MAGNETIS_DATABASE_URL": empty_database_url,
         }
-        with subprocess.Popen(
-            [sys.executable, "-m", "magnetis_dagster.cli", "probe"],
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        ) as process:
-            with deaf.accept()[0]:  # it has called, and waits for an answer
-                process.send_signal(signal.SIGINT)
-                _, errors = process.communicate(timeout=30)
+        with (
+            subprocess.Popen(
+                [sys.executable, "-m", "magnetis_dagster.cli", "probe"],
+                env={**os.environ, **environment},
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            ) as process,
+            deaf.accept()[0],
+        ):  # it has called, and waits for an answer
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
 
