@@ -102,7 +102,7 @@ def test_the_pace_warns_at_80_percent_before_18_oclock(
     used: int,
     local_hour: int,
     window: str,
-    passed: bool,  # noqa: FBT001
+    passed: bool,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_QUOTA_WINDOW", window)
     clock.set(datetime(2025, 6, 15, local_hour - 2, 30, tzinfo=UTC))
