@@ -44,6 +44,19 @@ def living(pids: list[int]) -> list[int]:
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
+REAL_ESCALATION = module.ESCALATION
+
+
+def test_it_begins_with_what_dagster_takes_and_ends_with_what_nothing_survives() -> None:
+    numbers = [number for number, _ in REAL_ESCALATION]
+    assert numbers == [signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_ctrl_c_of_the_terminal_does_not_reach_the_children(children: Children) -> None:
+    child = spawn(children, POLITE)
+    assert os.getpgid(child.process.pid) == child.process.pid != os.getpgid(0)
+
+
 def test_grandchildren_that_ignore_signals_do_not_outlive_the_stop(children: Children) -> None:
     child = spawn(
         children,
