@@ -307,8 +307,6 @@ class Ledger:
         return decision
 
     def _aging(self, cursor: _Cursor, at: datetime) -> list[tuple[datetime, str]]:
-        if self.policy.window is QuotaWindow.CALENDAR:
-            return []
         return cursor.execute(_AGING, self._parameters | {"at": at}).fetchall()
 
     def _grant(self, cursor: _Cursor, charge: Charge, granted: Granted, at: datetime) -> None:

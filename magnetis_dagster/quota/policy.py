@@ -170,7 +170,8 @@ def decide(
         return verdict
     if usage.trial_until is not None and usage.trial_until > usage.at:
         return Refused(verdict, usage.at + TRIAL_POLL)
-    return Refused(verdict, _first_grant(policy, usage, lane, need, aging()))
+    counted = aging() if policy.window is QuotaWindow.ROLLING else ()
+    return Refused(verdict, _first_grant(policy, usage, lane, need, counted))
 
 
 def _verdict(policy: QuotaPolicy, usage: Usage, lane: str, need: int) -> Granted | str:
