@@ -93,6 +93,7 @@ def quota_sensor() -> SensorDefinition:
 
     @sensor(
         name="quota_sensor",
+        asset_selection=[KEY],  # no run is asked for: it names the sensor on the asset's page
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
         description="Observes magnetis/quota every quarter of an hour, without a run and without an API call.",

@@ -204,6 +204,7 @@ def test_it_is_no_collection_and_starts_by_itself() -> None:
     assert (node.is_observable, node.is_materializable, node.group_name) == (True, False, "operations")
     sensor = definitions.resolve_sensor_def("quota_sensor")
     assert (sensor.minimum_interval_seconds, sensor.default_status) == (900, dg.DefaultSensorStatus.RUNNING)
+    assert sensor.asset_selection == dg.AssetSelection.assets(QUOTA), "the asset's page names the sensor"
     for job in ("daily_events", "daily_snapshots"):
         assert QUOTA not in definitions.resolve_job_def(job).asset_layer.executable_asset_keys
 
