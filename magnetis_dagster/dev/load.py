@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.orphans import LOAD, STARTED_BY_TAG
 from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
 
 POLL_SECONDS = 0.5
@@ -18,7 +19,7 @@ POLL_SECONDS = 0.5
 LANE = "backfill"
 """Days of the past wait for everybody else: their calls come from this share of the quota."""
 
-TAGS = {"magnetis/lane": LANE, "magnetis/started_by": "magnetis dev"}
+TAGS = {"magnetis/lane": LANE, STARTED_BY_TAG: LOAD}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """`magnetis dev` from start to end: claim the folder, start database, sandbox and Dagster, load, serve, stop."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rich.markup import escape
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import embedded
 from magnetis_dagster.database.connection import without_password
+from magnetis_dagster.defs.orphans import any_orphans
 from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, print_summary
@@ -110,6 +112,7 @@ class _Session:
             "DAGSTER_DISABLE_TELEMETRY": "1",
             **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
         }
+        self._end_orphans(environment)
         with self.signals.held():
             if self.sandbox:
                 self.children.start("sandbox", self._sandbox_command(), environment)
@@ -169,6 +172,16 @@ class _Session:
     def _dagster_command(self, workspace_yaml: Path) -> list[str]:
         address = ["--host", self.options.host, "--port", str(self.options.port)]
         return [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_yaml), *address]
+
+    def _end_orphans(self, environment: dict[str, str]) -> None:
+        with open_engine(self.settings) as engine:
+            if not any_orphans(engine):
+                return
+        command = [sys.executable, "-m", "magnetis_dagster.defs.orphans"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)  # noqa: S603 - ours
+        if ended.returncode:
+            raise StartFailed(f"Runs of a magnetis dev that was killed could not be ended:\n{ended.stderr[-2000:]}")
+        self._say(f"Runs of a magnetis dev that was killed: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
         invented = Settings.load(api_key=SANDBOX_KEY).key_fingerprint
