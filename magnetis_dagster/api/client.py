@@ -4,6 +4,7 @@ Which pages make a window, and what they must add up to, belongs to `ingest`.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -27,6 +28,17 @@ _ERROR_BODY_SECONDS = 5.0
 """The status is known by then, and matters more than the words: a 429 must close the key even if its body never ends."""
 _LONGEST_HONOURED_WAIT = 60.0
 """Seconds of a 503's Retry-After that are worth holding a run open for."""
+
+
+_log = logging.getLogger(__name__)
+
+
+def _tell(details: stamina.instrumentation.RetryDetails) -> None:
+    _log.info("Trying again in %.1f s (try %d): %s", details.wait_for, details.retry_num + 1, details.caused_by)
+
+
+# stamina's own hooks print a line of Python's objects for each retry, through structlog where that is installed
+stamina.instrumentation.set_on_retry_hooks([_tell])
 
 
 @dataclass(frozen=True, slots=True)
