@@ -94,7 +94,7 @@ def test_a_refusal_names_the_first_second_of_a_grant(data: st.DataObject, rules:
     assert decision.available_at > now.at
 
     def ask(at: datetime) -> Granted | Refused:
-        return decide(rules, later(rules, now, aging, at), lane, need, lambda: aging)
+        return decide(rules, later(rules, now, aging, at), lane, need, lambda: [(end, of) for end, of in aging if end > at])
 
     assert isinstance(ask(decision.available_at), Granted)
     if (earlier := decision.available_at - SECOND) > now.at:
