@@ -9,15 +9,26 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
+from magnetis_dagster.sandbox.options import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Warehouse
+
+
+def uses_sandbox(settings: Settings) -> bool:
+    """Whether these settings bring invented rows: no key is set, or the sandbox's."""
+    return settings.api_key is None or settings.api_key.get_secret_value() == SANDBOX_KEY
+
+
+def embedded_database(settings: Settings) -> str:
+    """Return which database of the embedded server is used: invented rows and real ones never share one."""
+    return "sandbox" if uses_sandbox(settings) else embedded.DATABASE
 
 
 def database_url(settings: Settings) -> str:
     """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address. Raises EmbeddedServerFailed."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    return embedded.start(settings.home)
+    return embedded.start(settings.home, database=embedded_database(settings))
 
 
 @contextmanager

@@ -27,10 +27,14 @@ from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.summary import keys_used, summary
-from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of
+from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
 
 LOAD_DAYS = 30
 """Days that are loaded unasked from the sandbox. From the real API nothing is: its calls are the user's to spend."""
+
+SANDBOX_PORT = 8250
+SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
+"""Always the same where it is free, so that what other terminals export stays right."""
 
 START_SECONDS = 300
 """A first start compiles Dagster's 3,000 modules; a slow laptop under load took a minute."""
@@ -86,7 +90,9 @@ class _Session:
         self.home = settings.home.resolve()
         self.catalogue = load_catalogue(settings.config)
         self.children = Children(self.home)
-        self.sandbox = settings.api_key is None
+        # the variables that are shown for other terminals may be set in this one too
+        own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _free(SANDBOX_PORT)
+        self.sandbox = settings.api_key is None or own
         self.settings = settings
         self.serving = False
         shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
@@ -99,12 +105,12 @@ class _Session:
         claims.check_port(self.options.host, self.options.port, option="--port")
         dagster_yaml, workspace_yaml = claims.project_files()
         with self.signals.held():  # interrupted half way, a server would stay behind
-            database = self.settings.database_url
-            url = database.get_secret_value() if database else embedded.start(self.home)
-        self.database = without_password(url) if database else url  # the embedded server has none
+            url = database_url(self.settings)
+        self.database = without_password(url) if self.settings.database_url else url  # the embedded server has none
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
-            changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{claims.free_port()}"}
+            port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
+            changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
         self.settings = Settings.load(**changes)
         environment = {
             **os.environ,
@@ -118,11 +124,12 @@ class _Session:
                 self.children.start("sandbox", self._sandbox_command(), environment)
             self.children.start("dagster", self._dagster_command(workspace_yaml), environment)
         self._prepare_database()
-        self._say(
-            f"No MAGNETIS_API_KEY: using the local sandbox at {self.settings.api_url}. Its data is invented."
-            if self.sandbox
-            else f"MAGNETIS_API_KEY is set: using {self.settings.api_url}."
-        )
+        if self.sandbox:
+            url = self.settings.api_url
+            self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
+            self._say(f"To use it from another terminal: export MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}")
+        else:
+            self._say(f"MAGNETIS_API_KEY is set: using {self.settings.api_url}.")
         with self.console.status("Starting Dagster ..."):
             if self.sandbox:
                 self._until(lambda: _answers(self.settings.api_url), "sandbox")
@@ -188,12 +195,12 @@ class _Session:
         with open_engine(self.settings) as engine:
             warehouse_of(engine, self.settings, self.catalogue).prepare()
             used = keys_used(engine)
-        if self.sandbox and used - {invented}:
+        if uses_sandbox(self.settings) and used - {invented}:
             raise MixedData(
                 "This database holds rows of the real API, and no MAGNETIS_API_KEY is set: rows invented by the sandbox would join "
                 "them. Set the key, or give the sandbox a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
             )
-        if not self.sandbox and invented in used:
+        if not uses_sandbox(self.settings) and invented in used:
             raise MixedData(
                 "This database holds rows invented by the sandbox, and rows of the real API would join them. Remove the folder "
                 f"{self.home}, or give the real data a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
@@ -232,6 +239,14 @@ class _Session:
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _free(port: int) -> bool:
+    try:
+        claims.check_port("127.0.0.1", port, option="--port")
+    except claims.PortTaken:
+        return False
+    return True
 
 
 def _answers(url: str) -> bool:

@@ -4,7 +4,7 @@ import io
 from datetime import UTC, date, datetime
 
 from rich.console import Console
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, exists, insert, literal, select
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dev.console import LoadProgress, print_summary
@@ -77,15 +77,23 @@ def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(engine: Engine
     assert lines["leads"] == SummaryLine("leads", "leads", days=0, rows=0, api_calls=0, seconds=0.0)
 
 
-def test_keys_are_known_by_the_ledger(engine: Engine) -> None:
+def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
+    """Not one that was mistyped and refused, found nothing, or was only probed."""
     assert keys_used(engine) == set()
+    called = [("good", 200, 5, "run"), ("good", 200, 9, "run"), ("typo", 401, None, "run"), ("empty", 200, 0, "run")]
     with engine.begin() as connection:
-        for day in (22, 23):
+        for key, status, rows, run in [*called, ("probed", 200, 1, "magnetis probe"), ("by hand", 200, 3, None)]:
             connection.execute(
-                insert(quota_days),
-                {"key_fingerprint": "abc", "day": date(2026, 11, day), "daily_quota": 5000, "used": 1},
+                insert(quota_days).from_select(
+                    ["key_fingerprint", "day", "daily_quota"],
+                    select(literal(key), literal(NOW.date()), literal(5000)).where(
+                        ~exists().where(quota_days.c.key_fingerprint == key)
+                    ),
+                )
             )
-    assert keys_used(engine) == {"abc"}
+            call = {"day": NOW.date(), "charged_at": NOW, "collection": "calls", "route": "/calls", "page": 1, "lane": "manual"}
+            connection.execute(insert(api_calls), {**call, "key_fingerprint": key, "status": status, "rows": rows, "run_id": run})
+    assert keys_used(engine) == {"good", "by hand"}
 
 
 def test_progress_is_lines_where_there_is_no_terminal() -> None:

@@ -1,8 +1,10 @@
 """`make run` on a fresh machine: no key, so the sandbox; headless; and being stopped before it has started."""
 
+import re
 import signal
 import time
 
+import psycopg
 import pytest
 from harness import Start
 
@@ -15,11 +17,23 @@ def test_the_sandbox_is_used_loaded_and_left_alone_the_next_time(start: Start) -
     assert "Traceback" not in dev.said
     assert dev.left() == []
 
-    mixed = start("--load", "1", "--exit", environment={"MAGNETIS_API_KEY": "a-real-key"})
+    told = re.search(r"export MAGNETIS_API_URL=(http://127\.0\.0\.1:\d+) MAGNETIS_API_KEY=sandbox-key\n", dev.said)
+    assert told, dev.said
+
+    # then the key comes: its rows have a database of their own
+    server = dev.home / "postgres"
+    real = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"})
+    real.wait_for("Serving until Ctrl-C.")
+    assert real.query("SELECT count(*) FROM magnetis.calls") == [(0,)]
+    with psycopg.connect(f"postgresql://postgres:@/sandbox?host={server}") as sandbox:
+        assert sandbox.execute("SELECT count(*) > 0 FROM magnetis.calls").fetchone() == (True,)
+    url = f"postgresql://postgres:@/sandbox?host={server}"
+    mixed = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_DATABASE_URL": url, "MAGNETIS_HOME": f"{dev.home}-2"})
     assert mixed.end() == 2, mixed.said
     assert "rows invented by the sandbox" in mixed.said
-    assert "a-real-key" not in mixed.said
-    assert mixed.left() == []
+    assert "a-real-key" not in mixed.said + real.said
+    assert real.end(signal.SIGINT, 60) == 0
+    assert real.left() + mixed.left() == []
 
 
 @pytest.mark.parametrize(
