@@ -108,15 +108,18 @@ def sandbox(
 @app.command("db-url")
 def db_url() -> None:
     """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It holds the password, where there is one."""
-    from magnetis_dagster.dev.home import is_claimed
+    from magnetis_dagster.database import embedded
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import database_url
+    from magnetis_dagster.wiring import embedded_database
 
     settings = Settings.load()
-    url = database_url(settings)
+    if settings.database_url is None:
+        url, runs = embedded.address(settings.home, database=embedded_database(settings))
+        if not runs:
+            typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
+    else:
+        url = settings.database_url.get_secret_value()
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
-    if settings.database_url is None and not is_claimed(settings.home):
-        typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
 
 
 @app.command()
@@ -179,6 +182,7 @@ def reparse(
     from rich.console import Console
 
     from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.database import embedded
     from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.reparse import reparse as run
@@ -188,6 +192,8 @@ def reparse(
     catalogue = load_catalogue(settings.config)
     if unknown := [name for name in collections if name not in catalogue.collections]:
         raise NeedsChange(f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}.")
+    if settings.database_url is None:
+        embedded.require(settings.home)
     words = Console(stderr=True)
     counts = {}
     with open_engine(settings) as engine, words.status("") as status:

@@ -9,14 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from magnetis_dagster.cli import app
-from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+from magnetis_dagster.database import embedded
+from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, SandboxServer
 
 KEY = "cli-key-57d1f0a9"
 
@@ -117,12 +118,56 @@ def test_db_url_is_what_psql_takes() -> None:
     assert magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout == "postgresql://me@db/x\n"
 
 
-def test_db_url_of_the_embedded_server_says_when_it_runs() -> None:
+@pytest.fixture
+def cluster() -> Iterator[Path]:
+    """A home with an embedded database that was used, and whose server does not run now."""
     # not under pytest's folder: the embedded server runs as another user where we are root
     with tempfile.TemporaryDirectory(prefix="magnetis-cli-") as home:
-        ended = magnetis("db-url", MAGNETIS_HOME=home)
+        embedded.start(Path(home))
+        embedded.stop(Path(home))
+        yield Path(home)
+
+
+def test_db_url_of_the_embedded_server_starts_nothing_and_says_when_it_runs(cluster: Path) -> None:
+    ended = magnetis("db-url", MAGNETIS_HOME=str(cluster), MAGNETIS_API_KEY=KEY)
     assert re.fullmatch(r"postgresql://postgres:@/magnetis\?host=\S+\n", ended.stdout)
     assert "runs only while `magnetis dev`" in ended.stderr
+    assert not (cluster / "postgres" / "postmaster.pid").exists()
+
+    running = embedded.start(cluster)
+    try:
+        again = magnetis("db-url", MAGNETIS_HOME=str(cluster), MAGNETIS_API_KEY=KEY)
+        assert (again.stdout, again.stderr) == (f"{running}\n", "")
+        assert again.stdout == ended.stdout
+    finally:
+        embedded.stop(cluster)
+
+
+def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(cluster: Path) -> None:
+    """Its number may be another program's by now, and the processes that used it are gone."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (cluster / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}]")
+    pid = cluster / "postgres" / "postmaster.pid"
+    pid.write_text(f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n 8826964 65536\nready\n")
+    with psycopg.connect(embedded.start(cluster)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    embedded.stop(cluster)
+    assert not pid.exists()
+
+
+@pytest.mark.parametrize("key", [{}, {"MAGNETIS_API_KEY": SANDBOX_KEY}], ids=["no key", "the sandbox's key"])
+def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[str, str]) -> None:
+    assert "@/sandbox?" in magnetis("db-url", MAGNETIS_HOME=str(cluster), **key).stdout
+
+
+@pytest.mark.parametrize("command", [["db-url"], ["reparse", "calls"]])
+def test_a_folder_without_a_database_gets_none_by_being_asked(command: list[str], tmp_path: Path) -> None:
+    ended = magnetis(*command)
+    assert ended.returncode == 2
+    assert f"There is no database under {tmp_path / '.magnetis'}." in ended.stderr
+    assert ended.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def any_orphans(engine: Engine) -> bool:
         found = connection.execute(
             text(
                 "SELECT EXISTS (SELECT FROM dagster.runs AS run WHERE status = ANY(:under_way) OR status = ANY(:waiting) "
-                "AND EXISTS (SELECT FROM dagster.run_tags AS tag WHERE tag.run_id = run.run_id AND tag.key = :key AND tag.value = :value))"
+                "AND EXISTS (SELECT FROM dagster.run_tags AS tag "
+                "WHERE tag.run_id = run.run_id AND tag.key = :key AND tag.value = :value))"
             ),
             {"under_way": list(_UNDER_WAY), "waiting": list(_WAITING), "key": STARTED_BY_TAG, "value": LOAD},
         )
