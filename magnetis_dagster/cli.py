@@ -51,14 +51,21 @@ def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Dagster's UI.")] = 3000,
 ) -> None:
     """Start everything on this machine: database, sandbox API (without a key), Dagster; load recent days; serve until Ctrl-C."""
-    from rich.console import Console
+    from magnetis_dagster.dev.signals import Interrupted, StopSignals
 
-    from magnetis_dagster.dev.run import DevOptions
-    from magnetis_dagster.dev.run import dev as run
-    from magnetis_dagster.settings import Settings
+    with StopSignals() as signals:
+        try:
+            with signals.held():  # an exception out of an import may be swallowed there
+                from rich.console import Console
 
-    options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port)
-    raise typer.Exit(run(options, Settings.load(), Console(stderr=True)))
+                from magnetis_dagster.dev.run import DevOptions
+                from magnetis_dagster.dev.run import dev as run
+                from magnetis_dagster.settings import Settings
+
+            options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port)
+            run(options, Settings.load(), signals, Console(stderr=True))
+        except Interrupted as interrupted:
+            raise typer.Exit(128 + interrupted.signum) from None
 
 
 @app.command()

@@ -21,7 +21,7 @@ from magnetis_dagster.errors import TryAgain
 MARK = "MAGNETIS_DEV_CHILD"
 """Environment variable by which descendants are known."""
 
-ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+ESCALATION = ((signal.SIGINT, 4.0), (signal.SIGINT, 4.0), (signal.SIGTERM, 4.0), (signal.SIGKILL, 5.0))
 """Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 1 to 4 s; one that
 is still importing may swallow it (a code server then lives on for 30 s), which is why it is sent again, and why there is a next."""
 

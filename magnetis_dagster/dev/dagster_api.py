@@ -42,6 +42,8 @@ class RunNews:
     days: list[DayDone] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Collection to the reason why its step failed, in plain words."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Collection to the class of our error that failed its step."""
     ended_because: str | None = None
     """Why the run as a whole failed or was canceled."""
     retries: dict[str, str] = field(default_factory=dict)
@@ -166,6 +168,9 @@ def _note(news: RunNews, event: Mapping[str, Any]) -> None:
         news.days.append(DayDone(event["assetKey"]["path"][-1], event["partition"] or "", rows))
     elif kind == "ExecutionStepFailureEvent":
         news.failures[_collection(event["stepKey"])] = reason(event["error"])
+        for entry in (event["failureMetadata"] or {}).get("metadataEntries", []):
+            if entry["label"] == "error":
+                news.errors[_collection(event["stepKey"])] = entry["text"]
     elif kind == "ExecutionStepUpForRetryEvent":
         news.retries[_collection(event["stepKey"])] = reason(event["error"])
     elif kind in {"RunFailureEvent", "RunCanceledEvent"}:

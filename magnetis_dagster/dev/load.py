@@ -4,6 +4,7 @@ Ranged runs rather than a backfill: Dagster's backfill daemon looks for work eve
 either with the same green days.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Protocol
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.orphans import LOAD, STARTED_BY_TAG
 from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+from magnetis_dagster.errors import MagnetisError, NeedsChange
 
 POLL_SECONDS = 0.5
 
@@ -44,6 +46,30 @@ class Outcome:
     runs: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Collection to the reason; empty when everything that was asked is there."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Collection to the class of our error, where the reason is one."""
+
+    def reasons(self) -> list[str]:
+        """Return the failures as lines; collections that failed for the same reason share one."""
+        alike: dict[str, list[str]] = {}
+        for name, why in self.failures.items():
+            alike.setdefault(re.sub(rf"^{re.escape(name)}: (GET \S+, page \d+: )?", "", why), []).append(name)
+        lines = []
+        for why, names in alike.items():
+            if len(names) == 1:
+                lines.append(f"{names[0]}: {self.failures[names[0]].removeprefix(f'{names[0]}: ')}")
+            else:
+                more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+                lines.append(f"{', '.join(names[:2])}{more}: {why}")
+        return lines
+
+    def needs_change(self) -> bool:
+        """Whether every failure is one that only a change helps against. Knows the errors of what is imported: `wiring` has all."""
+        return all(self.errors.get(name) in _names_of(NeedsChange) for name in self.failures)
+
+
+def _names_of(kind: type[MagnetisError]) -> set[str]:
+    return {kind.__name__}.union(*(_names_of(each) for each in kind.__subclasses__()))
 
 
 class Watcher(Protocol):
@@ -108,6 +134,7 @@ def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, ali
             for name, why in news.retries.items():
                 watcher.note(f"{name}: will be tried again. {why}")
             outcome.failures.update(news.failures)
+            outcome.errors.update(news.errors)
             if news.ended_because and not outcome.failures.keys() & set(running[run].collections):
                 outcome.failures[f"run {run[:8]}"] = news.ended_because
             if news.status in ENDED:

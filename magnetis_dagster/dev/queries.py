@@ -59,7 +59,11 @@ query MagnetisRun($run: ID!, $cursor: String) {
           partition
           metadataEntries { label ... on IntMetadataEntry { intRepr } }
         }
-        ... on ExecutionStepFailureEvent { stepKey error { ...Reason } }
+        ... on ExecutionStepFailureEvent {
+          stepKey
+          error { ...Reason }
+          failureMetadata { metadataEntries { label ... on TextMetadataEntry { text } } }
+        }
         ... on ExecutionStepUpForRetryEvent { stepKey error { ...Reason } }
         ... on RunFailureEvent { message error { ...Reason } }
         ... on RunCanceledEvent { message }

@@ -44,6 +44,10 @@ class LoadFailed(TryAgain):
     """Not everything that was asked is there; the text lists what is missing and why."""
 
 
+class LoadRefused(NeedsChange):
+    """Nothing of what is missing comes before somebody changes something; the text lists what and why."""
+
+
 class StartFailed(TryAgain):
     """A program did not get ready in time; the text names its log."""
 
@@ -63,23 +67,22 @@ class MixedData(NeedsChange):
     """The database holds rows of the sandbox and rows of the real API would join them, or the other way round."""
 
 
-def dev(options: DevOptions, settings: Settings, console: Console) -> int:
-    """Run until the load is over (`exit_after_load`) or somebody stops it, and return the exit code. Raises MagnetisError."""
-    with StopSignals() as signals:
-        session = _Session(options, settings, signals, console)
-        try:
-            with claims.claimed(session.home):
-                try:
-                    session.start()
-                    session.load()
-                    if not options.exit_after_load:
-                        session.serve()
-                finally:
-                    signals.hold()
-                    session.stop()
-        except Interrupted as interrupted:
-            return 0 if session.serving else 128 + interrupted.signum
-    return 0
+def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
+    """Run until the load is over (`exit_after_load`) or somebody stops it. Raises MagnetisError; Interrupted before it serves."""
+    session = _Session(options, settings, signals, console)
+    try:
+        with claims.claimed(session.home):
+            try:
+                session.start()
+                session.load()
+                if not options.exit_after_load:
+                    session.serve()
+            finally:
+                signals.hold()
+                session.stop()
+    except Interrupted:
+        if not session.serving:
+            raise
 
 
 class _Session:
@@ -135,7 +138,8 @@ class _Session:
                 self._until(lambda: _answers(self.settings.api_url), "sandbox")
             with DagsterApi(self.ui) as api:
                 self._until(api.loaded, "dagster")
-        self._addresses()
+        if not self.options.exit_after_load:
+            self._addresses()
 
     def load(self) -> None:
         days = self.options.load_days
@@ -154,7 +158,8 @@ class _Session:
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
             print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
-        self._addresses()
+        if not self.options.exit_after_load:
+            self._addresses()
         self._judge(outcome)
 
     def serve(self) -> None:
@@ -167,7 +172,7 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping. Ctrl-C again to hurry.")
+            self._say("Stopping: runs under way end first, which takes up to 20 s. Ctrl-C again to hurry.")
         self.children.stop(lambda: self.signals.count > before)
         embedded.stop(self.home)
 
@@ -226,10 +231,10 @@ class _Session:
     def _judge(self, outcome: Outcome) -> None:
         if not outcome.failures:
             return
-        reasons = "\n".join(f"  {name}: {why}" for name, why in outcome.failures.items())
+        reasons = "\n".join(f"  {line}" for line in outcome.reasons())
         text = f"Not everything was loaded:\n{reasons}\nStart again to try what is missing; what is there stays."
         if self.options.exit_after_load:
-            raise LoadFailed(text)
+            raise LoadRefused(text) if outcome.needs_change() else LoadFailed(text)
         self._say(text)
 
     def _addresses(self) -> None:

@@ -24,7 +24,7 @@ def stand_in(name, fails_on=None, **options):
     def load(context):
         for day in context.partition_keys:
             if day == fails_on:
-                raise Failure(f"{name}: the API said no on {day}.")
+                raise Failure(f"{name}: the API said no on {day}.", metadata={"error": "KeyRefused", "page": 1})
             context.log_event(AssetMaterialization(key, partition=day, metadata={"rows": 7, "seconds": 1.5}))
         yield from ()  # a function that returns would log one materialization more for each day
     return load

@@ -64,6 +64,7 @@ def test_a_failure_is_told_in_the_words_of_the_error(api: DagsterApi) -> None:
         "leads": "leads: the API said no on 2024-01-02.",
         "emails": "emails: the API said no on 2024-01-01.",
     }
+    assert outcome.errors == {"leads": "KeyRefused", "emails": "KeyRefused"}
     assert diary.rows == {"leads": [7]}
     assert diary.notes == ["emails: will be tried again. emails: the API said no on 2024-01-01."]
     assert missing_days(api, {"leads": DAYS}) == {"leads": DAYS[1:]}, "the day that was done before the failure stays green"

@@ -5,8 +5,10 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magnetis_dagster.api.errors import KeyRefused
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.dev.load import Batch, asked_days, batches
+from magnetis_dagster.dev.load import Batch, Outcome, asked_days, batches
+from magnetis_dagster.errors import NeedsChange
 
 TODAY = date(2026, 11, 23)
 
@@ -39,3 +41,29 @@ def test_runs_bring_exactly_the_missing_days_once(missing: dict[str, set[int]]) 
         (name, batch.first + timedelta(days=number)) for batch in made for name in batch.collections for number in range(batch.days)
     )
     assert brought == wanted
+
+
+def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
+    outcome = Outcome(
+        failures={
+            **{name: f"{name}: GET /{name}, page 1: the key is unknown." for name in ("calls", "visits", "leads", "emails")},
+            "tags": "tags: GET /tags, page 2: HTTP 500.",
+            "sms": "3 days are not there, the first is 2026-11-01.",
+        }
+    )
+    assert outcome.reasons() == [
+        "calls, visits and 2 more: the key is unknown.",
+        "tags: GET /tags, page 2: HTTP 500.",
+        "sms: 3 days are not there, the first is 2026-11-01.",
+    ]
+
+
+def test_a_load_needs_a_change_where_nothing_failed_for_another_reason() -> None:
+    assert issubclass(KeyRefused, NeedsChange)
+    refused = Outcome(failures={"calls": "no", "leads": "no"}, errors={"calls": "KeyRefused", "leads": "RouteUnavailable"})
+    assert refused.needs_change()
+    for other in ("Unreachable", "SomebodyElsesError"):
+        refused.errors["leads"] = other
+        assert not refused.needs_change()
+    del refused.errors["leads"]
+    assert not refused.needs_change()
