@@ -48,7 +48,7 @@ def start(home: Path, *, database: str = DATABASE) -> str:
         with server._lock:  # noqa: SLF001 - the library's own, for the same list
             # handles of killed processes would keep the server up for ever
             for pid in server.global_process_id_list.get_and_add(os.getpid()):
-                if not psutil.pid_exists(pid):
+                if not _alive(pid):
                     server.global_process_id_list.get_and_remove(pid)
         with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
@@ -59,6 +59,14 @@ def start(home: Path, *, database: str = DATABASE) -> str:
             f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
         ) from None
     return str(server.get_uri(database=database))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        # containers without an init never reap what was killed
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _forget_stale_pid(pgserver: ModuleType, data: Path) -> None:

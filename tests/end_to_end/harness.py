@@ -100,8 +100,8 @@ class Dev:
                 with suppress(psutil.NoSuchProcess):
                     if (process := psutil.Process(pid)).create_time() == started:
                         process.kill()
-            self.process.poll()
             time.sleep(0.1)
+        self.process.wait()
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.database_url) as connection:
