@@ -204,7 +204,7 @@ def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, 
 def test_a_refused_key_ends_the_probe_with_the_reason_and_not_the_key(empty_database_url: str) -> None:
     with SandboxServer(SandboxOptions(keys=("another",), accounts=2)) as sandbox:
         ended = magnetis("probe", MAGNETIS_API_KEY=KEY, MAGNETIS_API_URL=sandbox.url, MAGNETIS_DATABASE_URL=empty_database_url)
-        assert ended.returncode == 3
+        assert ended.returncode == 2
         assert "The probe ended early" in ended.stderr
         assert "Traceback" not in ended.stderr
         assert KEY not in ended.stdout + ended.stderr
