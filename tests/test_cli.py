@@ -147,12 +147,15 @@ def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(clust
     """Its number may be another program's by now, and the processes that used it are gone."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    (cluster / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}]")
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not reaped
+    (cluster / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}, {zombie.pid}]")
     pid = cluster / "postgres" / "postmaster.pid"
     pid.write_text(f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n 8826964 65536\nready\n")
     with psycopg.connect(embedded.start(cluster)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     embedded.stop(cluster)
+    zombie.wait()
     assert not pid.exists()
 
 
