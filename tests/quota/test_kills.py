@@ -1,0 +1,158 @@
+"""Sixteen real processes that spend 500 calls at a real HTTP server, and are killed with SIGKILL again and again.
+
+20 seeds, or as many as KILL_SEEDS says: `KILL_SEEDS=100 make test ARGS=tests/quota/test_kills.py`.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import ssl
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+from multiprocessing.process import BaseProcess
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.database import connect
+from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+from magnetis_dagster.quota import LANES, QuotaPolicy
+from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
+from magnetis_dagster.sandbox import SANDBOX_KEY, Answer, SandboxOptions, SandboxServer
+
+SEEDS = int(os.environ.get("KILL_SEEDS", "20"))
+WORKERS = 16
+LIMIT = 500
+PATIENCE = 60.0
+"""Seconds for one seed; it takes 2 to 4."""
+REFUSED_RIGHTLY, REFUSED_WRONGLY = 40, 41
+"""Exit codes of a worker. A queue would do too, but a process killed while it writes to one blocks it for the others."""
+POLICY = QuotaPolicy(limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1})
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""Workers are forked from one small process that has imported everything: a fresh Python takes a second of CPU for that."""
+FORKSERVER.set_forkserver_preload(
+    [
+        "pytest",
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+        "httpcore._backends.auto",
+        "anyio._backends._asyncio",
+        "magnetis_dagster.api",
+        "magnetis_dagster.ingest.gate",
+        "magnetis_dagster.quota.ledger",
+        "magnetis_dagster.sandbox",
+    ]
+)
+
+
+def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
+    """Ask for page after page until the ledger refuses."""
+    # plain HTTP needs no certificates, and reading them takes each of 500 processes 80 ms of CPU
+    ssl.SSLContext.load_verify_locations = lambda *_, **__: None  # type: ignore[method-assign]
+    engine = connect(database_url)
+    ledger = Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY)
+
+    async def ask() -> None:
+        gate = LedgerGate(ledger, RunIdentity(f"worker-{first_page}", lane))
+        async with MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client, asyncio.TaskGroup() as two_at_once:
+            for place in range(2):
+                two_at_once.create_task(pages(client, first_page + 5_000 * place))
+
+    async def pages(client: MagnetisClient, first: int) -> None:
+        for page in count(first):
+            try:
+                await client.page(Call("calls", "/calls", {}, page=page))
+            except QuotaExhausted:
+                return
+
+    asyncio.run(ask())
+    # what is left for a lane never grows at noon, so a refusal that was wrong is still seen to be
+    sys.exit(REFUSED_WRONGLY if ledger.left(lane) else REFUSED_RIGHTLY)
+
+
+class Workers:
+    """Sixteen workers, four of each lane; a killed one is replaced by another."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+        self._first_pages = count(10_000, 10_000)
+        self.running: list[tuple[BaseProcess, str]] = []
+        for number in range(WORKERS):
+            self.start(LANES[number % len(LANES)])
+
+    def start(self, lane: str) -> None:
+        process = FORKSERVER.Process(target=work, args=(*self._addresses, lane, next(self._first_pages)))
+        process.start()
+        self.running.append((process, lane))
+
+    def kill_one(self, dice: random.Random) -> bool:
+        """Kill a worker and start another for its lane; False where none runs any more."""
+        alive = [(process, lane) for process, lane in self.running if process.is_alive()]
+        if not alive:
+            return False
+        process, lane = dice.choice(alive)
+        process.kill()
+        process.join()
+        self.running.remove((process, lane))
+        self.start(lane)
+        return True
+
+    def ends(self, deadline: float) -> Counter[int | None]:
+        for process, _ in self.running:
+            process.join(max(0.0, deadline - time.monotonic()))
+        return Counter(process.exitcode for process, _ in self.running)
+
+    def close(self) -> None:
+        for process, _ in self.running:
+            process.kill()
+            process.join()
+            process.close()
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[SandboxServer]:
+    page = b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},"links":{"next":null}}'
+    with SandboxServer(SandboxOptions(daily_quota=None)) as server:
+        server.intercept(lambda _request: Answer(200, page))
+        yield server
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_killed_processes_never_pass_the_limit_and_lose_no_call(
+    seed: int, database_url: str, engine: Engine, clock: Any, api: SandboxServer
+) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    api.requests.clear()
+    dice = random.Random(seed)
+    deadline = time.monotonic() + PATIENCE
+    workers = Workers(database_url, api.url)
+    try:
+        kills = 0
+        for _ in range(dice.randint(4, 24)):
+            time.sleep(dice.uniform(0, 0.12))
+            kills += workers.kill_one(dice)
+        assert kills
+        assert workers.ends(deadline) == {REFUSED_RIGHTLY: WORKERS}
+    finally:
+        workers.close()
+    received = Counter(int(request.query["page"]) for request, _ in api.requests)
+    with engine.connect() as connection:
+        calls = connection.execute(text("SELECT page, lane, status FROM magnetis_ops.api_calls")).all()
+        days = connection.execute(text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")).all()
+    charged = Counter(call.page for call in calls)
+    assert received.total() <= LIMIT
+    assert received <= charged, "received and not charged"
+    assert Counter(call.page for call in calls if call.status == 200) <= received
+    assert charged.total() == LIMIT
+    lanes = Counter(call.lane for call in calls)
+    assert [tuple(day) for day in days] == [tuple(lanes[lane] for lane in LANES)]
+    # 350 where no other lane had used its floor yet when backfill took its last call, more once they had
+    assert lanes["backfill"] + max(100, lanes["schedule"]) + max(50, lanes["manual"]) + lanes["settings"] <= LIMIT
