@@ -240,6 +240,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def pass_to_the_edge_of_the_day(self) -> None:
         self.pass_time(int((midnight_after(self.now) - self.now).total_seconds()) - 1 or 1)
 
+    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), remaining=st.sampled_from([None, 0, 1]), data=st.data())
+    def answer_after_midnight(self, key: str, lane: str, remaining: int | None, data: st.DataObject) -> None:
+        self.pass_to_the_edge_of_the_day()
+        self.charge(key, lane, 1)
+        self.pass_time(3)
+        if self.keys[key].open:
+            _, call = self.take(key, data)
+            over = remaining is None
+            self.settle(key, call, Settlement(status=429 if over else 200, over_quota=over, remaining=remaining))
+        self.charge(key, lane, 1)
+
     @rule(limit=st.sampled_from([1, 2, 3, 4, 5, 8, 10]))
     def change_the_limit(self, limit: int) -> None:
         self.limit = limit
