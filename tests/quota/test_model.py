@@ -251,6 +251,19 @@ class LedgerMachine(RuleBasedStateMachine):
             self.settle(key, call, Settlement(status=429 if over else 200, over_quota=over, remaining=remaining))
         self.charge(key, lane, 1)
 
+    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), status=st.sampled_from([200, 503, 429]))
+    def close_and_try_again(self, key: str, lane: str, status: int) -> None:
+        self.charge(key, lane, 1)
+        if self.keys[key].open:
+            call = self.keys[key].open.pop()
+            self.settle(key, call, Settlement(status=429, over_quota=True, retry_after=120.0))
+            self.pass_time(121)
+            self.charge(key, lane, 2)
+        if self.keys[key].open:
+            call = self.keys[key].open.pop()
+            self.settle(key, call, Settlement(status=status, over_quota=status == 429, retry_after=120.0))
+        self.charge(key, lane, 2)
+
     @rule(limit=st.sampled_from([1, 2, 3, 4, 5, 8, 10]))
     def change_the_limit(self, limit: int) -> None:
         self.limit = limit
