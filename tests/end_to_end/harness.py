@@ -41,7 +41,7 @@ class Dev:
     def database_url(self) -> str:
         return f"postgresql://postgres:@/magnetis?host={self.home / 'postgres'}"
 
-    def wait_for(self, words: str, seconds: float = 150) -> None:
+    def wait_for(self, words: str, seconds: float = 240) -> None:
         """Wait until it has said `words`."""
         end = time.monotonic() + seconds
         while words not in self.said:
@@ -50,7 +50,7 @@ class Dev:
             assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.said}"
             time.sleep(0.2)
 
-    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not condition():
             self.note_processes()

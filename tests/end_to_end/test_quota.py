@@ -82,6 +82,7 @@ def backfill_status(api: DagsterApi, backfill: str) -> str:
     return str(answer["partitionBackfillOrError"]["status"])
 
 
+@pytest.mark.timeout(800)
 def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environment: dict[str, str], sandbox: SandboxServer) -> None:
     dev = module_start("--load", "0", environment=environment)
     dev.wait_for("Serving until Ctrl-C.")
