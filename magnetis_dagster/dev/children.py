@@ -25,6 +25,8 @@ ESCALATION = ((signal.SIGINT, 4.0), (signal.SIGINT, 4.0), (signal.SIGTERM, 4.0),
 """Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 1 to 4 s; one that
 is still importing may swallow it (a code server then lives on for 30 s), which is why it is sent again, and why there is a next."""
 
+_RUN_WORKER = "spawn_main"
+"""In the command line of the processes in which Dagster executes runs: children of a code server, made by multiprocessing."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -117,8 +119,16 @@ def _marked(mark: str) -> list[psutil.Process]:
     ]
 
 
+def _executes_a_run(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any(_RUN_WORKER in part for part in process.cmdline())
+    return False
+
+
 def _stop(family: Callable[[], list[psutil.Process]], hurried: Callable[[], bool]) -> None:
-    for number, patience in ESCALATION:
+    # interrupted, a run fails for good, and its backfill with it; broken off, it goes on at the next start (defs/orphans.py)
+    abrupt = any(map(_executes_a_run, family()))
+    for number, patience in ESCALATION[-1:] if abrupt else ESCALATION:
         last = number == signal.SIGKILL
         end = time.monotonic() + patience
         for process in [] if hurried() and not last else family():

@@ -172,7 +172,7 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping: runs under way end first, which takes up to 20 s. Ctrl-C again to hurry.")
+            self._say("Stopping; runs under way go on at the next start. Ctrl-C again to hurry.")
         self.children.stop(lambda: self.signals.count > before)
         embedded.stop(self.home)
 
