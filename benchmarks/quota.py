@@ -1,0 +1,252 @@
+"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL bucket beside it in the same run.
+
+    .venv/bin/python benchmarks/quota.py [--seconds 4] [--alone]
+
+Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL with its durable defaults (fsync
+on, every commit awaited). Then the time of calls to an API that answers after 100 ms, with and without the ledger. Then how many
+calls are granted on 26 October 2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
+
+pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run, which needs a package index.
+`--alone` leaves it out. Stops by itself after a minute or two.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from statistics import median, quantiles
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from magnetis_dagster.api import Call, Gate, MagnetisClient, Outcome
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
+from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, serve
+from magnetis_dagster.warehouse.migrate import migrate
+
+PARIS = ZoneInfo("Europe/Paris")
+PROCESSES = (1, 4, 16)
+ENOUGH = 10**6
+"""A limit that no measurement reaches."""
+LATENCY = 0.1
+CHARGE = Charge(collection="calls", route="/calls", page=1, lane="backfill", run_id="benchmark")
+SMALL_LIMIT = 20
+PEER = Path(__file__).with_name("_quota_peer.py")
+PEER_PACKAGES = ("pyrate-limiter[all]>=4", "psycopg[binary]>=3.2", "psycopg-pool")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def ledger(url: str, *, limit: int = ENOUGH, window: QuotaWindow = QuotaWindow.CALENDAR) -> Ledger:
+    return Ledger(connect(url), key_fingerprint="benchmark", policy=QuotaPolicy(limit=limit, zone=PARIS, window=window))
+
+
+def work(url: str, window: QuotaWindow, seconds: float, begin: Barrier, found: "Queue[list[float]]") -> None:
+    book = ledger(url, window=window)
+    book.charge(CHARGE)
+    begin.wait()
+    taken, end = [], time.perf_counter() + seconds
+    while (asked := time.perf_counter()) < end:
+        book.charge(CHARGE)
+        taken.append((time.perf_counter() - asked) * 1000)
+    found.put(taken)
+
+
+def our_grants(url: str, processes: int, seconds: float, window: QuotaWindow = QuotaWindow.CALENDAR) -> list[float]:
+    """Return the milliseconds of every grant."""
+    begin, found = SPAWN.Barrier(processes), SPAWN.Queue()
+    workers = [SPAWN.Process(target=work, args=(url, window, seconds, begin, found)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    taken = [one for _ in workers for one in found.get()]
+    for worker in workers:
+        worker.join()
+    return taken
+
+
+class Peer:
+    """pyrate-limiter in an environment of its own under `home`."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
+        if uv is None:
+            raise SystemExit("uv is needed to install pyrate-limiter for this run; --alone leaves it out.")
+        self._python = home / ("Scripts/python.exe" if platform.system() == "Windows" else "bin/python")
+        self._url = url
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", self._python, *PEER_PACKAGES], check=True)
+        self.version = self._run("-c", "from importlib.metadata import version; print(version('pyrate-limiter'))").strip()
+
+    def grants(self, processes: int, seconds: float) -> list[float]:
+        """Return the milliseconds of every grant."""
+        found: list[float] = json.loads(self._run(PEER, "grants", self._url, str(processes), str(seconds), str(ENOUGH)))
+        return found
+
+    def calendar(self, moments: list[datetime]) -> dict[str, list[int]]:
+        """Return how many calls each of its algorithms grants at each moment."""
+        asked = [str(moment.timestamp()) for moment in moments]
+        found: dict[str, list[int]] = json.loads(self._run(PEER, "calendar", self._url, str(SMALL_LIMIT), *asked))
+        return found
+
+    def _run(self, *arguments: str | Path) -> str:
+        return subprocess.run([self._python, *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def our_calendar(url: str, moments: list[datetime]) -> list[int]:
+    book = ledger(url, limit=SMALL_LIMIT)
+    granted = []
+    for moment in moments:
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                f"'SELECT ''{moment.isoformat()}''::timestamptz'"
+            )
+        granted.append(0)
+        for _ in range(SMALL_LIMIT):
+            try:
+                book.charge(Charge(collection="calls", route="/calls", page=1, lane="manual"))
+            except QuotaExhausted:
+                break
+            granted[-1] += 1
+    return granted
+
+
+class FreeGate:
+    """Grants everything and notes nothing."""
+
+    async def charge(self, _call: Call) -> int:
+        """Grant."""
+        return 0
+
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        """Forget."""
+
+
+def sandbox(pipe: Connection) -> None:
+    serve("127.0.0.1", 0, SandboxOptions(calls_per_day=10_000, daily_quota=None, latency=LATENCY), started=pipe.send)
+
+
+@contextmanager
+def slow_api() -> Iterator[str]:
+    ours, theirs = SPAWN.Pipe()
+    server = SPAWN.Process(target=sandbox, args=(theirs,))
+    server.start()
+    try:
+        yield ours.recv()
+    finally:
+        server.terminate()
+        server.join()
+
+
+async def read(api: str, gate: Gate, concurrency: int, calls: int) -> float:
+    """Return the milliseconds a call, as `concurrency` tasks see it."""
+    window = {"from": "20250601000000", "to": "20250602000000"}
+    async with MagnetisClient(api, SANDBOX_KEY, gate, concurrency=concurrency) as client:
+        await asyncio.gather(*(client.page(Call("calls", "/calls", window)) for _ in range(concurrency)))
+
+        async def one_after_another() -> None:
+            for page in range(1, calls + 1):
+                await client.page(Call("calls", "/calls", window, page=page))
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one_after_another() for _ in range(concurrency)))
+        return (time.perf_counter() - started) * 1000 / calls
+
+
+def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
+    print(f"grants, durable, {seconds:g} s each         grants/s     p50 ms     p99 ms")
+    for processes in PROCESSES:
+        ours = show(f"ledger, {processes} processes", our_grants(url, processes, seconds), seconds)
+        if peer:
+            theirs = show(f"pyrate-limiter {peer.version}, {processes} processes", peer.grants(processes, seconds), seconds)
+            print(f"  ledger / pyrate-limiter: {ours / theirs:.1f}x", flush=True)
+    with psycopg.connect(url) as connection:
+        connection.execute("TRUNCATE magnetis_ops.api_calls")
+        connection.execute(
+            "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, settled_at, collection, route, page, lane) "
+            "SELECT 'benchmark', current_date, now(), now(), 'calls', '/calls', 1, 'manual' FROM generate_series(1, 5000)"
+        )
+    show("rolling window with 5,000 calls, 16 processes", our_grants(url, 16, seconds, QuotaWindow.ROLLING), seconds)
+
+
+def show(name: str, taken: list[float], seconds: float) -> float:
+    cuts = quantiles(taken, n=100)
+    print(f"  {name:<40} {len(taken) / seconds:8,.0f} {cuts[49]:10.1f} {cuts[98]:10.1f}", flush=True)
+    return len(taken) / seconds
+
+
+def measure_overhead(url: str) -> None:
+    gate = LedgerGate(ledger(url), RunIdentity("benchmark", "manual"))
+    print(f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 12 calls for each task")
+    with slow_api() as api:
+        for concurrency in (1, 8):
+            without, with_ledger = [], []
+            for _ in range(5):
+                without.append(asyncio.run(read(api, FreeGate(), concurrency, 12)))
+                with_ledger.append(asyncio.run(read(api, gate, concurrency, 12)))
+            ratio = median(ours / free for ours, free in zip(with_ledger, without, strict=True))
+            print(
+                f"  {concurrency} at a time: {median(without):.1f} ms without, {median(with_ledger):.1f} ms with the ledger: "
+                f"{(ratio - 1) * 100:+.1f} %",
+                flush=True,
+            )
+
+
+def measure_calendar(url: str, peer: Peer | None) -> None:
+    day = date(2025, 10, 26)
+    begin = datetime(2025, 10, 26, 0, 10, tzinfo=PARIS).astimezone(UTC)
+    moments = [begin + timedelta(minutes=61 * turn) for turn in range(36)]
+    granted = {"ledger": our_calendar(url, moments)}
+    if peer:
+        granted |= {f"pyrate-limiter, {name}": found for name, found in peer.calendar(moments).items()}
+    print(f"granted on {day} in Paris (25 hours), limit {SMALL_LIMIT}, asked for {SMALL_LIMIT} every 61 minutes")
+    for name, found in granted.items():
+        on_day = sum(number for moment, number in zip(moments, found, strict=True) if moment.astimezone(PARIS).date() == day)
+        print(f"  {name:<40} {on_day:>3}   {'kept' if on_day <= SMALL_LIMIT else 'ABOVE THE LIMIT'}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4, help="length of each measurement of grants")
+    parser.add_argument("--alone", action="store_true", help="without pyrate-limiter")
+    options = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
+    try:
+        urls = [embedded.start(home, database=name) for name in ("grants", "overhead", "calendar", "peer")]
+        for url in urls[:3]:
+            engine = connect(url)
+            migrate(engine, load_catalogue())
+            engine.dispose()
+        with psycopg.connect(urls[0]) as connection:
+            names = ("fsync", "synchronous_commit", "server_version")
+            facts = [f"{name} {connection.execute(f'SHOW {name}').fetchone()[0]}" for name in names]
+        print(
+            f"PostgreSQL: {', '.join(facts)}; {multiprocessing.cpu_count()} cores, Python {platform.python_version()}", flush=True
+        )
+        peer = None if options.alone else Peer(home / "peer", urls[3])
+        measure_grants(urls[0], peer, options.seconds)
+        measure_overhead(urls[1])
+        measure_calendar(urls[2], peer)
+    finally:
+        embedded.stop(home)
+        shutil.rmtree(home)
+
+
+if __name__ == "__main__":
+    main()
