@@ -46,35 +46,33 @@ def start(home: Path, *, database: str = DATABASE) -> str:
     pgserver = _pgserver()
     data = home.resolve() / "postgres"
     data.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _forget_stale_pid(pgserver, data)
-        server = _servers[data] = pgserver.get_server(data)
-        with server._lock:  # noqa: SLF001 - the library's own, for the same list
-            # handles of killed processes would keep the server up for ever
-            for pid in server.global_process_id_list.get_and_add(os.getpid()):
-                if not _alive(pid):
-                    server.global_process_id_list.get_and_remove(pid)
-        with _connected(server.get_uri()) as connection, suppress(psycopg.errors.DuplicateDatabase):
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-                connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
-    except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError, psycopg.Error) as error:
-        raise EmbeddedServerFailed(
-            f"The embedded PostgreSQL under {data} did not start ({type(error).__name__}). "
-            f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
-        ) from None
-    return str(server.get_uri(database=database))
-
-
-def _connected(url: str) -> "psycopg.Connection[tuple[object, ...]]":
-    """Return a connection, waiting while the server recovers from a kill: on a loaded machine that outlasts its start."""
     end = time.monotonic() + RECOVERY_SECONDS
     while True:
         try:
-            return psycopg.connect(url, autocommit=True)
-        except psycopg.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
+            return _start(pgserver, data, database)
+        except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError, psycopg.Error) as error:
+            if not isinstance(error, psycopg.OperationalError) or time.monotonic() > end:
+                raise EmbeddedServerFailed(
+                    f"The embedded PostgreSQL under {data} did not start ({type(error).__name__}). "
+                    f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
+                ) from None
+            # it recovers from a kill, or the killed one was still dying when we looked: look again
+            time.sleep(0.3)
+            pgserver.PostgresServer._instances.pop(data, None)  # noqa: SLF001 - or the library would not look
+
+
+def _start(pgserver: ModuleType, data: Path, database: str) -> str:
+    _forget_stale_pid(pgserver, data)
+    server = _servers[data] = pgserver.get_server(data)
+    with server._lock:  # noqa: SLF001 - the library's own, for the same list
+        # handles of killed processes would keep the server up for ever
+        for pid in server.global_process_id_list.get_and_add(os.getpid()):
+            if not _alive(pid):
+                server.global_process_id_list.get_and_remove(pid)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
+            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
+    return str(server.get_uri(database=database))
 
 
 def _alive(pid: int) -> bool:
@@ -86,10 +84,15 @@ def _alive(pid: int) -> bool:
 
 
 def _forget_stale_pid(pgserver: ModuleType, data: Path) -> None:
-    # after a power loss or the kill of a container, another program may have got the number in postmaster.pid
+    # after a power loss or the kill of a container, another program may have got the number in postmaster.pid; and a killed server
+    # that nobody reaps counts as running, for psutil and for PostgreSQL
     left = pgserver.PostmasterInfo.read_from_pgdata(data)
-    if left is not None and left.is_running() and left.process.name() != "postgres":
-        (data / "postmaster.pid").unlink()
+    if left is None or left.process is None:
+        return
+    with suppress(psutil.NoSuchProcess, FileNotFoundError):
+        if left.process.name() != "postgres" or not _alive(left.pid):
+            time.sleep(1.0)  # its backends leave within moments of its death; two servers must never share a folder
+            (data / "postmaster.pid").unlink()
 
 
 def address(home: Path, *, database: str = DATABASE) -> tuple[str, bool]:
