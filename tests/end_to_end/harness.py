@@ -138,8 +138,9 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
                 dev.process.wait(60)
         if (pid := home / "postgres" / "postmaster.pid").exists():
             # one that was killed leaves its handle on the server behind, and then nobody's is the last
-            server = psutil.Process(int(pid.read_text().splitlines()[0]))
-            server.send_signal(signal.SIGINT)
-            psutil.wait_procs([server], timeout=30)
+            with suppress(psutil.NoSuchProcess):
+                server = psutil.Process(int(pid.read_text().splitlines()[0]))
+                server.send_signal(signal.SIGINT)
+                psutil.wait_procs([server], timeout=30)
 
     return start, clean_up
