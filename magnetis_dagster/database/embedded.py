@@ -92,6 +92,8 @@ def _forget_stale_pid(pgserver: ModuleType, data: Path) -> None:
     with suppress(psutil.NoSuchProcess, FileNotFoundError):
         if left.process.name() != "postgres" or not _alive(left.pid):
             time.sleep(1.0)  # its backends leave within moments of its death; two servers must never share a folder
+            if left.socket_dir and not left.hostname:
+                (left.socket_dir / f".s.PGSQL.{left.port}.lock").unlink(missing_ok=True)
             (data / "postmaster.pid").unlink()
 
 
@@ -101,7 +103,7 @@ def address(home: Path, *, database: str = DATABASE) -> tuple[str, bool]:
     data = home.resolve() / "postgres"
     pgserver = _pgserver()
     server = pgserver.PostmasterInfo.read_from_pgdata(data)
-    if server is not None and server.is_running():
+    if server is not None and server.is_running() and _alive(server.pid):
         return str(server.get_uri(database=database)), True
     socket = pgserver.find_suitable_socket_dir(data, pgserver.PostgresServer.runtime_path)
     return f"postgresql://postgres:@/{database}?host={socket}", False
