@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -158,15 +158,17 @@ async def read(api: str, gate: Gate, concurrency: int, calls: int) -> float:
     """Return the milliseconds a call, as `concurrency` tasks see it."""
     window = {"from": "20250601000000", "to": "20250602000000"}
     async with MagnetisClient(api, SANDBOX_KEY, gate, concurrency=concurrency) as client:
-        await asyncio.gather(*(client.page(Call("calls", "/calls", window)) for _ in range(concurrency)))
 
-        async def one_after_another() -> None:
+        async def one_after_another() -> float:
+            # the first calls open connections and leave all at once
+            for page in range(1, 4):
+                await client.page(Call("calls", "/calls", window, page=page))
+            started = time.perf_counter()
             for page in range(1, calls + 1):
                 await client.page(Call("calls", "/calls", window, page=page))
+            return (time.perf_counter() - started) * 1000 / calls
 
-        started = time.perf_counter()
-        await asyncio.gather(*(one_after_another() for _ in range(concurrency)))
-        return (time.perf_counter() - started) * 1000 / calls
+        return mean(await asyncio.gather(*(one_after_another() for _ in range(concurrency))))
 
 
 def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
@@ -193,13 +195,13 @@ def show(name: str, taken: list[float], seconds: float) -> float:
 
 def measure_overhead(url: str) -> None:
     gate = LedgerGate(ledger(url), RunIdentity("benchmark", "manual"))
-    print(f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 12 calls for each task")
+    print(f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 20 calls for each task")
     with slow_api() as api:
         for concurrency in (1, 8):
             without, with_ledger = [], []
             for _ in range(5):
-                without.append(asyncio.run(read(api, FreeGate(), concurrency, 12)))
-                with_ledger.append(asyncio.run(read(api, gate, concurrency, 12)))
+                without.append(asyncio.run(read(api, FreeGate(), concurrency, 20)))
+                with_ledger.append(asyncio.run(read(api, gate, concurrency, 20)))
             ratio = median(ours / free for ours, free in zip(with_ledger, without, strict=True))
             print(
                 f"  {concurrency} at a time: {median(without):.1f} ms without, {median(with_ledger):.1f} ms with the ledger: "

@@ -29,10 +29,11 @@ SHORT_PAUSE = 60.0
 """Seconds: a 429 that asks for less is a throttle, and says nothing about the day."""
 
 _STATE = "SELECT closed_until, trial_until, last_sent, lanes_last_sent FROM magnetis_ops.quota_keys WHERE key_fingerprint = %(key)s"
-_LOCK = f"{_STATE} FOR UPDATE"
-_NO_STANDSTILL = "SELECT set_config('idle_in_transaction_session_timeout', '10s', true)"
-"""A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends it instead."""
-_NO_DISK = "SELECT set_config('synchronous_commit', 'off', true)"
+_LOCK = f"""
+    WITH locked AS ({_STATE} FOR UPDATE)
+    SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
+"""
+"""A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends its session."""
 _ADD_KEY = "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
 
 _CALENDAR = """
@@ -107,8 +108,9 @@ _SETTLE = """
         WHERE key_fingerprint = %(key)s AND day = (SELECT today FROM settled)
           AND (SELECT closed_until IS NULL FROM tried)
     )
-    SELECT charged_at FROM settled
+    SELECT charged_at, set_config('synchronous_commit', 'off', true) AS not_awaited FROM settled
 """
+"""Losing this note in a crash loses no charge, so its commit need not wait for the disk."""
 _CLOSE = """
     INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_until)
     SELECT %(key)s, CASE WHEN %(retry_after)s::float8 IS NULL
@@ -185,7 +187,12 @@ class TooFewEver(NeedsChange):
     """What is asked for needs more calls in one quota day than its lane can have."""
 
 
-_Cursor = psycopg.Cursor[Any]
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor in a transaction that is sent as one `pipeline`."""
+
+    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
+        super().__init__(connection, row_factory=namedtuple_row)
+        self.pipeline = pipeline
 
 
 class Ledger:
@@ -210,8 +217,6 @@ class Ledger:
     def settle(self, number: int, settlement: Settlement) -> None:
         """Note what became of the call `number`; the charge stands whatever it was. An over-quota answer closes the key."""
         with self._transaction("note an API call's outcome") as cursor:
-            # losing this note in a crash loses no charge, so it need not wait for the disk
-            cursor.execute(_NO_DISK)
             cursor.execute(
                 _SETTLE,
                 self._parameters
@@ -262,19 +267,17 @@ class Ledger:
     def _transaction(self, doing: str) -> Iterator[_Cursor]:
         """Open a transaction in pipeline mode: statements leave together, and are waited for when one's result is asked for.
 
-        So a charge holds the lock for one exchange with the server and its commit: 370 grants a second by 16 processes on 2 cores
-        against 170 with an exchange for each statement.
+        So a charge holds the lock for one exchange with the server and its commit: benchmarks/quota.py.
         """
         with guarded(self._engine, doing), self._engine.connect() as pooled:
             connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
-            with connection.pipeline():
-                yield connection.cursor(row_factory=namedtuple_row)
+            with connection.pipeline() as pipeline:
+                yield _Cursor(connection, pipeline)
                 connection.commit()
 
     # --- inside a transaction
 
     def _locked(self, cursor: _Cursor, lane: str) -> Usage:
-        cursor.execute(_NO_STANDSTILL)
         known, usage = self._usage(cursor, _LOCK, lane)
         if not known:
             cursor.execute(_ADD_KEY, self._parameters)
@@ -283,10 +286,12 @@ class Ledger:
 
     def _usage(self, cursor: _Cursor, state: str, lane: str) -> tuple[bool, Usage]:
         """Return whether the key is known, and its usage."""
-        # a statement of its own, after the lock: what others granted while we waited must be seen
-        counting: _Cursor = cursor.connection.cursor(row_factory=namedtuple_row)
+        counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
+        # a statement of its own, after the lock: what others granted while we waited must be seen
         counting.execute(_CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters)
+        # results asked for without a sync leave the session busy in the server's eyes, and _LOCK's timeout never begins
+        cursor.pipeline.sync()
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
         last = key.lanes_last_sent.get(lane) if key else None

@@ -1,4 +1,4 @@
-"""The embedded server after the accidents that containers and laptops bring. Not what is asked of it: every other test does that."""
+"""The embedded server after accidents that containers and laptops bring. Not what is asked of it: every other test does that."""
 
 import subprocess
 import sys
@@ -34,7 +34,9 @@ embedded.stop(home)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process take over orphans as a container's first process does")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux lets a process take over orphans as a container's first process does"
+)
 def test_a_killed_server_that_nobody_reaps_is_started_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A container whose first process is no init: the killed server keeps its number, so its lock files look held."""
     home = tmp_path_factory.mktemp("unreaped")

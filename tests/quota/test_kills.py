@@ -22,10 +22,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import Call, MagnetisClient
-from magnetis_dagster.database import connect
+from magnetis_dagster.database import DatabaseUnwell, connect
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.quota import LANES, QuotaPolicy
-from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
+from magnetis_dagster.quota import ledger as module
+from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.sandbox import SANDBOX_KEY, Answer, SandboxOptions, SandboxServer
 
 SEEDS = int(os.environ.get("KILL_SEEDS", "20"))
@@ -35,6 +36,7 @@ PATIENCE = 60.0
 """Seconds for one seed; it takes 2 to 4."""
 REFUSED_RIGHTLY, REFUSED_WRONGLY = 40, 41
 """Exit codes of a worker. A queue would do too, but a process killed while it writes to one blocks it for the others."""
+CHARGE = Charge(collection="calls", route="/calls", page=1, lane="manual")
 POLICY = QuotaPolicy(limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1})
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Workers are forked from one small process that has imported everything: a fresh Python takes a second of CPU for that."""
@@ -74,8 +76,15 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
                 return
 
     asyncio.run(ask())
-    # what is left for a lane never grows at noon, so a refusal that was wrong is still seen to be
-    sys.exit(REFUSED_WRONGLY if ledger.left(lane) else REFUSED_RIGHTLY)
+    sys.exit(REFUSED_WRONGLY if left(engine, lane) else REFUSED_RIGHTLY)
+
+
+def left(engine: Engine, lane: str) -> int:
+    """Count what a lane has left; at noon it never grows, so a refusal that was wrong is still seen to be."""
+    with engine.connect() as connection:
+        used = connection.execute(text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")).one()
+    kept = max(0, 100 - used.schedule) + max(0, 50 - used.manual)
+    return LIMIT - sum(used) - (kept if lane == "backfill" else 0)
 
 
 class Workers:
@@ -156,3 +165,17 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
     assert [tuple(day) for day in days] == [tuple(lanes[lane] for lane in LANES)]
     # 350 where no other lane had used its floor yet when backfill took its last call, more once they had
     assert lanes["backfill"] + max(100, lanes["schedule"]) + max(50, lanes["manual"]) + lanes["settings"] <= LIMIT
+
+
+def test_a_process_that_stands_still_does_not_hold_the_others_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOCK", module._LOCK.replace("'10s'", "'300ms'"))
+    stopped, other = (Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY) for _ in range(2))
+    other.charge(CHARGE)
+    begun = time.monotonic()
+    stands_still = stopped._transaction("charge a call")
+    stopped._locked(stands_still.__enter__(), "manual")
+    other.charge(CHARGE)
+    assert 0.2 < time.monotonic() - begun < 5
+    with pytest.raises(DatabaseUnwell, match="charge a call"):
+        stands_still.__exit__(None, None, None)
+    assert other.usage().used == 2
