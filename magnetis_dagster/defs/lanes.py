@@ -46,5 +46,6 @@ def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
         run_id=run.run_id,
         lane=lane_of(run.tags),
         work=run.root_run_id if run_retry else None,
+        backfill_id=run.tags.get(BACKFILL_TAG),
         resumes=run_retry or step_retry > 0,
     )

@@ -23,6 +23,8 @@ class RunIdentity:
     """Whose share of the quota the calls come from: schedule, settings, manual or backfill."""
     work: str | None = None
     """Name of the work that a run and its retries share (the first run's id); the run's own id where None."""
+    backfill_id: str | None = None
+    """Dagster backfill that the run belongs to."""
     resumes: bool = False
     """Whether this is a retry: days that the same work has finished are not read again."""
 
@@ -50,6 +52,7 @@ class LedgerGate:
             page=call.page,
             lane=self._run.lane,
             run_id=self._run.run_id,
+            backfill_id=self._run.backfill_id,
             first_day=self.window.first if self.window else None,
             last_day=self.window.last if self.window else None,
         )

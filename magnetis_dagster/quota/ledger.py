@@ -71,9 +71,9 @@ def _grant(lane: str) -> str:
     return f"""
         WITH called AS (
             INSERT INTO magnetis_ops.api_calls
-                (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, lane)
+                (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, backfill_id, lane)
             SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(at)s,
-                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, '{lane}'
+                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, %(backfill_id)s, '{lane}'
             RETURNING id, day
         ), counted AS (
             INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})
@@ -137,6 +137,7 @@ class Charge:
     page: int
     lane: str
     run_id: str | None = None
+    backfill_id: str | None = None
     first_day: date | None = None
     last_day: date | None = None
 
@@ -328,6 +329,7 @@ class Ledger:
                 "last_day": charge.last_day,
                 "page": charge.page,
                 "run_id": charge.run_id,
+                "backfill_id": charge.backfill_id,
             },
         )
 

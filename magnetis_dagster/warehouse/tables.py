@@ -15,12 +15,14 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     PrimaryKeyConstraint,
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
@@ -96,8 +98,10 @@ api_calls = Table(
     Column("rows", Integer),
     Column("bytes", BigInteger),
     Column("milliseconds", Integer),
+    Column("backfill_id", Text, comment="Dagster backfill that the run belongs to; NULL for any other run."),
     Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
+    Index("ix_api_calls_backfill", "backfill_id", postgresql_where=text("backfill_id IS NOT NULL")),
     comment="One row per call sent to the API, retries included; written before the call leaves.",
 )
 
@@ -138,6 +142,65 @@ days = Table(
     Column("run_id", Text),
     PrimaryKeyConstraint("collection", "day"),
     comment="Days that are done: the newest complete read of each, written with its rows.",
+)
+
+day_reads = Table(
+    "day_reads",
+    ops_metadata,
+    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
+    Column("day", Date, nullable=False),
+    Column("age_days", Integer, nullable=False, comment="Days from the day's end to the reading: 0 is the first night."),
+    Column("first_read", Boolean, nullable=False, comment="Whether the day had never been done before."),
+    Column("inserted", Integer, nullable=False),
+    Column("changed", Integer, nullable=False),
+    Column("deleted", Integer, nullable=False),
+    PrimaryKeyConstraint("window_id", "day"),
+    comment="What each complete read of a day found: how late rows still come and change. See the view late_changes.",
+)
+
+pages = Table(
+    "pages",
+    ops_metadata,
+    Column("work", Text, nullable=False, comment="The run whose retries may use the page."),
+    Column("collection", Text, nullable=False),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False),
+    Column("page", Integer, nullable=False),
+    Column("fetched_at", _moment, nullable=False, comment="When the call began."),
+    Column("total", Integer, comment="meta.total of the page."),
+    Column("last_page", Integer, comment="meta.last_page of the page."),
+    Column("has_next", Boolean, comment="Whether the page said that another follows."),
+    Column("bytes", BigInteger, nullable=False, comment="Of the body as received."),
+    Column("replaced_characters", Integer, nullable=False),
+    Column("rows", LargeBinary, nullable=False, comment="The rows of the page: JSON, compressed by zlib."),
+    PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
+    comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
+    prefixes=["UNLOGGED"],  # a crash of the server empties it, and the pages are asked again
+)
+
+window_limits = Table(
+    "window_limits",
+    ops_metadata,
+    Column("collection", Text, primary_key=True),
+    Column("most_days", Integer, nullable=False, comment="Longest window that the API answered after it had refused a longer one."),
+    Column("reason", Text, nullable=False, comment="What it said to the longer one."),
+    Column("learned_at", _moment, nullable=False, comment="Forgotten a month later, should the API have changed."),
+    comment="How long windows may be, learned from refusals.",
+)
+
+forecasts = Table(
+    "forecasts",
+    ops_metadata,
+    Column("work", Text, nullable=False, comment="Dagster backfill or run that the forecast is for."),
+    Column("collection", Text, nullable=False),
+    Column("first_day", Date, nullable=False),
+    Column("last_day", Date, nullable=False),
+    Column("days", Integer, nullable=False, comment="Days to read between the two, both inclusive."),
+    Column("rows", BigInteger, nullable=False, comment="Rows announced for them."),
+    Column("calls", Integer, nullable=False, comment="API calls foreseen."),
+    Column("forecast_at", _moment, nullable=False),
+    PrimaryKeyConstraint("work", "collection"),
+    comment="What backfills were expected to cost, to be held against what they did.",
 )
 
 quarantine = Table(
