@@ -73,7 +73,8 @@ def _grant(lane: str) -> str:
             INSERT INTO magnetis_ops.api_calls
                 (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, backfill_id, lane)
             SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(at)s,
-                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, %(backfill_id)s, '{lane}'
+                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, %(backfill_id)s,
+                   '{lane}'
             RETURNING id, day
         ), counted AS (
             INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})

@@ -167,12 +167,7 @@ pages = Table(
     Column("last_day", Date, nullable=False),
     Column("page", Integer, nullable=False),
     Column("fetched_at", _moment, nullable=False, comment="When the call began."),
-    Column("total", Integer, comment="meta.total of the page."),
-    Column("last_page", Integer, comment="meta.last_page of the page."),
-    Column("has_next", Boolean, comment="Whether the page said that another follows."),
-    Column("bytes", BigInteger, nullable=False, comment="Of the body as received."),
-    Column("replaced_characters", Integer, nullable=False),
-    Column("rows", LargeBinary, nullable=False, comment="The rows of the page: JSON, compressed by zlib."),
+    Column("body", LargeBinary, nullable=False, comment="The body as received, compressed by zlib."),
     PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
     comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
     prefixes=["UNLOGGED"],  # a crash of the server empties it, and the pages are asked again
@@ -198,8 +193,9 @@ forecasts = Table(
     Column("days", Integer, nullable=False, comment="Days to read between the two, both inclusive."),
     Column("rows", BigInteger, nullable=False, comment="Rows announced for them."),
     Column("calls", Integer, nullable=False, comment="API calls foreseen."),
+    Column("planned", Boolean, nullable=False, comment="By `magnetis plan`, for all days; else by a run, for its own."),
     Column("forecast_at", _moment, nullable=False),
-    PrimaryKeyConstraint("work", "collection"),
+    PrimaryKeyConstraint("work", "collection", "first_day"),
     comment="What backfills were expected to cost, to be held against what they did.",
 )
 
