@@ -1,0 +1,28 @@
+"""Our reading of a range of calls, as benchmarks/backfill.py measures it.
+
+python _ours.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY     prints rows and seconds as JSON
+"""
+
+import json
+import sys
+import time
+from datetime import date, timedelta
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.ingest import RunIdentity
+from magnetis_dagster.settings import Settings
+from magnetis_dagster.wiring import open_ingestion
+
+
+def main(url: str, key: str, database: str, first: date, last: date) -> int:
+    settings = Settings.load(api_url=url, api_key=key, database_url=database, daily_quota=10**6)
+    catalogue = load_catalogue()
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual")) as ingestion:
+        return sum(day.rows for window in ingestion.read_days(catalogue["calls"], days) for day in window.days)
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    rows = main(*sys.argv[1:4], *(date.fromisoformat(day) for day in sys.argv[4:6]))
+    print(json.dumps({"rows": rows, "seconds": time.perf_counter() - started}))
