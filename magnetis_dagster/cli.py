@@ -179,6 +179,110 @@ def probe(
 
 
 @app.command()
+def plan(
+    collections: Annotated[
+        list[str] | None, typer.Argument(metavar="COLLECTION...", help="Names of events collections, such as calls.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every enabled events collection.")] = False,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="First day, such as 2024-01-31. [default: MAGNETIS_START_DATE]")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day, inclusive. [default: yesterday]")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Only days that are not done yet.")] = False,
+    launch: Annotated[bool, typer.Option("--launch", help="Start this backfill in the running Dagster.")] = False,
+    dagster_url: Annotated[
+        str, typer.Option(metavar="URL", help="Address of Dagster's webserver, for --launch.")
+    ] = "http://127.0.0.1:3000",
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="BACKFILL", help="Show forecast and calls spent of a backfill, by its id in Dagster; no API call."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan or the report as JSON.")] = False,
+) -> None:
+    """Price a backfill before it starts: rows, API calls, quota days and when it is done. Costs one API call a collection.
+
+    Days are those of MAGNETIS_TIMEZONE.
+    """
+    from magnetis_dagster.errors import NeedsChange
+
+    if report is not None:
+        if collections or every or first or last or missing or launch:
+            raise NeedsChange("--report takes the id of a backfill and nothing else but --json.")
+        _report_backfill(report, json=json)
+        return
+
+    from contextlib import ExitStack
+    from datetime import timedelta
+
+    from rich.console import Console
+
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.dev.backfill import launch_plan, open_dagster
+    from magnetis_dagster.ingest.plan import asked_window, chosen, day_of, make_plan
+    from magnetis_dagster.ingest.plan_screen import render
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of, zones_of
+
+    settings = Settings.load()
+    key = settings.require_key()
+    catalogue = load_catalogue(settings.config)
+    asked = chosen(catalogue, collections or [], every=every)
+    days = [day_of(text, option) if text else None for text, option in ((first, "--from"), (last, "--to"))]
+    words = Console(stderr=True)
+    with open_engine(settings) as engine, ExitStack() as opened:
+        warehouse = warehouse_of(engine, settings, catalogue)
+        warehouse.prepare()
+        today = warehouse.now().astimezone(settings.timezone).date()
+        window = asked_window(
+            days[0] or settings.start_date, days[1] or today - timedelta(days=1), start=settings.start_date, today=today
+        )
+        # before a call is spent
+        dagster = opened.enter_context(open_dagster(dagster_url)) if launch else None
+        number = len(asked)
+        words.print(f"Asking for {number} announcement{'s' if number > 1 else ''}: {number} API call{'s' if number > 1 else ''}.")
+        planned = make_plan(
+            asked,
+            window,
+            warehouse,
+            ledger_of(engine, settings),
+            key_fingerprint=settings.key_fingerprint,
+            zones=zones_of(settings),
+            origin=settings.api_url,
+            key=key,
+            missing=missing,
+            progress=lambda line: words.print(line, markup=False, highlight=False),
+        )
+        if not json:
+            screen = Console()
+            screen.print(render(planned, ascii_only=screen.options.ascii_only))
+        launched = launch_plan(planned, dagster, engine) if dagster else None
+    if json:
+        typer.echo(dumps(planned.as_dict() | {"launched": launched.as_dict() if launched else None}))
+    elif launched:
+        typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
+        typer.echo(f"Forecast and spent, at any time: magnetis plan --report {launched.backfill}")
+
+
+def _report_backfill(work: str, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from magnetis_dagster.ingest.plan_screen import render_report, report_total
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.warehouse.forecasts import report
+    from magnetis_dagster.wiring import open_engine
+
+    with open_engine(Settings.load()) as engine:
+        lines = report(engine, work)
+    if json:
+        found = [asdict(line) | {"error_percent": line.error_percent} for line in lines]
+        typer.echo(dumps({"backfill": work, "collections": found, "total": report_total(lines)}, default=str))
+    else:
+        Console().print(render_report(work, lines))
+
+
+@app.command()
 def reparse(
     collections: Annotated[list[str], typer.Argument(metavar="COLLECTION...", help="Names of collections, such as calls.")],
     json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,

@@ -43,6 +43,16 @@ mutation MagnetisLaunch($parameters: ExecutionParams!) {
 }
 """
 
+BACKFILL = """
+mutation MagnetisBackfill($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
+}
+"""
+
 RUN = """
 query MagnetisRun($run: ID!, $cursor: String) {
   runOrError(runId: $run) { __typename ... on Run { status } ... on Error { message } }

@@ -61,7 +61,8 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
                 text(
                     "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, committed_at, announced, "
                     "received, padding, held, quarantined, inserted, changed, deleted, api_calls, bytes, milliseconds) "
-                    "VALUES ('calls', '2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), 1, 1, 0, 1, 0, 1, 0, 0, :calls, 1, :ms)"
+                    "VALUES ('calls', '2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), "
+                    "1, 1, 0, 1, 0, 1, 0, 0, :calls, 1, :ms)"
                 ),
                 {"calls": calls, "ms": milliseconds},
             )
