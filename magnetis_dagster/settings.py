@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -143,7 +143,14 @@ class Settings(BaseSettings):
     start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
     """First partition day."""
     lookback_days: int = Field(default=7, ge=0, le=366)
-    """Closed days that the daily schedule reads again for late changes."""
+    """Closed days before yesterday that the daily schedule reads again for late changes."""
+    weekly_lookback_days: int = Field(default=30, ge=0, le=366)
+    """On Mondays the daily schedule reads so many closed days before yesterday again instead; 0: never."""
+    repair_attempts: int = Field(default=3, ge=2, le=10)
+    """How often the repair sensor, once switched on, asks for a day of a collection before it gives it up."""
+    emptied_days: Literal["doubt", "keep", "delete"] = "doubt"
+    """A day that comes empty after having held rows: `doubt` keeps them and fails the check, `keep` (they aged out at Magnetis)
+    keeps them, `delete` (they are gone) marks them as deleted."""
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
     quota_window: QuotaWindow = QuotaWindow.CALENDAR

@@ -11,7 +11,7 @@ from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.sandbox.options import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse import Emptied, Warehouse
 
 
 def uses_sandbox(settings: Settings) -> bool:
@@ -43,7 +43,13 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
 
 def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Warehouse:
     """Return the warehouse in these settings' zones."""
-    return Warehouse(engine, catalogue, response_zone=settings.response_timezone, partition_zone=settings.timezone)
+    return Warehouse(
+        engine,
+        catalogue,
+        response_zone=settings.response_timezone,
+        partition_zone=settings.timezone,
+        emptied=Emptied(settings.emptied_days),
+    )
 
 
 def ledger_of(engine: Engine, settings: Settings) -> Ledger:

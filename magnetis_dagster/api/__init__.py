@@ -6,6 +6,7 @@ No SQL, no Dagster.
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient
 from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
+from magnetis_dagster.api.envelope import read_envelope
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     BodyTooLarge,
@@ -40,4 +41,5 @@ __all__ = [
     "TooManyCalls",
     "UnexpectedAnswer",
     "Unreachable",
+    "read_envelope",
 ]

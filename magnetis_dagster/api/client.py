@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
@@ -18,6 +18,7 @@ from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
 from magnetis_dagster.api.envelope import EnvelopeError, read_envelope
 from magnetis_dagster.api.errors import BodyTooLarge, RedirectRefused, ServerUnwell, TooManyCalls, UnexpectedAnswer, Unreachable
 from magnetis_dagster.api.failures import describe
+from magnetis_dagster.api.inflight import InFlight
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
 from magnetis_dagster.api.verdict import judge, place
 from magnetis_dagster.errors import MagnetisError
@@ -76,8 +77,8 @@ class MagnetisClient:
         self._key = key
         self._gate = gate
         self._limits = limits
-        self._free = asyncio.Semaphore(concurrency)
-        # `pool` has nothing to wait for while the semaphore holds as many places as the pool; it ends a leak, should there be one.
+        self.in_flight = InFlight(concurrency)
+        # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
         self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
 
@@ -106,26 +107,31 @@ class MagnetisClient:
             wait_jitter=1.0,
         ):
             with attempt:
-                async with self._free:
+                async with self.in_flight:
                     return await self._attempt(call)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(self, call: Call) -> Page:
         charge = await self._gate.charge(call)
-        started = time.perf_counter()
+        started = time.monotonic()
         answer, failure = _Answer(), None
         try:
-            return await self._send(call, answer)
+            page = await self._send(call, answer)
         except BaseException as error:
             failure = error
+            if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
+                self.in_flight.trouble(started)
             raise
+        else:
+            self.in_flight.went_well()
+            return page
         finally:
             outcome = Outcome(
                 status=answer.status,
                 rows=answer.rows,
                 bytes=answer.bytes,
                 remaining=answer.remaining,
-                milliseconds=round((time.perf_counter() - started) * 1000),
+                milliseconds=round((time.monotonic() - started) * 1000),
                 error=type(failure).__name__ if failure else None,
                 retry_after=getattr(failure, "retry_after", None),
                 over_quota=isinstance(failure, TooManyCalls),
@@ -169,7 +175,7 @@ class MagnetisClient:
                 "the rest was not read. Ask for a smaller page, or check that MAGNETIS_API_URL names the Magnetis API."
             )
         answer.bytes = len(body)
-        page = read_envelope(body, call.limit)
+        page = replace(read_envelope(body, call.limit), body=body)
         answer.rows, answer.remaining = len(page.rows), page.remaining
         return page
 

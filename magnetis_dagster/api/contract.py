@@ -1,8 +1,11 @@
 """What passes between the client and those who use it: the call, the page, and the gate that every call goes through."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+# `bytes` is the name of a member of Page
+Body = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,5 @@ class Page:
     """Calls left for the key, where `meta.apiKey` tells. What that object holds beyond its id is not documented."""
     replaced_characters: int
     """NUL characters, lone surrogates and undecodable bytes that became U+FFFD, since PostgreSQL stores none of them."""
+    body: Body = field(default=b"", repr=False)
+    """What it was read from: `read_envelope` makes the page from it again."""

@@ -4,6 +4,7 @@ They are evaluated by the step that loads, from what it has just committed: no A
 """
 
 from collections import Counter
+from datetime import date
 from typing import TYPE_CHECKING
 
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
@@ -37,6 +38,8 @@ class CheckTally:
     def __init__(self, key: AssetKey) -> None:
         self._key = key
         self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
+        self._api_calls = self._late = 0
+        self._doubted: dict[date, int] = {}
         self._unknown: set[str] = set()
         self._misfits: Counter[str] = Counter()
 
@@ -48,6 +51,9 @@ class CheckTally:
         self._received += window.received
         self._quarantined += window.quarantined
         self._replaced += window.replaced_characters
+        self._api_calls += window.api_calls
+        self._late += sum(day.inserted + day.changed + day.deleted for day in window.days if day.age_days)
+        self._doubted.update(window.doubted)
         self._unknown.update(window.unknown)
         self._misfits.update(window.misfits)
 
@@ -58,10 +64,14 @@ class CheckTally:
                 asset_key=self._key,
                 check_name=COMPLETE,
                 # a window is committed only when both are equal; comparing again here costs nothing and trusts nobody
-                passed=self._announced == self._received,
+                passed=self._announced == self._received and not self._doubted,
+                description=self._doubt() if self._doubted else None,
                 metadata={
                     "announced rows": self._announced,
                     "received rows": self._received,
+                    "API calls": self._api_calls,
+                    "late rows": self._late,
+                    "emptied days": len(self._doubted),
                     "windows": self._windows,
                     "days": self._days,
                 },
@@ -87,6 +97,16 @@ class CheckTally:
                 metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
             ),
         ]
+
+    def _doubt(self) -> str:
+        days = sorted(self._doubted)
+        shown = ", ".join(map(str, days[:10])) + (f" and {len(days) - 10} more" if len(days) > 10 else "")
+        return (
+            f"The API returned no row for {shown}, where the table holds {sum(self._doubted.values())} rows. They stay, and the "
+            "days are not marked as read. It may be that Magnetis keeps rows for so long only, that the key has less scope than "
+            "before, or that the rows are deleted: compare with the Magnetis interface, then set MAGNETIS_EMPTIED_DAYS to keep (they "
+            "aged out) or delete (they are gone)."
+        )
 
     def incomplete(self, error: MagnetisError) -> AssetCheckResult:
         """Return the failed `complete` for a window that could not be read whole."""

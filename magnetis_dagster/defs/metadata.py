@@ -48,6 +48,7 @@ def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult
         "new rows": MetadataValue.int(day.inserted),
         "changed rows": MetadataValue.int(day.changed),
         "deleted rows": MetadataValue.int(day.deleted),
+        "age in days": MetadataValue.int(day.age_days),
         "API calls": MetadataValue.float(round(day.api_calls, 3)),
         "bytes": MetadataValue.int(round(day.bytes)),
         "seconds": MetadataValue.float(round(day.seconds, 3)),

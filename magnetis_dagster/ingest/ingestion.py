@@ -1,32 +1,31 @@
 """Bringing days of a collection into the warehouse: cut into windows, read under quota, committed one by one.
 
 A window that is committed stays, whatever happens to the next one. The caller gets each window as it is done, so that partial
-progress can be shown at once.
+progress can be shown at once. While one window is committed, the next one is read.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from types import TracebackType
 from typing import Self
 
-from magnetis_dagster.api import ClientLimits, MagnetisClient
+from magnetis_dagster.api import ClientLimits, MagnetisClient, RequestRejected, ServerUnwell, Unreachable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.warehouse import Merged, MergedDay, Staging, Warehouse, WindowFacts
-
-PAGE_ROWS = 250
-"""The API's largest page."""
-CHUNK_ROWS = 250 * PAGE_ROWS
-"""A window aims at this many rows: 250 calls lost at most when it is interrupted, and the padding's four hours weigh little."""
-SLACK = 1.5
-"""An announcement up to this many chunks is read as one window: cutting it would cost another announcement."""
+from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts
+from magnetis_dagster.warehouse.forecasts import record
 
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
@@ -53,6 +52,8 @@ class DayResult:
     api_calls: float
     bytes: float
     seconds: float
+    age_days: int
+    """From the day's end to the reading: 0 is the first night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,21 @@ class WindowResult:
     replaced_characters: int = 0
     skipped: bool = False
     """Done before by the run that this one goes on with; nothing was read."""
+    doubted: dict[date, int] = field(default_factory=dict)
+    """Days that came empty although the table holds that many rows for them; they are not done. See MAGNETIS_EMPTIED_DAYS."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A window in staging, ready to be committed."""
+
+    window: Window
+    staging: Staging
+    reading: Reading
+    api_calls: int
+    started: float
+    staged: ExitStack
+    """Closes the staging table."""
 
 
 class Ingestion:
@@ -134,8 +150,31 @@ class Ingestion:
         done = self._warehouse.done(collection, days, run_id=self._run.work_id) if self._run.resumes else {}
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
-        for window in contiguous([day for day in days if day not in done]):
-            yield from self._read_range(collection, window)
+        ranges = contiguous([day for day in days if day not in done])
+        yield from self._commit_behind(read for range_ in ranges for read in self._read_range(collection, range_))
+
+    def _commit_behind(self, reads: Iterator[_Read]) -> Iterator[WindowResult]:
+        """Commit each window while the next one is read; when a reading fails, the window before it is still committed and told."""
+        read: _Read | None = None
+        committing: Future[WindowResult] | None = None
+        with ThreadPoolExecutor(1) as background:
+            try:
+                while True:
+                    failed: BaseException | None = None
+                    try:
+                        read = next(reads, None)
+                    except BaseException as error:  # noqa: BLE001 - raised below, whatever it is
+                        failed = error
+                    if committing:
+                        yield committing.result()
+                    if failed:
+                        raise failed
+                    if read is None:
+                        return
+                    committing, read = background.submit(self._commit, read), None
+            finally:
+                if read:
+                    read.staged.close()
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
         """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot before any call."""
@@ -148,78 +187,116 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
-        return self._read_day(collection, Window(day, day))
+        return self._commit(self._read_whole(collection, Window(day, day), self._kept(collection).get(day)))
 
     def _today(self) -> date:
         return self._warehouse.now().astimezone(self._zones.partition).date()
 
-    def _read_range(self, collection: Collection, range_: Window) -> Iterator[WindowResult]:
-        first, span = range_.first, len(range_.days)
-        while first <= range_.last:
-            window = Window(first, min(range_.last, first + timedelta(days=span - 1)))
-            affordable = self._affordable_rows()
-            result = (
-                self._read_day(collection, window)
-                if window.first == window.last or collection.window is None  # without a window each call would read it all again
-                else self._read_window(collection, window, min(affordable, int(self._chunk_rows * SLACK)))
-            )
-            if isinstance(result, int):
-                span = max(1, min(len(window.days) - 1, len(window.days) * min(affordable, self._chunk_rows) // result))
-                self._progress(f"{collection.name} {window}: {result} rows announced; reading {span} day(s) at a time")
+    def _kept(self, collection: Collection) -> dict[date, KeptWindow]:
+        """Return the windows that the work was reading when it was interrupted, by their first day."""
+        if not self._run.resumes:
+            return {}
+        return {window.first: window for window in self._warehouse.kept_pages(collection, self._run.work_id).windows()}
+
+    def _read_range(self, collection: Collection, range_: Window) -> Iterator[_Read]:
+        kept = self._kept(collection)
+        cut = Cut(range_, self._chunk_rows, self._warehouse.longest_window(collection))
+        while window := cut.next():
+            begun = kept.pop(window.first, None)
+            if begun and begun.last <= range_.last:
+                window = Window(begun.first, begun.last)
+            # without a window each call would read it all again
+            whole = begun is not None or window.first == window.last or collection.window is None
+            try:
+                read = (
+                    self._read_whole(collection, window, begun)
+                    if whole
+                    else self._read_window(collection, window, int(self._chunk_rows * SLACK))
+                )
+            except (RequestRejected, ServerUnwell, Unreachable) as refusal:
+                if collection.window is None or not cut.refused(window, at_fault=isinstance(refusal, RequestRejected)):
+                    raise
+                self._warehouse.kept_pages(collection, self._run.work_id).forget(window.days)
+                self._progress(f"{collection.name} {window}: {refusal} Trying a shorter window.")
+                cut.reason = str(refusal)
                 continue
-            yield result
-            first = window.last + timedelta(days=1)
-            if result.received:
-                span = max(1, len(window.days) * self._chunk_rows // result.received)
+            announced = read if isinstance(read, int) else read.reading.announced
+            if window == range_:
+                self._record_forecast(collection, window, announced)
+            if isinstance(read, int):
+                span = cut.too_large(window, read)
+                self._progress(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
+                continue
+            if learned := cut.read(window, read.reading.received):
+                self._warehouse.learn_longest_window(collection, learned, cut.reason)
+            yield read
 
-    def _read_day(self, collection: Collection, window: Window) -> WindowResult:
-        """Read a window that cannot be cut. Raises QuotaExhausted once it is announced where it cannot be read to its end today."""
-        result = self._read_window(collection, window, self._affordable_rows())
-        if isinstance(result, WindowResult):
-            return result
-        # pages of half a day would be asked again tomorrow: wait for the calls of a whole one
-        self._ledger.require(self._run.lane, -(-result // PAGE_ROWS))
-        return self._read_day(collection, window)
+    def _record_forecast(self, collection: Collection, range_: Window, rows: int) -> None:
+        if self._run.backfill_id and not self._run.resumes:
+            days = len(range_.days)
+            calls = expected_calls(rows, chunk_rows=self._chunk_rows, days=days)
+            record(self._warehouse.engine, self._run.backfill_id, collection.name, range_.first, range_.last, days, rows, calls)
 
-    def _affordable_rows(self) -> int:
-        """Return how many rows the lane's remaining calls can bring today."""
-        return max(1, self._ledger.left(self._run.lane)) * PAGE_ROWS
+    def _read_whole(self, collection: Collection, window: Window, kept: KeptWindow | None) -> _Read:
+        read = self._read_window(collection, window, math.inf, kept)
+        assert not isinstance(read, int), "no announcement exceeds infinity"
+        return read
 
-    def _read_window(self, collection: Collection, window: Window, most_rows: int) -> WindowResult | int:
-        """Read and commit one window; or return the rows announced where they exceed `most_rows`."""
+    def _read_window(self, collection: Collection, window: Window, most_rows: float, kept: KeptWindow | None = None) -> _Read | int:
+        """Read one window into staging; or return the rows announced where they exceed `most_rows`."""
         started, charged = time.monotonic(), self._gate.charged
-        read_at = self._warehouse.now()
         self._gate.window = window
         reader = WindowReader(
-            self._client, collection, concurrency=self._concurrency, progress=self._page_progress(collection, window)
+            self._client,
+            collection,
+            self._warehouse.kept_pages(collection, self._run.work_id),
+            concurrency=self._concurrency,
+            progress=self._page_progress(collection, window),
         )
-        with self._warehouse.staging(collection) as staging:
+        with ExitStack() as stack:
+            staging = stack.enter_context(self._warehouse.staging(collection))
             reading = self._runner.run(
-                reader.read(window, window.parameters(collection, self._zones), staging, most_rows=most_rows)
+                reader.read(
+                    window,
+                    window.parameters(collection, self._zones),
+                    staging,
+                    now=self._warehouse.now(),
+                    most_rows=most_rows,
+                    kept=kept,
+                )
             )
             if not reading.complete:
                 return reading.announced
+            return _Read(window, staging, reading, self._gate.charged - charged + reading.kept_pages, started, stack.pop_all())
+
+    def _commit(self, read: _Read) -> WindowResult:
+        window, staging, reading = read.window, read.staging, read.reading
+        with read.staged:
             facts = WindowFacts(
                 days=window.days,
-                read_at=read_at,
+                read_at=reading.read_at,
                 announced=reading.announced,
                 received=reading.received,
-                api_calls=self._gate.charged - charged,
+                api_calls=read.api_calls,
                 bytes=reading.bytes,
-                milliseconds=int((time.monotonic() - started) * 1000),
+                milliseconds=int((time.monotonic() - read.started) * 1000),
                 run_id=self._run.work_id,
+                read_on=reading.read_at.astimezone(self._zones.partition).date(),
+                emptied=self._warehouse.emptied,
             )
             merged = self._warehouse.commit(staging, facts)
-            return self._result(window, facts, reading, merged, staging, time.monotonic() - started)
+            return self._result(window, facts, reading, merged, staging, time.monotonic() - read.started)
 
     def _result(
         self, window: Window, facts: WindowFacts, reading: Reading, merged: Merged, staging: Staging, seconds: float
     ) -> WindowResult:
         collection = staging.collection
-        newer = self._warehouse.done(collection, merged.superseded) if merged.superseded else {}
+        believed = merged.emptied if facts.emptied is Emptied.KEEP else {}
+        elsewhere = [*merged.superseded, *believed]
+        known = self._warehouse.done(collection, elsewhere) if elsewhere else {}
         return WindowResult(
             window=window,
-            days=_share_out([*merged.days, *newer.values()], facts, seconds),
+            days=_share_out([*merged.days, *known.values()], facts, seconds),
             announced=facts.announced,
             received=facts.received,
             padding=merged.padding,
@@ -232,10 +309,14 @@ class Ingestion:
             misfits=dict(staging.misfits),
             unknown=sorted(staging.unknown),
             replaced_characters=reading.replaced_characters,
+            doubted={} if believed else merged.emptied,
         )
 
     def _done_before(self, collection: Collection, window: Window, done: dict[date, MergedDay]) -> WindowResult:
-        days = [DayResult(day, done[day].held, done[day].announced, 0, 0, 0, 0.0, 0.0, 0.0) for day in window.days]
+        today = self._today()
+        days = [
+            DayResult(day, done[day].held, done[day].announced, 0, 0, 0, 0.0, 0.0, 0.0, _age(day, today)) for day in window.days
+        ]
         rows = sum(day.rows for day in days)
         return WindowResult(
             window=window,
@@ -280,6 +361,11 @@ def _share_out(days: list[MergedDay], facts: WindowFacts, seconds: float) -> lis
                 api_calls=facts.api_calls * share,
                 bytes=facts.bytes * share,
                 seconds=seconds * share,
+                age_days=_age(day.day, facts.read_on),
             )
         )
     return results
+
+
+def _age(day: date, read_on: date) -> int:
+    return max(0, (read_on - day).days - 1)

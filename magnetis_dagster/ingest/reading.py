@@ -4,13 +4,13 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
-from magnetis_dagster.api import Call, MagnetisClient, Page
+from magnetis_dagster.api import Call, MagnetisClient, Page, read_envelope
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.windows import Window
-from magnetis_dagster.warehouse import Staging
+from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging
 
 READS = 3
 """A window whose rows move while they are read is read again, at most twice."""
@@ -52,33 +52,56 @@ class Reading:
     received: int
     bytes: int
     replaced_characters: int
+    read_at: datetime
+    """Nothing of it is older."""
+    kept_pages: int
+    """Pages that an interrupted reading had left."""
     complete: bool
     """False: only the announcement was read, since it exceeds what was allowed."""
 
 
 class WindowReader:
-    """Reads windows of one collection into staging, with `concurrency` pages in flight."""
+    """Reads windows of one collection into staging, with `concurrency` pages in flight.
 
-    def __init__(self, client: MagnetisClient, collection: Collection, *, concurrency: int, progress: Progress) -> None:
+    Pages of a window that has several are kept until it is committed; a reading that was interrupted begins with those it had.
+    """
+
+    def __init__(
+        self, client: MagnetisClient, collection: Collection, pages: KeptPages, *, concurrency: int, progress: Progress
+    ) -> None:
         self._client = client
         self._collection = collection
+        self._pages = pages
         self._concurrency = concurrency
         self._progress = progress
 
-    async def read(self, window: Window, parameters: dict[str, str], staging: Staging, *, most_rows: int) -> Reading:
-        """Read the window whole, or only its announcement where that exceeds `most_rows`.
+    async def read(
+        self,
+        window: Window,
+        parameters: dict[str, str],
+        staging: Staging,
+        *,
+        now: datetime,
+        most_rows: float = math.inf,
+        kept: KeptWindow | None = None,
+    ) -> Reading:
+        """Read the window whole, or only its announcement where that exceeds `most_rows`; begin with the pages of `kept`.
 
         Raises IncompleteWindow, FilterIgnored, Unplaceable, QuotaExhausted and the errors of api/ and database/.
         """
-        attempt = _Attempt(self._client, Call(self._collection.name, self._collection.route, parameters), staging)
+        call = Call(self._collection.name, self._collection.route, parameters)
+        attempt = _Attempt(self._client, call, staging, self._pages, window.days, now)
         size = replaced = announced = received = 0
         for number in range(READS):
             if number:
                 await asyncio.to_thread(staging.clear)
-            attempt.begin()
+                await asyncio.to_thread(self._pages.forget, window.days)
+                kept = None
+            attempt.begin(kept)
             first = await attempt.fetch(1)
             if (first.total or 0) > most_rows:
-                return Reading(first.total or 0, 0, attempt.bytes, 0, complete=False)
+                return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False)
+            await attempt.keep_from_now(first)
             if self._collection.window is not None:
                 self._refuse_ignored_filter(window, attempt)
             if first.last_page is None and first.total is None:
@@ -90,7 +113,15 @@ class WindowReader:
             announced = received if first.total is None else first.total
             if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
                 await self._refuse_unplaceable(window, staging, received)
-                return Reading(announced, received, size, replaced, complete=True)
+                return Reading(
+                    announced,
+                    received,
+                    size,
+                    replaced,
+                    kept.read_at if kept else now,
+                    len(kept.pages) if kept else 0,
+                    complete=True,
+                )
         raise IncompleteWindow(self._collection, window, announced, received)
 
     async def _one_by_one(self, attempt: "_Attempt", page: Page) -> bool:
@@ -156,22 +187,39 @@ class WindowReader:
 class _Attempt:
     """The pages of one read of one window."""
 
-    def __init__(self, client: MagnetisClient, call: Call, staging: Staging) -> None:
+    def __init__(
+        self, client: MagnetisClient, call: Call, staging: Staging, pages: KeptPages, days: list[date], now: datetime
+    ) -> None:
         self._client = client
         self.call = call
         self._staging = staging
-        self.begin()
+        self._pages = pages
+        self._asked = days
+        self._now = now
+        self.begin(None)
 
-    def begin(self) -> None:
+    def begin(self, kept: KeptWindow | None) -> None:
         self.bytes = self.replaced = 0
         self.empty = False
         """Whether a page came without rows."""
         self.totals: set[int | None] = set()
         self.days: list[date] = []
+        self._kept = kept.pages if kept else frozenset[int]()
+        self._keeps = False
+
+    async def keep_from_now(self, first: Page) -> None:
+        """Keep the first page, unless it is the only one, and those that follow."""
+        if first.last_page == 1 or not first.rows:
+            return
+        self._keeps = True
+        if 1 not in self._kept:
+            await asyncio.to_thread(self._pages.keep, self._asked, 1, first.body, self._now)
 
     async def fetch(self, number: int) -> Page:
-        page = await self._client.page(replace(self.call, page=number))
-        days = await asyncio.to_thread(self._staging.add, page.rows)
+        body = await asyncio.to_thread(self._pages.body, self._asked, number) if number in self._kept else None
+        fresh = body is None
+        page = await self._client.page(replace(self.call, page=number)) if body is None else read_envelope(body, self.call.limit)
+        days = await asyncio.to_thread(self._take, number, page, keep=fresh and self._keeps)
         if number == 1:
             self.days = days
         self.empty = self.empty or not page.rows
@@ -179,6 +227,11 @@ class _Attempt:
         self.bytes += page.bytes
         self.replaced += page.replaced_characters
         return page
+
+    def _take(self, number: int, page: Page, *, keep: bool) -> list[date]:
+        if keep:
+            self._pages.keep(self._asked, number, page.body, self._now)
+        return self._staging.add(page.rows)
 
 
 def _pages(first: Page) -> int:

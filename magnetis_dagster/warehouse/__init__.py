@@ -1,8 +1,20 @@
 """WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
 
-from magnetis_dagster.warehouse.merge import Incomplete, Merged, MergedDay, WindowFacts
+from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts
 from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
 from magnetis_dagster.warehouse.staging import Staging
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
-__all__ = ["Incomplete", "Merged", "MergedDay", "Staging", "Warehouse", "WindowFacts", "migrate"]
+__all__ = [
+    "Emptied",
+    "Incomplete",
+    "KeptPages",
+    "KeptWindow",
+    "Merged",
+    "MergedDay",
+    "Staging",
+    "Warehouse",
+    "WindowFacts",
+    "migrate",
+]

@@ -8,11 +8,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from enum import StrEnum
 
 from sqlalchemy import Connection, TextClause, func, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.warehouse.pages import forget_committed
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
 
 _LOCK_CLASS = 0x6D67
@@ -23,6 +25,22 @@ class Incomplete(TryAgain):
     """What the API announced is not what was received or held; nothing was written."""
 
 
+class Emptied(StrEnum):
+    """What to make of a whole day (of a snapshot: the whole collection) that answers empty after having held rows."""
+
+    DOUBT = "doubt"
+    """Believe nothing: it may be the vendor's retention, or a key with less scope. The rows stay, the day is reported."""
+    KEEP = "keep"
+    """The vendor's retention: the rows stay, the day is done."""
+    DELETE = "delete"
+    """They are gone: `deleted_at` is set."""
+
+
+_READS = text("""
+    INSERT INTO magnetis_ops.day_reads (window_id, day, age_days, first_read, inserted, changed, deleted)
+    VALUES (:window, :day, :age_days, :first_read, :inserted, :changed, :deleted)
+""")
+_KNOWN = text("SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)")
 _DAYS = text("""
     INSERT INTO magnetis_ops.days AS d (collection, day, window_id, read_at, announced, held, run_id)
     VALUES (:collection, :day, :window, :read_at, :announced, :held, :run_id)
@@ -44,6 +62,9 @@ class WindowFacts:
     bytes: int
     milliseconds: int
     run_id: str | None
+    read_on: date
+    """Local day of `read_at`."""
+    emptied: Emptied = Emptied.DOUBT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +90,8 @@ class Merged:
     quarantined: int
     superseded: list[date]
     """Asked days that a newer read had already committed."""
+    emptied: dict[date, int]
+    """Asked days that came empty although the table holds rows for them, and how many; nothing was done to them."""
 
 
 def merge(connection: Connection, collection: Collection, facts: WindowFacts) -> Merged:
@@ -77,10 +100,14 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
     lock(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
-    if not asked:
-        return Merged(days=[], padding=0, quarantined=0, superseded=sorted(superseded))
     statements = _Statements(collection)
+    emptied = {} if facts.emptied is Emptied.DELETE else _emptied(connection, statements, asked)
+    asked = [day for day in asked if day not in emptied]
+    forget_committed(connection, collection, facts.run_id, facts.days)
+    if not asked:
+        return Merged(days=[], padding=0, quarantined=0, superseded=sorted(superseded), emptied=emptied)
     parameters = {"days": asked, "read_at": facts.read_at, "collection": collection.name}
+    known = set(connection.execute(_KNOWN, parameters).scalars())
 
     touched = {day: (inserted, changed) for day, inserted, changed in connection.execute(statements.upsert, parameters)}
     deleted = _per_day(connection, statements.delete, parameters)
@@ -118,7 +145,29 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
             for day in days
         ],
     )
-    return Merged(days=days, padding=padding, quarantined=quarantined, superseded=sorted(superseded))
+    connection.execute(
+        _READS,
+        [
+            {
+                "window": window,
+                "day": day.day,
+                # a snapshot is taken of the day that it is
+                "age_days": max(0, (facts.read_on - day.day).days - 1),
+                "first_read": day.day not in known,
+                "inserted": day.inserted,
+                "changed": day.changed,
+                "deleted": day.deleted,
+            }
+            for day in days
+        ],
+    )
+    return Merged(days=days, padding=padding, quarantined=quarantined, superseded=sorted(superseded), emptied=emptied)
+
+
+def _emptied(connection: Connection, statements: "_Statements", asked: list[date]) -> dict[date, int]:
+    announced = _per_day(connection, statements.announced, {"days": asked})
+    empty = [day for day in asked if not announced.get(day)]
+    return _per_day(connection, statements.leaving, {"days": empty}) if empty else {}
 
 
 def _per_day(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> dict[date, int]:
@@ -244,6 +293,12 @@ class _Statements:
                 RETURNING {day} AS day
             )
             SELECT day, count(*) FROM gone GROUP BY day
+        """)
+        self.leaving = text(f"""
+            SELECT {day} AS day, count(*) FROM {table} AS t
+            WHERE t.deleted_at IS NULL AND {on_asked_day}
+              AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
+            GROUP BY 1
         """)
         self.announced = text(f"SELECT {day} AS day, count(*) FROM incoming WHERE reason IS NULL AND {is_asked_day} GROUP BY 1")
         self.held = text(f"SELECT {day} AS day, count(*) FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")

@@ -10,8 +10,9 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.merge import Merged, MergedDay, WindowFacts, merge
+from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.pages import KeptPages
 from magnetis_dagster.warehouse.staging import Staging
 
 
@@ -21,8 +22,17 @@ class Warehouse:
     Every method may raise DatabaseUnwell or DatabaseRefused.
     """
 
-    def __init__(self, engine: Engine, catalogue: Catalogue, *, response_zone: ZoneInfo, partition_zone: ZoneInfo) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalogue: Catalogue,
+        *,
+        response_zone: ZoneInfo,
+        partition_zone: ZoneInfo,
+        emptied: Emptied = Emptied.DOUBT,
+    ) -> None:
         self.engine = engine
+        self.emptied = emptied
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
@@ -40,6 +50,29 @@ class Warehouse:
         """Open a staging table for one window of the collection."""
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
+
+    def kept_pages(self, collection: Collection, work: str) -> KeptPages:
+        """Return the pages that an interrupted reading of `work` has left."""
+        return KeptPages(self.engine, collection, work)
+
+    def longest_window(self, collection: Collection) -> int | None:
+        """Return how many days a window of the collection may have, where the API has refused longer ones; None: any number."""
+        statement = (
+            "SELECT most_days FROM magnetis_ops.window_limits "
+            "WHERE collection = :collection AND learned_at > magnetis_ops.now() - interval '30 days'"
+        )
+        with guarded(self.engine, "read what was learned"), self.engine.connect() as connection:
+            return connection.execute(text(statement), {"collection": collection.name}).scalar()
+
+    def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
+        """Remember for 30 days that the API answers windows of `most_days` days and refused a longer one for `reason`."""
+        statement = (
+            "INSERT INTO magnetis_ops.window_limits (collection, most_days, reason, learned_at) "
+            "VALUES (:collection, :most_days, :reason, magnetis_ops.now()) ON CONFLICT (collection) DO UPDATE "
+            "SET most_days = excluded.most_days, reason = excluded.reason, learned_at = excluded.learned_at"
+        )
+        with guarded(self.engine, "remember what was learned"), self.engine.begin() as connection:
+            connection.execute(text(statement), {"collection": collection.name, "most_days": most_days, "reason": reason})
 
     def now(self) -> datetime:
         """Return the database's clock, UTC: the one clock that loads on several machines share."""

@@ -363,7 +363,11 @@ def test_any_split_into_windows_gives_the_same_table(
         if not (day == date(2025, 3, 30) and n % 24 == 2)
     ]
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine"))
+        connection.execute(
+            text(
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, magnetis_ops.day_reads"
+            )
+        )
     edges = [0, *sorted(cuts), 5]
     with opened(chunk_rows=chunk_rows) as ingestion:
         for start, end in pairwise(edges):

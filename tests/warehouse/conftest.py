@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.warehouse import Merged, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, Merged, Warehouse, WindowFacts
 
 PARIS = ZoneInfo("Europe/Paris")
 Load = Callable[..., Merged]
@@ -26,8 +26,14 @@ def load(warehouse: Warehouse) -> Load:
     clock = iter(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
 
     def load(
-        name: str, days: Sequence[date], *pages: list[Any], read_at: datetime | None = None, announced: int | None = None
+        name: str,
+        days: Sequence[date],
+        *pages: list[Any],
+        read_at: datetime | None = None,
+        announced: int | None = None,
+        emptied: Emptied = Emptied.DELETE,
     ) -> Merged:
+        read_at = read_at or next(clock)
         collection = warehouse.catalogue[name]
         with warehouse.staging(collection) as staging:
             for page in pages:
@@ -35,13 +41,15 @@ def load(warehouse: Warehouse) -> Load:
             received = staging.settle()
             facts = WindowFacts(
                 days=list(days),
-                read_at=read_at or next(clock),
+                read_at=read_at,
                 announced=received if announced is None else announced,
                 received=received,
                 api_calls=len(pages),
                 bytes=0,
                 milliseconds=0,
                 run_id="test",
+                read_on=read_at.astimezone(PARIS).date(),
+                emptied=emptied,
             )
             return warehouse.commit(staging, facts)
 

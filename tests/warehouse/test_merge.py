@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse import Emptied, Warehouse
 
 DAY = date(2025, 3, 28)
 NEXT = DAY + timedelta(days=1)
@@ -212,7 +212,9 @@ TABLE = "SELECT id, day::text, duration_seconds, payload, deleted_at IS NULL FRO
 
 def _reset(warehouse: Warehouse) -> None:
     with warehouse.engine.begin() as connection:
-        connection.execute(text("TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine"))
+        connection.execute(
+            text("TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine CASCADE")
+        )
 
 
 def _visible(found: list[Any]) -> list[Any]:
@@ -276,3 +278,43 @@ def test_history_replays_to_exactly_the_snapshots(
         )
         assert as_it_was == sorted((str(key), str(value)) for key, value in state.items())
     assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(len(states[-1]),)]
+
+
+@pytest.mark.parametrize("emptied", [Emptied.DOUBT, Emptied.KEEP])
+def test_a_whole_day_that_comes_empty_is_not_believed(load: Any, query: Any, emptied: Emptied) -> None:
+    first, second = DAY, NEXT
+    rows = [call(1, f"{first} 10:00:00"), call(2, f"{first} 11:00:00"), call(3, f"{second} 10:00:00")]
+    load("calls", [first, second], rows)
+    before = query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")
+    merged = load("calls", [first, second], [call(3, f"{second} 10:00:00"), call(4, f"{second} 12:00:00")], emptied=emptied)
+    assert (merged.emptied, [day.day for day in merged.days]) == ({first: 2}, [second])
+    assert query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL") == [(4,)]
+    assert query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")[0] == before[0]
+
+
+def test_a_day_whose_rows_moved_to_another_is_believed(load: Any, query: Any) -> None:
+    first, second = DAY, NEXT
+    load("calls", [first, second], [call(1, f"{first} 10:00:00")])
+    merged = load("calls", [first, second], [call(1, f"{second} 10:00:00")], emptied=Emptied.DOUBT)
+    assert (merged.emptied, [(day.day, day.held) for day in merged.days]) == ({}, [(first, 0), (second, 1)])
+
+
+def test_a_snapshot_that_comes_empty_is_not_believed(load: Any, query: Any) -> None:
+    load("pools", [DAY], [{"id": "p", "name": "a"}])
+    merged = load("pools", [NEXT], [], emptied=Emptied.DOUBT)
+    assert (merged.days, merged.emptied) == ([], {NEXT: 1})
+    assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(1,)]
+
+
+def test_each_read_of_a_day_is_noted_with_its_age_and_what_it_found(load: Any, query: Any) -> None:
+    night = datetime(2025, 3, 29, 1, 0, tzinfo=UTC)
+    load("calls", [DAY], [call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")], read_at=night)
+    later = [call(1, f"{DAY} 10:00:00", status="answered"), call(3, f"{DAY} 12:00:00")]
+    load("calls", [DAY], later, read_at=night + timedelta(days=3))
+    assert query("SELECT age_days, first_read, inserted, changed, deleted FROM magnetis_ops.day_reads ORDER BY window_id") == [
+        (0, True, 2, 0, 0),
+        (3, False, 1, 1, 1),
+    ]
+    assert query("SELECT collection, age_days, reads, new_rows, changed_rows, deleted_rows FROM magnetis_ops.late_changes") == [
+        ("calls", 3, 1, 1, 1, 1)
+    ]

@@ -53,7 +53,7 @@ def test_columns_may_be_called_like_words_of_sql(engine: Engine, load: Any, quer
     with warehouse.staging(warehouse.catalogue["pools"]) as staging:
         staging.add([{"id": "p", "group": "h"}])
         staging.settle()
-        warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test"))
+        warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test", DAY))
     assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [("g",), ("h",)]
 
 

@@ -1,0 +1,61 @@
+"""How many calls are under way at once: fewer after trouble, more again as calls go well. Not who may call: that is the gate's."""
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+
+_log = logging.getLogger(__name__)
+
+
+class InFlight:
+    """At most `most` places; half as many after each trouble, down to one, and one more after a round of calls that went well.
+
+    An async context manager for one call; one event loop, any number of tasks.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.allowed = most
+        """Calls that may be under way now."""
+        self._free = asyncio.Semaphore(most)
+        self._withdrawn = 0
+        """Places that are not given back when their calls end."""
+        self._well = 0
+        self._slowed_at = float("-inf")
+
+    async def __aenter__(self) -> None:
+        """Wait for a place."""
+        await self._free.acquire()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the place back."""
+        self._give_back()
+
+    def went_well(self) -> None:
+        """Note a call that went well."""
+        self._well += 1
+        if self.allowed < self._most and self._well >= self.allowed:
+            self.allowed += 1
+            self._well = 0
+            self._give_back()
+
+    def trouble(self, began: float) -> None:
+        """Note a 429, a time-out or a 5xx of a call that began at `began` (time.monotonic()).
+
+        Calls that were under way together fail together: that is one trouble.
+        """
+        if began <= self._slowed_at or self.allowed == 1:
+            return
+        slower = self.allowed // 2
+        _log.info("Slower: %d calls at once instead of %d", slower, self.allowed)
+        self._withdrawn += self.allowed - slower
+        self.allowed = slower
+        self._well = 0
+        self._slowed_at = time.monotonic()
+
+    def _give_back(self) -> None:
+        if self._withdrawn:
+            self._withdrawn -= 1
+        else:
+            self._free.release()

@@ -1,0 +1,66 @@
+"""Cutting a range of days into windows: by what the API announces, and by what it refuses. Pure: no call, no clock, no database."""
+
+from datetime import timedelta
+
+from magnetis_dagster.ingest.windows import Window
+
+
+class Cut:
+    """The windows of one range, oldest first; the caller tells what became of each before it asks for the next."""
+
+    def __init__(self, range_: Window, chunk_rows: int, longest: int | None = None) -> None:
+        """`longest`: days of the longest window that the API is known to answer, where it has refused longer ones."""
+        self.reason = ""
+        """Why it was refused, for the record."""
+        self._first = range_.first
+        self._last = range_.last
+        self._chunk_rows = chunk_rows
+        self._longest = longest
+        self._span = len(range_.days)
+        self._refused: int | None = None
+        """Days of the window that was refused last; None once a window was read since."""
+        self._trial = False
+        """Whether the next window is one day, to tell a window that is too long from an API that is not well."""
+
+    def next(self) -> Window | None:
+        """Return the window to read now; None at the end of the range."""
+        if self._first > self._last:
+            return None
+        span = 1 if self._trial else max(1, min(self._span, self._longest or self._span))
+        return Window(self._first, min(self._last, self._first + timedelta(days=span - 1)))
+
+    def too_large(self, window: Window, announced: int) -> int:
+        """Cut a window of which only the announcement was read; return the days of the next one."""
+        days = len(window.days)
+        self._span = max(1, min(days - 1, days * self._chunk_rows // announced))
+        return self._span
+
+    def read(self, window: Window, rows: int) -> int | None:
+        """Go on behind a window that was read; return the longest window worth remembering, after a refusal."""
+        days = len(window.days)
+        self._first = window.last + timedelta(days=1)
+        learned = None
+        if self._trial and self._refused:
+            self._trial = False
+            self._span = max(1, self._refused // 2)
+        else:
+            if self._refused:
+                learned = self._longest = days
+                self._refused = None
+            # behind an empty stretch the next announcement covers twice as much, so that the stretch is not walked
+            self._span = max(1, days * self._chunk_rows // rows) if rows else days * 2
+        return learned
+
+    def refused(self, window: Window, *, at_fault: bool) -> bool:
+        """Halve a window that the API would not answer; return False where that cannot help.
+
+        `at_fault`: the API says that the request is wrong (4xx), so half of it is asked at once. Otherwise (5xx, time-outs) the
+        first day is asked alone before: where not even that is answered, the API is not well, and every length would fail.
+        """
+        days = len(window.days)
+        if days == 1:
+            return False
+        self._trial = not at_fault and self._refused is None
+        self._refused = days
+        self._span = max(1, days // 2)
+        return True

@@ -1,0 +1,89 @@
+"""Pages of windows that are not committed yet, kept as received, so that an interrupted reading pays for none of them twice.
+
+They live in an unlogged table: they survive any process, and a crash of the server empties it, after which they are asked again.
+The transaction that makes their window visible forgets them.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Engine, text
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.database import guarded
+
+LONGEST_KEPT_DAYS = 7
+"""Pages of work that nobody goes on with hold personal data: they are dropped at the next commit of their collection."""
+_LEVEL = 1
+"""Of zlib: a page of 200 KiB takes 2 ms and a tenth of the room."""
+_WINDOW = "work = :work AND collection = :collection AND first_day = :first AND last_day = :last"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWindow:
+    """A window of which pages are kept."""
+
+    first: date
+    last: date
+    read_at: datetime
+    """When the first of them was fetched."""
+    pages: frozenset[int]
+
+
+class KeptPages:
+    """The kept pages of one collection and one work. Every method may raise DatabaseUnwell or DatabaseRefused."""
+
+    def __init__(self, engine: Engine, collection: Collection, work: str) -> None:
+        self._engine = engine
+        self._names: dict[str, object] = {"work": work, "collection": collection.name}
+
+    def windows(self) -> list[KeptWindow]:
+        """Return the windows of which pages are kept, oldest days first."""
+        statement = text(
+            "SELECT first_day, last_day, min(fetched_at), array_agg(page) FROM magnetis_ops.pages "
+            "WHERE work = :work AND collection = :collection GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+        with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
+            return [
+                KeptWindow(first, last, read_at, frozenset(pages))
+                for first, last, read_at, pages in connection.execute(statement, self._names)
+            ]
+
+    def keep(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> None:
+        """Keep the body of one page of the window over `days`."""
+        statement = text(
+            "INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body) "
+            "VALUES (:work, :collection, :first, :last, :page, :fetched_at, :body) ON CONFLICT DO NOTHING"
+        )
+        packed = {"page": page, "fetched_at": fetched_at, "body": zlib.compress(body, _LEVEL)}
+        with guarded(self._engine, "keep a page"), self._engine.begin() as connection:
+            connection.execute(statement, self._names | _window(days) | packed)
+
+    def body(self, days: Sequence[date], page: int) -> bytes | None:
+        """Return the body of a kept page."""
+        statement = text(f"SELECT body FROM magnetis_ops.pages WHERE {_WINDOW} AND page = :page")
+        with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
+            packed = connection.execute(statement, self._names | _window(days) | {"page": page}).scalar()
+        return None if packed is None else zlib.decompress(packed)
+
+    def forget(self, days: Sequence[date]) -> None:
+        """Drop the pages of the window over `days`."""
+        with guarded(self._engine, "drop the kept pages"), self._engine.begin() as connection:
+            connection.execute(text(f"DELETE FROM magnetis_ops.pages WHERE {_WINDOW}"), self._names | _window(days))
+
+
+def forget_committed(connection: Connection, collection: Collection, work: str | None, days: Sequence[date]) -> None:
+    """Drop the pages of a window in the transaction that commits it, and any that nobody came back for."""
+    connection.execute(
+        text(
+            f"DELETE FROM magnetis_ops.pages WHERE ({_WINDOW}) "
+            "OR (collection = :collection AND fetched_at < magnetis_ops.now() - make_interval(days => :longest))"
+        ),
+        {"work": work, "collection": collection.name, "longest": LONGEST_KEPT_DAYS} | _window(days),
+    )
+
+
+def _window(days: Sequence[date]) -> dict[str, object]:
+    return {"first": days[0], "last": days[-1]}

@@ -1,0 +1,60 @@
+"""Priced and spent: `expected_calls` against what the real ingestion costs on the sandbox, over real HTTP."""
+
+from datetime import date, timedelta
+from math import ceil
+from typing import Any
+
+import pytest
+from small_api import Open
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, expected_calls
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+
+FIRST = date(2024, 1, 1)
+
+
+def test_one_window_costs_its_pages() -> None:
+    assert expected_calls(0, days=1095) == 1
+    assert expected_calls(1, days=1) == 1
+    assert expected_calls(65_700, days=1095) == 263
+    assert expected_calls(int(1.5 * CHUNK_ROWS), days=10) == 375
+    assert expected_calls(10 * CHUNK_ROWS, days=1) == 2500, "a day is not cut"
+    assert expected_calls(100, days=0) == 0
+
+
+@pytest.mark.parametrize(("a_day", "days"), [(600, 1095), (6_000, 365), (6_000, 1095), (10_000, 365), (10_000, 1095)])
+def test_a_range_that_is_cut_costs_little_more_than_its_pages(a_day: int, days: int) -> None:
+    least = ceil(a_day * days / PAGE_ROWS)
+    assert least < expected_calls(a_day * days, days=days) <= 1.05 * least + 2
+
+
+def test_days_too_large_for_a_chunk_are_windows_of_their_own() -> None:
+    # an announcement, then ten days of 400 pages, each half a page more and a quarter of the mean rate for its padding
+    assert expected_calls(1_000_000, days=10) == pytest.approx(4000 + 11, abs=15)
+
+
+@pytest.mark.parametrize(
+    ("calls_per_day", "days", "chunk_rows"),
+    [
+        (60, 365, CHUNK_ROWS),  # one window
+        (150, 120, 5_000),  # weeks
+        (600, 60, 5_000),  # a chunk of eight days
+        (2_000, 21, 3_000),  # a chunk of one day
+        (3_000, 7, 1_000),  # days larger than a chunk
+        (0, 90, 1_000),  # nothing
+    ],
+)
+def test_the_price_is_what_it_costs(
+    opened: Open, catalogue: Catalogue, query: Any, calls_per_day: int, days: int, chunk_rows: int
+) -> None:
+    calls, asked = catalogue["calls"], [FIRST + timedelta(days=number) for number in range(days)]
+    with SandboxServer(SandboxOptions(calls_per_day=calls_per_day, accounts=2)) as sandbox:
+        with opened(origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows) as ingestion:
+            results = list(ingestion.read_days(calls, asked))
+        announced = len(sandbox.world.truth("calls", asked[0], asked[-1]))
+        spent = sandbox.received
+    assert sum(day.rows for result in results for day in result.days) == announced
+    assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(spent,)]
+    price = expected_calls(announced, chunk_rows=chunk_rows, days=days)
+    assert abs(price - spent) <= max(2, 0.05 * spent), f"priced {price}, spent {spent}"
