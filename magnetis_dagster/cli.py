@@ -238,8 +238,7 @@ def plan(
         )
         # before a call is spent
         dagster = opened.enter_context(open_dagster(dagster_url)) if launch else None
-        number = len(asked)
-        words.print(f"Asking for {number} announcement{'s' if number > 1 else ''}: {number} API call{'s' if number > 1 else ''}.")
+        words.print(f"One API call a collection is spent to ask how many rows there are: at most {len(asked)}.")
         planned = make_plan(
             asked,
             window,

@@ -1,5 +1,6 @@
 """Our GraphQL against the real webserver and daemon, over a stand-in code location."""
 
+import time
 from collections.abc import Iterator
 from datetime import date
 
@@ -81,6 +82,38 @@ def test_the_reason_why_a_code_location_does_not_load_is_shown(webserver: str) -
         pytest.raises(LocationFailed, match=r"broken does not load: MAGNETIS_TIMEZONE: expected the name of a time zone\.$"),
     ):
         api.loaded()
+
+
+def test_a_backfill_brings_exactly_its_ranges_of_each_asset(api: DagsterApi) -> None:
+    def march(day: int) -> date:
+        return date(2024, 3, day)
+
+    ranges = {"calls": [(march(1), march(2)), (march(5), march(5))], "visits": [(march(3), march(4))]}
+    backfill = api.launch_backfill(
+        ranges, title="forecast: 5 calls, done about today 15:40", description="of 2 collections", tags={"magnetis/x": "y"}
+    )
+    assert api.backfill_page(backfill) == f"{api._http.base_url}runs/b/{backfill}".replace("//runs", "/runs")
+    query = (
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+        "{ ... on PartitionBackfill { status title description tags { key value } } } }"
+    )
+    end = time.monotonic() + 200
+    while (found := api.ask(query, id=backfill)["partitionBackfillOrError"])["status"] == "REQUESTED":
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert found["status"] == "COMPLETED_SUCCESS"
+    assert (found["title"], found["description"]) == ("forecast: 5 calls, done about today 15:40", "of 2 collections")
+    assert {"key": "magnetis/x", "value": "y"} in found["tags"]
+    green = api.green(["calls", "visits"])
+    assert {day for day in green["calls"] if day.month == 3} == {march(1), march(2), march(5)}
+    assert {day for day in green["visits"] if day.month == 3} == {march(3), march(4)}
+
+
+def test_a_backfill_that_dagster_refuses_says_why(api: DagsterApi) -> None:
+    with pytest.raises(DagsterUnwell):
+        api.launch_backfill({"faxes": [(DAYS[0], DAYS[0])]}, title="x", description="", tags={})
+    with pytest.raises(DagsterUnwell):
+        api.launch_backfill({"calls": [(date(1999, 1, 1), date(1999, 1, 2))]}, title="x", description="", tags={})
 
 
 def test_a_death_meanwhile_ends_the_load(api: DagsterApi) -> None:

@@ -1,0 +1,99 @@
+"""Launching a plan through a stand-in for the webserver that this test holds; the real one is asked by test_dagster_api."""
+
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Engine
+
+from magnetis_dagster.dev.backfill import PLANNED_TAG, NothingToLaunch, launch_plan, open_dagster
+from magnetis_dagster.dev.dagster_api import DagsterApi, DagsterUnwell
+from magnetis_dagster.ingest.plan import Plan, PlanLine, PricedRange
+from magnetis_dagster.quota.forecast import Forecast
+from magnetis_dagster.warehouse.forecasts import report
+
+
+def june(day: int) -> date:
+    return date(2025, 6, day)
+
+
+class Webserver:
+    """Remembers what it was asked to launch."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def launch_backfill(self, ranges: Any, **words: Any) -> str:
+        self.asked.append({"ranges": ranges, **words})
+        return "abcdefgh"
+
+    def backfill_page(self, backfill: str) -> str:
+        return f"http://127.0.0.1:3000/runs/b/{backfill}"
+
+
+def plan(*lines: PlanLine) -> Plan:
+    return Plan(
+        first=june(1),
+        last=june(10),
+        missing=True,
+        lines=lines,
+        spent=2,
+        at=datetime(2025, 6, 12, 12, tzinfo=UTC),
+        limit=5000,
+        lanes=(),
+        seconds_per_call=0.1,
+        backfill_today=4000,
+        backfill_whole_day=5000,
+        forecast=Forecast(((june(12), 5),), datetime(2025, 6, 12, 15, 40, tzinfo=UTC)),
+    )
+
+
+CALLS = PlanLine("calls", 4, (PricedRange(june(1), june(3), 600, 3), PricedRange(june(9), june(9), 250, 1)))
+VISITS = PlanLine("visits", 1, (PricedRange(june(5), june(5), 10, 1),))
+DONE = PlanLine("leads", 0, ())
+
+
+def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> None:
+    webserver = Webserver()
+    launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
+    assert launched.as_dict() == {"backfill": "abcdefgh", "page": "http://127.0.0.1:3000/runs/b/abcdefgh"}
+    [asked] = webserver.asked
+    assert asked["ranges"] == {"calls": [(june(1), june(3)), (june(9), june(9))], "visits": [(june(5), june(5))]}
+    assert asked["title"] == "forecast: 5 calls, done about today 15:40"
+    assert "calls: 4 days, 850 rows, 4 calls" in asked["description"]
+    assert asked["tags"] == {PLANNED_TAG: "5"}
+    assert [(line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")] == [
+        ("calls", 4, 850, 4),
+        ("visits", 1, 10, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((DONE,), "nothing is missing between 2025-06-01 and 2025-06-10"),
+        ((CALLS, PlanLine("emails", 4, (), "emails: no price")), "Leave out: emails"),
+    ],
+)
+def test_what_has_no_price_or_no_days_is_not_launched(engine: Engine, lines: tuple[PlanLine, ...], words: str) -> None:
+    webserver = Webserver()
+    with pytest.raises(NothingToLaunch, match=words):
+        launch_plan(plan(*lines), cast("DagsterApi", webserver), engine)
+    assert webserver.asked == []
+
+
+def test_nobody_at_the_address_is_told_with_what_to_do() -> None:
+    with (
+        pytest.raises(DagsterUnwell, match=r"answers at http://127.0.0.1:9\. Start `magnetis dev`"),
+        open_dagster("http://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_a_title_fits_dagster() -> None:
+    lines = PlanLine("calls", 9999, (PricedRange(june(1), june(3), 10**12, 10**10),))
+    webserver = Webserver()
+    with suppress(Exception):
+        launch_plan(plan(lines), cast("DagsterApi", webserver), cast("Engine", None))
+    assert len(webserver.asked[0]["title"]) <= 100
