@@ -5,7 +5,9 @@ from dagster import Definitions, in_process_executor
 from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
 from magnetis_dagster.defs.assets import collection_asset
 from magnetis_dagster.defs.jobs import daily_job
+from magnetis_dagster.defs.missing import no_missing_days
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
+from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.defs.schedules import daily_schedule
 from magnetis_dagster.settings import Settings
@@ -21,9 +23,10 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
     return Definitions(
         assets=[*(collection_asset(collection, settings) for collection in catalogue.enabled), quota_asset()],
+        asset_checks=[no_missing_days(catalogue, settings)],
         jobs=list(jobs.values()),
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
-        sensors=[quota_sensor()],
+        sensors=[quota_sensor(), repair_sensor(catalogue, settings)],
         resources={
             "magnetis": MagnetisResource(concurrency=settings.concurrency, quota_recheck_seconds=settings.quota_recheck_seconds)
         },

@@ -24,6 +24,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.query_timezone == ZoneInfo("UTC")
     assert settings.start_date == date(2024, 1, 1)
     assert settings.lookback_days == 7
+    assert settings.weekly_lookback_days == 30
+    assert settings.repair_attempts == 3
     assert settings.concurrency == 8
     assert settings.allow_http is False
 
@@ -71,6 +73,9 @@ BAD = {
         "": "expected a day such as",
     },
     "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
+    "WEEKLY_LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366"},
+    "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},
+    "EMPTIED_DAYS": {"": "'doubt', 'keep' or 'delete'", "yes": "'doubt', 'keep' or 'delete'"},
     "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
     "ALLOW_HTTP": {"perhaps": "valid boolean"},
     "HOME": {"": "path"},

@@ -3,25 +3,32 @@
 At 01:30 yesterday has ended, and no clock change of Europe/Paris (02:00 to 03:00) skips or repeats the moment.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 
-from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext
+from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, SkipReason
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
-from magnetis_dagster.defs.jobs import JOB_NAMES
+from magnetis_dagster.defs.jobs import JOB_NAMES, days_tags
 from magnetis_dagster.settings import Settings
 
 CRON = {Kind.EVENTS: "30 1 * * *", Kind.SNAPSHOT: "30 0 * * *"}
+MONDAY = 0
 
 
 def daily_schedule(job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings) -> ScheduleDefinition:
-    """Return the schedule of the job: yesterday for events, today for snapshots, in MAGNETIS_TIMEZONE."""
-    age = timedelta(days=1 if kind is Kind.EVENTS else 0)
+    """Return the schedule of the job: yesterday and the look-back for events, today for snapshots, in MAGNETIS_TIMEZONE."""
 
-    def request(context: ScheduleEvaluationContext) -> RunRequest:
-        day = (context.scheduled_execution_time.astimezone(settings.timezone).date() - age).isoformat()
-        return RunRequest(run_key=day, partition_key=day)
+    def request(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        # the tick's own day, so that a past tick that somebody runs again asks for the days that it asked for then
+        today = context.scheduled_execution_time.astimezone(settings.timezone).date()
+        first, last = (today, today) if kind is Kind.SNAPSHOT else _closed_days(today, settings)
+        if last < settings.start_date:
+            return SkipReason(f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet.")
+        key = last.isoformat()
+        if first == last:
+            return RunRequest(run_key=key, partition_key=key)
+        return RunRequest(run_key=key, tags=days_tags(first, last))
 
     return ScheduleDefinition(
         name=JOB_NAMES[kind],
@@ -30,5 +37,21 @@ def daily_schedule(job: UnresolvedAssetJobDefinition, kind: Kind, settings: Sett
         execution_timezone=settings.timezone.key,
         default_status=DefaultScheduleStatus.RUNNING,
         execution_fn=request,
-        description=job.description,
+        description=job.description if kind is Kind.SNAPSHOT else _what_is_read(settings),
     )
+
+
+def _closed_days(today: date, settings: Settings) -> tuple[date, date]:
+    back = settings.lookback_days
+    if today.weekday() == MONDAY:
+        back = max(back, settings.weekly_lookback_days)
+    yesterday = today - timedelta(days=1)
+    return max(settings.start_date, yesterday - timedelta(days=back)), yesterday
+
+
+def _what_is_read(settings: Settings) -> str:
+    nightly, weekly = settings.lookback_days, settings.weekly_lookback_days
+    words = f"Loads yesterday and the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)" if nightly else "Loads yesterday"
+    if weekly > nightly:
+        words += f", on Mondays the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
+    return f"{words}, of every events collection, as one range in one run: late changes are seen only by reading a day again."

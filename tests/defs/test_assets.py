@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
@@ -54,6 +54,7 @@ def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materializ
         "quarantined_rows": False,
         "unknown_fields": False,
         "misfit_values": False,
+        "no_missing_days": False,
     }
     assert {check.severity for check in checks.values() if not check.passed} == {dg.AssetCheckSeverity.WARN}
     assert checks["unknown_fields"].description == "Not declared, kept in payload: invented."
@@ -204,14 +205,3 @@ def test_neither_key_nor_callers_are_in_any_event(
     assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number LIKE '0033199%'") == [(300,)]
     for secret in (KEY, "0033199", "Jeanne"):
         assert secret not in logged
-
-
-def test_yesterday_and_today_are_what_the_schedules_ask_for() -> None:
-    defs = build_defs()
-    for name, hour, minute, age in (("daily_events", 1, 30, 1), ("daily_snapshots", 0, 30, 0)):
-        schedule = defs.resolve_schedule_def(name)
-        moment = datetime(2025, 10, 26, hour, minute, tzinfo=PARIS)
-        context = dg.build_schedule_context(scheduled_execution_time=moment, repository_def=defs.get_repository_def())
-        [request] = schedule.evaluate_tick(context).run_requests or []
-        assert request.partition_key == str(date(2025, 10, 26) - timedelta(days=age))
-        assert (schedule.execution_timezone, schedule.default_status) == ("Europe/Paris", dg.DefaultScheduleStatus.RUNNING)

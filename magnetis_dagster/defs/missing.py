@@ -1,0 +1,204 @@
+"""Which closed days are not green, and the standing check that says so: `no_missing_days` on every events collection.
+
+A day is green when Dagster holds a materialization of it that no failed attempt has followed. The check is a step of its own, so it
+can be run alone, and one for all collections, so a run pays for it once. It does not hang on the loads by a dependency: Dagster
+skips a step whose upstream logged its days without an output, or failed, and then it is wanted most. It asks the API nothing.
+
+https://docs.dagster.io/guides/test/asset-checks
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    DagsterEventType,
+    DagsterInstance,
+    MetadataValue,
+    Out,
+    RetryRequested,
+    TableRecord,
+    op,
+)
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.attempts import Attempts, between, spans
+from magnetis_dagster.defs.failures import FOR_EVER
+from magnetis_dagster.defs.jobs import days_of
+from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.partitions.subset import PartitionsSubset
+
+NO_MISSING_DAYS = "no_missing_days"
+REPAIR_SENSOR = "repair_sensor"
+STOP_DAYS = 7
+"""So many days of one collection given up: it is not a day's fault, and the sensor leaves the collection alone."""
+ROWS_SHOWN = 50
+WAIT_SECONDS = 30.0
+
+NEVER_LOADED = "never loaded"
+FAILED = "newest attempt failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The closed days of one collection, as Dagster knows them."""
+
+    closed: int
+    missing: dict[date, str]
+    """Each day that is not green, oldest first, and why."""
+    in_progress: set[date]
+    """Days that a run which is queued or under way is to load; those held from before are not missing."""
+
+
+def look(instance: DagsterInstance, collection: Collection, settings: Settings, *, failing: set[date] | None = None) -> Days:
+    """Return the days from MAGNETIS_START_DATE to yesterday; one of `failing` that is not loaded yet counts as failed.
+
+    From the cache that the UI shows its bars from, brought up to date: thousands of days are one row and the events since.
+    """
+    from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+
+    partitions = asset_partitions(collection, settings)
+    cache = get_and_update_asset_status_cache_value(instance, asset_key(collection), partitions)
+    if cache is None:
+        held, failed, in_progress = set[date](), set[date](), set[date]()
+    else:
+        held = _dates(cache.deserialize_materialized_partition_subsets(partitions))
+        failed = _dates(cache.deserialize_failed_partition_subsets(partitions))
+        in_progress = _dates(cache.deserialize_in_progress_partition_subsets(partitions))
+    failed = (failed - in_progress) | (in_progress & (failing or set()))
+    closed = between(settings.start_date, datetime.now(settings.timezone).date() - timedelta(days=1))
+    missing = {day: FAILED if day in failed else NEVER_LOADED for day in closed if day not in held or day in failed}
+    return Days(len(closed), missing, in_progress)
+
+
+def _dates(subset: "PartitionsSubset[str]") -> set[date]:
+    return {date.fromisoformat(key) for key in subset.get_partition_keys()}
+
+
+def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefinition:
+    """Return the check of every enabled events collection; each can be run alone."""
+    events = {asset_key(collection): collection for collection in catalogue.enabled if collection.is_events}
+    specs = [
+        AssetCheckSpec(
+            NO_MISSING_DAYS,
+            asset=key,
+            description=f"Every closed day since {settings.start_date} (MAGNETIS_START_DATE) is green. No API call.",
+        )
+        for key in events
+    ]
+
+    @op(
+        name=NO_MISSING_DAYS,
+        description="Looks in Dagster's own tables for closed days that are not green. No API call.",
+        out={spec.get_python_identifier(): Out(None, is_required=False) for spec in specs},
+        tags={"dagster/priority": "-1"},  # behind the loads of its run
+    )
+    def evaluate(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
+        failed_steps = _wait_for_loads(context, {_step(collection) for collection in events.values()})
+        attempts = _attempts(context.instance)
+        for key in sorted(check.asset_key for check in context.op_execution_context.selected_asset_check_keys):
+            collection = events[key]
+            failing = set(days_of(context.run.tags)) if _step(collection) in failed_steps else set()
+            yield _result(collection, settings, look(context.instance, collection, settings, failing=failing), attempts)
+
+    made: AssetChecksDefinition = AssetChecksDefinition.create(
+        keys_by_input_name={},
+        node_def=evaluate,
+        check_specs_by_output_name={spec.get_python_identifier(): spec for spec in specs},
+        can_subset=True,
+        resource_defs={},
+    )
+    return made
+
+
+def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
+    """Return the loads of this run that failed. While one is waiting to go on, this step waits too, instead of saying too early."""
+    run = context.run
+    ended = {
+        kind: {str(event.step_key) for event in context.instance.all_logs(run.run_id, of_type=kind)}
+        for kind in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
+    }
+    plan = run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    if loads & set(plan) - set().union(*ended.values()):
+        seconds = min(WAIT_SECONDS * 2**context.op_execution_context.retry_number, 900.0)
+        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds)
+    return ended[DagsterEventType.STEP_FAILURE]
+
+
+def _step(collection: Collection) -> str:
+    return "__".join(asset_key(collection).path)
+
+
+def _attempts(instance: DagsterInstance) -> Attempts:
+    """Return what the repair sensor remembers."""
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.scheduler.instigation import SensorInstigatorData
+
+    # without DAGSTER_HOME there is an instance for one command, which has no sensors
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if instance.schedule_storage else ():
+        if state.instigator_name == REPAIR_SENSOR and isinstance(state.instigator_data, SensorInstigatorData):
+            return Attempts.parse(state.instigator_data.cursor)
+    return Attempts({})
+
+
+def given_up(collection: str, days: Days, attempts: Attempts, settings: Settings) -> list[date]:
+    """Return the missing days that the repair sensor asks for no more."""
+    return [day for day in days.missing if attempts.made(collection, day) >= settings.repair_attempts]
+
+
+def in_words(days: list[date]) -> str:
+    """Return the days as at most ten ranges, newest first."""
+    ranges = [f"{first}" if first == last else f"{first} to {last}" for first, last, _ in spans(dict.fromkeys(days))[::-1]]
+    more = f" and {len(ranges) - 10} more ranges" if len(ranges) > 10 else ""
+    return ", ".join(ranges[:10]) + more
+
+
+def _result(collection: Collection, settings: Settings, days: Days, attempts: Attempts) -> AssetCheckResult:
+    words = f"All {days.closed:,} closed days since {settings.start_date} are green."
+    metadata: dict[str, RawMetadataValue] = {"missing days": len(days.missing), "closed days": days.closed}
+    if days.missing:
+        lost = given_up(collection.name, days, attempts, settings)
+        why = days.missing | dict.fromkeys(lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts")
+        ranges = spans(why)[::-1]
+        words = (
+            f"{len(days.missing):,} of {days.closed:,} closed days since {settings.start_date} are not green. {_advice(collection)}"
+        )
+        if lost:
+            words += f" {REPAIR_SENSOR} has given up on {in_words(lost)}; its runs say why. Its page says how to let it try again."
+        metadata |= {
+            "first missing": str(min(days.missing)),
+            "last missing": str(max(days.missing)),
+            "days given up": len(lost),
+            "ranges": MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
+            "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
+        }
+    return AssetCheckResult(
+        asset_key=asset_key(collection),
+        check_name=NO_MISSING_DAYS,
+        passed=not days.missing,
+        severity=AssetCheckSeverity.WARN,
+        description=words,
+        metadata=metadata,
+    )
+
+
+def _row(first: date, last: date, why: str) -> TableRecord:
+    return TableRecord({"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why})
+
+
+def _advice(collection: Collection) -> str:
+    return (
+        "Load them: Materialize on the asset's page, with *Backfill only failed and missing partitions within selection*; "
+        f"or `magnetis plan {collection.name} --missing --launch`."
+    )

@@ -1,0 +1,91 @@
+"""The code paths of Dagster's daemon in this process, on the real storage: ticks of schedules and sensors that launch real runs.
+
+Runs are executed at once, by the tick that launches them. The clock that spaces ticks stands still between them.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.scheduler.instigation import InstigatorTick
+from dagster._core.test_utils import freeze_time
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.sensor import execute_sensor_iteration
+from dagster._scheduler.scheduler import launch_scheduled_runs
+
+INSTANCE = """
+storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
+run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+telemetry: {enabled: false}
+"""
+LOCATION = "from magnetis_dagster.definitions import build_defs\ndefs = build_defs()\n"
+LOGGER = logging.getLogger("daemon")
+
+
+class Daemon:
+    def __init__(self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
+        self.instance = instance
+        self._workspace = workspace
+        [entry] = workspace.create_request_context().get_code_location_entries().values()
+        assert entry.code_location, entry.load_error
+        [self.repository] = entry.code_location.get_repositories().values()
+        self._now = datetime.now(UTC)
+
+    def sensor_tick(self, name: str) -> InstigatorTick:
+        """An hour later."""
+        sensor = self.repository.get_sensor(name)
+        if self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id) is None:
+            self.instance.start_sensor(sensor)
+        self._now += timedelta(hours=1)
+        with freeze_time(self._now):
+            errors = list(execute_sensor_iteration(self._workspace, LOGGER, None, None))
+        assert not any(errors), errors
+        return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[0]
+
+    def schedule_tick(self, name: str, moment: datetime) -> InstigatorTick:
+        for other in self.repository.get_schedules():
+            if other.name != name:
+                self.instance.stop_schedule(other.get_remote_origin_id(), other.selector_id, other)
+        for now in (moment - timedelta(minutes=1), moment + timedelta(minutes=1)):  # the first look notes since when it is on
+            with freeze_time(now):
+                errors = list(launch_scheduled_runs(self._workspace, LOGGER, now, {}))
+            assert not any(errors), errors
+        schedule = self.repository.get_schedule(name)
+        return self.instance.get_ticks(schedule.get_remote_origin_id(), schedule.selector_id, limit=1)[0]
+
+    def run_of(self, tick: InstigatorTick) -> dg.DagsterRun:
+        [run_id] = tick.run_ids
+        run = self.instance.get_run_by_id(run_id)
+        assert run
+        return run
+
+    def check(self, name: str, collection: str) -> dg.AssetCheckEvaluation | Any:
+        """The newest evaluation."""
+        key = dg.AssetCheckKey(dg.AssetKey(["magnetis", collection]), name)
+        record = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert record.event
+        return record.event.asset_check_evaluation
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator[Daemon]:
+    """A daemon over the code location as the environment says."""
+    (folder / "dagster.yaml").write_text(INSTANCE)
+    (folder / "location.py").write_text(LOCATION)
+    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(folder / "location.py")), location_name="location")
+    with (
+        # Dagster's own code uses what it has marked as deprecated
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+        dg.DagsterInstance.from_config(str(folder)) as instance,
+        WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as workspace,
+    ):
+        yield Daemon(instance, workspace)

@@ -1,0 +1,205 @@
+"""The check no_missing_days: right after failures, in every run and alone, cheap, and readable."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_daemon import Daemon, daemon
+from small_api import PARIS, SmallApi, call
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.defs.attempts import Attempts, between
+from magnetis_dagster.defs.jobs import days_tags
+from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
+from magnetis_dagster.settings import Settings
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+TODAY = datetime.now(PARIS).date()
+CALLS = dg.AssetKey(["magnetis", "calls"])
+CHECK = dg.AssetCheckKey(CALLS, "no_missing_days")
+
+
+def ago(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+@pytest.fixture(autouse=True)
+def _ten_closed_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(10)))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Daemon]:
+    """The real storage."""
+    with daemon(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def instance(running: Daemon) -> dg.DagsterInstance:
+    return running.instance
+
+
+def refuse(api: SmallApi) -> None:
+    api.respond = lambda _request: (403, {}, b"{}")
+
+
+def evaluated(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    [found] = [each for each in result.get_asset_check_evaluations() if each.check_name == "no_missing_days"]
+    return found
+
+
+def shown(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    return {name: value.value for name, value in evaluation.metadata.items() if not isinstance(value, dg.TableMetadataValue)}
+
+
+def ranges(evaluation: dg.AssetCheckEvaluation) -> list[tuple[Any, ...]]:
+    table = evaluation.metadata["ranges"]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [tuple(record.data[name] for name in ("from", "to", "days", "why")) for record in table.records]
+
+
+def test_a_run_says_what_is_still_missing(materialize: Materialize) -> None:
+    result = materialize("calls", ago(6), 3)
+    assert result.success
+    found = evaluated(result)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert shown(found) == {
+        "missing days": 7,
+        "closed days": 10,
+        "first missing": str(ago(10)),
+        "last missing": str(ago(1)),
+        "days given up": 0,
+        "ranges not shown": 0,
+    }
+    assert ranges(found) == [(str(ago(3)), str(ago(1)), 3, NEVER_LOADED), (str(ago(10)), str(ago(7)), 4, NEVER_LOADED)]
+    assert "7 of 10 closed days" in str(found.description)
+    assert "`magnetis plan calls --missing --launch`" in str(found.description)
+
+
+def test_it_passes_when_every_closed_day_is_green(materialize: Materialize) -> None:
+    found = evaluated(materialize("calls", ago(10), 10))
+    assert found.passed
+    assert shown(found) == {"missing days": 0, "closed days": 10}
+    assert found.description == f"All 10 closed days since {ago(10)} are green."
+
+
+def test_a_failed_load_of_a_green_day_makes_it_missing_at_once_and_later(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance
+) -> None:
+    assert evaluated(materialize("calls", ago(10), 10)).passed
+    refuse(api)
+    failed = materialize("calls", ago(4), 2)
+    assert not failed.success
+    assert ranges(evaluated(failed)) == [(str(ago(4)), str(ago(3)), 2, FAILED)], "said by the run that fails, before it ends"
+    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    asked = len(api.requests)
+    later = job.execute_in_process(instance=instance)
+    assert ranges(evaluated(later)) == [(str(ago(4)), str(ago(3)), 2, FAILED)]
+    assert len(api.requests) == asked, "no API call"
+    assert [step.step_key for step in later.all_events if step.is_step_success] == ["no_missing_days"]
+    api.respond = lambda _request: None
+    assert evaluated(materialize("calls", ago(4), 2)).passed
+
+
+def test_days_that_another_run_reads_again_are_not_missing(materialize: Materialize, instance: dg.DagsterInstance) -> None:
+    materialize("calls", ago(10), 9)
+    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_selection={CALLS})
+    instance.create_run_for_job(job, tags=days_tags(ago(4), ago(1)), status=dg.DagsterRunStatus.STARTED)
+    days = look(instance, load_catalogue()["calls"], Settings.load())
+    assert days.missing == {ago(1): NEVER_LOADED}
+    assert days.in_progress == {ago(4), ago(3), ago(2), ago(1)}
+
+
+def test_a_waiting_load_is_waited_for(api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.05)
+    answers = iter([(503, {"Retry-After": "0"}, b"down")] * 12)
+    api.respond = lambda _request: next(answers, None)
+    api.rows["/calls"] = [call(1, f"{ago(3)} 10:00:00")]
+    result = materialize("calls", ago(10), 10)
+    assert result.success
+    assert {event.step_key for event in result.all_events if event.is_step_up_for_retry} >= {"magnetis__calls"}
+    assert evaluated(result).passed
+    ends = [event.step_key for event in result.all_events if event.is_step_success]
+    assert ends == ["magnetis__calls", "no_missing_days"]
+
+
+def test_the_daily_job_evaluates_it_for_every_events_collection_in_one_step(api: SmallApi, instance: dg.DagsterInstance) -> None:
+    api.respond = lambda request: (404, {}, b"{}") if request.path == "/leads" else None
+    job = build_defs().resolve_job_def("daily_events")
+    result = job.execute_in_process(instance=instance, tags=days_tags(ago(10), ago(1)), raise_on_error=False)
+    found = {
+        each.asset_key.path[-1]: (each.passed, each.metadata["missing days"].value)
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "no_missing_days"
+    }
+    assert found == {
+        "calls": (True, 0),
+        "conversions": (True, 0),
+        "emails": (True, 0),
+        "leads": (False, 10),
+        "visits": (True, 0),
+    }
+    assert [event.step_key for event in result.all_events if event.is_step_start].count("no_missing_days") == 1
+
+
+def test_fifty_ranges_are_shown_and_the_rest_counted(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(121)))
+    for number in range(2, 121, 2):
+        instance.report_runless_asset_event(dg.AssetMaterialization(CALLS, partition=str(ago(number))))
+    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    found = evaluated(job.execute_in_process(instance=instance))
+    assert (shown(found)["missing days"], shown(found)["ranges not shown"]) == (61, 11)
+    assert len(ranges(found)) == 50
+    assert ranges(found)[0][0] == str(ago(1))
+
+
+def test_three_years_of_five_collections_take_less_than_a_second(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(1096)))
+    events = [collection for collection in load_catalogue().enabled if collection.is_events]
+    for collection in events:
+        key = dg.AssetKey(["magnetis", collection.name])
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(3))))
+        with engine.begin() as connection:  # one by one they take a minute
+            connection.execute(
+                text(
+                    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition) "
+                    "SELECT run_id, event, dagster_event_type, timestamp, step_key, asset_key, day FROM dagster.event_logs, "
+                    "unnest(CAST(:days AS text[])) AS day WHERE asset_key = :key"
+                ),
+                {"key": key.to_string(), "days": [str(day) for day in between(ago(1096), ago(4))]},
+            )
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(2))))
+    took = []
+    for _ in range(2):
+        start = time.perf_counter()
+        assert [len(look(instance, collection, Settings.load()).missing) for collection in events] == [1] * 5
+        took.append(time.perf_counter() - start)
+    assert max(took) < 1, took
+
+
+def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
+    attempts = Attempts({})
+    attempts.add("calls", between(date(2025, 1, 1), date(2025, 1, 31)))
+    attempts.add("calls", [date(2025, 1, 15)])
+    text = attempts.cursor()
+    assert text == ('{"calls":[["2025-01-01","2025-01-14",1],["2025-01-15","2025-01-15",2],["2025-01-16","2025-01-31",1]]}')
+    again = Attempts.parse(text)
+    assert (again.made("calls", date(2025, 1, 15)), again.made("calls", date(2025, 2, 1)), again.made("leads", TODAY)) == (2, 0, 0)
+    assert again.only({"calls": [date(2025, 1, 15)]}).cursor() == '{"calls":[["2025-01-15","2025-01-15",2]]}'
+    assert again.only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
+
+
+@pytest.mark.parametrize(
+    "cursor", [None, "", "{}", "[]", "0", "{", '{"calls": 3}', '{"calls": [["soon", 1]]}', '{"calls": [[1, 2, 3]]}']
+)
+def test_a_cursor_that_cannot_be_read_says_nothing(cursor: str | None) -> None:
+    assert Attempts.parse(cursor).cursor() == "{}"
