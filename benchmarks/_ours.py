@@ -24,5 +24,6 @@ def main(url: str, key: str, database: str, first: date, last: date) -> int:
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    rows = main(*sys.argv[1:4], *(date.fromisoformat(day) for day in sys.argv[4:6]))
+    url, key, database, first, last = sys.argv[1:]
+    rows = main(url, key, database, date.fromisoformat(first), date.fromisoformat(last))
     print(json.dumps({"rows": rows, "seconds": time.perf_counter() - started}))

@@ -1,9 +1,15 @@
-"""What a backfill costs: API calls, seconds and memory, beside the straight line.
+"""What a backfill costs: API calls, seconds and memory, beside dlt, a Singer SDK tap, airbyte-cdk and the straight line.
 
-    .venv/bin/python benchmarks/backfill.py [--only rate] [--full]
+    .venv/bin/python benchmarks/backfill.py [--only calls rate latency] [--alone] [--full]
 
 Every contender is a process of its own, reading the same sandbox (a process of its own, on loopback) into a database of its own on
-the same embedded PostgreSQL with its durable defaults. Calls are counted by the sandbox, rows by the database, memory from outside.
+the same embedded PostgreSQL with its durable defaults. Calls are counted by the sandbox, memory from outside, seconds by the
+contender itself after its imports. Where seconds are told, the sandbox has made its rows beforehand, and our table and the straight
+line's must hold the same values.
+
+Peers are not dependencies: uv installs them as benchmarks/peers/*.lock says, which needs a package index; afterwards nothing leaves
+the machine. dlt and the tap load PostgreSQL; airbyte-cdk's source only prints its records. `--alone` leaves the peers out.
+Stops by itself after less than ten minutes.
 """
 
 import argparse
@@ -12,6 +18,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +32,7 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+import orjson
 import psutil
 import psycopg
 
@@ -37,7 +45,10 @@ HERE = Path(__file__).parent
 SPAWN = multiprocessing.get_context("spawn")
 CALLS_PER_DAY = 10_000
 FIRST = date(2025, 1, 1)
-PARTS = ("rate",)
+THREE_YEARS = (date(2023, 1, 1), date(2025, 12, 31))
+PAGE = 250
+LATENCY = 0.2
+PARTS = ("calls", "rate", "latency")
 LONGEST = 1800
 """Seconds for one contender."""
 
@@ -108,32 +119,50 @@ class Bench:
         self._home = home
         self._databases = 0
 
-    def run(self, api: Sandbox, command: Sequence[str | Path], days: tuple[date, date], *more: str, table: bool = True) -> Run:
-        """Run `command API KEY DATABASE FIRST LAST MORE` on a fresh database, by default with our tables in it."""
-        database = self._database(table=table)
+    def run(self, api: Sandbox, contender: "Contender", days: tuple[date, date]) -> Run:
+        """Run it on a fresh database, with our tables in it unless it is a peer, and drop that."""
+        url = self._database(tables=not contender.is_peer)
+        try:
+            return self._run(api, contender, days, url)
+        finally:
+            with psycopg.connect(embedded.start(self._home, database="postgres"), autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE run_{self._databases} WITH (FORCE)")
+
+    def _run(self, api: Sandbox, contender: "Contender", days: tuple[date, date], database: str) -> Run:
         before = api.received()
-        arguments = [*command, api.url, SANDBOX_KEY, database, *map(str, days), *more]
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            environment = os.environ | {"HOME": str(self._home), "TMPDIR": str(self._home)}
-            with subprocess.Popen(arguments, stdout=output, stderr=errors, cwd=self._home, env=environment) as process:
+        arguments = [
+            *contender.command,
+            api.url,
+            SANDBOX_KEY,
+            database,
+            *map(str, days),
+            *([contender.how] if contender.how else []),
+        ]
+        with (
+            tempfile.TemporaryFile() as output,
+            tempfile.TemporaryFile() as errors,
+            tempfile.TemporaryDirectory(dir=self._home) as place,  # peers keep state where they run and in their user's folder
+        ):
+            environment = os.environ | {"HOME": place, "TMPDIR": place}
+            with subprocess.Popen(arguments, stdout=output, stderr=errors, cwd=place, env=environment) as process:
                 try:
                     peak = watch(process)
                 finally:
-                    process.kill()
+                    end(process)
             output.seek(0)
             errors.seek(0)
             if process.returncode:
-                raise SystemExit(f"{' '.join(map(str, command))} failed:\n{errors.read()[-3000:].decode(errors='replace')}")
+                raise SystemExit(f"{contender.name} failed:\n{errors.read()[-3000:].decode(errors='replace')}")
             told = json.loads(output.read().splitlines()[-1])
-        rows, digest = (told["rows"], None) if not table else self._held(database)
+        rows, digest = (told["rows"], None) if contender.is_peer else self._held(database)
         if rows != told["rows"]:
-            raise SystemExit(f"{command[-1]} tells {told['rows']} rows, its table holds {rows}")
+            raise SystemExit(f"{contender.name} tells {told['rows']} rows, its table holds {rows}")
         return Run(rows, told["seconds"], api.received() - before, peak, digest)
 
-    def _database(self, *, table: bool) -> str:
+    def _database(self, *, tables: bool) -> str:
         self._databases += 1
         url = embedded.start(self._home, database=f"run_{self._databases}")
-        if table:
+        if tables:
             engine = connect(url)
             migrate(engine, load_catalogue())
             engine.dispose()
@@ -151,11 +180,6 @@ class Bench:
         assert found
         return found
 
-    def drop(self) -> None:
-        """Drop the database of the last run, its rows are no longer needed."""
-        with psycopg.connect(embedded.start(self._home, database="postgres"), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE run_{self._databases} WITH (FORCE)")
-
 
 def watch(process: "subprocess.Popen[bytes]") -> float:
     """Wait for the process and return its largest resident memory in megabytes, sampled 50 times a second."""
@@ -172,41 +196,154 @@ def watch(process: "subprocess.Popen[bytes]") -> float:
     return peak / 2**20
 
 
-OURS = (sys.executable, HERE / "_ours.py")
-STRAIGHT = (sys.executable, HERE / "_straight_line.py")
+@dataclass(frozen=True)
+class Contender:
+    """A command that reads a range of calls."""
+
+    name: str
+    command: Sequence[str | Path]
+    how: str | None = None
+    """Told to a peer as the last argument: how it cuts the range."""
+    versions: str = ""
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it makes tables of its own."""
+        return self.how is not None
 
 
-def measure_rate(bench: Bench, *, full: bool) -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the process and those that it started, where it has not ended by itself."""
+    if process.poll() is None:
+        tree = psutil.Process(process.pid)
+        for one in (*tree.children(recursive=True), tree):
+            one.kill()
+
+
+OURS = Contender("ours", (sys.executable, HERE / "_ours.py"))
+STRAIGHT = Contender("straight line", (sys.executable, HERE / "_straight_line.py"))
+PEERS = (
+    # name, environment, program, how, packages whose versions are printed
+    ("dlt by day", "dlt", "dlt_rest_api.py", "day", ("dlt",)),
+    ("dlt by range", "dlt", "dlt_rest_api.py", "range", ("dlt",)),
+    ("Singer SDK tap by range", "singer", "singer_tap.py", "range", ("singer-sdk", "meltanolabs-target-postgres")),
+    ("airbyte-cdk by day, not stored", "airbyte", "airbyte_source.py", "day", ("airbyte-cdk",)),
+    ("airbyte-cdk by long step, not stored", "airbyte", "airbyte_source.py", "long", ("airbyte-cdk",)),
+)
+
+
+def install(environment: str) -> Path:
+    """Bring benchmarks/peers/.venv-<environment> to its lock, and return its interpreter."""
+    uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
+    if uv is None:
+        raise SystemExit("uv is needed to install the peers; --alone leaves them out.")
+    home, lock = HERE / "peers" / f".venv-{environment}", HERE / "peers" / f"{environment}.lock"
+    python = home / ("Scripts/python.exe" if platform.system() == "Windows" else "bin/python")
+    if not python.exists():
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
+    subprocess.run([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock], check=True)
+    return python
+
+
+def peers() -> list[Contender]:
+    """Install the peers and return them."""
+    pythons = {name: install(name) for name in dict.fromkeys(peer[1] for peer in PEERS)}
+    found = []
+    for name, environment, program, how, packages in PEERS:
+        tell = f"from importlib.metadata import version; print(*(f'{{name}} {{version(name)}}' for name in {packages!r}), sep=', ')"
+        told = subprocess.run([pythons[environment], "-c", tell], check=True, capture_output=True, text=True)
+        found.append(Contender(name, (pythons[environment], HERE / "peers" / program), how, told.stdout.strip()))
+    return found
+
+
+def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
+    print("API calls for calls received from 2023-01-01 to 2025-12-31, over the least (rows / 250, rounded up)", flush=True)
+    for calls_per_day in (60, 600, 6000):
+        span = THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 10, 1), date(2025, 12, 31))
+        shorter = "" if span == THREE_YEARS else f"; {span[0]} to {span[1]} only, --full reads all"
+        asked = others if calls_per_day == 60 or (full and calls_per_day == 600) else ()
+        print(f" {calls_per_day:,} a day{shorter}{'' if asked or not others else '; peers not run'}", flush=True)
+        with sandbox(SandboxOptions(calls_per_day=calls_per_day, daily_quota=None, cache_bytes=2**30)) as api:
+            rows = set()
+            for contender in (OURS, *asked):
+                run = bench.run(api, contender, span)
+                rows.add(run.rows)
+                least = -(-run.rows // PAGE)
+                ratio = f"{run.calls / least:.3f} of the least"
+                aim = "" if contender.is_peer else f", aim: at most {1.05 * least + 2:,.0f}"
+                print(
+                    f"  {contender.name:<38} {run.calls:>6,} calls for {run.rows:>9,} rows: {ratio}{aim}",
+                    flush=True,
+                )
+            if len(rows) > 1:
+                raise SystemExit(f"the contenders read different numbers of rows: {sorted(rows)}")
+
+
+def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
     days = 100 if full else 20
-    rows = days * CALLS_PER_DAY
-    print(f"rows a second from the API to the merged table, about {rows:,} calls, runs in turn", flush=True)
-    span = (FIRST, FIRST + timedelta(days=days - 1))
+    print(f"rows a second from the API to the merged table, {CALLS_PER_DAY:,} calls a day, runs in turn", flush=True)
     with sandbox(SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30)) as api:
+        api.make(FIRST, FIRST + timedelta(days=days - 1))
+        dlt = [peer for peer in others if peer.name == "dlt by range"]
+        small = compete(bench, api, (OURS, STRAIGHT, *dlt), 10)
+        large = compete(bench, api, (OURS, STRAIGHT), days)
+        if dlt and full:
+            large |= compete(bench, api, dlt, days, times=1)
+    if dlt:
+        print(f"  ours / {dlt[0].versions}: {speed(small[OURS.name]) / speed(small[dlt[0].name]):.1f} (aim: at least 2.5)")
+    print(f"  ours / straight line: {speed(large[OURS.name]) / speed(large[STRAIGHT.name]):.2f} (aim: at least 0.75)")
+    for name, runs in large.items():
+        rows = [median(run.rows for run in found) for found in (runs, small[name])]
+        ratio = peak(runs) / peak(small[name])
+        aim = " (aim: at most 1.15 at 1,000,000)" if name == OURS.name else ""
+        print(f"  {name}, peak memory at {rows[0]:,.0f} rows over {rows[1]:,.0f}: {ratio:.3f}{aim}", flush=True)
+
+
+def compete(bench: Bench, api: Sandbox, contenders: Sequence[Contender], days: int, times: int = 2) -> dict[str, list[Run]]:
+    """Run the contenders in turn over the first `days` days, and return their runs by name."""
+    runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+    for _ in range(times):
+        for contender in contenders:
+            run = bench.run(api, contender, (FIRST, FIRST + timedelta(days=days - 1)))
+            runs[contender.name].append(run)
+            show(contender.name, run)
+    if len({run.digest for found in runs.values() for run in found if run.digest is not None}) > 1:
+        raise SystemExit("the tables of ours and of the straight line differ")
+    return runs
+
+
+def speed(runs: list[Run]) -> float:
+    """Return the median of the rows a second."""
+    return median(run.rows / run.seconds for run in runs)
+
+
+def peak(runs: list[Run]) -> float:
+    """Return the median of the largest memory, megabytes."""
+    return median(run.peak for run in runs)
+
+
+def measure_latency(bench: Bench) -> None:
+    print(f"a range of about 1,000 pages from an API that answers after {LATENCY * 1000:.0f} ms, 8 pages in flight", flush=True)
+    span = (FIRST, FIRST + timedelta(days=25))
+    options = SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30, latency=LATENCY)
+    with sandbox(options) as api:
         api.make(*span)
-        runs: dict[str, list[Run]] = {"ours": [], "straight line": []}
-        for _ in range(2):
-            for name, command in (("ours", OURS), ("straight line", STRAIGHT)):
-                run = bench.run(api, command, span)
-                bench.drop()
-                runs[name].append(run)
-                show(name, run)
-        if len({run.digest for found in runs.values() for run in found}) > 1:
-            raise SystemExit("the tables of ours and of the straight line differ")
-        ours, straight = (median(run.rows / run.seconds for run in runs[name]) for name in runs)
-        print(f"  ours / straight line: {ours / straight:.2f} (aim: at least 0.75)", flush=True)
-        small = bench.run(api, OURS, (FIRST, FIRST + timedelta(days=9)))
-        bench.drop()
-        show("ours", small)
-        peak = median(run.peak for run in runs["ours"])
-        print(
-            f"  ours, peak memory at {rows:,} over 100,000: {peak / small.peak:.3f} (aim: at most 1.15 for 1,000,000)", flush=True
-        )
+        for contender in (OURS, STRAIGHT):
+            run = bench.run(api, contender, span)
+            pages = -(-run.rows // PAGE)
+            bound = pages * LATENCY / 8
+            aim = " (aim: at most 1.2)" if contender is OURS else ""
+            print(
+                f"  {contender.name:<38} {pages:,} pages in {run.seconds:.1f} s: {run.seconds / bound:.2f} of {pages:,} x "
+                f"{LATENCY} s / 8 = {bound:.1f} s{aim}",
+                flush=True,
+            )
 
 
 def show(name: str, run: Run) -> None:
-    least = -(-run.rows // 250)
+    least = -(-run.rows // PAGE)
     print(
-        f"  {name:<34} {run.rows:>9,} rows {run.seconds:7.1f} s {run.rows / run.seconds:>8,.0f} rows/s  {run.calls:>6,} calls "
+        f"  {name:<38} {run.rows:>9,} rows {run.seconds:7.1f} s {run.rows / run.seconds:>8,.0f} rows/s  {run.calls:>6,} calls "
         f"({run.calls / least:.3f} of the least)  peak {run.peak:4.0f} MB",
         flush=True,
     )
@@ -214,19 +351,32 @@ def show(name: str, run: Run) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
-    parser.add_argument("--full", action="store_true", help="the sizes of the claims")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="these parts")
+    parser.add_argument("--alone", action="store_true", help="without the peers")
+    parser.add_argument("--full", action="store_true", help="the sizes of the claims: an hour or two, 30 GB of disk")
     options = parser.parse_args()
+    # whoever ends the benchmark ends what it started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     bench = Bench(home)
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(
-        f"{multiprocessing.cpu_count()} cores, load {load}, Python {platform.python_version()}, psycopg {psycopg.__version__}",
-        flush=True,
-    )
     try:
+        others = [] if options.alone or options.only == ["latency"] else peers()
+        facts = [
+            f"{multiprocessing.cpu_count()} cores",
+            f"load {os.getloadavg()[0]:.1f}",
+            f"Python {platform.python_version()}",
+            f"httpx {httpx.__version__}",
+            f"orjson {orjson.__version__}",
+            f"psycopg {psycopg.__version__}",
+            *dict.fromkeys(peer.versions for peer in others),
+        ]
+        print(", ".join(facts), flush=True)
+        if "calls" in options.only:
+            measure_calls(bench, others, full=options.full)
         if "rate" in options.only:
-            measure_rate(bench, full=options.full)
+            measure_rate(bench, others, full=options.full)
+        if "latency" in options.only:
+            measure_latency(bench)
     finally:
         embedded.stop(home)
         shutil.rmtree(home)
