@@ -158,7 +158,7 @@ class DagsterApi:
 
     def backfill_page(self, backfill: str) -> str:
         """Return the address of the backfill's page."""
-        return str(self._http.base_url.join(f"/runs/b/{backfill}"))
+        return f"{str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:
         """Return what happened in the run since the last call for it. Raises DagsterUnwell."""
