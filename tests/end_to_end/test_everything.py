@@ -4,6 +4,7 @@ The tests of this module share it and run in order.
 """
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -147,6 +149,53 @@ def test_a_small_backfill_over_graphql(dev: Dev, api: DagsterApi, sandbox: Sandb
         for day in days:
             assert ids(dev, collection, day) == truth(sandbox, collection, day)
     assert ids(dev, "visits", ago(7))
+
+
+def test_a_backfill_is_priced_launched_and_costs_what_was_said(
+    dev: Dev, api: DagsterApi, sandbox: SandboxServer, environment: dict[str, str]
+) -> None:
+    def plan(*arguments: str) -> dict[str, Any]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+        ended = subprocess.run(
+            [sys.executable, "-m", "magnetis_dagster.cli", "plan", *arguments, "--json"],
+            env={**clean, **environment, "MAGNETIS_HOME": str(dev.home)},
+            cwd=dev.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        found: dict[str, Any] = json.loads(ended.stdout)
+        return found
+
+    # of calls, the fifth day is there already
+    days = ("--from", str(ago(30)), "--to", str(ago(4)))
+    planned = plan("calls", "conversions", *days, "--missing", "--launch", "--dagster-url", dev.ui)
+    backfill = planned["launched"]["backfill"]
+    assert planned["launched"]["page"] == f"{dev.ui}/runs/b/{backfill}"
+    assert [(line["name"], line["days"], len(line["ranges"])) for line in planned["collections"]] == [
+        ("calls", 26, 2),
+        ("conversions", 27, 1),
+    ]
+
+    def found() -> dict[str, Any]:
+        query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status title } } }"
+        asked: dict[str, Any] = api.ask(query, id=backfill)["partitionBackfillOrError"]
+        return asked
+
+    dev.wait_until(lambda: found()["status"] != "REQUESTED", "the planned backfill ends")
+    assert found()["status"] == "COMPLETED_SUCCESS"
+    assert found()["title"].startswith(f"forecast: {planned['calls']} calls, done about ")
+    report = plan("--report", backfill)
+    for line in report["collections"]:
+        assert line["days_done"] == line["days"]
+        assert abs(line["calls"] - line["spent"]) <= max(2, 0.05 * line["spent"]), report
+        assert line["error_percent"] is not None
+    assert report["total"]["calls"] == planned["calls"]
+    assert ids(dev, "calls", ago(6)) == truth(sandbox, "calls", ago(6)) != []
+    left = plan("calls", "conversions", *days, "--missing")
+    assert (left["calls"], left["spent"]) == (0, 0), "nothing is missing, and that costs no call to tell"
 
 
 def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catalogue) -> None:
