@@ -175,8 +175,9 @@ def _per_day(connection: Connection, statement: TextClause, parameters: dict[str
 
 
 def _analyze(connection: Connection) -> None:
-    # without statistics the planner takes a temporary table for 1,000 rows and joins 60,000 by nested loops
-    connection.execute(text("ANALYZE incoming"))
+    # without statistics the planner takes a temporary table for 1,000 rows and joins 60,000 by nested loops; those of the other
+    # columns, the payload above all, would take half as long as the merge
+    connection.execute(text("ANALYZE incoming (key, id, reason, day)"))
 
 
 def lock(connection: Connection, collection: Collection) -> None:
