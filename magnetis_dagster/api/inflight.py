@@ -18,19 +18,26 @@ class InFlight:
         self._most = most
         self.allowed = most
         """Calls that may be under way now."""
-        self._free = asyncio.Semaphore(most)
-        self._withdrawn = 0
-        """Places that are not given back when their calls end."""
+        self._under_way = 0
+        self._waiting: set[asyncio.Future[None]] = set()
         self._well = 0
         self._slowed_at = float("-inf")
 
     async def __aenter__(self) -> None:
         """Wait for a place."""
-        await self._free.acquire()
+        while self._under_way >= self.allowed:
+            place = asyncio.get_running_loop().create_future()
+            self._waiting.add(place)
+            try:
+                await place
+            finally:
+                self._waiting.discard(place)
+        self._under_way += 1
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Give the place back."""
-        self._give_back()
+        self._under_way -= 1
+        self._wake()
 
     def went_well(self) -> None:
         """Note a call that went well."""
@@ -38,7 +45,7 @@ class InFlight:
         if self.allowed < self._most and self._well >= self.allowed:
             self.allowed += 1
             self._well = 0
-            self._give_back()
+            self._wake()
 
     def trouble(self, began: float) -> None:
         """Note a 429, a time-out or a 5xx of a call that began at `began` (time.monotonic()).
@@ -49,13 +56,12 @@ class InFlight:
             return
         slower = self.allowed // 2
         _log.info("Slower: %d calls at once instead of %d", slower, self.allowed)
-        self._withdrawn += self.allowed - slower
         self.allowed = slower
         self._well = 0
         self._slowed_at = time.monotonic()
 
-    def _give_back(self) -> None:
-        if self._withdrawn:
-            self._withdrawn -= 1
-        else:
-            self._free.release()
+    def _wake(self) -> None:
+        # all of them look again: they are a few dozen at most, and a place given to a task that is being cancelled would be lost
+        for place in self._waiting:
+            if not place.done():
+                place.set_result(None)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -141,24 +141,25 @@ class WindowReader:
         """Read the pages 2 to `last`; return False where one came empty: nothing behind it is asked."""
         numbers = iter(range(2, last + 1))
         done = 1
+        failures: list[BaseException] = []
         self._progress(done, last)
 
-        async def worker(numbers: Iterator[int]) -> None:
+        async def worker() -> None:
             nonlocal done
             for number in numbers:
-                if attempt.empty:
+                if attempt.empty or failures:
                     return
-                await attempt.fetch(number)
+                try:
+                    await attempt.fetch(number)
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failures.append(error)
                 done += 1
                 self._progress(done, last)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, last - 1)):
-                    group.create_task(worker(numbers))
-        except ExceptionGroup as failed:
-            # several pages fail for one reason: the first says it
-            raise _first(failed) from None
+        # where one page fails, or finds no call left, those under way are paid for already: they are waited for and kept
+        await asyncio.gather(*(worker() for _ in range(min(self._concurrency, last - 1))))
+        if failures:
+            raise failures[0]
         return last <= 1 or not attempt.empty
 
     def _refuse_ignored_filter(self, window: Window, attempt: "_Attempt") -> None:
@@ -238,10 +239,3 @@ def _pages(first: Page) -> int:
     if first.last_page is not None:
         return first.last_page
     return math.ceil((first.total or 0) / max(1, len(first.rows)))
-
-
-def _first(failed: ExceptionGroup[Exception]) -> Exception:
-    error: Exception = failed
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -66,14 +66,21 @@ def test_the_log_says_why_it_waits_and_until_when(api: SmallApi, materialize: Ma
     assert not [event for event in result.all_events if event.is_step_failure]
 
 
-def test_a_day_that_no_quota_day_can_hold_says_so(api: SmallApi, materialize: Materialize) -> None:
+def test_a_day_that_no_quota_day_can_hold_takes_two(
+    api: SmallApi, materialize: Materialize, clock: Any, query: Any, instance: dg.DagsterInstance
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(1100)]
-    result = materialize("calls", DAY)
-    [failed] = [event for event in result.all_events if event.is_step_failure]
-    assert "5 API calls are needed in one quota day and lane manual never has more than 4" in str(
-        failed.step_failure_data.user_failure_data.description
-    )
-    assert len(api.requests) == 1
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    turning = threading.Timer(2.0, lambda: clock.advance(timedelta(days=1)))
+    turning.start()
+    assert materialize("calls", DAY).success
+    turning.join()
+    assert sorted(request.page for request in api.requests) == [1, 2, 3, 4, 5]
+    assert query("SELECT count(*) FROM magnetis.calls") == [(1100,)]
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
+    assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [("2025-06-01", 4), ("2025-06-02", 1)]
+    # the day was as the first of its pages showed it
+    assert query("SELECT read_at::date::text FROM magnetis_ops.days") == [("2025-06-01",)]
 
 
 def test_waiting_does_not_use_up_the_tries_of_a_failure(

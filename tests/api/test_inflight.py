@@ -1,0 +1,50 @@
+"""Calls at once: halved by trouble, grown back by calls that go well, never beyond the setting."""
+
+import asyncio
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnetis_dagster.api.inflight import InFlight
+
+
+@given(most=st.integers(1, 12), steps=st.lists(st.sampled_from(["enter", "leave", "well", "trouble"]), max_size=80))
+def test_never_more_than_allowed_and_no_place_is_lost(most: int, steps: list[str]) -> None:
+    async def play() -> None:
+        places, under_way = InFlight(most), 0
+        for step in steps:
+            if step == "enter":
+                try:
+                    await asyncio.wait_for(places.__aenter__(), 0.0005)
+                    assert under_way < places.allowed
+                    under_way += 1
+                except TimeoutError:
+                    assert under_way >= places.allowed
+            elif step == "leave" and under_way:
+                await places.__aexit__(None, None, None)
+                under_way -= 1
+            elif step == "well":
+                places.went_well()
+            elif step == "trouble":
+                places.trouble(time.monotonic())
+            assert 1 <= places.allowed <= most
+        for _ in range(under_way):
+            await places.__aexit__(None, None, None)
+        for _ in range(most * most):
+            places.went_well()
+        assert places.allowed == most
+        for _ in range(most):
+            await asyncio.wait_for(places.__aenter__(), 1)
+
+    asyncio.run(play())
+
+
+def test_calls_that_fail_together_are_one_trouble() -> None:
+    places = InFlight(8)
+    began = time.monotonic()
+    for _ in range(8):
+        places.trouble(began)
+    assert places.allowed == 4
+    places.trouble(time.monotonic())
+    assert places.allowed == 2

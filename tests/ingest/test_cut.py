@@ -1,0 +1,84 @@
+"""Cutting ranges: by announcements and refusals, every day once and in order."""
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_api import Open, Request, SmallApi, call
+
+from magnetis_dagster.api import RequestRejected, ServerUnwell
+from magnetis_dagster.ingest import Window
+from magnetis_dagster.ingest.cut import Cut
+
+DAY = date(2025, 3, 3)
+
+
+def range_of(days: int) -> Window:
+    return Window(DAY, DAY + timedelta(days=days - 1))
+
+
+@given(
+    rows=st.lists(st.sampled_from([0, 0, 1, 30, 400]), min_size=1, max_size=120),
+    chunk=st.integers(1, 500),
+    most=st.integers(1, 130),
+)
+def test_every_day_is_read_once_in_order(rows: list[int], chunk: int, most: int) -> None:
+    range_ = range_of(len(rows))
+    cut, read, asked = Cut(range_, chunk), [], 0
+    while window := cut.next():
+        asked += 1
+        assert asked <= 4 * len(rows) + 20
+        announced = sum(rows[(day - DAY).days] for day in window.days)
+        if len(window.days) > most:
+            assert cut.refused(window, at_fault=most % 2 == 0)
+        elif announced > chunk * 1.5 and len(window.days) > 1:
+            cut.too_large(window, announced)
+        else:
+            read += window.days
+            cut.read(window, announced)
+    assert read == range_.days
+
+
+def test_an_empty_stretch_is_not_walked() -> None:
+    asked, cut = 0, Cut(range_of(1095), 62_500)
+    while window := cut.next():
+        asked += 1
+        rows = sum(6000 for day in window.days if (day - DAY).days >= 730)
+        if rows > 93_750:
+            cut.too_large(window, rows)
+        else:
+            cut.read(window, rows)
+    assert asked <= 37 + 25, "two empty years, then 37 windows of ten days"
+
+
+@pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
+def test_a_window_that_is_refused_is_halved_and_remembered(api: SmallApi, opened: Open, query, status: int, least: int) -> None:
+    days = [DAY + timedelta(days=n) for n in range(20)]
+    api.rows["/calls"] = [call(f"{day:%d}", f"{day} 12:00:00") for day in days]
+
+    def respond(request: Request):
+        length = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
+        return (status, {}, b'{"message": "too long"}') if length > 6 else None
+
+    api.respond = respond
+    with opened() as ingestion:
+        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+    assert [day.day for result in results for day in result.days] == days
+    [(most, reason)] = query("SELECT most_days, reason FROM magnetis_ops.window_limits WHERE collection = 'calls'")
+    assert most == 5
+    assert f"HTTP {status}" in reason
+    before = len(api.requests)
+    with opened(run="another") as ingestion:
+        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+    assert len(api.requests) - before == 4, "four windows of five days, none refused"
+
+
+@pytest.mark.parametrize(("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnwell, 6)])
+def test_an_api_that_refuses_every_window_is_not_asked_for_ever(
+    api: SmallApi, opened: Open, status: int, error: type[Exception], most_calls: int
+) -> None:
+    api.respond = lambda _request: (status, {}, b"{}")
+    with opened() as ingestion, pytest.raises(error):
+        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], range_of(16).days))
+    assert len(api.requests) == most_calls

@@ -1,0 +1,103 @@
+"""Readings that are broken off: what was paid for is kept, and the next one goes on with it."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from small_api import Open, Request, SmallApi, call
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.api import ServerUnwell
+from magnetis_dagster.quota.ledger import QuotaExhausted
+
+DAY = date(2025, 3, 3)
+DAYS = [DAY + timedelta(days=n) for n in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _rows(api: SmallApi) -> None:
+    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(500)]
+
+
+def read(opened: Open, days: list[date] = DAYS, **options: Any) -> list[Any]:
+    with opened(**options) as ingestion:
+        return list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+
+
+def broken_off(api: SmallApi, opened: Open, at: int, **options: Any) -> None:
+    api.respond = lambda request: (500, {}, b"{}") if request.number >= at else None
+    with pytest.raises(ServerUnwell):
+        read(opened, concurrency=1, **options)
+    api.respond = lambda _request: None
+
+
+def asked(api: SmallApi) -> list[tuple[str, int]]:
+    return [(request.query["from"][6:8], request.page) for request in api.requests]
+
+
+@pytest.mark.parametrize("at", range(2, 9))
+def test_a_retry_asks_only_for_the_pages_that_are_missing(api: SmallApi, opened: Open, query: Any, at: int) -> None:
+    broken_off(api, opened, at, run="first")
+    assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
+    # where a long window fails, its first day is tried alone, and what was kept of the window is given up
+    kept = {page for (page,) in query("SELECT page FROM magnetis_ops.pages")}
+    api.requests.clear()
+    [result] = read(opened, run="first", resumes=True)
+    assert (result.received, result.api_calls) == (2000, 8)
+    assert sorted(page for _, page in asked(api)) == sorted(set(range(1, 9)) - kept)
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
+
+
+@pytest.mark.parametrize("left", range(1, 9))
+def test_out_of_calls_in_the_middle_no_page_is_paid_twice(api: SmallApi, opened: Open, query: Any, left: int) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=left - 1 or 1)
+    read(opened, run="first", resumes=True)
+    assert len(api.requests) == 8
+    assert len(set(asked(api))) == 8
+
+
+def test_another_run_starts_afresh(api: SmallApi, opened: Open, query: Any) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=4)
+    read(opened, run="second", resumes=True)
+    assert len(api.requests) == 4 + 8
+
+
+def test_rows_that_moved_since_the_kept_pages_are_read_again(api: SmallApi, opened: Open, query: Any) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=4)
+    api.rows["/calls"].insert(0, call("late", f"{DAY} 00:00:01"))
+    [result] = read(opened, run="first", resumes=True)
+    assert result.received == 2001
+    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(2001, 2001)]
+
+
+def test_the_database_loses_the_kept_pages(api: SmallApi, opened: Open, engine: Engine) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=4, concurrency=1)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM magnetis_ops.pages WHERE page IN (1, 3)"))
+    [result] = read(opened, run="first", resumes=True)
+    assert result.received == 2000
+    assert sorted(page for _, page in asked(api)[4:]) == [1, 3, 5, 6, 7, 8]
+
+
+def test_pages_that_nobody_comes_back_for_are_dropped(api: SmallApi, opened: Open, query: Any, engine: Engine) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=4)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'"))
+    read(opened, DAYS[:1], run="second")
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
+
+
+def test_a_window_that_is_committed_while_the_next_one_fails_stays(api: SmallApi, opened: Open, query: Any) -> None:
+    def respond(request: Request) -> Any:
+        return (500, {}, b"{}") if request.query["from"] > "20250304" else None
+
+    api.respond = respond
+    done: list[date] = []
+    with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnwell):
+        done.extend(day.day for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS) for day in result.days)
+    assert done == DAYS[:2] == [day for (day,) in query("SELECT day FROM magnetis_ops.days")]
