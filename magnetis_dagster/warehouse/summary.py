@@ -78,7 +78,7 @@ def summary(engine: Engine, catalogue: Catalogue, first: date, last: date, runs:
 def keys_used(engine: Engine) -> set[str]:
     """Return the fingerprints of the keys whose calls filled this database. Raises DatabaseUnwell, DatabaseRefused.
 
-    A mistyped key that was refused, or one that only `magnetis probe` used, brought no row.
+    A mistyped key that was refused, or one that only `magnetis probe` or `magnetis plan` used, brought no row.
     """
     with guarded(engine, "read which keys were used"), engine.connect() as connection:
         return set(
@@ -86,7 +86,7 @@ def keys_used(engine: Engine) -> set[str]:
                 text(
                     "SELECT key_fingerprint FROM (SELECT DISTINCT key_fingerprint FROM magnetis_ops.quota_days) AS key "
                     "WHERE EXISTS (SELECT FROM magnetis_ops.api_calls AS call WHERE call.key_fingerprint = key.key_fingerprint "
-                    "AND status = 200 AND rows > 0 AND run_id IS DISTINCT FROM 'magnetis probe')"
+                    "AND status = 200 AND rows > 0 AND coalesce(run_id, '') NOT IN ('magnetis probe', 'magnetis plan'))"
                 )
             ).scalars()
         )

@@ -78,11 +78,12 @@ def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(engine: Engine
 
 
 def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
-    """Not one that was mistyped and refused, found nothing, or was only probed."""
+    """Not one that was mistyped and refused, found nothing, or was only probed or planned with."""
     assert keys_used(engine) == set()
     called = [("good", 200, 5, "run"), ("good", 200, 9, "run"), ("typo", 401, None, "run"), ("empty", 200, 0, "run")]
     with engine.begin() as connection:
-        for key, status, rows, run in [*called, ("probed", 200, 1, "magnetis probe"), ("by hand", 200, 3, None)]:
+        called += [("probed", 200, 1, "magnetis probe"), ("planned", 200, 1, "magnetis plan"), ("by hand", 200, 3, None)]
+        for key, status, rows, run in called:
             connection.execute(
                 insert(quota_days).from_select(
                     ["key_fingerprint", "day", "daily_quota"],

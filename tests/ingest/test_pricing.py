@@ -8,8 +8,11 @@ import pytest
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, expected_calls
-from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+from magnetis_dagster.ingest.cut import Cut
+from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
+from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World
+from magnetis_dagster.sandbox.days import _HOUR
 
 FIRST = date(2024, 1, 1)
 
@@ -27,6 +30,34 @@ def test_one_window_costs_its_pages() -> None:
 def test_a_range_that_is_cut_costs_little_more_than_its_pages(a_day: int, days: int) -> None:
     least = ceil(a_day * days / PAGE_ROWS)
     assert least < expected_calls(a_day * days, days=days) <= 1.05 * least + 2
+
+
+@pytest.mark.parametrize("days", [365, 1095])
+@pytest.mark.parametrize("calls_per_day", [60, 600, 6_000, 10_000])
+def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
+    """Cut as the ingestion cuts, by what the sandbox would announce; nothing is fetched."""
+    world = World(SandboxOptions(calls_per_day=calls_per_day))
+    range_ = Window(FIRST - timedelta(days=180), FIRST + timedelta(days=days - 181))
+
+    def announced(window: Window) -> int:
+        before, after = window.first - timedelta(days=1), window.last + timedelta(days=1)
+        padding = sum(_HOUR[22:]) * count(before) + sum(_HOUR[:2]) * count(after)
+        return sum(map(count, window.days)) + round(padding / sum(_HOUR))
+
+    def count(day: date) -> int:
+        return world._days.count("calls", day)
+
+    cut, spent = Cut(range_, CHUNK_ROWS), 0
+    while window := cut.next():
+        rows = announced(window)
+        if rows > int(CHUNK_ROWS * SLACK):
+            spent += 1
+            cut.too_large(window, rows)
+        else:
+            spent += max(1, ceil(rows / PAGE_ROWS))
+            cut.read(window, rows)
+    price = expected_calls(announced(range_), days=days)
+    assert abs(price - spent) <= max(2, 0.01 * spent), f"priced {price}, spent {spent}"
 
 
 def test_days_too_large_for_a_chunk_are_windows_of_their_own() -> None:
