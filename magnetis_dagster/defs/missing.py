@@ -125,15 +125,12 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
 def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
     """Return the loads of this run that failed. While one is waiting to go on, this step waits too, instead of saying too early."""
     run = context.run
-    ended = {
-        kind: {str(event.step_key) for event in context.instance.all_logs(run.run_id, of_type=kind)}
-        for kind in (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
-    }
+    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
+    ended = {event.step_key: event.get_dagster_event() for event in context.instance.all_logs(run.run_id, of_type=ends)}
     plan = run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
-    if loads & set(plan) - set().union(*ended.values()):
-        seconds = min(WAIT_SECONDS * 2**context.op_execution_context.retry_number, 900.0)
-        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds)
-    return ended[DagsterEventType.STEP_FAILURE]
+    if (loads & set(plan)) - ended.keys():
+        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=min(WAIT_SECONDS * 2**context.retry_number, 900.0))
+    return {str(step) for step, event in ended.items() if event.is_step_failure}
 
 
 def _step(collection: Collection) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
-from dagster._core.scheduler.instigation import InstigatorTick
+from dagster._core.scheduler.instigation import InstigatorTick, SensorInstigatorData
 from dagster._core.test_utils import freeze_time
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -50,6 +50,14 @@ class Daemon:
             errors = list(execute_sensor_iteration(self._workspace, LOGGER, None, None))
         assert not any(errors), errors
         return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[0]
+
+    def set_cursor(self, name: str, cursor: str) -> None:
+        """As people do on the sensor's page."""
+        sensor = self.repository.get_sensor(name)
+        state = self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
+        assert state
+        assert isinstance(state.instigator_data, SensorInstigatorData)
+        self.instance.update_instigator_state(state.with_data(state.instigator_data._replace(cursor=cursor)))
 
     def schedule_tick(self, name: str, moment: datetime) -> InstigatorTick:
         for other in self.repository.get_schedules():

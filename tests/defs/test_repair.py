@@ -1,0 +1,276 @@
+"""The repair sensor as the daemon runs it: holes are filled, bad days are tried three times and reported, nobody is in the way."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster_daemon import Daemon, daemon
+from small_api import PARIS, Request, SmallApi
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.defs.attempts import between
+from magnetis_dagster.defs.jobs import days_of, days_tags
+from magnetis_dagster.defs.missing import look
+from magnetis_dagster.settings import Settings
+
+TODAY = datetime.now(PARIS).date()
+CALLS = dg.AssetKey(["magnetis", "calls"])
+
+
+def ago(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+@pytest.fixture(autouse=True)
+def _only_calls_and_visits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    off = "".join(f"  {name}: {{enabled: false, reason: not looked at}}\n" for name in ("conversions", "emails", "leads"))
+    overlay.write_text(f"collections:\n{off}")
+    monkeypatch.setenv("MAGNETIS_CONFIG", str(overlay))
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(40)))
+
+
+@pytest.fixture
+def running(tmp_path: Path, _only_calls_and_visits: None) -> Iterator[Daemon]:
+    with daemon(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def tick(running: Daemon) -> Callable[[], InstigatorTick]:
+    def tick() -> InstigatorTick:
+        ticked = running.sensor_tick("repair_sensor")
+        assert ticked.status in {TickStatus.SUCCESS, TickStatus.SKIPPED}, ticked.error
+        return ticked
+
+    return tick
+
+
+def mark(running: Daemon, collection: str, days: list[date]) -> None:
+    """As if a run had loaded them."""
+    key = dg.AssetKey(["magnetis", collection])
+    for day in days:
+        running.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(day)))
+
+
+def missing(running: Daemon, collection: str) -> list[date]:
+    return list(look(running.instance, load_catalogue()[collection], Settings.load()).missing)
+
+
+def asked(running: Daemon) -> list[tuple[str, date, date, str]]:
+    """Collection, first and last day and attempt of each run of the sensor, in order."""
+    found = []
+    for run in reversed(running.instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "repair_sensor"}))):
+        [key] = run.asset_selection or [dg.AssetKey("none")]
+        days = days_of(run.tags)
+        found.append((key.path[-1], days[0], days[-1], run.tags["magnetis/repair"]))
+    return found
+
+
+def refuse(api: SmallApi, path: str, *days: date) -> None:
+    """Fail each window that touches one of the days."""
+
+    def respond(request: Request) -> Any:
+        if request.path != path:
+            return None
+        first, last = (
+            datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) + shift
+            for name, shift in (("from", timedelta(hours=2)), ("to", timedelta(hours=-2)))
+        )
+        window = between(first.astimezone(PARIS).date(), (last - timedelta(seconds=1)).astimezone(PARIS).date())
+        return (403, {}, b"{}") if set(window) & set(days) else None
+
+    api.respond = respond
+
+
+def test_holes_are_filled_newest_first_in_the_backfill_lane(
+    running: Daemon, tick: Callable[[], InstigatorTick], query: Callable[..., list[Any]]
+) -> None:
+    mark(running, "visits", between(ago(40), ago(1)))
+    mark(running, "calls", [*between(ago(40), ago(36)), ago(3)])
+    assert len(tick().run_ids) == 1
+    assert len(tick().run_ids) == 1
+    assert tick().run_ids
+    done = tick()
+    assert asked(running) == [
+        ("calls", ago(2), ago(1), "1 of 3"),
+        ("calls", ago(34), ago(4), "1 of 3"),
+        ("calls", ago(35), ago(35), "1 of 3"),
+    ]
+    assert missing(running, "calls") == []
+    assert (done.run_ids, done.skip_reason) == ([], f"Every closed day since {ago(40)} is green.")
+    assert done.cursor == "{}"
+    assert query("SELECT DISTINCT lane FROM magnetis_ops.api_calls") == [("backfill",)]
+
+
+def test_a_day_that_is_missing_again_is_asked_again(running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi) -> None:
+    mark(running, "visits", between(ago(40), ago(2)))
+    mark(running, "calls", between(ago(40), ago(2)))
+    assert len(tick().run_ids) == 2
+    assert tick().cursor == "{}"
+    refuse(api, "/calls", ago(1))
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    failed = job.execute_in_process(
+        instance=running.instance, asset_selection=[CALLS], tags=days_tags(ago(1), ago(1)), raise_on_error=False
+    )
+    assert not failed.success
+    assert missing(running, "calls") == [ago(1)]
+    refuse(api, "/calls")
+    tick()
+    assert missing(running, "calls") == []
+    assert [each for each in asked(running) if each[0] == "calls"][-1] == ("calls", ago(1), ago(1), "1 of 3")
+
+
+def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
+    running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
+) -> None:
+    bad = ago(7)
+    refuse(api, "/calls", bad)
+    mark(running, "visits", between(ago(40), ago(1)))
+    mark(running, "calls", between(ago(40), ago(9)))
+    ticks = 0
+    while tick().run_ids:
+        ticks += 1
+        assert ticks < 30
+    assert missing(running, "calls") == [bad]
+    attempts = Counter(day for _, first, last, _ in asked(running) for day in between(first, last))
+    assert attempts[bad] == 3
+    assert max(attempts.values()) == 3
+    assert ticks == len(asked(running)) == 1 + 2 + 2  # eight days; 6 and 2; the two one by one
+    said = tick()
+    assert said.skip_reason == f"calls: given up after 3 attempts: {bad}."
+    assert len(asked(running)) == ticks, "not hammered"
+
+    check = dg.AssetCheckKey(CALLS, "no_missing_days")
+    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={check}, asset_selection=set())
+    job.execute_in_process(instance=running.instance)
+    found = running.check("no_missing_days", "calls")
+    assert f"repair_sensor has given up on {bad}; its runs say why." in found.description
+    assert found.metadata["days given up"].value == 1
+    assert [record.data["why"] for record in found.metadata["ranges"].records] == ["repair_sensor gave up after 3 attempts"]
+
+
+def test_three_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAGNETIS_CONFIG")
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(2)))
+    with daemon(tmp_path) as running:
+        assert [len(running.sensor_tick("repair_sensor").run_ids) for _ in range(3)] == [3, 2, 0]
+        assert {(name, first, last) for name, first, last, _ in asked(running)} == {
+            (name, ago(2), ago(1)) for name in ("calls", "conversions", "emails", "leads", "visits")
+        }
+
+
+def test_runs_of_it_that_wait_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAGNETIS_CONFIG")
+    definitions = build_defs()
+    with daemon(tmp_path) as running:
+        for name in ("calls", "leads", "visits"):
+            key = dg.AssetKey(["magnetis", name])
+            job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+            tags = {**days_tags(ago(5), ago(4)), "magnetis/repair": "1 of 3"}
+            running.instance.create_run_for_job(job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert running.sensor_tick("repair_sensor").skip_reason == (
+            "A run or a backfill is under way over calls, leads, visits. 3 runs of this sensor are under way."
+        )
+
+
+def test_a_reset_cursor_lets_it_try_again(running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi) -> None:
+    mark(running, "visits", between(ago(40), ago(1)))
+    mark(running, "calls", between(ago(40), ago(2)))
+    refuse(api, "/calls", ago(1))
+    while tick().run_ids:
+        pass
+    refuse(api, "/calls")
+    assert tick().run_ids == []
+    running.set_cursor("repair_sensor", "")
+    assert len(tick().run_ids) == 1
+    assert missing(running, "calls") == []
+
+
+def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
+    running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnetis_dagster.defs.repair.STOP_DAYS", 2)
+    api.respond = lambda request: (404, {}, b"{}") if request.path == "/calls" else None
+    ticks = [tick() for _ in range(6)]
+    assert missing(running, "visits") == [], "the other goes on"
+    assert len([each for each in asked(running) if each[0] == "calls"]) == 1 + 1 + 2  # 31 days, 6, two days one by one
+    assert "Nothing else of calls is asked for until its cursor is reset." in str(ticks[-1].skip_reason)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
+@pytest.mark.parametrize("job", ["daily_events", "one"])
+def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
+    running: Daemon, tick: Callable[[], InstigatorTick], status: dg.DagsterRunStatus, job: str
+) -> None:
+    mark(running, "visits", between(ago(40), ago(2)))
+    definitions = build_defs()
+    whole = definitions.resolve_job_def("daily_events")
+    subset = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={CALLS})
+    run = running.instance.create_run_for_job(
+        whole if job == "daily_events" else subset,
+        asset_selection=None if job == "daily_events" else {CALLS},
+        tags=days_tags(ago(5), ago(4)),
+        status=status,
+        remote_job_origin=running.repository.get_full_job("daily_events").get_remote_origin(),
+    )
+    first = tick()
+    if job == "daily_events":
+        assert first.skip_reason == "A run or a backfill is under way over calls, visits."
+    else:
+        assert running.run_of(first).asset_selection == {dg.AssetKey(["magnetis", "visits"])}
+    running.instance.report_run_canceled(run)
+    assert tick().run_ids
+
+
+@pytest.mark.parametrize("keys", [[CALLS], None])
+def test_nothing_is_asked_of_a_collection_that_a_backfill_is_about(
+    running: Daemon, tick: Callable[[], InstigatorTick], keys: list[dg.AssetKey] | None
+) -> None:
+    mark(running, "visits", between(ago(40), ago(1)))
+    backfill = PartitionBackfill(
+        "by-hand",
+        status=BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=datetime.now(UTC).timestamp(),
+        asset_selection=keys,
+        partition_names=[],
+    )
+    running.instance.add_backfill(backfill)
+    assert tick().skip_reason == "A run or a backfill is under way over calls."
+    running.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert len(tick().run_ids) == 1
+
+
+def test_trouble_with_the_storage_is_a_skip_reason(
+    running: Daemon, tick: Callable[[], InstigatorTick], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def fail(*_: object) -> None:
+        raise OperationalError("SELECT secret", {}, Exception("gone"))
+
+    cursor = tick().cursor
+    monkeypatch.setattr("magnetis_dagster.defs.repair.look", fail)
+    said = tick()
+    assert said.skip_reason == "Dagster's storage does not answer (OperationalError). The next tick looks again."
+    monkeypatch.undo()
+    assert cursor != "{}"
+
+
+def test_it_is_off_for_events_only_and_says_what_it_does() -> None:
+    definitions = build_defs()
+    sensor = definitions.resolve_sensor_def("repair_sensor")
+    assert (sensor.default_status, sensor.minimum_interval_seconds) == (dg.DefaultSensorStatus.STOPPED, 3600)
+    assert sensor.asset_selection
+    assert sensor.asset_selection.resolve(definitions.resolve_asset_graph()) == {CALLS, dg.AssetKey(["magnetis", "visits"])}
+    for words in ("loads history bit by bit", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
+        assert words in str(sensor.description)
