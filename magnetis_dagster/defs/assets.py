@@ -101,12 +101,12 @@ def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -
 
 
 def _days_logged_before(context: AssetExecutionContext, key: AssetKey) -> set[str]:
-    """Return the partitions that this run, or the run that it retries, has logged already: a retry logs only what is missing."""
-    events = [
-        event
-        for run_id in {context.run.run_id, context.run.root_run_id or context.run.run_id}
-        for event in context.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
-    ]
+    """Return the partitions that an earlier try of this step has logged: it logs only what is missing.
+
+    A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and has not
+    logged for failed.
+    """
+    events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
     found = (event.asset_materialization for event in events)
     return {logged.partition for logged in found if logged and logged.asset_key == key and logged.partition}
 

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide, most_ever
+from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide
 
 LONGEST_CALL = timedelta(minutes=5)
 """No call is under way longer: the client gives up after three minutes."""
@@ -185,10 +185,6 @@ class QuotaExhausted(TryAgain):
         )
 
 
-class TooFewEver(NeedsChange):
-    """What is asked for needs more calls in one quota day than its lane can have."""
-
-
 class _Cursor(psycopg.Cursor[Any]):
     """A cursor in a transaction that is sent as one `pipeline`."""
 
@@ -255,15 +251,10 @@ class Ledger:
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
 
-    def require(self, lane: str, calls: int) -> None:
-        """Raise QuotaExhausted unless `lane` can send `calls` calls now, TooFewEver if it never can; charges nothing."""
-        if calls > (most := most_ever(self.policy, lane)):
-            raise TooFewEver(
-                f"{calls} API calls are needed in one quota day and lane {lane} never has more than {most} "
-                f"(MAGNETIS_DAILY_QUOTA={self.policy.limit}). Raise the quota, or load with the run tag magnetis/lane: manual."
-            )
+    def require(self, lane: str) -> None:
+        """Raise QuotaExhausted unless `lane` can send a call now; charges nothing."""
         with self._transaction("read the quota") as cursor:
-            self._decide(cursor, self._usage(cursor, _STATE, lane)[1], lane, calls)
+            self._decide(cursor, self._usage(cursor, _STATE, lane)[1], lane)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[_Cursor]:
@@ -307,8 +298,8 @@ class Ledger:
             lane_last_sent=datetime.fromisoformat(last) if last else None,
         )
 
-    def _decide(self, cursor: _Cursor, usage: Usage, lane: str, calls: int = 1) -> Granted:
-        decision = decide(self.policy, usage, lane, calls, partial(self._aging, cursor, usage.at))
+    def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
+        decision = decide(self.policy, usage, lane, 1, partial(self._aging, cursor, usage.at))
         if isinstance(decision, Refused):
             raise QuotaExhausted(lane, decision, usage, self.policy)
         return decision

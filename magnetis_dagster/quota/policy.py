@@ -150,12 +150,6 @@ def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | N
     return max(0, _room(policy, usage, lane, moment or usage.at))
 
 
-def most_ever(policy: QuotaPolicy, lane: str) -> int:
-    """Return how many calls `lane` can have in a quota day of which nothing is used yet."""
-    fresh = Usage(at=policy.day_start(date(2025, 1, 1)), by_lane={})
-    return allowance(policy, fresh, lane, policy.day_end(fresh.at) - timedelta(seconds=1))
-
-
 def decide(
     policy: QuotaPolicy, usage: Usage, lane: str, need: int = 1, aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple
 ) -> Granted | Refused:

@@ -200,7 +200,7 @@ def _lane(lane: str, usage: Usage, policy: QuotaPolicy, ledger: Ledger | None, *
     exhausted = None
     if ledger is not None:
         try:
-            ledger.require(lane, 1)
+            ledger.require(lane)
         except QuotaExhausted as error:
             exhausted = error
     return LaneToday(

@@ -37,8 +37,8 @@ class Emptied(StrEnum):
 
 
 _READS = text("""
-    INSERT INTO magnetis_ops.day_reads (window_id, day, age_days, first_read, inserted, changed, deleted)
-    VALUES (:window, :day, :age_days, :first_read, :inserted, :changed, :deleted)
+    INSERT INTO magnetis_ops.day_reads (window_id, day, age_days, first_read, held, inserted, changed, deleted)
+    VALUES (:window, :day, :age_days, :first_read, :held, :inserted, :changed, :deleted)
 """)
 _KNOWN = text("SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)")
 _DAYS = text("""
@@ -154,6 +154,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
                 # a snapshot is taken of the day that it is
                 "age_days": max(0, (facts.read_on - day.day).days - 1),
                 "first_read": day.day not in known,
+                "held": day.held,
                 "inserted": day.inserted,
                 "changed": day.changed,
                 "deleted": day.deleted,

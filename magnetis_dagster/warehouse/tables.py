@@ -151,6 +151,7 @@ day_reads = Table(
     Column("day", Date, nullable=False),
     Column("age_days", Integer, nullable=False, comment="Days from the day's end to the reading: 0 is the first night."),
     Column("first_read", Boolean, nullable=False, comment="Whether the day had never been done before."),
+    Column("held", Integer, nullable=False, comment="Rows that the table held for the day then."),
     Column("inserted", Integer, nullable=False),
     Column("changed", Integer, nullable=False),
     Column("deleted", Integer, nullable=False),

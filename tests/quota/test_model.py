@@ -166,7 +166,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert grants == expected or (late and not grants), f"named {named}, and the model says {grants} at {moment}"
             self.set_clock(moment)
             try:
-                self.ledger(key).require(lane, 1)
+                self.ledger(key).require(lane)
                 assert grants
             except QuotaExhausted:
                 assert not grants

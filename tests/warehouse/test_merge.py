@@ -315,6 +315,15 @@ def test_each_read_of_a_day_is_noted_with_its_age_and_what_it_found(load: Any, q
         (0, True, 2, 0, 0),
         (3, False, 1, 1, 1),
     ]
-    assert query("SELECT collection, age_days, reads, new_rows, changed_rows, deleted_rows FROM magnetis_ops.late_changes") == [
-        ("calls", 3, 1, 1, 1, 1)
-    ]
+    assert query("SELECT * FROM magnetis_ops.late_changes") == []
+
+
+def test_late_changes_tell_which_look_back_is_enough(load: Any, query: Any, warehouse: Warehouse) -> None:
+    now = warehouse.now()
+    day = now.date() - timedelta(days=12)
+    for later, rows in ((1, 1), (2, 4), (3, 5), (9, 6)):
+        load("calls", [day], [call(n, f"{day} 10:00:00") for n in range(rows)], read_at=now - timedelta(days=12 - later, hours=-1))
+    found = query(
+        "SELECT age_days, reads, held_rows, new_rows, reads_with_changes, percent_up_to_this_age FROM magnetis_ops.late_changes"
+    )
+    assert sorted(found) == [(1, 1, 4, 3, 1, 60), (2, 1, 5, 1, 1, 80), (8, 1, 6, 1, 1, 100)]

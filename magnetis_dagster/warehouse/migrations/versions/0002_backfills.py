@@ -32,6 +32,7 @@ def upgrade() -> None:
             "age_days", sa.Integer(), nullable=False, comment="Days from the day's end to the reading: 0 is the first night."
         ),
         sa.Column("first_read", sa.Boolean(), nullable=False, comment="Whether the day had never been done before."),
+        sa.Column("held", sa.Integer(), nullable=False, comment="Rows that the table held for the day then."),
         sa.Column("inserted", sa.Integer(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("deleted", sa.Integer(), nullable=False),
@@ -89,15 +90,18 @@ def upgrade() -> None:
         schema="magnetis_ops",
         comment="What backfills were expected to cost, to be held against what they did.",
     )
+    late = "r.inserted + r.changed + r.deleted"
     op.execute(
         "CREATE VIEW magnetis_ops.late_changes AS "
-        "SELECT w.collection, r.age_days, count(*) AS reads, sum(r.inserted) AS new_rows, sum(r.changed) AS changed_rows, "
-        "sum(r.deleted) AS deleted_rows, sum(w_day.held) AS held_rows "
+        "SELECT w.collection, r.age_days, count(*) AS reads, sum(r.held) AS held_rows, sum(r.inserted) AS new_rows, "
+        f"sum(r.changed) AS changed_rows, sum(r.deleted) AS deleted_rows, count(*) FILTER (WHERE {late} > 0) AS reads_with_changes, "
+        f"round(100 * sum(sum({late})) OVER (PARTITION BY w.collection ORDER BY r.age_days) "
+        f"/ nullif(sum(sum({late})) OVER (PARTITION BY w.collection), 0), 1) AS percent_up_to_this_age "
         "FROM magnetis_ops.day_reads AS r JOIN magnetis_ops.windows AS w ON w.id = r.window_id "
-        "JOIN magnetis_ops.days AS w_day ON w_day.collection = w.collection AND w_day.day = r.day "
-        "WHERE NOT r.first_read GROUP BY w.collection, r.age_days"
+        "WHERE NOT r.first_read AND w.read_at > magnetis_ops.now() - interval '90 days' GROUP BY w.collection, r.age_days"
     )
     op.execute(
         "COMMENT ON VIEW magnetis_ops.late_changes IS "
-        "'How many rows still came, changed or went when days were read again, by the age of the day: choose the look-back by it.'"
+        "'How many rows came, changed or went when days were read again in the last 90 days, by the age of the day in days: "
+        "choose MAGNETIS_LOOKBACK_DAYS by it.'"
     )
