@@ -259,7 +259,7 @@ def peers() -> list[Contender]:
 def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
     print("API calls for calls received from 2023-01-01 to 2025-12-31, over the least (rows / 250, rounded up)", flush=True)
     for calls_per_day in (60, 600, 6000):
-        span = THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 10, 1), date(2025, 12, 31))
+        span = THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 12, 1), date(2025, 12, 31))
         shorter = "" if span == THREE_YEARS else f"; {span[0]} to {span[1]} only, --full reads all"
         asked = others if calls_per_day == 60 or (full and calls_per_day == 600) else ()
         print(f" {calls_per_day:,} a day{shorter}{'' if asked or not others else '; peers not run'}", flush=True)
