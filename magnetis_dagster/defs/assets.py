@@ -103,8 +103,8 @@ def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -
 def _days_logged_before(context: AssetExecutionContext, key: AssetKey) -> set[str]:
     """Return the partitions that an earlier try of this step has logged: it logs only what is missing.
 
-    A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and has not
-    logged for failed.
+    A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and
+    has not logged for failed.
     """
     events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
     found = (event.asset_materialization for event in events)

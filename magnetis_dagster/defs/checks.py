@@ -104,8 +104,8 @@ class CheckTally:
         return (
             f"The API returned no row for {shown}, where the table holds {sum(self._doubted.values())} rows. They stay, and the "
             "days are not marked as read. It may be that Magnetis keeps rows for so long only, that the key has less scope than "
-            "before, or that the rows are deleted: compare with the Magnetis interface, then set MAGNETIS_EMPTIED_DAYS to keep (they "
-            "aged out) or delete (they are gone)."
+            "before, or that the rows are deleted: compare with the Magnetis interface, then set MAGNETIS_EMPTIED_DAYS to keep "
+            "(they aged out) or delete (they are gone)."
         )
 
     def incomplete(self, error: MagnetisError) -> AssetCheckResult:

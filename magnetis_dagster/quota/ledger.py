@@ -20,7 +20,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide
 
 LONGEST_CALL = timedelta(minutes=5)

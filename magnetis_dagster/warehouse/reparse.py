@@ -14,7 +14,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.merge import lock
-from magnetis_dagster.warehouse.staging import copy_rows
+from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
@@ -62,15 +62,17 @@ class _Reparse:
         self.read = self.updated = self.misfits = self.untimed = 0
 
     def table(self, table: str, *, has_moment: bool) -> None:
-        moment = ["occurred_at", "day"] if has_moment else []
-        columns = ["account_id", *moment, *self.collection.columns]
+        moment = {"occurred_at": "timestamptz", "day": "date"} if has_moment else {}
+        typed = {name: postgresql_type(column.type) for name, column in self.collection.columns.items()}
+        columns = {"account_id": "text"} | moment | typed
         names = [f'"{name}"' for name in columns]
         listed = ", ".join(names)
         self.connection.execute(
-            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid AS _at, {listed} FROM {table} WITH NO DATA")
+            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid::text AS _at, {listed} FROM {table} WITH NO DATA")
         )
         update = text(
-            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v WHERE t.ctid = v._at "
+            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v "
+            f"WHERE t.ctid = v._at::tid "
             f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
         )
         # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
@@ -78,7 +80,10 @@ class _Reparse:
         with self.connection.execute(select, execution_options={"stream_results": True, "yield_per": BATCH}) as rows:
             for batch in rows.partitions(BATCH):
                 copy_rows(
-                    self.connection, "reparsed", ["_at", *columns], (self._record(*row, has_moment=has_moment) for row in batch)
+                    self.connection,
+                    "reparsed",
+                    {"_at": "text"} | columns,
+                    (self._record(*row, has_moment=has_moment) for row in batch),
                 )
                 self.updated += self.connection.execute(update).rowcount
                 self.connection.execute(text("TRUNCATE reparsed"))

@@ -7,44 +7,54 @@ Memory stays that of one page, whatever the size of the window.
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 from psycopg.sql import SQL, Identifier
+from psycopg.types.json import set_json_dumps
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
 
-from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog import Collection, ColumnType
 from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json, shown_name
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
 
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 LONGEST_ID = 512
 """Bytes; PostgreSQL's index takes no key beyond a third of a page (2,704 bytes)."""
 
-FIXED = {
-    "seq": "bigint GENERATED ALWAYS AS IDENTITY",
-    "key": "text NOT NULL",
+_FIXED = {
+    "key": "text",
     "reason": "text",
     "id": "text",
     "account_id": "text",
-    "payload": "jsonb NOT NULL",
+    "payload": "jsonb",
     "occurred_at": "timestamptz",
     "day": "date",
 }
 
 
-def copy_rows(connection: Connection, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]]) -> None:
-    """COPY `records` into a temporary table, in the connection's transaction."""
+def copy_rows(connection: Connection, table: str, columns: Mapping[str, str], records: Iterable[tuple[Any, ...]]) -> None:
+    """COPY `records`, JSON as text, into `columns` (name to PostgreSQL type) of a temporary table, in the transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    statement = SQL("COPY {} ({}) FROM STDIN").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for record in records:
-            copy.write_row(record)
+    # binary takes two thirds of the time of text, in which each value is searched for what must be escaped
+    statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
+    with driver.cursor() as cursor:
+        set_json_dumps(str.encode, cursor)
+        with cursor.copy(statement) as copy:
+            copy.set_types(list(columns.values()))
+            for record in records:
+                copy.write_row(record)
+
+
+def postgresql_type(kind: ColumnType) -> str:
+    """Return the name that PostgreSQL gives to the type of a declared column."""
+    return POSTGRESQL_TYPES[kind].compile(dialect=_DIALECT).lower()
 
 
 class Staging:
@@ -55,7 +65,7 @@ class Staging:
         self._reader = reader
         self.collection = collection
         self._lock = threading.Lock()
-        self._columns = [*list(FIXED)[1:], *(f"c_{name}" for name in collection.columns)]
+        self._columns = _FIXED | {f"c_{name}": postgresql_type(column.type) for name, column in collection.columns.items()}
         self.misfits: Counter[str] = Counter()
         """Column to the number of received values that do not fit it."""
         self.unknown: set[str] = set()
@@ -68,11 +78,7 @@ class Staging:
         """Open a connection and make the table. Raises DatabaseUnwell."""
         with guarded(self._engine, "prepare the load"):
             self.connection: Connection = self._engine.connect()
-            dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-            columns = FIXED | {
-                f"c_{name}": POSTGRESQL_TYPES[column.type].compile(dialect=dialect)
-                for name, column in self.collection.columns.items()
-            }
+            columns = {"seq": "bigint GENERATED ALWAYS AS IDENTITY"} | self._columns
             self.connection.execute(text("DROP TABLE IF EXISTS pg_temp.incoming"))
             self.connection.execute(text(f"CREATE TEMPORARY TABLE incoming ({', '.join(f'{n} {t}' for n, t in columns.items())})"))
             self.connection.commit()
@@ -116,7 +122,8 @@ class Staging:
                 continue
             if parsed.day:
                 days.append(parsed.day)
-            self.misfits.update(parsed.misfits)
+            if parsed.misfits:
+                self.misfits.update(parsed.misfits)
             records.append((key, reason, parsed.id, parsed.account_id, payload, parsed.occurred_at, parsed.day, *parsed.values))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
             copy_rows(self.connection, "incoming", self._columns, records)
@@ -126,7 +133,8 @@ class Staging:
     def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:
         if not isinstance(row, dict):
             return None, f"not an object but {type(row).__name__}"
-        if fresh := row.keys() - self._seen:
+        if not self._seen.issuperset(row):
+            fresh = row.keys() - self._seen
             self._seen |= fresh
             self.members.update(map(shown_name, fresh))
             self.unknown.update(map(shown_name, fresh - self._reader.known_members))
@@ -135,7 +143,7 @@ class Staging:
             return parsed, "no id"
         if len(parsed.id.encode()) > LONGEST_ID:
             return parsed, f"id longer than {LONGEST_ID} bytes"
-        if self.collection.is_events and parsed.occurred_at is None:
+        if parsed.occurred_at is None and self.collection.is_events:
             return parsed, f"no usable time in {', '.join(self.collection.time_fields)}"
         return parsed, None
 

@@ -205,3 +205,25 @@ def test_neither_key_nor_callers_are_in_any_event(
     assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number LIKE '0033199%'") == [(300,)]
     for secret in (KEY, "0033199", "Jeanne"):
         assert secret not in logged
+
+
+def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
+    api: SmallApi, materialize: Materialize, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.rows["/calls"] = [call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")]
+    assert materialize("calls", DAY).success
+    api.rows["/calls"] = []
+
+    def again(setting: str) -> tuple[bool, str, int]:
+        monkeypatch.setenv("MAGNETIS_EMPTIED_DAYS", setting)
+        result = materialize("calls", DAY)
+        [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+        [(held,)] = query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL")
+        return check.passed, str(check.description), held
+
+    passed, words, held = again("doubt")
+    assert (passed, held) == (False, 2)
+    assert f"no row for {DAY}, where the table holds 2 rows" in words
+    assert "MAGNETIS_EMPTIED_DAYS" in words
+    assert again("keep")[::2] == (True, 2)
+    assert again("delete")[::2] == (True, 0)

@@ -94,7 +94,8 @@ def upgrade() -> None:
     op.execute(
         "CREATE VIEW magnetis_ops.late_changes AS "
         "SELECT w.collection, r.age_days, count(*) AS reads, sum(r.held) AS held_rows, sum(r.inserted) AS new_rows, "
-        f"sum(r.changed) AS changed_rows, sum(r.deleted) AS deleted_rows, count(*) FILTER (WHERE {late} > 0) AS reads_with_changes, "
+        "sum(r.changed) AS changed_rows, sum(r.deleted) AS deleted_rows, "
+        f"count(*) FILTER (WHERE {late} > 0) AS reads_with_changes, "
         f"round(100 * sum(sum({late})) OVER (PARTITION BY w.collection ORDER BY r.age_days) "
         f"/ nullif(sum(sum({late})) OVER (PARTITION BY w.collection), 0), 1) AS percent_up_to_this_age "
         "FROM magnetis_ops.day_reads AS r JOIN magnetis_ops.windows AS w ON w.id = r.window_id "
