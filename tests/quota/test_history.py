@@ -1,10 +1,10 @@
 """What the forecast goes by, read from the real tables."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import Clock
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
@@ -32,7 +32,7 @@ def add_day(engine: Engine, day: date, key: str = KEY, **lanes: int) -> None:
         )
 
 
-def test_the_mean_is_that_of_the_last_week_without_today(engine: Engine, clock: Clock) -> None:
+def test_the_mean_is_that_of_the_last_week_without_today(engine: Engine, clock: Any) -> None:
     clock.set(NOON)
     add_day(engine, ago(8), schedule=700)
     add_day(engine, ago(7), schedule=14, manual=7)
@@ -44,7 +44,7 @@ def test_the_mean_is_that_of_the_last_week_without_today(engine: Engine, clock: 
     assert pace.mean_a_day == {"schedule": 3.0, "settings": 0.0, "manual": 1.0, "backfill": 0.0}
 
 
-def test_a_new_key_is_measured_since_its_first_day(engine: Engine, clock: Clock) -> None:
+def test_a_new_key_is_measured_since_its_first_day(engine: Engine, clock: Any) -> None:
     clock.set(NOON)
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
     nothing = read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage)
@@ -70,7 +70,7 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
     assert read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage).seconds_per_call == pytest.approx(0.2)
 
 
-def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Clock) -> None:
+def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
     rolling = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"), window=QuotaWindow.ROLLING)
     ledger = Ledger(engine, key_fingerprint=KEY, policy=rolling)
     for hours in (30, 23, 1):
