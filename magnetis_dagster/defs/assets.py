@@ -87,6 +87,7 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
                         raise
                     # everything was read three times already: to read it again at once is three times the calls
                     raise failure(error) from None
+                tally.forecast = ingestion.forecast(collection)
         yield from tally.results()
 
     return load

@@ -13,6 +13,7 @@ from magnetis_dagster.errors import MagnetisError
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import WindowResult
+    from magnetis_dagster.warehouse.forecasts import ForecastLine
 
 COMPLETE = "complete"
 QUARANTINED_ROWS = "quarantined_rows"
@@ -37,6 +38,8 @@ class CheckTally:
 
     def __init__(self, key: AssetKey) -> None:
         self._key = key
+        self.forecast: ForecastLine | None = None
+        """Of the backfill that the step belongs to."""
         self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
         self._api_calls = self._late = 0
         self._doubted: dict[date, int] = {}
@@ -72,6 +75,7 @@ class CheckTally:
                     "API calls": self._api_calls,
                     "late rows": self._late,
                     "emptied days": len(self._doubted),
+                    **self._forecast(),
                     "windows": self._windows,
                     "days": self._days,
                 },
@@ -97,6 +101,11 @@ class CheckTally:
                 metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
             ),
         ]
+
+    def _forecast(self) -> dict[str, int]:
+        if self.forecast is None:
+            return {}
+        return {"forecast API calls": self.forecast.calls, "API calls of the backfill": self.forecast.spent}
 
     def _doubt(self) -> str:
         days = sorted(self._doubted)

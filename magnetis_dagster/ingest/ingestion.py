@@ -25,7 +25,7 @@ from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts
-from magnetis_dagster.warehouse.forecasts import record
+from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
@@ -230,6 +230,16 @@ class Ingestion:
             if learned := cut.read(window, read.reading.received):
                 self._warehouse.learn_longest_window(collection, learned, cut.reason)
             yield read
+
+    def forecast(self, collection: Collection) -> ForecastLine | None:
+        """Return what was foreseen for the collection in the run's backfill, and what became of it; None where nothing was."""
+        if self._run.backfill_id is None:
+            return None
+        try:
+            lines = report(self._warehouse.engine, self._run.backfill_id)
+        except UnknownBackfill:
+            return None
+        return next((line for line in lines if line.collection == collection.name), None)
 
     def _record_forecast(self, collection: Collection, range_: Window, rows: int) -> None:
         if self._run.backfill_id and not self._run.resumes:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -227,3 +227,12 @@ def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
     assert "MAGNETIS_EMPTIED_DAYS" in words
     assert again("keep")[::2] == (True, 2)
     assert again("delete")[::2] == (True, 0)
+
+
+def test_a_backfill_shows_its_forecast_against_what_it_spent(api: SmallApi, materialize: Materialize) -> None:
+    days = [DAY + timedelta(days=n) for n in range(3)]
+    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 10:00:00") for day in days for n in range(300)]
+    result = materialize("calls", DAY, 3, tags={"dagster/backfill": "abcdefgh"})
+    [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+    numbers = {name: entry.value for name, entry in check.metadata.items()}
+    assert (numbers["forecast API calls"], numbers["API calls of the backfill"], numbers["API calls"]) == (4, 4, 4)
