@@ -177,7 +177,8 @@ def _per_day(connection: Connection, statement: TextClause, parameters: dict[str
 
 def _analyze(connection: Connection) -> None:
     # without statistics the planner takes a temporary table for 1,000 rows and joins 60,000 by nested loops; those of the other
-    # columns, the payload above all, would take half as long as the merge
+    # columns, the payload above all, would take half as long as the merge, and 3,000 rows tell as much as the usual 30,000
+    connection.execute(text("SET LOCAL default_statistics_target = 10"))
     connection.execute(text("ANALYZE incoming (key, id, reason, day)"))
 
 
