@@ -63,7 +63,7 @@ class Editor:
 
 @pytest.fixture
 def sandbox(catalogue: Catalogue) -> Iterator[SandboxServer]:
-    with SandboxServer(SandboxOptions(calls_per_day=120, daily_quota=None, latency=0.01), catalogue) as server:
+    with SandboxServer(SandboxOptions(calls_per_day=120, daily_quota=None, latency=0.05), catalogue) as server:
         yield server
 
 
@@ -75,7 +75,8 @@ def at_once(readings: list[Callable[[], Any]]) -> None:
 
 def nothing_is_lost(query: Callable[..., list[Any]], editor: Editor) -> None:
     """What was changed before the newest reading of its day began is in the table."""
-    read_at = dict(query("SELECT day, read_at FROM magnetis_ops.days WHERE collection = 'calls'"))
+    reads = "SELECT r.day, max(read_at) FROM magnetis_ops.windows JOIN magnetis_ops.day_reads AS r ON id = window_id GROUP BY 1"
+    read_at = dict(query(reads))
     rows = {
         identifier: (day, version, deleted)
         for identifier, day, version, deleted in query(
@@ -120,24 +121,26 @@ def test_two_readings_of_the_same_days(
         connection.exec_driver_sql(GUARD)
     guard.dispose()
 
-    def read(run: str, days: list[date], wait: float = 0.0) -> None:
+    def read(run: str, days: list[date], wait: float = 0.0, concurrency: int = 8, chunk_rows: int = 400) -> None:
         threading.Event().wait(wait)
         engine = connect(database_url)  # as another process has its own
-        chunk_rows = dice.choice([400, 700, 1500])
-        with opened(run=run, engine=engine, origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows) as ingestion:
+        with opened(
+            run=run, engine=engine, origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows, concurrency=concurrency
+        ) as ingestion:
             list(ingestion.read_days(catalogue["calls"], days))
         engine.dispose()
 
     # the schedule reads the last closed days again and again while the backfill is under way
     others = [DAYS[6:]] if other == "backfill" else [DAYS[-8:], DAYS[-9:-1], DAYS[-8:]]
-    beginnings = [dice.uniform(0, 0.3) for _ in others]
+    beginnings = [dice.uniform(0.1, 0.2) for _ in others]
 
     def read_others() -> None:
         for number, (days, wait) in enumerate(zip(others, beginnings, strict=True)):
             read(f"other-{number}", days, wait)
 
     sandbox.intercept(editor)
-    at_once([lambda: read("backfill", BACKFILL), read_others])
+    # one page after the other in one window: it begins first and commits last, and must give way where others were newer
+    at_once([lambda: read("backfill", BACKFILL, concurrency=1, chunk_rows=5000), read_others])
     sandbox.intercept(lambda _request: None)
     assert editor.edits
     nothing_is_lost(query, editor)
