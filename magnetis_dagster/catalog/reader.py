@@ -34,7 +34,7 @@ _LONGEST_ACCOUNT = 512
 _LARGEST_BIGINT = 2**63 - 1
 
 
-class ParsedRow(NamedTuple):  # a frozen dataclass takes three times as long to make
+class ParsedRow(NamedTuple):  # a frozen dataclass sets its members one by one
     """One row as its declaration reads it."""
 
     id: str | None
@@ -200,7 +200,7 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
     if moment is None or not _EARLIEST.year - 1 <= moment.year <= _LATEST.year:
         return None
     if moment.tzinfo is None:
-        moment = datetime.combine(moment.date(), moment.time(), zone)  # replace() takes nine times as long
+        moment = datetime.combine(moment.date(), moment.time(), zone)  # replace() is much slower
     # In UTC: Python compares two times of one zone by their clock faces, an hour wrong across a clock change.
     moment = moment.astimezone(UTC)
     return moment if _EARLIEST <= moment < _LATEST else None

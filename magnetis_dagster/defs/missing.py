@@ -30,9 +30,9 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.defs.assets import asset_key
-from magnetis_dagster.defs.attempts import Attempts, between, spans
+from magnetis_dagster.defs.attempts import Attempts
+from magnetis_dagster.defs.days import between, days_of, spans
 from magnetis_dagster.defs.failures import FOR_EVER
-from magnetis_dagster.defs.jobs import days_of
 from magnetis_dagster.defs.partitions import asset_partitions
 from magnetis_dagster.settings import Settings
 

@@ -27,8 +27,9 @@ from dagster import (
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.defs.assets import asset_key
-from magnetis_dagster.defs.attempts import Attempts, between, spans
-from magnetis_dagster.defs.jobs import JOB_NAMES, days_tags
+from magnetis_dagster.defs.attempts import Attempts
+from magnetis_dagster.defs.days import between, days_tags, spans
+from magnetis_dagster.defs.jobs import JOB_NAMES
 from magnetis_dagster.defs.lanes import LANE_TAG
 from magnetis_dagster.defs.missing import REPAIR_SENSOR, STOP_DAYS, Days, given_up, in_words, look
 from magnetis_dagster.errors import MagnetisError

@@ -9,7 +9,8 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, Sched
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
-from magnetis_dagster.defs.jobs import JOB_NAMES, days_tags
+from magnetis_dagster.defs.days import days_tags
+from magnetis_dagster.defs.jobs import JOB_NAMES
 from magnetis_dagster.settings import Settings
 
 CRON = {Kind.EVENTS: "30 1 * * *", Kind.SNAPSHOT: "30 0 * * *"}

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from magnetis_dagster.defs.days import between, days_tags
 from magnetis_dagster.dev import queries
 from magnetis_dagster.errors import NeedsChange, TryAgain
 
@@ -106,23 +107,20 @@ class DagsterApi:
                 day
                 for span in node["assetPartitionStatuses"]["ranges"]
                 if span["status"] == "MATERIALIZED"
-                for day in _days(span["startKey"], span["endKey"])
+                for day in between(date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"]))
             }
             for node in nodes
         }
 
     def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str]) -> str:
         """Launch one run over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
-        span = {"dagster/asset_partition_range_start": first.isoformat(), "dagster/asset_partition_range_end": last.isoformat()}
-        if first == last:
-            span = {"dagster/partition": first.isoformat()}
         selector = {
             "jobName": "__ASSET_JOB",
             "repositoryName": self._repository,
             "repositoryLocationName": self._location,
             "assetSelection": [asset_key(name) for name in collections],
         }
-        all_tags = [{"key": key, "value": value} for key, value in {**span, **tags}.items()]
+        all_tags = [{"key": key, "value": value} for key, value in {**days_tags(first, last), **tags}.items()]
         parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": all_tags}, "runConfigData": "{}"}
         launched = self.ask(queries.LAUNCH, parameters=parameters)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
@@ -209,8 +207,3 @@ def _note(news: RunNews, event: Mapping[str, Any]) -> None:
 
 def _collection(step: str) -> str:
     return step.removeprefix("magnetis__")
-
-
-def _days(first: str, last: str) -> list[date]:
-    start, end = date.fromisoformat(first), date.fromisoformat(last)
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]

@@ -10,8 +10,6 @@ class Cut:
 
     def __init__(self, range_: Window, chunk_rows: int, longest: int | None = None) -> None:
         """`longest`: days of the longest window that the API is known to answer, where it has refused longer ones."""
-        self.reason = ""
-        """Why it was refused, for the record."""
         self._first = range_.first
         self._last = range_.last
         self._chunk_rows = chunk_rows
@@ -19,6 +17,8 @@ class Cut:
         self._span = len(range_.days)
         self._refused: int | None = None
         """Days of the window that was refused last; None once a window was read since."""
+        self._reason = ""
+        """What the API said to it."""
         self._trial = False
         """Whether the next window is one day, to tell a window that is too long from an API that is not well."""
 
@@ -35,8 +35,8 @@ class Cut:
         self._span = max(1, min(days - 1, days * self._chunk_rows // announced))
         return self._span
 
-    def read(self, window: Window, rows: int) -> int | None:
-        """Go on behind a window that was read; return the longest window worth remembering, after a refusal."""
+    def read(self, window: Window, rows: int) -> tuple[int, str] | None:
+        """Go on behind a window that was read; after a refusal, return its days and what the API said to a longer one."""
         days = len(window.days)
         self._first = window.last + timedelta(days=1)
         learned = None
@@ -45,13 +45,13 @@ class Cut:
             self._span = max(1, self._refused // 2)
         else:
             if self._refused:
-                learned = self._longest = days
-                self._refused = None
+                self._longest, self._refused = days, None
+                learned = days, self._reason
             # behind an empty stretch the next announcement covers twice as much, so that the stretch is not walked
             self._span = max(1, days * self._chunk_rows // rows) if rows else days * 2
         return learned
 
-    def refused(self, window: Window, *, at_fault: bool) -> bool:
+    def refused(self, window: Window, reason: str, *, at_fault: bool) -> bool:
         """Halve a window that the API would not answer; return False where that cannot help.
 
         `at_fault`: the API says that the request is wrong (4xx), so half of it is asked at once. Otherwise (5xx, time-outs) the
@@ -61,6 +61,6 @@ class Cut:
         if days == 1:
             return False
         self._trial = not at_fault and self._refused is None
-        self._refused = days
+        self._refused, self._reason = days, reason
         self._span = max(1, days // 2)
         return True

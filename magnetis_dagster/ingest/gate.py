@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass
 
 from magnetis_dagster.api import Call, Outcome
+from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted, Settlement
 
@@ -82,4 +83,8 @@ class LedgerGate:
             over_quota=outcome.over_quota,
             retry_after=outcome.retry_after,
         )
-        await asyncio.to_thread(self.ledger.settle, charge, settlement)
+        try:
+            await asyncio.to_thread(self.ledger.settle, charge, settlement)
+        except DatabaseUnwell:
+            # a session that the server has ended; lost, the note on a trial call would keep the key closed for minutes
+            await asyncio.to_thread(self.ledger.settle, charge, settlement)

@@ -24,7 +24,7 @@ from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts, age_days
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 PROGRESS_SECONDS = 5.0
@@ -203,7 +203,9 @@ class Ingestion:
         cut = Cut(range_, self._chunk_rows, self._warehouse.longest_window(collection))
         while window := cut.next():
             begun = kept.pop(window.first, None)
-            if begun and begun.last <= range_.last:
+            if begun and begun.last > range_.last:
+                begun = None  # of days that are done meanwhile
+            if begun:
                 window = Window(begun.first, begun.last)
             # without a window each call would read it all again
             whole = begun is not None or window.first == window.last or collection.window is None
@@ -214,11 +216,11 @@ class Ingestion:
                     else self._read_window(collection, window, int(self._chunk_rows * SLACK))
                 )
             except (RequestRejected, ServerUnwell, Unreachable) as refusal:
-                if collection.window is None or not cut.refused(window, at_fault=isinstance(refusal, RequestRejected)):
+                at_fault = isinstance(refusal, RequestRejected)
+                if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
                     raise
                 self._warehouse.kept_pages(collection, self._run.work_id).forget(window.days)
                 self._progress(f"{collection.name} {window}: {refusal} Trying a shorter window.")
-                cut.reason = str(refusal)
                 continue
             announced = read if isinstance(read, int) else read.reading.announced
             if window == range_:
@@ -228,7 +230,7 @@ class Ingestion:
                 self._progress(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
                 continue
             if learned := cut.read(window, read.reading.received):
-                self._warehouse.learn_longest_window(collection, learned, cut.reason)
+                self._warehouse.learn_longest_window(collection, *learned)
             yield read
 
     def forecast(self, collection: Collection) -> ForecastLine | None:
@@ -325,7 +327,7 @@ class Ingestion:
     def _done_before(self, collection: Collection, window: Window, done: dict[date, MergedDay]) -> WindowResult:
         today = self._today()
         days = [
-            DayResult(day, done[day].held, done[day].announced, 0, 0, 0, 0.0, 0.0, 0.0, _age(day, today)) for day in window.days
+            DayResult(day, done[day].held, done[day].announced, 0, 0, 0, 0.0, 0.0, 0.0, age_days(day, today)) for day in window.days
         ]
         rows = sum(day.rows for day in days)
         return WindowResult(
@@ -371,11 +373,7 @@ def _share_out(days: list[MergedDay], facts: WindowFacts, seconds: float) -> lis
                 api_calls=facts.api_calls * share,
                 bytes=facts.bytes * share,
                 seconds=seconds * share,
-                age_days=_age(day.day, facts.read_on),
+                age_days=age_days(day.day, facts.read_on),
             )
         )
     return results
-
-
-def _age(day: date, read_on: date) -> int:
-    return max(0, (read_on - day).days - 1)

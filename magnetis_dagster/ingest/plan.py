@@ -251,7 +251,7 @@ def make_plan(
         _priced(each, to_read[each.name], held[each.name], announced.get(each.name), chunk_rows=chunk_rows) for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
-    pace = read_pace(warehouse.engine, key_fingerprint=key_fingerprint, policy=policy, usage=usage)
+    pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
     today, whole_day = capacity(policy, usage, pace)
     return Plan(
         first=window.first,

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +11,7 @@ from rich.text import Text
 from magnetis_dagster.ingest.plan import Plan, PlanLine
 from magnetis_dagster.quota.forecast import MOST_DAYS
 from magnetis_dagster.quota.policy import BACKFILL
+from magnetis_dagster.quota.screen import numbers
 from magnetis_dagster.warehouse.forecasts import ForecastLine, error_percent
 
 BAR = 40
@@ -53,7 +53,7 @@ def ends(plan: Plan) -> str:
 
 def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
     """Return forecast against spent for a console."""
-    table = _table("collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error")
+    table = numbers("collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error")
     for line in lines:
         table.add_row(
             line.collection,
@@ -86,7 +86,7 @@ def report_total(lines: Sequence[ForecastLine]) -> dict[str, Any]:
 
 
 def _prices(lines: Sequence[PlanLine]) -> Table:
-    table = _table("collection", "days", "rows announced", "calls needed")
+    table = numbers("collection", "days", "rows announced", "calls needed")
     table.add_column("ranges")
     for line in lines:
         known = line.problem is None
@@ -112,7 +112,7 @@ def _ranges(line: PlanLine) -> str:
 
 
 def _lanes(plan: Plan) -> Table:
-    table = _table("lane", "floor now", "used today", "mean a day", "gets today", "a whole day")
+    table = numbers("lane", "floor now", "used today", "mean a day", "gets today", "a whole day")
     for lane in plan.lanes:
         backfill = lane.lane == BACKFILL
         table.add_row(
@@ -153,10 +153,3 @@ def _percent(error: float | None) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
-    return table

@@ -10,7 +10,7 @@ from magnetis_dagster.ingest.windows import PADDING
 PAGE_ROWS = 250
 """The API's largest page."""
 CHUNK_ROWS = 250 * PAGE_ROWS
-"""A window aims at this many rows: 250 calls lost at most when it is interrupted, and the padding's four hours weigh little."""
+"""A window aims at this many rows: its days turn green together soon enough, and the padding's four hours weigh little."""
 SLACK = 1.5
 """An announcement up to this many chunks is read as one window: cutting it would cost another announcement."""
 

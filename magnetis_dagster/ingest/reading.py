@@ -141,7 +141,7 @@ class WindowReader:
         """Read the pages 2 to `last`; return False where one came empty: nothing behind it is asked."""
         numbers = iter(range(2, last + 1))
         done = 1
-        failures: list[BaseException] = []
+        failures: list[Exception] = []
         self._progress(done, last)
 
         async def worker() -> None:
@@ -153,8 +153,9 @@ class WindowReader:
                     await attempt.fetch(number)
                 except Exception as error:  # noqa: BLE001 - raised below
                     failures.append(error)
-                done += 1
-                self._progress(done, last)
+                else:
+                    done += 1
+                    self._progress(done, last)
 
         # where one page fails, or finds no call left, those under way are paid for already: they are waited for and kept
         await asyncio.gather(*(worker() for _ in range(min(self._concurrency, last - 1))))

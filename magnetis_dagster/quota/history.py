@@ -1,13 +1,13 @@
-"""How a key's calls went over the last days: what a forecast goes by. One transaction, spends no call."""
+"""How a key's calls went over the last days: what a forecast goes by. Spends no call."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.forecast import Pace, mean_a_day
-from magnetis_dagster.quota.ledger import LONGEST_CALL
-from magnetis_dagster.quota.policy import LANES, QuotaPolicy, QuotaWindow, Usage
+from magnetis_dagster.quota.ledger import Ledger
+from magnetis_dagster.quota.policy import LANES, Usage
 
 DAYS = 7
 """A week holds a weekend."""
@@ -25,30 +25,21 @@ _SECONDS = text("""
     SELECT sum(milliseconds) / 1000.0 / sum(api_calls) FROM magnetis_ops.windows
     WHERE api_calls >= :least AND committed_at > magnetis_ops.now() - interval '30 days'
 """)
-_AGING = text("""
-    SELECT coalesce(settled_at, charged_at + :longest) + interval '24 hours', lane FROM magnetis_ops.api_calls
-    WHERE key_fingerprint = :key AND charged_at > CAST(:at AS timestamptz) - interval '24 hours' - :longest
-      AND coalesce(settled_at, charged_at + :longest) > CAST(:at AS timestamptz) - interval '24 hours'
-""")
 
 
-def read_pace(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, usage: Usage) -> Pace:
+def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
     """Return each lane's calls on a mean day of the last week (today excluded), and the seconds per call that windows took.
 
     A key that is known for less than a week is measured since its first day. Raises DatabaseUnwell, DatabaseRefused.
     """
-    today = policy.day_of(usage.at)
+    today = ledger.policy.day_of(usage.at)
     asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
     with guarded(engine, "read how the quota was used"), engine.connect() as connection:
         first = connection.execute(_FIRST, asked).scalar_one()
         days = [{lane: getattr(row, lane) for lane in LANES} for row in connection.execute(_DAYS, asked)]
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
-        aging: list[tuple[datetime, str]] = []
-        if policy.window is QuotaWindow.ROLLING:
-            found = connection.execute(_AGING, {"key": key_fingerprint, "at": usage.at, "longest": LONGEST_CALL})
-            aging = [(ends, lane) for ends, lane in found]
     return Pace(
         mean_a_day=mean_a_day(days, (today - first).days if first else 0),
         seconds_per_call=float(seconds) if seconds is not None else SECONDS_PER_CALL,
-        aging=tuple(aging),
+        aging=tuple(ledger.aging(usage.at)),
     )

@@ -251,6 +251,13 @@ class Ledger:
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
 
+    def aging(self, at: datetime) -> list[tuple[datetime, str]]:
+        """Return when each call that counts at `at` stops to count, and its lane; a calendar day's calls do at its end."""
+        if self.policy.window is QuotaWindow.CALENDAR:
+            return []
+        with self._transaction("read the quota") as cursor:
+            return self._aging(cursor, at)
+
     def require(self, lane: str) -> None:
         """Raise QuotaExhausted unless `lane` can send a call now; charges nothing."""
         with self._transaction("read the quota") as cursor:
@@ -299,7 +306,7 @@ class Ledger:
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
-        decision = decide(self.policy, usage, lane, 1, partial(self._aging, cursor, usage.at))
+        decision = decide(self.policy, usage, lane, partial(self._aging, cursor, usage.at))
         if isinstance(decision, Refused):
             raise QuotaExhausted(lane, decision, usage, self.policy)
         return decision

@@ -151,24 +151,24 @@ def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | N
 
 
 def decide(
-    policy: QuotaPolicy, usage: Usage, lane: str, need: int = 1, aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple
+    policy: QuotaPolicy, usage: Usage, lane: str, aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple
 ) -> Granted | Refused:
-    """Return whether `lane` may send a call now, of `need` that it wants to send in a row.
+    """Return whether `lane` may send a call now.
 
     `aging` is asked where a call is refused: when each counted call stops to count, and its lane (rolling window).
     """
     if lane not in LANES:
         raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
-    verdict = _verdict(policy, usage, lane, need)
+    verdict = _verdict(policy, usage, lane)
     if isinstance(verdict, Granted):
         return verdict
     if usage.trial_until is not None and usage.trial_until > usage.at:
         return Refused(verdict, usage.at + TRIAL_POLL)
     counted = aging() if policy.window is QuotaWindow.ROLLING else ()
-    return Refused(verdict, _first_grant(policy, usage, lane, need, counted))
+    return Refused(verdict, _first_grant(policy, usage, lane, counted))
 
 
-def _verdict(policy: QuotaPolicy, usage: Usage, lane: str, need: int) -> Granted | str:
+def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
@@ -179,11 +179,11 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str, need: int) -> Granted
         # what others seemed to have used is exactly what the trial finds out
         usage = replace(usage, elsewhere=0)
     room = _room(policy, usage, lane, usage.at)
-    if room < need:
+    if room < 1:
         left = policy.limit - usage.used
-        if lane == BACKFILL and left >= need:
+        if left > 0:
             return f"the {left} calls left are kept for schedules, settings and people"
-        return f"{need} calls are needed in a row and {room} are left" if room > 0 else f"all {policy.limit} calls are spent"
+        return f"all {policy.limit} calls are spent"
     send_at = _paced(policy, usage, lane, room)
     too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
     if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
@@ -210,7 +210,7 @@ def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
     return send_at
 
 
-def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, need: int, aging: Iterable[tuple[datetime, str]]) -> datetime:
+def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]) -> datetime:
     """Return the first second at which the call is granted if nobody else calls.
 
     Between two turns (a midnight, a call that stops to count) time only ever helps: floors melt, pauses pass. So where the last
@@ -233,11 +233,11 @@ def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, need: int, aging:
         if begin < following:
             at_turn = replace(usage, by_lane=by_lane, elsewhere=elsewhere)
             seconds = range((following - begin - timedelta.resolution) // timedelta(seconds=1) + 1)
-            offset = bisect_left(seconds, True, key=partial(_is_granted, policy, at_turn, lane, need, begin))
+            offset = bisect_left(seconds, True, key=partial(_is_granted, policy, at_turn, lane, begin))
             if offset < len(seconds):
                 return begin + timedelta(seconds=offset)
     return turns[-1][0]
 
 
-def _is_granted(policy: QuotaPolicy, usage: Usage, lane: str, need: int, begin: datetime, seconds: int) -> bool:
-    return isinstance(_verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane, need), Granted)
+def _is_granted(policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int) -> bool:
+    return isinstance(_verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted)

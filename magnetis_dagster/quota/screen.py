@@ -143,10 +143,7 @@ def _counts(tally: Tally) -> str:
 
 
 def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(first)
-    for heading in ("calls", "ok", "429", "failed", "rows"):
-        table.add_column(heading, justify="right")
+    table = numbers(first, "calls", "ok", "429", "failed", "rows", title=title)
     runs = isinstance(tallies[0], RunTally)
     if runs:
         table.add_column("lane")
@@ -155,6 +152,14 @@ def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
         name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
         cells = [name, *(f"{count:,}" for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows))]
         table.add_row(*(Text(cell) for cell in cells), *([tally.lane] if isinstance(tally, RunTally) else []))
+    return table
+
+
+def numbers(*headings: str, title: str | None = None) -> Table:
+    """Return an empty table of names, under the first heading, and numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left")
     return table
 
 

@@ -1,6 +1,6 @@
 """WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
 
-from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts
+from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
 from magnetis_dagster.warehouse.staging import Staging
@@ -16,5 +16,6 @@ __all__ = [
     "Staging",
     "Warehouse",
     "WindowFacts",
+    "age_days",
     "migrate",
 ]

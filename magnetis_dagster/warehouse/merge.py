@@ -101,7 +101,10 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
     statements = _Statements(collection)
-    emptied = {} if facts.emptied is Emptied.DELETE else _emptied(connection, statements, asked)
+    announced = _per_day(connection, statements.announced, {"days": asked})
+    empty = [day for day in asked if not announced.get(day)]
+    doubts = empty and facts.emptied is not Emptied.DELETE
+    emptied = _per_day(connection, statements.leaving, {"days": empty}) if doubts else {}
     asked = [day for day in asked if day not in emptied]
     forget_committed(connection, collection, facts.run_id, facts.days)
     if not asked:
@@ -115,7 +118,6 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
         connection.execute(statements.close_versions, parameters)
         connection.execute(statements.open_versions, parameters)
 
-    announced = _per_day(connection, statements.announced, parameters)
     held = _per_day(connection, statements.held, parameters)
     for day in asked:
         if announced.get(day, 0) != held.get(day, 0):
@@ -151,8 +153,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
             {
                 "window": window,
                 "day": day.day,
-                # a snapshot is taken of the day that it is
-                "age_days": max(0, (facts.read_on - day.day).days - 1),
+                "age_days": age_days(day.day, facts.read_on),
                 "first_read": day.day not in known,
                 "held": day.held,
                 "inserted": day.inserted,
@@ -165,10 +166,9 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
     return Merged(days=days, padding=padding, quarantined=quarantined, superseded=sorted(superseded), emptied=emptied)
 
 
-def _emptied(connection: Connection, statements: "_Statements", asked: list[date]) -> dict[date, int]:
-    announced = _per_day(connection, statements.announced, {"days": asked})
-    empty = [day for day in asked if not announced.get(day)]
-    return _per_day(connection, statements.leaving, {"days": empty}) if empty else {}
+def age_days(day: date, read_on: date) -> int:
+    """Return the days from the end of `day` to its reading: 0 is the first night, and a snapshot of the day that it is."""
+    return max(0, (read_on - day).days - 1)
 
 
 def _per_day(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> dict[date, int]:
@@ -177,7 +177,7 @@ def _per_day(connection: Connection, statement: TextClause, parameters: dict[str
 
 def _analyze(connection: Connection) -> None:
     # without statistics the planner takes a temporary table for 1,000 rows and joins 60,000 by nested loops; those of the other
-    # columns, the payload above all, would take half as long as the merge, and 3,000 rows tell as much as the usual 30,000
+    # columns, the payload above all, would cost more than they tell, and so would the usual sample of 30,000 rows
     connection.execute(text("SET LOCAL default_statistics_target = 10"))
     connection.execute(text("ANALYZE incoming (key, id, reason, day)"))
 

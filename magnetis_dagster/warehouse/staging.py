@@ -42,7 +42,7 @@ def copy_rows(connection: Connection, table: str, columns: Mapping[str, str], re
     """COPY `records`, JSON as text, into `columns` (name to PostgreSQL type) of a temporary table, in the transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    # binary takes two thirds of the time of text, in which each value is searched for what must be escaped
+    # in text, each value would be searched for what must be escaped
     statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
     with driver.cursor() as cursor:
         set_json_dumps(str.encode, cursor)

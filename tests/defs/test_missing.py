@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.attempts import Attempts, between
-from magnetis_dagster.defs.jobs import days_tags
+from magnetis_dagster.defs.attempts import Attempts
+from magnetis_dagster.defs.days import between, days_tags
 from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
 from magnetis_dagster.settings import Settings
 

@@ -15,8 +15,7 @@ from small_api import PARIS, Request, SmallApi
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.attempts import between
-from magnetis_dagster.defs.jobs import days_of, days_tags
+from magnetis_dagster.defs.days import between, days_of, days_tags
 from magnetis_dagster.defs.missing import look
 from magnetis_dagster.settings import Settings
 

@@ -31,7 +31,7 @@ def test_every_day_is_read_once_in_order(rows: list[int], chunk: int, most: int)
         assert asked <= 4 * len(rows) + 20
         announced = sum(rows[(day - DAY).days] for day in window.days)
         if len(window.days) > most:
-            assert cut.refused(window, at_fault=most % 2 == 0)
+            assert cut.refused(window, "too long", at_fault=most % 2 == 0)
         elif announced > chunk * 1.5 and len(window.days) > 1:
             cut.too_large(window, announced)
         else:

@@ -73,9 +73,9 @@ def test_broken_at_every_commit(
     api: SmallApi, opened: Open, query: Any, engine: Any, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     commit = psycopg.Connection.commit
-    with opened() as ingestion:
-        tables = "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, magnetis_ops.quota_days"
-        del ingestion
+    with opened():
+        pass  # makes the tables
+    tables = "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, magnetis_ops.quota_days"
     commits = broken_at = 0
 
     def breaking(connection: psycopg.Connection[Any]) -> None:

@@ -4,12 +4,14 @@ import time
 from datetime import date
 from typing import Any
 
+import pytest
 from small_api import Open, SmallApi, call
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.quota import QuotaPolicy
-from magnetis_dagster.quota.ledger import Ledger
+from magnetis_dagster.quota.ledger import Ledger, Settlement
 
 DAY = date(2025, 3, 28)
 
@@ -32,3 +34,22 @@ def test_paced_calls_are_sent_at_their_pace(api: SmallApi, opened: Open, catalog
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert len(api.requests) == 4
     assert time.monotonic() - started >= 3 / 5
+
+
+def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
+    settle, ended = Ledger.settle, []
+
+    def once_too_late(ledger: Ledger, number: int, settlement: Settlement) -> None:
+        if not ended:
+            ended.append(number)
+            raise DatabaseUnwell("the session has ended")
+        settle(ledger, number, settlement)
+
+    monkeypatch.setattr(Ledger, "settle", once_too_late)
+    with opened() as ingestion:
+        [result] = ingestion.read_days(catalogue["calls"], [date(2025, 3, 3)])
+    assert (result.received, result.api_calls) == (1, 1)
+    assert query("SELECT id, status FROM magnetis_ops.api_calls WHERE settled_at IS NOT NULL") == [(ended[0], 200)]

@@ -101,3 +101,13 @@ def test_a_window_that_is_committed_while_the_next_one_fails_stays(api: SmallApi
     with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnwell):
         done.extend(day.day for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS) for day in result.days)
     assert done == DAYS[:2] == [day for (day,) in query("SELECT day FROM magnetis_ops.days")]
+
+
+def test_kept_pages_of_a_longer_window_are_not_taken_for_those_of_a_shorter(api: SmallApi, opened: Open, query: Any) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, run="first", quota=4)
+    kept_since = query("SELECT min(fetched_at) FROM magnetis_ops.pages")
+    [result] = read(opened, DAYS[:2], run="first", resumes=True)
+    assert (result.received, result.api_calls) == (1000, 4)
+    assert query("SELECT min(read_at) FROM magnetis_ops.days") > kept_since
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)], "of days that are done now"

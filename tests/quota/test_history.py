@@ -8,13 +8,19 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota.forecast import Pace
 from magnetis_dagster.quota.history import SECONDS_PER_CALL, read_pace
 from magnetis_dagster.quota.ledger import Charge, Ledger
+from magnetis_dagster.quota.policy import Usage
 
 KEY = "0123456789ab"
 POLICY = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"))
 NOON = datetime(2025, 6, 12, 10, tzinfo=UTC)
 TODAY = date(2025, 6, 12)
+
+
+def pace_of(engine: Engine, usage: Usage, policy: QuotaPolicy = POLICY) -> Pace:
+    return read_pace(engine, Ledger(engine, key_fingerprint=KEY, policy=policy), key_fingerprint=KEY, usage=usage)
 
 
 def ago(days: int) -> date:
@@ -40,18 +46,18 @@ def test_the_mean_is_that_of_the_last_week_without_today(engine: Engine, clock: 
     add_day(engine, ago(2), key="another", schedule=70)
     add_day(engine, TODAY, schedule=70)
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
-    pace = read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage)
+    pace = pace_of(engine, usage)
     assert pace.mean_a_day == {"schedule": 3.0, "settings": 0.0, "manual": 1.0, "backfill": 0.0}
 
 
 def test_a_new_key_is_measured_since_its_first_day(engine: Engine, clock: Any) -> None:
     clock.set(NOON)
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
-    nothing = read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage)
+    nothing = pace_of(engine, usage)
     assert set(nothing.mean_a_day.values()) == {0.0}
     assert (nothing.seconds_per_call, nothing.aging) == (SECONDS_PER_CALL, ())
     add_day(engine, ago(2), schedule=8)
-    assert read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage).mean_a_day["schedule"] == 4.0
+    assert pace_of(engine, usage).mean_a_day["schedule"] == 4.0
 
 
 def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
@@ -67,7 +73,9 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
                 {"calls": calls, "ms": milliseconds},
             )
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
-    assert read_pace(engine, key_fingerprint=KEY, policy=POLICY, usage=usage).seconds_per_call == pytest.approx(0.2)
+    assert read_pace(
+        engine, Ledger(engine, key_fingerprint=KEY, policy=POLICY), key_fingerprint=KEY, usage=usage
+    ).seconds_per_call == pytest.approx(0.2)
 
 
 def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
@@ -78,7 +86,7 @@ def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any
         ledger.charge(Charge(collection="calls", route="/calls", page=1, lane="manual"))
     clock.set(NOON)
     usage = ledger.usage()
-    pace = read_pace(engine, key_fingerprint=KEY, policy=rolling, usage=usage)
+    pace = pace_of(engine, usage, rolling)
     assert len(pace.aging) == usage.used == 2
     assert {lane for _, lane in pace.aging} == {"manual"}
     assert min(end for end, _ in pace.aging) - NOON == pytest.approx(timedelta(minutes=65), abs=timedelta(seconds=5))

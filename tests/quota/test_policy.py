@@ -83,19 +83,19 @@ def later(rules: QuotaPolicy, known: Usage, aging: Aging, at: datetime) -> Usage
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data(), rules=policies(), lane=st.sampled_from(LANES), need=st.sampled_from([1, 1, 2, 9, 40]))
-def test_a_refusal_names_the_first_second_of_a_grant(data: st.DataObject, rules: QuotaPolicy, lane: str, need: int) -> None:
+@given(data=st.data(), rules=policies(), lane=st.sampled_from(LANES))
+def test_a_refusal_names_the_first_second_of_a_grant(data: st.DataObject, rules: QuotaPolicy, lane: str) -> None:
     fresh = Usage(at=rules.day_start(date(2025, 1, 1)), by_lane={})
-    assume(need <= allowance(rules, fresh, lane, rules.day_end(fresh.at) - SECOND))
+    assume(allowance(rules, fresh, lane, rules.day_end(fresh.at) - SECOND) >= 1)
     now, aging = data.draw(usages(rules.limit))
-    decision = decide(rules, now, lane, need, lambda: aging)
+    decision = decide(rules, now, lane, lambda: aging)
     if isinstance(decision, Granted):
         assert now.at <= decision.send_at <= now.at + LONGEST_SPACING_WAIT
         return
     assert decision.available_at > now.at
 
     def ask(at: datetime) -> Granted | Refused:
-        return decide(rules, later(rules, now, aging, at), lane, need, lambda: [(end, of) for end, of in aging if end > at])
+        return decide(rules, later(rules, now, aging, at), lane, lambda: [(end, of) for end, of in aging if end > at])
 
     assert isinstance(ask(decision.available_at), Granted)
     if (earlier := decision.available_at - SECOND) > now.at:
@@ -150,21 +150,21 @@ def test_a_rolling_day_has_no_end_so_its_floors_stay(rules: QuotaPolicy, at: dat
     assert rules.floor(lane, at) == int(Fraction(round(rules.floors[lane] * 100), 100) * rules.limit)
 
 
-@given(data=st.data(), rules=policies(paced=False), need=st.integers(1, 5))
-def test_backfill_never_takes_an_unused_floor(data: st.DataObject, rules: QuotaPolicy, need: int) -> None:
+@given(data=st.data(), rules=policies(paced=False))
+def test_backfill_never_takes_an_unused_floor(data: st.DataObject, rules: QuotaPolicy) -> None:
     now, _ = data.draw(usages(rules.limit))
     now = replace(now, closed_until=None)
     unused = sum(max(0, rules.floor(lane, now.at) - now.by_lane[lane]) for lane in LANES[:3])
-    decision = decide(rules, now, BACKFILL, need)
-    assert isinstance(decision, Granted) == (rules.limit - now.used - need >= unused)
+    decision = decide(rules, now, BACKFILL)
+    assert isinstance(decision, Granted) == (rules.limit - now.used > unused)
     assert allowance(rules, now, BACKFILL) == max(0, rules.limit - now.used - unused)
 
 
-@given(data=st.data(), rules=policies(paced=False), lane=st.sampled_from(LANES[:3]), need=st.integers(1, 5))
-def test_the_other_lanes_may_use_everything(data: st.DataObject, rules: QuotaPolicy, lane: str, need: int) -> None:
+@given(data=st.data(), rules=policies(paced=False), lane=st.sampled_from(LANES[:3]))
+def test_the_other_lanes_may_use_everything(data: st.DataObject, rules: QuotaPolicy, lane: str) -> None:
     now, _ = data.draw(usages(rules.limit))
     now = replace(now, closed_until=None)
-    assert isinstance(decide(rules, now, lane, need), Granted) == (rules.limit - now.used >= need)
+    assert isinstance(decide(rules, now, lane), Granted) == (rules.limit > now.used)
 
 
 @given(data=st.data(), rules=policies(), lane=st.sampled_from(LANES))
@@ -194,20 +194,13 @@ def test_a_trial_too_needs_a_call_of_our_own() -> None:
     assert decision == Refused("all 100 calls are spent", datetime(2025, 6, 1, 22, tzinfo=UTC))
 
 
-def test_several_calls_in_a_row_are_granted_together_or_not_at_all() -> None:
+def test_a_floor_that_melts_lets_backfill_in() -> None:
     rules = policy(limit=10, floors={"schedule": 0.3})
-    assert decide(rules, usage(manual=7), "manual", 3) == Granted(NOON)
-    assert decide(rules, usage(manual=7), "manual", 4) == Refused(
-        "4 calls are needed in a row and 3 are left", datetime(2025, 6, 1, 22, tzinfo=UTC)
-    )
     # the floor of 3 melts from 18:00 Paris: 2, then 1 and then 0 calls are kept after 18:00:01, 20:00:01, 22:00:01
-    reason = "the 6 calls left are kept for schedules, settings and people"
-    assert decide(rules, usage(manual=4), BACKFILL, 4) == Refused(reason, datetime(2025, 6, 1, 16, 0, 1, tzinfo=UTC))
-    assert decide(rules, usage(manual=4), BACKFILL, 6) == Refused(reason, datetime(2025, 6, 1, 20, 0, 1, tzinfo=UTC))
-    # all ten are never free today, and tomorrow only once the floor has melted
-    assert decide(rules, usage(manual=4), BACKFILL, 10) == Refused(
-        "10 calls are needed in a row and 3 are left", datetime(2025, 6, 2, 20, 0, 1, tzinfo=UTC)
-    )
+    for used, hour in ((7, 16), (8, 18), (9, 20)):
+        reason = f"the {10 - used} calls left are kept for schedules, settings and people"
+        assert decide(rules, usage(manual=used), BACKFILL) == Refused(reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC))
+    assert decide(rules, usage(manual=6), BACKFILL) == Granted(NOON)
 
 
 def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
