@@ -20,6 +20,7 @@ def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "4")
     monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
     monkeypatch.setenv("MAGNETIS_QUOTA_RECHECK_SECONDS", "0.3")
+    monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.3)
 
 
 def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
