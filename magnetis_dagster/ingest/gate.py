@@ -2,12 +2,12 @@
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magnetis_dagster.api import Call, Outcome
 from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.ingest.windows import Window
-from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted, Settlement
+from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
 """A pause that the API asks for is waited out here up to this long (its framework throttles by the minute); beyond it the run
@@ -35,8 +35,21 @@ class RunIdentity:
         return self.work or self.run_id
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """An outcome that waits for its turn."""
+
+    number: int
+    settlement: Settlement
+    noted: asyncio.Future[None]
+    again: bool = False
+
+
 class LedgerGate:
-    """Charges the calls of one run to the ledger. `window` is what is being read, for the ledger's rows."""
+    """Charges the calls of one run to the ledger. `window` is what is being read, for the ledger's rows.
+
+    One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
+    """
 
     def __init__(self, ledger: Ledger, run: RunIdentity) -> None:
         self.ledger = ledger
@@ -44,6 +57,9 @@ class LedgerGate:
         self.charged = 0
         """Calls charged so far."""
         self._run = run
+        self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
+        self._notes: list[_Note] = []
+        self._turns: asyncio.Task[None] | None = None
 
     async def charge(self, call: Call) -> int:
         """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one."""
@@ -58,12 +74,14 @@ class LedgerGate:
             last_day=self.window.last if self.window else None,
         )
         while True:
-            try:
-                charged = await asyncio.to_thread(self.ledger.charge, charge)
-            except QuotaExhausted as exhausted:
-                pause = (exhausted.available_at - exhausted.at).total_seconds()
+            answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.get_running_loop().create_future()
+            self._charges.append((charge, answer))
+            self._take_turns()
+            charged = await asyncio.shield(answer)
+            if isinstance(charged, QuotaExhausted):
+                pause = (charged.available_at - charged.at).total_seconds()
                 if pause > PATIENCE_SECONDS:
-                    raise
+                    raise charged
                 # spread, so that waiting processes do not come back in the same instant
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
@@ -83,8 +101,33 @@ class LedgerGate:
             over_quota=outcome.over_quota,
             retry_after=outcome.retry_after,
         )
-        try:
-            await asyncio.to_thread(self.ledger.settle, charge, settlement)
-        except DatabaseUnwell:
-            # a session that the server has ended; lost, the note on a trial call would keep the key closed for minutes
-            await asyncio.to_thread(self.ledger.settle, charge, settlement)
+        note = _Note(charge, settlement, asyncio.get_running_loop().create_future())
+        self._notes.append(note)
+        self._take_turns()
+        await asyncio.shield(note.noted)
+
+    def _take_turns(self) -> None:
+        if self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._turn_by_turn())
+
+    async def _turn_by_turn(self) -> None:
+        while self._charges or self._notes:
+            charges, self._charges = self._charges, []
+            notes, self._notes = self._notes, []
+            outcomes = {note.number: note.settlement for note in notes}
+            try:
+                answers = await asyncio.to_thread(self.ledger.turn, [charge for charge, _ in charges], outcomes)
+            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+                for _, answer in charges:
+                    answer.set_exception(error)
+                for note in notes:
+                    if isinstance(error, DatabaseUnwell) and not note.again:
+                        # a session that the server has ended; lost, the note on a trial call would keep the key closed for minutes
+                        self._notes.append(replace(note, again=True))
+                    else:
+                        note.noted.set_exception(error)
+            else:
+                for (_, answer), charged in zip(charges, answers, strict=True):
+                    answer.set_result(charged)
+                for note in notes:
+                    note.noted.set_result(None)

@@ -8,11 +8,12 @@ A call counts in every quota window in which the API may have received it: it is
 until LONGEST_CALL where its process died. So a call charged just before midnight counts on the next day too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import psycopg
@@ -21,7 +22,7 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, allowance, decide
+from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, after, allowance, decide
 
 LONGEST_CALL = timedelta(minutes=5)
 """No call is under way longer: the client gives up after three minutes."""
@@ -109,9 +110,10 @@ _SETTLE = """
         WHERE key_fingerprint = %(key)s AND day = (SELECT today FROM settled)
           AND (SELECT closed_until IS NULL FROM tried)
     )
-    SELECT charged_at, set_config('synchronous_commit', 'off', true) AS not_awaited FROM settled
+    SELECT charged_at FROM settled
 """
-"""Losing this note in a crash loses no charge, so its commit need not wait for the disk."""
+_NOT_AWAITED = "SET LOCAL synchronous_commit = off"
+"""Losing an outcome in a crash loses no charge, so its commit need not wait for the disk."""
 _CLOSE = """
     INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_until)
     SELECT %(key)s, CASE WHEN %(retry_after)s::float8 IS NULL
@@ -206,34 +208,30 @@ class Ledger:
 
     def charge(self, charge: Charge) -> Charged:
         """Charge one call, durably. Raises QuotaExhausted where the lane may not send one now."""
-        with self._transaction("charge an API call (so none was sent)") as cursor:
-            usage = self._locked(cursor, charge.lane)
-            decision = self._decide(cursor, usage, charge.lane)
-            self._grant(cursor, charge, decision, usage.at)
-        return Charged(next(cursor).id, max(0.0, (decision.send_at - usage.at).total_seconds()))
+        [answer] = self.turn([charge])
+        if isinstance(answer, QuotaExhausted):
+            raise answer
+        return answer
 
     def settle(self, number: int, settlement: Settlement) -> None:
         """Note what became of the call `number`; the charge stands whatever it was. An over-quota answer closes the key."""
-        with self._transaction("note an API call's outcome") as cursor:
-            cursor.execute(
-                _SETTLE,
-                self._parameters
-                | {
-                    "id": number,
-                    "open": settlement.status is not None and settlement.status < 500 and not settlement.over_quota,
-                    "status": settlement.status,
-                    "error": settlement.error,
-                    "rows": settlement.rows,
-                    "bytes": settlement.size,
-                    "milliseconds": settlement.milliseconds,
-                },
-            )
-            if settlement.over_quota or settlement.remaining is not None:
-                charged_at = next(cursor).charged_at
-                if settlement.over_quota:
-                    self._close(cursor, settlement.retry_after, charged_at)
-                if settlement.remaining is not None:
-                    self._believe(cursor, settlement.remaining, charged_at)
+        self.turn(settlements={number: settlement})
+
+    def turn(
+        self, charges: Sequence[Charge] = (), settlements: Mapping[int, Settlement] = MappingProxyType({})
+    ) -> list[Charged | QuotaExhausted]:
+        """Note outcomes by the call's number, then charge calls of one lane, all in one transaction; answer each charge in turn."""
+        if len({charge.lane for charge in charges}) > 1:
+            raise ValueError("the charges of one turn have one lane")
+        doing = "charge an API call (so none was sent)" if charges else "note an API call's outcome"
+        with self._transaction(doing) as cursor:
+            if not charges:
+                cursor.execute(_NOT_AWAITED)
+            for number, settlement in settlements.items():
+                self._settle(cursor, number, settlement)
+            grants = self._charge(cursor, charges) if charges else []
+        # numbers are read behind the commit: asked for before, they would cost an exchange under the lock
+        return [grant if isinstance(grant, QuotaExhausted) else Charged(next(granting).id, grant) for granting, grant in grants]
 
     def close(self, retry_after: float | None) -> datetime:
         """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
@@ -276,6 +274,44 @@ class Ledger:
                 connection.commit()
 
     # --- inside a transaction
+
+    def _settle(self, cursor: _Cursor, number: int, settlement: Settlement) -> None:
+        cursor.execute(
+            _SETTLE,
+            self._parameters
+            | {
+                "id": number,
+                "open": settlement.status is not None and settlement.status < 500 and not settlement.over_quota,
+                "status": settlement.status,
+                "error": settlement.error,
+                "rows": settlement.rows,
+                "bytes": settlement.size,
+                "milliseconds": settlement.milliseconds,
+            },
+        )
+        if settlement.over_quota or settlement.remaining is not None:
+            charged_at = next(cursor).charged_at
+            if settlement.over_quota:
+                self._close(cursor, settlement.retry_after, charged_at)
+            if settlement.remaining is not None:
+                self._believe(cursor, settlement.remaining, charged_at)
+
+    def _charge(self, cursor: _Cursor, charges: Sequence[Charge]) -> list[tuple[_Cursor, float | QuotaExhausted]]:
+        """Return for each charge the cursor that has its number, and the pause before it is sent or why it is not."""
+        lane = charges[0].lane
+        usage = self._locked(cursor, lane)
+        grants: list[tuple[_Cursor, float | QuotaExhausted]] = []
+        for charge in charges:
+            granting = _Cursor(cursor.connection, cursor.pipeline)
+            try:
+                granted = self._decide(granting, usage, lane)
+            except QuotaExhausted as exhausted:
+                grants.append((granting, exhausted))
+                continue
+            self._grant(granting, charge, granted, usage.at)
+            grants.append((granting, max(0.0, (granted.send_at - usage.at).total_seconds())))
+            usage = after(usage, lane, granted, LONGEST_CALL)
+        return grants
 
     def _locked(self, cursor: _Cursor, lane: str) -> Usage:
         known, usage = self._usage(cursor, _LOCK, lane)

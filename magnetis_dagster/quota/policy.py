@@ -168,6 +168,17 @@ def decide(
     return Refused(verdict, _first_grant(policy, usage, lane, counted))
 
 
+def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
+    """Return the usage behind a call that was granted at its moment; a trial call is under way for `longest_call` at most."""
+    return replace(
+        usage,
+        by_lane={**usage.by_lane, lane: usage.by_lane.get(lane, 0) + 1},
+        trial_until=usage.at + longest_call if granted.trial else usage.trial_until,
+        last_sent=granted.send_at,
+        lane_last_sent=granted.send_at,
+    )
+
+
 def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None

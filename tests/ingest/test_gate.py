@@ -1,6 +1,7 @@
 """Between client and ledger: what the API tells of the key reaches the ledger, and paced calls wait their turn."""
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.quota import QuotaPolicy
-from magnetis_dagster.quota.ledger import Ledger, Settlement
+from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
 
 DAY = date(2025, 3, 28)
 
@@ -40,15 +41,15 @@ def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
-    settle, ended = Ledger.settle, []
+    turn, ended = Ledger.turn, []
 
-    def once_too_late(ledger: Ledger, number: int, settlement: Settlement) -> None:
-        if not ended:
-            ended.append(number)
+    def once_too_late(ledger: Ledger, charges: Sequence[Charge], settlements: Mapping[int, Settlement]) -> list[Any]:
+        if settlements and not ended:
+            ended.extend(settlements)
             raise DatabaseUnwell("the session has ended")
-        settle(ledger, number, settlement)
+        return list(turn(ledger, charges, settlements))
 
-    monkeypatch.setattr(Ledger, "settle", once_too_late)
+    monkeypatch.setattr(Ledger, "turn", once_too_late)
     with opened() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [date(2025, 3, 3)])
     assert (result.received, result.api_calls) == (1, 1)
