@@ -6,9 +6,8 @@ Which pages make a window, and what they must add up to, belongs to `ingest`.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import stamina
@@ -78,6 +77,7 @@ class MagnetisClient:
         self._gate = gate
         self._limits = limits
         self.in_flight = InFlight(concurrency)
+        self._settling: set[asyncio.Task[None]] = set()
         # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
         self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
@@ -86,17 +86,29 @@ class MagnetisClient:
         """Return the client, ready."""
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Close the connections."""
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the connections, and settle what is not settled yet; where that fails, the block's own error goes first."""
         await self._http.aclose()
+        try:
+            await self.settled()
+        except MagnetisError as error:
+            if kind is None:
+                raise
+            _log.warning("The outcome of a call was not noted: %s", error)
+
+    async def settled(self) -> None:
+        """Wait until the outcome of every answered call is settled at the gate; raise what the gate raised there."""
+        settling, self._settling = self._settling, set()
+        await asyncio.gather(*settling)
 
     async def page(self, call: Call) -> Page:
         """Return the page that `call` asks for.
 
-        Every attempt is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled. What the
-        gate raises passes through, and nothing is sent. Raises, all subclasses of NeedsChange or TryAgain: KeyRefused,
-        AccessForbidden, RouteUnavailable, RequestRejected, RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at
-        once; TooManyCalls, ServerUnwell, UnexpectedAnswer, Unreachable after the last attempt.
+        Every attempt is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
+        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent.
+        Raises, all subclasses of NeedsChange or TryAgain: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
+        RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at once; TooManyCalls, ServerUnwell, UnexpectedAnswer,
+        Unreachable after the last attempt.
         """
         async for attempt in stamina.retry_context(
             on=_worth_another,
@@ -107,37 +119,44 @@ class MagnetisClient:
             wait_jitter=1.0,
         ):
             with attempt:
-                async with self.in_flight:
-                    return await self._attempt(call)
+                return await self._attempt(call)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(self, call: Call) -> Page:
-        charge = await self._gate.charge(call)
-        started = time.monotonic()
-        answer, failure = _Answer(), None
-        try:
-            page = await self._send(call, answer)
-        except BaseException as error:
-            failure = error
-            if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
-                self.in_flight.trouble(started)
-            raise
-        else:
-            self.in_flight.went_well()
+        answer = _Answer()
+        page: Page | None = None
+        failure: BaseException | None = None
+        async with self.in_flight:
+            charge = await self._gate.charge(call)
+            started = time.monotonic()
+            try:
+                page = await self._send(call, answer)
+            except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
+                failure = error
+                if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
+                    self.in_flight.trouble(started)
+            else:
+                self.in_flight.went_well()
+        outcome = Outcome(
+            status=answer.status,
+            rows=answer.rows,
+            bytes=answer.bytes,
+            remaining=answer.remaining,
+            milliseconds=round((time.monotonic() - started) * 1000),
+            error=type(failure).__name__ if failure else None,
+            retry_after=getattr(failure, "retry_after", None),
+            over_quota=isinstance(failure, TooManyCalls),
+        )
+        settling = asyncio.ensure_future(self._gate.settle(charge, outcome))
+        if page is not None:
+            self._settling.add(settling)
             return page
+        try:
+            await _to_its_end(settling)
+            assert failure is not None
+            raise failure
         finally:
-            outcome = Outcome(
-                status=answer.status,
-                rows=answer.rows,
-                bytes=answer.bytes,
-                remaining=answer.remaining,
-                milliseconds=round((time.monotonic() - started) * 1000),
-                error=type(failure).__name__ if failure else None,
-                retry_after=getattr(failure, "retry_after", None),
-                over_quota=isinstance(failure, TooManyCalls),
-            )
             failure = None  # a traceback that holds its own frame would live until the garbage collector comes
-            await _to_its_end(self._gate.settle(charge, outcome))
 
     async def _send(self, call: Call, answer: _Answer) -> Page:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
@@ -205,9 +224,8 @@ def _worth_another(error: Exception) -> bool | float:
     return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work` to its end even if this task is cancelled meanwhile; the cancellation is passed on afterwards."""
-    task = asyncio.ensure_future(work)
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Await `task` to its end even if this one is cancelled meanwhile; the cancellation is passed on afterwards."""
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

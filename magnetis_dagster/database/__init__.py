@@ -3,6 +3,6 @@
 No tables and no statements of ours (quota/ and warehouse/ have them), no HTTP, no Dagster.
 """
 
-from magnetis_dagster.database.connection import DatabaseRefused, DatabaseUnwell, connect, guarded
+from magnetis_dagster.database.connection import DatabaseRefused, DatabaseUnwell, connect, driver_of, guarded
 
-__all__ = ["DatabaseRefused", "DatabaseUnwell", "connect", "guarded"]
+__all__ = ["DatabaseRefused", "DatabaseUnwell", "connect", "driver_of", "guarded"]

@@ -6,6 +6,7 @@ are personal data. So a driver error never leaves this package: `guarded` replac
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import sqlalchemy
@@ -61,6 +62,13 @@ def connect(url: str) -> Engine:
         connection.commit()
 
     return engine
+
+
+def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
+    """Return the driver's own connection, for COPY and pipelines."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 def _driver_url(url: str) -> URL:

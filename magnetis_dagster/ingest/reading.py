@@ -15,6 +15,9 @@ from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging
 READS = 3
 """A window whose rows move while they are read is read again, at most twice."""
 
+LOADERS = 2
+"""Pages read by their declaration and written to staging at once, while others are received: two keep two cores busy."""
+
 Progress = Callable[[int, int], None]
 """Told the pages received and the pages announced."""
 
@@ -100,6 +103,7 @@ class WindowReader:
             attempt.begin(kept)
             first = await attempt.fetch(1)
             if (first.total or 0) > most_rows:
+                await self._client.settled()
                 return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False)
             await attempt.keep_from_now(first)
             if self._collection.window is not None:
@@ -109,6 +113,7 @@ class WindowReader:
             else:
                 ended = await self._concurrently(attempt, _pages(first))
             size, replaced = size + attempt.bytes, attempt.replaced
+            await self._client.settled()
             received = await asyncio.to_thread(staging.settle)
             announced = received if first.total is None else first.total
             if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
@@ -142,15 +147,25 @@ class WindowReader:
         numbers = iter(range(2, last + 1))
         done = 1
         failures: list[Exception] = []
+        received: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
         self._progress(done, last)
 
-        async def worker() -> None:
-            nonlocal done
+        async def receive() -> None:
             for number in numbers:
                 if attempt.empty or failures:
                     return
                 try:
-                    await attempt.fetch(number)
+                    page = await attempt.receive(number)
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failures.append(error)
+                else:
+                    await received.put((number, *page))
+
+        async def load() -> None:
+            nonlocal done
+            while page := await received.get():
+                try:
+                    await attempt.load(*page)
                 except Exception as error:  # noqa: BLE001 - raised below
                     failures.append(error)
                 else:
@@ -158,7 +173,12 @@ class WindowReader:
                     self._progress(done, last)
 
         # where one page fails, or finds no call left, those under way are paid for already: they are waited for and kept
-        await asyncio.gather(*(worker() for _ in range(min(self._concurrency, last - 1))))
+        async with asyncio.TaskGroup() as loaders:
+            for _ in range(LOADERS):
+                loaders.create_task(load())
+            await asyncio.gather(*(receive() for _ in range(min(self._concurrency, last - 1))))
+            for _ in range(LOADERS):
+                await received.put(None)
         if failures:
             raise failures[0]
         return last <= 1 or not attempt.empty
@@ -218,22 +238,29 @@ class _Attempt:
             await asyncio.to_thread(self._pages.keep, self._asked, 1, first.body, self._now)
 
     async def fetch(self, number: int) -> Page:
+        """Receive a page and load it."""
+        page, fresh = await self.receive(number)
+        self.days = await self.load(number, page, fresh)
+        return page
+
+    async def receive(self, number: int) -> tuple[Page, bool]:
+        """Return a page, and whether it came from the API just now."""
         body = await asyncio.to_thread(self._pages.body, self._asked, number) if number in self._kept else None
         fresh = body is None
         page = await self._client.page(replace(self.call, page=number)) if body is None else read_envelope(body, self.call.limit)
-        days = await asyncio.to_thread(self._take, number, page, keep=fresh and self._keeps)
-        if number == 1:
-            self.days = days
         self.empty = self.empty or not page.rows
         self.totals.add(page.total)
         self.bytes += page.bytes
         self.replaced += page.replaced_characters
-        return page
+        return page, fresh
 
-    def _take(self, number: int, page: Page, *, keep: bool) -> list[date]:
-        if keep:
-            self._pages.keep(self._asked, number, page.body, self._now)
-        return self._staging.add(page.rows)
+    async def load(self, number: int, page: Page, fresh: bool) -> list[date]:
+        """Load a page into staging, and keep it where it is not kept yet; return the days of its rows."""
+        return await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)
+
+    def _load(self, number: int, page: Page, *, keep: bool) -> list[date]:
+        kept = self._pages.keeping(self._asked, number, page.body, self._now) if keep else None
+        return self._staging.add(page.rows, kept)
 
 
 def _pages(first: Page) -> int:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, after, allowance, decide
 
@@ -268,7 +268,7 @@ class Ledger:
         So a charge holds the lock for one exchange with the server and its commit: benchmarks/quota.py.
         """
         with guarded(self._engine, doing), self._engine.connect() as pooled:
-            connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
+            connection = driver_of(pooled)
             with connection.pipeline() as pipeline:
                 yield _Cursor(connection, pipeline)
                 connection.commit()

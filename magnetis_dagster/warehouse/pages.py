@@ -5,20 +5,29 @@ The transaction that makes their window visible forgets them.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import driver_of, guarded
 
 LONGEST_KEPT_DAYS = 7
 """Pages of work that nobody goes on with hold personal data: they are dropped at the next commit of their collection."""
 _LEVEL = 1
 """Of zlib, the fastest: the pages are gone within minutes."""
+_KEEP = """
+    INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body)
+    VALUES (%(work)s, %(collection)s, %(first)s, %(last)s, %(page)s, %(fetched_at)s, %(body)s) ON CONFLICT DO NOTHING
+"""
 _WINDOW = "work = :work AND collection = :collection AND first_day = :first AND last_day = :last"
+
+Keep = Callable[[psycopg.Cursor[Any]], object]
+"""Keeps a page in the transaction of a cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +62,14 @@ class KeptPages:
 
     def keep(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> None:
         """Keep the body of one page of the window over `days`."""
-        statement = text(
-            "INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body) "
-            "VALUES (:work, :collection, :first, :last, :page, :fetched_at, :body) ON CONFLICT DO NOTHING"
-        )
-        packed = {"page": page, "fetched_at": fetched_at, "body": zlib.compress(body, _LEVEL)}
-        with guarded(self._engine, "keep a page"), self._engine.begin() as connection:
-            connection.execute(statement, self._names | _window(days) | packed)
+        keep = self.keeping(days, page, body, fetched_at)
+        with guarded(self._engine, "keep a page"), self._engine.begin() as connection, driver_of(connection).cursor() as cursor:
+            keep(cursor)
+
+    def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
+        """Return what keeps the body of one page of the window over `days` in the transaction of a cursor."""
+        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": zlib.compress(body, _LEVEL)}
+        return lambda cursor: cursor.execute(_KEEP, values)
 
     def body(self, days: Sequence[date], page: int) -> bytes | None:
         """Return the body of a kept page."""

@@ -20,7 +20,8 @@ from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection, ColumnType
 from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json, shown_name
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import driver_of, guarded
+from magnetis_dagster.warehouse.pages import Keep
 from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -40,16 +41,18 @@ _FIXED = {
 
 def copy_rows(connection: Connection, table: str, columns: Mapping[str, str], records: Iterable[tuple[Any, ...]]) -> None:
     """COPY `records`, JSON as text, into `columns` (name to PostgreSQL type) of a temporary table, in the transaction."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
+    with driver_of(connection).cursor() as cursor:
+        _copy_rows(cursor, table, columns, records)
+
+
+def _copy_rows(cursor: psycopg.Cursor[Any], table: str, columns: Mapping[str, str], records: Iterable[tuple[Any, ...]]) -> None:
     # in text, each value would be searched for what must be escaped
     statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
-    with driver.cursor() as cursor:
-        set_json_dumps(str.encode, cursor)
-        with cursor.copy(statement) as copy:
-            copy.set_types(list(columns.values()))
-            for record in records:
-                copy.write_row(record)
+    set_json_dumps(str.encode, cursor)
+    with cursor.copy(statement) as copy:
+        copy.set_types(list(columns.values()))
+        for record in records:
+            copy.write_row(record)
 
 
 def postgresql_type(kind: ColumnType) -> str:
@@ -101,8 +104,11 @@ class Staging:
         self.unknown.clear()
         self._seen.clear()
 
-    def add(self, rows: Sequence[Any]) -> list[date]:
-        """Read one page of received rows by the declaration and COPY them in; return the days of those that have one."""
+    def add(self, rows: Sequence[Any], keep: Keep | None = None) -> list[date]:
+        """Read one page of received rows by the declaration and COPY them in; return the days of those that have one.
+
+        `keep` writes what shall outlive the connection, in the same transaction.
+        """
         records: list[tuple[Any, ...]] = []
         days: list[date] = []
         nameless: Counter[str] = Counter()
@@ -126,8 +132,12 @@ class Staging:
                 self.misfits.update(parsed.misfits)
             records.append((key, reason, parsed.id, parsed.account_id, payload, parsed.occurred_at, parsed.day, *parsed.values))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
-            copy_rows(self.connection, "incoming", self._columns, records)
-            self.connection.commit()
+            driver = driver_of(self.connection)
+            with driver.cursor() as cursor:
+                if keep:
+                    keep(cursor)
+                _copy_rows(cursor, "incoming", self._columns, records)
+            driver.commit()
         return days
 
     def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted, Settlement
+from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PARIS = ZoneInfo("Europe/Paris")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
@@ -128,19 +128,18 @@ class LedgerMachine(RuleBasedStateMachine):
         policy = QuotaPolicy(limit=self.limit, zone=PARIS, window=self.window, floors=floors)
         return Ledger(self.engine, key_fingerprint=key, policy=policy)
 
-    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), times=st.integers(1, 6))
-    def charge(self, key: str, lane: str, times: int) -> None:
-        known = self.keys[key]
-        for _ in range(times):
-            charge = Charge(collection="calls", route="/calls", page=1, lane=lane)
+    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), times=st.integers(1, 6), at_once=st.booleans())
+    def charge(self, key: str, lane: str, times: int, at_once: bool) -> None:
+        charge, known = Charge(collection="calls", route="/calls", page=1, lane=lane), self.keys[key]
+        turns = [times] if at_once else [1] * times
+        for answer in (answer for charges in turns for answer in self.ledger(key).turn([charge] * charges)):
             if not known.grants(self.window, self.limit, lane, self.now):
-                with pytest.raises(QuotaExhausted) as raised:
-                    self.ledger(key).charge(charge)
-                self.check_moment(key, lane, raised.value)
-                return
-            charged = self.ledger(key).charge(charge)
-            assert charged.pause == 0
-            call = ModelCall(charged.number, lane, self.now, trial=known.closed_until is not None)
+                assert isinstance(answer, QuotaExhausted)
+                self.check_moment(key, lane, answer)
+                continue
+            assert isinstance(answer, Charged)
+            assert answer.pause == 0
+            call = ModelCall(answer.number, lane, self.now, trial=known.closed_until is not None)
             known.calls.append(call)
             known.open.append(call)
             known.trial = call if call.trial else known.trial
@@ -243,26 +242,26 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), remaining=st.sampled_from([None, 0, 1]), data=st.data())
     def answer_after_midnight(self, key: str, lane: str, remaining: int | None, data: st.DataObject) -> None:
         self.pass_to_the_edge_of_the_day()
-        self.charge(key, lane, 1)
+        self.charge(key, lane, 1, at_once=False)
         self.pass_time(3)
         if self.keys[key].open:
             _, call = self.take(key, data)
             over = remaining is None
             self.settle(key, call, Settlement(status=429 if over else 200, over_quota=over, remaining=remaining))
-        self.charge(key, lane, 1)
+        self.charge(key, lane, 1, at_once=False)
 
     @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), status=st.sampled_from([200, 503, 429]))
     def close_and_try_again(self, key: str, lane: str, status: int) -> None:
-        self.charge(key, lane, 1)
+        self.charge(key, lane, 1, at_once=False)
         if self.keys[key].open:
             call = self.keys[key].open.pop()
             self.settle(key, call, Settlement(status=429, over_quota=True, retry_after=120.0))
             self.pass_time(121)
-            self.charge(key, lane, 2)
+            self.charge(key, lane, 2, at_once=True)
         if self.keys[key].open:
             call = self.keys[key].open.pop()
             self.settle(key, call, Settlement(status=status, over_quota=status == 429, retry_after=120.0))
-        self.charge(key, lane, 2)
+        self.charge(key, lane, 2, at_once=True)
 
     @rule(limit=st.sampled_from([1, 2, 3, 4, 5, 8, 10]))
     def change_the_limit(self, limit: int) -> None:
