@@ -145,6 +145,7 @@ class _Probe:
         call = Call(collection.name, route, self._parameters(collection), limit=1)
         try:
             page = await client.page(call)
+            await client.settled()
         except RouteUnavailable as error:
             self._absent[route] = self._watch.status
             finding.found, finding.message = Found.NOTHING, finding.message or str(error)
