@@ -71,12 +71,21 @@ class _Answer:
 class MagnetisClient:
     """Reads pages of the API at `origin` with `key`. An async context manager; one event loop, any number of tasks."""
 
-    def __init__(self, origin: str, key: str, gate: Gate, concurrency: int = 8, limits: ClientLimits = ClientLimits()) -> None:
+    def __init__(
+        self,
+        origin: str,
+        key: str,
+        gate: Gate,
+        concurrency: int = 8,
+        limits: ClientLimits = ClientLimits(),
+        start: int | None = None,
+    ) -> None:
+        """`start`: calls under way at once at first, where fewer than `concurrency`."""
         self._origin = origin.rstrip("/")
         self._key = key
         self._gate = gate
         self._limits = limits
-        self.in_flight = InFlight(concurrency)
+        self.in_flight = InFlight(concurrency, start)
         self._settling: set[asyncio.Task[None]] = set()
         # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)

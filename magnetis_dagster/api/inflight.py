@@ -5,19 +5,25 @@ import logging
 import time
 from types import TracebackType
 
+CAREFUL_ROUNDS = 4
+"""For each place more after a start below the most: 1,000 pages of 0.2 s in 8 places take 3 s longer than with all at once."""
+
 _log = logging.getLogger(__name__)
 
 
 class InFlight:
     """At most `most` places; half as many after each trouble, down to one, and one more after a round of calls that went well.
 
+    Begun with `start` places, it takes CAREFUL_ROUNDS for each one more until it first has all.
+
     An async context manager for one call; one event loop, any number of tasks.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, start: int | None = None) -> None:
         self._most = most
-        self.allowed = most
+        self.allowed = most if start is None else min(start, most)
         """Calls that may be under way now."""
+        self._rounds = 1 if self.allowed == most else CAREFUL_ROUNDS
         self._under_way = 0
         self._waiting: set[asyncio.Future[None]] = set()
         self._well = 0
@@ -42,9 +48,11 @@ class InFlight:
     def went_well(self) -> None:
         """Note a call that went well."""
         self._well += 1
-        if self.allowed < self._most and self._well >= self.allowed:
+        if self.allowed < self._most and self._well >= self.allowed * self._rounds:
             self.allowed += 1
             self._well = 0
+            if self.allowed == self._most:
+                self._rounds = 1
             self._wake()
 
     def trouble(self, began: float) -> None:

@@ -121,7 +121,11 @@ class Ingestion:
         self._chunk_rows = chunk_rows
         self._progress = progress
         self._gate = LedgerGate(ledger, run)
-        self._client = MagnetisClient(origin, key, self._gate, concurrency=concurrency, limits=limits or ClientLimits())
+        # what was interrupted once may be again, and the calls under way are lost with it
+        start = 1 if run.resumes else None
+        self._client = MagnetisClient(
+            origin, key, self._gate, concurrency=concurrency, limits=limits or ClientLimits(), start=start
+        )
 
     def __enter__(self) -> Self:
         """Bring the tables up to date and open the client. Raises DatabaseUnwell, DatabaseRefused."""

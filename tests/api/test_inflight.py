@@ -6,13 +6,17 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.inflight import InFlight
+from magnetis_dagster.api.inflight import CAREFUL_ROUNDS, InFlight
 
 
-@given(most=st.integers(1, 12), steps=st.lists(st.sampled_from(["enter", "leave", "well", "trouble"]), max_size=80))
-def test_never_more_than_allowed_and_no_place_is_lost(most: int, steps: list[str]) -> None:
+@given(
+    most=st.integers(1, 12),
+    start=st.none() | st.integers(1, 12),
+    steps=st.lists(st.sampled_from(["enter", "leave", "well", "trouble"]), max_size=80),
+)
+def test_never_more_than_allowed_and_no_place_is_lost(most: int, start: int | None, steps: list[str]) -> None:
     async def play() -> None:
-        places, under_way = InFlight(most), 0
+        places, under_way = InFlight(most, start), 0
         for step in steps:
             if step == "enter":
                 try:
@@ -31,7 +35,7 @@ def test_never_more_than_allowed_and_no_place_is_lost(most: int, steps: list[str
             assert 1 <= places.allowed <= most
         for _ in range(under_way):
             await places.__aexit__(None, None, None)
-        for _ in range(most * most):
+        for _ in range(most * most * CAREFUL_ROUNDS):
             places.went_well()
         assert places.allowed == most
         for _ in range(most):
@@ -48,3 +52,16 @@ def test_calls_that_fail_together_are_one_trouble() -> None:
     assert places.allowed == 4
     places.trouble(time.monotonic())
     assert places.allowed == 2
+
+
+def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> None:
+    places = InFlight(3, start=1)
+    allowed = []
+    for _ in range(4 * 1 + 4 * 2):
+        allowed.append(places.allowed)
+        places.went_well()
+    assert allowed == [1] * 4 + [2] * 8
+    assert places.allowed == 3
+    places.trouble(time.monotonic())
+    places.went_well()
+    assert places.allowed == 2, "from then on a round is enough"
