@@ -7,7 +7,7 @@ and is counted; the received row is kept whole beside the columns, so nothing is
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -71,47 +71,43 @@ class RowReader:
 
     def read(self, row: Row) -> ParsedRow:
         """Return what the declaration makes of `row`. Never raises: what does not fit is None, and named in `misfits`."""
-        occurred_at = None
-        for path in self._time:
-            occurred_at = as_moment(_at(row, path), self._response_zone)
-            if occurred_at is not None:
-                break
-        account_id = self._text(row, self._account)
-        values, misfits = [], []
+        return self.read_all([row])[0]
+
+    def read_all(self, rows: Sequence[Row]) -> list[ParsedRow]:
+        """Return what `read` makes of each of `rows`: column by column, since row by row takes more than twice the time."""
+        present = set[str]().union(*rows)
+        names: dict[int, list[str]] = {}
+        columns = []
         for name, paths, convert in self._columns:
-            value, received = None, False
-            for first, rest in paths:
-                raw = row.get(first)
-                if rest and raw is not None:
-                    raw = _below(raw, rest)
-                if raw is None:
-                    continue
-                received = True
-                value = convert(raw)
-                if value is not None:
-                    break
-            values.append(value)
-            if received and value is None:
-                misfits.append(name)
-        return ParsedRow(
-            id=self._text(row, self._id),
-            account_id=account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
-            occurred_at=occurred_at,
-            day=occurred_at.astimezone(self._partition_zone).date() if occurred_at else None,
-            values=tuple(values),
-            misfits=tuple(misfits),
-        )
+            values, misfits = _column(rows, [path for path in paths if path[0] in present], convert)
+            columns.append(values)
+            for number in misfits:
+                names.setdefault(number, []).append(name)
+        moments, _ = _column(rows, self._time, _moments(self._response_zone))
+        zone = self._partition_zone
+        return [
+            ParsedRow(
+                id=id_,
+                account_id=account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
+                occurred_at=moment,
+                day=moment.astimezone(zone).date() if moment else None,
+                values=values,
+                misfits=tuple(names.get(number, ())),
+            )
+            for number, (id_, account_id, moment, values) in enumerate(
+                zip(
+                    _column(rows, self._id, _texts)[0],
+                    _column(rows, self._account, _texts)[0],
+                    moments,
+                    zip(*columns, strict=True) if columns else [()] * len(rows),
+                    strict=True,
+                )
+            )
+        ]
 
     def identify(self, row: Row) -> str | None:
         """Return the id of `row` as text, or None."""
-        return self._text(row, self._id)
-
-    @staticmethod
-    def _text(row: Row, paths: list[_Path]) -> str | None:
-        for path in paths:
-            if text := as_text(_at(row, path)):
-                return text
-        return None
+        return self.read(row).id
 
 
 def as_text(value: object) -> str | None:
@@ -222,29 +218,70 @@ def shown_name(name: str) -> str:
     return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 
-def _converter(kind: ColumnType, zone: tzinfo) -> Callable[[Any], Any]:
+_Converter = Callable[[Iterable[Any]], list[Any]]
+"""Makes values of received ones, None of None and of what does not fit."""
+
+
+def _converter(kind: ColumnType, zone: tzinfo) -> _Converter:
     match kind:
         case ColumnType.TEXT:
-            return as_text
+            return _texts
         case ColumnType.INTEGER:
-            return as_integer
+            return _each(as_integer)
         case ColumnType.DECIMAL:
-            return as_decimal
+            return _each(as_decimal)
         case ColumnType.BOOLEAN:
-            return as_boolean
+            return _each(as_boolean)
         case ColumnType.TIMESTAMP:
-            return lambda value: as_moment(value, zone)
+            return _moments(zone)
         case ColumnType.JSON:
-            return dump_json
+            return _each(dump_json)
+
+
+def _each(convert: Callable[[Any], Any]) -> _Converter:
+    return lambda received: [None if raw is None else convert(raw) for raw in received]
+
+
+def _moments(zone: tzinfo) -> _Converter:
+    return _each(lambda raw: as_moment(raw, zone))
+
+
+def _texts(received: Iterable[Any]) -> list[Any]:
+    # most values of most rows come through here, most of them text or absent
+    return [(raw.strip() or None) if type(raw) is str else None if raw is None else as_text(raw) for raw in received]
+
+
+def _column(rows: Sequence[Row], paths: Sequence[_Path], convert: _Converter) -> tuple[list[Any], Sequence[int]]:
+    """Return the value of each row, from the first path that has one that fits, and the rows that have only misfits."""
+    values: list[Any] = [None] * len(rows)
+    missing: Sequence[int] = range(len(rows))
+    misfits: list[int] = []
+    for path in paths:
+        received = _members([rows[number] for number in missing], path)
+        found = convert(received)
+        misfits += (missing[number] for number in _misfits(received, found))
+        for number, value in zip(missing, found, strict=True):
+            values[number] = value
+        missing = [number for number in missing if values[number] is None]
+        if not missing:
+            break
+    return values, [number for number in dict.fromkeys(misfits) if values[number] is None]
+
+
+def _misfits(received: list[Any], values: list[Any]) -> Sequence[int]:
+    if received.count(None) == values.count(None):
+        return ()
+    return [number for number, value in enumerate(values) if value is None and received[number] is not None]
+
+
+def _members(rows: Sequence[Row], path: _Path) -> list[Any]:
+    first, rest = path
+    return [_below(row.get(first), rest) for row in rows] if rest else [row.get(first) for row in rows]
 
 
 def _split(path: str) -> _Path:
     first, *rest = path.split(".")
     return first, tuple(rest)
-
-
-def _at(row: Row, path: _Path) -> Any:
-    return _below(row.get(path[0]), path[1])
 
 
 def _below(value: Any, members: tuple[str, ...]) -> Any:

@@ -55,6 +55,14 @@ def _copy_rows(cursor: psycopg.Cursor[Any], table: str, columns: Mapping[str, st
             copy.write_row(record)
 
 
+def _digest(payload: str, met: Counter[str]) -> str:
+    """Return a key for a row without an id, by its content and how often the page held it before."""
+    digest = hashlib.sha256(payload.encode()).hexdigest()
+    # the ordinal within the page: two equal rows of a page are two rows, the same page received twice is not
+    met[digest] += 1
+    return f"{digest}-{met[digest]}"
+
+
 def postgresql_type(kind: ColumnType) -> str:
     """Return the name that PostgreSQL gives to the type of a declared column."""
     return POSTGRESQL_TYPES[kind].compile(dialect=_DIALECT).lower()
@@ -112,20 +120,21 @@ class Staging:
         records: list[tuple[Any, ...]] = []
         days: list[date] = []
         nameless: Counter[str] = Counter()
+        parsed_rows = iter(self._reader.read_all([row for row in rows if isinstance(row, dict)]))
+        blank = (None, None, None, None, *([None] * len(self.collection.columns)))
         for row in rows:
             payload = dump_json(row)
-            parsed, reason = self._read(row)
-            key = parsed.id if parsed and not reason else None
-            if key is None:
-                digest = hashlib.sha256(payload.encode()).hexdigest()
-                # the ordinal within the page: two equal rows of a page are two rows, the same page received twice is not
-                nameless[digest] += 1
-                key = (
-                    parsed.id if parsed and parsed.id and len(parsed.id) <= LONGEST_ID else None
-                ) or f"{digest}-{nameless[digest]}"
-            if parsed is None:
-                records.append((key, reason, None, None, payload, None, None, *([None] * len(self.collection.columns))))
+            if not isinstance(row, dict):
+                records.append(
+                    (_digest(payload, nameless), f"not an object but {type(row).__name__}", *blank[:2], payload, *blank[2:])
+                )
                 continue
+            self._note_members(row)
+            parsed = next(parsed_rows)
+            reason = self._why_unplaceable(parsed)
+            key = parsed.id
+            if key is None or len(key) > LONGEST_ID:
+                key = _digest(payload, nameless)
             if parsed.day:
                 days.append(parsed.day)
             if parsed.misfits:
@@ -140,22 +149,22 @@ class Staging:
             driver.commit()
         return days
 
-    def _read(self, row: Any) -> tuple[ParsedRow | None, str | None]:
-        if not isinstance(row, dict):
-            return None, f"not an object but {type(row).__name__}"
+    def _note_members(self, row: dict[str, Any]) -> None:
         if not self._seen.issuperset(row):
             fresh = row.keys() - self._seen
             self._seen |= fresh
             self.members.update(map(shown_name, fresh))
             self.unknown.update(map(shown_name, fresh - self._reader.known_members))
-        parsed = self._reader.read(row)
+
+    def _why_unplaceable(self, parsed: ParsedRow) -> str | None:
         if parsed.id is None:
-            return parsed, "no id"
-        if len(parsed.id.encode()) > LONGEST_ID:
-            return parsed, f"id longer than {LONGEST_ID} bytes"
+            return "no id"
+        # a character has up to four bytes
+        if len(parsed.id) > LONGEST_ID // 4 and len(parsed.id.encode()) > LONGEST_ID:
+            return f"id longer than {LONGEST_ID} bytes"
         if parsed.occurred_at is None and self.collection.is_events:
-            return parsed, f"no usable time in {', '.join(self.collection.time_fields)}"
-        return parsed, None
+            return f"no usable time in {', '.join(self.collection.time_fields)}"
+        return None
 
     def settle(self) -> int:
         """Keep the newest row of each key, and return how many distinct rows were received."""
