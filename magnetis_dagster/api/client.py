@@ -108,7 +108,10 @@ class MagnetisClient:
     async def settled(self) -> None:
         """Wait until the outcome of every answered call is settled at the gate; raise what the gate raised there."""
         settling, self._settling = self._settling, set()
-        await asyncio.gather(*settling)
+        # all to their end: what is still under way when one fails would end with the event loop
+        for outcome in await asyncio.gather(*settling, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def page(self, call: Call) -> Page:
         """Return the page that `call` asks for.

@@ -279,6 +279,23 @@ def test_a_cancelled_call_is_settled(cancellations):
     assert [(outcome.status, outcome.error) for outcome in gate.outcomes.values()] == [(None, "CancelledError")]
 
 
+def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
+    class ForgetfulGate(RecordingGate):
+        async def settle(self, charge, outcome):
+            if charge == 1:
+                raise TryAgain("the database is away")
+            await super().settle(charge, outcome)
+
+    async def two():
+        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+            await asyncio.gather(client.page(CALL), client.page(CALL))
+
+    gate = ForgetfulGate()
+    with pytest.raises(TryAgain):
+        asyncio.run(two())
+    assert list(gate.outcomes) == [2]
+
+
 def test_no_more_requests_at_once_than_allowed():
     async def slow(writer):
         await asyncio.sleep(0.05)
