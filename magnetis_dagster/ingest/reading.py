@@ -10,7 +10,7 @@ from magnetis_dagster.api import Call, MagnetisClient, Page, read_envelope
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.windows import Window
-from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging
+from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging, Tally
 
 READS = 3
 """A window whose rows move while they are read is read again, at most twice."""
@@ -114,10 +114,11 @@ class WindowReader:
                 ended = await self._concurrently(attempt, _pages(first))
             size, replaced = size + attempt.bytes, attempt.replaced
             await self._client.settled()
-            received = await asyncio.to_thread(staging.settle)
+            tally = await asyncio.to_thread(staging.settle)
+            received = tally.received
             announced = received if first.total is None else first.total
             if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
-                await self._refuse_unplaceable(window, staging, received)
+                self._refuse_unplaceable(window, staging, tally)
                 return Reading(
                     announced,
                     received,
@@ -195,12 +196,11 @@ class WindowReader:
                 f"MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right names, or to null to read it whole."
             )
 
-    async def _refuse_unplaceable(self, window: Window, staging: Staging, received: int) -> None:
-        reasons = await asyncio.to_thread(staging.unplaced)
-        if received and sum(reasons.values()) == received:
-            why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(reasons.items()))
+    def _refuse_unplaceable(self, window: Window, staging: Staging, tally: Tally) -> None:
+        if tally.unplaced and not tally.by_day:
+            why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items()))
             raise Unplaceable(
-                f"{self._collection.name} {window}: none of the {received} rows received can be placed: {why}. "
+                f"{self._collection.name} {window}: none of the {tally.received} rows received can be placed: {why}. "
                 f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
                 f"(collections.{self._collection.name}.time_fields); `magnetis probe` shows them too. Nothing was written."
             )

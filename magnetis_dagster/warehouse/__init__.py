@@ -3,7 +3,7 @@
 from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
-from magnetis_dagster.warehouse.staging import Staging
+from magnetis_dagster.warehouse.staging import Staging, Tally
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Merged",
     "MergedDay",
     "Staging",
+    "Tally",
     "Warehouse",
     "WindowFacts",
     "age_days",

@@ -5,6 +5,7 @@ committed gives way to it day by day, so that two loads of a day at once end lik
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, TextClause, func, text
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.warehouse.pages import forget_committed
+from magnetis_dagster.warehouse.staging import Tally
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
 
 _LOCK_CLASS = 0x6D67
@@ -39,6 +41,16 @@ class Emptied(StrEnum):
 _READS = text("""
     INSERT INTO magnetis_ops.day_reads (window_id, day, age_days, first_read, held, inserted, changed, deleted)
     VALUES (:window, :day, :age_days, :first_read, :held, :inserted, :changed, :deleted)
+""")
+_QUARANTINE = text("""
+    INSERT INTO magnetis_ops.quarantine AS q (collection, key, reason, payload, window_id, first_seen_at, last_seen_at)
+    SELECT :collection, key, reason, payload, :window, :read_at, :read_at FROM incoming WHERE reason IS NOT NULL
+    ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason, payload = excluded.payload,
+        window_id = excluded.window_id, last_seen_at = excluded.last_seen_at
+""")
+_RELEASE = text("""
+    DELETE FROM magnetis_ops.quarantine AS q USING incoming AS s
+    WHERE q.collection = :collection AND q.key = s.key AND s.reason IS NULL
 """)
 _KNOWN = text("SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)")
 _DAYS = text("""
@@ -94,15 +106,15 @@ class Merged:
     """Asked days that came empty although the table holds rows for them, and how many; nothing was done to them."""
 
 
-def merge(connection: Connection, collection: Collection, facts: WindowFacts) -> Merged:
-    """Merge the staged rows inside the caller's transaction. Raises Incomplete where the counts disagree."""
+def merge(connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally) -> Merged:
+    """Merge the staged rows, of which `tally` tells, in the caller's transaction. Raises Incomplete where the counts disagree."""
     _analyze(connection)
     lock(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
     statements = _Statements(collection)
-    announced = _per_day(connection, statements.announced, {"days": asked})
-    empty = [day for day in asked if not announced.get(day)]
+    announced = tally.by_day if collection.is_events else Counter({facts.days[0]: tally.by_day.total()})
+    empty = [day for day in asked if not announced[day]]
     doubts = empty and facts.emptied is not Emptied.DELETE
     emptied = _per_day(connection, statements.leaving, {"days": empty}) if doubts else {}
     asked = [day for day in asked if day not in emptied]
@@ -112,21 +124,23 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
     parameters = {"days": asked, "read_at": facts.read_at, "collection": collection.name}
     known = set(connection.execute(_KNOWN, parameters).scalars())
 
+    # a backfill's days hold nothing yet, and then nothing can have left them
+    held_before = connection.execute(statements.held_before, parameters).first() is not None
     touched = {day: (inserted, changed) for day, inserted, changed in connection.execute(statements.upsert, parameters)}
-    deleted = _per_day(connection, statements.delete, parameters)
+    deleted = _per_day(connection, statements.delete, parameters) if held_before else {}
     if not collection.is_events:
         connection.execute(statements.close_versions, parameters)
         connection.execute(statements.open_versions, parameters)
 
     held = _per_day(connection, statements.held, parameters)
     for day in asked:
-        if announced.get(day, 0) != held.get(day, 0):
+        if announced[day] != held.get(day, 0):
             raise Incomplete(
-                f"{collection.name}, {day}: the API returned {announced.get(day, 0)} rows, the table would "
+                f"{collection.name}, {day}: the API returned {announced[day]} rows, the table would "
                 f"hold {held.get(day, 0)}; another load changed the same rows meanwhile. Nothing was written: run the day again."
             )
-    padding = int(connection.execute(statements.padding, {"days": list(facts.days)}).scalar_one())
-    quarantined = int(connection.execute(text("SELECT count(*) FROM incoming WHERE reason IS NOT NULL")).scalar_one())
+    padding = announced.total() - sum(announced[day] for day in facts.days)
+    quarantined = tally.unplaced.total()
     counts = {
         "held": sum(held.values()),
         "padding": padding,
@@ -136,10 +150,8 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts) ->
         "deleted": sum(deleted.values()),
     }
     window = _write_window(connection, collection, facts, counts)
-    _quarantine(connection, collection, facts, window)
-    days = [
-        MergedDay(day, announced.get(day, 0), held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0)) for day in asked
-    ]
+    _quarantine(connection, collection, facts, window, tally)
+    days = [MergedDay(day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0)) for day in asked]
     connection.execute(
         _DAYS,
         [
@@ -222,23 +234,11 @@ def _write_window(connection: Connection, collection: Collection, facts: WindowF
     return int(connection.execute(statement).scalar_one())
 
 
-def _quarantine(connection: Connection, collection: Collection, facts: WindowFacts, window: int) -> None:
-    connection.execute(
-        text(
-            "INSERT INTO magnetis_ops.quarantine AS q (collection, key, reason, payload, window_id, first_seen_at, last_seen_at) "
-            "SELECT :collection, key, reason, payload, :window, :read_at, :read_at FROM incoming WHERE reason IS NOT NULL "
-            "ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason, payload = excluded.payload, "
-            "window_id = excluded.window_id, last_seen_at = excluded.last_seen_at"
-        ),
-        {"collection": collection.name, "window": window, "read_at": facts.read_at},
-    )
-    connection.execute(
-        text(
-            "DELETE FROM magnetis_ops.quarantine AS q USING incoming AS s "
-            "WHERE q.collection = :collection AND q.key = s.key AND s.reason IS NULL"
-        ),
-        {"collection": collection.name},
-    )
+def _quarantine(connection: Connection, collection: Collection, facts: WindowFacts, window: int, tally: Tally) -> None:
+    names = {"collection": collection.name, "window": window, "read_at": facts.read_at}
+    if tally.unplaced:
+        connection.execute(_QUARANTINE, names)
+    connection.execute(_RELEASE, names)
 
 
 class _Statements:
@@ -303,11 +303,8 @@ class _Statements:
               AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
             GROUP BY 1
         """)
-        self.announced = text(f"SELECT {day} AS day, count(*) FROM incoming WHERE reason IS NULL AND {is_asked_day} GROUP BY 1")
         self.held = text(f"SELECT {day} AS day, count(*) FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
-        self.padding = text(
-            "SELECT count(*) FROM incoming WHERE reason IS NULL AND NOT day = ANY(:days)" if collection.is_events else "SELECT 0"
-        )
+        self.held_before = text(f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1")
         if not collection.is_events:
             history = f"{DATA_SCHEMA}.{history_name(collection)}"
             columns = ", ".join(["id", "account_id", "payload", *typed])

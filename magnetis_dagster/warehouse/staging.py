@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +69,28 @@ def postgresql_type(kind: ColumnType) -> str:
     return POSTGRESQL_TYPES[kind].compile(dialect=_DIALECT).lower()
 
 
+@dataclass(slots=True)
+class Tally:
+    """The distinct rows that were received."""
+
+    by_day: Counter[date | None] = field(default_factory=Counter)
+    """Rows that can be placed by their day; those of a snapshot have none."""
+    unplaced: Counter[str] = field(default_factory=Counter)
+    """The others by the reason why they cannot."""
+
+    def add(self, day: date | None, reason: str | None, rows: int) -> None:
+        """Count rows; those with a reason cannot be placed."""
+        if reason is None:
+            self.by_day[day] += rows
+        else:
+            self.unplaced[reason] += rows
+
+    @property
+    def received(self) -> int:
+        """All of them."""
+        return self.by_day.total() + self.unplaced.total()
+
+
 class Staging:
     """The temporary table of one window. A context manager; `add` may be called from several threads."""
 
@@ -84,6 +107,8 @@ class Staging:
         self.members: set[str] = set()
         """Names of all members seen, fit to be shown; for error texts."""
         self._seen: set[str] = set()
+        self.tally = Tally()
+        """What `settle` found last."""
 
     def __enter__(self) -> Self:
         """Open a connection and make the table. Raises DatabaseUnwell."""
@@ -166,10 +191,13 @@ class Staging:
             return f"no usable time in {', '.join(self.collection.time_fields)}"
         return None
 
-    def settle(self) -> int:
-        """Keep the newest row of each key, and return how many distinct rows were received."""
+    def settle(self) -> Tally:
+        """Keep the newest row of each key, and count what is left."""
         with guarded(self._engine, "count what was received"):
-            total, distinct = self.connection.execute(text("SELECT count(*), count(DISTINCT key) FROM incoming")).one()
+            total, distinct = self.connection.execute(
+                # count(DISTINCT key) would sort
+                text("SELECT coalesce(sum(times), 0), count(*) FROM (SELECT count(*) AS times FROM incoming GROUP BY key) AS keys")
+            ).one()
             if total != distinct:
                 # against the newest alone: joined to each other, 1,000 copies of a row would be 500,000 pairs
                 self.connection.execute(
@@ -178,13 +206,9 @@ class Staging:
                         "WHERE a.key = newest.key AND a.seq < newest.seq"
                     )
                 )
+            tally = Tally()
+            for day, reason, rows in self.connection.execute(text("SELECT day, reason, count(*) FROM incoming GROUP BY 1, 2")):
+                tally.add(day, reason, rows)
             self.connection.commit()
-        return int(distinct)
-
-    def unplaced(self) -> dict[str, int]:
-        """Return reason to number of the rows that cannot be placed."""
-        with guarded(self._engine, "count what cannot be placed"):
-            found = self.connection.execute(text("SELECT reason, count(*) FROM incoming WHERE reason IS NOT NULL GROUP BY reason"))
-            counts = {reason: int(number) for reason, number in found}
-            self.connection.commit()
-        return counts
+        self.tally = tally
+        return tally

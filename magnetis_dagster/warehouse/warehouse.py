@@ -81,9 +81,9 @@ class Warehouse:
         return moment
 
     def commit(self, staging: Staging, facts: WindowFacts) -> Merged:
-        """Make the staged window visible in one transaction, or nothing of it. Raises Incomplete where counts disagree."""
+        """Make the settled staging visible in one transaction, or nothing of it. Raises Incomplete where counts disagree."""
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
-            return merge(staging.connection, staging.collection, facts)
+            return merge(staging.connection, staging.collection, facts, staging.tally)
 
     def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
         """Return those of `days` that are done, by the run `run_id` where given, with the counts of their newest window."""
