@@ -30,7 +30,7 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 	@$(BIN)/magnetis dev $(ARGS)
 
 test: $(VENV)/dev.stamp browser ## Run all tests (ARGS="tests/catalog -k overlay" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, generated files
 	@echo '- format';         $(BIN)/ruff format --check --quiet .

@@ -29,7 +29,7 @@ from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, S
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""A page of 250 rows is a few thousand objects without cycles; at Python's 700, searching them for cycles takes a tenth of all time."""
+"""A page is thousands of objects without cycles; looking for some at each 700, as Python does, takes a tenth of the time."""
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
 
