@@ -22,11 +22,12 @@ Row = Mapping[str, Any]
 
 ID_PATHS = ("id", "uuid")
 ACCOUNT_PATHS = ("account.id", "account_id")
-_Path = tuple[str, tuple[str, ...]]
-"""The first member and those below it; most first members are absent, and then the rest is not looked at."""
+_Path = tuple[str, ...]
+"""A member, and the members below it."""
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 """Older than any call tracking: a moment before it is a placeholder such as 0000-00-00 or the epoch."""
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_YEARS = range(_EARLIEST.year - 1, _LATEST.year + 1)
 _FRENCH = re.compile(r"^(\d{2})/(\d{2})/(\d{4})[ T](\d{2}:\d{2}(?::\d{2})?)$")
 _PLAIN_NAME = re.compile(r"(?!.*\d{4})[^\W\d][\w-]{0,39}")
 _LONGEST_ACCOUNT = 512
@@ -75,29 +76,29 @@ class RowReader:
 
     def read_all(self, rows: Sequence[Row]) -> list[ParsedRow]:
         """Return what `read` makes of each of `rows`: column by column, since row by row takes more than twice the time."""
-        present = set[str]().union(*rows)
+        page = _Page(rows)
         names: dict[int, list[str]] = {}
         columns = []
         for name, paths, convert in self._columns:
-            values, misfits = _column(rows, [path for path in paths if path[0] in present], convert)
+            values, misfits = page.column(paths, convert)
             columns.append(values)
             for number in misfits:
                 names.setdefault(number, []).append(name)
-        moments, _ = _column(rows, self._time, _moments(self._response_zone))
+        moments, _ = page.column(self._time, _moments(self._response_zone))
         zone = self._partition_zone
         return [
             ParsedRow(
-                id=id_,
-                account_id=account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
-                occurred_at=moment,
-                day=moment.astimezone(zone).date() if moment else None,
-                values=values,
-                misfits=tuple(names.get(number, ())),
+                id_,
+                account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
+                moment,
+                moment.astimezone(zone).date() if moment else None,
+                values,
+                tuple(names.get(number, ())) if names else (),
             )
             for number, (id_, account_id, moment, values) in enumerate(
                 zip(
-                    _column(rows, self._id, _texts)[0],
-                    _column(rows, self._account, _texts)[0],
+                    page.column(self._id, _texts)[0],
+                    page.column(self._account, _texts)[0],
                     moments,
                     zip(*columns, strict=True) if columns else [()] * len(rows),
                     strict=True,
@@ -193,7 +194,7 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
         if seconds < 7e9:
             moment = datetime.fromtimestamp(seconds, UTC)
     # the year first: a moment at the calendar's end has no UTC
-    if moment is None or not _EARLIEST.year - 1 <= moment.year <= _LATEST.year:
+    if moment is None or moment.year not in _YEARS:
         return None
     if moment.tzinfo is None:
         moment = datetime.combine(moment.date(), moment.time(), zone)  # replace() is much slower
@@ -251,42 +252,53 @@ def _texts(received: Iterable[Any]) -> list[Any]:
     return [(raw.strip() or None) if type(raw) is str else None if raw is None else as_text(raw) for raw in received]
 
 
-def _column(rows: Sequence[Row], paths: Sequence[_Path], convert: _Converter) -> tuple[list[Any], Sequence[int]]:
-    """Return the value of each row, from the first path that has one that fits, and the rows that have only misfits."""
-    values: list[Any] = [None] * len(rows)
-    missing: Sequence[int] = range(len(rows))
-    misfits: list[int] = []
-    for path in paths:
-        received = _members([rows[number] for number in missing], path)
-        found = convert(received)
-        misfits += (missing[number] for number in _misfits(received, found))
-        for number, value in zip(missing, found, strict=True):
-            values[number] = value
-        missing = [number for number in missing if values[number] is None]
-        if not missing:
-            break
-    return values, [number for number in dict.fromkeys(misfits) if values[number] is None]
+class _Page:
+    """Rows, and what is at paths in them; several columns look at the same places."""
 
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._found: dict[_Path, list[Any]] = {(): list(rows)}
+        self._members: dict[_Path, set[str]] = {}
+        self._nothing = [None] * len(rows)
 
-def _misfits(received: list[Any], values: list[Any]) -> Sequence[int]:
-    if received.count(None) == values.count(None):
-        return ()
-    return [number for number, value in enumerate(values) if value is None and received[number] is not None]
+    def column(self, paths: Sequence[_Path], convert: _Converter) -> tuple[list[Any], list[int]]:
+        """Return the value of each row, from the first path that has one that fits, and the rows that have only misfits."""
+        rows = len(self._found[()])
+        values: list[Any] = [None] * rows
+        misfits: list[int] = []
+        for path in paths:
+            received = self._at(path)
+            if received.count(None) == rows:
+                continue
+            if values.count(None) < rows:
+                received = [raw if value is None else None for raw, value in zip(received, values, strict=True)]
+            found = convert(received)
+            if found.count(None) != received.count(None):
+                misfits += (number for number, value in enumerate(found) if value is None and received[number] is not None)
+            values = (
+                found
+                if values.count(None) == rows
+                else [new if old is None else old for old, new in zip(values, found, strict=True)]
+            )
+            if None not in values:
+                break
+        return values, [number for number in dict.fromkeys(misfits) if values[number] is None]
 
+    def _at(self, path: _Path) -> list[Any]:
+        found = self._found.get(path)
+        if found is None:
+            *parents, name = path
+            found = self._found[path] = self._below(tuple(parents), name)
+        return found
 
-def _members(rows: Sequence[Row], path: _Path) -> list[Any]:
-    first, rest = path
-    return [_below(row.get(first), rest) for row in rows] if rest else [row.get(first) for row in rows]
+    def _below(self, parents: _Path, name: str) -> list[Any]:
+        above = self._at(parents)
+        if (members := self._members.get(parents)) is None:
+            # most members that a declaration looks for are in no row, and a set tells that of all rows at once
+            members = self._members[parents] = set[str]().union(*(row for row in above if isinstance(row, dict)))
+        if name not in members:
+            return self._nothing
+        return [row.get(name) if isinstance(row, dict) else None for row in above]
 
 
 def _split(path: str) -> _Path:
-    first, *rest = path.split(".")
-    return first, tuple(rest)
-
-
-def _below(value: Any, members: tuple[str, ...]) -> Any:
-    for member in members:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(member)
-    return value
+    return tuple(path.split("."))

@@ -145,7 +145,9 @@ class Staging:
         records: list[tuple[Any, ...]] = []
         days: list[date] = []
         nameless: Counter[str] = Counter()
-        parsed_rows = iter(self._reader.read_all([row for row in rows if isinstance(row, dict)]))
+        objects = [row for row in rows if isinstance(row, dict)]
+        self._note_members(set().union(*objects))
+        parsed_rows = iter(self._reader.read_all(objects))
         blank = (None, None, None, None, *([None] * len(self.collection.columns)))
         for row in rows:
             payload = dump_json(row)
@@ -154,7 +156,6 @@ class Staging:
                     (_digest(payload, nameless), f"not an object but {type(row).__name__}", *blank[:2], payload, *blank[2:])
                 )
                 continue
-            self._note_members(row)
             parsed = next(parsed_rows)
             reason = self._why_unplaceable(parsed)
             key = parsed.id
@@ -174,12 +175,11 @@ class Staging:
             driver.commit()
         return days
 
-    def _note_members(self, row: dict[str, Any]) -> None:
-        if not self._seen.issuperset(row):
-            fresh = row.keys() - self._seen
-            self._seen |= fresh
-            self.members.update(map(shown_name, fresh))
-            self.unknown.update(map(shown_name, fresh - self._reader.known_members))
+    def _note_members(self, members: set[str]) -> None:
+        fresh = members - self._seen
+        self._seen |= fresh
+        self.members.update(map(shown_name, fresh))
+        self.unknown.update(map(shown_name, fresh - self._reader.known_members))
 
     def _why_unplaceable(self, parsed: ParsedRow) -> str | None:
         if parsed.id is None:
