@@ -10,6 +10,7 @@ from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.defs.schedules import daily_schedule
+from magnetis_dagster.defs.settings_sensors import settings_sensors
 from magnetis_dagster.settings import Settings
 
 
@@ -26,7 +27,7 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
         asset_checks=[no_missing_days(catalogue, settings)],
         jobs=list(jobs.values()),
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
-        sensors=[quota_sensor(), repair_sensor(catalogue, settings)],
+        sensors=[quota_sensor(), repair_sensor(catalogue, settings), *settings_sensors(catalogue, settings)],
         resources={
             "magnetis": MagnetisResource(concurrency=settings.concurrency, quota_recheck_seconds=settings.quota_recheck_seconds)
         },

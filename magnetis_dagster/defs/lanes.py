@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from magnetis_dagster.ingest import RunIdentity
 
 LANE_TAG = "magnetis/lane"
+READING_TAG = "magnetis/reading"
+"""On a run of a sensor that has read already what the run shall load: the name under which the pages are kept."""
 
 SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
@@ -41,11 +43,12 @@ def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
     """Return who is asking. A retry, of the step or of the run, goes on with the work of the first attempt."""
     from magnetis_dagster.ingest import RunIdentity
 
+    reading = run.tags.get(READING_TAG)
     run_retry = RETRY_TAG in run.tags or any(run.tags.get(tag) == "true" for tag in RESUME_TAGS)
     return RunIdentity(
         run_id=run.run_id,
         lane=lane_of(run.tags),
-        work=run.root_run_id if run_retry else None,
+        work=reading or (run.root_run_id if run_retry else None),
         backfill_id=run.tags.get(BACKFILL_TAG),
-        resumes=run_retry or step_retry > 0,
+        resumes=reading is not None or run_retry or step_retry > 0,
     )

@@ -111,7 +111,7 @@ class WindowReader:
             if first.last_page is None and first.total is None:
                 ended = await self._one_by_one(attempt, first)
             else:
-                ended = await self._concurrently(attempt, _pages(first))
+                ended = await self._concurrently(attempt, pages_announced(first))
             size, replaced = size + attempt.bytes, attempt.replaced
             await self._client.settled()
             tally = await asyncio.to_thread(staging.settle)
@@ -263,7 +263,8 @@ class _Attempt:
         return self._staging.add(page.rows, kept)
 
 
-def _pages(first: Page) -> int:
+def pages_announced(first: Page) -> int:
+    """Return how many pages the first one announces."""
     if first.last_page is not None:
         return first.last_page
     return math.ceil((first.total or 0) / max(1, len(first.rows)))

@@ -42,6 +42,9 @@ class Daemon:
 
     def sensor_tick(self, name: str) -> InstigatorTick:
         """An hour later."""
+        for other in self.repository.get_sensors():
+            if other.name != name:
+                self.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
         sensor = self.repository.get_sensor(name)
         if self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id) is None:
             self.instance.start_sensor(sensor)
@@ -50,6 +53,11 @@ class Daemon:
             errors = list(execute_sensor_iteration(self._workspace, LOGGER, None, None))
         assert not any(errors), errors
         return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[0]
+
+    def cursor(self, name: str) -> str | None:
+        sensor = self.repository.get_sensor(name)
+        state = self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
+        return state.instigator_data.cursor if state and isinstance(state.instigator_data, SensorInstigatorData) else None
 
     def set_cursor(self, name: str, cursor: str) -> None:
         """As people do on the sensor's page."""

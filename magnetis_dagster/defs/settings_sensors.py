@@ -1,0 +1,217 @@
+"""The sensors `report_settings_sensor` and `alert_settings_sensor`: they notice that settings changed, and have just those loaded.
+
+A tick reads the collections (a call for each 250 rows, lane `settings`) and compares a digest with the one in its cursor. What
+it has read is kept, so the run that loads it makes no call. Nothing here raises: what was in the way is told as the skip reason,
+and the next tick that can looks again.
+
+https://docs.dagster.io/guides/automate/sensors
+"""
+
+import asyncio
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from dagster import (
+    AssetSelection,
+    DagsterError,
+    DagsterInstance,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    sensor,
+)
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
+from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.lanes import LANE_TAG, READING_TAG
+from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from magnetis_dagster.ingest.look import Look
+    from magnetis_dagster.warehouse import Warehouse
+
+SENSORS = {"report_settings_sensor": ("reports",), "alert_settings_sensor": ("email_alerts", "sms_alerts")}
+SECONDS = 8.0
+"""For all calls of a tick, which shall take no longer than ten; Dagster ends one after 60."""
+LONGEST_PAUSE = 7
+"""Ticks left out at most, after one failure behind the other (0, 1, 3, 7): two hours with ticks every 15 minutes."""
+RUN_KEY_TAG = "dagster/run_key"
+
+
+class Known(BaseModel):
+    """What the sensor knows of one collection."""
+
+    digest: str = ""
+    """Of the content that a run was last requested for."""
+    since: str = ""
+    """When that content was first seen."""
+    before: str = ""
+    """The same of the content before it."""
+    run_key: str = ""
+    requests: int = 0
+    """Runs requested for it: another one after one that failed."""
+    landed: bool = False
+    """Whether a run has loaded it."""
+    failures: int = 0
+    """Looks that failed, one behind the other."""
+    pause: int = 0
+    """Ticks to leave out."""
+
+    def wait_after(self, times: int) -> None:
+        """Leave out ticks after something went wrong so many times: 0, 1, 3, 7."""
+        self.pause = min(2 ** max(0, times - 1) - 1, LONGEST_PAUSE)
+
+
+_Cursor = TypeAdapter(dict[str, Known])
+
+
+def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDefinition]:
+    """Return the sensors, on from the start; one whose collections are all switched off is left out."""
+    enabled = {collection.name: collection for collection in catalogue.enabled}
+    return [
+        _settings_sensor(name, chosen, settings)
+        for name, names in SENSORS.items()
+        if (chosen := [enabled[each] for each in names if each in enabled])
+    ]
+
+
+def _settings_sensor(name: str, collections: list[Collection], settings: Settings) -> SensorDefinition:
+    @sensor(
+        name=name,
+        asset_selection=AssetSelection.assets(*map(asset_key, collections)),
+        minimum_interval_seconds=settings.settings_interval_seconds,
+        default_status=DefaultSensorStatus.RUNNING,
+        description=(
+            f"Reads {' and '.join(each.name for each in collections)} (a call for each 250 rows) and, where they changed since the "
+            "last look, has them loaded by one run that makes no further call. What was in the way is told as the skip reason."
+        ),
+    )
+    def notice(context: SensorEvaluationContext) -> SensorResult:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return _tick(name, context.instance, _known(context.cursor), collections)
+        except (MagnetisError, DagsterError, SQLAlchemyError) as error:
+            # of the storage's errors only the class: they hold statements
+            words = (
+                str(error) if isinstance(error, MagnetisError) else f"Dagster's storage does not answer ({type(error).__name__})."
+            )
+            return SensorResult(skip_reason=f"{words} The next tick looks again.")
+
+    return notice
+
+
+def _known(cursor: str | None) -> dict[str, Known]:
+    """Return what the cursor says; an empty one, or one that somebody wrote by hand wrongly, knows nothing."""
+    try:
+        return _Cursor.validate_json(cursor or "{}")
+    except ValidationError:
+        return {}
+
+
+def _tick(name: str, instance: DagsterInstance, known: dict[str, Known], collections: list[Collection]) -> SensorResult:
+    from magnetis_dagster.ingest.look import Look
+    from magnetis_dagster.wiring import open_engine, warehouse_of
+
+    settings = Settings.load()
+    states = {each.name: known.get(each.name, Known()) for each in collections}
+    words, changed = [], list[tuple[Collection, Look]]()
+    with open_engine(settings) as engine:
+        warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
+        warehouse.prepare()
+        now = warehouse.now()
+        found = _look(engine, name, [each for each in collections if not states[each.name].pause], settings, now)
+        for each in collections:
+            state, seen = states[each.name], found.get(each.name)
+            if seen is None:
+                state.pause -= 1
+                words.append(f"{each.name}: left out, after {state.failures or state.requests} failures in a row.")
+            elif not isinstance(seen, Look):
+                words.append(str(seen))
+                _count_failure(state, seen)
+            else:
+                state.failures = 0
+                if seen.digest != state.digest:
+                    states[each.name] = Known(digest=seen.digest, before=state.since, since=now.isoformat())
+                    changed.append((each, seen))
+                elif _is_lost(instance, state):
+                    changed.append((each, seen))
+                words.append(f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}.")
+        request = _request(name, changed, states, warehouse, now.astimezone(settings.timezone).date()) if changed else None
+    cursor = _Cursor.dump_json(states).decode()
+    if request:
+        return SensorResult(run_requests=[request], cursor=cursor)
+    return SensorResult(skip_reason=" ".join(words), cursor=cursor)
+
+
+def _request(
+    name: str, changed: "list[tuple[Collection, Look]]", states: dict[str, Known], warehouse: "Warehouse", today: date
+) -> RunRequest:
+    """Return the request for the run that loads what was seen, and keep that for it."""
+    for each, _ in changed:
+        states[each.name].requests += 1
+    run_key = f"{name}: {', '.join(_named(each, states[each.name]) for each, _ in changed)}"
+    for each, seen in changed:
+        states[each.name].run_key = run_key
+        states[each.name].wait_after(states[each.name].requests)
+        seen.keep(warehouse.kept_pages(each, run_key), today)
+    return RunRequest(
+        run_key=run_key,
+        partition_key=today.isoformat(),
+        asset_selection=[asset_key(each) for each, _ in changed],
+        tags={LANE_TAG: "settings", READING_TAG: run_key},
+    )
+
+
+def _look(
+    engine: "Engine", name: str, collections: list[Collection], settings: Settings, now: datetime
+) -> "dict[str, Look | MagnetisError]":
+    from magnetis_dagster.api import ClientLimits, MagnetisClient
+    from magnetis_dagster.ingest import LedgerGate, RunIdentity
+    from magnetis_dagster.ingest.look import look_at_each
+    from magnetis_dagster.wiring import ledger_of
+
+    async def look() -> "dict[str, Look | MagnetisError]":
+        gate = LedgerGate(ledger_of(engine, settings), RunIdentity(name, "settings"))
+        # one attempt: the next tick is the next one
+        limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
+        async with MagnetisClient(settings.api_url, key, gate, concurrency=settings.concurrency, limits=limits) as client:
+            return await look_at_each(client, collections, now, seconds=SECONDS)
+
+    key = settings.require_key()
+    return asyncio.run(look())
+
+
+def _count_failure(state: Known, error: MagnetisError) -> None:
+    from magnetis_dagster.quota.ledger import QuotaExhausted
+
+    # the ledger says no before anything is sent: to ask it again costs nothing
+    if not isinstance(error, QuotaExhausted):
+        state.failures += 1
+        state.wait_after(state.failures)
+
+
+def _is_lost(instance: DagsterInstance, state: Known) -> bool:
+    """Whether no run has loaded the content, nor is about to."""
+    if state.landed:
+        return False
+    runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
+    state.landed = any(run.status is DagsterRunStatus.SUCCESS for run in runs)
+    return not state.landed and all(run.is_finished for run in runs)
+
+
+def _named(collection: Collection, state: Known) -> str:
+    # the same tick, evaluated again since its daemon died or has a twin, names the same run: Dagster launches it once
+    return f"{collection.name} {state.digest[:16]} #{state.requests} behind {state.before or 'nothing'}"
+
+
+def _shown(moment: str, settings: Settings) -> str:
+    return f"{datetime.fromisoformat(moment).astimezone(settings.timezone):%Y-%m-%d %H:%M %Z}"

@@ -1,0 +1,214 @@
+"""The settings sensors as the daemon runs them: a change is seen once and loaded without a further call, whatever goes wrong."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster_daemon import Daemon, daemon
+from small_api import SmallApi
+
+from magnetis_dagster.warehouse import Warehouse
+
+SENSOR = "alert_settings_sensor"
+EMAIL, SMS = "/alerts/email", "/alerts/sms"
+RECIPIENT = "jeanne.martin@exemple.fr"
+
+
+def alert(number: int, **members: Any) -> dict[str, Any]:
+    known = {"enabled": 1, "less_than": None, "recipients": [RECIPIENT], "title": f"Alerte {number}", "type": "lost_calls"}
+    return {"id": f"ale-{number}", "account": {"id": "acc-1", "name": "Agence"}, **known, **members}
+
+
+@pytest.fixture
+def running(tmp_path: Path, api: SmallApi) -> Iterator[Daemon]:
+    api.rows |= {EMAIL: [alert(1), alert(2)], SMS: [alert(3, recipients=["0033199000001"])]}
+    with daemon(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def tick(running: Daemon) -> Callable[..., InstigatorTick]:
+    def tick(expected: TickStatus = TickStatus.SKIPPED) -> InstigatorTick:
+        ticked = running.sensor_tick(SENSOR)
+        assert ticked.status is expected, ticked.skip_reason or ticked.error
+        return ticked
+
+    return tick
+
+
+def runs(running: Daemon) -> list[tuple[str, list[str]]]:
+    """Status and collections of each run, the oldest first."""
+    found = reversed(running.instance.get_runs())
+    return [(run.status.value, sorted(key.path[-1] for key in run.asset_selection or ())) for run in found]
+
+
+def changed(api: SmallApi, route: str, number: int, **members: Any) -> None:
+    api.rows[route] = [row | members if row["id"] == f"ale-{number}" else row for row in api.rows[route]]
+
+
+HISTORY = "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history ORDER BY valid_from, id"
+
+
+def test_each_change_is_one_run_of_what_changed_and_costs_no_further_call(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
+) -> None:
+    tick(TickStatus.SUCCESS)
+    assert runs(running) == [("SUCCESS", ["email_alerts", "sms_alerts"])]
+    for _ in range(3):
+        assert "email_alerts: 2 rows, the same since" in str(tick().skip_reason)
+    changed(api, EMAIL, 1, title="B")
+    tick(TickStatus.SUCCESS)
+    changed(api, EMAIL, 1, title="Alerte 1")  # and back
+    tick(TickStatus.SUCCESS)
+    api.rows[EMAIL].reverse()
+    tick()
+    assert runs(running)[1:] == [("SUCCESS", ["email_alerts"])] * 2
+    assert [request.path for request in api.requests] == [EMAIL, SMS] * 7
+    assert query(HISTORY) == [
+        ("ale-1", "Alerte 1", False),
+        ("ale-2", "Alerte 2", True),
+        ("ale-1", "B", False),
+        ("ale-1", "Alerte 1", True),
+    ]
+    assert query("SELECT lane, run_id, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2") == [("settings", SENSOR, 14)]
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
+
+
+def test_a_removal_and_the_return_of_a_row(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any) -> None:
+    tick(TickStatus.SUCCESS)
+    gone = api.rows[EMAIL].pop()
+    tick(TickStatus.SUCCESS)
+    assert query("SELECT id FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [("ale-1",)]
+    api.rows[EMAIL].append(gone)
+    tick(TickStatus.SUCCESS)
+    tick()
+    assert query(HISTORY) == [("ale-1", "Alerte 1", True), ("ale-2", "Alerte 2", False), ("ale-2", "Alerte 2", True)]
+
+
+def test_more_rows_than_a_page(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any) -> None:
+    for rows in (500, 251):
+        api.rows[EMAIL] = [alert(number) for number in range(rows)]
+        before = len(api.requests)
+        tick(TickStatus.SUCCESS)
+        assert len(api.requests) == before + 3
+        assert query("SELECT count(*) FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [(rows,)]
+
+
+ANSWERS = {
+    "key refused": (401, {}, b'{"message": "Unauthenticated."}'),
+    "forbidden": (403, {}, b'{"message": "Forbidden."}'),
+    "no such route": (404, {}, b'{"message": "Not found."}'),
+    "throttled": (429, {"Retry-After": "3600"}, b'{"message": "Too Many Attempts."}'),
+    "down": (500, {}, b"<html>" + RECIPIENT.encode()),
+    "not JSON": (200, {"Content-Type": "text/html"}, b"<html>" + RECIPIENT.encode()),
+    "cut short": (200, {}, b'{"data": [{"id": "ale-1", "recipients": ["' + RECIPIENT.encode()),
+    "elsewhere": (302, {"Location": "https://elsewhere.invalid/"}, b""),
+}
+
+
+def test_what_fails_is_told_and_the_change_is_seen_afterwards(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, clock: Any, query: Any
+) -> None:
+    tick(TickStatus.SUCCESS)
+    for what, answer in ANSWERS.items():
+        changed(api, EMAIL, 1, title=what)
+        api.respond = lambda request, answer=answer: answer if request.path == EMAIL else None
+        reason = str(tick().skip_reason)
+        assert "GET /alerts/email" in reason, what
+        assert RECIPIENT not in reason
+        api.respond = lambda _request: None
+        clock.advance(timedelta(hours=2))
+        tick(TickStatus.SUCCESS)
+        assert query("SELECT title FROM magnetis.email_alerts WHERE id = 'ale-1'") == [(what,)]
+    assert [found for _, found in runs(running)[1:]] == [["email_alerts"]] * len(ANSWERS)
+
+
+def test_what_goes_on_failing_is_asked_less_often(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+    api.respond = lambda request: ANSWERS["no such route"] if request.path == EMAIL else None
+    tick(TickStatus.SUCCESS)  # the other collection is loaded
+    reasons = [str(tick().skip_reason) for _ in range(6)]
+    assert [request.path for request in api.requests].count(EMAIL) == 3, "behind 1, 2, 3 failures 0, 1, 3 ticks are left out"
+    assert "email_alerts: left out, after 3 failures in a row. sms_alerts: 1 rows, the same since" in reasons[-1]
+
+
+def test_a_spent_quota_asks_for_nothing(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "2")
+    tick(TickStatus.SUCCESS)
+    assert "Out of quota for lane settings" in str(tick().skip_reason)
+    monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "5000")
+    changed(api, SMS, 3, enabled=0)
+    tick(TickStatus.SUCCESS)
+    assert len(api.requests) == 4
+
+
+def test_rows_that_move_while_they_are_looked_at(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+    tick(TickStatus.SUCCESS)
+    twice = [alert(1), alert(1)]
+    api.respond = lambda request: api.envelope(twice, request) if request.path == EMAIL else None
+    assert "email_alerts: the API announced 2 rows and returned 2: they moved meanwhile." in str(tick().skip_reason)
+
+
+def test_a_run_that_failed_is_asked_for_again_and_loads_what_was_seen(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, failures = Warehouse.commit, [1]
+
+    def fails_once(self: Warehouse, *arguments: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise dg.Failure("a test", allow_retries=False)
+        return commit(self, *arguments)
+
+    monkeypatch.setattr(Warehouse, "commit", fails_once)
+    tick(TickStatus.SUCCESS)
+    tick(TickStatus.SUCCESS)
+    assert runs(running) == [("FAILURE", ["email_alerts", "sms_alerts"]), ("SUCCESS", ["email_alerts", "sms_alerts"])]
+    tick()
+    tick()
+    assert query("SELECT count(*) FROM magnetis.email_alerts_history") == [(2,)]
+
+
+def test_a_tick_that_is_evaluated_twice_launches_one_run(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
+) -> None:
+    tick(TickStatus.SUCCESS)
+    cursor = running.cursor(SENSOR)
+    changed(api, EMAIL, 1, title="B")
+    tick(TickStatus.SUCCESS)
+    running.set_cursor(SENSOR, cursor)  # the daemon died before it noted what it had launched, or a second one runs
+    tick()
+    assert len(runs(running)) == 2
+    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+
+
+def test_a_daemon_that_dies_before_it_launches_loses_no_change(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(TickStatus.SUCCESS)
+    cursor = running.cursor(SENSOR)
+    changed(api, EMAIL, 1, title="B")
+    with monkeypatch.context() as dies:
+        dies.setattr(dg.DagsterInstance, "submit_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            running.sensor_tick(SENSOR)
+    assert running.cursor(SENSOR) == cursor
+    tick(TickStatus.SUCCESS)
+    tick()
+    assert [status for status, _ in runs(running)] == ["SUCCESS", "SUCCESS"]
+    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+
+
+def test_a_cursor_that_is_not_ours_is_like_none(running: Daemon, tick: Callable[..., InstigatorTick], query: Any) -> None:
+    tick(TickStatus.SUCCESS)
+    for cursor in ("nonsense", "[]", '{"email_alerts": 3}', '{"email_alerts": {"digest": 1}}'):
+        running.set_cursor(SENSOR, cursor)
+        tick()  # the run that it would launch is the one that was launched already
+        assert json.loads(running.cursor(SENSOR) or "{}").keys() == {"email_alerts", "sms_alerts"}
+    assert query("SELECT count(*) FROM magnetis.email_alerts_history") == [(2,)]
