@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     """On Mondays the daily schedule reads so many closed days before yesterday again instead; 0: never."""
     repair_attempts: int = Field(default=3, ge=2, le=10)
     """How often the repair sensor, once switched on, asks for a day of a collection before it gives it up."""
-    settings_interval_seconds: int = Field(default=900, ge=30, le=86_400)
+    settings_interval_seconds: int = Field(default=900, ge=10, le=86_400)
     """How often the sensors look whether report and alert settings changed: a call for each of three collections every time."""
     emptied_days: Literal["doubt", "keep", "delete"] = "doubt"
     """A day that comes empty after having held rows: `doubt` keeps them and fails the check, `keep` (they aged out at Magnetis)

@@ -75,7 +75,7 @@ BAD = {
     "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
     "WEEKLY_LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366"},
     "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},
-    "SETTINGS_INTERVAL_SECONDS": {"29": "greater than or equal to 30", "86401": "less than or equal to 86400"},
+    "SETTINGS_INTERVAL_SECONDS": {"9": "greater than or equal to 10", "86401": "less than or equal to 86400"},
     "EMPTIED_DAYS": {"": "'doubt', 'keep' or 'delete'", "yes": "'doubt', 'keep' or 'delete'"},
     "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
     "ALLOW_HTTP": {"perhaps": "valid boolean"},
