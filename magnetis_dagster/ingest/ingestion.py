@@ -25,7 +25,7 @@ from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.warehouse import Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts, age_days
+from magnetis_dagster.warehouse import Changes, Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts, age_days
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -84,6 +84,8 @@ class WindowResult:
     """Done before by the run that this one goes on with; nothing was read."""
     doubted: dict[date, int] = field(default_factory=dict)
     """Days that came empty although the table holds that many rows for them; they are not done. See MAGNETIS_EMPTIED_DAYS."""
+    changes: Changes | None = field(default=None, repr=False)
+    """What the reading found to be changed in settings, values as received; None for other collections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,12 +334,25 @@ class Ingestion:
             unknown=sorted(staging.unknown),
             replaced_characters=reading.replaced_characters,
             doubted={} if believed else merged.emptied,
+            changes=self._warehouse.changes(collection, window.first, facts.read_at) if merged.days else None,
         )
 
     def _done_before(self, collection: Collection, window: Window, done: dict[date, MergedDay]) -> WindowResult:
         today = self._today()
         days = [
-            DayResult(day, done[day].held, done[day].announced, 0, 0, 0, 0.0, 0.0, 0.0, age_days(day, today)) for day in window.days
+            DayResult(
+                day=day,
+                rows=done[day].held,
+                announced=done[day].announced,
+                inserted=done[day].inserted,
+                changed=done[day].changed,
+                deleted=done[day].deleted,
+                api_calls=0.0,
+                bytes=0.0,
+                seconds=0.0,
+                age_days=age_days(day, today),
+            )
+            for day in window.days
         ]
         rows = sum(day.rows for day in days)
         return WindowResult(
@@ -353,6 +368,7 @@ class Ingestion:
             quota_left=self._ledger.left(self._run.lane),
             rows_held=self._warehouse.rows_held(collection),
             skipped=True,
+            changes=self._warehouse.changes(collection, window.first),
         )
 
     def _page_progress(self, collection: Collection, window: Window) -> Callable[[int, int], None]:

@@ -1,5 +1,6 @@
 """WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
 
+from magnetis_dagster.warehouse.changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
@@ -7,7 +8,11 @@ from magnetis_dagster.warehouse.staging import Staging, Tally
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 __all__ = [
+    "Change",
+    "ChangeKind",
+    "Changes",
     "Emptied",
+    "FieldChange",
     "Incomplete",
     "KeptPages",
     "KeptWindow",

@@ -129,8 +129,11 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     touched = {day: (inserted, changed) for day, inserted, changed in connection.execute(statements.upsert, parameters)}
     deleted = _per_day(connection, statements.delete, parameters) if held_before else {}
     if not collection.is_events:
+        connection.execute(statements.move_versions, parameters)
         connection.execute(statements.close_versions, parameters)
-        connection.execute(statements.open_versions, parameters)
+        opened, reopened = connection.execute(statements.open_versions, parameters).one()
+        # by the versions and not by the rows: a row that comes back as it left is new again
+        touched = {asked[0]: (opened - reopened, reopened)}
 
     held = _per_day(connection, statements.held, parameters)
     for day in asked:
@@ -308,12 +311,32 @@ class _Statements:
         if not collection.is_events:
             history = f"{DATA_SCHEMA}.{history_name(collection)}"
             columns = ", ".join(["id", "account_id", "payload", *typed])
+            # Moments still to come were written while the clock was ahead. Left there, the versions that this reading closes would
+            # end before they began, and those that it opens overlap older ones. They become the microseconds before this reading.
+            self.move_versions = text(f"""
+                WITH ahead AS (
+                    SELECT moment, CAST(:read_at AS timestamptz)
+                        - row_number() OVER (ORDER BY moment DESC) * interval '1 microsecond' AS moved
+                    FROM (SELECT valid_from AS moment FROM {history} WHERE valid_from >= :read_at
+                          UNION SELECT valid_to FROM {history} WHERE valid_to >= :read_at) AS moments
+                )
+                UPDATE {history} AS h
+                SET valid_from = coalesce((SELECT moved FROM ahead WHERE moment = h.valid_from), h.valid_from),
+                    valid_to = coalesce((SELECT moved FROM ahead WHERE moment = h.valid_to), h.valid_to)
+                WHERE h.valid_from >= :read_at OR h.valid_to >= :read_at
+            """)
             self.close_versions = text(f"""
                 UPDATE {history} AS h SET valid_to = :read_at FROM {table} AS t
                 WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR t.payload IS DISTINCT FROM h.payload)
             """)
             self.open_versions = text(f"""
-                INSERT INTO {history} ({columns}, valid_from)
-                SELECT {columns}, :read_at FROM {table} AS t
-                WHERE t.deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM {history} AS h WHERE h.id = t.id AND h.valid_to IS NULL)
+                WITH opened AS (
+                    INSERT INTO {history} ({columns}, valid_from)
+                    SELECT {columns}, :read_at FROM {table} AS t
+                    WHERE t.deleted_at IS NULL
+                      AND NOT EXISTS (SELECT 1 FROM {history} AS h WHERE h.id = t.id AND h.valid_to IS NULL)
+                    RETURNING id
+                )
+                SELECT count(*), count(*) FILTER (WHERE EXISTS (
+                    SELECT 1 FROM {history} AS h WHERE h.id = opened.id AND h.valid_to = :read_at)) FROM opened
             """)

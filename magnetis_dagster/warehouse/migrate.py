@@ -1,8 +1,9 @@
 """Bringing a database to the tables of this version: versioned migrations, then what the catalogue adds.
 
-Two steps, since users add columns by MAGNETIS_CONFIG that no shipped migration can know: alembic's scripts move `magnetis_ops` (and
-anything that cannot be derived: a rename, a type) from release to release; alembic's comparison of the catalogue with the
-database then creates the tables and columns that are missing in `magnetis`. Nothing is ever dropped.
+Three steps, since users add columns by MAGNETIS_CONFIG that no shipped migration can know: alembic's scripts move `magnetis_ops`
+(and anything that cannot be derived: a rename, a type) from release to release; alembic's comparison of the catalogue with the
+database then creates the tables and columns that are missing in `magnetis`; the views of those tables follow. Nothing is ever
+dropped.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.warehouse.changes import view_statements
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
 
 _LOCK = 0x6D61676E
@@ -45,7 +47,8 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
     Raises SchemaDisagrees, NewerDatabase, DatabaseUnwell, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
-    digest = _digest(metadata)
+    views = view_statements(catalogue)
+    digest = _digest(metadata, views)
     with guarded(engine, "bring the tables up to date"), engine.begin() as connection:
         if _applied(connection) == digest:
             return False
@@ -62,6 +65,8 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
                 "Install that version or a later one; nothing was changed."
             ) from None
         _add_missing(connection, metadata)
+        for statement in views:
+            connection.execute(text(statement))
         connection.execute(
             text(
                 f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
@@ -120,7 +125,7 @@ def _applied(connection: Connection) -> str | None:
     return str(found) if found else None
 
 
-def _digest(metadata: MetaData) -> str:
+def _digest(metadata: MetaData, views: list[str]) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     statements = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
     statements += [
@@ -129,7 +134,7 @@ def _digest(metadata: MetaData) -> str:
         for index in sorted(table.indexes, key=str)
     ]
     head = sorted(path.name for path in (Path(__file__).parent / "migrations" / "versions").glob("*.py"))
-    return hashlib.sha256("\n".join(statements + head).encode()).hexdigest()
+    return hashlib.sha256("\n".join(statements + views + head).encode()).hexdigest()
 
 
 def _config(connection: Connection) -> Config:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.changes import Changes, is_watched, read_changes
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
@@ -86,17 +87,31 @@ class Warehouse:
             return merge(staging.connection, staging.collection, facts, staging.tally)
 
     def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
-        """Return those of `days` that are done, by the run `run_id` where given, with the counts of their newest window."""
-        condition = " AND run_id = :run_id" if run_id else ""
+        """Return those of `days` that are done, with what they hold; where `run_id` is given, by that run, and what it changed."""
+        condition = " AND d.run_id = :run_id" if run_id else ""
+        changed = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0)" if run_id else "0, 0, 0"
         with guarded(self.engine, "read what is done"), self.engine.connect() as connection:
             found = connection.execute(
                 text(
-                    "SELECT day, announced, held FROM magnetis_ops.days "
-                    f"WHERE collection = :collection AND day = ANY(:days){condition}"
+                    f"SELECT d.day, d.announced, d.held, {changed} FROM magnetis_ops.days AS d "
+                    "LEFT JOIN magnetis_ops.day_reads AS r ON r.window_id = d.window_id AND r.day = d.day "
+                    f"WHERE d.collection = :collection AND d.day = ANY(:days){condition}"
                 ),
                 {"collection": collection.name, "days": list(days), "run_id": run_id},
             )
-            return {day: MergedDay(day, announced, held, 0, 0, 0) for day, announced, held in found}
+            return {day: MergedDay(day, *counts) for day, *counts in found}
+
+    def changes(self, collection: Collection, day: date, read_at: datetime | None = None) -> Changes | None:
+        """Return what a committed reading of settings found to be changed: that of `read_at`, else the newest of `day`.
+
+        None for other collections, and where there is no such reading.
+        """
+        if not is_watched(collection):
+            return None
+        newest = "SELECT read_at FROM magnetis_ops.days WHERE collection = :collection AND day = :day"
+        with guarded(self.engine, "read what has changed"), self.engine.connect() as connection:
+            read_at = read_at or connection.execute(text(newest), {"collection": collection.name, "day": day}).scalar()
+            return read_changes(connection, collection, read_at) if read_at else None
 
     def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
         """Return how many rows the newest windows of `days` could not place."""
