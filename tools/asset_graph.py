@@ -29,7 +29,9 @@ def graph(definitions: Definitions) -> dict[str, Any]:
     """Return the code location as plain data, sorted."""
     repository = definitions.get_repository_def()
     return {
-        "assets": {_name(node.key): _asset(node) for node in _sorted(repository.asset_graph.asset_nodes, "key")},
+        "assets": {
+            _name(node.key): _asset(node, repository.asset_graph) for node in _sorted(repository.asset_graph.asset_nodes, "key")
+        },
         "jobs": {
             job.name: sorted(map(_name, job.asset_layer.executable_asset_keys))
             for job in _sorted(repository.get_all_jobs(), "name")
@@ -51,8 +53,9 @@ def graph(definitions: Definitions) -> dict[str, Any]:
     }
 
 
-def _asset(node: Any) -> dict[str, Any]:
+def _asset(node: Any, graph: Any) -> dict[str, Any]:
     freshness = node.freshness_policy
+    checks = [graph.get(key) for key in node.check_keys]  # those of other steps, such as no_missing_days, too
     return {
         "group": node.group_name,
         "deps": sorted(map(_name, node.parent_keys)),
@@ -62,7 +65,7 @@ def _asset(node: Any) -> dict[str, Any]:
         "backfill": node.backfill_policy and node.backfill_policy.policy_type.value,
         "freshness": freshness and f"by {freshness.deadline_cron} {freshness.timezone}",
         "pools": sorted(node.pools or ()),
-        "checks": {spec.name: "blocking" if spec.blocking else "warning" for spec in _sorted(node.assets_def.check_specs, "name")},
+        "checks": {check.key.name: "blocking" if check.blocking else "warning" for check in _sorted(checks, "key.name")},
     }
 
 
