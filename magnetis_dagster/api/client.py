@@ -6,6 +6,7 @@ Which pages make a window, and what they must add up to, belongs to `ingest`.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -29,6 +30,9 @@ _ERROR_BODY_SECONDS = 5.0
 _LONGEST_HONOURED_WAIT = 60.0
 """Seconds of a 503's Retry-After that are worth holding a run open for."""
 
+
+Keep = Callable[[Page], Awaitable[None]]
+"""Writes a page where it outlives the process."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,11 +117,12 @@ class MagnetisClient:
             if outcome is not None:
                 raise outcome
 
-    async def page(self, call: Call) -> Page:
+    async def page(self, call: Call, keep: Keep | None = None) -> Page:
         """Return the page that `call` asks for.
 
         Every attempt is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
-        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent.
+        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. After a
+        careful start, `keep` has kept the page before another call has its place.
         Raises, all subclasses of NeedsChange or TryAgain: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
         RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at once; TooManyCalls, ServerUnwell, UnexpectedAnswer,
         Unreachable after the last attempt.
@@ -131,10 +136,10 @@ class MagnetisClient:
             wait_jitter=1.0,
         ):
             with attempt:
-                return await self._attempt(call)
+                return await self._attempt(call, keep)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _attempt(self, call: Call) -> Page:
+    async def _attempt(self, call: Call, keep: Keep | None) -> Page:
         answer = _Answer()
         page: Page | None = None
         failure: BaseException | None = None
@@ -149,20 +154,22 @@ class MagnetisClient:
                     self.in_flight.trouble(started)
             else:
                 self.in_flight.went_well()
-        outcome = Outcome(
-            status=answer.status,
-            rows=answer.rows,
-            bytes=answer.bytes,
-            remaining=answer.remaining,
-            milliseconds=round((time.monotonic() - started) * 1000),
-            error=type(failure).__name__ if failure else None,
-            retry_after=getattr(failure, "retry_after", None),
-            over_quota=isinstance(failure, TooManyCalls),
-        )
-        settling = asyncio.ensure_future(self._gate.settle(charge, outcome))
-        if page is not None:
-            self._settling.add(settling)
-            return page
+            outcome = Outcome(
+                status=answer.status,
+                rows=answer.rows,
+                bytes=answer.bytes,
+                remaining=answer.remaining,
+                milliseconds=round((time.monotonic() - started) * 1000),
+                error=type(failure).__name__ if failure else None,
+                retry_after=getattr(failure, "retry_after", None),
+                over_quota=isinstance(failure, TooManyCalls),
+            )
+            settling = asyncio.ensure_future(self._gate.settle(charge, outcome))
+            if page is not None:
+                self._settling.add(settling)
+                if keep and self.in_flight.careful:
+                    await keep(page)
+                return page
         try:
             await _to_its_end(settling)
             assert failure is not None

@@ -29,6 +29,11 @@ class InFlight:
         self._well = 0
         self._slowed_at = float("-inf")
 
+    @property
+    def careful(self) -> bool:
+        """Whether it was begun with fewer places than the most, and has not had all yet."""
+        return self._rounds > 1
+
     async def __aenter__(self) -> None:
         """Wait for a place."""
         while self._under_way >= self.allowed:

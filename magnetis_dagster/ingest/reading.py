@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from magnetis_dagster.api import Call, MagnetisClient, Page, read_envelope
 from magnetis_dagster.catalog import Collection
@@ -235,7 +236,11 @@ class _Attempt:
             return
         self._keeps = True
         if 1 not in self._kept:
-            await asyncio.to_thread(self._pages.keep, self._asked, 1, first.body, self._now)
+            await self.keep(1, first)
+
+    async def keep(self, number: int, page: Page) -> None:
+        """Keep a page before it is loaded."""
+        await asyncio.to_thread(self._pages.keep, self._asked, number, page.body, self._now)
 
     async def fetch(self, number: int) -> Page:
         """Receive a page and load it."""
@@ -247,7 +252,10 @@ class _Attempt:
         """Return a page, and whether it came from the API just now."""
         body = await asyncio.to_thread(self._pages.body, self._asked, number) if number in self._kept else None
         fresh = body is None
-        page = await self._client.page(replace(self.call, page=number)) if body is None else read_envelope(body, self.call.limit)
+        if body is None:
+            page = await self._client.page(replace(self.call, page=number), partial(self.keep, number) if self._keeps else None)
+        else:
+            page = read_envelope(body, self.call.limit)
         self.empty = self.empty or not page.rows
         self.totals.add(page.total)
         self.bytes += page.bytes

@@ -296,6 +296,25 @@ def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
     assert list(gate.outcomes) == [2]
 
 
+@pytest.mark.parametrize("start", [1, None])
+def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
+    async def two():
+        async with (
+            ScriptedServer([GOOD]) as server,
+            MagnetisClient(server.origin, KEY, RecordingGate(), concurrency=2, start=start) as client,
+        ):
+            kept = []
+
+            async def keep(page):
+                await asyncio.sleep(0.01)
+                kept.append(len(server.requests))
+
+            await asyncio.gather(client.page(CALL, keep), client.page(CALL, keep))
+            return kept
+
+    assert asyncio.run(two()) == ([1, 2] if start else [])
+
+
 def test_no_more_requests_at_once_than_allowed():
     async def slow(writer):
         await asyncio.sleep(0.05)
