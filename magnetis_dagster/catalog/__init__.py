@@ -1,6 +1,6 @@
 """WHAT Magnetis has: one declaration per collection, the model that validates it, and the reading of one row by it.
 
-No HTTP, no SQL, no Dagster. `catalogue.yaml` holds the declarations; MAGNETIS_CONFIG lays overrides over them.
+No HTTP, no SQL, no Dagster. `catalogue.yaml` and `policies.yaml` hold the declarations; MAGNETIS_CONFIG lays overrides over them.
 """
 
 from magnetis_dagster.catalog.load import CatalogueError, load_catalogue
@@ -12,7 +12,9 @@ from magnetis_dagster.catalog.model import (
     Evidence,
     Kind,
     PersonalData,
+    Policy,
     Route,
+    Severity,
     WindowParameters,
 )
 
@@ -25,7 +27,9 @@ __all__ = [
     "Evidence",
     "Kind",
     "PersonalData",
+    "Policy",
     "Route",
+    "Severity",
     "WindowParameters",
     "load_catalogue",
 ]

@@ -11,6 +11,10 @@ An overlay has the shape of the catalogue, and says only what differs:
           caller_number: {paths: [caller_msisdn]}
           our_reference: {type: text, paths: [custom.ref], description: Reference of our CRM.}
       pools: {enabled: false, reason: not part of our contract}
+    policies:
+      sane_thresholds: {enabled: false}
+      allowed_domains: {enabled: true, severity: error, domains: [exemple.fr]}
+      our_own: {kind: has_recipient, collections: [email_trackers], description: Every tracked address is forwarded.}
 """
 
 import difflib
@@ -22,13 +26,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Route, WindowParameters
+from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Kind, Policy, Route, WindowParameters
+from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.errors import NeedsChange
 
 M = TypeVar("M", bound=BaseModel)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-OVERLAY_KEYS = ("collections",)
+OVERLAY_KEYS = ("collections", "policies")
 COLLECTION_KEYS = tuple(sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"}))
 COLUMN_KEYS = tuple(Column.model_fields)
 
@@ -69,7 +74,9 @@ def read_overlay(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise CatalogueError(f"{path}: expected a mapping with the key 'collections', got a {type(content).__name__}.")
+        raise CatalogueError(
+            f"{path}: expected a mapping with the keys 'collections' and 'policies', got a {type(content).__name__}."
+        )
     return content
 
 
@@ -84,7 +91,8 @@ def _shipped() -> dict[str, Any]:
         declaration.update({"name": name, "columns": dict(sorted(columns.items(), key=lambda column: column[0] in campaign))})
         for column_name, column in columns.items():
             column.setdefault("paths", [column_name])
-    return dict(content)
+    policies = resources.files(__package__).joinpath("policies.yaml").read_text(encoding="utf-8")
+    return {**content, "policies": yaml.load(policies, Loader=_Loader)}  # noqa: S506 - as above
 
 
 def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
@@ -94,7 +102,10 @@ def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[s
         where = f"collections.{name}"
         _known(file, "collections", {name: None}, collections)
         collections[name] = _overlay_collection(collections[name], _mapping(file, where, changes), file, where)
-    return base | {"collections": collections}
+    policies = dict(base["policies"])
+    for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
+        policies[name] = _overlay_policy(policies.get(name), _mapping(file, f"policies.{name}", changes), file, f"policies.{name}")
+    return base | {"collections": collections, "policies": policies}
 
 
 def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
@@ -121,6 +132,19 @@ def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str
             columns = _laid(columns, {name: column})
         merged["columns"] = columns
     return merged
+
+
+def _overlay_policy(base: dict[str, Any] | None, changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
+    kind = changes.get("kind", base and base["kind"])
+    if not isinstance(kind, str) or kind not in KINDS:
+        expected = f"{where}.kind: expected one of {', '.join(KINDS)}"
+        got = f"got {kind!r}" if kind else "and the catalogue has no policy of this name"
+        raise CatalogueError(f"{file}: {expected}; {got}.")
+    if base and kind != base["kind"]:
+        raise CatalogueError(f"{file}: {where}.kind: this policy is a {base['kind']}; give one of another kind another name.")
+    fields = KINDS[kind].model_fields.keys() - {"name"}
+    _known(file, where, changes, sorted(fields))
+    return (base or {}) | changes
 
 
 def _laid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +176,21 @@ def _known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
 
 
 def _validate(file: str, content: dict[str, Any]) -> Catalogue:
-    return _validated(Catalogue, content, file, "")
+    policies = {name: _policy(file, name, policy) for name, policy in content["policies"].items()}
+    catalogue = _validated(Catalogue, content | {"policies": policies}, file, "")
+    snapshots = [collection.name for collection in catalogue.collections.values() if collection.kind is Kind.SNAPSHOT]
+    for policy in catalogue.policies.values():
+        for name in policy.collections:
+            if name not in snapshots:
+                raise CatalogueError(
+                    f"{file}: policies.{policy.name}.collections: expected snapshot collections; got {name!r}. "
+                    f"There are: {', '.join(snapshots)}."
+                )
+    return catalogue
+
+
+def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
+    return _validated(KINDS[declaration["kind"]], declaration | {"name": name}, file, f"policies.{name}")
 
 
 def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -> M:

@@ -6,7 +6,7 @@ Nothing here knows a collection by name (`catalogue.yaml` does), reads a row (`r
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -65,6 +65,13 @@ class ColumnType(StrEnum):
     """`timestamptz` in PostgreSQL; a received time without a zone is read in the response zone."""
     JSON = "json"
     """`jsonb` in PostgreSQL: lists and objects as received."""
+
+
+class Severity(StrEnum):
+    """What a policy that is not kept means; neither stops a run."""
+
+    WARN = "warn"
+    ERROR = "error"
 
 
 class Declaration(BaseModel):
@@ -167,12 +174,35 @@ class Collection(Declaration):
         return re.sub("_", " ", self.name).capitalize()
 
 
+class Policy(Declaration):
+    """One demand on the rows of one or more snapshot collections."""
+
+    name: Identifier
+    kind: str
+    description: str = Field(min_length=1)
+    severity: Severity = Severity.WARN
+    enabled: bool = True
+    collections: tuple[Identifier, ...] = Field(min_length=1)
+    """Whose rows are judged; each of their assets gets the check."""
+    ignore: tuple[str, ...] = ()
+    """Ids of settings or of accounts that are not judged."""
+
+    needs_accounts: ClassVar[bool] = False
+    """Whether the rows of `accounts` are needed to judge."""
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Columns of the collections that are needed; of a group, any."""
+    across_collections: ClassVar[bool] = False
+    """Whether the collections are judged together: the answer is the same on each of their assets."""
+
+
 class Catalogue(Declaration):
     """All collections, in the vendor's order."""
 
     families: dict[Identifier, str]
     """Family name to a sentence about it."""
     collections: dict[Identifier, Collection]
+    policies: dict[Identifier, Policy] = {}
+    """What is demanded of the settings; those that are switched off included."""
 
     @model_validator(mode="after")
     def _families_exist(self) -> Self:
@@ -195,3 +225,7 @@ class Catalogue(Declaration):
     def enabled(self) -> list[Collection]:
         """The collections that are not switched off, in catalogue order."""
         return [collection for collection in self.collections.values() if collection.enabled]
+
+    def policies_of(self, collection: Collection) -> list[Policy]:
+        """Return the policies that are switched on and judge the rows of the collection."""
+        return [policy for policy in self.policies.values() if policy.enabled and collection.name in policy.collections]

@@ -77,9 +77,9 @@ def test_laying_over_leaves_the_shipped_catalogue_alone(overlay: Overlay, catalo
 
 CALLS = "collections: {calls: {%s}}"
 MISTAKES = {
-    "colections: {}": "colections: unknown name. Did you mean 'collections'? Allowed here: collections.",
-    "families: {}": "families: unknown name. Allowed here: collections.",
-    "[calls]": "expected a mapping with the key 'collections', got a list",
+    "colections: {}": "colections: unknown name. Did you mean 'collections'? Allowed here: collections, policies.",
+    "families: {}": "families: unknown name. Allowed here: collections, policies.",
+    "[calls]": "expected a mapping with the keys 'collections' and 'policies', got a list",
     "collections: [calls]": "collections: expected a mapping, got ['calls']",
     "collections: {cals: {}}": "collections.cals: unknown name. Did you mean 'calls'? Allowed here: entities, networks",
     "collections: {1: {}}": "collections.1: unknown name. Allowed here: entities",

@@ -1,0 +1,212 @@
+"""What each kind of policy finds in rows, and when it says that it cannot know."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.warehouse.policies import Judgement, judge
+
+Load = Callable[..., Any]
+Judge = Callable[..., Judgement]
+DAY = [date(2025, 1, 1)]
+
+
+def account(identifier: str, **more: Any) -> dict[str, Any]:
+    return {"id": identifier, "name": f"Agence {identifier}", **more}
+
+
+def alert(identifier: str, owner: str | None = "acc-1", **more: Any) -> dict[str, Any]:
+    common = {"enabled": 1, "less_than": None, "more_than": None, "recipients": ["a@exemple.fr"], "type": "lost_calls"}
+    return {"id": identifier, "account": {"id": owner} if owner else None, "title": f"Alerte {identifier}"} | common | more
+
+
+def rows_of(cases: Sequence[tuple[Any, ...]], *members: str) -> list[dict[str, Any]]:
+    return [alert(f"ale-{number:02}", **dict(zip(members, case, strict=False))) for number, case in enumerate(cases)]
+
+
+@pytest.fixture
+def judged(engine: Engine, tmp_path: Path) -> Judge:
+    """Judge the rows of a collection by a shipped policy, which `changes` may change."""
+
+    def judged(name: str, collection: str = "email_alerts", changes: str = "{}", more: str = "{}") -> Judgement:
+        overlay = tmp_path / "magnetis.yaml"
+        overlay.write_text(f"policies: {{{name}: {changes}}}\ncollections: {more}\n")
+        catalogue: Catalogue = load_catalogue(overlay)
+        return judge(engine, catalogue, catalogue.policies[name], catalogue[collection])
+
+    return judged
+
+
+def found(judgement: Judgement) -> list[tuple[str, str]]:
+    assert judgement.unjudged is None
+    assert judgement.number == len(judgement.offences)
+    return [(offence.id, offence.reason) for offence in judgement.offences]
+
+
+def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(load: Load, judged: Judge) -> None:
+    load("accounts", DAY, [account(f"acc-{number}") for number in range(1, 8)])
+    load(
+        "email_alerts",
+        DAY,
+        [
+            alert("ale-1", "acc-1"),
+            alert("ale-2", "acc-2", type="all_calls"),
+            alert("ale-3", "acc-3", type="custom_calls"),
+            alert("ale-4", "acc-4", enabled=0),
+            alert("ale-6", "acc-6", enabled=0),
+        ],
+    )
+    load("sms_alerts", DAY, [alert("als-5", "acc-5"), alert("als-6", "acc-6")])
+    switched_off = "its alert on missed calls is switched off"
+    for collection in ("email_alerts", "sms_alerts"):
+        judgement = judged("missed_call_alert", collection)
+        assert found(judgement) == [
+            ("acc-3", "no alert on missed calls"),
+            ("acc-4", switched_off),
+            ("acc-7", "no alert on missed calls"),
+        ]
+        assert (judgement.judged, judgement.offences[0].title) == (7, "Agence acc-3")
+    assert [row[0] for row in found(judged("missed_call_alert", changes="{types: [custom_calls]}"))] == [
+        f"acc-{number}" for number in (1, 2, 4, 5, 6, 7)
+    ]
+    assert [row[0] for row in found(judged("missed_call_alert", changes="{ignore: [acc-3, acc-7]}"))] == ["acc-4"]
+
+
+def test_deleted_accounts_and_deleted_alerts_do_not_count(load: Load, judged: Judge) -> None:
+    load("accounts", DAY, [account("acc-1"), account("acc-2")])
+    load("email_alerts", DAY, [alert("ale-1", "acc-1"), alert("ale-2", "acc-2")])
+    load("sms_alerts", DAY, [])
+    load("accounts", DAY, [account("acc-1")])
+    assert found(judged("missed_call_alert")) == []
+    load("email_alerts", DAY, [alert("ale-2", "acc-2")])
+    assert found(judged("missed_call_alert")) == [("acc-1", "no alert on missed calls")]
+    assert found(judged("live_account")) == [("ale-2", "its account is deleted")]
+
+
+RECIPIENTS: list[tuple[Any, bool]] = [
+    (["a@exemple.fr"], True),
+    ("a@exemple.fr", True),
+    (["+33612345678"], True),
+    ([33612345678], True),
+    ([{"email": "a@exemple.fr"}], True),
+    ([], False),
+    ([""], False),
+    ([" ", None], False),
+    ("", False),
+    (None, False),
+    ({}, False),
+    ([{"email": None}], False),
+]
+
+
+def test_a_recipient_is_any_text_or_number(load: Load, judged: Judge) -> None:
+    load("email_alerts", DAY, rows_of(RECIPIENTS, "recipients"))
+    assert dict(found(judged("has_recipient"))) == {
+        f"ale-{number:02}": "no recipient" for number, (_, has_one) in enumerate(RECIPIENTS) if not has_one
+    }
+
+
+ADDRESSES: list[tuple[Any, int]] = [
+    (["a@exemple.fr", "B@EXEMPLE.FR"], 0),
+    (["a@below.exemple.com", "a@far.below.exemple.com"], 0),
+    (["a@exemple.com"], 1),
+    (["a@notexemple.com", "a@exemple.fr.evil.com", "a@below.exemple.fr"], 3),
+    (["Jean <jean@exemple.fr>, paul@elsewhere.fr; marie@exemple.fr."], 1),
+    ("a@elsewhere.fr", 1),
+    ([{"name": "Jean", "email": "jean@elsewhere.fr"}], 1),
+    (["jean@"], 1),
+    (["jean@elsewhere.fr@exemple.fr"], 0),
+    (["+33612345678", 33612345678, None], 0),
+    ([], 0),
+]
+
+
+def test_addresses_outside_the_allowed_domains_are_counted(load: Load, judged: Judge) -> None:
+    load("email_alerts", DAY, rows_of(ADDRESSES, "recipients"))
+    judgement = judged("allowed_domains", changes="{enabled: true, domains: [Exemple.fr, '*.exemple.com']}")
+    assert dict(found(judgement)) == {
+        f"ale-{number:02}": f"recipients outside the allowed domains: {outside}"
+        for number, (_, outside) in enumerate(ADDRESSES)
+        if outside
+    }
+
+
+THRESHOLDS: list[tuple[Any, Any, str | None]] = [
+    (23, 5, None),
+    (23, None, None),
+    (None, 5, None),
+    (None, None, None),
+    (0, None, None),
+    (-1, None, "less_than is negative"),
+    (None, -1, "more_than is negative"),
+    (5, 23, "less_than is not above more_than"),
+    (5, 5, "less_than is not above more_than"),
+    ("5", "23", "less_than is not above more_than"),
+]
+
+
+def test_thresholds(load: Load, judged: Judge) -> None:
+    load("email_alerts", DAY, rows_of(THRESHOLDS, "less_than", "more_than"))
+    assert dict(found(judged("sane_thresholds"))) == {
+        f"ale-{number:02}": reason for number, (*_, reason) in enumerate(THRESHOLDS) if reason
+    }
+
+
+def test_a_setting_needs_a_known_account_and_a_deleted_one_is_known(load: Load, judged: Judge) -> None:
+    load("accounts", DAY, [account("acc-1"), account("acc-2")])
+    load("accounts", DAY, [account("acc-1")])
+    load("reports", DAY, [alert("rep-1"), alert("rep-2", "acc-2"), alert("rep-3", "acc-3"), alert("rep-4", None)])
+    assert found(judged("has_owner", "reports")) == [("rep-4", "no account"), ("rep-3", "unknown account")]
+    assert found(judged("has_owner", "reports", "{ignore: [acc-3, rep-4]}")) == []
+
+
+def test_more_rows_than_are_shown_are_counted(load: Load, judged: Judge) -> None:
+    load("email_alerts", DAY, [alert(f"ale-{number:03}", recipients=[]) for number in range(120)])
+    judgement = judged("has_recipient")
+    assert (judgement.number, judgement.judged, len(judgement.offences)) == (120, 120, 50)
+    assert judgement.offences[-1].id == "ale-049"
+
+
+def test_what_was_never_read_cannot_be_judged(load: Load, judged: Judge) -> None:
+    assert "email_alerts has never been read" in str(judged("has_recipient").unjudged)
+    load("email_alerts", DAY, [alert("ale-1")])
+    for policy in ("has_owner", "live_account", "missed_call_alert"):
+        assert "accounts has never been read" in str(judged(policy).unjudged)
+    load("accounts", DAY, [])
+    assert "No account is known" in str(judged("has_owner").unjudged)
+    load("accounts", DAY, [account("acc-1"), account("acc-2")])
+    assert "sms_alerts has never been read" in str(judged("missed_call_alert").unjudged)
+    off = "{sms_alerts: {enabled: false}}"
+    assert found(judged("missed_call_alert", more=off)) == [("acc-2", "no alert on missed calls")]
+    assert "accounts is switched off" in str(judged("has_owner", more="{accounts: {enabled: false}}").unjudged)
+
+
+def test_a_member_that_no_row_holds_under_a_known_name_cannot_be_judged(load: Load, judged: Judge) -> None:
+    nameless = [{name: value for name, value in alert(f"rep-{number}").items() if name != "recipients"} for number in range(3)]
+    load("reports", DAY, [row | {"sent_to": ["a@exemple.fr"]} for row in nameless])
+    assert "None of the 3 rows of reports holds recipients" in str(judged("has_recipient", "reports").unjudged)
+    load("reports", DAY, [*nameless, alert("rep-9", recipients=None)])
+    assert judged("has_recipient", "reports").number == 4, "one row has the member, so the others lack it"
+    load("reports", DAY, [])
+    assert found(judged("has_recipient", "reports")) == [], "no row, nothing to find"
+
+
+@pytest.mark.parametrize("column", ["{enabled: null}", "{enabled: {type: text}}"])
+def test_an_overlay_may_leave_nothing_to_judge_by(load: Load, judged: Judge, column: str) -> None:
+    for name in ("accounts", "sms_alerts", "email_alerts"):
+        load(name, DAY, [])
+    load("accounts", DAY, [account("acc-1")])
+    unjudged = judged("missed_call_alert", more=f"{{email_alerts: {{columns: {column}}}}}").unjudged
+    assert "email_alerts has no column enabled of the type that is needed" in str(unjudged)
+
+
+def test_columns_that_an_overlay_took_away_are_not_asked_for(load: Load, judged: Judge) -> None:
+    load("email_alerts", DAY, [alert("ale-1", more_than=-1, recipients=[])])
+    judgement = judged("sane_thresholds", more="{email_alerts: {columns: {less_than: null, title: null}}}")
+    assert found(judgement) == [("ale-1", "more_than is negative")]
+    assert judgement.offences[0].title is None
