@@ -51,6 +51,7 @@ class Change:
 
     kind: ChangeKind
     account_id: str | None
+    account_name: str | None
     setting_id: str
     title: str | None
     fields: Mapping[str, FieldChange]
@@ -114,13 +115,19 @@ def _versions(collection: Collection) -> tuple[str, str]:
 def read_changes(connection: Connection, collection: Collection, read_at: datetime) -> Changes:
     """Return what the reading that began at `read_at` found to be changed."""
     names = {"collection": collection.name, "read_at": read_at, "most": MOST_CHANGES, "first": ChangeKind.FIRST_SEEN.value}
-    those = f"FROM {VIEW} WHERE collection = :collection AND changed_at = :read_at"
+    those = f"FROM {VIEW} AS c WHERE c.collection = :collection AND c.changed_at = :read_at"
+    account_name = "NULL"
+    if "account_name" in collection.columns:
+        account_name = (
+            f'(SELECT h."account_name" FROM {DATA_SCHEMA}.{history_name(collection)} AS h '
+            "WHERE h.id = c.setting_id AND :read_at IN (h.valid_from, h.valid_to) ORDER BY h.valid_from DESC LIMIT 1)"
+        )
     counts = connection.execute(text(f"SELECT kind, count(*) {those} GROUP BY kind"), names)
     # removed, changed, added: what nobody is told any more first, should there be too many
     listed = connection.execute(
         text(
-            f"SELECT kind, account_id, setting_id, title, changes {those} AND kind <> :first "
-            "ORDER BY kind DESC, account_id, title, setting_id LIMIT :most"
+            f"SELECT c.kind, c.account_id, CAST({account_name} AS text), c.setting_id, c.title, c.changes {those} "
+            "AND c.kind <> :first ORDER BY c.kind DESC, c.account_id, c.title, c.setting_id LIMIT :most"
         ),
         names,
     )
@@ -131,10 +138,11 @@ def read_changes(connection: Connection, collection: Collection, read_at: dateti
             Change(
                 ChangeKind(kind),
                 account_id,
+                account_name,
                 setting_id,
                 title,
                 {name: FieldChange(value["old"], value["new"]) for name, value in sorted(changes.items())},
             )
-            for kind, account_id, setting_id, title, changes in listed
+            for kind, account_id, account_name, setting_id, title, changes in listed
         ],
     )
