@@ -1,15 +1,23 @@
-"""What people see of an asset and of each day: schema, table, numbers that Dagster plots over time. Never a row or a value."""
+"""What people see of an asset and of each day: schema, table, numbers that Dagster plots over time. Never a row.
 
+Of settings, what changed is shown as well. Dagster has no login, so no personal value is.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableSchema
+from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableRecord, TableSchema
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
+from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
+from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, dump_json, shown_name
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import DayResult, WindowResult
+    from magnetis_dagster.warehouse import Change, Changes
 
 SQL_TYPES = {
     ColumnType.TEXT: "text",
@@ -55,7 +63,127 @@ def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult
         "quota left": MetadataValue.int(window.quota_left),
         "window": MetadataValue.text(str(window.window)),
         "query": MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
+        **(changes_metadata(collection, window.changes) if window.changes else {}),
     }
+
+
+CHANGES_SCHEMA = TableSchema(
+    columns=[
+        TableColumn("change", "string", "added, changed or removed."),
+        TableColumn("account", "string", "Name of the account."),
+        TableColumn("title", "string", "Title of the setting."),
+        TableColumn("what", "string", "Members that differ, old → new; of a list of persons only how many."),
+        TableColumn("account id", "string"),
+        TableColumn("setting id", "string"),
+    ]
+)
+_MOST_MEMBERS = 12
+"""Named of one change; a row of the table is to be read at a glance."""
+_DEEPEST = 4
+"""Levels of a member that are looked into."""
+
+
+def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, RawMetadataValue]:
+    """Return what one reading of settings found to be changed; of the very first snapshot only how many there are."""
+    first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
+    total = sum(changes.counts.values()) - first_seen
+    metadata: dict[str, RawMetadataValue] = {"settings changed": MetadataValue.int(total)}
+    if first_seen:
+        metadata["settings first seen"] = MetadataValue.int(first_seen)
+    if total:
+        shown = _Shown(collection)
+        metadata["changes"] = MetadataValue.table([shown.record(change) for change in changes.listed], CHANGES_SCHEMA)
+        metadata["changes not shown"] = MetadataValue.int(total - len(changes.listed))
+        statement = (
+            f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
+            f"AND changed_at = '{changes.read_at.isoformat()}';"
+        )
+        metadata["query of the changes"] = MetadataValue.md(f"```sql\n{statement}\n```")
+    return metadata
+
+
+class _Shown:
+    """Makes changes fit to be shown."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._masking = Masking(collection)
+        columns = collection.columns
+        self._declared = {path for column in columns.values() for path in column.paths} | {*ID_PATHS, *ACCOUNT_PATHS}
+        self._json = {path for column in columns.values() if column.type is ColumnType.JSON for path in column.paths}
+        named = [columns[name].paths for name in ("title", "account_name") if name in columns]
+        self._elsewhere = {*ID_PATHS, *ACCOUNT_PATHS, *(path for paths in named for path in paths)}
+        """Members that have a cell of their own."""
+
+    def record(self, change: "Change") -> TableRecord:
+        """Return the line of one change."""
+        return TableRecord(
+            {
+                "change": change.kind.value,
+                "account": self._masking.column("account_name", change.account_name),
+                "title": self._masking.column("title", change.title),
+                "what": self._what(change),
+                "account id": masked_id(change.account_id) if change.account_id else None,
+                "setting id": masked_id(change.setting_id),
+            }
+        )
+
+    def _what(self, change: "Change") -> str:
+        both = change.kind == "changed"
+        lines: list[str] = []
+        for member, (old, new) in change.fields.items():
+            name = _part(member)
+            before, after = dict(_leaves(name, old)), dict(_leaves(name, new))
+            for path in sorted({*before, *after}):
+                was, became = before.get(path), after.get(path)
+                if dump_json(was) == dump_json(became) or (path in self._elsewhere and not both):
+                    continue
+                values = (was, became) if both else (became if was is None else was,)
+                shown = " → ".join(self._value(path, value) for value in values)
+                lines.append(f"{_shown_path(path)}: {shown}{_moved(was, became)}")
+        if not lines and both:
+            return "null instead of absent, or the reverse: " + ", ".join(map(_shown_path, change.fields))
+        more = len(lines) - _MOST_MEMBERS
+        return "; ".join(lines[:_MOST_MEMBERS]) + (f"; {more} more" if more > 0 else "")
+
+    def _value(self, path: str, value: Any) -> str:
+        if value is None:
+            return "null"
+        # a list where the catalogue promises a word may hold anything, and so may what lies deeper than we look
+        in_json = any(path == outer or path.startswith(f"{outer}.") for outer in self._json)
+        as_declared = not isinstance(value, dict if in_json else dict | list) and (in_json or path in self._declared)
+        shown = self._masking.member(path, value) if as_declared else MASK
+        if not isinstance(value, list) or not shown.startswith(MASK):
+            return shown
+        name = _shown_path(path).rpartition(".")[2]
+        noun = "entries" if name == "*" else name
+        return f"{len(value)} {noun.removesuffix('s') if len(value) == 1 else noun}"
+
+
+def _leaves(path: str, value: Any, depth: int = 1) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value and depth < _DEEPEST:
+        for name, member in value.items():
+            yield from _leaves(f"{path}.{_part(name)}", member, depth + 1)
+    else:
+        yield path, value
+
+
+def _part(name: str) -> str:
+    # a member called `account.name` is not the `name` of an `account`
+    return name.replace(".", "*")
+
+
+def _shown_path(path: str) -> str:
+    return ".".join(map(shown_name, path.split(".")))
+
+
+def _moved(old: Any, new: Any) -> str:
+    """Return how many entries of a list came and went."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return ""
+    before, after = Counter(map(dump_json, old)), Counter(map(dump_json, new))
+    added, removed = (after - before).total(), (before - after).total()
+    words = [f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number]
+    return f" ({', '.join(words) or 'in another order'})"
 
 
 def query(collection: Collection, day: date) -> str:
