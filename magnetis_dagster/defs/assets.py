@@ -120,7 +120,7 @@ def _log_days(context: AssetExecutionContext, collection: Collection, window: "W
             AssetMaterialization(
                 asset_key=asset_key(collection),
                 partition=day.day.isoformat(),
-                description=f"{day.day}: {day.rows} rows, {day.changed} changed",
+                description=f"{day.day}: {day.rows} rows, {day.inserted} new, {day.changed} changed, {day.deleted} deleted",
                 metadata=day_metadata(collection, window, day),
             )
         )
