@@ -1,7 +1,9 @@
 """What leaves the machine: GETs of one origin with one key, whatever is asked for above."""
 
 import asyncio
+import re
 import ssl
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,16 +19,55 @@ from magnetis_dagster.errors import MagnetisError, NeedsChange, TryAgain
 GOOD = page([{"id": 1}])
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+METHODS = [
+    *("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT"),
+    *("PROPFIND", "MKCOL", "MOVE", "QUERY", "post", "Delete", "GETX", " GET", "GET ", "G\u00cbT", ""),
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_only_get_leaves(method):
     async def attempt():
         async with ScriptedServer([GOOD]) as server, open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http:
-            with pytest.raises(api.RequestNotAllowed, match=f"expected a GET, got {method}"):
-                await http.request(method, f"{server.origin}/calls")
+            address = f"{server.origin}/calls"
+
+            async def stream():
+                async with http.stream(method, address, content=b"{}"):
+                    pass
+
+            for send in (
+                lambda: http.request(method, address),
+                lambda: http.request(method, address, json={"enabled": 1}, follow_redirects=True),
+                lambda: http.send(http.build_request(method, address)),
+                stream,
+            ):
+                with pytest.raises(api.RequestNotAllowed, match=f"expected a GET, got {method.upper()}"):
+                    await send()
             assert server.requests == []
-            assert (await http.get(f"{server.origin}/calls")).status_code == 200
+            assert (await http.get(address)).status_code == 200
 
     asyncio.run(attempt())
+
+
+def test_no_shortcut_of_the_http_client_leaves():
+    async def attempt():
+        async with ScriptedServer([GOOD]) as server, open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http:
+            for shortcut in (http.post, http.put, http.patch, http.delete, http.head, http.options):
+                with pytest.raises(api.RequestNotAllowed):
+                    await shortcut(f"{server.origin}/alerts/email")
+            assert server.requests == []
+
+    asyncio.run(attempt())
+
+
+def test_nothing_else_in_the_package_opens_a_way_to_the_api():
+    """The two others ask the Dagster and the sandbox of this machine, without the key."""
+    package = Path(api.__file__).parent.parent
+    way_out = re.compile(
+        r"httpx\.(Async)?(Client|HTTPTransport)\(|httpx\.(get|post|put|patch|delete|request|stream)\(|urlopen|http\.client"
+    )
+    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if way_out.search(path.read_text(encoding="utf-8"))}
+    assert found == {"api/transport.py", "dev/dagster_api.py", "dev/run.py"}
 
 
 def test_only_the_origin_is_asked():
@@ -48,14 +89,18 @@ def test_only_the_origin_is_asked():
     asyncio.run(attempt())
 
 
-def test_a_redirect_cannot_be_followed_even_on_request():
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_cannot_be_followed_even_on_request(status):
     async def attempt():
-        async with (
-            ScriptedServer([raw(302, location="/other")]) as server,
-            open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
-        ):
-            assert (await http.get(server.origin, follow_redirects=True)).status_code == 302
-            assert len(server.requests) == 1
+        async with ScriptedServer([GOOD]) as elsewhere:
+            for location in ("/other", f"{elsewhere.origin}/other"):
+                async with (
+                    ScriptedServer([raw(status, location=location)]) as server,
+                    open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
+                ):
+                    assert (await http.get(server.origin, follow_redirects=True)).status_code == status
+                    assert [request.split(" ")[0] for request in server.requests] == ["GET"]
+            assert elsewhere.requests == []
 
     asyncio.run(attempt())
 
