@@ -144,7 +144,10 @@ class _Session:
     def load(self) -> None:
         days = self.options.load_days
         if days is None and not self.sandbox:
-            self._say("Nothing is loaded unasked with a real key, since that spends calls. To load a week: magnetis dev --load 7")
+            self._say(
+                "Nothing is loaded at once with a real key, since that spends calls; schedules and the sensors of settings are on. "
+                "To load a week: magnetis dev --load 7"
+            )
         days = days if days is not None else LOAD_DAYS if self.sandbox else 0
         if days == 0:
             return

@@ -34,8 +34,13 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def environment(sandbox: SandboxServer) -> dict[str, str]:
+def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    overlay = tmp_path_factory.mktemp("overlay") / "magnetis.yaml"
+    # their sensors would call while the backfill's calls are counted
+    off = (f"{name}: {{enabled: false, reason: not looked at}}" for name in ("reports", "email_alerts", "sms_alerts"))
+    overlay.write_text(f"collections: {{{', '.join(off)}}}\n")
     return {
+        "MAGNETIS_CONFIG": str(overlay),
         "MAGNETIS_API_KEY": KEY,
         "MAGNETIS_API_URL": sandbox.url,
         "MAGNETIS_DAILY_QUOTA": str(LIMIT),
