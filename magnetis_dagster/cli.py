@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from magnetis_dagster.cli_settings import app as settings_app
+
 app = typer.Typer(
     name="magnetis",
     help="Magnetis call tracking in your own PostgreSQL, through Dagster. Settings are read from the environment and from .env.",
@@ -19,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks print local variables, and those hold the key
     rich_markup_mode=None,
 )
+app.add_typer(settings_app)
 
 
 def main() -> None:

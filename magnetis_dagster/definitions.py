@@ -23,7 +23,7 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     catalogue = catalogue or load_catalogue(settings.config)
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
     return Definitions(
-        assets=[*(collection_asset(collection, settings) for collection in catalogue.enabled), quota_asset()],
+        assets=[*(collection_asset(collection, settings, catalogue) for collection in catalogue.enabled), quota_asset()],
         asset_checks=[no_missing_days(catalogue, settings)],
         jobs=list(jobs.values()),
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],

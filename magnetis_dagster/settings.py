@@ -168,7 +168,9 @@ class Settings(BaseSettings):
     calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
     """Most calls a second for the key; where unset, there is no such limit."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
-    """YAML file laid over the catalogue: routes, field names, collections switched off."""
+    """YAML file laid over the catalogue: routes, field names, collections switched off, policies."""
+    settings_baseline: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """File made by `magnetis settings export`: settings of reports and alerts that differ from it fail the check `baseline`."""
     home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")
     """Folder of the embedded database, logs and local state; relative to the working directory."""
 

@@ -22,12 +22,13 @@ from dagster import (
     asset,
 )
 
-from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.defs.checks import CheckTally, check_specs
 from magnetis_dagster.defs.failures import as_failure, failure
 from magnetis_dagster.defs.lanes import identity_of
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.settings import Settings
 
@@ -43,16 +44,16 @@ def asset_key(collection: Collection) -> AssetKey:
     return AssetKey(["magnetis", collection.name])
 
 
-def collection_asset(collection: Collection, settings: Settings) -> AssetsDefinition:
-    """Return the asset of one collection."""
+def collection_asset(collection: Collection, settings: Settings, catalogue: Catalogue) -> AssetsDefinition:
+    """Return the asset of one collection of the catalogue."""
     key = asset_key(collection)
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
         warnings.simplefilter("ignore", BetaWarning)
-        return _asset(collection, settings, key)
+        return _asset(collection, settings, key, Demands(catalogue, collection, settings))
 
 
-def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsDefinition:
+def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: Demands) -> AssetsDefinition:
     @asset(
         key=key,
         group_name=collection.family,
@@ -62,7 +63,7 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
         metadata=asset_metadata(collection),
         partitions_def=asset_partitions(collection, settings),
         backfill_policy=BackfillPolicy.single_run(),
-        check_specs=check_specs(key),
+        check_specs=[*check_specs(key), *demands.specs(key)],
         freshness_policy=_freshness(settings),
         pool=POOL,
         output_required=False,
@@ -88,7 +89,9 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey) -> AssetsD
                     # everything was read three times already: to read it again at once is three times the calls
                     raise failure(error) from None
                 tally.forecast = ingestion.forecast(collection)
-        yield from tally.results()
+            # before a demand can fail for want of a database
+            yield from tally.results()
+            yield from demands.results(context, key)
 
     return load
 

@@ -164,7 +164,9 @@ def _offences(policy: Policy, name: str, names: Sequence[str], catalogue: Catalo
             """
             below = [domain.removeprefix("*") for domain in policy.domains if domain.startswith("*.")]
             # of the row's recipients, the number and no more
-            condition = f"(SELECT 'recipients outside the allowed domains: ' || number FROM {outside} AS f(number) WHERE number > 0)"
+            condition = (
+                f"(SELECT 'recipients outside the allowed domains: ' || number FROM {outside} AS f(number) WHERE number > 0)"
+            )
             return _rows(catalogue[name], condition), {"domains": list(policy.domains), "below": below}
         case SaneThresholds():
             less, more = (_column(catalogue[name], "t", column, "numeric") for column in ("less_than", "more_than"))
