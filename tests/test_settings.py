@@ -114,7 +114,9 @@ def test_a_bad_value_names_the_variable_and_what_is_expected(
 def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
     covered = {f"MAGNETIS_{name}" for name in BAD}
     every = {f"MAGNETIS_{name.upper()}" for name in Settings.model_fields}
-    assert every - covered == {"MAGNETIS_CONFIG", "MAGNETIS_SETTINGS_BASELINE"}, "a path that does not exist is refused by who reads it"
+    assert every - covered == {"MAGNETIS_CONFIG", "MAGNETIS_SETTINGS_BASELINE"}, (
+        "a path that does not exist is refused by who reads it"
+    )
 
 
 def test_a_settings_error_asks_for_a_change() -> None:
