@@ -1,6 +1,5 @@
 """Out of quota is not a failure: the step waits, goes on where it stopped, and asks for nothing twice."""
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +10,10 @@ import pytest
 import stamina
 from small_api import SmallApi, call
 
+from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
+
 Materialize = Callable[..., dg.ExecuteInProcessResult]
+AdvanceAfter = Callable[[int, timedelta], None]
 DAY = date(2025, 3, 3)
 
 
@@ -23,25 +25,34 @@ def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.3)
 
 
+@pytest.fixture
+def advance_after(monkeypatch: pytest.MonkeyPatch, clock: Any) -> AdvanceAfter:
+    """Have the clock advance each time the ledger has refused so many times: steps have looked so often, however slow they are."""
+
+    def advance_after(refusals: int, by: timedelta) -> None:
+        turn, refused = Ledger.turn, []
+
+        def counting(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
+            answers = turn(ledger, *arguments, **named)
+            if any(isinstance(answer, QuotaExhausted) for answer in answers):
+                refused.append(answers)
+                if len(refused) % refusals == 0:
+                    clock.advance(by)
+            return answers
+
+        monkeypatch.setattr(Ledger, "turn", counting)
+
+    return advance_after
+
+
 def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
-    api: SmallApi, materialize: Materialize, query: Any, clock: Any, instance: dg.DagsterInstance
+    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, query: Any, clock: Any, instance: dg.DagsterInstance
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(7)]
     api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(400)]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
-    stop = threading.Event()
-
-    def turn_the_days() -> None:
-        while not stop.wait(1.5):
-            clock.advance(timedelta(days=1))
-
-    turning = threading.Thread(target=turn_the_days)
-    turning.start()
-    try:
-        result = materialize("calls", days[0], 7)
-    finally:
-        stop.set()
-        turning.join()
+    advance_after(2, timedelta(days=1))
+    result = materialize("calls", days[0], 7)
     assert result.success
     records = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     logged = Counter(record.asset_materialization.partition for record in records if record.asset_materialization)
@@ -54,11 +65,13 @@ def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
     assert not [event for event in result.all_events if event.is_step_failure]
 
 
-def test_the_log_says_why_it_waits_and_until_when(api: SmallApi, materialize: Materialize, clock: Any, query: Any) -> None:
+def test_the_log_says_why_it_waits_and_until_when(
+    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, query: Any
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(3)]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     api.respond = lambda request: (429, {"Retry-After": "7200"}, b"{}") if request.number == 1 else None
-    threading.Timer(1.0, lambda: clock.advance(timedelta(hours=2, seconds=1))).start()
+    advance_after(2, timedelta(hours=2, seconds=1))
     result = materialize("calls", DAY)
     assert result.success
     assert query("SELECT status FROM magnetis_ops.api_calls ORDER BY id") == [(429,), (200,)]
@@ -68,14 +81,12 @@ def test_the_log_says_why_it_waits_and_until_when(api: SmallApi, materialize: Ma
 
 
 def test_a_day_that_no_quota_day_can_hold_takes_two(
-    api: SmallApi, materialize: Materialize, clock: Any, query: Any, instance: dg.DagsterInstance
+    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, query: Any, instance: dg.DagsterInstance
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(1100)]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
-    turning = threading.Timer(2.0, lambda: clock.advance(timedelta(days=1)))
-    turning.start()
+    advance_after(2, timedelta(days=1))
     assert materialize("calls", DAY).success
-    turning.join()
     assert sorted(request.page for request in api.requests) == [1, 2, 3, 4, 5]
     assert query("SELECT count(*) FROM magnetis.calls") == [(1100,)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
@@ -85,7 +96,7 @@ def test_a_day_that_no_quota_day_can_hold_takes_two(
 
 
 def test_waiting_does_not_use_up_the_tries_of_a_failure(
-    api: SmallApi, materialize: Materialize, clock: Any, monkeypatch: pytest.MonkeyPatch
+    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
     monkeypatch.setattr("magnetis_dagster.defs.failures.RETRIES", 2)
@@ -94,7 +105,7 @@ def test_waiting_does_not_use_up_the_tries_of_a_failure(
     waits = iter([(429, {"Retry-After": "7200"}, b"{}")])
     broken = iter([(503, {}, b"{}")] * 10)  # the client asks five times in each try of the step
     api.respond = lambda request: next(waits, None) or next(broken, None)
-    threading.Timer(2.5, lambda: clock.advance(timedelta(hours=2, seconds=1))).start()
+    advance_after(5, timedelta(hours=2, seconds=1))
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "40")
     with stamina.set_testing(True, attempts=100, cap=True):
         result = materialize("calls", DAY)
