@@ -36,7 +36,8 @@ def export(
     """
     from magnetis_dagster.warehouse.baseline_file import write_baseline
 
-    _, catalogue, held = _present()
+    configured, catalogue, names = _configured()
+    held = _present(configured, catalogue, names)
     missing = [name for name, rows in held.items() if rows is None]
     text = write_baseline({name: rows for name, rows in held.items() if rows is not None}, frozenset(without or []))
     for name in missing:
@@ -62,24 +63,22 @@ def diff(
     from json import dumps
 
     from magnetis_dagster.errors import NeedsChange
-    from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.baseline_file import read_baseline
 
-    path = baseline or Settings.load().settings_baseline
+    configured, catalogue, names = _configured()
+    path = baseline or configured.settings_baseline
     if path is None:
         raise NeedsChange(
             "There is no baseline to compare with. Make one with `magnetis settings export > settings.yaml`, then name it: "
             "magnetis settings diff settings.yaml, or MAGNETIS_SETTINGS_BASELINE=settings.yaml."
         )
-    _, catalogue, names = _configured()
     file = read_baseline(path, names)
-    _, _, held = _present()
+    held = _present(configured, catalogue, names)
     found: list[Difference] = []
     left_out = {}
     for name, rows in held.items():
         if name not in file.settings:
-            if rows is not None:
-                left_out[name] = f"{path} says nothing of it: export it again."
+            left_out[name] = f"{path} says nothing of it: export it again."
         elif rows is None:
             left_out[name] = f"It has never been read. {_state(catalogue, name)}"
         else:
@@ -87,6 +86,8 @@ def diff(
     for name in file.settings:
         if name not in held:
             left_out[name] = "It is switched off in MAGNETIS_CONFIG."
+    if held.keys() <= left_out.keys():
+        raise NeedsChange(f"Nothing can be compared with {path}. " + " ".join(f"{name}: {why}" for name, why in left_out.items()))
     if json:
         typer.echo(dumps({"baseline": str(path), "differences": [each.as_dict() for each in found], "not_compared": left_out}))
     else:
@@ -107,14 +108,13 @@ def _configured() -> "tuple[Settings, Catalogue, list[str]]":
     return settings, catalogue, [collection.name for collection in settings_collections(catalogue)]
 
 
-def _present() -> "tuple[Settings, Catalogue, dict[str, Payloads | None]]":
-    """Return the present rows of the settings collections that are switched on; raise NeedsChange where none was ever read."""
+def _present(settings: "Settings", catalogue: "Catalogue", names: list[str]) -> "dict[str, Payloads | None]":
+    """Return the present rows of the collections that are switched on; raise NeedsChange where none was ever read."""
     from magnetis_dagster.database import embedded
     from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.warehouse.baseline import present
     from magnetis_dagster.wiring import open_engine
 
-    settings, catalogue, names = _configured()
     if settings.database_url is None:
         embedded.require(settings.home)
     with open_engine(settings) as engine:
@@ -124,7 +124,7 @@ def _present() -> "tuple[Settings, Catalogue, dict[str, Payloads | None]]":
             f"Nothing of {', '.join(names)} has been read into this database yet. Load them first: `magnetis dev`, or materialize "
             "their assets in Dagster."
         )
-    return settings, catalogue, held
+    return held
 
 
 def _state(catalogue: "Catalogue", name: str) -> str:

@@ -126,14 +126,16 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     path = tmp_path / "settings.yaml"
     path.write_text(exported.stdout, encoding="utf-8")
     environment["MAGNETIS_SETTINGS_BASELINE"] = str(path)
-    assert run("diff", **environment) == (0, f"The settings are those of {path}.\n", "")
+    code, said, noted = run("diff", **environment)
+    assert (code, said) == (0, f"The settings are those of {path}.\n")
+    assert noted == f"sms_alerts is not compared. {path} says nothing of it: export it again.\n"
 
     hold(
         "email_alerts",
         [alert("ale-9", "acc-1", enabled=0, recipients=["paul@exemple.fr", "marie@exemple.fr"]), alert("ale-3", "acc-3")],
     )
     drift = magnetis("settings", "diff", **environment)
-    assert (drift.returncode, drift.stderr) == (1, "")
+    assert (drift.returncode, drift.stderr) == (1, noted)
     assert drift.stdout.startswith(f"3 settings are not as in {path}")
     assert (
         "~ ale-9 (account acc-1): changed\n"
@@ -154,7 +156,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         ("ale-3", "added"),
     ]
     assert report["differences"][0]["fields"]["enabled"] == {"baseline": 1, "present": 0}
-    assert report["not_compared"] == {}
+    assert list(report["not_compared"]) == ["sms_alerts"]
 
     _, without, _ = run("export", "--without", "account.name", "--without", "recipients", **environment)
     assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {"id": "acc-3"}
@@ -165,6 +167,11 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         [alert("ale-9", "acc-1", enabled=0, recipients=[]), alert("ale-3", "acc-3", "New")],
     )
     assert run("diff", **environment)[0] == 0, "what was left out is not compared"
+    path.write_text("version: 1\nsettings: {sms_alerts: {}}\n")
+    code, said, complained = run("diff", **environment)
+    assert (code, said) == (2, "")
+    assert f"Nothing can be compared with {path}." in complained
+    assert "sms_alerts: It has never been read." in complained
 
 
 def test_what_is_missing_is_told_in_words(run: Run, empty_database_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from small_api import PARIS, SmallApi
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
-from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.baseline import present
@@ -57,7 +57,11 @@ def load(materialize: Materialize, instance: dg.DagsterInstance) -> Check:
 
 
 def latest(instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
-    keys = list(build_defs().resolve_asset_graph().asset_check_keys)
+    keys = [
+        dg.AssetCheckKey(dg.AssetKey(["magnetis", collection]), name)
+        for collection in ("reports", "email_alerts", "sms_alerts")
+        for name in ("baseline", *(f"policy_{name}" for name in KINDS))
+    ]
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     found = {f"{key.asset_key.path[-1]}:{key.name}": record.event for key, record in records.items() if record.event}
     return {name: event.dagster_event.asset_check_evaluation_data for name, event in found.items() if event.dagster_event}  # type: ignore[misc]
