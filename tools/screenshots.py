@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/images again, in about five minutes: `make screenshots`.
+"""Takes the pictures of docs/images again, in about five minutes: `make screenshots`, or `make screenshots ARGS=calls.png` for one.
 
 It starts `magnetis dev` on a slow sandbox, both its own, in a folder that is removed afterwards: no picture can show real rows.
 A backfill of the year before the loaded days is photographed in progress; the other pages once it is done.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from browser import ARGUMENTS, find
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
@@ -36,6 +37,9 @@ DAYS, LOADED = 365, 30
 SLOW = SandboxOptions(calls_per_day=240, latency=0.5, daily_quota=None)
 """The visits of a year take several windows, and longer than the 30 s after which Dagster counts a backfill's days again."""
 PATIENCE_SECONDS = 600
+BACKFILL_PICTURE, CHANGES = "backfill-in-progress.png", "settings-changes.png"
+LOOKS = 2
+"""Runs of the sensor of alerts: of its first look, and of the one that sees the edits."""
 
 GROUPS = ("activity", "operations")
 GRAPH = "/asset-groups~{}/?expanded={}".format(
@@ -75,6 +79,7 @@ def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
         "MAGNETIS_API_KEY": api.key,
         "MAGNETIS_HOME": str(home / "magnetis"),
         "MAGNETIS_START_DATE": str(first),
+        "MAGNETIS_SETTINGS_INTERVAL_SECONDS": "10",
     }
     command = [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--load", str(LOADED), "--port", str(port)]
     with output.open("wb") as sink:
@@ -127,10 +132,36 @@ def photograph_backfill(page: Page, ui: str, first: date, last: date) -> None:
         wait_until(lambda: _days(ask(), "Materialized") > 0, "the first days of visits")
         if not _days(ask(), "InProgress"):
             raise SystemExit("the visits were read too fast, or failed, before a picture was taken")
-        photograph(page, api.backfill_page(backfill), "backfill-in-progress.png", 600)
+        photograph(page, api.backfill_page(backfill), BACKFILL_PICTURE, 600)
         wait_until(lambda: ask()["status"].startswith("COMPLETED"), "the end of the backfill")
         if (status := ask()["status"]) != "COMPLETED_SUCCESS":
             raise SystemExit(f"the backfill ended as {status}")
+
+
+def photograph_changes(page: Page, ui: str, sandbox: SandboxServer) -> None:
+    """Edit alerts in the sandbox, wait until the sensor has had them loaded, and photograph the table of what changed."""
+    with httpx.Client(base_url=sandbox.url, headers={"x-api-key": sandbox.key}) as client:
+        alerts = client.get("/alerts/email").raise_for_status().json()["data"]
+    sandbox.world.edit("email_alerts", alerts[0]["id"], enabled=1 - alerts[0]["enabled"])
+    sandbox.world.edit("email_alerts", alerts[1]["id"], recipients=[*alerts[1]["recipients"], "accueil@example.com"])
+    sandbox.world.edit("email_alerts", alerts[2]["id"], title=f"{alerts[2]['title']} (siège)")
+    sandbox.world.delete("email_alerts", alerts[3]["id"])
+    with DagsterApi(ui) as api:
+        wait_until(lambda: len(_sensor_runs(api)) >= LOOKS, "the sensor's run")
+    page.set_viewport_size(ViewportSize(width=WIDTH, height=HEIGHT))
+    page.goto(f"{ui}/assets/magnetis/email_alerts?view=events", wait_until="load")
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.get_by_text("settings changed").first.scroll_into_view_if_needed()
+    page.screenshot(path=IMAGES / CHANGES)
+    print(f"docs/images/{CHANGES}", flush=True)
+
+
+def _sensor_runs(api: DagsterApi) -> list[dict[str, Any]]:
+    found = api.ask(
+        'query { runsOrError(filter: {statuses: [SUCCESS], tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
+        "{ ... on Runs { results { id } } } }"
+    )["runsOrError"]["results"]
+    return list(found)
 
 
 def _days(backfill: dict[str, Any], state: str) -> int:
@@ -144,6 +175,7 @@ def main() -> int:
     if path is None:
         print("No Chromium: `make browser` finds or installs one.", file=sys.stderr)
         return 1
+    wanted = set(sys.argv[1:]) or {*PAGES, BACKFILL_PICTURE, CHANGES}
     today = datetime.now(Settings.model_construct().timezone).date()
     first = today - timedelta(days=DAYS)
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -155,9 +187,13 @@ def main() -> int:
     ):
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         page = browser.new_page()
-        photograph_backfill(page, ui, first, today - timedelta(days=LOADED + 1))
+        if BACKFILL_PICTURE in wanted:
+            photograph_backfill(page, ui, first, today - timedelta(days=LOADED + 1))
         for name, (address, height) in PAGES.items():
-            photograph(page, ui + address, name, height)
+            if name in wanted:
+                photograph(page, ui + address, name, height)
+        if CHANGES in wanted:
+            photograph_changes(page, ui, api)
         browser.close()
     return 0
 
