@@ -144,6 +144,8 @@ class Collection(Declaration):
     time_fields: tuple[str, ...] = ()
     """Candidate paths of the moment of an event, tried in order."""
     columns: dict[Identifier, Column] = {}
+    sensor: Identifier | None = None
+    """Sensor that looks between daily runs whether the collection changed."""
     enabled: bool = True
     reason: str | None = None
     """Why the collection is switched off."""
@@ -167,6 +169,11 @@ class Collection(Declaration):
     def is_events(self) -> bool:
         """Whether rows are placed on the local day of their own time."""
         return self.kind is Kind.EVENTS
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether it holds settings: who is told of calls. Its changes are told one by one."""
+        return self.family == "settings" and not self.is_events
 
     @property
     def title(self) -> str:

@@ -75,7 +75,7 @@ class RowReader:
         return self.read_all([row])[0]
 
     def read_all(self, rows: Sequence[Row]) -> list[ParsedRow]:
-        """Return what `read` makes of each of `rows`: column by column, since row by row takes more than twice the time."""
+        """Return what `read` makes of each of `rows`: column by column."""
         page = _Page(rows)
         names: dict[int, list[str]] = {}
         columns = []
@@ -105,10 +105,6 @@ class RowReader:
                 )
             )
         ]
-
-    def identify(self, row: Row) -> str | None:
-        """Return the id of `row` as text, or None."""
-        return self.read(row).id
 
 
 def as_text(value: object) -> str | None:

@@ -7,10 +7,10 @@ and the drivers' own errors hold rows.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dagster import AssetExecutionContext, DagsterEventType, Failure, MetadataValue, RetryRequested
+from dagster import AssetExecutionContext, DagsterError, DagsterEventType, Failure, MetadataValue, RetryRequested, SensorResult
 
 from magnetis_dagster.errors import MagnetisError, TryAgain
 
@@ -54,6 +54,20 @@ def _tries_that_failed(context: AssetExecutionContext) -> int:
     events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY)
     errors = [event.get_dagster_event().step_retry_data.error for event in events if event.step_key == step]
     return sum(1 for error in errors if not (error and error.cause and error.cause.cls_name == "QuotaExhausted"))
+
+
+def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
+    """Return the result of a sensor's tick; what was in the way is its skip reason."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return tick()
+    except MagnetisError as error:
+        words = str(error)
+    except (DagsterError, SQLAlchemyError) as error:
+        # of the storage's errors only the class: they hold statements
+        words = f"Dagster's storage does not answer ({type(error).__name__})."
+    return SensorResult(skip_reason=f"{words} The next tick looks again.")
 
 
 def failure(error: MagnetisError) -> Failure:

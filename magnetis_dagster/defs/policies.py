@@ -46,7 +46,7 @@ class Demands:
         self._catalogue = catalogue
         self._collection = collection
         self._policies = catalogue.policies_of(collection)
-        self._path = settings.settings_baseline if collection.family == "settings" else None
+        self._path = settings.settings_baseline if collection.is_setting else None
 
     def specs(self, key: AssetKey) -> list[AssetCheckSpec]:
         """Return a check for each demand."""

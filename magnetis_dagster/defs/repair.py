@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from dagster import (
     AssetSelection,
-    DagsterError,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
@@ -29,10 +28,10 @@ from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.attempts import Attempts
 from magnetis_dagster.defs.days import between, days_tags, spans
+from magnetis_dagster.defs.failures import skipped_on_failure
 from magnetis_dagster.defs.jobs import JOB_NAMES
 from magnetis_dagster.defs.lanes import LANE_TAG
 from magnetis_dagster.defs.missing import REPAIR_SENSOR, STOP_DAYS, Days, given_up, in_words, look
-from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
 REPAIR_TAG = "magnetis/repair"
@@ -71,16 +70,7 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
         description=_description(settings),
     )
     def repair(context: SensorEvaluationContext) -> SensorResult:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return _tick(context.instance, Attempts.parse(context.cursor), events, settings)
-        except (MagnetisError, DagsterError, SQLAlchemyError) as error:
-            # of the storage's errors only the class: they hold statements
-            words = (
-                str(error) if isinstance(error, MagnetisError) else f"Dagster's storage does not answer ({type(error).__name__})."
-            )
-            return SensorResult(skip_reason=f"{words} The next tick looks again.")
+        return skipped_on_failure(lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings))
 
     return repair
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from dagster import (
     AssetSelection,
-    DagsterError,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -28,6 +27,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
 from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.failures import skipped_on_failure
 from magnetis_dagster.defs.lanes import LANE_TAG, READING_TAG
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from magnetis_dagster.ingest.look import Look
     from magnetis_dagster.warehouse import Warehouse
 
-SENSORS = {"report_settings_sensor": ("reports",), "alert_settings_sensor": ("email_alerts", "sms_alerts")}
 SECONDS = 8.0
 """For all calls of a tick, which shall take no longer than ten; Dagster ends one after 60."""
 LONGEST_PAUSE = 7
@@ -75,12 +74,11 @@ _Cursor = TypeAdapter(dict[str, Known])
 
 def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDefinition]:
     """Return the sensors, on from the start; one whose collections are all switched off is left out."""
-    enabled = {collection.name: collection for collection in catalogue.enabled}
-    return [
-        _settings_sensor(name, chosen, settings)
-        for name, names in SENSORS.items()
-        if (chosen := [enabled[each] for each in names if each in enabled])
-    ]
+    watched: dict[str, list[Collection]] = {}
+    for collection in catalogue.enabled:
+        if collection.sensor and not collection.is_events:
+            watched.setdefault(collection.sensor, []).append(collection)
+    return [_settings_sensor(name, collections, settings) for name, collections in watched.items()]
 
 
 def _settings_sensor(name: str, collections: list[Collection], settings: Settings) -> SensorDefinition:
@@ -95,16 +93,7 @@ def _settings_sensor(name: str, collections: list[Collection], settings: Setting
         ),
     )
     def notice(context: SensorEvaluationContext) -> SensorResult:
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return _tick(name, context.instance, _known(context.cursor), collections)
-        except (MagnetisError, DagsterError, SQLAlchemyError) as error:
-            # of the storage's errors only the class: they hold statements
-            words = (
-                str(error) if isinstance(error, MagnetisError) else f"Dagster's storage does not answer ({type(error).__name__})."
-            )
-            return SensorResult(skip_reason=f"{words} The next tick looks again.")
+        return skipped_on_failure(lambda: _tick(name, context.instance, _known(context.cursor), collections))
 
     return notice
 

@@ -29,7 +29,7 @@ from magnetis_dagster.warehouse import Changes, Emptied, KeptWindow, Merged, Mer
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
-"""A page is thousands of objects without cycles; looking for some at each 700, as Python does, takes a tenth of the time."""
+"""A page is thousands of objects without cycles: to look for some at each 700, as Python does, is in vain."""
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
 

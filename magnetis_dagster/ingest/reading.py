@@ -17,7 +17,7 @@ READS = 3
 """A window whose rows move while they are read is read again, at most twice."""
 
 LOADERS = 2
-"""Pages read by their declaration and written to staging at once, while others are received: two keep two cores busy."""
+"""Pages written to staging at once: one is read by its declaration while the other waits for PostgreSQL."""
 
 Progress = Callable[[int, int], None]
 """Told the pages received and the pages announced."""

@@ -6,7 +6,6 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.changes import is_watched
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA
 
 Payloads = dict[str, dict[str, Any]]
@@ -15,7 +14,7 @@ Payloads = dict[str, dict[str, Any]]
 
 def settings_collections(catalogue: Catalogue) -> list[Collection]:
     """Return the collections that a baseline is about, the switched-off ones included."""
-    return [collection for collection in catalogue.collections.values() if is_watched(collection)]
+    return [collection for collection in catalogue.collections.values() if collection.is_setting]
 
 
 def present(engine: Engine, collection: Collection) -> Payloads | None:

@@ -11,8 +11,6 @@ from sqlalchemy import Connection, text
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, history_name
 
-FAMILY = "settings"
-"""The family of the catalogue whose histories the view shows."""
 VIEW = f"{DATA_SCHEMA}.settings_changes"
 MOST_CHANGES = 50
 """Changes of one reading that are told one by one; the others are counted."""
@@ -67,14 +65,9 @@ class Changes:
     """The first MOST_CHANGES of them; none of FIRST_SEEN, which a first snapshot is full of."""
 
 
-def is_watched(collection: Collection) -> bool:
-    """Whether the view tells the changes of the collection."""
-    return collection.family == FAMILY and not collection.is_events
-
-
 def view_statements(catalogue: Catalogue) -> list[str]:
     """Return the statements that make the view of this catalogue's settings, or bring it up to date. None drops anything."""
-    watched = [collection for collection in catalogue.collections.values() if is_watched(collection)]
+    watched = [collection for collection in catalogue.collections.values() if collection.is_setting]
     if not watched:
         return []
     versions = " UNION ALL ".join(statement for collection in watched for statement in _versions(collection))

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.changes import Changes, is_watched, read_changes
+from magnetis_dagster.warehouse.changes import Changes, read_changes
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
@@ -106,7 +106,7 @@ class Warehouse:
 
         None for other collections, and where there is no such reading.
         """
-        if not is_watched(collection):
+        if not collection.is_setting:
             return None
         newest = "SELECT read_at FROM magnetis_ops.days WHERE collection = :collection AND day = :day"
         with guarded(self.engine, "read what has changed"), self.engine.connect() as connection:
