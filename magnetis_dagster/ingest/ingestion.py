@@ -1,15 +1,13 @@
 """Bringing days of a collection into the warehouse: cut into windows, read under quota, committed one by one.
 
 A window that is committed stays, whatever happens to the next one. The caller gets each window as it is done, so that partial
-progress can be shown at once. While one window is committed, the next one is read.
+progress can be shown at once. While one window is committed and told, the next one is read.
 """
 
-import asyncio
 import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +17,7 @@ from typing import Self
 from magnetis_dagster.api import ClientLimits, MagnetisClient, RequestRejected, ServerUnwell, Unreachable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.ingest.behind import ReadingThread
 from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
@@ -124,7 +123,7 @@ class Ingestion:
         self._zones = zones
         self._concurrency = concurrency
         self._chunk_rows = chunk_rows
-        self._progress = progress
+        self._thread = ReadingThread(progress)
         self._gate = LedgerGate(ledger, run)
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
@@ -137,15 +136,17 @@ class Ingestion:
         self._warehouse.prepare()
         self._collected = gc.get_threshold()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *self._collected[1:])
-        self._runner = asyncio.Runner()
-        self._runner.run(self._client.__aenter__())
+        self._thread.__enter__()
+        self._thread.call(self._thread.run, self._client.__aenter__())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the client's connections."""
         gc.set_threshold(*self._collected)
-        self._runner.run(self._client.__aexit__(kind, error, trace))
-        self._runner.close()
+        try:
+            self._thread.call(self._thread.run, self._client.__aexit__(kind, error, trace))
+        finally:
+            self._thread.__exit__(kind, error, trace)
 
     def read_days(self, collection: Collection, days: Sequence[date]) -> Iterator[WindowResult]:
         """Read `days` of an events collection, oldest first, and yield each window once it is committed.
@@ -166,27 +167,7 @@ class Ingestion:
         yield from self._commit_behind(read for range_ in ranges for read in self._read_range(collection, range_))
 
     def _commit_behind(self, reads: Iterator[_Read]) -> Iterator[WindowResult]:
-        """Commit each window while the next one is read; when a reading fails, the window before it is still committed and told."""
-        read: _Read | None = None
-        committing: Future[WindowResult] | None = None
-        with ThreadPoolExecutor(1) as background:
-            try:
-                while True:
-                    failed: BaseException | None = None
-                    try:
-                        read = next(reads, None)
-                    except BaseException as error:  # noqa: BLE001 - raised below, whatever it is
-                        failed = error
-                    if committing:
-                        yield committing.result()
-                    if failed:
-                        raise failed
-                    if read is None:
-                        return
-                    committing, read = background.submit(self._commit, read), None
-            finally:
-                if read:
-                    read.staged.close()
+        return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
         """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot before any call."""
@@ -199,7 +180,9 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
-        return self._commit(self._read_whole(collection, Window(day, day), self._kept(collection).get(day)))
+        reads = (self._read_whole(collection, window, self._kept(collection).get(day)) for window in (Window(day, day),))
+        [result] = self._commit_behind(reads)
+        return result
 
     def _today(self) -> date:
         return self._warehouse.now().astimezone(self._zones.partition).date()
@@ -232,14 +215,14 @@ class Ingestion:
                 if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
                     raise
                 self._warehouse.kept_pages(collection, self._run.work_id).forget(window.days)
-                self._progress(f"{collection.name} {window}: {refusal} Trying a shorter window.")
+                self._thread.tell(f"{collection.name} {window}: {refusal} Trying a shorter window.")
                 continue
             announced = read if isinstance(read, int) else read.reading.announced
             if window == range_:
                 self._record_forecast(collection, window, announced)
             if isinstance(read, int):
                 span = cut.too_large(window, read)
-                self._progress(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
+                self._thread.tell(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
                 continue
             if learned := cut.read(window, read.reading.received):
                 self._warehouse.learn_longest_window(collection, *learned)
@@ -279,7 +262,7 @@ class Ingestion:
         )
         with ExitStack() as stack:
             staging = stack.enter_context(self._warehouse.staging(collection))
-            reading = self._runner.run(
+            reading = self._thread.run(
                 reader.read(
                     window,
                     window.parameters(collection, self._zones),
@@ -378,7 +361,7 @@ class Ingestion:
             nonlocal last
             if time.monotonic() - last >= PROGRESS_SECONDS:
                 last = time.monotonic()
-                self._progress(f"{collection.name} {window}: page {done} of {pages}")
+                self._thread.tell(f"{collection.name} {window}: page {done} of {pages}")
 
         return progress
 

@@ -327,6 +327,26 @@ def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_h
     assert read_back == moment.astimezone(UTC) - timedelta(hours=local.fold)
 
 
+zones = st.sampled_from(["Europe/Paris", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca", "UTC"])
+
+
+@settings(max_examples=300)
+@given(
+    local=st.one_of(
+        st.datetimes(datetime(1989, 12, 30), datetime(2200, 1, 3)),  # noqa: DTZ001
+        # around the changes of clocks
+        st.datetimes(datetime(2025, 3, 30), datetime(2025, 4, 7)),  # noqa: DTZ001
+        st.datetimes(datetime(2025, 10, 4), datetime(2025, 11, 3)),  # noqa: DTZ001
+    ),
+    zone=zones.map(ZoneInfo),
+)
+def test_times_of_rows_are_read_as_as_moment_reads_them(local: datetime, zone: ZoneInfo) -> None:
+    text = local.isoformat(sep=" ", timespec="seconds")
+    row = read({"id": "call-1", "start_at": text, "end_at": text}, response_zone=zone)
+    assert row.occurred_at == as_moment(text, zone)
+    assert value({"end_at": text}, "ended_at") == as_moment(text, PARIS)
+
+
 @patient
 @given(moment=st.datetimes(datetime(2002, 1, 1), datetime(2190, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
