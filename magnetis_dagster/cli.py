@@ -128,8 +128,38 @@ def db_url() -> None:
         if not runs:
             typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
     else:
-        url = settings.database_url.get_secret_value()
+        url = settings.database_address or ""
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
+
+
+@app.command()
+def migrate(
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for a server that does not answer yet.")
+    ] = 0.0,
+) -> None:
+    """Bring the tables of this program to this version, as each load does; `dagster instance migrate` does Dagster's own."""
+    from time import monotonic, sleep
+
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.database import DatabaseUnwell
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
+    from magnetis_dagster.wiring import open_engine
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.config)
+    end = monotonic() + wait
+    with open_engine(settings) as engine:
+        done: bool | None = None
+        while done is None:
+            try:
+                done = bring_up_to_date(engine, catalogue)
+            except DatabaseUnwell:
+                if monotonic() >= end:
+                    raise
+                sleep(1.0)
+    typer.echo("Brought up to date." if done else "Up to date already.")
 
 
 @app.command()

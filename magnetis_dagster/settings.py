@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -111,8 +111,12 @@ _AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
 
+SECRETS = Path("/run/secrets")
+"""Where Docker and Kubernetes put secrets as files; a variable that is set nowhere else is read from the file of its name there."""
+
+
 class Settings(BaseSettings):
-    """The MAGNETIS_... environment variables; a `.env` file in the working directory is read too, and the environment wins."""
+    """The MAGNETIS_... environment variables; `.env` in the working directory and files in SECRETS are read too, in this order."""
 
     model_config = SettingsConfigDict(
         env_prefix="MAGNETIS_",
@@ -132,6 +136,8 @@ class Settings(BaseSettings):
     """Origin of the API; requests never leave it."""
     database_url: Annotated[Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)] = None
     """Any postgresql:// URL; where unset, an embedded server runs under MAGNETIS_HOME."""
+    database_password: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    """Password of the user in MAGNETIS_DATABASE_URL, where that holds none: so that the two can come from different places."""
     daily_quota: int = Field(default=5000, gt=0)
     """Calls a day for this key."""
     timezone: Zone = ZoneInfo("Europe/Paris")
@@ -179,7 +185,7 @@ class Settings(BaseSettings):
         """Return the settings from the environment and `.env`. Raises SettingsError, naming the variable."""
         try:
             _refuse_misspelled({*os.environ, *dotenv_values(".env")}, cls.model_fields)
-            return cls(**overrides)  # type: ignore[arg-type]
+            return cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}"
@@ -209,6 +215,19 @@ class Settings(BaseSettings):
             spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
             calls_per_second=self.calls_per_second,
         )
+
+    @property
+    def database_address(self) -> str | None:
+        """MAGNETIS_DATABASE_URL with MAGNETIS_DATABASE_PASSWORD in it; None where the embedded server is to be used."""
+        if self.database_url is None:
+            return None
+        url = self.database_url.get_secret_value()
+        scheme, _, rest = url.partition("://")
+        user, at, host = rest.partition("@")
+        if self.database_password is None or not at or ":" in user:
+            return url
+        # a file ends in a line break; no password does
+        return f"{scheme}://{user}:{quote(self.database_password.get_secret_value().strip(), safe='')}@{host}"
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""

@@ -26,8 +26,8 @@ def embedded_database(settings: Settings) -> str:
 
 def database_url(settings: Settings) -> str:
     """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address. Raises EmbeddedServerFailed."""
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
+    if address := settings.database_address:
+        return address
     return embedded.start(settings.home, database=embedded_database(settings))
 
 

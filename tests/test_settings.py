@@ -114,8 +114,8 @@ def test_a_bad_value_names_the_variable_and_what_is_expected(
 def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
     covered = {f"MAGNETIS_{name}" for name in BAD}
     every = {f"MAGNETIS_{name.upper()}" for name in Settings.model_fields}
-    assert every - covered == {"MAGNETIS_CONFIG", "MAGNETIS_SETTINGS_BASELINE"}, (
-        "a path that does not exist is refused by who reads it"
+    assert every - covered == {"MAGNETIS_CONFIG", "MAGNETIS_SETTINGS_BASELINE", "MAGNETIS_DATABASE_PASSWORD"}, (
+        "a path that does not exist is refused by who reads it, and a password by the server"
     )
 
 
@@ -206,3 +206,29 @@ def test_a_variable_of_another_program_is_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", "blue")
     monkeypatch.setenv("MAGNETIS_DEV_CHILD", "1")
     assert Settings.load().daily_quota == 5000
+
+
+def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/magnetis_api_key").write_text(f"{SECRET}\n")
+    (tmp_path / "secrets/magnetis_database_password").write_text("a:b@c/d %\n")
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://magnetis@db:5432/magnetis?sslmode=require")
+    settings = Settings.load()
+    assert settings.require_key() == SECRET
+    assert settings.database_address == "postgresql://magnetis:a%3Ab%40c%2Fd%20%25@db:5432/magnetis?sslmode=require"
+    monkeypatch.setenv("MAGNETIS_API_KEY", "from-the-environment")
+    assert Settings.load().require_key() == "from-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://user:own@db/x", "postgresql://user:own@db/x"),
+        ("postgresql://db/x", "postgresql://db/x"),
+        ("postgresql://user@db/x", "postgresql://user:given@db/x"),
+    ],
+)
+def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: str) -> None:
+    assert Settings.load(database_url=url, database_password="given").database_address == address
+    assert Settings.load(database_url=url).database_address == url
+    assert "given" not in repr(Settings.load(database_url=url, database_password="given"))

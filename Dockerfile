@@ -1,0 +1,35 @@
+# The image of every service of docker-compose.yml but the database and the proxy: code location, webserver, daemon, migration,
+# sandbox. Versions and hashes come from requirements/image.lock, which has no embedded PostgreSQL.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY requirements/image.lock requirements/
+RUN python3 -m venv /opt/magnetis \
+ && /opt/magnetis/bin/pip install --quiet --require-hashes --no-deps --requirement requirements/image.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY magnetis_dagster magnetis_dagster
+# pip is of no use behind this line, and 10 MB of attack surface
+RUN /opt/magnetis/bin/pip install --quiet --no-deps --no-build-isolation . \
+ && /opt/magnetis/bin/pip uninstall --quiet --yes hatchling editables pip setuptools \
+ && find /opt/magnetis -name tests -type d -path '*site-packages/*' -prune -exec rm -rf {} +
+COPY dagster.yaml deploy/workspace.yaml deploy/celery/run_launcher.yaml /src/
+RUN mkdir -p /opt/dagster/storage /opt/dagster-celery \
+ && cp dagster.yaml workspace.yaml /opt/dagster/ \
+ && cp workspace.yaml /opt/dagster-celery/ && (sed '/^run_launcher:/,$d' dagster.yaml; cat run_launcher.yaml) > /opt/dagster-celery/dagster.yaml \
+ && ln -s /opt/dagster/storage /opt/dagster-celery/storage
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
+COPY --from=build /opt/magnetis /opt/magnetis
+COPY --from=build --chown=10001:10001 /opt/dagster /opt/dagster
+COPY --from=build /opt/dagster-celery /opt/dagster-celery
+COPY --chmod=755 deploy/entrypoint.sh /opt/magnetis/bin/entrypoint
+ENV PATH=/opt/magnetis/bin:$PATH \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    DAGSTER_HOME=/opt/dagster DAGSTER_DISABLE_TELEMETRY=1 MAGNETIS_HOME=/tmp/magnetis
+WORKDIR /opt/dagster
+USER 10001:10001
+ENTRYPOINT ["entrypoint"]
+CMD ["magnetis", "--help"]

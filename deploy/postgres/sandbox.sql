@@ -1,0 +1,2 @@
+-- invented rows have a database of their own
+CREATE DATABASE sandbox;
