@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Writes a backup of a database and how many rows each table had at that moment, both of one snapshot, into backups/:
+#   deploy/backup.sh [DATABASE]        of the compose stack; DATABASE: magnetis (the default) or sandbox
+# Prints the dump's path; deploy/restore.sh holds the counts against what it restores. For another server, IN says how to run its
+# programs (IN="" with PGHOST, PGUSER … set). Nothing has to stop meanwhile.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+umask 077 # a backup holds personal data
+database=${1:-magnetis}
+read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
+mkdir -p "${BACKUPS:=backups}"
+name="$BACKUPS/$database-$(date -u +%Y%m%dT%H%M%SZ)"
+trap '[ -e "$name.dump" ] || rm -f "$name.part" "$name.counts"' EXIT
+
+# the snapshot lives as long as the transaction that exported it
+coproc KEEPER { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
+out=${KEEPER[0]} to=${KEEPER[1]}
+echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$to"
+read -r snapshot <&"$out" || { echo "The server of database $database does not answer." >&2; exit 1; }
+${in[@]+"${in[@]}"} pg_dump --format=custom --no-owner --snapshot="$snapshot" --dbname="$database" </dev/null >"$name.part"
+cat deploy/counts.sql >&"$to"
+echo '\echo end' >&"$to"
+while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"
+exec {to}>&-
+[ -s "$name.counts" ] || { echo "No table was counted: database $database holds none of magnetis_dagster." >&2; exit 1; }
+mv "$name.part" "$name.dump"
+echo "$name.dump"
