@@ -21,11 +21,11 @@ RUN mkdir -p /opt/dagster/storage /opt/dagster-celery \
  && ln -s /opt/dagster/storage /opt/dagster-celery/storage
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --uid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
+RUN useradd --system --uid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
 COPY --from=build /opt/magnetis /opt/magnetis
 COPY --from=build --chown=10001:10001 /opt/dagster /opt/dagster
 COPY --from=build /opt/dagster-celery /opt/dagster-celery
-COPY --chmod=755 deploy/entrypoint.sh /opt/magnetis/bin/entrypoint
+COPY deploy/entrypoint.sh /opt/magnetis/bin/entrypoint
 ENV PATH=/opt/magnetis/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     DAGSTER_HOME=/opt/dagster DAGSTER_DISABLE_TELEMETRY=1 MAGNETIS_HOME=/tmp/magnetis

@@ -20,7 +20,7 @@ export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs lock browser screenshots clean
+.PHONY: help run test test-compose check bench docs lock browser screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -31,6 +31,9 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 
 test: $(VENV)/dev.stamp browser ## Run all tests (ARGS="tests/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-compose: $(VENV)/dev.stamp ## Bring the compose stack up on a Docker engine and disturb it (root, Debian, a quarter of an hour)
+	@$(BIN)/python -m pytest -v tests/compose/stack.py $(ARGS)
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, generated files
 	@echo '- format';         $(BIN)/ruff format --check --quiet .

@@ -1,0 +1,290 @@
+"""The compose stack on a real engine: `make test-compose`, as root. Minutes, so not in `make test`.
+
+The tests run in their order: they tell the life of one stack. Where no engine can be had they fail and say why.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.home import free_port
+
+pytestmark = pytest.mark.timeout(1500)
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+LAST = date.today() - timedelta(days=1)
+SERVICES = {"postgres", "code", "webserver", "viewer", "daemon", "proxy", "sandbox"}
+EVENTS = ["calls", "visits"]
+DEAD = {"FAILURE", "CANCELED"}
+
+
+@dataclass
+class Stack:
+    """One project of docker-compose in a folder of its own, with the sandbox."""
+
+    folder: Path
+    environment: dict[str, str]
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, check: bool = True, **options: Any) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900, **options
+        )
+        assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def compose(self, *arguments: str, **options: Any) -> str:
+        return self.run("docker-compose", "--profile", "sandbox", *arguments, **options)
+
+    def docker(self, *arguments: str) -> str:
+        return self.run("/usr/bin/docker", *arguments)
+
+    def up(self) -> None:
+        self.compose("up", "--detach")
+        wait(self.serves, "the UI is served", 240)
+
+    def serves(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return self.get("admin", "/server_info").status_code == 200
+        return False
+
+    def url(self, user: str, port: str | None = None) -> str:
+        port = port or self.environment["UI_PORT" if user == "admin" else "VIEWER_PORT"]
+        return f"http://{user}:{self.passwords[user]}@127.0.0.1:{port}"
+
+    def get(self, user: str, path: str, port: str | None = None) -> httpx.Response:
+        return httpx.get(self.url(user, port) + path, timeout=30, trust_env=False)
+
+    def api(self) -> DagsterApi:
+        return DagsterApi(self.url("admin"))
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.compose("ps", "-q", service).strip()
+        return dict(json.loads(self.docker("inspect", container))[0])
+
+    def kill(self, service: str) -> None:
+        """SIGKILL from outside, as a machine out of memory does it; `docker kill` would keep the engine from restarting it."""
+        before = self.inspect(service)["State"]
+        os.kill(before["Pid"], signal.SIGKILL)
+
+        def back() -> bool:
+            state = self.inspect(service)["State"]
+            return bool(
+                state["Running"] and state["Pid"] != before["Pid"] and state.get("Health", {}).get("Status") in {None, "healthy"}
+            )
+
+        wait(back, f"{service} is back", 240)
+
+    def sql(self, statement: str, database: str = "sandbox") -> str:
+        psql = [
+            "psql",
+            "--username=magnetis",
+            f"--dbname={database}",
+            "--tuples-only",
+            "--no-align",
+            "--quiet",
+            "--command",
+            statement,
+        ]
+        return self.compose("exec", "-T", "postgres", *psql).strip()
+
+    def counts(self) -> dict[str, int]:
+        names = (*EVENTS, "accounts", "email_alerts")
+        return {name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL")) for name in names}
+
+
+def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not in {seconds:.0f} s: {what}"
+        time.sleep(2)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack, built and up, in a copy of what git tracks; torn down with its volumes."""
+    started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
+    assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
+        "DOCKER_HOST": started.stdout.strip(),
+        "COMPOSE_PROJECT_NAME": "magnetis-test",
+        "COMPOSE_FILE": "docker-compose.yml:tests/compose/slow_sandbox.yml",
+        "UI_PORT": str(free_port()),
+        "VIEWER_PORT": str(free_port()),
+        "IN": "docker-compose exec -T --env PGUSER=magnetis postgres",
+    }
+    subprocess.run([HERE / "standins.sh"], env=environment, check=True, timeout=900)
+    folder = tmp_path_factory.mktemp("stack")
+    for name in subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    stack = Stack(folder, environment)
+    said = stack.run("deploy/secrets.sh", "--sandbox")
+    stack.passwords = {
+        line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in said.splitlines() if "password" in line
+    }
+    stack.compose("down", "--volumes", "--timeout", "10")
+    stack.compose("build")
+    try:
+        stack.up()
+        yield stack
+    finally:
+        if os.environ.get("KEEP_STACK") is None:
+            stack.compose("down", "--volumes", "--timeout", "10")
+
+
+def days(first: int, last: int) -> dict[str, list[tuple[date, date]]]:
+    return {name: [(LAST - timedelta(days=first), LAST - timedelta(days=last))] for name in EVENTS}
+
+
+def status_of(api: DagsterApi, backfill: str) -> str:
+    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+    return str(api.ask(query, id=backfill)["partitionBackfillOrError"]["status"])
+
+
+def ended(stack: Stack, backfill: str, seconds: float) -> str:
+    status = ""
+
+    def end() -> bool:
+        nonlocal status
+        with suppress(Exception), stack.api() as api:  # the stack is being disturbed
+            status = status_of(api, backfill)
+        return status.startswith(("COMPLETED", "FAILED", "CANCELED"))
+
+    wait(end, f"backfill {backfill} has ended ({status})", seconds)
+    return status
+
+
+# --- in their order
+
+
+def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
+    for port in (stack.environment["UI_PORT"], stack.environment["VIEWER_PORT"]):
+        for path in ("/", "/graphql", "/server_info", "/logs"):
+            assert httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 401
+    assert stack.get("viewer", "/", stack.environment["UI_PORT"]).status_code == 401, "who may look may not launch"
+    assert stack.get("admin", "/").status_code == 200
+    assert stack.get("viewer", "/").status_code == 200
+    headers = stack.get("admin", "/").headers
+    assert headers["x-frame-options"] == "DENY"
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
+    assert headers["server"] == "nginx"
+    assert "content-security-policy" in headers
+
+
+def test_guesses_of_passwords_are_slowed_down(stack: Stack) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.environment['UI_PORT']}", trust_env=False) as client:
+        answers = [client.get("/").status_code for _ in range(120)]
+    assert answers.count(503) > 20
+    assert stack.get("admin", "/").status_code == 200, "those who know it are not"
+
+
+def test_who_only_looks_can_launch_nothing(stack: Stack) -> None:
+    with DagsterApi(stack.url("viewer")) as api:
+        assert api.loaded()
+        with pytest.raises(Exception, match=r"(?i)permission|unauthori|refused|read"):
+            api.launch_backfill(days(3, 1), title="must not start", tags={})
+
+
+def test_a_backfill_is_launched_through_the_proxy_and_ends_well(stack: Stack) -> None:
+    with stack.api() as api:
+        assert api.loaded()
+        backfill = api.launch_backfill(days(5, 1), title="first", tags={})
+    assert ended(stack, backfill, 300) == "COMPLETED_SUCCESS"
+    assert all(number > 0 for number in stack.counts().values()), stack.counts()
+
+
+def test_a_backfill_survives_the_death_of_every_service_in_turn(stack: Stack) -> None:
+    with stack.api() as api:
+        backfill = api.launch_backfill(days(60, 6), title="disturbed", tags={})
+    calls = "SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'backfill'"
+    before = int(stack.sql(calls))
+    wait(lambda: int(stack.sql(calls)) > before + 3, "the backfill calls", 120)
+    for service in ("code", "daemon", "webserver", "postgres"):
+        stack.kill(service)
+        with stack.api() as api:
+            assert not status_of(api, backfill).startswith("COMPLETED"), f"over before {service} was killed: nothing was tested"
+    assert ended(stack, backfill, 900) == "COMPLETED_SUCCESS"
+    for name in EVENTS:
+        expected = f"SELECT count(*) FROM magnetis_ops.days WHERE collection = '{name}' AND day >= '{LAST - timedelta(days=60)}'"
+        assert int(stack.sql(expected)) == 60
+        assert (
+            stack.sql(
+                f"SELECT count(*) FROM magnetis_ops.days AS d WHERE collection = '{name}' AND held <> "
+                f"(SELECT count(*) FROM magnetis.{name} AS t WHERE t.day = d.day AND deleted_at IS NULL)"
+            )
+            == "0"
+        )
+    spent, limit = stack.sql(
+        "SELECT max(schedule + settings + manual + backfill), max(daily_quota) FROM magnetis_ops.quota_days"
+    ).split("|")
+    assert int(spent) <= int(limit)
+
+
+def test_down_and_up_again_loses_nothing(stack: Stack) -> None:
+    before = stack.counts()
+    stack.compose("down", "--timeout", "30")
+    stack.up()
+    assert stack.counts() == before
+    with stack.api() as api:
+        wait(api.loaded, "the code location is loaded", 120)
+        green = api.green(EVENTS)
+    assert all(len(found) == 60 for found in green.values()), {name: len(found) for name, found in green.items()}
+
+
+def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> None:
+    before = stack.counts()
+    stack.compose("stop", "daemon", "code")
+    dump = stack.run("deploy/backup.sh", "sandbox").strip()
+    stack.compose("down", "--volumes", "--timeout", "10")
+    stack.compose("up", "--detach", "postgres")
+    wait(lambda: stack.inspect("postgres")["State"]["Health"]["Status"] == "healthy", "the server is up", 120)
+    assert "tables hold what the backup counted" in stack.run("deploy/restore.sh", dump, "sandbox")
+    stack.up()
+    assert stack.counts() == before
+    with stack.api() as api:
+        wait(api.loaded, "the code location is loaded", 120)
+        assert all(len(found) == 60 for found in api.green(EVENTS).values())
+
+
+def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
+    secrets = [path.read_text().strip() for path in (stack.folder / "secrets").iterdir()]
+    secrets = [secret for secret in [*secrets, *stack.passwords.values()] if secret]
+    published = {}
+    for service in sorted(SERVICES):
+        found = stack.inspect(service)
+        config, host = found["Config"], found["HostConfig"]
+        assert config["User"] not in {"", "0", "root", "0:0"}, service
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"], service
+        assert not host["Privileged"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+        assert host["Memory"] > 0 and host["PidsLimit"] > 0, service
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+        assert host["LogConfig"]["Config"] == {"max-file": "5", "max-size": "10m"}, service
+        assert host["Init"], service
+        assert not any("docker.sock" in str(mount) for mount in found["Mounts"]), service
+        text = json.dumps(found)
+        assert not [secret for secret in secrets if secret in text], f"{service}: docker inspect shows a secret"
+        published |= {service: ports for ports in [[each for each in host["PortBindings"].values() if each]] if ports}
+    assert published.keys() == {"proxy"}
+    assert {each["HostIp"] for bindings in published["proxy"] for each in bindings} == {"127.0.0.1"}
+    image = stack.inspect("code")["Image"]
+    assert not [secret for secret in secrets if secret in stack.docker("history", "--no-trunc", image)]
+    assert not [secret for secret in secrets if secret in stack.compose("logs", "--no-color")]
