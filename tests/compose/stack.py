@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -26,10 +27,9 @@ pytestmark = pytest.mark.timeout(1500)
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-LAST = date.today() - timedelta(days=1)
+LAST = datetime.now(ZoneInfo("Europe/Paris")).date() - timedelta(days=1)
 SERVICES = {"postgres", "code", "webserver", "viewer", "daemon", "proxy", "sandbox"}
 EVENTS = ["calls", "visits"]
-DEAD = {"FAILURE", "CANCELED"}
 
 
 @dataclass
@@ -136,9 +136,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             shutil.copy2(ROOT / name, folder / name)
     stack = Stack(folder, environment)
     said = stack.run("deploy/secrets.sh", "--sandbox")
-    stack.passwords = {
-        line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in said.splitlines() if "password" in line
-    }
+    lines = [line for line in said.splitlines() if "password" in line]
+    stack.passwords = {line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in lines}
     stack.compose("down", "--volumes", "--timeout", "10")
     stack.compose("build")
     try:
@@ -199,20 +198,20 @@ def test_who_only_looks_can_launch_nothing(stack: Stack) -> None:
     with DagsterApi(stack.url("viewer")) as api:
         assert api.loaded()
         with pytest.raises(Exception, match=r"(?i)permission|unauthori|refused|read"):
-            api.launch_backfill(days(3, 1), title="must not start", tags={})
+            api.launch_backfill(days(3, 1), title="must not start", description="", tags={})
 
 
 def test_a_backfill_is_launched_through_the_proxy_and_ends_well(stack: Stack) -> None:
     with stack.api() as api:
         assert api.loaded()
-        backfill = api.launch_backfill(days(5, 1), title="first", tags={})
+        backfill = api.launch_backfill(days(5, 1), title="first", description="", tags={})
     assert ended(stack, backfill, 300) == "COMPLETED_SUCCESS"
     assert all(number > 0 for number in stack.counts().values()), stack.counts()
 
 
 def test_a_backfill_survives_the_death_of_every_service_in_turn(stack: Stack) -> None:
     with stack.api() as api:
-        backfill = api.launch_backfill(days(60, 6), title="disturbed", tags={})
+        backfill = api.launch_backfill(days(60, 6), title="disturbed", description="", tags={})
     calls = "SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'backfill'"
     before = int(stack.sql(calls))
     wait(lambda: int(stack.sql(calls)) > before + 3, "the backfill calls", 120)
@@ -266,25 +265,28 @@ def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> No
 def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
     secrets = [path.read_text().strip() for path in (stack.folder / "secrets").iterdir()]
     secrets = [secret for secret in [*secrets, *stack.passwords.values()] if secret]
-    published = {}
+    published: dict[str, list[dict[str, str]]] = {}
     for service in sorted(SERVICES):
         found = stack.inspect(service)
         config, host = found["Config"], found["HostConfig"]
         assert config["User"] not in {"", "0", "root", "0:0"}, service
         assert host["ReadonlyRootfs"], service
-        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert not host["CapAdd"], service
         assert not host["Privileged"], service
         assert "no-new-privileges:true" in host["SecurityOpt"], service
-        assert host["Memory"] > 0 and host["PidsLimit"] > 0, service
+        assert host["Memory"] > 0, service
+        assert host["PidsLimit"] > 0, service
         assert host["RestartPolicy"]["Name"] == "unless-stopped", service
         assert host["LogConfig"]["Config"] == {"max-file": "5", "max-size": "10m"}, service
         assert host["Init"], service
         assert not any("docker.sock" in str(mount) for mount in found["Mounts"]), service
         text = json.dumps(found)
         assert not [secret for secret in secrets if secret in text], f"{service}: docker inspect shows a secret"
-        published |= {service: ports for ports in [[each for each in host["PortBindings"].values() if each]] if ports}
+        if bindings := [each for bound in (host["PortBindings"] or {}).values() for each in bound]:
+            published[service] = bindings
     assert published.keys() == {"proxy"}
-    assert {each["HostIp"] for bindings in published["proxy"] for each in bindings} == {"127.0.0.1"}
+    assert {each["HostIp"] for each in published["proxy"]} == {"127.0.0.1"}
     image = stack.inspect("code")["Image"]
     assert not [secret for secret in secrets if secret in stack.docker("history", "--no-trunc", image)]
     assert not [secret for secret in secrets if secret in stack.compose("logs", "--no-color")]
