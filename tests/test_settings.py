@@ -44,6 +44,24 @@ BAD = {
         "https://[::1": "IPv6",
         "http://api.magnetis.io": "expected https",
     },
+    "ALERT_WEBHOOK_URL": {
+        SECRET: "https://hooks.slack.com/services/…",
+        f"https:///{SECRET}": "as the chat shows it",
+        f"ftp://hooks.slack.com/{SECRET}": "as the chat shows it",
+        f"https://user:{SECRET}@hooks.slack.com/": "with no user",
+        f"https://hooks.slack.com:{SECRET}/": "as the chat shows it",
+        f"https://[::1/{SECRET}": "as the chat shows it",
+        f"https://hooks.slack.com/{SECRET} x": "as the chat shows it",
+        f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
+        f"http://hooks.slack.com/{SECRET}": "expected https: the address is a secret",
+    },
+    "UI_URL": {
+        "dagster.example.com": "such as https://dagster.example.com",
+        "ftp://dagster.example.com": "such as https://dagster.example.com",
+        f"https://user:{SECRET}@dagster.example.com": "no user",
+        f"https://dagster.example.com/?token={SECRET}": "no user, query",
+        "https://dagster.example.com/#/runs": "fragment",
+    },
     "DATABASE_URL": {
         "postgresql": "expected a postgresql:// URL",
         "postgresql://": "expected a postgresql:// URL",
@@ -130,6 +148,29 @@ def test_http_is_for_localhost_only(monkeypatch: pytest.MonkeyPatch, host: str) 
     assert Settings.load().api_url == f"http://{host}:8000"
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    def given(url: str) -> str:
+        monkeypatch.setenv("MAGNETIS_ALERT_WEBHOOK_URL", url)
+        webhook = Settings.load().alert_webhook_url
+        assert webhook
+        return webhook.get_secret_value()
+
+    assert given(f"http://{host}:9000/hook") == f"http://{host}:9000/hook"
+    monkeypatch.setenv("MAGNETIS_ALLOW_HTTP", "true")
+    assert given("http://chat/hook") == "http://chat/hook"
+
+
+def test_a_webhook_is_read_without_the_line_break_of_its_file_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_ALERT_WEBHOOK_URL", f"https://hooks.slack.com/services/{SECRET}\n")
+    monkeypatch.setenv("MAGNETIS_UI_URL", "https://dagster.example.com/ui/")
+    settings = Settings.load()
+    assert settings.alert_webhook_url
+    assert settings.alert_webhook_url.get_secret_value() == f"https://hooks.slack.com/services/{SECRET}"
+    assert settings.ui_url == "https://dagster.example.com/ui"
+    assert SECRET not in repr(settings) + settings.model_dump_json()
+
+
 def test_http_elsewhere_needs_a_word_which_may_stand_in_the_env_file() -> None:
     Path(".env").write_text("MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8")
     assert Settings.load().api_url == "http://sandbox:8000"
@@ -150,7 +191,7 @@ def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
-@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG"])
+@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "UI_URL"])
 def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
     monkeypatch.setenv(f"MAGNETIS_{name}", blank)
     assert getattr(Settings.load(), name.lower()) is None

@@ -158,7 +158,9 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     assert report["differences"][0]["fields"]["enabled"] == {"baseline": 1, "present": 0}
     assert list(report["not_compared"]) == ["sms_alerts"]
 
-    _, without, _ = run("export", "--without", "account.name", "--without", "recipients", **environment)
+    options = [word for name in ("account.name", "recipients", "recipient") for word in ("--without", name)]
+    _, without, noted = run("export", *options, **environment)
+    assert noted.startswith("No setting has a field recipient, so --without recipient left nothing out.\n")
     assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {"id": "acc-3"}
     assert "exemple.fr" not in without
     path.write_text(without, encoding="utf-8")
@@ -208,12 +210,19 @@ MALFORMED = {
     "version: 1\nsettings: [x]": "settings: expected a mapping, got list.",
     "version: 1\nsettings: {emial_alerts: {}}": "settings.emial_alerts: no such collection. There are: reports, email_alerts",
     "version: 1\nsettings: {reports: {rep-1: x}}": "settings.reports.rep-1: expected a mapping, got str.",
+    "version: 1\nsettings: {jean@exemple.fr: {}}": "settings.***: no such collection.",
+    "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": "settings.reports.***: expected a mapping, got str.",
     "version: 1\nwithout: x\nsettings: {}": "without: expected a list of names.",
     "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": "line 5, column 5: not valid YAML: a key is there twice.",
     "version: 1\nsettings: {reports: [": "not valid YAML",
     "<<<<<<< ours\nversion: 1": "line 2, column 8: not valid YAML",
-    "version: !!python/object:os.system x": "not valid YAML: could not determine a constructor",
+    "version: !!python/object:os.system x": "not valid YAML: a tag that means nothing here.",
     "? [a]\n: b": "not valid YAML: found unhashable key",
+    "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": "line 2, column 33: not valid YAML: not of the kind",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": "not valid YAML: not of the kind that it is tagged as.",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": "not valid YAML: a tag that means nothing here.",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": "not valid YAML: a tag that means nothing here.",
+    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": "not valid YAML: an alias; put texts that begin with * in quotes.",
 }
 
 

@@ -8,8 +8,8 @@ https://docs.dagster.io/guides/automate/sensors
 """
 
 import asyncio
-from datetime import date, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated
 
 from dagster import (
     AssetSelection,
@@ -23,7 +23,7 @@ from dagster import (
     SensorResult,
     sensor,
 )
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
 from magnetis_dagster.defs.assets import asset_key
@@ -40,9 +40,17 @@ if TYPE_CHECKING:
 
 SECONDS = 8.0
 """For all calls of a tick, which shall take no longer than ten; Dagster ends one after 60."""
+TWIN_SECONDS = 60
+"""Dagster ends a tick after so long: whoever has read the same so short a time ago may be about to launch the run."""
 LONGEST_PAUSE = 7
 """Ticks left out at most, after one failure behind the other (0, 1, 3, 7): two hours with ticks every 15 minutes."""
 RUN_KEY_TAG = "dagster/run_key"
+
+
+def _moment(value: str) -> str:
+    if value:
+        datetime.fromisoformat(value)
+    return value
 
 
 class Known(BaseModel):
@@ -50,8 +58,8 @@ class Known(BaseModel):
 
     digest: str = ""
     """Of the content that a run was last requested for."""
-    since: str = ""
-    """When that content was first seen."""
+    since: Annotated[str, AfterValidator(_moment)] = ""
+    """When that content was first seen. A collection that the cursor does not name has the end of the tick before here."""
     before: str = ""
     """The same of the content before it."""
     run_key: str = ""
@@ -61,7 +69,7 @@ class Known(BaseModel):
     """Whether a run has loaded it."""
     failures: int = 0
     """Looks that failed, one behind the other."""
-    pause: int = 0
+    pause: int = Field(default=0, ge=0, le=LONGEST_PAUSE)
     """Ticks to leave out."""
 
     def wait_after(self, times: int) -> None:
@@ -93,25 +101,29 @@ def _settings_sensor(name: str, collections: list[Collection], settings: Setting
         ),
     )
     def notice(context: SensorEvaluationContext) -> SensorResult:
-        return skipped_on_failure(lambda: _tick(name, context.instance, _known(context.cursor), collections))
+        return skipped_on_failure(lambda: _tick(name, context, collections))
 
     return notice
 
 
-def _known(cursor: str | None) -> dict[str, Known]:
+def _known(context: SensorEvaluationContext, collections: list[Collection]) -> dict[str, Known]:
     """Return what the cursor says; an empty one, or one that somebody wrote by hand wrongly, knows nothing."""
     try:
-        return _Cursor.validate_json(cursor or "{}")
+        known = _Cursor.validate_json(context.cursor or "{}")
     except ValidationError:
-        return {}
+        known = {}
+    # once emptied, a cursor asks for runs of names of their own: those that there were would stand for changes since then
+    ended = context.last_tick_completion_time
+    since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
+    return {each.name: known.get(each.name, Known(since=since)) for each in collections}
 
 
-def _tick(name: str, instance: DagsterInstance, known: dict[str, Known], collections: list[Collection]) -> SensorResult:
+def _tick(name: str, context: SensorEvaluationContext, collections: list[Collection]) -> SensorResult:
     from magnetis_dagster.ingest.look import Look
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
-    states = {each.name: known.get(each.name, Known()) for each in collections}
+    states = _known(context, collections)
     words, changed = [], list[tuple[Collection, Look]]()
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
@@ -131,20 +143,25 @@ def _tick(name: str, instance: DagsterInstance, known: dict[str, Known], collect
                 if seen.digest != state.digest:
                     states[each.name] = Known(digest=seen.digest, before=state.since, since=now.isoformat())
                     changed.append((each, seen))
-                elif _is_lost(instance, state):
+                elif _is_lost(context.instance, state):
                     changed.append((each, seen))
                 words.append(f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}.")
         request = _request(name, changed, states, warehouse, now.astimezone(settings.timezone).date()) if changed else None
     cursor = _Cursor.dump_json(states).decode()
     if request:
         return SensorResult(run_requests=[request], cursor=cursor)
+    if changed:
+        words.append("Another tick has read the same just now and asks for the run; if none comes, the next tick does.")
     return SensorResult(skip_reason=" ".join(words), cursor=cursor)
 
 
 def _request(
     name: str, changed: "list[tuple[Collection, Look]]", states: dict[str, Known], warehouse: "Warehouse", today: date
-) -> RunRequest:
-    """Return the request for the run that loads what was seen, and keep that for it."""
+) -> RunRequest | None:
+    """Return the request for the run that loads what was seen, and keep that for it; None where a twin of this tick does both.
+
+    Dagster looks whether there is a run of that key and then launches one: two daemons at once would both find none.
+    """
     for each, _ in changed:
         states[each.name].requests += 1
     run_key = f"{name}: {', '.join(_named(each, states[each.name]) for each, _ in changed)}"
@@ -152,6 +169,11 @@ def _request(
         states[each.name].run_key = run_key
         states[each.name].wait_after(states[each.name].requests)
         seen.keep(warehouse.kept_pages(each, run_key), today)
+    # pages that are kept already are not kept again: of twins, both find those of the first
+    collection, own = changed[0]
+    kept = warehouse.kept_pages(collection, run_key).windows()
+    if any(window.read_at != own.at and abs((own.at - window.read_at).total_seconds()) < TWIN_SECONDS for window in kept):
+        return None
     return RunRequest(
         run_key=run_key,
         partition_key=today.isoformat(),
@@ -198,7 +220,7 @@ def _is_lost(instance: DagsterInstance, state: Known) -> bool:
 
 
 def _named(collection: Collection, state: Known) -> str:
-    # the same tick, evaluated again since its daemon died or has a twin, names the same run: Dagster launches it once
+    # the same tick, evaluated again since its daemon died or has a twin, names the same run
     return f"{collection.name} {state.digest[:16]} #{state.requests} behind {state.before or 'nothing'}"
 
 

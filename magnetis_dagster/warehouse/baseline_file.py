@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from magnetis_dagster.catalog.masking import masked, masked_id
 from magnetis_dagster.catalog.reader import ACCOUNT_PATHS
 from magnetis_dagster.errors import NeedsChange
 
@@ -119,6 +120,16 @@ def write_baseline(settings: Settings, without: Container[str] = ()) -> str:
     return _HEAD + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
 
 
+def without_effect(settings: Settings, without: Container[str]) -> list[str]:
+    """Return those of the names that no row has: a mistyped one leaves nothing out."""
+    rows = [(identifier, row) for held in settings.values() for identifier, row in held.items()]
+    return [
+        name
+        for name in without
+        if all(_canonical(row, identifier, {name}) == _canonical(row, identifier, ()) for identifier, row in rows)
+    ]
+
+
 def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     """Return what the file says of `collections`. Raises BaselineError: it is not there, or not as it was written."""
     try:
@@ -142,11 +153,12 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     if not isinstance(without, list) or not all(isinstance(name, str) for name in without):
         raise BaselineError(f"{path}: without: expected a list of names.")
     settings = _mapping(path, "settings", content.get("settings"))
+    # where an indent was lost, a recipient stands in a key's place, and Dagster shows the words
     for name, rows in settings.items():
         if name not in collections:
-            raise BaselineError(f"{path}: settings.{name}: no such collection. There are: {', '.join(collections)}.")
+            raise BaselineError(f"{path}: settings.{masked(name)}: no such collection. There are: {', '.join(collections)}.")
         settings[name] = {
-            identifier: _mapping(path, f"settings.{name}.{identifier}", row)
+            identifier: _mapping(path, f"settings.{name}.{masked_id(identifier)}", row)
             for identifier, row in _mapping(path, f"settings.{name}", rows).items()
         }
     return Baseline(settings, frozenset(without))
@@ -204,7 +216,25 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads dates as the texts that they are, and takes a key that is there twice for the mistake that it is."""
+    """Reads what `_Dumper` writes: plain values as JSON has them, without anchors, and dates as the texts that they are.
+
+    A key that is there twice is the mistake that it is.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # an alias may lead into itself, or make gigabytes of a few lines
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "an alias; put texts that begin with * in quotes", mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node.tag not in _TAGS:
+            raise yaml.constructor.ConstructorError(None, None, "a tag that means nothing here", node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError):
+            raise yaml.constructor.ConstructorError(None, None, "not of the kind that it is tagged as", node.start_mark) from None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -216,6 +246,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -157,7 +157,7 @@ def _offences(policy: Policy, name: str, names: Sequence[str], catalogue: Catalo
         case AllowedDomains():
             domain = "rtrim(lower(regexp_replace(word, '^.*@', '')), '.>)]''\"')"
             outside = f"""
-                (SELECT count(*) FROM {_LEAVES}, regexp_split_to_table(leaf #>> '{{}}', '[\\s,;]+') AS word,
+                (SELECT count(*) FROM {_LEAVES}, regexp_split_to_table(leaf #>> '{{}}', '[\\s,;:|/<>?&=()]+') AS word,
                         LATERAL (SELECT {domain} AS domain) AS d
                  WHERE jsonb_typeof(leaf) = 'string' AND word LIKE '%@%' AND domain <> ALL(:domains) AND NOT EXISTS (
                     SELECT FROM unnest(CAST(:below AS text[])) AS suffix WHERE right(domain, length(suffix)) = suffix))

@@ -116,7 +116,7 @@ def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, built and up, in a copy of what git tracks; torn down with its volumes."""
+    """The stack, built and up, in a copy of the project; torn down with its volumes."""
     started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
     assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
     environment = {
@@ -130,7 +130,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     }
     subprocess.run([HERE / "standins.sh"], env=environment, check=True, timeout=900)
     folder = tmp_path_factory.mktemp("stack")
-    for name in subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

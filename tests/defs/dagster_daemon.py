@@ -40,15 +40,15 @@ class Daemon:
         [self.repository] = entry.code_location.get_repositories().values()
         self._now = datetime.now(UTC)
 
-    def sensor_tick(self, name: str) -> InstigatorTick:
-        """An hour later."""
+    def sensor_tick(self, name: str, after: timedelta = timedelta(hours=1)) -> InstigatorTick:
+        """That much later than the last one."""
         for other in self.repository.get_sensors():
             if other.name != name:
                 self.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
         sensor = self.repository.get_sensor(name)
         if self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id) is None:
             self.instance.start_sensor(sensor)
-        self._now += timedelta(hours=1)
+        self._now += after
         with freeze_time(self._now):
             errors = list(execute_sensor_iteration(self._workspace, LOGGER, None, None))
         assert not any(errors), errors

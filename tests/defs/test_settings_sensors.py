@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster_daemon import Daemon, daemon
 from small_api import SmallApi
 
+from magnetis_dagster.defs import settings_sensors
 from magnetis_dagster.warehouse import Warehouse
 
 SENSOR = "alert_settings_sensor"
@@ -188,6 +191,27 @@ def test_a_tick_that_is_evaluated_twice_launches_one_run(
     assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
 
 
+def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_is_asked_for_again(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(TickStatus.SUCCESS)
+    changed(api, EMAIL, 1, title="B")
+    request = settings_sensors._request
+
+    def behind_a_twin(name: str, seen: Any, states: Any, *more: Any) -> Any:
+        a_second_ago = [(each, replace(look, at=look.at - timedelta(seconds=1))) for each, look in seen]
+        assert request(name, a_second_ago, deepcopy(states), *more)
+        return request(name, seen, states, *more)
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr(settings_sensors, "_request", behind_a_twin)
+        assert "Another tick has read the same just now" in str(tick().skip_reason)
+    tick(TickStatus.SUCCESS)  # the twin died before it launched
+    tick()
+    assert len(runs(running)) == 2
+    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+
+
 def test_a_daemon_that_dies_before_it_launches_loses_no_change(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,10 +229,29 @@ def test_a_daemon_that_dies_before_it_launches_loses_no_change(
     assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
 
 
-def test_a_cursor_that_is_not_ours_is_like_none(running: Daemon, tick: Callable[..., InstigatorTick], query: Any) -> None:
+def test_an_emptied_cursor_or_one_that_is_not_ours_has_everything_loaded_once_more(
+    running: Daemon, tick: Callable[..., InstigatorTick], query: Any
+) -> None:
     tick(TickStatus.SUCCESS)
-    for cursor in ("nonsense", "[]", '{"email_alerts": 3}', '{"email_alerts": {"digest": 1}}'):
+    wrong = json.loads(running.cursor(SENSOR) or "{}")
+    wrong["email_alerts"]["since"] = "yesterday"
+    for cursor in ("{}", "nonsense", "[]", '{"email_alerts": 3}', '{"email_alerts": {"digest": 1}}', json.dumps(wrong)):
         running.set_cursor(SENSOR, cursor)
-        tick()  # the run that it would launch is the one that was launched already
+        tick(TickStatus.SUCCESS)
+        tick()
         assert json.loads(running.cursor(SENSOR) or "{}").keys() == {"email_alerts", "sms_alerts"}
+    assert runs(running) == [("SUCCESS", ["email_alerts", "sms_alerts"])] * 7
     assert query("SELECT count(*) FROM magnetis.email_alerts_history") == [(2,)]
+
+
+def test_a_change_back_to_what_was_loaded_before_the_cursor_was_emptied_is_seen(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
+) -> None:
+    tick(TickStatus.SUCCESS)
+    changed(api, EMAIL, 1, title="B")
+    tick(TickStatus.SUCCESS)
+    changed(api, EMAIL, 1, title="Alerte 1")
+    running.set_cursor(SENSOR, "{}")
+    tick(TickStatus.SUCCESS)
+    tick()
+    assert query(HISTORY)[2:] == [("ale-1", "B", False), ("ale-1", "Alerte 1", True)]

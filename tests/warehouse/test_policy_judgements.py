@@ -119,6 +119,8 @@ ADDRESSES: list[tuple[Any, int]] = [
     (["Jean <jean@exemple.fr>, paul@elsewhere.fr; marie@exemple.fr."], 1),
     ("a@elsewhere.fr", 1),
     ([{"name": "Jean", "email": "jean@elsewhere.fr"}], 1),
+    (["jean@elsewhere.fr/paul@exemple.fr", "jean@elsewhere.fr|paul@exemple.fr", "<jean@elsewhere.fr><paul@exemple.fr>"], 3),
+    (["mailto:jean@elsewhere.fr?cc=paul@exemple.fr", "Jean (jean@exemple.fr)"], 1),
     (["jean@"], 1),
     (["jean@elsewhere.fr@exemple.fr"], 0),
     (["+33612345678", 33612345678, None], 0),

@@ -1,0 +1,148 @@
+"""Somebody starts a second daemon by mistake: what the sensors notice is still loaded once and remembered once."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import PROJECT, Dev, Start
+
+from magnetis_dagster.dev.children import MARK
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
+
+KEY = "e2e-daemons-51c0f2be77"
+INTERVAL = 10
+
+
+@pytest.fixture
+def sandbox() -> Any:
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)) as sandbox:
+        yield sandbox
+
+
+def own_daemon(dev: Dev) -> psutil.Process:
+    """Return the daemon that `magnetis dev` runs."""
+    found = [process for process in psutil.process_iter(["cmdline", "environ"]) if is_daemon(process, dev.home)]
+    [daemon] = found
+    return daemon
+
+
+def is_daemon(process: psutil.Process, home: Path) -> bool:
+    words = process.info["cmdline"] or []
+    return "dagster._daemon" in words and (process.info["environ"] or {}).get("MAGNETIS_HOME") == str(home)
+
+
+@contextmanager
+def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
+    """As from another terminal, with the same settings."""
+    environment = {name: value for name, value in first.environ().items() if name != MARK}
+    command = [Path(sys.executable).parent / "dagster-daemon", "run", "--workspace", PROJECT / "workspace.yaml"]
+    log = dev.home.parent / "second-daemon.log"
+    with log.open("wb") as output:
+        started = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        dev.wait_until(
+            lambda: "Instance is configured with the following daemons" in log.read_text(), "the second daemon is there", 120
+        )
+        yield psutil.Process(started.pid)
+    finally:
+        started.send_signal(signal.SIGCONT)
+        family = [daemon := psutil.Process(started.pid), *daemon.children(recursive=True)]
+        started.send_signal(signal.SIGINT)
+        _, left = psutil.wait_procs(family, timeout=15)
+        for process in left:  # its code server may outlive it
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        started.wait()
+
+
+@contextmanager
+def both_look_at_once(*daemons: psutil.Process) -> Iterator[None]:
+    """Let the daemons stand still until a tick is due, and then begin it together."""
+    for daemon in daemons:
+        daemon.suspend()
+    try:
+        time.sleep(INTERVAL + 1)
+        yield
+    finally:
+        for daemon in daemons:
+            daemon.resume()
+
+
+def twin_ticks(dev: Dev) -> int:
+    """Return how many ticks of the sensor began before another one of it was due."""
+    moments = [
+        moment
+        for (moment,) in dev.query(
+            "SELECT extract(epoch FROM timestamp)::float8 FROM dagster.job_ticks "
+            "WHERE tick_body LIKE '%alert_settings_sensor%' ORDER BY timestamp"
+        )
+    ]
+    return sum(later - earlier < INTERVAL / 2 for earlier, later in pairwise(moments))  # type: ignore[operator]
+
+
+CHANGES = "SELECT setting_id, kind, changes FROM magnetis.settings_changes WHERE kind <> 'first_seen' ORDER BY changed_at"
+OVERLAPS = (
+    "SELECT count(*) FROM magnetis.email_alerts_history AS a "
+    "JOIN magnetis.email_alerts_history AS b ON a.id = b.id AND a.ctid < b.ctid "
+    "WHERE tstzrange(a.valid_from, a.valid_to) && tstzrange(b.valid_from, b.valid_to)"
+)
+RUNS = (
+    "SELECT t.value, r.status FROM dagster.runs AS r JOIN dagster.run_tags AS t USING (run_id) "
+    "WHERE t.key = 'dagster/run_key' AND t.value LIKE 'alert_settings_sensor%'"
+)
+
+
+@pytest.mark.timeout(600)  # two daemons share two cores with whatever else runs
+def test_two_daemons_load_and_remember_each_change_once(start: Start, sandbox: SandboxServer) -> None:
+    dev = start(
+        "--load",
+        "0",
+        environment={
+            "MAGNETIS_API_KEY": KEY,
+            "MAGNETIS_API_URL": sandbox.url,
+            "MAGNETIS_SETTINGS_INTERVAL_SECONDS": str(INTERVAL),
+        },
+    )
+    dev.wait_until(lambda: "http://" in dev.said, "the UI is there")
+    dev.wait_until(lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")), "the tables are there")
+    seen = "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
+    dev.wait_until(lambda: dev.query(seen) == [(2,)], "the first look is loaded")
+    number = str(dev.query("SELECT id FROM magnetis.email_alerts ORDER BY id LIMIT 1")[0][0])
+    first = own_daemon(dev)
+    known: list[tuple[object, ...]] = []
+
+    def loaded(kind: str) -> None:
+        dev.wait_until(lambda: len(dev.query(CHANGES)) > len(known), f"{kind} is noticed and loaded", 120)
+        known.append(dev.query(CHANGES)[-1])
+        assert known[-1][:2] == (number, kind)
+
+    with second_daemon(dev, first) as second:
+        with both_look_at_once(first, second):
+            sandbox.world.edit("email_alerts", number, title="A test")
+        loaded("changed")
+        with both_look_at_once(first, second):
+            row = sandbox.world.delete("email_alerts", number)
+        loaded("removed")
+        with both_look_at_once(first, second):
+            sandbox.world.insert("email_alerts", row)
+        loaded("added")
+        asked = sandbox.received
+        dev.wait_until(lambda: sandbox.received >= asked + 4, "more ticks")
+
+    assert dev.query(CHANGES) == known
+    assert dev.query(OVERLAPS) == [(0,)]
+    assert dev.query(f"SELECT count(*) FROM magnetis.email_alerts_history WHERE id = '{number}'") == [(3,)]
+    finished = Counter(dev.query(RUNS))
+    assert len(finished) == 4
+    assert set(finished.values()) == {1}
+    assert {status for _, status in finished} == {"SUCCESS"}
+    assert twin_ticks(dev), "at no time did both look at once, so nothing was tried"
