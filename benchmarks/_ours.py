@@ -8,9 +8,7 @@ import sys
 import time
 from datetime import date, timedelta
 
-import sqlalchemy.dialects.postgresql.psycopg  # seconds count from behind the imports, the straight line's too
-
-import magnetis_dagster.warehouse.migrate  # noqa: F401 - so that it is not imported in the middle
+import magnetis_dagster.warehouse.migrate  # noqa: F401 - seconds count from behind the imports: this one comes late otherwise
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.settings import Settings

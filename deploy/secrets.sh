@@ -40,13 +40,14 @@ esac
 if [ ! -e secrets/magnetis_api_key ]; then
   if [ "$sandbox" = yes ]; then : >secrets/magnetis_api_key; else ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key; fi
 fi
+[ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url # empty: nobody is told
 user_list ui_users admin "those who may launch and change, port 3000"
 user_list ui_viewers viewer "those who look, port 3001"
 chmod 644 secrets/*
 [ -e .env ] || cp .env.example .env
-if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL)=.' .env; then
-  echo "Take MAGNETIS_API_KEY and MAGNETIS_DATABASE_URL out of .env: \`docker inspect\` shows what stands there. The key belongs into" \
-    "secrets/magnetis_api_key." >&2
+if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL)=.' .env; then
+  echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_… and MAGNETIS_ALERT_WEBHOOK_URL out of .env: \`docker inspect\` shows what stands there." \
+    "The key belongs into secrets/magnetis_api_key." >&2
   exit 1
 fi
 echo "secrets/ is complete."

@@ -3,6 +3,7 @@
 from dagster import Definitions, in_process_executor
 
 from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
+from magnetis_dagster.defs.alerts import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
 from magnetis_dagster.defs.jobs import daily_job
 from magnetis_dagster.defs.missing import no_missing_days
@@ -27,7 +28,12 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
         asset_checks=[no_missing_days(catalogue, settings)],
         jobs=list(jobs.values()),
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
-        sensors=[quota_sensor(), repair_sensor(catalogue, settings), *settings_sensors(catalogue, settings)],
+        sensors=[
+            quota_sensor(),
+            repair_sensor(catalogue, settings),
+            *settings_sensors(catalogue, settings),
+            *alert_sensors(settings),
+        ],
         resources={
             "magnetis": MagnetisResource(concurrency=settings.concurrency, quota_recheck_seconds=settings.quota_recheck_seconds)
         },

@@ -62,7 +62,7 @@ def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout
         url = httpx.URL("")
     if url.scheme not in {"http", "https"} or not url.host:
         raise NeedsChange("MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io.")
-    logging.getLogger("httpcore.http11").addFilter(_without_what_was_received)
+    logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     try:
         inner = httpx.AsyncHTTPTransport(proxy=proxy_for(url), limits=limits)
@@ -96,7 +96,7 @@ def proxy_for(url: httpx.URL) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _without_what_was_received(record: logging.LogRecord) -> bool:
+def without_what_was_received(record: logging.LogRecord) -> bool:
     """Let an event of httpcore pass without its value: at DEBUG it quotes received headers, where a server may echo the key."""
     record.msg = str(record.msg).split(" return_value=")[0].split(" exception=")[0]
     return True
