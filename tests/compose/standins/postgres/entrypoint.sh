@@ -36,8 +36,8 @@ first_start() { # the server's arguments
     exit 1
   fi
   eval "arguments=(${POSTGRES_INITDB_ARGS:-})"
-  [ -z "$POSTGRES_PASSWORD" ] || arguments+=(--pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD"))
-  initdb --username="$POSTGRES_USER" --auth-local=trust --auth-host="$method" --pgdata="$PGDATA" "${arguments[@]}"
+  initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") --auth-local=trust --auth-host="$method" \
+    --pgdata="$PGDATA" "${arguments[@]}"
   echo "host all all all $method" >>"$PGDATA/pg_hba.conf"
   # no address until all is set up: a health check over the network must not succeed before
   pg_ctl --pgdata="$PGDATA" --options="$(printf '%q ' -c listen_addresses= -c unix_socket_directories="$sockets" "$@")" --wait start

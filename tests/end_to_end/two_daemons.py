@@ -1,4 +1,8 @@
-"""Somebody starts a second daemon by mistake: what the sensors notice is still loaded once and remembered once."""
+"""Somebody starts a second daemon by mistake: what the sensors notice is still loaded once and remembered once.
+
+Three to five minutes, since two daemons and two code servers share the cores, so not in `make test`:
+`.venv/bin/python -m pytest tests/end_to_end/two_daemons.py`. tests/defs/test_settings_sensors.py plays the same within one process.
+"""
 
 import signal
 import subprocess
