@@ -86,6 +86,8 @@ def test_the_price_is_what_it_costs(
         announced = len(list(sandbox.world.truth("calls", asked[0], asked[-1])))
         spent = sandbox.received
     assert sum(day.rows for result in results for day in result.days) == announced
-    assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(spent,)]
+    # a connection that broke on a loaded machine is a call charged, and perhaps never received
+    [(charged, broken)] = query("SELECT count(*), count(*) FILTER (WHERE status IS NULL) FROM magnetis_ops.api_calls")
+    assert charged - broken <= spent <= charged
     price = expected_calls(announced, chunk_rows=chunk_rows, days=days)
     assert abs(price - spent) <= max(2, 0.05 * spent), f"priced {price}, spent {spent}"
