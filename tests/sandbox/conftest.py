@@ -60,7 +60,7 @@ def open_sandbox(catalogue: Catalogue) -> Iterator[Callable[..., Caller]]:
             server = stack.enter_context(SandboxServer(SandboxOptions(**given), catalogue))
             servers.append(server)
             headers = {"x-api-key": server.key}
-            http = stack.enter_context(httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=10))
+            http = stack.enter_context(httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60))
             return Caller(server, http, catalogue)
 
         yield start
