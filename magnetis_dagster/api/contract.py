@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
 
 # `bytes` is the name of a member of Page
@@ -19,6 +20,8 @@ class Call:
     """Query parameters except `limit` and `page`."""
     page: int = 1
     limit: int = 250
+    days: tuple[date, date] | None = None
+    """The first and the last day that are read, for the ledger."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Cutting a range of days into windows: by what the API announces, and by what it refuses. Pure: no call, no clock, no database."""
 
+from copy import copy
 from datetime import timedelta
 
 from magnetis_dagster.ingest.windows import Window
@@ -50,6 +51,14 @@ class Cut:
             # behind an empty stretch the next announcement covers twice as much, so that the stretch is not walked
             self._span = max(1, days * self._chunk_rows // rows) if rows else days * 2
         return learned
+
+    def after(self, window: Window, announced: int) -> Window | None:
+        """Return what is read behind `window` if as many rows come as are announced; None too while a refusal is worked out."""
+        if self._refused:
+            return None
+        then = copy(self)
+        then.read(window, announced)
+        return then.next()
 
     def refused(self, window: Window, reason: str, *, at_fault: bool) -> bool:
         """Halve a window that the API would not answer; return False where that cannot help.

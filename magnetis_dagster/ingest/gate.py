@@ -2,11 +2,12 @@
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import date
 
 from magnetis_dagster.api import Call, Outcome
 from magnetis_dagster.database import DatabaseUnwell
-from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
@@ -46,16 +47,15 @@ class _Note:
 
 
 class LedgerGate:
-    """Charges the calls of one run to the ledger. `window` is what is being read, for the ledger's rows.
+    """Charges the calls of one run to the ledger.
 
     One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
     """
 
     def __init__(self, ledger: Ledger, run: RunIdentity) -> None:
         self.ledger = ledger
-        self.window: Window | None = None
-        self.charged = 0
-        """Calls charged so far."""
+        self.charged: Counter[tuple[date, date] | None] = Counter()
+        """Calls charged so far, by the days that they read."""
         self._run = run
         self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
         self._notes: list[_Note] = []
@@ -63,6 +63,7 @@ class LedgerGate:
 
     async def charge(self, call: Call) -> int:
         """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one."""
+        first, last = call.days or (None, None)
         charge = Charge(
             collection=call.collection,
             route=call.route,
@@ -70,8 +71,8 @@ class LedgerGate:
             lane=self._run.lane,
             run_id=self._run.run_id,
             backfill_id=self._run.backfill_id,
-            first_day=self.window.first if self.window else None,
-            last_day=self.window.last if self.window else None,
+            first_day=first,
+            last_day=last,
         )
         while True:
             answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.get_running_loop().create_future()
@@ -85,7 +86,7 @@ class LedgerGate:
                 # spread, so that waiting processes do not come back in the same instant
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
-                self.charged += 1
+                self.charged[call.days] += 1
                 await asyncio.sleep(charged.pause)
                 return charged.number
 

@@ -4,11 +4,13 @@ A window that is committed stays, whatever happens to the next one. The caller g
 progress can be shown at once. While one window is committed and told, the next one is read.
 """
 
+import asyncio
 import gc
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import date
 from types import TracebackType
@@ -29,6 +31,8 @@ from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, 
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """A page is thousands of objects without cycles: to look for some at each 700, as Python does, is in vain."""
+SWITCH_SECONDS = 0.03
+"""A thread of a run keeps Python's lock as long where another wants it, instead of 0.005 s: a page is read in one go."""
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
 
@@ -100,6 +104,34 @@ class _Read:
     """Closes the staging table."""
 
 
+class _Underway:
+    """A window that is being read in a task of its own."""
+
+    def __init__(self, window: Window, reader: WindowReader, task: "asyncio.Task[_Read | int]") -> None:
+        self.window = window
+        self._reader = reader
+        self.task = task
+
+    async def announced(self) -> int | None:
+        """Wait until all its pages are asked; return the rows announced, or None where it ended before, or did not announce any."""
+        asked = asyncio.create_task(self._reader.all_asked.wait())
+        try:
+            await asyncio.wait((asked, self.task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        return self._reader.announced if self._reader.all_asked.is_set() else None
+
+    async def leave(self, *, at_once: bool) -> None:
+        """End the reading and drop what it staged; unless `at_once`, its pages under way are received and kept."""
+        if at_once:
+            self.task.cancel()
+        self._reader.stop()
+        await asyncio.wait([self.task])
+        # a failure of days that are left is met again by whoever reads them
+        if not self.task.cancelled() and not self.task.exception() and isinstance(read := self.task.result(), _Read):
+            read.staged.close()
+
+
 class Ingestion:
     """A context manager that holds the client of one run. Not thread-safe; the methods block."""
 
@@ -136,15 +168,18 @@ class Ingestion:
         self._warehouse.prepare()
         self._collected = gc.get_threshold()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *self._collected[1:])
+        self._switching = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._thread.__enter__()
-        self._thread.call(self._thread.run, self._client.__aenter__())
+        self._thread.run(self._client.__aenter__())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the client's connections."""
         gc.set_threshold(*self._collected)
+        sys.setswitchinterval(self._switching)
         try:
-            self._thread.call(self._thread.run, self._client.__aexit__(kind, error, trace))
+            self._thread.run(self._client.__aexit__(kind, error, trace))
         finally:
             self._thread.__exit__(kind, error, trace)
 
@@ -164,9 +199,9 @@ class Ingestion:
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
         ranges = contiguous([day for day in days if day not in done])
-        yield from self._commit_behind(read for range_ in ranges for read in self._read_range(collection, range_))
+        yield from self._commit_behind(self._read_ranges(collection, list(ranges)))
 
-    def _commit_behind(self, reads: Iterator[_Read]) -> Iterator[WindowResult]:
+    def _commit_behind(self, reads: AsyncGenerator[_Read, None]) -> Iterator[WindowResult]:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
@@ -180,8 +215,7 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
-        reads = (self._read_whole(collection, window, self._kept(collection).get(day)) for window in (Window(day, day),))
-        [result] = self._commit_behind(reads)
+        [result] = self._commit_behind(self._read_ranges(collection, [Window(day, day)]))
         return result
 
     def _today(self) -> date:
@@ -193,10 +227,18 @@ class Ingestion:
             return {}
         return {window.first: window for window in self._warehouse.kept_pages(collection, self._run.work_id).windows()}
 
-    def _read_range(self, collection: Collection, range_: Window) -> Iterator[_Read]:
-        kept = self._kept(collection)
-        cut = Cut(range_, self._chunk_rows, self._warehouse.longest_window(collection))
-        while window := cut.next():
+    async def _read_ranges(self, collection: Collection, ranges: Sequence[Window]) -> AsyncGenerator[_Read, None]:
+        for range_ in ranges:
+            async with aclosing(self._read_range(collection, range_)) as reads:
+                async for read in reads:
+                    yield read
+
+    async def _read_range(self, collection: Collection, range_: Window) -> AsyncGenerator[_Read, None]:
+        kept = await asyncio.to_thread(self._kept, collection)
+        pages = self._warehouse.kept_pages(collection, self._run.work_id)
+        cut = Cut(range_, self._chunk_rows, await asyncio.to_thread(self._warehouse.longest_window, collection))
+
+        def begin(window: Window) -> _Underway:
             begun = kept.pop(window.first, None)
             if begun and begun.last > range_.last:
                 begun = None  # of days that are done meanwhile
@@ -204,29 +246,47 @@ class Ingestion:
                 window = Window(begun.first, begun.last)
             # without a window each call would read it all again
             whole = begun is not None or window.first == window.last or collection.window is None
-            try:
-                read = (
-                    self._read_whole(collection, window, begun)
-                    if whole
-                    else self._read_window(collection, window, int(self._chunk_rows * SLACK))
-                )
-            except (RequestRejected, ServerUnwell, Unreachable) as refusal:
-                at_fault = isinstance(refusal, RequestRejected)
-                if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
-                    raise
-                self._warehouse.kept_pages(collection, self._run.work_id).forget(window.days)
-                self._thread.tell(f"{collection.name} {window}: {refusal} Trying a shorter window.")
-                continue
-            announced = read if isinstance(read, int) else read.reading.announced
-            if window == range_:
-                self._record_forecast(collection, window, announced)
-            if isinstance(read, int):
-                span = cut.too_large(window, read)
-                self._thread.tell(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
-                continue
-            if learned := cut.read(window, read.reading.received):
-                self._warehouse.learn_longest_window(collection, *learned)
-            yield read
+            return self._begin(collection, window, begun, whole=whole)
+
+        present: _Underway | None = None
+        ahead: _Underway | None = None
+        try:
+            while window := cut.next():
+                present, ahead = ahead or begin(window), None
+                window = present.window
+                if (announced := await present.announced()) is not None and (after := cut.after(window, announced)):
+                    ahead = begin(after)
+                try:
+                    read = await present.task
+                except (RequestRejected, ServerUnwell, Unreachable) as refusal:
+                    at_fault = isinstance(refusal, RequestRejected)
+                    if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
+                        raise
+                    for left in filter(None, (present, ahead)):
+                        await left.leave(at_once=False)
+                        await asyncio.to_thread(pages.forget, left.window.days)
+                    ahead = None
+                    self._thread.tell(f"{collection.name} {window}: {refusal} Trying a shorter window.")
+                    continue
+                announced = read if isinstance(read, int) else read.reading.announced
+                if window == range_:
+                    await asyncio.to_thread(self._record_forecast, collection, window, announced)
+                if isinstance(read, int):
+                    span = cut.too_large(window, read)
+                    self._thread.tell(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
+                    continue
+                if learned := cut.read(window, read.reading.received):
+                    await asyncio.to_thread(self._warehouse.learn_longest_window, collection, *learned)
+                present = None
+                yield read
+        except (asyncio.CancelledError, GeneratorExit):
+            for left in filter(None, (present, ahead)):
+                await left.leave(at_once=True)
+            raise
+        except BaseException:
+            for left in filter(None, (present, ahead)):
+                await left.leave(at_once=False)
+            raise
 
     def forecast(self, collection: Collection) -> ForecastLine | None:
         """Return what was foreseen for the collection in the run's backfill, and what became of it; None where nothing was."""
@@ -244,37 +304,40 @@ class Ingestion:
             calls = expected_calls(rows, chunk_rows=self._chunk_rows, days=days)
             record(self._warehouse.engine, self._run.backfill_id, collection.name, range_.first, range_.last, days, rows, calls)
 
-    def _read_whole(self, collection: Collection, window: Window, kept: KeptWindow | None) -> _Read:
-        read = self._read_window(collection, window, math.inf, kept)
-        assert not isinstance(read, int), "no announcement exceeds infinity"
-        return read
-
-    def _read_window(self, collection: Collection, window: Window, most_rows: float, kept: KeptWindow | None = None) -> _Read | int:
-        """Read one window into staging; or return the rows announced where they exceed `most_rows`."""
-        started, charged = time.monotonic(), self._gate.charged
-        self._gate.window = window
+    def _begin(self, collection: Collection, window: Window, kept: KeptWindow | None, *, whole: bool) -> _Underway:
         reader = WindowReader(
             self._client,
             collection,
+            window,
             self._warehouse.kept_pages(collection, self._run.work_id),
             concurrency=self._concurrency,
             progress=self._page_progress(collection, window),
         )
+        most_rows = math.inf if whole else int(self._chunk_rows * SLACK)
+        task = asyncio.create_task(self._read_window(reader, collection, window, most_rows, kept))
+        return _Underway(window, reader, task)
+
+    async def _read_window(
+        self, reader: WindowReader, collection: Collection, window: Window, most_rows: float, kept: KeptWindow | None
+    ) -> _Read | int:
+        """Read one window into staging; or return the rows announced where they exceed `most_rows`."""
+        started, days = time.monotonic(), (window.first, window.last)
+        charged = self._gate.charged[days]
         with ExitStack() as stack:
+            # not in another thread: who is cancelled meanwhile would leave an open connection there
             staging = stack.enter_context(self._warehouse.staging(collection))
-            reading = self._thread.run(
-                reader.read(
-                    window,
-                    window.parameters(collection, self._zones),
-                    staging,
-                    now=self._warehouse.now(),
-                    most_rows=most_rows,
-                    kept=kept,
-                )
+            reading = await reader.read(
+                window.parameters(collection, self._zones),
+                staging,
+                now=await asyncio.to_thread(self._warehouse.now),
+                most_rows=most_rows,
+                kept=kept,
             )
             if not reading.complete:
                 return reading.announced
-            return _Read(window, staging, reading, self._gate.charged - charged + reading.kept_pages, started, stack.pop_all())
+            return _Read(
+                window, staging, reading, self._gate.charged[days] - charged + reading.kept_pages, started, stack.pop_all()
+            )
 
     def _commit(self, read: _Read) -> WindowResult:
         window, staging, reading = read.window, read.staging, read.reading

@@ -258,7 +258,7 @@ def make_plan(
         last=window.last,
         missing=missing,
         lines=lines,
-        spent=gate.charged,
+        spent=gate.charged.total(),
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
         lanes=tuple(
@@ -294,8 +294,7 @@ async def _announce(
     async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
         for collection, window in asked:
             name = collection.name
-            gate.window = window
-            call = Call(name, collection.route, window.parameters(collection, zones), limit=1)
+            call = Call(name, collection.route, window.parameters(collection, zones), limit=1, days=(window.first, window.last))
             try:
                 page = await client.page(call)
             except _ONE_COLLECTION as error:

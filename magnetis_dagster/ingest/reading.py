@@ -48,6 +48,10 @@ class Unplaceable(NeedsChange):
     """No row of the window can be placed: the declared members for id or time are not in the answer."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The reading was told to stop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What reading a window found."""
@@ -65,23 +69,39 @@ class Reading:
 
 
 class WindowReader:
-    """Reads windows of one collection into staging, with `concurrency` pages in flight.
+    """Reads one window of a collection into staging, with `concurrency` pages in flight.
 
     Pages of a window that has several are kept until it is committed; a reading that was interrupted begins with those it had.
     """
 
     def __init__(
-        self, client: MagnetisClient, collection: Collection, pages: KeptPages, *, concurrency: int, progress: Progress
+        self,
+        client: MagnetisClient,
+        collection: Collection,
+        window: Window,
+        pages: KeptPages,
+        *,
+        concurrency: int,
+        progress: Progress,
     ) -> None:
         self._client = client
         self._collection = collection
+        self._window = window
         self._pages = pages
         self._concurrency = concurrency
         self._progress = progress
+        self._stopped = asyncio.Event()
+        self.announced: int | None = None
+        """Rows announced by the first page; None before it."""
+        self.all_asked = asyncio.Event()
+        """Set once the announcement is accepted and no page is left to be asked: the window after it may begin."""
+
+    def stop(self) -> None:
+        """Ask no further page: `read` raises Stopped once those under way are received and kept."""
+        self._stopped.set()
 
     async def read(
         self,
-        window: Window,
         parameters: dict[str, str],
         staging: Staging,
         *,
@@ -91,10 +111,11 @@ class WindowReader:
     ) -> Reading:
         """Read the window whole, or only its announcement where that exceeds `most_rows`; begin with the pages of `kept`.
 
-        Raises IncompleteWindow, FilterIgnored, Unplaceable, QuotaExhausted and the errors of api/ and database/.
+        Raises IncompleteWindow, FilterIgnored, Unplaceable, Stopped, QuotaExhausted and the errors of api/ and database/.
         """
-        call = Call(self._collection.name, self._collection.route, parameters)
-        attempt = _Attempt(self._client, call, staging, self._pages, window.days, now)
+        window = self._window
+        call = Call(self._collection.name, self._collection.route, parameters, days=(window.first, window.last))
+        attempt = _Attempt(self._client, call, staging, self._pages, window.days, now, self._stopped)
         size = replaced = announced = received = 0
         for number in range(READS):
             if number:
@@ -106,9 +127,10 @@ class WindowReader:
             if (first.total or 0) > most_rows:
                 await self._client.settled()
                 return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False)
+            self.announced = first.total
             await attempt.keep_from_now(first)
             if self._collection.window is not None:
-                self._refuse_ignored_filter(window, attempt)
+                self._refuse_ignored_filter(attempt)
             if first.last_page is None and first.total is None:
                 ended = await self._one_by_one(attempt, first)
             else:
@@ -119,7 +141,7 @@ class WindowReader:
             received = tally.received
             announced = received if first.total is None else first.total
             if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
-                self._refuse_unplaceable(window, staging, tally)
+                self._refuse_unplaceable(staging, tally)
                 return Reading(
                     announced,
                     received,
@@ -151,11 +173,15 @@ class WindowReader:
         failures: list[Exception] = []
         received: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
         self._progress(done, last)
+        if last <= 1:
+            self.all_asked.set()
 
         async def receive() -> None:
             for number in numbers:
                 if attempt.empty or failures:
                     return
+                if number == last:
+                    self.all_asked.set()
                 try:
                     page = await attempt.receive(number)
                 except Exception as error:  # noqa: BLE001 - raised below
@@ -185,7 +211,8 @@ class WindowReader:
             raise failures[0]
         return last <= 1 or not attempt.empty
 
-    def _refuse_ignored_filter(self, window: Window, attempt: "_Attempt") -> None:
+    def _refuse_ignored_filter(self, attempt: "_Attempt") -> None:
+        window = self._window
         near = timedelta(days=2)
         far = [day for day in attempt.days if day < window.first - near or day > window.last + near]
         if len(far) * 2 > len(attempt.days):
@@ -197,11 +224,11 @@ class WindowReader:
                 f"MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right names, or to null to read it whole."
             )
 
-    def _refuse_unplaceable(self, window: Window, staging: Staging, tally: Tally) -> None:
+    def _refuse_unplaceable(self, staging: Staging, tally: Tally) -> None:
         if tally.unplaced and not tally.by_day:
             why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items()))
             raise Unplaceable(
-                f"{self._collection.name} {window}: none of the {tally.received} rows received can be placed: {why}. "
+                f"{self._collection.name} {self._window}: none of the {tally.received} rows received can be placed: {why}. "
                 f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
                 f"(collections.{self._collection.name}.time_fields); `magnetis probe` shows them too. Nothing was written."
             )
@@ -211,7 +238,14 @@ class _Attempt:
     """The pages of one read of one window."""
 
     def __init__(
-        self, client: MagnetisClient, call: Call, staging: Staging, pages: KeptPages, days: list[date], now: datetime
+        self,
+        client: MagnetisClient,
+        call: Call,
+        staging: Staging,
+        pages: KeptPages,
+        days: list[date],
+        now: datetime,
+        stopped: asyncio.Event,
     ) -> None:
         self._client = client
         self.call = call
@@ -219,6 +253,7 @@ class _Attempt:
         self._pages = pages
         self._asked = days
         self._now = now
+        self._stopped = stopped
         self.begin(None)
 
     def begin(self, kept: KeptWindow | None) -> None:
@@ -249,7 +284,9 @@ class _Attempt:
         return page
 
     async def receive(self, number: int) -> tuple[Page, bool]:
-        """Return a page, and whether it came from the API just now."""
+        """Return a page, and whether it came from the API just now. Raises Stopped, and what the client raises."""
+        if self._stopped.is_set():
+            raise Stopped
         body = await asyncio.to_thread(self._pages.body, self._asked, number) if number in self._kept else None
         fresh = body is None
         if body is None:
