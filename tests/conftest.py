@@ -16,6 +16,34 @@ from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.warehouse.migrate import migrate
 
+LONGEST = (
+    "end_to_end/test_quota.py",
+    "defs/test_repair.py",
+    "end_to_end/test_everything.py",
+    "defs/test_alerts.py",
+    "end_to_end/test_without_a_key.py",
+    "defs/test_settings_sensors.py",
+    "end_to_end/test_alert_edited.py",
+    "ingest/test_chaos.py",
+    "quota/test_kills.py",
+    "ingest/test_every_failure.py",
+    "defs/test_schedules.py",
+    "defs/test_missing.py",
+)
+"""Over half a minute each: what comes last, one of two workers does alone. `end_to_end` waits, so others stand between."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would take the files with the most tests first, and the longest have few
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the order within a file stays."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

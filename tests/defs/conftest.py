@@ -1,17 +1,33 @@
-"""Dagster runs in this process, on the small API and a fresh database."""
+"""Dagster runs in this process, on the small API and a fresh database that has Dagster's tables too."""
 
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
+from dagster_daemon import INSTANCE
 from small_api import KEY, SmallApi, serve
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.definitions import build_defs
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture(scope="session")
+def _template(_template: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Dagster takes over a second to make its tables, so once for all tests."""
+    name = "template_dagster"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
+    home = tmp_path_factory.mktemp("dagster")
+    (home / "dagster.yaml").write_text(INSTANCE)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MAGNETIS_DATABASE_URL", postgres_url.replace("/postgres?", f"/{name}?"))
+        dg.DagsterInstance.from_config(str(home)).dispose()
+    return name
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ Runs are executed at once, by the tick that launches them. The clock that spaces
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
@@ -39,12 +40,15 @@ class Daemon:
         assert entry.code_location, entry.load_error
         [self.repository] = entry.code_location.get_repositories().values()
         self._now = datetime.now(UTC)
+        self._alone = ""
 
     def sensor_tick(self, name: str, after: timedelta = timedelta(hours=1)) -> InstigatorTick:
         """That much later than the last one."""
-        for other in self.repository.get_sensors():
-            if other.name != name:
-                self.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
+        if self._alone != name:
+            for other in self.repository.get_sensors():
+                if other.name != name:
+                    self.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
+            self._alone = name
         sensor = self.repository.get_sensor(name)
         if self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id) is None:
             self.instance.start_sensor(sensor)
@@ -102,6 +106,8 @@ def daemon(folder: Path) -> Iterator[Daemon]:
         # Dagster's own code uses what it has marked as deprecated
         warnings.catch_warnings(action="ignore", category=DeprecationWarning),
         dg.DagsterInstance.from_config(str(folder)) as instance,
+        # opening the instance anew is half the time of a tick; that a code server can is seen in tests/end_to_end
+        patch.object(dg.DagsterInstance, "from_ref", lambda _ref: nullcontext(instance)),
         WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as workspace,
     ):
         yield Daemon(instance, workspace)

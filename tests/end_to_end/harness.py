@@ -28,6 +28,8 @@ class Dev:
     output: Path
     seen: dict[int, float] = field(default_factory=dict)
     """Every process that was seen to belong to it: pid to start time."""
+    noted: float = 0.0
+    """When they were looked at last."""
 
     @property
     def ui(self) -> str:
@@ -45,7 +47,7 @@ class Dev:
         """Wait until it has said `words`."""
         end = time.monotonic() + seconds
         while words not in self.said:
-            self.note_processes()
+            self._glance()
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
             assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.said}"
             time.sleep(0.2)
@@ -53,7 +55,7 @@ class Dev:
     def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            self.note_processes()
+            self._glance()
             assert time.monotonic() < end, f"not in {seconds} s: {what}"
             time.sleep(0.1)
 
@@ -64,10 +66,15 @@ class Dev:
             self.process.send_signal(number)
         end = time.monotonic() + seconds
         while self.process.poll() is None:
-            self.note_processes()
+            self._glance()
             assert time.monotonic() < end, f"still runs:\n{self.said}"
             time.sleep(0.1)
         return self.process.returncode
+
+    def _glance(self) -> None:
+        """Note processes once a second: a look takes 40 ms of CPU, and ten a second would slow down what is waited for."""
+        if time.monotonic() >= self.noted + 1:
+            self.note_processes()
 
     def note_processes(self) -> None:
         """Remember who belongs to it. By the folder in command line or environment: no knowledge of how it keeps track itself."""
@@ -75,6 +82,7 @@ class Dev:
             belongs = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("MAGNETIS_HOME", "")]
             if any(str(self.home) in part for part in belongs) and process.info["status"] != psutil.STATUS_ZOMBIE:
                 self.seen[process.pid] = process.info["create_time"]
+        self.noted = time.monotonic()
 
     def dagsters(self) -> list[str]:
         """Return the command lines of Dagster's processes that run now."""
