@@ -10,6 +10,8 @@ database=${2:-magnetis}
 counts=${dump%.dump}.counts
 [ -s "$dump" ] && [ -s "$counts" ] || { echo "$dump or $counts is missing: both are made by deploy/backup.sh." >&2; exit 1; }
 read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
+# a container's new server answers on its socket while it is being made, and on its port only afterwards
+[ ${#in[@]} = 0 ] || for _ in $(seq 60); do "${in[@]}" pg_isready --quiet --host=127.0.0.1 </dev/null && break; sleep 1; done
 query() { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
 
 held=$(echo "SELECT count(*) FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'dagster')" | query)
