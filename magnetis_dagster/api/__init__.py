@@ -21,8 +21,10 @@ from magnetis_dagster.api.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+from magnetis_dagster.api.inflight import CHARGED_AHEAD
 
 __all__ = [
+    "CHARGED_AHEAD",
     "AccessForbidden",
     "BodyTooLarge",
     "Call",

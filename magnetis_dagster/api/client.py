@@ -143,11 +143,13 @@ class MagnetisClient:
         answer = _Answer()
         page: Page | None = None
         failure: BaseException | None = None
-        async with self.in_flight:
+        async with self.in_flight.turn():
             charge = await self._gate.charge(call)
             started = time.monotonic()
             try:
-                page = await self._send(call, answer)
+                async with self.in_flight:
+                    started = time.monotonic()
+                    page = await self._send(call, answer)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
                 if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):

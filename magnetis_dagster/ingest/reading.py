@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
-from magnetis_dagster.api import Call, MagnetisClient, Page, read_envelope
+from magnetis_dagster.api import CHARGED_AHEAD, Call, MagnetisClient, Page, read_envelope
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.windows import Window
@@ -204,7 +204,7 @@ class WindowReader:
         async with asyncio.TaskGroup() as loaders:
             for _ in range(LOADERS):
                 loaders.create_task(load())
-            await asyncio.gather(*(receive() for _ in range(min(self._concurrency, last - 1))))
+            await asyncio.gather(*(receive() for _ in range(min(self._concurrency + CHARGED_AHEAD, last - 1))))
             for _ in range(LOADERS):
                 await received.put(None)
         if failures:

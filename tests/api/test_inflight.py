@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.inflight import CAREFUL_ROUNDS, InFlight
+from magnetis_dagster.api.inflight import CAREFUL_ROUNDS, CHARGED_AHEAD, InFlight
 
 
 @given(
@@ -65,3 +65,25 @@ def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> 
     places.trouble(time.monotonic())
     places.went_well()
     assert places.allowed == 2, "from then on a round is enough"
+
+
+def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful_start() -> None:
+    async def charged(places: InFlight) -> int:
+        taken = 0
+
+        async def call() -> None:
+            nonlocal taken
+            async with places.turn():
+                taken += 1
+                await asyncio.Event().wait()
+
+        tasks = [asyncio.create_task(call()) for _ in range(12)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(1), places.turn():  # those who left gave their turns back
+            return taken
+
+    assert asyncio.run(charged(InFlight(8))) == 8 + CHARGED_AHEAD
+    assert asyncio.run(charged(InFlight(8, start=3))) == 3
