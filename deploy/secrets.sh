@@ -2,6 +2,7 @@
 # Makes the files of secrets/ that docker-compose.yml mounts; what is there stays. Run it in the project's folder:
 #   deploy/secrets.sh             asks for the key of the API (empty: the sandbox) and for the passwords of the UI
 #   deploy/secrets.sh --sandbox   no key, and passwords made up and printed
+#   deploy/secrets.sh --celery    the same as without, and runs go to the Celery workers of the profile `celery` (docs/scaling.md)
 # Containers run as users of their own and must read the files, so the folder, not the files, keeps others out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,25 +30,32 @@ user_list() { # file, user, words
   printf '%s:%s\n' "$2" "$(printf '%s' "$password" | openssl passwd -6 -stdin)" >"secrets/$1"
 }
 
-sandbox=no
-case "${1:-}" in
-  --sandbox) sandbox=yes ;;
-  "") ;;
-  *) echo "usage: deploy/secrets.sh [--sandbox]" >&2; exit 2 ;;
-esac
+sandbox=no celery=no
+for option in "$@"; do
+  case "$option" in
+    --sandbox) sandbox=yes ;;
+    --celery) celery=yes ;;
+    *) echo "usage: deploy/secrets.sh [--sandbox] [--celery]" >&2; exit 2 ;;
+  esac
+done
 
 [ -e secrets/postgres_password ] || openssl rand -hex 24 >secrets/postgres_password
 if [ ! -e secrets/magnetis_api_key ]; then
   if [ "$sandbox" = yes ]; then : >secrets/magnetis_api_key; else ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key; fi
 fi
 [ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url # empty: nobody is told
+[ -e secrets/redis_password ] || openssl rand -hex 24 >secrets/redis_password
+[ -e secrets/magnetis_celery_broker_url ] || : >secrets/magnetis_celery_broker_url # empty: the code server runs what is launched
+if [ "$celery" = yes ] && [ ! -s secrets/magnetis_celery_broker_url ]; then
+  echo "redis://:$(cat secrets/redis_password)@redis:6379/0" >secrets/magnetis_celery_broker_url
+fi
 user_list ui_users admin "those who may launch and change, port 3000"
 user_list ui_viewers viewer "those who look, port 3001"
 chmod 644 secrets/*
 [ -e .env ] || cp .env.example .env
-if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL)=.' .env; then
-  echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_… and MAGNETIS_ALERT_WEBHOOK_URL out of .env: \`docker inspect\` shows what stands there." \
-    "The key belongs into secrets/magnetis_api_key." >&2
+if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
+  echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and MAGNETIS_CELERY_BROKER_URL out of .env:" \
+    "\`docker inspect\` shows what stands there. The key belongs into secrets/magnetis_api_key." >&2
   exit 1
 fi
 echo "secrets/ is complete."

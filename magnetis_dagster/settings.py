@@ -67,6 +67,22 @@ def _webhook(url: SecretStr, info: ValidationInfo) -> SecretStr:
     return SecretStr(bare)
 
 
+def _broker(url: SecretStr) -> SecretStr:
+    bare = url.get_secret_value().strip()
+    scheme, separator, rest = bare.partition("://")
+    if (
+        scheme not in {"redis", "rediss"}
+        or not separator
+        or rest.rpartition("@")[2][:1] in {"", "/", ":"}
+        or not _AUTHORITY.match(rest)
+    ):
+        # what a parser says of a password with a bare / or @ in it would quote a part of it
+        raise ValueError(
+            "expected redis://:password@host:6379/0, or rediss:// with TLS, with @ : / ? # % in the password written as %40 …"
+        )
+    return SecretStr(bare)
+
+
 def _ui(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
@@ -133,7 +149,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 _AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]*)(:[0-9]{1,5})?([/?][^@#]*)?$")
-"""User, password, host and port of a database URL, and its path."""
+"""User, password, host and port of a database or broker URL, and its path."""
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
@@ -202,6 +218,9 @@ class Settings(BaseSettings):
     """Most calls a second for the key; where unset, there is no such limit."""
     alert_webhook_url: Annotated[Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)] = None
     """Webhook of Slack, or of another chat that takes its JSON, to which run failures and failed checks are posted; a secret."""
+    celery_broker_url: Annotated[Annotated[SecretStr, AfterValidator(_broker)] | None, BeforeValidator(_none_if_empty)] = None
+    """Redis, as redis://:password@host:6379/0, from which Celery workers on any machine take the runs; a secret. Where unset, the
+    code server runs them itself."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
     """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None

@@ -55,6 +55,14 @@ BAD = {
         f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
         f"http://hooks.slack.com/{SECRET}": "expected https: the address is a secret",
     },
+    "CELERY_BROKER_URL": {
+        SECRET: "expected redis://",
+        f"amqp://guest:{SECRET}@host//": "expected redis://",
+        f"redis://:p@{SECRET}@host:6379/0": "written as %40",
+        f"redis://:12/{SECRET}@host:6379/0": "written as %40",
+        f"redis://:{SECRET}@host:port/0": "redis://:password@host:6379/0",
+        f"redis://:{SECRET}@/0": "redis://:password@host:6379/0",
+    },
     "UI_URL": {
         "dagster.example.com": "such as https://dagster.example.com",
         "ftp://dagster.example.com": "such as https://dagster.example.com",
@@ -191,7 +199,7 @@ def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
-@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "UI_URL"])
+@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "CELERY_BROKER_URL", "UI_URL"])
 def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
     monkeypatch.setenv(f"MAGNETIS_{name}", blank)
     assert getattr(Settings.load(), name.lower()) is None

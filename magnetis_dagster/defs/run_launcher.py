@@ -4,19 +4,48 @@ Runs are child processes of the code server. Where that dies (a container that i
 with it and stay STARTED for ever, and one of a backfill keeps the only slot that `dagster.yaml` gives to backfills. Asked for its
 health, Dagster's run monitoring reports such a run as failed, and the run-retry daemon starts it again where it stopped.
 
+Where MAGNETIS_CELERY_BROKER_URL is set, Celery workers take the runs instead (celery_launcher.py).
+
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from dagster import DagsterRun
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value
 
 
 class MagnetisRunLauncher(DefaultRunLauncher):
     """DefaultRunLauncher that `dagster.yaml` names, so that a run outlives its code server as a retry."""
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]  # Dagster asks for a RunLauncher, not for this one
+        cls,
+        inst_data: ConfigurableClassData | None,
+        config_value: Mapping[str, Any],  # noqa: ARG003 - Dagster's signature
+    ) -> RunLauncher:
+        """Return it, or the launcher for Celery where the environment names a broker. Raises SettingsError."""
+        from magnetis_dagster.settings import Settings, SettingsError
+
+        broker = Settings.load().celery_broker_url
+        if broker is None:
+            return cls(inst_data=inst_data)
+        try:
+            from magnetis_dagster.defs.celery_launcher import MagnetisCeleryRunLauncher
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] not in {"celery", "dagster_celery", "kombu"}:
+                raise
+            raise SettingsError(
+                f"MAGNETIS_CELERY_BROKER_URL is set, and the module {missing.name} is not installed. "
+                "Install the extra: pip install 'magnetis_dagster[celery]' (the image has it). Or unset the variable."
+            ) from None
+        return MagnetisCeleryRunLauncher(broker.get_secret_value(), inst_data)
 
     @property
     def supports_check_run_worker_health(self) -> bool:

@@ -1,0 +1,181 @@
+"""A compose stack on an engine of our own, and what the tests ask of it. Where no engine can be had they fail and say why."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+
+from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.home import free_port
+from magnetis_dagster.errors import MagnetisError
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+LAST = datetime.now(ZoneInfo("Europe/Paris")).date() - timedelta(days=1)
+EVENTS = ["calls", "visits"]
+
+
+@dataclass
+class Stack:
+    """One project of docker-compose in a folder of its own, with the sandbox."""
+
+    folder: Path
+    environment: dict[str, str]
+    profiles: tuple[str, ...] = ("sandbox",)
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *command: str, check: bool = True, **options: Any) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900, **options
+        )
+        assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def compose(self, *arguments: str, **options: Any) -> str:
+        # both generations of compose are to work; COMPOSE="docker compose" takes the newer one
+        program = os.environ.get("COMPOSE", "docker-compose").split()
+        return self.run(*program, *(f"--profile={profile}" for profile in self.profiles), *arguments, **options)
+
+    def docker(self, *arguments: str) -> str:
+        return self.run("/usr/bin/docker", *arguments)
+
+    def up(self, *options: str) -> None:
+        self.compose("up", "--detach", *options)
+        wait(self.serves, "the UI is served", 240)
+
+    def serves(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return self.get("admin", "/server_info").status_code == 200
+        return False
+
+    def url(self, user: str, port: str | None = None) -> str:
+        port = port or self.environment["UI_PORT" if user == "admin" else "VIEWER_PORT"]
+        return f"http://{user}:{self.passwords[user]}@127.0.0.1:{port}"
+
+    def get(self, user: str, path: str, port: str | None = None) -> httpx.Response:
+        return httpx.get(self.url(user, port) + path, timeout=30, trust_env=False)
+
+    def api(self) -> DagsterApi:
+        return DagsterApi(self.url("admin"))
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.compose("ps", "-q", service).strip()
+        return dict(json.loads(self.docker("inspect", container))[0])
+
+    def kill(self, service: str) -> None:
+        """SIGKILL from outside, as a machine out of memory does it; `docker kill` would keep the engine from restarting it."""
+        before = self.inspect(service)["State"]
+        os.kill(before["Pid"], signal.SIGKILL)
+
+        def back() -> bool:
+            state = self.inspect(service)["State"]
+            return bool(
+                state["Running"] and state["Pid"] != before["Pid"] and state.get("Health", {}).get("Status") in {None, "healthy"}
+            )
+
+        wait(back, f"{service} is back", 240)
+
+    def sql(self, statement: str, database: str = "sandbox") -> str:
+        psql = [
+            "psql",
+            "--username=magnetis",
+            f"--dbname={database}",
+            "--tuples-only",
+            "--no-align",
+            "--quiet",
+            "--command",
+            statement,
+        ]
+        return self.compose("exec", "-T", "postgres", *psql).strip()
+
+    def counts(self) -> dict[str, int]:
+        names = (*EVENTS, "accounts", "email_alerts")
+        return {name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL")) for name in names}
+
+
+def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not in {seconds:.0f} s: {what}"
+        time.sleep(2)
+
+
+@contextmanager
+def brought_up(
+    folder: Path,
+    *,
+    profiles: tuple[str, ...] = ("sandbox",),
+    overlay: str,
+    secrets: tuple[str, ...] = ("--sandbox",),
+    variables: dict[str, str] | None = None,
+    up: tuple[str, ...] = (),
+) -> Iterator[Stack]:
+    """Build the stack and bring it up, in a copy of the project; tear it down with its volumes."""
+    started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
+    assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
+        "DOCKER_HOST": started.stdout.strip(),
+        "COMPOSE_PROJECT_NAME": "magnetis-test",
+        "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
+        "UI_PORT": str(free_port()),
+        "VIEWER_PORT": str(free_port()),
+        "IN": f"{os.environ.get('COMPOSE', 'docker-compose')} exec -T --env PGUSER=magnetis postgres",
+        **(variables or {}),
+    }
+    subprocess.run([HERE / "standins.sh"], env=environment, check=True, timeout=900)
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    stack = Stack(folder, environment, profiles)
+    said = stack.run("deploy/secrets.sh", *secrets)
+    lines = [line for line in said.splitlines() if "password" in line]
+    stack.passwords = {line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in lines}
+    stack.compose("down", "--volumes", "--timeout", "10")
+    stack.compose("build")
+    try:
+        stack.up(*up)
+        yield stack
+    finally:
+        if os.environ.get("KEEP_STACK") is None:
+            stack.compose("down", "--volumes", "--timeout", "10")
+
+
+def days(first: int, last: int) -> dict[str, list[tuple[date, date]]]:
+    return {name: [(LAST - timedelta(days=first), LAST - timedelta(days=last))] for name in EVENTS}
+
+
+def status_of(stack: Stack, backfill: str) -> str:
+    """Ask until there is an answer: each connection that the webserver kept fails once after the server has died."""
+    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+    found: dict[str, Any] = {}
+
+    def answered() -> bool:
+        with suppress(MagnetisError), stack.api() as api:
+            found.update(api.ask(query, id=backfill)["partitionBackfillOrError"])
+        return "status" in found
+
+    wait(answered, "the webserver answers", 120)
+    return str(found["status"])
+
+
+def ended(stack: Stack, backfill: str, seconds: float) -> str:
+    wait(
+        lambda: status_of(stack, backfill).startswith(("COMPLETED", "FAILED", "CANCELED")),
+        f"backfill {backfill} has ended",
+        seconds,
+    )
+    return status_of(stack, backfill)
