@@ -157,7 +157,7 @@ class _Session:
             if not self.sandbox:
                 self._price(api, asked)
             with LoadProgress(self.console) as progress:
-                outcome = load(api, asked, progress, self.children.check)
+                outcome = load(api, asked, progress, self._check)
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
             print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
@@ -166,11 +166,12 @@ class _Session:
         self._judge(outcome)
 
     def serve(self) -> None:
+        self.signals.check()
         self.serving = True
         self._say("Serving until Ctrl-C.")
         while True:
             time.sleep(1)
-            self.children.check()
+            self._check()
 
     def stop(self) -> None:
         before = self.signals.count
@@ -217,10 +218,14 @@ class _Session:
     def _until(self, ready: Callable[[], bool], name: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not ready():
-            self.children.check()
+            self._check()
             if time.monotonic() > end:
                 raise StartFailed(f"{name} was not ready after {START_SECONDS} s. Its log is {self.children.logs / name}.log.")
             time.sleep(0.2)
+
+    def _check(self) -> None:
+        self.signals.check()
+        self.children.check()
 
     def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
         least = sum(len(batch.collections) for batch in batches(missing_days(api, asked)))

@@ -20,8 +20,8 @@ class Interrupted(BaseException):
 class StopSignals:
     """Handlers of the stop signals for the length of a `with` block; main thread only.
 
-    The first signal raises Interrupted. While `held()`, it raises at the end of the block instead. After `hold()` none raises
-    any more, and `count` tells whether somebody lost patience.
+    The first signal raises Interrupted, and so does `check` from then on. While `held()`, it raises at the end of the block
+    instead. After `hold()` none raises any more, and `count` tells whether somebody lost patience.
     """
 
     def __init__(self) -> None:
@@ -40,6 +40,11 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def check(self) -> None:
+        """Raise Interrupted where a signal has come: Python drops what is raised in a finalizer, and goes on."""
+        if self._first is not None and not self._held:
+            raise Interrupted(self._first)
+
     def hold(self) -> None:
         """From now on count signals only."""
         self._held = True
@@ -52,8 +57,7 @@ class StopSignals:
             yield
         finally:
             self._held = False
-            if self._first is not None:
-                raise Interrupted(self._first)
+            self.check()
 
     def _received(self, signum: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -67,3 +67,18 @@ def test_handlers_are_put_back() -> None:
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python's word for what this test brings about
+def test_a_signal_that_a_finalizer_swallows_is_not_lost() -> None:
+    class Collected:
+        def __del__(self) -> None:
+            send(signal.SIGINT)
+
+    with StopSignals() as signals:
+        signals.check()
+        Collected()  # collected at once, and Python drops what is raised meanwhile
+        with pytest.raises(Interrupted, match="SIGINT"):
+            signals.check()
+        signals.hold()
+        signals.check()
