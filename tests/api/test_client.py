@@ -130,17 +130,19 @@ def test_nobody_listens(ask):
     ("headers", "wait"),
     [
         ({"retry_after": "90"}, 90),
-        ({"retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)}, 600),
+        ({"retry_after": "in 600 s"}, 600),
         ({}, None),
     ],
 )
 def test_429_closes_the_gate(ask, headers, wait):
+    if headers.get("retry_after") == "in 600 s":  # a date, made now: tests are collected long before they run
+        headers = {"retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)}
     trial = ask(answer(429, {"message": "Too Many Attempts."}, **headers), gate=RecordingGate(close_when_over_quota=True))
     assert isinstance(trial.error, GateClosedError)
     assert len(trial.requests) == 1, "the gate is closed after the first, so nothing more is sent"
     assert trial.outcomes[0].over_quota
     assert trial.outcomes[0].error == "TooManyCalls"
-    assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=300)  # a date is made when tests are collected
+    assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=5)
 
 
 def test_429_leaves_the_waiting_to_the_gate(ask):
