@@ -24,6 +24,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+from dagster_runs import make_run
 
 from magnetis_dagster.dev.home import free_port
 
@@ -230,33 +231,6 @@ def workspace(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[Workspac
         server.wait()
 
 
-def make_run(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, tags: dict[str, str]) -> dg.DagsterRun:
-    location = workspace.get_code_location("here")
-    [repository] = location.get_repositories().values()
-    job = repository.get_full_job("working")
-    plan = location.get_execution_plan(job, {}, step_keys_to_execute=None, known_state=None)
-    return instance.create_run(
-        job_name="working",
-        run_id=None,
-        run_config={},
-        status=dg.DagsterRunStatus.NOT_STARTED,
-        tags=tags,
-        root_run_id=None,
-        parent_run_id=None,
-        step_keys_to_execute=None,
-        execution_plan_snapshot=plan.execution_plan_snapshot,
-        job_snapshot=job.job_snapshot,
-        parent_job_snapshot=None,
-        asset_selection=None,
-        asset_check_selection=None,
-        resolved_op_selection=None,
-        op_selection=None,
-        remote_job_origin=job.get_remote_origin(),
-        job_code_origin=job.get_python_origin(),
-        asset_graph=repository.asset_graph,
-    )
-
-
 WISHES: tuple[dict[str, Any], ...] = (
     {"pod_spec_config": {"host_network": True}},
     {"container_config": {"security_context": {"privileged": True}}},
@@ -268,7 +242,7 @@ WISHES: tuple[dict[str, Any], ...] = (
 def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, cluster: Cluster, database_url: str, tmp_path: Path
 ) -> None:
-    run = make_run(instance, workspace, {})
+    run = make_run(instance, workspace, "working", {})
     instance.launch_run(run.run_id, workspace)
     [job] = cluster.jobs
     pod = job["spec"]["template"]["spec"]
@@ -290,7 +264,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert database_url not in json.dumps(job)
 
     for wish in WISHES:  # who may launch may not loosen the pod
-        wishing = make_run(instance, workspace, {"dagster-k8s/config": json.dumps(wish)})
+        wishing = make_run(instance, workspace, "working", {"dagster-k8s/config": json.dumps(wish)})
         with pytest.raises(Exception, match="violated the allowed list"):
             instance.run_launcher.launch_run(LaunchRunContext(dagster_run=wishing, workspace=workspace))
     assert cluster.jobs == [job]
@@ -305,7 +279,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert ended.status is dg.DagsterRunStatus.SUCCESS
 
     # the stand-in says of every Job that its pod failed: a run that does not know it yet is reported as dead
-    started = make_run(instance, workspace, {})
+    started = make_run(instance, workspace, "working", {})
     instance.launch_run(started.run_id, workspace)
     instance.report_dagster_event(
         dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="working", message="started"), run_id=started.run_id

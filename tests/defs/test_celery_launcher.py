@@ -17,6 +17,7 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.launcher import WorkerStatus
 from dagster._serdes import serialize_value
+from dagster_runs import INSTANCE, LOCATION
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine, text
 
@@ -27,25 +28,6 @@ from magnetis_dagster.settings import Settings, SettingsError
 
 PASSWORD = "s3cr3t-0ff"
 BROKER = f"redis://:{PASSWORD}@127.0.0.1:1/0"
-INSTANCE = """
-storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: magnetis_dagster.defs.run_launcher, class: MagnetisRunLauncher}
-run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
-run_monitoring: {enabled: true}
-telemetry: {enabled: false}
-"""
-LOCATION = """
-import time
-import dagster as dg
-
-@dg.op
-def wait():
-    time.sleep(600)
-
-@dg.job
-def waiting():
-    wait()
-"""
 WORKER = """
 import sys
 sys.path.insert(0, {here!r})

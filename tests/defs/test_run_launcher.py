@@ -13,31 +13,11 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._grpc.client import DagsterGrpcClient
+from dagster_runs import INSTANCE, LOCATION, make_run
 
 from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.dev.home import free_port
 
-LOCATION = """
-import time
-import dagster as dg
-
-@dg.op
-def wait():
-    time.sleep(600)
-
-@dg.job
-def waiting():
-    wait()
-
-defs = dg.Definitions(jobs=[waiting])
-"""
-INSTANCE = """
-storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: magnetis_dagster.defs.run_launcher, class: MagnetisRunLauncher}
-run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
-run_monitoring: {enabled: true}
-telemetry: {enabled: false}
-"""
 PATIENCE = 60.0
 
 
@@ -104,30 +84,7 @@ def test_a_run_is_failed_once_its_code_server_came_back_without_it(instance: dg.
             assert not any(execute_run_monitoring_iteration(workspace, dg.get_dagster_logger()))  # type: ignore[arg-type]
 
         context = workspace.create_request_context()
-        location = context.get_code_location("here")
-        [repository] = location.get_repositories().values()
-        job = repository.get_full_job("waiting")
-        plan = location.get_execution_plan(job, {}, step_keys_to_execute=None, known_state=None)
-        run = instance.create_run(
-            job_name="waiting",
-            run_id=None,
-            run_config={},
-            status=dg.DagsterRunStatus.NOT_STARTED,
-            tags={},
-            root_run_id=None,
-            parent_run_id=None,
-            step_keys_to_execute=None,
-            execution_plan_snapshot=plan.execution_plan_snapshot,
-            job_snapshot=job.job_snapshot,
-            parent_job_snapshot=None,
-            asset_selection=None,
-            asset_check_selection=None,
-            resolved_op_selection=None,
-            op_selection=None,
-            remote_job_origin=job.get_remote_origin(),
-            job_code_origin=job.get_python_origin(),
-            asset_graph=repository.asset_graph,
-        )
+        run = make_run(instance, context, "waiting", {})
         instance.launch_run(run.run_id, context)
 
         def status() -> dg.DagsterRunStatus:

@@ -1,0 +1,54 @@
+"""What tests of run launchers share: an instance, a location with a job that waits, and a run to be launched."""
+
+import dagster as dg
+from dagster._core.workspace.context import WorkspaceRequestContext
+
+INSTANCE = """
+storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
+run_launcher: {module: magnetis_dagster.defs.run_launcher, class: MagnetisRunLauncher}
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+run_monitoring: {enabled: true}
+telemetry: {enabled: false}
+"""
+LOCATION = """
+import time
+import dagster as dg
+
+@dg.op
+def wait():
+    time.sleep(600)
+
+@dg.job
+def waiting():
+    wait()
+
+defs = dg.Definitions(jobs=[waiting])
+"""
+
+
+def make_run(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, name: str, tags: dict[str, str]) -> dg.DagsterRun:
+    """Return a run of a job of the location `here`, as a webserver makes it; nothing has launched it."""
+    location = workspace.get_code_location("here")
+    [repository] = location.get_repositories().values()
+    job = repository.get_full_job(name)
+    plan = location.get_execution_plan(job, {}, step_keys_to_execute=None, known_state=None)
+    return instance.create_run(
+        job_name=name,
+        run_id=None,
+        run_config={},
+        status=dg.DagsterRunStatus.NOT_STARTED,
+        tags=tags,
+        root_run_id=None,
+        parent_run_id=None,
+        step_keys_to_execute=None,
+        execution_plan_snapshot=plan.execution_plan_snapshot,
+        job_snapshot=job.job_snapshot,
+        parent_job_snapshot=None,
+        asset_selection=None,
+        asset_check_selection=None,
+        resolved_op_selection=None,
+        op_selection=None,
+        remote_job_origin=job.get_remote_origin(),
+        job_code_origin=job.get_python_origin(),
+        asset_graph=repository.asset_graph,
+    )
