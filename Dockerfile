@@ -18,7 +18,8 @@ COPY dagster.yaml deploy/workspace.yaml /opt/dagster/
 RUN mkdir /opt/dagster/storage
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --system --uid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
+RUN groupadd --system --gid 10001 magnetis \
+ && useradd --system --uid 10001 --gid 10001 --home-dir /opt/dagster --no-create-home --shell /usr/sbin/nologin magnetis
 COPY --from=build /opt/magnetis /opt/magnetis
 COPY --from=build --chown=10001:10001 /opt/dagster /opt/dagster
 COPY deploy/entrypoint.sh /opt/magnetis/bin/entrypoint
