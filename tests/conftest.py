@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     # xdist would take the files with the most tests first, and the longest have few
     config.option.loadscopereorder = False
+    # a shell has what it starts in the background ignore Ctrl-C, and so would every process that a test starts and interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from copy import copy
 from datetime import timedelta
+from math import ceil
 
 from magnetis_dagster.ingest.windows import Window
 
@@ -16,6 +17,8 @@ class Cut:
         self._chunk_rows = chunk_rows
         self._longest = longest
         self._span = len(range_.days)
+        self._left: int | None = None
+        """Rows of the days not read yet, as far as they were announced together."""
         self._refused: int | None = None
         """Days of the window that was refused last; None once a window was read since."""
         self._reason = ""
@@ -33,13 +36,17 @@ class Cut:
     def too_large(self, window: Window, announced: int) -> int:
         """Cut a window of which only the announcement was read; return the days of the next one."""
         days = len(window.days)
-        self._span = max(1, min(days - 1, days * self._chunk_rows // announced))
+        if window.last == self._last:
+            self._left = announced
+        self._span = max(1, min(days - 1, round(days * self._aim() / announced)))
         return self._span
 
     def read(self, window: Window, rows: int) -> tuple[int, str] | None:
         """Go on behind a window that was read; after a refusal, return its days and what the API said to a longer one."""
         days = len(window.days)
         self._first = window.last + timedelta(days=1)
+        if self._left is not None:
+            self._left = max(0, self._left - rows)
         learned = None
         if self._trial and self._refused:
             self._trial = False
@@ -49,8 +56,17 @@ class Cut:
                 self._longest, self._refused = days, None
                 learned = days, self._reason
             # behind an empty stretch the next announcement covers twice as much, so that the stretch is not walked
-            self._span = max(1, days * self._chunk_rows // rows) if rows else days * 2
+            self._span = max(1, round(days * self._aim() / rows)) if rows else days * 2
         return learned
+
+    def _aim(self) -> float:
+        """Return the rows that the next window should have: windows of one size, and half of it for the last.
+
+        The last one is merged while nothing is left to be read, so its size is waited for; and what is left over by windows that
+        are as large as may be costs an announcement, however small it is.
+        """
+        parts = (self._left or 0) / self._chunk_rows
+        return self._chunk_rows * (parts / (ceil(parts + 0.5) - 0.5) if parts > 1 else 1)
 
     def after(self, window: Window, announced: int) -> Window | None:
         """Return what is read behind `window` if as many rows come as are announced; None too while a refusal is worked out."""

@@ -1,11 +1,13 @@
 """What reading a range of days costs in API calls, told from its announced rows. Pure: no call, no clock, no database.
 
-How a range is cut into windows is decided by `ingestion.py`; the sizes that both go by stand here.
+How a range is cut into windows is decided by `cut.py`; the sizes that it goes by stand here.
 """
 
+from datetime import date, timedelta
 from math import ceil
 
-from magnetis_dagster.ingest.windows import PADDING
+from magnetis_dagster.ingest.cut import Cut
+from magnetis_dagster.ingest.windows import PADDING, Window
 
 PAGE_ROWS = 250
 """The API's largest page."""
@@ -29,12 +31,12 @@ def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int
     if days == 1 or rows <= int(chunk_rows * SLACK):
         return max(1, ceil(rows / PAGE_ROWS))
     a_day = rows / (days + _PADDING_DAYS)
-    span = max(1, min(days - 1, days * chunk_rows // rows))
-    windows, rest = divmod(days, span)
-    pages = windows * _pages(span, a_day) + (_pages(rest, a_day) if rest else 0)
+    whole = Window(date.min, date.min + timedelta(days=days - 1))
+    cut, pages = Cut(whole, chunk_rows), 0.0
+    cut.too_large(whole, rows)
+    while window := cut.next():
+        received = (len(window.days) + _PADDING_DAYS) * a_day
+        # the last page of a window is half full on average
+        pages += received / PAGE_ROWS + 0.5
+        cut.read(window, round(received))
     return 1 + ceil(pages)
-
-
-def _pages(days: int, a_day: float) -> float:
-    # the last page of a window is half full on average
-    return (days + _PADDING_DAYS) * a_day / PAGE_ROWS + 0.5

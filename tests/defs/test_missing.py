@@ -21,13 +21,12 @@ from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
 from magnetis_dagster.settings import Settings
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
-TODAY = datetime.now(PARIS).date()
 CALLS = dg.AssetKey(["magnetis", "calls"])
 CHECK = dg.AssetCheckKey(CALLS, "no_missing_days")
 
 
 def ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
+    return datetime.now(PARIS).date() - timedelta(days=days)
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +209,7 @@ def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
     text = attempts.cursor()
     assert text == ('{"calls":[["2025-01-01","2025-01-14",1],["2025-01-15","2025-01-15",2],["2025-01-16","2025-01-31",1]]}')
     again = Attempts.parse(text)
-    assert (again.made("calls", date(2025, 1, 15)), again.made("calls", date(2025, 2, 1)), again.made("leads", TODAY)) == (2, 0, 0)
+    assert (again.made("calls", date(2025, 1, 15)), again.made("calls", date(2025, 2, 1)), again.made("leads", ago(0))) == (2, 0, 0)
     assert again.only({"calls": [date(2025, 1, 15)]}).cursor() == '{"calls":[["2025-01-15","2025-01-15",2]]}'
     assert again.only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
 

@@ -19,12 +19,11 @@ from magnetis_dagster.defs.days import between, days_of, days_tags
 from magnetis_dagster.defs.missing import look
 from magnetis_dagster.settings import Settings
 
-TODAY = datetime.now(PARIS).date()
 CALLS = dg.AssetKey(["magnetis", "calls"])
 
 
 def ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
+    return datetime.now(PARIS).date() - timedelta(days=days)
 
 
 @pytest.fixture(autouse=True)
