@@ -8,7 +8,9 @@ import sys
 import time
 from datetime import date, timedelta
 
-import magnetis_dagster.warehouse.migrate  # noqa: F401 - seconds count from behind the imports: this one comes late otherwise
+import httpcore  # noqa: F401 - seconds count from behind the imports: this one and the next come late otherwise
+
+import magnetis_dagster.warehouse.migrate  # noqa: F401
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.settings import Settings

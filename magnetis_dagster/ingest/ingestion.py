@@ -113,13 +113,13 @@ class _Underway:
         self.task = task
 
     async def announced(self) -> int | None:
-        """Wait until all its pages are asked; return the rows announced, or None where it ended before, or did not announce any."""
-        asked = asyncio.create_task(self._reader.all_asked.wait())
+        """Wait until nearly all its pages are asked; return the rows announced, None where it ended before or announced none."""
+        asked = asyncio.create_task(self._reader.nearly_asked.wait())
         try:
             await asyncio.wait((asked, self.task), return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
-        return self._reader.announced if self._reader.all_asked.is_set() else None
+        return self._reader.announced if self._reader.nearly_asked.is_set() else None
 
     async def leave(self, *, at_once: bool) -> None:
         """End the reading and drop what it staged; unless `at_once`, its pages under way are received and kept."""

@@ -93,8 +93,11 @@ class WindowReader:
         self._stopped = asyncio.Event()
         self.announced: int | None = None
         """Rows announced by the first page; None before it."""
-        self.all_asked = asyncio.Event()
-        """Set once the announcement is accepted and no page is left to be asked: the window after it may begin."""
+        self.nearly_asked = asyncio.Event()
+        """Set once the announcement is accepted and few pages are left to be asked: the window after it may begin.
+
+        As many as are in flight, so that the announcement of that window comes before places stand empty.
+        """
 
     def stop(self) -> None:
         """Ask no further page: `read` raises Stopped once those under way are received and kept."""
@@ -173,15 +176,15 @@ class WindowReader:
         failures: list[Exception] = []
         received: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
         self._progress(done, last)
-        if last <= 1:
-            self.all_asked.set()
+        if last <= self._concurrency:
+            self.nearly_asked.set()
 
         async def receive() -> None:
             for number in numbers:
                 if attempt.empty or failures:
                     return
-                if number == last:
-                    self.all_asked.set()
+                if number >= last - self._concurrency:
+                    self.nearly_asked.set()
                 try:
                     page = await attempt.receive(number)
                 except Exception as error:  # noqa: BLE001 - raised below
