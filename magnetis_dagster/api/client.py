@@ -206,15 +206,14 @@ class MagnetisClient:
         return body
 
     def _page_of(self, call: Call, body: bytes, answer: _Answer) -> Page:
-        failure: MagnetisError | None = None
         try:
             page = replace(read_envelope(body, call.limit), body=body)
         except EnvelopeError as error:
             failure = _unexpected(call, answer, error)
-        if failure is not None:
-            raise failure
-        answer.rows, answer.remaining = len(page.rows), page.remaining
-        return page
+        else:
+            answer.rows, answer.remaining = len(page.rows), page.remaining
+            return page
+        raise failure
 
     async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> bytes:
         body = await read_body(response, self._limits.body_bytes)
