@@ -113,13 +113,14 @@ class _Underway:
         self.task = task
 
     async def announced(self) -> int | None:
-        """Wait until nearly all its pages are asked; return the rows announced, None where it ended before or announced none."""
+        """Wait until nearly all its pages are asked; return the rows announced, None where it failed or announced none."""
         asked = asyncio.create_task(self._reader.nearly_asked.wait())
         try:
             await asyncio.wait((asked, self.task), return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
-        return self._reader.announced if self._reader.nearly_asked.is_set() else None
+        failed = self.task.done() and (self.task.cancelled() or self.task.exception())
+        return self._reader.announced if self._reader.nearly_asked.is_set() and not failed else None
 
     async def leave(self, *, at_once: bool) -> None:
         """End the reading and drop what it staged; unless `at_once`, its pages under way are received and kept."""

@@ -52,6 +52,27 @@ def test_an_empty_stretch_is_not_walked() -> None:
     assert asked <= 37 + 25, "two empty years, then 37 windows of ten days"
 
 
+@pytest.mark.parametrize(
+    ("days", "a_day", "spans"),
+    [
+        (26, 10_000, [6, 6, 6, 5, 3]),
+        (1095, 600, [95] * 7 + [96, 95, 96, 95, 48]),
+        (15, 10_000, [6, 6, 3]),
+        (10, 10_000, [4, 6]),
+        (5, 100_000, [1] * 5),
+    ],
+)
+def test_windows_are_of_one_size_and_the_last_is_small(days: int, a_day: int, spans: list[int]) -> None:
+    range_ = range_of(days)
+    cut, found = Cut(range_, 62_500), []
+    cut.too_large(range_, days * a_day)
+    while window := cut.next():
+        found.append(len(window.days))
+        cut.read(window, len(window.days) * a_day)
+    assert found == spans
+    assert len(found) <= days * a_day / 62_500 + 1.5 or set(found) == {1}, "as few as can be, and the last"
+
+
 @pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
 def test_a_window_that_is_refused_is_halved_and_remembered(api: SmallApi, opened: Open, query, status: int, least: int) -> None:
     days = [DAY + timedelta(days=n) for n in range(20)]
