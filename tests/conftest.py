@@ -18,18 +18,21 @@ from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.warehouse.migrate import migrate
 
 LONGEST = (
-    "end_to_end/test_quota.py",
-    "defs/test_repair.py",
     "end_to_end/test_everything.py",
-    "defs/test_alerts.py",
-    "end_to_end/test_without_a_key.py",
     "defs/test_settings_sensors.py",
-    "end_to_end/test_alert_edited.py",
+    "end_to_end/test_quota.py",
     "ingest/test_chaos.py",
+    "end_to_end/test_without_a_key.py",
     "quota/test_kills.py",
+    "end_to_end/test_alert_edited.py",
+    "defs/test_repair.py",
+    "test_cli.py",
+    "dev/test_dagster_api.py",
+    "defs/test_celery_launcher.py",
+    "ingest/test_ingestion.py",
     "ingest/test_every_failure.py",
-    "defs/test_schedules.py",
-    "defs/test_missing.py",
+    "defs/test_alerts.py",
+    "ingest/test_interrupted.py",
 )
 """Over half a minute each: what comes last, one of two workers does alone. `end_to_end` waits, so others stand between."""
 

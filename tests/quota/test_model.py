@@ -2,8 +2,11 @@
 
 The model keeps every call in a list and counts by looking at all of them. It shares no code with the ledger: its days, floors and
 moments are worked out here, another way.
+
+50 sequences of each kind, or as many as MODEL_EXAMPLES says: `MODEL_EXAMPLES=1000 make test ARGS=tests/quota/test_model.py`.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +22,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 PARIS = ZoneInfo("Europe/Paris")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 FLOORS = {"schedule": 40, "manual": 20}
@@ -301,6 +305,6 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_ledger_does_what_the_model_does(engine: Engine, window: QuotaWindow) -> None:
     machine = type("Machine", (LedgerMachine,), {"window": window, "engine": engine})
     limits = settings(
-        max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
     run_state_machine_as_test(machine, settings=limits)

@@ -218,7 +218,7 @@ def _visible(found: list[Any]) -> list[Any]:
     return [row[:-1] for row in found if row[-1]]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(truth=snapshots_of_rows, data=st.data())
 def test_order_and_duplication_of_pages_do_not_matter(
     warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], truth: list[Any], data: st.DataObject
@@ -236,7 +236,7 @@ def test_order_and_duplication_of_pages_do_not_matter(
     assert query(TABLE) == straight
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(snapshots_of_rows, min_size=1, max_size=4), split=st.booleans())
 def test_the_table_shows_the_last_complete_read(
     warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], history: list[list[Any]], split: bool
@@ -257,7 +257,7 @@ snapshot_states = st.lists(
 )  # id to version of content
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=snapshot_states)
 def test_history_replays_to_exactly_the_snapshots(
     warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], states: list[dict[int, int]]
