@@ -62,8 +62,8 @@ class Cut:
     def _aim(self) -> float:
         """Return the rows that the next window should have: windows of one size, and half of it for the last.
 
-        The last one is merged while nothing is left to be read, so its size is waited for; and what is left over by windows that
-        are as large as may be costs an announcement, however small it is.
+        The last one is merged while nothing is left to be read, so its size is waited for. Windows that are all as large as may be
+        would leave a rest of any size, most of a window or a single day, which costs an announcement too.
         """
         parts = (self._left or 0) / self._chunk_rows
         return self._chunk_rows * (parts / (ceil(parts + 0.5) - 0.5) if parts > 1 else 1)

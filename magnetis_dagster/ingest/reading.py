@@ -176,7 +176,7 @@ class WindowReader:
         failures: list[Exception] = []
         received: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
         self._progress(done, last)
-        if last <= self._concurrency:
+        if last <= 1:
             self.nearly_asked.set()
 
         async def receive() -> None:

@@ -1,4 +1,4 @@
-"""The window behind the present one is begun once all pages of the present one are asked: what becomes of it in each case."""
+"""The window behind the present one is begun while the last pages of the present one are asked: what becomes of it in each case."""
 
 import threading
 from datetime import date, timedelta
@@ -8,6 +8,8 @@ import pytest
 from small_api import Open, Request, SmallApi, call
 
 from magnetis_dagster.api import AccessForbidden, RouteUnavailable
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.ingest import Ingestion, Window
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 3)
@@ -49,6 +51,31 @@ def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_ans
         ("2025-03-07...2025-03-08", 500, 2),
     ]
     assert len(api.requests) == 1 + 6
+
+
+def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
+    api: SmallApi, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [DAY + timedelta(days=n) for n in range(14)]
+    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(250)]
+    next_one = threading.Event()
+    begin = Ingestion._begin
+
+    def noted(ingestion: Ingestion, collection: Collection, window: Window, *arguments: Any, **options: Any) -> Any:
+        if window.first == DAY + timedelta(days=6):
+            next_one.set()
+        return begin(ingestion, collection, window, *arguments, **options)
+
+    def respond(request: Request) -> None:
+        # both places: pages 4 and 5 are charged and wait, page 6 is nobody's yet
+        if of(request) in {("03", 2), ("03", 3)}:
+            assert next_one.wait(PATIENCE), "the next window waits until the last page is asked"
+
+    monkeypatch.setattr(Ingestion, "_begin", noted)
+    api.respond = respond
+    with opened(chunk_rows=1800, concurrency=2) as ingestion:
+        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+    assert sum(result.received for result in results) == 3500
 
 
 def test_calls_are_noted_under_the_days_that_they_read(api: SmallApi, opened: Open, query: Any) -> None:

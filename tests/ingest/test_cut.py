@@ -70,7 +70,6 @@ def test_windows_are_of_one_size_and_the_last_is_small(days: int, a_day: int, sp
         found.append(len(window.days))
         cut.read(window, len(window.days) * a_day)
     assert found == spans
-    assert len(found) <= days * a_day / 62_500 + 1.5 or set(found) == {1}, "as few as can be, and the last"
 
 
 @pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
