@@ -43,23 +43,30 @@ class Dev:
     def database_url(self) -> str:
         return f"postgresql://postgres:@/magnetis?host={self.home / 'postgres'}"
 
+    @property
+    def told(self) -> str:
+        """What it has said, and what Dagster has logged last: all that a failure on another machine leaves behind."""
+        log = self.home / "logs" / "dagster.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join([self.said, "dagster.log ends with:", *lines[-40:]])
+
     def wait_for(self, words: str, seconds: float = 240) -> None:
         """Wait until it has said `words`."""
         end = time.monotonic() + seconds
         while words not in self.said:
             self._glance()
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
-            assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.said}"
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.told}"
+            assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.told}"
             time.sleep(0.2)
 
     def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not condition():
             self._glance()
-            assert time.monotonic() < end, f"not in {seconds} s: {what}"
+            assert time.monotonic() < end, f"not in {seconds} s: {what}\n{self.told}"
             time.sleep(0.1)
 
-    def end(self, number: signal.Signals | None = None, seconds: float = 150) -> int:
+    def end(self, number: signal.Signals | None = None, seconds: float = 240) -> int:
         """Send a signal where one is given, wait for the end, and return the exit code."""
         self.note_processes()
         if number is not None:
@@ -67,7 +74,7 @@ class Dev:
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             self._glance()
-            assert time.monotonic() < end, f"still runs:\n{self.said}"
+            assert time.monotonic() < end, f"still runs:\n{self.told}"
             time.sleep(0.1)
         return self.process.returncode
 
