@@ -8,10 +8,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, tzinfo
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -36,7 +37,8 @@ _LONGEST_ACCOUNT = 512
 _LARGEST_BIGINT = 2**63 - 1
 
 
-class ParsedRow(NamedTuple):  # a frozen dataclass sets its members one by one
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
     """One row as its declaration reads it."""
 
     id: str | None
@@ -49,6 +51,20 @@ class ParsedRow(NamedTuple):  # a frozen dataclass sets its members one by one
     """One value per declared column, in order."""
     misfits: tuple[str, ...]
     """Columns whose received value does not fit their type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRows:
+    """Rows as their declaration reads them, column by column; each list has one value per row. See ParsedRow."""
+
+    ids: list[str | None]
+    account_ids: list[str | None]
+    occurred_at: list[datetime | None]
+    days: list[date | None]
+    columns: list[list[Any]]
+    """One list per declared column, in order."""
+    misfits: dict[str, list[int]]
+    """Column to the numbers of the rows whose received value does not fit its type."""
 
 
 class RowReader:
@@ -73,39 +89,37 @@ class RowReader:
 
     def read(self, row: Row) -> ParsedRow:
         """Return what the declaration makes of `row`. Never raises: what does not fit is None, and named in `misfits`."""
-        return self.read_all([row])[0]
+        rows = self.read_all([row])
+        return ParsedRow(
+            rows.ids[0],
+            rows.account_ids[0],
+            rows.occurred_at[0],
+            rows.days[0],
+            tuple(values[0] for values in rows.columns),
+            tuple(rows.misfits),
+        )
 
-    def read_all(self, rows: Sequence[Row]) -> list[ParsedRow]:
-        """Return what `read` makes of each of `rows`: column by column."""
+    def read_all(self, rows: Sequence[Row]) -> ParsedRows:
+        """Return what `read` makes of each of `rows`."""
         page = _Page(rows)
-        names: dict[int, list[str]] = {}
+        misfits: dict[str, list[int]] = {}
         columns = []
         for name, paths, convert in self._columns:
-            values, misfits = page.column(paths, convert)
+            values, numbers = page.column(paths, convert)
             columns.append(values)
-            for number in misfits:
-                names.setdefault(number, []).append(name)
+            if numbers:
+                misfits[name] = numbers
         moments, _ = page.column(self._time, _moments(self._response_zone))
+        accounts, _ = page.column(self._account, _texts)
         zone = self._partition_zone
-        return [
-            ParsedRow(
-                id_,
-                account_id if account_id and len(account_id) <= _LONGEST_ACCOUNT else None,
-                moment,
-                moment.astimezone(zone).date() if moment else None,
-                values,
-                tuple(names.get(number, ())) if names else (),
-            )
-            for number, (id_, account_id, moment, values) in enumerate(
-                zip(
-                    page.column(self._id, _texts)[0],
-                    page.column(self._account, _texts)[0],
-                    moments,
-                    zip(*columns, strict=True) if columns else [()] * len(rows),
-                    strict=True,
-                )
-            )
-        ]
+        return ParsedRows(
+            ids=page.column(self._id, _texts)[0],
+            account_ids=[account if account and len(account) <= _LONGEST_ACCOUNT else None for account in accounts],
+            occurred_at=moments,
+            days=[moment.astimezone(zone).date() if moment else None for moment in moments],
+            columns=columns,
+            misfits=misfits,
+        )
 
 
 def as_text(value: object) -> str | None:
@@ -242,10 +256,10 @@ def _each(convert: Callable[[Any], Any]) -> _Converter:
 
 def _moments(zone: tzinfo) -> _Converter:
     def moment(raw: Any) -> datetime | None:
-        # YYYY-MM-DD HH:MM:SS, as the API writes every time: with its offset written behind it, it is read in a third of the time
-        if type(raw) is str and len(raw) == 19 and raw[13] == ":" and (offset := _offset(raw[:13], zone)):
+        # YYYY-MM-DD HH:MM:SS, as the API writes every time: read as UTC and moved, in a third of the time
+        if type(raw) is str and len(raw) == 19 and raw[13] == ":" and (offset := _offset(raw[:13], zone)) is not None:
             try:
-                found = datetime.fromisoformat(raw + offset).astimezone(UTC)
+                found = datetime.fromisoformat(raw + "+00:00") - offset
             except ValueError:
                 return as_moment(raw, zone)
             return found if _EARLIEST <= found < _LATEST else None
@@ -255,16 +269,15 @@ def _moments(zone: tzinfo) -> _Converter:
 
 
 @lru_cache(maxsize=10_000)
-def _offset(hour: str, zone: tzinfo) -> str:
-    """Return the offset of `zone` over the whole of an hour, `YYYY-MM-DD HH`, as ISO 8601; '' where it has no single one."""
+def _offset(hour: str, zone: tzinfo) -> timedelta | None:
+    """Return what `zone` is ahead of UTC over the whole of an hour, `YYYY-MM-DD HH`; None where it changes within."""
     try:
         first, last = (datetime.fromisoformat(hour + rest).replace(tzinfo=zone) for rest in (":00:00", ":59:59.999999"))
     except ValueError:
-        return ""
+        return None
     if first.year not in _YEARS or first.utcoffset() != last.utcoffset():
-        return ""
-    shown = first.isoformat()
-    return shown[19:] if len(shown) == 25 else ""
+        return None
+    return first.utcoffset()
 
 
 def _texts(received: Iterable[Any]) -> list[Any]:

@@ -4,13 +4,13 @@ They live in an unlogged table: they survive any process, and a crash of the ser
 The transaction that makes their window visible forgets them.
 """
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 import psycopg
+import zstandard
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
@@ -18,8 +18,6 @@ from magnetis_dagster.database import driver_of, guarded
 
 LONGEST_KEPT_DAYS = 7
 """Pages of work that nobody goes on with hold personal data: they are dropped at the next commit of their collection."""
-_LEVEL = 1
-"""Of zlib, the fastest: the pages are gone within minutes."""
 _KEEP = """
     INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body)
     VALUES (%(work)s, %(collection)s, %(first)s, %(last)s, %(page)s, %(fetched_at)s, %(body)s) ON CONFLICT DO NOTHING
@@ -68,7 +66,8 @@ class KeptPages:
 
     def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
         """Return what keeps the body of one page of the window over `days` in the transaction of a cursor."""
-        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": zlib.compress(body, _LEVEL)}
+        packed = zstandard.compress(body, 1)  # fast rather than small: the pages are gone within minutes
+        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed}
         return lambda cursor: cursor.execute(_KEEP, values)
 
     def body(self, days: Sequence[date], page: int) -> bytes | None:
@@ -76,7 +75,7 @@ class KeptPages:
         statement = text(f"SELECT body FROM magnetis_ops.pages WHERE {_WINDOW} AND page = :page")
         with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
             packed = connection.execute(statement, self._names | _window(days) | {"page": page}).scalar()
-        return None if packed is None else zlib.decompress(packed)
+        return None if packed is None else zstandard.decompress(packed)
 
     def forget(self, days: Sequence[date]) -> None:
         """Drop the pages of the window over `days`."""

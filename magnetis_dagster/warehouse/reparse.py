@@ -4,11 +4,11 @@ Streams each table through a server-side cursor and updates only rows whose colu
 payload has not changed, our reading of it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader
@@ -79,26 +79,23 @@ class _Reparse:
         select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
         with self.connection.execute(select, execution_options={"stream_results": True, "yield_per": BATCH}) as rows:
             for batch in rows.partitions(BATCH):
-                copy_rows(
-                    self.connection,
-                    "reparsed",
-                    {"_at": "text"} | columns,
-                    (self._record(*row, has_moment=has_moment) for row in batch),
-                )
+                copy_rows(self.connection, "reparsed", {"_at": "text"} | columns, self._records(batch, has_moment=has_moment))
                 self.updated += self.connection.execute(update).rowcount
                 self.connection.execute(text("TRUNCATE reparsed"))
                 self.read += len(batch)
                 self.progress(self.read)
         self.connection.execute(text("DROP TABLE reparsed"))
 
-    def _record(self, at: str, payload: Any, occurred_at: Any, day: Any, *, has_moment: bool) -> tuple[Any, ...]:
-        parsed = self.reader.read(payload)
-        self.misfits += len(parsed.misfits)
-        if has_moment and parsed.occurred_at is not None:
-            occurred_at, day = parsed.occurred_at, parsed.day
-        elif has_moment:
-            self.untimed += 1
-        return (at, parsed.account_id, *((occurred_at, day) if has_moment else ()), *parsed.values)
+    def _records(self, batch: Sequence[Row[Any]], *, has_moment: bool) -> Iterator[tuple[Any, ...]]:
+        places, payloads, moments, days = zip(*batch, strict=True)
+        parsed = self.reader.read_all(payloads)
+        self.misfits += sum(map(len, parsed.misfits.values()))
+        lists: list[Sequence[Any]] = [places, parsed.account_ids]
+        if has_moment:
+            self.untimed += parsed.occurred_at.count(None)
+            lists.append([new or old for new, old in zip(parsed.occurred_at, moments, strict=True)])
+            lists.append([new or old for new, old in zip(parsed.days, days, strict=True)])
+        return zip(*lists, *parsed.columns, strict=True)
 
     def recount(self) -> None:
         self.connection.execute(

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection, ColumnType
-from magnetis_dagster.catalog.reader import ParsedRow, RowReader, dump_json, shown_name
+from magnetis_dagster.catalog.reader import RowReader, dump_json, shown_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.warehouse.pages import Keep
 from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
@@ -142,30 +142,26 @@ class Staging:
 
         `keep` writes what shall outlive the connection, in the same transaction.
         """
-        records: list[tuple[Any, ...]] = []
-        days: list[date] = []
-        nameless: Counter[str] = Counter()
         objects = [row for row in rows if isinstance(row, dict)]
         self._note_members(set().union(*objects))
-        parsed_rows = iter(self._reader.read_all(objects))
-        blank = (None, None, None, None, *([None] * len(self.collection.columns)))
-        for row in rows:
-            payload = dump_json(row)
+        parsed = self._reader.read_all(objects)
+        for column, numbers in parsed.misfits.items():
+            self.misfits[column] += len(numbers)
+        payloads = [dump_json(row) for row in objects]
+        nameless: Counter[str] = Counter()
+        keys = [
+            id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
+            for id_, payload in zip(parsed.ids, payloads, strict=True)
+        ]
+        reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at)
+        fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, parsed.days)
+        records: list[tuple[Any, ...]] = list(zip(*fixed, *parsed.columns, strict=True))
+        blank = [None] * (len(self._columns) - 5)
+        for row in rows if len(objects) < len(rows) else ():
             if not isinstance(row, dict):
-                records.append(
-                    (_digest(payload, nameless), f"not an object but {type(row).__name__}", *blank[:2], payload, *blank[2:])
-                )
-                continue
-            parsed = next(parsed_rows)
-            reason = self._why_unplaceable(parsed)
-            key = parsed.id
-            if key is None or len(key) > LONGEST_ID:
-                key = _digest(payload, nameless)
-            if parsed.day:
-                days.append(parsed.day)
-            if parsed.misfits:
-                self.misfits.update(parsed.misfits)
-            records.append((key, reason, parsed.id, parsed.account_id, payload, parsed.occurred_at, parsed.day, *parsed.values))
+                payload = dump_json(row)
+                reason = f"not an object but {type(row).__name__}"
+                records.append((_digest(payload, nameless), reason, None, None, payload, *blank))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
             driver = driver_of(self.connection)
             with driver.cursor() as cursor:
@@ -173,7 +169,7 @@ class Staging:
                     keep(cursor)
                 _copy_rows(cursor, "incoming", self._columns, records)
             driver.commit()
-        return days
+        return [day for day in parsed.days if day]
 
     def _note_members(self, members: set[str]) -> None:
         fresh = members - self._seen
@@ -181,13 +177,13 @@ class Staging:
         self.members.update(map(shown_name, fresh))
         self.unknown.update(map(shown_name, fresh - self._reader.known_members))
 
-    def _why_unplaceable(self, parsed: ParsedRow) -> str | None:
-        if parsed.id is None:
+    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None) -> str | None:
+        if id_ is None:
             return "no id"
         # a character has up to four bytes
-        if len(parsed.id) > LONGEST_ID // 4 and len(parsed.id.encode()) > LONGEST_ID:
+        if len(id_) > LONGEST_ID // 4 and len(id_.encode()) > LONGEST_ID:
             return f"id longer than {LONGEST_ID} bytes"
-        if parsed.occurred_at is None and self.collection.is_events:
+        if occurred_at is None and self.collection.is_events:
             return f"no usable time in {', '.join(self.collection.time_fields)}"
         return None
 

@@ -168,7 +168,7 @@ pages = Table(
     Column("last_day", Date, nullable=False),
     Column("page", Integer, nullable=False),
     Column("fetched_at", _moment, nullable=False, comment="When the call began."),
-    Column("body", LargeBinary, nullable=False, comment="The body as received, compressed by zlib."),
+    Column("body", LargeBinary, nullable=False, comment="The body as received, compressed by Zstandard."),
     PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
     comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
     prefixes=["UNLOGGED"],  # a crash of the server empties it, and the pages are asked again
