@@ -1,8 +1,10 @@
 """The window behind the present one is begun while the last pages of the present one are asked: what becomes of it in each case."""
 
+import asyncio
 import threading
 from datetime import date, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from small_api import Open, Request, SmallApi, call
@@ -10,6 +12,8 @@ from small_api import Open, Request, SmallApi, call
 from magnetis_dagster.api import AccessForbidden, RouteUnavailable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.ingest import Ingestion, Window
+from magnetis_dagster.ingest.ingestion import _Underway
+from magnetis_dagster.ingest.reading import WindowReader
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 3)
@@ -97,6 +101,24 @@ def test_a_window_ahead_that_fails_lets_the_present_one_through(api: SmallApi, o
     with opened(chunk_rows=500) as ingestion, pytest.raises(RouteUnavailable):
         done.extend(str(result.window) for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS))
     assert done == ["2025-03-03...2025-03-04"]
+
+
+@pytest.mark.parametrize(("failed", "announced"), [(False, 500), (True, None)])
+def test_nothing_is_begun_behind_a_window_that_has_failed(failed: bool, announced: int | None) -> None:
+    async def reading() -> int:
+        if failed:
+            raise RouteUnavailable("It is gone.")
+        return 500
+
+    async def told() -> int | None:
+        # all its pages were asked, and one was refused before anybody looked
+        reader = SimpleNamespace(nearly_asked=asyncio.Event(), announced=500)
+        reader.nearly_asked.set()
+        task = asyncio.create_task(reading())
+        await asyncio.wait([task])
+        return await _Underway(Window(DAYS[0], DAYS[1]), cast("WindowReader", reader), task).announced()
+
+    assert asyncio.run(told()) == announced
 
 
 def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(api: SmallApi, opened: Open, query: Any) -> None:
