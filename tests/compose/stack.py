@@ -4,6 +4,7 @@ The tests run in their order: they tell the life of one stack. Where no engine c
 """
 
 import json
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ import pytest
 from compose_stack import EVENTS, LAST, Stack, brought_up, days, ended, status_of, wait
 
 from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.home import free_port
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -149,3 +151,44 @@ def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
     image = stack.inspect("code")["Image"]
     assert not [secret for secret in secrets if secret in stack.docker("history", "--no-trunc", image)]
     assert not [secret for secret in secrets if secret in stack.compose("logs", "--no-color")]
+
+
+def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
+    plain = stack.environment
+    # as docs/deployment.md has it, on ports of this machine alone
+    certificate = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", "secrets/tls_key", "-out", "secrets/tls_certificate"]
+    stack.run("openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "2", *certificate, *files)
+    for name in ("tls_key", "tls_certificate"):
+        (stack.folder / "secrets" / name).chmod(0o644)
+    tls = {"admin": free_port(), "viewer": free_port()}
+    stack.environment = {
+        **plain,
+        "COMPOSE_FILE": f"{plain['COMPOSE_FILE']}:docker-compose.tls.yml",
+        "TLS_ADDRESS": "127.0.0.1",
+        "TLS_UI_PORT": str(tls["admin"]),
+        "TLS_VIEWER_PORT": str(tls["viewer"]),
+    }
+    stack.compose("up", "--detach")
+    context = ssl.create_default_context(cafile=stack.folder / "secrets" / "tls_certificate")
+    with httpx.Client(verify=context, trust_env=False, timeout=30) as client:
+
+        def answers(user: str, path: str = "/server_info", auth: tuple[str, str] | None = None) -> httpx.Response:
+            return client.get(f"https://localhost:{tls[user]}{path}", auth=auth)
+
+        def served() -> bool:
+            try:
+                return answers("admin", auth=("admin", stack.passwords["admin"])).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        wait(served, "the UI is served with TLS", 240)
+        for user in tls:
+            assert answers(user).status_code == 401
+            page = answers(user, "/", (user, stack.passwords[user]))
+            assert page.status_code == 200
+            assert page.headers["strict-transport-security"] == "max-age=31536000"
+            assert page.headers["x-frame-options"] == "DENY"
+            closed = httpx.get(f"http://127.0.0.1:{plain['UI_PORT' if user == 'admin' else 'VIEWER_PORT']}/", trust_env=False)
+            assert closed.status_code == 403, "a password must not travel"
+            assert "www-authenticate" not in closed.headers

@@ -8,6 +8,9 @@ import psycopg
 import pytest
 from harness import Start
 
+# a first start that loads may take its four minutes on a loaded machine, and another one follows
+pytestmark = pytest.mark.timeout(600)
+
 
 def test_the_sandbox_is_used_loaded_and_left_alone_the_next_time(start: Start) -> None:
     dev = start("--load", "1", "--exit")
