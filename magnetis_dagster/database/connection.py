@@ -25,6 +25,17 @@ _NEEDS_CHANGE = {
     "22": "a value does not fit its column: please report which collection this was",
     "23": "a row breaks a rule of its table: please report which collection this was",
 }
+_UNCONNECTED = {
+    "root certificate file": "PGSSLMODE wants the server's certificate checked, and no authority is known: set PGSSLROOTCERT to a "
+    "file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
+    "certificate verify failed": "the server's certificate is by no authority of the file that PGSSLROOTCERT names",
+    "does not match host name": "the server's certificate is for another host: MAGNETIS_DATABASE_URL must name the one in it",
+    "does not support ssl": "PGSSLMODE wants TLS, and the server has none: set it up there, or lower PGSSLMODE",
+    "password authentication failed": _NEEDS_CHANGE["28"],
+    "no password supplied": _NEEDS_CHANGE["28"],
+    "no pg_hba.conf entry": "the server lets this user in with TLS only, or not from here: see PGSSLMODE, and its pg_hba.conf",
+}
+"""What libpq says in lower case where no session came about, for which there is no SQLSTATE; what to do."""
 _TRY_AGAIN = {
     "53300": "the server has no connection left: raise max_connections or run fewer loads at once",
     "53": "the server lacks resources",
@@ -44,7 +55,11 @@ class DatabaseRefused(NeedsChange):
 
 
 def connect(url: str) -> Engine:
-    """Return an engine on the psycopg 3 driver for any postgresql:// URL; sessions run in UTC. Connects on first use."""
+    """Return an engine on the psycopg 3 driver for any postgresql:// URL; sessions run in UTC. Connects on first use.
+
+    A connection to a database that does not keep its texts in UTF-8 raises DatabaseRefused: it could not hold every name, or
+    (SQL_ASCII) would not notice what it cannot read back.
+    """
     parsed = _driver_url(url)
     engine = sqlalchemy.create_engine(
         parsed,
@@ -52,11 +67,19 @@ def connect(url: str) -> Engine:
         pool_size=4,
         max_overflow=32,
         hide_parameters=True,
-        connect_args={"connect_timeout": 10, "application_name": "magnetis_dagster"},
+        # the encoding by name: in one of SQL_ASCII psycopg gives bytes, and SQLAlchemy fails before `_session` can say why
+        connect_args={"connect_timeout": 10, "application_name": "magnetis_dagster", "client_encoding": "utf8"},
     )
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def _session(connection: psycopg.Connection[object], _record: ConnectionPoolEntry) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            connection.close()
+            raise DatabaseRefused(
+                f"The database at {_shown(parsed)} has the encoding {encoding}, and UTF8 is needed. Make one by "
+                "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in MAGNETIS_DATABASE_URL."
+            )
         with connection.cursor() as cursor:
             cursor.execute("SET TIME ZONE 'UTC'")
         connection.commit()
@@ -104,8 +127,8 @@ def named(error: BaseException, doing: str, engine: Engine) -> DatabaseUnwell | 
     where = _shown(engine.url)
     if state is None:
         text = str(original).lower()
-        if "password authentication failed" in text or "no password supplied" in text:
-            return DatabaseRefused(f"Could not {doing} at {where}: {_NEEDS_CHANGE['28']}.")
+        if advice := next((advice for phrase, advice in _UNCONNECTED.items() if phrase in text), None):
+            return DatabaseRefused(f"Could not {doing} at {where}: {advice}.")
         if "does not exist" in text and "database" in text:
             return DatabaseRefused(f"Could not {doing} at {where}: {_NEEDS_CHANGE['3D']}.")
         return DatabaseUnwell(

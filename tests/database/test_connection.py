@@ -1,0 +1,111 @@
+"""What somebody reads whose database cannot be used: the cause, what to do, and never a password."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from socket import create_server
+
+import psycopg
+import pytest
+import trustme
+from sqlalchemy import text
+
+from magnetis_dagster.database import DatabaseRefused, DatabaseUnwell, connect, guarded
+
+Server = Callable[[ssl.SSLContext | None], int]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Start what answers libpq's wish for TLS as PostgreSQL does, up to the handshake; it returns its port."""
+    with create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(context: ssl.SSLContext | None) -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                with client:
+                    client.settimeout(10)
+                    client.recv(8)  # SSLRequest
+                    client.sendall(b"S" if context else b"N")
+                    if context:
+                        try:
+                            context.wrap_socket(client, server_side=True).close()
+                        except (ssl.SSLError, OSError):
+                            continue  # the client hung up: that is what is tested
+
+        def start(context: ssl.SSLContext | None) -> int:
+            threading.Thread(target=serve, args=(context,), daemon=True).start()
+            return int(listening.getsockname()[1])
+
+        yield start
+        listening.shutdown(2)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def told(url: str) -> DatabaseRefused:
+    engine = connect(url)
+    with pytest.raises(DatabaseRefused) as raised, guarded(engine, "ask"), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    engine.dispose()
+    assert "hush" not in str(raised.value)
+    return raised.value
+
+
+def by(authority: trustme.CA, host: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    return context
+
+
+def test_the_authority_of_the_server_is_not_known(
+    server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    port = server(by(authority, "localhost"))
+    url = f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1"
+
+    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "missing.pem"))
+    assert "set PGSSLROOTCERT to a file" in str(told(url))
+
+    trustme.CA().cert_pem.write_to_path(tmp_path / "another.pem")
+    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "another.pem"))
+    assert "by no authority of the file" in str(told(url))
+
+
+def test_the_certificate_is_of_another_host(
+    server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "authority.pem"))
+    port = server(by(authority, "db.example.org"))
+    assert "for another host" in str(told(f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1"))
+
+
+def test_the_server_has_no_tls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    assert "the server has none" in str(told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none"))
+
+
+def test_a_session_that_ends_in_tls_is_tried_again() -> None:
+    # the words of libpq for a server that went away: nothing that somebody has to change
+    engine = connect("postgresql://me:hush@127.0.0.1:1/none")
+    with pytest.raises(DatabaseUnwell), guarded(engine, "ask"):
+        raise psycopg.OperationalError("consuming input failed: SSL connection has been closed unexpectedly")
+
+
+def test_a_database_without_utf_8_is_refused(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        refused = str(told(postgres_url.replace("/postgres?", "/bytes?")))
+        assert "has the encoding SQL_ASCII, and UTF8 is needed" in refused
+        # nothing of it stays connected
+        connection.execute("DROP DATABASE bytes")
