@@ -224,8 +224,9 @@ def plan(
     missing: Annotated[bool, typer.Option("--missing", help="Only days that are not done yet.")] = False,
     launch: Annotated[bool, typer.Option("--launch", help="Start this backfill in the running Dagster.")] = False,
     dagster_url: Annotated[
-        str, typer.Option(metavar="URL", help="Address of Dagster's webserver, for --launch.")
-    ] = "http://127.0.0.1:3000",
+        str | None,
+        typer.Option(metavar="URL", help="Address of Dagster's webserver, for --launch. [default: MAGNETIS_DAGSTER_URL]"),
+    ] = None,
     report: Annotated[
         str | None,
         typer.Option(metavar="BACKFILL", help="Show forecast and calls spent of a backfill, by its id in Dagster; no API call."),
@@ -270,7 +271,7 @@ def plan(
             days[0] or settings.start_date, days[1] or today - timedelta(days=1), start=settings.start_date, today=today
         )
         # before a call is spent
-        dagster = opened.enter_context(open_dagster(dagster_url)) if launch else None
+        dagster = opened.enter_context(open_dagster(dagster_url or settings.dagster_url)) if launch else None
         words.print(f"One API call a collection is spent to ask how many rows there are: at most {len(asked)}.")
         planned = make_plan(
             asked,
@@ -287,7 +288,7 @@ def plan(
         if not json:
             screen = Console()
             screen.print(render(planned, ascii_only=screen.options.ascii_only))
-        launched = launch_plan(planned, dagster, engine) if dagster else None
+        launched = launch_plan(planned, dagster, engine, ui_url=settings.ui_url) if dagster else None
     if json:
         typer.echo(dumps(planned.as_dict() | {"launched": launched.as_dict() if launched else None}))
     elif launched:

@@ -222,7 +222,9 @@ class Settings(BaseSettings):
     """Redis, as redis://:password@host:6379/0, from which Celery workers on any machine take the runs; a secret. Where unset, the
     code server runs them itself."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
-    """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it."""
+    """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
+    dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
+    """Where `magnetis plan --launch` finds Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file laid over the catalogue: routes, field names, collections switched off, policies."""
     settings_baseline: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None

@@ -70,6 +70,11 @@ BAD = {
         f"https://dagster.example.com/?token={SECRET}": "no user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
+    "DAGSTER_URL": {
+        "127.0.0.1:3000": "such as https://dagster.example.com",
+        f"http://admin:{SECRET}@127.0.0.1:3000": "no user",
+        "": "such as https://dagster.example.com",
+    },
     "DATABASE_URL": {
         "postgresql": "expected a postgresql:// URL",
         "postgresql://": "expected a postgresql:// URL",

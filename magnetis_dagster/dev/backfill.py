@@ -39,13 +39,16 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
         if not api.loaded():
             raise DagsterUnwell(
                 f"No Dagster that has loaded {location} answers at {url}. Start `magnetis dev` or the webserver, or give its "
-                "address: --dagster-url. Nothing was spent."
+                "address: --dagster-url or MAGNETIS_DAGSTER_URL. Nothing was spent."
             )
         yield api
 
 
-def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine) -> Launched:
-    """Launch exactly what the plan priced, and record the forecast. Raises NothingToLaunch, DagsterUnwell, DatabaseUnwell."""
+def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None) -> Launched:
+    """Launch exactly what the plan priced, and record the forecast; `ui_url`: where people open the UI, if not at `dagster`.
+
+    Raises NothingToLaunch, DagsterUnwell, DatabaseUnwell.
+    """
     if plan.problems:
         raise NothingToLaunch(
             "Not launched, since not everything has a price. Leave out: "
@@ -64,4 +67,4 @@ def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine) -> Launched:
     for line in priced:
         for each in line.ranges:
             record(engine, backfill, line.collection, each.first, each.last, each.days, each.rows, each.calls, planned=True)
-    return Launched(backfill, dagster.backfill_page(backfill))
+    return Launched(backfill, dagster.backfill_page(backfill, ui_url=ui_url))

@@ -154,9 +154,9 @@ class DagsterApi:
             raise DagsterUnwell(f"Dagster did not launch the backfill ({launched['__typename']}): {said}")
         return str(launched["backfillId"])
 
-    def backfill_page(self, backfill: str) -> str:
-        """Return the address of the backfill's page."""
-        return f"{str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
+    def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
+        """Return the address of the backfill's page, at `ui_url` where people open the UI elsewhere than this client does."""
+        return f"{ui_url or str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:
         """Return what happened in the run since the last call for it. Raises DagsterUnwell."""

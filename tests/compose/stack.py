@@ -71,6 +71,14 @@ def test_a_backfill_is_launched_through_the_proxy_and_ends_well(stack: Stack) ->
     assert all(counts[name] > 0 for name in EVENTS), counts
 
 
+def test_a_plan_is_launched_from_within_the_stack(stack: Stack) -> None:
+    range_of = ["--from", str(LAST - timedelta(days=4)), "--to", str(LAST)]
+    said = stack.compose("exec", "-T", "code", "entrypoint", "magnetis", "plan", "calls", *range_of, "--launch", "--json")
+    launched = json.loads(said)["launched"]
+    assert launched["page"] == f"http://webserver:3000/runs/b/{launched['backfill']}"
+    assert ended(stack, launched["backfill"], 300) == "COMPLETED_SUCCESS"
+
+
 def test_a_backfill_survives_the_death_of_every_service_in_turn(stack: Stack) -> None:
     with stack.api() as api:
         backfill = api.launch_backfill(days(60, 6), title="disturbed", description="", tags={})

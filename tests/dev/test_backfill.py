@@ -28,8 +28,8 @@ class Webserver:
         self.asked.append({"ranges": ranges, **words})
         return "abcdefgh"
 
-    def backfill_page(self, backfill: str) -> str:
-        return f"http://127.0.0.1:3000/runs/b/{backfill}"
+    def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
+        return f"{ui_url or 'http://127.0.0.1:3000'}/runs/b/{backfill}"
 
 
 def plan(*lines: PlanLine) -> Plan:
@@ -63,6 +63,9 @@ def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> Non
     assert asked["title"] == "forecast: 5 calls, done about today 15:40"
     assert "calls: 4 days, 850 rows, 4 calls" in asked["description"]
     assert asked["tags"] == {PLANNED_TAG: "5"}
+
+    elsewhere = launch_plan(plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com")
+    assert elsewhere.page == "https://dagster.example.com/runs/b/abcdefgh"
     assert [(line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")] == [
         ("calls", 4, 850, 4),
         ("visits", 1, 10, 1),

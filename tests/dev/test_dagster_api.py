@@ -92,6 +92,7 @@ def test_a_backfill_brings_exactly_its_ranges_of_each_asset(api: DagsterApi, web
         ranges, title="forecast: 5 calls, done about today 15:40", description="of 2 collections", tags={"magnetis/x": "y"}
     )
     assert api.backfill_page(backfill) == f"{webserver}/runs/b/{backfill}"
+    assert api.backfill_page(backfill, ui_url="https://dagster.example.com") == f"https://dagster.example.com/runs/b/{backfill}"
     query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
         title description tags { key value }
         assetBackfillData { assetBackfillStatuses {

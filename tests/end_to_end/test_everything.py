@@ -158,7 +158,7 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
         ended = subprocess.run(
             [sys.executable, "-m", "magnetis_dagster.cli", "plan", *arguments, "--json"],
-            env={**clean, **environment, "MAGNETIS_HOME": str(dev.home)},
+            env={**clean, **environment, "MAGNETIS_HOME": str(dev.home), "MAGNETIS_DAGSTER_URL": dev.ui},
             cwd=dev.home.parent,
             capture_output=True,
             text=True,
@@ -171,7 +171,7 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
 
     # of calls, the fifth day is there already
     days = ("--from", str(ago(30)), "--to", str(ago(4)))
-    planned = plan("calls", "conversions", *days, "--missing", "--launch", "--dagster-url", dev.ui)
+    planned = plan("calls", "conversions", *days, "--missing", "--launch")
     backfill = planned["launched"]["backfill"]
     assert planned["launched"]["page"] == f"{dev.ui}/runs/b/{backfill}"
     assert [(line["name"], line["days"], len(line["ranges"])) for line in planned["collections"]] == [
