@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Restores a backup into an empty database and compares the rows of every table with those that the backup counted:
-#   deploy/restore.sh backups/magnetis-….dump [DATABASE]
+#   deploy/restore.sh backups/DATABASE-….dump [DATABASE]     into the one that was backed up, or into another
 # Stop what writes there first (docker compose stop daemon webserver viewer code). A database that holds tables of this program is
 # refused. IN as in deploy/backup.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dump=${1:?usage: deploy/restore.sh DUMP [DATABASE]}
-database=${2:-magnetis}
+# the name that backup.sh gave it: rows of the sandbox must not come into the key's database by omission
+database=${2:-$(basename "$dump" | sed -nE 's/-[0-9]{8}T[0-9]{6}Z\.dump$//p')}
+[ -n "$database" ] || { echo "$dump does not say of which database it is: usage: deploy/restore.sh DUMP DATABASE" >&2; exit 1; }
 counts=${dump%.dump}.counts
 [ -s "$dump" ] && [ -s "$counts" ] || { echo "$dump or $counts is missing: both are made by deploy/backup.sh." >&2; exit 1; }
 read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
@@ -25,4 +27,4 @@ if ! difference=$(diff <(cat "$counts") <(query <deploy/counts.sql)); then
   echo "$difference" >&2
   exit 1
 fi
-echo "Restored: $(wc -l <"$counts") tables hold what the backup counted."
+echo "Restored into database $database: $(wc -l <"$counts") tables hold what the backup counted."

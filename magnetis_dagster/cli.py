@@ -182,7 +182,7 @@ def probe(
     key = settings.require_key()
     if write and settings.config is None:
         raise NeedsChange(
-            "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=magnetis.yaml"
+            "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=config/magnetis.yaml"
         )
     # the file that --write is to make need not be there yet
     catalogue = load_catalogue(settings.config if settings.config and (settings.config.exists() or not write) else None)

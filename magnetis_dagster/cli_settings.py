@@ -29,7 +29,7 @@ def export(
         typer.Option(metavar="FIELD", help="Leave this field out, of the comparison too; may be given several times: account.name"),
     ] = None,
 ) -> None:
-    """Print the present settings of reports and alerts as YAML, to be reviewed, kept and compared with: > settings.yaml
+    """Print the present settings of reports and alerts as YAML, to be reviewed, kept and compared with: > config/settings.yaml
 
     They are those that the last load found. Recipients' addresses and phone numbers are in it as they are: keep the file where
     personal data may be kept.
@@ -72,8 +72,8 @@ def diff(
     path = baseline or configured.settings_baseline
     if path is None:
         raise NeedsChange(
-            "There is no baseline to compare with. Make one with `magnetis settings export > settings.yaml`, then name it: "
-            "magnetis settings diff settings.yaml, or MAGNETIS_SETTINGS_BASELINE=settings.yaml."
+            "There is no baseline to compare with. Make one with `magnetis settings export > config/settings.yaml`, then name it: "
+            "magnetis settings diff config/settings.yaml, or MAGNETIS_SETTINGS_BASELINE=config/settings.yaml."
         )
     file = read_baseline(path, names)
     held = _present(configured, catalogue, names)

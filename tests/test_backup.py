@@ -71,6 +71,18 @@ def test_a_backup_is_restored_whole_and_counted(
     assert "nothing was changed" in again.stderr
 
 
+def test_the_database_is_that_of_the_name(script: Script, held: psycopg.Connection, database_url: str) -> None:
+    dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
+    to_its_own = script("restore.sh", str(dump))
+    assert to_its_own.returncode == 1
+    assert f"Database {database_of(database_url)} holds tables" in to_its_own.stderr
+    for path in (dump, dump.with_suffix(".counts")):
+        path.rename(path.with_stem("renamed"))
+    unknown = script("restore.sh", str(dump.with_stem("renamed")))
+    assert unknown.returncode == 1
+    assert "does not say of which database" in unknown.stderr
+
+
 def test_rows_that_come_while_the_backup_is_made_are_in_neither(
     script: Script, held: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:

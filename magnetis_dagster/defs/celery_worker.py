@@ -150,7 +150,10 @@ def _may_begin(instance: DagsterInstance, run: DagsterRun | None, worker: str) -
         return False
     if run is None or run.status is not DagsterRunStatus.STARTING:
         # waited in the queue until run monitoring gave it up
-        _log.warning("Left aside: a run that is %s.", run.status.value if run else "deleted")
+        _log.warning(
+            "Left aside: a run that is %s.",
+            run.status.value if run else "not in this worker's database: deleted, or launched on another one",
+        )
         return False
     metadata = {"Celery worker": MetadataValue.text(worker)}
     instance.report_engine_event(f"Taken by Celery worker {worker}.", run, EngineEventData(metadata))

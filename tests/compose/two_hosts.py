@@ -112,7 +112,7 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     networks = stack.docker(
         "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", lost
     ).split()
-    assert len(networks) == 2
+    assert len(networks) == 3
     for network in networks:
         stack.docker("network", "disconnect", "--force", network, lost)
     try:
