@@ -361,6 +361,13 @@ def test_writing_what_is_there_already_touches_nothing(tmp_path):
     assert not (tmp_path / "magnetis.yaml.bak").exists()
 
 
+def test_a_file_that_the_settings_name_is_there_even_if_nothing_differs(tmp_path):
+    path = tmp_path / "config" / "magnetis.yaml"
+    assert write_overlay(path, {})
+    assert load_catalogue(path) == load_catalogue()
+    assert not write_overlay(path, {})
+
+
 def test_a_link_is_written_through(tmp_path):
     target, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
     target.write_text("collections: {}\n")
