@@ -182,8 +182,8 @@ def _offset(finding: Finding) -> str:
 def write_overlay(path: Path, overlay: dict[str, Any]) -> bool:
     """Lay `overlay` over the YAML file at `path`, keeping every other key in it; return whether the file changed.
 
-    A file that was not there is there afterwards, though it may say nothing, since MAGNETIS_CONFIG names it. Comments are lost, so the
-    former file is kept beside it as `<name>.bak`. The file is replaced as a whole or not at all.
+    A file that was not there is there afterwards, though it may say nothing, since MAGNETIS_CONFIG names it. Comments are lost,
+    so the former file is kept beside it as `<name>.bak`. The file is replaced as a whole or not at all.
     Raises CatalogueError (the file is not YAML) and NeedsChange (it cannot be written).
     """
     path = path.resolve()
