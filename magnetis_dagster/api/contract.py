@@ -71,5 +71,9 @@ class Page:
     """Calls left for the key, where `meta.apiKey` tells. What that object holds beyond its id is not documented."""
     replaced_characters: int
     """NUL characters, lone surrogates and undecodable bytes that became U+FFFD, since PostgreSQL stores none of them."""
+    per_page: int | None = None
+    """`meta.per_page`: rows of a full page by the API's own word; None if the envelope does not say."""
+    current_page: int | None = None
+    """`meta.current_page`."""
     body: Body = field(default=b"", repr=False)
     """What it was read from: `read_envelope` makes the page from it again."""

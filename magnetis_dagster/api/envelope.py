@@ -46,6 +46,8 @@ def read_envelope(body: bytes, limit: int) -> Page:
         bytes=len(body),
         remaining=_remaining(meta.get("apiKey")),
         replaced_characters=replaced,
+        per_page=_whole_number(meta.get("per_page")),
+        current_page=_whole_number(meta.get("current_page")),
     )
 
 

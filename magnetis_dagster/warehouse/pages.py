@@ -19,8 +19,8 @@ from magnetis_dagster.database import driver_of, guarded
 LONGEST_KEPT_DAYS = 7
 """Pages of work that nobody goes on with hold personal data: they are dropped at the next commit of their collection."""
 _KEEP = """
-    INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body)
-    VALUES (%(work)s, %(collection)s, %(first)s, %(last)s, %(page)s, %(fetched_at)s, %(body)s) ON CONFLICT DO NOTHING
+    INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body, request)
+    VALUES (%(work)s, %(collection)s, %(first)s, %(last)s, %(page)s, %(fetched_at)s, %(body)s, %(request)s) ON CONFLICT DO NOTHING
 """
 _WINDOW = "work = :work AND collection = :collection AND first_day = :first AND last_day = :last"
 
@@ -67,7 +67,7 @@ class KeptPages:
     def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
         """Return what keeps the body of one page of the window over `days` in the transaction of a cursor."""
         packed = zstandard.compress(body, 1)  # fast rather than small: the pages are gone within minutes
-        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed}
+        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed, "request": ""}
         return lambda cursor: cursor.execute(_KEEP, values)
 
     def body(self, days: Sequence[date], page: int) -> bytes | None:

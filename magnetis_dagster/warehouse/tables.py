@@ -54,6 +54,7 @@ quota_keys = Table(
     Column("trial_until", _moment, comment="The trial is forgotten then, should its process have died."),
     Column("last_sent", _moment, comment="When the last granted call was, or will be, sent."),
     Column("lanes_last_sent", JSONB, nullable=False, server_default="{}", comment="The same by lane."),
+    Column("closed_signal", Text, comment="Status and rate-limit headers of the response that closed the key last."),
     comment="One row per key: the lock under which calls are granted.",
 )
 
@@ -126,6 +127,13 @@ windows = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("milliseconds", Integer, nullable=False),
     Column("run_id", Text),
+    Column(
+        "witness_calls",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="API calls among them that only verified the window.",
+    ),
     Index("ix_windows_collection_days", "collection", "first_day", "last_day"),
     comment="What has been read: one row per complete window, written with its rows.",
 )
@@ -169,6 +177,7 @@ pages = Table(
     Column("page", Integer, nullable=False),
     Column("fetched_at", _moment, nullable=False, comment="When the call began."),
     Column("body", LargeBinary, nullable=False, comment="The body as received, compressed by Zstandard."),
+    Column("request", Text, nullable=False, comment="Fingerprint of key, origin, request and declaration; others are not used."),
     PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
     comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
     prefixes=["UNLOGGED"],  # a crash of the server empties it, and the pages are asked again
@@ -178,10 +187,31 @@ window_limits = Table(
     "window_limits",
     ops_metadata,
     Column("collection", Text, primary_key=True),
-    Column("most_days", Integer, nullable=False, comment="Longest window that the API answered after it had refused a longer one."),
-    Column("reason", Text, nullable=False, comment="What it said to the longer one."),
-    Column("learned_at", _moment, nullable=False, comment="Forgotten a month later, should the API have changed."),
-    comment="How long windows may be, learned from refusals.",
+    Column("most_days", Integer, comment="Longest window that the API answered completely after a longer one failed."),
+    Column("most_rows", Integer, comment="Rows beyond which the API caps a search, total included; NULL: no cap is known."),
+    Column("reason", Text, nullable=False, comment="What the API said to the longer window, or how the limit was detected."),
+    Column("learned_at", _moment, nullable=False, comment="Forgotten a month later, in case the API has changed."),
+    comment="Limits of one window, learned from refusals and from answers that contradict each other.",
+)
+
+sources = Table(
+    "sources",
+    ops_metadata,
+    Column("name", Text, primary_key=True, comment="Name of the connection."),
+    Column("key_fingerprint", Text, nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."),
+    Column("origin", Text, nullable=False, comment="Origin of the API that filled the tables."),
+    Column("adopted_at", _moment, nullable=False),
+    comment="Which key and which API filled the tables; rows of another key or origin are refused.",
+)
+
+strays = Table(
+    "strays",
+    ops_metadata,
+    Column("collection", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("held", Integer, nullable=False, comment="Rows that the table holds for the day."),
+    PrimaryKeyConstraint("collection", "day"),
+    comment="Days without a complete read that hold rows, because the rows moved there from a day that was read.",
 )
 
 forecasts = Table(
