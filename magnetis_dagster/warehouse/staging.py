@@ -96,7 +96,7 @@ class Staging:
 
     def __init__(self, engine: Engine, collection: Collection, reader: RowReader) -> None:
         self._engine = engine
-        self._reader = reader
+        self.reader = reader
         self.collection = collection
         self._lock = threading.Lock()
         self._columns = _FIXED | {f"c_{name}": postgresql_type(column.type) for name, column in collection.columns.items()}
@@ -107,6 +107,8 @@ class Staging:
         self.members: set[str] = set()
         """Names of all members seen, fit to be shown; for error texts."""
         self._seen: set[str] = set()
+        self.repeated = 0
+        """Rows whose id another row of the same page has."""
         self.tally = Tally()
         """What `settle` found last."""
 
@@ -136,6 +138,7 @@ class Staging:
         self.misfits.clear()
         self.unknown.clear()
         self._seen.clear()
+        self.repeated = 0
 
     def add(self, rows: Sequence[Any], keep: Keep | None = None) -> list[date]:
         """Read one page of received rows by the declaration and COPY them in; return the days of those that have one.
@@ -144,7 +147,7 @@ class Staging:
         """
         objects = [row for row in rows if isinstance(row, dict)]
         self._note_members(set().union(*objects))
-        parsed = self._reader.read_all(objects)
+        parsed = self.reader.read_all(objects)
         for column, numbers in parsed.misfits.items():
             self.misfits[column] += len(numbers)
         payloads = [dump_json(row) for row in objects]
@@ -153,6 +156,7 @@ class Staging:
             id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
+        self.repeated += len(keys) - len(set(keys))
         reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at)
         fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, parsed.days)
         records: list[tuple[Any, ...]] = list(zip(*fixed, *parsed.columns, strict=True))
@@ -175,7 +179,7 @@ class Staging:
         fresh = members - self._seen
         self._seen |= fresh
         self.members.update(map(shown_name, fresh))
-        self.unknown.update(map(shown_name, fresh - self._reader.known_members))
+        self.unknown.update(map(shown_name, fresh - self.reader.known_members))
 
     def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None) -> str | None:
         if id_ is None:
