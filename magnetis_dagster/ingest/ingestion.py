@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from types import TracebackType
 from typing import Self
@@ -23,9 +23,9 @@ from magnetis_dagster.ingest.behind import ReadingThread
 from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
-from magnetis_dagster.ingest.reading import Reading, Suspicions, WindowReader
+from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous, request_fingerprint
-from magnetis_dagster.ingest.witnesses import Capped, Distrusted
+from magnetis_dagster.ingest.witnesses import Capped, Distrusted, Suspicions
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import (
     Changes,
@@ -177,8 +177,12 @@ class Ingestion:
         self._origin = origin
         self._requested: frozenset[date] = frozenset()
         """Days that the caller requested."""
-        self._again: set[date] = set()
+        self._alone: set[date] = set()
         """Days among them to read once more, each alone."""
+        self._under_cap: set[date] = set()
+        """Days among them to read once more in shorter windows."""
+        self._caps: set[int] = set()
+        """Rows at which searches were found to be capped."""
         self._run = run
         self._zones = zones
         self._concurrency = concurrency
@@ -224,15 +228,17 @@ class Ingestion:
                 f"{collection.name}: {late[0]} has not ended in {self._zones.partition.key} (today is {today}). Its events are "
                 "read once it has: choose days up to yesterday."
             )
-        self._requested, self._again = frozenset(days), set()
+        self._requested, self._alone, self._under_cap, self._caps = frozenset(days), set(), set(), set()
         done = self._warehouse.done(collection, days, run_id=self._run.work_id) if self._run.resumes else {}
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
-        ranges = contiguous([day for day in days if day not in done])
-        yield from self._commit_behind(self._read_ranges(collection, list(ranges)))
-        # a long window never empties days that held rows: each of them is read alone before that is believed
-        alone = [Window(day, day) for day in sorted(self._again)]
-        yield from self._commit_behind(self._read_ranges(collection, alone))
+        ranges = list(contiguous([day for day in days if day not in done]))
+        while ranges:
+            yield from self._commit_behind(self._read_ranges(collection, ranges))
+            # windows may have been committed while the cap was found
+            self._doubt_windows(collection)
+            ranges = [*contiguous(list(self._under_cap)), *(Window(day, day) for day in sorted(self._alone - self._under_cap))]
+            self._alone, self._under_cap, self._caps = set(), set(), set()
 
     def _commit_behind(self, reads: AsyncGenerator[_Read, None]) -> Iterator[WindowResult]:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
@@ -277,7 +283,8 @@ class Ingestion:
         pages = self._pages(collection)
         limits = await asyncio.to_thread(self._warehouse.window_limits, collection)
         cut = Cut(range_, self._chunk_rows, limits.most_days, limits.most_rows)
-        totals = {*await asyncio.to_thread(self._warehouse.announced_totals, collection, range_.days)}
+        totals = await asyncio.to_thread(self._warehouse.announced_totals, collection, range_.days)
+        suspicions = Suspicions(limits.most_rows, dict.fromkeys(totals))
 
         def begin(window: Window) -> _Underway:
             begun = kept.pop(window.first, None)
@@ -287,7 +294,7 @@ class Ingestion:
                 window = Window(begun.first, begun.last)
             # without a window each call would read it all again
             whole = begun is not None or window.first == window.last or collection.window is None
-            return self._begin(collection, window, begun, Suspicions(cut.most_rows, frozenset(totals)), whole=whole)
+            return self._begin(collection, window, begun, suspicions, whole=whole)
 
         present: _Underway | None = None
         ahead: _Underway | None = None
@@ -301,6 +308,7 @@ class Ingestion:
                     read = await present.task
                 except (RequestRejected, ServerUnwell, Unreachable, Distrusted) as refusal:
                     await self._shorten(collection, window, cut, refusal)
+                    suspicions.cap = cut.most_rows
                     for left in filter(None, (present, ahead)):
                         await left.leave(at_once=False)
                         await asyncio.to_thread(pages.forget, left.window.days)
@@ -308,7 +316,6 @@ class Ingestion:
                     self._thread.tell(f"{collection.name} {window}: {refusal} Trying a shorter window.")
                     continue
                 announced = read if isinstance(read, int) else read.reading.announced
-                totals.add(announced)
                 if window == range_:
                     await asyncio.to_thread(self._record_forecast, collection, window, announced)
                 if isinstance(read, int):
@@ -347,7 +354,7 @@ class Ingestion:
     async def _shorten(self, collection: Collection, window: Window, cut: Cut, refusal: Exception) -> None:
         """Make the next window shorter than the one that was refused or capped; raise `refusal` if that cannot help."""
         if isinstance(refusal, Capped):
-            await self._learn_cap(collection, window, refusal)
+            await self._learn_cap(collection, refusal)
             shortened = cut.capped(window, refusal.rows)
         else:
             at_fault = isinstance(refusal, RequestRejected | Distrusted)
@@ -355,17 +362,21 @@ class Ingestion:
         if collection.window is None or not shortened:
             raise _as_error(collection, window, refusal) from None
 
-    async def _learn_cap(self, collection: Collection, window: Window, capped: Capped) -> None:
+    async def _learn_cap(self, collection: Collection, capped: Capped) -> None:
         """Remember a cap; days that were read from a window of just that size are no longer taken for complete."""
         await asyncio.to_thread(self._warehouse.learn_row_cap, collection, capped.rows, str(capped))
-        doubtful = await asyncio.to_thread(self._warehouse.doubt_windows, collection, capped.rows)
-        again = [day for day in doubtful if day not in window.days]
-        self._again.update(day for day in again if day in self._requested)
-        if left := [day for day in again if day not in self._requested]:
-            self._thread.tell(
-                f"{collection.name}: {len(left)} days between {left[0]} and {left[-1]} were read under the cap of "
-                f"{capped.rows} rows. They are no longer marked as read: load them again."
-            )
+        self._caps.add(capped.rows)
+        await asyncio.to_thread(self._doubt_windows, collection)
+
+    def _doubt_windows(self, collection: Collection) -> None:
+        for cap in self._caps:
+            doubtful = self._warehouse.doubt_windows(collection, cap)
+            self._under_cap.update(self._requested.intersection(doubtful))
+            if left := [day for day in doubtful if day not in self._requested]:
+                self._thread.tell(
+                    f"{collection.name}: {len(left)} days between {left[0]} and {left[-1]} were read under the cap of "
+                    f"{cap} rows. They are no longer marked as read: load them again."
+                )
 
     def _begin(
         self, collection: Collection, window: Window, kept: KeptWindow | None, suspicions: Suspicions, *, whole: bool
@@ -418,7 +429,7 @@ class Ingestion:
                 milliseconds=int((time.monotonic() - read.started) * 1000),
                 run_id=self._run.work_id,
                 read_on=reading.read_at.astimezone(self._zones.partition).date(),
-                rules=self._warehouse.rules,
+                rules=self._rules(window),
                 witness_calls=reading.witness_calls,
             )
             merged = self._warehouse.commit(staging, facts)
@@ -428,7 +439,7 @@ class Ingestion:
         self, window: Window, facts: WindowFacts, reading: Reading, merged: Merged, staging: Staging, seconds: float
     ) -> WindowResult:
         collection = staging.collection
-        believed, doubted = self._sorted_doubts(window, merged.doubted, facts.rules)
+        believed, doubted = self._sorted_doubts(window, merged.doubted)
         elsewhere = [*merged.superseded, *believed]
         known = self._warehouse.done(collection, elsewhere) if elsewhere else {}
         return WindowResult(
@@ -450,15 +461,21 @@ class Ingestion:
             changes=self._warehouse.changes(collection, window.first, facts.read_at) if merged.days else None,
         )
 
-    def _sorted_doubts(self, window: Window, doubted: dict[date, Doubt], rules: Rules) -> tuple[list[date], dict[date, Doubt]]:
+    def _rules(self, window: Window) -> Rules:
+        """Return the rules for a window: a long one never empties days, each of which is read alone first."""
+        rules = self._warehouse.rules
+        alone = len(window.days) == 1
+        return rules if alone or rules.emptied is Emptied.KEEP else replace(rules, emptied=Emptied.DOUBT)
+
+    def _sorted_doubts(self, window: Window, doubted: dict[date, Doubt]) -> tuple[list[date], dict[date, Doubt]]:
         """Return the doubted days whose rows simply stay, and those that are reported; others are read again, each alone."""
         gone = {day: doubt for day, doubt in doubted.items() if doubt.reason is not DoubtReason.UNREADABLE}
-        if rules.emptied is Emptied.KEEP:
+        if self._warehouse.rules.emptied is Emptied.KEEP:
             return list(gone), {day: doubt for day, doubt in doubted.items() if day not in gone}
         if len(window.days) == 1:
             return [], doubted
-        again = sorted(gone)[: max(0, MOST_READ_ALONE - len(self._again))]
-        self._again.update(again)
+        again = sorted(gone)[: max(0, MOST_READ_ALONE - len(self._alone))]
+        self._alone.update(again)
         if again:
             self._thread.tell(f"{window}: {len(again)} days came with far fewer rows than the table holds. Reading each alone.")
         return [], {day: doubt for day, doubt in doubted.items() if day not in again}

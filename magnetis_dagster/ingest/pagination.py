@@ -20,6 +20,8 @@ class Pagination:
         """Pages known to exist: the announced ones, and those that were found after them."""
         self.totals: set[int] = set()
         """Every `meta.total` that a page gave."""
+        self.filled = 0
+        """Highest page that came with rows."""
         self.rows = 0
         """Rows received, repeated ones included."""
         self._first: Page | None = None
@@ -37,6 +39,8 @@ class Pagination:
         if page.total is not None:
             self.totals.add(page.total)
         self.rows += len(page.rows)
+        if page.rows:
+            self.filled = max(self.filled, number)
         if number > self.announced_pages and self._last is not None:
             # a route that ignores `page` returns the same rows for ever
             self._repeats = page.rows == self._last.rows
@@ -78,16 +82,19 @@ class Pagination:
         if len(self.totals) > 1:
             totals = ", ".join(map(str, sorted(self.totals)))
             return f"its pages announced different totals ({totals}), so rows were added or removed while they were read"
-        if self._empty_page is not None:
-            return f"page {self._empty_page} of {self.announced_pages} came without rows"
-        if self._last is not None and self._last.has_next and not self._last.rows:
-            return f"page {self._last_number} came without rows and says that another one follows"
         announced = self.announced(distinct)
-        if announced == distinct:
+        if announced == distinct and self.total is not None:
             return None
-        repeated = self.rows - distinct
-        moved = f"; {repeated} of them came twice, so rows moved between pages while they were read" if repeated > 0 else ""
-        return f"the API announced {announced} rows and returned {distinct} distinct ones{moved}"
+        causes = []
+        if announced != distinct:
+            causes.append(f"the API announced {announced} rows and returned {distinct} distinct ones")
+        if self._empty_page is not None:
+            causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
+        elif self._last is not None and self._last.has_next and not self._last.rows:
+            causes.append(f"page {self._last_number} came without rows and says that another one follows")
+        elif announced != distinct and self.rows > distinct:
+            causes.append(f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read")
+        return "; ".join(causes) or None
 
     def announced(self, distinct: int) -> int:
         """Return the rows that the list has by its own word; `distinct` if it says nothing or proves its own total too low."""

@@ -5,7 +5,7 @@ How pages form a list stands in `pagination.py`, what makes an answer suspicious
 
 import asyncio
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -19,8 +19,8 @@ from magnetis_dagster.ingest.witnesses import (
     Capped,
     FilterWatch,
     Shortened,
+    Suspicions,
     empty_edges,
-    is_suspicious,
     rechecked_pages,
 )
 from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging, Tally
@@ -61,16 +61,6 @@ class Unplaceable(NeedsChange):
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """The caller asked to stop reading."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suspicions:
-    """What earlier windows taught about the collection."""
-
-    cap: int | None = None
-    """Rows beyond which the API is known to cap a search."""
-    totals: Set[int] = frozenset()
-    """Totals announced for other windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +112,7 @@ class WindowReader:
         zones: Zones,
         concurrency: int,
         progress: Progress,
-        suspicions: Suspicions = Suspicions(),
+        suspicions: Suspicions,
     ) -> None:
         self._client = client
         self._collection = collection
@@ -172,10 +162,13 @@ class WindowReader:
             first = await attempt.begin(kept, self._witnesses)
             pagination = attempt.pagination
             if (first.total or 0) > most_rows:
+                self._suspicions.totals.setdefault(first.total or 0, self._window)
                 await self._client.settled()
                 return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False, witness_calls=self._witnesses.calls)
-            await self._doubt_total(first.total)
+            if first.rows:
+                await self._doubt_total(first.total)
             self.announced = first.total
+            await attempt.keep_from_now(first)
             await attempt.load(1, first)
             await self._fetch_others(attempt)
             size += attempt.bytes
@@ -268,11 +261,12 @@ class WindowReader:
             return
         if cap is not None and total >= cap and len(self._window.days) > 1:
             raise Capped(cap)
-        if not is_suspicious(total, self._suspicions.totals):
+        if not self._suspicions.doubts(self._window, total):
             return
         halves = self._window.halves(self._zones)
         totals = [await self._total(*half) for half in halves]
         if None in totals or sum(filter(None, totals)) <= total:
+            self._suspicions.trusted.add(total)
             return
         # both halves may exceed the whole for another reason: a bound that the route ignores
         start, end = halves[0][0], halves[1][1]
@@ -304,9 +298,11 @@ class WindowReader:
 
     async def _recheck(self, attempt: "_Attempt", staging: Staging) -> str | None:
         """Request some pages again; return that their rows differ from those received first, None if they do not."""
-        for number in rechecked_pages(attempt.pagination.announced_pages):
+        for number, ids in attempt.ids.items():
+            if number > attempt.pagination.filled:
+                continue
             page = await self._witnesses.page(page=number)
-            if page.total != attempt.totals.get(number) or _ids(staging, page) != attempt.ids.get(number):
+            if page.total != attempt.totals[number] or _ids(staging, page) != ids:
                 return f"page {number} had other rows when it was requested again, so rows moved while they were read"
         return None
 
@@ -396,10 +392,9 @@ class _Attempt:
         else:
             self._count(1, page)
         self._rechecked = frozenset(rechecked_pages(self.pagination.announced_pages))
-        await self._keep_from_now(page)
         return page
 
-    async def _keep_from_now(self, first: Page) -> None:
+    async def keep_from_now(self, first: Page) -> None:
         """Keep the first page, unless it is the only one, and those that follow."""
         if self.pagination.announced_pages == 1 and self.pagination.following() is None:
             return

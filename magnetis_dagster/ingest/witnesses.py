@@ -4,7 +4,8 @@ Pure: no request, no clock, no database. docs/delivery-guarantees.md lists the p
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from magnetis_dagster.ingest.windows import Window
@@ -38,9 +39,22 @@ class Shortened(Distrusted):
         super().__init__(f"The API returned no row for {days} in a longer window, and returns some for these days alone.")
 
 
-def is_suspicious(total: int | None, others: Iterable[int]) -> bool:
-    """Return whether a total looks like a cap: round, or equal to that of another window (`others`)."""
-    return total is not None and total >= SUSPICIOUS_ROWS and (total % SUSPICIOUS_ROWS == 0 or total in set(others))
+@dataclass(slots=True)
+class Suspicions:
+    """What the windows of one range have taught so far."""
+
+    cap: int | None = None
+    """Rows at which the API is known to cap a search."""
+    totals: dict[int, Window | None] = field(default_factory=dict)
+    """Announced totals, with their window; None for one of an earlier load."""
+    trusted: set[int] = field(default_factory=set)
+    """Totals that a search may exceed, as was verified."""
+
+    def doubts(self, window: Window, total: int) -> bool:
+        """Return whether a total looks like a cap: round, or equal to that of another window. Remember it."""
+        repeated = self.totals.setdefault(total, window) != window
+        suspicious = total >= SUSPICIOUS_ROWS and (total % SUSPICIOUS_ROWS == 0 or repeated)
+        return suspicious and total not in self.trusted
 
 
 def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:

@@ -275,8 +275,7 @@ def _doubt(
         lost = unreadable.get(day, 0)
         if lost > rules.unreadable_share * (announced[day] + lost):
             doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
-        # a long window never empties a day: its days are read alone first
-        elif rules.emptied is Emptied.DELETE and len(facts.days) == 1:
+        elif rules.emptied is Emptied.DELETE:
             continue
         elif leaving and not announced[day]:
             doubted[day] = Doubt(DoubtReason.EMPTIED, held, leaving)
@@ -407,7 +406,7 @@ class _Statements:
             if collection.is_events
             else "true"
         )
-        day = "day" if collection.is_events else "CAST((:days)[1] AS date)"
+        day = "t.day" if collection.is_events else "CAST((:days)[1] AS date)"
         # a subquery in RETURNING sees the row as it was before the statement
         was = (
             f"CASE WHEN xmax <> 0 THEN (SELECT o.day FROM {table} AS o WHERE o.id = t.id AND o.deleted_at IS NULL) END"
@@ -454,7 +453,7 @@ class _Statements:
             SELECT {day} AS day, count(*) FROM {table} AS t JOIN incoming AS s ON s.key = t.id
             WHERE t.deleted_at IS NULL AND s.reason IS NOT NULL AND {on_asked_day} GROUP BY 1
         """)
-        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
+        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} AS t WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
         self.held_before = text(f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1")
         if not collection.is_events:
             history = f"{DATA_SCHEMA}.{history_name(collection)}"
