@@ -43,4 +43,3 @@ def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int
         spent += received / PAGE_ROWS + 0.5 + len(rechecked_pages(round(received / PAGE_ROWS + 0.5)))
         cut.read(window, round(received))
     return 1 + ceil(spent)
-

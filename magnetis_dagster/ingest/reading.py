@@ -166,7 +166,7 @@ class WindowReader:
                 await self._client.settled()
                 return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False, witness_calls=self._witnesses.calls)
             if first.rows:
-                await self._doubt_total(first.total)
+                await self._doubt_total(first, staging)
             self.announced = first.total
             await attempt.keep_from_now(first)
             await attempt.load(1, first)
@@ -251,12 +251,12 @@ class WindowReader:
 
     # --- witnesses
 
-    async def _doubt_total(self, total: int | None) -> None:
-        """Raise Capped if the announced total is a cap, FilterIgnored if it shows that a bound is ignored.
+    async def _doubt_total(self, first: Page, staging: Staging) -> None:
+        """Raise Capped if the announced total is a cap, FilterIgnored if a bound is ignored and rows outside come.
 
         A suspicious total costs two requests: the totals of the two halves of the window must not exceed it together.
         """
-        cap = self._suspicions.cap
+        cap, total = self._suspicions.cap, first.total
         if total is None or self._collection.window is None:
             return
         if cap is not None and total >= cap and len(self._window.days) > 1:
@@ -272,9 +272,12 @@ class WindowReader:
         start, end = halves[0][0], halves[1][1]
         second = timedelta(seconds=1)
         ignored = await self._total(end - second, end) == total, await self._total(start, start + second) == total
-        if any(ignored):
+        if not any(ignored):
+            raise Capped(total)
+        moments = staging.reader.read_all([row for row in first.rows if isinstance(row, dict)]).occurred_at
+        if any(moment is not None and not start <= moment <= end for moment in moments):
             raise self._filter_ignored(f"a window of one second announces {total} rows, as the whole window does", ignored)
-        raise Capped(total)
+        self._suspicions.trusted.add(total)
 
     async def _total(self, start: datetime, end: datetime) -> int | None:
         """Return the rows that the API announces between two instants."""
