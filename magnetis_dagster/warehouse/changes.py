@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
-from magnetis_dagster.catalog.volatile import stable_sql
+from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, history_name
 
 VIEW = f"{DATA_SCHEMA}.settings_changes"
@@ -95,7 +95,7 @@ def _versions(collection: Collection) -> tuple[str, str]:
     named = f"CAST('{collection.name}' AS text) AS collection, h.account_id, h.id AS setting_id, {title} AS title"
     # volatile members are no changes, in versions that were kept before they were declared either
     old, new = stable_sql(collection, "p.payload"), stable_sql(collection, "h.payload")
-    differs = f" WHERE p.id IS NULL OR {old} IS DISTINCT FROM {new}" if collection.volatile else ""
+    differs = f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}" if collection.volatile else ""
     first = f"(SELECT min(w.read_at) FROM {OPS_SCHEMA}.windows AS w WHERE w.collection = '{collection.name}')"
     begun = (
         f"SELECT h.valid_from AS changed_at, {named}, CASE WHEN p.id IS NOT NULL THEN 'changed' "
