@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
 from magnetis_dagster.catalog.names import fold
 from magnetis_dagster.catalog.volatile import column_sql, same_sql, stable, stable_sql, volatile_columns
 from magnetis_dagster.database import connect
+from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse.baseline import present
 
 AUDIO = load_catalogue()["audio_files"]
 NAMES = ["url", "URL", "link", "files", "last_sent_at", "lastSentAt", "a", "b", "a.b", "aB", "it's", "é", "É", "", "_"]
@@ -136,3 +139,17 @@ def test_shipped_declarations_cover_links_files_and_counters(catalogue: Catalogu
         # a declared column may lose a signature, and never its value
         assert not volatile_columns(collection), collection.name
         assert not {fold(path) for path in collection.key_paths} & {fold(path.removesuffix("?")) for path in collection.volatile}
+
+
+def test_volatile_members_are_no_changes_of_settings(warehouse: Warehouse, load: Any, query: Any) -> None:
+    def alert(sent: str, title: str = "Alerte") -> dict[str, Any]:
+        return {"id": "ale-1", "account": {"id": "acc-1"}, "title": title, "enabled": 1, "lastSentAt": sent}
+
+    for row in (alert("10:00"), alert("10:15"), alert("10:30", "Autre")):
+        load("email_alerts", [date(2025, 3, 28)], [row])
+    changes = query("SELECT kind, changes FROM magnetis.settings_changes ORDER BY changed_at")
+    assert [kind for kind, _ in changes] == ["first_seen", "changed"]
+    assert changes[1][1] == {"title": {"old": "Alerte", "new": "Autre"}}
+    assert "lastSentAt" not in changes[0][1]
+    held = present(warehouse.engine, warehouse.catalogue["email_alerts"])
+    assert held == {"ale-1": {name: value for name, value in alert("", "Autre").items() if name != "lastSentAt"}}
