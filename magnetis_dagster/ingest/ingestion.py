@@ -196,9 +196,8 @@ class Ingestion:
         )
 
     def __enter__(self) -> Self:
-        """Bring the tables up to date and open the client. Raises ForeignSource, DatabaseUnwell, DatabaseRefused."""
+        """Bring the tables up to date and open the client. Raises DatabaseUnwell, DatabaseRefused."""
         self._warehouse.prepare()
-        claim(self._warehouse.engine, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin)
         self._collected = gc.get_threshold()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *self._collected[1:])
         self._switching = sys.getswitchinterval()
@@ -220,7 +219,7 @@ class Ingestion:
         """Read `days` of an events collection, oldest first, and yield each window once it is committed.
 
         Contiguous days are one window as long as it is cheap to redo: the range is announced first, and cut into chunks of whole
-        days where it exceeds CHUNK_ROWS. Raises OpenDay before any call, and the errors of the layers below.
+        days where it exceeds CHUNK_ROWS. Raises OpenDay and ForeignSource before any request, and the errors of the layers below.
         """
         today = self._today()
         if late := [day for day in days if day >= today]:
@@ -229,6 +228,7 @@ class Ingestion:
                 "read once it has: choose days up to yesterday."
             )
         self._requested, self._alone, self._under_cap, self._caps = frozenset(days), set(), set(), set()
+        self._claim(collection)
         done = self._warehouse.done(collection, days, run_id=self._run.work_id) if self._run.resumes else {}
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
@@ -240,11 +240,14 @@ class Ingestion:
             ranges = [*contiguous(list(self._under_cap)), *(Window(day, day) for day in sorted(self._alone - self._under_cap))]
             self._alone, self._under_cap, self._caps = set(), set(), set()
 
+    def _claim(self, collection: Collection) -> None:
+        claim(self._warehouse.engine, collection, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin)
+
     def _commit_behind(self, reads: AsyncGenerator[_Read, None]) -> Iterator[WindowResult]:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
-        """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot before any call."""
+        """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot and ForeignSource before any request."""
         if self._run.resumes and (done := self._warehouse.done(collection, [day], run_id=self._run.work_id)):
             return self._done_before(collection, Window(day, day), done)
         today = self._today()
@@ -254,6 +257,7 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
+        self._claim(collection)
         [result] = self._commit_behind(self._read_ranges(collection, [Window(day, day)]))
         return result
 

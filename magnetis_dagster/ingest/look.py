@@ -10,12 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from magnetis_dagster.api import Call, MagnetisClient
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TryAgain
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.warehouse import KeptPages
+
+
+_UTC = ZoneInfo("UTC")
 
 
 class Moving(TryAgain):
@@ -45,7 +51,10 @@ class Look:
 
 
 async def look(client: MagnetisClient, collection: Collection, at: datetime) -> Look:
-    """Read a snapshot collection whole, one request per 250 rows. Raises Moving and what `MagnetisClient.page` raises."""
+    """Read a snapshot collection whole, one request per 250 rows. Raises Moving and what `MagnetisClient.page` raises.
+
+    Volatile members are left out of the digest.
+    """
     call = Call(collection.name, collection.route, dict(collection.parameters))
     pagination = Pagination(call.limit)
     pages = [await client.page(call)]
@@ -62,10 +71,10 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
         pagination.add(following, pages[-1])
     rows = [row for page in pages for row in page.rows]
     try:
-        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows}
+        lines = {json.dumps(stable(collection, row), sort_keys=True, ensure_ascii=False) for row in rows}
     except RecursionError:
         raise TryAgain(f"{collection.name}: a row is nested too deeply to be compared.") from None
-    if contradiction := pagination.contradiction(len({_identity(row) for row in rows})):
+    if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     return Look(digest, len(lines), at, [page.body for page in pages])
@@ -89,6 +98,9 @@ async def look_at_each(
     return found
 
 
-def _identity(row: Any) -> str:
-    named = row.get("id") if isinstance(row, dict) else None
-    return str(named) if named else json.dumps(row, sort_keys=True)
+def _distinct(collection: Collection, rows: Sequence[Any]) -> int:
+    """Return how many different rows there are: by id, or by content if a row has none."""
+    objects = [row for row in rows if isinstance(row, dict)]
+    ids = RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
+    nameless = [row for row in rows if not isinstance(row, dict)] + [row for row, id_ in zip(objects, ids, strict=True) if not id_]
+    return len({id_ for id_ in ids if id_}) + len({json.dumps(row, sort_keys=True) for row in nameless})

@@ -330,10 +330,12 @@ class WindowReader:
     def _refuse_unplaceable(self, staging: Staging, tally: Tally) -> None:
         if tally.unplaced and not tally.by_day:
             why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items()))
+            settings = {"time_fields" if " time in " in reason else "id_paths" for reason in tally.unplaced}
+            names = " and ".join(f"collections.{self._collection.name}.{setting}" for setting in sorted(settings))
             raise Unplaceable(
                 f"{self._collection.name} {self._window}: none of the {tally.received} rows received can be placed: {why}. "
                 f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
-                f"(collections.{self._collection.name}.time_fields); `magnetis probe` shows them too. Nothing was written."
+                f"({names}); `magnetis probe` shows them too. Nothing was written."
             )
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, TextClause, func, text
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.warehouse.pages import forget_committed
 from magnetis_dagster.warehouse.staging import Tally
@@ -396,10 +397,8 @@ class _Statements:
             *(f"s.{name}" for name in moments),
             *(f"s.c_{name}" for name in collection.columns),
         ]
-        differs = (
-            f"({', '.join(f't.{name}' for name in ['account_id', *moments, *typed])}) IS DISTINCT FROM "
-            f"({', '.join(f'excluded.{name}' for name in ['account_id', *moments, *typed])})"
-        )
+        old, new = (_compared(collection, moments, row) for row in ("t", "excluded"))
+        same = same_sql(collection, "t.payload", "excluded.payload")
         # events outside the asked days are padding, unless the table holds the row on an asked day: then it has moved
         asked = (
             f"(s.day = ANY(:days) OR EXISTS (SELECT 1 FROM {table} AS c WHERE c.id = s.id AND c.day = ANY(:days)))"
@@ -423,9 +422,9 @@ class _Statements:
                 ON CONFLICT (id) DO UPDATE SET
                     {", ".join(f"{name} = excluded.{name}" for name in received[1:])},
                     last_seen_at = excluded.last_seen_at, deleted_at = NULL,
-                    changed_at = CASE WHEN t.payload = excluded.payload THEN t.changed_at ELSE excluded.changed_at END
+                    changed_at = CASE WHEN {same} THEN t.changed_at ELSE excluded.changed_at END
                 WHERE NOT {_newer("t.last_seen_at")}
-                  AND (t.payload IS DISTINCT FROM excluded.payload OR t.deleted_at IS NOT NULL OR {differs})
+                  AND (NOT {same} OR t.deleted_at IS NOT NULL OR ({old}) IS DISTINCT FROM ({new}))
                 RETURNING {day} AS day, {was} AS was, xmax = 0 AS inserted, changed_at
             )
             SELECT day, was, count(*) FILTER (WHERE inserted),
@@ -474,7 +473,8 @@ class _Statements:
             """)
             self.close_versions = text(f"""
                 UPDATE {history} AS h SET valid_to = :read_at FROM {table} AS t
-                WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR t.payload IS DISTINCT FROM h.payload)
+                WHERE h.id = t.id AND h.valid_to IS NULL
+                  AND (t.deleted_at IS NOT NULL OR NOT {same_sql(collection, "t.payload", "h.payload")})
             """)
             self.open_versions = text(f"""
                 WITH opened AS (
@@ -487,3 +487,10 @@ class _Statements:
                 SELECT count(*), count(*) FILTER (WHERE EXISTS (
                     SELECT 1 FROM {history} AS h WHERE h.id = opened.id AND h.valid_to = :read_at)) FROM opened
             """)
+
+
+def _compared(collection: Collection, moments: Sequence[str], row: str) -> str:
+    """Return what of a row is compared beside its payload, as a list of SQL expressions over `row`."""
+    columns = (name for name in collection.columns if name not in volatile_columns(collection))
+    values = (column_sql(collection, name, f'{row}."{name}"') for name in columns)
+    return ", ".join([*(f"{row}.{name}" for name in ["account_id", *moments]), *values])

@@ -157,8 +157,10 @@ class Staging:
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
         self.repeated += len(keys) - len(set(keys))
-        reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at)
-        fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, parsed.days)
+        reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at, parsed.unreadable_time)
+        # of a row without a moment, the day that it may belong to: nothing places it there
+        days = [day or hint for day, hint in zip(parsed.days, parsed.hint_days, strict=True)]
+        fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, days)
         records: list[tuple[Any, ...]] = list(zip(*fixed, *parsed.columns, strict=True))
         blank = [None] * (len(self._columns) - 5)
         for row in rows if len(objects) < len(rows) else ():
@@ -179,14 +181,16 @@ class Staging:
         fresh = members - self._seen
         self._seen |= fresh
         self.members.update(map(shown_name, fresh))
-        self.unknown.update(map(shown_name, fresh - self.reader.known_members))
+        self.unknown.update(map(shown_name, self.reader.unknown(fresh)))
 
-    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None) -> str | None:
+    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None, unreadable_time: str | None) -> str | None:
         if id_ is None:
             return "no id"
         # a character has up to four bytes
         if len(id_) > LONGEST_ID // 4 and len(id_.encode()) > LONGEST_ID:
             return f"id longer than {LONGEST_ID} bytes"
+        if unreadable_time:
+            return f"unreadable time in {unreadable_time}"
         if occurred_at is None and self.collection.is_events:
             return f"no usable time in {', '.join(self.collection.time_fields)}"
         return None

@@ -178,10 +178,8 @@ def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -
     ]
     assert query("SELECT length(payload ->> 'note') FROM magnetis.calls WHERE id = 'call-4'") == [(5_000_000,)]
     assert query("SELECT payload ->> 'note' FROM magnetis.calls WHERE id = 'call-5'") == [("nul \ufffd and half a pair \ufffd",)]
-    assert query("SELECT key, reason FROM magnetis_ops.quarantine") == [
-        ("call-6", "no usable time in start_at, started_at, date, created_at")
-    ]
-    assert result.misfits == {"duration_seconds": 1}
+    assert query("SELECT key, reason FROM magnetis_ops.quarantine") == [("call-6", "unreadable time in start_at")]
+    assert result.misfits == {"duration_seconds": 1, "occurred_at": 1}
     assert result.unknown == ["enabled", "fold", "mystery", "note"]
     assert (result.quarantined, result.replaced_characters, result.announced) == (1, 2, 6)
 

@@ -16,7 +16,7 @@ DAY = date(2025, 3, 28)
 NEXT = DAY + timedelta(days=1)
 
 
-def call(number: object, moment: str = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
+def call(number: object, moment: str | None = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
     return {"id": f"call-{number}", "account": {"id": "acc-1", "name": "Agence"}, "start_at": moment, **members}
 
 
@@ -110,10 +110,10 @@ def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: An
 
 def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:
     nameless = {"start_at": "2025-03-28 10:00:00", "duration": 3}
-    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600)]
+    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600), call(3, None)]
     for _ in range(2):
         merged = load("calls", [DAY], rows, rows)
-        assert merged.quarantined == 5
+        assert merged.quarantined == 6
         assert [(day.announced, day.held) for day in merged.days] == [(1, 1)]
     reasons = [reason for (reason,) in query("SELECT reason FROM magnetis_ops.quarantine ORDER BY reason")]
     assert reasons == [
@@ -122,6 +122,7 @@ def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: A
         "no id",
         "no usable time in start_at, started_at, date, created_at",
         "not an object but str",
+        "unreadable time in start_at",
     ]
     load("calls", [DAY], [call(1), call(2)])
     assert query("SELECT count(*) FROM magnetis_ops.quarantine WHERE key = 'call-2'") == [(0,)]
