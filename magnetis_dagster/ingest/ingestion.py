@@ -247,7 +247,10 @@ class Ingestion:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
-        """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot and ForeignSource before any request."""
+        """Read the present state of a collection, whole, as the snapshot of `day`.
+
+        Raises PastSnapshot and ForeignSource before any request.
+        """
         if self._run.resumes and (done := self._warehouse.done(collection, [day], run_id=self._run.work_id)):
             return self._done_before(collection, Window(day, day), done)
         today = self._today()

@@ -20,7 +20,6 @@ from magnetis_dagster.errors import MagnetisError, TryAgain
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.warehouse import KeptPages
 
-
 _UTC = ZoneInfo("UTC")
 
 
