@@ -77,8 +77,11 @@ class Pagination:
             return self._last_number + 1
         return None
 
-    def contradiction(self, distinct: int) -> str | None:
-        """Return how the pages contradict each other, given the `distinct` rows among them; None for one complete list."""
+    def contradiction(self, distinct: int, repeated: int = 0) -> str | None:
+        """Return how the pages contradict each other, given the `distinct` rows among them; None for one complete list.
+
+        `repeated`: rows that came twice on one page.
+        """
         if len(self.totals) > 1:
             totals = ", ".join(map(str, sorted(self.totals)))
             return f"its pages announced different totals ({totals}), so rows were added or removed while they were read"
@@ -92,6 +95,8 @@ class Pagination:
             causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
         elif self._last is not None and self._last.has_next and not self._last.rows:
             causes.append(f"page {self._last_number} came without rows and says that another one follows")
+        elif announced != distinct and repeated:
+            causes.append(f"{repeated} rows came twice on one page")
         elif announced != distinct and self.rows > distinct:
             causes.append(f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read")
         return "; ".join(causes) or None

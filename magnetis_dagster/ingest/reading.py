@@ -176,7 +176,7 @@ class WindowReader:
             tally = await asyncio.to_thread(staging.settle)
             self._refuse_repeated_ids(staging)
             distinct = tally.received
-            found = pagination.contradiction(distinct) or await self._recheck(attempt, staging)
+            found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(attempt, staging)
             if found is None:
                 self._refuse_unplaceable(staging, tally)
                 await self._doubt_edges(staging, tally)
@@ -320,9 +320,9 @@ class WindowReader:
         )
 
     def _refuse_repeated_ids(self, staging: Staging) -> None:
-        if staging.repeated:
+        if staging.conflicting:
             raise RepeatedIds(
-                f"{self._collection.name} {self._window}: {staging.repeated} rows have the id of another row of the same page, "
+                f"{self._collection.name} {self._window}: {staging.conflicting} rows have the id of another row of the same page, "
                 f"so the id does not identify a row. In MAGNETIS_CONFIG, set collections.{self._collection.name}.id_paths to the "
                 "members that do, several of them as a list: [[id, leg]]. Nothing was written."
             )

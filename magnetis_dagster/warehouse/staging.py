@@ -108,7 +108,9 @@ class Staging:
         """Names of all members seen, fit to be shown; for error texts."""
         self._seen: set[str] = set()
         self.repeated = 0
-        """Rows whose id another row of the same page has."""
+        """Rows that came twice on one page."""
+        self.conflicting = 0
+        """Rows whose id another row of the same page has, with another content."""
         self.tally = Tally()
         """What `settle` found last."""
 
@@ -138,7 +140,7 @@ class Staging:
         self.misfits.clear()
         self.unknown.clear()
         self._seen.clear()
-        self.repeated = 0
+        self.repeated = self.conflicting = 0
 
     def add(self, rows: Sequence[Any], keep: Keep | None = None) -> list[date]:
         """Read one page of received rows by the declaration and COPY them in; return the days of those that have one.
@@ -156,7 +158,8 @@ class Staging:
             id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
-        self.repeated += len(keys) - len(set(keys))
+        if len(set(keys)) < len(keys):
+            self._note_repeated(keys, payloads)
         reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at, parsed.unreadable_time)
         # of a row without a moment, the day that it may belong to: nothing places it there
         days = [day or hint for day, hint in zip(parsed.days, parsed.hint_days, strict=True)]
@@ -176,6 +179,12 @@ class Staging:
                 _copy_rows(cursor, "incoming", self._columns, records)
             driver.commit()
         return [day for day in parsed.days if day]
+
+    def _note_repeated(self, keys: list[str], payloads: list[str]) -> None:
+        distinct = len(set(keys))
+        contents = len(set(zip(keys, payloads, strict=True)))
+        self.conflicting += contents - distinct
+        self.repeated += len(keys) - contents
 
     def _note_members(self, members: set[str]) -> None:
         fresh = members - self._seen
