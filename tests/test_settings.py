@@ -108,6 +108,8 @@ BAD = {
     "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},
     "SETTINGS_INTERVAL_SECONDS": {"9": "greater than or equal to 10", "86401": "less than or equal to 86400"},
     "EMPTIED_DAYS": {"": "'doubt', 'keep' or 'delete'", "yes": "'doubt', 'keep' or 'delete'"},
+    "DOUBTED_SHARE": {"": "valid number", "0": "greater than 0", "1.5": "less than or equal to 1"},
+    "UNREADABLE_SHARE": {"": "valid number", "-0.1": "greater than or equal to 0", "2": "less than or equal to 1"},
     "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
     "ALLOW_HTTP": {"perhaps": "valid boolean"},
     "HOME": {"": "path"},
