@@ -1,0 +1,116 @@
+"""No green day differs from the truth, whatever lies the server combines, unless docs/delivery-guarantees.md names that lie."""
+
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lying_api import LIES, LyingApi
+from small_api import Open, SmallApi, call
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.ingest import witnesses
+
+DAY = date(2025, 3, 3)
+SWAPS = "swaps rows during a read"
+
+rows_by_day = st.lists(st.sampled_from([0, 1, 4, 15, 40]), min_size=1, max_size=12)
+
+
+@pytest.fixture(autouse=True)
+def _small_scale(api: SmallApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pages of ten rows and caps of tens stand for pages of 250 and caps of thousands
+    api.limit = 10
+    monkeypatch.setattr(witnesses, "SUSPICIOUS_ROWS", 30)
+
+
+def truth_of(counts: list[int]) -> list[dict[str, Any]]:
+    return [
+        call(f"{number:02d}{n:03d}", f"{DAY + timedelta(days=number)} {3 + n % 19:02d}:{n % 60:02d}:00")
+        for number, count in enumerate(counts)
+        for n in range(count)
+    ]
+
+
+def load(opened: Open, catalogue: Catalogue, days: list[date], run: str) -> None:
+    try:
+        with opened(run=run, chunk_rows=200, quota=100_000) as ingestion:
+            list(ingestion.read_days(catalogue["calls"], days))
+    except MagnetisError:
+        pass  # red is allowed
+
+
+def wrong_days(engine: Engine, truth: list[dict[str, Any]]) -> dict[date, tuple[int, int]]:
+    """Return the days that are done and differ from the truth, with rows held and rows that are right."""
+    with engine.connect() as connection:
+        done = list(connection.execute(text("SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls'")))
+        rows = list(connection.execute(text("SELECT day, id FROM magnetis.calls WHERE deleted_at IS NULL")))
+    held: dict[date, set[str]] = {day: set() for day, _ in done}
+    for day, identifier in rows:
+        held.setdefault(day, set()).add(identifier)
+    right: dict[date, set[str]] = {day: set() for day, _ in done}
+    for row in truth:
+        right.setdefault(date.fromisoformat(row["start_at"][:10]), set()).add(row["id"])
+    assert all(len(held[day]) == number for day, number in done), "magnetis_ops.days.held is what the table holds"
+    return {day: (len(held[day]), len(held[day] & right[day])) for day, _ in done if held[day] != right[day]}
+
+
+def reset(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.day_reads, magnetis_ops.quarantine, "
+                "magnetis_ops.pages, magnetis_ops.strays, magnetis_ops.window_limits, magnetis_ops.sources CASCADE"
+            )
+        )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    counts=rows_by_day,
+    lies=st.lists(st.sampled_from([lie for lie in LIES if lie != SWAPS]), max_size=3, unique=True),
+    before=st.booleans(),
+    cap=st.sampled_from([30, 60, 90]),
+)
+def test_no_green_day_differs_from_the_truth(
+    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, counts: list[int], lies: list[str], before: bool, cap: int
+) -> None:
+    reset(engine)
+    days = [DAY + timedelta(days=n) for n in range(len(counts))]
+    truth = truth_of(counts)
+    if before:
+        # an honest load, so that the lies meet rows that the table holds
+        LyingApi(api, list(truth))
+        load(opened, catalogue, days, "before")
+    LyingApi(api, truth, tuple(lies), cap=cap)
+    load(opened, catalogue, days, "lied to")
+    assert wrong_days(engine, truth) == {}
+
+
+@pytest.mark.parametrize("lie", [lie for lie in LIES if lie != SWAPS])
+@pytest.mark.parametrize("counts", [[40] * 12, [15] * 5 + [0] * 3, [0, 4, 40, 0], [40]], ids=str)
+def test_each_lie_alone(api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, lie: str, counts: list[int]) -> None:
+    truth = truth_of(counts)
+    LyingApi(api, truth, (lie,))
+    days = [DAY + timedelta(days=n) for n in range(len(counts))]
+    load(opened, catalogue, days, "lied to")
+    assert wrong_days(engine, truth) == {}
+    assert len(api.requests) <= 4 * (len(truth) // 10 + len(counts)) + 60
+
+
+def test_swaps_during_a_read_leave_few_wrong_windows(api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine) -> None:
+    """One request in ten swaps a row: without page 1 and the middle page requested again, 10 of 25 windows were wrong."""
+    outcomes: Counter[str] = Counter()
+    for seed in range(25):
+        reset(engine)
+        truth = truth_of([100])
+        LyingApi(api, truth, (SWAPS,), seed=seed)
+        load(opened, catalogue, [DAY], f"seed {seed}")
+        with engine.connect() as connection:
+            done = connection.execute(text("SELECT count(*) FROM magnetis_ops.days")).scalar_one()
+        outcomes["red" if not done else "wrong" if wrong_days(engine, truth) else "right"] += 1
+    assert outcomes["wrong"] <= 6, outcomes
