@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import lock
 from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
@@ -45,6 +46,7 @@ def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[in
     tables = [collection.name] if collection.is_events else [collection.name, history_name(collection)]
     with guarded(warehouse.engine, f"reparse {collection.name}"), warehouse.engine.begin() as connection:
         lock(connection, collection)
+        require_declared_types(connection, collection)
         worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
         for table in tables:
             worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)

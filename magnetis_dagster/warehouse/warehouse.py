@@ -11,6 +11,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.changes import Changes, read_changes
+from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
@@ -37,6 +38,8 @@ class Warehouse:
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
+        self._compared: set[str] = set()
+        """Names of the collections whose columns have their declared types."""
 
     def prepare(self) -> None:
         """Bring the tables up to date; one query where they are."""
@@ -48,7 +51,11 @@ class Warehouse:
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
-        """Open a staging table for one window of the collection."""
+        """Open a staging table for one window of the collection. Raises SchemaDisagrees."""
+        if collection.name not in self._compared:
+            with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
+                require_declared_types(connection, collection)
+            self._compared.add(collection.name)
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
 
