@@ -149,7 +149,9 @@ class Ingestion:
         limits: ClientLimits | None = None,
         chunk_rows: int = CHUNK_ROWS,
         progress: Callable[[str], None] = lambda _line: None,
+        advanced: Callable[[], None] = lambda: None,
     ) -> None:
+        """Make an Ingestion; `advanced` is called after each advance that a retry of the work need not make again."""
         self._warehouse = warehouse
         self._ledger = ledger
         self._run = run
@@ -157,6 +159,7 @@ class Ingestion:
         self._concurrency = concurrency
         self._chunk_rows = chunk_rows
         self._thread = ReadingThread(progress)
+        self._advanced = advanced
         self._gate = LedgerGate(ledger, run)
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
@@ -312,7 +315,7 @@ class Ingestion:
             window,
             self._warehouse.kept_pages(collection, self._run.work_id),
             concurrency=self._concurrency,
-            progress=self._page_progress(collection, window),
+            progress=self._page_progress(collection, window, len(kept.pages) if kept else 0),
         )
         most_rows = math.inf if whole else int(self._chunk_rows * SLACK)
         task = asyncio.create_task(self._read_window(reader, collection, window, most_rows, kept))
@@ -356,6 +359,8 @@ class Ingestion:
                 emptied=self._warehouse.emptied,
             )
             merged = self._warehouse.commit(staging, facts)
+            if merged.days:
+                self._thread.call(self._advanced)
             return self._result(window, facts, reading, merged, staging, time.monotonic() - read.started)
 
     def _result(
@@ -418,11 +423,16 @@ class Ingestion:
             changes=self._warehouse.changes(collection, window.first),
         )
 
-    def _page_progress(self, collection: Collection, window: Window) -> Callable[[int, int], None]:
+    def _page_progress(self, collection: Collection, window: Window, kept: int) -> Callable[[int, int], None]:
         last = time.monotonic()
+        advanced = False
 
         def progress(done: int, pages: int) -> None:
-            nonlocal last
+            nonlocal last, advanced
+            # the pages of a window that has several are kept: of more than were kept before, one is new
+            if not advanced and done > kept and pages > 1:
+                advanced = True
+                self._thread.call(self._advanced)
             if time.monotonic() - last >= PROGRESS_SECONDS:
                 last = time.monotonic()
                 self._thread.tell(f"{collection.name} {window}: page {done} of {pages}")

@@ -167,6 +167,7 @@ class WindowReader:
         ):
             number, former = number + 1, page.rows
             page = await attempt.fetch(number)
+            self._progress(number, number)
         return not page.has_next
 
     async def _concurrently(self, attempt: "_Attempt", last: int) -> bool:
