@@ -94,8 +94,10 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: D
                     # everything was read three times already: to read it again at once is three times the calls
                     raise failure(error) from None
                 tally.forecast = ingestion.forecast(collection)
+                counts = tally.counts(collection, ingestion.reconcile(collection, days))
             # before a demand can fail for want of a database
             yield from tally.results()
+            yield counts
             yield from demands.results(context, key)
 
     return load

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +26,18 @@ from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.warehouse import Changes, Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts, age_days
+from magnetis_dagster.warehouse import (
+    Changes,
+    DayDifference,
+    Emptied,
+    KeptWindow,
+    Merged,
+    MergedDay,
+    Staging,
+    Warehouse,
+    WindowFacts,
+    age_days,
+)
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -291,6 +302,14 @@ class Ingestion:
             for left in filter(None, (present, ahead)):
                 await left.leave(at_once=False)
             raise
+
+    def reconcile(self, collection: Collection, days: Sequence[date]) -> list[DayDifference]:
+        """Return the days whose recorded count is wrong: those among `days`, or of the whole table if yesterday is one of them.
+
+        So the nightly load compares the whole table, and a backfill compares its own days.
+        """
+        nightly = self._today() - timedelta(days=1) in days
+        return self._warehouse.reconcile(collection, None if nightly else days)
 
     def forecast(self, collection: Collection) -> ForecastLine | None:
         """Return what was foreseen for the collection in the run's backfill, and what became of it; None where nothing was."""

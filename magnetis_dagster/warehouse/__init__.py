@@ -4,6 +4,7 @@ from magnetis_dagster.warehouse.changes import Change, ChangeKind, Changes, Fiel
 from magnetis_dagster.warehouse.merge import Emptied, Incomplete, Merged, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
+from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.staging import Staging, Tally
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
@@ -11,6 +12,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Changes",
+    "DayDifference",
     "Emptied",
     "FieldChange",
     "Incomplete",

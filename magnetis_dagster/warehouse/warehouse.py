@@ -15,6 +15,7 @@ from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
+from magnetis_dagster.warehouse.reconcile import DayDifference, reconcile
 from magnetis_dagster.warehouse.staging import Staging
 
 
@@ -129,12 +130,19 @@ class Warehouse:
             )
             return int(connection.execute(text(statement), {"collection": collection.name, "days": list(days)}).scalar_one())
 
+    def reconcile(self, collection: Collection, days: Sequence[date] | None = None) -> list[DayDifference]:
+        """Return the days, among `days` or of the whole table, whose recorded count is not the number of their rows."""
+        return reconcile(self.engine, collection, days)
+
     def rows_held(self, collection: Collection) -> int:
         """Return how many rows the table holds that are not deleted."""
         with guarded(self.engine, "count rows"), self.engine.connect() as connection:
             if collection.is_events:
-                # the sum over done days costs one small scan; counting tens of millions of rows after each load would not
-                statement = "SELECT coalesce(sum(held), 0) FROM magnetis_ops.days WHERE collection = :collection"
+                # the sum of recorded counts is one small scan; counting tens of millions of rows after each load is not
+                statement = (
+                    "SELECT coalesce(sum(held), 0) FROM (SELECT held FROM magnetis_ops.days WHERE collection = :collection "
+                    "UNION ALL SELECT held FROM magnetis_ops.strays WHERE collection = :collection) AS recorded"
+                )
             else:
                 statement = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
             return int(connection.execute(text(statement), {"collection": collection.name}).scalar_one())
