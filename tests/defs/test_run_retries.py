@@ -124,6 +124,23 @@ def test_a_group_whose_first_run_was_deleted_goes_on_without_retries(retrying: d
     assert not starts_again(retrying, second)
 
 
+def test_a_worker_that_dies_while_it_waits_for_api_calls_is_not_counted(
+    api: SmallApi,
+    instance: dg.DagsterInstance,
+    materialize: Callable[..., dg.ExecuteInProcessResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.respond = lambda _request: (429, {"Retry-After": "7200"}, b"{}")
+
+    def dies(_execution: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dagster._core.execution.plan.active.ActiveExecution.sleep_til_ready", dies)
+    assert not materialize("calls", DAY).success
+    [run] = instance.get_runs()
+    assert run.tags["dagster/max_retries"] == str(ATTEMPTS)
+
+
 def test_disabled_retries_are_named(instance: dg.DagsterInstance) -> None:
     assert "run_retries is disabled" in after_death(instance, started(instance))
     assert begin_attempt(instance, started(instance, started(instance))) is None
