@@ -1,12 +1,13 @@
 """Run retries after a worker died: unlimited while attempts make progress; three in a row without progress fail the run.
 
-Dagster starts a run again unless its run group has more runs than the tag `dagster/max_retries` of the run that died says, or
-`run_retries.max_retries` of dagster.yaml. That is 2, so a run has three attempts. An attempt that makes progress raises its own tag
-so that three more may follow, and a retry inherits the tags. Nobody has to work out afterwards what a dead worker has done, and
-workers that die before they reach our code count too.
+Dagster starts a run again unless its run group has more runs than the tag `dagster/max_retries` of
+the run that died allows, or `run_retries.max_retries` of dagster.yaml. That is 2, so a run has three
+attempts. An attempt that makes progress raises its own tag, so that three more may follow, and a retry
+inherits the tags. So nothing has to find out afterwards what a dead worker has done, and a worker that
+dies before it reaches our code is counted too.
 
-Progress is what the next attempt need not do again: a window that this work committed, or a page kept that was not kept before. A
-wait for API calls counts as progress, because the attempt could do no more.
+Progress is what the next attempt need not do again: a window that this work committed, or a page kept
+that was not kept before. A wait for API calls counts as progress: the attempt could do no more.
 
 https://docs.dagster.io/deployment/execution/run-retries
 """

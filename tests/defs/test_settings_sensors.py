@@ -281,7 +281,7 @@ def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
     assert launched == [True] * 6 + [False, True] + ([False] * 3 + [True]) * 3
     assert looks(api, SMS) == 20, "the other collection is looked at as before"
     words = str(ticks[6].skip_reason)
-    assert "email_alerts: changed at 5 looks in a row, each time in stats.sent_at." in words
+    assert "email_alerts: changed in 5 consecutive reads, each time in stats.sent_at." in words
     assert "collections: {email_alerts: {volatile: [stats.sent_at]}}" in words
     assert "sms_alerts: 1 rows, the same since" in words
     cursor = str(running.cursor(SENSOR))
@@ -293,7 +293,7 @@ def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
     for _ in range(4):
         last = running.sensor_tick(SENSOR)
     assert "email_alerts: 3 rows, the same since" in str(last.skip_reason)
-    assert "in a row" not in str(last.skip_reason)
+    assert "consecutive" not in str(last.skip_reason)
     before = looks(api, EMAIL)
     for _ in range(3):
         running.sensor_tick(SENSOR)
