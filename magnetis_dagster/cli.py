@@ -137,16 +137,27 @@ def migrate(
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for a server that does not answer yet.")
     ] = 0.0,
+    drop: Annotated[
+        bool, typer.Option("--drop-columns", help="List the columns that the catalogue no longer declares; drop them with --yes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --drop-columns: drop the columns. `payload` keeps its members.")] = False,
 ) -> None:
-    """Bring the tables of this program to this version, as each load does; `dagster instance migrate` does Dagster's own."""
+    """Bring the tables of this program to this version, as each load does; `dagster instance migrate` does Dagster's own.
+
+    Lists the columns that the catalogue no longer declares, and those that it declares with another type than the database has.
+    """
     from time import monotonic, sleep
 
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.database import DatabaseUnwell
+    from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.settings import Settings
+    from magnetis_dagster.warehouse.migrate import compare, drop_columns
     from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
     from magnetis_dagster.wiring import open_engine
 
+    if yes and not drop:
+        raise NeedsChange("--yes belongs to --drop-columns: give both, or neither.")
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
     end = monotonic() + wait
@@ -159,7 +170,19 @@ def migrate(
                 if monotonic() >= end:
                     raise
                 sleep(1.0)
-    typer.echo("Brought up to date." if done else "Up to date already.")
+        typer.echo("Brought up to date." if done else "Up to date already.")
+        if yes:
+            for column in drop_columns(engine, catalogue):
+                typer.echo(f"Dropped {column}.")
+        compared = compare(engine, catalogue)
+    for sentence in compared.disagreements:
+        typer.echo(f"{sentence} Its collection cannot be loaded until then; the others can.")
+    for column in compared.undeclared:
+        typer.echo(f"{column} is no longer declared. A row whose payload changes loses its value there.")
+    if compared.undeclared:
+        typer.echo("`magnetis migrate --drop-columns --yes` drops these columns; `payload` keeps what the API returned.")
+    elif drop and not yes:
+        typer.echo("Every column is declared: there is nothing to drop.")
 
 
 @app.command()

@@ -64,7 +64,11 @@ def zones_of(settings: Settings) -> Zones:
 
 @contextmanager
 def open_ingestion(
-    settings: Settings, catalogue: Catalogue, run: RunIdentity, progress: Callable[[str], None] = lambda _line: None
+    settings: Settings,
+    catalogue: Catalogue,
+    run: RunIdentity,
+    progress: Callable[[str], None] = lambda _line: None,
+    advanced: Callable[[], None] = lambda: None,
 ) -> Iterator[Ingestion]:
     """Open what one run needs to read the API into the warehouse. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
     key = settings.require_key()
@@ -79,6 +83,7 @@ def open_ingestion(
             zones=zones_of(settings),
             concurrency=settings.concurrency,
             progress=progress,
+            advanced=advanced,
         ) as ingestion,
     ):
         yield ingestion

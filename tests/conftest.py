@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.warehouse import Merged, Staging, Warehouse, WindowFacts
 from magnetis_dagster.warehouse.migrate import migrate
 
 LONGEST = (
@@ -58,6 +59,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         monkeypatch.delenv(name)
     monkeypatch.setattr("magnetis_dagster.settings.SECRETS", tmp_path / "secrets")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _counts_agree_after_each_commit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare recorded counts with rows after every window that a test of ingest/ or warehouse/ commits in this process."""
+    if request.path.parent.name not in {"ingest", "warehouse"}:
+        return
+    commit = Warehouse.commit
+
+    def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> Merged:
+        merged = commit(self, staging, facts)
+        assert self.reconcile(staging.collection) == [], f"{staging.collection.name}: recorded counts are not those of the table"
+        return merged
+
+    monkeypatch.setattr(Warehouse, "commit", reconciled)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstan
 run_launcher: {module: magnetis_dagster.defs.run_launcher, class: MagnetisRunLauncher}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_monitoring: {enabled: true}
+run_retries: {enabled: true, max_retries: 2}
 telemetry: {enabled: false}
 """
 LOCATION = """

@@ -7,7 +7,7 @@ leaves the finished days green; the step itself returns no output (logging days 
 import warnings
 from collections.abc import Iterator
 from datetime import date, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from dagster import (
@@ -31,6 +31,7 @@ from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import asset_partitions
 from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.defs.resources import MagnetisResource
+from magnetis_dagster.defs.run_retries import begin_attempt, record_progress
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,10 +76,13 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: D
 
         days = [date.fromisoformat(day) for day in context.partition_keys]
         tally = CheckTally(key)
+        if warning := begin_attempt(context.instance, context.run):
+            context.log.warning(warning)
+        advanced = partial(record_progress, context.instance, context.run.run_id)
         with as_failure(context, magnetis.quota_recheck_seconds):
             run = identity_of(context.run, step_retry=context.op_execution_context.retry_number)
             logged = _days_logged_before(context, key) if run.resumes else set()
-            with magnetis.ingestion(run, context.log.info) as ingestion:
+            with magnetis.ingestion(run, context.log.info, advanced) as ingestion:
                 try:
                     for window in _windows(ingestion, collection, days):
                         tally.add(window)
@@ -90,8 +94,10 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: D
                     # everything was read three times already: to read it again at once is three times the calls
                     raise failure(error) from None
                 tally.forecast = ingestion.forecast(collection)
+                counts = tally.counts(collection, ingestion.reconcile(collection, days))
             # before a demand can fail for want of a database
             yield from tally.results()
+            yield counts
             yield from demands.results(context, key)
 
     return load

@@ -19,6 +19,8 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from kombu.exceptions import OperationalError
 
+from magnetis_dagster.defs.run_retries import after_death
+
 QUEUE = "dagster"
 SILENCE_SECONDS = 90.0
 """A run that no worker has known for so long is given up. A worker that lost redis is back within a minute; one that lost the
@@ -34,7 +36,7 @@ CONFIGURATION: Mapping[str, Any] = {
     "worker_disable_prefetch": True,  # a worker without a free place leaves the run to the others
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # about a minute: Dagster takes a launch that failed for a run that failed, and has three retries only
+    # about a minute: Dagster takes a launch that failed for an attempt that made no progress, and three of those fail the run
     "task_publish_retry_policy": {"max_retries": 15, "interval_start": 1, "interval_step": 1, "interval_max": 5},
     "broker_transport_options": {
         "socket_connect_timeout": 5,
@@ -101,7 +103,7 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,
             f"its Celery worker is gone or cut off: for {silence:.0f} s none of those that answer "
-            f"({_names(workers)}) has had it. Another one goes on where it stopped",
+            f"({_names(workers)}) has had it. {after_death(self._instance, run)}",
         )
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:  # noqa: ARG002

@@ -26,6 +26,7 @@ from sqlalchemy import Engine, make_url, text
 from magnetis_dagster.database import connect, guarded
 from magnetis_dagster.defs.celery_launcher import MagnetisCeleryRunLauncher
 from magnetis_dagster.defs.instance import SCHEMA
+from magnetis_dagster.defs.run_retries import after_death
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import database_url
@@ -206,4 +207,4 @@ def _close(instance: DagsterInstance, run: DagsterRun | None, what: str) -> None
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, what)
     else:
-        instance.report_run_failed(run, f"{what} It is tried again where it stopped.")
+        instance.report_run_failed(run, f"{what} {after_death(instance, run)}")

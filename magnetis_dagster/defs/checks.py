@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
 
+from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import MagnetisError
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import WindowResult
-    from magnetis_dagster.warehouse import Doubt
+    from magnetis_dagster.warehouse import DayDifference, Doubt
     from magnetis_dagster.warehouse.forecasts import ForecastLine
 
 COMPLETE = "complete"
 QUARANTINED_ROWS = "quarantined_rows"
 UNKNOWN_FIELDS = "unknown_fields"
 MISFIT_VALUES = "misfit_values"
+COUNTS_AGREE = "counts_agree"
+DAYS_SHOWN = 10
 
 
 _GONE = (
@@ -57,6 +60,11 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
         AssetCheckSpec(QUARANTINED_ROWS, asset=key, description="Every row has an id and, for events, a usable time."),
         AssetCheckSpec(UNKNOWN_FIELDS, asset=key, description="Every member of the rows is declared in the catalogue."),
         AssetCheckSpec(MISFIT_VALUES, asset=key, description="Every value fits the type of its column."),
+        AssetCheckSpec(
+            COUNTS_AGREE,
+            asset=key,
+            description="The recorded counts of days are those of the table's rows: of the loaded days, nightly of all.",
+        ),
     ]
 
 
@@ -141,6 +149,25 @@ class CheckTally:
             for reason, (what, advice) in _DOUBTS.items()
             if (days := sorted(day for day, doubt in self._doubted.items() if doubt.reason == reason))
             for rows, held in [_sums([self._doubted[day] for day in days])]
+        )
+
+    def counts(self, collection: Collection, differences: "list[DayDifference]") -> AssetCheckResult:
+        """Return the result of `counts_agree`."""
+        shown = ", ".join(f"{each.day}: {each.recorded} recorded, {each.rows} rows" for each in differences[:DAYS_SHOWN])
+        more = f" and {len(differences) - DAYS_SHOWN} more" if len(differences) > DAYS_SHOWN else ""
+        repair = (
+            f"`magnetis reparse {collection.name}` records the counts again; loading these days again repairs their rows."
+            if collection.is_events
+            else "Load the collection again."
+        )
+        return AssetCheckResult(
+            asset_key=self._key,
+            check_name=COUNTS_AGREE,
+            passed=not differences,
+            description=f"Recorded counts are not those of the table {collection.name}. {shown}{more}. {repair}"
+            if differences
+            else None,
+            metadata={"days that differ": len(differences)},
         )
 
     def incomplete(self, error: MagnetisError) -> AssetCheckResult:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from dagster import AssetExecutionContext, DagsterError, DagsterEventType, Failure, MetadataValue, RetryRequested, SensorResult
 
+from magnetis_dagster.defs.run_retries import record_progress
 from magnetis_dagster.errors import MagnetisError, TryAgain
 
 RETRIES = 3
@@ -36,6 +37,7 @@ def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterat
         seconds = min(max(1.0, (exhausted.available_at - exhausted.at).total_seconds()), recheck_seconds)
         seconds += random.uniform(0, min(5.0, seconds / 10))  # noqa: S311 - spreads waiting runs; not a secret
         context.log.warning(f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay.")
+        record_progress(context.instance, context.run.run_id)  # a worker that dies while it waits is not to blame
         # the cause is what Dagster shows beside "up for retry"
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
     except TryAgain as error:

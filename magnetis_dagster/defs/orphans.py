@@ -49,6 +49,8 @@ def end_orphans() -> None:
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
+    from magnetis_dagster.defs.run_retries import after_death
+
     canceled = failed = 0
     with DagsterInstance.get() as instance:
         for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus(status) for status in (*_UNDER_WAY, *_WAITING)])):
@@ -61,7 +63,7 @@ def end_orphans() -> None:
                 )
                 canceled += 1
             else:
-                instance.report_run_failed(run, "Its `magnetis dev` was killed. It is started again where it stopped.")
+                instance.report_run_failed(run, f"Its `magnetis dev` was killed. {after_death(instance, run)}")
                 failed += 1
     print(f"{failed} to be started again, {canceled} canceled")  # noqa: T201 - for `magnetis dev`, which tells it
 

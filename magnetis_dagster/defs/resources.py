@@ -31,10 +31,10 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
     )
 
     @contextmanager
-    def ingestion(self, run: "RunIdentity", progress: Callable[[str], None]) -> Iterator["Ingestion"]:
+    def ingestion(self, run: "RunIdentity", progress: Callable[[str], None], advanced: Callable[[], None]) -> Iterator["Ingestion"]:
         """Open what one step needs. Raises SettingsError, CatalogueError, DatabaseUnwell, DatabaseRefused."""
         from magnetis_dagster.wiring import open_ingestion
 
         settings = Settings.load(concurrency=self.concurrency)
-        with open_ingestion(settings, load_catalogue(settings.config), run, progress) as ingestion:
+        with open_ingestion(settings, load_catalogue(settings.config), run, progress, advanced) as ingestion:
             yield ingestion

@@ -20,6 +20,8 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value
 
+from magnetis_dagster.defs.run_retries import after_death
+
 
 class MagnetisRunLauncher(DefaultRunLauncher):
     """DefaultRunLauncher that `dagster.yaml` names, so that a run outlives its code server as a retry."""
@@ -66,4 +68,5 @@ class MagnetisRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "the code server does not answer: asked again once it does")
         if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the code server that started this run is gone, and its runs with it")
+        what = "the code server that started this run is gone, and its runs with it."
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")

@@ -43,7 +43,11 @@ SECONDS = 8.0
 TWIN_SECONDS = 60
 """Dagster ends a tick after so long: whoever has read the same so short a time ago may be about to launch the run."""
 LONGEST_PAUSE = 7
-"""Ticks left out at most, after one failure behind the other (0, 1, 3, 7): two hours with ticks every 15 minutes."""
+"""Ticks skipped at most, after consecutive failures (0, 1, 3, 7): two hours with ticks every 15 minutes."""
+STEADY_CHANGES = 5
+"""A collection that changed in this many consecutive reads is read less often, and its changing members are named."""
+SLOWEST_SECONDS = 3600
+"""The longest time between two reads of such a collection."""
 RUN_KEY_TAG = "dagster/run_key"
 
 
@@ -69,11 +73,62 @@ class Known(BaseModel):
     """Whether a run has loaded it."""
     failures: int = 0
     """Looks that failed, one behind the other."""
-    pause: int = Field(default=0, ge=0, le=LONGEST_PAUSE)
-    """Ticks to leave out."""
+    pause: int = Field(default=0, ge=0, le=SLOWEST_SECONDS)
+    """Ticks to skip."""
+    changes: int = 0
+    """Consecutive reads that found a change."""
+    members: dict[str, str] = {}
+    """Digest of each member, by its path, in the last read."""
+    changing: list[str] = []
+    """Paths of the members that changed in each of those reads."""
+
+    def changed(self, look: "Look", now: datetime) -> "Known":
+        """Return what is known after a read that found other content."""
+        if not self.digest:
+            return Known(digest=look.digest, before=self.since, since=now.isoformat(), members=look.members)
+        # a cursor of an earlier version names no members
+        differ = {path for path in {*look.members, *self.members} if look.members.get(path) != self.members.get(path)}
+        return Known(
+            digest=look.digest,
+            before=self.since,
+            since=now.isoformat(),
+            changes=self.changes + 1,
+            members=look.members,
+            changing=sorted(differ.intersection(self.changing) if self.changes else differ),
+        )
+
+    def slow_down(self, interval: int) -> None:
+        """From STEADY_CHANGES on, double the time between reads with each further change, up to an hour."""
+        if self.changes >= STEADY_CHANGES:
+            doubled = 2 ** min(self.changes - STEADY_CHANGES + 1, 12)
+            self.pause = max(self.pause, min(doubled, SLOWEST_SECONDS // interval) - 1)
+
+    def forget_changes(self) -> None:
+        """Reset the count: a read failed or found no change."""
+        self.changes, self.changing = 0, []
+
+    def why_skipped(self, name: str) -> str:
+        """Return a sentence for a collection that this tick does not read."""
+        if self.changes >= STEADY_CHANGES and not self.failures:
+            return f"{name}: not read, since it keeps changing."
+        return f"{name}: left out, after {self.failures or self.requests} failures in a row."
+
+    def why_slow(self, name: str) -> str:
+        """Return a sentence for a collection that is read less often: what changes, and what to do."""
+        # the names that cannot be shown are `*`
+        paths = sorted({path.partition(".*")[0] for path in self.changing} - {"*"})
+        found = f"{name}: changed in {self.changes} consecutive reads"
+        slow = "It is read less often until a read finds no change."
+        if not paths or "id" in paths or len(self.changing) == len(self.members):
+            return f"{found}: its rows come and go, or other members change each time. {slow}"
+        listed = ", ".join(paths[:10])
+        return (
+            f"{found}, each time in {listed}. {slow} If that changes by itself, exclude it in MAGNETIS_CONFIG: "
+            f"collections: {{{name}: {{volatile: [{listed}]}}}}"
+        )
 
     def wait_after(self, times: int) -> None:
-        """Leave out ticks after something went wrong so many times: 0, 1, 3, 7."""
+        """Skip ticks after so many failures: 0, 1, 3, 7."""
         self.pause = min(2 ** max(0, times - 1) - 1, LONGEST_PAUSE)
 
 
@@ -134,21 +189,31 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
             state, seen = states[each.name], found.get(each.name)
             if seen is None:
                 state.pause -= 1
-                words.append(f"{each.name}: left out, after {state.failures or state.requests} failures in a row.")
+                words.append(state.why_skipped(each.name))
             elif not isinstance(seen, Look):
                 words.append(str(seen))
+                state.forget_changes()
                 _count_failure(state, seen)
             else:
                 state.failures = 0
                 if seen.digest != state.digest:
-                    states[each.name] = Known(digest=seen.digest, before=state.since, since=now.isoformat())
+                    states[each.name] = state.changed(seen, now)
                     changed.append((each, seen))
-                elif _is_lost(context.instance, state):
-                    changed.append((each, seen))
+                else:
+                    state.members = seen.members
+                    state.forget_changes()
+                    if _is_lost(context.instance, state):
+                        changed.append((each, seen))
                 words.append(f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}.")
         request = _request(name, changed, states, warehouse, now.astimezone(settings.timezone).date()) if changed else None
+    for each, _ in changed:
+        states[each.name].slow_down(settings.settings_interval_seconds)
+    steady = [state.why_slow(name) for name, state in states.items() if state.changes >= STEADY_CHANGES]
+    words += steady
     cursor = _Cursor.dump_json(states).decode()
     if request:
+        for sentence in steady:
+            context.log.warning(sentence)  # such a tick shows no reason
         return SensorResult(run_requests=[request], cursor=cursor)
     if changed:
         words.append("Another tick has read the same just now and asks for the run; if none comes, the next tick does.")

@@ -21,7 +21,7 @@ class ReadingThread:
 
     def __init__(self, told: Callable[[str], None]) -> None:
         self._told = told
-        self._inbox: SimpleQueue[str | Future[Any]] = SimpleQueue()
+        self._inbox: SimpleQueue[str | Callable[[], None] | Future[Any]] = SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
         self._stopped = False
 
@@ -47,6 +47,10 @@ class ReadingThread:
         """Have the caller told a line of progress."""
         self._inbox.put(line)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have `function` called in the caller's thread; of what is read and of what is committed."""
+        self._inbox.put(function)
+
     def committed(self, reads: AsyncGenerator[R, None], commit: Callable[[R], T], discard: Callable[[R], None]) -> Iterator[T]:
         """Yield what `commit` returns for each of `reads` as soon as it does, while the next one is being read.
 
@@ -70,6 +74,8 @@ class ReadingThread:
                     item = inbox.get()
                     if isinstance(item, str):
                         self._told(item)
+                    elif not isinstance(item, Future):
+                        item()
                     elif item is reading:
                         reading, read = None, reading
                     else:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ from magnetis_dagster.ingest.witnesses import Capped, Distrusted, Suspicions
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import (
     Changes,
+    DayDifference,
     Doubt,
     DoubtReason,
     Emptied,
@@ -171,7 +172,9 @@ class Ingestion:
         limits: ClientLimits | None = None,
         chunk_rows: int = CHUNK_ROWS,
         progress: Callable[[str], None] = lambda _line: None,
+        advanced: Callable[[], None] = lambda: None,
     ) -> None:
+        """Make an Ingestion; `advanced` is called after each advance that a retry of the work need not make again."""
         self._warehouse = warehouse
         self._ledger = ledger
         self._origin = origin
@@ -188,6 +191,7 @@ class Ingestion:
         self._concurrency = concurrency
         self._chunk_rows = chunk_rows
         self._thread = ReadingThread(progress)
+        self._advanced = advanced
         self._gate = LedgerGate(ledger, run)
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
@@ -342,6 +346,14 @@ class Ingestion:
                 await left.leave(at_once=False)
             raise
 
+    def reconcile(self, collection: Collection, days: Sequence[date]) -> list[DayDifference]:
+        """Return the days whose recorded count is wrong: those among `days`, or of the whole table if yesterday is one of them.
+
+        So the nightly load compares the whole table, and a backfill compares its own days.
+        """
+        nightly = self._today() - timedelta(days=1) in days
+        return self._warehouse.reconcile(collection, None if nightly else days)
+
     def forecast(self, collection: Collection) -> ForecastLine | None:
         """Return what was foreseen for the collection in the run's backfill, and what became of it; None where nothing was."""
         if self._run.backfill_id is None:
@@ -395,7 +407,7 @@ class Ingestion:
             self._pages(collection),
             zones=self._zones,
             concurrency=self._concurrency,
-            progress=self._page_progress(collection, window),
+            progress=self._page_progress(collection, window, len(kept.pages) if kept else 0),
             suspicions=suspicions,
         )
         most_rows = math.inf if whole else int(self._chunk_rows * SLACK)
@@ -440,6 +452,8 @@ class Ingestion:
                 witness_calls=reading.witness_calls,
             )
             merged = self._warehouse.commit(staging, facts)
+            if merged.days:
+                self._thread.call(self._advanced)
             return self._result(window, facts, reading, merged, staging, time.monotonic() - read.started)
 
     def _result(
@@ -521,11 +535,16 @@ class Ingestion:
             changes=self._warehouse.changes(collection, window.first),
         )
 
-    def _page_progress(self, collection: Collection, window: Window) -> Callable[[int, int], None]:
+    def _page_progress(self, collection: Collection, window: Window, kept: int) -> Callable[[int, int], None]:
         last = time.monotonic()
+        advanced = False
 
         def progress(done: int, pages: int) -> None:
-            nonlocal last
+            nonlocal last, advanced
+            # the pages of a window that has several are kept: of more than were kept before, one is new
+            if not advanced and done > kept and pages > 1:
+                advanced = True
+                self._thread.call(self._advanced)
             if time.monotonic() - last >= PROGRESS_SECONDS:
                 last = time.monotonic()
                 self._thread.tell(f"{collection.name} {window}: page {done} of {pages}")

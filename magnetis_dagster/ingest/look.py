@@ -6,7 +6,7 @@ What was read can be kept, so that the run that loads it pays for none of it aga
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -14,13 +14,17 @@ from zoneinfo import ZoneInfo
 
 from magnetis_dagster.api import Call, MagnetisClient
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.reader import RowReader, shown_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TryAgain
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.warehouse import KeptPages
 
 _UTC = ZoneInfo("UTC")
+MOST_MEMBERS = 100
+"""Paths of a collection that are compared one by one; they are kept in the cursors of sensors."""
+DEEPEST_MEMBER = 4
+"""Names in a path; an object below is one value."""
 
 
 class Moving(TryAgain):
@@ -42,6 +46,8 @@ class Look:
     """When the look began, by the database's clock."""
     bodies: Sequence[bytes]
     """Pages as received."""
+    members: dict[str, str]
+    """Digest of each member over all rows, by its path, fit to be shown; they name what has changed, never a value."""
 
     def keep(self, pages: KeptPages, day: date) -> None:
         """Keep the pages as a snapshot of `day` that somebody has begun to read. Raises DatabaseUnwell, DatabaseRefused."""
@@ -69,14 +75,36 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
         pages.append(await client.page(replace(call, page=following)))
         pagination.add(following, pages[-1])
     rows = [row for page in pages for row in page.rows]
+    stable_rows = [stable(collection, row) for row in rows]
     try:
-        lines = {json.dumps(stable(collection, row), sort_keys=True, ensure_ascii=False) for row in rows}
+        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False) for row in stable_rows}
     except RecursionError:
         raise TryAgain(f"{collection.name}: a row is nested too deeply to be compared.") from None
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    return Look(digest, len(lines), at, [page.body for page in pages])
+    return Look(digest, len(lines), at, [page.body for page in pages], member_digests(stable_rows))
+
+
+def member_digests(rows: Sequence[Any]) -> dict[str, str]:
+    """Return a short digest of the values of each member over all rows, by its path; of MOST_MEMBERS at most."""
+    values: dict[str, list[str]] = {}
+    for row in rows:
+        identity = row.get("id") if isinstance(row, dict) else None
+        for path, value in _leaves(row):
+            values.setdefault(path, []).append(json.dumps([identity, value], sort_keys=True, ensure_ascii=False))
+    return {
+        path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12] for path in sorted(values)[:MOST_MEMBERS]
+    }
+
+
+def _leaves(value: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of each member; dots lead into objects, a list is one value."""
+    if isinstance(value, dict) and value and len(names) < DEEPEST_MEMBER:
+        for name, member in value.items():
+            yield from _leaves(member, *names, shown_name(name))
+    elif names:
+        yield ".".join(names), value
 
 
 async def look_at_each(

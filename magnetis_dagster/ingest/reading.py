@@ -206,6 +206,7 @@ class WindowReader:
         while not pagination.interrupted and (number := pagination.following()) is not None:
             page, fresh = await attempt.receive(number)
             await attempt.load(number, page, fresh=fresh)
+            self._progress(number, number)
 
     async def _concurrently(self, attempt: "_Attempt", last: int) -> None:
         """Fetch the pages 2 to `last`; once one comes without rows, no page after it is requested."""

@@ -15,6 +15,7 @@ from magnetis_dagster.warehouse.merge import (
 )
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
+from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.source import ForeignSource
 from magnetis_dagster.warehouse.staging import Staging, Tally
 from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
@@ -23,6 +24,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Changes",
+    "DayDifference",
     "Doubt",
     "DoubtReason",
     "Emptied",

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, TextClause, func, text
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
 from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.pages import forget_committed
 from magnetis_dagster.warehouse.staging import Tally
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
@@ -174,7 +175,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     lock(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
-    statements = _Statements(collection)
+    statements = _Statements(collection, compare_columns(connection, collection).undeclared_in(collection.name))
     announced = tally.by_day
     if not collection.is_events:
         announced = Counter[date | None]({facts.days[0]: tally.by_day.total()})
@@ -385,8 +386,10 @@ def _quarantine(connection: Connection, collection: Collection, facts: WindowFac
 class _Statements:
     """The statements of one collection. Names come from the validated catalogue, values are bound."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, undeclared: Sequence[str]) -> None:
         table = f"{DATA_SCHEMA}.{collection.name}"
+        # read from a former payload; beside an equal one the values still hold, as for another overlay on the same database
+        cleared = "".join(f'"{name}" = CASE WHEN t.payload = excluded.payload THEN t."{name}" END, ' for name in undeclared)
         typed = [f'"{name}"' for name in collection.columns]  # an overlay may call a column `order`
         moments = ["occurred_at", "day"] if collection.is_events else []
         received = ["id", "account_id", "payload", *moments, *typed]
@@ -421,7 +424,7 @@ class _Statements:
                 FROM incoming AS s WHERE s.reason IS NULL AND {asked}
                 ON CONFLICT (id) DO UPDATE SET
                     {", ".join(f"{name} = excluded.{name}" for name in received[1:])},
-                    last_seen_at = excluded.last_seen_at, deleted_at = NULL,
+                    {cleared}last_seen_at = excluded.last_seen_at, deleted_at = NULL,
                     changed_at = CASE WHEN {same} THEN t.changed_at ELSE excluded.changed_at END
                 WHERE NOT {_newer("t.last_seen_at")}
                   AND (NOT {same} OR t.deleted_at IS NOT NULL OR ({old}) IS DISTINCT FROM ({new}))

@@ -2,8 +2,11 @@
 
 Three steps, since users add columns by MAGNETIS_CONFIG that no shipped migration can know: alembic's scripts move `magnetis_ops`
 (and anything that cannot be derived: a rename, a type) from release to release; alembic's comparison of the catalogue with the
-database then creates the tables and columns that are missing in `magnetis`; the views of those tables follow. Nothing is ever
-dropped.
+database then creates the tables and columns that are missing in `magnetis`; the views of those tables follow. Only `drop_columns`
+drops anything, and only when somebody runs it.
+
+A column that the database has with another type than the declared one stops nobody here: loading its collection does
+(`columns.require_declared_types`), and the other collections load.
 """
 
 import hashlib
@@ -25,15 +28,28 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.warehouse.changes import view_statements
+from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
+from magnetis_dagster.warehouse.merge import lock
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
 
 _LOCK = 0x6D61676E
 """Advisory lock: two processes that start at once migrate one after the other."""
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
+_DEPENDENTS = text(
+    # a view depends on a column through its rule
+    "SELECT DISTINCT a.attname, coalesce('the view ' || n.nspname || '.' || v.relname, "
+    "pg_describe_object(d.classid, d.objid, d.objsubid)) AS what "
+    "FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
+    "LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid "
+    "LEFT JOIN pg_class AS v ON v.oid = r.ev_class LEFT JOIN pg_namespace AS n ON n.oid = v.relnamespace "
+    "WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = CAST(:table AS regclass) AND d.deptype = 'n' "
+    "AND a.attname = ANY(:names) ORDER BY 1, 2"
+)
+"""Objects without which a column cannot be dropped; its indexes go with it."""
 
 
-class SchemaDisagrees(NeedsChange):
-    """The catalogue declares a column with another type than the database has; the text names both."""
+class ColumnInUse(NeedsChange):
+    """A view, or another object of the database, uses a column that is to be dropped; the text names both."""
 
 
 class NewerDatabase(NeedsChange):
@@ -44,7 +60,7 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
     """Bring the database to this version and this catalogue; return whether anything was done.
 
     Safe to call from every process at start: where the database is up to date it costs one query.
-    Raises SchemaDisagrees, NewerDatabase, DatabaseUnwell, DatabaseRefused.
+    Raises NewerDatabase, DatabaseUnwell, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
@@ -75,6 +91,44 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
             {"digest": digest},
         )
         return True
+
+
+def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
+    """Compare the columns of every collection with its declaration. Raises DatabaseUnwell, DatabaseRefused."""
+    with guarded(engine, "compare the columns"), engine.connect() as connection:
+        found = [compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)]
+    return Comparison(
+        undeclared=[column for each in found for column in each.undeclared],
+        disagreements=[sentence for each in found for sentence in each.disagreements],
+    )
+
+
+def drop_columns(engine: Engine, catalogue: Catalogue) -> list[TableColumn]:
+    """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
+
+    Raises ColumnInUse, DatabaseUnwell, DatabaseRefused.
+    """
+    dropped: list[TableColumn] = []
+    with guarded(engine, "drop columns"), engine.begin() as connection:
+        # whoever waits for a table keeps everybody else from it
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        for collection in (catalogue[name] for name in sorted(catalogue.collections)):
+            if compare_columns(connection, collection).undeclared:
+                lock(connection, collection)
+                dropped += compare_columns(connection, collection).undeclared
+        uses = [
+            f"{column} is used by {what}"
+            for column in dropped
+            for _, what in connection.execute(_DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]})
+        ]
+        if uses:
+            raise ColumnInUse(
+                f"{'; '.join(uses)}. No column was dropped. Change or drop what uses them, then run "
+                "`magnetis migrate --drop-columns --yes` again."
+            )
+        for column in dropped:
+            connection.execute(text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"'))
+    return dropped
 
 
 def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
@@ -108,18 +162,17 @@ def _only(schema: str | None) -> Callable[[str | None, str, MutableMapping[str, 
 def _add_missing(connection: Connection, metadata: MetaData) -> None:
     operations = Operations(MigrationContext.configure(connection))
     for operation in differences(connection, metadata):
-        if isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
-            raise SchemaDisagrees(
-                f"Column {operation.schema}.{operation.table_name}.{operation.column_name} is declared as "
-                f"{operation.modify_type!s}, but the database has {operation.existing_type!s}. A column keeps its type: "
-                "declare another column name in MAGNETIS_CONFIG and fill it with `magnetis reparse`."
-            )
         if isinstance(operation, _ADDITIVE):
             operations.invoke(operation)
 
 
 def _applied(connection: Connection) -> str | None:
-    if connection.execute(text("SELECT to_regclass(:name)"), {"name": f"{OPS_SCHEMA}.schema_state"}).scalar() is None:
+    # not by to_regclass: after the wait for the lock it may still answer from the session's cache, and all is done twice
+    there = (
+        "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = :schema AND c.relname = 'schema_state'"
+    )
+    if connection.execute(text(there), {"schema": OPS_SCHEMA}).scalar() is None:
         return None
     found = connection.execute(text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")).scalar()
     return str(found) if found else None

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType, Policy
 from magnetis_dagster.catalog.policies import AllowedDomains, HasOwner, HasRecipient, LiveAccount, MissedCallAlert, SaneThresholds
 from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA
 
 MOST_ROWS = 50
@@ -101,6 +102,8 @@ def _state(connection: Connection, collection: Collection, columns: Sequence[Seq
         wrong = [name for name in usable if collection.columns[name].type not in _TYPES.get(name, set(ColumnType))]
         if not usable or wrong:
             return f"{collection.name} has no column {' or '.join(wrong or group)} of the type that is needed, by MAGNETIS_CONFIG."
+    if disagreements := compare_columns(connection, collection).disagreements:
+        return disagreements[0]
     holds, parameters = [], dict[str, Any](collection=collection.name)
     for group in columns:
         places = []

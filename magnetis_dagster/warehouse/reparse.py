@@ -13,7 +13,9 @@ from sqlalchemy import Connection, Row, text
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import lock
+from magnetis_dagster.warehouse.reconcile import recount
 from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
@@ -45,11 +47,12 @@ def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[in
     tables = [collection.name] if collection.is_events else [collection.name, history_name(collection)]
     with guarded(warehouse.engine, f"reparse {collection.name}"), warehouse.engine.begin() as connection:
         lock(connection, collection)
+        require_declared_types(connection, collection)
         worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
         for table in tables:
             worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)
         if collection.is_events:
-            worker.recount()
+            recount(connection, collection)
         return Reparsed(worker.read, worker.updated, worker.misfits, worker.untimed)
 
 
@@ -96,15 +99,3 @@ class _Reparse:
             lists.append([new or old for new, old in zip(parsed.occurred_at, moments, strict=True)])
             lists.append([new or old for new, old in zip(parsed.days, days, strict=True)])
         return zip(*lists, *parsed.columns, strict=True)
-
-    def recount(self) -> None:
-        self.connection.execute(
-            text(
-                "UPDATE magnetis_ops.days AS d SET held = c.held, announced = c.held FROM ("
-                "SELECT d.day, count(t.id) AS held FROM magnetis_ops.days AS d "
-                f"LEFT JOIN {DATA_SCHEMA}.{self.collection.name} AS t ON t.day = d.day AND t.deleted_at IS NULL "
-                "WHERE d.collection = :collection GROUP BY d.day) AS c "
-                "WHERE d.collection = :collection AND d.day = c.day AND d.held <> c.held"
-            ),
-            {"collection": self.collection.name},
-        )

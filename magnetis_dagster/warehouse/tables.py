@@ -263,10 +263,15 @@ def data_metadata(catalogue: Catalogue) -> MetaData:
     """Return the tables of the schema `magnetis` that the catalogue asks for, switched-off collections included."""
     metadata = MetaData(schema=DATA_SCHEMA)
     for collection in catalogue.collections.values():
-        _table(collection, metadata)
-        if not collection.is_events:
-            _history(collection, metadata)
+        tables_of(collection, metadata)
     return metadata
+
+
+def tables_of(collection: Collection, metadata: MetaData | None = None) -> list[Table]:
+    """Return the tables of one collection, added to `metadata` where it is given."""
+    metadata = MetaData(schema=DATA_SCHEMA) if metadata is None else metadata
+    table = _table(collection, metadata)
+    return [table] if collection.is_events else [table, _history(collection, metadata)]
 
 
 def typed_columns(collection: Collection) -> list[Column[object]]:

@@ -12,9 +12,11 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.changes import Changes, read_changes
+from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, Rules, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
+from magnetis_dagster.warehouse.reconcile import DayDifference, reconcile
 from magnetis_dagster.warehouse.staging import Staging
 
 
@@ -48,6 +50,8 @@ class Warehouse:
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
+        self._compared: set[str] = set()
+        """Names of the collections whose columns have their declared types."""
 
     def prepare(self) -> None:
         """Bring the tables up to date; one query where they are."""
@@ -59,7 +63,11 @@ class Warehouse:
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
-        """Open a staging table for one window of the collection."""
+        """Open a staging table for one window of the collection. Raises SchemaDisagrees."""
+        if collection.name not in self._compared:
+            with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
+                require_declared_types(connection, collection)
+            self._compared.add(collection.name)
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
 
@@ -163,14 +171,18 @@ class Warehouse:
             )
             return int(connection.execute(text(statement), {"collection": collection.name, "days": list(days)}).scalar_one())
 
+    def reconcile(self, collection: Collection, days: Sequence[date] | None = None) -> list[DayDifference]:
+        """Return the days, among `days` or of the whole table, whose recorded count is not the number of their rows."""
+        return reconcile(self.engine, collection, days)
+
     def rows_held(self, collection: Collection) -> int:
         """Return how many rows the table holds that are not deleted."""
         with guarded(self.engine, "count rows"), self.engine.connect() as connection:
             if collection.is_events:
-                # the sum over days costs one small scan; counting tens of millions of rows after each load would not
+                # the sum of recorded counts is one small scan; counting tens of millions of rows after each load is not
                 statement = (
                     "SELECT coalesce(sum(held), 0) FROM (SELECT held FROM magnetis_ops.days WHERE collection = :collection "
-                    "UNION ALL SELECT held FROM magnetis_ops.strays WHERE collection = :collection) AS days"
+                    "UNION ALL SELECT held FROM magnetis_ops.strays WHERE collection = :collection) AS recorded"
                 )
             else:
                 statement = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"

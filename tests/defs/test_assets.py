@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from small_api import KEY, PARIS, SmallApi, call
+from sqlalchemy import Engine, text
 
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs.lanes import identity_of
@@ -54,11 +55,32 @@ def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materializ
         "quarantined_rows": False,
         "unknown_fields": False,
         "misfit_values": False,
+        "counts_agree": True,
         "no_missing_days": False,
     }
     assert {check.severity for check in checks.values() if not check.passed} == {dg.AssetCheckSeverity.WARN}
     assert checks["unknown_fields"].description == "Not declared, kept in payload: invented."
     assert "duration_seconds (1)" in str(checks["misfit_values"].description)
+
+
+def test_counts_that_differ_are_named_with_what_repairs_them(api: SmallApi, materialize: Materialize, engine: Engine) -> None:
+    yesterday = datetime.now(PARIS).date() - timedelta(days=1)
+    api.rows["/calls"] = [call(f"{day:%d}", f"{day} 10:00:00") for day in (DAY, yesterday)]
+
+    def check(day: date) -> tuple[bool, str]:
+        found = materialize("calls", day).get_asset_check_evaluations()
+        [counts] = [evaluation for evaluation in found if evaluation.check_name == "counts_agree"]
+        return counts.passed, str(counts.description)
+
+    assert check(DAY)[0]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis_ops.days SET held = 3 WHERE day = :day"), {"day": DAY})
+    passed, words = check(yesterday)
+    assert not passed, "the nightly load compares every day"
+    assert f"{DAY}: 3 recorded, 1 rows. `magnetis reparse calls` records the counts again" in words
+    assert check(DAY + timedelta(days=1))[0], "a backfill compares its own days"
+    assert check(DAY)[0], "loading the day has repaired it"
+    assert check(yesterday)[0]
 
 
 def test_an_incomplete_window_fails_its_check_and_stays_red(

@@ -139,7 +139,7 @@ def test_runs_live_and_end_as_their_status_says(instance: dg.DagsterInstance, tm
         until(lambda: gone(zombie), "a run that was given up is ended, before its retry does the same work")
         until(lambda: status(to_cancel) is dg.DagsterRunStatus.CANCELED, "it is canceled")
         until(lambda: status(to_die) is dg.DagsterRunStatus.FAILURE, "a process that died is reported")
-        assert re.search(r"process on celery@\S+ ended with code -9. It is tried again", said(to_die))
+        assert re.search(r"process on celery@\S+ ended with code -9. It is started again", said(to_die))
         assert "Execution was interrupted for a run that was already in a failure state" in said(given_up)
 
         process.terminate()
@@ -186,10 +186,13 @@ def now() -> Now:
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch, workers: Inspect, now: Now) -> MagnetisCeleryRunLauncher:
+def launcher(monkeypatch: pytest.MonkeyPatch, workers: Inspect, now: Now) -> Iterator[MagnetisCeleryRunLauncher]:
     launcher = MagnetisCeleryRunLauncher(BROKER, clock=now)
     monkeypatch.setattr(launcher.celery.control, "inspect", workers)
-    return launcher
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True, "max_retries": 0}}) as ephemeral:
+        ephemeral.add_run(RUN)
+        launcher.register_instance(ephemeral)
+        yield launcher
 
 
 RUN = dg.DagsterRun(job_name="here", tags={"dagster-celery/task_id": "task-1"})
@@ -223,6 +226,7 @@ def test_a_worker_that_is_cut_off_is_given_up_once_it_was_silent_for_long(
     assert found.msg
     assert "gone or cut off" in found.msg
     assert "celery@b" in found.msg
+    assert "It is not started again" in found.msg, "of this instance, which allows one attempt"
     assert health(OTHER) is WorkerStatus.RUNNING
 
 

@@ -255,3 +255,89 @@ def test_a_change_back_to_what_was_loaded_before_the_cursor_was_emptied_is_seen(
     tick(TickStatus.SUCCESS)
     tick()
     assert query(HISTORY)[2:] == [("ale-1", "B", False), ("ale-1", "Alerte 1", True)]
+
+
+def looks(api: SmallApi, route: str) -> int:
+    return [request.path for request in api.requests].count(route)
+
+
+def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
+    running: Daemon, api: SmallApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = {"number": 0, "still": False}
+
+    def respond(request: Any) -> Any:
+        if request.path != EMAIL:
+            return None
+        moves["number"] += 0 if moves["still"] else 1
+        sent = f"2025-03-28 10:00:{moves['number']:02d}"
+        rows = [alert(number, stats={"sent_at": sent, "0033199000001": 1}, title=f"T{number}") for number in range(3)]
+        return api.envelope(rows, request)
+
+    api.respond = respond
+    ticks = [running.sensor_tick(SENSOR) for _ in range(20)]
+    launched = [tick.status is TickStatus.SUCCESS for tick in ticks]
+    # the first load, five changes, then every second tick, then one an hour
+    assert launched == [True] * 6 + [False, True] + ([False] * 3 + [True]) * 3
+    assert looks(api, SMS) == 20, "the other collection is looked at as before"
+    words = str(ticks[6].skip_reason)
+    assert "email_alerts: changed in 5 consecutive reads, each time in stats.sent_at." in words
+    assert "collections: {email_alerts: {volatile: [stats.sent_at]}}" in words
+    assert "sms_alerts: 1 rows, the same since" in words
+    cursor = str(running.cursor(SENSOR))
+    assert json.loads(cursor)["email_alerts"]["changing"] == ["stats.sent_at"]
+    for secret in (RECIPIENT, "0033199000001", "2025-03-28 10"):
+        assert secret not in words + cursor
+
+    moves["still"] = True
+    for _ in range(4):
+        last = running.sensor_tick(SENSOR)
+    assert "email_alerts: 3 rows, the same since" in str(last.skip_reason)
+    assert "consecutive" not in str(last.skip_reason)
+    before = looks(api, EMAIL)
+    for _ in range(3):
+        running.sensor_tick(SENSOR)
+    assert looks(api, EMAIL) == before + 3, "at every tick again"
+
+
+def test_members_that_change_now_and_then_are_not_blamed(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
+    tick(TickStatus.SUCCESS)
+    for number in range(6):
+        changed(api, EMAIL, 1, last_sent_at=str(number), **({"title": f"by hand {number}"} if number % 2 else {}))
+        running.sensor_tick(SENSOR)
+    assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["last_sent_at"]
+
+
+def test_rows_that_come_and_go_are_called_so(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+    tick(TickStatus.SUCCESS)
+    for number in range(5):
+        api.rows[EMAIL] = [alert(number + 10), alert(2)]
+        tick(TickStatus.SUCCESS)
+    words = str(tick().skip_reason)
+    assert "its rows come and go, or other members change each time" in words
+    assert "volatile" not in words
+
+
+def test_a_cursor_of_an_earlier_version_goes_on(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+    tick(TickStatus.SUCCESS)
+    known = json.loads(str(running.cursor(SENSOR)))
+    for state in known.values():
+        for name in ("members", "changes", "changing"):
+            del state[name]
+    running.set_cursor(SENSOR, json.dumps(known))
+    tick()
+    changed(api, EMAIL, 1, title="B")
+    tick(TickStatus.SUCCESS)
+    assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["title"]
+
+
+@pytest.mark.parametrize(("seconds", "pauses"), [(900, [1, 3, 3, 3]), (60, [1, 3, 7, 15]), (3600, [0, 0, 0, 0]), (86_400, [0] * 4)])
+def test_the_time_between_looks_doubles_up_to_an_hour(seconds: int, pauses: list[int]) -> None:
+    found = []
+    for changes in range(4, 9):
+        state = settings_sensors.Known(changes=changes)
+        state.slow_down(seconds)
+        found.append(state.pause)
+    assert found == [0, *pauses]

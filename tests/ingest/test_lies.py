@@ -63,8 +63,9 @@ def reset(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.day_reads, magnetis_ops.quarantine, "
-                "magnetis_ops.pages, magnetis_ops.strays, magnetis_ops.window_limits, magnetis_ops.sources CASCADE"
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.day_reads, "
+                "magnetis_ops.quarantine, magnetis_ops.pages, magnetis_ops.strays, magnetis_ops.window_limits, "
+                "magnetis_ops.sources CASCADE"
             )
         )
 

@@ -40,6 +40,7 @@ def test_events_move_to_the_day_of_another_time_field(engine: Engine, load: Any,
     reparse(warehouse, warehouse.catalogue["calls"])
     assert query("SELECT day::text FROM magnetis.calls") == [("2025-03-27",)]
     assert query("SELECT day::text, held FROM magnetis_ops.days") == [("2025-03-28", 0)]
+    assert query("SELECT day::text, held FROM magnetis_ops.strays") == [("2025-03-27", 1)]
 
 
 def test_columns_may_be_called_like_words_of_sql(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
