@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy import Engine, text
 
+from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import DatabaseUnwell, connect
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota.ledger import LONGEST_CALL, Charge, Charged, Ledger, QuotaExhausted, Settlement
+from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PARIS = ZoneInfo("Europe/Paris")
 CHARGE = Charge(
