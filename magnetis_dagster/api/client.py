@@ -247,7 +247,7 @@ class MagnetisClient:
             tries += 1
             if not isinstance(error, NotConnected) or tries == self._limits.attempts:
                 return False
-            wait = min(self._limits.wait_initial * 2 ** (tries - 1), self._limits.wait_max)
+            wait: float = min(self._limits.wait_initial * 2.0 ** (tries - 1), self._limits.wait_max)
             wait *= random.uniform(1, 2)  # noqa: S311 - spreads attempts that failed together; not a secret
             if time.monotonic() - began + wait + self._limits.connect > _CONNECTING_SECONDS:
                 return False

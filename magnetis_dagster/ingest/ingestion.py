@@ -16,7 +16,7 @@ from datetime import date
 from types import TracebackType
 from typing import Self
 
-from magnetis_dagster.api import ClientLimits, MagnetisClient, RequestRejected, ServerUnwell, Unreachable
+from magnetis_dagster.api import ClientLimits, MagnetisClient, NotConnected, RequestRejected, ServerUnwell, Unreachable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.ingest.behind import ReadingThread
@@ -161,7 +161,13 @@ class Ingestion:
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
         self._client = MagnetisClient(
-            origin, key, self._gate, concurrency=concurrency, limits=limits or ClientLimits(), start=start
+            origin,
+            key,
+            self._gate,
+            concurrency=concurrency,
+            limits=limits or ClientLimits(),
+            start=start,
+            report=self._thread.tell,
         )
 
     def __enter__(self) -> Self:
@@ -261,7 +267,8 @@ class Ingestion:
                     read = await present.task
                 except (RequestRejected, ServerUnwell, Unreachable) as refusal:
                     at_fault = isinstance(refusal, RequestRejected)
-                    if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
+                    hopeless = collection.window is None or isinstance(refusal, NotConnected)
+                    if hopeless or not cut.refused(window, str(refusal), at_fault=at_fault):
                         raise
                     for left in filter(None, (present, ahead)):
                         await left.leave(at_once=False)

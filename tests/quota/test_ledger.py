@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.database import DatabaseUnwell, connect
+from magnetis_dagster.database import DatabaseUnwell, connect, driver_of
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota import ledger as ledger_module
@@ -400,9 +400,9 @@ def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(engine:
 @pytest.mark.parametrize("window", list(QuotaWindow))
 def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow) -> None:
     statement = {QuotaWindow.CALENDAR: ledger_module._CALENDAR, QuotaWindow.ROLLING: ledger_module._ROLLING}[window]
-    with connect(engine.url.render_as_string(hide_password=False)).connect() as connection:
-        cursor = connection.connection.driver_connection.cursor()  # type: ignore[union-attr]
-        cursor.execute("SET enable_seqscan = off")
+    with engine.connect() as connection:
+        cursor = driver_of(connection).cursor()
+        cursor.execute("SET LOCAL enable_seqscan = off")
         parameters = {"key": "a", "zone": "UTC", "longest": LONGEST_CALL}
         plan = "\n".join(row[0] for row in cursor.execute(f"EXPLAIN {statement}", parameters))
     assert "ix_api_calls_late" in plan
