@@ -242,7 +242,7 @@ class MagnetisClient:
         """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
         began, tries = time.monotonic(), 0
 
-        def wait(error: Exception) -> float | bool:
+        def next_attempt(error: Exception) -> float | bool:
             nonlocal tries
             tries += 1
             if not isinstance(error, NotConnected) or tries == self._limits.attempts:
@@ -254,7 +254,7 @@ class MagnetisClient:
             self._report(f"{error} Nothing was sent. Next attempt in {wait:.1f} s ({tries + 1} of {self._limits.attempts}).")
             return wait
 
-        async for attempt in stamina.retry_context(on=wait, attempts=self._limits.attempts, timeout=None):
+        async for attempt in stamina.retry_context(on=next_attempt, attempts=self._limits.attempts, timeout=None):
             with attempt:
                 return await self._send(call, answer)
         raise AssertionError("unreachable: the last attempt returns or raises")

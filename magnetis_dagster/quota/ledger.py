@@ -252,7 +252,7 @@ class QuotaExhausted(TryAgain):
         self.at = usage.at
         self.available_at = refused.available_at
         self.reason = refused.reason
-        self.key_refused = usage.key_refused
+        self.key_refused = usage.key_refused and allowance(policy, usage, lane) > 0
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         signal = f" The API said: {usage.closed_signal}." if closed and usage.closed_signal else ""
         when = refused.available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
