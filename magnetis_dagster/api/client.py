@@ -63,8 +63,7 @@ _log = logging.getLogger(__name__)
 
 
 def _tell(details: stamina.instrumentation.RetryDetails) -> None:
-    if not isinstance(details.caused_by, NotConnected):  # the client reports those itself
-        _log.info("Trying again in %.1f s (try %d): %s", details.wait_for, details.retry_num + 1, details.caused_by)
+    _log.info("Trying again in %.1f s (try %d): %s", details.wait_for, details.retry_num + 1, details.caused_by)
 
 
 # stamina's own hooks print a line of Python's objects for each retry, through structlog where that is installed
@@ -240,23 +239,18 @@ class MagnetisClient:
 
     async def _connect_and_send(self, call: Call, answer: _Answer) -> bytes:
         """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
-        began, tries = time.monotonic(), 0
-
-        def next_attempt(error: Exception) -> float | bool:
-            nonlocal tries
-            tries += 1
-            if not isinstance(error, NotConnected) or tries == self._limits.attempts:
-                return False
-            wait: float = min(self._limits.wait_initial * 2.0 ** (tries - 1), self._limits.wait_max)
-            wait *= random.uniform(1, 2)  # noqa: S311 - spreads attempts that failed together; not a secret
-            if time.monotonic() - began + wait + self._limits.connect > _CONNECTING_SECONDS:
-                return False
-            self._report(f"{error} Nothing was sent. Next attempt in {wait:.1f} s ({tries + 1} of {self._limits.attempts}).")
-            return wait
-
-        async for attempt in stamina.retry_context(on=next_attempt, attempts=self._limits.attempts, timeout=None):
-            with attempt:
+        began, wait = time.monotonic(), self._limits.wait_initial
+        for number in range(2, self._limits.attempts + 2):
+            try:
                 return await self._send(call, answer)
+            except NotConnected as error:
+                pause = wait * random.uniform(1, 2)  # noqa: S311 - spreads attempts that failed together; not a secret
+                end = time.monotonic() - began + pause + self._limits.connect
+                if number > self._limits.attempts or end > _CONNECTING_SECONDS:
+                    raise
+                self._report(f"{error} Nothing was sent. Next attempt in {pause:.1f} s ({number} of {self._limits.attempts}).")
+            await asyncio.sleep(pause)
+            wait = min(2 * wait, self._limits.wait_max)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _send(self, call: Call, answer: _Answer) -> bytes:

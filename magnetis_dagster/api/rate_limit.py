@@ -26,6 +26,7 @@ _UNIX_SCALES = (1, 10**3, 10**6, 10**9)
 _RESETS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset", "x-ratelimit-reset-after")
 _LIMITS = ("ratelimit-limit", "x-ratelimit-limit", "x-rate-limit-limit")
 _REMAININGS = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining")
+_NAMES = {"date", "retry-after", "ratelimit", "ratelimit-policy", *_RESETS, *_LIMITS, *_REMAININGS}
 _MEMBERS = {
     "q": "limit",
     "limit": "limit",
@@ -117,6 +118,9 @@ def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
 
     Absolute times are compared with the server's own `Date` if it sends one: this machine's clock may be wrong.
     """
+    headers = {name: headers[name] for name in map(str.lower, headers) if name in _NAMES}
+    if not headers.keys() - {"date"}:
+        return None
     shown: list[str] = []
     now = _server_time(headers, now)
 
@@ -139,8 +143,6 @@ def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
     allowances = _drafts(headers, shown)
     if limit is not None or remaining is not None or reset is not None:
         allowances.insert(0, replace(limit or Allowance(), remaining=remaining, reset=reset))
-    if not shown:
-        return None
     return RateLimit(retry_after, tuple(allowances), ", ".join(shown)[:_LONGEST_SIGNAL])
 
 
