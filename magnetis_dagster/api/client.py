@@ -264,7 +264,6 @@ class MagnetisClient:
             # a proxy's CONNECT is an event too
             if event == _SENDING and info["request"].method == b"GET":
                 deadline.reschedule(asyncio.get_running_loop().time() + self._limits.total)
-                self._raise_refusal()
                 answer.charge = await self._gate.confirm(answer.charge)
                 answer.sent = True
 

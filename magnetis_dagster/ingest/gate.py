@@ -147,6 +147,10 @@ class LedgerGate:
                 del self._grants[charge.renews]  # renewed, or settled by the ledger
             if isinstance(charged, QuotaExhausted):
                 charge = replace(charge, renews=None)
+                if charged.key_refused and self._run.resumes and not charge.trial:
+                    # a run that ended with a refused key is retried by people only, who may have activated the key again
+                    charge = replace(charge, trial=True)
+                    continue
                 pause = (charged.available_at - charged.at).total_seconds()
                 if pause > PATIENCE_SECONDS:
                     raise KeyRefused(str(charged)) if charged.key_refused else charged
@@ -154,7 +158,7 @@ class LedgerGate:
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
                 self._grants[charged.number] = _Grant(
-                    replace(charge, renews=None), days, charged.valid_seconds, asked, _Instant.now()
+                    replace(charge, renews=None, trial=self._trial), days, charged.valid_seconds, asked, _Instant.now()
                 )
                 if charged.number != charge.renews:
                     self.charged[days] += 1

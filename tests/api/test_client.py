@@ -458,9 +458,7 @@ def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
 
     gate = RecordingGate()
     received = asyncio.run(many())
-    assert received <= 1 + 2, "those that were in flight together"
-    assert len(gate.charges) <= 1 + 2 + CHARGED_AHEAD
-    assert sum(outcome.error == "NotSent" for outcome in gate.outcomes.values()) == len(gate.charges) - received
+    assert received == len(gate.charges) <= 1 + 2 + CHARGED_AHEAD, "those that were charged before the first refusal"
 
 
 def test_a_collection_that_is_forbidden_does_not_stop_the_others():
