@@ -134,6 +134,10 @@ class FreeGate:
         """Grant."""
         return 0
 
+    async def confirm(self, charge: int) -> int:
+        """Confirm."""
+        return charge
+
     async def settle(self, charge: int, outcome: Outcome) -> None:
         """Forget."""
 

@@ -7,11 +7,14 @@ Exit codes: 0 done, 1 a defect, 2 something must be changed first, 3 try again, 
 import re
 import sys
 from json import dumps
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnetis_dagster.cli_settings import app as settings_app
+
+if TYPE_CHECKING:
+    from magnetis_dagster.settings import Settings
 
 app = typer.Typer(
     name="magnetis",
@@ -383,10 +386,17 @@ def reparse(
 
 
 @app.command()
-def quota(json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False) -> None:
+def quota(
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    reopen: Annotated[
+        bool,
+        typer.Option("--reopen", help="If the API closed the key, spend one API call now to learn whether it is open again."),
+    ] = False,
+) -> None:
     """Show the key's calls: today by lane, what each lane has left and when calls return; the last 30 days; who called most.
 
-    Asks the database only; without MAGNETIS_API_KEY it shows the sandbox's key, as `magnetis dev` uses it.
+    Reads the database only, unless --reopen is given; without MAGNETIS_API_KEY it shows the sandbox's key, as `magnetis dev`
+    uses it.
     """
     from rich.console import Console
 
@@ -397,6 +407,8 @@ def quota(json: Annotated[bool, typer.Option("--json", help="Print the report as
     from magnetis_dagster.wiring import open_engine
 
     settings = Settings.load()
+    if reopen:
+        _reopen(settings)
     invented = settings.api_key is None
     if invented:
         settings = Settings.load(api_key=SANDBOX_KEY)
@@ -407,6 +419,19 @@ def quota(json: Annotated[bool, typer.Option("--json", help="Print the report as
         return
     screen = Console()
     screen.print(render(report, whose="sandbox" if invented else "", ascii_only=screen.options.ascii_only))
+
+
+def _reopen(settings: "Settings") -> None:
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.ingest.reopen import reopen
+    from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of
+
+    key = settings.require_key()
+    catalogue = load_catalogue(settings.config)
+    with open_engine(settings) as engine:
+        warehouse_of(engine, settings, catalogue).prepare()
+        result = reopen(ledger_of(engine, settings), catalogue["email_alerts"], origin=settings.api_url, key=key)
+    typer.echo(result, err=True)
 
 
 if __name__ == "__main__":

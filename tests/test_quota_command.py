@@ -3,12 +3,14 @@
 import json
 from zoneinfo import ZoneInfo
 
+from small_api import KEY as API_KEY
+from small_api import serve
 from sqlalchemy import Engine, text
 from test_cli import magnetis
 
 from magnetis_dagster.database import connect
 from magnetis_dagster.quota import QuotaPolicy
-from magnetis_dagster.quota.ledger import Charge, Ledger
+from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 
@@ -72,3 +74,34 @@ def test_an_unreachable_database_is_told_in_words() -> None:
     assert "cannot be reached" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "hush" not in ended.stderr
+
+
+def test_a_closed_key_is_shown_with_its_signal_and_reopened(engine: Engine, database_url: str) -> None:
+    fingerprint = Settings.load(api_key=API_KEY).key_fingerprint
+    ledger = Ledger(engine, key_fingerprint=fingerprint, policy=QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris")))
+    charged = ledger.charge(Charge(collection="calls", route="/calls", page=1, lane="manual"))
+    signal = "HTTP 429, Retry-After: 7200"
+    ledger.settle(charged.number, Settlement(status=429, over_quota=True, retry_after=7200.0, signal=signal))
+    with serve() as api:
+        environment = {
+            "MAGNETIS_API_KEY": API_KEY,
+            "MAGNETIS_API_URL": api.url,
+            "MAGNETIS_DATABASE_URL": database_url,
+            "MAGNETIS_DAILY_QUOTA": "100",
+        }
+        shown = magnetis("quota", **environment)
+        assert f"Signal: {signal}" in shown.stdout
+        assert "magnetis quota --reopen" in shown.stdout
+        assert json.loads(magnetis("quota", "--json", **environment).stdout)["today"]["closed_signal"] == signal
+        api.respond = lambda _request: (429, {"Retry-After": "600"}, b'{"message": "Too Many Attempts."}')
+        refused = magnetis("quota", "--reopen", **environment)
+        assert (refused.returncode, refused.stdout) == (3, "")
+        assert "It asks to wait 600 s" in refused.stderr
+        assert "Signal: HTTP 429, Retry-After: 600" in magnetis("quota", **environment).stdout
+        api.respond = lambda _request: None
+        opened = magnetis("quota", "--reopen", **environment)
+        assert (opened.returncode, opened.stderr) == (0, "The key is open again: the API answered the trial request.\n")
+        assert "Closed until" not in opened.stdout
+        again = magnetis("quota", "--reopen", **environment)
+        assert again.stderr == "The key is open: nothing was sent.\n"
+        assert len(api.requests) == 2

@@ -5,10 +5,11 @@ Which pages make a window, and what they must add up to, belongs to `ingest`.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import stamina
@@ -16,11 +17,23 @@ import stamina
 from magnetis_dagster.api.body import read_body
 from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
 from magnetis_dagster.api.envelope import EnvelopeError, read_envelope
-from magnetis_dagster.api.errors import BodyTooLarge, RedirectRefused, ServerUnwell, TooManyCalls, UnexpectedAnswer, Unreachable
+from magnetis_dagster.api.errors import (
+    AccessForbidden,
+    BodyTooLarge,
+    KeyRefused,
+    NotConnected,
+    RedirectRefused,
+    ServerUnwell,
+    TooManyCalls,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from magnetis_dagster.api.failures import describe
 from magnetis_dagster.api.inflight import InFlight
+from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
 from magnetis_dagster.api.verdict import judge, place
+from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import MagnetisError
 
 _ERROR_BODY = 64 * 1024
@@ -29,6 +42,18 @@ _ERROR_BODY_SECONDS = 5.0
 """The status is known by then, and matters more than the words: a 429 must close the key even if its body never ends."""
 _LONGEST_HONOURED_WAIT = 60.0
 """Seconds of a 503's Retry-After that are worth holding a run open for."""
+_SHORTEST_HONOURED_WAIT = 0.25
+"""Seconds; a shorter Retry-After, such as 0, would make a hot loop: the client's own backoff applies."""
+_CONNECTING_SECONDS = 25.0
+"""No attempt to connect begins that could end later than this after the first one began: people learn within 30 s why nothing
+arrives."""
+_GRACE_SECONDS = 30.0
+"""From the end of a request until its outcome is settled, under a busy database."""
+_SENDING = "http11.send_request_headers.started"
+"""httpcore's trace event directly before the first byte of a request: the connection, through a proxy and TLS too, stands.
+https://www.encode.io/httpcore/extensions/#trace"""
+NOT_SENT = "NotSent"
+"""Error in the ledger of a charge whose request was never sent."""
 
 
 Keep = Callable[[Page], Awaitable[None]]
@@ -52,6 +77,7 @@ class ClientLimits:
     attempts: int = 5
     """Attempts of one page, each charged."""
     connect: float = 10.0
+    """Name, TCP, proxy and TLS together."""
     read: float = 60.0
     """Silence on the line."""
     total: float = 180.0
@@ -61,15 +87,31 @@ class ClientLimits:
     wait_initial: float = 0.5
     wait_max: float = 20.0
 
+    @property
+    def longest_call(self) -> float:
+        """Seconds from a grant until its request is certainly settled."""
+        return GRANT_SECONDS + self.connect + self.total + _GRACE_SECONDS
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a request that could take longer than the ledger counts it."""
+        if self.longest_call > LONGEST_CALL.total_seconds():
+            raise ValueError(
+                f"a request may take {self.longest_call:g} s, which exceeds LONGEST_CALL ({LONGEST_CALL}): the ledger would miss it"
+            )
+
 
 @dataclass(slots=True)
 class _Answer:
     """What is known of an attempt so far; becomes its Outcome."""
 
+    charge: int
+    sent: bool = False
+    """Whether a byte of the request may have left."""
     status: int | None = None
     rows: int | None = None
     bytes: int = 0
     remaining: int | None = None
+    rate_limit: RateLimit | None = None
 
 
 class MagnetisClient:
@@ -83,12 +125,16 @@ class MagnetisClient:
         concurrency: int = 8,
         limits: ClientLimits = ClientLimits(),
         start: int | None = None,
+        report: Callable[[str], None] = _log.info,
     ) -> None:
-        """`start`: calls under way at once at first, where fewer than `concurrency`."""
+        """`start`: requests in flight at first, if fewer than `concurrency`. `report` gets a line per failure to connect."""
         self._origin = origin.rstrip("/")
         self._key = key
         self._gate = gate
         self._limits = limits
+        self._report = report
+        self._refusal_of_all: KeyRefused | AccessForbidden | None = None
+        """Set once every further request would be refused too."""
         self.in_flight = InFlight(concurrency, start)
         self._settling: set[asyncio.Task[None]] = set()
         # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
@@ -120,9 +166,10 @@ class MagnetisClient:
     async def page(self, call: Call, keep: Keep | None = None) -> Page:
         """Return the page that `call` asks for.
 
-        Every attempt is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
-        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. After a
-        careful start, `keep` has kept the page before another call has its place.
+        Every request is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
+        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. An attempt
+        that could not connect sent nothing, so the next one uses its charge. After the key is refused, nothing more is charged.
+        After a careful start, `keep` has kept the page before another call has its place.
         Raises, all subclasses of NeedsChange or TryAgain: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
         RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at once; TooManyCalls, ServerUnwell, UnexpectedAnswer,
         Unreachable after the last attempt.
@@ -140,20 +187,22 @@ class MagnetisClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(self, call: Call, keep: Keep | None) -> Page:
-        answer = _Answer()
         page: Page | None = None
         failure: BaseException | None = None
         async with self.in_flight.turn():
-            charge = await self._gate.charge(call)
+            self._raise_refusal()
+            answer = _Answer(await self._gate.charge(call))
             started = time.monotonic()
             try:
                 async with self.in_flight:
                     started = time.monotonic()
-                    body = await self._send(call, answer)
+                    body = await self._connect_and_send(call, answer)
                 await asyncio.sleep(0)  # what waits for the place is sent first
                 page = self._page_of(call, body, answer)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
+                if isinstance(error, KeyRefused) or (isinstance(error, AccessForbidden) and error.everywhere):
+                    self._refusal_of_all = error
                 if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
                     self.in_flight.trouble(started)
             else:
@@ -164,11 +213,13 @@ class MagnetisClient:
                 bytes=answer.bytes,
                 remaining=answer.remaining,
                 milliseconds=round((time.monotonic() - started) * 1000),
-                error=type(failure).__name__ if failure else None,
+                error=_error_name(failure, answer),
                 retry_after=getattr(failure, "retry_after", None),
                 over_quota=isinstance(failure, TooManyCalls),
+                key_refused=answer.sent and isinstance(failure, KeyRefused),
+                rate_limit=answer.rate_limit,
             )
-            settling = asyncio.ensure_future(self._gate.settle(charge, outcome))
+            settling = asyncio.ensure_future(self._gate.settle(answer.charge, outcome))
             if page is not None:
                 self._settling.add(settling)
                 if keep and self.in_flight.careful:
@@ -181,25 +232,57 @@ class MagnetisClient:
         finally:
             failure = None  # a traceback that holds its own frame would live until the garbage collector comes
 
+    def _raise_refusal(self) -> None:
+        if self._refusal_of_all is not None:
+            # not the same object again: its traceback would grow with each page
+            raise type(self._refusal_of_all)(str(self._refusal_of_all))
+
+    async def _connect_and_send(self, call: Call, answer: _Answer) -> bytes:
+        """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
+        began, wait = time.monotonic(), self._limits.wait_initial
+        for number in range(2, self._limits.attempts + 2):
+            try:
+                return await self._send(call, answer)
+            except NotConnected as error:
+                pause = wait * random.uniform(1, 2)  # noqa: S311 - spreads attempts that failed together; not a secret
+                end = time.monotonic() - began + pause + self._limits.connect
+                if number > self._limits.attempts or end > _CONNECTING_SECONDS:
+                    raise
+                self._report(f"{error} Nothing was sent. Next attempt in {pause:.1f} s ({number} of {self._limits.attempts}).")
+            await asyncio.sleep(pause)
+            wait = min(2 * wait, self._limits.wait_max)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
     async def _send(self, call: Call, answer: _Answer) -> bytes:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
         # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
         failure: MagnetisError | None = None
         body: bytes | None = None
+        deadline = asyncio.timeout(self._limits.connect)
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            # a proxy's CONNECT is an event too
+            if event == _SENDING and info["request"].method == b"GET":
+                deadline.reschedule(asyncio.get_running_loop().time() + self._limits.total)
+                answer.charge = await self._gate.confirm(answer.charge)
+                answer.sent = True
+
         try:
             async with (
-                asyncio.timeout(self._limits.total),
-                self._http.stream("GET", self._origin + call.route, params=parameters) as response,
+                deadline,
+                self._http.stream("GET", self._origin + call.route, params=parameters, extensions={"trace": trace}) as response,
             ):
                 answer.status = response.status_code
+                answer.rate_limit = read_rate_limit(response.headers, time.time())
                 if response.is_success:
                     body = await self._read(call, response, answer)
                 else:
-                    failure = await self._refusal(call, response)
+                    failure = await self._refusal(call, response, answer)
         except EnvelopeError as error:
             failure = _unexpected(call, answer, error)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            failure = describe(call, self._origin, error, self._limits.total)
+            seconds = self._limits.total if answer.sent else self._limits.connect
+            failure = describe(call, self._origin, error, seconds, sent=answer.sent)
         if failure is not None:
             raise failure
         assert body is not None
@@ -226,7 +309,7 @@ class MagnetisClient:
         answer.bytes = len(body)
         return body
 
-    async def _refusal(self, call: Call, response: httpx.Response) -> MagnetisError:
+    async def _refusal(self, call: Call, response: httpx.Response, answer: _Answer) -> MagnetisError:
         if response.is_redirect or response.status_code < 400:
             target = response.extensions.get(REDIRECTED_TO, "nowhere")
             return RedirectRefused(
@@ -240,7 +323,7 @@ class MagnetisClient:
                 body = await read_body(response, _ERROR_BODY)
         except (httpx.HTTPError, TimeoutError, EnvelopeError):
             pass  # the status says enough
-        return judge(call, response.status_code, response.headers, body, self._key)
+        return judge(call, response.status_code, answer.rate_limit, body, self._key)
 
 
 def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedAnswer:
@@ -254,9 +337,15 @@ def _worth_another(error: Exception) -> bool | float:
     """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
     if isinstance(error, TooManyCalls):
         return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
-    if isinstance(error, ServerUnwell) and error.retry_after is not None:
+    if isinstance(error, ServerUnwell) and error.retry_after is not None and error.retry_after >= _SHORTEST_HONOURED_WAIT:
         return error.retry_after if error.retry_after <= _LONGEST_HONOURED_WAIT else False
-    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable)
+    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable) and not isinstance(error, NotConnected)
+
+
+def _error_name(failure: BaseException | None, answer: _Answer) -> str | None:
+    if failure is None:
+        return None
+    return type(failure).__name__ if answer.sent or isinstance(failure, NotConnected) else NOT_SENT
 
 
 async def _to_its_end(task: asyncio.Task[None]) -> None:

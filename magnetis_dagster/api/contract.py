@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Protocol
 
+from magnetis_dagster.api.rate_limit import RateLimit
+
 # `bytes` is the name of a member of Page
 Body = bytes
 
@@ -41,6 +43,10 @@ class Outcome:
     """Calls left for the key by the API's own word; None where it says nothing."""
     over_quota: bool = False
     """Whether the server says that the key has no calls left for now (429, or 403 with a message about the quota)."""
+    key_refused: bool = False
+    """Whether the server refuses the key itself (401), so that every other request would be refused too."""
+    rate_limit: RateLimit | None = None
+    """The rate-limit headers; None if the response has none."""
 
 
 class Gate(Protocol):
@@ -48,6 +54,13 @@ class Gate(Protocol):
 
     async def charge(self, call: Call) -> int:
         """Return the number of the charge; wait a little or raise where no call is left."""
+
+    async def confirm(self, charge: int) -> int:
+        """Return the number under which the request may be sent now: the same, or that of a new charge.
+
+        The client calls this directly before it sends a request. A charge that waited, or that a suspended machine slept through,
+        may no longer count in the present quota window. Raises what `charge` raises; the old charge is settled then.
+        """
 
     async def settle(self, charge: int, outcome: Outcome) -> None:
         """Note what became of the charged call; an `over_quota` outcome closes the key for every process."""

@@ -13,6 +13,9 @@ class KeyRefused(NeedsChange):
 class AccessForbidden(NeedsChange):
     """403: the collection lies outside the key's scope, or the key's IP filter does not list this machine."""
 
+    everywhere = False
+    """Whether the message names the IP filter, so that every other request of this machine would be refused too."""
+
 
 class RouteUnavailable(NeedsChange):
     """404, 405 or 410: the API does not serve the collection under this route. `magnetis probe` looks for another."""
@@ -58,3 +61,7 @@ class UnexpectedAnswer(TryAgain):
 
 class Unreachable(TryAgain):
     """No complete answer: refused or lost connection, unknown host, time-out."""
+
+
+class NotConnected(Unreachable):
+    """No connection to the API: refused, unknown host, no answer to the handshake. The request was not sent."""

@@ -6,13 +6,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from magnetis_dagster.api.contract import Call
-from magnetis_dagster.api.errors import CertificateRefused, RequestNotAllowed, Unreachable
+from magnetis_dagster.api.errors import CertificateRefused, NotConnected, RequestNotAllowed, Unreachable
 from magnetis_dagster.api.verdict import place
 from magnetis_dagster.errors import MagnetisError
 
 
-def describe(call: Call, origin: str, failure: Exception, total: float) -> MagnetisError:
-    """Return the error that `failure` of httpx, or the deadline of `total` seconds, means. Nothing of its text is taken over."""
+def describe(call: Call, origin: str, failure: Exception, deadline: float, *, sent: bool) -> MagnetisError:
+    """Return the error that `failure` of httpx, or the deadline in seconds, means. Nothing of its text is taken over.
+
+    `sent`: whether the request was sent; if it was not, the failure is one to connect.
+    """
     where, host = place(call), urlsplit(origin).netloc
     if _untrusted(failure):
         return CertificateRefused(
@@ -25,19 +28,20 @@ def describe(call: Call, origin: str, failure: Exception, total: float) -> Magne
             "Check the route in MAGNETIS_CONFIG."
         )
     match failure:
-        case httpx.ConnectTimeout():
-            what, check = "no connection within the time-out", "the network, the firewall"
         case httpx.ProxyError():
             what, check = "the proxy refused", "HTTPS_PROXY and NO_PROXY"
-        case httpx.ConnectError():
+        case httpx.ConnectTimeout() | TimeoutError() if not sent:
+            what, check = f"no connection within {deadline:g} s", "the network, the firewall"
+        case _ if not sent:
             what, check = "no connection", "the name, the network, the firewall"
         case httpx.TimeoutException():
             what, check = "silence beyond the time-out", "the network"
         case TimeoutError():
-            what, check = f"the answer was not complete after {total:g} s", "the network; a shorter window makes smaller answers"
+            what, check = f"the answer was not complete after {deadline:g} s", "the network; a shorter window makes smaller answers"
         case _:
             what, check = "the connection was lost before the answer was complete", "the network and any proxy on the way"
-    return Unreachable(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
+    kind = Unreachable if sent else NotConnected
+    return kind(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
 
 
 def _untrusted(failure: BaseException | None) -> bool:

@@ -1,10 +1,6 @@
 """What an answer that is not a page means: status, headers and an error body become an error named by what to do about it."""
 
-import math
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -18,6 +14,7 @@ from magnetis_dagster.api.errors import (
     ServerUnwell,
     TooManyCalls,
 )
+from magnetis_dagster.api.rate_limit import RateLimit
 from magnetis_dagster.api.scrub import scrub
 from magnetis_dagster.errors import MagnetisError
 
@@ -27,8 +24,15 @@ _SPEAKS_OF_QUOTA = re.compile(
     r"|(exceed|reach)\w* (\w+ ){0,4}limit|trop d['e ]|calls? (per|a) day|appels? par jour",
     re.IGNORECASE,
 )
-_LONGEST_WAIT = 7 * 86_400.0
-"""Seconds: a server that asks for more than a week is not taken at its word."""
+_SPEAKS_OF_THE_KEY = re.compile(
+    r"\b(api.?)?key\b.{0,20}\b(disabled|revoked|suspended|blocked|deactivated|inactive|expired|invalid|unknown)"
+    r"|\b(disabled|revoked|suspended|blocked|deactivated|inactive|expired|invalid|unknown)\b.{0,10}\b(api.?)?key\b"
+    r"|\bclé\b.{0,20}\b(désactivée|révoquée|suspendue|bloquée|expirée|invalide|inconnue)",
+    re.IGNORECASE,
+)
+_SPEAKS_OF_THE_ADDRESS = re.compile(r"\bIPs?\b|\b(white|allow).?list", re.IGNORECASE)
+_SHORTEST_CLOSING = 1.0
+"""Seconds that a 429 closes the key if it asks for no time at all (`Retry-After: 0`): its requests must not become a hot loop."""
 _SHOWN_FIELDS = 10
 
 
@@ -37,35 +41,38 @@ def place(call: Call) -> str:
     return f"{call.collection}: GET {call.route}, page {call.page}"
 
 
-def judge(call: Call, status: int, headers: Mapping[str, str], body: bytes | None, key: str) -> MagnetisError:
+def judge(call: Call, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str) -> MagnetisError:
     """Return the error that an answer with a 4xx or 5xx `status` means; `body` is None where it could not be read."""
     content = _error_members(body)
     message = content.get("message") or content.get("error")
     message = message if isinstance(message, str) else ""
     says = f' The server says: "{scrub(message, key)}".' if message.strip() else ""
     where = place(call)
-    retry_after = read_retry_after(headers.get("retry-after"))
     if status == 429 or (status == 403 and _SPEAKS_OF_QUOTA.search(message[:4_000])):
-        wait = f" It asks to wait {retry_after:.0f} s." if retry_after is not None else ""
+        wait = rate_limit.wait if rate_limit else None
+        wait = wait if wait is None else max(wait, _SHORTEST_CLOSING)
+        asks = f" It asks to wait {wait:.0f} s." if wait is not None else ""
         return _with_wait(
             TooManyCalls(
-                f"{where}: the key has no calls left for now (HTTP {status}).{wait}{says} Wait, lower MAGNETIS_DAILY_QUOTA to what "
+                f"{where}: the key has no calls left for now (HTTP {status}).{asks}{says} Wait, lower MAGNETIS_DAILY_QUOTA to what "
                 "the contract grants, or ask Magnetis to raise it."
             ),
-            retry_after,
+            wait,
+        )
+    if status == 401 or (status == 403 and _SPEAKS_OF_THE_KEY.search(message[:4_000])):
+        return KeyRefused(
+            f"{where}: the key is unknown or expired (HTTP {status}).{says} Check MAGNETIS_API_KEY; keys are made in the Magnetis "
+            "interface, in the organisation, network or account: API & connecteurs > API."
         )
     match status:
-        case 401:
-            return KeyRefused(
-                f"{where}: the key is unknown or expired (HTTP 401).{says} Check MAGNETIS_API_KEY; keys are made in the Magnetis "
-                "interface, in the organisation, network or account: API & connecteurs > API."
-            )
         case 403:
-            return AccessForbidden(
+            forbidden = AccessForbidden(
                 f"{where}: the key may not read this (HTTP 403).{says} Either the collection lies outside the key's scope, or the "
                 "IP filter of the key does not list this machine: see API & connecteurs > API in the Magnetis interface. "
                 "To leave the collection out, set `enabled: false` for it in MAGNETIS_CONFIG."
             )
+            forbidden.everywhere = bool(_SPEAKS_OF_THE_ADDRESS.search(message[:4_000]))
+            return forbidden
         case 404 | 405 | 410:
             return RouteUnavailable(
                 f"{where}: the API does not serve this route (HTTP {status}).{says} Run `magnetis probe` to find the right one, or "
@@ -74,7 +81,7 @@ def judge(call: Call, status: int, headers: Mapping[str, str], body: bytes | Non
         case _ if status >= 500 or status in {408, 425}:
             return _with_wait(
                 ServerUnwell(f"{where}: the API is not well (HTTP {status}).{says} Nothing is lost; run it again later."),
-                retry_after,
+                rate_limit.retry_after if rate_limit else None,
             )
     fields = _fields(content, key)
     about = f" Refused: {fields}." if fields else ""
@@ -83,23 +90,6 @@ def judge(call: Call, status: int, headers: Mapping[str, str], body: bytes | Non
         f"{', '.join([*call.parameters, 'limit', 'page'])}. "
         f"Correct collections.{call.collection}.parameters or .window in MAGNETIS_CONFIG."
     )
-
-
-def read_retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header (seconds or an HTTP date) asks to wait; None where it is not usable."""
-    if value is None:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", value):
-        seconds = float(value)
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = math.ceil((moment - datetime.now(UTC)).total_seconds())
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
 
 
 def _error_members(body: bytes | None) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterat
         if tried >= RETRIES:
             raise failure(error) from None
         seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
+        context.log.warning(f"{error} Next attempt of this step in {seconds:.0f} s ({tried + 1} of {RETRIES}).")
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from error
     except MagnetisError as error:
         raise failure(error) from None

@@ -2,17 +2,60 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import date
 
-from magnetis_dagster.api import Call, Outcome
+from magnetis_dagster.api import Call, KeyRefused, Outcome
+from magnetis_dagster.api_calls import GRANT_SECONDS
 from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
 """A pause that the API asks for is waited out here up to this long (its framework throttles by the minute); beyond it the run
 gives way."""
+FRESH_SECONDS = 1.0
+"""A grant that waited longer is confirmed at the ledger before its request is sent; normal pages wait for milliseconds."""
+
+# time.monotonic() stands still while a Linux machine sleeps
+_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Instant:
+    """A moment by two clocks: the wall clock, which may jump, and the time since boot, which counts while a machine sleeps."""
+
+    wall: float
+    boot: float
+
+    @classmethod
+    def now(cls) -> "_Instant":
+        return cls(time.time(), time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK))
+
+    def seconds_until(self, later: "_Instant") -> float:
+        """Return the longer of both distances; infinity if a clock was set back."""
+        distances = (later.wall - self.wall, later.boot - self.boot)
+        return max(distances) if min(distances) >= 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """A charge whose request is not settled yet."""
+
+    charge: Charge
+    days: tuple[date, date] | None
+    valid_seconds: float
+    """From `asked`: the quota window of the charge certainly lasts that long."""
+    asked: _Instant
+    """Before the ledger was asked; the charge is not older."""
+    given: _Instant
+
+    def is_fresh(self) -> bool:
+        """Whether the request may be sent without asking the ledger again."""
+        now = _Instant.now()
+        age = self.asked.seconds_until(now)
+        return age < self.valid_seconds and age < GRANT_SECONDS and self.given.seconds_until(now) <= FRESH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +95,24 @@ class LedgerGate:
     One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
     """
 
-    def __init__(self, ledger: Ledger, run: RunIdentity) -> None:
+    def __init__(self, ledger: Ledger, run: RunIdentity, *, trial: bool = False) -> None:
+        """`trial`: if the key is closed, the calls are trials that tell whether it is open again."""
         self.ledger = ledger
         self.charged: Counter[tuple[date, date] | None] = Counter()
         """Calls charged so far, by the days that they read."""
         self._run = run
+        self._trial = trial
         self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
         self._notes: list[_Note] = []
         self._turns: asyncio.Task[None] | None = None
+        self._grants: dict[int, _Grant] = {}
+        """By the number of the charge; those that are not settled."""
 
     async def charge(self, call: Call) -> int:
-        """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one."""
+        """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one.
+
+        Raises KeyRefused if the API has refused the key, and it is too early to try it again.
+        """
         first, last = call.days or (None, None)
         charge = Charge(
             collection=call.collection,
@@ -73,34 +123,68 @@ class LedgerGate:
             backfill_id=self._run.backfill_id,
             first_day=first,
             last_day=last,
+            trial=self._trial,
         )
+        return await self._grant(charge, call.days)
+
+    async def confirm(self, charge: int) -> int:
+        """Return the number under which the request may be sent now.
+
+        A grant that is not fresh is renewed by the ledger; if it no longer counts in the present quota window, it is charged again.
+        """
+        while not (grant := self._grants[charge]).is_fresh():
+            charge = await self._grant(replace(grant.charge, renews=charge), grant.days)
+        return charge
+
+    async def _grant(self, charge: Charge, days: tuple[date, date] | None) -> int:
         while True:
+            asked = _Instant.now()
             answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.get_running_loop().create_future()
             self._charges.append((charge, answer))
             self._take_turns()
             charged = await asyncio.shield(answer)
+            if charge.renews is not None:
+                del self._grants[charge.renews]  # renewed, or settled by the ledger
             if isinstance(charged, QuotaExhausted):
+                charge = replace(charge, renews=None)
+                if charged.key_refused and self._run.resumes and not charge.trial:
+                    # a run that ended with a refused key is retried by people only, who may have activated the key again
+                    charge = replace(charge, trial=True)
+                    continue
                 pause = (charged.available_at - charged.at).total_seconds()
                 if pause > PATIENCE_SECONDS:
-                    raise charged
+                    raise KeyRefused(str(charged)) if charged.key_refused else charged
                 # spread, so that waiting processes do not come back in the same instant
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
-                self.charged[call.days] += 1
+                self._grants[charged.number] = _Grant(
+                    replace(charge, renews=None, trial=self._trial), days, charged.valid_seconds, asked, _Instant.now()
+                )
+                if charged.number != charge.renews:
+                    self.charged[days] += 1
                 await asyncio.sleep(charged.pause)
                 return charged.number
 
     async def settle(self, charge: int, outcome: Outcome) -> None:
         """Note the outcome; when the API says that no call is left, the ledger closes the key for every process."""
+        if self._grants.pop(charge, None) is None:
+            return  # not renewed, so the ledger has settled it
+        limit = outcome.rate_limit
+        remaining = outcome.remaining
+        if remaining is None and limit is not None:
+            remaining = limit.remaining_today(self.ledger.policy.limit)
         settlement = Settlement(
             status=outcome.status,
             error=outcome.error,
             rows=outcome.rows,
             size=outcome.bytes,
             milliseconds=outcome.milliseconds,
-            remaining=outcome.remaining,
+            remaining=remaining,
             over_quota=outcome.over_quota,
+            throttled=limit is not None and limit.is_throttle,
+            key_refused=outcome.key_refused,
             retry_after=outcome.retry_after,
+            signal=f"HTTP {outcome.status}{f', {limit.signal}' if limit else ''}",
         )
         note = _Note(charge, settlement, asyncio.get_running_loop().create_future())
         self._notes.append(note)

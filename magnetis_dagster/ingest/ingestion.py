@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from types import TracebackType
 from typing import Self
 
-from magnetis_dagster.api import ClientLimits, MagnetisClient, RequestRejected, ServerUnwell, Unreachable
+from magnetis_dagster.api import ClientLimits, MagnetisClient, NotConnected, RequestRejected, ServerUnwell, Unreachable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.ingest.behind import ReadingThread
@@ -196,7 +196,13 @@ class Ingestion:
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
         self._client = MagnetisClient(
-            origin, key, self._gate, concurrency=concurrency, limits=limits or ClientLimits(), start=start
+            origin,
+            key,
+            self._gate,
+            concurrency=concurrency,
+            limits=limits or ClientLimits(),
+            start=start,
+            report=self._thread.tell,
         )
 
     def __enter__(self) -> Self:
@@ -372,6 +378,8 @@ class Ingestion:
 
     async def _shorten(self, collection: Collection, window: Window, cut: Cut, refusal: Exception) -> None:
         """Make the next window shorter than the one that was refused or capped; raise `refusal` if that cannot help."""
+        if isinstance(refusal, NotConnected):
+            raise refusal
         if isinstance(refusal, Capped):
             await self._learn_cap(collection, refusal)
             shortened = cut.capped(window, refusal.rows)

@@ -87,6 +87,9 @@ class _Watch:
         self.calls += 1
         return charge
 
+    async def confirm(self, charge: int) -> int:
+        return await self._gate.confirm(charge)
+
     async def settle(self, charge: int, outcome: Outcome) -> None:
         self.status = outcome.status
         await self._gate.settle(charge, outcome)

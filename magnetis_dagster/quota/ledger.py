@@ -4,14 +4,16 @@ Any number of processes on any number of machines queue at that row, so they can
 after a grant has spent it: nothing is given back. What may be granted is decided by `policy.py`; the moment comes from the
 database's clock, `magnetis_ops.now()`, the one clock that all processes share (tests move it by replacing that function).
 
-A call counts in every quota window in which the API may have received it: it is on its way from its charge until it is settled, or
-until LONGEST_CALL where its process died. So a call charged just before midnight counts on the next day too.
+A call counts in every quota window in which the API may have received it: from its charge until it is settled, however late
+that is, or until LONGEST_CALL if its process died. So a call charged just before midnight counts on the next day too. A charge
+that waited is renewed here directly before its request is sent; in another quota window it is charged again instead, and the old
+charge is not refunded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -20,16 +22,34 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
+from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.quota.policy import LANES, Granted, QuotaPolicy, QuotaWindow, Refused, Usage, after, allowance, decide
+from magnetis_dagster.quota.policy import (
+    DAY,
+    KEY_REFUSED,
+    LANES,
+    Granted,
+    QuotaPolicy,
+    QuotaWindow,
+    Refused,
+    Usage,
+    after,
+    allowance,
+    decide,
+)
 
-LONGEST_CALL = timedelta(minutes=5)
-"""No call is under way longer: the client gives up after three minutes."""
 SHORT_PAUSE = 60.0
 """Seconds: a 429 that asks for less is a throttle, and says nothing about the day."""
+REFUSED_PAUSE = 900.0
+"""Seconds until a key that the API refused is tried again; `magnetis quota --reopen` tries it at once."""
+NOT_SENT = "NotSent"
+"""Error of a charge that was replaced, since it waited too long; its request was never sent."""
 
-_STATE = "SELECT closed_until, trial_until, last_sent, lanes_last_sent FROM magnetis_ops.quota_keys WHERE key_fingerprint = %(key)s"
+_STATE = """
+    SELECT closed_until, trial_until, last_sent, lanes_last_sent, closed_signal
+    FROM magnetis_ops.quota_keys WHERE key_fingerprint = %(key)s
+"""
 _LOCK = f"""
     WITH locked AS ({_STATE} FOR UPDATE)
     SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
@@ -37,34 +57,51 @@ _LOCK = f"""
 """A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends its session."""
 _ADD_KEY = "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
 
-_CALENDAR = """
+_LATE = f"a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'"
+"""A call that was in flight longer than any machine allows that is not suspended; these few have an index of their own."""
+
+
+def _counted(since: str) -> str:
+    """Return a subquery of the calls charged before `since` or after it that the API may have received after it."""
+    return f"""(
+        SELECT a.lane, a.charged_at, coalesce(a.settled_at, a.charged_at + %(longest)s) AS until FROM magnetis_ops.api_calls AS a
+        WHERE a.key_fingerprint = %(key)s AND a.charged_at > {since} - %(longest)s
+          AND coalesce(a.settled_at, a.charged_at + %(longest)s) > {since}
+        UNION ALL
+        SELECT a.lane, a.charged_at, a.settled_at FROM magnetis_ops.api_calls AS a
+        WHERE {_LATE} AND a.settled_at > {since} AND a.charged_at <= {since} - %(longest)s
+    )"""
+
+
+_CALENDAR = f"""
     WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at),
          today AS (SELECT at, (at AT TIME ZONE %(zone)s)::date AS day FROM moment),
          start AS (SELECT at, day, day::timestamp AT TIME ZONE %(zone)s AS begun FROM today)
     SELECT s.at, d.used_elsewhere, d.schedule, d.settings, d.manual, d.backfill,
            (SELECT jsonb_object_agg(lane, number) FROM (
-                SELECT a.lane, count(*) AS number FROM magnetis_ops.api_calls AS a
-                WHERE a.key_fingerprint = %(key)s AND a.charged_at >= s.begun - %(longest)s AND a.charged_at < s.begun
-                  AND coalesce(a.settled_at, a.charged_at + %(longest)s) >= s.begun
-                GROUP BY a.lane) AS late) AS more
+                SELECT late.lane, count(*) AS number FROM (
+                    SELECT a.lane FROM magnetis_ops.api_calls AS a
+                    WHERE a.key_fingerprint = %(key)s AND a.charged_at >= s.begun - %(longest)s AND a.charged_at < s.begun
+                      AND (a.settled_at IS NULL OR a.settled_at >= s.begun) AND a.error IS DISTINCT FROM '{NOT_SENT}'
+                    UNION ALL
+                    SELECT a.lane FROM magnetis_ops.api_calls AS a
+                    WHERE {_LATE} AND a.settled_at >= s.begun AND a.charged_at < s.begun - %(longest)s
+                      AND a.error IS DISTINCT FROM '{NOT_SENT}'
+                ) AS late GROUP BY late.lane) AS lanes) AS more
     FROM start AS s LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = s.day
 """
-_COUNTED = """
-    FROM magnetis_ops.api_calls AS a
-    WHERE a.key_fingerprint = %(key)s AND a.charged_at > m.at - interval '24 hours' - %(longest)s
-      AND coalesce(a.settled_at, a.charged_at + %(longest)s) > m.at - interval '24 hours'
-"""
+_COUNTED = _counted("m.at - interval '24 hours'")
 _ROLLING = f"""
     WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at)
     SELECT m.at, d.used_elsewhere, 0 AS schedule, 0 AS settings, 0 AS manual, 0 AS backfill,
            (SELECT jsonb_object_agg(lane, number)
-            FROM (SELECT a.lane, count(*) AS number {_COUNTED} GROUP BY a.lane) AS counted) AS more
+            FROM (SELECT a.lane, count(*) AS number FROM {_COUNTED} AS a GROUP BY a.lane) AS counted) AS more
     FROM moment AS m
     LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = (m.at AT TIME ZONE %(zone)s)::date
 """
 _AGING = f"""
-    SELECT counted.* FROM (SELECT %(at)s::timestamptz AS at) AS m, LATERAL (
-        SELECT coalesce(a.settled_at, a.charged_at + %(longest)s) + interval '24 hours', a.lane {_COUNTED}) AS counted
+    SELECT counted.until + interval '24 hours', counted.lane
+    FROM (SELECT %(at)s::timestamptz AS at) AS m, LATERAL {_COUNTED} AS counted
 """
 
 
@@ -94,6 +131,24 @@ def _grant(lane: str) -> str:
 
 _GRANT = {lane: _grant(lane) for lane in LANES}
 
+_RENEW = """
+    WITH renewed AS (
+        UPDATE magnetis_ops.api_calls AS a SET charged_at = greatest(a.charged_at, %(at)s)
+        FROM magnetis_ops.quota_keys AS k
+        WHERE a.id = %(id)s AND a.settled_at IS NULL AND k.key_fingerprint = %(key)s
+          AND (k.closed_until IS NULL OR k.trial_call = a.id)
+          AND CASE WHEN %(rolling)s THEN a.charged_at > %(at)s::timestamptz - interval '24 hours'
+                   ELSE a.day = (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date END
+        RETURNING a.id
+    ), trial AS (
+        UPDATE magnetis_ops.quota_keys SET trial_until = %(at)s::timestamptz + %(longest)s
+        WHERE key_fingerprint = %(key)s AND trial_call = (SELECT id FROM renewed)
+    )
+    SELECT id FROM renewed
+"""
+"""A renewed charge counts in the present quota window, and for LONGEST_CALL from now. While the key is closed, only the trial is
+renewed."""
+
 _SETTLE = """
     WITH settled AS (
         UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(),
@@ -102,26 +157,26 @@ _SETTLE = """
         RETURNING charged_at, (settled_at AT TIME ZONE %(zone)s)::date AS today
     ), tried AS (
         UPDATE magnetis_ops.quota_keys SET trial_call = NULL, trial_until = NULL,
-            closed_until = CASE WHEN %(open)s THEN NULL ELSE closed_until END
+            closed_until = CASE WHEN %(open)s OR %(closes)s THEN NULL ELSE closed_until END
         WHERE key_fingerprint = %(key)s AND trial_call = %(id)s
-        RETURNING closed_until
+        RETURNING key_fingerprint
     ), reopened AS (
         UPDATE magnetis_ops.quota_days SET used_elsewhere = 0
-        WHERE key_fingerprint = %(key)s AND day = (SELECT today FROM settled)
-          AND (SELECT closed_until IS NULL FROM tried)
+        WHERE key_fingerprint = (SELECT key_fingerprint FROM tried) AND day = (SELECT today FROM settled) AND %(open)s
     )
     SELECT charged_at FROM settled
 """
 _NOT_AWAITED = "SET LOCAL synchronous_commit = off"
 """Losing an outcome in a crash loses no charge, so its commit need not wait for the disk."""
 _CLOSE = """
-    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_until)
-    SELECT %(key)s, CASE WHEN %(retry_after)s::float8 IS NULL
+    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_signal, closed_until)
+    SELECT %(key)s, %(signal)s::text, CASE WHEN %(retry_after)s::float8 IS NULL
                          THEN ((coalesce(%(charged_at)s, at) AT TIME ZONE %(zone)s)::date + 1)::timestamp AT TIME ZONE %(zone)s
                          ELSE at + make_interval(secs => %(retry_after)s) END
     FROM (SELECT magnetis_ops.now() AS at) AS moment
     ON CONFLICT (key_fingerprint) DO UPDATE
-        SET closed_until = greatest(k.closed_until, excluded.closed_until), trial_call = NULL, trial_until = NULL
+        SET closed_until = greatest(k.closed_until, excluded.closed_until), trial_call = NULL, trial_until = NULL,
+            closed_signal = CASE WHEN k.closed_until > excluded.closed_until THEN k.closed_signal ELSE excluded.closed_signal END
     RETURNING closed_until
 """
 _ELSEWHERE = """
@@ -143,6 +198,10 @@ class Charge:
     backfill_id: str | None = None
     first_day: date | None = None
     last_day: date | None = None
+    renews: int | None = None
+    """Number of an earlier charge of this call whose request was not sent yet: it is renewed, or settled and charged again."""
+    trial: bool = False
+    """If the key is closed, charge a trial call now, which tells whether it is open again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +211,8 @@ class Charged:
     number: int
     """Its number in `magnetis_ops.api_calls`."""
     pause: float
+    valid_seconds: float
+    """The quota window that it is charged to lasts that long from the grant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +227,21 @@ class Settlement:
     milliseconds: int = 0
     over_quota: bool = False
     """The API says that no call is left."""
+    throttled: bool = False
+    """It says so of a minute or an hour, not of the day."""
+    key_refused: bool = False
+    """The API refuses the key itself."""
     retry_after: float | None = None
     """Seconds that it asks to wait then; None: until the next quota day."""
     remaining: int | None = None
     """Calls left by the API's own word, where it gives one."""
+    signal: str | None = None
+    """Status and rate-limit headers, recorded if the response closes the key."""
+
+    @property
+    def closes(self) -> bool:
+        """Whether it closes the key for every process."""
+        return self.over_quota or self.key_refused
 
 
 class QuotaExhausted(TryAgain):
@@ -180,9 +252,18 @@ class QuotaExhausted(TryAgain):
         self.at = usage.at
         self.available_at = refused.available_at
         self.reason = refused.reason
+        self.key_refused = usage.key_refused and allowance(policy, usage, lane) > 0
+        closed = usage.closed_until is not None and usage.closed_until > usage.at
+        signal = f" The API said: {usage.closed_signal}." if closed and usage.closed_signal else ""
         when = refused.available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+        if self.key_refused:
+            super().__init__(
+                f"The API refused this key before, so nothing was sent.{signal} Check MAGNETIS_API_KEY in the Magnetis interface: "
+                f"API & connecteurs > API. The key is tried again at {when}; `magnetis quota --reopen` tries it now."
+            )
+            return
         super().__init__(
-            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, MAGNETIS_DAILY_QUOTA). "
+            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, MAGNETIS_DAILY_QUOTA).{signal} "
             f"Calls are available again at {when}. Nothing was sent; what was read before is kept."
         )
 
@@ -232,12 +313,15 @@ class Ledger:
                 self._settle(cursor, number, settlement)
             grants = self._charge(cursor, charges) if charges else []
         # numbers are read behind the commit: asked for before, they would cost an exchange under the lock
-        return [grant if isinstance(grant, QuotaExhausted) else Charged(next(granting).id, grant) for granting, grant in grants]
+        return [
+            grant if isinstance(grant, QuotaExhausted) else replace(grant, number=next(granting).id) if granting else grant
+            for granting, grant in grants
+        ]
 
     def close(self, retry_after: float | None) -> datetime:
         """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
         with self._transaction("close the key") as cursor:
-            return self._close(cursor, retry_after, None)
+            return self._close(cursor, retry_after, None, None, about_the_day=retry_after is None or retry_after > SHORT_PAUSE)
 
     def usage(self, lane: str = "manual") -> Usage:
         """Return what counts now; `lane` matters for pacing only."""
@@ -282,7 +366,8 @@ class Ledger:
             self._parameters
             | {
                 "id": number,
-                "open": settlement.status is not None and settlement.status < 500 and not settlement.over_quota,
+                "open": settlement.status is not None and settlement.status < 500 and not settlement.closes,
+                "closes": settlement.closes,
                 "status": settlement.status,
                 "error": settlement.error,
                 "rows": settlement.rows,
@@ -290,29 +375,52 @@ class Ledger:
                 "milliseconds": settlement.milliseconds,
             },
         )
-        if settlement.over_quota or settlement.remaining is not None:
-            charged_at = next(cursor).charged_at
-            if settlement.over_quota:
-                self._close(cursor, settlement.retry_after, charged_at)
-            if settlement.remaining is not None:
-                self._believe(cursor, settlement.remaining, charged_at)
+        if not settlement.closes and settlement.remaining is None:
+            return
+        charged_at, retry_after = next(cursor).charged_at, settlement.retry_after
+        if settlement.over_quota:
+            about_the_day = not settlement.throttled and (retry_after is None or retry_after > SHORT_PAUSE)
+            self._close(cursor, retry_after, charged_at, settlement.signal, about_the_day=about_the_day)
+        elif settlement.key_refused:
+            self._close(cursor, REFUSED_PAUSE, None, f"{settlement.signal}{KEY_REFUSED}", about_the_day=False)
+        if settlement.remaining is not None:
+            self._believe(cursor, settlement.remaining, charged_at)
 
-    def _charge(self, cursor: _Cursor, charges: Sequence[Charge]) -> list[tuple[_Cursor, float | QuotaExhausted]]:
-        """Return for each charge the cursor that has its number, and the pause before it is sent or why it is not."""
+    def _charge(self, cursor: _Cursor, charges: Sequence[Charge]) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
+        """Return for each charge what was granted, with the cursor that has its number if it is a new one, or why nothing was."""
         lane = charges[0].lane
         usage = self._locked(cursor, lane)
-        grants: list[tuple[_Cursor, float | QuotaExhausted]] = []
+        grants: list[tuple[_Cursor | None, Charged | QuotaExhausted]] = []
         for charge in charges:
+            if charge.renews is not None:
+                if self._renew(cursor, charge.renews, usage.at):
+                    grants.append((None, Charged(charge.renews, 0.0, self._valid_seconds(usage.at))))
+                    continue
+                self._settle(cursor, charge.renews, Settlement(status=None, error=NOT_SENT))
+                usage = self._usage(cursor, _STATE, lane)[1]  # the old charge may have been the trial that others wait for
             granting = _Cursor(cursor.connection, cursor.pipeline)
+            asked = usage
+            if charge.trial and usage.closed_until is not None:
+                asked = replace(usage, closed_until=min(usage.closed_until, usage.at))
             try:
-                granted = self._decide(granting, usage, lane)
+                granted = self._decide(granting, asked, lane)
             except QuotaExhausted as exhausted:
-                grants.append((granting, exhausted))
+                grants.append((None, exhausted))
                 continue
             self._grant(granting, charge, granted, usage.at)
-            grants.append((granting, max(0.0, (granted.send_at - usage.at).total_seconds())))
+            pause = max(0.0, (granted.send_at - usage.at).total_seconds())
+            grants.append((granting, Charged(0, pause, self._valid_seconds(usage.at))))
             usage = after(usage, lane, granted, LONGEST_CALL)
         return grants
+
+    def _valid_seconds(self, at: datetime) -> float:
+        rolling = self.policy.window is QuotaWindow.ROLLING
+        return DAY.total_seconds() if rolling else (self.policy.day_end(at) - at).total_seconds()
+
+    def _renew(self, cursor: _Cursor, number: int, at: datetime) -> bool:
+        rolling = self.policy.window is QuotaWindow.ROLLING
+        cursor.execute(_RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
+        return cursor.fetchone() is not None
 
     def _locked(self, cursor: _Cursor, lane: str) -> Usage:
         known, usage = self._usage(cursor, _LOCK, lane)
@@ -340,6 +448,7 @@ class Ledger:
             trial_until=key.trial_until if key else None,
             last_sent=key.last_sent if key else None,
             lane_last_sent=datetime.fromisoformat(last) if last else None,
+            closed_signal=key.closed_signal if key else None,
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
@@ -369,10 +478,18 @@ class Ledger:
             },
         )
 
-    def _close(self, cursor: _Cursor, retry_after: float | None, charged_at: datetime | None) -> datetime:
-        cursor.execute(_CLOSE, self._parameters | {"retry_after": retry_after, "charged_at": charged_at})
+    def _close(
+        self,
+        cursor: _Cursor,
+        retry_after: float | None,
+        charged_at: datetime | None,
+        signal: str | None,
+        *,
+        about_the_day: bool,
+    ) -> datetime:
+        cursor.execute(_CLOSE, self._parameters | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal})
         closed: datetime = next(cursor).closed_until
-        if retry_after is None or retry_after > SHORT_PAUSE:
+        if about_the_day:
             self._believe(cursor, 0, charged_at)
         return closed
 

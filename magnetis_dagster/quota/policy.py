@@ -26,6 +26,8 @@ TRIAL_POLL = timedelta(seconds=2)
 LONGEST_SPACING_WAIT = timedelta(seconds=30)
 """A paced call waits this long with its grant in hand; a later one is refused until then."""
 DAY = timedelta(hours=24)
+KEY_REFUSED = ", key refused"
+"""End of the signal of a response that refused the key itself."""
 
 
 class QuotaWindow(StrEnum):
@@ -121,11 +123,18 @@ class Usage:
     """When the key's last granted call was, or will be, sent."""
     lane_last_sent: datetime | None = None
     """The same for the asking lane."""
+    closed_signal: str | None = None
+    """Status and rate-limit headers of the response that closed the key last."""
 
     @property
     def used(self) -> int:
         """Calls that count, by all lanes and elsewhere."""
         return sum(self.by_lane.values()) + self.elsewhere
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the key is closed because the API refused the key itself, not because its calls are used up."""
+        return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +192,8 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
-        return "the API answered that this key has no calls left"
+        refused = "the API refused this key"
+        return refused if usage.key_refused else "the API answered that this key has no calls left"
     if usage.trial_until is not None and usage.trial_until > usage.at:
         return "one call is being tried to see whether the API has reopened"
     if trial:

@@ -13,8 +13,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
+from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
-from magnetis_dagster.quota.ledger import LONGEST_CALL
 from magnetis_dagster.quota.policy import BACKFILL, DAY, QuotaPolicy, QuotaWindow, Usage, allowance
 from magnetis_dagster.quota.report import PREPARED
 

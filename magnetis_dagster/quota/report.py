@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, TextClause, text
 
+from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
-from magnetis_dagster.quota.ledger import LONGEST_CALL, Ledger, QuotaExhausted
+from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
 from magnetis_dagster.quota.policy import LANES, QuotaPolicy, QuotaWindow, Usage, allowance
 
 DAYS = 30
@@ -91,6 +92,10 @@ class Today:
     """The API said that no call is left until then."""
     trial: bool
     """That moment has passed: the next call is the one that tells whether the API has reopened."""
+    key_refused: bool
+    """The API refused the key itself; that, not a used-up quota, is why it is closed."""
+    closed_signal: str | None
+    """Status and rate-limit headers of the response that closed the key; None if it is open."""
     lanes: tuple[LaneToday, ...]
 
 
@@ -163,6 +168,8 @@ def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> 
         remaining=max(0, policy.limit - usage.used),
         closed_until=usage.closed_until.astimezone(policy.zone) if usage.closed_until and closed else None,
         trial=usage.closed_until is not None and not closed,
+        key_refused=usage.key_refused,
+        closed_signal=usage.closed_signal if usage.closed_until else None,
         lanes=tuple(_lane(lane, usage, policy, ledger if found.prepared else None, closed=closed) for lane in LANES),
     )
 

@@ -52,10 +52,17 @@ def _headline(today: Today, whose: str) -> list[Text]:
     ]
     if today.used_elsewhere:
         lines.append(Text(f"{today.used_elsewhere:,} of them elsewhere: the API's answers say that others call with this key"))
+    why = "the API refused the key" if today.key_refused else "the API answered 429"
     if today.closed_until:
-        lines.append(Text(f"Closed until {_moment(today.closed_until, today)}: the API answered 429", style="red"))
+        lines.append(Text(f"Closed until {_moment(today.closed_until, today)}: {why}", style="red"))
     if today.trial:
-        lines.append(Text("The API answered 429 before: the next call is a trial, and the others wait for it", style="yellow"))
+        lines.append(
+            Text(f"{why[0].upper()}{why[1:]} before: the next call is a trial, and the others wait for it", style="yellow")
+        )
+    if today.closed_signal:
+        lines.append(Text(f"Signal: {today.closed_signal}"))
+    if today.closed_until:
+        lines.append(Text("magnetis quota --reopen spends one call on a trial now."))
     return [*lines, Text()]
 
 

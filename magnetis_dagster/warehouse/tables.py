@@ -102,6 +102,12 @@ api_calls = Table(
     Column("backfill_id", Text, comment="Dagster backfill that the run belongs to; NULL for any other run."),
     Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
+    Index(
+        "ix_api_calls_late",
+        "key_fingerprint",
+        "settled_at",
+        postgresql_where=text("settled_at - charged_at > interval '0:05:00'"),  # LONGEST_CALL
+    ),
     Index("ix_api_calls_backfill", "backfill_id", postgresql_where=text("backfill_id IS NOT NULL")),
     comment="One row per call sent to the API, retries included; written before the call leaves.",
 )

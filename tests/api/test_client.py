@@ -1,8 +1,10 @@
 """The client against every fault of a server, over real HTTP. The `ask` fixture checks charges and secrets in each of them."""
 
 import asyncio
+import gc
 import gzip
 import json
+import time
 import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from trial import CALL, CALLER, CALLER_DIGITS, KEY, QUICK, SENDER, GateClosedErr
 
 from magnetis_dagster import api
 from magnetis_dagster.api import CHARGED_AHEAD, Call, ClientLimits, MagnetisClient
+from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import NeedsChange, TryAgain
 
 ROWS = [{"id": f"call-{number}", "caller_number": CALLER_DIGITS, "name": SENDER} for number in range(3)]
@@ -116,14 +119,16 @@ def test_nobody_listens(ask):
     async def attempt():
         async with ScriptedServer([GOOD]) as server:
             origin = server.origin
-        async with MagnetisClient(origin, KEY, gate, limits=QUICK) as client:
+        async with MagnetisClient(origin, KEY, gate, limits=QUICK, report=reported.append) as client:
             await client.page(CALL)
 
-    gate = RecordingGate()
-    with pytest.raises(api.Unreachable, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL") as caught:
+    gate, reported = RecordingGate(), []
+    with pytest.raises(api.NotConnected, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL") as caught:
         asyncio.run(attempt())
-    assert len(gate.charges) == len(gate.outcomes) == 3
+    assert isinstance(caught.value, api.Unreachable)
+    assert len(gate.charges) == len(gate.outcomes) == 1, "nothing was sent, so the next attempt uses the same charge"
     assert chain(caught.value) == [caught.value]
+    assert [line.split("Next attempt")[0] for line in reported] == [f"{caught.value} Nothing was sent. "] * 2
 
 
 @pytest.mark.parametrize(
@@ -342,3 +347,145 @@ def test_no_more_requests_at_once_than_allowed():
             return server.most_at_once, gate.most_open, len(server.requests)
 
     assert asyncio.run(many()) == (3, 3 + CHARGED_AHEAD, 12), "few calls are charged that cannot be sent yet"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpcore closes no cancelled handshake
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
+    """Nothing connects at all, or TCP connects and TLS never does. The limits are a tenth of the real ones."""
+    monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
+    limits = ClientLimits(connect=1.0, read=6.0, total=18.0, wait_initial=0.05, wait_max=2.0)
+
+    async def never(*_, **__):
+        await asyncio.sleep(60)
+
+    async def attempt():
+        async with ScriptedServer([hang]) as server:
+            origin = server.origin.replace("http:", f"{scheme}:")
+            if scheme == "http":
+                monkeypatch.setattr("anyio.connect_tcp", never)
+            async with MagnetisClient(origin, KEY, gate, limits=limits, report=report) as client:
+                pages = (client.page(CALL) for _ in range(4))
+                return await asyncio.gather(*pages, return_exceptions=True)
+
+    def report(line):
+        reported.append((time.monotonic(), line))
+
+    gate, reported = RecordingGate(), []
+    with stamina.set_testing(False):
+        started = time.monotonic()
+        errors = asyncio.run(attempt())
+    gc.collect()
+    assert {type(error) for error in errors} == {api.NotConnected}
+    assert "no connection within 1 s" in str(errors[0])
+    assert time.monotonic() - started < 3.0
+    assert 0.9 < reported[0][0] - started < 1.5, "the first failure is reported immediately"
+    assert "Next attempt in 0." in reported[0][1]
+    assert len(gate.charges) == 4
+
+
+def test_a_refused_connection_is_an_error_well_within_30_seconds():
+    limits = ClientLimits()
+    assert sum(min(limits.wait_initial * 2**tried, limits.wait_max) * 2 for tried in range(limits.attempts - 1)) < 20
+
+
+def test_no_request_can_take_longer_than_the_ledger_counts_it():
+    assert ClientLimits().longest_call < LONGEST_CALL.total_seconds()
+    assert ClientLimits().longest_call > GRANT_SECONDS + ClientLimits().connect + ClientLimits().total
+    with pytest.raises(ValueError, match="LONGEST_CALL"):
+        ClientLimits(total=LONGEST_CALL.total_seconds())
+
+
+class ConfirmingGate(RecordingGate):
+    """Replaces the first charge when its request is about to be sent, or refuses to confirm any."""
+
+    def __init__(self, *, refuses=False):
+        super().__init__()
+        self.refuses = refuses
+        self.confirmed = []
+
+    async def confirm(self, charge):
+        self.confirmed.append(charge)
+        if self.refuses:
+            raise GateClosedError
+        if charge == 1:
+            self.outcomes[charge] = "replaced"
+            return await self.charge(CALL)
+        return charge
+
+
+def test_a_charge_is_confirmed_directly_before_each_request_and_may_be_replaced():
+    async def two():
+        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+            await client.page(CALL)
+            await client.page(CALL)
+            return len(server.requests)
+
+    gate = ConfirmingGate()
+    assert asyncio.run(two()) == 2
+    assert gate.confirmed == [1, 3]
+    assert gate.outcomes[1] == "replaced"
+    assert [gate.outcomes[number].status for number in (2, 3)] == [200, 200]
+
+
+def test_a_charge_that_is_not_confirmed_is_not_sent(ask):
+    trial = ask(GOOD, gate=ConfirmingGate(refuses=True), sent=1)
+    assert type(trial.error) is GateClosedError
+    assert trial.requests == []
+    assert [outcome.error for outcome in trial.outcomes] == ["NotSent"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (answer(401, {"message": "Unauthenticated."}), api.KeyRefused),
+        (answer(403, {"message": "This API key has been revoked."}), api.KeyRefused),
+        (answer(403, {"message": "Access limited to authorized IP addresses"}), api.AccessForbidden),
+    ],
+)
+def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
+    async def many():
+        async with (
+            ScriptedServer([GOOD, refusal]) as server,
+            MagnetisClient(server.origin, KEY, gate, concurrency=2) as client,
+        ):
+            await client.page(CALL)
+            pages = await asyncio.gather(*(client.page(CALL) for _ in range(30)), return_exceptions=True)
+            assert {type(page) for page in pages} == {error}
+            with pytest.raises(error):
+                await client.page(CALL)
+            return len(server.requests)
+
+    gate = RecordingGate()
+    received = asyncio.run(many())
+    assert received == len(gate.charges) <= 1 + 2 + CHARGED_AHEAD, "those that were charged before the first refusal"
+
+
+def test_a_collection_that_is_forbidden_does_not_stop_the_others():
+    async def two():
+        forbidden = answer(403, {"message": "This action is unauthorized."})
+        async with (
+            ScriptedServer([forbidden, GOOD]) as server,
+            MagnetisClient(server.origin, KEY, RecordingGate()) as client,
+        ):
+            with pytest.raises(api.AccessForbidden):
+                await client.page(CALL)
+            return await client.page(CALL)
+
+    assert asyncio.run(two()).rows == ROWS
+
+
+@pytest.mark.parametrize("retry_after", ["0", "0.001", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_503_that_asks_for_no_time_meets_our_own_backoff(ask, retry_after):
+    with stamina.set_testing(False):
+        limits = ClientLimits(wait_initial=0.3, wait_max=0.3)
+        trial = ask(answer(503, {}, retry_after=retry_after), GOOD, limits=limits)
+    assert trial.page.rows == ROWS
+    assert trial.seconds >= 0.3
+
+
+def test_429_that_asks_for_no_time_closes_for_a_second(ask):
+    gate = RecordingGate(close_when_over_quota=True)
+    trial = ask(answer(429, {}, retry_after="0"), gate=gate)
+    assert trial.outcomes[0].retry_after == 1
+    assert trial.outcomes[0].rate_limit.signal == "Retry-After: 0"

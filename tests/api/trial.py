@@ -37,6 +37,9 @@ class RecordingGate:
         self.charges.append(call)
         return len(self.charges)
 
+    async def confirm(self, charge: int) -> int:
+        return charge
+
     async def settle(self, charge: int, outcome: Outcome) -> None:
         await asyncio.sleep(0.01)
         assert charge not in self.outcomes

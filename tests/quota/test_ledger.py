@@ -12,10 +12,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy import Engine, text
 
-from magnetis_dagster.database import DatabaseUnwell, connect
+from magnetis_dagster.api_calls import LONGEST_CALL
+from magnetis_dagster.database import DatabaseUnwell, connect, driver_of
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota.ledger import LONGEST_CALL, Charge, Charged, Ledger, QuotaExhausted, Settlement
+from magnetis_dagster.quota import ledger as ledger_module
+from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PARIS = ZoneInfo("Europe/Paris")
 CHARGE = Charge(
@@ -308,3 +310,175 @@ def test_statement_parameters_are_hidden_in_driver_errors(engine: Engine) -> Non
     with pytest.raises(sqlalchemy.exc.DBAPIError) as raised, engine.connect() as connection:
         connection.execute(text("SELECT 1 / :zero, :number"), {"zero": 0, "number": "0033199000001"})
     assert "0033199000001" not in str(raised.value)
+
+
+def errors(engine: Engine) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text("SELECT id, error FROM magnetis_ops.api_calls ORDER BY id"))]
+
+
+@pytest.mark.parametrize("window", list(QuotaWindow))
+def test_a_renewed_charge_counts_from_now_and_costs_nothing(engine: Engine, clock: Any, window: QuotaWindow) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 50, tzinfo=UTC))
+    book = ledger(engine, quota=1, window=window)
+    waiting = book.charge(CHARGE)
+    clock.set(datetime(2025, 6, 1, 21, 59, 30, tzinfo=UTC))
+    renewed = book.charge(replace(CHARGE, renews=waiting.number))
+    assert (renewed.number, renewed.pause) == (waiting.number, 0)
+    clock.set(datetime(2025, 6, 1, 22, 1, tzinfo=UTC))
+    assert book.usage().used == 1, "it may be received within the first minutes of the new day"
+    with pytest.raises(QuotaExhausted):
+        book.charge(CHARGE)
+    assert errors(engine) == [(waiting.number, None)]
+
+
+def test_a_charge_of_yesterday_is_charged_again(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 59, 58, tzinfo=UTC))
+    book = ledger(engine, quota=1)
+    yesterday = book.charge(CHARGE)
+    assert yesterday.valid_seconds == pytest.approx(2, abs=1)
+    clock.set(datetime(2025, 6, 1, 22, 0, 1, tzinfo=UTC))
+    today = book.charge(replace(CHARGE, renews=yesterday.number))
+    assert today.number != yesterday.number
+    assert errors(engine) == [(yesterday.number, "NotSent"), (today.number, None)]
+    assert one(engine, "SELECT sum(manual), count(*) FROM magnetis_ops.quota_days") == (2, 2), "nothing is refunded"
+    assert book.usage().used == 1, "a call that was not sent counts on its own day only"
+
+
+def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 50, tzinfo=UTC))
+    book = ledger(engine, quota=1)
+    yesterday = book.charge(CHARGE)
+    clock.set(datetime(2025, 6, 1, 22, 1, tzinfo=UTC))
+    done(book, book.charge(CHARGE))
+    with pytest.raises(QuotaExhausted):
+        book.charge(replace(CHARGE, renews=yesterday.number))
+    assert errors(engine)[0] == (yesterday.number, "NotSent")
+
+
+def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine, quota=10)
+    waiting = book.charge(CHARGE)
+    book.close(30)
+    with pytest.raises(QuotaExhausted):
+        book.charge(replace(CHARGE, renews=waiting.number))
+    clock.advance(timedelta(seconds=31))
+    trial = book.charge(CHARGE)
+    clock.advance(LONGEST_CALL - timedelta(seconds=1))
+    assert book.charge(replace(CHARGE, renews=trial.number)).number == trial.number
+    clock.advance(timedelta(seconds=2))
+    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+        book.charge(CHARGE)
+
+
+def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 21, 58, tzinfo=UTC))
+    book = ledger(engine, quota=10)
+    book.close(30)
+    clock.advance(timedelta(seconds=31))
+    trial = book.charge(CHARGE)
+    clock.set(datetime(2025, 6, 1, 22, 0, 1, tzinfo=UTC))
+    assert book.charge(replace(CHARGE, renews=trial.number)).number != trial.number
+
+
+@pytest.mark.parametrize("window", list(QuotaWindow))
+def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(engine: Engine, clock: Any, window: QuotaWindow) -> None:
+    """A machine slept with the request in flight: the API may have received it after the machine woke up."""
+    clock.set(datetime(2025, 6, 1, 20, tzinfo=UTC))
+    book = ledger(engine, quota=2, window=window)
+    asleep = book.charge(CHARGE)
+    clock.set(datetime(2025, 6, 4, 6, tzinfo=UTC))
+    done(book, asleep)
+    assert book.usage().used == 1
+    clock.advance(timedelta(hours=23))
+    assert book.usage().used == (1 if window is QuotaWindow.ROLLING else 0)
+    clock.advance(timedelta(hours=2))
+    assert book.usage().used == 0
+
+
+@pytest.mark.parametrize("window", list(QuotaWindow))
+def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow) -> None:
+    statement = {QuotaWindow.CALENDAR: ledger_module._CALENDAR, QuotaWindow.ROLLING: ledger_module._ROLLING}[window]
+    with engine.connect() as connection:
+        cursor = driver_of(connection).cursor()
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        parameters = {"key": "a", "zone": "UTC", "longest": LONGEST_CALL}
+        plan = "\n".join(row[0] for row in cursor.execute(f"EXPLAIN {statement}", parameters))
+    assert "ix_api_calls_late" in plan
+
+
+def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(engine: Engine, clock: Any) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book, other = ledger(engine, quota=10), ledger(engine, quota=10)
+    refused = Settlement(status=401, error="KeyRefused", key_refused=True, signal="HTTP 401")
+    book.settle(book.charge(CHARGE).number, refused)
+    with pytest.raises(QuotaExhausted, match=r"refused this key .*HTTP 401, key refused.*--reopen") as raised:
+        other.charge(CHARGE)
+    assert raised.value.key_refused
+    assert raised.value.available_at - raised.value.at <= timedelta(seconds=REFUSED_PAUSE)
+    assert book.usage().elsewhere == 0, "it says nothing about the quota"
+    clock.advance(timedelta(seconds=REFUSED_PAUSE + 1))
+    trial = other.charge(CHARGE)
+    with pytest.raises(QuotaExhausted, match="refused this key"):
+        book.charge(CHARGE)
+    done(other, trial)
+    assert not book.usage().key_refused
+    book.charge(CHARGE)
+
+
+def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
+    book = ledger(engine, quota=10)
+    signal = "HTTP 429, Retry-After: 300, X-RateLimit-Limit: limit=60"
+    throttled = Settlement(status=429, over_quota=True, throttled=True, retry_after=300, signal=signal)
+    book.settle(book.charge(CHARGE).number, throttled)
+    assert book.usage().elsewhere == 0
+    with pytest.raises(QuotaExhausted, match=f"The API said: {signal}"):
+        book.charge(CHARGE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "closed_seconds"),
+    [
+        (Settlement(status=200), None),
+        (Settlement(status=404, error="RouteUnavailable"), None),
+        (Settlement(status=503, error="ServerUnwell"), 7_000),
+        (Settlement(status=None, error="NotConnected"), 7_000),
+        (Settlement(status=429, over_quota=True, retry_after=60.0, signal="HTTP 429, Retry-After: 60"), 60),
+        (Settlement(status=401, key_refused=True, signal="HTTP 401"), REFUSED_PAUSE),
+    ],
+)
+def test_a_trial_may_be_asked_for_while_the_key_is_closed(
+    engine: Engine, clock: Any, answer: Settlement, closed_seconds: float | None
+) -> None:
+    clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
+    book = ledger(engine, quota=10)
+    book.close(7_000)
+    trial = book.charge(replace(CHARGE, trial=True))
+    with pytest.raises(QuotaExhausted):
+        book.charge(CHARGE)
+    with pytest.raises(QuotaExhausted):
+        book.charge(replace(CHARGE, trial=True))
+    book.settle(trial.number, answer)
+    usage = book.usage()
+    if closed_seconds is None:
+        assert (usage.closed_until, usage.elsewhere) == (None, 0)
+    else:
+        assert usage.closed_until is not None
+        assert (usage.closed_until - usage.at).total_seconds() == pytest.approx(closed_seconds, abs=5)
+
+
+def test_a_trial_respects_the_quota(engine: Engine) -> None:
+    book = ledger(engine, quota=1)
+    done(book, book.charge(CHARGE))
+    book.close(7_000)
+    with pytest.raises(QuotaExhausted):
+        book.charge(replace(CHARGE, trial=True))
+
+
+def test_the_signal_is_that_of_the_closing_that_lasts(engine: Engine) -> None:
+    book = ledger(engine, quota=10)
+    first, second = book.charge(CHARGE), book.charge(CHARGE)
+    book.settle(first.number, Settlement(status=429, over_quota=True, retry_after=600, signal="HTTP 429, Retry-After: 600"))
+    book.settle(second.number, Settlement(status=429, over_quota=True, retry_after=5, signal="HTTP 429, Retry-After: 5"))
+    assert book.usage().closed_signal == "HTTP 429, Retry-After: 600"

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Engine
 
+from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import DatabaseUnwell, connect
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota.ledger import LONGEST_CALL, Charge, Ledger, Settlement
+from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
 from magnetis_dagster.quota.report import LaneToday, QuotaReport, read_report, read_today
 from magnetis_dagster.quota.screen import render
 

@@ -32,6 +32,14 @@ def upgrade() -> None:
         ),
         schema=SCHEMA,
     )
+    op.create_index(
+        "ix_api_calls_late",
+        "api_calls",
+        ["key_fingerprint", "settled_at"],
+        unique=False,
+        schema=SCHEMA,
+        postgresql_where=sa.text("settled_at - charged_at > interval '0:05:00'"),
+    )
     op.add_column(
         "windows",
         sa.Column(
