@@ -60,7 +60,7 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
             pages.append(page)
     rows = [row for page in pages for row in page.rows]
     try:
-        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows}
+        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in rows}
     except RecursionError:
         raise TryAgain(f"{collection.name}: a row is nested too deeply to be compared.") from None
     announced = {page.total for page in pages}
@@ -99,4 +99,4 @@ async def _until_the_end(client: MagnetisClient, call: Call, first: Page) -> lis
 
 def _identity(row: Any) -> str:
     named = row.get("id") if isinstance(row, dict) else None
-    return str(named) if named else json.dumps(row, sort_keys=True)
+    return str(named) if named else json.dumps(row, sort_keys=True, default=str)
