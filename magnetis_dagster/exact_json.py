@@ -103,9 +103,12 @@ def load_stored(text: bytes) -> Any:
     return load_json(text)[0]
 
 
-def dump_json(value: object) -> str:
-    """Return JSON text of any depth; numbers keep every digit."""
-    return dump_jsonb(value)[0]
+def dump_json(value: object, *, sort: bool = False) -> str:
+    """Return JSON text of any depth; numbers keep every digit. `sort` orders the members of objects by name."""
+    try:
+        return orjson.dumps(value, default=_number, option=_OPTION | orjson.OPT_SORT_KEYS * sort).decode()
+    except TypeError:
+        return _write(value, sort=sort)[0]
 
 
 def dump_jsonb(value: object) -> tuple[str, str | None]:
@@ -221,7 +224,7 @@ _END = object()
 """Follows the last member of an object or list that is being written."""
 
 
-def _write(value: Any) -> tuple[str, str | None]:
+def _write(value: Any, *, sort: bool = False) -> tuple[str, str | None]:
     """Do what `dump_jsonb` does for any value, without recursion."""
     parts: list[str] = []
     reason: str | None = None
@@ -239,7 +242,8 @@ def _write(value: Any) -> tuple[str, str | None]:
                 if level > MOST_LEVELS:
                     reason = TOO_DEEP
                 if isinstance(value, dict):
-                    members = [(f"{_text(name)}:", member, level + 1) for name, member in value.items()]
+                    items = sorted(value.items(), key=lambda item: item[0]) if sort else value.items()
+                    members = [(f"{_text(name)}:", member, level + 1) for name, member in items]
                 else:
                     members = [("", member, level + 1) for member in value]
                 parts.append("{" if isinstance(value, dict) else "[")

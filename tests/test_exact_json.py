@@ -159,6 +159,8 @@ def test_the_writer_without_recursion_writes_the_same(value):
     written, reason = exact_json._write(value)
     assert reason is None
     assert json.loads(written) == value
+    assert exact_json._write(value, sort=True)[0] == dump_json(value, sort=True)
+    assert json.loads(dump_json(value, sort=True)) == value
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ What was read can be kept, so that the run that loads it pays for none of it aga
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -14,6 +13,7 @@ from typing import Any
 from magnetis_dagster.api import Call, MagnetisClient, Page
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import MagnetisError, TryAgain
+from magnetis_dagster.exact_json import dump_json
 from magnetis_dagster.ingest.reading import pages_announced
 from magnetis_dagster.warehouse import KeptPages
 
@@ -59,10 +59,7 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
                 raise page
             pages.append(page)
     rows = [row for page in pages for row in page.rows]
-    try:
-        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in rows}
-    except RecursionError:
-        raise TryAgain(f"{collection.name}: a row is nested too deeply to be compared.") from None
+    lines = {dump_json(row, sort=True) for row in rows}
     announced = {page.total for page in pages}
     if len(announced) > 1 or (first.total is not None and len({_identity(row) for row in rows}) != first.total):
         raise Moving(f"{collection.name}: the API announced {first.total} rows and returned {len(rows)}: they moved meanwhile.")
@@ -99,4 +96,4 @@ async def _until_the_end(client: MagnetisClient, call: Call, first: Page) -> lis
 
 def _identity(row: Any) -> str:
     named = row.get("id") if isinstance(row, dict) else None
-    return str(named) if named else json.dumps(row, sort_keys=True, default=str)
+    return str(named) if named else dump_json(row, sort=True)
