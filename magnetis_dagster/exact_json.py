@@ -37,8 +37,8 @@ _SHAPES = bytes(
 """Translates a body so that numbers of one shape look the same."""
 _LONG_RUN = b"0" * 16
 _TINY_BEGIN = b"0e-000"
-_LONG_NUMBER = re.compile(rb"[:,\[]\s*-?(?:[0-9]{19}|(?=[0-9.]{16})[0-9]+[.eE])")
-"""A float keeps 15 digits of any number, 64 bits keep 18 of an integer."""
+_LONG_NUMBER = re.compile(rb"[:,\[]\s*(?:[0-9]{20}|-[0-9]{19}|-?(?=[0-9.]{16})[0-9]+[.eE])")
+"""A float keeps 15 digits of any number; 64 bits keep every positive integer of 19 digits."""
 _TINY_NUMBER = re.compile(_TINY_BEGIN + rb"0*,")
 """In a translated body: below 1e-300 a float loses digits, below 1e-323 it is 0."""
 
@@ -130,7 +130,8 @@ def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
 
 def fits_numeric(number: Decimal) -> bool:
     """Return whether PostgreSQL can store `number` as numeric, and so in jsonb, with all its digits."""
-    if not number.is_finite():
+    # the digits of a longer one need not become a tuple
+    if not number.is_finite() or len(str(number)) > _MOST_DIGITS + 20:
         return False
     exponent = number.as_tuple().exponent
     assert isinstance(exponent, int)

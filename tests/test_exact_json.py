@@ -74,7 +74,9 @@ def test_minus_zero_and_zero():
     assert dump_json(load("[-0.0,0e5,-0,0e200000]")) == "[-0.0,0.0,0,0.0]"
 
 
-@pytest.mark.parametrize("text", [" [1]\n", '{"id":"1234567890123456.1"}', "[12345678901234567]", '["1e-999"]'])
+@pytest.mark.parametrize(
+    "text", [" [1]\n", '{"id":"1234567890123456.1"}', "[12345678901234567]", "[9876543210987654321]", '["1e-999"]']
+)
 def test_pages_without_such_numbers_stay_with_orjson(monkeypatch, text):
     monkeypatch.setattr(exact_json, "_parse", None)
     assert load(text) == orjson.loads(text)
@@ -93,6 +95,8 @@ def test_pages_without_such_numbers_stay_with_orjson(monkeypatch, text):
         ("1e-1000", True),
         ("1e-1001", False),
         ("1e131071", False),
+        ("-0." + "1" * 16_382 + "E-1", True),
+        ("1." + "1" * 131_071 + "E+1000", False),
         ("NaN", False),
         ("Infinity", False),
         ("-0", True),

@@ -237,6 +237,11 @@ def test_rows_and_values_of_a_page_are_limited(monkeypatch):
             read(nested)
 
 
+def test_large_pages_pass():
+    assert len(read({"data": [{f"member_{n}": n for n in range(1_000)}] * 250}).rows) == 250
+    assert len(read({"data": [{"id": 1, "body": "Dear all, [note], {x}, " * 1_000}] * 250}).rows) == 250
+
+
 @pytest.mark.parametrize("text", [",,[[{{" * 1_000, '\\",' * 1_000, "\\\\", '"'])
 def test_separators_in_texts_are_no_values(monkeypatch, text):
     monkeypatch.setattr(envelope, "MOST_VALUES", 1_000)
