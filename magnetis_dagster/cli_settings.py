@@ -85,7 +85,7 @@ def diff(
         elif rows is None:
             left_out[name] = f"It has never been read. {_state(catalogue, name)}"
         else:
-            found += file.differences(name, rows)
+            found += file.differences(name, rows, catalogue[name])
     for name in file.settings:
         if name not in held:
             left_out[name] = "It is switched off in MAGNETIS_CONFIG."

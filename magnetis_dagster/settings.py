@@ -200,8 +200,12 @@ class Settings(BaseSettings):
     settings_interval_seconds: int = Field(default=900, ge=10, le=86_400)
     """How often the sensors look whether report and alert settings changed: a call for each of three collections every time."""
     emptied_days: Literal["doubt", "keep", "delete"] = "doubt"
-    """A day that comes empty after having held rows: `doubt` keeps them and fails the check, `keep` (they aged out at Magnetis)
-    keeps them, `delete` (they are gone) marks them as deleted."""
+    """If all or many rows of a day are no longer returned: `doubt` keeps them and fails the check, `keep` (they aged out at
+    Magnetis) keeps them, `delete` (they are gone) marks them as deleted."""
+    doubted_share: float = Field(default=0.20, gt=0, le=1)
+    """Share of a day's or snapshot's rows, at least 10, whose deletion or move to another day is doubted; 1: never doubted."""
+    unreadable_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of a day's rows that may be unreadable, once one of them was readable before; more fail the day."""
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
     quota_window: QuotaWindow = QuotaWindow.CALENDAR

@@ -11,7 +11,7 @@ from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.sandbox.options import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import Emptied, Warehouse
+from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 
 
 def uses_sandbox(settings: Settings) -> bool:
@@ -48,7 +48,7 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
         catalogue,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
-        emptied=Emptied(settings.emptied_days),
+        rules=Rules(Emptied(settings.emptied_days), settings.doubted_share, settings.unreadable_share),
     )
 
 

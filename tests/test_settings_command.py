@@ -16,7 +16,7 @@ from test_cli import magnetis
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.cli import main
-from magnetis_dagster.warehouse import Emptied, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, Rules, Warehouse, WindowFacts
 from magnetis_dagster.warehouse.baseline_file import BaselineError, DifferenceKind, read_baseline, write_baseline
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -58,7 +58,7 @@ def hold(engine: Engine, catalogue: Catalogue) -> Hold:
                 milliseconds=0,
                 run_id="test",
                 read_on=now.date(),
-                emptied=Emptied.DELETE,
+                rules=Rules(Emptied.DELETE),
             )
             warehouse.commit(staging, facts)
 

@@ -14,7 +14,6 @@ from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster import cli
 from magnetis_dagster.catalog import Collection, Kind, load_catalogue
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.tables import data_metadata, history_name
 
@@ -103,7 +102,8 @@ def _row(column: Any, collection: Collection) -> str:
     kind = column.type.compile(dialect=postgresql.dialect()).lower().replace("timestamp with time zone", "timestamptz")  # type: ignore[no-untyped-call]
     if declared is None:
         personal = "personal" if column.name == "payload" else ""
-        paths = {"id": ID_PATHS, "account_id": ACCOUNT_PATHS, "occurred_at": collection.time_fields}.get(column.name, ())
+        ids = tuple(" + ".join(parts) for parts in collection.id_paths)
+        paths = {"id": ids, "account_id": collection.account_paths, "occurred_at": collection.time_fields}.get(column.name, ())
         return _cells(f"`{column.name}`", kind, column.comment or "", "", personal, _code(paths))
     personal = "" if declared.personal_data == "none" else declared.personal_data.value
     return _cells(f"`{column.name}`", kind, declared.description, declared.unit or "", personal, _code(declared.paths))

@@ -6,6 +6,8 @@ An overlay has the shape of the catalogue, and says only what differs:
       calls:
         route: /v2/calls            # tried first; the catalogue's routes stay as candidates
         time_fields: [begun_at]     # a list replaces the catalogue's
+        id_paths: [[call_id, leg]]  # a list in the list is a composite id
+        volatile: [score, "recording?"]  # changes of these are no changes of the row
         parameters: {analysis: null}  # null takes a parameter, a window or a column away
         columns:
           caller_number: {paths: [caller_msisdn]}

@@ -4,7 +4,7 @@ import re
 from datetime import UTC
 
 from magnetis_dagster.catalog.model import Collection, ColumnType, PersonalData
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, as_moment, as_text
+from magnetis_dagster.catalog.reader import as_moment, as_text
 from magnetis_dagster.exact_json import dump_json
 
 MASK = "***"
@@ -35,6 +35,7 @@ class Masking:
 
     def __init__(self, collection: Collection) -> None:
         self._columns = collection.columns
+        self._keys = collection.key_paths
         self._of = [(path, column) for column in collection.columns.values() for path in column.paths]
 
     def column(self, name: str, value: str | None) -> str | None:
@@ -48,7 +49,7 @@ class Masking:
         """Return the value at a dotted path of a received row, as text."""
         if value is None:
             return "null"
-        if path in {*ID_PATHS, *ACCOUNT_PATHS}:
+        if path in self._keys:
             return masked_id(str(value))
         columns = [column for declared, column in self._of if path == declared or path.startswith(f"{declared}.")]
         if not columns or any(column.personal_data is not PersonalData.NONE for column in columns):

@@ -5,10 +5,11 @@ Nothing here knows a collection by name (`catalogue.yaml` does), reads a row (`r
 
 import re
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A PostgreSQL name that needs no quotes; 40 characters leave room for suffixes below PostgreSQL's 63."""
@@ -18,6 +19,40 @@ STANDARD_COLUMNS = frozenset(
     | {"occurred_at", "day", "valid_from", "valid_to"}
     | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's own
 )
+
+
+ACCOUNT_PATHS = ("account.id", "account_id")
+"""Where the account of a row is, unless its collection declares something else."""
+SECONDS_PER_UNIT = {
+    "milliseconds": Decimal("0.001"),
+    "seconds": Decimal(1),
+    "minutes": Decimal(60),
+    "hours": Decimal(3600),
+}
+"""Units of durations, which are converted into each other."""
+
+
+def _id_path(entry: Any) -> Any:
+    if isinstance(entry, str) and entry.strip():
+        return (entry,)
+    if isinstance(entry, list | tuple) and entry and all(isinstance(part, str) and part.strip() for part in entry):
+        return tuple(entry)
+    raise ValueError("expected a member such as call_id, or a list of members that make one id together, such as [id, leg]")
+
+
+def _volatile_path(entry: Any) -> Any:
+    if isinstance(entry, str) and re.fullmatch(r"(?:\*|[\w -]+)(?:\.(?:\*|[\w -]+))*\??", entry):
+        return entry
+    raise ValueError(
+        "expected a dotted member such as last_sent_at; `*` is every element of a list or object, "
+        "and `?` at the end means the query string of a link only"
+    )
+
+
+IdPath = Annotated[tuple[str, ...], BeforeValidator(_id_path)]
+"""Members that make an id: one, or several that make one together."""
+VolatilePath = Annotated[str, BeforeValidator(_volatile_path)]
+MemberPath = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Evidence(StrEnum):
@@ -104,6 +139,19 @@ class Column(Declaration):
     personal_data: PersonalData = PersonalData.NONE
     unit: str | None = None
     """Unit of a number, such as seconds."""
+    received_unit: str | None = None
+    """Unit in which the API sends a duration, if it is not `unit`; values are converted."""
+
+    @model_validator(mode="after")
+    def _units_can_be_converted(self) -> Self:
+        if self.received_unit is None:
+            return self
+        units = ", ".join(SECONDS_PER_UNIT)
+        if self.received_unit not in SECONDS_PER_UNIT:
+            raise ValueError(f"received_unit: expected one of {units}; got {self.received_unit!r}")
+        if self.unit not in SECONDS_PER_UNIT or self.type not in {ColumnType.INTEGER, ColumnType.DECIMAL}:
+            raise ValueError(f"received_unit needs a column of type integer or decimal whose unit is one of {units}")
+        return self
 
 
 class WindowParameters(Declaration):
@@ -141,8 +189,14 @@ class Collection(Declaration):
     window: WindowParameters | None = None
     """None on an events collection: the route takes no window, so it is read whole and placed by day here."""
     window_evidence: Evidence = Evidence.ASSUMED
+    id_paths: tuple[IdPath, ...] = Field((("id",), ("uuid",)), min_length=1)
+    """Candidates of the row's id, tried in order. One of several members is a composite id, and needs all of them."""
+    account_paths: tuple[MemberPath, ...] = ACCOUNT_PATHS
+    """Candidate paths of the account that the row belongs to, tried in order."""
     time_fields: tuple[str, ...] = ()
-    """Candidate paths of the moment of an event, tried in order."""
+    """Candidate paths of the moment of an event; the first that is present decides."""
+    volatile: tuple[VolatilePath, ...] = ()
+    """Paths of members that change by themselves: their changes are no changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
     sensor: Identifier | None = None
     """Sensor that looks between daily runs whether the collection changed."""
@@ -157,8 +211,16 @@ class Collection(Declaration):
         if self.kind is Kind.SNAPSHOT and (self.window or self.time_fields):
             raise ValueError("a snapshot collection has no window and no time_fields: it is read whole")
         if taken := STANDARD_COLUMNS & self.columns.keys():
-            raise ValueError(f"column names {sorted(taken)} are kept for every table; choose other names")
+            raise ValueError(
+                f"column names {sorted(taken)} are kept for every table; choose other names, or declare what fills "
+                "these: id_paths, account_paths or time_fields"
+            )
         return self
+
+    @property
+    def key_paths(self) -> frozenset[str]:
+        """The paths of ids and accounts: opaque identifiers."""
+        return frozenset({*self.account_paths, *(path for parts in self.id_paths for path in parts)})
 
     @property
     def route(self) -> str:

@@ -13,12 +13,39 @@ from magnetis_dagster.errors import MagnetisError
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import WindowResult
+    from magnetis_dagster.warehouse import Doubt
     from magnetis_dagster.warehouse.forecasts import ForecastLine
 
 COMPLETE = "complete"
 QUARANTINED_ROWS = "quarantined_rows"
 UNKNOWN_FIELDS = "unknown_fields"
 MISFIT_VALUES = "misfit_values"
+
+
+_GONE = (
+    "They stay in the table, and the days are not marked as read. Either Magnetis keeps rows for a limited time, or the key "
+    "has less scope than before, or the rows are deleted: compare with the Magnetis interface, then set "
+    "MAGNETIS_EMPTIED_DAYS to keep (they aged out) or delete (they are gone)."
+)
+_UNREADABLE = (
+    "They stay in the table as they were, and the days are not marked as read. magnetis_ops.quarantine contains the rows as "
+    "received, with the reason: correct the declaration in MAGNETIS_CONFIG (`magnetis probe` shows the members), then load the "
+    "days again. MAGNETIS_UNREADABLE_SHARE sets how many are accepted."
+)
+_DOUBTS = {
+    "emptied": ("The API returned no row, where the table holds rows, for", _GONE),
+    "deletions": ("The API no longer returned many rows of", _GONE),
+    "unreadable": ("Rows that were readable before can no longer be read for", _UNREADABLE),
+}
+"""Reason of a doubt to what happened and what to do."""
+
+
+def _shown(days: list[date]) -> str:
+    return ", ".join(map(str, days[:10])) + (f" and {len(days) - 10} more days" if len(days) > 10 else "")
+
+
+def _sums(doubts: "list[Doubt]") -> tuple[int, int]:
+    return sum(doubt.rows for doubt in doubts), sum(doubt.held for doubt in doubts)
 
 
 def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
@@ -42,7 +69,7 @@ class CheckTally:
         """Of the backfill that the step belongs to."""
         self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
         self._api_calls = self._late = 0
-        self._doubted: dict[date, int] = {}
+        self._doubted: dict[date, Doubt] = {}
         self._unknown: set[str] = set()
         self._misfits: Counter[str] = Counter()
 
@@ -74,7 +101,8 @@ class CheckTally:
                     "received rows": self._received,
                     "API calls": self._api_calls,
                     "late rows": self._late,
-                    "emptied days": len(self._doubted),
+                    "emptied days": sum(doubt.reason != "unreadable" for doubt in self._doubted.values()),
+                    "unreadable days": sum(doubt.reason == "unreadable" for doubt in self._doubted.values()),
                     **self._forecast(),
                     "windows": self._windows,
                     "days": self._days,
@@ -108,13 +136,11 @@ class CheckTally:
         return {"forecast API calls": self.forecast.calls, "API calls of the backfill": self.forecast.spent}
 
     def _doubt(self) -> str:
-        days = sorted(self._doubted)
-        shown = ", ".join(map(str, days[:10])) + (f" and {len(days) - 10} more" if len(days) > 10 else "")
-        return (
-            f"The API returned no row for {shown}, where the table holds {sum(self._doubted.values())} rows. They stay, and the "
-            "days are not marked as read. It may be that Magnetis keeps rows for so long only, that the key has less scope than "
-            "before, or that the rows are deleted: compare with the Magnetis interface, then set MAGNETIS_EMPTIED_DAYS to keep "
-            "(they aged out) or delete (they are gone)."
+        return " ".join(
+            f"{what} {_shown(days)}: {rows} of {held} rows. {advice}"
+            for reason, (what, advice) in _DOUBTS.items()
+            if (days := sorted(day for day, doubt in self._doubted.items() if doubt.reason == reason))
+            for rows, held in [_sums([self._doubted[day] for day in days])]
         )
 
     def incomplete(self, error: MagnetisError) -> AssetCheckResult:

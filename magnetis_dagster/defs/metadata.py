@@ -13,7 +13,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, shown_name
+from magnetis_dagster.catalog.reader import shown_name
 from magnetis_dagster.exact_json import dump_json
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ class _Shown:
     def __init__(self, collection: Collection) -> None:
         self._masking = Masking(collection)
         columns = collection.columns
-        self._declared = {path for column in columns.values() for path in column.paths} | {*ID_PATHS, *ACCOUNT_PATHS}
+        self._declared = {path for column in columns.values() for path in column.paths} | collection.key_paths
         self._json = {path for column in columns.values() if column.type is ColumnType.JSON for path in column.paths}
         named = [columns[name].paths for name in ("title", "account_name") if name in columns]
-        self._elsewhere = {*ID_PATHS, *ACCOUNT_PATHS, *(path for paths in named for path in paths)}
+        self._elsewhere = {*collection.key_paths, *(path for paths in named for path in paths)}
         """Members that have a cell of their own."""
 
     def record(self, change: "Change") -> TableRecord:

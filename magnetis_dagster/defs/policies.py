@@ -130,7 +130,7 @@ class Demands:
         try:
             baseline = read_baseline(self._path, [collection.name for collection in settings_collections(self._catalogue)])
             if self._collection.name in baseline.settings:
-                found = baseline.differences(self._collection.name, present(engine, self._collection) or {})
+                found = baseline.differences(self._collection.name, present(engine, self._collection) or {}, self._collection)
                 metadata = self._shown(found)
                 words = f"{len(found):,} settings are not as in {self._path}. `magnetis settings diff` shows them unmasked."
             else:

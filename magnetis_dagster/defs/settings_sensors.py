@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.ingest.look import Look
-    from magnetis_dagster.warehouse import Warehouse
+    from magnetis_dagster.warehouse import KeptPages, Warehouse
 
 SECONDS = 8.0
 """For all calls of a tick, which shall take no longer than ten; Dagster ends one after 60."""
@@ -168,10 +168,10 @@ def _request(
     for each, seen in changed:
         states[each.name].run_key = run_key
         states[each.name].wait_after(states[each.name].requests)
-        seen.keep(warehouse.kept_pages(each, run_key), today)
+        seen.keep(_kept_pages(warehouse, each, run_key), today)
     # pages that are kept already are not kept again: of twins, both find those of the first
     collection, own = changed[0]
-    kept = warehouse.kept_pages(collection, run_key).windows()
+    kept = _kept_pages(warehouse, collection, run_key).windows()
     if any(window.read_at != own.at and abs((own.at - window.read_at).total_seconds()) < TWIN_SECONDS for window in kept):
         return None
     return RunRequest(
@@ -180,6 +180,18 @@ def _request(
         asset_selection=[asset_key(each) for each, _ in changed],
         tags={LANE_TAG: "settings", READING_TAG: run_key},
     )
+
+
+def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "KeptPages":
+    """Return the pages that the run of `run_key` will find, if its settings are those of this tick."""
+    from magnetis_dagster.ingest.windows import request_fingerprint
+    from magnetis_dagster.wiring import zones_of
+
+    settings = Settings.load()
+    fingerprint = request_fingerprint(
+        collection, zones_of(settings), key_fingerprint=settings.key_fingerprint, origin=settings.api_url
+    )
+    return warehouse.kept_pages(collection, run_key, fingerprint)
 
 
 def _look(

@@ -6,15 +6,22 @@ from math import ceil
 
 from magnetis_dagster.ingest.windows import Window
 
+BELOW_CAP = 0.75
+"""Windows aim at this share of a known cap: days differ, and a window at the cap is read for nothing."""
+
 
 class Cut:
     """The windows of one range, oldest first; the caller tells what became of each before it asks for the next."""
 
-    def __init__(self, range_: Window, chunk_rows: int, longest: int | None = None) -> None:
-        """`longest`: days of the longest window that the API is known to answer, where it has refused longer ones."""
+    def __init__(self, range_: Window, chunk_rows: int, longest: int | None = None, most_rows: int | None = None) -> None:
+        """`longest`: days of the longest window that the API is known to answer, if it has refused longer ones.
+
+        `most_rows`: rows at which the API is known to cap a search.
+        """
+        self.most_rows = most_rows
         self._first = range_.first
         self._last = range_.last
-        self._chunk_rows = chunk_rows
+        self._chunk_rows = chunk_rows if most_rows is None else min(chunk_rows, round(most_rows * BELOW_CAP))
         self._longest = longest
         self._span = len(range_.days)
         self._left: int | None = None
@@ -75,6 +82,14 @@ class Cut:
         then = copy(self)
         then.read(window, announced)
         return then.next()
+
+    def capped(self, window: Window, most_rows: int) -> bool:
+        """Halve a window that the API capped at `most_rows`, and keep the next ones below; return False for a single day."""
+        self.most_rows = most_rows
+        self._chunk_rows = min(self._chunk_rows, round(most_rows * BELOW_CAP))
+        self._left = None
+        self._span = max(1, len(window.days) // 2)
+        return len(window.days) > 1
 
     def refused(self, window: Window, reason: str, *, at_fault: bool) -> bool:
         """Halve a window that the API would not answer; return False where that cannot help.

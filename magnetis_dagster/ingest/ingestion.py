@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from types import TracebackType
 from typing import Self
@@ -24,15 +24,33 @@ from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
-from magnetis_dagster.ingest.windows import Window, Zones, contiguous
+from magnetis_dagster.ingest.windows import Window, Zones, contiguous, request_fingerprint
+from magnetis_dagster.ingest.witnesses import Capped, Distrusted, Suspicions
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.warehouse import Changes, Emptied, KeptWindow, Merged, MergedDay, Staging, Warehouse, WindowFacts, age_days
+from magnetis_dagster.warehouse import (
+    Changes,
+    Doubt,
+    DoubtReason,
+    Emptied,
+    KeptPages,
+    KeptWindow,
+    Merged,
+    MergedDay,
+    Rules,
+    Staging,
+    Warehouse,
+    WindowFacts,
+    age_days,
+)
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, record, report
+from magnetis_dagster.warehouse.source import claim
 
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """A page is thousands of objects without cycles: to look for some at each 700, as Python does, is in vain."""
 SWITCH_SECONDS = 0.03
 """A thread of a run keeps Python's lock as long where another wants it, instead of 0.005 s: a page is read in one go."""
+MOST_READ_ALONE = 7
+"""Days of one load that are read again alone; a key that has lost its scope would double the price of a load otherwise."""
 PROGRESS_SECONDS = 5.0
 """Between two progress lines of one window."""
 
@@ -43,6 +61,10 @@ class PastSnapshot(NeedsChange):
 
 class OpenDay(NeedsChange):
     """Events of a day that has not ended were asked: rows would still be coming."""
+
+
+class IncompleteAnswer(NeedsChange):
+    """The API provably leaves out rows of a single day; no shorter window helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +107,8 @@ class WindowResult:
     replaced_characters: int = 0
     skipped: bool = False
     """Done before by the run that this one goes on with; nothing was read."""
-    doubted: dict[date, int] = field(default_factory=dict)
-    """Days that came empty although the table holds that many rows for them; they are not done. See MAGNETIS_EMPTIED_DAYS."""
+    doubted: dict[date, Doubt] = field(default_factory=dict)
+    """Days whose answer is not believed; they are not done. See MAGNETIS_EMPTIED_DAYS."""
     changes: Changes | None = field(default=None, repr=False)
     """What the reading found to be changed in settings, values as received; None for other collections."""
 
@@ -152,6 +174,15 @@ class Ingestion:
     ) -> None:
         self._warehouse = warehouse
         self._ledger = ledger
+        self._origin = origin
+        self._requested: frozenset[date] = frozenset()
+        """Days that the caller requested."""
+        self._alone: set[date] = set()
+        """Days among them to read once more, each alone."""
+        self._under_cap: set[date] = set()
+        """Days among them to read once more in shorter windows."""
+        self._caps: set[int] = set()
+        """Rows at which searches were found to be capped."""
         self._run = run
         self._zones = zones
         self._concurrency = concurrency
@@ -188,7 +219,7 @@ class Ingestion:
         """Read `days` of an events collection, oldest first, and yield each window once it is committed.
 
         Contiguous days are one window as long as it is cheap to redo: the range is announced first, and cut into chunks of whole
-        days where it exceeds CHUNK_ROWS. Raises OpenDay before any call, and the errors of the layers below.
+        days where it exceeds CHUNK_ROWS. Raises OpenDay and ForeignSource before any request, and the errors of the layers below.
         """
         today = self._today()
         if late := [day for day in days if day >= today]:
@@ -196,17 +227,30 @@ class Ingestion:
                 f"{collection.name}: {late[0]} has not ended in {self._zones.partition.key} (today is {today}). Its events are "
                 "read once it has: choose days up to yesterday."
             )
+        self._requested, self._alone, self._under_cap, self._caps = frozenset(days), set(), set(), set()
+        self._claim(collection)
         done = self._warehouse.done(collection, days, run_id=self._run.work_id) if self._run.resumes else {}
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
-        ranges = contiguous([day for day in days if day not in done])
-        yield from self._commit_behind(self._read_ranges(collection, list(ranges)))
+        ranges = list(contiguous([day for day in days if day not in done]))
+        while ranges:
+            yield from self._commit_behind(self._read_ranges(collection, ranges))
+            # windows may have been committed while the cap was found
+            self._doubt_windows(collection)
+            ranges = [*contiguous(list(self._under_cap)), *(Window(day, day) for day in sorted(self._alone - self._under_cap))]
+            self._alone, self._under_cap, self._caps = set(), set(), set()
+
+    def _claim(self, collection: Collection) -> None:
+        claim(self._warehouse.engine, collection, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin)
 
     def _commit_behind(self, reads: AsyncGenerator[_Read, None]) -> Iterator[WindowResult]:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
-        """Read the present state of a collection, whole, as the snapshot of `day`. Raises PastSnapshot before any call."""
+        """Read the present state of a collection, whole, as the snapshot of `day`.
+
+        Raises PastSnapshot and ForeignSource before any request.
+        """
         if self._run.resumes and (done := self._warehouse.done(collection, [day], run_id=self._run.work_id)):
             return self._done_before(collection, Window(day, day), done)
         today = self._today()
@@ -216,6 +260,7 @@ class Ingestion:
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
                 f"magnetis.{collection.name}_history."
             )
+        self._claim(collection)
         [result] = self._commit_behind(self._read_ranges(collection, [Window(day, day)]))
         return result
 
@@ -226,7 +271,13 @@ class Ingestion:
         """Return the windows that the work was reading when it was interrupted, by their first day."""
         if not self._run.resumes:
             return {}
-        return {window.first: window for window in self._warehouse.kept_pages(collection, self._run.work_id).windows()}
+        return {window.first: window for window in self._pages(collection).windows()}
+
+    def _pages(self, collection: Collection) -> KeptPages:
+        fingerprint = request_fingerprint(
+            collection, self._zones, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin
+        )
+        return self._warehouse.kept_pages(collection, self._run.work_id, fingerprint)
 
     async def _read_ranges(self, collection: Collection, ranges: Sequence[Window]) -> AsyncGenerator[_Read, None]:
         for range_ in ranges:
@@ -236,8 +287,11 @@ class Ingestion:
 
     async def _read_range(self, collection: Collection, range_: Window) -> AsyncGenerator[_Read, None]:
         kept = await asyncio.to_thread(self._kept, collection)
-        pages = self._warehouse.kept_pages(collection, self._run.work_id)
-        cut = Cut(range_, self._chunk_rows, await asyncio.to_thread(self._warehouse.longest_window, collection))
+        pages = self._pages(collection)
+        limits = await asyncio.to_thread(self._warehouse.window_limits, collection)
+        cut = Cut(range_, self._chunk_rows, limits.most_days, limits.most_rows)
+        totals = await asyncio.to_thread(self._warehouse.announced_totals, collection, range_.days)
+        suspicions = Suspicions(limits.most_rows, dict.fromkeys(totals))
 
         def begin(window: Window) -> _Underway:
             begun = kept.pop(window.first, None)
@@ -247,7 +301,7 @@ class Ingestion:
                 window = Window(begun.first, begun.last)
             # without a window each call would read it all again
             whole = begun is not None or window.first == window.last or collection.window is None
-            return self._begin(collection, window, begun, whole=whole)
+            return self._begin(collection, window, begun, suspicions, whole=whole)
 
         present: _Underway | None = None
         ahead: _Underway | None = None
@@ -259,10 +313,9 @@ class Ingestion:
                     ahead = begin(after)
                 try:
                     read = await present.task
-                except (RequestRejected, ServerUnwell, Unreachable) as refusal:
-                    at_fault = isinstance(refusal, RequestRejected)
-                    if collection.window is None or not cut.refused(window, str(refusal), at_fault=at_fault):
-                        raise
+                except (RequestRejected, ServerUnwell, Unreachable, Distrusted) as refusal:
+                    await self._shorten(collection, window, cut, refusal)
+                    suspicions.cap = cut.most_rows
                     for left in filter(None, (present, ahead)):
                         await left.leave(at_once=False)
                         await asyncio.to_thread(pages.forget, left.window.days)
@@ -305,14 +358,45 @@ class Ingestion:
             calls = expected_calls(rows, chunk_rows=self._chunk_rows, days=days)
             record(self._warehouse.engine, self._run.backfill_id, collection.name, range_.first, range_.last, days, rows, calls)
 
-    def _begin(self, collection: Collection, window: Window, kept: KeptWindow | None, *, whole: bool) -> _Underway:
+    async def _shorten(self, collection: Collection, window: Window, cut: Cut, refusal: Exception) -> None:
+        """Make the next window shorter than the one that was refused or capped; raise `refusal` if that cannot help."""
+        if isinstance(refusal, Capped):
+            await self._learn_cap(collection, refusal)
+            shortened = cut.capped(window, refusal.rows)
+        else:
+            at_fault = isinstance(refusal, RequestRejected | Distrusted)
+            shortened = cut.refused(window, str(refusal), at_fault=at_fault)
+        if collection.window is None or not shortened:
+            raise _as_error(collection, window, refusal) from None
+
+    async def _learn_cap(self, collection: Collection, capped: Capped) -> None:
+        """Remember a cap; days that were read from a window of just that size are no longer taken for complete."""
+        await asyncio.to_thread(self._warehouse.learn_row_cap, collection, capped.rows, str(capped))
+        self._caps.add(capped.rows)
+        await asyncio.to_thread(self._doubt_windows, collection)
+
+    def _doubt_windows(self, collection: Collection) -> None:
+        for cap in self._caps:
+            doubtful = self._warehouse.doubt_windows(collection, cap)
+            self._under_cap.update(self._requested.intersection(doubtful))
+            if left := [day for day in doubtful if day not in self._requested]:
+                self._thread.tell(
+                    f"{collection.name}: {len(left)} days between {left[0]} and {left[-1]} were read under the cap of "
+                    f"{cap} rows. They are no longer marked as read: load them again."
+                )
+
+    def _begin(
+        self, collection: Collection, window: Window, kept: KeptWindow | None, suspicions: Suspicions, *, whole: bool
+    ) -> _Underway:
         reader = WindowReader(
             self._client,
             collection,
             window,
-            self._warehouse.kept_pages(collection, self._run.work_id),
+            self._pages(collection),
+            zones=self._zones,
             concurrency=self._concurrency,
             progress=self._page_progress(collection, window),
+            suspicions=suspicions,
         )
         most_rows = math.inf if whole else int(self._chunk_rows * SLACK)
         task = asyncio.create_task(self._read_window(reader, collection, window, most_rows, kept))
@@ -328,7 +412,6 @@ class Ingestion:
             # not in another thread: who is cancelled meanwhile would leave an open connection there
             staging = stack.enter_context(self._warehouse.staging(collection))
             reading = await reader.read(
-                window.parameters(collection, self._zones),
                 staging,
                 now=await asyncio.to_thread(self._warehouse.now),
                 most_rows=most_rows,
@@ -353,7 +436,8 @@ class Ingestion:
                 milliseconds=int((time.monotonic() - read.started) * 1000),
                 run_id=self._run.work_id,
                 read_on=reading.read_at.astimezone(self._zones.partition).date(),
-                emptied=self._warehouse.emptied,
+                rules=self._rules(window),
+                witness_calls=reading.witness_calls,
             )
             merged = self._warehouse.commit(staging, facts)
             return self._result(window, facts, reading, merged, staging, time.monotonic() - read.started)
@@ -362,7 +446,7 @@ class Ingestion:
         self, window: Window, facts: WindowFacts, reading: Reading, merged: Merged, staging: Staging, seconds: float
     ) -> WindowResult:
         collection = staging.collection
-        believed = merged.emptied if facts.emptied is Emptied.KEEP else {}
+        believed, doubted = self._sorted_doubts(window, merged.doubted)
         elsewhere = [*merged.superseded, *believed]
         known = self._warehouse.done(collection, elsewhere) if elsewhere else {}
         return WindowResult(
@@ -377,12 +461,31 @@ class Ingestion:
             seconds=seconds,
             quota_left=self._ledger.left(self._run.lane),
             rows_held=self._warehouse.rows_held(collection),
-            misfits=dict(staging.misfits),
+            misfits=dict(staging.misfits) | ({"day": merged.moved} if merged.moved else {}),
             unknown=sorted(staging.unknown),
             replaced_characters=reading.replaced_characters,
-            doubted={} if believed else merged.emptied,
+            doubted=doubted,
             changes=self._warehouse.changes(collection, window.first, facts.read_at) if merged.days else None,
         )
+
+    def _rules(self, window: Window) -> Rules:
+        """Return the rules for a window: a long one never empties days, each of which is read alone first."""
+        rules = self._warehouse.rules
+        alone = len(window.days) == 1
+        return rules if alone or rules.emptied is Emptied.KEEP else replace(rules, emptied=Emptied.DOUBT)
+
+    def _sorted_doubts(self, window: Window, doubted: dict[date, Doubt]) -> tuple[list[date], dict[date, Doubt]]:
+        """Return the doubted days whose rows simply stay, and those that are reported; others are read again, each alone."""
+        gone = {day: doubt for day, doubt in doubted.items() if doubt.reason is not DoubtReason.UNREADABLE}
+        if self._warehouse.rules.emptied is Emptied.KEEP:
+            return list(gone), {day: doubt for day, doubt in doubted.items() if day not in gone}
+        if len(window.days) == 1:
+            return [], doubted
+        again = sorted(gone)[: max(0, MOST_READ_ALONE - len(self._alone))]
+        self._alone.update(again)
+        if again:
+            self._thread.tell(f"{window}: {len(again)} days came with far fewer rows than the table holds. Reading each alone.")
+        return [], {day: doubt for day, doubt in doubted.items() if day not in again}
 
     def _done_before(self, collection: Collection, window: Window, done: dict[date, MergedDay]) -> WindowResult:
         today = self._today()
@@ -428,6 +531,15 @@ class Ingestion:
                 self._thread.tell(f"{collection.name} {window}: page {done} of {pages}")
 
         return progress
+
+
+def _as_error(collection: Collection, window: Window, refusal: Exception) -> Exception:
+    if not isinstance(refusal, Distrusted):
+        return refusal
+    return IncompleteAnswer(
+        f"{collection.name} {window}: {refusal} No shorter window can be requested, so these days cannot be read completely. "
+        "Nothing was written. Ask Magnetis about the limit, or limit the key's scope to fewer accounts."
+    )
 
 
 def _share_out(days: list[MergedDay], facts: WindowFacts, seconds: float) -> list[DayResult]:

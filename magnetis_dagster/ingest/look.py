@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from magnetis_dagster.api import Call, MagnetisClient, Page
+from magnetis_dagster.api import Call, MagnetisClient
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TryAgain
 from magnetis_dagster.exact_json import dump_json
-from magnetis_dagster.ingest.reading import pages_announced
+from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.warehouse import KeptPages
+
+_UTC = ZoneInfo("UTC")
 
 
 class Moving(TryAgain):
@@ -45,24 +50,28 @@ class Look:
 
 
 async def look(client: MagnetisClient, collection: Collection, at: datetime) -> Look:
-    """Read a snapshot collection whole, one call per 250 rows. Raises Moving and what `MagnetisClient.page` raises."""
+    """Read a snapshot collection whole, one request per 250 rows. Raises Moving and what `MagnetisClient.page` raises.
+
+    Volatile members are left out of the digest.
+    """
     call = Call(collection.name, collection.route, dict(collection.parameters))
-    first = await client.page(call)
-    if first.total is None and first.last_page is None:
-        pages = await _until_the_end(client, call, first)
-    else:
-        others = (client.page(replace(call, page=number)) for number in range(2, pages_announced(first) + 1))
-        pages = [first]
-        # all to their end: they are charged, and one that is left behind would find its client closed
-        for page in await asyncio.gather(*others, return_exceptions=True):
-            if isinstance(page, BaseException):
-                raise page
-            pages.append(page)
+    pagination = Pagination(call.limit)
+    pages = [await client.page(call)]
+    pagination.add(1, pages[0])
+    others = (client.page(replace(call, page=number)) for number in range(2, pagination.announced_pages + 1))
+    # all to their end: they are charged, and one that is left running would find its client closed
+    for number, page in enumerate(await asyncio.gather(*others, return_exceptions=True), start=2):
+        if isinstance(page, BaseException):
+            raise page
+        pages.append(page)
+        pagination.add(number, page)
+    while not pagination.interrupted and (following := pagination.following()) is not None:
+        pages.append(await client.page(replace(call, page=following)))
+        pagination.add(following, pages[-1])
     rows = [row for page in pages for row in page.rows]
-    lines = {dump_json(row, sort=True) for row in rows}
-    announced = {page.total for page in pages}
-    if len(announced) > 1 or (first.total is not None and len({_identity(row) for row in rows}) != first.total):
-        raise Moving(f"{collection.name}: the API announced {first.total} rows and returned {len(rows)}: they moved meanwhile.")
+    lines = {dump_json(stable(collection, row), sort=True) for row in rows}
+    if contradiction := pagination.contradiction(_distinct(collection, rows)):
+        raise Moving(f"{collection.name}: {contradiction}.")
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     return Look(digest, len(lines), at, [page.body for page in pages])
 
@@ -85,15 +94,9 @@ async def look_at_each(
     return found
 
 
-async def _until_the_end(client: MagnetisClient, call: Call, first: Page) -> list[Page]:
-    """Read on behind a page that announces nothing, up to one that is not full."""
-    pages = [first]
-    # a route that takes no `page` gives the same rows for ever
-    while len(pages[-1].rows) >= call.limit and (len(pages) < 2 or pages[-1].rows != pages[-2].rows):
-        pages.append(await client.page(replace(call, page=len(pages) + 1)))
-    return pages
-
-
-def _identity(row: Any) -> str:
-    named = row.get("id") if isinstance(row, dict) else None
-    return str(named) if named else dump_json(row, sort=True)
+def _distinct(collection: Collection, rows: Sequence[Any]) -> int:
+    """Return how many different rows there are: by id, or by content if a row has none."""
+    objects = [row for row in rows if isinstance(row, dict)]
+    ids = RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
+    nameless = [row for row in rows if not isinstance(row, dict)] + [row for row, id_ in zip(objects, ids, strict=True) if not id_]
+    return len({id_ for id_ in ids if id_}) + len({dump_json(row, sort=True) for row in nameless})

@@ -8,6 +8,7 @@ from math import ceil
 
 from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.windows import PADDING, Window
+from magnetis_dagster.ingest.witnesses import rechecked_pages
 
 PAGE_ROWS = 250
 """The API's largest page."""
@@ -29,14 +30,16 @@ def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int
     if days < 1:
         return 0
     if days == 1 or rows <= int(chunk_rows * SLACK):
-        return max(1, ceil(rows / PAGE_ROWS))
+        pages = ceil(rows / PAGE_ROWS)
+        # an empty range has one edge to verify
+        return pages + len(rechecked_pages(pages)) if rows else min(days, 2)
     a_day = rows / (days + _PADDING_DAYS)
     whole = Window(date.min, date.min + timedelta(days=days - 1))
-    cut, pages = Cut(whole, chunk_rows), 0.0
+    cut, spent = Cut(whole, chunk_rows), 0.0
     cut.too_large(whole, rows)
     while window := cut.next():
         received = (len(window.days) + _PADDING_DAYS) * a_day
         # the last page of a window is half full on average
-        pages += received / PAGE_ROWS + 0.5
+        spent += received / PAGE_ROWS + 0.5 + len(rechecked_pages(round(received / PAGE_ROWS + 0.5)))
         cut.read(window, round(received))
-    return 1 + ceil(pages)
+    return 1 + ceil(spent)

@@ -25,7 +25,8 @@ from magnetis_dagster.api import (
     UnexpectedAnswer,
 )
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS, ID_PATHS, RowReader, as_moment, shown_name
+from magnetis_dagster.catalog.names import fold
+from magnetis_dagster.catalog.reader import RowReader, as_moment, shown_name
 from magnetis_dagster.errors import MagnetisError, NeedsChange
 from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
 from magnetis_dagster.ingest.windows import Zones
@@ -177,15 +178,15 @@ class _Probe:
         reader = RowReader(collection, response_zone=self._zones.response, partition_zone=self._zones.partition)
         parsed = reader.read(row)
         leaves = dict(_leaves(row))
-        moments = {".".join(name) for name, value in leaves.items() if as_moment(value, UTC)}
-        held = {path for name in leaves for path in _with_parents(name)}
+        moments = {fold(".".join(name)) for name, value in leaves.items() if as_moment(value, UTC)}
+        held = {fold(path) for name in leaves for path in _with_parents(name)}
         for name, column in collection.columns.items():
-            if path := next((path for path in column.paths if path in held), None):
+            if path := next((path for path in column.paths if fold(path) in held), None):
                 finding.columns[name] = path
         finding.misfits = list(parsed.misfits)
         finding.unknown = _unknown(leaves, collection)
-        finding.times = _shown(name for name in leaves if ".".join(name) in moments)
-        finding.time_field = next((path for path in collection.time_fields if path in moments), None)
+        finding.times = _shown(name for name in leaves if fold(".".join(name)) in moments)
+        finding.time_field = next((path for path in collection.time_fields if fold(path) in moments), None)
         found = {*finding.columns, *(["id"] if parsed.id else []), *(["occurred_at"] if parsed.occurred_at else [])}
         expected = ["id", *(["occurred_at"] if collection.is_events else []), *collection.columns]
         finding.missing = [name for name in expected if name not in found]
@@ -214,10 +215,11 @@ def _with_parents(name: Name) -> Iterator[str]:
 
 
 def _unknown(names: Iterable[Name], collection: Collection) -> list[str]:
-    declared = {*ID_PATHS, *ACCOUNT_PATHS, *collection.time_fields}
+    declared = {*collection.key_paths, *collection.time_fields}
     declared |= {path for column in collection.columns.values() for path in column.paths}
-    wholes = {path for column in collection.columns.values() if column.type is ColumnType.JSON for path in column.paths}
-    return _shown(name for name in names if ".".join(name) not in declared and wholes.isdisjoint(_with_parents(name)))
+    known = set(map(fold, declared))
+    wholes = {fold(path) for column in collection.columns.values() if column.type is ColumnType.JSON for path in column.paths}
+    return _shown(name for name in names if fold(".".join(name)) not in known and wholes.isdisjoint(map(fold, _with_parents(name))))
 
 
 def _shown(names: Iterable[Name]) -> list[str]:

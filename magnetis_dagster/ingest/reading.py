@@ -1,47 +1,58 @@
-"""Reading one window whole: page 1 announces, the other pages follow concurrently, and all that was announced must arrive."""
+"""Reading one window whole: page 1 announces, the other pages follow concurrently, and several witnesses must agree at the end.
+
+How pages form a list stands in `pagination.py`, what makes an answer suspicious in `witnesses.py`.
+"""
 
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
 from magnetis_dagster.api import CHARGED_AHEAD, Call, MagnetisClient, Page, read_envelope
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.ingest.pagination import Pagination
+from magnetis_dagster.ingest.windows import PADDING, Window, Zones, parameters_between
+from magnetis_dagster.ingest.witnesses import (
+    Capped,
+    FilterWatch,
+    Shortened,
+    Suspicions,
+    empty_edges,
+    rechecked_pages,
+)
 from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging, Tally
 
 READS = 3
-"""A window whose rows move while they are read is read again, at most twice."""
+"""A window whose pages contradict each other is read again, at most twice."""
 
 LOADERS = 2
 """Pages written to staging at once: one is read by its declaration while the other waits for PostgreSQL."""
 
 Progress = Callable[[int, int], None]
-"""Told the pages received and the pages announced."""
+"""Called with the pages received and the pages announced."""
 
 
 class IncompleteWindow(TryAgain):
-    """The API announced another number of rows than it returned, three times in a row; nothing was written."""
+    """The pages of a window did not form one complete list, three times in a row; nothing was written."""
 
-    def __init__(self, collection: Collection, window: Window, announced: int, received: int) -> None:
+    def __init__(self, collection: Collection, window: Window, announced: int, received: int, cause: str) -> None:
         self.announced = announced
         self.received = received
-        what = (
-            f"the API announced {announced} rows and returned {received} distinct ones"
-            if announced != received
-            else f"the API returned {received} rows, but its pages disagreed on the total or came empty before the announced end"
-        )
         super().__init__(
-            f"{collection.name} {window}: {what}, {READS} times in a row. Nothing was written for these days. "
-            "Rows may be moving while they are read: run the days again later."
+            f"{collection.name} {window}: {cause}, {READS} times in a row. Nothing was written for these days; "
+            "load them again later."
         )
 
 
 class FilterIgnored(NeedsChange):
-    """An events route returned rows far outside the asked window: it does not take the window's parameters."""
+    """An events route returned rows far outside the requested window: it ignores one of the window's parameters."""
+
+
+class RepeatedIds(NeedsChange):
+    """One page contains an id twice: the declared id does not identify a row."""
 
 
 class Unplaceable(NeedsChange):
@@ -49,29 +60,46 @@ class Unplaceable(NeedsChange):
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The reading was told to stop."""
+    """The caller asked to stop reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading a window found."""
+    """The result of reading a window."""
 
     announced: int
     received: int
+    """Distinct rows."""
     bytes: int
     replaced_characters: int
     read_at: datetime
-    """Nothing of it is older."""
+    """Start of the read, UTC: none of its rows is older."""
     kept_pages: int
-    """Pages that an interrupted reading had left."""
+    """Pages that an interrupted read had left."""
     complete: bool
-    """False: only the announcement was read, since it exceeds what was allowed."""
+    """False: only the announcement was read, since it exceeds the allowed rows."""
+    witness_calls: int = 0
+    """API calls that only verified the answer."""
+
+
+@dataclass(slots=True)
+class _Witnesses:
+    """The requests that verify one window, counted."""
+
+    client: MagnetisClient
+    call: Call
+    calls: int = 0
+
+    async def page(self, **changes: object) -> Page:
+        """Request a page of the window's call with `changes`."""
+        self.calls += 1
+        return await self.client.page(replace(self.call, **changes))  # type: ignore[arg-type]
 
 
 class WindowReader:
     """Reads one window of a collection into staging, with `concurrency` pages in flight.
 
-    Pages of a window that has several are kept until it is committed; a reading that was interrupted begins with those it had.
+    Pages of a window that has several are kept until it is committed; a resumed read begins with those.
     """
 
     def __init__(
@@ -81,107 +109,114 @@ class WindowReader:
         window: Window,
         pages: KeptPages,
         *,
+        zones: Zones,
         concurrency: int,
         progress: Progress,
+        suspicions: Suspicions,
     ) -> None:
         self._client = client
         self._collection = collection
         self._window = window
+        self._zones = zones
         self._pages = pages
         self._concurrency = concurrency
         self._progress = progress
+        self._suspicions = suspicions
         self._stopped = asyncio.Event()
+        parameters = window.parameters(collection, zones)
+        self._call = Call(collection.name, collection.route, parameters, days=(window.first, window.last))
+        self._witnesses = _Witnesses(client, self._call)
         self.announced: int | None = None
         """Rows announced by the first page; None before it."""
         self.nearly_asked = asyncio.Event()
-        """Set once the announcement is accepted and few pages are left to be asked: the window after it may begin.
+        """Set once the announcement is accepted and few pages are left to request: the next window may begin.
 
         As many as are in flight, so that the announcement of that window comes before places stand empty.
         """
 
     def stop(self) -> None:
-        """Ask no further page: `read` raises Stopped once those under way are received and kept."""
+        """Request no further page: `read` raises Stopped once those in flight are received and kept."""
         self._stopped.set()
 
     async def read(
         self,
-        parameters: dict[str, str],
         staging: Staging,
         *,
         now: datetime,
         most_rows: float = math.inf,
         kept: KeptWindow | None = None,
     ) -> Reading:
-        """Read the window whole, or only its announcement where that exceeds `most_rows`; begin with the pages of `kept`.
+        """Read the window whole, or only its announcement if that exceeds `most_rows`; begin with the pages of `kept`.
 
-        Raises IncompleteWindow, FilterIgnored, Unplaceable, Stopped, QuotaExhausted and the errors of api/ and database/.
+        Raises Capped and Shortened (shorter windows may help), IncompleteWindow, FilterIgnored, RepeatedIds, Unplaceable, Stopped,
+        QuotaExhausted and the errors of api/ and database/.
         """
-        window = self._window
-        call = Call(self._collection.name, self._collection.route, parameters, days=(window.first, window.last))
-        attempt = _Attempt(self._client, call, staging, self._pages, window.days, now, self._stopped)
-        size = replaced = announced = received = 0
+        attempt = _Attempt(self._client, self._call, self._window, staging, self._pages, now, self._stopped, self._filter_ignored)
+        size = distinct = 0
+        cause = ""
         for number in range(READS):
             if number:
                 await asyncio.to_thread(staging.clear)
-                await asyncio.to_thread(self._pages.forget, window.days)
+                await asyncio.to_thread(self._pages.forget, self._window.days)
                 kept = None
-            attempt.begin(kept)
-            first = await attempt.fetch(1)
+            first = await attempt.begin(kept, self._witnesses)
+            pagination = attempt.pagination
             if (first.total or 0) > most_rows:
+                self._suspicions.totals.setdefault(first.total or 0, self._window)
                 await self._client.settled()
-                return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False)
+                return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False, witness_calls=self._witnesses.calls)
+            if first.rows:
+                await self._doubt_total(first, staging)
             self.announced = first.total
             await attempt.keep_from_now(first)
-            if self._collection.window is not None:
-                self._refuse_ignored_filter(attempt)
-            if first.last_page is None and first.total is None:
-                ended = await self._one_by_one(attempt, first)
-            else:
-                ended = await self._concurrently(attempt, pages_announced(first))
-            size, replaced = size + attempt.bytes, attempt.replaced
+            await attempt.load(1, first)
+            await self._fetch_others(attempt)
+            size += attempt.bytes
             await self._client.settled()
             tally = await asyncio.to_thread(staging.settle)
-            received = tally.received
-            announced = received if first.total is None else first.total
-            if received == announced and len(attempt.totals) == 1 and (ended or first.total is not None):
+            self._refuse_repeated_ids(staging)
+            distinct = tally.received
+            found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(attempt, staging)
+            if found is None:
                 self._refuse_unplaceable(staging, tally)
+                await self._doubt_edges(staging, tally)
+                await self._client.settled()
                 return Reading(
-                    announced,
-                    received,
+                    pagination.announced(distinct),
+                    distinct,
                     size,
-                    replaced,
-                    kept.read_at if kept else now,
-                    len(kept.pages) if kept else 0,
+                    attempt.replaced,
+                    attempt.read_at,
+                    len(attempt.kept),
                     complete=True,
+                    witness_calls=self._witnesses.calls,
                 )
-        raise IncompleteWindow(self._collection, window, announced, received)
+            cause = found
+        raise IncompleteWindow(self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause)
 
-    async def _one_by_one(self, attempt: "_Attempt", page: Page) -> bool:
-        """Read up to a page that is not full, or that says so itself; return False where more was announced than came."""
-        number, former = 1, None
-        # a route that takes no `page` gives the same rows for ever
-        while (
-            page.rows
-            and page.rows != former
-            and (page.has_next or (page.has_next is None and len(page.rows) >= attempt.call.limit))
-        ):
-            number, former = number + 1, page.rows
-            page = await attempt.fetch(number)
-        return not page.has_next
+    async def _fetch_others(self, attempt: "_Attempt") -> None:
+        """Fetch and load the announced pages concurrently, then those that nothing announced, one by one."""
+        pagination = attempt.pagination
+        last = pagination.announced_pages
+        self._progress(1, last)
+        if last <= 1:
+            self.nearly_asked.set()
+        else:
+            await self._concurrently(attempt, last)
+        while not pagination.interrupted and (number := pagination.following()) is not None:
+            page, fresh = await attempt.receive(number)
+            await attempt.load(number, page, fresh=fresh)
 
-    async def _concurrently(self, attempt: "_Attempt", last: int) -> bool:
-        """Read the pages 2 to `last`; return False where one came empty: nothing behind it is asked."""
+    async def _concurrently(self, attempt: "_Attempt", last: int) -> None:
+        """Fetch the pages 2 to `last`; once one comes without rows, no page after it is requested."""
         numbers = iter(range(2, last + 1))
         done = 1
         failures: list[Exception] = []
         received: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
-        self._progress(done, last)
-        if last <= 1:
-            self.nearly_asked.set()
 
         async def receive() -> None:
             for number in numbers:
-                if attempt.empty or failures:
+                if attempt.pagination.interrupted or failures:
                     return
                 if number >= last - self._concurrency:
                     self.nearly_asked.set()
@@ -194,16 +229,17 @@ class WindowReader:
 
         async def load() -> None:
             nonlocal done
-            while page := await received.get():
+            while item := await received.get():
+                number, page, fresh = item
                 try:
-                    await attempt.load(*page)
+                    await attempt.load(number, page, fresh=fresh)
                 except Exception as error:  # noqa: BLE001 - raised below
                     failures.append(error)
                 else:
                     done += 1
                     self._progress(done, last)
 
-        # where one page fails, or finds no call left, those under way are paid for already: they are waited for and kept
+        # if one page fails, or no API call is left, those in flight are paid for already: they are awaited and kept
         async with asyncio.TaskGroup() as loaders:
             for _ in range(LOADERS):
                 loaders.create_task(load())
@@ -212,107 +248,204 @@ class WindowReader:
                 await received.put(None)
         if failures:
             raise failures[0]
-        return last <= 1 or not attempt.empty
 
-    def _refuse_ignored_filter(self, attempt: "_Attempt") -> None:
-        window = self._window
-        near = timedelta(days=2)
-        far = [day for day in attempt.days if day < window.first - near or day > window.last + near]
-        if len(far) * 2 > len(attempt.days):
-            raise FilterIgnored(
-                f"{self._collection.name} {window}: {len(far)} of {len(attempt.days)} rows of the first page lie days outside the "
-                f"asked window ({min(far)} to {max(far)}): the route {self._collection.route} seems not to take the parameters "
-                f"{self._collection.window.start if self._collection.window else ''}/"
-                f"{self._collection.window.end if self._collection.window else ''}. `magnetis probe` shows what it does; in "
-                f"MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right names, or to null to read it whole."
+    # --- witnesses
+
+    async def _doubt_total(self, first: Page, staging: Staging) -> None:
+        """Raise Capped if the announced total is a cap, FilterIgnored if a bound is ignored and rows outside come.
+
+        A suspicious total costs two requests: the totals of the two halves of the window must not exceed it together.
+        """
+        cap, total = self._suspicions.cap, first.total
+        if total is None or self._collection.window is None:
+            return
+        if cap is not None and total >= cap and len(self._window.days) > 1:
+            raise Capped(cap)
+        if not self._suspicions.doubts(self._window, total):
+            return
+        halves = self._window.halves(self._zones)
+        totals = [await self._total(*half) for half in halves]
+        if None in totals or sum(filter(None, totals)) <= total:
+            self._suspicions.trusted.add(total)
+            return
+        # both halves may exceed the whole for another reason: a bound that the route ignores
+        start, end = halves[0][0], halves[1][1]
+        second = timedelta(seconds=1)
+        ignored = await self._total(end - second, end) == total, await self._total(start, start + second) == total
+        if not any(ignored):
+            raise Capped(total)
+        moments = staging.reader.read_all([row for row in first.rows if isinstance(row, dict)]).occurred_at
+        if any(moment is not None and not start <= moment <= end for moment in moments):
+            raise self._filter_ignored(f"a window of one second announces {total} rows, as the whole window does", ignored)
+        self._suspicions.trusted.add(total)
+
+    async def _total(self, start: datetime, end: datetime) -> int | None:
+        """Return the rows that the API announces between two instants."""
+        page = await self._witnesses.page(parameters=parameters_between(self._collection, self._zones, start, end), limit=1)
+        return page.total
+
+    async def _doubt_edges(self, staging: Staging, tally: Tally) -> None:
+        """Raise Shortened if days at an empty edge of the window have rows when they are requested alone.
+
+        Costs one request for each empty edge. The two hours around the edge's bounds are left out: they belong to its neighbours.
+        """
+        if self._collection.window is None or not self._collection.is_events:
+            return
+        for edge in empty_edges(self._window.days, tally.by_day):
+            start, end = edge.bounds(self._zones.partition)
+            parameters = parameters_between(self._collection, self._zones, start + PADDING, end - PADDING)
+            page = await self._witnesses.page(parameters=parameters, limit=1)
+            days = staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).days
+            if any(day is not None and edge.first <= day <= edge.last for day in days):
+                raise Shortened(edge)
+
+    async def _recheck(self, attempt: "_Attempt", staging: Staging) -> str | None:
+        """Request some pages again; return that their rows differ from those received first, None if they do not."""
+        for number, ids in attempt.ids.items():
+            if number > attempt.pagination.filled:
+                continue
+            page = await self._witnesses.page(page=number)
+            if page.total != attempt.totals[number] or _ids(staging, page) != ids:
+                return f"page {number} had other rows when it was requested again, so rows moved while they were read"
+        return None
+
+    def _filter_ignored(self, what: str, ignored: tuple[bool, bool]) -> FilterIgnored:
+        window = self._collection.window
+        assert window is not None
+        names = " and ".join(name for name, is_ignored in zip((window.start, window.end), ignored, strict=True) if is_ignored)
+        return FilterIgnored(
+            f"{self._collection.name} {self._window}: {what}: the route {self._collection.route} seems to ignore {names}. "
+            f"`magnetis probe` shows what it does; in MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right "
+            "names, or to null to read the route whole. Nothing was written."
+        )
+
+    def _refuse_repeated_ids(self, staging: Staging) -> None:
+        if staging.conflicting:
+            raise RepeatedIds(
+                f"{self._collection.name} {self._window}: {staging.conflicting} rows have the id of another row of the same page, "
+                f"so the id does not identify a row. In MAGNETIS_CONFIG, set collections.{self._collection.name}.id_paths to the "
+                "members that do, several of them as a list: [[id, leg]]. Nothing was written."
             )
 
     def _refuse_unplaceable(self, staging: Staging, tally: Tally) -> None:
         if tally.unplaced and not tally.by_day:
             why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items()))
+            settings = {"time_fields" if " time in " in reason else "id_paths" for reason in tally.unplaced}
+            names = " and ".join(f"collections.{self._collection.name}.{setting}" for setting in sorted(settings))
             raise Unplaceable(
                 f"{self._collection.name} {self._window}: none of the {tally.received} rows received can be placed: {why}. "
                 f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
-                f"(collections.{self._collection.name}.time_fields); `magnetis probe` shows them too. Nothing was written."
+                f"({names}); `magnetis probe` shows them too. Nothing was written."
             )
 
 
+def _ids(staging: Staging, page: Page) -> frozenset[str | None]:
+    return frozenset(staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).ids)
+
+
+@dataclass(slots=True)
 class _Attempt:
     """The pages of one read of one window."""
 
-    def __init__(
-        self,
-        client: MagnetisClient,
-        call: Call,
-        staging: Staging,
-        pages: KeptPages,
-        days: list[date],
-        now: datetime,
-        stopped: asyncio.Event,
-    ) -> None:
-        self._client = client
-        self.call = call
-        self._staging = staging
-        self._pages = pages
-        self._asked = days
-        self._now = now
-        self._stopped = stopped
-        self.begin(None)
+    client: MagnetisClient
+    call: Call
+    window: Window
+    staging: Staging
+    pages: KeptPages
+    now: datetime
+    stopped: asyncio.Event
+    refuse: Callable[[str, tuple[bool, bool]], FilterIgnored]
+    """Makes the error for rows far outside the window."""
+    pagination: Pagination = field(init=False)
+    bytes: int = 0
+    replaced: int = 0
+    kept: frozenset[int] = frozenset()
+    """Numbers of the kept pages that are used."""
+    read_at: datetime = field(init=False)
+    ids: dict[int, frozenset[str | None]] = field(default_factory=dict)
+    """Ids of the pages that are requested again at the end, by page."""
+    totals: dict[int, int | None] = field(default_factory=dict)
+    """Totals of those pages."""
+    _watch: FilterWatch = field(init=False)
+    _rechecked: frozenset[int] = frozenset()
+    _keeps: bool = False
 
-    def begin(self, kept: KeptWindow | None) -> None:
+    async def begin(self, kept: KeptWindow | None, witnesses: _Witnesses) -> Page:
+        """Start anew and return page 1, not loaded yet.
+
+        An unfinished set of kept pages is used only if page 1, requested again, still has the same rows.
+        """
         self.bytes = self.replaced = 0
-        self.empty = False
-        """Whether a page came without rows."""
-        self.totals: set[int | None] = set()
-        self.days: list[date] = []
-        self._kept = kept.pages if kept else frozenset[int]()
+        self.ids, self.totals = {}, {}
+        self._watch = FilterWatch(self.window)
         self._keeps = False
+        self.pagination = Pagination(self.call.limit)
+        self.kept = kept.pages if kept else frozenset()
+        self.read_at = kept.read_at if kept else self.now
+        if 1 in self.kept:
+            page = await self._kept_page(1)
+            if page is not None and not self.kept.issuperset(range(1, _announced_pages(page, self.call.limit) + 1)):
+                again = await witnesses.page()
+                if again.total != page.total or _ids(self.staging, again) != _ids(self.staging, page):
+                    page = again
+                    await asyncio.to_thread(self.pages.forget, self.window.days)
+                    self.kept, self.read_at = frozenset(), self.now
+        else:
+            page, self.kept, self.read_at = None, frozenset(), self.now
+        if page is None:
+            page, _ = await self.receive(1)
+        else:
+            self._count(1, page)
+        self._rechecked = frozenset(rechecked_pages(self.pagination.announced_pages))
+        return page
 
     async def keep_from_now(self, first: Page) -> None:
         """Keep the first page, unless it is the only one, and those that follow."""
-        if first.last_page == 1 or not first.rows:
+        if self.pagination.announced_pages == 1 and self.pagination.following() is None:
             return
         self._keeps = True
-        if 1 not in self._kept:
+        if 1 not in self.kept:
             await self.keep(1, first)
 
     async def keep(self, number: int, page: Page) -> None:
         """Keep a page before it is loaded."""
-        await asyncio.to_thread(self._pages.keep, self._asked, number, page.body, self._now)
-
-    async def fetch(self, number: int) -> Page:
-        """Receive a page and load it."""
-        page, fresh = await self.receive(number)
-        self.days = await self.load(number, page, fresh)
-        return page
+        await asyncio.to_thread(self.pages.keep, self.window.days, number, page.body, self.now)
 
     async def receive(self, number: int) -> tuple[Page, bool]:
         """Return a page, and whether it came from the API just now. Raises Stopped, and what the client raises."""
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             raise Stopped
-        body = await asyncio.to_thread(self._pages.body, self._asked, number) if number in self._kept else None
-        fresh = body is None
-        if body is None:
-            page = await self._client.page(replace(self.call, page=number), partial(self.keep, number) if self._keeps else None)
-        else:
-            page = read_envelope(body, self.call.limit)
-        self.empty = self.empty or not page.rows
-        self.totals.add(page.total)
-        self.bytes += page.bytes
-        self.replaced += page.replaced_characters
+        page = await self._kept_page(number) if number in self.kept else None
+        fresh = page is None
+        if page is None:
+            page = await self.client.page(replace(self.call, page=number), partial(self.keep, number) if self._keeps else None)
+        self._count(number, page)
         return page, fresh
 
-    async def load(self, number: int, page: Page, fresh: bool) -> list[date]:
-        """Load a page into staging, and keep it where it is not kept yet; return the days of its rows."""
-        return await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)
+    async def _kept_page(self, number: int) -> Page | None:
+        body = await asyncio.to_thread(self.pages.body, self.window.days, number)
+        return None if body is None else replace(read_envelope(body, self.call.limit), body=body)
+
+    def _count(self, number: int, page: Page) -> None:
+        self.pagination.add(number, page)
+        self.bytes += page.bytes
+        self.replaced += page.replaced_characters
+
+    async def load(self, number: int, page: Page, *, fresh: bool = False) -> None:
+        """Load a page into staging, and keep it if it is not kept yet. Raises FilterIgnored."""
+        if number in self._rechecked:
+            self.ids[number] = await asyncio.to_thread(_ids, self.staging, page)
+            self.totals[number] = page.total
+        days = await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)
+        if self.staging.collection.window is not None and (outside := self._watch.add(days)):
+            raise self.refuse(outside, self._watch.ignored)
 
     def _load(self, number: int, page: Page, *, keep: bool) -> list[date]:
-        kept = self._pages.keeping(self._asked, number, page.body, self._now) if keep else None
-        return self._staging.add(page.rows, kept)
+        kept = self.pages.keeping(self.window.days, number, page.body, self.now) if keep else None
+        return self.staging.add(page.rows, kept)
 
 
-def pages_announced(first: Page) -> int:
-    """Return how many pages the first one announces."""
-    if first.last_page is not None:
-        return first.last_page
-    return math.ceil((first.total or 0) / max(1, len(first.rows)))
+def _announced_pages(page: Page, limit: int) -> int:
+    pagination = Pagination(limit)
+    pagination.add(1, page)
+    return pagination.announced_pages if pagination.announced_pages > 1 else (pagination.following() or 1)

@@ -1,5 +1,6 @@
 """Windows: contiguous local days of one collection, and the query parameters that ask for them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -40,18 +41,43 @@ class Window:
 
     def parameters(self, collection: Collection, zones: Zones) -> dict[str, str]:
         """Return the query parameters that ask for the window, padded, beside those that the collection always sends."""
-        if collection.window is None:
-            return dict(collection.parameters)
         start, end = self.bounds(zones.partition)
-        form = collection.window.format
-        return dict(collection.parameters) | {
-            collection.window.start: (start - PADDING).astimezone(zones.query).strftime(form),
-            collection.window.end: (end + PADDING).astimezone(zones.query).strftime(form),
-        }
+        return parameters_between(collection, zones, start - PADDING, end + PADDING)
+
+    def halves(self, zones: Zones) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime]]:
+        """Return two intervals that divide the padded window at a local midnight, or at noon of a single day.
+
+        The second begins one second after the first ends: whether the API includes bounds is not documented.
+        """
+        start, end = self.bounds(zones.partition)
+        days = len(self.days)
+        at = datetime.combine(self.first + timedelta(days=days // 2), time(12 if days == 1 else 0), zones.partition)
+        middle = at.astimezone(UTC)
+        return (start - PADDING, middle - timedelta(seconds=1)), (middle, end + PADDING)
 
     def __str__(self) -> str:
         """Return `2025-03-28` or `2025-03-28...2025-04-02`, as Dagster writes ranges."""
         return str(self.first) if self.first == self.last else f"{self.first}...{self.last}"
+
+
+def parameters_between(collection: Collection, zones: Zones, start: datetime, end: datetime) -> dict[str, str]:
+    """Return the query parameters for the instants `start` to `end`, beside those that the collection always sends."""
+    if collection.window is None:
+        return dict(collection.parameters)
+    form = collection.window.format
+    return dict(collection.parameters) | {
+        collection.window.start: start.astimezone(zones.query).strftime(form),
+        collection.window.end: end.astimezone(zones.query).strftime(form),
+    }
+
+
+def request_fingerprint(collection: Collection, zones: Zones, *, key_fingerprint: str, origin: str) -> str:
+    """Return a digest of all that decides which rows a page contains, except its window and number.
+
+    Pages of an interrupted read are used again only under the same key, origin, zones and declaration.
+    """
+    parts = [key_fingerprint, origin, str(zones.partition), str(zones.query), collection.model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def contiguous(days: Sequence[date]) -> Iterator[Window]:

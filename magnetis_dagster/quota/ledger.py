@@ -203,6 +203,7 @@ class Ledger:
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
         self.policy = policy
+        self.key_fingerprint = key_fingerprint
         self._engine = engine
         self._parameters = {"key": key_fingerprint, "zone": policy.zone.key, "longest": LONGEST_CALL, "daily_quota": policy.limit}
 

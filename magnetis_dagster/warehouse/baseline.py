@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA
 
@@ -18,7 +19,7 @@ def settings_collections(catalogue: Catalogue) -> list[Collection]:
 
 
 def present(engine: Engine, collection: Collection) -> Payloads | None:
-    """Return the rows that are not deleted, by account and id; None where the collection has never been read.
+    """Return the rows that are not deleted, by account and id, without volatile members; None if the collection was never read.
 
     Makes no tables. Raises DatabaseUnwell, DatabaseRefused.
     """
@@ -33,4 +34,4 @@ def present(engine: Engine, collection: Collection) -> Payloads | None:
             # the same order on every server, whatever its locale
             'ORDER BY account_id COLLATE "C" NULLS FIRST, id COLLATE "C"'
         )
-        return {identifier: payload for identifier, payload in connection.execute(rows)}  # noqa: C416 - a Row is no tuple to mypy
+        return {identifier: stable(collection, payload) for identifier, payload in connection.execute(rows)}

@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
+from magnetis_dagster.catalog import model
 from magnetis_dagster.catalog.masking import masked, masked_id
-from magnetis_dagster.catalog.reader import ACCOUNT_PATHS
+from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import NeedsChange
 
 VERSION = 1
@@ -86,9 +87,17 @@ class Baseline:
     settings: Settings
     without: frozenset[str]
 
-    def differences(self, collection: str, present: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
-        """Return how the present rows of a collection differ from the file, by account and id."""
+    def differences(
+        self, collection: str, present: Mapping[str, Mapping[str, Any]], declaration: model.Collection | None = None
+    ) -> list[Difference]:
+        """Return how the present rows of a collection differ from the file, by account and id.
+
+        The declaration names the paths of the account and the volatile members, which a file from before them may contain.
+        """
         held = self.settings[collection]
+        accounts = declaration.account_paths if declaration else model.ACCOUNT_PATHS
+        if declaration:
+            held, present = ({identifier: stable(declaration, row) for identifier, row in rows.items()} for rows in (held, present))
         found = []
         for identifier in {**held, **present}:
             was, now = (
@@ -102,7 +111,7 @@ class Baseline:
                 fields = {name: field for name, field in fields.items() if field.baseline != field.present}
                 if not fields:
                     continue
-            account = next((str(side[path]) for side in (now, was) if side for path in ACCOUNT_PATHS if path in side), None)
+            account = next((str(side[path]) for side in (now, was) if side for path in accounts if path in side), None)
             found.append(Difference(collection, identifier, account, kind, fields))
         return sorted(found, key=lambda each: (each.account_id or "", each.id))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, history_name
 
 VIEW = f"{DATA_SCHEMA}.settings_changes"
@@ -22,7 +23,8 @@ _COLUMNS = {
     "setting_id": "Identifier given by Magnetis.",
     "title": "Title of the setting; of a removed one, the last known.",
     "kind": "first_seen (in the very first snapshot of its collection), added, changed or removed.",
-    "changes": "Members of the row that differ: {member: {old, new}}; null: no such member. May hold personal data.",
+    "changes": "Members of the row that differ, volatile ones left out: {member: {old, new}}; null: no such member. "
+    "May hold personal data.",
 }
 
 
@@ -91,14 +93,17 @@ def _versions(collection: Collection) -> tuple[str, str]:
     # an overlay may take the column away or give it another type, and the type of a view's column cannot change
     title = 'CAST(h."title" AS text)' if "title" in collection.columns else "CAST(NULL AS text)"
     named = f"CAST('{collection.name}' AS text) AS collection, h.account_id, h.id AS setting_id, {title} AS title"
+    # volatile members are no changes, in versions that were kept before they were declared either
+    old, new = stable_sql(collection, "p.payload"), stable_sql(collection, "h.payload")
+    differs = f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}" if collection.volatile else ""
     first = f"(SELECT min(w.read_at) FROM {OPS_SCHEMA}.windows AS w WHERE w.collection = '{collection.name}')"
     begun = (
         f"SELECT h.valid_from AS changed_at, {named}, CASE WHEN p.id IS NOT NULL THEN 'changed' "
-        f"WHEN h.valid_from <= {first} THEN 'first_seen' ELSE 'added' END AS kind, p.payload AS old, h.payload AS new "
-        f"FROM {history} AS h LEFT JOIN {history} AS p ON p.id = h.id AND p.valid_to = h.valid_from"
+        f"WHEN h.valid_from <= {first} THEN 'first_seen' ELSE 'added' END AS kind, {old} AS old, {new} AS new "
+        f"FROM {history} AS h LEFT JOIN {history} AS p ON p.id = h.id AND p.valid_to = h.valid_from{differs}"
     )
     ended = (
-        f"SELECT h.valid_to AS changed_at, {named}, 'removed' AS kind, h.payload AS old, CAST(NULL AS jsonb) AS new "
+        f"SELECT h.valid_to AS changed_at, {named}, 'removed' AS kind, {new} AS old, CAST(NULL AS jsonb) AS new "
         f"FROM {history} AS h WHERE h.valid_to IS NOT NULL "
         f"AND NOT EXISTS (SELECT FROM {history} AS n WHERE n.id = h.id AND n.valid_from = h.valid_to)"
     )

@@ -1,4 +1,4 @@
-"""The one transaction in which a window becomes visible: rows, deletions, history, quarantine, counts and "this day is done".
+"""The one transaction in which a window becomes visible: rows, deletions, history, quarantine, counts and the completion record.
 
 Loads of one collection merge one after the other (advisory lock), and a read that began before a newer one that is already
 committed gives way to it day by day, so that two loads of a day at once end like the newer of them alone.
@@ -7,14 +7,15 @@ committed gives way to it day by day, so that two loads of a day at once end lik
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, TextClause, func, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
+from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.warehouse.pages import forget_committed
 from magnetis_dagster.warehouse.staging import Tally
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
@@ -27,15 +28,60 @@ class Incomplete(TryAgain):
     """What the API announced is not what was received or held; nothing was written."""
 
 
+class MovedRows(NeedsChange):
+    """Many ids of a day are held by other days: ids are reused, or the times of the rows have changed. Nothing was written."""
+
+
 class Emptied(StrEnum):
-    """What to make of a whole day (of a snapshot: the whole collection) that answers empty after having held rows."""
+    """What to do if all or many rows of a day (of a snapshot: of the collection) are no longer returned."""
 
     DOUBT = "doubt"
-    """Believe nothing: it may be the vendor's retention, or a key with less scope. The rows stay, the day is reported."""
+    """It may be the vendor's retention, or a key with less scope: the rows stay, the day is reported and not done."""
     KEEP = "keep"
-    """The vendor's retention: the rows stay, the day is done."""
+    """The vendor's retention: the rows stay, and so does the day's completion record."""
     DELETE = "delete"
     """They are gone: `deleted_at` is set."""
+
+
+class DoubtReason(StrEnum):
+    """Why the answer for a day is not believed."""
+
+    EMPTIED = "emptied"
+    """The API returned no row, and the table holds some."""
+    DELETIONS = "deletions"
+    """The API no longer returned many of the rows that the table holds."""
+    UNREADABLE = "unreadable"
+    """The API returned many rows that can no longer be placed, among them rows that the table holds."""
+
+
+FEWEST_DOUBTED = 10
+"""Fewer rows of a day are deleted or moved without doubt, whatever their share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When the answer for a day is doubted. Shares are of the day's rows, 0 to 1."""
+
+    emptied: Emptied = Emptied.DOUBT
+    doubted_share: float = 0.20
+    """More rows than this, and at least FEWEST_DOUBTED, are not deleted or moved in one read; 1: never doubted."""
+    unreadable_share: float = 0.01
+    """More rows than this, one of them held by the table, may not be unreadable."""
+
+    def too_many(self, rows: int, of: int) -> bool:
+        """Return whether deleting or moving `rows` rows `of` a day is doubted."""
+        return rows >= FEWEST_DOUBTED and rows > self.doubted_share * of
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A day whose answer is not believed: nothing was done to its rows."""
+
+    reason: DoubtReason
+    held: int
+    """Rows that the table holds for the day."""
+    rows: int
+    """Rows that would have been deleted, or that are unreadable."""
 
 
 _READS = text("""
@@ -52,6 +98,16 @@ _RELEASE = text("""
     DELETE FROM magnetis_ops.quarantine AS q USING incoming AS s
     WHERE q.collection = :collection AND q.key = s.key AND s.reason IS NULL
 """)
+_MOVED = text("""
+    UPDATE magnetis_ops.days SET held = held + :rows, announced = announced + :rows
+    WHERE collection = :collection AND day = :day
+""")
+_STRAY = text("""
+    INSERT INTO magnetis_ops.strays AS s (collection, day, held) VALUES (:collection, :day, :rows)
+    ON CONFLICT (collection, day) DO UPDATE SET held = s.held + excluded.held
+""")
+_NO_STRAYS = text("DELETE FROM magnetis_ops.strays WHERE collection = :collection AND (day = ANY(:days) OR held = 0)")
+_COUNTS = ("held", "padding", "quarantined", "inserted", "changed", "deleted")
 _KNOWN = text("SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)")
 _DAYS = text("""
     INSERT INTO magnetis_ops.days AS d (collection, day, window_id, read_at, announced, held, run_id)
@@ -76,7 +132,8 @@ class WindowFacts:
     run_id: str | None
     read_on: date
     """Local day of `read_at`."""
-    emptied: Emptied = Emptied.DOUBT
+    rules: Rules = Rules()
+    witness_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +159,50 @@ class Merged:
     quarantined: int
     superseded: list[date]
     """Asked days that a newer read had already committed."""
-    emptied: dict[date, int]
-    """Asked days that came empty although the table holds rows for them, and how many; nothing was done to them."""
+    doubted: dict[date, Doubt]
+    """Asked days whose answer is not believed; nothing was done to their rows."""
+    moved: int = 0
+    """Rows that the table held on another day before."""
 
 
 def merge(connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally) -> Merged:
-    """Merge the staged rows, of which `tally` tells, in the caller's transaction. Raises Incomplete where the counts disagree."""
+    """Merge the staged rows, counted by `tally`, in the caller's transaction.
+
+    Raises: Incomplete if the counts disagree; MovedRows if many ids are held by other days.
+    """
     _analyze(connection)
     lock(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
     statements = _Statements(collection)
-    announced = tally.by_day if collection.is_events else Counter({facts.days[0]: tally.by_day.total()})
-    empty = [day for day in asked if not announced[day]]
-    doubts = empty and facts.emptied is not Emptied.DELETE
-    emptied = _per_day(connection, statements.leaving, {"days": empty}) if doubts else {}
-    asked = [day for day in asked if day not in emptied]
+    announced = tally.by_day
+    if not collection.is_events:
+        announced = Counter[date | None]({facts.days[0]: tally.by_day.total()})
+    # a backfill's days hold nothing yet, and then nothing can have left them
+    held_before = bool(asked) and connection.execute(statements.held_before, {"days": asked}).first() is not None
+    unreadable = _per_day(connection, statements.unreadable, {"days": asked}) if held_before and tally.unplaced else {}
+    doubted = _doubt(connection, statements, facts, announced, asked, unreadable) if held_before else {}
+    asked = [day for day in asked if day not in doubted]
     forget_committed(connection, collection, facts.run_id, facts.days)
+    padding = announced.total() - sum(announced[day] for day in facts.days)
+    quarantined = tally.unplaced.total()
+    outcome = Merged([], padding, quarantined, sorted(superseded), doubted)
     if not asked:
-        return Merged(days=[], padding=0, quarantined=0, superseded=sorted(superseded), emptied=emptied)
+        if tally.unplaced:
+            window = _write_window(connection, collection, facts, dict.fromkeys(_COUNTS, 0) | {"quarantined": quarantined})
+            _quarantine(connection, collection, facts, window, tally)
+        return outcome
     parameters = {"days": asked, "read_at": facts.read_at, "collection": collection.name}
     known = set(connection.execute(_KNOWN, parameters).scalars())
 
-    # a backfill's days hold nothing yet, and then nothing can have left them
-    held_before = connection.execute(statements.held_before, parameters).first() is not None
-    touched = {day: (inserted, changed) for day, inserted, changed in connection.execute(statements.upsert, parameters)}
+    touched: dict[date, tuple[int, int]] = {}
+    moves: Counter[tuple[date, date]] = Counter()
+    for day, was, inserted, changed, rows in connection.execute(statements.upsert, parameters):
+        before = touched.get(day, (0, 0))
+        touched[day] = before[0] + inserted, before[1] + changed
+        if was is not None and was != day:
+            moves[was, day] += rows
+    _refuse_mass_moves(collection, facts.rules, moves, announced)
     deleted = _per_day(connection, statements.delete, parameters) if held_before else {}
     if not collection.is_events:
         connection.execute(statements.move_versions, parameters)
@@ -137,13 +213,12 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
 
     held = _per_day(connection, statements.held, parameters)
     for day in asked:
-        if announced[day] != held.get(day, 0):
+        expected = announced[day] + unreadable.get(day, 0)
+        if expected != held.get(day, 0):
             raise Incomplete(
-                f"{collection.name}, {day}: the API returned {announced[day]} rows, the table would "
-                f"hold {held.get(day, 0)}; another load changed the same rows meanwhile. Nothing was written: run the day again."
+                f"{collection.name}, {day}: the API returned {expected} rows, the table would contain {held.get(day, 0)}; "
+                "another load changed the same rows meanwhile. Nothing was written: load the day again."
             )
-    padding = announced.total() - sum(announced[day] for day in facts.days)
-    quarantined = tally.unplaced.total()
     counts = {
         "held": sum(held.values()),
         "padding": padding,
@@ -162,6 +237,8 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
             for day in days
         ],
     )
+    connection.execute(_NO_STRAYS, parameters)
+    _record_moves(connection, collection, moves, asked)
     connection.execute(
         _READS,
         [
@@ -178,7 +255,67 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
             for day in days
         ],
     )
-    return Merged(days=days, padding=padding, quarantined=quarantined, superseded=sorted(superseded), emptied=emptied)
+    return replace(outcome, days=days, moved=moves.total())
+
+
+def _doubt(
+    connection: Connection,
+    statements: "_Statements",
+    facts: WindowFacts,
+    announced: Counter[date | None],
+    asked: list[date],
+    unreadable: dict[date, int],
+) -> dict[date, Doubt]:
+    """Return the days whose answer is not believed.
+
+    `unreadable`: rows of a day that the table holds and that can no longer be placed.
+    """
+    rules = facts.rules
+    doubted: dict[date, Doubt] = {}
+    for day, held, leaving in connection.execute(statements.leaving, {"days": asked}):
+        lost = unreadable.get(day, 0)
+        if lost > rules.unreadable_share * (announced[day] + lost):
+            doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
+        elif rules.emptied is Emptied.DELETE:
+            continue
+        elif leaving and not announced[day]:
+            doubted[day] = Doubt(DoubtReason.EMPTIED, held, leaving)
+        elif rules.too_many(leaving, held):
+            doubted[day] = Doubt(DoubtReason.DELETIONS, held, leaving)
+    return doubted
+
+
+def _refuse_mass_moves(
+    collection: Collection, rules: Rules, moves: Counter[tuple[date, date]], announced: Counter[date | None]
+) -> None:
+    into: Counter[date] = Counter()
+    out_of: Counter[date] = Counter()
+    for (was, day), rows in moves.items():
+        into[day] += rows
+        out_of[was] += rows
+    for day, rows in [*into.items(), *out_of.items()]:
+        of = max(announced[day], rows)
+        if rules.too_many(rows, of):
+            raise MovedRows(
+                f"{collection.name}, {day}: {rows} of {of} rows have ids that the table holds on other days. Either the id does "
+                f"not identify a row: set collections.{collection.name}.id_paths in MAGNETIS_CONFIG to the members that do; or "
+                "the times of many rows have changed: set MAGNETIS_DOUBTED_SHARE=1 for one load to accept that. "
+                "Nothing was written."
+            )
+
+
+def _record_moves(connection: Connection, collection: Collection, moves: Counter[tuple[date, date]], asked: Sequence[date]) -> None:
+    """Correct the records of days that were not asked and that rows left or reached."""
+    changes: Counter[date] = Counter()
+    for (was, day), rows in moves.items():
+        changes[was] -= rows
+        changes[day] += rows
+    for day, rows in changes.items():
+        if not rows or day in asked:
+            continue
+        parameters = {"collection": collection.name, "day": day, "rows": rows}
+        if not connection.execute(_MOVED, parameters).rowcount:
+            connection.execute(_STRAY, parameters)
 
 
 def age_days(day: date, read_on: date) -> int:
@@ -231,6 +368,7 @@ def _write_window(connection: Connection, collection: Collection, facts: WindowF
         "bytes": facts.bytes,
         "milliseconds": facts.milliseconds,
         "run_id": facts.run_id,
+        "witness_calls": facts.witness_calls,
         **counts,
     }
     statement = windows.insert().values(committed_at=func.clock_timestamp(), **values).returning(windows.c.id)
@@ -259,17 +397,21 @@ class _Statements:
             *(f"s.{name}" for name in moments),
             *(f"s.c_{name}" for name in collection.columns),
         ]
-        differs = (
-            f"({', '.join(f't.{name}' for name in ['account_id', *moments, *typed])}) IS DISTINCT FROM "
-            f"({', '.join(f'excluded.{name}' for name in ['account_id', *moments, *typed])})"
-        )
+        old, new = (_compared(collection, moments, row) for row in ("t", "excluded"))
+        same = same_sql(collection, "t.payload", "excluded.payload")
         # events outside the asked days are padding, unless the table holds the row on an asked day: then it has moved
         asked = (
             f"(s.day = ANY(:days) OR EXISTS (SELECT 1 FROM {table} AS c WHERE c.id = s.id AND c.day = ANY(:days)))"
             if collection.is_events
             else "true"
         )
-        day = "day" if collection.is_events else "CAST((:days)[1] AS date)"
+        day = "t.day" if collection.is_events else "CAST((:days)[1] AS date)"
+        # a subquery in RETURNING sees the row as it was before the statement
+        was = (
+            f"CASE WHEN xmax <> 0 THEN (SELECT o.day FROM {table} AS o WHERE o.id = t.id AND o.deleted_at IS NULL) END"
+            if collection.is_events
+            else "CAST(NULL AS date)"
+        )
         on_asked_day = "t.day = ANY(:days)" if collection.is_events else "true"
         is_asked_day = "day = ANY(:days)" if collection.is_events else "true"
         self.upsert = text(f"""
@@ -280,13 +422,14 @@ class _Statements:
                 ON CONFLICT (id) DO UPDATE SET
                     {", ".join(f"{name} = excluded.{name}" for name in received[1:])},
                     last_seen_at = excluded.last_seen_at, deleted_at = NULL,
-                    changed_at = CASE WHEN t.payload = excluded.payload THEN t.changed_at ELSE excluded.changed_at END
+                    changed_at = CASE WHEN {same} THEN t.changed_at ELSE excluded.changed_at END
                 WHERE NOT {_newer("t.last_seen_at")}
-                  AND (t.payload IS DISTINCT FROM excluded.payload OR t.deleted_at IS NOT NULL OR {differs})
-                RETURNING {day} AS day, xmax = 0 AS inserted, changed_at
+                  AND (NOT {same} OR t.deleted_at IS NOT NULL OR ({old}) IS DISTINCT FROM ({new}))
+                RETURNING {day} AS day, {was} AS was, xmax = 0 AS inserted, changed_at
             )
-            SELECT day, count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at)
-            FROM merged GROUP BY day
+            SELECT day, was, count(*) FILTER (WHERE inserted),
+                   count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
+            FROM merged GROUP BY day, was
         """)
         self.delete = text(f"""
             WITH gone AS (
@@ -295,18 +438,21 @@ class _Statements:
                     (SELECT max(d.read_at) FROM magnetis_ops.days AS d
                       WHERE d.collection = :collection{" AND d.day = t.day" if collection.is_events else ""}), t.last_seen_at)
                 WHERE t.deleted_at IS NULL AND NOT {_newer("t.last_seen_at")} AND {on_asked_day}
-                  AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
+                  AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id)
                 RETURNING {day} AS day
             )
             SELECT day, count(*) FROM gone GROUP BY day
         """)
         self.leaving = text(f"""
-            SELECT {day} AS day, count(*) FROM {table} AS t
-            WHERE t.deleted_at IS NULL AND {on_asked_day}
-              AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL)
-            GROUP BY 1
+            SELECT {day} AS day, count(*), count(*) FILTER (WHERE s.key IS NULL)
+            FROM {table} AS t LEFT JOIN incoming AS s ON s.key = t.id
+            WHERE t.deleted_at IS NULL AND {on_asked_day} GROUP BY 1
         """)
-        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
+        self.unreadable = text(f"""
+            SELECT {day} AS day, count(*) FROM {table} AS t JOIN incoming AS s ON s.key = t.id
+            WHERE t.deleted_at IS NULL AND s.reason IS NOT NULL AND {on_asked_day} GROUP BY 1
+        """)
+        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} AS t WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
         self.held_before = text(f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1")
         if not collection.is_events:
             history = f"{DATA_SCHEMA}.{history_name(collection)}"
@@ -327,7 +473,8 @@ class _Statements:
             """)
             self.close_versions = text(f"""
                 UPDATE {history} AS h SET valid_to = :read_at FROM {table} AS t
-                WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR t.payload IS DISTINCT FROM h.payload)
+                WHERE h.id = t.id AND h.valid_to IS NULL
+                  AND (t.deleted_at IS NOT NULL OR NOT {same_sql(collection, "t.payload", "h.payload")})
             """)
             self.open_versions = text(f"""
                 WITH opened AS (
@@ -340,3 +487,10 @@ class _Statements:
                 SELECT count(*), count(*) FILTER (WHERE EXISTS (
                     SELECT 1 FROM {history} AS h WHERE h.id = opened.id AND h.valid_to = :read_at)) FROM opened
             """)
+
+
+def _compared(collection: Collection, moments: Sequence[str], row: str) -> str:
+    """Return what of a row is compared beside its payload, as a list of SQL expressions over `row`."""
+    columns = (name for name in collection.columns if name not in volatile_columns(collection))
+    values = (column_sql(collection, name, f'{row}."{name}"') for name in columns)
+    return ", ".join([*(f"{row}.{name}" for name in ["account_id", *moments]), *values])

@@ -115,7 +115,7 @@ class Staging:
 
     def __init__(self, engine: Engine, collection: Collection, reader: RowReader) -> None:
         self._engine = engine
-        self._reader = reader
+        self.reader = reader
         self.collection = collection
         self._lock = threading.Lock()
         self._columns = _FIXED | {f"c_{name}": postgresql_type(column.type) for name, column in collection.columns.items()}
@@ -126,6 +126,10 @@ class Staging:
         self.members: set[str] = set()
         """Names of all members seen, fit to be shown; for error texts."""
         self._seen: set[str] = set()
+        self.repeated = 0
+        """Rows that came twice on one page."""
+        self.conflicting = 0
+        """Rows whose id another row of the same page has, with another content."""
         self.tally = Tally()
         """What `settle` found last."""
 
@@ -155,6 +159,7 @@ class Staging:
         self.misfits.clear()
         self.unknown.clear()
         self._seen.clear()
+        self.repeated = self.conflicting = 0
 
     def add(self, rows: Sequence[Any], keep: Keep | None = None) -> list[date]:
         """Read one page of received rows by the declaration and COPY them in; return the days of those that have one.
@@ -163,7 +168,7 @@ class Staging:
         """
         objects = [row for row in rows if isinstance(row, dict)]
         self._note_members(set().union(*objects))
-        parsed = self._reader.read_all(objects)
+        parsed = self.reader.read_all(objects)
         for column, numbers in parsed.misfits.items():
             self.misfits[column] += len(numbers)
         payloads, unstorable = dump_rows(objects)
@@ -172,8 +177,12 @@ class Staging:
             id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
-        reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at)
-        fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, parsed.days)
+        if len(set(keys)) < len(keys):
+            self._note_repeated(keys, payloads)
+        reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at, parsed.unreadable_time)
+        # of a row without a moment, the day that it may belong to: nothing places it there
+        days = [day or hint for day, hint in zip(parsed.days, parsed.hint_days, strict=True)]
+        fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, days)
         records: list[tuple[Any, ...]] = list(zip(*fixed, *parsed.columns, strict=True))
         for number, why in unstorable.items():
             records[number] = _quarantined(records[number], why)
@@ -217,18 +226,26 @@ class Staging:
             self._copy_apart(cursor, records[:middle])
             self._copy_apart(cursor, records[middle:])
 
+    def _note_repeated(self, keys: list[str], payloads: list[str]) -> None:
+        distinct = len(set(keys))
+        contents = len(set(zip(keys, payloads, strict=True)))
+        self.conflicting += contents - distinct
+        self.repeated += len(keys) - contents
+
     def _note_members(self, members: set[str]) -> None:
         fresh = members - self._seen
         self._seen |= fresh
         self.members.update(map(shown_name, fresh))
-        self.unknown.update(map(shown_name, fresh - self._reader.known_members))
+        self.unknown.update(map(shown_name, self.reader.unknown(fresh)))
 
-    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None) -> str | None:
+    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None, unreadable_time: str | None) -> str | None:
         if id_ is None:
             return "no id"
         # a character has up to four bytes
         if len(id_) > LONGEST_ID // 4 and len(id_.encode()) > LONGEST_ID:
             return f"id longer than {LONGEST_ID} bytes"
+        if unreadable_time:
+            return f"unreadable time in {unreadable_time}"
         if occurred_at is None and self.collection.is_events:
             return f"no usable time in {', '.join(self.collection.time_fields)}"
         return None

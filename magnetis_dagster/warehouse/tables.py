@@ -197,11 +197,11 @@ window_limits = Table(
 sources = Table(
     "sources",
     ops_metadata,
-    Column("name", Text, primary_key=True, comment="Name of the connection."),
+    Column("collection", Text, primary_key=True),
     Column("key_fingerprint", Text, nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."),
-    Column("origin", Text, nullable=False, comment="Origin of the API that filled the tables."),
+    Column("origin", Text, nullable=False, comment="Origin of the API that filled the table."),
     Column("adopted_at", _moment, nullable=False),
-    comment="Which key and which API filled the tables; rows of another key or origin are refused.",
+    comment="Which key and which API filled each table; rows of another key or origin are refused.",
 )
 
 strays = Table(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -11,10 +12,18 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.changes import Changes, read_changes
-from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, WindowFacts, merge
+from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, Rules, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.pages import KeptPages
 from magnetis_dagster.warehouse.staging import Staging
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """What is known about the longest windows that the API answers completely; None: no limit is known."""
+
+    most_days: int | None = None
+    most_rows: int | None = None
 
 
 class Warehouse:
@@ -31,9 +40,11 @@ class Warehouse:
         response_zone: ZoneInfo,
         partition_zone: ZoneInfo,
         emptied: Emptied = Emptied.DOUBT,
+        rules: Rules | None = None,
     ) -> None:
+        """`rules`: when the answer for a day is doubted; `emptied` alone if None."""
         self.engine = engine
-        self.emptied = emptied
+        self.rules = rules or Rules(emptied=emptied)
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
@@ -52,28 +63,58 @@ class Warehouse:
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
 
-    def kept_pages(self, collection: Collection, work: str) -> KeptPages:
-        """Return the pages that an interrupted reading of `work` has left."""
-        return KeptPages(self.engine, collection, work)
+    def kept_pages(self, collection: Collection, work: str, request: str) -> KeptPages:
+        """Return the pages that an interrupted read of `work` has left, as far as `request` is the fingerprint of theirs."""
+        return KeptPages(self.engine, collection, work, request)
 
-    def longest_window(self, collection: Collection) -> int | None:
-        """Return how many days a window of the collection may have, where the API has refused longer ones; None: any number."""
+    def window_limits(self, collection: Collection) -> WindowLimits:
+        """Return what was learned in the last 30 days about the longest windows that the API answers completely."""
         statement = (
-            "SELECT most_days FROM magnetis_ops.window_limits "
+            "SELECT most_days, most_rows FROM magnetis_ops.window_limits "
             "WHERE collection = :collection AND learned_at > magnetis_ops.now() - interval '30 days'"
         )
         with guarded(self.engine, "read what was learned"), self.engine.connect() as connection:
-            return connection.execute(text(statement), {"collection": collection.name}).scalar()
+            found = connection.execute(text(statement), {"collection": collection.name}).one_or_none()
+        return WindowLimits(*found) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
-        """Remember for 30 days that the API answers windows of `most_days` days and refused a longer one for `reason`."""
+        """Remember for 30 days that the API answers windows of `most_days` days and failed at a longer one for `reason`."""
+        self._learn(collection, "most_days", most_days, reason)
+
+    def learn_row_cap(self, collection: Collection, most_rows: int, reason: str) -> None:
+        """Remember for 30 days that the API returns at most `most_rows` rows of a search."""
+        self._learn(collection, "most_rows", most_rows, reason)
+
+    def _learn(self, collection: Collection, column: str, limit: int, reason: str) -> None:
         statement = (
-            "INSERT INTO magnetis_ops.window_limits (collection, most_days, reason, learned_at) "
-            "VALUES (:collection, :most_days, :reason, magnetis_ops.now()) ON CONFLICT (collection) DO UPDATE "
-            "SET most_days = excluded.most_days, reason = excluded.reason, learned_at = excluded.learned_at"
+            f"INSERT INTO magnetis_ops.window_limits AS l (collection, {column}, reason, learned_at) "
+            "VALUES (:collection, :limit, :reason, magnetis_ops.now()) ON CONFLICT (collection) DO UPDATE "
+            f"SET {column} = excluded.{column}, reason = excluded.reason, learned_at = excluded.learned_at"
         )
         with guarded(self.engine, "remember what was learned"), self.engine.begin() as connection:
-            connection.execute(text(statement), {"collection": collection.name, "most_days": most_days, "reason": reason})
+            connection.execute(text(statement), {"collection": collection.name, "limit": limit, "reason": reason})
+
+    def announced_totals(self, collection: Collection, days: Sequence[date]) -> list[int]:
+        """Return the total of the newest window of the collection that covers other days than `days`, if there is one."""
+        statement = (
+            "SELECT announced FROM magnetis_ops.windows WHERE collection = :collection "
+            "AND (first_day <> :first OR last_day <> :last) ORDER BY id DESC LIMIT 1"
+        )
+        with guarded(self.engine, "read what was announced"), self.engine.connect() as connection:
+            names = {"collection": collection.name, "first": days[0], "last": days[-1]}
+            return list(connection.execute(text(statement), names).scalars())
+
+    def doubt_windows(self, collection: Collection, cap: int) -> list[date]:
+        """Mark as not read the days whose newest window announced just `cap` rows; return them, ascending."""
+        statement = (
+            "WITH doubtful AS (DELETE FROM magnetis_ops.days AS d USING magnetis_ops.windows AS w "
+            "WHERE d.collection = :collection AND w.id = d.window_id AND w.announced = :cap RETURNING d.day, d.held), "
+            "stray AS (INSERT INTO magnetis_ops.strays (collection, day, held) "
+            "SELECT :collection, day, held FROM doubtful WHERE held > 0) "
+            "SELECT day FROM doubtful ORDER BY day"
+        )
+        with guarded(self.engine, "doubt windows at a cap"), self.engine.begin() as connection:
+            return list(connection.execute(text(statement), {"collection": collection.name, "cap": cap}).scalars())
 
     def now(self) -> datetime:
         """Return the database's clock, UTC: the one clock that loads on several machines share."""
@@ -126,8 +167,11 @@ class Warehouse:
         """Return how many rows the table holds that are not deleted."""
         with guarded(self.engine, "count rows"), self.engine.connect() as connection:
             if collection.is_events:
-                # the sum over done days costs one small scan; counting tens of millions of rows after each load would not
-                statement = "SELECT coalesce(sum(held), 0) FROM magnetis_ops.days WHERE collection = :collection"
+                # the sum over days costs one small scan; counting tens of millions of rows after each load would not
+                statement = (
+                    "SELECT coalesce(sum(held), 0) FROM (SELECT held FROM magnetis_ops.days WHERE collection = :collection "
+                    "UNION ALL SELECT held FROM magnetis_ops.strays WHERE collection = :collection) AS days"
+                )
             else:
                 statement = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
             return int(connection.execute(text(statement), {"collection": collection.name}).scalar_one())

@@ -63,6 +63,17 @@ collections:
     assert calls.columns.keys() == (shipped.columns.keys() - {"caller_name"}) | {"our_reference"}
 
 
+def test_ids_accounts_and_volatile_members_are_declared_as_lists(overlay: Overlay, catalogue: Catalogue) -> None:
+    calls = load_catalogue(
+        overlay("collections: {calls: {id_paths: [[id, leg], call_id], account_paths: [client.id], volatile: [score, 'link?']}}")
+    )["calls"]
+    assert calls.id_paths == (("id", "leg"), ("call_id",))
+    assert calls.account_paths == ("client.id",)
+    assert calls.volatile == ("score", "link?")
+    assert calls.key_paths == {"id", "leg", "call_id", "client.id"}
+    assert (catalogue["calls"].id_paths, catalogue["calls"].account_paths) == ((("id",), ("uuid",)), ("account.id", "account_id"))
+
+
 def test_a_collection_can_be_switched_off(overlay: Overlay) -> None:
     changed = load_catalogue(overlay("collections: {pools: {enabled: false, reason: not in our contract}}"))
     assert "pools" not in [collection.name for collection in changed.enabled]
@@ -86,7 +97,8 @@ MISTAKES = {
     "collections: {calls: off}": "collections.calls: expected a mapping, got False",
     "collections: {calls: [": ": not valid YAML: ",
     "collections: {calls: \x00}": "not valid YAML",
-    CALLS % "rute: /x": "collections.calls.rute: unknown name. Did you mean 'route'? Allowed here: columns, description, enabled",
+    CALLS
+    % "rute: /x": "collections.calls.rute: unknown name. Did you mean 'route'? Allowed here: account_paths, columns, description",
     CALLS % "kind: snapshot": "collections.calls.kind: unknown name.",
     CALLS % "route: calls": "collections.calls.route.path: String should match pattern '^/",
     CALLS % "route: 'https://elsewhere.example/calls'": "collections.calls.route.path: String should match pattern",
@@ -114,6 +126,26 @@ MISTAKES = {
     CALLS
     % "columns: {Our-Ref: {}}": "collections.calls.columns.Our-Ref.[key]: String should match pattern '^[a-z][a-z0-9_]{0,39}$'",
     CALLS % "columns: {day: {}}": "collections.calls: column names ['day'] are kept for every table; choose other names",
+    CALLS % "columns: {id: {paths: [call_id]}}": "or declare what fills these: id_paths, account_paths or time_fields",
+    CALLS % "id_path: [call_id]": "collections.calls.id_path: unknown name. Did you mean 'id_paths'?",
+    CALLS % "id_paths: call_id": "collections.calls.id_paths: expected a list; got 'call_id'",
+    CALLS % "id_paths: []": "collections.calls.id_paths: Tuple should have at least 1 item",
+    CALLS
+    % "id_paths: [[]]": "collections.calls.id_paths.0: expected a member such as call_id, or a list of members that make one id",
+    CALLS % "id_paths: [id, [id, 2]]": "collections.calls.id_paths.1: expected a member such as call_id, or a list of members",
+    CALLS
+    % "id_paths: [7]": "collections.calls.id_paths.0: expected a member such as call_id, or a list of members that make one id "
+    "together, such as [id, leg]; got 7",
+    CALLS % "account_paths: account": "collections.calls.account_paths: expected a list; got 'account'",
+    CALLS % "account_paths: ['']": "collections.calls.account_paths.0: String should have at least 1 character",
+    CALLS % "volatile: last_sent_at": "collections.calls.volatile: expected a list; got 'last_sent_at'",
+    CALLS
+    % "volatile: ['a..b']": "collections.calls.volatile.0: expected a dotted member such as last_sent_at; `*` is every element",
+    CALLS % "volatile: ['url?x']": "means the query string of a link only; got 'url?x'",
+    CALLS % "columns: {duration_seconds: {received_unit: fortnights}}": "columns.duration_seconds: received_unit: expected one of "
+    "milliseconds, seconds, minutes, hours; got 'fortnights'",
+    CALLS
+    % "columns: {status: {received_unit: seconds}}": "columns.status: received_unit needs a column of type integer or decimal",
     CALLS % "columns: {x: text}": "collections.calls.columns.x: expected a mapping, got 'text'",
     "collections: {pools: {window: {}}}": "collections.pools: a snapshot collection has no window and no time_fields",
 }

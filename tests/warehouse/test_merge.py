@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from magnetis_dagster.warehouse import Emptied, Warehouse
+from magnetis_dagster.warehouse import Doubt, DoubtReason, Emptied, MovedRows, Warehouse
 
 DAY = date(2025, 3, 28)
 NEXT = DAY + timedelta(days=1)
 
 
-def call(number: object, moment: str = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
+def call(number: object, moment: str | None = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
     return {"id": f"call-{number}", "account": {"id": "acc-1", "name": "Agence"}, "start_at": moment, **members}
 
 
@@ -110,10 +110,10 @@ def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: An
 
 def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:
     nameless = {"start_at": "2025-03-28 10:00:00", "duration": 3}
-    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600)]
+    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600), call(3, None)]
     for _ in range(2):
         merged = load("calls", [DAY], rows, rows)
-        assert merged.quarantined == 5
+        assert merged.quarantined == 6
         assert [(day.announced, day.held) for day in merged.days] == [(1, 1)]
     reasons = [reason for (reason,) in query("SELECT reason FROM magnetis_ops.quarantine ORDER BY reason")]
     assert reasons == [
@@ -122,6 +122,7 @@ def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: A
         "no id",
         "no usable time in start_at, started_at, date, created_at",
         "not an object but str",
+        "unreadable time in start_at",
     ]
     load("calls", [DAY], [call(1), call(2)])
     assert query("SELECT count(*) FROM magnetis_ops.quarantine WHERE key = 'call-2'") == [(0,)]
@@ -133,11 +134,71 @@ def test_thousands_of_copies_of_a_row_are_one_row(load: Any, query: Any) -> None
     assert query("SELECT duration_seconds FROM magnetis.calls") == [(5,)]
 
 
-def test_a_held_row_that_becomes_unplaceable_moves_to_quarantine(load: Any, query: Any) -> None:
+def test_a_held_row_that_becomes_unreadable_stays_and_the_day_is_doubted(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(1), call(2)])
-    merged = load("calls", [DAY], [call(1), call(2, "???")])
-    assert [(day.announced, day.held, day.deleted) for day in merged.days] == [(1, 1, 1)]
+    merged = load("calls", [DAY], [call(1, duration=9), call(2, "???")])
+    assert (merged.days, merged.quarantined) == ([], 1)
+    assert merged.doubted == {DAY: Doubt(DoubtReason.UNREADABLE, held=2, rows=1)}
     assert query("SELECT payload ->> 'start_at' FROM magnetis_ops.quarantine") == [("???",)]
+    assert query("SELECT count(*), count(deleted_at), max(duration_seconds) FROM magnetis.calls") == [(2, 0, None)]
+    assert query("SELECT announced, held FROM magnetis_ops.days") == [(2, 2)]
+
+
+def test_a_small_share_of_unreadable_rows_stays_and_the_day_is_done(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(n) for n in range(200)])
+    merged = load("calls", [DAY], [call(0, "???"), *(call(n, duration=9) for n in range(1, 200))])
+    assert [(day.announced, day.held, day.changed, day.deleted) for day in merged.days] == [(199, 200, 199, 0)]
+    assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(200, 0)]
+
+
+@pytest.mark.parametrize(("left", "doubted"), [(0, True), (79, True), (80, False), (95, False)])
+def test_deleting_a_large_share_of_a_day_is_doubted(load: Any, query: Any, left: int, doubted: bool) -> None:
+    load("calls", [DAY], [call(n) for n in range(100)])
+    merged = load("calls", [DAY], [call(n) for n in range(left)], emptied=Emptied.DOUBT)
+    reason = DoubtReason.DELETIONS if left else DoubtReason.EMPTIED
+    assert merged.doubted == ({DAY: Doubt(reason, held=100, rows=100 - left)} if doubted else {})
+    assert query("SELECT count(deleted_at) FROM magnetis.calls") == [(0 if doubted else 100 - left,)]
+    assert query("SELECT held FROM magnetis_ops.days") == [(100 if doubted else left,)]
+
+
+def test_a_large_share_of_few_rows_is_deleted_without_doubt(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(n) for n in range(10)])
+    merged = load("calls", [DAY], [call(n) for n in range(1)], emptied=Emptied.DOUBT)
+    assert [(day.held, day.deleted) for day in merged.days] == [(1, 9)]
+
+
+def test_deleting_a_large_share_of_a_snapshot_is_doubted(load: Any, query: Any) -> None:
+    load("pools", [DAY], [{"id": f"p{n}", "name": "a"} for n in range(100)])
+    merged = load("pools", [NEXT], [{"id": f"p{n}", "name": "b"} for n in range(50)], emptied=Emptied.DOUBT)
+    assert merged.doubted == {NEXT: Doubt(DoubtReason.DELETIONS, held=100, rows=50)}
+    assert query("SELECT count(*), count(deleted_at), count(*) FILTER (WHERE name = 'a') FROM magnetis.pools") == [(100, 0, 100)]
+    assert query("SELECT count(*) FROM magnetis.pools_history") == [(100,)]
+
+
+def test_a_row_that_moves_between_days_corrects_both_records(load: Any, query: Any) -> None:
+    load("calls", [DAY, NEXT], [call(n) for n in range(5)])
+    merged = load("calls", [NEXT], [call(0, f"{NEXT} 09:00:00")])
+    assert merged.moved == 1
+    held = "SELECT day::text, held FROM magnetis_ops.days ORDER BY 1"
+    really = "SELECT day::text, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY 1 ORDER BY 1"
+    assert query(held) == query(really) == [(str(DAY), 4), (str(NEXT), 1)]
+
+
+def test_a_row_that_moves_to_a_day_that_was_never_read_is_counted(load: Any, query: Any, warehouse: Warehouse) -> None:
+    load("calls", [DAY], [call(1), call(2)])
+    load("calls", [DAY], [call(1), call(2, f"{NEXT} 00:30:00")])
+    assert query("SELECT day, held FROM magnetis_ops.strays") == [(NEXT, 1)]
+    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
+    load("calls", [NEXT], [call(2, f"{NEXT} 00:30:00"), call(3, f"{NEXT} 10:00:00")])
+    assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
+    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 3
+
+
+def test_ids_that_many_rows_of_another_day_have_are_refused(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(n) for n in range(100)])
+    with pytest.raises(MovedRows, match="2025-03-29: 100 of 100 rows have ids that the table holds on other days"):
+        load("calls", [NEXT], [call(n, f"{NEXT} 10:00:00") for n in range(100)])
+    assert query("SELECT day, held FROM magnetis_ops.days") == [(DAY, 100)]
 
 
 def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
@@ -284,7 +345,8 @@ def test_a_whole_day_that_comes_empty_is_not_believed(load: Any, query: Any, emp
     load("calls", [first, second], rows)
     before = query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")
     merged = load("calls", [first, second], [call(3, f"{second} 10:00:00"), call(4, f"{second} 12:00:00")], emptied=emptied)
-    assert (merged.emptied, [day.day for day in merged.days]) == ({first: 2}, [second])
+    assert merged.doubted == {first: Doubt(DoubtReason.EMPTIED, held=2, rows=2)}
+    assert [day.day for day in merged.days] == [second]
     assert query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL") == [(4,)]
     assert query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")[0] == before[0]
 
@@ -293,13 +355,13 @@ def test_a_day_whose_rows_moved_to_another_is_believed(load: Any, query: Any) ->
     first, second = DAY, NEXT
     load("calls", [first, second], [call(1, f"{first} 10:00:00")])
     merged = load("calls", [first, second], [call(1, f"{second} 10:00:00")], emptied=Emptied.DOUBT)
-    assert (merged.emptied, [(day.day, day.held) for day in merged.days]) == ({}, [(first, 0), (second, 1)])
+    assert (merged.doubted, [(day.day, day.held) for day in merged.days]) == ({}, [(first, 0), (second, 1)])
 
 
 def test_a_snapshot_that_comes_empty_is_not_believed(load: Any, query: Any) -> None:
     load("pools", [DAY], [{"id": "p", "name": "a"}])
     merged = load("pools", [NEXT], [], emptied=Emptied.DOUBT)
-    assert (merged.days, merged.emptied) == ([], {NEXT: 1})
+    assert (merged.days, merged.doubted) == ([], {NEXT: Doubt(DoubtReason.EMPTIED, held=1, rows=1)})
     assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(1,)]
 
 

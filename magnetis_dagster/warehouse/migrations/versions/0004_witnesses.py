@@ -73,15 +73,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "sources",
-        sa.Column("name", sa.Text(), nullable=False, comment="Name of the connection."),
+        sa.Column("collection", sa.Text(), nullable=False),
         sa.Column(
             "key_fingerprint", sa.Text(), nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."
         ),
-        sa.Column("origin", sa.Text(), nullable=False, comment="Origin of the API that filled the tables."),
+        sa.Column("origin", sa.Text(), nullable=False, comment="Origin of the API that filled the table."),
         sa.Column("adopted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("name"),
+        sa.PrimaryKeyConstraint("collection"),
         schema=SCHEMA,
-        comment="Which key and which API filled the tables; rows of another key or origin are refused.",
+        comment="Which key and which API filled each table; rows of another key or origin are refused.",
     )
     op.create_table(
         "strays",

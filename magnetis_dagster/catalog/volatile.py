@@ -1,0 +1,200 @@
+"""Volatile members, which change by themselves, such as `last_sent_at` or the signature of a link.
+
+Their changes are no changes of the row: comparisons, histories and sensors leave them out.
+
+A collection declares them by path, in `volatile`. `*` stands for every element of a list or an object. A `?` at the end means that
+of a link only the query string and the fragment are volatile. Names match in any convention, as those of columns do.
+
+    volatile: [last_sent_at, "recording?", "files.*.url?"]
+
+`stable` in Python and `stable_sql` in PostgreSQL return the same row without them. `*` is one level: members at any depth cannot be
+declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+from magnetis_dagster.catalog.model import Collection, ColumnType
+from magnetis_dagster.catalog.names import IGNORED, Names, fold, heads, split
+
+ANY = "*"
+
+
+def stable(collection: Collection, row: Any) -> Any:
+    """Return the row without its volatile members; `row` itself if nothing is volatile, else a new one."""
+    return _tree(collection.volatile).apply(row)
+
+
+def stable_sql(collection: Collection, payload: str) -> str:
+    """Return the same as an SQL expression over `payload`, an expression of type jsonb; `payload` itself if nothing is volatile.
+
+    Only ASCII letters, digits and punctuation that needs no escape: it may be part of any statement.
+    """
+    return _tree(collection.volatile).sql(payload, count(1))
+
+
+def same_sql(collection: Collection, one: str, other: str) -> str:
+    """Return whether two payloads differ in nothing but volatile members, as an SQL expression.
+
+    Payloads that are equal as received, as most are, cost no more than their comparison.
+    """
+    equal = f"{one} IS NOT DISTINCT FROM {other}"
+    if not collection.volatile:
+        return f"({equal})"
+    stable_ones = f"{stable_sql(collection, one)} IS NOT DISTINCT FROM {stable_sql(collection, other)}"
+    return f"(CASE WHEN {equal} THEN true ELSE {stable_ones} END)"
+
+
+def volatile_columns(collection: Collection) -> set[str]:
+    """Return the columns that are left out of every comparison: a volatile member may supply their value."""
+    return {name for name in collection.columns if _of_column(collection, name).removed}
+
+
+def column_sql(collection: Collection, name: str, value: str) -> str:
+    """Return what of a column is compared, as an SQL expression over `value`; `value` itself if nothing of it is volatile.
+
+    Links lose their query string and JSON its volatile members. Not for the columns of `volatile_columns`.
+    """
+    node, kind = _of_column(collection, name), collection.columns[name].type
+    if kind is ColumnType.JSON:
+        return node.sql(value, count(1))
+    return _link_sql(value) if node.link and kind is ColumnType.TEXT else value
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is volatile at one place of a row, and below it."""
+
+    removed: bool = False
+    link: bool = False
+    """Whether a text here is a link without its query string."""
+    members: dict[str, _Node] = field(default_factory=dict)
+    """By folded name; each includes what `elements` says."""
+    elements: _Node | None = None
+
+    def merged(self, other: _Node | None) -> _Node:
+        if other is None:
+            return self
+        members = {
+            name: self.members.get(name, _Node()).merged(other.members.get(name)) for name in {**self.members, **other.members}
+        }
+        elements = self.elements.merged(other.elements) if self.elements else other.elements
+        return _Node(self.removed or other.removed, self.link or other.link, members, elements)
+
+    def complete(self) -> _Node:
+        """Return the node with what `elements` says merged into each member."""
+        elements = self.elements.complete() if self.elements else None
+        members = {name: node.merged(self.elements).complete() for name, node in sorted(self.members.items())}
+        return _Node(self.removed, self.link, members, elements)
+
+    def at(self, name: str) -> _Node | None:
+        return self.members.get(fold(name), self.elements)
+
+    def apply(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value.partition("?")[0].partition("#")[0] if self.link else value
+        if isinstance(value, dict) and (self.members or self.elements):
+            kept = ((name, member, self.at(name)) for name, member in value.items())
+            return {name: node.apply(member) if node else member for name, member, node in kept if not (node and node.removed)}
+        if isinstance(value, list) and (node := self.elements):
+            return [] if node.removed else [node.apply(element) for element in value]
+        return value
+
+    def sql(self, value: str, numbers: count[int]) -> str:
+        cases = []
+        if self.link:
+            text = f"({value} #>> '{{}}')"
+            cases.append(f"WHEN 'string' THEN to_jsonb({_link_sql(text)})")
+        if self.members or self.elements:
+            cases.append(f"WHEN 'object' THEN {self._object_sql(value, f'o{next(numbers)}', numbers)}")
+        if self.elements:
+            cases.append(f"WHEN 'array' THEN {self._list_sql(value, f'l{next(numbers)}', numbers)}")
+        return f"CASE jsonb_typeof({value}) {' '.join(cases)} ELSE {value} END" if cases else value
+
+    def _object_sql(self, value: str, alias: str, numbers: count[int]) -> str:
+        name, member = f"{alias}.n", f"{alias}.v"
+        # lower() of this collation knows ASCII letters only, as fold() does; one translate() of all letters takes six times as long
+        folded = f"translate(lower({name} COLLATE \"C\"), '{IGNORED}', '')"
+        if self.elements and self.elements.removed:
+            # every member is an element
+            return "CAST('{}' AS jsonb)"
+        removed = [each for each, node in self.members.items() if node.removed]
+        kept = {each: node for each, node in self.members.items() if not node.removed}
+        cases = [f"WHEN {_listed([each])} THEN {node.sql(member, numbers)}" for each, node in kept.items()]
+        members = f"FROM jsonb_each({value}) AS {alias}(n, v) WHERE {folded}"
+        if self.elements:
+            otherwise = self.elements.sql(member, numbers)
+            changed = f"CASE {folded} {' '.join(cases)} ELSE {otherwise} END" if cases else otherwise
+            where = f"{members} <> ALL (ARRAY[{_listed(removed)}])" if removed else members.removesuffix(f" WHERE {folded}")
+            return f"(SELECT coalesce(jsonb_object_agg({name}, {changed}), CAST('{{}}' AS jsonb)) {where})"
+        # most members of a row are not volatile: they are not taken apart
+        if kept:
+            changed = f"jsonb_object_agg({name}, CASE {folded} {' '.join(cases)} END)"
+            value = f"({value} || coalesce((SELECT {changed} {members} IN ({_listed(kept)})), CAST('{{}}' AS jsonb)))"
+        if removed:
+            value = f"({value} - ARRAY(SELECT {name} {members} IN ({_listed(removed)})))"
+        return value
+
+    def _list_sql(self, value: str, alias: str, numbers: count[int]) -> str:
+        assert self.elements is not None
+        if self.elements.removed:
+            return "CAST('[]' AS jsonb)"
+        return (
+            f"(SELECT coalesce(jsonb_agg({self.elements.sql(f'{alias}.v', numbers)} ORDER BY {alias}.n), CAST('[]' AS jsonb)) "
+            f"FROM jsonb_array_elements({value}) WITH ORDINALITY AS {alias}(v, n))"
+        )
+
+
+@lru_cache(maxsize=1000)
+def _tree(paths: tuple[str, ...]) -> _Node:
+    root = _Node()
+    for path in paths:
+        _declare(root, split(path.removesuffix("?")), link=path.endswith("?"))
+    return root.complete()
+
+
+def _declare(node: _Node, names: Names, *, link: bool) -> None:
+    """Declare a path, under every way to write it that has no `*` in a name."""
+    if not names:
+        node.link |= link
+        node.removed |= not link
+        return
+    if names[0] == ANY:
+        node.elements = node.elements or _Node()
+        _declare(node.elements, names[1:], link=link)
+        return
+    for head in heads(names):
+        if ANY in head.name:
+            break
+        _declare(node.members.setdefault(head.folded, _Node()), head.rest, link=link)
+
+
+def _of_column(collection: Collection, name: str) -> _Node:
+    found = _Node()
+    for path in collection.columns[name].paths:
+        for node in _below(_tree(collection.volatile), split(path)):
+            found = found.merged(node)
+    return found
+
+
+def _below(node: _Node, names: Names) -> Iterable[_Node]:
+    """Yield what is volatile at a path, under every way to write it."""
+    if not names or node.removed:
+        yield node
+        return
+    for head in heads(names):
+        if below := node.at(head.name):
+            yield from _below(below, head.rest)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _link_sql(text: str) -> str:
+    return f"split_part(split_part({text}, '?', 1), '#', 1)"

@@ -1,0 +1,114 @@
+"""Pagination: from the pages received so far, which page to request next, and whether all of them form one list.
+
+Every reader of the API uses it. Pure: no request, no clock, no database. The announcement (`total`, `last_page`, `per_page`) is one
+witness among others: `links.next`, full pages and the rows received may extend it, never shorten it.
+"""
+
+from math import ceil
+
+from magnetis_dagster.api import Page
+
+
+class Pagination:
+    """The pages of one list, requested with `limit` rows a page. Page 1 is added first, the others in any order."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.announced_pages = 1
+        """Pages that page 1 announces."""
+        self.pages = 1
+        """Pages known to exist: the announced ones, and those that were found after them."""
+        self.totals: set[int] = set()
+        """Every `meta.total` that a page gave."""
+        self.filled = 0
+        """Highest page that came with rows."""
+        self.rows = 0
+        """Rows received, repeated ones included."""
+        self._first: Page | None = None
+        self._last: Page | None = None
+        self._last_number = 0
+        self._rows_beyond = 0
+        self._empty_page: int | None = None
+        self._repeats = False
+
+    def add(self, number: int, page: Page) -> None:
+        """Count a page in."""
+        if number == 1:
+            self._first = page
+            self.announced_pages = self.pages = _pages_announced(page)
+        if page.total is not None:
+            self.totals.add(page.total)
+        self.rows += len(page.rows)
+        if page.rows:
+            self.filled = max(self.filled, number)
+        if number > self.announced_pages and self._last is not None:
+            # a route that ignores `page` returns the same rows for ever
+            self._repeats = page.rows == self._last.rows
+            self._rows_beyond += 0 if self._repeats else len(page.rows)
+        if not page.rows and number <= self.announced_pages and (number > 1 or page.total):
+            self._empty_page = min(number, self._empty_page or number)
+        if number > self._last_number:
+            self._last, self._last_number = page, number
+            self.pages = max(self.pages, number)
+
+    @property
+    def total(self) -> int | None:
+        """Rows announced by page 1; None if it announces none."""
+        return self._first.total if self._first else None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a page before the announced end came without rows: later pages need not be requested."""
+        return self._empty_page is not None
+
+    def following(self) -> int | None:
+        """Return the page after the known ones if nothing proves that the list has ended; None at its end.
+
+        Costs one request more if the last page is full (one list in 250), and one for a list that announces nothing.
+        """
+        first, last = self._first, self._last
+        if first is None or last is None or self._repeats or not last.rows:
+            return None
+        full = len(first.rows) if self._last_number > 1 else min(self._limit, last.per_page or self._limit)
+        ends = last.has_next is False or last.total is not None or last.last_page is not None
+        ends = ends or self.total is not None or first.last_page is not None or (last.per_page or 0) > len(last.rows)
+        short_of_total = self.total is not None and self.rows < self.total
+        if last.has_next or len(last.rows) >= full or not ends or short_of_total:
+            return self._last_number + 1
+        return None
+
+    def contradiction(self, distinct: int, repeated: int = 0) -> str | None:
+        """Return how the pages contradict each other, given the `distinct` rows among them; None for one complete list.
+
+        `repeated`: rows that came twice on one page.
+        """
+        if len(self.totals) > 1:
+            totals = ", ".join(map(str, sorted(self.totals)))
+            return f"its pages announced different totals ({totals}), so rows were added or removed while they were read"
+        announced = self.announced(distinct)
+        if announced == distinct and self.total is not None:
+            return None
+        causes = []
+        if announced != distinct:
+            causes.append(f"the API announced {announced} rows and returned {distinct} distinct ones")
+        if self._empty_page is not None:
+            causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
+        elif self._last is not None and self._last.has_next and not self._last.rows:
+            causes.append(f"page {self._last_number} came without rows and says that another one follows")
+        elif announced != distinct and repeated:
+            causes.append(f"{repeated} rows came twice on one page")
+        elif announced != distinct and self.rows > distinct:
+            causes.append(f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read")
+        return "; ".join(causes) or None
+
+    def announced(self, distinct: int) -> int:
+        """Return the rows that the list has by its own word; `distinct` if it says nothing or proves its own total too low."""
+        if self.total is None or (self._rows_beyond and distinct > self.total):
+            return distinct
+        return self.total
+
+
+def _pages_announced(first: Page) -> int:
+    by_total = ceil((first.total or 0) / len(first.rows)) if first.rows else 1
+    # a missing row count beside an empty page 1 is for `contradiction`
+    return max(1, first.last_page or 1, by_total)

@@ -1,0 +1,115 @@
+"""Witnesses of a window beside its own announcement: what makes an answer suspicious, and which request would prove it wrong.
+
+Pure: no request, no clock, no database. docs/delivery-guarantees.md lists the price of each witness.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+from magnetis_dagster.ingest.windows import Window
+
+SUSPICIOUS_ROWS = 1_000
+"""Search engines and gateways cap at round numbers from 1,000 up; smaller totals repeat by chance."""
+EDGE_DAYS = 7
+"""Days of an empty edge that are requested alone: a week has working days, and no API is known to shorten a week."""
+NEAR = timedelta(days=2)
+"""Rows this close to the window are padding, whatever the zone."""
+FAR_ROWS = 100
+FAR_SHARE = 0.2
+
+
+class Distrusted(Exception):  # noqa: N818 - a signal inside `ingest`
+    """The answer to a window is proved incomplete; shorter windows may be answered completely."""
+
+
+class Capped(Distrusted):
+    """The API returns at most `rows` rows of a search, and announces no more than that."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        super().__init__(f"The API caps a search at {rows} rows, its total included.")
+
+
+class Shortened(Distrusted):
+    """Days that came without rows in a window have rows when they are requested alone."""
+
+    def __init__(self, days: Window) -> None:
+        super().__init__(f"The API returned no row for {days} in a longer window, and returns some for these days alone.")
+
+
+@dataclass(slots=True)
+class Suspicions:
+    """What the windows of one range have taught so far."""
+
+    cap: int | None = None
+    """Rows at which the API is known to cap a search."""
+    totals: dict[int, Window | None] = field(default_factory=dict)
+    """Announced totals, with their window; None for one of an earlier load."""
+    trusted: set[int] = field(default_factory=set)
+    """Totals that a search may exceed, as was verified."""
+
+    def doubts(self, window: Window, total: int) -> bool:
+        """Return whether a total looks like a cap: round, or equal to that of another window. Remember it."""
+        repeated = self.totals.setdefault(total, window) != window
+        suspicious = total >= SUSPICIOUS_ROWS and (total % SUSPICIOUS_ROWS == 0 or repeated)
+        return suspicious and total not in self.trusted
+
+
+def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:
+    """Return the stretches at the start and the end of `days` that came without rows, EDGE_DAYS at most of each.
+
+    A cap and a shortened window both leave an edge empty. The outermost days are taken: they are the furthest from the rows
+    that came. A window without any row has one stretch, its last days. A single day has none.
+    """
+    filled = [number for number, day in enumerate(days) if by_day[day]]
+    if len(days) < 2 or len(filled) == len(days):
+        return []
+    if not filled:
+        return [Window(days[-min(EDGE_DAYS, len(days) - 1)], days[-1])]
+    edges = []
+    if leading := min(filled[0], EDGE_DAYS):
+        edges.append(Window(days[0], days[leading - 1]))
+    if trailing := min(len(days) - 1 - filled[-1], EDGE_DAYS):
+        edges.append(Window(days[-trailing], days[-1]))
+    return edges
+
+
+def rechecked_pages(pages: int) -> list[int]:
+    """Return the pages to request again at the end of a list of `pages` pages: rows that moved meanwhile have left one of them."""
+    if pages < 4:
+        return []
+    return [1] if pages < 10 else [1, pages // 2]
+
+
+class FilterWatch:
+    """Notices rows far outside the window, on every page: parameters that the route ignores."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._before = self._after = self._rows = 0
+        self._furthest: tuple[date, date] | None = None
+
+    def add(self, days: Sequence[date]) -> str | None:
+        """Count the days of one page's rows; return which rows are outside once they are too many, else None."""
+        before = [day for day in days if day < self._window.first - NEAR]
+        after = [day for day in days if day > self._window.last + NEAR]
+        self._rows += len(days)
+        self._before += len(before)
+        self._after += len(after)
+        if far := [*before, *after]:
+            known = self._furthest or (far[0], far[0])
+            self._furthest = min(known[0], *far), max(known[1], *far)
+        outside = self._before + self._after
+        # most of the first page, or a share of all that came: a few rows whose time differs from the filtered one are no proof
+        alone = self._rows == len(days) and outside * 2 > self._rows
+        if not alone and (outside < FAR_ROWS or outside < FAR_SHARE * self._rows):
+            return None
+        assert self._furthest
+        return f"{outside} of {self._rows} rows received lie days outside the window ({self._furthest[0]} to {self._furthest[1]})"
+
+    @property
+    def ignored(self) -> tuple[bool, bool]:
+        """Whether the start and the end of the window seem to be ignored."""
+        return self._before > 0, self._after > 0
