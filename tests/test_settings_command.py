@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -281,3 +282,13 @@ def test_null_and_absent_are_the_same_and_so_are_recipients_in_another_order(tmp
     assert baseline.differences("reports", {"rep-1": {"b": None, "to": [1, "y", "x"]}}) == []
     [difference] = baseline.differences("reports", {"rep-1": {"to": ["x", "y"], "deep": {"er": 1}}})
     assert (difference.kind, list(difference.fields)) == (DifferenceKind.CHANGED, ["deep.er", "to"])
+
+
+def test_numbers_that_yaml_would_round_are_compared_by_every_digit(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    held = {"rep-1": {"share": Decimal("0.12345678901234567890"), "number": Decimal(2**70)}}
+    path.write_text(write_baseline({"reports": held}))
+    baseline = read_baseline(path, NAMES)
+    assert baseline.differences("reports", held) == []
+    [difference] = baseline.differences("reports", {"rep-1": held["rep-1"] | {"number": Decimal(2**70 + 1)}})
+    assert list(difference.fields) == ["number"]

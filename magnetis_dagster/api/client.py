@@ -16,7 +16,7 @@ import stamina
 
 from magnetis_dagster.api.body import read_body
 from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
-from magnetis_dagster.api.envelope import EnvelopeError, read_envelope
+from magnetis_dagster.api.envelope import EnvelopeError, EnvelopeTooLarge, ErrorInside, read_envelope
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     BodyTooLarge,
@@ -292,11 +292,25 @@ class MagnetisClient:
         try:
             page = replace(read_envelope(body, call.limit), body=body)
         except EnvelopeError as error:
-            failure = _unexpected(call, answer, error)
+            failure = self._no_page(call, answer, error)
         else:
             answer.rows, answer.remaining = len(page.rows), page.remaining
             return page
         raise failure
+
+    def _no_page(self, call: Call, answer: _Answer, error: EnvelopeError) -> MagnetisError:
+        match error:
+            case ErrorInside():
+                failure = judge(call, error.status, answer.rate_limit, error.body, self._key)
+                failure.args = (f"{failure} The response had HTTP {answer.status} and this error in its body.",)
+                return failure
+            case EnvelopeTooLarge():
+                return BodyTooLarge(
+                    f"{place(call)}: expected at most {call.limit} rows, and the response has {error}; it was not loaded. "
+                    "Check that MAGNETIS_API_URL names the Magnetis API, and ask Magnetis."
+                )
+            case _:
+                return _unexpected(call, answer, error)
 
     async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> bytes:
         body = await read_body(response, self._limits.body_bytes)

@@ -71,7 +71,10 @@ class Page:
     """One page as received, read tolerantly."""
 
     rows: list[Any]
-    """The received rows in order; a row that is not an object is kept as it is, for the reader to quarantine."""
+    """The received rows in order; a row that is not an object is kept as it is, for the reader to quarantine.
+
+    Values are those of JSON, numbers that a float or 64 bits would round are Decimal, and what no row can contain is Unparsed.
+    """
     total: int | None
     """`meta.total`: rows announced over all pages; None where the envelope does not say."""
     last_page: int | None
@@ -89,4 +92,4 @@ class Page:
     current_page: int | None = None
     """`meta.current_page`."""
     body: Body = field(default=b"", repr=False)
-    """What it was read from: `read_envelope` makes the page from it again."""
+    """What it was read from, in UTF-8: `read_envelope` makes the page from it again."""

@@ -1,38 +1,69 @@
-"""Reading the JSON envelope `data`, `links`, `meta` as tolerantly as the unknowns of the API ask. No HTTP here.
+"""Reading the JSON envelope `data`, `links`, `meta` as tolerantly as the unknowns of the API ask. No HTTP here."""
 
-What PostgreSQL cannot store (NUL, lone surrogates, undecodable bytes) becomes U+FFFD and is counted.
-"""
-
-import json
 import re
 from typing import Any
 
-import orjson
-
 from magnetis_dagster.api.contract import Page
+from magnetis_dagster.api.verdict import error_inside
+from magnetis_dagster.exact_json import STRING, BrokenJson, dump_json, load_json
+
+MOST_VALUES = 1_000_000
+"""Values of one page, members and elements at every level: a page of 250 rows has 250,000 if each has 1,000."""
+MOST_ROWS = 100_000
+"""Rows of one page; the API's limit is 250, and a server that does not page at all sends everything at once."""
 
 _REMAINING = ("remaining", "calls_remaining", "remaining_calls", "quota_remaining", "remaining_today")
-_NUL = b"\\u0000"
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_UTF8_REPLACEMENT = "\ufffd".encode()
+_STRING = re.compile(STRING.encode(), re.DOTALL)
 
 
 class EnvelopeError(ValueError):
     """The body is not a usable envelope. The text says why in a few words and never quotes the body."""
 
 
-def read_envelope(body: bytes, limit: int) -> Page:
-    """Return the page in `body`, asked with `limit` rows. Raises EnvelopeError.
+class EnvelopeTooLarge(EnvelopeError):  # noqa: N818 - named by what it is
+    """The body has too many rows or values to be a page; it was not parsed."""
 
-    A bare array is one page, unless it holds `limit` rows or more: then nothing says whether it is the last.
-    An integer beyond 64 bits arrives as text, so that an id keeps every digit and the row can be stored.
+
+class ErrorInside(EnvelopeError):  # noqa: N818 - named by what it is
+    """The body of a successful answer reports an error instead of rows."""
+
+    def __init__(self, status: int, message: str, fields: object) -> None:
+        super().__init__("an error in its place")
+        self.status = status
+        """The HTTP status that the error should have had."""
+        self.body = dump_json({"message": message, "errors": fields}).encode()
+        """The error as an error body."""
+
+
+def read_envelope(body: bytes, limit: int) -> Page:
+    """Return the page in `body`, requested with `limit` rows.
+
+    A bare array says nothing about pages: neither how many rows there are, nor whether it is the last page. Of two
+    members of one name the last one counts, as in PostgreSQL's jsonb.
+    Raises EnvelopeError: EnvelopeTooLarge or ErrorInside if it is one of them.
     """
-    content, replaced = _decode(body)
+    if not body.strip():
+        raise EnvelopeError("an empty body")
+    if body.lstrip()[:1] == b"<":
+        raise EnvelopeError("HTML or XML instead of JSON")
+    _refuse_too_many_values(body)
+    try:
+        content, replaced = load_json(body)
+    except BrokenJson as error:
+        raise EnvelopeError(str(error)) from None
+    page = _page(content, len(body), replaced)
+    if len(page.rows) > MOST_ROWS:
+        raise EnvelopeTooLarge(f"{len(page.rows)} rows for a limit of {limit}")
+    return page
+
+
+def _page(content: Any, size: int, replaced: int) -> Page:
     if isinstance(content, list):
-        whole = len(content) < limit
-        return Page(content, None, 1 if whole else None, False if whole else None, len(body), None, replaced)
+        return Page(content, None, None, None, size, None, replaced)
     if not isinstance(content, dict):
         raise EnvelopeError(f"a JSON {type(content).__name__} instead of an object with `data`")
+    if error := error_inside(content):
+        raise ErrorInside(*error, content.get("errors"))
     # The older Laravel paginator writes the members of `meta` and `next_page_url` beside `data`.
     meta = content["meta"] if isinstance(content.get("meta"), dict) else content
     links = content["links"] if isinstance(content.get("links"), dict) else {}
@@ -43,12 +74,34 @@ def read_envelope(body: bytes, limit: int) -> Page:
         total=total,
         last_page=_whole_number(meta.get("last_page")),
         has_next=None if following is ... else bool(following),
-        bytes=len(body),
+        bytes=size,
         remaining=_remaining(meta.get("apiKey")),
         replaced_characters=replaced,
         per_page=_whole_number(meta.get("per_page")),
         current_page=_whole_number(meta.get("current_page")),
     )
+
+
+def _refuse_too_many_values(body: bytes) -> None:
+    """Count before parsing: an empty object takes two bytes of a body and 64 of memory."""
+    # every value but the outermost follows a comma or an opening bracket
+    if len(body) <= MOST_VALUES or _separators(body) <= MOST_VALUES:
+        return
+    found = end = 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        found += _separators(body[end : string.start()])
+        end = string.end()
+        # a value has a name and a text at most
+        if max(found, number // 2) > MOST_VALUES:
+            break
+    else:
+        if found + _separators(body[end:]) <= MOST_VALUES:
+            return
+    raise EnvelopeTooLarge(f"more than {MOST_VALUES} values")
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _remaining(key: object) -> int | None:
@@ -76,69 +129,6 @@ def _rows(content: dict[str, Any], total: int | None) -> list[Any]:
             return [row]
         case other:
             raise EnvelopeError(f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows")
-
-
-def _decode(body: bytes) -> tuple[Any, int]:
-    """Return the JSON value in `body` and the number of characters replaced."""
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _decode_slowly(body)
-    return _decode_slowly(body) if _NUL in body or _has_rounded_ids(content) else (content, 0)
-
-
-def _has_rounded_ids(content: Any) -> bool:
-    """Whether a row's id came out as a float: orjson rounds integers beyond 64 bits. Searching the body would cost more."""
-    rows = content.get("data") if isinstance(content, dict) else content
-    return isinstance(rows, list) and any(type(row) is dict and type(row.get("id")) is float for row in rows)
-
-
-def _decode_slowly(body: bytes) -> tuple[Any, int]:
-    if not body.strip():
-        raise EnvelopeError("an empty body")
-    if body.lstrip()[:1] == b"<":
-        raise EnvelopeError("HTML or XML instead of JSON")
-    text = body.decode("utf-8-sig", errors="replace")
-    undecodable = text.count("\ufffd") - body.count(_UTF8_REPLACEMENT)
-    try:
-        content = json.loads(text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=lambda _: None)
-        content, replaced = _clean(content)
-    except json.JSONDecodeError as error:
-        raise EnvelopeError(f"JSON that is cut short or broken at character {error.pos} of {len(text)}") from None
-    except RecursionError:
-        raise EnvelopeError("JSON nested too deeply") from None
-    return content, replaced + undecodable
-
-
-def _clean(content: Any) -> tuple[Any, int]:
-    """Return `content` with what PostgreSQL cannot store replaced, and how many characters that were."""
-    replaced = 0
-
-    def clean(value: Any) -> Any:
-        nonlocal replaced
-        if isinstance(value, str):
-            value, count = _UNSTORABLE.subn("\ufffd", value)
-            replaced += count
-            return value
-        if isinstance(value, list):
-            return [clean(member) for member in value]
-        if isinstance(value, dict):
-            return {clean(name): clean(member) for name, member in value.items()}
-        return value
-
-    return clean(content), replaced
-
-
-def _integer(digits: str) -> int | str:
-    if len(digits) < 19:
-        return int(digits)
-    number = int(digits) if len(digits) <= 20 else None
-    return number if number is not None and -(2**63) <= number < 2**64 else digits
-
-
-def _finite(digits: str) -> float | None:
-    number = float(digits)
-    return number if abs(number) != float("inf") else None
 
 
 def _whole_number(value: object) -> int | None:

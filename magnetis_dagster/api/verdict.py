@@ -1,10 +1,12 @@
 """What an answer that is not a page means: status, headers and an error body become an error named by what to do about it."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from magnetis_dagster.api.complaint import find_error, message_of
 from magnetis_dagster.api.contract import Call
 from magnetis_dagster.api.errors import (
     AccessForbidden,
@@ -97,7 +99,7 @@ def _error_members(body: bytes | None) -> dict[str, Any]:
         content = orjson.loads(body or b"")
     except orjson.JSONDecodeError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content | {"message": message_of(content)} if isinstance(content, dict) else {}
 
 
 def _fields(content: dict[str, Any], key: str) -> str:
@@ -110,3 +112,8 @@ def _fields(content: dict[str, Any], key: str) -> str:
 def _with_wait(error: TooManyCalls | ServerUnwell, retry_after: float | None) -> MagnetisError:
     error.retry_after = retry_after
     return error
+
+
+def error_inside(content: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Return the HTTP status that the error in an envelope should have had, and its message; None if there is none."""
+    return find_error(content, _SPEAKS_OF_QUOTA)

@@ -4,7 +4,8 @@ import re
 from datetime import UTC
 
 from magnetis_dagster.catalog.model import Collection, ColumnType, PersonalData
-from magnetis_dagster.catalog.reader import as_moment, as_text, dump_json
+from magnetis_dagster.catalog.reader import as_moment, as_text
+from magnetis_dagster.exact_json import dump_json
 
 MASK = "***"
 _LONGEST = 120

@@ -4,7 +4,6 @@ Tolerant on purpose: member names and types of most collections are assumptions.
 and is counted; the received row is kept whole beside the columns, so nothing is lost.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,13 +14,11 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import orjson
-
 from magnetis_dagster.catalog.durations import convert, seconds_of
 from magnetis_dagster.catalog.model import SECONDS_PER_UNIT, Collection, Column, ColumnType
 from magnetis_dagster.catalog.names import fold, split
 from magnetis_dagster.catalog.page import Candidates, Converter, Page, Shapes, is_numbered
-from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.exact_json import dump_json
 
 Row = Mapping[str, Any]
 
@@ -307,17 +304,6 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
     # In UTC: Python compares two times of one zone by their clock faces, an hour wrong across a clock change.
     moment = moment.astimezone(UTC)
     return moment if _EARLIEST <= moment < _LATEST else None
-
-
-def dump_json(value: object) -> str:
-    """Return JSON text; numbers beyond 64 bits keep every digit. Raises TryAgain for a thousand levels."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        try:
-            return json.dumps(value, ensure_ascii=False)
-        except RecursionError:
-            raise TryAgain("A row is nested too deeply to be stored. Nothing was written: load again, or ask Magnetis.") from None
 
 
 def shown_name(name: str) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.exact_json import load_stored
 
 _NEEDS_CHANGE = {
     "28": "the server refused the user or the password: correct MAGNETIS_DATABASE_URL",
@@ -67,6 +68,7 @@ def connect(url: str) -> Engine:
         pool_size=4,
         max_overflow=32,
         hide_parameters=True,
+        json_deserializer=load_stored,
         # the encoding by name: in one of SQL_ASCII psycopg gives bytes, and SQLAlchemy fails before `_session` can say why
         connect_args={"connect_timeout": 10, "application_name": "magnetis_dagster", "client_encoding": "utf8"},
     )
@@ -125,6 +127,8 @@ def named(error: BaseException, doing: str, engine: Engine) -> DatabaseUnwell | 
     original = getattr(error, "orig", None) or error
     state: str | None = getattr(original, "sqlstate", None)
     where = _shown(engine.url)
+    if state is None and isinstance(original, psycopg.DataError):
+        return DatabaseRefused(f"Could not {doing} at {where}: {_NEEDS_CHANGE['22']} ({type(original).__name__} of the driver).")
     if state is None:
         text = str(original).lower()
         if advice := next((advice for phrase, advice in _UNCONNECTED.items() if phrase in text), None):

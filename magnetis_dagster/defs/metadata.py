@@ -13,7 +13,8 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
-from magnetis_dagster.catalog.reader import dump_json, shown_name
+from magnetis_dagster.catalog.reader import shown_name
+from magnetis_dagster.exact_json import dump_json
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import DayResult, WindowResult

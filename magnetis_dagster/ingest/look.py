@@ -5,7 +5,6 @@ What was read can be kept, so that the run that loads it pays for none of it aga
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -17,6 +16,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader, shown_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TryAgain
+from magnetis_dagster.exact_json import dump_json
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.warehouse import KeptPages
 
@@ -76,10 +76,7 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
         pagination.add(following, pages[-1])
     rows = [row for page in pages for row in page.rows]
     stable_rows = [stable(collection, row) for row in rows]
-    try:
-        lines = {json.dumps(row, sort_keys=True, ensure_ascii=False) for row in stable_rows}
-    except RecursionError:
-        raise TryAgain(f"{collection.name}: a row is nested too deeply to be compared.") from None
+    lines = {dump_json(row, sort=True) for row in stable_rows}
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
@@ -92,7 +89,7 @@ def member_digests(rows: Sequence[Any]) -> dict[str, str]:
     for row in rows:
         identity = row.get("id") if isinstance(row, dict) else None
         for path, value in _leaves(row):
-            values.setdefault(path, []).append(json.dumps([identity, value], sort_keys=True, ensure_ascii=False))
+            values.setdefault(path, []).append(dump_json([identity, value], sort=True))
     return {
         path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12] for path in sorted(values)[:MOST_MEMBERS]
     }
@@ -130,4 +127,4 @@ def _distinct(collection: Collection, rows: Sequence[Any]) -> int:
     objects = [row for row in rows if isinstance(row, dict)]
     ids = RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
     nameless = [row for row in rows if not isinstance(row, dict)] + [row for row, id_ in zip(objects, ids, strict=True) if not id_]
-    return len({id_ for id_ in ids if id_}) + len({json.dumps(row, sort_keys=True) for row in nameless})
+    return len({id_ for id_ in ids if id_}) + len({dump_json(row, sort=True) for row in nameless})

@@ -16,6 +16,7 @@ was made: equal settings give equal bytes.
 from collections.abc import Collection as Container
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ def _sorted(value: Any, path: str, without: Container[str]) -> Any:
         # recipients come in any order
         plain = not any(isinstance(member, dict | list) for member in members)
         return sorted(members, key=lambda member: (str(type(member)), str(member))) if plain else members
-    return value
+    # a float, as YAML reads numbers, would round it
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,11 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
         pytest.param(raw(200), api.UnexpectedAnswer, 200, "an empty body", id="empty"),
         pytest.param(raw(204), api.UnexpectedAnswer, 204, "an empty body", id="204"),
         pytest.param(answer(200, {"data": None}), api.UnexpectedAnswer, 200, "`data` is null", id="data null"),
-        pytest.param(answer(200, ECHO), api.UnexpectedAnswer, 200, "without `data`", id="no data"),
+        pytest.param(answer(200, {"x": 1}), api.UnexpectedAnswer, 200, "without `data`", id="no data"),
+        pytest.param(answer(200, ECHO), api.ServerUnwell, 200, "HTTP 200 and this error", id="message without data"),
+        pytest.param(
+            answer(200, {"success": False, "data": []}), api.ServerUnwell, 200, "HTTP 200 and this error", id="no success"
+        ),
         pytest.param(raw(200, b"gzip?", content_encoding="gzip"), api.UnexpectedAnswer, 200, "compressed", id="broken gzip"),
         pytest.param(
             raw(200, gzip.compress(b'{"data": []}')[:-9], content_encoding="gzip"),
@@ -105,6 +109,49 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
     passing = ask(fault, fault, GOOD)
     assert passing.page.rows == ROWS
     assert [outcome.error for outcome in passing.outcomes] == [error.__name__] * 2 + [None]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({"data": [], "success": False, "message": "Daily quota exceeded"}, api.TooManyCalls),
+        ({"data": [], "error": {"code": 429}}, api.TooManyCalls),
+        ({"status": "error", "message": "Unauthenticated."}, api.KeyRefused),
+        ({"error": {"status": 403, "message": "Scope"}}, api.AccessForbidden),
+        ({"code": 404, "data": None}, api.RouteUnavailable),
+        ({"success": False, "code": 422, "errors": {"from": [CALLER]}, "data": []}, api.RequestRejected),
+    ],
+)
+def test_an_error_inside_a_200_means_what_its_status_would(ask, content, error):
+    trial = ask(answer(200, content), gate=RecordingGate(close_when_over_quota=True))
+    again = error is api.TooManyCalls
+    assert type(trial.error) is (GateClosedError if again else error)
+    assert [(outcome.status, outcome.error, outcome.over_quota) for outcome in trial.outcomes] == [(200, error.__name__, again)]
+    assert len(trial.requests) == 1
+    if not again:
+        assert "HTTP 200 and this error in its body" in str(trial.error)
+
+
+def test_an_error_body_is_searched_for_its_message(ask):
+    trial = ask(answer(403, {"error": {"message": "Daily quota exceeded"}}), gate=RecordingGate(close_when_over_quota=True))
+    assert [outcome.over_quota for outcome in trial.outcomes] == [True]
+    trial = ask(
+        raw(403, '{"message": "Quota d’appels dépassé"}'.encode("cp1252"), content_type="application/json; charset=windows-1252"),
+        gate=RecordingGate(close_when_over_quota=True),
+    )
+    assert [outcome.over_quota for outcome in trial.outcomes] == [True]
+
+
+def test_a_small_response_of_many_values_fills_no_memory(ask):
+    bomb = raw(200, gzip.compress(b'{"data":[' + b"{}," * 5_000_000 + b"{}]}", 1), content_encoding="gzip")
+    tracemalloc.start()
+    trial = ask(bomb, limits=ClientLimits(attempts=3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert type(trial.error) is api.BodyTooLarge
+    assert "more than 1000000 values" in str(trial.error)
+    assert len(trial.requests) == 1
+    assert peak < 60 * 2**20, "the body of 15 MB, its pieces, and what the transport holds"
 
 
 def test_a_server_that_drips_meets_the_deadline(ask):

@@ -9,7 +9,6 @@ from small_api import Open, Request, SmallApi, call, ok
 
 from magnetis_dagster.api import CHARGED_AHEAD
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.ingest import IncompleteWindow, Unplaceable
 
 DAY = date(2025, 3, 28)
@@ -87,13 +86,6 @@ def test_a_route_without_window_is_read_once_for_the_whole_range(api: SmallApi, 
         list(ingestion.read_days(catalogue["calls"], asked))
     assert len(api.requests) == 4 + 1, "page 1 is verified"
     assert query("SELECT count(*) FROM magnetis_ops.days WHERE held = 99") == [(10,)]
-
-
-def test_a_row_nested_a_thousand_levels_deep_is_an_error_with_a_sentence(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
-    row = b'{"id":1,"start_at":"2025-03-28 10:00:00","deep":' + b"[" * 1000 + b"]" * 1000 + b"}"
-    api.respond = lambda _request: (200, {}, b'{"data":[' + row + b'],"meta":{"total":1,"last_page":1}}')
-    with opened() as ingestion, pytest.raises(TryAgain, match="nested too deeply"):
-        list(ingestion.read_days(catalogue["calls"], [DAY]))
 
 
 def test_members_named_by_a_number_or_an_address_are_not_shown(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:

@@ -1,0 +1,103 @@
+"""Finding the error that a body reports, whatever the status line says."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MESSAGES = (
+    *("message", "error_message", "error_description", "error", "errors", "description", "detail", "details"),
+    *("title", "reason", "msg", "fault", "faultstring", "exception", "meta"),
+)
+"""Members that contain a message, or an object or list with one; the plainest first."""
+_ERRORS = ("error", "errors", "error_message", "error_code", "exception", "fault")
+"""Members that report an error unless they are empty."""
+_SUCCESS = ("success", "successful", "ok", "is_success", "isSuccess")
+_RESULTS = ("status", "result", "state")
+_FAILED = {"error", "err", "fail", "failed", "failure", "ko", "nok", "exception"}
+_STATUSES = ("status", "code", "status_code", "statusCode", "http_status", "http_code", "error_code")
+_NOTHING = {"", "0", "false", "no", "none", "null"}
+_SIGNS = frozenset({*_ERRORS, *_SUCCESS, *_RESULTS, *_STATUSES})
+_SPEAKS_OF_THE_KEY = re.compile(
+    r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié|authentification"
+    r"|(invalid|unknown|expired|missing|wrong|revoked|disabled)\W+(api\W?)?key"
+    r"|\bkey\b.{0,20}(invalid|unknown|expired|missing|revoked|disabled)"
+    r"|\bclé\b.{0,20}(invalide|inconnue|expirée|absente|révoquée|désactivée)",
+    re.IGNORECASE,
+)
+_SPEAKS_OF_ACCESS = re.compile(
+    r"forbidden|permission|access denied|not allowed|accès (refusé|interdit)|droits? insuffisant", re.IGNORECASE
+)
+_READ = 4_000
+"""Characters of a message that are searched."""
+
+
+def message_of(content: object, levels: int = 3) -> str:
+    """Return the message of an error body, from its usual members or those of the objects and lists in them."""
+    if isinstance(content, str):
+        return content.strip()
+    members: list[object] = []
+    if levels and isinstance(content, dict):
+        members = [content.get(name) for name in _MESSAGES]
+    elif levels and isinstance(content, list):
+        members = content[:3]
+    return next(filter(None, (message_of(member, levels - 1) for member in members)), "")
+
+
+def find_error(content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]) -> tuple[int, str] | None:
+    """Return status and message of the error that an envelope reports, or None if it reports none.
+
+    A flag or a filled error member counts, at the top, in `meta` or in a `data` that is no row; without rows, so does
+    a message that speaks of the quota or the key, or that stands alone.
+    """
+    data = content.get("data")
+    no_row = isinstance(data, dict) and "id" not in data and not all(isinstance(value, dict) for value in data.values())
+    places = [content, *(place for place in (content.get("meta"), data if no_row else None) if isinstance(place, dict))]
+    rowless = not data or no_row
+    if not rowless and all(map(_SIGNS.isdisjoint, places)):
+        return None
+    message = next(filter(None, map(message_of, places)), "")
+    spoken = _spoken(message[:_READ], speaks_of_quota)
+    stated = next((status for place in places for status in _stated(place)), None)
+    if stated is None and not any(map(_reports, places)):
+        alone = data is None and not any("total" in place for place in places)
+        alone = alone and not any(isinstance(value, list) for value in content.values())
+        if not (message and rowless and (spoken or alone or no_row)):
+            return None
+    if spoken == 429 and (stated in {None, 400, 402, 403} or (stated or 0) >= 500):
+        return 429, message
+    return stated or spoken or 500, message
+
+
+def _reports(place: Mapping[str, Any]) -> bool:
+    return (
+        any(_filled(place.get(name)) for name in _ERRORS)
+        or any(name in place and place[name] is not None and not _filled(place[name]) for name in _SUCCESS)
+        or any(str(place.get(name)).strip().lower() in _FAILED for name in _RESULTS)
+    )
+
+
+def _filled(value: object, levels: int = 3) -> bool:
+    if levels and isinstance(value, dict | list):
+        return any(_filled(member, levels - 1) for member in (value.values() if isinstance(value, dict) else value))
+    return bool(value) and str(value).strip().lower() not in _NOTHING
+
+
+def _stated(place: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the HTTP statuses of errors that are stated in a place, or in the errors in it."""
+    for name in _STATUSES:
+        text = str(place.get(name)).strip()
+        if re.fullmatch("[45][0-9]{2}", text):
+            yield int(text)
+    for name in ("error", "errors"):
+        errors = place.get(name)
+        for error in errors[:3] if isinstance(errors, list) else [errors]:
+            if isinstance(error, dict):
+                yield from _stated(error)
+
+
+def _spoken(message: str, speaks_of_quota: re.Pattern[str]) -> int | None:
+    if speaks_of_quota.search(message):
+        return 429
+    if _SPEAKS_OF_THE_KEY.search(message):
+        return 401
+    return 403 if _SPEAKS_OF_ACCESS.search(message) else None
