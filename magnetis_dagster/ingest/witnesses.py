@@ -60,19 +60,21 @@ class Suspicions:
 def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:
     """Return the stretches at the start and the end of `days` that came without rows, EDGE_DAYS at most of each.
 
-    A cap and a shortened window both leave an edge empty. The outermost days are taken: they are the furthest from the rows
-    that came. A window without any row has one stretch, its last days. A single day has none.
+    A cap and a shortened window both leave an edge empty, and cut the rows off where it begins: those days are taken. Of a
+    window without any row, both ends and the middle are taken. A single day has no edge.
     """
     filled = [number for number, day in enumerate(days) if by_day[day]]
     if len(days) < 2 or len(filled) == len(days):
         return []
     if not filled:
-        return [Window(days[-min(EDGE_DAYS, len(days) - 1)], days[-1])]
+        span = min(EDGE_DAYS, len(days) - 1)
+        starts = {len(days) - span} if len(days) <= EDGE_DAYS else {0, (len(days) - span) // 2, len(days) - span}
+        return [Window(days[start], days[start + span - 1]) for start in sorted(starts)]
     edges = []
-    if leading := min(filled[0], EDGE_DAYS):
-        edges.append(Window(days[0], days[leading - 1]))
-    if trailing := min(len(days) - 1 - filled[-1], EDGE_DAYS):
-        edges.append(Window(days[-trailing], days[-1]))
+    if leading := days[: filled[0]][-EDGE_DAYS:]:
+        edges.append(Window(leading[0], leading[-1]))
+    if trailing := days[filled[-1] + 1 :][:EDGE_DAYS]:
+        edges.append(Window(trailing[0], trailing[-1]))
     return edges
 
 

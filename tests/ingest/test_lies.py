@@ -1,5 +1,6 @@
 """No green day differs from the truth, whatever lies the server combines, unless docs/delivery-guarantees.md names that lie."""
 
+import os
 from collections import Counter
 from datetime import date, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ def _small_scale(api: SmallApi, monkeypatch: pytest.MonkeyPatch) -> None:
     # pages of ten rows and caps of tens stand for pages of 250 and caps of thousands
     api.limit = 10
     monkeypatch.setattr(witnesses, "SUSPICIOUS_ROWS", 30)
+    monkeypatch.setattr(witnesses, "EDGE_DAYS", 2)
 
 
 def truth_of(counts: list[int]) -> list[dict[str, Any]]:
@@ -70,7 +72,11 @@ def reset(engine: Engine) -> None:
         )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=int(os.environ.get("LIES_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     counts=rows_by_day,
     lies=st.lists(st.sampled_from([lie for lie in LIES if lie != SWAPS]), max_size=3, unique=True),

@@ -271,7 +271,9 @@ TABLE = "SELECT id, day::text, duration_seconds, payload, deleted_at IS NULL FRO
 def _reset(warehouse: Warehouse) -> None:
     with warehouse.engine.begin() as connection:
         connection.execute(
-            text("TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine CASCADE")
+            text(
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, magnetis_ops.strays CASCADE"
+            )
         )
 
 
