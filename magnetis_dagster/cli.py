@@ -144,6 +144,10 @@ def migrate(
         bool, typer.Option("--drop-columns", help="List the columns that the catalogue no longer declares; drop them with --yes.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --drop-columns: drop the columns. `payload` keeps its members.")] = False,
+    adopt_key: Annotated[
+        bool,
+        typer.Option("--adopt-key", help="Let MAGNETIS_API_KEY and MAGNETIS_API_URL load the tables that another key has filled."),
+    ] = False,
 ) -> None:
     """Bring the tables of this program to this version, as each load does; `dagster instance migrate` does Dagster's own.
 
@@ -157,6 +161,7 @@ def migrate(
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.migrate import compare, drop_columns
     from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
+    from magnetis_dagster.warehouse.source import adopt
     from magnetis_dagster.wiring import open_engine
 
     if yes and not drop:
@@ -174,6 +179,9 @@ def migrate(
                     raise
                 sleep(1.0)
         typer.echo("Brought up to date." if done else "Up to date already.")
+        if adopt_key:
+            adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
+            typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
             for column in drop_columns(engine, catalogue):
                 typer.echo(f"Dropped {column}.")

@@ -22,6 +22,9 @@ QUARANTINED_ROWS = "quarantined_rows"
 UNKNOWN_FIELDS = "unknown_fields"
 MISFIT_VALUES = "misfit_values"
 COUNTS_AGREE = "counts_agree"
+UNREADABLE_SHARE, FEWEST_UNREADABLE = 0.01, 10
+"""Quarantined rows from both on are an error, not a warning."""
+WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 DAYS_SHOWN = 10
 
 
@@ -119,7 +122,10 @@ class CheckTally:
             self._warning(
                 QUARANTINED_ROWS,
                 passed=not self._quarantined,
-                description=f"{self._quarantined} rows could not be placed; see magnetis_ops.quarantine.",
+                # on a first load nothing else tells that most rows of a green day are missing
+                severity=ERROR if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received) else WARN,
+                description=f"{self._quarantined} of {self._received} rows received could not be placed: the tables do not contain "
+                "them. magnetis_ops.quarantine contains them, with the reason.",
                 metadata={"quarantined rows": self._quarantined},
             ),
             self._warning(
@@ -180,12 +186,14 @@ class CheckTally:
             metadata={"announced rows": getattr(error, "announced", 0), "received rows": getattr(error, "received", 0)},
         )
 
-    def _warning(self, name: str, *, passed: bool, description: str, metadata: dict[str, int]) -> AssetCheckResult:
+    def _warning(
+        self, name: str, *, passed: bool, description: str, metadata: dict[str, int], severity: AssetCheckSeverity = WARN
+    ) -> AssetCheckResult:
         return AssetCheckResult(
             asset_key=self._key,
             check_name=name,
             passed=passed,
-            severity=AssetCheckSeverity.WARN,
+            severity=severity,
             description=None if passed else description,
             metadata=metadata,
         )
