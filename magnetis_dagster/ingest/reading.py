@@ -260,9 +260,10 @@ class WindowReader:
         cap, total = self._suspicions.cap, first.total
         if total is None or self._collection.window is None:
             return
-        if cap is not None and total >= cap and len(self._window.days) > 1:
+        at_cap = cap is not None and total >= cap
+        if cap is not None and at_cap and len(self._window.days) > 1:
             raise Capped(cap)
-        if not self._suspicions.doubts(self._window, total):
+        if not self._suspicions.doubts(self._window, total) and not at_cap:
             return
         halves = self._window.halves(self._zones)
         totals = [await self._total(*half) for half in halves]

@@ -272,7 +272,8 @@ def _reset(warehouse: Warehouse) -> None:
     with warehouse.engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, magnetis_ops.strays CASCADE"
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, "
+                "magnetis_ops.strays CASCADE"
             )
         )
 

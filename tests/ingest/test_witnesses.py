@@ -1,0 +1,325 @@
+"""What makes an answer suspicious, what is verified, and what a load remembers of it."""
+
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lying_api import LyingApi
+from small_api import Open, Request, SmallApi, call
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.api import Page
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window, Zones
+from magnetis_dagster.ingest.ingestion import IncompleteAnswer
+from magnetis_dagster.ingest.pagination import Pagination
+from magnetis_dagster.ingest.reading import RepeatedIds
+from magnetis_dagster.ingest.witnesses import FilterWatch, Suspicions, empty_edges, rechecked_pages
+from magnetis_dagster.quota.ledger import QuotaExhausted
+from magnetis_dagster.warehouse import DoubtReason
+
+DAY = date(2025, 3, 3)
+PARIS = ZoneInfo("Europe/Paris")
+
+
+def days(number: int) -> list[date]:
+    return [DAY + timedelta(days=n) for n in range(number)]
+
+
+def edges(counts: list[int]) -> list[tuple[int, int]]:
+    asked = days(len(counts))
+    by_day = Counter[date | None](dict(zip(asked, counts, strict=True)))
+    return [((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(asked, by_day)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([5], []),
+        ([0], []),
+        ([5, 5], []),
+        ([5, 0, 5], []),
+        ([5, 0], [(1, 1)]),
+        ([0, 0, 5, 0], [(0, 1), (3, 3)]),
+        ([5] + [0] * 30, [(1, 7)]),
+        ([0] * 30 + [5], [(23, 29)]),
+        ([0] * 3, [(1, 2)]),
+        ([0] * 31, [(0, 6), (12, 18), (24, 30)]),
+    ],
+    ids=str,
+)
+def test_empty_edges(counts: list[int], expected: list[tuple[int, int]]) -> None:
+    assert edges(counts) == expected
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=60))
+def test_an_edge_has_only_empty_days_of_the_window(counts: list[int]) -> None:
+    for first, last in edges(counts):
+        assert 0 <= first <= last < len(counts)
+        assert sum(counts[first : last + 1]) == 0
+
+
+def test_totals_that_look_like_caps() -> None:
+    suspicions = Suspicions(totals={2_345: None})
+    window, other = Window(DAY, DAY), Window(DAY, days(2)[1])
+    assert [suspicions.doubts(window, total) for total in (10_000, 2_345, 3_333, 999, 500)] == [True, True, False, False, False]
+    assert suspicions.doubts(other, 3_333), "another window had this total"
+    assert not suspicions.doubts(window, 3_333), "read again, the same window has the same total"
+    suspicions.trusted.add(10_000)
+    assert not suspicions.doubts(other, 10_000)
+
+
+def test_pages_that_are_requested_again() -> None:
+    assert [rechecked_pages(pages) for pages in (1, 3, 4, 9, 10, 250)] == [[], [], [1], [1], [1, 5], [1, 125]]
+
+
+@pytest.mark.parametrize(
+    ("shifts", "noticed", "ignored"),
+    [
+        ([0] * 250, False, None),
+        ([-2, 2] * 125, False, None),
+        ([-3] * 130 + [0] * 120, True, (True, False)),
+        ([9] * 130 + [0] * 120, True, (False, True)),
+        ([-9] * 100 + [9] * 100 + [0] * 50, True, (True, True)),
+        ([-9] * 90 + [0] * 160, False, None),
+    ],
+)
+def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: Any) -> None:
+    watch = FilterWatch(Window(DAY, DAY))
+    found = watch.add([DAY + timedelta(days=shift) for shift in shifts])
+    assert bool(found) == noticed
+    if noticed:
+        assert watch.ignored == ignored
+
+
+def test_rows_far_outside_on_a_later_page() -> None:
+    watch = FilterWatch(Window(DAY, DAY))
+    assert watch.add([DAY] * 250) is None
+    assert watch.add([DAY] * 151 + [DAY + timedelta(days=9)] * 99) is None, "fewer than a hundred are no proof"
+    assert watch.add([DAY + timedelta(days=9)] * 250) is not None
+
+
+@given(st.integers(1, 40), st.sampled_from(["UTC", "Europe/Paris", "America/New_York"]), st.integers(0, 700))
+def test_halves_cover_the_padded_window(length: int, query: str, shift: int) -> None:
+    zones = Zones(partition=PARIS, query=ZoneInfo(query), response=PARIS)
+    first = DAY + timedelta(days=shift)
+    window = Window(first, first + timedelta(days=length - 1))
+    (start, middle), (after, end) = window.halves(zones)
+    assert start < middle < after < end
+    assert after - middle == timedelta(seconds=1)
+    assert (start, end) == (window.bounds(PARIS)[0] - timedelta(hours=2), window.bounds(PARIS)[1] + timedelta(hours=2))
+    assert after.astimezone(PARIS).hour == (12 if length == 1 else 0)
+
+
+def page(rows: int, **said: Any) -> Page:
+    usual = {"total": None, "last_page": None, "has_next": None, "bytes": 0, "remaining": None, "replaced_characters": 0}
+    return Page(rows=[object() for _ in range(rows)], **(usual | said))
+
+
+@pytest.mark.parametrize(
+    ("said", "rows", "following"),
+    [
+        ({"total": 3, "last_page": 1, "has_next": False}, 3, None),
+        ({"total": 250, "last_page": 1, "has_next": False, "per_page": 250}, 250, 2),
+        ({"total": 3}, 3, None),
+        ({"has_next": False}, 100, None),
+        ({"has_next": False}, 250, 2),
+        ({"has_next": True, "total": 3, "last_page": 1}, 3, 2),
+        ({"per_page": 100}, 100, 2),
+        ({"per_page": 100}, 99, None),
+        ({"per_page": 1000, "total": 250}, 250, 2),
+        ({}, 100, 2),
+        ({}, 0, None),
+    ],
+    ids=str,
+)
+def test_the_page_after_the_first(said: dict[str, Any], rows: int, following: int | None) -> None:
+    pagination = Pagination(250)
+    pagination.add(1, page(rows, **said))
+    assert (pagination.announced_pages, pagination.following()) == (1, following)
+
+
+@pytest.mark.parametrize(
+    ("said", "rows", "pages"), [({"total": 600}, 250, 3), ({"total": 600}, 100, 6), ({"total": 600, "last_page": 3}, 100, 6)]
+)
+def test_pages_are_counted_by_the_rows_that_come(said: dict[str, Any], rows: int, pages: int) -> None:
+    pagination = Pagination(250)
+    pagination.add(1, page(rows, **said))
+    assert pagination.announced_pages == pages
+
+
+# --- what a load does
+
+
+def read(opened: Open, catalogue: Catalogue, asked: list[date], **options: Any) -> list[Any]:
+    with opened(**options) as ingestion:
+        return list(ingestion.read_days(catalogue["calls"], asked))
+
+
+def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
+    return [
+        call(f"{day:%m%d}{n:05d}", f"{day} {8 + n % 12:02d}:{n % 60:02d}:00") for day, count in counts.items() for n in range(count)
+    ]
+
+
+def test_a_cap_is_remembered_and_windows_stay_below_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    asked = days(6)
+    LyingApi(api, rows_of(dict.fromkeys(asked, 400)), ("caps a search, oldest first",), cap=2_000)
+    assert sum(result.received for result in read(opened, catalogue, asked, run="1")) >= 2_400
+    assert query("SELECT most_days, most_rows FROM magnetis_ops.window_limits") == [(None, 2_000)]
+    assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(2_400, 6)]
+    before = len(api.requests)
+    results = read(opened, catalogue, asked, run="2")
+    assert max(result.announced for result in results) < 2_000
+    assert len(api.requests) - before <= 1 + 11 + 3, "one window at the cap is announced, none is read"
+
+
+def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
+    first, second = days(8)[:4], days(8)[4:]
+    truth = rows_of(dict.fromkeys(first, 290)) + rows_of(dict.fromkeys(second, 400))
+    # 1,160 rows capped at 1,111, within the last day: no edge is empty, and the total is not round
+    LyingApi(api, truth, ("caps a search, oldest first",), cap=1_111)
+    read(opened, catalogue, first, run="1")
+    assert query("SELECT count(*) FROM magnetis.calls") == [(1_111,)]
+    lines: list[str] = []
+    read(opened, catalogue, second, run="2", progress=lines.append)
+    assert query("SELECT count(*) FROM magnetis.calls WHERE day >= :day", day=second[0]) == [(1_600,)]
+    assert query("SELECT day FROM magnetis_ops.days ORDER BY day") == [(day,) for day in second]
+    assert query("SELECT sum(held) FROM magnetis_ops.strays") == [(1_111,)]
+    assert any("4 days between 2025-03-03 and 2025-03-06 were read under the cap of 1111 rows" in line for line in lines)
+    read(opened, catalogue, first, run="3")
+    assert query("SELECT count(*) FROM magnetis.calls") == [(len(truth),)]
+    assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
+
+
+def test_a_single_day_at_the_cap_fails(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    LyingApi(api, rows_of({DAY: 1_500}), ("caps a search, oldest first",), cap=1_000)
+    with pytest.raises(IncompleteAnswer, match="caps a search at 1000 rows"):
+        read(opened, catalogue, [DAY])
+    assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+
+
+def test_a_round_total_that_is_no_cap_costs_two_requests_once(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
+    asked = days(4)
+    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 500))
+    [result] = read(opened, catalogue, asked)
+    assert (result.received, len(api.requests)) == (2_000, 8 + 1 + 1 + 2), "pages, one after a full one, page 1 again, two halves"
+    assert query("SELECT witness_calls FROM magnetis_ops.windows") == [(1 + 2,)]
+
+
+def test_a_long_window_never_empties_days(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    asked = days(5)
+    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 20))
+    read(opened, catalogue, asked, run="1")
+
+    def forgetful(request: Request) -> Any:
+        """In a window of several days, two days in the middle are missing."""
+        found = api.window(request)
+        days_asked = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
+        if days_asked > 2:
+            found = [row for row in found if row["start_at"][:10] not in {str(asked[1]), str(asked[2])}]
+        return api.envelope(found, request)
+
+    api.respond = forgetful
+    results = read(opened, catalogue, asked, run="2")
+    assert [str(result.window) for result in results if result.days] == [
+        "2025-03-03...2025-03-07",
+        "2025-03-04",
+        "2025-03-05",
+    ]
+    assert not any(result.doubted for result in results)
+    assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(100, 0)]
+
+
+def test_a_scope_that_shrank_is_doubted_day_by_day(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    asked = days(3)
+    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 50))
+    read(opened, catalogue, asked, run="1")
+    api.rows["/calls"] = [row for row in api.rows["/calls"] if row["id"].endswith("0")]
+    results = read(opened, catalogue, asked, run="2")
+    doubted = {day: doubt for result in results for day, doubt in result.doubted.items()}
+    assert list(doubted) == asked
+    assert {(doubt.reason, doubt.held, doubt.rows) for doubt in doubted.values()} == {(DoubtReason.DELETIONS, 50, 45)}
+    assert query("SELECT count(deleted_at) FROM magnetis.calls") == [(0,)]
+
+
+@pytest.mark.parametrize("lie", ["ignores to", "ignores from", "ignores from and to"])
+def test_a_bound_that_is_ignored_is_named_within_few_requests(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, lie: str
+) -> None:
+    history = [DAY + timedelta(days=n) for n in range(-200, 200)]
+    LyingApi(api, rows_of(dict.fromkeys(history, 100)), (lie,))
+    with pytest.raises(FilterIgnored, match=r"seems to ignore (from|to|from and to)\."):
+        read(opened, catalogue, days(8))
+    assert len(api.requests) <= 25
+    assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+
+
+def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+    api.rows["/calls"] = [
+        call(1, f"{DAY} 10:00:00", duration=5),
+        call(1, f"{DAY} 10:00:00", duration=9),
+        call(2, f"{DAY} 11:00:00"),
+    ]
+    with opened() as ingestion, pytest.raises(RepeatedIds, match=r"1 rows? ha\w+ the id of another row .*calls\.id_paths"):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+    assert len(api.requests) == 1
+    api.rows["/calls"] = [call(1, f"{DAY} 10:00:00"), call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")]
+    with opened(run="2") as ingestion, pytest.raises(IncompleteWindow, match="came twice on one page"):
+        list(ingestion.read_days(catalogue["calls"], [DAY]))
+
+
+# --- kept pages
+
+
+def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
+    with pytest.raises(QuotaExhausted):
+        read(opened, catalogue, [DAY], run="first", quota=4, **options)
+
+
+def test_kept_pages_of_another_declaration_are_not_used(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    api.rows["/calls"] = rows_of({DAY: 990})
+    api.limit = 100
+    calls = catalogue["calls"]
+    without = catalogue.model_copy(
+        update={"collections": catalogue.collections | {"calls": calls.model_copy(update={"parameters": {}})}}
+    )
+    api.respond = lambda request: api.envelope(
+        [row | {"analysis": {"x": 1}} if "analysis" in request.query else row for row in api.window(request)], request
+    )
+    interrupted(opened, without)
+    assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
+    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    assert result.received == 990
+    assert query("SELECT count(*) FROM magnetis.calls WHERE payload ? 'analysis'") == [(990,)]
+
+
+def test_kept_pages_are_given_up_if_page_1_has_changed(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    rows = rows_of({DAY: 990})
+    api.rows["/calls"], api.limit = list(rows), 100
+    interrupted(opened, catalogue)
+    api.rows["/calls"] = rows[3:] + [call(f"new-{n}", f"{DAY} 12:00:00") for n in range(3)]
+    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    assert result.received == 990
+    assert {identifier for (identifier,) in query("SELECT id FROM magnetis.calls")} == {row["id"] for row in api.rows["/calls"]}
+
+
+def test_kept_pages_that_are_too_old_are_not_used(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, engine: Engine
+) -> None:
+    api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
+    interrupted(opened, catalogue)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '37 hours'"))
+    before = len(api.requests)
+    read(opened, catalogue, [DAY], run="first", resumes=True)
+    assert len(api.requests) - before == 10 + 2, "every page, and two pages again"
+    assert query("SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days") == [(True,)]
