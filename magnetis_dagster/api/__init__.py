@@ -5,7 +5,7 @@ No SQL, no Dagster.
 """
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient
-from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
+from magnetis_dagster.api.contract import Call, ConfirmingGate, Gate, Outcome, Page
 from magnetis_dagster.api.envelope import read_envelope
 from magnetis_dagster.api.errors import (
     AccessForbidden,
@@ -31,6 +31,7 @@ __all__ = [
     "Call",
     "CertificateRefused",
     "ClientLimits",
+    "ConfirmingGate",
     "Gate",
     "KeyRefused",
     "MagnetisClient",

@@ -15,7 +15,7 @@ import httpx
 import stamina
 
 from magnetis_dagster.api.body import read_body
-from magnetis_dagster.api.contract import Call, Gate, Outcome, Page
+from magnetis_dagster.api.contract import Call, ConfirmingGate, Gate, Outcome, Page
 from magnetis_dagster.api.envelope import EnvelopeError, EnvelopeTooLarge, ErrorInside, read_envelope
 from magnetis_dagster.api.errors import (
     AccessForbidden,
@@ -131,6 +131,7 @@ class MagnetisClient:
         self._origin = origin.rstrip("/")
         self._key = key
         self._gate = gate
+        self._confirm = gate.confirm if isinstance(gate, ConfirmingGate) else None
         self._limits = limits
         self._report = report
         self._refusal_of_all: KeyRefused | AccessForbidden | None = None
@@ -264,7 +265,8 @@ class MagnetisClient:
             # a proxy's CONNECT is an event too
             if event == _SENDING and info["request"].method == b"GET":
                 deadline.reschedule(asyncio.get_running_loop().time() + self._limits.total)
-                answer.charge = await self._gate.confirm(answer.charge)
+                if self._confirm:
+                    answer.charge = await self._confirm(answer.charge)
                 answer.sent = True
 
         try:

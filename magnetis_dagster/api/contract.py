@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from magnetis_dagster.api.rate_limit import RateLimit
 
@@ -55,15 +55,20 @@ class Gate(Protocol):
     async def charge(self, call: Call) -> int:
         """Return the number of the charge; wait a little or raise where no call is left."""
 
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        """Note what became of the charged call; an `over_quota` outcome closes the key for every process."""
+
+
+@runtime_checkable
+class ConfirmingGate(Gate, Protocol):
+    """A gate whose charges expire."""
+
     async def confirm(self, charge: int) -> int:
         """Return the number under which the request may be sent now: the same, or that of a new charge.
 
         The client calls this directly before it sends a request. A charge that waited, or that a suspended machine slept through,
         may no longer count in the present quota window. Raises what `charge` raises; the old charge is settled then.
         """
-
-    async def settle(self, charge: int, outcome: Outcome) -> None:
-        """Note what became of the charged call; an `over_quota` outcome closes the key for every process."""
 
 
 @dataclass(frozen=True, slots=True)

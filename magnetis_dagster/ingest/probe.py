@@ -14,6 +14,7 @@ from magnetis_dagster.api import (
     BodyTooLarge,
     Call,
     ClientLimits,
+    ConfirmingGate,
     Gate,
     MagnetisClient,
     Outcome,
@@ -88,7 +89,7 @@ class _Watch:
         return charge
 
     async def confirm(self, charge: int) -> int:
-        return await self._gate.confirm(charge)
+        return await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGate) else charge
 
     async def settle(self, charge: int, outcome: Outcome) -> None:
         self.status = outcome.status
