@@ -16,7 +16,9 @@ from magnetis_dagster.api import Call, ClientLimits, Outcome
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.probe import probe_window, run_probe
-from magnetis_dagster.ingest.probe_report import Found, ProbeReport, render, write_overlay
+from magnetis_dagster.ingest.probe_overlay import write_overlay
+from magnetis_dagster.ingest.probe_report import Found, ProbeReport
+from magnetis_dagster.ingest.probe_screen import render
 from magnetis_dagster.ingest.windows import Zones
 
 TODAY = date(2025, 6, 20)
