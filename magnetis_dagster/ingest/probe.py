@@ -190,12 +190,13 @@ class _Probe:
                 window = (window[1] - _QUIET, window[1])
             number = self._sample_page(first, sample)
             page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
-            if page and (more := _distinct(_rows(page))):
+            first_row = sample
+            if more := _distinct(_rows(page)) if page else []:
                 # not beside the first row: a member that changes with every request would make one row two
-                first_row, sample = sample, Sample(collection, more, self._zones, window)
-                finding.parameters["page"] = page_honoured(first_row.keys, sample.keys, number)
+                sample = Sample(collection, more, self._zones, window)
             finding.parameters["limit"] = limit_honoured(first, page)
-            examine(sample, finding)
+            finding.parameters["page"] = page_honoured(first_row.keys, sample.keys if more else [], number)
+            examine(sample, finding, first_row)
         finding.proposals = propose(sample)
         finding.event_members = event_members(sample, self._today)
         if window:

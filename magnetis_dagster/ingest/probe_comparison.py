@@ -11,8 +11,11 @@ MOST_NAMES = 80
 """Names of members that a finding lists."""
 
 
-def examine(sample: Sample, finding: Finding) -> None:
-    """Compare rows with the declaration; names and numbers go to the finding, values stay here."""
+def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> None:
+    """Compare rows with the declaration; names and numbers go to the finding, values stay here.
+
+    `first` is the row of the first request, which lies at an edge of the window if the route sorts by time.
+    """
     if not len(sample):
         return
     collection, parsed = sample.collection, sample.parsed
@@ -29,6 +32,8 @@ def examine(sample: Sample, finding: Finding) -> None:
     found |= {"occurred_at"} if len(timed) * 2 > len(sample) else set()
     expected = ["id", *(["occurred_at"] if collection.is_events else []), *collection.columns]
     finding.missing = [name for name in expected if name not in found]
+    if first:
+        timed += [moment for moment in first.parsed.occurred_at if moment]
     if sample.window and timed:
         _compare_times(timed, sample.window, finding)
 

@@ -56,6 +56,6 @@ def limit_honoured(first: Page, sample: Page | None) -> Honoured:
 
 def page_honoured(first: Sequence[object], sample: Sequence[object], number: int) -> Honoured:
     """Return whether page `number` shows that `page` is honoured, given the keys of its rows and of the first row."""
-    if number == 1 or not first:
+    if number == 1 or not first or not sample:
         return Honoured.UNKNOWN
     return Honoured.NO if first[0] in sample else Honoured.YES

@@ -84,6 +84,11 @@ class Finding:
         names = self.window_names or ()
         return bool(names) and all(self.parameters.get(name) is Honoured.NO for name in names)
 
+    @property
+    def window_is_useless(self) -> bool:
+        """Whether both are ignored, and rows far outside the window prove it: enough to read the route whole."""
+        return self.ignores_window and abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds()
+
     def notes(self) -> str:
         """Return what a person should look at, in a few sentences."""
         notes = [self.message or "", *self.unfinished]
@@ -123,7 +128,7 @@ class Finding:
             price = f" That costs {ceil(self.announced / _PAGE)} requests for every load." if self.announced else ""
             notes.append(
                 f"The route ignores {ignored}: set {here} to the names and the format that it honours, "
-                f"or to null, as --write does, to read the route whole.{price}"
+                f"or to null{', as --write does,' if self.window_is_useless else ''} to read the route whole.{price}"
             )
         elif ignored:
             bound = "start" if self.window_names and ignored == self.window_names[0] else "end"
@@ -204,7 +209,7 @@ class ProbeReport:
         change: dict[str, Any] = {}
         if finding.found is Found.YES and finding.answered != finding.first_route:
             change["route"] = finding.answered
-        if finding.ignores_window:
+        if finding.window_is_useless:
             change |= {"window": None, "window_evidence": _OBSERVED}
         proposals = finding.proposals
         if proposals.time_field:
@@ -221,7 +226,7 @@ class ProbeReport:
             f"collections.{finding.collection}.window is null: {finding.answered} ignored "
             f"{' and '.join(finding.window_names or ())} on {self.day}."
             for finding in self.findings
-            if finding.ignores_window
+            if finding.window_is_useless
         ]
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from magnetis_dagster.ingest.probe_filters import Honoured
 from magnetis_dagster.ingest.probe_report import Finding, ProbeReport
 
 
@@ -33,7 +34,7 @@ def render(report: ProbeReport) -> Group:
             "" if finding.announced is None else str(finding.announced),
             f"{len(finding.columns)} / {len(finding.unknown)} / {len(finding.missing)}" if finding.columns else "",
             _offset(finding),
-            ", ".join(f"{name} {verdict}" for name, verdict in finding.parameters.items()),
+            _parameters(finding),
         )
         table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
     notes = [Text(f"{finding.collection}: {note}") for finding in report.findings if (note := finding.notes())]
@@ -49,3 +50,8 @@ def _offset(finding: Finding) -> str:
         side = "before the start" if finding.outside_seconds < 0 else "after the end"
         return f"{finding.time_field}: {distance} {side}"
     return f"{finding.time_field}: inside, {distance} from an edge"
+
+
+def _parameters(finding: Finding) -> str:
+    names = {verdict: [name for name, found in finding.parameters.items() if found is verdict] for verdict in Honoured}
+    return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)
