@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from magnetis_dagster.catalog.names import fold
+from magnetis_dagster.catalog.reader import as_text
 from magnetis_dagster.ingest.probe_rows import Name, Sample, mostly_phones
 
 RECENT = timedelta(days=92)
@@ -25,7 +26,7 @@ def event_members(sample: Sample, today: date) -> list[str]:
     if sample.collection.is_events or len(sample) < FEWEST_ROWS:
         return []
     times = [name for name in _own_times(sample) if _recent(sample, sample.members[name], today)]
-    others = [name for name in _contacts(sample) if _differs(sample.members[name])]
+    others = [name for name in _contacts(sample) if _differs(list(map(as_text, sample.members[name])))]
     if others and not times:
         times = [
             name
@@ -70,5 +71,5 @@ def _near(moment: datetime | None, today: date) -> bool:
 
 
 def _differs(values: Sequence[Any]) -> bool:
-    counts = Counter(str(value) for value in values if value is not None)
+    counts = Counter(value for value in values if value is not None)
     return len(counts) >= max(FEWEST_ROWS, 0.8 * sum(counts.values()))

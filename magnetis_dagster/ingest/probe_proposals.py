@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.reader import as_text
 from magnetis_dagster.ingest.probe_ids import propose_id
 from magnetis_dagster.ingest.probe_rows import WIDEST_ZONE, Name, Sample, is_phone, mostly_phones
 
@@ -110,7 +111,7 @@ def _propose_phones(sample: Sample, proposals: Proposals) -> None:
 
 
 def _varies(values: Sequence[Any]) -> bool:
-    present = [str(value) for value in values if value not in (None, "")]
+    present = [text for value in values if (text := as_text(value))]
     return len(set(present)) * 2 > len(present)
 
 

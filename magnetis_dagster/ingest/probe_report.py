@@ -231,4 +231,5 @@ class ProbeReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
-        return {"complete": self.complete, **asdict(self), "overlay": self.overlay()}
+        findings = [asdict(finding) | {"notes": finding.notes()} for finding in self.findings]
+        return {"complete": self.complete, **asdict(self), "findings": findings, "overlay": self.overlay()}

@@ -24,6 +24,8 @@ _SEPARATORS = str.maketrans("", "", " .-/()\u00a0\u202f")
 _PHONE = re.compile(r"\+[1-9][0-9]{7,14}|00[1-9][0-9]{7,13}|0[1-9][0-9]{8}|33[1-9][0-9]{8}")
 _KEYED_BY_VALUES = 4
 """Different members that an object needs before its names can be values."""
+_DEEPEST = 20
+"""Levels of objects that are looked into."""
 
 
 def is_phone(value: object) -> bool:
@@ -133,7 +135,7 @@ class Sample:
 
 def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
     for name, member in value.items():
-        if isinstance(member, dict) and member:
+        if isinstance(member, dict) and member and len(above) < _DEEPEST:
             yield from _leaves(member, (*above, name))
         else:
             yield (*above, name), member
@@ -142,7 +144,7 @@ def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, 
 def _objects(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Mapping[str, Any]]]:
     yield above, value
     for name, member in value.items():
-        if isinstance(member, dict) and member:
+        if isinstance(member, dict) and member and len(above) < _DEEPEST:
             yield from _objects(member, (*above, name))
 
 
