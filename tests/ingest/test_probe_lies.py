@@ -331,7 +331,7 @@ def test_a_declared_time_outside_the_window_gives_way_to_the_one_that_is_filtere
 
 
 def test_a_member_that_is_equal_in_all_rows_is_no_time_of_an_event(api, probe):
-    play(api, calls(start_at=lambda *_: ..., day=lambda *_: "2025-06-17 00:00:00", hidden=lambda _, at: at), time="hidden")
+    play(api, calls(start_at=lambda *_: ..., day=lambda *_: "2025-06-16 12:30:00", hidden=lambda _, at: at), time="hidden")
     assert probe().proposals.time_field == "hidden"
 
 
@@ -376,10 +376,12 @@ def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(api
     rows = calls(
         step=timedelta(minutes=10),
         **({} if base == "id" else {"id": lambda *_: ...}),
-        **{base: lambda n, _: f"call-{uuid.UUID(int=n // 2)}", leg: lambda n, _: n % 2 + 1},
+        **{base: lambda n, _: f"call-{uuid.UUID(int=n // 2)}"},
         status=lambda n, _: ("missed", "completed")[n % 2],
         duration=lambda n, _: n,
+        picked_up=lambda n, _: n % 2,
         seconds=lambda n, _: pick.randrange(100_000),
+        **{leg: lambda n, _: n % 2 + 1},
     )
     play(api, rows)
     found = probe()
@@ -389,8 +391,32 @@ def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(api
 
 
 def test_an_id_that_nothing_makes_unique_is_not_proposed(api, probe):
-    play(api, calls(id=lambda n, _: f"call-{n // 2}", status=lambda n, _: ("missed", "completed")[n % 2]))
+    """A duration and a status may change, and the id would change with them."""
+    status = ("missed", "completed")
+    play(api, calls(id=lambda n, _: f"call-{n // 2}", status=lambda n, _: status[n % 2], duration=lambda n, _: n))
     assert probe().proposals.id_path == []
+
+
+def test_the_id_of_the_row_comes_before_the_id_of_something_else(api, probe):
+    rows = calls(
+        id=lambda *_: ...,
+        task_id=lambda n, _: str(uuid.UUID(int=n)),
+        call_ref=lambda n, _: f"C{n}",
+    )
+    play(api, rows)
+    assert probe().proposals.id_path == ["call_ref"]
+
+
+def test_times_and_phone_numbers_are_no_ids(api, probe):
+    rows = calls(
+        id=lambda *_: ...,
+        stamp=lambda _, at: int(at.timestamp()),
+        caller_id=lambda n, _: PHONES["00"](n),
+    )
+    play(api, rows)
+    found = probe()
+    assert found.proposals.id_path == []
+    assert found.proposals.columns == {"caller_number": "caller_id"}
 
 
 PHONES = {
