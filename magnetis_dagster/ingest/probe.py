@@ -62,7 +62,7 @@ def run_probe(
     limits: ClientLimits = LIMITS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> ProbeReport:
-    """Request every enabled collection of `catalogue` and return the findings. Blocks; for the command line.
+    """Probe every enabled collection of `catalogue`. Blocks; for the command line.
 
     `today` is a day in the partition zone (by the machine's clock if None). Every request is charged at `gate`. `progress` receives
     one line per request. An error that would meet every other request too (key refused, no connection, quota spent) ends the probe:
@@ -75,7 +75,7 @@ def run_probe(
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
-    """Return the 24 hours that events are requested for: noon to noon in the partition zone, Monday to Friday.
+    """Return the 24 hours that events are requested for: noon to noon of working days.
 
     Its edges lie in working hours, so that rows come close to them and a misread zone shows. It ends three days ago, so that the
     newest row of all lies outside. No padding, which would blur both.
@@ -125,7 +125,7 @@ class _Probe:
         stopped, for_good = None, False
         async with MagnetisClient(origin, key, self._watch, concurrency=1, limits=limits) as client:
             try:
-                # First routes before candidates: a candidate that is another collection's first route belongs to that one.
+                # first routes first: a candidate that is the first route of another belongs to that one
                 for collection in self._collections:
                     await self._find(client, collection, collection.route)
                 for collection in self._collections:
@@ -158,7 +158,10 @@ class _Probe:
                 await self._find(client, collection, route)
 
     async def _find(self, client: MagnetisClient, collection: Collection, route: str) -> None:
-        """Send the first request to a route and record what it means. Raises the errors that would meet every other request too."""
+        """Send the first request to a route and record the answer.
+
+        Raises: MagnetisError if every other request would fail too.
+        """
         finding = self._findings[collection.name]
         window = self._window_of(collection)
         try:
@@ -192,7 +195,7 @@ class _Probe:
             page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
             first_row = sample
             if more := _distinct(_rows(page)) if page else []:
-                # not beside the first row: a member that changes with every request would make one row two
+                # without the first row: a member that changes with every request would make it two rows
                 sample = Sample(collection, more, self._zones, window)
             finding.parameters["limit"] = limit_honoured(first, page)
             finding.parameters["page"] = page_honoured(first_row.keys, sample.keys if more else [], number)
@@ -203,14 +206,14 @@ class _Probe:
             await self._verify_window(client, with_proposals(collection, finding.proposals), finding, exists=len(sample) > 0)
 
     def _sample_page(self, first: Page, sample: Sample) -> int:
-        """Return a page with SAMPLE rows: not the first, so that an ignored `page` shows, and towards the newest rows."""
+        """Return a page of SAMPLE rows: not page 1, which hides an ignored `page`; of recent rows."""
         if first.total is None or first.total < 2 * SAMPLE or not len(sample):
             return 1
         is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
         return 2 if is_newest_first else first.total // SAMPLE
 
     async def _verify_window(self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool) -> None:
-        """Decide with two requests which bounds of the window are honoured; without any row, nothing can be decided."""
+        """Decide with two requests which bounds of the window are honoured, if rows exist."""
         assert collection.window is not None
         names = finding.window_names = (collection.window.start, collection.window.end)
         finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
@@ -226,7 +229,7 @@ class _Probe:
     async def _attempt(
         self, client: MagnetisClient, collection: Collection, window: Interval | None, *, limit: int = 1, number: int = 1
     ) -> Page | None:
-        """Return a page of a route that has answered before; None if it refuses this request, which the finding records."""
+        """Return a page of a route that has answered before; record a refusal and return None."""
         finding = self._findings[collection.name]
         try:
             return await self._page(client, collection, finding.answered or collection.route, window, limit, number)

@@ -1,4 +1,4 @@
-"""Whether the rows of a snapshot collection look like events, which happen at a moment and are never changed."""
+"""Whether the rows of a snapshot collection look like events."""
 
 import re
 from collections import Counter
@@ -19,9 +19,10 @@ _STATE_TIMES = re.compile("creat|updat|modif|chang|expir|renew|valid|last|next|u
 
 
 def event_members(sample: Sample, today: date) -> list[str]:
-    """Return the members by which a snapshot collection looks like events: recent moments, different in every row.
+    """Return the members by which a snapshot collection looks like events.
 
-    A call or a phone number that differs in every row counts too, together with a recent time of creation.
+    Recent moments that differ from row to row. A call or a phone number that does so counts too,
+    together with a recent time of creation.
     """
     if sample.collection.is_events or len(sample) < FEWEST_ROWS:
         return []
@@ -37,12 +38,12 @@ def event_members(sample: Sample, today: date) -> list[str]:
 
 
 def may_be_events(sample: Sample) -> bool:
-    """Return whether the first row of a snapshot collection has members that make more rows worth a request."""
+    """Return whether the members of the first row justify a request for more rows."""
     return any(sample.moments(sample.members[name])[0] for name in _own_times(sample)) or bool(_contacts(sample))
 
 
 def is_recent(sample: Sample, today: date) -> bool:
-    """Return whether the first row has a recent moment: the list then begins with the newest rows."""
+    """Return whether the first row has a recent moment, so that the newest rows come first."""
     return any(_near(moment, today) for values in sample.members.values() for moment in sample.moments(values[:1]))
 
 

@@ -55,7 +55,7 @@ def limit_honoured(first: Page, sample: Page | None) -> Honoured:
 
 
 def page_honoured(first: Sequence[object], sample: Sequence[object], number: int) -> Honoured:
-    """Return whether page `number` shows that `page` is honoured, given the keys of its rows and of the first row."""
+    """Return whether page `number` has other rows than page 1, by the keys of its rows."""
     if number == 1 or not first or not sample:
         return Honoured.UNKNOWN
     return Honoured.NO if first[0] in sample else Honoured.YES

@@ -1,4 +1,4 @@
-"""Which member, or which two together, can be the id of the received rows: by form, by uniqueness, and in all rows."""
+"""Which member, or which two together, can be the id of the received rows."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _LIKE_A_PART = re.compile("leg|part|segment|seq|index|position|attempt|rank|line
 
 
 def propose_id(sample: Sample) -> tuple[list[str], str] | None:
-    """Propose a unique member of an id's form if rows lack an id; two members together if one repeats."""
+    """Propose a unique member if rows lack an id; two members together if one repeats."""
     ids = sample.parsed.ids
     if len(sample) < 2 or (None not in ids and _unique(ids)):
         return None
@@ -75,7 +75,7 @@ def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[
 
 
 def _counts(values: Sequence[Any]) -> bool:
-    """Return whether integers without an id's name count the rows, up or down, as no duration or amount does."""
+    """Return whether integers count the rows, up or down, as no duration or amount does."""
     numbers = [int(as_identifier(value) or 0) for value in values]
     steps = [later > earlier for earlier, later in pairwise(numbers)]
     return len(numbers) >= FEWEST_INTEGERS and _unique(numbers) and (all(steps) or not any(steps))

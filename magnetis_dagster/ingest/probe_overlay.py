@@ -13,14 +13,15 @@ from magnetis_dagster.errors import NeedsChange
 
 HEAD = "# Laid over the catalogue by MAGNETIS_CONFIG; `magnetis probe --write` adds what it finds."
 REASON = "# magnetis probe: "
-"""Begins a comment that gives the reason of a setting. Later runs keep it, unlike other comments."""
+"""Begins the reason of a setting. Later runs keep it, unlike other comments."""
 
 
 def write_overlay(path: Path, overlay: dict[str, Any], reasons: Sequence[str] = ()) -> bool:
-    """Merge `overlay` into the YAML file at `path`, keep every other key, and return whether the file changed.
+    """Merge `overlay` into the YAML file at `path`; return whether the file changed.
 
-    `reasons` become comments at its head. A missing file is created even if the overlay is empty, since MAGNETIS_CONFIG names it.
-    Other comments are lost: the former file is kept as `<name>.bak`. The file is replaced as a whole or not at all.
+    Every other key is kept. `reasons` become comments at the head; other comments are lost, and the
+    former file is kept as `<name>.bak`. A missing file is created even if the overlay is empty, since
+    MAGNETIS_CONFIG names it. The file is replaced as a whole or not at all.
 
     Raises: CatalogueError if the file is not YAML; NeedsChange if it cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What the received rows propose for a declaration: the time field, the id, and columns of phone numbers.
+"""What the received rows propose: the time field, the id, and columns of phone numbers.
 
 Pure. A proposal is a member name with its reason in counts. Nothing is proposed that the declaration already reads.
 """
@@ -60,7 +60,7 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
         if inside(moments, WIDEST_ZONE) < 0.9 * len(sample) or len(set(known)) * 2 < len(known):
             continue
         strictly = inside(moments, timedelta(0))
-        # of several members inside, the event's own time is the outermost, then the earliest: calls end and are stored later
+        # the outermost, then the earliest: calls end and are stored later
         rank = (-strictly, len(name), sum(moment.timestamp() for moment in known) / len(known))
         candidates.append((rank, ".".join(name), strictly))
     if not candidates:
@@ -73,10 +73,10 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
 
 
 def _propose_phones(sample: Sample, proposals: Proposals) -> None:
-    """Propose undeclared members with phone numbers for the columns of phone numbers that have none.
+    """Propose members with phone numbers for the columns of phone numbers that have none.
 
-    By a word that the names share. Else by variation: a collection declares first the number that is its rows' own, which
-    varies from row to row (the caller of calls), and then those that repeat (the number called).
+    By a word that the names share, else by variation: a collection first declares the number that is
+    its rows' own and varies (the caller), and then those that repeat (the number called).
     """
     columns = [
         name

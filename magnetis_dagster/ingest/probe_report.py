@@ -1,4 +1,4 @@
-"""The findings of a probe: notes for people, JSON, and the overlay for MAGNETIS_CONFIG. Names and numbers, never values."""
+"""The findings of a probe: notes, JSON, and the overlay for MAGNETIS_CONFIG. Never values."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -22,7 +22,7 @@ class Found(StrEnum):
     """404 or 405 on every route that was tried."""
     FORBIDDEN = "outside the key's scope"
     UNCLEAR = "unclear"
-    """An answer that says neither: refused parameters, a redirect, no envelope, a server that is not well."""
+    """Neither: refused parameters, a redirect, no envelope, a server error."""
     NOT_ASKED = "not asked"
 
 
@@ -63,9 +63,9 @@ class Finding:
     times: list[str] = field(default_factory=list)
     """All members that hold a moment."""
     outside_seconds: int | None = None
-    """How far the row lies outside the asked window: negative before its start, positive after its end, 0 inside."""
+    """How far a row lies outside the window: negative before its start, positive after its end."""
     edge_seconds: int | None = None
-    """Distance of the row from the nearer edge of the window."""
+    """Distance of that row, or of the one nearest to an edge, from the edge."""
     window_names: tuple[str, str] | None = None
     """The window's parameters, such as `from` and `to`; None if none were sent."""
     parameters: dict[str, Honoured] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Finding:
 
     @property
     def window_is_useless(self) -> bool:
-        """Whether both are ignored, and rows far outside the window prove it: enough to read the route whole."""
+        """Whether both are ignored and rows far outside the window prove it."""
         return self.ignores_window and abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds()
 
     def notes(self) -> str:
@@ -190,7 +190,7 @@ class ProbeReport:
         return self.stopped is None and all(finding.found is Found.YES for finding in self.findings)
 
     def overlay(self) -> dict[str, Any]:
-        """Return what MAGNETIS_CONFIG should say: other routes, proposed members, ignored windows, and collections to disable.
+        """Return what MAGNETIS_CONFIG should say.
 
         Empty if no collection answered: then the address, the key's IP filter or the network is wrong rather than every route.
         No collection is disabled for its routes if the probe ended early.

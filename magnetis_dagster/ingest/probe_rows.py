@@ -1,4 +1,4 @@
-"""The rows that a probe received of one collection, member by member. Values stay here: callers show names, counts and shapes."""
+"""The rows that a probe received of one collection, member by member. Values stay here."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
 
 WIDEST_ZONE = timedelta(hours=14)
-"""No zone is further from UTC: a misread zone does not explain a row that lies further outside the window."""
+"""No zone is further from UTC: a misread zone moves a row no further."""
 
 Name = tuple[str, ...]
-"""Member names from the row down; not dotted text, since a member may have a dot in its own name."""
+"""Member names from the row down. Not dotted text: a member may have a dot in its name."""
 Interval = tuple[datetime, datetime]
 
 _SEPARATORS = str.maketrans("", "", " .-/()\u00a0\u202f")
@@ -29,7 +29,7 @@ _DEEPEST = 20
 
 
 def is_phone(value: object) -> bool:
-    """Return whether a value has the form of a phone number: E.164, the prefix 00, or a French form."""
+    """Return whether a value has the form of a phone number: E.164, prefix 00, or French."""
     text = as_text(value) if not isinstance(value, bool) else None
     return text is not None and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS)) is not None
 
@@ -70,7 +70,7 @@ class Sample:
 
     @cached_property
     def members(self) -> dict[Name, list[Any]]:
-        """Every member that is not itself an object with members, with one value per row; None if a row lacks it."""
+        """Members that are no objects, with one value per row; None if a row lacks it."""
         members: dict[Name, list[Any]] = {}
         for number, row in enumerate(self.rows):
             for name, value in _leaves(row):
@@ -79,12 +79,12 @@ class Sample:
 
     @cached_property
     def nameable(self) -> dict[Name, list[Any]]:
-        """The members whose names are no values, so that they can be shown and written to MAGNETIS_CONFIG."""
+        """The members whose names are no values: they can be shown and written."""
         return {name: values for name, values in self.members.items() if "*" not in self.shown(name)}
 
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
-        """Objects whose members vary from row to row, such as a count by name of an employee: the names may be values."""
+        """Objects whose members vary from row to row, such as a count by employee: names may be values."""
         names: dict[Name, dict[str, int]] = {}
         objects: dict[Name, int] = {}
         for row in self.rows:
@@ -117,7 +117,7 @@ class Sample:
         }
 
     def is_declared(self, name: Name) -> bool:
-        """Return whether some declaration reads the member, or an object that contains it as JSON."""
+        """Return whether a declaration reads the member, or an object that contains it."""
         return fold(".".join(name)) in self._declared or not self._wholes.isdisjoint(map(fold, _with_parents(name)))
 
     @cached_property

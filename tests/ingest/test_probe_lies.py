@@ -23,10 +23,11 @@ from magnetis_dagster.ingest.probe import probe_window, run_probe
 from magnetis_dagster.ingest.probe_comparison import examine
 from magnetis_dagster.ingest.probe_events import event_members
 from magnetis_dagster.ingest.probe_overlay import write_overlay
-from magnetis_dagster.ingest.probe_proposals import propose, with_proposals
+from magnetis_dagster.ingest.probe_proposals import Proposals, propose, with_proposals
 from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
 from magnetis_dagster.ingest.probe_rows import Sample
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
 TODAY = date(2025, 6, 20)
 ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
@@ -538,6 +539,21 @@ def test_a_snapshot_without_an_id_costs_one_request_more(api, probe, tmp_path):
     assert len(api.requests) == 2
     accepted(probe, tmp_path, "sms_messages")
     assert len(api.requests) == 1
+
+
+def test_the_sandbox_is_honest():
+    """Its rows are declared in full, and its clock is the machine's."""
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=120)) as sandbox:
+        report = run_probe(load_shipped(), ZONES, Gate(), origin=sandbox.url, key=KEY)
+        assert report.calls == sandbox.received == 18 + 3 * 5
+    assert report.complete
+    assert report.overlay() == {}
+    for found in report.findings:
+        assert "ignored" not in verdicts(found).values()
+        assert found.proposals == Proposals()
+        assert found.event_members == []
+        assert found.unfinished == []
+        assert verdicts(found).get("from", "honoured") == verdicts(found).get("to", "honoured") == "honoured"
 
 
 # --- any rows at all
