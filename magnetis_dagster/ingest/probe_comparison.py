@@ -20,6 +20,8 @@ def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> No
         return
     collection, parsed = sample.collection, sample.parsed
     finding.rows = len(sample)
+    ids = [identifier for identifier in parsed.ids if identifier]
+    finding.repeated_ids = len(ids) - len(set(ids))
     finding.columns = sample.column_paths()
     finding.misfits = list(parsed.misfits)
     finding.unknown = _shown(sample, [name for name in sample.members if not sample.is_declared(name)])

@@ -50,6 +50,8 @@ class Finding:
     """`meta.total` of the first request: of events in the window, of snapshots as a whole."""
     rows: int = 0
     """Distinct rows that were compared with the declaration."""
+    repeated_ids: int = 0
+    """Rows whose id another row of the same page has."""
     columns: dict[str, str] = field(default_factory=dict)
     """Column to the member that fills it; a member that is null counts as found."""
     missing: list[str] = field(default_factory=list)
@@ -99,6 +101,8 @@ class Finding:
             notes.append(self._outside_note())
         if "id" in self.missing:
             notes.append("Rows without an id cannot be stored: set id_paths.")
+        if self.repeated_ids and not self.proposals.id_path:
+            notes.append(f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as [[id, leg]].")
         if "occurred_at" in self.missing:
             holders = ", ".join(self.times) or "none"
             notes.append(f"No declared member holds the time (members that hold one: {holders}): set time_fields.")
