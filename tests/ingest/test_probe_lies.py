@@ -467,6 +467,12 @@ def test_phone_numbers_that_could_be_anybodys_are_named_and_not_saved(api, probe
     assert probe.report.overlay() == {}
 
 
+def test_a_word_that_the_names_share_decides_before_variation(api, probe):
+    rows = calls(recipientMobile=lambda n, _: PHONES["00"](n), caller_mobile=lambda n, _: PHONES["E.164"](n))
+    play(api, rows)
+    assert probe().proposals.columns == {"caller_number": "caller_mobile", "recipient_number": "recipientMobile"}
+
+
 def test_a_declared_number_that_is_filled_stays(api, probe):
     play(api, calls(caller_number=lambda n, _: PHONES["E.164"](n), mobile=lambda n, _: PHONES["French"](n)))
     assert probe().proposals.columns == {}
