@@ -187,8 +187,8 @@ def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, 
         assert found.returncode == 0, found.stderr
         report = json.loads(found.stdout)
         assert len(report["findings"]) == 18
-        assert report["calls"] == sandbox.received >= 18
-        assert "Asking 18 collections: one API call each" in found.stderr
+        assert report["calls"] == sandbox.received >= 18 + 1 + 2 * 5
+        assert "Probing 18 collections: one request each, three more for each that holds events" in found.stderr
         assert "calls" in config.read_text()
         with psycopg.connect(empty_database_url) as connection:
             charged = connection.execute("SELECT count(*) FROM magnetis_ops.api_calls WHERE run_id = 'magnetis probe'").fetchone()

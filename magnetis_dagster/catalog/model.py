@@ -61,7 +61,7 @@ class Evidence(StrEnum):
     CONFIRMED = "confirmed"
     """Read in the vendor's own material."""
     OBSERVED = "observed"
-    """Seen in a third-party client that calls the API."""
+    """Seen in the API's own answers by `magnetis probe`, or in a third-party client that calls the API."""
     INFERRED = "inferred"
     """Follows from confirmed facts."""
     ASSUMED = "assumed"
@@ -141,6 +141,8 @@ class Column(Declaration):
     """Unit of a number, such as seconds."""
     received_unit: str | None = None
     """Unit in which the API sends a duration, if it is not `unit`; values are converted."""
+    evidence: Evidence = Evidence.ASSUMED
+    """How well `paths` is known."""
 
     @model_validator(mode="after")
     def _units_can_be_converted(self) -> Self:
@@ -191,10 +193,12 @@ class Collection(Declaration):
     window_evidence: Evidence = Evidence.ASSUMED
     id_paths: tuple[IdPath, ...] = Field((("id",), ("uuid",)), min_length=1)
     """Candidates of the row's id, tried in order. One of several members is a composite id, and needs all of them."""
+    id_evidence: Evidence = Evidence.ASSUMED
     account_paths: tuple[MemberPath, ...] = ACCOUNT_PATHS
     """Candidate paths of the account that the row belongs to, tried in order."""
     time_fields: tuple[str, ...] = ()
     """Candidate paths of the moment of an event; the first that is present decides."""
+    time_evidence: Evidence = Evidence.ASSUMED
     volatile: tuple[VolatilePath, ...] = ()
     """Paths of members that change by themselves: their changes are no changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}

@@ -1,11 +1,12 @@
-"""Asking the API what it serves: one call with `limit=1` a collection, more only where the first route does not answer.
+"""Verifies the catalogue against the API: routes, members of rows, and query parameters.
 
-Most routes and member names of the catalogue are assumptions; this is how a user with a key learns which hold. What is shown of
-it, and the overlay that comes of it, belong to `probe_report.py`.
+Price: one request with `limit=1` for each collection, and one for each further route if the first does not answer. Then, for each
+events collection, a page of 50 rows, and two requests that decide whether the bounds of the window are honoured; for a snapshot, a
+page of 50 rows only if its first row has no id or looks like an event. `probe_report.py` contains what comes of it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -25,20 +26,30 @@ from magnetis_dagster.api import (
     ServerUnwell,
     UnexpectedAnswer,
 )
-from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
-from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.reader import RowReader, as_moment, shown_name
+from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import MagnetisError, NeedsChange
+from magnetis_dagster.ingest.probe_comparison import examine
+from magnetis_dagster.ingest.probe_events import event_members, is_recent, may_be_events
+from magnetis_dagster.ingest.probe_filters import (
+    Honoured,
+    after_every_row,
+    before_every_row,
+    end_honoured,
+    limit_honoured,
+    page_honoured,
+    start_honoured,
+)
+from magnetis_dagster.ingest.probe_proposals import propose, with_proposals
 from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
-from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.ingest.probe_rows import Interval, Sample
+from magnetis_dagster.ingest.windows import Zones, parameters_between
 
 LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
-_WIDEST_ZONE = timedelta(hours=14)
-"""No zone is further from UTC: a row further outside the window was not let in by a misread zone."""
-_MOST_NAMES = 80
-
-Name = tuple[str, ...]
-"""Member names from the row down; not dotted text, since a member may have a dot in its own name."""
+SAMPLE = 50
+"""Rows of the page that members are compared on."""
+_QUIET = timedelta(days=30)
+"""Before the end of the window: where a sample is taken if the window itself has no row."""
+_UNCLEAR = (RequestRejected, UnexpectedAnswer, RedirectRefused, BodyTooLarge, ServerUnwell)
 
 
 def run_probe(
@@ -52,21 +63,23 @@ def run_probe(
     limits: ClientLimits = LIMITS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> ProbeReport:
-    """Ask every enabled collection of `catalogue` and return what answered. Blocks; for the command line.
+    """Probe every enabled collection of `catalogue`. Blocks; for the command line.
 
-    `today` is a day in the partition zone (the machine's own where None). Every call is charged at `gate`. `progress` is told a
-    line a collection. An error that would meet every other call too (key refused, no connection, quota spent) ends the probe:
-    it is told in the report's `stopped`, not raised. Raises KeyRefused and NeedsChange where no client can be opened.
+    `today` is a day in the partition zone (by the machine's clock if None). Every request is charged at `gate`. `progress` receives
+    one line per request. An error that would meet every other request too (key refused, no connection, quota spent) ends the probe:
+    the report has it in `stopped`.
+
+    Raises: KeyRefused or NeedsChange if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
-    return asyncio.run(_Probe(catalogue, zones, gate, probe_window(today, zones), progress).run(origin, key, limits))
+    return asyncio.run(_Probe(catalogue, zones, gate, today, progress).run(origin, key, limits))
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
-    """Return the 24 hours that events are asked for, as instants: noon to noon in the partition zone, Monday to Friday.
+    """Return the 24 hours that events are requested for: noon to noon of working days.
 
-    Its edges lie in working hours, so that rows come close to them and a misread zone shows; three days back, so that the newest
-    row of all is not mistaken for one of the window where the filter is ignored. No padding, which would blur both.
+    Its edges lie in working hours, so that rows come close to them and a misread zone shows. It ends three days ago, so that the
+    newest row of all lies outside. No padding, which would blur both.
     """
     day = today - timedelta(days=3)
     while day.weekday() not in {1, 2, 3, 4}:
@@ -76,7 +89,7 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
 
 
 class _Watch:
-    """A gate before the gate: counts the calls and remembers the last status."""
+    """A gate before the gate: counts the requests and remembers the last status."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -97,20 +110,16 @@ class _Watch:
 
 
 class _Probe:
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        zones: Zones,
-        gate: Gate,
-        window: tuple[datetime, datetime],
-        progress: Callable[[str], None],
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, zones: Zones, gate: Gate, today: date, progress: Callable[[str], None]) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
         self._watch = _Watch(gate)
-        self._window = window
+        self._today = today
+        self._window = probe_window(today, zones)
         self._progress = progress
         self._findings = {one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections}
+        self._first: dict[str, Page] = {}
+        """Collection to the page of its first request that was answered."""
         self._serves: dict[str, str] = {}
         """Route to the collection that it answered for."""
         self._absent: dict[str, int | None] = {}
@@ -120,19 +129,27 @@ class _Probe:
         stopped, for_good = None, False
         async with MagnetisClient(origin, key, self._watch, concurrency=1, limits=limits) as client:
             try:
-                # First routes before candidates: a candidate that is another collection's first route belongs to that one.
+                # first routes first: a candidate that is the first route of another belongs to that one
                 for collection in self._collections:
-                    await self._ask(client, collection, collection.route)
+                    await self._find(client, collection, collection.route)
                 for collection in self._collections:
-                    await self._ask_candidates(client, collection)
+                    await self._try_candidates(client, collection)
+                for collection in self._collections:
+                    if (first := self._first.get(collection.name)) is not None:
+                        await self._compare(client, collection, first)
             except MagnetisError as error:
                 stopped, for_good = str(error), isinstance(error, NeedsChange)
         start, end = self._window
         return ProbeReport(
-            list(self._findings.values()), self._watch.calls, (start.isoformat(), end.isoformat()), stopped, for_good
+            list(self._findings.values()),
+            self._watch.calls,
+            (start.isoformat(), end.isoformat()),
+            str(self._today),
+            stopped,
+            for_good,
         )
 
-    async def _ask_candidates(self, client: MagnetisClient, collection: Collection) -> None:
+    async def _try_candidates(self, client: MagnetisClient, collection: Collection) -> None:
         finding = self._findings[collection.name]
         for route in (route.path for route in collection.routes[1:]):
             if finding.found is not Found.NOTHING:
@@ -142,90 +159,116 @@ class _Probe:
             elif route in self._absent:
                 finding.tried[route] = self._absent[route]
             else:
-                await self._ask(client, collection, route)
+                await self._find(client, collection, route)
 
-    async def _ask(self, client: MagnetisClient, collection: Collection, route: str) -> None:
-        """Ask once and note what it means. Raises the errors that would meet every other call too."""
+    async def _find(self, client: MagnetisClient, collection: Collection, route: str) -> None:
+        """Send the first request to a route and record the answer.
+
+        Raises: MagnetisError if every other request would fail too.
+        """
         finding = self._findings[collection.name]
-        call = Call(collection.name, route, self._parameters(collection), limit=1)
+        window = self._window_of(collection)
         try:
-            page = await client.page(call)
-            await client.settled()
+            page = await self._page(client, collection, route, window)
         except RouteUnavailable as error:
             self._absent[route] = self._watch.status
             finding.found, finding.message = Found.NOTHING, finding.message or str(error)
         except AccessForbidden as error:
             finding.found, finding.message = Found.FORBIDDEN, str(error)
-        except (RequestRejected, UnexpectedAnswer, RedirectRefused, BodyTooLarge, ServerUnwell) as error:
+        except _UNCLEAR as error:
             finding.found, finding.message = Found.UNCLEAR, str(error)
         else:
             finding.found, finding.message, finding.answered = Found.YES, None, route
             finding.evidence = next(one.evidence.value for one in collection.routes if one.path == route)
             if (other := self._serves.setdefault(route, collection.name)) != collection.name:
                 finding.shared[route] = other
-            self._examine(collection, page, finding)
+            finding.announced = page.total
+            self._first[collection.name] = page
+            examine(Sample(collection, _rows(page), self._zones, window), finding)
         finding.status = finding.tried[route] = self._watch.status
-        self._progress(f"{collection.name}: GET {route}: {self._watch.status}")
 
-    def _parameters(self, collection: Collection) -> dict[str, str]:
-        if collection.window is None:
-            return dict(collection.parameters)
-        asked = [moment.astimezone(self._zones.query).strftime(collection.window.format) for moment in self._window]
-        return dict(collection.parameters) | {collection.window.start: asked[0], collection.window.end: asked[1]}
+    async def _compare(self, client: MagnetisClient, collection: Collection, first: Page) -> None:
+        """Compare more rows, and the parameters, with the declaration."""
+        finding = self._findings[collection.name]
+        window = self._window_of(collection)
+        sample = Sample(collection, _rows(first), self._zones, window)
+        if collection.is_events or (len(sample) and ("id" in finding.missing or may_be_events(sample))):
+            if window and not len(sample):
+                window = (window[1] - _QUIET, window[1])
+            number = self._sample_page(first, sample)
+            page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
+            first_row = sample
+            if more := _distinct(_rows(page)) if page else []:
+                # without the first row: a member that changes with every request would make it two rows
+                sample = Sample(collection, more, self._zones, window)
+            finding.parameters["limit"] = limit_honoured(first, page)
+            finding.parameters["page"] = page_honoured(first_row.keys, sample.keys if more else [], number)
+            examine(sample, finding, first_row)
+        finding.proposals = propose(sample)
+        finding.event_members = event_members(sample, self._today)
+        if window:
+            await self._verify_window(client, with_proposals(collection, finding.proposals), finding, exists=len(sample) > 0)
 
-    def _examine(self, collection: Collection, page: Page, finding: Finding) -> None:
-        """Compare the first row with the declaration; names go to the finding, values stay here."""
-        finding.announced = page.total
-        row = next((row for row in page.rows if isinstance(row, dict)), None)
-        if row is None:
+    def _sample_page(self, first: Page, sample: Sample) -> int:
+        """Return a page of SAMPLE rows: not page 1, which hides an ignored `page`; of recent rows."""
+        if first.total is None or first.total < 2 * SAMPLE or not len(sample):
+            return 1
+        is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
+        return 2 if is_newest_first else first.total // SAMPLE
+
+    async def _verify_window(self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool) -> None:
+        """Decide with two requests which bounds of the window are honoured, if rows exist."""
+        assert collection.window is not None
+        names = finding.window_names = (collection.window.start, collection.window.end)
+        finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
+        if not exists:
             return
-        reader = RowReader(collection, response_zone=self._zones.response, partition_zone=self._zones.partition)
-        parsed = reader.read(row)
-        leaves = dict(_leaves(row))
-        moments = {fold(".".join(name)) for name, value in leaves.items() if as_moment(value, UTC)}
-        held = {fold(path) for name in leaves for path in _with_parents(name)}
-        for name, column in collection.columns.items():
-            if path := next((path for path in column.paths if fold(path) in held), None):
-                finding.columns[name] = path
-        finding.misfits = list(parsed.misfits)
-        finding.unknown = _unknown(leaves, collection)
-        finding.times = _shown(name for name in leaves if fold(".".join(name)) in moments)
-        finding.time_field = next((path for path in collection.time_fields if fold(path) in moments), None)
-        found = {*finding.columns, *(["id"] if parsed.id else []), *(["occurred_at"] if parsed.occurred_at else [])}
-        expected = ["id", *(["occurred_at"] if collection.is_events else []), *collection.columns]
-        finding.missing = [name for name in expected if name not in found]
-        if collection.window is not None and parsed.occurred_at is not None:
-            self._compare_times(parsed.occurred_at, finding)
+        after = after_every_row(self._today, self._zones)
+        for name, hour, verdict in ((names[1], before_every_row(), end_honoured), (names[0], after, start_honoured)):
+            if page := await self._attempt(client, collection, hour):
+                moments = Sample(collection, _rows(page), self._zones).parsed.occurred_at
+                finding.parameters[name] = verdict(moments, hour)
+                finding.total_ignores_window |= not page.rows and bool(page.total)
 
-    def _compare_times(self, moment: datetime, finding: Finding) -> None:
-        start, end = self._window
-        outside = min(moment - start, timedelta(0)) + max(moment - end, timedelta(0))
-        finding.outside_seconds = round(outside.total_seconds())
-        finding.edge_seconds = round(min(abs(moment - start), abs(end - moment)).total_seconds())
-        finding.filter_ignored = abs(outside) > _WIDEST_ZONE
+    async def _attempt(
+        self, client: MagnetisClient, collection: Collection, window: Interval | None, *, limit: int = 1, number: int = 1
+    ) -> Page | None:
+        """Return a page of a route that has answered before; record a refusal and return None."""
+        finding = self._findings[collection.name]
+        try:
+            return await self._page(client, collection, finding.answered or collection.route, window, limit, number)
+        except (RouteUnavailable, AccessForbidden, *_UNCLEAR) as error:
+            finding.unfinished.append(f"A further request failed: {error}")
+            return None
 
+    async def _page(
+        self,
+        client: MagnetisClient,
+        collection: Collection,
+        route: str,
+        window: Interval | None,
+        limit: int = 1,
+        number: int = 1,
+    ) -> Page:
+        parameters = parameters_between(collection, self._zones, *window) if window else collection.parameters
+        try:
+            page = await client.page(Call(collection.name, route, parameters, page=number, limit=limit))
+            await client.settled()
+            return page
+        finally:
+            self._progress(f"{collection.name}: GET {route}: {self._watch.status}")
 
-def _leaves(value: dict[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
-    """Yield the name and the value of every member that is not itself an object with members."""
-    for name, member in value.items():
-        if isinstance(member, dict) and member:
-            yield from _leaves(member, (*above, name))
-        else:
-            yield (*above, name), member
-
-
-def _with_parents(name: Name) -> Iterator[str]:
-    return (".".join(name[:length]) for length in range(1, len(name) + 1))
-
-
-def _unknown(names: Iterable[Name], collection: Collection) -> list[str]:
-    declared = {*collection.key_paths, *collection.time_fields}
-    declared |= {path for column in collection.columns.values() for path in column.paths}
-    known = set(map(fold, declared))
-    wholes = {fold(path) for column in collection.columns.values() if column.type is ColumnType.JSON for path in column.paths}
-    return _shown(name for name in names if fold(".".join(name)) not in known and wholes.isdisjoint(map(fold, _with_parents(name))))
+    def _window_of(self, collection: Collection) -> Interval | None:
+        return self._window if collection.window else None
 
 
-def _shown(names: Iterable[Name]) -> list[str]:
-    """Return dotted names fit to be shown."""
-    return sorted({".".join(map(shown_name, name)) for name in names})[:_MOST_NAMES]
+def _rows(page: Page) -> list[dict[str, Any]]:
+    return [row for row in page.rows if isinstance(row, dict)]
+
+
+def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    distinct: list[dict[str, Any]] = []
+    for row in rows:
+        if row not in distinct:
+            distinct.append(row)
+    return distinct

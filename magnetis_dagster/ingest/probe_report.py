@@ -1,19 +1,17 @@
-"""What a probe found: as a table, as JSON, and as the overlay for MAGNETIS_CONFIG. Names and numbers, never values."""
+"""The findings of a probe: notes, JSON, and the overlay for MAGNETIS_CONFIG. Never values."""
 
-import contextlib
-import shutil
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from math import ceil
 from typing import Any
 
-import yaml
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from magnetis_dagster.catalog.model import Evidence
+from magnetis_dagster.ingest.probe_filters import Honoured
+from magnetis_dagster.ingest.probe_proposals import Proposals
+from magnetis_dagster.ingest.probe_rows import WIDEST_ZONE
 
-from magnetis_dagster.catalog.load import read_overlay
-from magnetis_dagster.errors import NeedsChange
+_PAGE = 250
+_OBSERVED = Evidence.OBSERVED.value
 
 
 class Found(StrEnum):
@@ -24,7 +22,7 @@ class Found(StrEnum):
     """404 or 405 on every route that was tried."""
     FORBIDDEN = "outside the key's scope"
     UNCLEAR = "unclear"
-    """An answer that says neither: refused parameters, a redirect, no envelope, a server that is not well."""
+    """Neither: refused parameters, a redirect, no envelope, a server error."""
     NOT_ASKED = "not asked"
 
 
@@ -49,7 +47,11 @@ class Finding:
     shared: dict[str, str] = field(default_factory=dict)
     """Candidate route to the other collection that it already answers for."""
     announced: int | None = None
-    """`meta.total`: of events in the asked 24 hours, of snapshots as a whole."""
+    """`meta.total` of the first request: of events in the window, of snapshots as a whole."""
+    rows: int = 0
+    """Distinct rows that were compared with the declaration."""
+    repeated_ids: int = 0
+    """Rows whose id another row of the same page has."""
     columns: dict[str, str] = field(default_factory=dict)
     """Column to the member that fills it; a member that is null counts as found."""
     missing: list[str] = field(default_factory=list)
@@ -63,26 +65,54 @@ class Finding:
     times: list[str] = field(default_factory=list)
     """All members that hold a moment."""
     outside_seconds: int | None = None
-    """How far the row lies outside the asked window: negative before its start, positive after its end, 0 inside."""
+    """How far a row lies outside the window: negative before its start, positive after its end."""
     edge_seconds: int | None = None
-    """Distance of the row from the nearer edge of the window."""
-    filter_ignored: bool = False
-    """The row lies further outside than any zone explains: the route seems not to take the window's parameters."""
+    """Distance of that row, or of the one nearest to an edge, from the edge."""
+    window_names: tuple[str, str] | None = None
+    """The window's parameters, such as `from` and `to`; None if none were sent."""
+    parameters: dict[str, Honoured] = field(default_factory=dict)
+    """Query parameter to whether the route honours it."""
+    total_ignores_window: bool = False
+    """The route announces rows for a window in which it returns none."""
+    proposals: Proposals = field(default_factory=Proposals)
+    event_members: list[str] = field(default_factory=list)
+    """Members by which a snapshot collection looks like events."""
+    unfinished: list[str] = field(default_factory=list)
+    """Why a further request brought nothing."""
+
+    @property
+    def ignores_window(self) -> bool:
+        """Whether both parameters of the window are ignored."""
+        names = self.window_names or ()
+        return bool(names) and all(self.parameters.get(name) is Honoured.NO for name in names)
+
+    @property
+    def window_is_useless(self) -> bool:
+        """Whether both are ignored and rows far outside the window prove it."""
+        return self.ignores_window and abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds()
 
     def notes(self) -> str:
         """Return what a person should look at, in a few sentences."""
-        notes = [self.message or ""]
+        notes = [self.message or "", *self.unfinished]
         for route, other in self.shared.items():
             notes.append(f"{route} answers as {other}: set the route yourself if it is this collection too.")
-        if self.filter_ignored:
-            notes.append("The window seems to be ignored: the row lies far outside. Set `window: null` to read it whole.")
-        elif self.outside_seconds:
-            notes.append("Outside the window: check MAGNETIS_QUERY_TIMEZONE and MAGNETIS_RESPONSE_TIMEZONE.")
+        notes += self._parameter_notes()
+        if self.outside_seconds and not self.ignores_window:
+            notes.append(self._outside_note())
         if "id" in self.missing:
-            notes.append("No id in the row: its rows cannot be stored.")
+            notes.append("Rows without an id cannot be stored: set id_paths.")
+        if self.repeated_ids and not self.proposals.id_path:
+            notes.append(f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as [[id, leg]].")
         if "occurred_at" in self.missing:
             holders = ", ".join(self.times) or "none"
             notes.append(f"No declared member holds the time (members that hold one: {holders}): set time_fields.")
+        if reasons := self.proposals.reasons:
+            notes.append(f"Proposed, saved by --write: {'; '.join(reasons)}.")
+        if self.proposals.unmatched:
+            names = ", ".join(self.proposals.unmatched)
+            notes.append(f"Phone numbers in {names}: choose their columns in columns.NAME.paths.")
+        if self.event_members:
+            notes.append(self._event_note())
         if self.misfits:
             notes.append(f"Do not fit their type: {', '.join(self.misfits)}.")
         if self.unknown:
@@ -90,6 +120,56 @@ class Finding:
         if self.missing:
             notes.append(f"Missing: {', '.join(self.missing)}.")
         return " ".join(note for note in notes if note)
+
+    def _parameter_notes(self) -> list[str]:
+        here = f"collections.{self.collection}.window"
+        notes = []
+        by_verdict = {
+            verdict: [name for name in self.window_names or () if self.parameters.get(name) is verdict] for verdict in Honoured
+        }
+        ignored, undecided = (" and ".join(by_verdict[verdict]) for verdict in (Honoured.NO, Honoured.UNKNOWN))
+        if self.ignores_window:
+            price = f" That costs {ceil(self.announced / _PAGE)} requests for every load." if self.announced else ""
+            notes.append(
+                f"The route ignores {ignored}: set {here} to the names and the format that it honours, "
+                f"or to null{', as --write does,' if self.window_is_useless else ''} to read the route whole.{price}"
+            )
+        elif ignored:
+            bound = "start" if self.window_names and ignored == self.window_names[0] else "end"
+            notes.append(
+                f"The route ignores {ignored}: set {here}.{bound} to the name that it honours, "
+                f"or {here} to null to read the route whole."
+            )
+        if undecided and not self.unfinished:
+            notes.append(
+                f"No row came back, so it is undecided whether the route honours {undecided}: "
+                f"probe again when there are rows, or check their names and format in {here}."
+            )
+        if self.parameters.get("limit") is Honoured.NO:
+            notes.append("The route ignores limit: pages have the size that it chooses.")
+        if self.parameters.get("page") is Honoured.NO:
+            notes.append("The route ignores page: only the first page can be read, so longer lists fail as incomplete.")
+        if self.total_ignores_window:
+            notes.append("It announces rows for a window in which it returns none: its total ignores the window.")
+        return notes
+
+    def _outside_note(self) -> str:
+        verdicts = [self.parameters.get(name) for name in self.window_names or ()]
+        if Honoured.NO in verdicts or self.proposals.time_field:
+            return ""
+        if abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds():
+            return f"Far outside the window by {self.time_field}: the route filters by another time, so set time_fields."
+        return "Outside the window: check MAGNETIS_QUERY_TIMEZONE and MAGNETIS_RESPONSE_TIMEZONE."
+
+    def _event_note(self) -> str:
+        return (
+            "Rows look like events and not like a present state: "
+            f"{', '.join(self.event_members)} differ from row to row, and the times are recent. "
+            f"Load the collection and look at the column payload of magnetis.{self.collection}. "
+            "If each row is something that happened, the collection should be of kind events in "
+            "catalogue.yaml: as a snapshot, it is read whole every day, and rows that leave the list "
+            "are marked deleted."
+        )
 
 
 @dataclass(slots=True)
@@ -100,7 +180,9 @@ class ProbeReport:
     calls: int
     """API calls spent, retries included."""
     window: tuple[str, str]
-    """The 24 hours that events were asked for, ISO 8601 in UTC."""
+    """The 24 hours that events were requested for, ISO 8601 in UTC."""
+    day: str
+    """Local day of the probe."""
     stopped: str | None = None
     """Why the probe ended early; None where every collection was asked."""
     stopped_for_good: bool = False
@@ -112,10 +194,10 @@ class ProbeReport:
         return self.stopped is None and all(finding.found is Found.YES for finding in self.findings)
 
     def overlay(self) -> dict[str, Any]:
-        """Return what MAGNETIS_CONFIG should say: routes that differ from the first, and what this key does not have, off.
+        """Return what MAGNETIS_CONFIG should say.
 
-        Empty where nothing answered: then the address, the key's IP filter or the network is wrong rather than every route. Nothing
-        is switched off for its routes where the probe ended before it had tried them all.
+        Empty if no collection answered: then the address, the key's IP filter or the network is wrong rather than every route.
+        No collection is disabled for its routes if the probe ended early.
         """
         if not any(finding.found is Found.YES for finding in self.findings):
             return {}
@@ -123,94 +205,35 @@ class ProbeReport:
         return {"collections": collections} if collections else {}
 
     def _change(self, finding: Finding) -> dict[str, Any] | None:
-        if finding.found is Found.YES and finding.answered != finding.first_route:
-            return {"route": finding.answered}
         if finding.found is Found.FORBIDDEN:
             return {"enabled": False, "reason": "magnetis probe: outside the key's scope (HTTP 403)"}
         if finding.found is Found.NOTHING and self.stopped is None:
             tried = ", ".join(f"{route} ({status})" for route, status in finding.tried.items())
             return {"enabled": False, "reason": f"magnetis probe: no route answered: {tried}"}
-        return None
+        change: dict[str, Any] = {}
+        if finding.found is Found.YES and finding.answered != finding.first_route:
+            change["route"] = finding.answered
+        if finding.window_is_useless:
+            change |= {"window": None, "window_evidence": _OBSERVED}
+        proposals = finding.proposals
+        if proposals.time_field:
+            change |= {"time_fields": [proposals.time_field], "time_evidence": _OBSERVED}
+        if path := proposals.id_path:
+            change |= {"id_paths": path if len(path) == 1 else [path], "id_evidence": _OBSERVED}
+        if proposals.columns:
+            change["columns"] = {name: {"paths": [path], "evidence": _OBSERVED} for name, path in proposals.columns.items()}
+        return change or None
+
+    def reasons(self) -> list[str]:
+        """Return why the overlay sets a window to null, for the comments of the file."""
+        return [
+            f"collections.{finding.collection}.window is null: {finding.answered} ignored "
+            f"{' and '.join(finding.window_names or ())} on {self.day}."
+            for finding in self.findings
+            if finding.window_is_useless
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
-        return {"complete": self.complete, **asdict(self), "overlay": self.overlay()}
-
-
-def render(report: ProbeReport) -> Group:
-    """Return the report for the terminal: a table, and below it what to look at. What stopped the probe is said by the caller."""
-    table = Table(
-        title=f"{report.calls} API calls spent; events asked from {report.window[0]} to {report.window[1]}",
-        title_justify="left",
-    )
-    for heading in (
-        "collection",
-        "route",
-        "status",
-        "rows announced",
-        "fields found / unknown / missing",
-        "offset from the window",
-    ):
-        table.add_column(
-            heading, overflow="fold", no_wrap=heading == "collection", justify="right" if heading == "rows announced" else "left"
-        )
-    for finding in report.findings:
-        cells = (
-            finding.collection,
-            f"{finding.answered} ({finding.evidence})" if finding.answered else finding.found.value,
-            "" if finding.status is None else str(finding.status),
-            "" if finding.announced is None else str(finding.announced),
-            f"{len(finding.columns)} / {len(finding.unknown)} / {len(finding.missing)}" if finding.columns else "",
-            _offset(finding),
-        )
-        table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
-    notes = [Text(f"{finding.collection}: {note}") for finding in report.findings if (note := finding.notes())]
-    return Group(table, *notes)
-
-
-def _offset(finding: Finding) -> str:
-    if finding.outside_seconds is None or finding.edge_seconds is None:
-        return ""
-    hours, minutes = divmod(finding.edge_seconds // 60, 60)
-    distance = f"{hours} h {minutes:02} min"
-    if finding.outside_seconds:
-        side = "before the start" if finding.outside_seconds < 0 else "after the end"
-        return f"{finding.time_field}: {distance} {side}"
-    return f"{finding.time_field}: inside, {distance} from an edge"
-
-
-def write_overlay(path: Path, overlay: dict[str, Any]) -> bool:
-    """Lay `overlay` over the YAML file at `path`, keeping every other key in it; return whether the file changed.
-
-    A file that was not there is there afterwards, though it may say nothing, since MAGNETIS_CONFIG names it. Comments are lost,
-    so the former file is kept beside it as `<name>.bak`. The file is replaced as a whole or not at all.
-    Raises CatalogueError (the file is not YAML) and NeedsChange (it cannot be written).
-    """
-    path = path.resolve()
-    former = read_overlay(path) if path.exists() else None
-    merged = _laid_over(former or {}, overlay)
-    if merged == former:
-        return False
-    text = "# Laid over the catalogue by MAGNETIS_CONFIG; `magnetis probe --write` adds what it finds.\n"
-    text += yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=120)
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding="utf-8")
-        if path.exists():
-            shutil.copy2(path, path.with_name(f"{path.name}.bak"))
-            shutil.copymode(path, fresh)
-        fresh.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise NeedsChange(f"MAGNETIS_CONFIG names {path}, which cannot be written ({error.strerror}).") from None
-    return True
-
-
-def _laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
-    return merged
+        findings = [asdict(finding) | {"notes": finding.notes()} for finding in self.findings]
+        return {"complete": self.complete, **asdict(self), "findings": findings, "overlay": self.overlay()}
