@@ -79,7 +79,7 @@ class CheckTally:
         self.forecast: ForecastLine | None = None
         """Of the backfill that the step belongs to."""
         self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
-        self._api_calls = self._late = 0
+        self._api_calls = self._witness_calls = self._late = 0
         self._doubted: dict[date, Doubt] = {}
         self._unknown: set[str] = set()
         self._misfits: Counter[str] = Counter()
@@ -93,6 +93,7 @@ class CheckTally:
         self._quarantined += window.quarantined
         self._replaced += window.replaced_characters
         self._api_calls += window.api_calls
+        self._witness_calls += window.witness_calls
         self._late += sum(day.inserted + day.changed + day.deleted for day in window.days if day.age_days)
         self._doubted.update(window.doubted)
         self._unknown.update(window.unknown)
@@ -111,6 +112,7 @@ class CheckTally:
                     "announced rows": self._announced,
                     "received rows": self._received,
                     "API calls": self._api_calls,
+                    "API calls that only verified": self._witness_calls,
                     "late rows": self._late,
                     "emptied days": sum(doubt.reason != "unreadable" for doubt in self._doubted.values()),
                     "unreadable days": sum(doubt.reason == "unreadable" for doubt in self._doubted.values()),

@@ -106,6 +106,8 @@ class WindowResult:
     unknown: list[str] = field(default_factory=list)
     """Members that no declaration reads."""
     replaced_characters: int = 0
+    witness_calls: int = 0
+    """API calls among them that only verified the window."""
     skipped: bool = False
     """Done before by the run that this one goes on with; nothing was read."""
     doubted: dict[date, Doubt] = field(default_factory=dict)
@@ -486,6 +488,7 @@ class Ingestion:
             misfits=dict(staging.misfits) | ({"day": merged.moved} if merged.moved else {}),
             unknown=sorted(staging.unknown),
             replaced_characters=reading.replaced_characters,
+            witness_calls=facts.witness_calls,
             doubted=doubted,
             changes=self._warehouse.changes(collection, window.first, facts.read_at) if merged.days else None,
         )
