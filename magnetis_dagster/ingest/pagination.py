@@ -42,7 +42,7 @@ class Pagination:
         if page.rows:
             self.filled = max(self.filled, number)
         if number > self.announced_pages and self._last is not None:
-            # a route that ignores `page` returns the same rows for ever
+            # a route that ignores `page` returns the same rows again and again
             self._repeats = page.rows == self._last.rows
             self._rows_beyond += 0 if self._repeats else len(page.rows)
         if not page.rows and number <= self.announced_pages and (number > 1 or page.total):

@@ -29,7 +29,7 @@ READS = 3
 """A window whose pages contradict each other is read again, at most twice."""
 
 LOADERS = 2
-"""Pages written to staging at once: one is read by its declaration while the other waits for PostgreSQL."""
+"""Pages written to staging concurrently: one is read by its declaration while the other waits for PostgreSQL."""
 
 Progress = Callable[[int, int], None]
 """Called with the pages received and the pages announced."""
@@ -60,7 +60,7 @@ class Unplaceable(NeedsChange):
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The caller asked to stop reading."""
+    """The caller stopped the read."""
 
 
 @dataclass(frozen=True, slots=True)
