@@ -37,9 +37,9 @@ class Request:
 class SmallApi:
     """Rows by route; `respond` may answer instead of them."""
 
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    respond: Respond = lambda _request: None
-    requests: list[Request] = field(default_factory=list)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    respond: Respond = field(default=lambda _request: None, repr=False)
+    requests: list[Request] = field(default_factory=list, repr=False)
     limit: int = 250
     url: str = ""
 

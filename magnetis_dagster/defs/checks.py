@@ -39,9 +39,9 @@ _UNREADABLE = (
     "days again. MAGNETIS_UNREADABLE_SHARE sets how many are accepted."
 )
 _DOUBTS = {
-    "emptied": ("The API returned no row, where the table holds rows, for", _GONE),
-    "deletions": ("The API no longer returned many rows of", _GONE),
-    "unreadable": ("Rows that were readable before can no longer be read for", _UNREADABLE),
+    "emptied": ("The API returned no row for {days}, where the table holds {held} rows.", _GONE),
+    "deletions": ("The API no longer returned {rows} of the {held} rows of {days}.", _GONE),
+    "unreadable": ("{rows} of the {held} rows of {days} were readable before and no longer are.", _UNREADABLE),
 }
 """Reason of a doubt to what happened and what to do."""
 
@@ -126,8 +126,8 @@ class CheckTally:
                 passed=not self._quarantined,
                 # on a first load nothing else tells that most rows of a green day are missing
                 severity=ERROR if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received) else WARN,
-                description=f"{self._quarantined} of {self._received} rows received could not be placed: the tables do not contain "
-                "them. magnetis_ops.quarantine contains them, with the reason.",
+                description=f"{self._quarantined} rows could not be placed, of {self._received} received: the table does not contain "
+                "them. magnetis_ops.quarantine does, with the reason.",
                 metadata={"quarantined rows": self._quarantined},
             ),
             self._warning(
@@ -153,7 +153,7 @@ class CheckTally:
 
     def _doubt(self) -> str:
         return " ".join(
-            f"{what} {_shown(days)}: {rows} of {held} rows. {advice}"
+            f"{what.format(days=_shown(days), rows=rows, held=held)} {advice}"
             for reason, (what, advice) in _DOUBTS.items()
             if (days := sorted(day for day, doubt in self._doubted.items() if doubt.reason == reason))
             for rows, held in [_sums([self._doubted[day] for day in days])]

@@ -61,14 +61,14 @@ def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Wind
     """Return the stretches at the start and the end of `days` that came without rows, EDGE_DAYS at most of each.
 
     A cap and a shortened window both leave an edge empty, and cut the rows off where it begins: those days are taken. Of a
-    window without any row, both ends and the middle are taken. A single day has no edge.
+    window without any row the last days are taken, and of a long one both ends and the middle. A single day has no edge.
     """
     filled = [number for number, day in enumerate(days) if by_day[day]]
     if len(days) < 2 or len(filled) == len(days):
         return []
     if not filled:
         span = min(EDGE_DAYS, len(days) - 1)
-        starts = {len(days) - span} if len(days) <= EDGE_DAYS else {0, (len(days) - span) // 2, len(days) - span}
+        starts = {len(days) - span} if len(days) <= 2 * EDGE_DAYS else {0, (len(days) - span) // 2, len(days) - span}
         return [Window(days[start], days[start + span - 1]) for start in sorted(starts)]
     edges = []
     if leading := days[: filled[0]][-EDGE_DAYS:]:

@@ -16,17 +16,16 @@ from sqlalchemy import Connection, Engine, text
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import driver_of, guarded
 
-LONGEST_USED_HOURS = 36
-"""A run that waits for the next day's quota resumes within a day; older pages show another state of the API."""
 LONGEST_KEPT_DAYS = 7
-"""Pages of work that nobody goes on with hold personal data: they are dropped at the next commit of their collection."""
+"""A window that needs the quota of several days is resumed day after day. Older pages are not used: they show another state of the
+API, and those that nobody resumes contain personal data. They are dropped at the next commit of their collection."""
 _KEEP = """
     INSERT INTO magnetis_ops.pages (work, collection, first_day, last_day, page, fetched_at, body, request)
     VALUES (%(work)s, %(collection)s, %(first)s, %(last)s, %(page)s, %(fetched_at)s, %(body)s, %(request)s)
     ON CONFLICT (work, collection, first_day, last_day, page) DO UPDATE
         SET fetched_at = excluded.fetched_at, body = excluded.body, request = excluded.request
         WHERE pages.request <> excluded.request
-           OR pages.fetched_at < excluded.fetched_at - make_interval(hours => %(hours)s)
+           OR pages.fetched_at < excluded.fetched_at - make_interval(days => %(longest)s)
 """
 _WINDOW = "work = :work AND collection = :collection AND first_day = :first AND last_day = :last"
 
@@ -58,12 +57,12 @@ class KeptPages:
         statement = text(
             "SELECT first_day, last_day, min(fetched_at), array_agg(page) FROM magnetis_ops.pages "
             "WHERE work = :work AND collection = :collection AND request = :request "
-            "AND fetched_at > magnetis_ops.now() - make_interval(hours => :hours) GROUP BY 1, 2 ORDER BY 1, 2"
+            "AND fetched_at > magnetis_ops.now() - make_interval(days => :longest) GROUP BY 1, 2 ORDER BY 1, 2"
         )
         with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
             return [
                 KeptWindow(first, last, read_at, frozenset(pages))
-                for first, last, read_at, pages in connection.execute(statement, self._names | {"hours": LONGEST_USED_HOURS})
+                for first, last, read_at, pages in connection.execute(statement, self._names | {"longest": LONGEST_KEPT_DAYS})
             ]
 
     def keep(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> None:
@@ -75,7 +74,9 @@ class KeptPages:
     def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
         """Return what keeps the body of one page of the window over `days` in the transaction of a cursor."""
         packed = zstandard.compress(body, 1)  # fast rather than small: the pages are gone within minutes
-        values = self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed, "hours": LONGEST_USED_HOURS}
+        values = (
+            self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed, "longest": LONGEST_KEPT_DAYS}
+        )
         return lambda cursor: cursor.execute(_KEEP, values)
 
     def body(self, days: Sequence[date], page: int) -> bytes | None:

@@ -305,9 +305,9 @@ def test_members_that_change_now_and_then_are_not_blamed(
 ) -> None:
     tick(TickStatus.SUCCESS)
     for number in range(6):
-        changed(api, EMAIL, 1, last_sent_at=str(number), **({"title": f"by hand {number}"} if number % 2 else {}))
+        changed(api, EMAIL, 1, rotating=str(number), **({"title": f"by hand {number}"} if number % 2 else {}))
         running.sensor_tick(SENSOR)
-    assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["last_sent_at"]
+    assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["rotating"]
 
 
 def test_rows_that_come_and_go_are_called_so(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:

@@ -196,7 +196,9 @@ def test_envelopes_of_other_shapes(api: SmallApi, opened: Open, query: Any, shap
     api.respond = lambda _request: ok(content)
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
-    assert (result.received, len(api.requests)) == (3, 1)
+    assert (result.received, len(api.requests)) == (3, 2 if shape == "bare array" else 1), (
+        "nothing says that a bare array is the last page"
+    )
     assert query("SELECT count(*) FROM magnetis.calls") == [(3,)]
 
 
@@ -205,7 +207,7 @@ def test_a_bare_array_is_paged_to_its_end(api: SmallApi, opened: Open, query: An
     api.respond = lambda request: ok(rows[(request.page - 1) * 250 : request.page * 250])
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
-    assert (result.announced, result.api_calls) == (510, 3)
+    assert (result.announced, result.api_calls) == (510, 4), "nothing says that page 3 is the last"
 
 
 def test_a_route_that_ignores_the_window_is_refused_after_one_call(api: SmallApi, opened: Open, query: Any) -> None:

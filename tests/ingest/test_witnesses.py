@@ -48,6 +48,7 @@ def edges(counts: list[int]) -> list[tuple[int, int]]:
         ([5] + [0] * 30, [(1, 7)]),
         ([0] * 30 + [5], [(23, 29)]),
         ([0] * 3, [(1, 2)]),
+        ([0] * 8, [(1, 7)]),
         ([0] * 31, [(0, 6), (12, 18), (24, 30)]),
     ],
     ids=str,
@@ -318,7 +319,7 @@ def test_kept_pages_that_are_too_old_are_not_used(
     api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
     interrupted(opened, catalogue)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '37 hours'"))
+        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'"))
     before = len(api.requests)
     read(opened, catalogue, [DAY], run="first", resumes=True)
     assert len(api.requests) - before == 10 + 2, "every page, and two pages again"
