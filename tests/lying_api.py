@@ -31,7 +31,12 @@ class LyingApi:
     def __post_init__(self) -> None:
         """Answer for the SmallApi from now on."""
         self.random = random.Random(self.seed)
+        self.memory["states"] = [self.ids()]
         self.api.respond = self._respond
+
+    def ids(self) -> frozenset[str]:
+        """Return the ids that Magnetis has now."""
+        return frozenset(row["id"] for row in self.truth)
 
     def _respond(self, request: Request) -> Any:
         found = self._between(request, "from", "to")
@@ -82,6 +87,7 @@ def _swapped(lying: LyingApi, request: Request, found: Rows) -> Rows:
         lying.memory["swaps"] = number = lying.memory.get("swaps", 0) + 1
         arrived = gone | {"id": f"call-new-{number}"}
         lying.truth.append(arrived)
+        lying.memory["states"].append(lying.ids())
         found.append(arrived)
     return found
 

@@ -126,8 +126,8 @@ class CheckTally:
                 passed=not self._quarantined,
                 # on a first load nothing else tells that most rows of a green day are missing
                 severity=ERROR if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received) else WARN,
-                description=f"{self._quarantined} rows could not be placed, of {self._received} received: the table does not contain "
-                "them. magnetis_ops.quarantine does, with the reason.",
+                description=f"{self._quarantined} rows could not be placed, of {self._received} received: the table does not "
+                "contain them. magnetis_ops.quarantine does, with the reason.",
                 metadata={"quarantined rows": self._quarantined},
             ),
             self._warning(

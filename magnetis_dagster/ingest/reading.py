@@ -14,7 +14,7 @@ from magnetis_dagster.api import CHARGED_AHEAD, Call, MagnetisClient, Page, read
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.pagination import Pagination
-from magnetis_dagster.ingest.windows import PADDING, Window, Zones, parameters_between
+from magnetis_dagster.ingest.windows import PADDING, Window, Zones, middle_of, parameters_between
 from magnetis_dagster.ingest.witnesses import (
     Capped,
     FilterWatch,
@@ -27,6 +27,9 @@ from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging, Tally
 
 READS = 3
 """A window whose pages contradict each other is read again, at most twice."""
+
+SMALLEST_PART = timedelta(minutes=1)
+"""A minute with a thousand rows is no longer divided."""
 
 LOADERS = 2
 """Pages written to staging concurrently: one is read by its declaration while the other waits for PostgreSQL."""
@@ -255,7 +258,7 @@ class WindowReader:
     async def _doubt_total(self, first: Page, staging: Staging) -> None:
         """Raise Capped if the announced total is a cap, FilterIgnored if a bound is ignored and rows outside come.
 
-        A suspicious total costs two requests: the totals of the two halves of the window must not exceed it together.
+        A suspicious total costs two requests if the rows lie in both halves of the window, two more for each time that they do not.
         """
         cap, total = self._suspicions.cap, first.total
         if total is None or self._collection.window is None:
@@ -265,13 +268,12 @@ class WindowReader:
             raise Capped(cap)
         if not self._suspicions.doubts(self._window, total) and not at_cap:
             return
-        halves = self._window.halves(self._zones)
-        totals = [await self._total(*half) for half in halves]
-        if None in totals or sum(filter(None, totals)) <= total:
+        start, end = self._window.bounds(self._zones.partition)
+        start, end = start - PADDING, end + PADDING
+        if not await self._exceeds(total, start, end):
             self._suspicions.trusted.add(total)
             return
-        # both halves may exceed the whole for another reason: a bound that the route ignores
-        start, end = halves[0][0], halves[1][1]
+        # two parts may exceed the whole for another reason: a bound that the route ignores
         second = timedelta(seconds=1)
         ignored = await self._total(end - second, end) == total, await self._total(start, start + second) == total
         if not any(ignored):
@@ -280,6 +282,26 @@ class WindowReader:
         if any(moment is not None and not start <= moment <= end for moment in moments):
             raise self._filter_ignored(f"a window of one second announces {total} rows, as the whole window does", ignored)
         self._suspicions.trusted.add(total)
+
+    async def _exceeds(self, total: int, start: datetime, end: datetime) -> bool:
+        """Return whether two parts of an interval announce more rows together than the `total` of the whole.
+
+        If all rows lie in one part, that part announces `total` too, and is divided in turn.
+        """
+        while end - start > SMALLEST_PART:
+            # whether the API includes bounds is not documented: the second part begins a second after the first ends
+            middle = middle_of(start, end, self._zones.partition)
+            parts = [(start, middle - timedelta(seconds=1)), (middle, end)]
+            asked = [parameters_between(self._collection, self._zones, *part) for part in [*parts, (start, end)]]
+            if asked[2] in asked[:2]:
+                return False  # the format of the parameters has no times
+            first, second = [await self._total(*part) for part in parts]
+            if first is None or second is None or max(first, second) < total:
+                return first is not None and second is not None and first + second > total
+            if first + second > total:
+                return True
+            start, end = parts[0] if first >= total else parts[1]
+        return False
 
     async def _total(self, start: datetime, end: datetime) -> int | None:
         """Return the rows that the API announces between two instants."""

@@ -44,20 +44,17 @@ class Window:
         start, end = self.bounds(zones.partition)
         return parameters_between(collection, zones, start - PADDING, end + PADDING)
 
-    def halves(self, zones: Zones) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime]]:
-        """Return two intervals that divide the padded window at a local midnight, or at noon of a single day.
-
-        The second begins one second after the first ends: whether the API includes bounds is not documented.
-        """
-        start, end = self.bounds(zones.partition)
-        days = len(self.days)
-        at = datetime.combine(self.first + timedelta(days=days // 2), time(12 if days == 1 else 0), zones.partition)
-        middle = at.astimezone(UTC)
-        return (start - PADDING, middle - timedelta(seconds=1)), (middle, end + PADDING)
-
     def __str__(self) -> str:
         """Return `2025-03-28` or `2025-03-28...2025-04-02`, as Dagster writes ranges."""
         return str(self.first) if self.first == self.last else f"{self.first}...{self.last}"
+
+
+def middle_of(start: datetime, end: datetime, zone: ZoneInfo) -> datetime:
+    """Return the instant (UTC, whole seconds) that divides an interval: a local midnight if it is longer than two days."""
+    middle = (start + (end - start) / 2).replace(microsecond=0)
+    if end - start <= timedelta(days=2):
+        return middle
+    return datetime.combine(middle.astimezone(zone).date(), time.min, zone).astimezone(UTC)
 
 
 def parameters_between(collection: Collection, zones: Zones, start: datetime, end: datetime) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What makes an answer suspicious, what is verified, and what a load remembers of it."""
 
 from collections import Counter
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,10 +14,11 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import Page
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window, Zones
+from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window
 from magnetis_dagster.ingest.ingestion import IncompleteAnswer
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.ingest.reading import RepeatedIds
+from magnetis_dagster.ingest.windows import middle_of
 from magnetis_dagster.ingest.witnesses import FilterWatch, Suspicions, empty_edges, rechecked_pages
 from magnetis_dagster.quota.ledger import QuotaExhausted
 from magnetis_dagster.warehouse import DoubtReason
@@ -104,16 +105,13 @@ def test_rows_far_outside_on_a_later_page() -> None:
     assert watch.add([DAY + timedelta(days=9)] * 250) is not None
 
 
-@given(st.integers(1, 40), st.sampled_from(["UTC", "Europe/Paris", "America/New_York"]), st.integers(0, 700))
-def test_halves_cover_the_padded_window(length: int, query: str, shift: int) -> None:
-    zones = Zones(partition=PARIS, query=ZoneInfo(query), response=PARIS)
-    first = DAY + timedelta(days=shift)
-    window = Window(first, first + timedelta(days=length - 1))
-    (start, middle), (after, end) = window.halves(zones)
-    assert start < middle < after < end
-    assert after - middle == timedelta(seconds=1)
-    assert (start, end) == (window.bounds(PARIS)[0] - timedelta(hours=2), window.bounds(PARIS)[1] + timedelta(hours=2))
-    assert after.astimezone(PARIS).hour == (12 if length == 1 else 0)
+@given(st.integers(1, 40 * 86_400), st.integers(0, 700 * 86_400))
+def test_the_middle_of_an_interval_lies_in_it(seconds: int, shift: int) -> None:
+    start = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=shift)
+    end = start + timedelta(seconds=seconds + 60)
+    middle = middle_of(start, end, PARIS)
+    assert start < middle < end
+    assert end - start <= timedelta(days=2) or middle.astimezone(PARIS).hour == 0
 
 
 def page(rows: int, **said: Any) -> Page:
@@ -204,6 +202,17 @@ def test_a_single_day_at_the_cap_fails(api: SmallApi, opened: Open, catalogue: C
     with pytest.raises(IncompleteAnswer, match="caps a search at 1000 rows"):
         read(opened, catalogue, [DAY])
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+
+
+@pytest.mark.parametrize("counts", [[0, 1_500], [1_500, 0, 0], [0, 0, 0, 0, 0, 1_500, 0]], ids=str)
+def test_a_cap_is_found_if_all_rows_lie_in_one_half(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, counts: Any
+) -> None:
+    asked = days(len(counts))
+    LyingApi(api, rows_of(dict(zip(asked, counts, strict=True))), ("caps a search, oldest first",), cap=1_000)
+    with pytest.raises(IncompleteAnswer):
+        read(opened, catalogue, asked)
+    assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
 
 
 def test_a_round_total_that_is_no_cap_costs_two_requests_once(
