@@ -5,6 +5,8 @@ from decimal import Decimal
 
 from magnetis_dagster.catalog.model import SECONDS_PER_UNIT
 
+_LONGEST = 60
+"""Characters; the time of the patterns grows with the third power of blanks in a row."""
 _N = r"([0-9]{1,12}(?:[.,][0-9]{1,9})?)"
 _CLOCK = re.compile(r"(?:([0-9]{1,9}):([0-5]?[0-9])|([0-9]{1,9})):([0-5]?[0-9](?:[.,][0-9]{1,9})?)")
 _ISO = re.compile(rf"P(?:{_N}D)?(?:T(?:{_N}H)?(?:{_N}M)?(?:{_N}S)?)?", re.IGNORECASE)
@@ -20,6 +22,8 @@ def seconds_of(text: str) -> Decimal | None:
 
     A clock of two parts is minutes and seconds: calls rarely take hours.
     """
+    if len(text) > _LONGEST:
+        return None
     if match := _CLOCK.fullmatch(text):
         return _total((match[1], 3600), (match[2] or match[3], 60), (match[4], 1))
     if match := _ISO.fullmatch(text):

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.api import Call, MagnetisClient, RequestRejected, RouteUnavailable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader, shown_name
 from magnetis_dagster.catalog.volatile import stable
@@ -64,16 +64,26 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
     pagination = Pagination(call.limit)
     pages = [await client.page(call)]
     pagination.add(1, pages[0])
-    others = (client.page(replace(call, page=number)) for number in range(2, pagination.announced_pages + 1))
-    # all to their end: they are charged, and one that is left running would find its client closed
-    for number, page in enumerate(await asyncio.gather(*others, return_exceptions=True), start=2):
-        if isinstance(page, BaseException):
-            raise page
+    seen = _ids(collection, pages[0].rows)
+    # one after the other: settings have a page or two, and a list that lies about its length must not cost all its pages
+    while not pagination.interrupted:
+        number = len(pages) + 1
+        announced = number <= pagination.announced_pages
+        if not announced and pagination.following() is None:
+            break
+        try:
+            page = await client.page(replace(call, page=number))
+        except (RequestRejected, RouteUnavailable):
+            if announced:
+                raise
+            break
+        ids = _ids(collection, page.rows)
         pages.append(page)
         pagination.add(number, page)
-    while not pagination.interrupted and (following := pagination.following()) is not None:
-        pages.append(await client.page(replace(call, page=following)))
-        pagination.add(following, pages[-1])
+        if not announced and page.rows and ids <= seen:
+            pagination.end(page)
+            break
+        seen |= ids
     rows = [row for page in pages for row in page.rows]
     stable_rows = [stable(collection, row) for row in rows]
     lines = {dump_json(row, sort=True) for row in stable_rows}
@@ -120,6 +130,11 @@ async def look_at_each(
         for collection in collections:
             found.setdefault(collection.name, TooSlow(f"{collection.name}: the API took more than {seconds:g} seconds."))
     return found
+
+
+def _ids(collection: Collection, rows: Sequence[Any]) -> frozenset[str | None]:
+    objects = [row for row in rows if isinstance(row, dict)]
+    return frozenset(RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids)
 
 
 def _distinct(collection: Collection, rows: Sequence[Any]) -> int:

@@ -36,7 +36,7 @@ class Pagination:
         if number == 1:
             self._first = page
             self.announced_pages = self.pages = _pages_announced(page)
-        if page.total is not None:
+        if page.total is not None and (page.rows or number <= self.announced_pages):
             self.totals.add(page.total)
         self.rows += len(page.rows)
         if page.rows:
@@ -45,6 +45,7 @@ class Pagination:
             # a route that ignores `page` returns the same rows again and again
             self._repeats = page.rows == self._last.rows
             self._rows_beyond += 0 if self._repeats else len(page.rows)
+            self.rows -= len(page.rows) if self._repeats else 0
         if not page.rows and number <= self.announced_pages and (number > 1 or page.total):
             self._empty_page = min(number, self._empty_page or number)
         if number > self._last_number:
@@ -61,14 +62,23 @@ class Pagination:
         """Whether a page before the announced end came without rows: later pages need not be requested."""
         return self._empty_page is not None
 
+    def end(self, repeated: Page | None = None) -> None:
+        """Take the list for ended: a page that nothing announced is refused, or is `repeated`, without a new row."""
+        self._repeats = True
+        if repeated:
+            self.rows -= len(repeated.rows)
+            self._rows_beyond -= len(repeated.rows)
+
     def following(self) -> int | None:
         """Return the page after the known ones if nothing proves that the list has ended; None at its end.
 
         Costs one request more if the last page is full (one list in 250), and one for a list that announces nothing.
         """
         first, last = self._first, self._last
-        if first is None or last is None or self._repeats or not last.rows:
+        if first is None or last is None or self._repeats:
             return None
+        if not last.rows:
+            return 2 if self._last_number == 1 and last.has_next else None
         full = len(first.rows) if self._last_number > 1 else min(self._limit, last.per_page or self._limit)
         ends = last.has_next is False or last.total is not None or last.last_page is not None
         ends = ends or self.total is not None or first.last_page is not None or (last.per_page or 0) > len(last.rows)
@@ -89,6 +99,8 @@ class Pagination:
         if announced == distinct and self.total is not None:
             return None
         causes = []
+        if self.total is None and self.rows > distinct:
+            causes.append(f"{self.rows - distinct} of {self.rows} rows have the id of another one")
         if announced != distinct:
             causes.append(f"the API announced {announced} rows and returned {distinct} distinct ones")
         if self._empty_page is not None:

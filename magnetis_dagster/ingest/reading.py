@@ -10,23 +10,36 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
-from magnetis_dagster.api import CHARGED_AHEAD, Call, MagnetisClient, Page, read_envelope
+from magnetis_dagster.api import (
+    CHARGED_AHEAD,
+    Call,
+    MagnetisClient,
+    Page,
+    RequestRejected,
+    RouteUnavailable,
+    read_envelope,
+)
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.ingest.pagination import Pagination
 from magnetis_dagster.ingest.windows import PADDING, Window, Zones, middle_of, parameters_between
 from magnetis_dagster.ingest.witnesses import (
     Capped,
+    Distrusted,
     FilterWatch,
     Shortened,
     Suspicions,
     empty_edges,
+    looks_chosen,
     rechecked_pages,
 )
 from magnetis_dagster.warehouse import KeptPages, KeptWindow, Staging, Tally
 
 READS = 3
 """A window whose pages contradict each other is read again, at most twice."""
+
+MARGIN_ROWS = 2
+"""Rows, or one in a hundred, that two parts may announce more than the whole: rows at the division, and late ones."""
 
 SMALLEST_PART = timedelta(minutes=1)
 """A minute with a thousand rows is no longer divided."""
@@ -97,6 +110,13 @@ class _Witnesses:
         """Request a page of the window's call with `changes`."""
         self.calls += 1
         return await self.client.page(replace(self.call, **changes))  # type: ignore[arg-type]
+
+    async def one_row(self, parameters: dict[str, str]) -> Page:
+        """Request one row with `parameters`, or a page if the API does not accept so small a limit."""
+        try:
+            return await self.page(parameters=parameters, limit=1)
+        except RequestRejected:
+            return await self.page(parameters=parameters)
 
 
 class WindowReader:
@@ -182,6 +202,7 @@ class WindowReader:
             found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(attempt, staging)
             if found is None:
                 self._refuse_unplaceable(staging, tally)
+                self._doubt_rows(pagination, distinct)
                 await self._doubt_edges(staging, tally)
                 await self._client.settled()
                 return Reading(
@@ -195,6 +216,10 @@ class WindowReader:
                     witness_calls=self._witnesses.calls,
                 )
             cause = found
+            # deep pages of a long list may never be served; a shorter window has none
+            if pagination.interrupted and pagination.total and self._collection.window and len(self._window.days) > 1:
+                await self._client.settled()
+                raise Distrusted(f"The API {cause.removeprefix('the API ')}.")
         raise IncompleteWindow(self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause)
 
     async def _fetch_others(self, attempt: "_Attempt") -> None:
@@ -206,8 +231,19 @@ class WindowReader:
             self.nearly_asked.set()
         else:
             await self._concurrently(attempt, last)
+        seen = attempt.first_ids
         while not pagination.interrupted and (number := pagination.following()) is not None:
-            page, fresh = await attempt.receive(number)
+            try:
+                page, fresh = await attempt.receive(number)
+            except (RequestRejected, RouteUnavailable):
+                # Some APIs answer a page after the last one with 404 or 422; nothing announced this page.
+                pagination.end()
+                return
+            ids = await asyncio.to_thread(_ids, attempt.staging, page)
+            if page.rows and ids <= seen:
+                pagination.end(page)
+                return
+            seen |= ids
             await attempt.load(number, page, fresh=fresh)
             self._progress(number, number)
 
@@ -263,9 +299,11 @@ class WindowReader:
         cap, total = self._suspicions.cap, first.total
         if total is None or self._collection.window is None:
             return
-        at_cap = cap is not None and total >= cap
-        if cap is not None and at_cap and len(self._window.days) > 1:
-            raise Capped(cap)
+        if cap is not None and total > cap:
+            self._suspicions.cap = cap = None  # a capped search would not announce more
+        at_cap = total == cap
+        if at_cap and len(self._window.days) > 1:
+            raise Capped(total)
         if not self._suspicions.doubts(self._window, total) and not at_cap:
             return
         start, end = self._window.bounds(self._zones.partition)
@@ -277,10 +315,23 @@ class WindowReader:
         second = timedelta(seconds=1)
         ignored = await self._total(end - second, end) == total, await self._total(start, start + second) == total
         if not any(ignored):
-            raise Capped(total)
+            await self._require_cap(total, start, end)
+            return
         moments = staging.reader.read_all([row for row in first.rows if isinstance(row, dict)]).occurred_at
         if any(moment is not None and not start <= moment <= end for moment in moments):
             raise self._filter_ignored(f"a window of one second announces {total} rows, as the whole window does", ignored)
+        self._suspicions.trusted.add(total)
+
+    async def _require_cap(self, total: int, start: datetime, end: datetime) -> None:
+        """Raise Capped unless something else explains that two parts of the window announce more than the whole.
+
+        A filter by days counts a divided day twice, one by overlaps counts the rows at the division twice, and a
+        window that grows announces more when it is asked again.
+        """
+        noon = middle_of(start, end, self._zones.partition) + timedelta(hours=12 if end - start > timedelta(days=2) else 0)
+        by_days = await self._total(noon, noon + timedelta(seconds=1)) or 0
+        if by_days * 10 < total and await self._total(start, end) == total:
+            raise Capped(total)
         self._suspicions.trusted.add(total)
 
     async def _exceeds(self, total: int, start: datetime, end: datetime) -> bool:
@@ -296,16 +347,23 @@ class WindowReader:
             if asked[2] in asked[:2]:
                 return False  # the format of the parameters has no times
             first, second = [await self._total(*part) for part in parts]
-            if first is None or second is None or max(first, second) < total:
-                return first is not None and second is not None and first + second > total
-            if first + second > total:
-                return True
+            if first is None or second is None:
+                return False
+            margin = max(MARGIN_ROWS, total // 100) if max(first, second) < total else 0
+            if first + second > total + margin or max(first, second) < total:
+                return first + second > total + margin
             start, end = parts[0] if first >= total else parts[1]
         return False
 
+    def _doubt_rows(self, pagination: Pagination, distinct: int) -> None:
+        """Raise Distrusted for a number of rows that looks like a cap, if no total tells and the window can be divided."""
+        divisible = self._collection.window is not None and len(self._window.days) > 1
+        if divisible and pagination.total is None and looks_chosen(distinct):
+            raise Distrusted(f"The API announced no total and returned {distinct} rows, which looks like a cap.")
+
     async def _total(self, start: datetime, end: datetime) -> int | None:
         """Return the rows that the API announces between two instants."""
-        page = await self._witnesses.page(parameters=parameters_between(self._collection, self._zones, start, end), limit=1)
+        page = await self._witnesses.one_row(parameters_between(self._collection, self._zones, start, end))
         return page.total
 
     async def _doubt_edges(self, staging: Staging, tally: Tally) -> None:
@@ -318,15 +376,16 @@ class WindowReader:
         for edge in empty_edges(self._window.days, tally.by_day):
             start, end = edge.bounds(self._zones.partition)
             parameters = parameters_between(self._collection, self._zones, start + PADDING, end - PADDING)
-            page = await self._witnesses.page(parameters=parameters, limit=1)
+            page = await self._witnesses.one_row(parameters)
             days = staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
                 raise Shortened(edge)
 
     async def _recheck(self, attempt: "_Attempt", staging: Staging) -> str | None:
         """Request some pages again; return that their rows differ from those received first, None if they do not."""
-        for number, ids in attempt.ids.items():
-            if number > attempt.pagination.filled:
+        for number in rechecked_pages(attempt.pagination.announced_pages):
+            ids = attempt.ids.get(number)
+            if ids is None or number > attempt.pagination.filled:
                 continue
             page = await self._witnesses.page(page=number)
             if page.total != attempt.totals[number] or _ids(staging, page) != ids:
@@ -423,6 +482,11 @@ class _Attempt:
         self._rechecked = frozenset(rechecked_pages(self.pagination.announced_pages))
         return page
 
+    @property
+    def first_ids(self) -> frozenset[str | None]:
+        """Ids of page 1."""
+        return self.ids.get(1, frozenset())
+
     async def keep_from_now(self, first: Page) -> None:
         """Keep the first page, unless it is the only one, and those that follow."""
         if self.pagination.announced_pages == 1 and self.pagination.following() is None:
@@ -457,7 +521,7 @@ class _Attempt:
 
     async def load(self, number: int, page: Page, *, fresh: bool = False) -> None:
         """Load a page into staging, and keep it if it is not kept yet. Raises FilterIgnored."""
-        if number in self._rechecked:
+        if number in self._rechecked or (number == 1 and self.pagination.following() is not None):
             self.ids[number] = await asyncio.to_thread(_ids, self.staging, page)
             self.totals[number] = page.total
         days = await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)

@@ -16,6 +16,7 @@ EDGE_DAYS = 7
 """Days of an empty edge that are requested alone: a week has working days, and no API is known to shorten a week."""
 NEAR = timedelta(days=2)
 """Rows this close to the window are padding, whatever the zone."""
+FEW_ROWS = 10
 FAR_ROWS = 100
 FAR_SHARE = 0.2
 
@@ -51,16 +52,21 @@ class Suspicions:
     """Totals that a search may exceed, as was verified."""
 
     def doubts(self, window: Window, total: int) -> bool:
-        """Return whether a total looks like a cap: round, or equal to that of another window. Remember it."""
+        """Return whether a total looks like a cap: a number that programs choose, or that of another window. Remember it."""
         repeated = self.totals.setdefault(total, window) != window
-        suspicious = total >= SUSPICIOUS_ROWS and (total % SUSPICIOUS_ROWS == 0 or repeated)
-        return suspicious and total not in self.trusted
+        return (looks_chosen(total) or (repeated and total >= SUSPICIOUS_ROWS)) and total not in self.trusted
+
+
+def looks_chosen(rows: int) -> bool:
+    """Return whether a number of rows is one that programs choose as a limit: 10,000, 1,500, 9,999 or 4,096."""
+    return rows >= SUSPICIOUS_ROWS and 0 in {rows % (SUSPICIOUS_ROWS // 2), (rows + 1) % SUSPICIOUS_ROWS, rows & (rows - 1)}
 
 
 def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:
     """Return the stretches at the start and the end of `days` that came without rows, EDGE_DAYS at most of each.
 
-    A cap and a shortened window both leave an edge empty, and cut the rows off where it begins: those days are taken. Of a
+    A cap and a shortened window both leave an edge empty, and cut the rows off where it begins: the whole edge is taken, and
+    its days next to the rows, in case the API does not answer long windows. Of a
     window without any row the last days are taken, and of a long one both ends and the middle. A single day has no edge.
     """
     filled = [number for number, day in enumerate(days) if by_day[day]]
@@ -71,11 +77,11 @@ def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Wind
         starts = {len(days) - span} if len(days) <= 2 * EDGE_DAYS else {0, (len(days) - span) // 2, len(days) - span}
         return [Window(days[start], days[start + span - 1]) for start in sorted(starts)]
     edges = []
-    if leading := days[: filled[0]][-EDGE_DAYS:]:
-        edges.append(Window(leading[0], leading[-1]))
-    if trailing := days[filled[-1] + 1 :][:EDGE_DAYS]:
-        edges.append(Window(trailing[0], trailing[-1]))
-    return edges
+    if leading := days[: filled[0]]:
+        edges += [Window(leading[0], leading[-1]), Window(leading[-EDGE_DAYS:][0], leading[-1])]
+    if trailing := days[filled[-1] + 1 :]:
+        edges += [Window(trailing[0], trailing[-1]), Window(trailing[0], trailing[:EDGE_DAYS][-1])]
+    return list(dict.fromkeys(edges))
 
 
 def rechecked_pages(pages: int) -> list[int]:
@@ -105,7 +111,7 @@ class FilterWatch:
             self._furthest = min(known[0], *far), max(known[1], *far)
         outside = self._before + self._after
         # most of the first page, or a share of all that came: a few rows whose time differs from the filtered one are no proof
-        alone = self._rows == len(days) and outside * 2 > self._rows
+        alone = self._rows == len(days) and outside * 2 > self._rows and outside >= FEW_ROWS
         if not alone and (outside < FAR_ROWS or outside < FAR_SHARE * self._rows):
             return None
         assert self._furthest

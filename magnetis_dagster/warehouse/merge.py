@@ -181,8 +181,8 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
         announced = Counter[date | None]({facts.days[0]: tally.by_day.total()})
     # a backfill's days hold nothing yet, and then nothing can have left them
     held_before = bool(asked) and connection.execute(statements.held_before, {"days": asked}).first() is not None
-    unreadable = _per_day(connection, statements.unreadable, {"days": asked}) if held_before and tally.unplaced else {}
-    doubted = _doubt(connection, statements, facts, announced, asked, unreadable) if held_before else {}
+    days_before = _days_before(connection, statements, asked, tally) if held_before else []
+    doubted, kept, undeleted = _doubt(facts.rules, announced, days_before)
     asked = [day for day in asked if day not in doubted]
     forget_committed(connection, collection, facts.run_id, facts.days)
     padding = announced.total() - sum(announced[day] for day in facts.days)
@@ -193,17 +193,17 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
             window = _write_window(connection, collection, facts, dict.fromkeys(_COUNTS, 0) | {"quarantined": quarantined})
             _quarantine(connection, collection, facts, window, tally)
         return outcome
-    parameters = {"days": asked, "read_at": facts.read_at, "collection": collection.name}
+    parameters = {"days": asked, "undeleted": undeleted, "read_at": facts.read_at, "collection": collection.name}
     known = set(connection.execute(_KNOWN, parameters).scalars())
 
     touched: dict[date, tuple[int, int]] = {}
-    moves: Counter[tuple[date, date]] = Counter()
+    moves: Counter[tuple[date | None, date]] = Counter()
     for day, was, inserted, changed, rows in connection.execute(statements.upsert, parameters):
         before = touched.get(day, (0, 0))
         touched[day] = before[0] + inserted, before[1] + changed
-        if was is not None and was != day:
+        if was != day and (was is not None or day not in asked):
             moves[was, day] += rows
-    _refuse_mass_moves(collection, facts.rules, moves, announced)
+    _refuse_mass_moves(collection, facts.rules, moves, {day: announced[day] for day in asked})
     deleted = _per_day(connection, statements.delete, parameters) if held_before else {}
     if not collection.is_events:
         connection.execute(statements.move_versions, parameters)
@@ -214,7 +214,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
 
     held = _per_day(connection, statements.held, parameters)
     for day in asked:
-        expected = announced[day] + unreadable.get(day, 0)
+        expected = announced[day] + kept.get(day, 0)
         if expected != held.get(day, 0):
             raise Incomplete(
                 f"{collection.name}, {day}: the API returned {expected} rows, the table would contain {held.get(day, 0)}; "
@@ -259,43 +259,72 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     return replace(outcome, days=days, moved=moves.total())
 
 
-def _doubt(
-    connection: Connection,
-    statements: "_Statements",
-    facts: WindowFacts,
-    announced: Counter[date | None],
-    asked: list[date],
-    unreadable: dict[date, int],
-) -> dict[date, Doubt]:
-    """Return the days whose answer is not believed.
+@dataclass(frozen=True, slots=True)
+class _DayBefore:
+    """An asked day of which the table holds rows."""
 
-    `unreadable`: rows of a day that the table holds and that can no longer be placed.
-    """
-    rules = facts.rules
+    day: date
+    held: int
+    leaving: int
+    """Rows held that were not received."""
+    unreadable: int
+    """Rows held that were received and can no longer be placed."""
+    nameless: int
+    """Rows received for the day whose id cannot be read: each may be one of `leaving`."""
+
+
+def _days_before(connection: Connection, statements: "_Statements", asked: list[date], tally: Tally) -> list[_DayBefore]:
+    nameless = _per_day(connection, statements.nameless, {"days": asked}) if tally.unplaced else {}
+    return [
+        _DayBefore(day, held, leaving, unreadable, nameless.get(day, 0))
+        for day, held, leaving, unreadable in connection.execute(statements.before, {"days": asked})
+    ]
+
+
+def _doubt(
+    rules: Rules, announced: Counter[date | None], days: Sequence[_DayBefore]
+) -> tuple[dict[date, Doubt], dict[date, int], list[date]]:
+    """Return the days whose answer is not believed, the rows that others keep beside those received, and days without deletion."""
     doubted: dict[date, Doubt] = {}
-    for day, held, leaving in connection.execute(statements.leaving, {"days": asked}):
-        lost = unreadable.get(day, 0)
+    kept: dict[date, int] = {}
+    undeleted: list[date] = []
+    for before in days:
+        day, held, leaving = before.day, before.held, before.leaving
+        lost = before.unreadable + min(leaving, before.nameless)
+        gone = rules.too_many(leaving, held)
         if lost > rules.unreadable_share * (announced[day] + lost):
             doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
-        elif rules.emptied is Emptied.DELETE:
-            continue
-        elif leaving and not announced[day]:
+        elif before.nameless:
+            # an id that the API returned is never marked deleted, and which these are is not known
+            kept[day] = before.unreadable + leaving
+            undeleted.append(day)
+        elif rules.emptied is Emptied.DELETE or not leaving:
+            kept[day] = before.unreadable
+        elif not announced[day]:
             doubted[day] = Doubt(DoubtReason.EMPTIED, held, leaving)
-        elif rules.too_many(leaving, held):
+        elif gone and rules.emptied is Emptied.KEEP:
+            kept[day] = before.unreadable + leaving
+            undeleted.append(day)
+        elif gone:
             doubted[day] = Doubt(DoubtReason.DELETIONS, held, leaving)
-    return doubted
+        else:
+            kept[day] = before.unreadable
+    return doubted, kept, undeleted
 
 
 def _refuse_mass_moves(
-    collection: Collection, rules: Rules, moves: Counter[tuple[date, date]], announced: Counter[date | None]
+    collection: Collection, rules: Rules, moves: Counter[tuple[date | None, date]], announced: dict[date, int]
 ) -> None:
-    into: Counter[date] = Counter()
-    out_of: Counter[date] = Counter()
+    """Raise MovedRows if many rows of an asked day come from another day or leave for one.
+
+    `announced`: rows received for each asked day.
+    """
+    moved: Counter[date | None] = Counter()
     for (was, day), rows in moves.items():
-        into[day] += rows
-        out_of[was] += rows
-    for day, rows in [*into.items(), *out_of.items()]:
-        of = max(announced[day], rows)
+        moved[was] += rows
+        moved[day] += rows
+    for day, received in announced.items():
+        rows, of = moved[day], max(received, moved[day])
         if rules.too_many(rows, of):
             raise MovedRows(
                 f"{collection.name}, {day}: {rows} of {of} rows have ids that the table holds on other days. Either the id does "
@@ -305,14 +334,17 @@ def _refuse_mass_moves(
             )
 
 
-def _record_moves(connection: Connection, collection: Collection, moves: Counter[tuple[date, date]], asked: Sequence[date]) -> None:
+def _record_moves(
+    connection: Connection, collection: Collection, moves: Counter[tuple[date | None, date]], asked: Sequence[date]
+) -> None:
     """Correct the records of days that were not asked and that rows left or reached."""
-    changes: Counter[date] = Counter()
+    changes: Counter[date | None] = Counter()
     for (was, day), rows in moves.items():
         changes[was] -= rows
         changes[day] += rows
     for day, rows in changes.items():
-        if not rows or day in asked:
+        # None: a deleted row that comes back on another day
+        if not rows or day is None or day in asked:
             continue
         parameters = {"collection": collection.name, "day": day, "rows": rows}
         if not connection.execute(_MOVED, parameters).rowcount:
@@ -434,6 +466,7 @@ class _Statements:
                    count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
             FROM merged GROUP BY day, was
         """)
+        no_deletion = "CAST(:undeleted AS date[])"
         self.delete = text(f"""
             WITH gone AS (
                 UPDATE {table} AS t
@@ -441,19 +474,20 @@ class _Statements:
                     (SELECT max(d.read_at) FROM magnetis_ops.days AS d
                       WHERE d.collection = :collection{" AND d.day = t.day" if collection.is_events else ""}), t.last_seen_at)
                 WHERE t.deleted_at IS NULL AND NOT {_newer("t.last_seen_at")} AND {on_asked_day}
-                  AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id)
+                  AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id) AND NOT {day} = ANY({no_deletion})
                 RETURNING {day} AS day
             )
             SELECT day, count(*) FROM gone GROUP BY day
         """)
-        self.leaving = text(f"""
-            SELECT {day} AS day, count(*), count(*) FILTER (WHERE s.key IS NULL)
+        self.before = text(f"""
+            SELECT {day} AS day, count(*), count(*) FILTER (WHERE s.key IS NULL), count(*) FILTER (WHERE s.reason IS NOT NULL)
             FROM {table} AS t LEFT JOIN incoming AS s ON s.key = t.id
             WHERE t.deleted_at IS NULL AND {on_asked_day} GROUP BY 1
         """)
-        self.unreadable = text(f"""
-            SELECT {day} AS day, count(*) FROM {table} AS t JOIN incoming AS s ON s.key = t.id
-            WHERE t.deleted_at IS NULL AND s.reason IS NOT NULL AND {on_asked_day} GROUP BY 1
+        nameless_day = "s.day" if collection.is_events else "CAST((:days)[1] AS date)"
+        self.nameless = text(f"""
+            SELECT {nameless_day}, count(*) FROM incoming AS s
+            WHERE s.reason IS NOT NULL AND s.id IS NULL AND {nameless_day} = ANY(:days) GROUP BY 1
         """)
         self.held = text(f"SELECT {day} AS day, count(*) FROM {table} AS t WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
         self.held_before = text(f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1")

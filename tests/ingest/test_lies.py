@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lying_api import LIES, LyingApi
 from small_api import Open, SmallApi, call
@@ -87,6 +87,8 @@ def reset(engine: Engine) -> None:
 def test_no_green_day_differs_from_the_truth(
     api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, counts: list[int], lies: list[str], before: bool, cap: int
 ) -> None:
+    # with a bound that is ignored, no request can prove a cap: the page names this combination
+    assume(not (any(lie.startswith("ignores") for lie in lies) and any(lie.startswith("caps") for lie in lies)))
     reset(engine)
     days = [DAY + timedelta(days=n) for n in range(len(counts))]
     truth = truth_of(counts)
@@ -110,7 +112,7 @@ def test_each_lie_alone(api: SmallApi, opened: Open, catalogue: Catalogue, engin
     assert len(api.requests) <= 4 * (len(truth) // 10 + len(counts)) + 60
 
 
-@pytest.mark.parametrize(("verified", "wrong"), [(False, range(15, 51)), (True, range(9))])
+@pytest.mark.parametrize(("verified", "wrong"), [(False, range(12, 41)), (True, range(8))])
 def test_swaps_during_a_read_leave_few_wrong_windows(
     api: SmallApi,
     opened: Open,
@@ -124,7 +126,7 @@ def test_swaps_during_a_read_leave_few_wrong_windows(
     if not verified:
         monkeypatch.setattr(reading, "rechecked_pages", lambda _pages: [])
     outcomes: Counter[str] = Counter()
-    for seed in range(50):
+    for seed in range(40):
         reset(engine)
         lying = LyingApi(api, truth_of([100]), (SWAPS,), seed=seed)
         load(opened, catalogue, [DAY], f"seed {seed}", concurrency=1)
