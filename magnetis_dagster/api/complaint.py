@@ -15,7 +15,21 @@ _SUCCESS = ("success", "successful", "ok", "is_success", "isSuccess")
 _RESULTS = ("status", "result", "state")
 _FAILED = {"error", "err", "fail", "failed", "failure", "ko", "nok", "exception"}
 _STATUSES = ("status", "code", "status_code", "statusCode", "http_status", "http_code", "error_code")
-_NOTHING = {"", "0", "false", "no", "none", "null"}
+_NOTHING = {"", "0", "00", "000", "n", "no", "non", "none", "null", "false", "ko", "ok", "200"}
+_FINE = re.compile(
+    r"(ok|success\w*|succès|done|complete[d]?|fine|found|active|available|2\d\d|0+|none|null|true|empty"
+    r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*|aucune? .*)?[.! ]*",
+    re.IGNORECASE,
+)
+"""What a body may state beside an empty list without reporting an error."""
+_TROUBLE = re.compile(
+    r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance|exception|overload|surcharg"
+    r"|try again|réessay|partial|partiel|incomplet|degraded|dégradé|refused|cannot|could not|impossible",
+    re.IGNORECASE,
+)
+_MODES = ("status", "statut", "result", "state", "code", "error_code")
+_NOTICES = ("message", "msg", "warning", "warnings", "notice")
+_FLAGS = ("timed_out", "timeout", "partial", "is_partial", "degraded", "incomplete", "truncated", "terminated_early")
 _SIGNS = frozenset({*_ERRORS, *_SUCCESS, *_RESULTS, *_STATUSES})
 _SPEAKS_OF_THE_KEY = re.compile(
     r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié|authentification"
@@ -58,6 +72,8 @@ def find_error(content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]) -> 
     message = next(filter(None, map(message_of, places)), "")
     spoken = _spoken(message[:_READ], speaks_of_quota)
     stated = next((status for place in places for status in _stated(place)), None)
+    if rowless and not any(_announces_rows(place) for place in places) and any(map(_is_uneasy, places)):
+        return (stated or spoken or 500), message
     if stated is None and not any(map(_reports, places)):
         alone = data is None and not any("total" in place for place in places)
         alone = alone and not any(isinstance(value, list) for value in content.values())
@@ -68,12 +84,32 @@ def find_error(content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]) -> 
     return stated or spoken or 500, message
 
 
+def _announces_rows(place: Mapping[str, Any]) -> bool:
+    total = place.get("total")
+    return isinstance(total, int) and total > 0
+
+
+def _is_uneasy(place: Mapping[str, Any]) -> bool:
+    """Return whether something beside an empty list says more than that all is well: an empty day must be beyond doubt."""
+    stated = (str(place[name]).strip() for name in _MODES if isinstance(place.get(name), str | int | float))
+    noticed = (message_of(place.get(name)) for name in _NOTICES)
+    return (
+        any(not _FINE.fullmatch(text[:200]) for text in stated)
+        or any(_TROUBLE.search(text[:_READ]) for text in noticed)
+        or any(_filled(place.get(name)) for name in _FLAGS)
+    )
+
+
 def _reports(place: Mapping[str, Any]) -> bool:
     return (
-        any(_filled(place.get(name)) for name in _ERRORS)
+        any(_filled(place.get(name)) and not _is_fine(place.get(name)) for name in _ERRORS)
         or any(name in place and place[name] is not None and not _filled(place[name]) for name in _SUCCESS)
         or any(str(place.get(name)).strip().lower() in _FAILED for name in _RESULTS)
     )
+
+
+def _is_fine(value: object) -> bool:
+    return isinstance(value, str) and bool(_FINE.fullmatch(value.strip()[:200]))
 
 
 def _filled(value: object, levels: int = 3) -> bool:

@@ -342,11 +342,11 @@ def _record_moves(
     for (was, day), rows in moves.items():
         changes[was] -= rows
         changes[day] += rows
-    for day, rows in changes.items():
+    for changed, rows in changes.items():
         # None: a deleted row that comes back on another day
-        if not rows or day is None or day in asked:
+        if not rows or changed is None or changed in asked:
             continue
-        parameters = {"collection": collection.name, "day": day, "rows": rows}
+        parameters = {"collection": collection.name, "day": changed, "rows": rows}
         if not connection.execute(_MOVED, parameters).rowcount:
             connection.execute(_STRAY, parameters)
 

@@ -256,3 +256,27 @@ def test_counting_takes_linear_time(monkeypatch, body):
     with pytest.raises(EnvelopeError):
         read(body + b"," * 1_000)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "uneasy",
+    [
+        {"message": "Service temporarily unavailable"},
+        {"meta": {"timed_out": True, "total": 0}},
+        {"status": "timeout"},
+        {"result": "unavailable"},
+        {"code": "E_BACKEND_DOWN"},
+        {"success": "N"},
+        {"warnings": ["partial results: one of 3 shards"]},
+        {"statut": "erreur"},
+    ],
+)
+def test_an_empty_list_beside_a_doubt_is_no_empty_day(uneasy):
+    with pytest.raises(ErrorInside):
+        read_envelope(json.dumps({"data": [], **uneasy}).encode(), 250)
+    assert read_envelope(json.dumps({"data": [{"id": "1"}], "message": "Service temporarily unavailable"}).encode(), 250).rows
+
+
+@pytest.mark.parametrize("fine", [{"error_code": "00"}, {"error_message": "OK"}, {"error": "No results"}, {"message": "Aucun appel"}])
+def test_an_empty_list_that_says_so_is_an_empty_day(fine):
+    assert read_envelope(json.dumps({"data": [], **fine}).encode(), 250).rows == []
