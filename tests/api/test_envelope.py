@@ -277,6 +277,8 @@ def test_an_empty_list_beside_a_doubt_is_no_empty_day(uneasy):
     assert read_envelope(json.dumps({"data": [{"id": "1"}], "message": "Service temporarily unavailable"}).encode(), 250).rows
 
 
-@pytest.mark.parametrize("fine", [{"error_code": "00"}, {"error_message": "OK"}, {"error": "No results"}, {"message": "Aucun appel"}])
+@pytest.mark.parametrize(
+    "fine", [{"error_code": "00"}, {"error_message": "OK"}, {"error": "No results"}, {"message": "Aucun appel"}]
+)
 def test_an_empty_list_that_says_so_is_an_empty_day(fine):
     assert read_envelope(json.dumps({"data": [], **fine}).encode(), 250).rows == []

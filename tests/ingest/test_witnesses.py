@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lying_api import LyingApi
-from small_api import Open, Request, SmallApi, call
+from small_api import Open, Request, SmallApi, call, ok
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import Page
@@ -285,6 +285,85 @@ def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalo
     api.rows["/calls"] = [call(1, f"{DAY} 10:00:00"), call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")]
     with opened(run="2") as ingestion, pytest.raises(IncompleteWindow, match="came twice on one page"):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
+
+
+def between(api: SmallApi, request: Request) -> tuple[datetime, datetime]:
+    start, end = (datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) for name in ("from", "to"))
+    return start, end
+
+
+def test_a_shortened_window_is_found_over_a_gap(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    """One call in ten days; windows are answered for 31 days."""
+    asked = days(120)
+    api.rows["/calls"] = rows_of(dict.fromkeys(asked[::10], 1))
+
+    def respond(request: Request) -> Any:
+        start, _ = between(api, request)
+        return api.envelope([row for row in api.window(request) if api.moment(row) <= start + timedelta(days=31)], request)
+
+    api.respond = respond
+    read(opened, catalogue, asked)
+    assert query("SELECT count(*) FROM magnetis.calls") == [(12,)]
+
+
+def test_a_cap_without_totals_splits_the_window(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    truth = rows_of(dict.fromkeys(days(3), 400))
+
+    def respond(request: Request) -> Any:
+        start, end = between(api, request)
+        found = [row for row in truth if start <= api.moment(row) <= end][:1_000]
+        return ok(found[(request.page - 1) * 250 : request.page * 250])
+
+    api.respond = respond
+    read(opened, catalogue, days(3))
+    assert query("SELECT count(*) FROM magnetis.calls") == [(1_200,)]
+
+
+def test_deep_pages_that_are_never_served_halve_the_window(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    truth = rows_of(dict.fromkeys(days(4), 90))
+    api.rows["/calls"], api.limit = truth, 10
+    api.respond = lambda request: (
+        ok({"data": [], "meta": {"total": len(api.window(request)), "last_page": 36}}) if request.page > 20 else None
+    )
+    read(opened, catalogue, days(4))
+    assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(360, 4)]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_page_that_nothing_announced_may_be_refused(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, status: int
+) -> None:
+    api.rows["/calls"] = rows_of({DAY: 250})
+    api.respond = lambda request: (status, {}, b"{}") if request.page > 1 else None
+    [result] = read(opened, catalogue, [DAY])
+    assert (result.received, len(api.requests)) == (250, 2)
+
+
+def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
+    api.respond = lambda request: ok([row | {"asked": request.number} for row in rows_of({DAY: 5})])
+    [result] = read(opened, catalogue, [DAY])
+    assert (result.received, len(api.requests)) == (5, 2)
+
+
+def test_a_filter_by_whole_days_is_not_taken_for_a_cap(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    truth = rows_of(dict.fromkeys(days(3), 1_000))
+
+    def respond(request: Request) -> Any:
+        start, end = (moment.astimezone(PARIS).date() for moment in between(api, request))
+        return api.envelope([row for row in truth if start <= date.fromisoformat(row["start_at"][:10]) <= end], request)
+
+    api.respond = respond
+    assert [day.rows for result in read(opened, catalogue, [days(3)[1]]) for day in result.days] == [1_000]
+    assert query("SELECT count(*) FROM magnetis_ops.window_limits") == [(0,)]
+
+
+def test_a_small_limit_that_is_refused_costs_one_request_more(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+    api.rows["/calls"] = rows_of({DAY: 5})
+    api.respond = lambda request: (422, {}, b"{}") if request.query["limit"] == "1" else None
+    [result] = read(opened, catalogue, days(5))
+    assert (result.received, len(api.requests)) == (5, 1 + 2)
 
 
 # --- kept pages

@@ -175,6 +175,30 @@ def test_deleting_a_large_share_of_a_snapshot_is_doubted(load: Any, query: Any) 
     assert query("SELECT count(*) FROM magnetis.pools_history") == [(100,)]
 
 
+@pytest.mark.parametrize(("nameless", "doubted"), [(40, True), (1, False)])
+def test_rows_whose_id_is_unreadable_delete_nothing(load: Any, query: Any, nameless: int, doubted: bool) -> None:
+    load("calls", [DAY], [call(n) for n in range(200)])
+    rows = [call(n) | ({"id": {"value": n}} if n < nameless else {}) for n in range(200)]
+    merged = load("calls", [DAY], rows, emptied=Emptied.DOUBT)
+    assert merged.doubted == ({DAY: Doubt(DoubtReason.UNREADABLE, held=200, rows=nameless)} if doubted else {})
+    assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(200, 0)]
+    assert query("SELECT held FROM magnetis_ops.days") == [(200,)]
+
+
+def test_keep_takes_new_rows_and_deletes_none(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(n) for n in range(100)])
+    merged = load("calls", [DAY], [call(n, duration=9) for n in range(10)] + [call("new")], emptied=Emptied.KEEP)
+    assert [(day.announced, day.held, day.inserted, day.changed, day.deleted) for day in merged.days] == [(11, 101, 1, 10, 0)]
+    assert query("SELECT count(*), count(deleted_at), count(duration_seconds) FROM magnetis.calls") == [(101, 0, 10)]
+
+
+def test_a_few_rows_that_move_out_of_a_large_day_are_no_mass_move(load: Any, query: Any) -> None:
+    load("calls", [DAY], [call(n) for n in range(600)])
+    moved = [call(n, f"{NEXT} 00:30:00") for n in range(12)]
+    merged = load("calls", [NEXT], moved + [call(f"x{n}", f"{NEXT} 10:00:00") for n in range(50)])
+    assert merged.moved == 12
+
+
 def test_a_row_that_moves_between_days_corrects_both_records(load: Any, query: Any) -> None:
     load("calls", [DAY, NEXT], [call(n) for n in range(5)])
     merged = load("calls", [NEXT], [call(0, f"{NEXT} 09:00:00")])
