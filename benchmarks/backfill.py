@@ -270,7 +270,7 @@ def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> N
                 rows.add(run.rows)
                 least = -(-run.rows // PAGE)
                 ratio = f"{run.calls / least:.3f} of the least"
-                aim = "" if contender.is_peer else f", aim: at most {1.05 * least + 2:,.0f}"
+                aim = "" if contender.is_peer else f", aim: at most {1.02 * least + 5:,.0f}"
                 print(
                     f"  {contender.name:<38} {run.calls:>6,} calls for {run.rows:>9,} rows: {ratio}{aim}",
                     flush=True,
