@@ -29,6 +29,7 @@ class Pagination:
         self._last_number = 0
         self._rows_beyond = 0
         self._empty_page: int | None = None
+        self._repeating_page: int | None = None
         self._repeats = False
 
     def add(self, number: int, page: Page) -> None:
@@ -46,6 +47,8 @@ class Pagination:
             self._repeats = page.rows == self._last.rows
             self._rows_beyond += 0 if self._repeats else len(page.rows)
             self.rows -= len(page.rows) if self._repeats else 0
+        if self._first and 1 < number <= self.announced_pages and page.rows and page.rows == self._first.rows:
+            self._repeating_page = number
         if not page.rows and number <= self.announced_pages and (number > 1 or page.total):
             self._empty_page = min(number, self._empty_page or number)
         if number > self._last_number:
@@ -59,7 +62,12 @@ class Pagination:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a page before the announced end came without rows: later pages need not be requested."""
+        """Whether an announced page came without rows or repeats page 1: later pages need not be requested."""
+        return self.starved or self._repeating_page is not None
+
+    @property
+    def starved(self) -> bool:
+        """Whether an announced page came without rows."""
         return self._empty_page is not None
 
     def end(self, repeated: Page | None = None) -> None:
@@ -103,7 +111,9 @@ class Pagination:
             causes.append(f"{self.rows - distinct} of {self.rows} rows have the id of another one")
         if announced != distinct:
             causes.append(f"the API announced {announced} rows and returned {distinct} distinct ones")
-        if self._empty_page is not None:
+        if self._repeating_page is not None:
+            causes.append(f"page {self._repeating_page} repeats page 1, so the route seems to ignore `page`")
+        elif self._empty_page is not None:
             causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
         elif self._last is not None and self._last.has_next and not self._last.rows:
             causes.append(f"page {self._last_number} came without rows and says that another one follows")

@@ -217,7 +217,7 @@ class WindowReader:
                 )
             cause = found
             # deep pages of a long list may never be served; a shorter window has none
-            if pagination.interrupted and pagination.total and self._collection.window and len(self._window.days) > 1:
+            if pagination.starved and pagination.total and self._collection.window and len(self._window.days) > 1:
                 await self._client.settled()
                 raise Distrusted(f"The API {cause.removeprefix('the API ')}.")
         raise IncompleteWindow(self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause)

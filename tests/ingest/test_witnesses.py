@@ -347,6 +347,16 @@ def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id
     assert (result.received, len(api.requests)) == (5, 2)
 
 
+def test_a_route_that_ignores_the_page_and_announces_many_costs_few_requests(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
+    rows = rows_of({DAY: 3})
+    api.respond = lambda _request: ok({"data": rows, "meta": {"last_page": 400}})
+    with pytest.raises(IncompleteWindow, match="repeats page 1, so the route seems to ignore `page`"):
+        read(opened, catalogue, [DAY])
+    assert len(api.requests) <= 3 * (1 + 8 + 2)
+
+
 def test_a_filter_by_whole_days_is_not_taken_for_a_cap(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
     truth = rows_of(dict.fromkeys(days(3), 1_000))
 
