@@ -41,8 +41,8 @@ READS = 3
 MARGIN_ROWS = 2
 """Rows, or one in a hundred, that two parts may announce more than the whole: rows at the division, and late ones."""
 
-SMALLEST_PART = timedelta(minutes=1)
-"""A minute with a thousand rows is no longer divided."""
+SMALLEST_PART = timedelta(hours=1)
+"""An hour is not divided: if all rows of a window lie in one, each step there would cost two requests for little."""
 
 LOADERS = 2
 """Pages written to staging concurrently: one is read by its declaration while the other waits for PostgreSQL."""

@@ -87,7 +87,7 @@ def test_a_run_that_people_retry_tries_the_key_once_more(api: SmallApi, opened: 
 
 
 def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
-    api.rows["/calls"] = [call(n, "2025-03-02 10:00:00") for n in range(250 * 40 - 1)]
+    api.rows["/calls"] = [call(n, "2025-03-02 10:00:00") for n in range(250 * 40 - 7)]
     api.respond = lambda request: REFUSAL if request.page > 1 else None
     with opened(concurrency=4) as ingestion, pytest.raises(KeyRefused):
         list(ingestion.read_days(catalogue["calls"], WEEK))
