@@ -182,7 +182,7 @@ class WindowReader:
                 await asyncio.to_thread(staging.clear)
                 await asyncio.to_thread(self._pages.forget, self._window.days)
                 kept = None
-            first = await attempt.begin(kept, self._witnesses)
+            first = await attempt.begin(kept)
             pagination = attempt.pagination
             if (first.total or 0) > most_rows:
                 self._suspicions.totals.setdefault(first.total or 0, self._window)
@@ -383,7 +383,8 @@ class WindowReader:
 
     async def _recheck(self, attempt: "_Attempt", staging: Staging) -> str | None:
         """Request some pages again; return that their rows differ from those received first, None if they do not."""
-        for number in rechecked_pages(attempt.pagination.announced_pages):
+        pages = rechecked_pages(attempt.pagination.announced_pages)
+        for number in [1, *pages[1:]] if attempt.mixes else pages:
             ids = attempt.ids.get(number)
             if ids is None or number > attempt.pagination.filled:
                 continue
@@ -444,6 +445,8 @@ class _Attempt:
     replaced: int = 0
     kept: frozenset[int] = frozenset()
     """Numbers of the kept pages that are used."""
+    mixes: bool = False
+    """Whether kept pages and new ones form the list: page 1 must still have the same rows at the end."""
     read_at: datetime = field(init=False)
     ids: dict[int, frozenset[str | None]] = field(default_factory=dict)
     """Ids of the pages that are requested again at the end, by page."""
@@ -453,11 +456,9 @@ class _Attempt:
     _rechecked: frozenset[int] = frozenset()
     _keeps: bool = False
 
-    async def begin(self, kept: KeptWindow | None, witnesses: _Witnesses) -> Page:
-        """Start anew and return page 1, not loaded yet.
-
-        An unfinished set of kept pages is used only if page 1, requested again, still has the same rows.
-        """
+    async def begin(self, kept: KeptWindow | None) -> Page:
+        """Start anew and return page 1, not loaded yet."""
+        self.mixes = False
         self.bytes = self.replaced = 0
         self.ids, self.totals = {}, {}
         self._watch = FilterWatch(self.window)
@@ -467,12 +468,9 @@ class _Attempt:
         self.read_at = kept.read_at if kept else self.now
         if 1 in self.kept:
             page = await self._kept_page(1)
-            if page is not None and not self.kept.issuperset(range(1, _announced_pages(page, self.call.limit) + 1)):
-                again = await witnesses.page()
-                if again.total != page.total or _ids(self.staging, again) != _ids(self.staging, page):
-                    page = again
-                    await asyncio.to_thread(self.pages.forget, self.window.days)
-                    self.kept, self.read_at = frozenset(), self.now
+            if page is not None:
+                announced = range(1, _announced_pages(page, self.call.limit) + 1)
+                self.mixes = not self.kept.issuperset(announced)
         else:
             page, self.kept, self.read_at = None, frozenset(), self.now
         if page is None:
@@ -521,7 +519,7 @@ class _Attempt:
 
     async def load(self, number: int, page: Page, *, fresh: bool = False) -> None:
         """Load a page into staging, and keep it if it is not kept yet. Raises FilterIgnored."""
-        if number in self._rechecked or (number == 1 and self.pagination.following() is not None):
+        if number in self._rechecked or (number == 1 and (self.mixes or self.pagination.following() is not None)):
             self.ids[number] = await asyncio.to_thread(_ids, self.staging, page)
             self.totals[number] = page.total
         days = await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)

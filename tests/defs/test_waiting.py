@@ -88,10 +88,10 @@ def test_a_day_that_no_quota_day_can_hold_takes_two(
     advance_after(2, timedelta(days=1))
     assert materialize("calls", DAY).success
     pages = sorted(request.page for request in api.requests)
-    assert pages == [1, 1, 1, 2, 3, 4, 5], "page 1 is compared with the kept one, and verified at the end"
+    assert pages == [1, 1, 2, 3, 4, 5], "page 1 is compared with the kept one at the end"
     assert query("SELECT count(*) FROM magnetis.calls") == [(1100,)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
-    assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [("2025-06-01", 4), ("2025-06-02", 3)]
+    assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [("2025-06-01", 4), ("2025-06-02", 2)]
     # the day was as the first of its pages showed it
     assert query("SELECT read_at::date::text FROM magnetis_ops.days") == [("2025-06-01",)]
 

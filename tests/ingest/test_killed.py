@@ -159,7 +159,7 @@ def test_killed_again_and_again(database_url: str, engine: Engine, catalogue: Ca
     assert all(number <= most for number, most in zip(lost, (*LOST, 0), strict=True)), lost
     least = killer.safe
     assert killer.received - killer.witnesses == least + sum(lost) <= least * 1.05 + 2 * len(KILLED_AT)
-    assert killer.witnesses <= len(KILLED_AT) + 2 * 2, "page 1 at each resume, two pages of each window"
+    assert killer.witnesses <= len(KILLED_AT) + 2 * 2, "two pages of each window, again after a kill among them"
     [(charged, unsettled)] = query(
         "SELECT count(*), count(*) FILTER (WHERE settled_at IS NULL AND run_id = :last) FROM magnetis_ops.api_calls",
         last=f"run-{len(KILLED_AT)}",
