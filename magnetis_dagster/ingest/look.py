@@ -80,7 +80,7 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
         ids = _ids(collection, page.rows)
         pages.append(page)
         pagination.add(number, page)
-        if not announced and page.rows and ids <= seen:
+        if not announced and ids and None not in ids and ids <= seen:
             pagination.end(page)
             break
         seen |= ids

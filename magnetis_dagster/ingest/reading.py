@@ -240,7 +240,7 @@ class WindowReader:
                 pagination.end()
                 return
             ids = await asyncio.to_thread(_ids, attempt.staging, page)
-            if page.rows and ids <= seen:
+            if ids and None not in ids and ids <= seen:
                 pagination.end(page)
                 return
             seen |= ids
