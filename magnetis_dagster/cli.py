@@ -173,7 +173,7 @@ def migrate(
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue)
+                done = bring_up_to_date(engine, catalogue, settings.timezone)
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
@@ -183,7 +183,7 @@ def migrate(
             adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
             typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
-            for column in drop_columns(engine, catalogue):
+            for column in drop_columns(engine, catalogue, settings.timezone):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:
