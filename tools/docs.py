@@ -31,8 +31,8 @@ person, `pseudonym` singles one out without naming. `payload` holds the whole ro
 column of its table.
 
 Each table has a view `magnetis.<collection>_current` for queries. The view leaves out deleted rows and `payload`. Beside each time
-of the row it has the same time in MAGNETIS_TIMEZONE, without a zone: `occurred_at_local`. It adds `account_name`, `network_name` and
-`entity_name`: the name received with the row, otherwise that of `accounts`, `networks` or `entities`.
+of the row it has the same time in MAGNETIS_TIMEZONE, without a zone: `occurred_at_local`. It adds `account_name`, `network_name`
+and `entity_name`: the name received with the row, otherwise that of `accounts`, `networks` or `entities`.
 
 How well each route is known:
 
