@@ -153,6 +153,7 @@ def migrate(
 
     Lists the columns that the catalogue no longer declares, and those that it declares with another type than the database has.
     """
+    from functools import partial
     from time import monotonic, sleep
 
     from magnetis_dagster.catalog import load_catalogue
@@ -173,7 +174,7 @@ def migrate(
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue)
+                done = bring_up_to_date(engine, catalogue, partial(typer.echo, err=True))
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
@@ -183,7 +184,7 @@ def migrate(
             adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
             typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
-            for column in drop_columns(engine, catalogue):
+            for column in drop_columns(engine, catalogue, partial(typer.echo, err=True)):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:

@@ -32,18 +32,20 @@ _BLOCKING = text(f"""
     )
     SELECT {_SESSION} FROM pg_stat_activity AS a JOIN chain USING (pid)
     WHERE cardinality(pg_blocking_pids(a.pid)) = 0 AND a.pid <> :pid ORDER BY 5
-""")
+""")  # noqa: S608 - constants only
 """Sessions at the end of the queue before a session: those that wait for nobody."""
 _HOLDERS = text(f"""
     SELECT {_SESSION} FROM pg_stat_activity AS a
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.wait_event_type IS DISTINCT FROM 'Lock'
       AND coalesce(a.xact_start < clock_timestamp() - interval '1 second', true) AND EXISTS (
-        SELECT FROM pg_locks AS l LEFT JOIN pg_class AS c ON c.oid = l.relation LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        SELECT FROM pg_locks AS l LEFT JOIN pg_class AS c ON c.oid = l.relation
+        LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE l.pid = a.pid AND l.granted AND (
-            (l.locktype = 'advisory' AND ((l.classid = {MERGE_CLASS} AND l.objsubid = 2) OR (l.objid = {MIGRATION} AND l.objsubid = 1)))
+            (l.locktype = 'advisory'
+             AND ((l.classid = {MERGE_CLASS} AND l.objsubid = 2) OR (l.objid = {MIGRATION} AND l.objsubid = 1)))
             OR (n.nspname IN ('magnetis', 'magnetis_ops', 'magnetis_marts') AND l.mode <> 'AccessShareLock')))
     ORDER BY 5
-""")
+""")  # noqa: S608 - constants only
 """Sessions that keep writers waiting, and wait for nobody themselves."""
 _MOST_NAMED = 3
 
@@ -63,7 +65,9 @@ class Holder:
     def __str__(self) -> str:
         """Return a phrase that names the session."""
         since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
-        return f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
+        return (
+            f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
+        )
 
 
 class LockBusy(DatabaseUnwell):
@@ -119,6 +123,7 @@ def change_tables(
     Raises: LockBusy, naming the sessions that hold the lock; the driver's other errors.
     """
     found: list[Holder] = []
+    watch: _Watch | None = None
     for pause in (*patience.pauses, None):
         try:
             with engine.begin() as connection, _Watch(engine, connection, patience.lock_seconds / 2) as watch:
@@ -129,7 +134,7 @@ def change_tables(
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
                 raise
-            found = watch.found or found
+            found = (watch and watch.found) or found
         if pause is not None:
             who = f"; it is held by {found[0]}" if found else ""
             progress(f"Could not {doing} yet: a lock is not free{who}. Next attempt in {pause:g} s; others can work meanwhile.")

@@ -26,16 +26,18 @@ class DatabaseRefused(NeedsChange):
 
 _Kind = type[DatabaseUnwell] | type[DatabaseRefused]
 
-_PASSWORD = (
+_EXPIRED = (
     "the server rejects the password, or the password has expired (VALID UNTIL): correct MAGNETIS_DATABASE_URL or "
     "MAGNETIS_DATABASE_PASSWORD"
 )
 _CONNECTING: dict[str, tuple[_Kind, str]] = {
-    "28P01": (DatabaseRefused, _PASSWORD),
+    "28P01": (DatabaseRefused, _EXPIRED),
     "28": (
         DatabaseRefused,
-        "the server does not admit this role: correct the role in MAGNETIS_DATABASE_URL, let it log in (LOGIN), or add a line for "
-        "it, this database and this machine to pg_hba.conf",
+        (
+            "the server does not admit this role: correct the role in MAGNETIS_DATABASE_URL, let it log in (LOGIN), or add a line "
+            "for it, this database and this machine to pg_hba.conf"
+        ),
     ),
     "42501": (DatabaseRefused, "the role may not connect to this database: GRANT CONNECT ON DATABASE … TO the role"),
     "55000": (DatabaseRefused, "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true"),
@@ -48,20 +50,26 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
     "57P04": (DatabaseRefused, "the database was dropped: correct MAGNETIS_DATABASE_URL"),
     "42501": (
         DatabaseRefused,
-        "the role lacks a privilege. docs/deployment.md lists what each role needs; tables are changed by `magnetis migrate` as "
-        "their owner",
+        (
+            "the role lacks a privilege. docs/deployment.md lists what each role needs; tables are changed by `magnetis migrate` "
+            "as their owner"
+        ),
     ),
     "25006": (
         DatabaseRefused,
-        "the server is read-only, as a standby is: MAGNETIS_DATABASE_URL must name the primary server. Among several hosts, "
-        "target_session_attrs=read-write finds it",
+        (
+            "the server is read-only, as a standby is: MAGNETIS_DATABASE_URL must name the primary server. Among several hosts, "
+            "target_session_attrs=read-write finds it"
+        ),
     ),
     "53100": (DatabaseRefused, "the disk of the database server is full: free space there, then run again"),
     "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads at once"),
     "53300": (
         DatabaseUnwell,
-        "no connection is free. The limit of the server (max_connections), of the database or of the role (CONNECTION LIMIT) is "
-        "reached: raise it, or run fewer loads at once",
+        (
+            "no connection is free. The limit of the server (max_connections), of the database or of the role (CONNECTION LIMIT) "
+            "is reached: raise it, or run fewer loads at once"
+        ),
     ),
     "53400": (DatabaseRefused, "a limit of the server's configuration is reached, such as temp_file_limit: raise it"),
     "53": (DatabaseUnwell, "the server lacks resources"),
@@ -101,7 +109,7 @@ _CLIENT = {
     "certificate verify failed": "the server's certificate is by no authority of the file that PGSSLROOTCERT names",
     "does not match host name": "the server's certificate is for another host: MAGNETIS_DATABASE_URL must name the one in it",
     "does not support ssl": "PGSSLMODE wants TLS, and the server has none: set it up there, or lower PGSSLMODE",
-    "no password supplied": _PASSWORD,
+    "no password supplied": _EXPIRED,
     "definition of service": "the service of the URL is in no service file: correct it, or set PGSERVICEFILE",
     "session is read-only": "the server is read-only, as a standby is, and target_session_attrs asks for another",
     "session is not read-only": "the server is no standby, and target_session_attrs asks for one",
@@ -126,11 +134,11 @@ def named(error: BaseException, doing: str, where: str, parameters: dict[str, st
         kind, advice = _MEANINGS["22"]
         return kind(f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver).")
     if state is not None:
-        text = getattr(getattr(original, "diag", None), "message_primary", None)
-        return _meant(state, text, doing, where, _MEANINGS)
+        said = getattr(getattr(original, "diag", None), "message_primary", None)
+        return _meant(state, said, doing, where, _MEANINGS)
     client = str(original).lower()
-    if advice := next((advice for phrase, advice in _CLIENT.items() if phrase in client), None):
-        return DatabaseRefused(f"Could not {doing} at {where}: {advice}.")
+    if known := next((text for phrase, text in _CLIENT.items() if phrase in client), None):
+        return DatabaseRefused(f"Could not {doing} at {where}: {known}.")
     if not isinstance(original, psycopg.errors.ConnectionTimeout) and (refusal := _refusal(parameters)):
         return _meant(*refusal, doing, where, _CONNECTING | {k: v for k, v in _MEANINGS.items() if k not in _CONNECTING})
     return DatabaseUnwell(
@@ -161,7 +169,9 @@ def _refusal(parameters: dict[str, str]) -> tuple[str, str] | None:
         while (status := connection.connect_poll()) not in {PollingStatus.OK, PollingStatus.FAILED}:
             left = end - time.monotonic()
             sockets = [connection.socket]
-            waited = select.select(sockets, [], [], left) if status == PollingStatus.READING else select.select([], sockets, [], left)
+            waited = (
+                select.select(sockets, [], [], left) if status == PollingStatus.READING else select.select([], sockets, [], left)
+            )
             if left <= 0 or not any(waited):
                 return None
         connection.untrace()

@@ -46,8 +46,9 @@ class DriverConnection(Protocol):
     """What psycopg and psycopg2 have in common."""
 
     autocommit: bool
-    info: Any
 
+    @property
+    def info(self) -> Any: ...  # noqa: D102
     def cursor(self) -> Any: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -91,9 +92,7 @@ def set_up(connection: DriverConnection, where: str, reconnect: Callable[[], Dri
     connection.autocommit = transactional
 
 
-def _require_sessions(
-    connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int
-) -> None:
+def _require_sessions(connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int) -> None:
     """Raise DatabaseRefused if the pooler gives the connection's session of the server to others between two transactions."""
     other = reconnect()
     try:

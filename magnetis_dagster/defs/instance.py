@@ -43,25 +43,24 @@ class StorageDialect(PGDialect_psycopg2):
 
     def connect(self, *_arguments: Any, **parameters: Any) -> Any:
         """Open a session and set it up. Raises DatabaseRefused; OperationalError, which Dagster tries again, with our text."""
-        import psycopg2
-
         from magnetis_dagster.database import DatabaseRefused
         from magnetis_dagster.database.address import engine_url, shown
         from magnetis_dagster.database.refusals import named
         from magnetis_dagster.database.session import set_up
 
         where = shown(engine_url("postgresql", parameters))
+        driver = self.loaded_dbapi
         connection = None
         try:
-            connection = psycopg2.connect(**parameters)
-            set_up(connection, where, lambda: psycopg2.connect(**parameters), SCHEMA)
+            connection = driver.connect(**parameters)
+            set_up(connection, where, lambda: driver.connect(**parameters), SCHEMA)
         except Exception as error:
             if connection is not None:
                 connection.close()
-            if not isinstance(error, psycopg2.Error):
+            if not isinstance(error, driver.Error):
                 raise
             ours = named(error, "open Dagster's storage", where, parameters)
-            raise (ours if isinstance(ours, DatabaseRefused) else psycopg2.OperationalError(str(ours))) from None
+            raise (ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))) from None
         return connection
 
 
@@ -148,7 +147,7 @@ def _require_own(connection: Connection) -> bool:
         wrong = [name for name in _SHAPES if relations.get(name) is False]
     if wrong:
         raise ForeignObject(
-            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs the schema {SCHEMA} for itself. "
-            "Rename or move what is there, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
+            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs the schema {SCHEMA} for "
+            "itself. Rename or move what is there, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
         )
     return bool(found)

@@ -26,7 +26,8 @@ _OBJECTS = text("""
     SELECT n.nspname, t.typname, 'c', NULL, NULL, '{}', '{}' FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
     WHERE n.nspname = ANY(:schemas) AND t.typtype IN ('d', 'e', 'r')
     UNION ALL
-    SELECT n.nspname, p.proname, 'function', NULL, NULL, '{}', '{}' FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    SELECT n.nspname, p.proname, 'function', NULL, NULL, '{}', '{}'
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname = ANY(:schemas)
     ORDER BY 1, 2
 """)
@@ -67,7 +68,7 @@ def require_own(connection: Connection, metadata: MetaData, views: Iterable[str]
             foreign.append(f"{kind} {name}")
     if foreign:
         raise ForeignObject(
-            f"This program did not create {'; '.join(foreign[:5])}{'; …' if len(foreign) > 5 else ''}. It needs these names in the "  # noqa: PLR2004
+            f"This program did not create {'; '.join(foreign[:5])}{'; …' if len(foreign) > 5 else ''}. It needs these names in the "
             f"schemas {DATA_SCHEMA} and {OPS_SCHEMA} for itself. Rename or move them, or set MAGNETIS_DATABASE_URL to another "
             "database. Nothing was changed, and nothing was requested."
         )

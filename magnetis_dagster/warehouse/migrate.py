@@ -143,9 +143,7 @@ def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
     )
 
 
-def drop_columns(
-    engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None
-) -> list[TableColumn]:
+def drop_columns(engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
 
     Raises ColumnInUse, LockBusy, DatabaseUnwell, DatabaseRefused.
