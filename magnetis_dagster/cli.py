@@ -170,6 +170,7 @@ def migrate(
 
     Lists the columns that the catalogue no longer declares, and those that it declares with another type than the database has.
     """
+    from functools import partial
     from time import monotonic, sleep
 
     from magnetis_dagster.catalog import load_catalogue
@@ -190,7 +191,7 @@ def migrate(
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue, settings.timezone)
+                done = bring_up_to_date(engine, catalogue, partial(typer.echo, err=True), settings.timezone)
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
@@ -200,7 +201,7 @@ def migrate(
             adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
             typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
-            for column in drop_columns(engine, catalogue, settings.timezone):
+            for column in drop_columns(engine, catalogue, partial(typer.echo, err=True), settings.timezone):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:

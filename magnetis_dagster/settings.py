@@ -104,7 +104,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"} or not separator or not rest:
         raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
-    if not _AUTHORITY.match(rest):
+    if not _SEVERAL_HOSTS.match(rest):
         # the part of a password behind a bare @ would be taken for the host, and shown as such
         raise ValueError(
             "expected user:password@host:5432 after postgresql://, with @ : / ? # % in user and password written as %40 …"
@@ -170,8 +170,12 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-_AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]*)(:[0-9]{1,5})?([/?][^@#]*)?$")
-"""User, password, host and port of a database or broker URL, and its path."""
+_USER = r"([^@/?#:]*(:[^@/?#:]*)?@)?"
+_HOST = r"(\[[^\]@/?#]*\]|[^@/?#:,\[\]]*)(:[0-9]{1,5})?"
+_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
+"""User, password, host and port of a broker URL, and its path."""
+_SEVERAL_HOSTS = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
+"""The same of a database URL, in which libpq takes several hosts."""
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
@@ -307,12 +311,17 @@ class Settings(BaseSettings):
         if self.database_url is None:
             return None
         url = self.database_url.get_secret_value()
-        scheme, _, rest = url.partition("://")
-        user, at, host = rest.partition("@")
-        if self.database_password is None or not at or ":" in user:
+        if self.database_password is None:
             return url
         # a file ends in a line break; no password does
-        return f"{scheme}://{user}:{quote(self.database_password.get_secret_value().strip(), safe='')}@{host}"
+        password = quote(self.database_password.get_secret_value().strip(), safe="")
+        scheme, _, rest = url.partition("://")
+        user, at, host = rest.partition("@")
+        if at:
+            return url if ":" in user else f"{scheme}://{user}:{password}@{host}"
+        # the user comes from the query, a service file or the system
+        given = re.search(r"[?&]password=", rest)
+        return url if given else f"{url}{'&' if '?' in rest else '?'}password={password}"
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""

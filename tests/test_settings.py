@@ -83,6 +83,8 @@ BAD = {
         f"postgresql://user:{SECRET}@host:port/db": "expected user:password@host:5432",
         f"postgresql://user:p@{SECRET}@host/db": "written as %40",
         f"postgresql://user:p@x#{SECRET}@host/db": "written as %40",
+        f"postgresql://user:p@{SECRET}@a:5432,b:5432/db": "written as %40",
+        f"postgresql://user:{SECRET}@a:5432,b:port/db": "expected user:password@host:5432",
         f"postgresql://user:12/{SECRET}@host/db": "written as %40",
     },
     "DAILY_QUOTA": {
@@ -303,7 +305,10 @@ def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pyte
     ("url", "address"),
     [
         ("postgresql://user:own@db/x", "postgresql://user:own@db/x"),
-        ("postgresql://db/x", "postgresql://db/x"),
+        ("postgresql://db/x", "postgresql://db/x?password=given"),
+        ("postgresql:///x?service=main", "postgresql:///x?service=main&password=given"),
+        ("postgresql://db/x?user=me&password=own", "postgresql://db/x?user=me&password=own"),
+        ("postgresql://user@a:5432,b:5433/x", "postgresql://user:given@a:5432,b:5433/x"),
         ("postgresql://user@db/x", "postgresql://user:given@db/x"),
     ],
 )
@@ -311,3 +316,16 @@ def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: st
     assert Settings.load(database_url=url, database_password="given").database_address == address
     assert Settings.load(database_url=url).database_address == url
     assert "given" not in repr(Settings.load(database_url=url, database_password="given"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user@a,b/x?target_session_attrs=read-write",
+        "postgresql://user:own@a:5432,[::1]:5433,b/x?sslmode=verify-full",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql:///?service=main&passfile=/run/secrets/pass",
+    ],
+)
+def test_database_urls_of_libpq(url: str) -> None:
+    assert Settings.load(database_url=url).database_address == url

@@ -192,6 +192,7 @@ class Ingestion:
         self._zones = zones
         self._concurrency = concurrency
         self._chunk_rows = chunk_rows
+        self._progress = progress
         self._thread = ReadingThread(progress)
         self._advanced = advanced
         self._gate = LedgerGate(ledger, run)
@@ -209,7 +210,7 @@ class Ingestion:
 
     def __enter__(self) -> Self:
         """Bring the tables up to date and open the client. Raises DatabaseUnwell, DatabaseRefused."""
-        self._warehouse.prepare()
+        self._warehouse.prepare(self._progress)
         self._collected = gc.get_threshold()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *self._collected[1:])
         self._switching = sys.getswitchinterval()

@@ -13,6 +13,7 @@ from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, history_name
 
 VIEW = f"{DATA_SCHEMA}.settings_changes"
+ABOUT = "Changes of report and alert settings, one row per change. May hold personal data."
 MOST_CHANGES = 50
 """Changes of one reading that are told one by one; the others are counted."""
 
@@ -75,9 +76,7 @@ def view_statements(catalogue: Catalogue) -> list[str]:
         return []
     names = _account_names(catalogue)
     versions = " UNION ALL ".join(statement for collection in watched for statement in _versions(collection, names))
-    comments = {f"VIEW {VIEW}": "Changes of report and alert settings, one row per change. May hold personal data."} | {
-        f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()
-    }
+    comments = {f"VIEW {VIEW}": ABOUT} | {f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()}
     # replaced and never dropped: grants on it, and views that users made of it, stay
     view = (
         f"CREATE OR REPLACE VIEW {VIEW} AS "

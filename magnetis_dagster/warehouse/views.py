@@ -18,7 +18,6 @@ from magnetis_dagster.warehouse.columns import made_columns
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, tables_of
 
 SUFFIX = "_current"
-_COMMENT = "Rows of magnetis.{name} that the API still returns"
 _HIDDEN = ("payload", "deleted_at")
 _TIMES_OF_READS = ("first_seen_at", "last_seen_at", "changed_at")
 _COLLECTIONS = {"a": "accounts", "n": "networks", "e": "entities"}
@@ -32,10 +31,6 @@ Types = Mapping[str, str]
 """Column of a table to its type, in the table's order."""
 
 
-class ForeignView(NeedsChange):
-    """A relation that this program did not make has the name of one of its views; the text names it."""
-
-
 class ViewInUse(NeedsChange):
     """A view must be made again, and an object of the database uses it; the text names both."""
 
@@ -43,6 +38,18 @@ class ViewInUse(NeedsChange):
 def view_name(collection: Collection) -> str:
     """Return the name of the collection's view, without its schema."""
     return f"{collection.name}{SUFFIX}"
+
+
+def view_comments(catalogue: Catalogue) -> dict[str, str]:
+    """Return view with its schema to its comment, by which this program recognises its own views."""
+    return {f"{DATA_SCHEMA}.{view_name(each)}": _comment(each) for each in catalogue.collections.values()}
+
+
+def _comment(collection: Collection) -> str:
+    return (
+        f"Rows of {DATA_SCHEMA}.{collection.name} that the API still returns, with local times and the names of account, "
+        "network and entity."
+    )
 
 
 def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
@@ -57,11 +64,10 @@ def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
 def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
     """Create the views, or replace those whose statement differs, in the caller's transaction.
 
-    Raises ForeignView, and ViewInUse if a column has disappeared from a table and an object uses the view.
+    Raises ViewInUse if a column has disappeared from a table and an object uses the view.
     """
     types = {collection.name: made_columns(connection, collection) for collection in catalogue.collections.values()}
     for collection in catalogue.collections.values():
-        _require_ours(connection, collection)
         _replace(connection, collection, _select(collection, types, zone))
 
 
@@ -93,8 +99,7 @@ def _replace(connection: Connection, collection: Collection, select: str) -> Non
         connection.execute(text(f"CREATE VIEW {view} AS {select}"))
         for grant in grants:
             connection.execute(text(grant))
-    about = f"{_COMMENT.format(name=collection.name)}, with local times and the names of account, network and entity."
-    connection.execute(text(f"COMMENT ON VIEW {view} IS '{about}'"))
+    connection.execute(text(f"COMMENT ON VIEW {view} IS '{_comment(collection)}'"))
 
 
 def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> str:
@@ -130,22 +135,6 @@ def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) 
     joins = [f'LEFT JOIN {DATA_SCHEMA}.{_COLLECTIONS[alias]} AS {alias} ON {alias}."id" = {keys[alias]}' for alias in chain[1:]]
     of = f"{DATA_SCHEMA}.{collection.name} AS {rows}"
     return " ".join([f"SELECT {', '.join(columns)} FROM {of}", *joins, f'WHERE {rows}."deleted_at" IS NULL'])
-
-
-def _require_ours(connection: Connection, collection: Collection) -> None:
-    name = view_name(collection)
-    found = connection.execute(
-        text(
-            "SELECT c.relkind, obj_description(c.oid, 'pg_class') FROM pg_class AS c "
-            f"WHERE c.relnamespace = '{DATA_SCHEMA}'::regnamespace AND c.relname = :name"
-        ),
-        {"name": name},
-    ).one_or_none()
-    if found and not (found[0] == "v" and (found[1] or "").startswith(_COMMENT.format(name=collection.name))):
-        raise ForeignView(
-            f"{DATA_SCHEMA}.{name} exists, and this program did not make it. Nothing was changed. Rename it, or move it to "
-            "another schema: this program needs the name for a view."
-        )
 
 
 def _users(connection: Connection, collection: Collection) -> list[str]:

@@ -1,6 +1,6 @@
 """The warehouse as ingestion sees it: stage a window, commit it, and ask what is already done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -53,9 +53,9 @@ class Warehouse:
         self._compared: set[str] = set()
         """Names of the collections whose columns have their declared types."""
 
-    def prepare(self) -> None:
-        """Bring the tables up to date; one query where they are."""
-        migrate(self.engine, self.catalogue, self.partition_zone)
+    def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+        """Bring the tables up to date; one query where they are. `progress` receives a line for each wait for a lock."""
+        migrate(self.engine, self.catalogue, progress, self.partition_zone)
 
     def reader(self, collection: Collection) -> RowReader:
         """Return a reader of the collection's rows in this warehouse's zones."""

@@ -12,8 +12,9 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse.foreign import ForeignObject
 from magnetis_dagster.warehouse.migrate import drop_columns, migrate
-from magnetis_dagster.warehouse.views import ForeignView, ViewInUse
+from magnetis_dagster.warehouse.views import ViewInUse
 
 Query = Callable[..., list[Any]]
 DAY = date(2025, 3, 30)
@@ -60,8 +61,8 @@ def test_deleted_rows_and_payloads_are_left_out_and_times_are_shown_in_both_zone
 
 def test_local_times_are_those_of_the_configured_zone(engine: Engine, catalogue: Catalogue, load: Any, query: Query) -> None:
     load("calls", [DAY], [call(1, "10:00:00")])
-    assert migrate(engine, catalogue, ZoneInfo("America/Martinique")) is True
-    assert migrate(engine, catalogue, ZoneInfo("America/Martinique")) is False
+    assert migrate(engine, catalogue, zone=ZoneInfo("America/Martinique")) is True
+    assert migrate(engine, catalogue, zone=ZoneInfo("America/Martinique")) is False
     assert query("SELECT occurred_at_local::text FROM magnetis.calls_current") == [("2025-03-30 04:00:00",)]
 
 
@@ -103,7 +104,7 @@ def test_columns_are_dropped_with_the_view_made_again_and_its_grants(
     with engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON magnetis.calls_current TO PUBLIC"))
         connection.execute(text("CREATE VIEW public.mine AS SELECT id FROM magnetis.calls_current"))
-    with pytest.raises(ViewInUse, match=r"magnetis\.calls_current must be made again, and the view mine uses it"):
+    with pytest.raises(ViewInUse, match=r"magnetis\.calls_current must be made again, and the view public.mine uses it"):
         drop_columns(engine, catalogue)
     assert query("SELECT crm FROM magnetis.calls_current") == []
     with engine.begin() as connection:
@@ -120,7 +121,7 @@ def test_a_view_of_somebody_else_is_not_replaced(
     with engine.begin() as connection:
         connection.execute(text("DROP VIEW magnetis.pools_current"))
         connection.execute(text("CREATE VIEW magnetis.pools_current AS SELECT 1 AS mine"))
-    with pytest.raises(ForeignView, match=r"magnetis\.pools_current exists, and this program did not make it"):
+    with pytest.raises(ForeignObject, match=r"did not create view magnetis\.pools_current"):
         overlaid(CRM)
     assert query("SELECT mine FROM magnetis.pools_current") == [(1,)]
 
