@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -90,6 +91,14 @@ def _ui(url: str) -> str:
     return url.strip().rstrip("/")
 
 
+def _hosts(text: str) -> str:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    try:
+        return ",".join(name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]"))) for name in names)
+    except ValueError:
+        raise ValueError("expected host names such as dagster.example.com, separated by commas, without scheme and port") from None
+
+
 def _key(key: SecretStr) -> SecretStr:
     # The HTTP client shows a header value that it refuses; a key with a line break would end in the log of the run.
     bare = key.get_secret_value().strip()
@@ -150,6 +159,8 @@ def _shares(text: str) -> dict[str, float]:
 
 _AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]*)(:[0-9]{1,5})?([/?][^@#]*)?$")
 """User, password, host and port of a database or broker URL, and its path."""
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
@@ -227,6 +238,9 @@ class Settings(BaseSettings):
     code server runs them itself."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
     """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
+    ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
+    """Further host names or addresses, separated by commas, under which the webserver answers. Loopback, the hosts of
+    MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
     """Where `magnetis plan --launch` finds Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
@@ -271,6 +285,11 @@ class Settings(BaseSettings):
             spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
             calls_per_second=self.calls_per_second,
         )
+
+    @property
+    def ui_host_names(self) -> list[str]:
+        """MAGNETIS_UI_HOSTS and the host of MAGNETIS_DAGSTER_URL."""
+        return [*filter(None, self.ui_hosts.split(",")), urlsplit(self.dagster_url).hostname or ""]
 
     @property
     def database_address(self) -> str | None:
