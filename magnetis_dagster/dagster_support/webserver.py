@@ -27,7 +27,7 @@ def main() -> None:
         uvicorn.run(Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url), host=host, **options)
 
     # `uvicorn.run(app, host=…, port=…)` is how Dagster's command serves its application, and the one place that knows all three
-    cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[assignment]
+    cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[assignment, attr-defined]
     cli.cli(auto_envvar_prefix="DAGSTER_WEBSERVER")
 
 

@@ -195,7 +195,8 @@ class _Seen:
             words = (
                 f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors remained, "
                 f"the first at {first:%H:%M:%S %Z}. Judged by: {literal(self._settings)}. "
-                "A process with other settings breaks floors: give every process the same MAGNETIS_ variables, and restart runs that began with others."
+                "A process with other settings breaks floors: give every process the same MAGNETIS_ variables, and restart runs "
+                "that began with others."
             )
         return AssetCheckResult(
             asset_key=KEY,
