@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a guarded webserver on loopback, which is also opened as ui.company.test, fd00::1 and https://dagster.example.com."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "stand_in.py").write_text(STAND_IN)
-    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    (folder / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+        "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"  # no daemon runs here
+    )
     port = free_port()
     children = Children(folder)
     command = [
@@ -79,6 +83,7 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with DagsterApi(url, location="stand_in.py") as api:
             while not api.loaded():
                 children.check()
+                time.sleep(0.2)
         yield url
     finally:
         children.stop()

@@ -15,7 +15,7 @@ import websockets
 from conftest import PROJECT
 
 from magnetis_dagster.dagster_support.guard import LOCAL_NAMES, SECURITY_HEADERS
-from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.dagster_api import DagsterApi, asset_key
 
 MUTATION = (
     'mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION, assetKey: {path: ["magnetis", "raw"]}}) '
@@ -54,11 +54,11 @@ def ask(
 
 
 def materializations(url: str) -> int:
+    query = (
+        "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations { runId } } } }"
+    )
     with DagsterApi(url) as api:
-        found = api.ask(
-            '{ assetNodeOrError(assetKey: {path: ["magnetis", "raw"]}) { ... on AssetNode { assetMaterializations { timestamp } } } }'
-        )
-        return len(found["assetNodeOrError"]["assetMaterializations"])
+        return len(api.ask(query, key=asset_key("raw"))["assetNodeOrError"]["assetMaterializations"])
 
 
 @pytest.mark.parametrize(
