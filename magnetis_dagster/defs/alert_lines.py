@@ -41,7 +41,7 @@ def run_words(event: DagsterEvent) -> str:
         return literal(first_line(event.message or ""))
     step = data.first_step_failure_event
     if step and isinstance(step.event_specific_data, StepFailureData):
-        return _step_words(str(step.step_key), step.event_specific_data)
+        return step_words(str(step.step_key), step.event_specific_data)
     # without an error it is Dagster's own sentence on a worker that is gone, or on a limit that was passed
     return _class_of(data.error) if data.error else literal(first_line(event.message or ""))
 
@@ -90,7 +90,8 @@ def _days(tags: Mapping[str, str]) -> str:
     return f"{first} to {last}" if first and last and first != last else first or tags.get(PARTITION) or ""
 
 
-def _step_words(step: str, data: StepFailureData) -> str:
+def step_words(step: str, data: StepFailureData) -> str:
+    """Return why the step failed: our error's first line as literal Markdown, or the class of another error."""
     said = data.user_failure_data
     if said and said.description and step.startswith(f"{OURS}__"):
         # as defs/failures.py makes them; the Failure of an op that others wrote has no such mark

@@ -31,8 +31,7 @@ schema = TableSchema([TableColumn("title", "text", text)])
 
 @asset(key=["magnetis", "calls"], description=text, metadata={{"dagster/column_schema": schema}},
        check_specs=[AssetCheckSpec("known", asset=["magnetis", "calls"], description=text)])
-def calls(context):
-    context.log_event(AssetObservation(["magnetis", "calls"], description=text))
+def calls():
     yield MaterializeResult(check_results=[AssetCheckResult(check_name="known", passed=False, description=text)])
 
 @asset(key=["magnetis", "raw"], description="![seen](http://evil.example/raw.png)")
