@@ -96,7 +96,8 @@ def _hosts(text: str) -> str:
     try:
         return ",".join(name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]"))) for name in names)
     except ValueError:
-        raise ValueError("expected host names such as dagster.example.com, separated by commas, without scheme and port") from None
+        expected = "expected host names such as dagster.example.com, separated by commas"
+        raise ValueError(f"{expected}, without scheme and port") from None
 
 
 def _key(key: SecretStr) -> SecretStr:
@@ -239,8 +240,9 @@ class Settings(BaseSettings):
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
     """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
     ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
-    """Further host names or addresses, separated by commas, under which the webserver answers. Loopback, the hosts of
-    MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address are always allowed."""
+    """Further host names or addresses, separated by commas, under which the webserver answers.
+    Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
+    are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
     """Where `magnetis plan --launch` finds Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None

@@ -1,1 +1,1 @@
-"""Programs and classes that extend Dagster's own processes: the guarded webserver and the processes of `magnetis dev`."""
+"""Extensions of Dagster's own processes: the guarded webserver, and the processes of `magnetis dev`."""

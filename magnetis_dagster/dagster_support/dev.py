@@ -1,7 +1,7 @@
 """Dagster's processes of `magnetis dev`: code servers, the guarded webserver and the daemon.
 
-`dagster dev` starts the same processes, but its webserver has no guard and cannot be replaced. Takes `--workspace`, `--host` and
-`--port`; the instance is the one of DAGSTER_HOME.
+`dagster dev` starts the same processes, but its webserver has no guard and cannot be replaced.
+Takes `--workspace`, `--host` and `--port`; the instance is the one of DAGSTER_HOME.
 """
 
 import argparse

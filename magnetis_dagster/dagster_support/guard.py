@@ -1,14 +1,15 @@
-"""ASGI middleware that refuses what pages of other sites can make a browser send to Dagster's webserver.
+"""ASGI middleware that refuses what a page of another site makes a browser send to Dagster.
 
-Dagster's webserver has no login and answers every host name, every origin and mutations by GET. So any page that a user has open
-could launch runs. The guard checks, in this order:
+Dagster's webserver has no login and answers every host name, every origin and mutations by GET.
+So any page that a user has open could launch runs. The guard checks, in this order:
 
 1. Host: one header with an allowed name (DNS rebinding reaches the server under a foreign name).
 2. Method: GET, HEAD and POST only; overriding headers have no effect.
-3. Origin, and Sec-Fetch-Site: our own pages only. Following a link to the UI from another site is allowed.
-4. GraphQL by GET: refused. POST: `Content-Type: application/json` only, which no HTML form can send.
+3. Origin, and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
+4. GraphQL by GET: refused. POST: `Content-Type: application/json` only, which no form can send.
 
-Requests without Origin and Sec-Fetch-Site are not from a page: curl and Python clients need nothing new.
+A request without Origin and Sec-Fetch-Site is not from a page: curl and Python clients need
+nothing new.
 """
 
 import ipaddress
@@ -35,7 +36,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 CONTENT_SECURITY_POLICY = "frame-ancestors 'none'; form-action 'self'; img-src 'self' data: blob:"
-"""Enforced in addition to Dagster's own policy. No text that the UI renders can request an image from another server."""
+"""Added to Dagster's own policy: no text that the UI renders requests an image elsewhere."""
 
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::([0-9]{1,5}))?", re.ASCII)
 _JSON = re.compile(r"application/json\s*(;\s*[\w-]+=(\"[^\"]*\"|[\w.-]+)\s*)*", re.ASCII | re.IGNORECASE)
@@ -43,7 +44,7 @@ _JSON = re.compile(r"application/json\s*(;\s*[\w-]+=(\"[^\"]*\"|[\w.-]+)\s*)*", 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Host and port of a Host header, an Origin or a URL; `port` is None if it is the scheme's default."""
+    """Host and port of a Host header, an Origin or a URL; `port` is None for the default."""
 
     host: str
     port: int | None
@@ -78,10 +79,10 @@ class Refusal:
 
 
 class Guard:
-    """Passes allowed requests and websockets to `app`, answers all others with a refusal, and adds security headers.
+    """Passes allowed requests and websockets to `app`, refuses others, adds security headers.
 
-    `hosts` are names or addresses without a port. `ui_url` is the address under which people open the UI: its pages are our own,
-    even if a proxy replaces the Host header.
+    `hosts` are names or addresses without a port. `ui_url` is the address under which people open
+    the UI: its pages are our own, even if a proxy replaces the Host header.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), ui_url: str | None = None) -> None:
@@ -143,7 +144,7 @@ class Guard:
             return False
 
     def _is_own_page(self, headers: Headers, own: Authority) -> bool:
-        """Whether each Origin is the address of this request or a configured one; without Origin, no page is involved."""
+        """Whether each Origin is this request's address or the UI's; without one: no page."""
         for value in headers.getlist("origin"):
             origin = _origin(value)
             if origin is None or (origin != self._ui and origin[1] != _without_default(own, origin[0])):
@@ -194,14 +195,16 @@ def _foreign_host(host: str) -> Refusal:
     shown = f" {host}" if host else ""
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"This host name{shown} is not one of Dagster's UI here. If you open the UI under this name, add it to MAGNETIS_UI_HOSTS "
-        "(names, separated by commas) or set MAGNETIS_UI_URL to its address, and restart the webserver.\n",
+        f"This host name{shown} is not one of Dagster's UI here. If you open the UI under this name, "
+        "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
+        "and restart the webserver.\n",
     )
 
 
 def _foreign_page(host: str) -> Refusal:
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site of the UI itself. If people open "
-        "the UI under another address (a proxy), set MAGNETIS_UI_URL to it, and restart the webserver.\n",
+        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site of the "
+        "UI itself. If people open the UI under another address (a proxy), set MAGNETIS_UI_URL to it, and "
+        "restart the webserver.\n",
     )

@@ -1,6 +1,6 @@
-"""Dagster's webserver behind the guard, in one process: `python -m magnetis_dagster.dagster_support.webserver`.
+"""Dagster's webserver behind the guard, in one process.
 
-Its options are those of `dagster-webserver`. No port is open without the guard.
+`python -m magnetis_dagster.dagster_support.webserver`. Its options are those of `dagster-webserver`. No port is open without the guard.
 """
 
 import sys
@@ -26,7 +26,7 @@ def main() -> None:
     def serve(app: ASGIApp, *, host: str, **options: Any) -> None:
         uvicorn.run(Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url), host=host, **options)
 
-    # `uvicorn.run(app, host=…, port=…)` is how Dagster's command serves its application, and the one place that knows all three
+    # Dagster's command serves its application by `uvicorn.run(app, host=…, port=…)`
     cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[assignment, attr-defined]
     cli.cli(auto_envvar_prefix="DAGSTER_WEBSERVER")
 
