@@ -1,6 +1,7 @@
 """Dagster's webserver behind the guard, in one process.
 
-`python -m magnetis_dagster.dagster_support.webserver`. Its options are those of `dagster-webserver`. No port is open without the guard.
+`python -m magnetis_dagster.dagster_support.webserver`. Its options are those of
+`dagster-webserver`. No port is open without the guard.
 """
 
 import sys
