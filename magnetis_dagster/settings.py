@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import date, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -90,6 +91,15 @@ def _ui(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("expected an address such as https://dagster.example.com, with no user, query or fragment")
     return url.strip().rstrip("/")
+
+
+def _hosts(text: str) -> str:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    try:
+        return ",".join(name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]"))) for name in names)
+    except ValueError:
+        expected = "expected host names such as dagster.example.com, separated by commas"
+        raise ValueError(f"{expected}, without scheme and port") from None
 
 
 def _key(key: SecretStr) -> SecretStr:
@@ -177,6 +187,8 @@ _AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
 _SEVERAL_HOSTS = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
 """The same of a database URL, in which libpq takes several hosts."""
 
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
 
@@ -253,6 +265,10 @@ class Settings(BaseSettings):
     code server runs them itself."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
     """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
+    ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
+    """Further host names or addresses, separated by commas, under which the webserver answers.
+    Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
+    are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
     """Where `magnetis plan --launch` finds Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
@@ -304,6 +320,11 @@ class Settings(BaseSettings):
             spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
             calls_per_second=self.calls_per_second,
         )
+
+    @property
+    def ui_host_names(self) -> list[str]:
+        """MAGNETIS_UI_HOSTS and the host of MAGNETIS_DAGSTER_URL."""
+        return [*filter(None, self.ui_hosts.split(",")), urlsplit(self.dagster_url).hostname or ""]
 
     @property
     def database_address(self) -> str | None:

@@ -70,6 +70,13 @@ BAD = {
         f"https://dagster.example.com/?token={SECRET}": "no user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
+    "UI_HOSTS": {
+        "https://dagster.example.com": "without scheme and port",
+        "dagster.example.com:3000": "without scheme and port",
+        "localhost, *": "expected host names such as dagster.example.com",
+        f"{SECRET}@localhost": "expected host names",
+        "dagster..example.com": "expected host names",
+    },
     "DAGSTER_URL": {
         "127.0.0.1:3000": "such as https://dagster.example.com",
         f"http://admin:{SECRET}@127.0.0.1:3000": "no user",

@@ -27,6 +27,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.defs.checks import CheckTally, check_specs
 from magnetis_dagster.defs.failures import as_failure, failure
 from magnetis_dagster.defs.lanes import identity_of
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import asset_partitions
 from magnetis_dagster.defs.policies import Demands
@@ -59,7 +60,7 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: D
     @asset(
         key=key,
         group_name=collection.family,
-        description=collection.description,
+        description=literal(collection.description),
         owners=[OWNER],
         kinds={"magnetis", "postgres"},
         metadata=asset_metadata(collection),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.errors import MagnetisError
 
 if TYPE_CHECKING:
@@ -133,14 +134,14 @@ class CheckTally:
             self._warning(
                 UNKNOWN_FIELDS,
                 passed=not self._unknown,
-                description=f"Not declared, kept in payload: {', '.join(sorted(self._unknown)[:40])}.",
+                description=f"Not declared, kept in payload: {', '.join(map(literal, sorted(self._unknown)[:40]))}.",
                 metadata={"unknown fields": len(self._unknown)},
             ),
             self._warning(
                 MISFIT_VALUES,
                 passed=not self._misfits and not self._replaced,
                 description="Set to NULL, kept in payload: "
-                f"{', '.join(f'{name} ({number})' for name, number in self._misfits.most_common(40))}. "
+                f"{', '.join(f'{literal(name)} ({number})' for name, number in self._misfits.most_common(40))}. "
                 f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
                 metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
             ),
@@ -184,7 +185,7 @@ class CheckTally:
             asset_key=self._key,
             check_name=COMPLETE,
             passed=False,
-            description=str(error),
+            description=literal(str(error)),
             metadata={"announced rows": getattr(error, "announced", 0), "received rows": getattr(error, "received", 0)},
         )
 

@@ -14,6 +14,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
 from magnetis_dagster.catalog.reader import shown_name
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.exact_json import dump_json
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _schema(collection: Collection) -> TableSchema:
         TableColumn(
             name,
             SQL_TYPES[column.type],
-            f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}",
+            literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
             tags={} if column.personal_data is PersonalData.NONE else {"personal_data": column.personal_data.value},
         )
         for name, column in collection.columns.items()

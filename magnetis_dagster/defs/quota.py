@@ -37,6 +37,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.defs.assets import OWNER
 from magnetis_dagster.defs.failures import failure
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.settings import Settings
@@ -193,8 +194,9 @@ class _Seen:
             first = floors.first_broken.astimezone(self._today.at.tzinfo)
             words = (
                 f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors remained, "
-                f"the first at {first:%H:%M:%S %Z}. Judged by: {self._settings}. A process with other settings breaks floors: give "
-                "every process the same MAGNETIS_ variables, and restart runs that began with others."
+                f"the first at {first:%H:%M:%S %Z}. Judged by: {literal(self._settings)}. "
+                "A process with other settings breaks floors: give every process the same MAGNETIS_ variables, and restart runs "
+                "that began with others."
             )
         return AssetCheckResult(
             asset_key=KEY,

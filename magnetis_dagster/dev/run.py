@@ -188,7 +188,7 @@ class _Session:
 
     def _dagster_command(self, workspace_yaml: Path) -> list[str]:
         address = ["--host", self.options.host, "--port", str(self.options.port)]
-        return [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_yaml), *address]
+        return [sys.executable, "-m", "magnetis_dagster.dagster_support.dev", "--workspace", str(workspace_yaml), *address]
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
         with open_engine(self.settings) as engine:
