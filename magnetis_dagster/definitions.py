@@ -5,8 +5,9 @@ from dagster import Definitions, in_process_executor
 from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
 from magnetis_dagster.defs.alerts import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
-from magnetis_dagster.defs.jobs import daily_job
+from magnetis_dagster.defs.jobs import daily_job, load_latest_job
 from magnetis_dagster.defs.missing import no_missing_days
+from magnetis_dagster.defs.partitions import with_snapshot_start
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
@@ -26,7 +27,7 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     return Definitions(
         assets=[*(collection_asset(collection, settings, catalogue) for collection in catalogue.enabled), quota_asset()],
         asset_checks=[no_missing_days(catalogue, settings)],
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), load_latest_job(catalogue, settings)],
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
         sensors=[
             quota_sensor(),
@@ -42,4 +43,10 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     )
 
 
-defs = build_defs()
+def _defs_here() -> Definitions:
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.config)
+    return build_defs(settings=with_snapshot_start(settings, catalogue), catalogue=catalogue)
+
+
+defs = _defs_here()

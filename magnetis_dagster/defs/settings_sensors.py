@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from dagster import (
-    AssetSelection,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -25,9 +24,10 @@ from dagster import (
 )
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
+from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
 from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.failures import skipped_on_failure
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.lanes import LANE_TAG, READING_TAG
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
@@ -147,7 +147,7 @@ def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDef
 def _settings_sensor(name: str, collections: list[Collection], settings: Settings) -> SensorDefinition:
     @sensor(
         name=name,
-        asset_selection=AssetSelection.assets(*map(asset_key, collections)),
+        job_name=JOB_NAMES[Kind.SNAPSHOT],
         minimum_interval_seconds=settings.settings_interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
         description=(

@@ -17,6 +17,9 @@ LOCATION = "magnetis_dagster.definitions"
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
+ASSET_JOB = "__ASSET_JOB"
+"""Dagster's own job over all assets: it shows the runs as "jobless asset materializations"."""
+
 
 class DagsterUnwell(TryAgain):
     """The webserver did not answer as it should."""
@@ -112,10 +115,10 @@ class DagsterApi:
             for node in nodes
         }
 
-    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str]) -> str:
-        """Launch one run over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
+    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str], *, job: str = ASSET_JOB) -> str:
+        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
         selector = {
-            "jobName": "__ASSET_JOB",
+            "jobName": job,
             "repositoryName": self._repository,
             "repositoryLocationName": self._location,
             "assetSelection": [asset_key(name) for name in collections],

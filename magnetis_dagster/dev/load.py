@@ -12,8 +12,9 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.orphans import LOAD, STARTED_BY_TAG
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+from magnetis_dagster.dev.dagster_api import ASSET_JOB, ENDED, DagsterApi
 from magnetis_dagster.errors import MagnetisError, NeedsChange
 
 POLL_SECONDS = 0.5
@@ -32,6 +33,7 @@ class Batch:
     first: date
     last: date
     """Inclusive."""
+    job: str = ASSET_JOB
 
     @property
     def days(self) -> int:
@@ -91,13 +93,18 @@ def asked_days(collections: Iterable[Collection], days: int, *, today: date, sta
     return {collection.name: closed if collection.is_events else [today] for collection in collections}
 
 
-def batches(missing: Mapping[str, Iterable[date]]) -> list[Batch]:
-    """Return as few runs as bring exactly the missing days: one for each stretch, for all collections that miss it."""
-    stretches: dict[tuple[date, date], list[str]] = {}
+def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
+    """Return collection to the named job over its kind, by which people find the run."""
+    return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
+
+
+def batches(missing: Mapping[str, Iterable[date]], jobs: Mapping[str, str] | None = None) -> list[Batch]:
+    """Return as few runs as bring exactly the missing days: one for each stretch and job, for all collections that miss it."""
+    stretches: dict[tuple[date, date, str], list[str]] = {}
     for collection, days in missing.items():
         for first, last in _stretches(sorted(days)):
-            stretches.setdefault((first, last), []).append(collection)
-    return [Batch(tuple(collections), first, last) for (first, last), collections in sorted(stretches.items())]
+            stretches.setdefault((first, last, (jobs or {}).get(collection, ASSET_JOB)), []).append(collection)
+    return [Batch(tuple(collections), *stretch) for stretch, collections in sorted(stretches.items())]
 
 
 def _stretches(days: list[date]) -> list[tuple[date, date]]:
@@ -116,13 +123,24 @@ def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, 
     return {name: [day for day in days if day not in green.get(name, set())] for name, days in asked.items()}
 
 
-def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, alive: Callable[[], None]) -> Outcome:
-    """Launch what is missing of `asked`, follow it to the end, and say what is not there. `alive` raises when Dagster died."""
+def load(
+    api: DagsterApi,
+    asked: Mapping[str, list[date]],
+    watcher: Watcher,
+    alive: Callable[[], None],
+    jobs: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Launch what is missing of `asked`, follow it to the end, and say what is not there.
+
+    `alive` raises if Dagster died; `jobs` is collection to the job that loads it.
+    """
     missing = missing_days(api, asked)
     for name, days in missing.items():
         if days:
             watcher.asked(name, len(days))
-    running = {api.launch(batch.collections, batch.first, batch.last, TAGS): batch for batch in batches(missing)}
+    running = {
+        api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch for batch in batches(missing, jobs)
+    }
     outcome = Outcome(runs=list(running))
     while running:
         time.sleep(POLL_SECONDS)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -21,11 +21,12 @@ from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, load, missing_days
+from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
 from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
@@ -115,6 +116,8 @@ class _Session:
         if self.sandbox:
             port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
             changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
+            if "start_date" not in self.settings.model_fields_set:
+                changes["start_date"] = self._first_sandbox_day(url)
         self.settings = Settings.load(**changes)
         environment = {
             **os.environ,
@@ -158,7 +161,7 @@ class _Session:
             if not self.sandbox:
                 self._price(api, asked)
             with LoadProgress(self.console) as progress:
-                outcome = load(api, asked, progress, self._check)
+                outcome = load(api, asked, progress, self._check, jobs_of(self.catalogue.enabled))
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
             print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
@@ -180,6 +183,13 @@ class _Session:
             self._say("Stopping; runs under way go on at the next start. Ctrl-C again to hurry.")
         self.children.stop(lambda: self.signals.count > before)
         embedded.stop(self.home)
+
+    def _first_sandbox_day(self, url: str) -> date:
+        """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
+        first = datetime.now(self.settings.timezone).date() - timedelta(days=self.options.load_days or LOAD_DAYS)
+        with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
+            loaded = first_day(engine, [collection.name for collection in self.catalogue.enabled if collection.is_events])
+        return min(first, loaded or first)
 
     def _sandbox_command(self) -> list[str]:
         port = self.settings.api_url.rpartition(":")[2]
