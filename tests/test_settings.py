@@ -103,7 +103,6 @@ BAD = {
         "1970-01-01": "1990-01-01",
         "": "expected a day such as",
     },
-    "SNAPSHOT_START_DATE": {"today": "expected a day such as 2024-01-01", "1970-01-01": "1990-01-01"},
     "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
     "WEEKLY_LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366"},
     "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},

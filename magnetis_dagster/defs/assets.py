@@ -5,7 +5,7 @@ leaves the finished days green; the step itself returns no output (logging days 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from magnetis_dagster.defs.checks import CheckTally, check_specs
 from magnetis_dagster.defs.failures import as_failure, failure
 from magnetis_dagster.defs.lanes import identity_of
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
-from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.defs.references import with_references
 from magnetis_dagster.defs.resources import MagnetisResource
@@ -50,15 +50,17 @@ def asset_key(collection: Collection) -> AssetKey:
     return AssetKey(["magnetis", collection.name])
 
 
-def collection_asset(collection: Collection, settings: Settings, catalogue: Catalogue) -> AssetsDefinition:
-    """Return the asset of one collection of the catalogue."""
+def collection_asset(
+    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None = None
+) -> AssetsDefinition:
+    """Return the asset of one collection of the catalogue; `taken`: days on which snapshots were taken, None if unknown."""
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
         warnings.simplefilter("ignore", BetaWarning)
-        return with_references(_asset(collection, settings, catalogue), catalogue.references_of(collection))
+        return with_references(_asset(collection, settings, catalogue, taken), catalogue.references_of(collection))
 
 
-def _asset(collection: Collection, settings: Settings, catalogue: Catalogue) -> AssetsDefinition:
+def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None) -> AssetsDefinition:
     key, demands = asset_key(collection), Demands(catalogue, collection, settings)
 
     @asset(
@@ -69,7 +71,7 @@ def _asset(collection: Collection, settings: Settings, catalogue: Catalogue) -> 
         kinds={"magnetis", "postgres"},
         tags={KIND_TAG: collection.kind.value},
         metadata=asset_metadata(collection),
-        partitions_def=asset_partitions(collection, settings),
+        partitions_def=daily_partitions(collection.kind, settings, taken),
         backfill_policy=BackfillPolicy.single_run(),
         check_specs=[*check_specs(key), *demands.specs(key)],
         freshness_policy=_freshness(settings.timezone.key),

@@ -56,7 +56,8 @@ def _tries_that_failed(context: OpExecutionContext) -> int:
     step = context.op_handle.name
     events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY)
     errors = [event.get_dagster_event().step_retry_data.error for event in events if event.step_key == step]
-    return sum(1 for error in errors if not (error and error.cause and error.cause.cls_name == "QuotaExhausted"))
+    causes = [getattr(error, "cause", None) for error in errors]
+    return sum(cause is None or cause.cls_name != "QuotaExhausted" for cause in causes)
 
 
 def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:

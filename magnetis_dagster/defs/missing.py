@@ -1,9 +1,11 @@
 """Which closed days are not green, and the standing check that says so: `no_missing_days` on every events collection.
 
 A day is green when Dagster holds a materialization of it that no failed attempt has followed. The check counts from the first day
-that anybody has requested, the schedule included: a gap behind it is a fault, while history that nobody has requested is not. The check is a step of its own, so it
-can be run alone, and one for all collections, so a run pays for it once. It does not hang on the loads by a dependency: Dagster
-skips a step whose upstream logged its days without an output, or failed, and then it is wanted most. It asks the API nothing.
+that anybody has requested, the schedule included: a gap after it is a fault, while history that nobody has requested is not.
+
+The check is a step of its own, so it can be run alone, and one for all collections, so a run pays for it once. It does not hang on
+the loads by a dependency: Dagster skips a step whose upstream logged its days without an output, or failed, and then it is wanted
+most. It asks the API nothing.
 
 https://docs.dagster.io/guides/test/asset-checks
 """
@@ -34,7 +36,7 @@ from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.attempts import Attempts
 from magnetis_dagster.defs.days import between, days_of, spans
 from magnetis_dagster.defs.failures import FOR_EVER
-from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def look(instance: DagsterInstance, collection: Collection, settings: Settings, 
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-    partitions = asset_partitions(collection, settings)
+    partitions = daily_partitions(collection.kind, settings)
     cache = get_and_update_asset_status_cache_value(instance, asset_key(collection), partitions)
     if cache is None:
         held, failed, in_progress = set[date](), set[date](), set[date]()

@@ -1,55 +1,44 @@
 """Daily partitions, in MAGNETIS_TIMEZONE. https://docs.dagster.io/guides/build/partitions-and-backfills
 
-Events have a partition once their day has ended. A snapshot is the present, so today has a partition from its first minute.
+Events have a partition once their day has ended, from MAGNETIS_START_DATE on. A snapshot is the present: today has a partition from
+its first minute, and so has each past day on which a snapshot was taken. Other past days have none, since nobody can take them any
+more: they would be missing for good, and a backfill over them by mistake would fail for good.
 
-A past day cannot be taken, so the partitions of snapshots start on the day of the first snapshot: `with_snapshot_start` reads it
-from the database when the code location loads. It is no setting that somebody must make, processes on several machines agree,
-and an installation that is older than this rule keeps its green days. Before the first snapshot that day is today.
+The days are read from the database when the code location loads. Nobody has to set anything, processes on several machines agree,
+and an installation that is older than this rule keeps its green days.
 """
 
-import logging
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 
 from dagster import DailyPartitionsDefinition
 
-from magnetis_dagster.catalog import Catalogue, Collection, Kind
-from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.catalog import Kind
+from magnetis_dagster.defs.days import between
 from magnetis_dagster.settings import Settings
 
-log = logging.getLogger(__name__)
 
+def daily_partitions(kind: Kind, settings: Settings, taken: Sequence[date] | None = None) -> DailyPartitionsDefinition:
+    """Return the partitions of collections of that kind.
 
-def daily_partitions(kind: Kind, settings: Settings) -> DailyPartitionsDefinition:
-    """Return the partitions of that kind: from MAGNETIS_START_DATE, or from MAGNETIS_SNAPSHOT_START_DATE for snapshots."""
-    first = (settings.snapshot_start_date or settings.start_date) if kind is Kind.SNAPSHOT else settings.start_date
+    `taken`: the days on which snapshots were taken; None: unknown, and snapshots have every day since MAGNETIS_START_DATE.
+    """
+    if kind is Kind.SNAPSHOT and taken is not None:
+        return _snapshot_partitions(settings, taken)
     return DailyPartitionsDefinition(
-        start_date=first.isoformat(),
+        start_date=settings.start_date.isoformat(),
         timezone=settings.timezone.key,
         end_offset=1 if kind is Kind.SNAPSHOT else 0,
     )
 
 
-def asset_partitions(collection: Collection, settings: Settings) -> DailyPartitionsDefinition:
-    """Return the partitions of one collection."""
-    return daily_partitions(collection.kind, settings)
-
-
-def with_snapshot_start(settings: Settings, catalogue: Catalogue) -> Settings:
-    """Return the settings with the first partition day of snapshots, unless MAGNETIS_SNAPSHOT_START_DATE is set.
-
-    Definitions must load without a database. If none is reachable, or if MAGNETIS_DATABASE_URL is unset (a definition must not
-    start the embedded server), snapshots start on MAGNETIS_START_DATE, so no green day is hidden.
-    """
-    if settings.snapshot_start_date or settings.database_address is None:
-        return settings
-    from magnetis_dagster.warehouse.first_days import first_day
-    from magnetis_dagster.wiring import open_engine
-
-    snapshots = [collection.name for collection in catalogue.enabled if not collection.is_events]
-    try:
-        with open_engine(settings) as engine:
-            taken = first_day(engine, snapshots)
-    except MagnetisError as error:
-        log.warning("The day of the first snapshot is unknown, so snapshots start on MAGNETIS_START_DATE. %s", error)
-        return settings
-    return settings.model_copy(update={"snapshot_start_date": taken or datetime.now(settings.timezone).date()})
+def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPartitionsDefinition:
+    today = datetime.now(settings.timezone).date()
+    first = min([*taken, today])
+    never = sorted({*between(first, today - timedelta(days=1))} - {*taken})
+    return DailyPartitionsDefinition(
+        start_date=first.isoformat(),
+        timezone=settings.timezone.key,
+        end_offset=1,
+        exclusions=[datetime(day.year, day.month, day.day, tzinfo=settings.timezone) for day in never] or None,
+    )

@@ -12,9 +12,9 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    OpExecutionContext,
     AssetKey,
     MetadataValue,
+    OpExecutionContext,
     TableRecord,
 )
 from dagster._core.definitions.metadata import RawMetadataValue

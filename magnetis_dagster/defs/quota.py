@@ -1,8 +1,9 @@
 """The asset `magnetis/quota`: what has become of the key's calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and a sensor every quarter of an hour. A sensor and not a schedule, since a tick may report observations and check results
-itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the runs that people look for. The
-tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the asset's page looks at once.
+The last load of each run observes it, and a sensor every quarter of an hour. A sensor and not a schedule, since a tick may report
+observations and check results itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the
+runs that people look for. The tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the
+asset's page looks at once.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -12,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dagster import (
-    AssetCheckEvaluation,
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
@@ -106,13 +106,16 @@ def quota_sensor() -> SensorDefinition:
             seen = _Seen.now(context.instance)
         except MagnetisError as error:
             return SensorResult(skip_reason=str(error))
-        return SensorResult(skip_reason=f"Observed: {seen.sentence()}", asset_events=seen.events())
+        return SensorResult(
+            skip_reason=f"Observed: {seen.sentence()}",
+            asset_events=[seen.observation(), *(as_evaluation(result) for result in seen.checks())],
+        )
 
     return observe
 
 
 def log_quota(context: OpExecutionContext) -> None:
-    """Observe the asset and evaluate its checks at the end of a run's last load, so that its figures are those after the run."""
+    """Observe the asset at the end of a run's last load, so that its figures are those after the run."""
     ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
     ended = {event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)}
     planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
@@ -124,8 +127,7 @@ def log_quota(context: OpExecutionContext) -> None:
     except MagnetisError as error:
         context.log.warning(f"The quota was not observed; quota_sensor does it within {INTERVAL_SECONDS} s. {error}")
         return
-    for event in seen.events():
-        context.log_event(event)
+    context.log_event(seen.observation())
 
 
 class _Seen:
@@ -174,10 +176,9 @@ class _Seen:
             JUDGED_SINCE: MetadataValue.timestamp(self._since.astimezone(UTC)),
         }
 
-    def events(self) -> list[AssetObservation | AssetCheckEvaluation]:
-        """Return the observation and the results of the checks as events that are logged outside a run of this asset."""
-        evaluations = [as_evaluation(result) for result in self.checks()]
-        return [AssetObservation(KEY, description=self.sentence(), metadata=self.metadata()), *evaluations]
+    def observation(self) -> AssetObservation:
+        """Return the event that shows the numbers on the asset's page."""
+        return AssetObservation(KEY, description=self.sentence(), metadata=self.metadata())
 
     def checks(self) -> list[AssetCheckResult]:
         """Return one result per check."""

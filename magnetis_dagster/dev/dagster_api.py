@@ -104,12 +104,19 @@ class DagsterApi:
 
     def green(self, collections: Iterable[str]) -> dict[str, set[date]]:
         """Return the materialized days of the collections that Dagster knows; days whose newest attempt failed are not green."""
+        return self._days(collections, "MATERIALIZED")
+
+    def in_progress(self, collections: Iterable[str]) -> dict[str, set[date]]:
+        """Return the days of the collections that a queued or running run is to load."""
+        return self._days(collections, "MATERIALIZING")
+
+    def _days(self, collections: Iterable[str], status: str) -> dict[str, set[date]]:
         nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])["assetNodes"]
         return {
             node["assetKey"]["path"][-1]: {
                 day
                 for span in node["assetPartitionStatuses"]["ranges"]
-                if span["status"] == "MATERIALIZED"
+                if span["status"] == status
                 for day in between(date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"]))
             }
             for node in nodes

@@ -123,6 +123,13 @@ def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, 
     return {name: [day for day in days if day not in green.get(name, set())] for name, days in asked.items()}
 
 
+def _loaded_elsewhere(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[str, list[date]]:
+    """Return those of the missing days that are the only one of their collection and that a run is loading already."""
+    single = {name: days for name, days in missing.items() if len(days) == 1}
+    under_way = api.in_progress(single) if single else {}
+    return {name: days for name, days in single.items() if days[0] in under_way.get(name, ())}
+
+
 def load(
     api: DagsterApi,
     asked: Mapping[str, list[date]],
@@ -132,12 +139,18 @@ def load(
 ) -> Outcome:
     """Launch what is missing of `asked`, follow it to the end, and say what is not there.
 
-    `alive` raises if Dagster died; `jobs` is collection to the job that loads it.
+    `alive` raises if Dagster died; `jobs` is collection to the job that loads it. A single day that another run is loading, such as
+    today's settings that a sensor has just noticed, is waited for instead.
     """
     missing = missing_days(api, asked)
+    wanted = [name for name, days in missing.items() if days]
+    elsewhere = _loaded_elsewhere(api, missing)
+    missing = {name: days for name, days in missing.items() if name not in elsewhere}
     for name, days in missing.items():
         if days:
             watcher.asked(name, len(days))
+    if elsewhere:
+        watcher.note(f"{', '.join(elsewhere)}: another run is loading what is missing.")
     running = {
         api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch for batch in batches(missing, jobs)
     }
@@ -157,7 +170,10 @@ def load(
                 outcome.failures[f"run {run[:8]}"] = news.ended_because
             if news.status in ENDED:
                 del running[run]
-    for name, days in missing_days(api, {name: asked[name] for name, days in missing.items() if days}).items():
+    while elsewhere := _loaded_elsewhere(api, elsewhere):
+        time.sleep(POLL_SECONDS)
+        alive()
+    for name, days in missing_days(api, {name: asked[name] for name in wanted}).items():
         if days:
             outcome.failures.setdefault(name, f"{len(days)} days are not there, the first is {days[0]}.")
     return outcome
