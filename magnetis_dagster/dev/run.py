@@ -152,6 +152,13 @@ class _Session:
                 "Nothing is loaded at once with a real key, since that spends calls; schedules and the sensors of settings are on. "
                 "To load a week: magnetis dev --load 7"
             )
+            if "start_date" not in self.settings.model_fields_set:
+                start, example = self.settings.start_date, datetime.now(self.settings.timezone).date().replace(month=1, day=1)
+                self._say(
+                    f"MAGNETIS_START_DATE is not set, so events have a partition for each day since {start}. Put the day on which "
+                    f"your history begins into .env, such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
+                    "since then and their price."
+                )
         days = days if days is not None else LOAD_DAYS if self.sandbox else 0
         if days == 0:
             return

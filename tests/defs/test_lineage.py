@@ -27,7 +27,9 @@ def key(name: str) -> dg.AssetKey:
 def backfill(running: Daemon, ranges: dict[str, tuple[date, date]]) -> None:
     """Launch a backfill as the UI does, and evaluate it once as the daemon does."""
     asked: Sequence[PartitionsByAssetSelector] = [
-        PartitionsByAssetSelector(key(name), PartitionsSelector([PartitionRangeSelector(str(first), str(last))]))
+        PartitionsByAssetSelector(
+            asset_key=key(name), partitions=PartitionsSelector(ranges=[PartitionRangeSelector(start=str(first), end=str(last))])
+        )
         for name, (first, last) in ranges.items()
     ]
     running.instance.add_backfill(
