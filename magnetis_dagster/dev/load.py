@@ -51,6 +51,12 @@ class Outcome:
     errors: dict[str, str] = field(default_factory=dict)
     """Collection to the class of our error, where the reason is one."""
 
+    def add(self, other: "Outcome") -> None:
+        """Count another load in."""
+        self.runs += other.runs
+        self.failures |= other.failures
+        self.errors |= other.errors
+
     def reasons(self) -> list[str]:
         """Return the failures as lines; collections that failed for the same reason share one."""
         alike: dict[str, list[str]] = {}
