@@ -158,10 +158,15 @@ def test_refusals_fail_at_once_with_what_to_do(
     assert "Traceback" not in str(failed.step_failure_data.user_failure_data.description)
 
 
-def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, materialize: Materialize) -> None:
-    result = materialize("accounts", DAY)
-    [failed] = [event for event in result.all_events if event.is_step_failure]
-    assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
+def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, instance: dg.DagsterInstance) -> None:
+    key = dg.AssetKey(["magnetis", "accounts"])
+    for definitions in (build_defs(), build_defs(taken=[])):  # the day is a partition, or has ceased to be one
+        job = definitions.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            instance=instance, asset_selection=[key], tags={"dagster/partition": str(DAY)}, raise_on_error=False
+        )
+        [failed] = [event for event in result.all_events if event.is_step_failure]
+        assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
     assert api.requests == []
 
 
