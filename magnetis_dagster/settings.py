@@ -228,7 +228,7 @@ class Settings(BaseSettings):
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Zone of the zone-less times in rows."""
     start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
-    """First partition day."""
+    """First partition day of events. Snapshots start on the day of the first one that was taken."""
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days before yesterday that the daily schedule reads again for late changes."""
     weekly_lookback_days: int = Field(default=30, ge=0, le=366)

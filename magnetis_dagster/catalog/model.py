@@ -7,6 +7,7 @@ import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -209,6 +210,8 @@ class Collection(Declaration):
     """Whether each row is an account: `account_id` is then the row's own id, and `account_paths` are not read."""
     indexes: tuple[tuple[Identifier, ...], ...] = ()
     """Columns of each further index of the table, in order. Text in them is limited to INDEXED_CHARACTERS."""
+    references: tuple[Identifier, ...] = ()
+    """Collections whose ids the rows contain: edges of the asset graph, which make no asset wait for another."""
     sensor: Identifier | None = None
     """Sensor that looks between daily runs whether the collection changed."""
     enabled: bool = True
@@ -313,6 +316,19 @@ class Catalogue(Declaration):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _references_exist_and_make_no_circle(self) -> Self:
+        for name, collection in self.collections.items():
+            for other in collection.references:
+                if other not in self.collections:
+                    raise ValueError(f"collection {name}: references name {other!r}; there are: {', '.join(self.collections)}")
+        try:
+            TopologicalSorter({name: each.references for name, each in self.collections.items()}).prepare()
+        except CycleError as error:
+            circle = " -> ".join(error.args[1][::-1])
+            raise ValueError(f"references make a circle, which the asset graph cannot show: {circle}. Remove one") from None
+        return self
+
     def __getitem__(self, name: str) -> Collection:
         """Return the collection called `name`; KeyError names those that exist."""
         try:
@@ -324,6 +340,10 @@ class Catalogue(Declaration):
     def enabled(self) -> list[Collection]:
         """The collections that are not switched off, in catalogue order."""
         return [collection for collection in self.collections.values() if collection.enabled]
+
+    def references_of(self, collection: Collection) -> list[Collection]:
+        """Return the enabled collections that the rows of the collection refer to."""
+        return [self.collections[name] for name in collection.references if self.collections[name].enabled]
 
     def policies_of(self, collection: Collection) -> list[Policy]:
         """Return the policies that are switched on and judge the rows of the collection."""

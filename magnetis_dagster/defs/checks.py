@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
+from dagster import AssetCheckEvaluation, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.markdown import literal
@@ -55,6 +55,19 @@ def _sums(doubts: "list[Doubt]") -> tuple[int, int]:
     return sum(doubt.rows for doubt in doubts), sum(doubt.held for doubt in doubts)
 
 
+def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
+    """Return a result that names asset and check as an event, which is logged outside a step of that asset."""
+    assert result.asset_key is not None
+    return AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=str(result.check_name),
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
 def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
@@ -95,7 +108,7 @@ class CheckTally:
         self._replaced += window.replaced_characters
         self._api_calls += window.api_calls
         self._witness_calls += window.witness_calls
-        self._late += sum(day.inserted + day.changed + day.deleted for day in window.days if day.age_days)
+        self._late += sum(day.late_rows for day in window.days)
         self._doubted.update(window.doubted)
         self._unknown.update(window.unknown)
         self._misfits.update(window.misfits)

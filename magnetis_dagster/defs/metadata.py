@@ -48,19 +48,21 @@ def asset_metadata(collection: Collection) -> dict[str, object]:
 
 
 def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult") -> dict[str, RawMetadataValue]:
-    """Return the metadata of one materialized day. Costs are the day's share of its window."""
+    """Return the metadata of one materialized day, each number once. Costs are the day's share of its window.
+
+    The table of a snapshot holds the rows of the newest day, so only events have a row count of the table beside that of the day.
+    """
     return {
         "dagster/table_name": MetadataValue.text(table_name(collection)),
-        "dagster/row_count": MetadataValue.int(window.rows_held),
-        "dagster/partition_row_count": MetadataValue.int(day.rows),
+        **({"dagster/row_count": MetadataValue.int(window.rows_held)} if collection.is_events else {}),
         "rows": MetadataValue.int(day.rows),
         "announced rows": MetadataValue.int(day.announced),
         "new rows": MetadataValue.int(day.inserted),
         "changed rows": MetadataValue.int(day.changed),
         "deleted rows": MetadataValue.int(day.deleted),
         "age in days": MetadataValue.int(day.age_days),
-        "API calls": MetadataValue.float(round(day.api_calls, 3)),
-        "bytes": MetadataValue.int(round(day.bytes)),
+        "API calls": MetadataValue.int(day.api_calls),
+        "bytes": MetadataValue.int(day.bytes),
         "seconds": MetadataValue.float(round(day.seconds, 3)),
         "quota left": MetadataValue.int(window.quota_left),
         "window": MetadataValue.text(str(window.window)),

@@ -12,9 +12,9 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetExecutionContext,
     AssetKey,
     MetadataValue,
+    OpExecutionContext,
     TableRecord,
 )
 from dagster._core.definitions.metadata import RawMetadataValue
@@ -64,7 +64,7 @@ class Demands:
             specs.append(AssetCheckSpec(BASELINE, asset=key, description=f"The settings are those of {literal(self._path.name)}."))
         return specs
 
-    def results(self, context: AssetExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
+    def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
         """Judge the present rows. Raises DatabaseUnwell, DatabaseRefused."""
         if not self._policies and not self._path:
             return
@@ -104,7 +104,7 @@ class Demands:
             metadata=metadata,
         )
 
-    def _tell_the_others(self, context: AssetExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult) -> None:
+    def _tell_the_others(self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult) -> None:
         # an alert by e-mail that is new settles what the check on alerts by SMS has said, and those need not change for days
         for name in policy.collections:
             other = AssetKey([*key.path[:-1], name])

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -21,11 +21,12 @@ from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, load, missing_days
+from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
 from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
@@ -115,6 +116,8 @@ class _Session:
         if self.sandbox:
             port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
             changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
+            if "start_date" not in self.settings.model_fields_set:
+                changes["start_date"] = self._first_sandbox_day(url)
         self.settings = Settings.load(**changes)
         environment = {
             **os.environ,
@@ -149,6 +152,13 @@ class _Session:
                 "Nothing is loaded at once with a real key, since that spends calls; schedules and the sensors of settings are on. "
                 "To load a week: magnetis dev --load 7"
             )
+            if "start_date" not in self.settings.model_fields_set:
+                start, example = self.settings.start_date, datetime.now(self.settings.timezone).date().replace(month=1, day=1)
+                self._say(
+                    f"MAGNETIS_START_DATE is not set, so events have a partition for each day since {start}. Put the day on which "
+                    f"your history begins into .env, such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
+                    "since then and their price."
+                )
         days = days if days is not None else LOAD_DAYS if self.sandbox else 0
         if days == 0:
             return
@@ -157,8 +167,12 @@ class _Session:
         with DagsterApi(self.ui) as api:
             if not self.sandbox:
                 self._price(api, asked)
+            # the sensors load what they watch in their first ticks, which began before this: so it comes last, if at all
+            watched = {collection.name for collection in self.catalogue.enabled if collection.sensor}
+            outcome, jobs = Outcome(), jobs_of(self.catalogue.enabled)
             with LoadProgress(self.console) as progress:
-                outcome = load(api, asked, progress, self._check)
+                for part in (asked.keys() - watched, asked.keys() & watched):
+                    outcome.add(load(api, {name: asked[name] for name in asked if name in part}, progress, self._check, jobs))
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
             print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
@@ -180,6 +194,13 @@ class _Session:
             self._say("Stopping; runs under way go on at the next start. Ctrl-C again to hurry.")
         self.children.stop(lambda: self.signals.count > before)
         embedded.stop(self.home)
+
+    def _first_sandbox_day(self, url: str) -> date:
+        """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
+        first = datetime.now(self.settings.timezone).date() - timedelta(days=self.options.load_days or LOAD_DAYS)
+        with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
+            loaded = first_day(engine, [collection.name for collection in self.catalogue.enabled if collection.is_events])
+        return min(first, loaded or first)
 
     def _sandbox_command(self) -> list[str]:
         port = self.settings.api_url.rpartition(":")[2]

@@ -151,6 +151,8 @@ class MergedDay:
     inserted: int
     changed: int
     deleted: int
+    first_read: bool = False
+    """No complete read of the day was recorded before, so none of its rows came late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,12 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     }
     window = _write_window(connection, collection, facts, counts)
     _quarantine(connection, collection, facts, window, tally)
-    days = [MergedDay(day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0)) for day in asked]
+    days = [
+        MergedDay(
+            day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0), first_read=day not in known
+        )
+        for day in asked
+    ]
     connection.execute(
         _DAYS,
         [
@@ -249,7 +256,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
                 "window": window,
                 "day": day.day,
                 "age_days": age_days(day.day, facts.read_on),
-                "first_read": day.day not in known,
+                "first_read": day.first_read,
                 "held": day.held,
                 "inserted": day.inserted,
                 "changed": day.changed,

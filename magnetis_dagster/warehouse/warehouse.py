@@ -138,7 +138,8 @@ class Warehouse:
     def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
         """Return those of `days` that are done, with what they hold; where `run_id` is given, by that run, and what it changed."""
         condition = " AND d.run_id = :run_id" if run_id else ""
-        changed = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0)" if run_id else "0, 0, 0"
+        read = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0), coalesce(r.first_read, false)"
+        changed = read if run_id else "0, 0, 0, false"
         with guarded(self.engine, "read what is done"), self.engine.connect() as connection:
             found = connection.execute(
                 text(
