@@ -27,6 +27,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.changes import view_statements
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.merge import lock
@@ -83,6 +84,7 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
         _add_missing(connection, metadata)
         for statement in views:
             connection.execute(text(statement))
+        read_only.grant(connection)
         connection.execute(
             text(
                 f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
