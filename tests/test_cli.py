@@ -184,7 +184,7 @@ def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[
 def test_a_folder_without_a_database_gets_none_by_being_asked(command: list[str], tmp_path: Path) -> None:
     if "baseline.yaml" in command:
         command = [*command[:-1], str(tmp_path.parent / "baseline.yaml")]
-        Path(command[-1]).write_text("reports: []\n")
+        Path(command[-1]).write_text("version: 1\nsettings: {}\n")
     ended = magnetis(*command, MAGNETIS_API_KEY=KEY)
     assert ended.returncode == 2
     assert f"There is no database under {tmp_path / '.magnetis'}." in ended.stderr
