@@ -27,6 +27,23 @@ app = typer.Typer(
 app.add_typer(settings_app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"magnetis_dagster {version('magnetis_dagster')}, dagster {version('dagster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _magnetis(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions of this program and of Dagster.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; our errors become a sentence on stderr and an exit code."""
     from magnetis_dagster.errors import MagnetisError, NeedsChange
@@ -189,7 +206,7 @@ def migrate(
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue)
+                done = bring_up_to_date(engine, catalogue, settings.timezone)
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
@@ -199,7 +216,7 @@ def migrate(
             adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
             typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
-            for column in drop_columns(engine, catalogue):
+            for column in drop_columns(engine, catalogue, settings.timezone):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:
@@ -242,10 +259,13 @@ def probe(
         raise NeedsChange(
             "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=config/magnetis.yaml"
         )
-    # the file that --write is to make need not be there yet
-    catalogue = load_catalogue(settings.config if settings.config and (settings.config.exists() or not write) else None)
     require_home(settings)
     words = Console(stderr=True)
+    # the file that --write makes need not exist before
+    exists = settings.config is not None and settings.config.exists()
+    if settings.config and not exists:
+        words.print(f"{settings.config} does not exist yet: probing the catalogue as shipped.", markup=False, highlight=False)
+    catalogue = load_catalogue(settings.config if exists else None)
     words.print(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each that holds events; more if a first "
         "route does not answer or a row has no id."

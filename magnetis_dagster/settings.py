@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -24,13 +24,12 @@ from magnetis_dagster.private import close_to_others
 from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running import running_dev
 
-_log = logging.getLogger(__name__)
-
 
 class SettingsError(NeedsChange):
     """An environment variable is missing or holds a value that cannot be used; the text names it and what is expected."""
 
 
+_log = logging.getLogger(__name__)
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -124,20 +123,48 @@ def _day(value: object) -> object:
         raise ValueError("expected a day such as 2024-01-01") from None
 
 
+def _close_env(path: Path) -> None:
+    try:
+        if close_to_others(path):
+            _log.warning("Other users could read %s. Its mode is 600 now.", path.resolve())
+    except OSError:
+        _log.warning("Other users can read %s, which may contain the key: chmod 600 .env", path.resolve())
+
+
 def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _refuse_misspelled(names: Iterable[str], fields: Iterable[str]) -> None:
-    """Raise SettingsError for a variable that is nearly one of ours: a quota in a misspelled variable would be spent unnoticed."""
-    known = {f"MAGNETIS_{name.upper()}" for name in fields}
+_OTHERS = frozenset({"MAGNETIS_IMAGE", "MAGNETIS_DEV_CHILD", "MAGNETIS_ENGINE_HOME"})
+"""Variables of compose, of `magnetis dev` and of the tests that are no settings."""
+_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")
+"""What Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP."""
+_reported: set[str] = set()
+
+
+def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
+    """Raise SettingsError for a variable that is nearly one of ours: a misspelled quota would be spent unnoticed.
+
+    Logs a warning, once per process, for any other MAGNETIS_ variable that does not exist.
+    """
+    known = {f"MAGNETIS_{name.upper()}" for name in fields} | _OTHERS
     for name in sorted(names):
-        if (
-            name.startswith("MAGNETIS_")
-            and name not in known
-            and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.85))
-        ):
-            raise SettingsError(f"{name}: no such variable. Did you mean {close[0]}? .env.example lists every variable.")
+        if not name.upper().startswith("MAG") or name.upper() in known or _SERVICE.search(name):
+            continue
+        if meant := _nearest(name.upper(), known):
+            raise SettingsError(f"{name}: no such variable. Did you mean {meant}? .env.example lists every variable.")
+        if name.startswith("MAGNETIS_") and name not in _reported:
+            _reported.add(name)
+            _log.warning("%s: no such variable, so it has no effect. .env.example lists every variable.", name)
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+        return close[0]
+    words = set(name.split("_"))
+    # MAGNETIS_QUOTA, MAGNETIS_KEY, MAGNETIS_START: a part of a name
+    longer = sorted((each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))), key=len)
+    return longer[0] if longer and len(words) > 1 else None
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -248,17 +275,16 @@ class Settings(BaseSettings):
         Raises: SettingsError, naming the variable.
         """
         try:
-            if close_to_others(Path(".env")):
-                _log.warning("Other users could read %s. Its mode is 600 now.", Path(".env").resolve())
-            _refuse_misspelled({*os.environ, *dotenv_values(".env")}, cls.model_fields)
+            _close_env(Path(".env"))
+            _report_unknown({*os.environ, *dotenv_values(".env")}, cls.model_fields)
             given = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
             return given._joined()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}"
+            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: " if first["loc"] else ""
             expected = first["msg"].removeprefix("Value error, ")
             raise SettingsError(
-                f"{variable}: {expected}. Set it in the environment or in .env; .env.example lists every variable."
+                f"{variable}{expected}. Set it in the environment or in .env; .env.example lists every variable."
             ) from None
         except BadPolicy as error:
             raise SettingsError(f"{error} Set it in the environment or in .env; .env.example lists every variable.") from None
@@ -279,6 +305,13 @@ class Settings(BaseSettings):
         if running.database_url and self.database_url is None:
             found["database_url"] = SecretStr(running.database_url)
         return self.model_copy(update=found)
+
+    @model_validator(mode="after")
+    def _start_has_come(self) -> Self:
+        today = datetime.now(self.timezone).date()
+        if self.start_date > today:
+            raise ValueError(f"MAGNETIS_START_DATE: expected a day that is not after today, {today}")
+        return self
 
     @model_validator(mode="after")
     def _quota_can_be_kept(self) -> Self:

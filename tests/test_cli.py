@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -38,14 +37,29 @@ def names_of_commands() -> list[str]:
     return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
-def test_help_lists_the_commands_and_is_quick() -> None:
-    started = time.monotonic()
+def test_help_lists_the_commands() -> None:
     shown = magnetis("--help")
-    assert time.monotonic() - started < 1.0, "imports must stay late"
     assert shown.returncode == 0
     assert {"db-url", "dev", "probe", "reparse", "sandbox"} <= set(names_of_commands())
     for name in names_of_commands():
         assert re.search(rf"^\s+{name}\s", shown.stdout, re.MULTILINE)
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    """Dagster takes two seconds to import."""
+    code = "import sys, magnetis_dagster.cli; print({'dagster', 'sqlalchemy', 'httpx', 'pydantic', 'psycopg'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["", *names_of_commands()])
+def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
+    shown = magnetis(*filter(None, [name]), "--help", COLUMNS="80")
+    assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_versions_of_this_program_and_of_dagster() -> None:
+    assert re.fullmatch(r"magnetis_dagster \d+\.\d+\.\d+, dagster 1\.\d+\.\d+\n", magnetis("--version").stdout)
 
 
 @pytest.mark.parametrize("name", names_of_commands())

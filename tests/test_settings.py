@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -252,6 +252,10 @@ def test_settings_do_not_change_under_a_run() -> None:
         ("MAGNETIS_TIMEZON", "MAGNETIS_TIMEZONE"),
         ("MAGNETIS_DALY_QUOTA", "MAGNETIS_DAILY_QUOTA"),
         ("MAGNETIS_APIKEY", "MAGNETIS_API_KEY"),
+        ("MAGENTIS_API_KEY", "MAGNETIS_API_KEY"),
+        ("MAGNETIS_KEY", "MAGNETIS_API_KEY"),
+        ("MAGNETIS_QUOTA", "MAGNETIS_DAILY_QUOTA"),
+        ("MAGNETIS_START", "MAGNETIS_START_DATE"),
     ],
 )
 @pytest.mark.parametrize("where", ["environment", ".env"])
@@ -264,10 +268,29 @@ def test_a_misspelled_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name:
         Settings.load()
 
 
-def test_a_variable_of_another_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", "blue")
+def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("magnetis_dagster.settings._reported", set())
+    monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", SECRET)
     monkeypatch.setenv("MAGNETIS_DEV_CHILD", "1")
-    assert Settings.load().daily_quota == 5000
+    for name in ("MAGAZINE", "MAGNETIS_PORT", "MAGNETIS_CODE_SERVICE_HOST", "MAGNETIS_CODE_PORT_4000_TCP_ADDR"):
+        monkeypatch.setenv(name, "1")
+    for _ in range(2):
+        assert Settings.load().daily_quota == 5000
+    assert [record.getMessage() for record in caplog.records] == [
+        "MAGNETIS_DASHBOARD_COLOUR: no such variable, so it has no effect. .env.example lists every variable."
+    ]
+
+
+def test_a_start_in_the_future_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_TIMEZONE", "Pacific/Kiritimati")
+    today = datetime.now(ZoneInfo("Pacific/Kiritimati")).date()
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(today))
+    assert Settings.load().start_date == today
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(today + timedelta(days=1)))
+    with pytest.raises(SettingsError, match=r"^MAGNETIS_START_DATE: expected a day that is not after today, \d{4}"):
+        Settings.load()
 
 
 def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

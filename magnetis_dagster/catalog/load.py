@@ -133,6 +133,9 @@ def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str
                 column = {"paths": [name]} | columns.get(name, {}) | column  # noqa: PLW2901
             columns = _laid(columns, {name: column})
         merged["columns"] = columns
+        if "indexes" not in changes:
+            removed = base.get("columns", {}).keys() - columns.keys()
+            merged["indexes"] = [names for names in base.get("indexes", []) if not removed & set(names)]
     return merged
 
 

@@ -23,6 +23,9 @@ STANDARD_COLUMNS = frozenset(
 
 ACCOUNT_PATHS = ("account.id", "account_id")
 """Where the account of a row is, unless its collection declares something else."""
+INDEXED_CHARACTERS = 128
+MOST_INDEX_COLUMNS = 4
+"""Together they keep an index entry below a third of a page (2,704 bytes), beyond which PostgreSQL rejects the row."""
 SECONDS_PER_UNIT = {
     "milliseconds": Decimal("0.001"),
     "seconds": Decimal(1),
@@ -202,6 +205,10 @@ class Collection(Declaration):
     volatile: tuple[VolatilePath, ...] = ()
     """Paths of members that change by themselves: their changes are no changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
+    rows_are_accounts: bool = False
+    """Whether each row is an account: `account_id` is then the row's own id, and `account_paths` are not read."""
+    indexes: tuple[tuple[Identifier, ...], ...] = ()
+    """Columns of each further index of the table, in order. Text in them is limited to INDEXED_CHARACTERS."""
     sensor: Identifier | None = None
     """Sensor that looks between daily runs whether the collection changed."""
     enabled: bool = True
@@ -221,10 +228,29 @@ class Collection(Declaration):
             )
         return self
 
+    @model_validator(mode="after")
+    def _indexes_can_be_made(self) -> Self:
+        fixed = {"account_id", "changed_at", "first_seen_at"} | ({"occurred_at", "day"} if self.is_events else set())
+        allowed = fixed | {name for name, column in self.columns.items() if column.type is not ColumnType.JSON}
+        for columns in self.indexes:
+            if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
+                raise ValueError(f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}")
+            if unknown := [name for name in columns if name not in allowed]:
+                raise ValueError(
+                    f"indexes: no column {', '.join(unknown)} that can be indexed; there are: {', '.join(sorted(allowed))}"
+                )
+        return self
+
+    @property
+    def indexed(self) -> frozenset[str]:
+        """Names of the columns in `indexes`."""
+        return frozenset(name for columns in self.indexes for name in columns)
+
     @property
     def key_paths(self) -> frozenset[str]:
         """The paths of ids and accounts: opaque identifiers."""
-        return frozenset({*self.account_paths, *(path for parts in self.id_paths for path in parts)})
+        accounts = () if self.rows_are_accounts else self.account_paths
+        return frozenset({*accounts, *(path for parts in self.id_paths for path in parts)})
 
     @property
     def route(self) -> str:

@@ -61,8 +61,13 @@ def check_port(host: str, port: int, *, option: str) -> None:
     except OSError as error:
         raise PortTaken(
             f"Cannot listen on {host}:{port} ({error.strerror}). Another program may use this port. "
-            f"Choose another one: {option} {port + 1 if port < 65535 else port - 1}."
+            f"Choose another one: {_command_line(f'{option} {port + 1 if port < 65535 else port - 1}')}."
         ) from None
+
+
+def _command_line(options: str) -> str:
+    """Return the options as the user's command takes them: GNU make sets MAKELEVEL for what it runs."""
+    return f'make run ARGS="{options}"' if "MAKELEVEL" in os.environ else options
 
 
 def free_port() -> int:

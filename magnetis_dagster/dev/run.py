@@ -212,8 +212,8 @@ class _Session:
         command = [sys.executable, "-m", "magnetis_dagster.defs.orphans"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)  # noqa: S603 - ours
         if ended.returncode:
-            raise StartFailed(f"Runs of a magnetis dev that was killed could not be ended:\n{ended.stderr[-2000:]}")
-        self._say(f"Runs of a magnetis dev that was killed: {ended.stdout.strip()}.")
+            raise StartFailed(f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}")
+        self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
         invented = Settings.load(api_key=SANDBOX_KEY).key_fingerprint

@@ -12,6 +12,7 @@ A column that the database has with another type than the declared one stops nob
 import hashlib
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import sqlalchemy
 from alembic import command
@@ -32,9 +33,11 @@ from magnetis_dagster.warehouse.changes import view_statements
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.merge import lock
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.views import declared_statements, drop_view, refresh_views, view_name
 
 _LOCK = 0x6D61676E
 """Advisory lock: two processes that start at once migrate one after the other."""
+PARIS = ZoneInfo("Europe/Paris")
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
 _DEPENDENTS = text(
     # a view depends on a column through its rule
@@ -57,15 +60,17 @@ class NewerDatabase(NeedsChange):
     """The database was brought to a version that this program does not know."""
 
 
-def migrate(engine: Engine, catalogue: Catalogue) -> bool:
+def migrate(engine: Engine, catalogue: Catalogue, zone: ZoneInfo = PARIS) -> bool:
     """Bring the database to this version and this catalogue; return whether anything was done.
+
+    `zone` is that of the local times in views: MAGNETIS_TIMEZONE.
 
     Safe to call from every process at start: where the database is up to date it costs one query.
     Raises NewerDatabase, DatabaseUnwell, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
-    digest = _digest(metadata, views)
+    digest = _digest(metadata, [*views, *declared_statements(catalogue, zone)])
     with guarded(engine, "bring the tables up to date"), engine.begin() as connection:
         if _applied(connection) == digest:
             return False
@@ -84,6 +89,7 @@ def migrate(engine: Engine, catalogue: Catalogue) -> bool:
         _add_missing(connection, metadata)
         for statement in views:
             connection.execute(text(statement))
+        refresh_views(connection, catalogue, zone)
         read_only.grant(connection)
         connection.execute(
             text(
@@ -105,7 +111,7 @@ def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
     )
 
 
-def drop_columns(engine: Engine, catalogue: Catalogue) -> list[TableColumn]:
+def drop_columns(engine: Engine, catalogue: Catalogue, zone: ZoneInfo = PARIS) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
 
     Raises ColumnInUse, DatabaseUnwell, DatabaseRefused.
@@ -118,18 +124,26 @@ def drop_columns(engine: Engine, catalogue: Catalogue) -> list[TableColumn]:
             if compare_columns(connection, collection).undeclared:
                 lock(connection, collection)
                 dropped += compare_columns(connection, collection).undeclared
-        uses = [
-            f"{column} is used by {what}"
+        ours = {f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()}
+        found = [
+            (column, what)
             for column in dropped
             for _, what in connection.execute(_DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]})
         ]
+        uses = [f"{column} is used by {what}" for column, what in found if what not in ours]
         if uses:
             raise ColumnInUse(
                 f"{'; '.join(uses)}. No column was dropped. Change or drop what uses them, then run "
                 "`magnetis migrate --drop-columns --yes` again."
             )
+        used = {what: ours[what] for _, what in found}
+        grants = [grant for collection in used.values() for grant in drop_view(connection, collection)]
         for column in dropped:
             connection.execute(text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"'))
+        if used:
+            refresh_views(connection, catalogue, zone)
+        for grant in grants:
+            connection.execute(text(grant))
     return dropped
 
 

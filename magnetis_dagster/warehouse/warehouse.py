@@ -55,7 +55,7 @@ class Warehouse:
 
     def prepare(self) -> None:
         """Bring the tables up to date; one query where they are."""
-        migrate(self.engine, self.catalogue)
+        migrate(self.engine, self.catalogue, self.partition_zone)
 
     def reader(self, collection: Collection) -> RowReader:
         """Return a reader of the collection's rows in this warehouse's zones."""

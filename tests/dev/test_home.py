@@ -46,6 +46,16 @@ def test_a_taken_port_names_the_option_that_changes_it() -> None:
     claims.check_port("127.0.0.1", port, option="--port")
 
 
+def test_a_busy_port_is_reported_with_the_form_that_works_with_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MAKELEVEL", "1")
+        with pytest.raises(claims.PortTaken, match=rf'make run ARGS="--port {port + 1}"'):
+            claims.check_port("127.0.0.1", port, option="--port")
+
+
 def test_a_host_that_is_not_ours_is_refused() -> None:
     with pytest.raises(claims.PortTaken, match=r"192\.0\.2\.1:3000"):
         claims.check_port("192.0.2.1", 3000, option="--port")
