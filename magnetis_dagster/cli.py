@@ -251,7 +251,7 @@ def probe(
     from magnetis_dagster.ingest.probe_overlay import write_overlay
     from magnetis_dagster.ingest.probe_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, warehouse_of, zones_of
+    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
 
     settings = Settings.load()
     key = settings.require_key()
@@ -261,6 +261,8 @@ def probe(
         )
     require_home(settings)
     words = Console(stderr=True)
+    if uses_sandbox(settings):
+        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
     # the file that --write makes need not exist before
     exists = settings.config is not None and settings.config.exists()
     if settings.config and not exists:
@@ -337,7 +339,7 @@ def plan(
     from magnetis_dagster.ingest.plan import asked_window, chosen, day_of, make_plan
     from magnetis_dagster.ingest.plan_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, warehouse_of, zones_of
+    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
 
     settings = Settings.load()
     key = settings.require_key()
@@ -346,6 +348,8 @@ def plan(
     days = [day_of(text, option) if text else None for text, option in ((first, "--from"), (last, "--to"))]
     require_home(settings)
     words = Console(stderr=True)
+    if uses_sandbox(settings):
+        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
     with open_engine(settings) as engine, ExitStack() as opened:
         warehouse = warehouse_of(engine, settings, catalogue)
         warehouse.prepare()

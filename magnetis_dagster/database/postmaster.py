@@ -25,7 +25,7 @@ from typing import Self
 import psutil
 
 from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.private import OTHERS, user_name
+from magnetis_dagster.private import OTHERS, user_name, write_private
 
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
@@ -183,7 +183,7 @@ class Cluster:
         for name, text in (("pg_hba.conf", access), ("pg_ident.conf", people)):
             path = self.data / name
             if not path.exists() or path.read_text() != text:
-                path.write_text(text)  # keeps owner and mode of the file that initdb made
+                write_private(path, text)  # follows no link: as root, the folder belongs to a lesser user
                 changed = True
         return changed
 

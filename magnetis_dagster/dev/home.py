@@ -52,17 +52,24 @@ def claimed(home: Path) -> Iterator[None]:
 
 
 def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken where nothing could listen on the address; `option` is the one that changes the port."""
+    """Raise PortTaken if nothing can listen on the address; `option` is the one that changes the port."""
+    if reason := _refusal(host, port):
+        free = next((other for other in range(port + 1, min(port + 100, 65_536)) if not _refusal(host, other)), port - 1)
+        raise PortTaken(
+            f"Cannot listen on {host}:{port} ({reason}). Another program may use this port. "
+            f"Choose another one: {_command_line(f'{option} {free}')}."
+        )
+
+
+def _refusal(host: str, port: int) -> str | None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise PortTaken(
-            f"Cannot listen on {host}:{port} ({error.strerror}). Another program may use this port. "
-            f"Choose another one: {_command_line(f'{option} {port + 1 if port < 65535 else port - 1}')}."
-        ) from None
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _command_line(options: str) -> str:
