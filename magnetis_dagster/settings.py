@@ -21,7 +21,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.private import close_to_others
 from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
+from magnetis_dagster.running import running_dev
 
 
 class SettingsError(NeedsChange):
@@ -129,6 +131,14 @@ def _day(value: object) -> object:
         return date.fromisoformat(value.strip())
     except ValueError:
         raise ValueError("expected a day such as 2024-01-01") from None
+
+
+def _close_env(path: Path) -> None:
+    try:
+        if close_to_others(path):
+            _log.warning("Other users could read %s. Its mode is 600 now.", path.resolve())
+    except OSError:
+        _log.warning("Other users can read %s, which may contain the key: chmod 600 .env", path.resolve())
 
 
 def _none_if_empty(value: object) -> object:
@@ -280,10 +290,15 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
-        """Return the settings from the environment and `.env`. Raises SettingsError, naming the variable."""
+        """Return the settings from the environment and `.env`; without a key, those of a running `magnetis dev`.
+
+        Raises: SettingsError, naming the variable.
+        """
         try:
+            _close_env(Path(".env"))
             _report_unknown({*os.environ, *dotenv_values(".env")}, cls.model_fields)
-            return cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
+            given = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
+            return given._joined()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: " if first["loc"] else ""
@@ -295,6 +310,21 @@ class Settings(BaseSettings):
             raise SettingsError(f"{error} Set it in the environment or in .env; .env.example lists every variable.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it.") from None
+
+    def _joined(self) -> Self:
+        """Return the settings with sandbox and database of the `magnetis dev` that serves `home`, if no key is set.
+
+        What is set here wins: a key, another address of the API, a database.
+        """
+        running = running_dev(self.home) if self.api_key is None else None
+        if running is None or ("api_url" in self.model_fields_set and self.api_url != running.api_url):
+            return self
+        found: dict[str, object] = {}
+        if running.sandbox_key:
+            found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
+        if running.database_url and self.database_url is None:
+            found["database_url"] = SecretStr(running.database_url)
+        return self.model_copy(update=found)
 
     @model_validator(mode="after")
     def _start_has_come(self) -> Self:
@@ -348,9 +378,10 @@ class Settings(BaseSettings):
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""
         if self.api_key is None:
             raise SettingsError(
-                "MAGNETIS_API_KEY is not set. Put the key in the environment or in .env. Keys are made in the Magnetis interface, "
-                "in the organisation, network or account: API & connecteurs > API. "
-                "Without a key, `magnetis dev` starts a local sandbox and uses it."
+                f"MAGNETIS_API_KEY is not set, and no `magnetis dev` with a sandbox runs in {self.home.resolve()}. Put the key in "
+                "the environment or in .env. Keys are made in the Magnetis interface, in the organisation, network or account: "
+                "API & connecteurs > API. Without a key, `magnetis dev` starts a local sandbox, which all commands in the same "
+                "folder (or with the same MAGNETIS_HOME) then use."
             )
         return self.api_key.get_secret_value()
 

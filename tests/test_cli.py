@@ -178,13 +178,56 @@ def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[
     assert "@/sandbox?" in magnetis("db-url", MAGNETIS_HOME=str(cluster), **key).stdout
 
 
-@pytest.mark.parametrize("command", [["db-url"], ["reparse", "calls"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["db-url"],
+        ["db-url", "--tcp", "--read-only"],
+        ["migrate"],
+        ["plan", "calls"],
+        ["plan", "--report", "abcdefgh"],
+        ["probe"],
+        ["quota"],
+        ["quota", "--reopen"],
+        ["reparse", "calls"],
+        ["settings", "diff", "baseline.yaml"],
+        ["settings", "export"],
+    ],
+    ids=" ".join,
+)
 def test_a_folder_without_a_database_gets_none_by_being_asked(command: list[str], tmp_path: Path) -> None:
-    ended = magnetis(*command)
+    if "baseline.yaml" in command:
+        command = [*command[:-1], str(tmp_path.parent / "baseline.yaml")]
+        Path(command[-1]).write_text("version: 1\nsettings: {}\n")
+    ended = magnetis(*command, MAGNETIS_API_KEY=KEY)
     assert ended.returncode == 2
     assert f"There is no database under {tmp_path / '.magnetis'}." in ended.stderr
     assert ended.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_the_other_data_only_is_no_empty_one(cluster: Path) -> None:
+    for command in (["quota"], ["reparse", "calls"], ["settings", "export"]):
+        ended = magnetis(*command, MAGNETIS_HOME=str(cluster))
+        assert ended.returncode == 2
+        assert f"The server under {cluster} has no database sandbox" in ended.stderr
+        assert "set MAGNETIS_API_KEY" in ended.stderr
+        assert ended.stdout == ""
+
+
+def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
+    for options in (["--tcp"], ["--read-only"], ["--tcp", "--read-only"]):
+        ended = magnetis("db-url", *options, MAGNETIS_HOME=str(cluster), MAGNETIS_API_KEY=KEY)
+        assert ended.returncode == 2
+        assert f"The embedded server under {cluster} does not run." in ended.stderr
+        assert ended.stdout == ""
+    url = "postgresql://me@db/x"
+    assert magnetis("db-url", "--tcp", MAGNETIS_DATABASE_URL=url).stdout == f"{url}\n"
+    told = magnetis("db-url", "--read-only", MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
+    assert told.returncode == 2
+    assert "CREATE ROLE magnetis_reader LOGIN" in told.stderr
+    assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in told.stderr
+    assert "hush" not in told.stderr
 
 
 def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Environment variables: defaults, precedence, and that each bad value is one sentence which names it and never shows a secret."""
 
+import stat
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -7,8 +9,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
+from magnetis_dagster.dev.home import claimed
 from magnetis_dagster.errors import MagnetisError, NeedsChange
+from magnetis_dagster.private import write_private
+from magnetis_dagster.running import STATE, RunningDev, announced
 from magnetis_dagster.settings import Settings, SettingsError
+from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
 SECRET = "s3cr3t-0ff"
 
@@ -336,3 +342,62 @@ def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: st
 )
 def test_database_urls_of_libpq(url: str) -> None:
     assert Settings.load(database_url=url).database_address == url
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[RunningDev]:
+    """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
+    running = RunningDev("http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x")
+    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+        yield running
+
+
+def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path: Path) -> None:
+    settings = Settings.load()
+    assert settings.require_key() == serving.sandbox_key
+    assert settings.api_url == serving.api_url
+    assert settings.database_address == serving.database_url
+    assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_is_set_wins_over_a_running_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://me@mine/x")
+    assert Settings.load().database_address == "postgresql://me@mine/x"
+    monkeypatch.setenv("MAGNETIS_API_KEY", "real")
+    settings = Settings.load()
+    assert (settings.require_key(), settings.api_url) == ("real", "https://api.magnetis.io")
+    monkeypatch.delenv("MAGNETIS_API_KEY")
+    monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:9")
+    with pytest.raises(SettingsError, match="MAGNETIS_API_KEY is not set"):
+        Settings.load().require_key()
+    monkeypatch.delenv("MAGNETIS_API_URL")
+    monkeypatch.setenv("MAGNETIS_HOME", str(tmp_path / "another"))
+    with pytest.raises(SettingsError, match=f"no `magnetis dev` with a sandbox runs in {tmp_path / 'another'}"):
+        Settings.load().require_key()
+
+
+def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
+    with claimed(tmp_path / ".magnetis"):
+        write_private(tmp_path / ".magnetis" / STATE, '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}')
+        assert Settings.load().api_key
+    assert Settings.load().api_key is None
+
+
+def test_a_real_key_is_never_written(tmp_path: Path) -> None:
+    """Without it, this terminal sees the database that the other one fills, and cannot take its quota for the sandbox's."""
+    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)):
+        settings = Settings.load()
+        assert settings.api_key is None
+        assert embedded_database(settings) == "magnetis"
+        assert not uses_sandbox(settings)
+    assert embedded_database(settings) == "sandbox"
+
+
+def test_env_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".env").write_text("MAGNETIS_API_KEY=real\n")
+    (tmp_path / ".env").chmod(0o644)
+    for _ in range(2):
+        assert Settings.load().require_key() == "real"
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert [record.message for record in caplog.records] == [f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."]

@@ -24,6 +24,7 @@ from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.running import RunningDev, announced
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
@@ -63,6 +64,8 @@ class DevOptions:
     exit_after_load: bool = False
     host: str = "127.0.0.1"
     port: int = 3000
+    database_port: int | None = None
+    """Port of the embedded server on 127.0.0.1, as in `embedded.start`."""
 
 
 class MixedData(NeedsChange):
@@ -71,14 +74,16 @@ class MixedData(NeedsChange):
 
 def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
     """Run until the load is over (`exit_after_load`) or somebody stops it. Raises MagnetisError; Interrupted before it serves."""
+    os.umask(0o077)  # what it and its children write is for their owner only
     session = _Session(options, settings, signals, console)
     try:
         with claims.claimed(session.home):
             try:
                 session.start()
-                session.load()
-                if not options.exit_after_load:
-                    session.serve()
+                with announced(session.home, session.running):
+                    session.load()
+                    if not options.exit_after_load:
+                        session.serve()
             finally:
                 signals.hold()
                 session.stop()
@@ -99,6 +104,7 @@ class _Session:
         own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _free(SANDBOX_PORT)
         self.sandbox = settings.api_key is None or own
         self.settings = settings
+        self.own_database = settings.database_address
         self.serving = False
         shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
         self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
@@ -110,7 +116,7 @@ class _Session:
         claims.check_port(self.options.host, self.options.port, option="--port")
         dagster_yaml, workspace_yaml = claims.project_files()
         with self.signals.held():  # interrupted half way, a server would stay behind
-            url = database_url(self.settings)
+            url = database_url(self.settings, port=self.options.database_port)
         self.database = without_password(url) if self.settings.database_url else url  # the embedded server has none
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
@@ -134,7 +140,10 @@ class _Session:
         if self.sandbox:
             url = self.settings.api_url
             self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
-            self._say(f"To use it from another terminal: export MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}")
+            self._say(
+                "Commands in this folder use it too. From another one: export "
+                f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
+            )
         else:
             self._say(f"MAGNETIS_API_KEY is set: using {self.settings.api_url}.")
         with self.console.status("Starting Dagster ..."):
@@ -144,6 +153,12 @@ class _Session:
                 self._until(api.loaded, "dagster")
         if not self.options.exit_after_load:
             self._addresses()
+
+    @property
+    def running(self) -> RunningDev:
+        """What commands in other terminals need to know of it."""
+        key = self.settings.api_key.get_secret_value() if self.settings.api_key and uses_sandbox(self.settings) else None
+        return RunningDev(self.settings.api_url, key, self.own_database)
 
     def load(self) -> None:
         days = self.options.load_days

@@ -33,6 +33,7 @@ from magnetis_dagster.database import guarded
 from magnetis_dagster.database.locks import change_tables
 from magnetis_dagster.database.schemas import ensure_schema
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.foreign import require_own
@@ -118,6 +119,7 @@ def _upgrade(
     for statement in views:
         connection.execute(text(statement))
     refresh_views(connection, catalogue, zone)
+    read_only.grant(connection)
     return later
 
 
