@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from magnetis_dagster.database.connection import without_password
 from magnetis_dagster.defs.orphans import any_orphans
 from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
-from magnetis_dagster.dev.console import LoadProgress, print_summary
+from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
@@ -79,7 +80,8 @@ def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: 
     try:
         with claims.claimed(session.home):
             try:
-                session.start()
+                with Steps(console) as session.steps:
+                    session.start()
                 with announced(session.home, session.running):
                     session.load()
                     if not options.exit_after_load:
@@ -106,10 +108,12 @@ class _Session:
         self.settings = settings
         self.own_database = settings.database_address
         self.serving = False
+        self.steps: Steps | None = None
         shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
         self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
 
     def start(self) -> None:
+        self._begin("Starting PostgreSQL")
         # a Dagster that a killed predecessor left: two daemons on one database would launch every schedule twice
         if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
             self._say(f"Stopped {number} processes of a magnetis dev that was killed.")
@@ -132,6 +136,7 @@ class _Session:
             **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
         }
         self._end_orphans(environment)
+        self._begin("Preparing the tables")
         with self.signals.held():
             if self.sandbox:
                 self.children.start("sandbox", self._sandbox_command(), environment)
@@ -146,11 +151,11 @@ class _Session:
             )
         else:
             self._say(f"MAGNETIS_API_KEY is set: using {self.settings.api_url}.")
-        with self.console.status("Starting Dagster ..."):
-            if self.sandbox:
-                self._until(lambda: _answers(self.settings.api_url), "sandbox")
-            with DagsterApi(self.ui) as api:
-                self._until(api.loaded, "dagster")
+        self._begin("Starting Dagster")
+        if self.sandbox:
+            self._until(lambda: _answers(self.settings.api_url), "sandbox")
+        with DagsterApi(self.ui) as api:
+            self._until(api.loaded, "dagster")
         if not self.options.exit_after_load:
             self._addresses()
 
@@ -185,7 +190,7 @@ class _Session:
             # the sensors load what they watch in their first ticks, which began before this: so it comes last, if at all
             watched = {collection.name for collection in self.catalogue.enabled if collection.sensor}
             outcome, jobs = Outcome(), jobs_of(self.catalogue.enabled)
-            with LoadProgress(self.console) as progress:
+            with self._loading() as progress:
                 for part in (asked.keys() - watched, asked.keys() & watched):
                     outcome.add(load(api, {name: asked[name] for name in asked if name in part}, progress, self._check, jobs))
         with open_engine(self.settings) as engine:
@@ -194,6 +199,14 @@ class _Session:
         if not self.options.exit_after_load:
             self._addresses()
         self._judge(outcome)
+
+    @contextmanager
+    def _loading(self) -> Iterator[LoadProgress]:
+        with ExitStack() as shown:
+            if not self.console.is_terminal:  # which shows bars
+                self.steps = shown.enter_context(Steps(self.console))
+                self._begin("Loading")
+            yield shown.enter_context(LoadProgress(self.console, self.steps.printed if self.steps else lambda: None))
 
     def serve(self) -> None:
         self.signals.check()
@@ -206,9 +219,11 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping; runs under way go on at the next start. Ctrl-C again to hurry.")
-        self.children.stop(lambda: self.signals.count > before)
-        embedded.stop(self.home)
+            self._say("Stopping; unfinished runs resume at the next start. Ctrl-C again to hurry.")
+        with Steps(self.console) as self.steps:
+            self._begin("Stopping")
+            self.children.stop(lambda: self.signals.count > before)
+            embedded.stop(self.home)
 
     def _first_sandbox_day(self, url: str) -> date:
         """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
@@ -292,6 +307,12 @@ class _Session:
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)
+        if self.steps:
+            self.steps.printed()
+
+    def _begin(self, step: str) -> None:
+        if self.steps:
+            self.steps.begin(step)
 
 
 def _free(port: int) -> bool:

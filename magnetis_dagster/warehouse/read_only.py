@@ -75,6 +75,7 @@ def instructions(url: str) -> str:
     """Return what the administrator of the server at `url` runs to create the role, with no password in it."""
     parameters = parameters_of(url)
     owner = _identifier(parameters.get("user", "magnetis"))
+    address = shown(engine_url("postgresql", parameters | {"user": ROLE, "password": "given"}))
     statements = [_CREATE, *_limits()]
     statements += [f"GRANT USAGE ON SCHEMA {SCHEMAS[0]} TO {ROLE}", f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMAS[0]} TO {ROLE}"]
     statements += [f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {SCHEMAS[0]} GRANT SELECT ON TABLES TO {ROLE}"]
@@ -82,7 +83,7 @@ def instructions(url: str) -> str:
     return (
         f"MAGNETIS_DATABASE_URL names a server of your own, and its administrator creates the role {ROLE}, in psql and in that "
         f"database:\n{lines}  \\password {ROLE}\n"
-        f"Its address is then {shown(engine_url('postgresql', parameters | {'user': ROLE, 'password': 'PASSWORD'}))}"
+        f"Its address, with the password in place of ***, is then {address}"
     )
 
 
