@@ -138,8 +138,8 @@ def named(error: BaseException, doing: str, where: str, parameters: dict[str, st
         return kind(f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver).")
     if state is not None:
         diagnosis = getattr(original, "diag", None)
-        own = os.path.basename(getattr(diagnosis, "source_file", None) or "") in _OWN_TEXTS
-        return _meant(state, diagnosis.message_primary if own else None, doing, where, _MEANINGS)
+        own = diagnosis is not None and (diagnosis.source_file or "").rpartition("/")[2] in _OWN_TEXTS
+        return _meant(state, diagnosis.message_primary if diagnosis and own else None, doing, where, _MEANINGS)
     client = str(original).lower()
     if known := next((text for phrase, text in _CLIENT.items() if phrase in client), None):
         return DatabaseRefused(f"Could not {doing} at {where}: {known}.")
