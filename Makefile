@@ -21,7 +21,7 @@ export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose check audit bench docs lock browser screenshots clean
+.PHONY: help run test test-compose check audit bench docs lock browser pgbouncer screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -30,7 +30,7 @@ help: ## Show this list
 run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key) and Dagster, load recent days
 	@$(BIN)/magnetis dev $(ARGS)
 
-test: $(VENV)/dev.stamp browser ## Run all tests (ARGS="tests/catalog -k overlay" for some)
+test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-compose: $(VENV)/dev.stamp ## Bring the compose stack up on a Docker engine and disturb it (root, Debian, half an hour)
@@ -65,6 +65,9 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --
 
 browser: $(VENV)/dev.stamp ## Make a Chromium available for the end-to-end tests and the screenshots
 	@$(BIN)/python tools/browser.py
+
+pgbouncer: $(VENV)/dev.stamp ## Make a PgBouncer available for the tests of connection poolers
+	@$(BIN)/python tools/pgbouncer.py
 
 screenshots: $(VENV)/dev.stamp browser ## Take the pictures of docs/images again
 	@$(BIN)/python tools/screenshots.py $(ARGS)

@@ -133,13 +133,24 @@ def test_make_alone_lists_every_target_for_people() -> None:
     targets = phony[1].split()
     assert make() == make("help")
     assert sorted(re.findall(r"^  make ([\w-]+) +\S", make("help"), re.MULTILINE)) == sorted(targets)
-    assert {"run", "test", "test-compose", "check", "bench", "docs", "lock", "browser", "screenshots", "clean", "help"} <= set(
-        targets
-    )
+    assert {
+        "run",
+        "test",
+        "test-compose",
+        "check",
+        "bench",
+        "docs",
+        "lock",
+        "browser",
+        "pgbouncer",
+        "screenshots",
+        "clean",
+        "help",
+    } <= set(targets)
 
 
 @pytest.mark.parametrize(
-    "target", ["run", "test", "test-compose", "check", "bench", "docs", "lock", "browser", "screenshots", "clean"]
+    "target", ["run", "test", "test-compose", "check", "bench", "docs", "lock", "browser", "pgbouncer", "screenshots", "clean"]
 )
 def test_every_target_can_be_shown_without_running(target: str) -> None:
     assert "warning" not in make("--dry-run", "--warn-undefined-variables", target).lower()

@@ -103,6 +103,9 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
 _QUOTED = ("08P01", "25", "28", "3D", "42501", "42P07", "42710", "42723", "53", "55000", "57")
 """States whose first line holds names of objects and limits only."""
 
+_OWN_TEXTS = {"aclchk.c", "heap.c", "index.c", "pg_proc.c", "postgres.c", "typecmds.c", "utility.c"}
+"""Files of PostgreSQL that word them; a trigger may raise any state, with any value in its text."""
+
 _CLIENT = {
     "root certificate file": "PGSSLMODE wants the server's certificate checked, and no authority is known: set PGSSLROOTCERT to a "
     "file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
@@ -134,8 +137,9 @@ def named(error: BaseException, doing: str, where: str, parameters: dict[str, st
         kind, advice = _MEANINGS["22"]
         return kind(f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver).")
     if state is not None:
-        said = getattr(getattr(original, "diag", None), "message_primary", None)
-        return _meant(state, said, doing, where, _MEANINGS)
+        diagnosis = getattr(original, "diag", None)
+        own = diagnosis is not None and (diagnosis.source_file or "").rpartition("/")[2] in _OWN_TEXTS
+        return _meant(state, diagnosis.message_primary if diagnosis and own else None, doing, where, _MEANINGS)
     client = str(original).lower()
     if known := next((text for phrase, text in _CLIENT.items() if phrase in client), None):
         return DatabaseRefused(f"Could not {doing} at {where}: {known}.")

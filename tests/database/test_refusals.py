@@ -104,7 +104,7 @@ def test_the_database_does_not_exist(postgres_url: str) -> None:
     ],
 )
 def test_what_a_session_reports(empty_database_url: str, state: str, kind: type[Exception], words: str) -> None:
-    told = refusal(empty_database_url, f"DO $$BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}', DETAIL = '0033199'; END$$")
+    told = refusal(empty_database_url, f"DO $$BEGIN RAISE EXCEPTION '0033199' USING ERRCODE = '{state}', DETAIL = '0033199'; END$$")
     assert type(told) is kind
     assert words in str(told)
     assert "0033199" not in str(told)
