@@ -45,7 +45,9 @@ def test_every_service_has_the_secrets_networks_and_role_of_the_table_and_no_mor
         assert passwords == ({f"{expected.role}_password"} if expected.role else set()), name
         assert "ports" not in service or name == "proxy", name
     # what nobody is given need not exist, and what a service is given must
-    given = {s["source"] if isinstance(s, dict) else s for service in COMPOSE["services"].values() for s in service.get("secrets", [])}
+    given = {
+        s["source"] if isinstance(s, dict) else s for service in COMPOSE["services"].values() for s in service.get("secrets", [])
+    }
     assert given == COMPOSE["secrets"].keys()
 
 
@@ -228,8 +230,10 @@ def test_a_database_of_an_older_version_gets_the_roles(grant: Callable[[], None]
     for role, expected in DATABASE_ROLES.items():
         assert allowed(empty_database_url, role) == expected, role
     with psycopg.connect(as_role(empty_database_url, "magnetis_owner")) as connection:
-        connection.execute("CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT clock_timestamp()'")
-        connection.execute("CREATE OR REPLACE VIEW magnetis.settings_changes AS TABLE magnetis.settings_changes")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT clock_timestamp()'"
+        )
+        connection.execute("COMMENT ON VIEW magnetis.settings_changes IS 'its owner may replace it'")
 
 
 def test_a_missing_password_is_named_and_nothing_is_granted(
