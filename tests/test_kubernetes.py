@@ -5,6 +5,7 @@ No cluster: a server in this process stands for the API of Kubernetes and keeps 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -95,7 +96,9 @@ def test_pods_of_the_chart_are_restricted_and_read_our_instance(name: str) -> No
     assert "emptyDir" in next(volume for volume in component["volumes"] if volume["name"] == mounts["/tmp"]["name"])
     assert component["resources"].keys() == {"requests", "limits"}
     # the key is where the API is asked; what answers people does without
-    assert ({"name": "magnetis-api"} in component["envSecrets"]) is (name == "code")
+    role = {"webserver": "ui", "daemon": "daemon", "code": "load"}[name]
+    expected = [{"name": f"magnetis-database-{role}"}, *([{"name": "magnetis-api"}] if name == "code" else [])]
+    assert component["envSecrets"] == expected
 
 
 def test_no_secret_stands_in_a_file() -> None:
@@ -103,8 +106,14 @@ def test_no_secret_stands_in_a_file() -> None:
     for path in FOLDER.iterdir():
         text = path.read_text(encoding="utf-8")
         assert not [name for name in secret if f"{name}=" in text or f"{name}:" in text], path.name
-    url = next(line for line in (FOLDER / "settings.env").read_text().splitlines() if line.startswith("MAGNETIS_DATABASE_URL="))
-    assert ":" not in url.partition("://")[2].partition("@")[0], "a password in MAGNETIS_DATABASE_URL"
+    assert "MAGNETIS_DATABASE_URL=" not in (FOLDER / "settings.env").read_text(), "the role belongs to the component"
+
+
+def test_the_migration_alone_owns_the_tables() -> None:
+    [migrate] = MIGRATE["containers"]
+    assert [entry["secretRef"]["name"] for entry in migrate["envFrom"] if "secretRef" in entry] == ["magnetis-database-owner"]
+    assert LAUNCHER["env_secrets"] == ["magnetis-database-load", "magnetis-api"]
+    assert re.fullmatch(r"1\.36@sha256:[0-9a-f]{64}", VALUES["busybox"]["image"]["tag"])
 
 
 def test_kubernetes_knows_every_field() -> None:
@@ -254,7 +263,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert (pod["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
     assert [(kind, source["name"]) for entry in container["envFrom"] for kind, source in entry.items()] == [
         ("configMapRef", "magnetis-settings"),
-        ("secretRef", "magnetis-database"),
+        ("secretRef", "magnetis-database-load"),
         ("secretRef", "magnetis-api"),
     ]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
