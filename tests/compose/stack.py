@@ -100,7 +100,8 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
         # who is logged in is not slowed, at the same address: some pages of the UI in a second
         assert {admin.get("/").status_code for _ in range(200)} == {200}
         # a cookie is no password, and one that was made up spares nothing
-        assert httpx.get(stack.url("nobody", "admin"), cookies=admin.cookies, trust_env=False).status_code == 401
+        wrong = f"http://admin:wrong@127.0.0.1:{stack.environment['UI_PORT']}/"
+        assert httpx.get(wrong, cookies=admin.cookies, trust_env=False).status_code == 401
         made_up = {"magnetis_ui": "0" * 32}
         assert httpx.get(stack.url("admin"), cookies=made_up, trust_env=False).status_code == 429
         cookie = admin.cookies["magnetis_ui"]
