@@ -36,9 +36,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
 
         settings = Settings.load()
         with open_engine(settings) as engine, guarded(engine, "open Dagster's storage"), engine.begin() as connection:
-            # IF NOT EXISTS asks for the privilege to create it even where it exists
-            if not connection.scalar(text("SELECT count(*) FROM pg_namespace WHERE nspname = :schema"), {"schema": SCHEMA}):
-                connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
         url = make_url(database_url(settings))
         # psycopg2 by name: with a bare postgresql:// SQLAlchemy 2.1 takes psycopg 3, and dagster-postgres' NOTIFY fails on it
         url = url.set(drivername="postgresql+psycopg2").update_query_dict({"options": f"-csearch_path={SCHEMA}"})
