@@ -89,13 +89,16 @@ class Stack:
     def execute(self, service: str, *command: str, **options: Any) -> str:
         return self.compose("exec", "-T", service, *command, **options)
 
-    def addresses(self, service: str) -> list[str]:
-        """Return the addresses of a service's container, one for each of its networks."""
-        return [network["IPAddress"] for network in self.inspect(service)["NetworkSettings"]["Networks"].values()]
+    def ports(self, services: Iterable[str]) -> dict[str, str]:
+        """Return ADDRESS/PORT to service: each has an address in each of its networks."""
+        return {
+            f"{network['IPAddress']}/{SERVICES[name].port}": name
+            for name in services
+            for network in self.inspect(name)["NetworkSettings"]["Networks"].values()
+        }
 
-    def opened(self, source: str, services: Iterable[str]) -> set[str]:
-        """Return those of `services` whose port a process in the container `source` can open, at any of their addresses."""
-        ports = {f"{address}/{SERVICES[name].port}": name for name in services for address in self.addresses(name)}
+    def opened(self, source: str, ports: dict[str, str]) -> set[str]:
+        """Return the services that a process in the container `source` can open at any of their addresses."""
         tries = [f"(timeout 3 bash -c '</dev/tcp/{port}' 2>/dev/null && echo {port}) &" for port in ports]
         found = self.execute(source, "bash", "-c", " ".join([*tries, "wait"]))
         return {ports[port] for port in found.split()}

@@ -164,8 +164,9 @@ def test_redis_that_dies_loses_no_run(stack: Stack) -> None:
 
 
 def test_redis_is_open_to_those_who_use_it(stack: Stack) -> None:
+    port = stack.ports(["redis"])
     for service in ("code", "webserver", "viewer", "proxy", "sandbox", "postgres", "daemon", "worker"):
-        assert stack.opened(service, ["redis"]) == ({"redis"} if service in {"daemon", "worker"} else set()), service
+        assert stack.opened(service, port) == ({"redis"} if service in {"daemon", "worker"} else set()), service
     for service in ("daemon", "worker"):
         there = stack.execute(service, "ls", "/run/secrets").split()
         assert set(there) == SERVICES[service].secrets
