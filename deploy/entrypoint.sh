@@ -1,6 +1,7 @@
 #!/bin/sh
-# Which rows the stack loads stands in .env (STACK_DATABASE), so that services without the key know it too. A service that calls the
-# API (it has SANDBOX_URL) starts only if the key agrees: invented and real rows never mix.
+# STACK_DATABASE in .env names the database, so that services without the key know it too. A service
+# that calls the API (it has SANDBOX_URL) starts only if the key agrees: invented and real rows
+# never mix.
 set -eu
 if [ -n "${SANDBOX_URL:-}" ]; then
   key=no
@@ -11,8 +12,9 @@ if [ -n "${SANDBOX_URL:-}" ]; then
       ;;
     magnetis-yes) ;;
     *)
-      echo "The database is $STACK_DATABASE (STACK_DATABASE in .env), and an API key is set: $key. Invented and real rows must not mix." \
-        "Run deploy/secrets.sh, which writes STACK_DATABASE by the key, then docker compose up --detach." >&2
+      echo "STACK_DATABASE in .env is $STACK_DATABASE, and an API key is set: $key. Invented and real" \
+        "rows must not mix. Run deploy/secrets.sh, which writes STACK_DATABASE by the key, then" \
+        "docker compose up --detach." >&2
       exit 1
       ;;
   esac

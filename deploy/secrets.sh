@@ -61,8 +61,10 @@ user_list ui_users admin "those who may launch and change, port 3000"
 user_list ui_viewers viewer "those who look, port 3001"
 chmod 644 secrets/*
 [ -e .env ] || cp .env.example .env
-# What services must know of a secret that they do not have: .env is no place for secrets, and a change of it restarts them
-stack_variable STACK_DATABASE "$(if [ -s secrets/magnetis_api_key ]; then echo magnetis; else echo sandbox; fi)"
+# What a service must know of a secret that it does not have. `up` restarts services after a change
+database=sandbox
+[ ! -s secrets/magnetis_api_key ] || database=magnetis
+stack_variable STACK_DATABASE "$database"
 stack_variable CELERY_ADDRESS "$(sed 's|//[^@]*@|//|' secrets/magnetis_celery_broker_url)"
 if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
   echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and MAGNETIS_CELERY_BROKER_URL out of .env:" \

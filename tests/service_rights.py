@@ -1,4 +1,4 @@
-"""What each service of docker-compose.yml may have and reach: one table for the file (quick suite) and for its containers."""
+"""What each service of docker-compose.yml may have and reach: for the file and for its containers."""
 
 from dataclasses import dataclass
 

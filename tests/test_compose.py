@@ -1,4 +1,4 @@
-"""docker-compose.yml and deploy/ without Docker: what each service is given, and the database roles on a real PostgreSQL."""
+"""docker-compose.yml and deploy/ without Docker: rights of the services, and roles on PostgreSQL."""
 
 import os
 import re

@@ -138,7 +138,7 @@ class Stack:
         return {name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL")) for name in names}
 
     def load(self, first: int, last: int) -> None:
-        """Load the days from `first` to `last` days before LAST, and check that the tables hold what was announced for them."""
+        """Load the days from `first` to `last` days before LAST, and check them."""
         with self.api() as api:
             wait(api.loaded, "the code location is loaded", 120)
             backfill = api.launch_backfill(days(first, last), title="load", description="", tags={})

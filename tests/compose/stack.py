@@ -1,7 +1,7 @@
 """The compose stack on a real engine: `make test-compose`, as root. Minutes, so not in `make test`.
 
-They share one stack and nothing else: each loads its own days, restores what it changed, and runs alone too. Where no engine can be
-had they fail and say why.
+They share one stack and nothing else: each loads its own days, restores what it changed, and runs
+alone too. Without an engine they fail and say why.
 """
 
 import json
@@ -69,7 +69,7 @@ print(answers[401], answers[429], sum(answers.values()), time.monotonic() - bega
 
 
 def guess(stack: Stack, service: str, user: str, port: int, number: int = 300) -> None:
-    """Guess from the container of a service, which has an address of its own, and check how many guesses were answered."""
+    """Guess from a container, which has an address of its own; check how many guesses were answered."""
     refused, slowed, asked, seconds = (
         float(figure) for figure in stack.execute(service, "python3", "-c", GUESSES, "proxy", str(port), user, str(number)).split()
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Stand-ins for the official images that docker-compose.yml names by digest, for machines that reach no image registry: Debian by
-# debootstrap, and what each image does by Debian's or Python's packages. The variables of compose name them (compose_stack.py). An
-# image that is there is left alone.
+# Stand-ins for the images that docker-compose.yml names by digest, for machines that reach no image
+# registry: Debian by debootstrap, and what each image does by Debian's or Python's packages. The
+# variables of compose name them (compose_stack.py). An image that is there is left alone.
 #   DOCKER_HOST=… tests/compose/standins.sh
 # What a `docker build` needs here to reach the packages' servers is taken from this machine: the Dockerfile knows nothing of it.
 set -euo pipefail
