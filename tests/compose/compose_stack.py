@@ -186,7 +186,7 @@ def brought_up(
         **IMAGES,
         **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
         "DOCKER_HOST": started.stdout.strip(),
-        "COMPOSE_PROJECT_NAME": "magnetis-test",
+        "COMPOSE_PROJECT_NAME": os.environ.get("COMPOSE_PROJECT_NAME", "magnetis-test"),
         "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
         "UI_PORT": str(free_port()),
         "VIEWER_PORT": str(free_port()),

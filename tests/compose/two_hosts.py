@@ -114,7 +114,7 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     networks = stack.docker(
         "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", lost
     ).split()
-    assert set(networks) == {f"magnetis-test_{name}" for name in SERVICES["worker"].networks}
+    assert set(networks) == {f"{stack.environment['COMPOSE_PROJECT_NAME']}_{name}" for name in SERVICES["worker"].networks}
     for network in networks:
         stack.docker("network", "disconnect", "--force", network, lost)
     try:
