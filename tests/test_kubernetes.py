@@ -116,13 +116,28 @@ def test_the_migration_alone_owns_the_tables() -> None:
     assert re.fullmatch(r"1\.36@sha256:[0-9a-f]{64}", VALUES["busybox"]["image"]["tag"])
 
 
+def test_only_webservers_and_daemon_reach_the_code_location() -> None:
+    text = (FOLDER / "network-policy.yaml").read_text(encoding="utf-8")
+    others, code = (policy["spec"] for policy in yaml.safe_load_all(text))
+    # policies add up, so the one for the other pods must leave out the code location
+    left_out = {"key": "component", "operator": "NotIn", "values": ["user-deployments"]}
+    assert others["podSelector"]["matchExpressions"] == [left_out]
+    assert code["podSelector"] == {"matchLabels": {"component": "user-deployments"}}
+    [allowed] = code["ingress"]
+    assert allowed["ports"] == [{"port": CODE["port"]}]
+    [callers] = [peer["podSelector"]["matchExpressions"] for peer in allowed["from"]]
+    assert callers[0]["operator"] == "In"
+    assert set(callers[0]["values"]) == {"dagster-webserver", "dagster-webserver-read-only", "dagster-daemon"}
+
+
 def test_kubernetes_knows_every_field() -> None:
     def check(kind: str, body: dict[str, Any]) -> None:
         model = getattr(kubernetes.client, f"V1{kind}")
         k8s_model_from_dict(model, k8s_snake_case_dict(model, body))
 
     for path in (FOLDER / name for name in [*KUSTOMIZATION["resources"], "migrate.yaml"]):
-        check(load(path)["kind"], load(path))
+        for body in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            check(body["kind"], body)
     for component in COMPONENTS.values():
         check("PodSecurityContext", component["podSecurityContext"])
         check("SecurityContext", component["securityContext"])
