@@ -75,6 +75,14 @@ def test_images_of_others_are_pinned_by_digest() -> None:
     assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
 
 
+def test_a_backfill_outlives_a_restart_of_the_code_server() -> None:
+    # Dagster 1.13.27 reads it in asset_backfill.py; stack.py kills the code server under a backfill
+    variable = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
+    assert COMPOSE["services"]["daemon"]["environment"][variable] == "1"
+    values = yaml.safe_load((ROOT / "deploy/kubernetes/values.yaml").read_text(encoding="utf-8"))
+    assert {"name": variable, "value": "1"} in values["dagsterDaemon"]["env"]
+
+
 # --- deploy/secrets.sh and deploy/entrypoint.sh
 
 
