@@ -1,6 +1,6 @@
 # The image of every service of docker-compose.yml but the database and the proxy: code location, webserver, daemon, migration,
 # sandbox. Versions and hashes come from requirements/image.lock, which has no embedded PostgreSQL.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

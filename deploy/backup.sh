@@ -17,7 +17,7 @@ coproc KEEPER { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-
 out=${KEEPER[0]} to=${KEEPER[1]}
 echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$to"
 read -r snapshot <&"$out" || { echo "The server of database $database does not answer." >&2; exit 1; }
-${in[@]+"${in[@]}"} pg_dump --format=custom --no-owner --snapshot="$snapshot" --dbname="$database" </dev/null >"$name.part"
+${in[@]+"${in[@]}"} pg_dump --format=custom --no-owner --no-privileges --snapshot="$snapshot" --dbname="$database" </dev/null >"$name.part"
 cat deploy/counts.sql >&"$to"
 echo '\echo end' >&"$to"
 while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"

@@ -1,9 +1,22 @@
 #!/bin/sh
-# Without a key, the services use the sandbox of the profile `sandbox`, and a database of its own: invented and real rows never mix.
+# STACK_DATABASE in .env names the database, so that services without the key know it too. A service
+# that calls the API (it has SANDBOX_URL) starts only if the key agrees: invented and real rows
+# never mix.
 set -eu
-if [ -z "${MAGNETIS_API_KEY:-}" ] && [ ! -s /run/secrets/magnetis_api_key ] && [ -n "${SANDBOX_URL:-}" ]; then
-  echo "No key in secrets/magnetis_api_key: using the sandbox at ${SANDBOX_URL} and the database ${SANDBOX_DATABASE_URL##*/}." >&2
-  export MAGNETIS_API_KEY=sandbox-key MAGNETIS_API_URL="${SANDBOX_URL}" MAGNETIS_ALLOW_HTTP=true
-  export MAGNETIS_DATABASE_URL="${SANDBOX_DATABASE_URL}"
+if [ -n "${SANDBOX_URL:-}" ]; then
+  key=no
+  if [ -n "${MAGNETIS_API_KEY:-}" ] || [ -s /run/secrets/magnetis_api_key ]; then key=yes; fi
+  case "$STACK_DATABASE-$key" in
+    sandbox-no)
+      export MAGNETIS_API_KEY=sandbox-key MAGNETIS_API_URL="$SANDBOX_URL" MAGNETIS_ALLOW_HTTP=true
+      ;;
+    magnetis-yes) ;;
+    *)
+      echo "STACK_DATABASE in .env is $STACK_DATABASE, and an API key is set: $key. Invented and real" \
+        "rows must not mix. Run deploy/secrets.sh, which writes STACK_DATABASE by the key, then" \
+        "docker compose up --detach." >&2
+      exit 1
+      ;;
+  esac
 fi
 exec "$@"

@@ -21,7 +21,7 @@ if [ "$held" != 0 ]; then
   echo "Database $database holds tables of magnetis_dagster already; nothing was changed. Restore into an empty one." >&2
   exit 1
 fi
-${in[@]+"${in[@]}"} pg_restore --no-owner --exit-on-error --single-transaction --dbname="$database" <"$dump"
+${in[@]+"${in[@]}"} pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" <"$dump"
 if ! difference=$(diff <(cat "$counts") <(query <deploy/counts.sql)); then
   echo "Restored, but these tables do not hold what the backup counted (< counted, > restored):" >&2
   echo "$difference" >&2

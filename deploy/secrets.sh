@@ -30,6 +30,12 @@ user_list() { # file, user, words
   printf '%s:%s\n' "$2" "$(printf '%s' "$password" | openssl passwd -6 -stdin)" >"secrets/$1"
 }
 
+stack_variable() { # name, value: the last line of .env, which keeps its owner and mode
+  local others
+  others=$(grep -v "^$1=" .env || true)
+  printf '%s\n%s=%s\n' "$others" "$1" "$2" >.env
+}
+
 sandbox=no celery=no
 for option in "$@"; do
   case "$option" in
@@ -39,7 +45,9 @@ for option in "$@"; do
   esac
 done
 
-[ -e secrets/postgres_password ] || openssl rand -hex 24 >secrets/postgres_password
+for role in postgres magnetis_owner magnetis_load magnetis_daemon magnetis_ui magnetis_view; do
+  [ -e "secrets/${role}_password" ] || openssl rand -hex 24 >"secrets/${role}_password"
+done
 if [ ! -e secrets/magnetis_api_key ]; then
   if [ "$sandbox" = yes ]; then : >secrets/magnetis_api_key; else ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key; fi
 fi
@@ -53,6 +61,11 @@ user_list ui_users admin "those who may launch and change, port 3000"
 user_list ui_viewers viewer "those who look, port 3001"
 chmod 644 secrets/*
 [ -e .env ] || cp .env.example .env
+# What a service must know of a secret that it does not have. `up` restarts services after a change
+database=sandbox
+[ ! -s secrets/magnetis_api_key ] || database=magnetis
+stack_variable STACK_DATABASE "$database"
+stack_variable CELERY_ADDRESS "$(sed 's|//[^@]*@|//|' secrets/magnetis_celery_broker_url)"
 if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
   echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and MAGNETIS_CELERY_BROKER_URL out of .env:" \
     "\`docker inspect\` shows what stands there. The key belongs into secrets/magnetis_api_key." >&2

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+from service_rights import SERVICES
 
 from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.home import free_port
@@ -22,6 +23,13 @@ from magnetis_dagster.errors import MagnetisError
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+IMAGES = {
+    "PYTHON_IMAGE": "magnetis-standin-python",
+    "POSTGRES_IMAGE": "magnetis-standin-postgres",
+    "NGINX_IMAGE": "magnetis-standin-nginx",
+    "REDIS_IMAGE": "magnetis-standin-redis",
+}
+"""What standins.sh makes; only a registry has an image by its digest. Set the variables to take others."""
 LAST = datetime.now(ZoneInfo("Europe/Paris")).date() - timedelta(days=1)
 EVENTS = ["calls", "visits"]
 
@@ -34,6 +42,8 @@ class Stack:
     environment: dict[str, str]
     profiles: tuple[str, ...] = ("sandbox",)
     passwords: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, httpx.Cookies] = field(default_factory=dict)
+    """The proxy's session cookie of each user: a password without it counts as a guess."""
 
     def run(self, *command: str, check: bool = True, **options: Any) -> str:
         done = subprocess.run(
@@ -64,10 +74,34 @@ class Stack:
         return f"http://{user}:{self.passwords[user]}@127.0.0.1:{port}"
 
     def get(self, user: str, path: str, port: str | None = None) -> httpx.Response:
-        return httpx.get(self.url(user, port) + path, timeout=30, trust_env=False)
+        kept = self.cookies.setdefault(user, httpx.Cookies())
+        with httpx.Client(timeout=30, trust_env=False, cookies=kept) as client:
+            answer = client.get(self.url(user, port) + path)
+        kept.update(answer.cookies)
+        return answer
 
-    def api(self) -> DagsterApi:
-        return DagsterApi(self.url("admin"))
+    def api(self, user: str = "admin") -> DagsterApi:
+        self.get(user, "/server_info")
+        api = DagsterApi(self.url(user))
+        api._http.cookies.update(self.cookies[user])
+        return api
+
+    def execute(self, service: str, *command: str, **options: Any) -> str:
+        return self.compose("exec", "-T", service, *command, **options)
+
+    def ports(self, services: Iterable[str]) -> dict[str, str]:
+        """Return ADDRESS/PORT to service: each has an address in each of its networks."""
+        return {
+            f"{network['IPAddress']}/{SERVICES[name].port}": name
+            for name in services
+            for network in self.inspect(name)["NetworkSettings"]["Networks"].values()
+        }
+
+    def opened(self, source: str, ports: dict[str, str]) -> set[str]:
+        """Return the services that a process in the container `source` can open at any of their addresses."""
+        tries = [f"(timeout 3 bash -c '</dev/tcp/{port}' 2>/dev/null && echo {port}) &" for port in ports]
+        found = self.execute(source, "bash", "-c", " ".join([*tries, "wait"]))
+        return {ports[port] for port in found.split()}
 
     def inspect(self, service: str) -> dict[str, Any]:
         container = self.compose("ps", "-q", service).strip()
@@ -103,6 +137,30 @@ class Stack:
         names = (*EVENTS, "accounts", "email_alerts")
         return {name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL")) for name in names}
 
+    def load(self, first: int, last: int) -> None:
+        """Load the days from `first` to `last` days before LAST, and check them."""
+        with self.api() as api:
+            wait(api.loaded, "the code location is loaded", 120)
+            backfill = api.launch_backfill(days(first, last), title="load", description="", tags={})
+        assert ended(self, backfill, 300) == "COMPLETED_SUCCESS"
+        self.holds(first, last)
+
+    def holds(self, first: int, last: int) -> None:
+        """Each day was read, and the table holds as many rows as `days` says."""
+        between = f"day BETWEEN '{LAST - timedelta(days=first)}' AND '{LAST - timedelta(days=last)}'"
+        for name in EVENTS:
+            found = self.sql(
+                f"SELECT count(*), count(*) FILTER (WHERE held = (SELECT count(*) FROM magnetis.{name} AS t "
+                f"WHERE t.day = d.day AND deleted_at IS NULL)) FROM magnetis_ops.days AS d "
+                f"WHERE collection = '{name}' AND {between}"
+            )
+            assert found == f"{first - last + 1}|{first - last + 1}", f"{name}: days read, and of these complete: {found}"
+
+    def green(self) -> dict[str, set[date]]:
+        with self.api() as api:
+            wait(api.loaded, "the code location is loaded", 120)
+            return api.green(EVENTS)
+
 
 def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
     end = time.monotonic() + seconds
@@ -125,9 +183,10 @@ def brought_up(
     started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
     assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
     environment = {
+        **IMAGES,
         **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
         "DOCKER_HOST": started.stdout.strip(),
-        "COMPOSE_PROJECT_NAME": "magnetis-test",
+        "COMPOSE_PROJECT_NAME": os.environ.get("COMPOSE_PROJECT_NAME", "magnetis-test"),
         "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
         "UI_PORT": str(free_port()),
         "VIEWER_PORT": str(free_port()),

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Stand-ins for the official images that docker-compose.yml names, under their names, for machines that reach no image registry:
-# Debian by debootstrap, and what each image does by Debian's or Python's packages. An image that is there is left alone.
+# Stand-ins for the images that docker-compose.yml names by digest, for machines that reach no image
+# registry: Debian by debootstrap, and what each image does by Debian's or Python's packages. The
+# variables of compose name them (compose_stack.py). An image that is there is left alone.
 #   DOCKER_HOST=… tests/compose/standins.sh
 # What a `docker build` needs here to reach the packages' servers is taken from this machine: the Dockerfile knows nothing of it.
 set -euo pipefail
 cd "$(dirname "$0")"
 suite=bookworm
 base=${STANDIN_BASE:-magnetis-standin-base}
-python_image=${PYTHON_IMAGE:-python:3.11-slim-bookworm}
-postgres_image=${POSTGRES_IMAGE:-postgres:18}
-nginx_image=${NGINX_IMAGE:-nginxinc/nginx-unprivileged:1.28-bookworm}
-redis_image=${REDIS_IMAGE:-redis:8}
+python_image=${PYTHON_IMAGE:-magnetis-standin-python}
+postgres_image=${POSTGRES_IMAGE:-magnetis-standin-postgres}
+nginx_image=${NGINX_IMAGE:-magnetis-standin-nginx}
+redis_image=${REDIS_IMAGE:-magnetis-standin-redis}
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 code=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 docker=/usr/bin/docker # the engine's own; a newer client may speak another version

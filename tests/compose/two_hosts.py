@@ -11,6 +11,7 @@ from datetime import date, timedelta
 
 import pytest
 from compose_stack import EVENTS, LAST, Stack, brought_up, days, ended, wait
+from service_rights import SERVICES
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -74,14 +75,15 @@ def received(stack: Stack) -> list[str]:
 
 def complete(stack: Stack, collection: str, first: date, number: int) -> None:
     """Each of `number` days from `first` was read once, and the table holds what the sandbox announced for it."""
-    windows = f"FROM magnetis_ops.windows WHERE collection = '{collection}' AND first_day >= '{first}'"
+    last = first + timedelta(days=number - 1)
+    windows = f"FROM magnetis_ops.windows WHERE collection = '{collection}' AND first_day BETWEEN '{first}' AND '{last}'"
     assert int(stack.sql(f"SELECT sum(last_day - first_day + 1) {windows}")) == number, (
         f"{collection}: days were read twice, or not at all"
     )
     held = stack.sql(
         f"SELECT count(*), count(*) FILTER (WHERE announced = held AND held = (SELECT count(*) FROM magnetis.{collection} AS t "
         f"WHERE t.day = d.day AND deleted_at IS NULL)) FROM magnetis_ops.days AS d "
-        f"WHERE collection = '{collection}' AND day >= '{first}'"
+        f"WHERE collection = '{collection}' AND day BETWEEN '{first}' AND '{last}'"
     )
     assert held == f"{number}|{number}"
 
@@ -112,7 +114,7 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     networks = stack.docker(
         "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", lost
     ).split()
-    assert len(networks) == 3
+    assert set(networks) == {f"{stack.environment['COMPOSE_PROJECT_NAME']}_{name}" for name in SERVICES["worker"].networks}
     for network in networks:
         stack.docker("network", "disconnect", "--force", network, lost)
     try:
@@ -128,7 +130,7 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     assert taken(stack)[retry] == other
     assert len(received(stack)) > at_cut
     for name in EVENTS:
-        complete(stack, name, LAST - timedelta(days=45), 45)
+        complete(stack, name, LAST - timedelta(days=45), 39)
     # a page twice is a call that was under way when the worker was cut off: MAGNETIS_CONCURRENCY of the window that is read, and of
     # the one that is announced ahead
     again = [query for query, number in Counter(received(stack)[before:]).items() if number > 1]
@@ -159,6 +161,16 @@ def test_redis_that_dies_loses_no_run(stack: Stack) -> None:
         stack.kill("redis")
         later = api.launch(OTHERS[1:], LAST - timedelta(days=90), LAST - timedelta(days=41), {})
     wait(lambda: status(stack, run) == status(stack, later) == "SUCCESS", "both runs have ended", 400)
+
+
+def test_redis_is_open_to_those_who_use_it(stack: Stack) -> None:
+    port = stack.ports(["redis"])
+    for service in ("code", "webserver", "viewer", "proxy", "sandbox", "postgres", "daemon", "worker"):
+        assert stack.opened(service, port) == ({"redis"} if service in {"daemon", "worker"} else set()), service
+    for service in ("daemon", "worker"):
+        there = stack.execute(service, "ls", "/run/secrets").split()
+        assert set(there) == SERVICES[service].secrets
+    assert stack.execute("webserver", "sh", "-c", "echo $MAGNETIS_CELERY_BROKER_URL").strip() == "redis://redis:6379/0"
 
 
 def test_nothing_shows_the_password_of_redis(stack: Stack) -> None:
