@@ -1,12 +1,16 @@
 """What the UI shows after the first `magnetis dev`: every asset green, under named jobs, with lineage and present figures."""
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from harness import Start
 
-from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+
+SNAPSHOT_GROUPS = {"organization", "numbers", "settings", "content"}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -80,6 +84,13 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         assert sum(event["API calls"] for event in calls) == spent
         used = dev.query("SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days")[0][0]
         assert numbers(assets["quota"]["assetObservations"][0])["used"] == used
+
+        # the next night: settings are judged against accounts that are there now
+        snapshots = [name for name, node in assets.items() if node["partitionStats"] and node["groupName"] in SNAPSHOT_GROUPS]
+        today = datetime.now(ZoneInfo("Europe/Paris")).date()
+        run = api.launch(snapshots, today, today, {}, job="daily_snapshots")
+        dev.wait_until(lambda: api.news(run).status in ENDED, "the snapshots are taken again")
+        assert not_green(shown(api)[0]) == {}
 
         upstream = {name: {key["path"][-1] for key in node["dependencyKeys"]} for name, node in assets.items()}
         assert upstream["calls"] == {"numbers", "recipients", "visits"}
