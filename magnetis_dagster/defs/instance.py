@@ -31,6 +31,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         from sqlalchemy.engine import make_url
 
         from magnetis_dagster.database import guarded
+        from magnetis_dagster.defs.run_heartbeat import HeartbeatRunStorage
         from magnetis_dagster.settings import Settings
         from magnetis_dagster.wiring import database_url, open_engine
 
@@ -41,6 +42,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         # psycopg2 by name: with a bare postgresql:// SQLAlchemy 2.1 takes psycopg 3, and dagster-postgres' NOTIFY fails on it
         url = url.set(drivername="postgresql+psycopg2").update_query_dict({"options": f"-csearch_path={SCHEMA}"})
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        storage._run_storage = HeartbeatRunStorage(storage.postgres_url, should_autocreate_tables=False)
         storage.keep_connections()
         return storage
 
