@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster_postgres import PostgresRunStorage
 from sqlalchemy import Engine, text
 
@@ -247,3 +247,10 @@ class HeartbeatRunStorage(PostgresRunStorage):
         from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
 
         return isinstance(self._instance.run_launcher, MagnetisRunLauncher)
+
+
+def heartbeats(instance: DagsterInstance) -> HeartbeatRunStorage:
+    """Return the instance's heartbeats."""
+    storage = instance.run_storage
+    assert isinstance(storage, HeartbeatRunStorage), "dagster.yaml names another storage than MagnetisInstanceStorage"
+    return storage

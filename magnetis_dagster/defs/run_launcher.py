@@ -22,7 +22,7 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value
 
-from magnetis_dagster.defs.run_heartbeat import SILENCE_SECONDS, HeartbeatRunStorage, LastBeat
+from magnetis_dagster.defs.run_heartbeat import SILENCE_SECONDS, LastBeat, heartbeats
 from magnetis_dagster.defs.run_retries import after_death
 
 CONFIRM_SECONDS = 10.0
@@ -67,14 +67,14 @@ class MagnetisRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return NOT_FOUND if the worker of `run` is gone; it is fenced off first, should it only sleep."""
-        beat = self._heartbeats.last_beat(run.run_id)
+        beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
         lives = None if beat.dead else beat.process_lives()
         if lives is not False and not beat.dead and (sign := self._sign_of_life(run, beat, lives=lives)) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, sign)
         self._silent.pop(run.run_id, None)
-        if not self._heartbeats.declare_dead(run.run_id, beat):
+        if not heartbeats(self._instance).declare_dead(run.run_id, beat):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "its worker sent a heartbeat or ended just now")
         what = "Its process is gone." if lives is False else "Its worker is gone: no heartbeat, and no code server has it."
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")
@@ -103,16 +103,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        if self._heartbeats.last_beat(run_id) is None:
+        if heartbeats(self._instance).last_beat(run_id) is None:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         return True
-
-    @property
-    def _heartbeats(self) -> HeartbeatRunStorage:
-        storage = self._instance.run_storage
-        assert isinstance(storage, HeartbeatRunStorage), "MagnetisRunLauncher needs MagnetisInstanceStorage (dagster.yaml)"
-        return storage
 
     def _health_without_heartbeat(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return the health of a run that an older version of this package started: only its code server can tell."""

@@ -12,6 +12,7 @@ from small_api import Request, SmallApi, call
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.defs import run_heartbeat
+from magnetis_dagster.defs.orphans import end_orphans
 from magnetis_dagster.defs.run_heartbeat import Heartbeat, HeartbeatRunStorage, RunEnded
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.moments import Moment
@@ -132,3 +133,17 @@ def test_a_run_that_somebody_ended_is_over_for_its_worker(
     with pytest.raises(RunEnded):
         heartbeat.confirm()
     assert not heartbeat.is_fresh()
+
+
+def test_a_magnetis_dev_that_starts_ends_no_run_that_works_on_another_machine(
+    heartbeat: Heartbeat, storage: HeartbeatRunStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_heartbeat, "machine", lambda: "elsewhere")
+    end_orphans()
+    assert capsys.readouterr().out == "0 to be started again, 0 canceled\n"
+
+    monkeypatch.setattr(run_heartbeat, "SILENCE_SECONDS", 0.0)
+    end_orphans()
+    assert capsys.readouterr().out == "1 to be started again, 0 canceled\n"
+    with pytest.raises(RunEnded):
+        heartbeat.confirm()
