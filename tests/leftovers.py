@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 MARK = "TESTS_SESSION"
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds in which what was told to end has ended: a server that shuts down, a forkserver whose parent is gone."""
 OWN = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 """Helpers of Python's that end with the process that started them."""

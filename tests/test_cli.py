@@ -118,9 +118,9 @@ def test_db_url_is_what_psql_takes() -> None:
     assert magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout == "postgresql://me@db/x\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """A home with an embedded database that was used, and whose server does not run now."""
+    """A home with an embedded database that was used, and whose server does not run now; each test leaves it so."""
     # not under pytest's folder: the embedded server runs as another user where we are root
     with tempfile.TemporaryDirectory(prefix="magnetis-cli-") as home:
         embedded.start(Path(home))

@@ -31,6 +31,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import MagnetisError, NeedsChange
 from magnetis_dagster.moments import Moment
+from magnetis_dagster.settings import Settings
 
 SCHEMA = "dagster"
 BEAT_SECONDS = 3.0
@@ -244,9 +245,10 @@ class HeartbeatRunStorage(PostgresRunStorage):
             return connection.execute(_DECLARE_DEAD, {"key": _key(run_id), "seen": seen.written}).rowcount == 1
 
     def _health_needs_heartbeat(self) -> bool:
-        from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
-
-        return isinstance(self._instance.run_launcher, MagnetisRunLauncher)
+        # by name: to make a launcher for Kubernetes, a process needs credentials that a run does not have
+        launcher = self._instance.get_ref().run_launcher_data
+        ours = launcher is not None and launcher.class_name == "MagnetisRunLauncher"
+        return ours and Settings.load().celery_broker_url is None
 
 
 def heartbeats(instance: DagsterInstance) -> HeartbeatRunStorage:

@@ -51,7 +51,6 @@ class CodeServer:
         self.port = free_port()
         dagster = Path(sys.executable).parent / "dagster"
         self._command = [dagster, "code-server", "start", "--port", str(self.port), "-f", folder / "location.py"]
-        self.start()
 
     @property
     def client(self) -> DagsterGrpcClient:
@@ -137,16 +136,21 @@ def waiting_run(instance: dg.DagsterInstance, target: WorkspaceLoadTarget) -> It
     with WorkspaceProcessContext(instance, target) as workspace:
         made = make_run(instance, workspace.create_request_context(), "waiting", {})
         run = Run(instance, workspace, made.run_id)
-        yield run
-        if run.pid and not run.process_ended():
-            os.kill(run.pid, signal.SIGKILL)
+        try:
+            yield run
+        finally:
+            if run.pid and not run.process_ended():
+                os.kill(run.pid, signal.SIGKILL)
 
 
 @pytest.fixture
 def server(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[CodeServer]:
     server = CodeServer(tmp_path)
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture
