@@ -40,6 +40,8 @@ LEASE_SECONDS = 15.0
 """A worker whose last heartbeat is older sends no request before the next one succeeds. Below SILENCE_SECONDS."""
 SILENCE_SECONDS = 30.0
 """A worker without a heartbeat for this long is silent. Run monitoring must see that twice (run_launcher.py)."""
+CLOCK_SECONDS = 5.0
+"""The start of a process may seem to move by this much, as clocks are corrected."""
 GRACE_SECONDS = 60.0
 """A process whose run has ended elsewhere gets this long to end after it was interrupted; then it is killed."""
 
@@ -101,15 +103,15 @@ class LastBeat:
     """When the process started, by its machine's clock."""
 
     def process_lives(self) -> bool | None:
-        """Return whether its process exists; None on another machine, where nobody can tell."""
+        """Return whether its process exists; None if that cannot be told: on another machine, or after a jump of the clock."""
         if self.machine != machine():
             return None
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            # beyond a correction of the clock, it is another process with the pid of one that is gone
-            return abs(process.create_time() - self.started) < SILENCE_SECONDS
+            # otherwise another process has its pid, or the clock was set: its heartbeat decides
+            return True if abs(process.create_time() - self.started) < CLOCK_SECONDS else None
         except psutil.NoSuchProcess:
             return False
 

@@ -272,7 +272,7 @@ def test_a_worker_that_sleeps_is_alive_while_its_process_exists(instance: dg.Dag
     run = dg.DagsterRun(job_name="here")
     assert beat().process_lives() is True
     assert launcher._sign_of_life(run, beat(), lives=True)
-    assert beat(started=process.create_time() - 3600).process_lives() is False, "another process has its pid"
+    assert beat(started=process.create_time() - 3600).process_lives() is None, "another has its pid, or the clock was set"
     assert beat(pid=2**22 + 1).process_lives() is False
     assert beat(machine="elsewhere").process_lives() is None
 

@@ -157,7 +157,10 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
         for dev in started:
             if dev.process.poll() is None:
                 dev.process.send_signal(signal.SIGTERM)
-                dev.process.wait(60)
+                with suppress(subprocess.TimeoutExpired):
+                    dev.process.wait(60)
+            if dev.left():
+                dev.kill()
         if (pid := home / "postgres" / "postmaster.pid").exists():
             # one that was killed leaves its handle on the server behind, and then nobody's is the last
             with suppress(psutil.NoSuchProcess):
