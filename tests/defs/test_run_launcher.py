@@ -239,6 +239,8 @@ def test_a_worker_that_was_killed_is_noticed_at_the_next_look(executed: Run) -> 
 
 def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(executed: Run, elsewhere: None, database_url: str) -> None:
     run = executed
+    until(lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)), "the step works")
+    run.until_beat()  # by then the step has written its last event, and the heartbeat alone uses the database
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
