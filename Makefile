@@ -11,6 +11,7 @@ UV := $(BIN)/uv
 LOCKS := requirements
 # Where the tools of `make test` are installed already, `make run` uses that environment: it holds all that run.lock does.
 INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.stamp)
+PATIENTLY := bash tools/patiently.sh
 # Passed on to the command: make run ARGS="--load 7 --exit", make test ARGS="tests/catalog -k overlay".
 ARGS ?=
 
@@ -82,12 +83,11 @@ $(UV): $(LOCKS)/bootstrap.lock
 	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "$$found cannot make environments: its venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
 	fi; \
-	echo "- $(VENV) with $$("$$found" --version)"; "$$found" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCKS)/bootstrap.lock
+	$(PATIENTLY) "$(VENV) with $$("$$found" --version)" "$$found" -m venv $(VENV)
+	@$(PATIENTLY) "packages of $(LOCKS)/bootstrap.lock" $(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCKS)/bootstrap.lock
 	@touch $@
 
 $(VENV)/%.stamp: $(LOCKS)/%.lock pyproject.toml $(UV)
-	@echo "- packages of $(LOCKS)/$*.lock"
-	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCKS)/$*.lock
+	@$(PATIENTLY) "packages of $(LOCKS)/$*.lock" $(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCKS)/$*.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -27,6 +27,23 @@ app = typer.Typer(
 app.add_typer(settings_app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"magnetis_dagster {version('magnetis_dagster')}, dagster {version('dagster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _magnetis(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions of this program and of Dagster.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; our errors become a sentence on stderr and an exit code."""
     from magnetis_dagster.errors import MagnetisError, NeedsChange
@@ -55,6 +72,16 @@ def dev(
     exit_: Annotated[bool, typer.Option("--exit", help="Stop after the load; exit code 0 only if everything is there.")] = False,
     host: Annotated[str, typer.Option(help="Address for Dagster's UI. It has no login: keep it local.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Dagster's UI.")] = 3000,
+    database_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the embedded database on 127.0.0.1, for `magnetis db-url --tcp`; 0 for none. Later starts keep it. "
+            "[default: a free one]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start everything on this machine: database, sandbox API (without a key), Dagster; load recent days; serve until Ctrl-C."""
     from magnetis_dagster.dev.signals import Interrupted, StopSignals
@@ -68,7 +95,7 @@ def dev(
                 from magnetis_dagster.dev.run import dev as run
                 from magnetis_dagster.settings import Settings
 
-            options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port)
+            options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port, database_port=database_port)
             run(options, Settings.load(), signals, Console(stderr=True))
         except Interrupted as interrupted:
             raise typer.Exit(128 + interrupted.signum) from None
@@ -119,19 +146,24 @@ def sandbox(
 
 
 @app.command("db-url")
-def db_url() -> None:
-    """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It holds the password, where there is one."""
-    from magnetis_dagster.database import embedded
-    from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import embedded_database
+def db_url(
+    tcp: Annotated[
+        bool, typer.Option("--tcp", help="The address on 127.0.0.1, with a password, for programs that use no Unix socket.")
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The address of the role magnetis_reader, which reads the data and nothing else.")
+    ] = False,
+) -> None:
+    """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It contains the password, if there is one.
 
-    settings = Settings.load()
-    if settings.database_url is None:
-        url, runs = embedded.address(settings.home, database=embedded_database(settings))
-        if not runs:
-            typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
-    else:
-        url = settings.database_address or ""
+    With --tcp or --read-only, the embedded server must run; a password is generated once and kept in MAGNETIS_HOME.
+    """
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import shown_address
+
+    url, runs = shown_address(Settings.load(), tcp=tcp, read_only=read_only)
+    if not runs:
+        typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
 
 
@@ -153,6 +185,7 @@ def migrate(
 
     Lists the columns that the catalogue no longer declares, and those that it declares with another type than the database has.
     """
+    from functools import partial
     from time import monotonic, sleep
 
     from magnetis_dagster.catalog import load_catalogue
@@ -162,18 +195,19 @@ def migrate(
     from magnetis_dagster.warehouse.migrate import compare, drop_columns
     from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
     from magnetis_dagster.warehouse.source import adopt
-    from magnetis_dagster.wiring import open_engine
+    from magnetis_dagster.wiring import open_engine, require_home
 
     if yes and not drop:
         raise NeedsChange("--yes belongs to --drop-columns: give both, or neither.")
     settings = Settings.load()
+    require_home(settings)
     catalogue = load_catalogue(settings.config)
     end = monotonic() + wait
     with open_engine(settings) as engine:
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue)
+                done = bring_up_to_date(engine, catalogue, partial(typer.echo, err=True), settings.timezone)
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
@@ -183,7 +217,7 @@ def migrate(
             adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
             typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
         if yes:
-            for column in drop_columns(engine, catalogue):
+            for column in drop_columns(engine, catalogue, partial(typer.echo, err=True), settings.timezone):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:
@@ -218,7 +252,7 @@ def probe(
     from magnetis_dagster.ingest.probe_overlay import write_overlay
     from magnetis_dagster.ingest.probe_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of, zones_of
+    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
 
     settings = Settings.load()
     key = settings.require_key()
@@ -226,9 +260,15 @@ def probe(
         raise NeedsChange(
             "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=config/magnetis.yaml"
         )
-    # the file that --write is to make need not be there yet
-    catalogue = load_catalogue(settings.config if settings.config and (settings.config.exists() or not write) else None)
+    require_home(settings)
     words = Console(stderr=True)
+    if uses_sandbox(settings):
+        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
+    # the file that --write makes need not exist before
+    exists = settings.config is not None and settings.config.exists()
+    if settings.config and not exists:
+        words.print(f"{settings.config} does not exist yet: probing the catalogue as shipped.", markup=False, highlight=False)
+    catalogue = load_catalogue(settings.config if exists else None)
     words.print(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each that holds events; more if a first "
         "route does not answer or a row has no id."
@@ -300,14 +340,17 @@ def plan(
     from magnetis_dagster.ingest.plan import asked_window, chosen, day_of, make_plan
     from magnetis_dagster.ingest.plan_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of, zones_of
+    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
 
     settings = Settings.load()
     key = settings.require_key()
     catalogue = load_catalogue(settings.config)
     asked = chosen(catalogue, collections or [], every=every)
     days = [day_of(text, option) if text else None for text, option in ((first, "--from"), (last, "--to"))]
+    require_home(settings)
     words = Console(stderr=True)
+    if uses_sandbox(settings):
+        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
     with open_engine(settings) as engine, ExitStack() as opened:
         warehouse = warehouse_of(engine, settings, catalogue)
         warehouse.prepare()
@@ -351,7 +394,7 @@ def _report_backfill(work: str, *, json: bool) -> None:
     from magnetis_dagster.warehouse.forecasts import report
     from magnetis_dagster.wiring import open_engine
 
-    with open_engine(Settings.load()) as engine:
+    with open_engine(Settings.load(), create=False) as engine:
         lines = report(engine, work)
     if json:
         found = [asdict(line) | {"error_percent": line.error_percent} for line in lines]
@@ -371,7 +414,6 @@ def reparse(
     from rich.console import Console
 
     from magnetis_dagster.catalog import load_catalogue
-    from magnetis_dagster.database import embedded
     from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.reparse import reparse as run
@@ -381,11 +423,9 @@ def reparse(
     catalogue = load_catalogue(settings.config)
     if unknown := [name for name in collections if name not in catalogue.collections]:
         raise NeedsChange(f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}.")
-    if settings.database_url is None:
-        embedded.require(settings.home)
     words = Console(stderr=True)
     counts = {}
-    with open_engine(settings) as engine, words.status("") as status:
+    with open_engine(settings, create=False) as engine, words.status("") as status:
         warehouse = warehouse_of(engine, settings, catalogue)
         for name in collections:
 
@@ -423,15 +463,16 @@ def quota(
     from magnetis_dagster.quota.screen import render
     from magnetis_dagster.sandbox import SANDBOX_KEY
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import open_engine
+    from magnetis_dagster.wiring import open_engine, uses_sandbox
 
     settings = Settings.load()
     if reopen:
         _reopen(settings)
-    invented = settings.api_key is None
-    if invented:
+    invented = uses_sandbox(settings)
+    if settings.api_key is None and invented:
         settings = Settings.load(api_key=SANDBOX_KEY)
-    with open_engine(settings) as engine:
+    settings.require_key()  # a `magnetis dev` with a real key runs here, and this terminal has none
+    with open_engine(settings, create=False) as engine:
         report = read_report(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
     if json:
         typer.echo(report.as_json())
@@ -447,7 +488,7 @@ def _reopen(settings: "Settings") -> None:
 
     key = settings.require_key()
     catalogue = load_catalogue(settings.config)
-    with open_engine(settings) as engine:
+    with open_engine(settings, create=False) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
         result = reopen(ledger_of(engine, settings), catalogue["email_alerts"], origin=settings.api_url, key=key)
     typer.echo(result, err=True)

@@ -34,6 +34,7 @@ def export(
     They are those that the last load found. Recipients' addresses and phone numbers are in it as they are: keep the file where
     personal data may be kept.
     """
+    from magnetis_dagster.private import close_output_to_others
     from magnetis_dagster.warehouse.baseline_file import without_effect, write_baseline
 
     configured, catalogue, names = _configured()
@@ -45,6 +46,7 @@ def export(
         _say(f"No setting has a field {name}, so --without {name} left nothing out.")
     for name in missing:
         _say(f"{name} has never been read, so it is not in the file. {_state(catalogue, name)}")
+    close_output_to_others()
     # as UTF-8 with plain line ends on every system: equal settings are equal bytes
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()
@@ -113,14 +115,11 @@ def _configured() -> "tuple[Settings, Catalogue, list[str]]":
 
 def _present(settings: "Settings", catalogue: "Catalogue", names: list[str]) -> "dict[str, Payloads | None]":
     """Return the present rows of the collections that are switched on; raise NeedsChange where none was ever read."""
-    from magnetis_dagster.database import embedded
     from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.warehouse.baseline import present
     from magnetis_dagster.wiring import open_engine
 
-    if settings.database_url is None:
-        embedded.require(settings.home)
-    with open_engine(settings) as engine:
+    with open_engine(settings, create=False) as engine:
         held = {name: present(engine, catalogue[name]) for name in names if catalogue[name].enabled}
     if all(rows is None for rows in held.values()):
         raise NeedsChange(

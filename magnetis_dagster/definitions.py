@@ -1,32 +1,39 @@
 """The code location on one screen. Parts are in `defs/`, a module per Dagster concept; tests build their own with `build_defs`."""
 
+from collections.abc import Sequence
+from datetime import date
+
 from dagster import Definitions, in_process_executor
 
 from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
 from magnetis_dagster.defs.alerts import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
-from magnetis_dagster.defs.jobs import daily_job
+from magnetis_dagster.defs.jobs import daily_job, load_latest_job
 from magnetis_dagster.defs.missing import no_missing_days
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.defs.schedules import daily_schedule
 from magnetis_dagster.defs.settings_sensors import settings_sensors
+from magnetis_dagster.defs.taken_days import taken_days
 from magnetis_dagster.settings import Settings
 
 
-def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None = None) -> Definitions:
+def build_defs(
+    *, settings: Settings | None = None, catalogue: Catalogue | None = None, taken: Sequence[date] | None = None
+) -> Definitions:
     """Return a fresh code location; settings come from the environment and the catalogue from MAGNETIS_CONFIG unless given.
 
+    `taken`: days on which snapshots were taken, which are their partitions; None: unknown, every day since MAGNETIS_START_DATE.
     Raises SettingsError and CatalogueError, which Dagster shows as the reason why the code location does not load.
     """
     settings = settings or Settings.load()
     catalogue = catalogue or load_catalogue(settings.config)
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
     return Definitions(
-        assets=[*(collection_asset(collection, settings, catalogue) for collection in catalogue.enabled), quota_asset()],
+        assets=[*(collection_asset(collection, settings, catalogue, taken) for collection in catalogue.enabled), quota_asset()],
         asset_checks=[no_missing_days(catalogue, settings)],
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), load_latest_job(catalogue, settings)],
         schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
         sensors=[
             quota_sensor(),
@@ -42,4 +49,11 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     )
 
 
-defs = build_defs()
+def _defs_here() -> Definitions:
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.config)
+    taken = taken_days(settings, [collection.name for collection in catalogue.enabled if not collection.is_events])
+    return build_defs(settings=settings, catalogue=catalogue, taken=taken)
+
+
+defs = _defs_here()

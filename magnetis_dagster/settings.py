@@ -5,10 +5,12 @@ A mistake names the variable, what was expected and what to do; the values of se
 
 import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -19,13 +21,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.private import close_to_others
 from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
+from magnetis_dagster.running import running_dev
 
 
 class SettingsError(NeedsChange):
     """An environment variable is missing or holds a value that cannot be used; the text names it and what is expected."""
 
 
+_log = logging.getLogger(__name__)
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -90,6 +95,15 @@ def _ui(url: str) -> str:
     return url.strip().rstrip("/")
 
 
+def _hosts(text: str) -> str:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    try:
+        return ",".join(name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]"))) for name in names)
+    except ValueError:
+        expected = "expected host names such as dagster.example.com, separated by commas"
+        raise ValueError(f"{expected}, without scheme and port") from None
+
+
 def _key(key: SecretStr) -> SecretStr:
     # The HTTP client shows a header value that it refuses; a key with a line break would end in the log of the run.
     bare = key.get_secret_value().strip()
@@ -102,7 +116,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"} or not separator or not rest:
         raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
-    if not _AUTHORITY.match(rest):
+    if not _SEVERAL_HOSTS.match(rest):
         # the part of a password behind a bare @ would be taken for the host, and shown as such
         raise ValueError(
             "expected user:password@host:5432 after postgresql://, with @ : / ? # % in user and password written as %40 …"
@@ -119,20 +133,48 @@ def _day(value: object) -> object:
         raise ValueError("expected a day such as 2024-01-01") from None
 
 
+def _close_env(path: Path) -> None:
+    try:
+        if close_to_others(path):
+            _log.warning("Other users could read %s. Its mode is 600 now.", path.resolve())
+    except OSError:
+        _log.warning("Other users can read %s, which may contain the key: chmod 600 .env", path.resolve())
+
+
 def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _refuse_misspelled(names: Iterable[str], fields: Iterable[str]) -> None:
-    """Raise SettingsError for a variable that is nearly one of ours: a quota in a misspelled variable would be spent unnoticed."""
-    known = {f"MAGNETIS_{name.upper()}" for name in fields}
+_OTHERS = frozenset({"MAGNETIS_IMAGE", "MAGNETIS_DEV_CHILD", "MAGNETIS_ENGINE_HOME"})
+"""Variables of compose, of `magnetis dev` and of the tests that are no settings."""
+_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")
+"""What Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP."""
+_reported: set[str] = set()
+
+
+def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
+    """Raise SettingsError for a variable that is nearly one of ours: a misspelled quota would be spent unnoticed.
+
+    Logs a warning, once per process, for any other MAGNETIS_ variable that does not exist.
+    """
+    known = {f"MAGNETIS_{name.upper()}" for name in fields} | _OTHERS
     for name in sorted(names):
-        if (
-            name.startswith("MAGNETIS_")
-            and name not in known
-            and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.85))
-        ):
-            raise SettingsError(f"{name}: no such variable. Did you mean {close[0]}? .env.example lists every variable.")
+        if not name.upper().startswith("MAG") or name.upper() in known or _SERVICE.search(name):
+            continue
+        if meant := _nearest(name.upper(), known):
+            raise SettingsError(f"{name}: no such variable. Did you mean {meant}? .env.example lists every variable.")
+        if name.startswith("MAGNETIS_") and name not in _reported:
+            _reported.add(name)
+            _log.warning("%s: no such variable, so it has no effect. .env.example lists every variable.", name)
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+        return close[0]
+    words = set(name.split("_"))
+    # MAGNETIS_QUOTA, MAGNETIS_KEY, MAGNETIS_START: a part of a name
+    longer = sorted((each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))), key=len)
+    return longer[0] if longer and len(words) > 1 else None
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -148,8 +190,14 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-_AUTHORITY = re.compile(r"([^@/?#:]*(:[^@/?#:]*)?@)?(\[[^\]@/?#]*\]|[^@/?#:\[\]]*)(:[0-9]{1,5})?([/?][^@#]*)?$")
-"""User, password, host and port of a database or broker URL, and its path."""
+_USER = r"([^@/?#:]*(:[^@/?#:]*)?@)?"
+_HOST = r"(\[[^\]@/?#]*\]|[^@/?#:,\[\]]*)(:[0-9]{1,5})?"
+_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
+"""User, password, host and port of a broker URL, and its path."""
+_SEVERAL_HOSTS = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
+"""The same of a database URL, in which libpq takes several hosts."""
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 
@@ -190,7 +238,7 @@ class Settings(BaseSettings):
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Zone of the zone-less times in rows."""
     start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
-    """First partition day."""
+    """First partition day of events. Snapshots start on the day of the first one that was taken."""
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days before yesterday that the daily schedule reads again for late changes."""
     weekly_lookback_days: int = Field(default=30, ge=0, le=366)
@@ -227,6 +275,10 @@ class Settings(BaseSettings):
     code server runs them itself."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
     """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
+    ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
+    """Further host names or addresses, separated by commas, under which the webserver answers.
+    Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
+    are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
     """Where `magnetis plan --launch` finds Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
@@ -238,21 +290,48 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
-        """Return the settings from the environment and `.env`. Raises SettingsError, naming the variable."""
+        """Return the settings from the environment and `.env`; without a key, those of a running `magnetis dev`.
+
+        Raises: SettingsError, naming the variable.
+        """
         try:
-            _refuse_misspelled({*os.environ, *dotenv_values(".env")}, cls.model_fields)
-            return cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
+            _close_env(Path(".env"))
+            _report_unknown({*os.environ, *dotenv_values(".env")}, cls.model_fields)
+            given = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
+            return given._joined()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}"
+            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: " if first["loc"] else ""
             expected = first["msg"].removeprefix("Value error, ")
             raise SettingsError(
-                f"{variable}: {expected}. Set it in the environment or in .env; .env.example lists every variable."
+                f"{variable}{expected}. Set it in the environment or in .env; .env.example lists every variable."
             ) from None
         except BadPolicy as error:
             raise SettingsError(f"{error} Set it in the environment or in .env; .env.example lists every variable.") from None
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it.") from None
+
+    def _joined(self) -> Self:
+        """Return the settings with sandbox and database of the `magnetis dev` that serves `home`, if no key is set.
+
+        What is set here wins: a key, another address of the API, a database.
+        """
+        running = running_dev(self.home) if self.api_key is None else None
+        if running is None or ("api_url" in self.model_fields_set and self.api_url != running.api_url):
+            return self
+        found: dict[str, object] = {}
+        if running.sandbox_key:
+            found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
+        if running.database_url and self.database_url is None:
+            found["database_url"] = SecretStr(running.database_url)
+        return self.model_copy(update=found)
+
+    @model_validator(mode="after")
+    def _start_has_come(self) -> Self:
+        today = datetime.now(self.timezone).date()
+        if self.start_date > today:
+            raise ValueError(f"MAGNETIS_START_DATE: expected a day that is not after today, {today}")
+        return self
 
     @model_validator(mode="after")
     def _quota_can_be_kept(self) -> Self:
@@ -273,25 +352,36 @@ class Settings(BaseSettings):
         )
 
     @property
+    def ui_host_names(self) -> list[str]:
+        """MAGNETIS_UI_HOSTS and the host of MAGNETIS_DAGSTER_URL."""
+        return [*filter(None, self.ui_hosts.split(",")), urlsplit(self.dagster_url).hostname or ""]
+
+    @property
     def database_address(self) -> str | None:
         """MAGNETIS_DATABASE_URL with MAGNETIS_DATABASE_PASSWORD in it; None where the embedded server is to be used."""
         if self.database_url is None:
             return None
         url = self.database_url.get_secret_value()
-        scheme, _, rest = url.partition("://")
-        user, at, host = rest.partition("@")
-        if self.database_password is None or not at or ":" in user:
+        if self.database_password is None:
             return url
         # a file ends in a line break; no password does
-        return f"{scheme}://{user}:{quote(self.database_password.get_secret_value().strip(), safe='')}@{host}"
+        password = quote(self.database_password.get_secret_value().strip(), safe="")
+        scheme, _, rest = url.partition("://")
+        user, at, host = rest.partition("@")
+        if at:
+            return url if ":" in user else f"{scheme}://{user}:{password}@{host}"
+        # the user comes from the query, a service file or the system
+        given = re.search(r"[?&]password=", rest)
+        return url if given else f"{url}{'&' if '?' in rest else '?'}password={password}"
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError where none is set, and says where keys are made."""
         if self.api_key is None:
             raise SettingsError(
-                "MAGNETIS_API_KEY is not set. Put the key in the environment or in .env. Keys are made in the Magnetis interface, "
-                "in the organisation, network or account: API & connecteurs > API. "
-                "Without a key, `magnetis dev` starts a local sandbox and uses it."
+                f"MAGNETIS_API_KEY is not set, and no `magnetis dev` with a sandbox runs in {self.home.resolve()}. Put the key in "
+                "the environment or in .env. Keys are made in the Magnetis interface, in the organisation, network or account: "
+                "API & connecteurs > API. Without a key, `magnetis dev` starts a local sandbox, which all commands in the same "
+                "folder (or with the same MAGNETIS_HOME) then use."
             )
         return self.api_key.get_secret_value()
 

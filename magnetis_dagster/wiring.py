@@ -6,35 +6,82 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
+from magnetis_dagster.running import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
+from magnetis_dagster.warehouse import read_only as reader
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Whether these settings bring invented rows: no key is set, or the sandbox's."""
-    return settings.api_key is None or settings.api_key.get_secret_value() == SANDBOX_KEY
+    """Whether these settings bring invented rows: the key is the sandbox's, or none is set and no real one is in use."""
+    if settings.api_key is None:
+        running = running_dev(settings.home)
+        return running is None or running.sandbox_key is not None
+    return settings.api_key.get_secret_value() == SANDBOX_KEY
 
 
 def embedded_database(settings: Settings) -> str:
     """Return which database of the embedded server is used: invented rows and real ones never share one."""
-    return "sandbox" if uses_sandbox(settings) else embedded.DATABASE
+    return embedded.SANDBOX_DATABASE if uses_sandbox(settings) else embedded.DATABASE
 
 
-def database_url(settings: Settings) -> str:
-    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address. Raises EmbeddedServerFailed."""
+def database_url(settings: Settings, *, create: bool = True, port: int | None = None) -> str:
+    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address.
+
+    `port`: as in `embedded.start`.
+
+    Raises: EmbeddedServerFailed; NoEmbeddedDatabase if `create` is false and there is no database.
+    """
     if address := settings.database_address:
         return address
-    return embedded.start(settings.home, database=embedded_database(settings))
+    return embedded.start(settings.home, database=embedded_database(settings), port=port, create=create)
+
+
+def require_home(settings: Settings) -> None:
+    """Raise NoEmbeddedDatabase if the embedded server is to be used and was never started under MAGNETIS_HOME."""
+    if settings.database_url is None:
+        embedded.require(settings.home)
+
+
+def shown_address(settings: Settings, *, tcp: bool, read_only: bool) -> tuple[str, bool]:
+    """Return the database's URL for psql and BI tools, and whether its server runs; starts nothing.
+
+    `tcp`: on 127.0.0.1 with a password. `read_only`: for the role `magnetis_reader`, which is created.
+
+    Raises: NoEmbeddedDatabase, NotRunning, NoTcp; ReaderUnknown for a server of the user's own.
+    """
+    if address := settings.database_address:
+        if read_only:
+            raise reader.ReaderUnknown(reader.instructions(address))
+        return address, True
+    database = embedded_database(settings)
+    url, runs = embedded.address(settings.home, database=database)
+    if tcp or read_only:
+        embedded.require_running(settings.home)
+    if read_only:
+        engine = connect(url)
+        try:
+            reader.create(engine)
+        finally:
+            engine.dispose()
+    role = reader.ROLE if read_only else postmaster.SUPERUSER
+    if tcp:
+        access = embedded.allow_tcp(settings.home, role)
+        return f"postgresql://{role}:{access.password}@127.0.0.1:{access.port}/{database}", True
+    return embedded.address(settings.home, database=database, role=role)[0], runs
 
 
 @contextmanager
-def open_engine(settings: Settings) -> Iterator[Engine]:
-    """Open the database for the length of the block."""
-    engine = connect(database_url(settings))
+def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
+    """Open the database for the length of the block; commands that load nothing pass `create=False`.
+
+    Raises: EmbeddedServerFailed; NoEmbeddedDatabase if `create` is false and there is no database.
+    """
+    engine = connect(database_url(settings, create=create))
     try:
         yield engine
     finally:

@@ -1,14 +1,20 @@
 """Environment variables: defaults, precedence, and that each bad value is one sentence which names it and never shows a secret."""
 
-from datetime import date
+import stat
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
+from magnetis_dagster.dev.home import claimed
 from magnetis_dagster.errors import MagnetisError, NeedsChange
+from magnetis_dagster.private import write_private
+from magnetis_dagster.running import STATE, RunningDev, announced
 from magnetis_dagster.settings import Settings, SettingsError
+from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
 SECRET = "s3cr3t-0ff"
 
@@ -70,6 +76,13 @@ BAD = {
         f"https://dagster.example.com/?token={SECRET}": "no user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
+    "UI_HOSTS": {
+        "https://dagster.example.com": "without scheme and port",
+        "dagster.example.com:3000": "without scheme and port",
+        "localhost, *": "expected host names such as dagster.example.com",
+        f"{SECRET}@localhost": "expected host names",
+        "dagster..example.com": "expected host names",
+    },
     "DAGSTER_URL": {
         "127.0.0.1:3000": "such as https://dagster.example.com",
         f"http://admin:{SECRET}@127.0.0.1:3000": "no user",
@@ -83,6 +96,8 @@ BAD = {
         f"postgresql://user:{SECRET}@host:port/db": "expected user:password@host:5432",
         f"postgresql://user:p@{SECRET}@host/db": "written as %40",
         f"postgresql://user:p@x#{SECRET}@host/db": "written as %40",
+        f"postgresql://user:p@{SECRET}@a:5432,b:5432/db": "written as %40",
+        f"postgresql://user:{SECRET}@a:5432,b:port/db": "expected user:password@host:5432",
         f"postgresql://user:12/{SECRET}@host/db": "written as %40",
     },
     "DAILY_QUOTA": {
@@ -246,6 +261,10 @@ def test_settings_do_not_change_under_a_run() -> None:
         ("MAGNETIS_TIMEZON", "MAGNETIS_TIMEZONE"),
         ("MAGNETIS_DALY_QUOTA", "MAGNETIS_DAILY_QUOTA"),
         ("MAGNETIS_APIKEY", "MAGNETIS_API_KEY"),
+        ("MAGENTIS_API_KEY", "MAGNETIS_API_KEY"),
+        ("MAGNETIS_KEY", "MAGNETIS_API_KEY"),
+        ("MAGNETIS_QUOTA", "MAGNETIS_DAILY_QUOTA"),
+        ("MAGNETIS_START", "MAGNETIS_START_DATE"),
     ],
 )
 @pytest.mark.parametrize("where", ["environment", ".env"])
@@ -258,10 +277,29 @@ def test_a_misspelled_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name:
         Settings.load()
 
 
-def test_a_variable_of_another_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", "blue")
+def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("magnetis_dagster.settings._reported", set())
+    monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", SECRET)
     monkeypatch.setenv("MAGNETIS_DEV_CHILD", "1")
-    assert Settings.load().daily_quota == 5000
+    for name in ("MAGAZINE", "MAGNETIS_PORT", "MAGNETIS_CODE_SERVICE_HOST", "MAGNETIS_CODE_PORT_4000_TCP_ADDR"):
+        monkeypatch.setenv(name, "1")
+    for _ in range(2):
+        assert Settings.load().daily_quota == 5000
+    assert [record.getMessage() for record in caplog.records] == [
+        "MAGNETIS_DASHBOARD_COLOUR: no such variable, so it has no effect. .env.example lists every variable."
+    ]
+
+
+def test_a_start_in_the_future_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETIS_TIMEZONE", "Pacific/Kiritimati")
+    today = datetime.now(ZoneInfo("Pacific/Kiritimati")).date()
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(today))
+    assert Settings.load().start_date == today
+    monkeypatch.setenv("MAGNETIS_START_DATE", str(today + timedelta(days=1)))
+    with pytest.raises(SettingsError, match=r"^MAGNETIS_START_DATE: expected a day that is not after today, \d{4}"):
+        Settings.load()
 
 
 def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -280,7 +318,10 @@ def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pyte
     ("url", "address"),
     [
         ("postgresql://user:own@db/x", "postgresql://user:own@db/x"),
-        ("postgresql://db/x", "postgresql://db/x"),
+        ("postgresql://db/x", "postgresql://db/x?password=given"),
+        ("postgresql:///x?service=main", "postgresql:///x?service=main&password=given"),
+        ("postgresql://db/x?user=me&password=own", "postgresql://db/x?user=me&password=own"),
+        ("postgresql://user@a:5432,b:5433/x", "postgresql://user:given@a:5432,b:5433/x"),
         ("postgresql://user@db/x", "postgresql://user:given@db/x"),
     ],
 )
@@ -288,3 +329,75 @@ def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: st
     assert Settings.load(database_url=url, database_password="given").database_address == address
     assert Settings.load(database_url=url).database_address == url
     assert "given" not in repr(Settings.load(database_url=url, database_password="given"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user@a,b/x?target_session_attrs=read-write",
+        "postgresql://user:own@a:5432,[::1]:5433,b/x?sslmode=verify-full",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql:///?service=main&passfile=/run/secrets/pass",
+    ],
+)
+def test_database_urls_of_libpq(url: str) -> None:
+    assert Settings.load(database_url=url).database_address == url
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[RunningDev]:
+    """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
+    running = RunningDev("http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x")
+    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+        yield running
+
+
+def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path: Path) -> None:
+    settings = Settings.load()
+    assert settings.require_key() == serving.sandbox_key
+    assert settings.api_url == serving.api_url
+    assert settings.database_address == serving.database_url
+    assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_is_set_wins_over_a_running_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://me@mine/x")
+    assert Settings.load().database_address == "postgresql://me@mine/x"
+    monkeypatch.setenv("MAGNETIS_API_KEY", "real")
+    settings = Settings.load()
+    assert (settings.require_key(), settings.api_url) == ("real", "https://api.magnetis.io")
+    monkeypatch.delenv("MAGNETIS_API_KEY")
+    monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:9")
+    with pytest.raises(SettingsError, match="MAGNETIS_API_KEY is not set"):
+        Settings.load().require_key()
+    monkeypatch.delenv("MAGNETIS_API_URL")
+    monkeypatch.setenv("MAGNETIS_HOME", str(tmp_path / "another"))
+    with pytest.raises(SettingsError, match=f"no `magnetis dev` with a sandbox runs in {tmp_path / 'another'}"):
+        Settings.load().require_key()
+
+
+def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
+    with claimed(tmp_path / ".magnetis"):
+        write_private(tmp_path / ".magnetis" / STATE, '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}')
+        assert Settings.load().api_key
+    assert Settings.load().api_key is None
+
+
+def test_a_real_key_is_never_written(tmp_path: Path) -> None:
+    """Without it, this terminal sees the database that the other one fills, and cannot take its quota for the sandbox's."""
+    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)):
+        settings = Settings.load()
+        assert settings.api_key is None
+        assert embedded_database(settings) == "magnetis"
+        assert not uses_sandbox(settings)
+    assert embedded_database(settings) == "sandbox"
+
+
+def test_env_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".env").write_text("MAGNETIS_API_KEY=real\n")
+    (tmp_path / ".env").chmod(0o644)
+    for _ in range(2):
+        assert Settings.load().require_key() == "real"
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert [record.message for record in caplog.records] == [f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."]

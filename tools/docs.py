@@ -16,6 +16,7 @@ from magnetis_dagster import cli
 from magnetis_dagster.catalog import Collection, Kind, load_catalogue
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.tables import data_metadata, history_name
+from magnetis_dagster.warehouse.views import view_name
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- begin: made by tools/docs.py -->\n", "<!-- end -->\n"
@@ -28,6 +29,10 @@ DICTIONARY_HEAD = """\
 One table per collection, in the schema `magnetis`. Personal data is marked after the GDPR, article 4: `personal` names or reaches a
 person, `pseudonym` singles one out without naming. `payload` holds the whole row as received: treat it like the most personal
 column of its table.
+
+Each table has a view `magnetis.<collection>_current` for queries. The view leaves out deleted rows and `payload`. Beside each time
+of the row it has the same time in MAGNETIS_TIMEZONE, without a zone: `occurred_at_local`. It adds `account_name`, `network_name`
+and `entity_name`: the name received with the row, otherwise that of `accounts`, `networks` or `entities`.
 
 How well each route is known:
 
@@ -69,6 +74,7 @@ def _collection(collection: Collection, tables: Any) -> str:
     facts = [
         f"table `magnetis.{collection.name}`"
         + ("" if collection.is_events else f", versions in `magnetis.{history_name(collection)}`"),
+        f"view `magnetis.{view_name(collection)}`",
         f"asset `magnetis/{collection.name}`",
         f"route `GET {route.path}` ({route.evidence})",
     ]
@@ -103,7 +109,8 @@ def _row(column: Any, collection: Collection) -> str:
     if declared is None:
         personal = "personal" if column.name == "payload" else ""
         ids = tuple(" + ".join(parts) for parts in collection.id_paths)
-        paths = {"id": ids, "account_id": collection.account_paths, "occurred_at": collection.time_fields}.get(column.name, ())
+        accounts = ids if collection.rows_are_accounts else collection.account_paths
+        paths = {"id": ids, "account_id": accounts, "occurred_at": collection.time_fields}.get(column.name, ())
         return _cells(f"`{column.name}`", kind, column.comment or "", "", personal, _code(paths))
     personal = "" if declared.personal_data == "none" else declared.personal_data.value
     return _cells(f"`{column.name}`", kind, declared.description, declared.unit or "", personal, _code(declared.paths))

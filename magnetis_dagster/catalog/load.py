@@ -8,6 +8,7 @@ An overlay has the shape of the catalogue, and says only what differs:
         time_fields: [begun_at]     # a list replaces the catalogue's
         id_paths: [[call_id, leg]]  # a list in the list is a composite id
         volatile: [score, "recording?"]  # changes of these are no changes of the row
+        references: [numbers, accounts]  # collections whose ids the rows contain: edges of the asset graph
         parameters: {analysis: null}  # null takes a parameter, a window or a column away
         columns:
           caller_number: {paths: [caller_msisdn]}
@@ -133,6 +134,9 @@ def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str
                 column = {"paths": [name]} | columns.get(name, {}) | column  # noqa: PLW2901
             columns = _laid(columns, {name: column})
         merged["columns"] = columns
+        if "indexes" not in changes:
+            removed = base.get("columns", {}).keys() - columns.keys()
+            merged["indexes"] = [names for names in base.get("indexes", []) if not removed & set(names)]
     return merged
 
 

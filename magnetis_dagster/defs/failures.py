@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dagster import AssetExecutionContext, DagsterError, DagsterEventType, Failure, MetadataValue, RetryRequested, SensorResult
+from dagster import DagsterError, DagsterEventType, Failure, MetadataValue, OpExecutionContext, RetryRequested, SensorResult
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from magnetis_dagster.defs.run_retries import record_progress
@@ -24,7 +24,7 @@ FOR_EVER = 1_000_000
 
 
 @contextmanager
-def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterator[None]:
+def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
     """Turn our errors inside the block into dagster.Failure or another try, and being out of quota into waiting.
 
     A waiting step stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
@@ -57,12 +57,13 @@ def as_failure(context: AssetExecutionContext, recheck_seconds: float) -> Iterat
         raise failure(error) from None
 
 
-def _tries_that_failed(context: AssetExecutionContext) -> int:
+def _tries_that_failed(context: OpExecutionContext) -> int:
     """Return how often this step was put off in this run for another reason than waiting for calls."""
-    step = context.op_execution_context.op_handle.name
+    step = context.op_handle.name
     events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY)
     errors = [event.get_dagster_event().step_retry_data.error for event in events if event.step_key == step]
-    return sum(1 for error in errors if not (error and error.cause and error.cause.cls_name == "QuotaExhausted"))
+    causes = [getattr(error, "cause", None) for error in errors]
+    return sum(cause is None or cause.cls_name != "QuotaExhausted" for cause in causes)
 
 
 def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:

@@ -1,12 +1,19 @@
-"""Jobs: what a schedule launches. https://docs.dagster.io/guides/build/jobs"""
+"""Jobs: what a schedule launches, and one that loads the newest day of everything. https://docs.dagster.io/guides/build/jobs"""
 
-from dagster import AssetSelection, define_asset_job
+from datetime import date, datetime, timedelta
+
+from dagster import AssetSelection, JobDefinition, OpDefinition, OpExecutionContext, define_asset_job, job, op
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from magnetis_dagster.catalog import Catalogue, Kind
-from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.catalog import Catalogue, Collection, Kind
+from magnetis_dagster.defs.assets import POOL, asset_key, load_days
+from magnetis_dagster.defs.checks import as_evaluation
+from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
+from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.settings import Settings
 
-JOB_NAMES = {Kind.EVENTS: "daily_events", Kind.SNAPSHOT: "daily_snapshots"}
+# a run retry would read the same days again for the same answer; steps are tried again where that can help
+_TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 
 
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
@@ -17,6 +24,51 @@ def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
         name=JOB_NAMES[kind],
         selection=AssetSelection.assets(*chosen),
         description=f"Loads {what}.",
-        # a run retry would read the same days again for the same answer; steps are tried again where that can help
-        tags={"dagster/retry_on_asset_or_op_failure": "false"},
+        tags=_TAGS,
     )
+
+
+def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
+    """Return the job `load_latest`: yesterday of every events collection and today's snapshots, in one run without a partition.
+
+    A job of ops: Dagster refuses an asset job over assets with different partitions. The ops load as the assets do, and log the
+    same materializations and check results.
+    """
+
+    @job(
+        name=LOAD_LATEST,
+        description="Loads yesterday of every events collection and today's state of every snapshot collection. "
+        "It needs no partition.",
+        tags=_TAGS,
+    )
+    def load_latest() -> None:
+        for collection in catalogue.enabled:
+            _load_latest_op(collection, catalogue, settings)()
+
+    return load_latest
+
+
+def _load_latest_op(collection: Collection, catalogue: Catalogue, settings: Settings) -> OpDefinition:
+    demands = Demands(catalogue, collection, settings)
+
+    @op(
+        name=f"latest_{collection.name}",
+        description=collection.description,
+        required_resource_keys={"magnetis"},
+        pool=POOL,
+    )
+    def load(context: OpExecutionContext) -> None:
+        day = newest_day(collection, settings)
+        if collection.is_events and day < settings.start_date:
+            context.log.info(f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet.")
+            return
+        for result in load_days(context, context.resources.magnetis, collection, [day], demands):
+            context.log_event(as_evaluation(result))  # type: ignore[arg-type]  # as in quota.py
+
+    return load
+
+
+def newest_day(collection: Collection, settings: Settings) -> date:
+    """Return yesterday for events, today for snapshots, in MAGNETIS_TIMEZONE."""
+    today = datetime.now(settings.timezone).date()
+    return today - timedelta(days=1) if collection.is_events else today

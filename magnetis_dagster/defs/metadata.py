@@ -14,6 +14,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
 from magnetis_dagster.catalog.reader import shown_name
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.exact_json import dump_json
 
 if TYPE_CHECKING:
@@ -47,19 +48,21 @@ def asset_metadata(collection: Collection) -> dict[str, object]:
 
 
 def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult") -> dict[str, RawMetadataValue]:
-    """Return the metadata of one materialized day. Costs are the day's share of its window."""
+    """Return the metadata of one materialized day, each number once. Costs are the day's share of its window.
+
+    The table of a snapshot holds the rows of the newest day, so only events have a row count of the table beside that of the day.
+    """
     return {
         "dagster/table_name": MetadataValue.text(table_name(collection)),
-        "dagster/row_count": MetadataValue.int(window.rows_held),
-        "dagster/partition_row_count": MetadataValue.int(day.rows),
+        **({"dagster/row_count": MetadataValue.int(window.rows_held)} if collection.is_events else {}),
         "rows": MetadataValue.int(day.rows),
         "announced rows": MetadataValue.int(day.announced),
         "new rows": MetadataValue.int(day.inserted),
         "changed rows": MetadataValue.int(day.changed),
         "deleted rows": MetadataValue.int(day.deleted),
         "age in days": MetadataValue.int(day.age_days),
-        "API calls": MetadataValue.float(round(day.api_calls, 3)),
-        "bytes": MetadataValue.int(round(day.bytes)),
+        "API calls": MetadataValue.int(day.api_calls),
+        "bytes": MetadataValue.int(day.bytes),
         "seconds": MetadataValue.float(round(day.seconds, 3)),
         "quota left": MetadataValue.int(window.quota_left),
         "window": MetadataValue.text(str(window.window)),
@@ -209,7 +212,7 @@ def _schema(collection: Collection) -> TableSchema:
         TableColumn(
             name,
             SQL_TYPES[column.type],
-            f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}",
+            literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
             tags={} if column.personal_data is PersonalData.NONE else {"personal_data": column.personal_data.value},
         )
         for name, column in collection.columns.items()

@@ -1,8 +1,11 @@
 """Which closed days are not green, and the standing check that says so: `no_missing_days` on every events collection.
 
-A day is green when Dagster holds a materialization of it that no failed attempt has followed. The check is a step of its own, so it
-can be run alone, and one for all collections, so a run pays for it once. It does not hang on the loads by a dependency: Dagster
-skips a step whose upstream logged its days without an output, or failed, and then it is wanted most. It asks the API nothing.
+A day is green when Dagster holds a materialization of it that no failed attempt has followed. The check counts from the first day
+that anybody has requested, the schedule included: a gap after it is a fault, while history that nobody has requested is not.
+
+The check is a step of its own, so it can be run alone, and one for all collections, so a run pays for it once. It does not hang on
+the loads by a dependency: Dagster skips a step whose upstream logged its days without an output, or failed, and then it is wanted
+most. It asks the API nothing.
 
 https://docs.dagster.io/guides/test/asset-checks
 """
@@ -33,7 +36,7 @@ from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.attempts import Attempts
 from magnetis_dagster.defs.days import between, days_of, spans
 from magnetis_dagster.defs.failures import FOR_EVER
-from magnetis_dagster.defs.partitions import asset_partitions
+from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,6 +62,25 @@ class Days:
     """Each day that is not green, oldest first, and why."""
     in_progress: set[date]
     """Days that a run which is queued or under way is to load; those held from before are not missing."""
+    requested_from: date | None
+    """The first closed day that any run was to load, successful or not; None: none was."""
+
+    @property
+    def requested(self) -> int:
+        """Return the number of closed days from the first that was requested."""
+        return self.closed - self.not_requested
+
+    @property
+    def not_requested(self) -> int:
+        """Return the number of days before the first that was requested."""
+        first = self.requested_from
+        return self.closed if first is None else sum(day < first for day in self.missing)
+
+    @property
+    def gaps(self) -> dict[date, str]:
+        """Return the missing days from the first that was requested on."""
+        first = self.requested_from
+        return {} if first is None else {day: why for day, why in self.missing.items() if day >= first}
 
 
 def look(instance: DagsterInstance, collection: Collection, settings: Settings, *, failing: set[date] | None = None) -> Days:
@@ -68,7 +90,7 @@ def look(instance: DagsterInstance, collection: Collection, settings: Settings, 
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-    partitions = asset_partitions(collection, settings)
+    partitions = daily_partitions(collection.kind, settings)
     cache = get_and_update_asset_status_cache_value(instance, asset_key(collection), partitions)
     if cache is None:
         held, failed, in_progress = set[date](), set[date](), set[date]()
@@ -79,7 +101,7 @@ def look(instance: DagsterInstance, collection: Collection, settings: Settings, 
     failed = (failed - in_progress) | (in_progress & (failing or set()))
     closed = between(settings.start_date, datetime.now(settings.timezone).date() - timedelta(days=1))
     missing = {day: FAILED if day in failed else NEVER_LOADED for day in closed if day not in held or day in failed}
-    return Days(len(closed), missing, in_progress)
+    return Days(len(closed), missing, in_progress, min(held | failed | in_progress, default=None))
 
 
 def _dates(subset: "PartitionsSubset[str]") -> set[date]:
@@ -93,7 +115,7 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
         AssetCheckSpec(
             NO_MISSING_DAYS,
             asset=key,
-            description=f"Every closed day since {settings.start_date} (MAGNETIS_START_DATE) is green. No API call.",
+            description="Every closed day is green, from the first that was requested on. No API call.",
         )
         for key in events
     ]
@@ -162,28 +184,36 @@ def in_words(days: list[date]) -> str:
 
 
 def _result(collection: Collection, settings: Settings, days: Days, attempts: Attempts) -> AssetCheckResult:
-    words = f"All {days.closed:,} closed days since {settings.start_date} are green."
-    metadata: dict[str, RawMetadataValue] = {"missing days": len(days.missing), "closed days": days.closed}
-    if days.missing:
-        lost = given_up(collection.name, days, attempts, settings)
-        why = days.missing | dict.fromkeys(lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts")
+    gaps, since = days.gaps, days.requested_from
+    words = f"All {days.requested:,} closed days since {since} are green." if since else "No day was requested yet."
+    metadata: dict[str, RawMetadataValue] = {
+        "missing days": len(gaps),
+        "closed days": days.requested,
+        "days not requested": days.not_requested,
+    }
+    if gaps:
+        lost = [day for day in given_up(collection.name, days, attempts, settings) if day in gaps]
+        why = gaps | dict.fromkeys(lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts")
         ranges = spans(why)[::-1]
-        words = (
-            f"{len(days.missing):,} of {days.closed:,} closed days since {settings.start_date} are not green. {_advice(collection)}"
-        )
+        words = f"{len(gaps):,} of {days.requested:,} closed days since {since} are not green. {_advice(collection)}"
         if lost:
             words += f" {REPAIR_SENSOR} has given up on {in_words(lost)}; its runs say why. Its page says how to let it try again."
         metadata |= {
-            "first missing": str(min(days.missing)),
-            "last missing": str(max(days.missing)),
+            "first missing": str(min(gaps)),
+            "last missing": str(max(gaps)),
             "days given up": len(lost),
             "ranges": MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
             "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
         }
+    if days.not_requested:
+        words += (
+            f" {days.not_requested:,} earlier days since {settings.start_date} (MAGNETIS_START_DATE) were never requested; "
+            f"`magnetis plan {collection.name} --missing` shows what they cost."
+        )
     return AssetCheckResult(
         asset_key=asset_key(collection),
         check_name=NO_MISSING_DAYS,
-        passed=not days.missing,
+        passed=not gaps,
         severity=AssetCheckSeverity.WARN,
         description=words,
         metadata=metadata,

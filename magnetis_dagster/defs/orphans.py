@@ -58,12 +58,10 @@ def end_orphans() -> None:
             if (run.status.value in _WAITING and not of_load) or _works(instance, run.run_id):
                 continue
             if of_load or run.status is DagsterRunStatus.CANCELING:
-                instance.report_run_canceled(
-                    run, "Its `magnetis dev` was killed. Finished days stay; a load asks for the others again."
-                )
+                instance.report_run_canceled(run, "Its `magnetis dev` ended. Finished days stay; a load requests the others again.")
                 canceled += 1
             else:
-                instance.report_run_failed(run, f"Its `magnetis dev` was killed. {after_death(instance, run)}")
+                instance.report_run_failed(run, f"Its `magnetis dev` ended. {after_death(instance, run)}")
                 failed += 1
     print(f"{failed} to be started again, {canceled} canceled")  # noqa: T201 - for `magnetis dev`, which tells it
 

@@ -12,15 +12,16 @@ from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetExecutionContext,
     AssetKey,
     MetadataValue,
+    OpExecutionContext,
     TableRecord,
 )
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
 from magnetis_dagster.catalog.masking import Masking, masked, masked_id
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,16 +55,16 @@ class Demands:
             AssetCheckSpec(
                 check_name(policy),
                 asset=key,
-                description=policy.description,
+                description=literal(policy.description),
                 metadata={"kind": policy.kind, "severity": policy.severity.value},
             )
             for policy in self._policies
         ]
         if self._path:
-            specs.append(AssetCheckSpec(BASELINE, asset=key, description=f"The settings are those of {self._path.name}."))
+            specs.append(AssetCheckSpec(BASELINE, asset=key, description=f"The settings are those of {literal(self._path.name)}."))
         return specs
 
-    def results(self, context: AssetExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
+    def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
         """Judge the present rows. Raises DatabaseUnwell, DatabaseRefused."""
         if not self._policies and not self._path:
             return
@@ -83,7 +84,7 @@ class Demands:
     def _judged(self, key: AssetKey, policy: Policy, judgement: "Judgement") -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
         if judgement.unjudged:
-            words: str | None = f"Could not be judged: {judgement.unjudged}"
+            words: str | None = f"Could not be judged: {literal(judgement.unjudged)}"
         else:
             words = f"{judgement.number:,} of {judgement.judged:,} are not so." if judgement.number else None
             metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
@@ -103,7 +104,7 @@ class Demands:
             metadata=metadata,
         )
 
-    def _tell_the_others(self, context: AssetExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult) -> None:
+    def _tell_the_others(self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult) -> None:
         # an alert by e-mail that is new settles what the check on alerts by SMS has said, and those need not change for days
         for name in policy.collections:
             other = AssetKey([*key.path[:-1], name])
@@ -125,6 +126,7 @@ class Demands:
 
         assert self._path is not None
         words: str | None
+        path = literal(str(self._path))
         found: list[Difference] = []
         metadata: dict[str, RawMetadataValue] = {}
         try:
@@ -132,12 +134,12 @@ class Demands:
             if self._collection.name in baseline.settings:
                 found = baseline.differences(self._collection.name, present(engine, self._collection) or {}, self._collection)
                 metadata = self._shown(found)
-                words = f"{len(found):,} settings are not as in {self._path}. `magnetis settings diff` shows them unmasked."
+                words = f"{len(found):,} settings are not as in {path}. `magnetis settings diff` shows them unmasked."
             else:
-                words = f"Could not be judged: {self._path} says nothing of {self._collection.name}. Export it again."
+                words = f"Could not be judged: {path} says nothing of {self._collection.name}. Export it again."
             passed = not found
         except BaselineError as error:
-            words, passed = str(error), False
+            words, passed = literal(str(error)), False
         return AssetCheckResult(
             asset_key=key,
             check_name=BASELINE,

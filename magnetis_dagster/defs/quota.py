@@ -1,8 +1,9 @@
 """The asset `magnetis/quota`: what has become of the key's calls, plotted by Dagster, with two checks.
 
-A sensor observes it every quarter of an hour. A sensor and not a schedule, since a tick may report observations and check results
-itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the runs that people look for. The
-tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the asset's page looks at once.
+The last load of each run observes it, and a sensor every quarter of an hour. A sensor and not a schedule, since a tick may report
+observations and check results itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the
+runs that people look for. The tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the
+asset's page looks at once.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -12,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dagster import (
-    AssetCheckEvaluation,
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
@@ -22,10 +22,12 @@ from dagster import (
     AssetsDefinition,
     AssetSpec,
     BetaWarning,
+    DagsterEventType,
     DagsterInstance,
     DefaultSensorStatus,
     MetadataValue,
     ObserveResult,
+    OpExecutionContext,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -35,8 +37,10 @@ from dagster import (
 )
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from magnetis_dagster.defs.assets import OWNER
+from magnetis_dagster.defs.assets import OWNER, POOL
+from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.failures import failure
+from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.settings import Settings
@@ -103,23 +107,28 @@ def quota_sensor() -> SensorDefinition:
             seen = _Seen.now(context.instance)
         except MagnetisError as error:
             return SensorResult(skip_reason=str(error))
-        evaluations = [
-            AssetCheckEvaluation(
-                asset_key=KEY,
-                check_name=str(result.check_name),
-                passed=result.passed,
-                severity=result.severity,
-                description=result.description,
-                metadata=result.metadata,
-            )
-            for result in seen.checks()
-        ]
         return SensorResult(
             skip_reason=f"Observed: {seen.sentence()}",
-            asset_events=[AssetObservation(KEY, description=seen.sentence(), metadata=seen.metadata()), *evaluations],
+            asset_events=[seen.observation(), *(as_evaluation(result) for result in seen.checks())],
         )
 
     return observe
+
+
+def log_quota(context: OpExecutionContext) -> None:
+    """Observe the asset at the end of a run's last load, so that its figures are those after the run."""
+    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
+    ended = {event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)}
+    planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    loads = {name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools}
+    if loads - ended - {context.op_handle.name}:
+        return
+    try:
+        seen = _Seen.now(context.instance)
+    except MagnetisError as error:
+        context.log.warning(f"The quota was not observed; quota_sensor does it within {INTERVAL_SECONDS} s. {error}")
+        return
+    context.log_event(seen.observation())
 
 
 class _Seen:
@@ -168,6 +177,10 @@ class _Seen:
             JUDGED_SINCE: MetadataValue.timestamp(self._since.astimezone(UTC)),
         }
 
+    def observation(self) -> AssetObservation:
+        """Return the event that shows the numbers on the asset's page."""
+        return AssetObservation(KEY, description=self.sentence(), metadata=self.metadata())
+
     def checks(self) -> list[AssetCheckResult]:
         """Return one result per check."""
         return [self._pace(), self._floors_kept()]
@@ -193,8 +206,9 @@ class _Seen:
             first = floors.first_broken.astimezone(self._today.at.tzinfo)
             words = (
                 f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors remained, "
-                f"the first at {first:%H:%M:%S %Z}. Judged by: {self._settings}. A process with other settings breaks floors: give "
-                "every process the same MAGNETIS_ variables, and restart runs that began with others."
+                f"the first at {first:%H:%M:%S %Z}. Judged by: {literal(self._settings)}. "
+                "A process with other settings breaks floors: give every process the same MAGNETIS_ variables, and restart runs "
+                "that began with others."
             )
         return AssetCheckResult(
             asset_key=KEY,

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 from dagster import (
-    AssetSelection,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
@@ -29,7 +28,7 @@ from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.attempts import Attempts
 from magnetis_dagster.defs.days import between, days_tags, spans
 from magnetis_dagster.defs.failures import skipped_on_failure
-from magnetis_dagster.defs.jobs import JOB_NAMES
+from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
 from magnetis_dagster.defs.lanes import LANE_TAG
 from magnetis_dagster.defs.missing import REPAIR_SENSOR, STOP_DAYS, Days, given_up, in_words, look
 from magnetis_dagster.settings import Settings
@@ -64,7 +63,7 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
 
     @sensor(
         name=REPAIR_SENSOR,
-        asset_selection=AssetSelection.assets(*map(asset_key, events)),
+        job_name=JOB_NAMES[Kind.EVENTS],
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.STOPPED,
         description=_description(settings),
@@ -131,7 +130,7 @@ def _busy(instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Co
     every = {asset_key(collection) for collection in events}
     keys = set()
     for run in runs:
-        keys |= set(run.asset_selection or (every if run.job_name == JOB_NAMES[Kind.EVENTS] else ()))
+        keys |= set(run.asset_selection or (every if run.job_name in {JOB_NAMES[Kind.EVENTS], LOAD_LATEST} else ()))
     for backfill in backfills:
         keys |= set(backfill.asset_selection or every)
     return {collection.name for collection in events if asset_key(collection) in keys}

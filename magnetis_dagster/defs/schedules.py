@@ -3,14 +3,14 @@
 At 01:30 yesterday has ended, and no clock change of Europe/Paris (02:00 to 03:00) skips or repeats the moment.
 """
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, SkipReason
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
 from magnetis_dagster.defs.days import days_tags
-from magnetis_dagster.defs.jobs import JOB_NAMES
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.settings import Settings
 
 CRON = {Kind.EVENTS: "30 1 * * *", Kind.SNAPSHOT: "30 0 * * *"}
@@ -23,6 +23,9 @@ def daily_schedule(job: UnresolvedAssetJobDefinition, kind: Kind, settings: Sett
     def request(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         # the tick's own day, so that a past tick that somebody runs again asks for the days that it asked for then
         today = context.scheduled_execution_time.astimezone(settings.timezone).date()
+        if kind is Kind.SNAPSHOT and today == datetime.now(settings.timezone).date() - timedelta(days=1):
+            # the daemon makes up for the newest tick that it missed (`scheduler` in dagster.yaml), and midnight was since
+            return SkipReason(f"The snapshot of {today} was missed: that day has ended, and the API shows only the present.")
         first, last = (today, today) if kind is Kind.SNAPSHOT else _closed_days(today, settings)
         if last < settings.start_date:
             return SkipReason(f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet.")

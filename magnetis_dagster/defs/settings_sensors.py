@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from dagster import (
-    AssetSelection,
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
@@ -23,11 +22,14 @@ from dagster import (
     SensorResult,
     sensor,
 )
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
+from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
 from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.days import PARTITION
 from magnetis_dagster.defs.failures import skipped_on_failure
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.lanes import LANE_TAG, READING_TAG
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
@@ -81,6 +83,11 @@ class Known(BaseModel):
     """Digest of each member, by its path, in the last read."""
     changing: list[str] = []
     """Paths of the members that changed in each of those reads."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no tick has read the collection yet: somebody else may have loaded it, such as `magnetis dev`."""
+        return not self.digest and not self.since
 
     def changed(self, look: "Look", now: datetime) -> "Known":
         """Return what is known after a read that found other content."""
@@ -147,7 +154,7 @@ def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDef
 def _settings_sensor(name: str, collections: list[Collection], settings: Settings) -> SensorDefinition:
     @sensor(
         name=name,
-        asset_selection=AssetSelection.assets(*map(asset_key, collections)),
+        job_name=JOB_NAMES[Kind.SNAPSHOT],
         minimum_interval_seconds=settings.settings_interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
@@ -184,6 +191,7 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
         now = warehouse.now()
+        today = now.astimezone(settings.timezone).date()
         found = _look(engine, name, [each for each in collections if not states[each.name].pause], settings, now)
         for each in collections:
             state, seen = states[each.name], found.get(each.name)
@@ -194,6 +202,9 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
                 words.append(str(seen))
                 state.forget_changes()
                 _count_failure(state, seen)
+            elif state.is_new and (others := _loaded_by_others(context.instance, engine, each, seen, today)):
+                states[each.name], sentence = others
+                words.append(sentence)
             else:
                 state.failures = 0
                 if seen.digest != state.digest:
@@ -205,7 +216,7 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
                     if _is_lost(context.instance, state):
                         changed.append((each, seen))
                 words.append(f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}.")
-        request = _request(name, changed, states, warehouse, now.astimezone(settings.timezone).date()) if changed else None
+        request = _request(name, changed, states, warehouse, today) if changed else None
     for each, _ in changed:
         states[each.name].slow_down(settings.settings_interval_seconds)
     steady = [state.why_slow(name) for name, state in states.items() if state.changes >= STEADY_CHANGES]
@@ -285,6 +296,23 @@ def _count_failure(state: Known, error: MagnetisError) -> None:
     if not isinstance(error, QuotaExhausted):
         state.failures += 1
         state.wait_after(state.failures)
+
+
+def _loaded_by_others(
+    instance: DagsterInstance, engine: "Engine", collection: Collection, look: "Look", today: date
+) -> tuple[Known, str] | None:
+    """Return what is known and a sentence, if another run loads the collection or has loaded just what this first look found."""
+    from magnetis_dagster.ingest.look import digest_of
+    from magnetis_dagster.warehouse.baseline import present
+
+    runs = instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={PARTITION: today.isoformat()}))
+    if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
+        return Known(), f"{collection.name}: a run is loading it; the next tick compares."
+    rows = present(engine, collection)
+    if rows is None or digest_of(rows.values()) != look.digest:
+        return None
+    known = Known(digest=look.digest, since=look.at.isoformat(), members=look.members, landed=True)
+    return known, f"{collection.name}: {look.rows} rows, loaded before this first look."
 
 
 def _is_lost(instance: DagsterInstance, state: Known) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.private import private_folder
 
 MARK = "MAGNETIS_DEV_CHILD"
 """Environment variable by which descendants are known."""
@@ -64,7 +65,7 @@ class Children:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
         """Start a program; its output goes to `<home>/logs/<name>.log`, and the log of the start before is kept as `.1`."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        private_folder(self.logs)
         log = self.logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))

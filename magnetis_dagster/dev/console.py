@@ -1,7 +1,8 @@
-"""What a person sees of a load: progress as bars on a terminal and as lines elsewhere, and the table at the end."""
+"""Output of `magnetis dev`: progress as a spinner or bars on a terminal and as lines elsewhere, and the table at the end."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,11 +17,63 @@ LINE_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
 
-class LoadProgress:
-    """Days done of days asked and rows, per collection; a `dev.load.Watcher`."""
+QUIET_SECONDS = 4.0
+"""Without a line where there is no terminal, until one says what is still running."""
+
+
+class Steps:
+    """The step that is running: a spinner on a terminal; elsewhere a line after every QUIET_SECONDS without one.
+
+    A `with` block of it must end before another live display of rich begins.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._status = console.status("") if console.is_terminal else None
+        self._step, self._began, self._last = "", time.monotonic(), time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to show steps."""
+        if self._status:
+            self._status.start()
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Show none any more."""
+        self._ended.set()
+        if self._status:
+            self._status.stop()
+        else:
+            self._thread.join()
+
+    def begin(self, step: str) -> None:
+        """Show another step, such as `Starting Dagster`."""
+        self._step, self._began = step, time.monotonic()
+        if self._status:
+            self._status.update(f"{escape(step)} ...")
+
+    def printed(self) -> None:
+        """Note that somebody printed a line."""
+        self._last = time.monotonic()
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(0.5):
+            now = time.monotonic()
+            if self._step and now - self._last >= QUIET_SECONDS:
+                self._last = now
+                self._console.print(f"  {escape(self._step)}: {now - self._began:.0f} s", highlight=False, soft_wrap=True)
+
+
+class LoadProgress:
+    """Days done of days asked and rows, per collection; a `dev.load.Watcher`."""
+
+    def __init__(self, console: Console, printed: Callable[[], None] = lambda: None) -> None:
+        self._console = console
+        self._printed = printed
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,6 +120,7 @@ class LoadProgress:
     def note(self, line: str) -> None:
         """Print a line, above the bars where there are any."""
         self._console.print(escape(line), highlight=False, soft_wrap=True)
+        self._printed()
 
 
 def print_summary(console: Console, title: str, lines: Sequence[SummaryLine]) -> None:

@@ -17,6 +17,9 @@ LOCATION = "magnetis_dagster.definitions"
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
+ASSET_JOB = "__ASSET_JOB"
+"""Dagster's own job over all assets: it shows the runs as "jobless asset materializations"."""
+
 
 class DagsterUnwell(TryAgain):
     """The webserver did not answer as it should."""
@@ -101,21 +104,28 @@ class DagsterApi:
 
     def green(self, collections: Iterable[str]) -> dict[str, set[date]]:
         """Return the materialized days of the collections that Dagster knows; days whose newest attempt failed are not green."""
+        return self._days(collections, "MATERIALIZED")
+
+    def in_progress(self, collections: Iterable[str]) -> dict[str, set[date]]:
+        """Return the days of the collections that a queued or running run is to load."""
+        return self._days(collections, "MATERIALIZING")
+
+    def _days(self, collections: Iterable[str], status: str) -> dict[str, set[date]]:
         nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])["assetNodes"]
         return {
             node["assetKey"]["path"][-1]: {
                 day
                 for span in node["assetPartitionStatuses"]["ranges"]
-                if span["status"] == "MATERIALIZED"
+                if span["status"] == status
                 for day in between(date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"]))
             }
             for node in nodes
         }
 
-    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str]) -> str:
-        """Launch one run over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
+    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str], *, job: str = ASSET_JOB) -> str:
+        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
         selector = {
-            "jobName": "__ASSET_JOB",
+            "jobName": job,
             "repositoryName": self._repository,
             "repositoryLocationName": self._location,
             "assetSelection": [asset_key(name) for name in collections],

@@ -1,16 +1,18 @@
 """What one `magnetis dev` claims on the machine: its folder, its ports, and Dagster's home inside the folder."""
 
-import fcntl
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.private import private_file, private_folder
+from magnetis_dagster.running import LOCK, is_claimed, try_lock
 
-LOCK = "dev.lock"
+__all__ = ["LOCK", "is_claimed"]
 
 
 class AlreadyRunning(NeedsChange):
@@ -27,48 +29,52 @@ class ProjectNotFound(NeedsChange):
 
 @contextmanager
 def claimed(home: Path) -> Iterator[None]:
-    """Hold `home` for this process; the kernel lets go however it ends. Raises AlreadyRunning, with the other's pid."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK).open("a+") as lock:
-        if not _try(lock.fileno()):
-            lock.seek(0)
-            raise AlreadyRunning(
-                f"Another `magnetis dev` (pid {lock.read().strip() or 'unknown'}) runs in {home}. Stop it with Ctrl-C, or give "
-                "this one a folder of its own: MAGNETIS_HOME=/another/folder."
-            )
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    """Make `home` private and lock it for this process; the kernel releases the lock however the process ends.
+
+    Raises: AlreadyRunning, with the other's pid; ForeignFolder if `home` belongs to another user.
+    """
+    private_folder(home)
+    for name in ("dagster", "logs"):  # of an earlier version
+        if (home / name).exists():
+            private_folder(home / name)
+    with private_file(home / LOCK, os.O_RDWR) as lock:
+        patience = time.monotonic() + 0.3  # a command that looks whether one runs has the lock for a moment
+        while not try_lock(lock):
+            if time.monotonic() > patience:
+                raise AlreadyRunning(
+                    f"Another `magnetis dev` (pid {os.read(lock, 20).decode() or 'unknown'}) runs in {home}. Stop it with "
+                    "Ctrl-C, or give this one a folder of its own: MAGNETIS_HOME=/another/folder."
+                )
+            time.sleep(0.05)
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
         yield
 
 
-def is_claimed(home: Path) -> bool:
-    """Whether a `magnetis dev` runs in `home`."""
-    with suppress(FileNotFoundError), (home / LOCK).open("r") as lock:
-        return not _try(lock.fileno())
-    return False
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken where nothing could listen on the address; `option` is the one that changes the port."""
+    """Raise PortTaken if nothing can listen on the address; `option` is the one that changes the port."""
+    if reason := _refusal(host, port):
+        free = next((other for other in range(port + 1, min(port + 100, 65_536)) if not _refusal(host, other)), port - 1)
+        raise PortTaken(
+            f"Cannot listen on {host}:{port} ({reason}). Another program may use this port. "
+            f"Choose another one: {_command_line(f'{option} {free}')}."
+        )
+
+
+def _refusal(host: str, port: int) -> str | None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise PortTaken(
-            f"Cannot listen on {host}:{port} ({error.strerror}). Another program may use this port. "
-            f"Choose another one: {option} {port + 1 if port < 65535 else port - 1}."
-        ) from None
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _command_line(options: str) -> str:
+    """Return the options as the user's command takes them: GNU make sets MAKELEVEL for what it runs."""
+    return f'make run ARGS="{options}"' if "MAKELEVEL" in os.environ else options
 
 
 def free_port() -> int:
@@ -89,7 +95,6 @@ def project_files() -> tuple[Path, Path]:
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:
     """Return Dagster's home under `home`, with the project's dagster.yaml in it, so that a checkout stays clean."""
-    folder = home / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private_folder(home / "dagster")
     shutil.copyfile(dagster_yaml, folder / "dagster.yaml")
     return folder

@@ -12,8 +12,9 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.orphans import LOAD, STARTED_BY_TAG
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+from magnetis_dagster.dev.dagster_api import ASSET_JOB, ENDED, DagsterApi
 from magnetis_dagster.errors import MagnetisError, NeedsChange
 
 POLL_SECONDS = 0.5
@@ -32,6 +33,7 @@ class Batch:
     first: date
     last: date
     """Inclusive."""
+    job: str = ASSET_JOB
 
     @property
     def days(self) -> int:
@@ -48,6 +50,12 @@ class Outcome:
     """Collection to the reason; empty when everything that was asked is there."""
     errors: dict[str, str] = field(default_factory=dict)
     """Collection to the class of our error, where the reason is one."""
+
+    def add(self, other: "Outcome") -> None:
+        """Count another load in."""
+        self.runs += other.runs
+        self.failures |= other.failures
+        self.errors |= other.errors
 
     def reasons(self) -> list[str]:
         """Return the failures as lines; collections that failed for the same reason share one."""
@@ -91,13 +99,18 @@ def asked_days(collections: Iterable[Collection], days: int, *, today: date, sta
     return {collection.name: closed if collection.is_events else [today] for collection in collections}
 
 
-def batches(missing: Mapping[str, Iterable[date]]) -> list[Batch]:
-    """Return as few runs as bring exactly the missing days: one for each stretch, for all collections that miss it."""
-    stretches: dict[tuple[date, date], list[str]] = {}
+def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
+    """Return collection to the named job over its kind, by which people find the run."""
+    return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
+
+
+def batches(missing: Mapping[str, Iterable[date]], jobs: Mapping[str, str] | None = None) -> list[Batch]:
+    """Return as few runs as bring exactly the missing days: one for each stretch and job, for all collections that miss it."""
+    stretches: dict[tuple[date, date, str], list[str]] = {}
     for collection, days in missing.items():
         for first, last in _stretches(sorted(days)):
-            stretches.setdefault((first, last), []).append(collection)
-    return [Batch(tuple(collections), first, last) for (first, last), collections in sorted(stretches.items())]
+            stretches.setdefault((first, last, (jobs or {}).get(collection, ASSET_JOB)), []).append(collection)
+    return [Batch(tuple(collections), *stretch) for stretch, collections in sorted(stretches.items())]
 
 
 def _stretches(days: list[date]) -> list[tuple[date, date]]:
@@ -116,13 +129,37 @@ def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, 
     return {name: [day for day in days if day not in green.get(name, set())] for name, days in asked.items()}
 
 
-def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, alive: Callable[[], None]) -> Outcome:
-    """Launch what is missing of `asked`, follow it to the end, and say what is not there. `alive` raises when Dagster died."""
+def _loaded_elsewhere(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[str, list[date]]:
+    """Return those of the missing days that are the only one of their collection and that a run is loading already."""
+    single = {name: days for name, days in missing.items() if len(days) == 1}
+    under_way = api.in_progress(single) if single else {}
+    return {name: days for name, days in single.items() if days[0] in under_way.get(name, ())}
+
+
+def load(
+    api: DagsterApi,
+    asked: Mapping[str, list[date]],
+    watcher: Watcher,
+    alive: Callable[[], None],
+    jobs: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Launch what is missing of `asked`, follow it to the end, and say what is not there.
+
+    `alive` raises if Dagster died; `jobs` is collection to the job that loads it. A single day that another run is loading, such as
+    today's settings that a sensor has just noticed, is waited for instead.
+    """
     missing = missing_days(api, asked)
+    wanted = [name for name, days in missing.items() if days]
+    elsewhere = _loaded_elsewhere(api, missing)
+    missing = {name: days for name, days in missing.items() if name not in elsewhere}
     for name, days in missing.items():
         if days:
             watcher.asked(name, len(days))
-    running = {api.launch(batch.collections, batch.first, batch.last, TAGS): batch for batch in batches(missing)}
+    if elsewhere:
+        watcher.note(f"{', '.join(elsewhere)}: another run is loading what is missing.")
+    running = {
+        api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch for batch in batches(missing, jobs)
+    }
     outcome = Outcome(runs=list(running))
     while running:
         time.sleep(POLL_SECONDS)
@@ -139,7 +176,10 @@ def load(api: DagsterApi, asked: Mapping[str, list[date]], watcher: Watcher, ali
                 outcome.failures[f"run {run[:8]}"] = news.ended_because
             if news.status in ENDED:
                 del running[run]
-    for name, days in missing_days(api, {name: asked[name] for name, days in missing.items() if days}).items():
+    while elsewhere := _loaded_elsewhere(api, elsewhere):
+        time.sleep(POLL_SECONDS)
+        alive()
+    for name, days in missing_days(api, {name: asked[name] for name in wanted}).items():
         if days:
             outcome.failures.setdefault(name, f"{len(days)} days are not there, the first is {days[0]}.")
     return outcome

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -19,13 +20,15 @@ from magnetis_dagster.database.connection import without_password
 from magnetis_dagster.defs.orphans import any_orphans
 from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
-from magnetis_dagster.dev.console import LoadProgress, print_summary
+from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, load, missing_days
+from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.running import RunningDev, announced
 from magnetis_dagster.sandbox import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
 from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
@@ -62,6 +65,8 @@ class DevOptions:
     exit_after_load: bool = False
     host: str = "127.0.0.1"
     port: int = 3000
+    database_port: int | None = None
+    """Port of the embedded server on 127.0.0.1, as in `embedded.start`."""
 
 
 class MixedData(NeedsChange):
@@ -70,14 +75,17 @@ class MixedData(NeedsChange):
 
 def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
     """Run until the load is over (`exit_after_load`) or somebody stops it. Raises MagnetisError; Interrupted before it serves."""
+    os.umask(0o077)  # what it and its children write is for their owner only
     session = _Session(options, settings, signals, console)
     try:
         with claims.claimed(session.home):
             try:
-                session.start()
-                session.load()
-                if not options.exit_after_load:
-                    session.serve()
+                with Steps(console) as session.steps:
+                    session.start()
+                with announced(session.home, session.running):
+                    session.load()
+                    if not options.exit_after_load:
+                        session.serve()
             finally:
                 signals.hold()
                 session.stop()
@@ -98,23 +106,28 @@ class _Session:
         own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _free(SANDBOX_PORT)
         self.sandbox = settings.api_key is None or own
         self.settings = settings
+        self.own_database = settings.database_address
         self.serving = False
+        self.steps: Steps | None = None
         shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
         self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
 
     def start(self) -> None:
+        self._begin("Starting PostgreSQL")
         # a Dagster that a killed predecessor left: two daemons on one database would launch every schedule twice
         if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
             self._say(f"Stopped {number} processes of a magnetis dev that was killed.")
         claims.check_port(self.options.host, self.options.port, option="--port")
         dagster_yaml, workspace_yaml = claims.project_files()
         with self.signals.held():  # interrupted half way, a server would stay behind
-            url = database_url(self.settings)
+            url = database_url(self.settings, port=self.options.database_port)
         self.database = without_password(url) if self.settings.database_url else url  # the embedded server has none
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
             port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
             changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
+            if "start_date" not in self.settings.model_fields_set:
+                changes["start_date"] = self._first_sandbox_day(url)
         self.settings = Settings.load(**changes)
         environment = {
             **os.environ,
@@ -123,6 +136,7 @@ class _Session:
             **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
         }
         self._end_orphans(environment)
+        self._begin("Preparing the tables")
         with self.signals.held():
             if self.sandbox:
                 self.children.start("sandbox", self._sandbox_command(), environment)
@@ -131,16 +145,25 @@ class _Session:
         if self.sandbox:
             url = self.settings.api_url
             self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
-            self._say(f"To use it from another terminal: export MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}")
+            self._say(
+                "Commands in this folder use it too. From another one: export "
+                f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
+            )
         else:
             self._say(f"MAGNETIS_API_KEY is set: using {self.settings.api_url}.")
-        with self.console.status("Starting Dagster ..."):
-            if self.sandbox:
-                self._until(lambda: _answers(self.settings.api_url), "sandbox")
-            with DagsterApi(self.ui) as api:
-                self._until(api.loaded, "dagster")
+        self._begin("Starting Dagster")
+        if self.sandbox:
+            self._until(lambda: _answers(self.settings.api_url), "sandbox")
+        with DagsterApi(self.ui) as api:
+            self._until(api.loaded, "dagster")
         if not self.options.exit_after_load:
             self._addresses()
+
+    @property
+    def running(self) -> RunningDev:
+        """What commands in other terminals need to know of it."""
+        key = self.settings.api_key.get_secret_value() if self.settings.api_key and uses_sandbox(self.settings) else None
+        return RunningDev(self.settings.api_url, key, self.own_database)
 
     def load(self) -> None:
         days = self.options.load_days
@@ -149,6 +172,13 @@ class _Session:
                 "Nothing is loaded at once with a real key, since that spends calls; schedules and the sensors of settings are on. "
                 "To load a week: magnetis dev --load 7"
             )
+            if "start_date" not in self.settings.model_fields_set:
+                start, example = self.settings.start_date, datetime.now(self.settings.timezone).date().replace(month=1, day=1)
+                self._say(
+                    f"MAGNETIS_START_DATE is not set, so events have a partition for each day since {start}. Put the day on which "
+                    f"your history begins into .env, such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
+                    "since then and their price."
+                )
         days = days if days is not None else LOAD_DAYS if self.sandbox else 0
         if days == 0:
             return
@@ -157,14 +187,26 @@ class _Session:
         with DagsterApi(self.ui) as api:
             if not self.sandbox:
                 self._price(api, asked)
-            with LoadProgress(self.console) as progress:
-                outcome = load(api, asked, progress, self._check)
+            # the sensors load what they watch in their first ticks, which began before this: so it comes last, if at all
+            watched = {collection.name for collection in self.catalogue.enabled if collection.sensor}
+            outcome, jobs = Outcome(), jobs_of(self.catalogue.enabled)
+            with self._loading() as progress:
+                for part in (asked.keys() - watched, asked.keys() & watched):
+                    outcome.add(load(api, {name: asked[name] for name in asked if name in part}, progress, self._check, jobs))
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
             print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
         if not self.options.exit_after_load:
             self._addresses()
         self._judge(outcome)
+
+    @contextmanager
+    def _loading(self) -> Iterator[LoadProgress]:
+        with ExitStack() as shown:
+            if not self.console.is_terminal:  # which shows bars
+                self.steps = shown.enter_context(Steps(self.console))
+                self._begin("Loading")
+            yield shown.enter_context(LoadProgress(self.console, self.steps.printed if self.steps else lambda: None))
 
     def serve(self) -> None:
         self.signals.check()
@@ -177,9 +219,18 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping; runs under way go on at the next start. Ctrl-C again to hurry.")
-        self.children.stop(lambda: self.signals.count > before)
-        embedded.stop(self.home)
+            self._say("Stopping; unfinished runs resume at the next start. Ctrl-C again to hurry.")
+        with Steps(self.console) as self.steps:
+            self._begin("Stopping")
+            self.children.stop(lambda: self.signals.count > before)
+            embedded.stop(self.home)
+
+    def _first_sandbox_day(self, url: str) -> date:
+        """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
+        first = datetime.now(self.settings.timezone).date() - timedelta(days=self.options.load_days or LOAD_DAYS)
+        with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
+            loaded = first_day(engine, [collection.name for collection in self.catalogue.enabled if collection.is_events])
+        return min(first, loaded or first)
 
     def _sandbox_command(self) -> list[str]:
         port = self.settings.api_url.rpartition(":")[2]
@@ -188,7 +239,7 @@ class _Session:
 
     def _dagster_command(self, workspace_yaml: Path) -> list[str]:
         address = ["--host", self.options.host, "--port", str(self.options.port)]
-        return [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_yaml), *address]
+        return [sys.executable, "-m", "magnetis_dagster.dagster_support.dev", "--workspace", str(workspace_yaml), *address]
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
         with open_engine(self.settings) as engine:
@@ -197,8 +248,8 @@ class _Session:
         command = [sys.executable, "-m", "magnetis_dagster.defs.orphans"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)  # noqa: S603 - ours
         if ended.returncode:
-            raise StartFailed(f"Runs of a magnetis dev that was killed could not be ended:\n{ended.stderr[-2000:]}")
-        self._say(f"Runs of a magnetis dev that was killed: {ended.stdout.strip()}.")
+            raise StartFailed(f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}")
+        self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
         invented = Settings.load(api_key=SANDBOX_KEY).key_fingerprint
@@ -256,6 +307,12 @@ class _Session:
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)
+        if self.steps:
+            self.steps.printed()
+
+    def _begin(self, step: str) -> None:
+        if self.steps:
+            self.steps.begin(step)
 
 
 def _free(port: int) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Self
 
@@ -70,7 +71,10 @@ class IncompleteAnswer(NeedsChange):
 
 @dataclass(frozen=True, slots=True)
 class DayResult:
-    """One day that is done. The window's cost is shared out among its days by their rows, so that days add up to windows."""
+    """One day that is done. The window's requests, bytes and seconds are divided among its days by their rows.
+
+    Requests and bytes are whole numbers that add up to those of the window.
+    """
 
     day: date
     rows: int
@@ -78,11 +82,18 @@ class DayResult:
     inserted: int
     changed: int
     deleted: int
-    api_calls: float
-    bytes: float
+    api_calls: int
+    bytes: int
     seconds: float
     age_days: int
     """From the day's end to the reading: 0 is the first night."""
+    first_read: bool
+    """No complete read of the day was recorded before."""
+
+    @property
+    def late_rows(self) -> int:
+        """Return the rows that were added, changed or deleted after a complete read of the day."""
+        return 0 if self.first_read or not self.age_days else self.inserted + self.changed + self.deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +207,7 @@ class Ingestion:
         self._zones = zones
         self._concurrency = concurrency
         self._chunk_rows = chunk_rows
+        self._progress = progress
         self._thread = ReadingThread(progress)
         self._advanced = advanced
         self._permit = permit
@@ -214,7 +226,7 @@ class Ingestion:
 
     def __enter__(self) -> Self:
         """Bring the tables up to date and open the client. Raises DatabaseUnwell, DatabaseRefused."""
-        self._warehouse.prepare()
+        self._warehouse.prepare(self._progress)
         self._collected = gc.get_threshold()
         gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *self._collected[1:])
         self._switching = sys.getswitchinterval()
@@ -264,7 +276,7 @@ class Ingestion:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
 
     def read_snapshot(self, collection: Collection, day: date) -> WindowResult:
-        """Read the present state of a collection, whole, as the snapshot of `day`.
+        """Read the present state of a collection, whole, as the snapshot of `day`; a past day that was taken is not read again.
 
         Raises PastSnapshot and ForeignSource before any request.
         """
@@ -272,6 +284,8 @@ class Ingestion:
             return self._done_before(collection, Window(day, day), done)
         today = self._today()
         if day != today:
+            if done := self._warehouse.done(collection, [day]):
+                return self._done_before(collection, Window(day, day), done)
             raise PastSnapshot(
                 f"{collection.name}: the API shows only the present, so a snapshot of {day} cannot be taken on {today} "
                 f"({self._zones.partition.key}). Materialize the partition {today}; earlier states that were taken are in "
@@ -529,10 +543,11 @@ class Ingestion:
                 inserted=done[day].inserted,
                 changed=done[day].changed,
                 deleted=done[day].deleted,
-                api_calls=0.0,
-                bytes=0.0,
+                api_calls=0,
+                bytes=0,
                 seconds=0.0,
                 age_days=age_days(day, today),
+                first_read=done[day].first_read,
             )
             for day in window.days
         ]
@@ -580,22 +595,28 @@ def _as_error(collection: Collection, window: Window, refusal: Exception) -> Exc
 
 
 def _share_out(days: list[MergedDay], facts: WindowFacts, seconds: float) -> list[DayResult]:
-    whole = sum(day.announced + 1 for day in days)
-    results = []
-    for day in sorted(days, key=lambda day: day.day):
-        share = (day.announced + 1) / whole
-        results.append(
-            DayResult(
-                day=day.day,
-                rows=day.held,
-                announced=day.announced,
-                inserted=day.inserted,
-                changed=day.changed,
-                deleted=day.deleted,
-                api_calls=facts.api_calls * share,
-                bytes=facts.bytes * share,
-                seconds=seconds * share,
-                age_days=age_days(day.day, facts.read_on),
-            )
+    days = sorted(days, key=lambda day: day.day)
+    weights = [day.announced + 1 for day in days]
+    calls, size = _divided(facts.api_calls, weights), _divided(facts.bytes, weights)
+    return [
+        DayResult(
+            day=day.day,
+            rows=day.held,
+            announced=day.announced,
+            inserted=day.inserted,
+            changed=day.changed,
+            deleted=day.deleted,
+            api_calls=calls[number],
+            bytes=size[number],
+            seconds=seconds * weights[number] / sum(weights),
+            age_days=age_days(day.day, facts.read_on),
+            first_read=day.first_read,
         )
-    return results
+        for number, day in enumerate(days)
+    ]
+
+
+def _divided(total: int, weights: list[int]) -> list[int]:
+    """Return whole shares of `total`, in proportion to the weights, that add up to it."""
+    ends = [total * part // sum(weights) for part in accumulate(weights)]
+    return [end - start for start, end in pairwise([0, *ends])]

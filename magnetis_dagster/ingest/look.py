@@ -5,7 +5,7 @@ What was read can be kept, so that the run that loads it pays for none of it aga
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -86,11 +86,23 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
         seen |= ids
     rows = [row for page in pages for row in page.rows]
     stable_rows = [stable(collection, row) for row in rows]
-    lines = {dump_json(row, sort=True) for row in stable_rows}
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
-    digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    return Look(digest, len(lines), at, [page.body for page in pages], member_digests(stable_rows))
+    lines = _lines(stable_rows)
+    return Look(_digest(lines), len(lines), at, [page.body for page in pages], member_digests(stable_rows))
+
+
+def digest_of(stable_rows: Iterable[Any]) -> str:
+    """Return the digest of a look that finds these rows; volatile members are left out already."""
+    return _digest(_lines(stable_rows))
+
+
+def _lines(stable_rows: Iterable[Any]) -> set[str]:
+    return {dump_json(row, sort=True) for row in stable_rows}
+
+
+def _digest(lines: set[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def member_digests(rows: Sequence[Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import yaml
 
 from magnetis_dagster.catalog.load import read_overlay
 from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.private import write_private
 
 HEAD = "# Laid over the catalogue by MAGNETIS_CONFIG; `magnetis probe --write` adds what it finds."
 REASON = "# magnetis probe: "
@@ -38,7 +39,7 @@ def write_overlay(path: Path, overlay: dict[str, Any], reasons: Sequence[str] = 
     fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding="utf-8")
+        write_private(fresh, text)
         if path.exists():
             shutil.copy2(path, path.with_name(f"{path.name}.bak"))
             shutil.copymode(path, fresh)

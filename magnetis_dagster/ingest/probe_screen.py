@@ -1,6 +1,8 @@
-"""The report of a probe for the terminal."""
+"""The report of a probe for the terminal; fits 80 columns."""
 
-from rich.console import Group
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -9,36 +11,58 @@ from magnetis_dagster.ingest.probe_report import Finding, ProbeReport
 
 
 def render(report: ProbeReport) -> Group:
-    """Return a table, and below it what to look at. The caller reports what stopped the probe."""
-    table = Table(
-        title=f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}",
-        title_justify="left",
-    )
-    for heading in (
-        "collection",
-        "route",
-        "status",
-        "rows announced",
-        "fields found / unknown / missing",
-        "offset from the window",
-        "parameters",
-    ):
-        table.add_column(
-            heading, overflow="fold", no_wrap=heading == "collection", justify="right" if heading == "rows announced" else "left"
-        )
-    for finding in report.findings:
+    """Return a table of all collections, then one of the windows of events, then what to look at.
+
+    The caller reports what stopped the probe.
+    """
+    parts: list[RenderableType] = [
+        Text(f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}", style="bold"),
+        Text(),
+        _routes(report.findings),
+        Text("found, unknown, missing: members of the rows that the catalogue declares, does not declare, misses", style="dim"),
+    ]
+    windows = [finding for finding in report.findings if _offset(finding) or finding.parameters]
+    if windows:
+        parts += [Text(), _windows(windows)]
+    notes = list(_notes(report.findings))
+    return Group(*parts, *([Text(), *notes] if notes else []))
+
+
+def _table(*headings: str, right: frozenset[str] = frozenset()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table
+
+
+def _routes(findings: list[Finding]) -> Table:
+    numbers = ("HTTP", "rows", "found", "unknown", "missing")
+    table = _table("collection", "route", "evidence", *numbers, right=frozenset(numbers))
+    for finding in findings:
+        members = (finding.columns, finding.unknown, finding.missing)
         cells = (
             finding.collection,
-            f"{finding.answered} ({finding.evidence})" if finding.answered else finding.found.value,
+            finding.answered or finding.found.value,
+            (finding.evidence or "") if finding.answered else "",
             "" if finding.status is None else str(finding.status),
-            "" if finding.announced is None else str(finding.announced),
-            f"{len(finding.columns)} / {len(finding.unknown)} / {len(finding.missing)}" if finding.columns else "",
-            _offset(finding),
-            _parameters(finding),
+            "" if finding.announced is None else f"{finding.announced:,}",
+            *(str(len(each)) if finding.columns else "" for each in members),
         )
         table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
-    notes = [Text(f"{finding.collection}: {note}") for finding in report.findings if (note := finding.notes())]
-    return Group(table, *notes)
+    return table
+
+
+def _windows(findings: list[Finding]) -> Table:
+    table = _table("events", "offset from the window", "parameters")
+    for finding in findings:
+        table.add_row(*(Text(cell) for cell in (finding.collection, _offset(finding), _parameters(finding))))
+    return table
+
+
+def _notes(findings: list[Finding]) -> Iterator[Text]:
+    for finding in findings:
+        if note := finding.notes():
+            yield Text(f"{finding.collection}: {note}")
 
 
 def _offset(finding: Finding) -> str:

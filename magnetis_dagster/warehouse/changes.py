@@ -13,6 +13,7 @@ from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, history_name
 
 VIEW = f"{DATA_SCHEMA}.settings_changes"
+ABOUT = "Changes of report and alert settings, one row per change. May hold personal data."
 MOST_CHANGES = 50
 """Changes of one reading that are told one by one; the others are counted."""
 
@@ -25,6 +26,7 @@ _COLUMNS = {
     "kind": "first_seen (in the very first snapshot of its collection), added, changed or removed.",
     "changes": "Members of the row that differ, volatile ones left out: {member: {old, new}}; null: no such member. "
     "May hold personal data.",
+    "account_name": "Name of that account.",
 }
 
 
@@ -72,14 +74,13 @@ def view_statements(catalogue: Catalogue) -> list[str]:
     watched = [collection for collection in catalogue.collections.values() if collection.is_setting]
     if not watched:
         return []
-    versions = " UNION ALL ".join(statement for collection in watched for statement in _versions(collection))
-    comments = {f"VIEW {VIEW}": "Changes of report and alert settings, one row per change. May hold personal data."} | {
-        f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()
-    }
+    names = _account_names(catalogue)
+    versions = " UNION ALL ".join(statement for collection in watched for statement in _versions(collection, names))
+    comments = {f"VIEW {VIEW}": ABOUT} | {f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()}
     # replaced and never dropped: grants on it, and views that users made of it, stay
     view = (
         f"CREATE OR REPLACE VIEW {VIEW} AS "
-        "SELECT v.changed_at, v.collection, v.account_id, v.setting_id, v.title, v.kind, f.changes "
+        "SELECT v.changed_at, v.collection, v.account_id, v.setting_id, v.title, v.kind, f.changes, v.account_name "
         f"FROM ({versions}) AS v CROSS JOIN LATERAL ("
         "SELECT coalesce(jsonb_object_agg(coalesce(o.key, n.key), jsonb_build_object('old', o.value, 'new', n.value)), '{}') "
         "AS changes FROM jsonb_each(v.old) AS o FULL JOIN jsonb_each(v.new) AS n ON n.key = o.key "
@@ -88,11 +89,23 @@ def view_statements(catalogue: Catalogue) -> list[str]:
     return [view, *(f"COMMENT ON {what} IS '{about}'" for what, about in comments.items())]
 
 
-def _versions(collection: Collection) -> tuple[str, str]:
+def _account_names(catalogue: Catalogue) -> str:
+    accounts = catalogue.collections.get("accounts")
+    if accounts is None or "name" not in accounts.columns:
+        return "CAST(NULL AS text)"
+    return f'(SELECT CAST(a."name" AS text) FROM {DATA_SCHEMA}.accounts AS a WHERE a.id = h.account_id)'
+
+
+def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
     history = f"{DATA_SCHEMA}.{history_name(collection)}"
     # an overlay may take the column away or give it another type, and the type of a view's column cannot change
     title = 'CAST(h."title" AS text)' if "title" in collection.columns else "CAST(NULL AS text)"
-    named = f"CAST('{collection.name}' AS text) AS collection, h.account_id, h.id AS setting_id, {title} AS title"
+    received = 'CAST(h."account_name" AS text)' if "account_name" in collection.columns else "CAST(NULL AS text)"
+    name = f"coalesce({received}, {account_names})"
+    named = (
+        f"CAST('{collection.name}' AS text) AS collection, h.account_id, h.id AS setting_id, "
+        f"{title} AS title, {name} AS account_name"
+    )
     # volatile members are no changes, in versions that were kept before they were declared either
     old, new = stable_sql(collection, "p.payload"), stable_sql(collection, "h.payload")
     differs = f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}" if collection.volatile else ""
@@ -114,17 +127,11 @@ def read_changes(connection: Connection, collection: Collection, read_at: dateti
     """Return what the reading that began at `read_at` found to be changed."""
     names = {"collection": collection.name, "read_at": read_at, "most": MOST_CHANGES, "first": ChangeKind.FIRST_SEEN.value}
     those = f"FROM {VIEW} AS c WHERE c.collection = :collection AND c.changed_at = :read_at"
-    account_name = "NULL"
-    if "account_name" in collection.columns:
-        account_name = (
-            f'(SELECT h."account_name" FROM {DATA_SCHEMA}.{history_name(collection)} AS h '
-            "WHERE h.id = c.setting_id AND :read_at IN (h.valid_from, h.valid_to) ORDER BY h.valid_from DESC LIMIT 1)"
-        )
     counts = connection.execute(text(f"SELECT kind, count(*) {those} GROUP BY kind"), names)
     # removed, changed, added: what nobody is told any more first, should there be too many
     listed = connection.execute(
         text(
-            f"SELECT c.kind, c.account_id, CAST({account_name} AS text), c.setting_id, c.title, c.changes {those} "
+            f"SELECT c.kind, c.account_id, c.account_name, c.setting_id, c.title, c.changes {those} "
             "AND c.kind <> :first ORDER BY c.kind DESC, c.account_id, c.title, c.setting_id LIMIT :most"
         ),
         names,

@@ -75,6 +75,17 @@ def compare_columns(connection: Connection, collection: Collection) -> Compariso
     return Comparison(undeclared, disagreements)
 
 
+def made_columns(connection: Connection, collection: Collection) -> dict[str, str]:
+    """Return name and type of the columns of the collection's table that this program made, in the table's order."""
+    fixed, *_ = _fixed_columns(collection.kind)
+    rows = connection.execute(_COLUMNS, {"tables": [collection.name]})
+    return {
+        name: type_
+        for _, name, type_, plain in rows
+        if name in fixed or name in collection.columns or (plain and _DECLARABLE.fullmatch(name))
+    }
+
+
 @cache
 def _fixed_columns(kind: Kind) -> list[dict[str, str]]:
     """Return name and type of the columns that every collection of the kind has, by table."""

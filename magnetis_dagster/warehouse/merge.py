@@ -15,14 +15,16 @@ from sqlalchemy import Connection, TextClause, func, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
+from magnetis_dagster.database.locks import MERGE_CLASS
+from magnetis_dagster.database.session import LOCK_SECONDS
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.pages import forget_committed
 from magnetis_dagster.warehouse.staging import Tally
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
 
-_LOCK_CLASS = 0x6D67
-"""First half of the advisory locks of merges; the second is a checksum of the collection's name."""
+TURN = "10min"
+"""How long a merge waits for others of its collection. A stopped one is ended by idle_in_transaction_session_timeout before."""
 
 
 class Incomplete(TryAgain):
@@ -149,6 +151,8 @@ class MergedDay:
     inserted: int
     changed: int
     deleted: int
+    first_read: bool = False
+    """No complete read of the day was recorded before, so none of its rows came late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     Raises: Incomplete if the counts disagree; MovedRows if many ids are held by other days.
     """
     _analyze(connection)
-    lock(connection, collection)
+    wait_for_turn(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
     statements = _Statements(collection, compare_columns(connection, collection).undeclared_in(collection.name))
@@ -230,7 +234,12 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     }
     window = _write_window(connection, collection, facts, counts)
     _quarantine(connection, collection, facts, window, tally)
-    days = [MergedDay(day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0)) for day in asked]
+    days = [
+        MergedDay(
+            day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0), first_read=day not in known
+        )
+        for day in asked
+    ]
     connection.execute(
         _DAYS,
         [
@@ -247,7 +256,7 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
                 "window": window,
                 "day": day.day,
                 "age_days": age_days(day.day, facts.read_on),
-                "first_read": day.day not in known,
+                "first_read": day.first_read,
                 "held": day.held,
                 "inserted": day.inserted,
                 "changed": day.changed,
@@ -367,11 +376,18 @@ def _analyze(connection: Connection) -> None:
     connection.execute(text("ANALYZE incoming (key, id, reason, day)"))
 
 
+def wait_for_turn(connection: Connection, collection: Collection) -> None:
+    """Wait as `lock` does, for TURN at most; all other locks keep the session's limit."""
+    connection.execute(text(f"SET LOCAL lock_timeout = '{TURN}'"))
+    lock(connection, collection)
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+
+
 def lock(connection: Connection, collection: Collection) -> None:
     """Wait until no other transaction writes the collection's tables; held until the transaction ends."""
     connection.execute(
         text("SELECT pg_advisory_xact_lock(:class, :object)"),
-        {"class": _LOCK_CLASS, "object": zlib.crc32(collection.name.encode()) - 2**31},
+        {"class": MERGE_CLASS, "object": zlib.crc32(collection.name.encode()) - 2**31},
     )
 
 

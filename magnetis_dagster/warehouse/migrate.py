@@ -5,15 +5,19 @@ Three steps, since users add columns by MAGNETIS_CONFIG that no shipped migratio
 database then creates the tables and columns that are missing in `magnetis`; the views of those tables follow. Only `drop_columns`
 drops anything, and only when somebody runs it.
 
+A change of tables waits for locks as `database/locks.py` does: others pass between its attempts, and the error names who is in
+the way. Indexes of tables with rows are built one by one, after the locks that keep readers out are released.
+
 A column that the database has with another type than the declared one stops nobody here: loading its collection does
 (`columns.require_declared_types`), and the other collections load.
 """
 
 import hashlib
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-import sqlalchemy
 from alembic import command
 from alembic.autogenerate import produce_migrations
 from alembic.config import Config
@@ -26,14 +30,18 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import guarded
+from magnetis_dagster.database.locks import change_tables
+from magnetis_dagster.database.schemas import ensure_schema
 from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.warehouse.changes import view_statements
+from magnetis_dagster.warehouse import read_only
+from magnetis_dagster.warehouse.changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
+from magnetis_dagster.warehouse.foreign import require_own
 from magnetis_dagster.warehouse.merge import lock
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.views import declared_statements, drop_view, refresh_views, view_comments, view_name
 
-_LOCK = 0x6D61676E
-"""Advisory lock: two processes that start at once migrate one after the other."""
+PARIS = ZoneInfo("Europe/Paris")
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
 _DEPENDENTS = text(
     # a view depends on a column through its rule
@@ -56,41 +64,82 @@ class NewerDatabase(NeedsChange):
     """The database was brought to a version that this program does not know."""
 
 
-def migrate(engine: Engine, catalogue: Catalogue) -> bool:
+def migrate(
+    engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None, zone: ZoneInfo = PARIS
+) -> bool:
     """Bring the database to this version and this catalogue; return whether anything was done.
 
-    Safe to call from every process at start: where the database is up to date it costs one query.
-    Raises NewerDatabase, DatabaseUnwell, DatabaseRefused.
+    `zone` is that of the local times in views: MAGNETIS_TIMEZONE.
+    Safe to call from every process at start: where the database is up to date it costs one query, and waits for no lock.
+    `progress` receives a line for each attempt that found a lock taken.
+    Raises ForeignObject, NewerDatabase, LockBusy, DatabaseUnwell, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
-    digest = _digest(metadata, views)
-    with guarded(engine, "bring the tables up to date"), engine.begin() as connection:
-        if _applied(connection) == digest:
-            return False
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        if _applied(connection) == digest:
-            return False
-        for schema in (DATA_SCHEMA, OPS_SCHEMA):
-            connection.execute(sqlalchemy.schema.CreateSchema(schema, if_not_exists=True))
-        try:
-            command.upgrade(_config(connection), "head")
-        except CommandError:
-            raise NewerDatabase(
-                "The tables of magnetis_ops were made by a newer version of magnetis_dagster, which this one does not know. "
-                "Install that version or a later one; nothing was changed."
-            ) from None
-        _add_missing(connection, metadata)
-        for statement in views:
-            connection.execute(text(statement))
-        connection.execute(
-            text(
-                f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
-                "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
-            ),
-            {"digest": digest},
-        )
-        return True
+    digest = _digest(metadata, [*views, *declared_statements(catalogue, zone)])
+    doing = "bring the tables up to date"
+    with guarded(engine, doing):
+        with engine.connect() as connection:
+            if _applied(connection) == digest:
+                return False
+
+        def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
+            return [] if _applied(connection) == digest else _upgrade(connection, catalogue, metadata, views, zone)
+
+        for index in change_tables(engine, doing, upgrade, progress):
+            # of a crash between two indexes the next run finds the rest missing
+            change_tables(engine, doing, partial(_create_index, index=index), progress)
+        return change_tables(engine, doing, partial(_record, digest=digest), progress)
+
+
+def _upgrade(
+    connection: Connection, catalogue: Catalogue, metadata: MetaData, views: list[str], zone: ZoneInfo
+) -> list[ops.CreateIndexOp]:
+    """Bring tables, columns and views up to date; return the indexes that tables with rows lack."""
+    require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
+    for schema in (DATA_SCHEMA, OPS_SCHEMA):
+        ensure_schema(connection, schema)
+    for name in sorted(catalogue.collections):
+        # a merge locks tables in an order of its own
+        lock(connection, catalogue[name])
+    try:
+        command.upgrade(_config(connection), "head")
+    except CommandError:
+        raise NewerDatabase(
+            "The tables of magnetis_ops were made by a newer version of magnetis_dagster, which this one does not know. "
+            "Install that version or a later one; nothing was changed."
+        ) from None
+    missing = [operation for operation in differences(connection, metadata) if isinstance(operation, _ADDITIVE)]
+    new = {operation.table_name for operation in missing if isinstance(operation, ops.CreateTableOp)}
+    later = [operation for operation in missing if isinstance(operation, ops.CreateIndexOp) and operation.table_name not in new]
+    operations = Operations(MigrationContext.configure(connection))
+    for operation in missing:
+        if operation not in later:
+            operations.invoke(operation)
+    for statement in views:
+        connection.execute(text(statement))
+    refresh_views(connection, catalogue, zone)
+    read_only.grant(connection)
+    return later
+
+
+def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
+    index.if_not_exists = True
+    Operations(MigrationContext.configure(connection)).invoke(index)
+
+
+def _record(connection: Connection, digest: str) -> bool:
+    """Record what the tables were brought to; return whether no other process has."""
+    if _applied(connection) == digest:
+        return False
+    connection.execute(
+        text(
+            f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
+            "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
+        ),
+        {"digest": digest},
+    )
+    return True
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
@@ -103,32 +152,44 @@ def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
     )
 
 
-def drop_columns(engine: Engine, catalogue: Catalogue) -> list[TableColumn]:
+def drop_columns(
+    engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None, zone: ZoneInfo = PARIS
+) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
 
-    Raises ColumnInUse, DatabaseUnwell, DatabaseRefused.
+    Raises ColumnInUse, LockBusy, DatabaseUnwell, DatabaseRefused.
     """
-    dropped: list[TableColumn] = []
-    with guarded(engine, "drop columns"), engine.begin() as connection:
-        # whoever waits for a table keeps everybody else from it
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+
+    def drop(connection: Connection) -> list[TableColumn]:
+        dropped: list[TableColumn] = []
         for collection in (catalogue[name] for name in sorted(catalogue.collections)):
             if compare_columns(connection, collection).undeclared:
                 lock(connection, collection)
                 dropped += compare_columns(connection, collection).undeclared
-        uses = [
-            f"{column} is used by {what}"
+        ours = {f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()}
+        found = [
+            (column, what)
             for column in dropped
             for _, what in connection.execute(_DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]})
         ]
+        uses = [f"{column} is used by {what}" for column, what in found if what not in ours]
         if uses:
             raise ColumnInUse(
                 f"{'; '.join(uses)}. No column was dropped. Change or drop what uses them, then run "
                 "`magnetis migrate --drop-columns --yes` again."
             )
+        used = {what: ours[what] for _, what in found}
+        grants = [grant for collection in used.values() for grant in drop_view(connection, collection)]
         for column in dropped:
             connection.execute(text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"'))
-    return dropped
+        if used:
+            refresh_views(connection, catalogue, zone)
+        for grant in grants:
+            connection.execute(text(grant))
+        return dropped
+
+    with guarded(engine, "drop columns"):
+        return change_tables(engine, "drop columns", drop, progress)
 
 
 def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
@@ -157,13 +218,6 @@ def _only(schema: str | None) -> Callable[[str | None, str, MutableMapping[str, 
         return parents.get("schema_name") == schema and name != "alembic_version"
 
     return include
-
-
-def _add_missing(connection: Connection, metadata: MetaData) -> None:
-    operations = Operations(MigrationContext.configure(connection))
-    for operation in differences(connection, metadata):
-        if isinstance(operation, _ADDITIVE):
-            operations.invoke(operation)
 
 
 def _applied(connection: Connection) -> str | None:

@@ -14,7 +14,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.reader import RowReader
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
-from magnetis_dagster.warehouse.merge import lock
+from magnetis_dagster.warehouse.merge import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
 from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
@@ -46,7 +46,7 @@ def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[in
     warehouse.prepare()
     tables = [collection.name] if collection.is_events else [collection.name, history_name(collection)]
     with guarded(warehouse.engine, f"reparse {collection.name}"), warehouse.engine.begin() as connection:
-        lock(connection, collection)
+        wait_for_turn(connection, collection)
         require_declared_types(connection, collection)
         worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
         for table in tables:

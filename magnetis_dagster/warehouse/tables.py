@@ -3,7 +3,9 @@
 Shapes only. `migrate.py` brings a database to them, `merge.py` fills them.
 """
 
+from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 from sqlalchemy import (
     BigInteger,
@@ -40,6 +42,9 @@ POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.TIMESTAMP: DateTime(timezone=True),
     ColumnType.JSON: JSONB(),
 }
+
+LONGEST_NAME = 63
+"""Bytes that PostgreSQL takes of a name."""
 
 _moment = DateTime(timezone=True)
 
@@ -310,6 +315,7 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
             Column("day", Date, nullable=False, comment="Local day of the event in MAGNETIS_TIMEZONE: the partition."),
         ]
         indexes.append(Index(f"ix_{collection.name}_day", "day"))
+    indexes += [Index(_index_name(collection, names), *names) for names in collection.indexes]
     return Table(
         collection.name,
         metadata,
@@ -324,6 +330,11 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
         *indexes,
         comment=collection.description,
     )
+
+
+def _index_name(collection: Collection, columns: Sequence[str]) -> str:
+    name = "_".join(["ix", collection.name, *columns])
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}_{crc32(name.encode()):08x}"
 
 
 def _history(collection: Collection, metadata: MetaData) -> Table:

@@ -1,6 +1,6 @@
 """The warehouse as ingestion sees it: stage a window, commit it, and ask what is already done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -53,9 +53,9 @@ class Warehouse:
         self._compared: set[str] = set()
         """Names of the collections whose columns have their declared types."""
 
-    def prepare(self) -> None:
-        """Bring the tables up to date; one query where they are."""
-        migrate(self.engine, self.catalogue)
+    def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+        """Bring the tables up to date; one query where they are. `progress` receives a line for each wait for a lock."""
+        migrate(self.engine, self.catalogue, progress, self.partition_zone)
 
     def reader(self, collection: Collection) -> RowReader:
         """Return a reader of the collection's rows in this warehouse's zones."""
@@ -138,7 +138,8 @@ class Warehouse:
     def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
         """Return those of `days` that are done, with what they hold; where `run_id` is given, by that run, and what it changed."""
         condition = " AND d.run_id = :run_id" if run_id else ""
-        changed = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0)" if run_id else "0, 0, 0"
+        read = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0), coalesce(r.first_read, false)"
+        changed = read if run_id else "0, 0, 0, false"
         with guarded(self.engine, "read what is done"), self.engine.connect() as connection:
             found = connection.execute(
                 text(

@@ -38,6 +38,20 @@ def test_a_route_of_the_catalogue_loses_its_evidence_mark_but_not_its_path(overl
     assert [(route.path, route.evidence) for route in routes] == [("/v2/calls", Evidence.ASSUMED), ("/calls", Evidence.OBSERVED)]
 
 
+def test_an_overlay_adds_a_reference(overlay: Overlay) -> None:
+    catalogue = load_catalogue(overlay("collections: {calls: {references: [numbers, accounts]}, numbers: {enabled: false}}"))
+    assert [each.name for each in catalogue.references_of(catalogue["calls"])] == ["accounts"]
+
+
+@pytest.mark.parametrize(
+    ("references", "says"),
+    [("{calls: {references: [faxes]}}", "references name 'faxes'"), ("{visits: {references: [calls]}}", "make a circle")],
+)
+def test_references_exist_and_make_no_circle(overlay: Overlay, references: str, says: str) -> None:
+    with pytest.raises(CatalogueError, match=says):
+        load_catalogue(overlay(f"collections: {references}"))
+
+
 def test_columns_parameters_and_lists_are_laid_over_one_by_one(overlay: Overlay, catalogue: Catalogue) -> None:
     calls = load_catalogue(
         overlay("""

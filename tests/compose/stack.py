@@ -43,6 +43,35 @@ def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
     assert "content-security-policy" in headers
 
 
+def test_a_page_of_another_site_gets_nothing_even_with_the_password(stack: Stack) -> None:
+    ui, password = f"http://127.0.0.1:{stack.environment['UI_PORT']}", ("admin", stack.passwords["admin"])
+    mutation = "mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION}) { __typename } }"
+    with httpx.Client(base_url=ui, auth=password, trust_env=False) as client:
+        assert client.post("/graphql", json={"query": "{version}"}).status_code == 200
+        assert client.post("/graphql", json={"query": "{version}"}, headers={"Origin": ui}).status_code == 200
+        assert client.get(
+            "/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        ).is_success
+        refused = [
+            *(
+                client.post("/graphql", json={"query": "{version}"}, headers={"Origin": origin})
+                for origin in ("null", "https://evil.example")
+            ),
+            *(
+                client.get("/", headers={name: value})
+                for name, value in (("Sec-Fetch-Site", "cross-site"), ("Host", "evil.example"))
+            ),
+            client.get("/", headers={"X-Forwarded-Host": "evil.example"}),
+            client.get("/graphql", params={"query": mutation}),
+            client.post("/graphql", content=mutation, headers={"Content-Type": "text/plain;application/json"}),
+            client.post("/report_asset_materialization/magnetis/calls"),
+            client.request("OPTIONS", "/graphql"),
+        ]
+        assert {answer.status_code for answer in refused} == {403}
+        for name in ("x-frame-options", "cross-origin-opener-policy", "cross-origin-resource-policy", "x-content-type-options"):
+            assert len(client.get("/").headers.get_list(name)) == 1, name
+
+
 def test_every_service_says_that_it_is_well(stack: Stack) -> None:
     for service in sorted(SERVICES - {"sandbox"}):
         wait(lambda service=service: stack.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} is well", 240)  # type: ignore[misc]

@@ -35,7 +35,7 @@ LOGGER = logging.getLogger("daemon")
 class Daemon:
     def __init__(self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
         self.instance = instance
-        self._workspace = workspace
+        self.workspace = workspace
         [entry] = workspace.create_request_context().get_code_location_entries().values()
         assert entry.code_location, entry.load_error
         [self.repository] = entry.code_location.get_repositories().values()
@@ -54,7 +54,7 @@ class Daemon:
             self.instance.start_sensor(sensor)
         self._now += after
         with freeze_time(self._now):
-            errors = list(execute_sensor_iteration(self._workspace, LOGGER, None, None))
+            errors = list(execute_sensor_iteration(self.workspace, LOGGER, None, None))
         assert not any(errors), errors
         return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[0]
 
@@ -77,7 +77,7 @@ class Daemon:
                 self.instance.stop_schedule(other.get_remote_origin_id(), other.selector_id, other)
         for now in (moment - timedelta(minutes=1), moment + timedelta(minutes=1)):  # the first look notes since when it is on
             with freeze_time(now):
-                errors = list(launch_scheduled_runs(self._workspace, LOGGER, now, {}))
+                errors = list(launch_scheduled_runs(self.workspace, LOGGER, now, {}))
             assert not any(errors), errors
         schedule = self.repository.get_schedule(name)
         return self.instance.get_ticks(schedule.get_remote_origin_id(), schedule.selector_id, limit=1)[0]

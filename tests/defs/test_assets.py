@@ -36,12 +36,25 @@ def test_each_day_turns_green_with_its_numbers(api: SmallApi, materialize: Mater
     assert numbers["dagster/row_count"] == 9
     assert (numbers["rows"], numbers["announced rows"], numbers["new rows"], numbers["changed rows"]) == (3, 3, 3, 0)
     assert numbers["quota left"] == 4999
-    assert sum(float(event.metadata["API calls"].value) for event in events) == pytest.approx(1, abs=0.01)
+    calls = [event.metadata["API calls"].value for event in events]
+    assert (sum(calls), {type(number) for number in calls}) == (1, {int}), "whole requests that add up to those of the window"
+    assert "dagster/partition_row_count" not in numbers, "it would plot `rows` a second time"
     assert numbers["query"].endswith(
         "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER BY occurred_at;\n```"
     )
     plotted = {name for name, value in events[0].metadata.items() if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)}
     assert {"rows", "announced rows", "changed rows", "API calls", "bytes", "seconds", "quota left"} <= plotted
+
+
+def test_only_rows_of_a_day_that_was_loaded_before_are_late(api: SmallApi, materialize: Materialize) -> None:
+    def late(result: dg.ExecuteInProcessResult) -> object:
+        [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+        return check.metadata["late rows"].value
+
+    api.rows["/calls"] = [call(n, f"2025-03-28 10:00:0{n}") for n in range(3)]
+    assert late(materialize("calls", DAY)) == 0
+    api.rows["/calls"] += [call(4, "2025-03-28 10:00:04"), call(5, "2025-03-29 10:00:05")]
+    assert late(materialize("calls", DAY, 2)) == 1, "the second day is read for the first time"
 
 
 def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materialize) -> None:
@@ -145,11 +158,44 @@ def test_refusals_fail_at_once_with_what_to_do(
     assert "Traceback" not in str(failed.step_failure_data.user_failure_data.description)
 
 
-def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, materialize: Materialize) -> None:
-    result = materialize("accounts", DAY)
-    [failed] = [event for event in result.all_events if event.is_step_failure]
-    assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
+def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, instance: dg.DagsterInstance) -> None:
+    key = dg.AssetKey(["magnetis", "accounts"])
+    for definitions in (build_defs(), build_defs(taken=[])):  # the day is a partition, or has ceased to be one
+        job = definitions.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            instance=instance, asset_selection=[key], tags={"dagster/partition": str(DAY)}, raise_on_error=False
+        )
+        [failed] = [event for event in result.all_events if event.is_step_failure]
+        assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
     assert api.requests == []
+
+
+def test_a_past_snapshot_that_was_taken_turns_green_again_without_a_call(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    today = datetime.now(PARIS).date()
+    yesterday = today - timedelta(days=1)
+    api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
+    assert materialize("accounts", today).success
+    with engine.begin() as connection:  # as if it were tomorrow
+        connection.execute(text("UPDATE magnetis_ops.days SET day = :day WHERE collection = 'accounts'"), {"day": yesterday})
+    asked = len(api.requests)
+    assert materialize("accounts", yesterday).success
+    assert str(yesterday) in instance.get_materialized_partitions(dg.AssetKey(["magnetis", "accounts"]))
+    assert len(api.requests) == asked
+
+
+def test_load_latest_loads_yesterday_and_todays_snapshots(api: SmallApi, instance: dg.DagsterInstance) -> None:
+    today = datetime.now(PARIS).date()
+    api.rows["/calls"] = [call(1, f"{today - timedelta(days=1)} 10:00:00")]
+    result = build_defs().resolve_job_def("load_latest").execute_in_process(instance=instance)
+    assert result.success
+    assert instance.get_materialized_partitions(CALLS) == {str(today - timedelta(days=1))}
+    assert instance.get_materialized_partitions(dg.AssetKey(["magnetis", "accounts"])) == {str(today)}
+    check = dg.AssetCheckKey(CALLS, "complete")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
+    assert found.event
+    assert found.event.asset_check_evaluation.passed
 
 
 def test_todays_snapshot(api: SmallApi, materialize: Materialize, query: Any) -> None:

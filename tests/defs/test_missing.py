@@ -71,22 +71,35 @@ def test_a_run_says_what_is_still_missing(materialize: Materialize) -> None:
     found = evaluated(result)
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert shown(found) == {
-        "missing days": 7,
-        "closed days": 10,
-        "first missing": str(ago(10)),
+        "missing days": 3,
+        "closed days": 6,
+        "days not requested": 4,
+        "first missing": str(ago(3)),
         "last missing": str(ago(1)),
         "days given up": 0,
         "ranges not shown": 0,
     }
-    assert ranges(found) == [(str(ago(3)), str(ago(1)), 3, NEVER_LOADED), (str(ago(10)), str(ago(7)), 4, NEVER_LOADED)]
-    assert "7 of 10 closed days" in str(found.description)
+    assert ranges(found) == [(str(ago(3)), str(ago(1)), 3, NEVER_LOADED)]
+    assert f"3 of 6 closed days since {ago(6)}" in str(found.description)
+    assert "4 earlier days" in str(found.description)
     assert "`magnetis plan calls --missing --launch`" in str(found.description)
+
+
+def test_history_that_nobody_has_requested_is_not_missing(materialize: Materialize, instance: dg.DagsterInstance) -> None:
+    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    found = evaluated(job.execute_in_process(instance=instance))
+    assert found.passed
+    assert shown(found) == {"missing days": 0, "closed days": 0, "days not requested": 10}
+    assert str(found.description).startswith("No day was requested yet. 10 earlier days")
+    found = evaluated(materialize("calls", ago(2), 2))
+    assert found.passed
+    assert shown(found) == {"missing days": 0, "closed days": 2, "days not requested": 8}
 
 
 def test_it_passes_when_every_closed_day_is_green(materialize: Materialize) -> None:
     found = evaluated(materialize("calls", ago(10), 10))
     assert found.passed
-    assert shown(found) == {"missing days": 0, "closed days": 10}
+    assert shown(found) == {"missing days": 0, "closed days": 10, "days not requested": 0}
     assert found.description == f"All 10 closed days since {ago(10)} are green."
 
 
@@ -155,7 +168,7 @@ def test_fifty_ranges_are_shown_and_the_rest_counted(instance: dg.DagsterInstanc
         instance.report_runless_asset_event(dg.AssetMaterialization(CALLS, partition=str(ago(number))))
     job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
     found = evaluated(job.execute_in_process(instance=instance))
-    assert (shown(found)["missing days"], shown(found)["ranges not shown"]) == (61, 11)
+    assert (shown(found)["missing days"], shown(found)["ranges not shown"]) == (60, 10)
     assert len(ranges(found)) == 50
     assert ranges(found)[0][0] == str(ago(1))
 

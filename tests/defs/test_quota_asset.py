@@ -13,6 +13,7 @@ from small_api import KEY, SmallApi, call
 from sqlalchemy import Engine
 
 from magnetis_dagster.definitions import build_defs
+from magnetis_dagster.defs.days import days_tags
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Charge, Ledger
 from magnetis_dagster.settings import Settings
@@ -152,12 +153,12 @@ def test_a_run_observes_too_and_asks_the_api_nothing(instance: dg.DagsterInstanc
     assert api.requests == []
 
 
-def test_a_load_leaves_it_alone(api: SmallApi, materialize: Any, instance: dg.DagsterInstance, tick: Any) -> None:
+def test_the_last_load_of_a_run_observes_it(api: SmallApi, instance: dg.DagsterInstance) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
-    assert materialize("calls", date(2025, 3, 28)).success
-    assert instance.fetch_observations(QUOTA, limit=1).records == []
-    tick()
-    assert last(instance)["used by manual"] == 1
+    job = build_defs().resolve_job_def("daily_events")
+    assert job.execute_in_process(instance=instance, tags=days_tags(date(2025, 3, 28), date(2025, 3, 28))).success
+    assert len(instance.fetch_observations(QUOTA, limit=9).records) == 1
+    assert last(instance)["used by manual"] == len(api.requests) == 5
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def test_days_on_which_clocks_change_are_days_like_others(change: date) -> None:
         assert asked("daily_snapshots", at(day, 0)) == (str(day), str(day))
 
 
+def test_a_snapshot_that_was_missed_before_midnight_is_skipped() -> None:
+    today = datetime.now(PARIS).date()
+    assert asked("daily_snapshots", at(today, 0)) == (str(today), str(today))
+    assert "the API shows only the present" in str(asked("daily_snapshots", at(today - timedelta(days=1), 0)))
+
+
 def test_schedules_are_on_and_say_what_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("daily_events", "daily_snapshots"):
         schedule = build_defs().resolve_schedule_def(name)

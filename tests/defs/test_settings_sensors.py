@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import dagster as dg
 import pytest
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster_daemon import Daemon, daemon
-from small_api import SmallApi
+from small_api import PARIS, SmallApi
 
+from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs import settings_sensors
 from magnetis_dagster.warehouse import Warehouse
 
 SENSOR = "alert_settings_sensor"
 EMAIL, SMS = "/alerts/email", "/alerts/sms"
+ALERTS = frozenset({dg.AssetKey(["magnetis", "email_alerts"]), dg.AssetKey(["magnetis", "sms_alerts"])})
 RECIPIENT = "jeanne.martin@exemple.fr"
 
 
@@ -80,6 +82,22 @@ def test_each_change_is_one_run_of_what_changed_and_costs_no_further_call(
     ]
     assert query("SELECT lane, run_id, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2") == [("settings", SENSOR, 14)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
+
+
+def test_what_was_loaded_before_the_first_look_is_not_loaded_again(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
+    job = build_defs().resolve_job_def("daily_snapshots")
+    today = str(datetime.now(PARIS).date())
+    waiting = running.instance.create_run_for_job(job, tags={"dagster/partition": today}, asset_selection=ALERTS)
+    assert "email_alerts: a run is loading it; the next tick compares." in str(tick().skip_reason)
+    running.instance.delete_run(waiting.run_id)
+    assert job.execute_in_process(instance=running.instance, asset_selection=[*ALERTS], partition_key=today).success
+    assert "email_alerts: 2 rows, loaded before this first look." in str(tick().skip_reason)
+    assert "email_alerts: 2 rows, the same since" in str(tick().skip_reason)
+    changed(api, EMAIL, 1, title="B")
+    tick(TickStatus.SUCCESS)
+    assert runs(running)[1:] == [("SUCCESS", ["email_alerts"])]
 
 
 def test_a_removal_and_the_return_of_a_row(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any) -> None:

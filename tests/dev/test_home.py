@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,32 @@ def test_a_taken_port_names_the_option_that_changes_it() -> None:
         with pytest.raises(claims.PortTaken, match=rf"127\.0\.0\.1:{port}.*--port {port + 1}"):
             claims.check_port("127.0.0.1", port, option="--port")
     claims.check_port("127.0.0.1", port, option="--port")
+
+
+def test_a_busy_port_is_reported_with_the_form_that_works_with_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MAKELEVEL", "1")
+        with pytest.raises(claims.PortTaken, match=rf'make run ARGS="--port {port + 1}"'):
+            claims.check_port("127.0.0.1", port, option="--port")
+
+
+def test_the_port_that_is_suggested_is_free() -> None:
+    """Another user of the machine may have the next one."""
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with socket.socket() as second:
+            second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):  # somebody has it: as good
+                second.bind(("127.0.0.1", port + 1))
+                second.listen()
+            with pytest.raises(claims.PortTaken, match=r"--port \d+") as told:
+                claims.check_port("127.0.0.1", port, option="--port")
+            suggested = int(str(told.value).rpartition("--port ")[2].rstrip("."))
+            assert suggested > port + 1
+            claims.check_port("127.0.0.1", suggested, option="--port")
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:

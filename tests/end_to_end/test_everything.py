@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
+import psutil
 import psycopg
 import pytest
 from harness import PROJECT, Dev, Start
@@ -112,6 +114,24 @@ def test_it_says_what_it_did(dev: Dev, catalogue: Catalogue) -> None:
     assert total.split("│")[5].strip() == str(spent)
     assert f"Dagster UI  {dev.ui}" in dev.said
     assert dev.database_url in dev.said
+
+
+def test_a_page_of_another_site_gets_nothing(dev: Dev) -> None:
+    report = f"{dev.ui}/report_asset_materialization/magnetis/calls?partition={ago(400)}"
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(f"{dev.ui}/server_info").status_code == 200
+        assert client.get(f"{dev.ui}/server_info", headers={"Host": "evil.example"}).status_code == 403
+        assert client.get(f"{dev.ui}/graphql", params={"query": "{version}"}).status_code == 405
+        assert client.post(report, headers={"Origin": "https://evil.example"}).status_code == 403
+        assert client.post(report).status_code == 415
+    listening = {
+        connection.laddr.port
+        for pid in dev.seen
+        if psutil.pid_exists(pid)
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {dev.port}, "no other port is open: neither a code server's nor an unguarded webserver's"
 
 
 def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:

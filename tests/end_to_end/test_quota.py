@@ -122,7 +122,7 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
         dev.wait_until(lambda: "Waiting for API calls." in _log(api, of_load), "the load waits too")
     dev.kill()
     dev = module_start("--load", "0", environment=environment)
-    dev.wait_for("Runs of a magnetis dev that was killed: 1 to be started again, 1 canceled.")
+    dev.wait_for("Runs that the last magnetis dev left unfinished: 1 to be started again, 1 canceled.")
     dev.wait_for("Serving until Ctrl-C.")
     with DagsterApi(dev.ui) as api:
         assert api.loaded()

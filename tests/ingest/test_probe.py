@@ -98,11 +98,19 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
     return _probe
 
 
-def table(report: ProbeReport) -> str:
-    console = Console(width=300, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+def table(report: ProbeReport, width: int = 300) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     with console.file:
         console.print(render(report))
     return console.export_text()
+
+
+def test_the_report_fits_80_columns_without_broken_words(probe):
+    lines = table(probe(), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    [calls] = [line.split() for line in lines if line.startswith("calls ") and "/calls" in line]
+    assert calls[:4] == ["calls", "/calls", "observed", "200"]
+    assert any("honoured: from, to" in line for line in lines)
 
 
 def finding(report: ProbeReport, collection: str):

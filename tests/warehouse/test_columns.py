@@ -182,7 +182,9 @@ def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(overla
     wrong = overlaid("collections: {sms_alerts: {columns: {enabled: {type: text}}}}")
     right = overlaid("")
     with right.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text"))
+        connection.execute(
+            text("DROP VIEW magnetis.sms_alerts_current; ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text")
+        )
     store(right, "accounts", {"id": "acc-1"})
     store(right, "email_alerts", {"id": "a", "account": {"id": "acc-1"}, "type": "lost_calls", "enabled": 1})
     policy = right.catalogue.policies["missed_call_alert"]

@@ -1,0 +1,1 @@
+"""Extensions of Dagster's own processes: the guarded webserver, and the processes of `magnetis dev`."""

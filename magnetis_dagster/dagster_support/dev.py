@@ -1,0 +1,79 @@
+"""Dagster's processes of `magnetis dev`: code servers, the guarded webserver and the daemon.
+
+`dagster dev` starts the same processes, but its webserver has no guard and cannot be replaced.
+Takes `--workspace`, `--host` and `--port`; the instance is the one of DAGSTER_HOME.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from dagster._cli.proxy_server_manager import ProxyServerManager
+from dagster._cli.utils import get_instance_for_cli
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+STOP_SECONDS = 60
+CHECK_SECONDS = 1
+
+
+def main() -> None:
+    """Serve until a signal, or until one process ends; its exit code is then in the message."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for option in ("--workspace", "--host", "--port"):
+        parser.add_argument(option, required=True)
+    options = parser.parse_args()
+    os.environ["DAGSTER_IS_DEV_CLI"] = "1"  # as `dagster dev` does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            get_instance_for_cli() as instance,  # which reads .env, as `dagster dev` does
+            ProxyServerManager(instance, WorkspaceFileTarget([options.workspace]), code_server_log_level="warning") as servers,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            workspace = Path(folder) / "workspace.yaml"
+            workspace.write_text(yaml.safe_dump({"load_from": servers.get_code_server_specs()}), encoding="utf-8")
+            _serve(
+                {
+                    "webserver": [
+                        *("-m", "magnetis_dagster.dagster_support.webserver", "--workspace", str(workspace)),
+                        *("--host", options.host, "--port", options.port),
+                    ],
+                    "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace)],
+                }
+            )
+    except KeyboardInterrupt:
+        print("Dagster's processes have ended.")  # noqa: T201 - a program's log
+
+
+def _serve(commands: dict[str, Sequence[str]]) -> None:
+    """Run the programs until one of them ends, then stop the others. Raises SystemExit, naming the first that ended."""
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            processes[name] = subprocess.Popen([sys.executable, *command])  # noqa: S603 - ours
+        while True:
+            for name, process in processes.items():
+                if (code := process.poll()) is not None:
+                    sys.exit(f"Dagster's {name} ended by itself (exit code {code}).")
+            time.sleep(CHECK_SECONDS)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # `magnetis dev` repeats them
+            signal.signal(number, signal.SIG_IGN)
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""ASGI middleware that refuses what a page of another site makes a browser send to Dagster.
+
+Dagster's webserver has no login and answers every host name, every origin and mutations by GET.
+So any page that a user has open could launch runs. The guard checks, in this order:
+
+1. Host: one header with an allowed name (DNS rebinding reaches the server under a foreign name).
+2. Method: GET, HEAD and POST only; overriding headers have no effect.
+3. Origin, and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
+4. GraphQL by GET: refused. POST: `Content-Type: application/json` only, which no form can send.
+
+A request without Origin and Sec-Fetch-Site is not from a page: curl and Python clients need
+nothing new.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Self
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "webserver", "viewer"})
+"""Loopback, and the services of docker-compose.yml."""
+OWN_SITE = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site for our pages, and for an address that the user typed or a bookmark."""
+SECURITY_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+CONTENT_SECURITY_POLICY = "frame-ancestors 'none'; form-action 'self'; img-src 'self' data: blob:"
+"""Added to Dagster's own policy: no text that the UI renders requests an image elsewhere."""
+
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::([0-9]{1,5}))?", re.ASCII)
+_JSON = re.compile(r"application/json\s*(;\s*[\w-]+=(\"[^\"]*\"|[\w.-]+)\s*)*", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Host and port of a Host header, an Origin or a URL; `port` is None for the default."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str, scheme: str = "") -> Self | None:
+        """Return the authority in lower case, without a trailing dot; None if `text` is not one."""
+        match = _AUTHORITY.fullmatch(text.strip().lower())
+        if match is None:
+            return None
+        address, name, port = match.groups()
+        try:
+            host = canonical(address) if address else name
+        except ValueError:
+            return None
+        default = {"http": 80, "https": 443}.get(scheme)
+        return cls(host, None if port is None or int(port) == default else int(port))
+
+
+def canonical(address: str) -> str:
+    """Return one spelling for each IP address. Raises ValueError if it is none."""
+    parsed = ipaddress.ip_address(address)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer in place of Dagster's: what was expected, and how to allow it."""
+
+    status: HTTPStatus
+    text: str
+
+
+class Guard:
+    """Passes allowed requests and websockets to `app`, refuses others, adds security headers.
+
+    `hosts` are names or addresses without a port. `ui_url` is the address under which people open
+    the UI: its pages are our own, even if a proxy replaces the Host header.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), ui_url: str | None = None) -> None:
+        self._app = app
+        self._ui = _origin(ui_url) if ui_url else None
+        named = {*hosts, self._ui[1].host} if self._ui else {*hosts}
+        # Browsers reach a server on loopback under 0.0.0.0 too, and pages of other sites may do so
+        self._hosts = (LOCAL_NAMES | {name.lower() for name in named}) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if scope["type"] == "websocket":
+            if refusal is None:
+                await self._app(scope, receive, send)
+            else:
+                response = PlainTextResponse(refusal.text, refusal.status, SECURITY_HEADERS)
+                await WebSocket(scope, receive, send).send_denial_response(response)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                headers.append("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+            await send(message)
+
+        app = self._app if refusal is None else PlainTextResponse(refusal.text, refusal.status)
+        await app(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        own = Authority.parse(hosts[0]) if len(hosts) == 1 else None
+        if own is None:
+            return Refusal(HTTPStatus.BAD_REQUEST, "Expected one Host header with a host name or an address.\n")
+        forwarded = [name for value in headers.getlist("x-forwarded-host") for name in value.split(",")]
+        for authority in (own, *map(Authority.parse, forwarded)):
+            if authority is None or not self._is_allowed(authority.host, scope):
+                return _foreign_host(authority.host if authority else "")
+        method = scope.get("method", "GET")
+        if method not in {"GET", "HEAD", "POST"}:
+            return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Expected GET, HEAD or POST.\n")
+        if not self._is_own_page(headers, own) or not (_is_own_site(headers) or _follows_link(headers, method)):
+            return _foreign_page(own.host)
+        return _wrong_form(scope, headers, method)
+
+    def _is_allowed(self, host: str, scope: Scope) -> bool:
+        if host in self._hosts:
+            return True
+        # The address at which this connection arrived, such as a pod's: no name that somebody else resolves
+        address = (scope.get("server") or ("",))[0]
+        try:
+            return host == canonical(address)
+        except ValueError:
+            return False
+
+    def _is_own_page(self, headers: Headers, own: Authority) -> bool:
+        """Whether each Origin is this request's address or the UI's; without one: no page."""
+        for value in headers.getlist("origin"):
+            origin = _origin(value)
+            if origin is None or (origin != self._ui and origin[1] != _without_default(own, origin[0])):
+                return False
+        return True
+
+
+def _origin(url: str) -> tuple[str, Authority] | None:
+    """Return scheme and authority; None for `null` and for what is no http address."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    authority = Authority.parse(parts.netloc, parts.scheme) if parts.scheme in {"http", "https"} else None
+    return (parts.scheme, authority) if authority else None
+
+
+def _without_default(authority: Authority, scheme: str) -> Authority:
+    return Authority(authority.host, None if authority.port == {"http": 80, "https": 443}[scheme] else authority.port)
+
+
+def _is_own_site(headers: Headers) -> bool:
+    return {value.strip().lower() for value in headers.getlist("sec-fetch-site")} <= OWN_SITE
+
+
+def _follows_link(headers: Headers, method: str) -> bool:
+    """Whether a whole tab goes to the UI: the page that linked to it sees nothing of the answer."""
+    return (
+        method != "POST" and headers.getlist("sec-fetch-mode") == ["navigate"] and headers.getlist("sec-fetch-dest") == ["document"]
+    )
+
+
+def _wrong_form(scope: Scope, headers: Headers, method: str) -> Refusal | None:
+    if scope["type"] == "websocket":
+        return None
+    if method == "POST":
+        kinds = headers.getlist("content-type")
+        if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
+            return Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected POST with exactly Content-Type: application/json.\n")
+    elif scope["path"].endswith("/graphql") and scope["query_string"]:
+        return Refusal(
+            HTTPStatus.METHOD_NOT_ALLOWED, "Expected GraphQL as POST with Content-Type: application/json, not in the address.\n"
+        )
+    return None
+
+
+def _foreign_host(host: str) -> Refusal:
+    shown = f" {host}" if host else ""
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        f"This host name{shown} is not one of Dagster's UI here. If you open the UI under this name, "
+        "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
+        "and restart the webserver.\n",
+    )
+
+
+def _foreign_page(host: str) -> Refusal:
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site of the "
+        "UI itself. If people open the UI under another address (a proxy), set MAGNETIS_UI_URL to it, and "
+        "restart the webserver.\n",
+    )

@@ -1,0 +1,36 @@
+"""Dagster's webserver behind the guard, in one process.
+
+`python -m magnetis_dagster.dagster_support.webserver`. Its options are those of
+`dagster-webserver`. No port is open without the guard.
+"""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+from dagster_webserver import cli
+from starlette.types import ASGIApp
+
+from magnetis_dagster.dagster_support.guard import Guard
+from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.settings import Settings
+
+
+def main() -> None:
+    """Run the command line of `dagster-webserver`, and serve its application behind the guard."""
+    try:
+        settings = Settings.load()
+    except MagnetisError as error:
+        sys.exit(str(error))
+
+    def serve(app: ASGIApp, *, host: str, **options: Any) -> None:
+        uvicorn.run(Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url), host=host, **options)
+
+    # Dagster's command serves its application by `uvicorn.run(app, host=…, port=…)`
+    cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[assignment, attr-defined]
+    cli.cli(auto_envvar_prefix="DAGSTER_WEBSERVER")
+
+
+if __name__ == "__main__":
+    main()

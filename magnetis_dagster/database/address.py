@@ -1,0 +1,73 @@
+"""Addresses of databases: the URLs that libpq takes, several hosts included, and how they are shown."""
+
+import re
+from collections import Counter
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
+from sqlalchemy.engine import URL
+
+from magnetis_dagster.database.refusals import DatabaseRefused
+
+_SECRETS = {"password", "sslpassword"}
+
+
+class BadAddress(DatabaseRefused):
+    """MAGNETIS_DATABASE_URL is no URL that PostgreSQL's client library takes; the text names the part, and no password."""
+
+
+def parameters_of(url: str) -> dict[str, str]:
+    """Return libpq's parameters (host, port, user, dbname …) of a postgresql:// URL. Raises BadAddress."""
+    bare = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+    names = Counter(name for name, _ in parse_qsl(urlsplit(bare).query, keep_blank_values=True))
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
+    if unknown := sorted(names.keys() - known):
+        raise BadAddress(
+            f"MAGNETIS_DATABASE_URL: PostgreSQL's client library knows no parameter {', '.join(unknown)}. Remove it; "
+            "parameters of Prisma, JDBC and others are not for it."
+        )
+    if repeated := sorted(name for name, times in names.items() if times > 1):
+        raise BadAddress(
+            f"MAGNETIS_DATABASE_URL: the parameter {', '.join(repeated)} is given more than once. Several hosts are written "
+            "postgresql://user@a:5432,b:5432/database."
+        )
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(bare).items()}
+    except psycopg.ProgrammingError:
+        # what libpq says quotes the URL
+        raise BadAddress(
+            "MAGNETIS_DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, with special "
+            "characters written as %40 …"
+        ) from None
+
+
+def engine_url(driver: str, parameters: dict[str, str]) -> URL:
+    """Return SQLAlchemy's form of libpq's parameters: user and password where it masks them, all others in the query."""
+    rest = {name: value for name, value in parameters.items() if name not in {"user", "password"}}
+    return URL.create(driver, username=parameters.get("user"), password=parameters.get("password"), query=rest)
+
+
+def shown(url: URL) -> str:
+    """Return the address of an engine for messages, with its passwords masked."""
+    query = {name: str(value) for name, value in url.query.items()}
+    hosts = query.get("host", "").split(",")
+    ports = query.get("port", "").split(",")
+    database = quote(query.pop("dbname", ""))
+    user = ""
+    if url.username is not None:
+        user = f"{quote(url.username)}{':***' if url.password else ''}@"
+    if any("/" in host for host in hosts):
+        authority = ""  # a socket's folder stays in the query
+    else:
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        bracketed = (f"[{host}]" if ":" in host else host for host in hosts)
+        authority = ",".join(f"{host}:{port}" if port else host for host, port in zip(bracketed, ports, strict=False))
+        query = {name: value for name, value in query.items() if name not in {"host", "port"}}
+    rest = "&".join(f"{name}={'***' if name in _SECRETS else value}" for name, value in query.items() if name not in _OURS)
+    return f"postgresql://{user}{authority}/{database}{'?' if rest else ''}{rest}"
+
+
+_OURS = {"client_encoding", "application_name", "connect_timeout"}
+"""Parameters that connect() adds; they tell nobody where the database is."""

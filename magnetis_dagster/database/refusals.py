@@ -1,0 +1,186 @@
+"""What the server's errors mean to the person who reads the run, by SQLSTATE: texts are translated by the server's lc_messages.
+
+PostgreSQL puts rows into the DETAIL and CONTEXT of its errors ("Failing row contains (…)", "COPY incoming, line 7: …"), and rows
+are personal data. So no driver error leaves this package, and its first line is quoted only for states whose text holds no value.
+"""
+
+import os
+import re
+import select
+import time
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, PollingStatus, Trace
+
+from magnetis_dagster.errors import NeedsChange, TryAgain
+
+
+class DatabaseUnwell(TryAgain):
+    """PostgreSQL could not be reached, went away, or was busy. The transaction was rolled back."""
+
+
+class DatabaseRefused(NeedsChange):
+    """PostgreSQL refused a request, and will refuse it again until somebody changes something."""
+
+
+_Kind = type[DatabaseUnwell] | type[DatabaseRefused]
+
+_EXPIRED = (
+    "the server rejects the password, or the password has expired (VALID UNTIL): correct MAGNETIS_DATABASE_URL or "
+    "MAGNETIS_DATABASE_PASSWORD"
+)
+_CONNECTING: dict[str, tuple[_Kind, str]] = {
+    "28P01": (DatabaseRefused, _EXPIRED),
+    "28": (
+        DatabaseRefused,
+        (
+            "the server does not admit this role: correct the role in MAGNETIS_DATABASE_URL, let it log in (LOGIN), or add a line "
+            "for it, this database and this machine to pg_hba.conf"
+        ),
+    ),
+    "42501": (DatabaseRefused, "the role may not connect to this database: GRANT CONNECT ON DATABASE … TO the role"),
+    "55000": (DatabaseRefused, "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true"),
+    "08P01": (DatabaseUnwell, "the server, or a connection pooler in front of it, ended the session"),
+}
+"""Meanings that hold only until a session exists."""
+
+_MEANINGS: dict[str, tuple[_Kind, str]] = {
+    "3D": (DatabaseRefused, "the database named in MAGNETIS_DATABASE_URL does not exist: create it, or correct the URL"),
+    "57P04": (DatabaseRefused, "the database was dropped: correct MAGNETIS_DATABASE_URL"),
+    "42501": (
+        DatabaseRefused,
+        (
+            "the role lacks a privilege. docs/deployment.md lists what each role needs; tables are changed by `magnetis migrate` "
+            "as their owner"
+        ),
+    ),
+    "25006": (
+        DatabaseRefused,
+        (
+            "the server is read-only, as a standby is: MAGNETIS_DATABASE_URL must name the primary server. Among several hosts, "
+            "target_session_attrs=read-write finds it"
+        ),
+    ),
+    "53100": (DatabaseRefused, "the disk of the database server is full: free space there, then run again"),
+    "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads at once"),
+    "53300": (
+        DatabaseUnwell,
+        (
+            "no connection is free. The limit of the server (max_connections), of the database or of the role (CONNECTION LIMIT) "
+            "is reached: raise it, or run fewer loads at once"
+        ),
+    ),
+    "53400": (DatabaseRefused, "a limit of the server's configuration is reached, such as temp_file_limit: raise it"),
+    "53": (DatabaseUnwell, "the server lacks resources"),
+    "57014": (DatabaseUnwell, "the statement was cancelled, by an administrator or by a time-out (statement_timeout)"),
+    "57P01": (DatabaseUnwell, "an administrator ended the session, or the server is shutting down"),
+    "57P02": (DatabaseUnwell, "a process of the server crashed, and the server ended every session"),
+    "57P03": (DatabaseUnwell, "the server takes no connections now: it is starting, stopping or in recovery"),
+    "57P05": (DatabaseUnwell, "the server ended the idle session (idle_session_timeout)"),
+    "57": (DatabaseUnwell, "the server is shutting down or restarting"),
+    "25P03": (DatabaseUnwell, "the server ended the session, idle in a transaction (idle_in_transaction_session_timeout)"),
+    "25P04": (DatabaseUnwell, "the server ended the session, whose transaction took too long (transaction_timeout)"),
+    "40P01": (DatabaseUnwell, "two transactions waited for each other's locks (a deadlock), and this one was ended"),
+    "40": (DatabaseUnwell, "another transaction was in the way"),
+    "55P03": (DatabaseUnwell, "timed out waiting for a lock"),
+    "08": (DatabaseUnwell, "the connection broke"),
+    "26": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
+    "42P05": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
+    "42P07": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
+    "42710": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
+    "42723": (DatabaseRefused, "a function that this program did not create has this name: rename or drop it"),
+    "42": (DatabaseRefused, "the tables are not as this version expects: the catalogue and the database disagree"),
+    "22": (DatabaseRefused, "a value does not fit its column: please report which collection this was"),
+    "23": (DatabaseRefused, "a row breaks a rule of its table: please report which collection this was"),
+    "54": (DatabaseRefused, "a statement exceeds a limit of PostgreSQL: please report which collection this was"),
+    "P0": (DatabaseRefused, "a trigger or event trigger of the database rejects the statement: change or drop it"),
+    "XX001": (DatabaseRefused, "the server reports damaged data: its log names the file"),
+    "XX002": (DatabaseRefused, "the server reports a damaged index: its log names it; REINDEX repairs it"),
+}
+"""SQLSTATE, or its first two characters, to kind and advice. "The tables are …" and the like complete "Could not … at …:"."""
+
+_QUOTED = ("08P01", "25", "28", "3D", "42501", "42P07", "42710", "42723", "53", "55000", "57")
+"""States whose first line holds names of objects and limits only."""
+
+_CLIENT = {
+    "root certificate file": "PGSSLMODE wants the server's certificate checked, and no authority is known: set PGSSLROOTCERT to a "
+    "file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
+    "certificate verify failed": "the server's certificate is by no authority of the file that PGSSLROOTCERT names",
+    "does not match host name": "the server's certificate is for another host: MAGNETIS_DATABASE_URL must name the one in it",
+    "does not support ssl": "PGSSLMODE wants TLS, and the server has none: set it up there, or lower PGSSLMODE",
+    "no password supplied": _EXPIRED,
+    "definition of service": "the service of the URL is in no service file: correct it, or set PGSERVICEFILE",
+    "session is read-only": "the server is read-only, as a standby is, and target_session_attrs asks for another",
+    "session is not read-only": "the server is no standby, and target_session_attrs asks for one",
+    "server is in hot standby": "the server is a standby, and target_session_attrs asks for a primary server",
+    "server is not in hot standby": "the server is no standby, and target_session_attrs asks for one",
+}
+"""Texts of libpq itself in lower case, which have no SQLSTATE and are not translated; all need a change."""
+
+_ANSWERED = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})" M "(.*?)"(?: [A-Za-z] "| \\x00)', re.DOTALL)
+_REFUSAL_SECONDS = 5.0
+
+
+def named(error: BaseException, doing: str, where: str, parameters: dict[str, str]) -> DatabaseUnwell | DatabaseRefused:
+    """Return our error for the driver's `error`, free of rows, statements and passwords.
+
+    `where` is the address for messages, `parameters` are libpq's: where no session came about, the server is asked once more for
+    the SQLSTATE of its refusal, which the drivers do not keep.
+    """
+    original = getattr(error, "orig", None) or error
+    state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if state is None and isinstance(original, psycopg.DataError):
+        kind, advice = _MEANINGS["22"]
+        return kind(f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver).")
+    if state is not None:
+        said = getattr(getattr(original, "diag", None), "message_primary", None)
+        return _meant(state, said, doing, where, _MEANINGS)
+    client = str(original).lower()
+    if known := next((text for phrase, text in _CLIENT.items() if phrase in client), None):
+        return DatabaseRefused(f"Could not {doing} at {where}: {known}.")
+    if not isinstance(original, psycopg.errors.ConnectionTimeout) and (refusal := _refusal(parameters)):
+        return _meant(*refusal, doing, where, _CONNECTING | {k: v for k, v in _MEANINGS.items() if k not in _CONNECTING})
+    return DatabaseUnwell(
+        f"Could not {doing}: PostgreSQL at {where} cannot be reached ({type(original).__name__}). "
+        "Check that the server runs and that MAGNETIS_DATABASE_URL names it. The transaction was rolled back."
+    )
+
+
+def _meant(
+    state: str, text: str | None, doing: str, where: str, meanings: dict[str, tuple[_Kind, str]]
+) -> DatabaseUnwell | DatabaseRefused:
+    kind, advice = meanings.get(state) or meanings.get(state[:2]) or (DatabaseUnwell, "PostgreSQL reports an error")
+    said = f' The server said: "{text}".' if text and state.startswith(_QUOTED) else ""
+    return kind(f"Could not {doing} at {where}: {advice} (SQLSTATE {state}).{said} The transaction was rolled back.")
+
+
+def _refusal(parameters: dict[str, str]) -> tuple[str, str] | None:
+    """Connect once more; return SQLSTATE and first line of the server's last refusal, None if it refused nothing."""
+    end = time.monotonic() + _REFUSAL_SECONDS
+    connection = PGconn.connect_start(make_conninfo(**parameters).encode())
+    # libpq shows the SQLSTATE of a refused connection in its trace only; a pipe, since a password may be traced too
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    try:
+        connection.trace(writing)
+        connection.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
+        while (status := connection.connect_poll()) not in {PollingStatus.OK, PollingStatus.FAILED}:
+            left = end - time.monotonic()
+            sockets = [connection.socket]
+            waited = (
+                select.select(sockets, [], [], left) if status == PollingStatus.READING else select.select([], sockets, [], left)
+            )
+            if left <= 0 or not any(waited):
+                return None
+        connection.untrace()
+        traced = os.read(reading, 1 << 16)
+    except (OSError, psycopg.Error):
+        return None  # libpq traces on Linux only
+    finally:
+        connection.finish()
+        os.close(reading)
+        os.close(writing)
+    answers = _ANSWERED.findall(traced)
+    return (answers[-1][0].decode(), answers[-1][1].decode(errors="replace")) if answers else None

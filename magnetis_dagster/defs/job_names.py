@@ -1,0 +1,6 @@
+"""Names of the jobs. No Dagster is imported: `magnetis dev` uses them too."""
+
+from magnetis_dagster.catalog import Kind
+
+JOB_NAMES = {Kind.EVENTS: "daily_events", Kind.SNAPSHOT: "daily_snapshots"}
+LOAD_LATEST = "load_latest"

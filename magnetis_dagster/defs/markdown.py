@@ -1,0 +1,34 @@
+"""Foreign text in Markdown: shown letter by letter, never interpreted.
+
+Dagster's UI renders these as GitHub-flavoured Markdown, in which an image is requested from any
+server as soon as somebody looks: descriptions of assets and their ops, of columns in a table
+schema, of checks and their evaluations, of materializations and observations, and
+MetadataValue.md. Chats render Markdown in alerts. Errors of runs, skip reasons and table cells are
+plain text.
+"""
+
+import re
+
+_TOKEN = re.compile(r"(?P<code>\(?`[^`]+`[.,:;)]*(?!\S))|\S+")
+"""A code span, which is inert already, or what stands between two spaces."""
+_ACTIVE = re.compile(r"[*\[\]<\\~`]|(?<![^\W_])_|_(?![^\W_])|&[#\w]+;|://|www\.|@", re.IGNORECASE)
+"""What can begin a link, an image, HTML, emphasis, a mention or an entity."""
+_BEGINS_BLOCK = re.compile(r">|(?:[#+=-]+|[0-9]+[.)])$")
+"""A first word that would make a quotation, a heading, a list or a rule of the line."""
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+def literal(text: str) -> str:
+    """Return Markdown that shows `text` as it is, on one line: active words become code."""
+    line = _UNPRINTABLE.sub(" ", text).strip()
+    return _TOKEN.sub(_inert, line)
+
+
+def _inert(token: re.Match[str]) -> str:
+    word = token[0]
+    if token["code"] or not (_ACTIVE.search(word) or (token.start() == 0 and _BEGINS_BLOCK.match(word))):
+        return word
+    runs = [len(run) for run in re.findall("`+", word)]
+    fence = "`" * (max(runs, default=0) + 1)
+    padding = " " if runs else ""
+    return f"{fence}{padding}{word}{padding}{fence}"

@@ -1,0 +1,62 @@
+"""What a running `magnetis dev` tells the commands of other terminals: address of the API, key of the sandbox, database.
+
+The file lies in its home and is valid while the lock of the home is held, however the process ends.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from magnetis_dagster.private import write_private
+
+LOCK = "dev.lock"
+STATE = "dev.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDev:
+    """A `magnetis dev` that serves a home."""
+
+    api_url: str
+    sandbox_key: str | None
+    """Key of the sandbox that it uses; None if it uses a real key, which is never stored."""
+    database_url: str | None
+    """Its MAGNETIS_DATABASE_URL, with the password; None if it uses the embedded server of its home."""
+
+
+@contextmanager
+def announced(home: Path, running: RunningDev) -> Iterator[None]:
+    """Let other terminals find `running` for the length of the block."""
+    write_private(home / STATE, json.dumps(asdict(running)))
+    try:
+        yield
+    finally:
+        (home / STATE).unlink(missing_ok=True)
+
+
+def running_dev(home: Path) -> RunningDev | None:
+    """Return what serves `home`, or None if nothing does."""
+    with suppress(FileNotFoundError, PermissionError):
+        text = (home / STATE).read_text()
+        if is_claimed(home):
+            return RunningDev(**json.loads(text))
+    return None
+
+
+def is_claimed(home: Path) -> bool:
+    """Whether a `magnetis dev` runs in `home`."""
+    with suppress(FileNotFoundError), (home / LOCK).open("r") as lock:
+        return not try_lock(lock.fileno())
+    return False
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock the open file for its descriptor's life; return False if another one holds the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

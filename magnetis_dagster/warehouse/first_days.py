@@ -1,0 +1,21 @@
+"""The first day of collections that is in the database: where the partitions of snapshots and of the sandbox start."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.database import guarded
+
+
+def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
+    """Return the first loaded day of any of the collections; None if there is none, or no table yet.
+
+    Raises DatabaseUnwell, DatabaseRefused.
+    """
+    with guarded(engine, "read the first loaded day"), engine.connect() as connection:
+        if not connection.execute(text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")).scalar_one():
+            return None
+        statement = text("SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:collections)")
+        first: date | None = connection.execute(statement, {"collections": list(collections)}).scalar_one()
+        return first

@@ -1,0 +1,17 @@
+"""Accounts that were loaded before `rows_are_accounts`: `account_id` is their own id."""
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Fill `account_id` where the tables exist already; a new database gets them after the migrations."""
+    for table in ("accounts", "accounts_history"):
+        op.execute(
+            "DO $$ BEGIN "
+            f"IF to_regclass('magnetis.{table}') IS NOT NULL THEN "
+            f"UPDATE magnetis.{table} SET account_id = id WHERE account_id IS DISTINCT FROM id; "
+            "END IF; END $$"
+        )

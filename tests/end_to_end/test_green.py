@@ -1,0 +1,87 @@
+"""What the UI shows after the first `magnetis dev`: every asset green, under named jobs, with lineage and present figures."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from harness import Start
+
+from magnetis_dagster.dev.dagster_api import DagsterApi
+
+pytestmark = pytest.mark.timeout(600)
+
+ASSETS = """
+query {
+  assetNodes {
+    assetKey { path }
+    groupName
+    dependencyKeys { path }
+    partitionStats { numPartitions numMaterialized numFailed }
+    freshnessStatusInfo { freshnessStatus }
+    assetMaterializations { partition runId metadataEntries { label ... on IntMetadataEntry { intValue } } }
+    assetObservations(limit: 1) { metadataEntries { label ... on IntMetadataEntry { intValue } } }
+    assetChecksOrError {
+      ... on AssetChecks { checks { name executionForLatestMaterialization { status } } }
+    }
+  }
+  runsOrError { ... on Runs { results { jobName status } } }
+}
+"""
+
+
+def shown(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    data = api.ask(ASSETS)
+    return {node["assetKey"]["path"][-1]: node for node in data["assetNodes"]}, data["runsOrError"]["results"]
+
+
+def not_green(assets: dict[str, Any]) -> dict[str, object]:
+    """Return what the UI would not paint green: as it does, by partitions, freshness and checks. Not executed is no warning."""
+    found: dict[str, object] = {}
+    for name, node in assets.items():
+        if (stats := node["partitionStats"]) and stats["numMaterialized"] != stats["numPartitions"]:
+            found[name] = stats
+        if node["freshnessStatusInfo"] and node["freshnessStatusInfo"]["freshnessStatus"] not in {"HEALTHY", "UNKNOWN"}:
+            found[f"{name} freshness"] = node["freshnessStatusInfo"]
+        for check in node["assetChecksOrError"].get("checks", []):
+            if (last := check["executionForLatestMaterialization"]) and last["status"] not in {"SUCCEEDED", "IN_PROGRESS"}:
+                found[f"{name} {check['name']}"] = last["status"]
+    return found
+
+
+def numbers(event: dict[str, Any]) -> dict[str, int]:
+    return {entry["label"]: entry["intValue"] for entry in event["metadataEntries"] if "intValue" in entry}
+
+
+def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
+    dev = start("--load", "2")
+    dev.wait_for("Serving until Ctrl-C.", 500)
+    with DagsterApi(dev.ui) as api:
+        assets, runs = shown(api)
+        assert not_green(assets) == {}
+        assert Counter(node["groupName"] for node in assets.values() if node["partitionStats"]) == {
+            "organization": 3,
+            "numbers": 3,
+            "activity": 3,
+            "email_tracking": 2,
+            "leads": 1,
+            "settings": 3,
+            "content": 3,
+        }
+        parts = {name: node["partitionStats"]["numPartitions"] for name, node in assets.items() if node["partitionStats"]}
+        assert (parts["calls"], parts["accounts"]) == (2, 1)
+
+        assert {run["jobName"] for run in runs} == {"daily_events", "daily_snapshots"}, "none is jobless"
+        loaded = Counter(name for name, node in assets.items() for _ in node["assetMaterializations"])
+        assert set(loaded.values()) == {1, 2}, "settings are loaded once, whether by the load or by a sensor"
+        assert loaded["email_alerts"] == loaded["reports"] == 1
+
+        calls = [numbers(event) for event in assets["calls"]["assetMaterializations"]]
+        spent = dev.query("SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'")[0][0]
+        assert sum(event["API calls"] for event in calls) == spent
+        used = dev.query("SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days")[0][0]
+        assert numbers(assets["quota"]["assetObservations"][0])["used"] == used
+
+        upstream = {name: {key["path"][-1] for key in node["dependencyKeys"]} for name, node in assets.items()}
+        assert upstream["calls"] == {"numbers", "recipients", "visits"}
+        assert upstream["leads"] == {"calls", "emails"}
+        assert upstream["email_alerts"] == {"accounts"}
