@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded, postmaster
-from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
+from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.running import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEY
@@ -116,6 +116,7 @@ def open_ingestion(
     run: RunIdentity,
     progress: Callable[[str], None] = lambda _line: None,
     advanced: Callable[[], None] = lambda: None,
+    permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
     """Open what one run needs to read the API into the warehouse. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
     key = settings.require_key()
@@ -131,6 +132,7 @@ def open_ingestion(
             concurrency=settings.concurrency,
             progress=progress,
             advanced=advanced,
+            permit=permit,
         ) as ingestion,
     ):
         yield ingestion

@@ -83,8 +83,8 @@ def test_no_command_shows_help() -> None:
         (["probe"], {}, 2, "MAGNETIS_API_KEY is not set"),
         (["probe", "--write"], {"MAGNETIS_API_KEY": KEY}, 2, "MAGNETIS_CONFIG"),
         (["reparse", "faxes"], {}, 2, "No collection faxes. There are: entities"),
-        (["sandbox", "--fault", "fire=1"], {}, 2, "--fault: expected KIND=PROBABILITY"),
-        (["sandbox", "--fault", "error_500"], {}, 2, "--fault: expected KIND=PROBABILITY"),
+        (["sandbox", "--port", "0", "--fault", "fire=1"], {}, 2, "--fault: expected KIND=PROBABILITY"),
+        (["sandbox", "--port", "0", "--fault", "error_500"], {}, 2, "--fault: expected KIND=PROBABILITY"),
         (["dev", "--load", "-1"], {}, 2, "--load"),
         (["reparse", "calls"], {"MAGNETIS_DATABASE_URL": "postgresql://me:hush@127.0.0.1:9/none"}, 3, "cannot be reached"),
     ],
@@ -132,9 +132,9 @@ def test_db_url_is_what_psql_takes() -> None:
     assert magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout == "postgresql://me@db/x\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """A home with an embedded database that was used, and whose server does not run now."""
+    """A home with an embedded database that was used, and whose server does not run now; each test leaves it so."""
     # not under pytest's folder: the embedded server runs as another user where we are root
     with tempfile.TemporaryDirectory(prefix="magnetis-cli-") as home:
         embedded.start(Path(home))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dagster import DagsterError, DagsterEventType, Failure, MetadataValue, OpExecutionContext, RetryRequested, SensorResult
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from magnetis_dagster.defs.run_retries import record_progress
 from magnetis_dagster.errors import MagnetisError, TryAgain
@@ -29,6 +30,7 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
     A waiting step stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
     since the limit may be raised or other lanes may leave more than was thought.
     """
+    from magnetis_dagster.defs.run_heartbeat import RunEnded
     from magnetis_dagster.quota.ledger import QuotaExhausted
 
     try:
@@ -47,6 +49,10 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
         context.log.warning(f"{error} Next attempt of this step in {seconds:.0f} s ({tried + 1} of {RETRIES}).")
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from error
+    except RunEnded as ended:
+        context.log.warning(str(ended))
+        # not a failure: the run has ended already, and a second failure event would be retried or alerted
+        raise DagsterExecutionInterruptedError from None
     except MagnetisError as error:
         raise failure(error) from None
 

@@ -85,6 +85,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         from magnetis_dagster.database.address import engine_url, parameters_of
         from magnetis_dagster.database.connection import DEFAULTS
         from magnetis_dagster.database.locks import change_tables
+        from magnetis_dagster.defs.run_heartbeat import HeartbeatRunStorage
         from magnetis_dagster.settings import Settings
         from magnetis_dagster.wiring import database_url, open_engine
 
@@ -98,6 +99,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        storage._run_storage = HeartbeatRunStorage(storage.postgres_url, should_autocreate_tables=False)
         storage.keep_connections()
         return storage
 

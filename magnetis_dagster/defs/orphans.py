@@ -67,7 +67,22 @@ def end_orphans() -> None:
 
 
 def _works(instance: "DagsterInstance", run: str) -> bool:
-    """Whether the run's process is alive: `dagster asset materialize` in another terminal needs no `magnetis dev`."""
+    """Return whether the run's worker is alive: on another machine, or that of `dagster asset materialize` in a terminal.
+
+    A worker that is not is fenced off (run_heartbeat.py).
+    """
+    from magnetis_dagster.defs.run_heartbeat import SILENCE_SECONDS, heartbeats
+
+    beat = heartbeats(instance).last_beat(run)
+    if beat is None:
+        return _logged_process_lives(instance, run)
+    lives = beat.process_lives()
+    works = beat.age < SILENCE_SECONDS if lives is None else lives and not beat.dead
+    return works or not heartbeats(instance).declare_dead(run, beat)
+
+
+def _logged_process_lives(instance: "DagsterInstance", run: str) -> bool:
+    """Return whether the process that a run without a heartbeat has logged is alive: it is starting, or of an older version."""
     from dagster import DagsterEventType
 
     for event in reversed(instance.all_logs(run, of_type=DagsterEventType.ENGINE_EVENT)):

@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Protocol
 
 from magnetis_dagster.api import Call, KeyRefused, Outcome
 from magnetis_dagster.api_calls import GRANT_SECONDS
 from magnetis_dagster.database import DatabaseUnwell
+from magnetis_dagster.moments import Moment
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
@@ -18,25 +19,15 @@ gives way."""
 FRESH_SECONDS = 1.0
 """A grant that waited longer is confirmed at the ledger before its request is sent; normal pages wait for milliseconds."""
 
-# time.monotonic() stands still while a Linux machine sleeps
-_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
+class Permit(Protocol):
+    """Says whether the run may still request pages: once it was ended from outside, another run may do its work."""
 
-@dataclass(frozen=True, slots=True)
-class _Instant:
-    """A moment by two clocks: the wall clock, which may jump, and the time since boot, which counts while a machine sleeps."""
+    def is_fresh(self) -> bool:
+        """Return whether the last confirmation is recent enough."""
 
-    wall: float
-    boot: float
-
-    @classmethod
-    def now(cls) -> "_Instant":
-        return cls(time.time(), time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK))
-
-    def seconds_until(self, later: "_Instant") -> float:
-        """Return the longer of both distances; infinity if a clock was set back."""
-        distances = (later.wall - self.wall, later.boot - self.boot)
-        return max(distances) if min(distances) >= 0 else float("inf")
+    def confirm(self) -> None:
+        """Ask again; raise if the run was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +38,13 @@ class _Grant:
     days: tuple[date, date] | None
     valid_seconds: float
     """From `asked`: the quota window of the charge certainly lasts that long."""
-    asked: _Instant
+    asked: Moment
     """Before the ledger was asked; the charge is not older."""
-    given: _Instant
+    given: Moment
 
     def is_fresh(self) -> bool:
         """Whether the request may be sent without asking the ledger again."""
-        now = _Instant.now()
+        now = Moment.now()
         age = self.asked.seconds_until(now)
         return age < self.valid_seconds and age < GRANT_SECONDS and self.given.seconds_until(now) <= FRESH_SECONDS
 
@@ -95,13 +86,15 @@ class LedgerGate:
     One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
     """
 
-    def __init__(self, ledger: Ledger, run: RunIdentity, *, trial: bool = False) -> None:
-        """`trial`: if the key is closed, the calls are trials that tell whether it is open again."""
+    def __init__(self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None) -> None:
+        """`trial`: if the key is closed, the calls are trials that tell whether it is open again. `permit` is confirmed, if it is
+        not fresh, before each charge and each renewal."""
         self.ledger = ledger
         self.charged: Counter[tuple[date, date] | None] = Counter()
         """Calls charged so far, by the days that they read."""
         self._run = run
         self._trial = trial
+        self._permit = permit
         self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
         self._notes: list[_Note] = []
         self._turns: asyncio.Task[None] | None = None
@@ -138,7 +131,9 @@ class LedgerGate:
 
     async def _grant(self, charge: Charge, days: tuple[date, date] | None) -> int:
         while True:
-            asked = _Instant.now()
+            if self._permit and not self._permit.is_fresh():
+                await asyncio.to_thread(self._permit.confirm)
+            asked = Moment.now()
             answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.get_running_loop().create_future()
             self._charges.append((charge, answer))
             self._take_turns()
@@ -158,7 +153,7 @@ class LedgerGate:
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
                 self._grants[charged.number] = _Grant(
-                    replace(charge, renews=None, trial=self._trial), days, charged.valid_seconds, asked, _Instant.now()
+                    replace(charge, renews=None, trial=self._trial), days, charged.valid_seconds, asked, Moment.now()
                 )
                 if charged.number != charge.renews:
                     self.charged[days] += 1

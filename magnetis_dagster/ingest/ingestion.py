@@ -22,7 +22,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.ingest.behind import ReadingThread
 from magnetis_dagster.ingest.cut import Cut
-from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+from magnetis_dagster.ingest.gate import LedgerGate, Permit, RunIdentity
 from magnetis_dagster.ingest.pricing import CHUNK_ROWS, SLACK, expected_calls
 from magnetis_dagster.ingest.reading import Reading, WindowReader
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous, request_fingerprint
@@ -186,8 +186,12 @@ class Ingestion:
         chunk_rows: int = CHUNK_ROWS,
         progress: Callable[[str], None] = lambda _line: None,
         advanced: Callable[[], None] = lambda: None,
+        permit: Permit | None = None,
     ) -> None:
-        """Make an Ingestion; `advanced` is called after each advance that a retry of the work need not make again."""
+        """Make an Ingestion; `advanced` is called after each advance that a retry of the work need not make again.
+
+        `permit` is confirmed before requests and commits if it is not fresh; what it raises ends the reading.
+        """
         self._warehouse = warehouse
         self._ledger = ledger
         self._origin = origin
@@ -206,7 +210,8 @@ class Ingestion:
         self._progress = progress
         self._thread = ReadingThread(progress)
         self._advanced = advanced
-        self._gate = LedgerGate(ledger, run)
+        self._permit = permit
+        self._gate = LedgerGate(ledger, run, permit=permit)
         # what was interrupted once may be again, and the calls under way are lost with it
         start = 1 if run.resumes else None
         self._client = MagnetisClient(
@@ -462,6 +467,8 @@ class Ingestion:
     def _commit(self, read: _Read) -> WindowResult:
         window, staging, reading = read.window, read.staging, read.reading
         with read.staged:
+            if self._permit and not self._permit.is_fresh():
+                self._permit.confirm()
             facts = WindowFacts(
                 days=window.days,
                 read_at=reading.read_at,

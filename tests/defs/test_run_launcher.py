@@ -1,59 +1,124 @@
-"""A run whose code server has died is noticed; one that works, or whose server is only away, is left alone."""
+"""A run whose worker died is noticed, whatever its code server says; one whose worker lives is left alone."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import psutil
+import psycopg
 import pytest
 from dagster._core.launcher import WorkerStatus
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._core.workspace.load_target import GrpcServerTarget, InProcessWorkspaceLoadTarget, WorkspaceLoadTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import serialize_value
 from dagster_runs import INSTANCE, LOCATION, make_run
+from sqlalchemy import text
 
+from magnetis_dagster.defs import run_heartbeat, run_launcher
+from magnetis_dagster.defs.run_heartbeat import HeartbeatRunStorage, LastBeat
 from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.dev.home import free_port
 
-PATIENCE = 60.0
+PATIENCE = 180.0
+# Dagster's own code uses what it has marked as deprecated
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"not in {PATIENCE} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 class CodeServer:
-    """`dagster api grpc` on a port of its own, as in docker-compose.yml."""
+    """`dagster code-server start` on a port of its own, as `dagster dev` starts it: it can be reloaded."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self._command = [
-            Path(sys.executable).parent / "dagster",
-            "api",
-            "grpc",
-            "--port",
-            str(self.port),
-            "-f",
-            folder / "location.py",
-        ]
-        self.start()
+        dagster = Path(sys.executable).parent / "dagster"
+        self._command = [dagster, "code-server", "start", "--port", str(self.port), "-f", folder / "location.py"]
+
+    @property
+    def client(self) -> DagsterGrpcClient:
+        return DagsterGrpcClient(port=self.port, host="localhost")
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(
-            lambda: DagsterGrpcClient(port=self.port, host="localhost").health_check_query() == "SERVING", "the code server is up"
-        )
+        until(lambda: self.client.health_check_query() == "SERVING", "the code server is up")
+
+    def reload(self) -> None:
+        """As a click on Reload definitions."""
+        self.client.reload_code(timeout=60)
 
     def kill(self) -> None:
-        # the run is a child of its own group; in a container it dies with the server
-        self._process.kill()
-        self._process.wait()
+        """Kill the server and what it started, but no worker: in a container those would die too."""
+        if self._process.poll() is None:
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                if "spawn_main" not in " ".join(process.cmdline()):
+                    process.kill()
+            self._process.kill()
+            self._process.wait()
+
+
+@dataclass
+class Run:
+    """A run of a job that waits, in a process of its own, and the daemon's view on it."""
+
+    instance: dg.DagsterInstance
+    workspace: WorkspaceProcessContext
+    run_id: str
+    pid: int = 0
+
+    def wait_for_start(self) -> None:
+        until(lambda: self.status() is dg.DagsterRunStatus.STARTED, "the run works")
+        self.pid = self.last_beat().pid
+
+    @property
+    def storage(self) -> HeartbeatRunStorage:
+        assert isinstance(self.instance.run_storage, HeartbeatRunStorage)
+        return self.instance.run_storage
+
+    def monitor(self) -> None:
+        """As the daemon does every 30 s."""
+        assert not any(execute_run_monitoring_iteration(self.workspace, dg.get_dagster_logger()))  # type: ignore[arg-type]
+
+    def status(self) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(self.run_id)
+        assert run
+        return run.status
+
+    def last_beat(self) -> LastBeat:
+        beat = self.storage.last_beat(self.run_id)
+        assert beat
+        return beat
+
+    def until_beat(self) -> None:
+        """Wait for a heartbeat that is not there yet."""
+        seen = self.last_beat().written
+        until(lambda: self.last_beat().written != seen, "another heartbeat")
+
+    def process_ended(self) -> bool:
+        return not psutil.pid_exists(self.pid) or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+
+    def ends(self) -> list[str]:
+        events = self.instance.all_logs(self.run_id)
+        kinds = [event.dagster_event_type for event in events]
+        ends = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_CANCELED)
+        return [kind.name for kind in kinds if kind in ends]
 
 
 @pytest.fixture
@@ -65,54 +130,170 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield instance
 
 
+@contextmanager
+def waiting_run(instance: dg.DagsterInstance, target: WorkspaceLoadTarget) -> Iterator[Run]:
+    """A run that nothing has launched; its process is killed at the end."""
+    with WorkspaceProcessContext(instance, target) as workspace:
+        made = make_run(instance, workspace.create_request_context(), "waiting", {})
+        run = Run(instance, workspace, made.run_id)
+        try:
+            yield run
+        finally:
+            if run.pid and not run.process_ended():
+                os.kill(run.pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def server(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[CodeServer]:
     server = CodeServer(tmp_path)
-    yield server
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def launched(instance: dg.DagsterInstance, server: CodeServer) -> Iterator[Run]:
+    """A run that a code server executes."""
+    target = GrpcServerTarget(host="localhost", port=server.port, socket=None, location_name="here")
+    with waiting_run(instance, target) as run:
+        instance.launch_run(run.run_id, run.workspace.create_request_context())
+        run.wait_for_start()
+        yield run
+
+
+@pytest.fixture
+def executed(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Run]:
+    """A run without a code server, as `dagster job execute` starts it."""
+    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(tmp_path / "location.py")), location_name="here")
+    with waiting_run(instance, InProcessWorkspaceLoadTarget(origin)) as run:
+        made = instance.get_run_by_id(run.run_id)
+        assert made
+        assert made.job_code_origin
+        arguments = serialize_value(ExecuteRunArgs(made.job_code_origin, run.run_id, instance_ref=None))
+        command = [sys.executable, "-m", "dagster", "api", "execute_run", arguments]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                run.wait_for_start()
+                yield run
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon of another machine, or of a container beside the code server's, which is in a hurry."""
+    monkeypatch.setattr(run_heartbeat, "machine", lambda: "elsewhere")
+    monkeypatch.setattr(run_launcher, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(run_launcher, "CONFIRM_SECONDS", 0.2)
+
+
+def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(launched: Run, server: CodeServer) -> None:
+    run, before = launched, server.client.get_server_id()
+    server.reload()
+    assert server.client.get_server_id() != before
+    run.until_beat()
+    run.monitor()
+    assert run.status() is dg.DagsterRunStatus.STARTED
+
     server.kill()
+    server.start()  # has never heard of the run
+    run.until_beat()
+    run.monitor()
+    assert run.status() is dg.DagsterRunStatus.STARTED
+
+    assert run.instance.run_launcher.terminate(run.run_id)
+    until(lambda: run.status() is dg.DagsterRunStatus.CANCELED, "canceled")
+    until(run.process_ended, "the process ends")
+    assert run.ends() == ["RUN_CANCELED"]
+    assert run.storage.last_beat(run.run_id) is None, "its row is removed"
+    assert not run.instance.run_launcher.terminate(run.run_id)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dagster's own code uses what it has marked as deprecated
-def test_a_run_is_failed_once_its_code_server_came_back_without_it(instance: dg.DagsterInstance, server: CodeServer) -> None:
+def test_a_code_server_vouches_for_a_worker_that_sleeps_and_reports_one_that_was_killed(
+    launched: Run, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_launcher, "SILENCE_SECONDS", 0.0)
+    os.kill(launched.pid, signal.SIGSTOP)
+    for _ in range(3):
+        launched.monitor()
+        time.sleep(run_launcher.CONFIRM_SECONDS)
+    assert launched.status() is dg.DagsterRunStatus.STARTED
+
+    os.kill(launched.pid, signal.SIGKILL)
+    until(lambda: launched.status() is dg.DagsterRunStatus.FAILURE, "the server notices")
+    launched.monitor()
+    assert launched.ends() == ["RUN_FAILURE"]
+
+
+def test_a_worker_that_was_killed_is_noticed_at_the_next_look(executed: Run) -> None:
+    executed.monitor()
+    assert executed.status() is dg.DagsterRunStatus.STARTED
+    os.kill(executed.pid, signal.SIGKILL)
+    until(executed.process_ended, "it is dead")
+    executed.monitor()
+    executed.monitor()
+    assert executed.ends() == ["RUN_FAILURE"]
+
+
+def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(executed: Run, elsewhere: None, database_url: str) -> None:
+    run = executed
+    until(lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)), "the step works")
+    run.until_beat()  # by then the step has written its last event, and the heartbeat alone uses the database
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+    run.until_beat()  # survives a database that ends its sessions
+
+    os.kill(run.pid, signal.SIGSTOP)
+    until(lambda: run.last_beat().age > run_launcher.SILENCE_SECONDS, "it is silent")
+    run.monitor()
+    assert run.status() is dg.DagsterRunStatus.STARTED, "the database may have been away: looked at again"
+    time.sleep(run_launcher.CONFIRM_SECONDS)
+    run.monitor()
+    assert run.status() is dg.DagsterRunStatus.FAILURE
+
+    os.kill(run.pid, signal.SIGCONT)
+    until(run.process_ended, "it ends itself")
+    assert run.status() is dg.DagsterRunStatus.FAILURE
+    assert run.ends() == ["RUN_FAILURE"]
+
+
+def test_a_worker_that_sleeps_is_alive_while_its_process_exists(instance: dg.DagsterInstance) -> None:
+    process = psutil.Process()
+
+    def beat(**changes: Any) -> LastBeat:
+        parts = {"machine": run_heartbeat.machine(), "pid": process.pid, "started": process.create_time()}
+        return LastBeat("", 3600.0, **{**parts, **changes})
+
     launcher = instance.run_launcher
     assert isinstance(launcher, MagnetisRunLauncher)
-    with WorkspaceProcessContext(
-        instance, GrpcServerTarget(host="localhost", port=server.port, socket=None, location_name="here")
-    ) as workspace:
-
-        def monitor() -> None:
-            assert not any(execute_run_monitoring_iteration(workspace, dg.get_dagster_logger()))  # type: ignore[arg-type]
-
-        context = workspace.create_request_context()
-        run = make_run(instance, context, "waiting", {})
-        instance.launch_run(run.run_id, context)
-
-        def status() -> dg.DagsterRunStatus:
-            found = instance.get_run_by_id(run.run_id)
-            assert found
-            return found.status
-
-        def health() -> WorkerStatus:
-            found = instance.get_run_by_id(run.run_id)
-            assert found
-            return launcher.check_run_worker_health(found).status
-
-        until(lambda: status() is dg.DagsterRunStatus.STARTED, "the run works")
-        assert health() is WorkerStatus.RUNNING
-        monitor()
-        assert status() is dg.DagsterRunStatus.STARTED
-
-        server.kill()
-        monitor()
-        assert status() is dg.DagsterRunStatus.STARTED, "a server that does not answer may come back"
-
-        server.start()
-        assert health() is WorkerStatus.NOT_FOUND
-        monitor()
-        assert status() is dg.DagsterRunStatus.FAILURE
+    run = dg.DagsterRun(job_name="here")
+    assert beat().process_lives() is True
+    assert launcher._sign_of_life(run, beat(), lives=True)
+    assert beat(started=process.create_time() - 3600).process_lives() is None, "another has its pid, or the clock was set"
+    assert beat(pid=2**22 + 1).process_lives() is False
+    assert beat(machine="elsewhere").process_lives() is None
 
 
-def test_a_run_that_a_command_started_is_left_alone(instance: dg.DagsterInstance) -> None:
+def test_a_run_of_an_older_version_is_judged_by_its_code_server(launched: Run, server: CodeServer) -> None:
+    instance, launcher = launched.instance, launched.instance.run_launcher
+    older = instance.get_run_by_id(launched.run_id)
+    assert older
+    with launched.storage.connect() as connection:
+        connection.execute(text("DELETE FROM dagster.kvs"))
+    assert launcher.check_run_worker_health(older).status is WorkerStatus.RUNNING
+    unknown = dg.DagsterRun(job_name="here", status=dg.DagsterRunStatus.STARTED, tags=older.tags)
+    instance.add_run(unknown)
+    assert launcher.check_run_worker_health(unknown).status is WorkerStatus.NOT_FOUND
+    server.kill()
+    assert launcher.check_run_worker_health(unknown).status is WorkerStatus.RUNNING, "it may come back"
+
+
+def test_a_run_that_a_command_of_an_older_version_started_is_left_alone(instance: dg.DagsterInstance) -> None:
     run = dg.DagsterRun(job_name="here", tags={})
     launcher = instance.run_launcher
     assert isinstance(launcher, MagnetisRunLauncher)

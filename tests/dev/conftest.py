@@ -1,5 +1,6 @@
 """A webserver and daemon of the real Dagster over a stand-in code location, and helpers to see processes."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leftovers import MARK
 
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.dagster_api import DagsterApi
@@ -61,7 +63,8 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     children = Children(folder)
     command = [sys.executable, "-m", "dagster", "dev", "-d", str(folder), "-m", "stand_in", "-m", "broken", "-p", str(port)]
-    children.start("dagster", command, {"DAGSTER_HOME": str(folder), "PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"})
+    clean = {"DAGSTER_HOME": str(folder), "PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", MARK: os.environ[MARK]}
+    children.start("dagster", command, clean)
     url = f"http://127.0.0.1:{port}"
     try:
         with DagsterApi(url, location="stand_in") as api:

@@ -1,6 +1,7 @@
 """`magnetis dev` as a process that tests start, watch and end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,12 @@ Start = Callable[..., Dev]
 def starter(home: Path) -> tuple[Start, Callable[[], None]]:
     """Return a function that starts `magnetis dev` in `home`, and one that ends whatever it started."""
     started: list[Dev] = []
+    # a working directory's own files go first: the project's, but that run monitoring looks every two seconds
+    dagster_yaml = (PROJECT / "dagster.yaml").read_text()
+    often = dagster_yaml.replace("poll_interval_seconds: 30", "poll_interval_seconds: 2")
+    assert often != dagster_yaml
+    (home.parent / "dagster.yaml").write_text(often)
+    shutil.copyfile(PROJECT / "workspace.yaml", home.parent / "workspace.yaml")
 
     def start(*options: str, environment: Mapping[str, str] | None = None) -> Dev:
         port = free_port()
@@ -150,7 +157,10 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
         for dev in started:
             if dev.process.poll() is None:
                 dev.process.send_signal(signal.SIGTERM)
-                dev.process.wait(60)
+                with suppress(subprocess.TimeoutExpired):
+                    dev.process.wait(60)
+            if dev.left():
+                dev.kill()
         if (pid := home / "postgres" / "postmaster.pid").exists():
             # one that was killed leaves its handle on the server behind, and then nobody's is the last
             with suppress(psutil.NoSuchProcess):

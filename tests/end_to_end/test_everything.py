@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, datetime, timedelta
@@ -29,6 +30,7 @@ from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
 from magnetis_dagster.sandbox import PERSONAL_MARKERS, Answer, Request, SandboxOptions, SandboxServer
 
 KEY = "e2e-0f9d1c7ab35e4c21"
+LOCATION = "magnetis_dagster.definitions"
 TODAY = datetime.now(ZoneInfo("Europe/Paris")).date()
 
 
@@ -216,6 +218,43 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
     assert ids(dev, "calls", ago(6)) == truth(sandbox, "calls", ago(6)) != []
     left = plan("calls", "conversions", *days, "--missing")
     assert (left["calls"], left["spent"]) == (0, 0), "nothing is missing, and that costs no call to tell"
+
+
+def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        if request.path == "/calls":
+            held.set()
+            release.wait(120)
+        return None
+
+    def checks(run: str) -> int:
+        """How often run monitoring has checked its health."""
+        return (dev.home / "logs" / "dagster.log").read_text(errors="replace").count(f"Checking run {run}")
+
+    sandbox.intercept(hold)
+    try:
+        for day, end in ((ago(11), "SUCCESS"), (ago(12), "CANCELED")):
+            held.clear()
+            release.clear()
+            run = api.launch(["calls"], day, day, {})
+            dev.wait_until(held.is_set, "the run waits for an answer")
+            api.ask(f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}')
+            before = checks(run)
+            dev.wait_until(lambda run=run, before=before: checks(run) >= before + 2, "its health was checked twice")
+            assert api.news(run).status == "STARTED"
+            if end == "CANCELED":
+                api.ask("mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run)
+                dev.wait_until(lambda run=run: api.news(run).status == "CANCELED", "it is canceled", 60)
+            release.set()
+            dev.wait_until(lambda run=run, end=end: api.news(run).status == end, f"it ends: {end}")
+            assert dev.query(f"SELECT count(*) FROM dagster.run_tags WHERE value = '{run}'") == [(0,)], "no retry"
+    finally:
+        release.set()
+        sandbox.intercept(lambda _request: None)
+    assert ids(dev, "calls", ago(11)) == truth(sandbox, "calls", ago(11))
+    assert ids(dev, "calls", ago(12)) == []
 
 
 def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catalogue) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import Engine, text
 
+from magnetis_dagster import moments
 from magnetis_dagster.api import Call, Outcome
 from magnetis_dagster.ingest import LedgerGate, RunIdentity, gate
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
@@ -46,7 +47,7 @@ class SuspendMachine(RuleBasedStateMachine):
         self.wall_error = 0.0
         self.awake = 0.0
         self.patch.setattr(gate, "PATIENCE_SECONDS", -1.0)
-        self.patch.setattr(gate._Instant, "now", self.instant)
+        self.patch.setattr(moments.Moment, "now", self.instant)
 
     @initialize(hour=st.sampled_from([9, 21, 22]))
     def begin(self, hour: int) -> None:
@@ -59,8 +60,8 @@ class SuspendMachine(RuleBasedStateMachine):
         ledger = Ledger(self.engine, key_fingerprint="aaaaaaaaaaaa", policy=policy)
         self.gates = [LedgerGate(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
 
-    def instant(self) -> gate._Instant:
-        return gate._Instant(self.now.timestamp() + self.wall_error, (self.now - self.booted).total_seconds())
+    def instant(self) -> moments.Moment:
+        return moments.Moment(self.now.timestamp() + self.wall_error, (self.now - self.booted).total_seconds())
 
     def set_clock(self) -> None:
         with self.engine.begin() as connection:
@@ -161,9 +162,9 @@ def test_the_api_never_receives_more_than_the_limit(engine: Engine, window: Quot
 
 
 def test_the_clock_since_boot_counts_while_a_machine_sleeps() -> None:
-    if gate._BOOT_CLOCK is None:
+    if moments._BOOT_CLOCK is None:
         pytest.skip("no such clock on this system; the wall clock is compared everywhere")
-    before, after = gate._Instant.now(), gate._Instant.now()
+    before, after = moments.Moment.now(), moments.Moment.now()
     assert 0 <= before.seconds_until(after) < 1
-    assert gate._Instant(100, 5).seconds_until(gate._Instant(101, 605)) == 600, "asleep, and the wall clock was set back since"
-    assert gate._Instant(100, 5).seconds_until(gate._Instant(99, 6)) == float("inf")
+    assert moments.Moment(100, 5).seconds_until(moments.Moment(101, 605)) == 600, "asleep, and the wall clock was set back since"
+    assert moments.Moment(100, 5).seconds_until(moments.Moment(99, 6)) == float("inf")
