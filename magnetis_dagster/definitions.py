@@ -7,6 +7,7 @@ from magnetis_dagster.defs.alerts import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
 from magnetis_dagster.defs.jobs import daily_job
 from magnetis_dagster.defs.missing import no_missing_days
+from magnetis_dagster.defs.prune import prune_job, prune_schedule, storage_asset
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
@@ -23,11 +24,16 @@ def build_defs(*, settings: Settings | None = None, catalogue: Catalogue | None 
     settings = settings or Settings.load()
     catalogue = catalogue or load_catalogue(settings.config)
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
+    prune = prune_job()
     return Definitions(
-        assets=[*(collection_asset(collection, settings, catalogue) for collection in catalogue.enabled), quota_asset()],
+        assets=[
+            *(collection_asset(collection, settings, catalogue) for collection in catalogue.enabled),
+            quota_asset(),
+            storage_asset(),
+        ],
         asset_checks=[no_missing_days(catalogue, settings)],
-        jobs=list(jobs.values()),
-        schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
+        jobs=[*jobs.values(), prune],
+        schedules=[*(daily_schedule(job, kind, settings) for kind, job in jobs.items()), prune_schedule(prune, settings)],
         sensors=[
             quota_sensor(),
             repair_sensor(catalogue, settings),

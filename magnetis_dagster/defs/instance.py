@@ -9,6 +9,8 @@ from typing import Any, Self
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
+from magnetis_dagster.defs.event_log import MagnetisEventLogStorage
+
 SCHEMA = "dagster"
 CONNECTIONS = 1
 """Kept open by each process: a run writes its events one by one, and what it needs beyond is opened and closed again."""
@@ -18,6 +20,10 @@ MORE_CONNECTIONS = 40
 
 class MagnetisInstanceStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage at MAGNETIS_DATABASE_URL, or at the embedded server where that is not set."""
+
+    def __init__(self, postgres_url: str, **rest: Any) -> None:
+        super().__init__(postgres_url, **rest)
+        self._event_log_storage = MagnetisEventLogStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
