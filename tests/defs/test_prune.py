@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import DatabaseUnwell
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.missing import FAILED, look
+from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
 from magnetis_dagster.quota.report import read_today
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import forecasts, prune, summary
