@@ -132,7 +132,7 @@ def _check_proxy(proxy: str, variable: str) -> None:
 
 
 def certificates() -> ssl.SSLContext:
-    """Return a context that trusts SSL_CERT_FILE and SSL_CERT_DIR; certifi's list if both are unset.
+    """Return a context that trusts SSL_CERT_FILE and SSL_CERT_DIR, or certifi's list.
 
     Raises: NeedsChange if one of them names no certificates.
     """

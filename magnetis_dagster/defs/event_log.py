@@ -1,8 +1,8 @@
 """Dagster's event log in PostgreSQL, with one row for a check that a run plans.
 
 Dagster 1.13 plans each check once for every partition of a ranged run (1.4 kB a row), even if the
-check has no partitions. The result, which has none, never replaces those rows: two thirds of all that
-a loaded day leaves behind (benchmarks/growth.py), and "in progress" in the history of the check.
+check has no partitions. The result, which has none, never replaces those rows: half of what a loaded
+day leaves behind (benchmarks/growth.py), and "in progress" in the history of the check.
 """
 
 from dagster import DagsterEventType, EventLogEntry

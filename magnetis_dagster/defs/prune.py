@@ -19,7 +19,6 @@ from dagster import (
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.defs.assets import OWNER
 from magnetis_dagster.defs.failures import failure
-from magnetis_dagster.defs.instance import SCHEMA
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
@@ -77,6 +76,7 @@ def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition
 
 
 def _prune(context: OpExecutionContext) -> None:
+    from magnetis_dagster.defs.instance import SCHEMA
     from magnetis_dagster.warehouse.prune import prune, sizes
     from magnetis_dagster.wiring import open_engine, warehouse_of
 

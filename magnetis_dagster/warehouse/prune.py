@@ -1,8 +1,8 @@
-"""Deletes old bookkeeping: requests, reads, windows, kept pages, and the events of Dagster in the same database.
+"""Deletes old bookkeeping: requests, reads, windows, kept pages, and Dagster's events.
 
-What a person or a program still uses stays, however old: rows, history, completion records, the newest
-event of each partition, runs. Every batch is a short transaction, so a prune that is interrupted or
-runs twice is harmless, and no load waits for it.
+What a person or a program still uses stays, however old: rows, history, completion records, the
+newest event of each partition, runs. Every batch is a short transaction. So a prune that is
+interrupted or runs twice is harmless, and no load waits for it.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,10 @@ _BATCH = """
            (SELECT array_agg(DISTINCT run_id) FROM deleted WHERE run_id <> '') AS runs
 """
 """Ids ascend with time, so the scan ends at the first batch without an old row."""
+_BROUGHT_ROWS = """coalesce(
+    {call}.status = 200 AND {call}.rows > 0
+    AND coalesce({call}.run_id, '') NOT IN ('magnetis probe', 'magnetis plan'), false)"""
+"""As `keys_used` asks."""
 _FINISHED = """NOT EXISTS (
     SELECT FROM {dagster}.runs AS r WHERE r.run_id = t.run_id
     AND (r.status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')
@@ -67,16 +71,19 @@ _OURS = (
         "magnetis_ops.api_calls",
         source="magnetis_ops.api_calls",
         age="charged_at",
-        # a forecast is compared with its requests; the newest rows of a key tell which keys filled the tables
-        unused="""NOT EXISTS (SELECT FROM magnetis_ops.forecasts AS f WHERE f.work = coalesce(t.backfill_id, t.run_id))
-            AND t.id NOT IN (SELECT max(id) FROM magnetis_ops.api_calls WHERE status = 200 AND rows > 0
-                AND coalesce(run_id, '') NOT IN ('magnetis probe', 'magnetis plan') GROUP BY key_fingerprint)""",
+        # a forecast is compared with its requests; the newest rows of a key prove that it filled tables
+        unused=f"""NOT EXISTS (SELECT FROM magnetis_ops.forecasts AS f
+                WHERE f.work = coalesce(t.backfill_id, t.run_id))
+            AND (NOT {_BROUGHT_ROWS.format(call="t")} OR EXISTS (SELECT FROM magnetis_ops.api_calls AS n
+                WHERE n.key_fingerprint = t.key_fingerprint AND n.charged_at > t.charged_at
+                AND {_BROUGHT_ROWS.format(call="n")}))""",
     ),
     _Rule(
         "magnetis_ops.day_reads",
         source="magnetis_ops.windows",
         age="committed_at",
-        unused="""NOT EXISTS (SELECT FROM magnetis_ops.days AS d WHERE d.window_id = t.window_id AND d.day = t.day)""",
+        unused="""NOT EXISTS (SELECT FROM magnetis_ops.days AS d
+            WHERE d.window_id = t.window_id AND d.day = t.day)""",
         key="window_id",
         least_days=LATE_CHANGES_DAYS,
     ),
@@ -88,7 +95,8 @@ _OURS = (
         unused="""NOT EXISTS (SELECT FROM magnetis_ops.days AS d WHERE d.window_id = t.id)
             AND NOT EXISTS (SELECT FROM magnetis_ops.day_reads AS d WHERE d.window_id = t.id)
             AND NOT EXISTS (SELECT FROM magnetis_ops.quarantine AS q WHERE q.window_id = t.id)
-            AND EXISTS (SELECT FROM magnetis_ops.windows AS w WHERE w.collection = t.collection AND w.read_at < t.read_at)""",
+            AND EXISTS (SELECT FROM magnetis_ops.windows AS w
+                WHERE w.collection = t.collection AND w.read_at < t.read_at)""",
         least_days=LATE_CHANGES_DAYS,
     ),
 )
@@ -117,7 +125,7 @@ _DAGSTERS = (
         "{dagster}.asset_check_executions",
         source="{dagster}.asset_check_executions",
         age="evaluation_event_timestamp AT TIME ZONE 'UTC'",
-        # the newest of each check is its status; earlier versions planned one for each partition too
+        # the newest of each check is its status; earlier versions planned one for each partition
         unused=f"""{_FINISHED} AND EXISTS (SELECT FROM {{dagster}}.asset_check_executions AS n
             WHERE n.asset_key = t.asset_key AND n.check_name = t.check_name AND n.id > t.id
             AND (n.partition IS NOT DISTINCT FROM t.partition OR t.execution_status = 'PLANNED'))""",
@@ -131,7 +139,7 @@ def prune(engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[
     `dagster_schema`: schema of Dagster's tables; they are skipped if it contains none.
     `forget_run`: deletes the log files of a run; may be called more than once for a run.
 
-    Returns: deleted rows by qualified table name. While another prune runs, this one deletes nothing.
+    Returns: deleted rows by qualified table name. A prune that meets another one stops.
     Raises: DatabaseUnwell, DatabaseRefused.
     """
     with guarded(engine, "prune"):
@@ -168,7 +176,10 @@ def _prune(engine: Engine, statement: TextClause, before: datetime, forget_run: 
 
 
 def sizes(engine: Engine, schemas: list[str]) -> dict[str, int]:
-    """Return the bytes of each schema: tables, indexes and TOAST. Raises DatabaseUnwell, DatabaseRefused."""
+    """Return the bytes of each schema: tables, indexes and TOAST.
+
+    Raises: DatabaseUnwell, DatabaseRefused.
+    """
     statement = text(
         "SELECT n.nspname AS name, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes FROM pg_namespace AS n "
         "LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'm') "
