@@ -74,9 +74,9 @@ _OURS = (
         # a forecast is compared with its requests; the newest rows of a key prove that it filled tables
         unused=f"""NOT EXISTS (SELECT FROM magnetis_ops.forecasts AS f
                 WHERE f.work = coalesce(t.backfill_id, t.run_id))
-            AND (NOT {_BROUGHT_ROWS.format(call="t")} OR EXISTS (SELECT FROM magnetis_ops.api_calls AS n
-                WHERE n.key_fingerprint = t.key_fingerprint AND n.charged_at > t.charged_at
-                AND {_BROUGHT_ROWS.format(call="n")}))""",
+            AND (NOT {_BROUGHT_ROWS.format(call="t")} OR t.id <> (SELECT n.id FROM magnetis_ops.api_calls AS n
+                WHERE n.key_fingerprint = t.key_fingerprint AND {_BROUGHT_ROWS.format(call="n")}
+                ORDER BY n.charged_at DESC LIMIT 1))""",
     ),
     _Rule(
         "magnetis_ops.day_reads",
