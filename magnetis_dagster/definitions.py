@@ -10,6 +10,7 @@ from magnetis_dagster.defs.alerts import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
 from magnetis_dagster.defs.jobs import daily_job, load_latest_job
 from magnetis_dagster.defs.missing import no_missing_days
+from magnetis_dagster.defs.prune import prune_job, prune_schedule, storage_asset
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair import repair_sensor
 from magnetis_dagster.defs.resources import MagnetisResource
@@ -30,11 +31,16 @@ def build_defs(
     settings = settings or Settings.load()
     catalogue = catalogue or load_catalogue(settings.config)
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
+    prune = prune_job()
     return Definitions(
-        assets=[*(collection_asset(collection, settings, catalogue, taken) for collection in catalogue.enabled), quota_asset()],
+        assets=[
+            *(collection_asset(collection, settings, catalogue, taken) for collection in catalogue.enabled),
+            quota_asset(),
+            storage_asset(),
+        ],
         asset_checks=[no_missing_days(catalogue, settings)],
-        jobs=[*jobs.values(), load_latest_job(catalogue, settings)],
-        schedules=[daily_schedule(job, kind, settings) for kind, job in jobs.items()],
+        jobs=[*jobs.values(), load_latest_job(catalogue, settings), prune],
+        schedules=[*(daily_schedule(job, kind, settings) for kind, job in jobs.items()), prune_schedule(prune, settings)],
         sensors=[
             quota_sensor(),
             repair_sensor(catalogue, settings),

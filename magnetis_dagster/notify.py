@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import httpx
 
-from magnetis_dagster.api.transport import proxy_for, without_what_was_received
-from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.api.network import transport_options
+from magnetis_dagster.api.transport import without_what_was_received
+from magnetis_dagster.errors import NeedsChange, TryAgain
 
 SECONDS = 5.0
 
@@ -25,7 +26,11 @@ class WebhookFailed(TryAgain):
 
 
 def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECONDS) -> None:
-    """Post `content` and return when it was accepted (2xx), within `seconds` altogether. Raises WebhookFailed."""
+    """Post `content` and return when it was accepted (2xx), within `seconds` altogether.
+
+    Raises: WebhookFailed; NeedsChange if the environment names a proxy or certificates that cannot
+    be used.
+    """
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
     # a thread, since no time-out of a socket bounds a name server that is silent, or an answer that comes byte by byte
     threading.Thread(target=_post, args=(url, content, seconds, answers), name="webhook", daemon=True).start()
@@ -33,6 +38,8 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
         answer = answers.get(timeout=seconds)
     except queue.Empty:
         raise WebhookFailed("TimeoutError", perhaps_delivered=True) from None
+    if isinstance(answer, NeedsChange):
+        raise answer
     if isinstance(answer, Exception):
         # behind these the request had left
         sent = isinstance(answer, (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError))
@@ -47,7 +54,7 @@ def _post(url: str, content: Mapping[str, object], seconds: float, answers: "que
         timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request("POST", url, json=content, extensions={"timeout": timeout})
         # the transport, and not a client: that logs the address, obeys .netrc and would follow redirects if it were told to
-        with httpx.HTTPTransport(proxy=proxy_for(request.url)) as transport:
+        with httpx.HTTPTransport(**transport_options(request.url)) as transport:
             response = transport.handle_request(request)
             response.close()
         answers.put(response.status_code)

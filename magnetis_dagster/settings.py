@@ -254,6 +254,9 @@ class Settings(BaseSettings):
     """Share of a day's or snapshot's rows, at least 10, whose deletion or move to another day is doubted; 1: never doubted."""
     unreadable_share: float = Field(default=0.01, ge=0, le=1)
     """Share of a day's rows that may be unreadable, once one of them was readable before; more fail the day."""
+    retention_days: int = Field(default=90, ge=32, le=3650)
+    """Days for which requests, reads and Dagster's logs are kept; the job `prune` deletes older
+    ones every night."""
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
     quota_window: QuotaWindow = QuotaWindow.CALENDAR

@@ -121,6 +121,7 @@ BAD = {
     "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
     "WEEKLY_LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366"},
     "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},
+    "RETENTION_DAYS": {"31": "greater than or equal to 32", "3651": "less than or equal to 3650", "ever": "valid integer"},
     "SETTINGS_INTERVAL_SECONDS": {"9": "greater than or equal to 10", "86401": "less than or equal to 86400"},
     "EMPTIED_DAYS": {"": "'doubt', 'keep' or 'delete'", "yes": "'doubt', 'keep' or 'delete'"},
     "DOUBTED_SHARE": {"": "valid number", "0": "greater than 0", "1.5": "less than or equal to 1"},

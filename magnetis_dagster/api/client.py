@@ -28,8 +28,9 @@ from magnetis_dagster.api.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from magnetis_dagster.api.failures import describe
+from magnetis_dagster.api.failures import describe, refused_by_proxy
 from magnetis_dagster.api.inflight import InFlight
+from magnetis_dagster.api.network import proxy_address, proxy_for
 from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
 from magnetis_dagster.api.verdict import judge, place
@@ -141,6 +142,8 @@ class MagnetisClient:
         # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
         self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
+        proxy = proxy_for(httpx.URL(self._origin))
+        self._proxy = proxy and proxy_address(proxy)
 
     async def __aenter__(self) -> Self:
         """Return the client, ready."""
@@ -284,7 +287,7 @@ class MagnetisClient:
             failure = _unexpected(call, answer, error)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             seconds = self._limits.total if answer.sent else self._limits.connect
-            failure = describe(call, self._origin, error, seconds, sent=answer.sent)
+            failure = describe(call, self._origin, error, seconds, sent=answer.sent, proxy=self._proxy)
         if failure is not None:
             raise failure
         assert body is not None
@@ -326,6 +329,8 @@ class MagnetisClient:
         return body
 
     async def _refusal(self, call: Call, response: httpx.Response, answer: _Answer) -> MagnetisError:
+        if response.status_code == 407:  # of a proxy only, which receives plain http itself
+            return refused_by_proxy(call, 407, self._proxy)
         if response.is_redirect or response.status_code < 400:
             target = response.extensions.get(REDIRECTED_TO, "nowhere")
             return RedirectRefused(

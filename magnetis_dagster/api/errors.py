@@ -37,6 +37,10 @@ class CertificateRefused(NeedsChange):
     """The server's TLS certificate is not trusted by this machine."""
 
 
+class ProxyRefused(NeedsChange):
+    """The proxy of the environment rejects the request (4xx): credentials, or its rules. The API did not receive it."""
+
+
 class RequestNotAllowed(NeedsChange):
     """The HTTP layer was asked for something else than a GET of the configured origin; nothing was sent."""
 

@@ -1,10 +1,9 @@
 """The lowest layer that we own: whatever is asked above it, only GETs of one origin leave, and no redirect can be followed.
 
-It also decides how the machine is left: through the proxy that the environment names, if any.
+How the machine is left (proxy, certificates) is decided in `network.py`.
 """
 
 import logging
-import urllib.request
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
@@ -12,9 +11,9 @@ import httpx
 
 from magnetis_dagster.api.body import ACCEPT_ENCODING
 from magnetis_dagster.api.errors import KeyRefused, RequestNotAllowed
+from magnetis_dagster.api.network import transport_options
 from magnetis_dagster.errors import NeedsChange
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 REDIRECTED_TO = "magnetis_redirected_to"
 """Extension of a 3xx response: the origin that it points to, as text."""
 
@@ -49,7 +48,8 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
 def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout) -> httpx.AsyncClient:
     """Return an HTTP client that sends `key` as `x-api-key` to `origin` and nowhere else.
 
-    Raises KeyRefused (the key cannot be a header) and NeedsChange (the origin or the environment's proxy cannot be used).
+    Raises KeyRefused (the key cannot be a header) and NeedsChange (the origin, or the proxy or certificates
+    of the environment cannot be used).
     """
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused(
@@ -64,13 +64,7 @@ def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout
         raise NeedsChange("MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io.")
     logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    try:
-        inner = httpx.AsyncHTTPTransport(proxy=proxy_for(url), limits=limits)
-    except (ValueError, ImportError, httpx.InvalidURL):
-        raise NeedsChange(
-            "The proxy named by the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) cannot be used: expected http://host:port. "
-            "Correct it, or list the API's host in NO_PROXY."
-        ) from None
+    inner = httpx.AsyncHTTPTransport(**transport_options(url), limits=limits)
     return httpx.AsyncClient(
         transport=GetOnlySameOrigin(inner, url),
         headers={
@@ -81,19 +75,10 @@ def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout
         },
         timeout=timeout,
         follow_redirects=False,
-        # The environment may name a proxy (proxy_for) and certificates (SSL_CERT_FILE, read by the transport), and nothing else:
-        # a .netrc must not add a second identity beside the key.
+        # The environment may name a proxy and certificates (network.py), and nothing else: a .netrc
+        # must not add a second identity beside the key.
         trust_env=False,
     )
-
-
-def proxy_for(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for `url`; None for this machine itself and for hosts in NO_PROXY."""
-    if url.host in _LOOPBACK or urllib.request.proxy_bypass(url.host):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
 def without_what_was_received(record: logging.LogRecord) -> bool:

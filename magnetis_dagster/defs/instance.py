@@ -14,6 +14,8 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import URL
 
+from magnetis_dagster.defs.event_log import MagnetisEventLogStorage
+
 SCHEMA = "dagster"
 CONNECTIONS = 1
 """Kept open by each process: a run writes its events one by one, and what it needs beyond is opened and closed again."""
@@ -69,6 +71,10 @@ registry.register("postgresql.magnetis_dagster", __name__, StorageDialect.__name
 
 class MagnetisInstanceStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage at MAGNETIS_DATABASE_URL, or at the embedded server where that is not set."""
+
+    def __init__(self, postgres_url: str, **rest: Any) -> None:
+        super().__init__(postgres_url, **rest)
+        self._event_log_storage = MagnetisEventLogStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:

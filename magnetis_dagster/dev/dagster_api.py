@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 
+from magnetis_dagster.api.network import transport_options
 from magnetis_dagster.defs.days import between, days_tags
 from magnetis_dagster.dev import queries
 from magnetis_dagster.errors import NeedsChange, TryAgain
@@ -58,8 +59,9 @@ class DagsterApi:
     """A client of one webserver. Asked for collections by name; asset keys are made here."""
 
     def __init__(self, url: str, *, location: str = LOCATION) -> None:
-        # trust_env off: a proxy of the office must not be asked for 127.0.0.1
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        # trust_env off: a .netrc must not add an identity
+        transport = httpx.HTTPTransport(**transport_options(httpx.URL(url)))
+        self._http = httpx.Client(base_url=url, transport=transport, timeout=30, trust_env=False)
         self._location = location
         self._repository = "__repository__"
         self._cursors: dict[str, str] = {}

@@ -160,6 +160,7 @@ days = Table(
     Column("held", Integer, nullable=False, comment="Rows that the table held for this day when the window was committed."),
     Column("run_id", Text),
     PrimaryKeyConstraint("collection", "day"),
+    Index("ix_days_window", "window_id"),
     comment="Days that are done: the newest complete read of each, written with its rows.",
 )
 
@@ -252,6 +253,7 @@ quarantine = Table(
     Column("first_seen_at", _moment, nullable=False),
     Column("last_seen_at", _moment, nullable=False),
     PrimaryKeyConstraint("collection", "key"),
+    Index("ix_quarantine_window", "window_id"),
     comment="Rows that could not be placed, whole, with the reason.",
 )
 

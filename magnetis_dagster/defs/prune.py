@@ -1,0 +1,102 @@
+"""The job `prune` and its schedule `nightly_prune`: delete old bookkeeping, without an API request.
+
+The job observes the asset `magnetis/storage`, whose page plots the bytes of each schema and the
+deleted rows. https://docs.dagster.io/guides/build/jobs
+"""
+
+from dagster import (
+    AssetKey,
+    AssetObservation,
+    AssetSpec,
+    DefaultScheduleStatus,
+    JobDefinition,
+    OpExecutionContext,
+    ScheduleDefinition,
+    job,
+    op,
+)
+
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.defs.assets import OWNER
+from magnetis_dagster.defs.failures import failure
+from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.settings import Settings
+
+KEY = AssetKey(["magnetis", "storage"])
+NAME = "prune"
+SCHEDULE = "nightly_prune"
+CRON = "30 3 * * *"
+"""After the daily jobs; no clock change of Europe/Paris skips or repeats the moment."""
+
+
+def storage_asset() -> AssetSpec:
+    """Return the asset that the job observes."""
+    return AssetSpec(
+        KEY,
+        group_name="operations",
+        description="Bytes of the database by schema, and the rows that the job `prune` deleted.",
+        owners=[OWNER],
+        kinds={"magnetis", "postgres"},
+    )
+
+
+def prune_job() -> JobDefinition:
+    """Return the job."""
+
+    @op(description="Deletes bookkeeping older than MAGNETIS_RETENTION_DAYS. No API request.")
+    def prune_storage(context: OpExecutionContext) -> None:
+        try:
+            _prune(context)
+        except MagnetisError as error:
+            raise failure(error) from None
+
+    @job(
+        name=NAME,
+        description="Deletes requests, reads, kept pages, and events and log files of Dagster that are older "
+        "than MAGNETIS_RETENTION_DAYS. Rows, history, completion records and the state of each "
+        "partition stay. No API request.",
+    )
+    def prune() -> None:
+        prune_storage()
+
+    made: JobDefinition = prune
+    return made
+
+
+def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition:
+    """Return the schedule, on from the start."""
+    return ScheduleDefinition(
+        name=SCHEDULE,
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone=settings.timezone.key,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=f"Runs `{NAME}` every night. No API request.",
+    )
+
+
+def _prune(context: OpExecutionContext) -> None:
+    from magnetis_dagster.defs.instance import SCHEMA
+    from magnetis_dagster.warehouse.prune import prune, sizes
+    from magnetis_dagster.wiring import open_engine, warehouse_of
+
+    settings = Settings.load()
+    logs = context.instance.compute_log_manager
+    with open_engine(settings) as engine:
+        warehouse_of(engine, settings, load_catalogue(settings.config)).prepare()
+        deleted = prune(engine, settings.retention_days, SCHEMA, lambda run: logs.delete_logs(prefix=[run]))
+        measured = sizes(engine, ["magnetis", "magnetis_ops", SCHEMA])
+    total = sum(deleted.values())
+    words = f"{total:,} rows older than {settings.retention_days} days deleted"
+    context.log.info(words)
+    context.log_event(
+        AssetObservation(
+            KEY,
+            description=words,
+            metadata={
+                **{f"bytes of {name}": size for name, size in measured.items()},
+                "deleted rows": total,
+                **{f"deleted from {table}": number for table, number in deleted.items()},
+            },
+        )
+    )
