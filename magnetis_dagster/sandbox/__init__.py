@@ -4,7 +4,7 @@ It speaks the documented envelope from the catalogue's routes. No HTTP client, n
 """
 
 from magnetis_dagster.sandbox.app import Answer, Request
-from magnetis_dagster.sandbox.group import PERSONAL_MARKERS
+from magnetis_dagster.sandbox.callers import PERSONAL_MARKERS
 from magnetis_dagster.sandbox.options import FAULTS, SANDBOX_KEY, SandboxOptions
 from magnetis_dagster.sandbox.server import SandboxServer, serve
 from magnetis_dagster.sandbox.world import World

@@ -1,6 +1,6 @@
 """One French company group: its accounts, numbers, people and settings. All of it is invented, and recognisable as such.
 
-Callers' numbers begin with 0033199, which no operator has; people are on the list below; their addresses end in `exemple.invalid`.
+People, their phone numbers and addresses come from `callers.py`.
 """
 
 import random
@@ -10,25 +10,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, number_of
 from magnetis_dagster.sandbox.options import SandboxOptions
-
-CALLER_PREFIX = "0033199"
-PEOPLE_DOMAIN = "exemple.invalid"
-FIRST_NAMES = (
-    "Apolline",
-    "Barnabé",
-    "Clotilde",
-    "Donatien",
-    "Euphrasie",
-    "Firmin",
-    "Gwladys",
-    "Hippolyte",
-    "Ildefonse",
-    "Joséphine",
-)
-LAST_NAMES = ("Abricotier", "Bruyère-Test", "Coquelicot", "Digitale", "Eglantier", "Fougeraie", "Genêtine", "Houblonnet", "Irisel")
-PERSONAL_MARKERS = (CALLER_PREFIX, PEOPLE_DOMAIN, *LAST_NAMES)
-"""Every personal value of the sandbox holds one of these: what must never be found outside the tables."""
 
 CITIES = (
     "Nantes",
@@ -67,6 +50,10 @@ class Origin:
     number: Row
     recipient: Row
     channel: tuple[str, int, str | None, str | None, str | None, bool]
+    weight: float
+    """Share of the contacts, relative to the other origins."""
+    miss: float
+    """Factor on the share of calls that nobody answers: some accounts are staffed better than others."""
 
 
 class Group:
@@ -89,20 +76,25 @@ class Group:
 
     @cached_property
     def origins(self) -> list[Origin]:
-        """One per tracked number."""
-        accounts = {row["id"]: row for row in self.rows["accounts"]}
+        """One per tracked number that is in use. Every fourth account has one that nobody calls any more."""
+        accounts = {row["id"]: (index, row) for index, row in enumerate(self.rows["accounts"])}
         recipients = {row["id"]: row for row in self.rows["recipients"]}
         channels = {channel[0]: channel for channel in CHANNELS}
-        return [
-            Origin(accounts[row["account"]["id"]], row, recipients[row["recipient"]["id"]], channels[row["channel_name"]])
-            for row in self.rows["numbers"]
-        ]
+        lines = self._options.numbers_per_account
+        origins = []
+        for place, row in enumerate(self.rows["numbers"]):
+            index, account = accounts[row["account"]["id"]]
+            if index % 4 == 3 and lines > 1 and place % lines == lines - 1:
+                continue
+            channel, recipient = channels[row["channel_name"]], recipients[row["recipient"]["id"]]
+            size, miss = 0.6 + index * 7 % 5 / 4, 0.7 + index * 3 % 5 / 4
+            origins.append(Origin(account, row, recipient, channel, channel[1] * size, miss))
+        return origins
 
     def person(self) -> tuple[str, str, str]:
         """Return name, phone number and e-mail address of an invented person."""
-        first, last = self._random.choice(FIRST_NAMES), self._random.choice(LAST_NAMES)
-        number = f"{CALLER_PREFIX}{self._random.randrange(10**6):06d}"
-        return f"{first} {last}", number, f"contact.{self._random.randrange(10**4)}@{PEOPLE_DOMAIN}"
+        person = self._random.randrange(CALLERS)
+        return name_of(person), number_of(person), address_of(person)
 
     def _created(self) -> str:
         self._opened += timedelta(hours=self._random.randrange(1, 90), seconds=self._random.randrange(3600))
