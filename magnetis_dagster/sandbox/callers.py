@@ -6,6 +6,7 @@ an agency that is found on the web; docs/sandbox.md lists them.
 
 import random
 from dataclasses import dataclass
+from math import log
 
 PEOPLE_DOMAIN = "exemple.invalid"
 FICTION_PREFIXES = ("003319900", "003326191", "003335301", "003346571", "003353649", "003363998")
@@ -34,11 +35,15 @@ NEW_SHARE = 0.45
 RETRY_SHARE = 0.08
 """Calls by somebody whose call was missed earlier that day."""
 WITHHELD_SHARE = 0.05
-RETURN_DAYS = 25.0
-"""Mean days between the first call and a later one; the remaining calls are of this kind."""
+RETURN_DAYS = tuple(1 + int(-25 * log(1 - (n + 0.5) / 256)) for n in range(256))
+"""Days between the first call of a caller and a later one, 25 on average; the remaining calls are of this kind."""
 _NAMED = 3
 """Of ten callers, so many are known by name."""
-_SAMPLES = 256
+SAMPLES = 256
+"""Samples of each outcome."""
+_PREFIXES = tuple(prefix.encode() for prefix in FICTION_PREFIXES)
+_NAMES = tuple(f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES)
+_NAMES_AS_JSON = tuple(f'"{name}"'.encode() for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +69,10 @@ class Outcomes:
     busy: list[Outcome]
     voicemail: list[Outcome]
 
-    def draw(self, pick: random.Random, hour: int, weekday: int, miss: float) -> Outcome:
-        """Return an outcome for a call of this local hour; `miss` multiplies the share of calls that nobody answers."""
-        missed, busy, voicemail = _shares(hour, weekday)
-        at = pick.random()
-        if at < missed * miss:
-            kind = self.missed
-        elif at < missed * miss + busy:
-            kind = self.busy
-        elif at < missed * miss + busy + voicemail:
-            kind = self.voicemail
-        else:
-            kind = self.completed
-        return kind[int(pick.random() * _SAMPLES)]
+    @property
+    def kinds(self) -> tuple[list[Outcome], list[Outcome], list[Outcome], list[Outcome]]:
+        """The samples in the order of `outcome_shares`, completed calls last."""
+        return self.missed, self.busy, self.voicemail, self.completed
 
 
 def outcomes(seed: int) -> Outcomes:
@@ -86,10 +82,8 @@ def outcomes(seed: int) -> Outcomes:
     def samples(status: str, duration: tuple[float, float], waiting: tuple[float, float]) -> list[Outcome]:
         """Draw from log-normal distributions: median and spread."""
         made = []
-        for _ in range(_SAMPLES):
-            seconds, ring = (
-                min(3600, round(median * pick.lognormvariate(0, spread))) for median, spread in (duration, waiting)
-            )
+        for _ in range(SAMPLES):
+            seconds, ring = (min(3600, round(median * pick.lognormvariate(0, spread))) for median, spread in (duration, waiting))
             made.append(Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode()))
         return made
 
@@ -108,7 +102,7 @@ def number_of(caller: int) -> str:
 
 def name_of(caller: int) -> str:
     """Return the name of a caller."""
-    return f"{FIRST_NAMES[caller % 10]} {LAST_NAMES[caller // 10 % 9]}"
+    return _NAMES[caller % len(_NAMES)]
 
 
 def address_of(caller: int) -> str:
@@ -116,14 +110,17 @@ def address_of(caller: int) -> str:
     return f"contact.{caller}@{PEOPLE_DOMAIN}"
 
 
-def is_named(caller: int) -> bool:
-    """Whether the group knows the name of the caller."""
-    return caller != WITHHELD and caller // 7 % 10 < _NAMED
+def shown(caller: int) -> tuple[bytes, bytes]:
+    """Return the phone number and the name that a call shows, as JSON."""
+    if caller == WITHHELD:
+        return b"null", b"null"
+    number = b'"%b%04d"' % (_PREFIXES[caller % len(_PREFIXES)], caller // len(_PREFIXES) % 10_000)
+    return number, _NAMES_AS_JSON[caller % len(_NAMES)] if caller // 7 % 10 < _NAMED else b"null"
 
 
-def _shares(hour: int, weekday: int) -> tuple[float, float, float]:
+def outcome_shares(hour: int, weekday: int) -> tuple[float, float, float]:
     """Return the shares of missed, busy and voicemail: offices open from 8 to 19 except on Sundays, and are thin at lunch."""
-    if weekday == 6 or not 8 <= hour < 19:  # noqa: PLR2004 - Sunday
+    if weekday == 6 or not 8 <= hour < 19:
         return 0.42, 0.01, 0.32
     if hour in {12, 13}:
         return 0.24, 0.03, 0.07

@@ -18,14 +18,16 @@ from magnetis_dagster.sandbox.callers import (
     NEW_SHARE,
     RETRY_SHARE,
     RETURN_DAYS,
+    SAMPLES,
     WITHHELD,
     WITHHELD_SHARE,
     Outcome,
     address_of,
-    is_named,
     name_of,
     number_of,
+    outcome_shares,
     outcomes,
+    shown,
 )
 from magnetis_dagster.sandbox.late import Late
 from magnetis_dagster.sandbox.options import SandboxOptions
@@ -119,6 +121,19 @@ class Days:
                 return self._emails(day)
         return self._leads(day, as_of)
 
+    def moments(self, collection: str, day: date, share: float) -> list[int]:
+        """Return the moments of the day's rows of any other collection, ascending; `share` of the calls of the day."""
+        if day < self._options.first_day:
+            return []
+        pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
+        hours, first = self._hours(day), midnight(day, self._options.zone)
+        chosen = pick.choices(range(len(hours)), [_HOUR[hour] for _, hour in hours], k=round(self._size("calls", day) * share))
+        return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
+
+    def tail(self, number: int, day: date) -> str:
+        """Return the end of the id of the row of this number: with it `day_of` finds the day."""
+        return f"{number ^ 0x5A5A5A:06x}{day.toordinal() ^ 0xA5A5A5:06x}"
+
     def day_of(self, identifier: str) -> date:
         """Return the day that an event's identifier was made for. Raises KeyError where it was made for none."""
         try:
@@ -166,11 +181,14 @@ class Days:
         first, newcomers = self._newcomers(day)
         retries = newcomers + round(number * RETRY_SHARE)
         withheld = retries + round(number * WITHHELD_SHARE)
+        shares = [outcome_shares(hour, day.weekday()) for _, hour in self._hours(day)]
+        miss = [variant.miss for variant in self._variants]
+        not_answered, busy, voicemail, completed = self._outcomes.kinds
+        # those who call again later, on the day of each sample
+        earlier = [self._newcomers(day - timedelta(days=days)) for days in RETURN_DAYS]
         callers, variants, ends = list[int](), list[int](), list[Outcome]()
         missed: list[int] = []
-        local = [hour for _, hour in self._hours(day)]
         for n in range(number):
-            variant = -1
             if n < newcomers:
                 caller = (first + n) % CALLERS
             elif n < retries and missed and n >= hours:
@@ -178,15 +196,21 @@ class Days:
                 source = missed.pop(int(draw() * len(missed)))
                 caller, offsets[n] = callers[source], min(offsets[source] + int(pick.expovariate(1 / 2400)) + 60, hours * 3600 - 1)
             elif retries <= n < withheld:
-                caller, variant = WITHHELD, int(draw() * VARIANTS)
+                caller = WITHHELD
             else:
-                begun, count = self._newcomers(day - timedelta(days=1 + int(pick.expovariate(1 / RETURN_DAYS))))
+                begun, count = earlier[int(draw() * len(earlier))]
                 caller = (begun + int(draw() * count)) % CALLERS
-            if variant < 0:
-                variant = _variant_of(caller)
-            outcome = self._outcomes.draw(pick, local[offsets[n] // 3600], day.weekday(), self._variants[variant].miss)
-            if n < newcomers and outcome.status == b'"missed"':
-                missed.append(n)
+            variant = _variant_of(caller) if caller != WITHHELD else int(draw() * VARIANTS)
+            share, at = shares[offsets[n] // 3600], draw()
+            sample = int(draw() * SAMPLES)
+            if (at := at - share[0] * miss[variant]) < 0:
+                outcome = not_answered[sample]
+                if n < newcomers:
+                    missed.append(n)
+            elif (at := at - share[1]) < 0:
+                outcome = busy[sample]
+            else:
+                outcome = voicemail[sample] if at < share[2] else completed[sample]
             callers.append(caller)
             variants.append(variant)
             ends.append(outcome)
@@ -254,7 +278,8 @@ class Days:
         for given, template, values in contacts:
             offset = min(max(given, 0), length)
             start = b'"%b%b"' % (hours[offset // 3600][0], _CLOCK[offset % 3600])
-            rows.append((first + offset, template % tuple([start if value is _START else value for value in values])))
+            place = values.index(_START)
+            rows.append((first + offset, template % (*values[:place], start, *values[place + 1 :])))
         rows.sort()
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
@@ -274,13 +299,12 @@ class Days:
             end = offset + outcome.duration
             seconds, status = outcome.seconds, outcome.status
             ended = b'"%b%b"' % (hours[end // 3600][0], _CLOCK[end % 3600])
-            name = _quoted(name_of(caller)) if is_named(caller) else b"null"
+            number, name = shown(caller)
             if waits := before.get(n):
                 if waits.kind == late.RINGING:
                     seconds, status, ended = b"0", b'"ringing"', b"null"
                 elif waits.kind == late.NAMED:
                     name = b"null"
-            number = b'"%b"' % number_of(caller).encode() if caller != WITHHELD else b"null"
             visit = _link(visits[n]) if what.web and visits else b"null"
             values = (_text(ids[n]), seconds, name, number, seconds, ended, _START, status, visit, outcome.waiting)
             contacts.append((offset, what.templates["calls"], values))
@@ -333,9 +357,7 @@ class Days:
         email_ids = self._identifiers("emails", day, len(emails.offsets))
         before = self._before("leads", day, as_of)
         contacts: list[_Contact] = []
-        for n, (identifier, source) in enumerate(
-            zip(self._identifiers("leads", day, len(sources)), sources, strict=True)
-        ):
+        for n, (identifier, source) in enumerate(zip(self._identifiers("leads", day, len(sources)), sources, strict=True)):
             waits = before.get(n)
             status = waits.kind if waits else late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
             if source >= 0:

@@ -39,6 +39,11 @@ CHANNELS = (
 )
 TERMS = ("agence immobiliere", "estimation maison", "location appartement", "syndic copropriete")
 SECTORS = ("Immobilier", "Immobilier tertiaire", "Gestion locative")
+ALERT_TITLES = {
+    "custom_calls": "Alerte sur appel personnalisé",
+    "lost_calls": "Alerte sur appel manqué",
+    "all_calls": "Alerte sur tous les appels",
+}
 Row = dict[str, Any]
 
 
@@ -101,7 +106,7 @@ class Group:
         return f"{self._opened:%Y-%m-%d %H:%M:%S}"
 
     def _organization(self) -> dict[str, list[Row]]:
-        options, pick = self._options, self._random.choice
+        options = self._options
         entity = {"id": self.identifier("ent"), "created_at": self._created(), "name": "Groupe Armor Habitat"}
         networks = [
             {"id": self.identifier("net"), "created_at": self._created(), "entity": _reference(entity), "name": name}
@@ -110,103 +115,114 @@ class Group:
         rows: dict[str, list[Row]] = {"entities": [entity], "networks": networks}
         for name in ("accounts", "recipients", "numbers", "pools", "email_trackers"):
             rows[name] = []
-        weights = [channel[1] for channel in CHANNELS]
         for index in range(options.accounts):
-            city = CITIES[index % len(CITIES)]
-            network = networks[index % 2]
-            account = {
-                "id": self.identifier("acc"),
-                "city": city,
-                "country": "FR",
-                "created_at": self._created(),
-                "email": self.person()[2],
-                "entity": _reference(entity),
-                "name": f"Armor Habitat {city}" + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
-                "network": _reference(network),
-                "plan": pick(("Essentiel", "Premium")),
-                "sector": pick(SECTORS),
-                "website": f"https://www.armor-habitat-{index + 1}.invalid",
-                "zipcode": f"{44000 + index * 10}",
-            }
-            name, number, _ = self.person()
-            recipient = {
-                "id": self.identifier("rec"),
-                "account": _reference(account),
-                "country": "FR",
-                "created_at": self._created(),
-                "name": name,
-                "number": number,
-            }
-            pool: Row = {
-                "id": self.identifier("poo"),
-                "account": _reference(account),
-                "created_at": self._created(),
-                "enabled": 1,
-                "module": {"id": self.identifier("mod")},
-                "name": f"Site web {city}",
-                "numbers": [],
-            }
-            for line in range(options.numbers_per_account):
-                channel = CHANNELS[line % len(CHANNELS)] if line < 2 else self._random.choices(CHANNELS, weights)[0]
-                tracked = {
-                    "id": self.identifier("num"),
-                    "account": _reference(account),
-                    "channel_name": channel[0],
-                    "country": "FR",
-                    "created_at": self._created(),
-                    "enabled": 1,
-                    "name": f"{channel[0]} - {city}",
-                    "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
-                    "pool": _reference(pool),
-                    "recipient": _reference(recipient, "number"),
-                    "type": "geographic",
-                }
-                pool["numbers"].append(tracked["number"])
-                rows["numbers"].append(tracked)
-            rows["email_trackers"].append(
-                {
-                    "id": self.identifier("emt"),
-                    "account": _reference(account),
-                    "channel_name": "Portails d'annonces",
-                    "created_at": self._created(),
-                    "email": f"suivi-{index + 1}@tracking.invalid",
-                    "enabled": 1,
-                    "name": f"Portail {city}",
-                    "recipients": [self.person()[2]],
-                }
-            )
-            rows["accounts"].append(account)
-            rows["recipients"].append(recipient)
-            rows["pools"].append(pool)
+            for name, added in self.account(index, networks[index % 2], options.numbers_per_account).items():
+                rows[name] += added
         return rows
+
+    def account(self, index: int, network: Row, lines: int) -> dict[str, list[Row]]:
+        """Return the rows of an account with its recipient, pool, tracked numbers and tracked address."""
+        city = CITIES[index % len(CITIES)]
+        account = {
+            "id": self.identifier("acc"),
+            "city": city,
+            "country": "FR",
+            "created_at": self._created(),
+            "email": self.person()[2],
+            "entity": network["entity"],
+            "name": f"Armor Habitat {city}" + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
+            "network": _reference(network),
+            "plan": self._random.choice(("Essentiel", "Premium")),
+            "sector": self._random.choice(SECTORS),
+            "website": f"https://www.armor-habitat-{index + 1}.invalid",
+            "zipcode": f"{44000 + index * 10}",
+        }
+        name, number, _ = self.person()
+        recipient = {
+            "id": self.identifier("rec"),
+            "account": _reference(account),
+            "country": "FR",
+            "created_at": self._created(),
+            "name": name,
+            "number": number,
+        }
+        pool: Row = {
+            "id": self.identifier("poo"),
+            "account": _reference(account),
+            "created_at": self._created(),
+            "enabled": 1,
+            "module": {"id": self.identifier("mod")},
+            "name": f"Site web {city}",
+            "numbers": [],
+        }
+        numbers = [self.number(account, recipient, pool, index, line) for line in range(lines)]
+        pool["numbers"] = [each["number"] for each in numbers]
+        tracker = {
+            "id": self.identifier("emt"),
+            "account": _reference(account),
+            "channel_name": "Portails d'annonces",
+            "created_at": self._created(),
+            "email": f"suivi-{index + 1}@tracking.invalid",
+            "enabled": 1,
+            "name": f"Portail {city}",
+            "recipients": [self.person()[2]],
+        }
+        return {
+            "accounts": [account],
+            "recipients": [recipient],
+            "pools": [pool],
+            "numbers": numbers,
+            "email_trackers": [tracker],
+        }
+
+    def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
+        """Return a tracked number of the account of this index; its first two are those of the website."""
+        weights = [channel[1] for channel in CHANNELS]
+        label = CHANNELS[line % len(CHANNELS)][0] if line < 2 else self._random.choices(CHANNELS, weights)[0][0]
+        return {
+            "id": self.identifier("num"),
+            "account": _reference(account),
+            "channel_name": label,
+            "country": "FR",
+            "created_at": self._created(),
+            "enabled": 1,
+            "name": f"{label} - {account['city']}",
+            "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
+            "pool": _reference(pool),
+            "recipient": _reference(recipient, "number"),
+            "type": "geographic",
+        }
+
+    def alert(self, prefix: str, account: Row, kind: str, recipient: str) -> Row:
+        """Return an alert by e-mail (`ale`) or SMS (`als`)."""
+        return {
+            "id": self.identifier(prefix),
+            "account": _reference(account),
+            "created_at": self._created(),
+            "enabled": 1,
+            "less_than": 23 if kind == "custom_calls" else None,
+            "more_than": 5 if kind == "custom_calls" else None,
+            "recipients": [recipient],
+            "title": ALERT_TITLES[kind],
+            "type": kind,
+        }
+
+    def at(self, moment: datetime, pick: random.Random) -> "Group":
+        """Return a group that makes further rows, created from the local time `moment` on."""
+        other = Group(self._options)
+        other._opened, other._random = moment.replace(tzinfo=None) - timedelta(hours=100), pick
+        return other
 
     def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
         rows: dict[str, list[Row]] = {
             name: [] for name in ("reports", "email_alerts", "sms_alerts", "landing_pages", "sms_messages", "audio_files")
         }
-        titles = {
-            "custom_calls": "Alerte sur appel personnalisé",
-            "lost_calls": "Alerte sur appel manqué",
-            "all_calls": "Alerte sur tous les appels",
-        }
         for index, account in enumerate(accounts):
             common = {"account": _reference(account)}
             _, number, address = self.person()
             kind = ("lost_calls", "custom_calls", "all_calls")[index % 3]
-            for collection, prefix, told in (("email_alerts", "ale", address), ("sms_alerts", "als", number)):
-                rows[collection].append(
-                    {
-                        "id": self.identifier(prefix),
-                        **common,
-                        "created_at": self._created(),
-                        "enabled": 1,
-                        "less_than": 23 if kind == "custom_calls" else None,
-                        "more_than": 5 if kind == "custom_calls" else None,
-                        "recipients": [told],
-                        "title": titles[kind],
-                        "type": kind,
-                    }
-                )
+            rows["email_alerts"].append(self.alert("ale", account, kind, address))
+            rows["sms_alerts"].append(self.alert("als", account, kind, number))
             made = {"created_at": self._created()}
             rows["reports"].append(
                 {
