@@ -9,14 +9,14 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.sandbox.options import SANDBOX_KEY
+from magnetis_dagster.sandbox.options import SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Whether these settings bring invented rows: no key is set, or the sandbox's."""
-    return settings.api_key is None or settings.api_key.get_secret_value() == SANDBOX_KEY
+    """Whether these settings bring invented rows: no key is set, or one of the sandbox's."""
+    return settings.api_key is None or settings.api_key.get_secret_value() in SANDBOX_KEYS
 
 
 def embedded_database(settings: Settings) -> str:

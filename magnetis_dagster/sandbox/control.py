@@ -70,7 +70,7 @@ class Control:
         self, world: World, catalogue: Catalogue, keys: Sequence[str], journal: Journal, clock: Callable[[], datetime]
     ) -> None:
         self._world = world
-        self._collections = list(catalogue.collections)
+        self._collections = catalogue.collections
         self._keys = keys
         self._journal = journal
         self._clock = clock
@@ -113,9 +113,9 @@ class Control:
 
     def _edit(self, wanted: dict[str, Any]) -> dict[str, Any]:
         action, name = wanted.get("action"), str(wanted.get("collection"))
-        if action not in {"edit", "delete"}:
-            raise EditError(422, "action: expected edit or delete.")
-        collection = _collection(name, self._collections)
+        if action not in {"edit", "delete", "show"}:
+            raise EditError(422, "action: expected edit, delete or show.")
+        collection = _collection(name, list(self._collections))
         with self._journal.lock:
             self.catch_up()
             if self._journal.is_full:
@@ -124,17 +124,31 @@ class Control:
             self._world.advance(now)
             old = self._chosen(collection, wanted.get("id"), wanted.get("account"))
             identifier = self._world.identity(collection, old)
-            entry = {"action": action, "collection": collection, "id": identifier, "changes": wanted.get("changes") or {}}
-            if action == "edit":
-                _check(entry["changes"], old)
+            if action == "show":
+                return {"collection": collection, "id": identifier, "row": old}
+            changes = _fitting(wanted.get("changes"), old) if action == "edit" else {}
+            entry = {"action": action, "collection": collection, "id": identifier, "changes": changes}
             try:
-                new = self._make(entry)
-            except (ValueError, TypeError, KeyError) as error:
-                raise EditError(422, f"The row of {collection} cannot be changed like this: {error}.") from None
+                self._make(entry)
+            except (ValueError, TypeError, KeyError):
+                first = self._world.options.first_day
+                raise EditError(422, f"An event needs a time such as {first} 09:06:09, and not before.") from None
             self._journal.append(entry | {"moment": now.timestamp()})
             self._read = self._journal.end
-        changed = [member for member in new if action == "edit" and new[member] != old.get(member)]
-        return {"collection": collection, "id": identifier, "account": (old.get("account") or {}).get("name"), "changed": changed}
+        return {
+            "collection": collection,
+            "id": identifier,
+            "account": (old.get("account") or {}).get("name"),
+            "changed": [member for member, value in changes.items() if value != old[member]],
+            "seen": self._seen(collection),
+        }
+
+    def _seen(self, name: str) -> str:
+        if self._collections[name].sensor:
+            return f"{self._collections[name].sensor} sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS."
+        if self._collections[name].is_events:
+            return "It is seen when its day is read again: by the daily look-back, or if you materialize that day."
+        return "It is seen when the next snapshot is taken: every day, or if you materialize today."
 
     def _make(self, entry: dict[str, Any]) -> Row:
         if entry["action"] == "delete":
@@ -182,13 +196,21 @@ def _collection(name: str, names: Sequence[str]) -> str:
     raise EditError(404, f"There is no collection {name!r}; there are: {', '.join(names)}.")
 
 
-def _check(changes: object, row: Row) -> None:
+def _fitting(changes: object, row: Row) -> Row:
+    """Return the changes in the form of the row's values: a text stays a text, and a list gets one element."""
     if not isinstance(changes, dict) or not changes:
         raise EditError(422, f"Nothing to change: name a member and its new value. There are: {', '.join(row)}.")
     if unknown := [str(member) for member in changes if member not in row]:
         raise EditError(422, f"The row has no member {unknown[0]}; there are: {', '.join(row)}.")
-    if "id" in changes:
-        raise EditError(422, "The id of a row cannot be changed.")
+    if "id" in changes or "account" in changes:
+        raise EditError(422, "The id and the account of a row cannot be changed.")
+    fitting = dict(changes)
+    for member, value in changes.items():
+        if isinstance(row[member], str) and isinstance(value, int | float):
+            fitting[member] = str(value)
+        elif isinstance(row[member], list) and not isinstance(value, list):
+            fitting[member] = [value]
+    return fitting
 
 
 async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> dict[str, Any]:
