@@ -122,9 +122,7 @@ def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
 
     It is gone as long as the sandbox runs.
     """
-    collection, identifier, options = _parse(words)
-    if options:
-        raise NeedsChange("delete takes a collection, an id and --account; it changes no members.")
+    collection, identifier, _ = _parse(words)
     _print(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
 
 

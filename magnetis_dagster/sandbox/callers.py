@@ -31,7 +31,7 @@ CALLERS = 10_000 * len(FICTION_PREFIXES)
 """Different phone numbers. They are given out in turn, so the first caller comes back as the last one is used up."""
 WITHHELD = -1
 """The caller of a call whose number was withheld."""
-NEW_SHARE = 0.45
+NEW_SHARE = 0.40
 RETRY_SHARE = 0.08
 """Calls by somebody whose call was missed earlier that day."""
 WITHHELD_SHARE = 0.05

@@ -266,7 +266,7 @@ class Days:
                 for n, variant in enumerate(calls.variants)
                 if n % 2 == 0 and self._variants[variant].web and calls.outcomes[n].duration >= _LEAST_CONVERSATION
             ]
-        spoken = [n for n in range(0, len(calls.offsets), 2) if calls.outcomes[n].duration >= _LEAST_CONVERSATION]
+        spoken = [n for n, outcome in enumerate(calls.outcomes) if n % 3 and outcome.duration >= 2 * _LEAST_CONVERSATION]
         return [*spoken, *(-1 - n for n in range(0, self._size("emails", day), 2))]
 
     def _render(self, day: date, contacts: Iterable[_Contact]) -> Day:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
 from magnetis_dagster.catalog.model import Column, ColumnType, PersonalData
-from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of
+from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, number_of
 from magnetis_dagster.sandbox.group import Row
 
 SHARE_OF_CALLS = 0.3
@@ -104,20 +105,21 @@ def event_rows(
 
 def invent(name: str, column: Column, pick: random.Random) -> Any:
     """Return a value for a column: of its type, and recognisable where it is personal."""
-    personal = column.personal_data is PersonalData.PERSONAL
-    match column.type:
-        case ColumnType.INTEGER:
-            return pick.randrange(1, 600)
-        case ColumnType.DECIMAL:
-            return round(pick.uniform(1, 400), 2)
-        case ColumnType.BOOLEAN:
-            return pick.randrange(2)
-        case ColumnType.TIMESTAMP:
-            moment = datetime(2025, 1, 6, 9, 0) + timedelta(seconds=pick.randrange(300 * 86_400))  # noqa: DTZ001 - like the API's times
-            return f"{moment:%Y-%m-%d %H:%M:%S}"
-        case ColumnType.JSON:
-            return [address_of(pick.randrange(CALLERS))] if personal else [f"{name}-{pick.randrange(10)}"]
-    return name_of(pick.randrange(CALLERS)) if personal else f"{name}-{pick.randrange(10)}"
+    number = pick.randrange(1, 600)
+    text = f"{name}-{number % 10}"
+    if column.personal_data is PersonalData.PERSONAL:
+        form = number_of if re.search("phone|number|mobile|msisdn", name) else address_of if "mail" in name else name_of
+        text = form(pick.randrange(CALLERS))
+    moment = datetime(2025, 1, 6, 9) + timedelta(seconds=pick.randrange(300 * 86_400))  # noqa: DTZ001 - like the API's times
+    values: dict[ColumnType, Any] = {
+        ColumnType.TEXT: text,
+        ColumnType.INTEGER: number,
+        ColumnType.DECIMAL: round(number / 3, 2),
+        ColumnType.BOOLEAN: number % 2,
+        ColumnType.TIMESTAMP: f"{moment:%Y-%m-%d %H:%M:%S}",
+        ColumnType.JSON: [text],
+    }
+    return values[column.type]
 
 
 def member(row: Row, path: str) -> Any:

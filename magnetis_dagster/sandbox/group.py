@@ -68,6 +68,7 @@ class Group:
         self._options = options
         self._random = random.Random(f"group:{options.seed}")  # noqa: S311 - invented data
         self._opened = datetime(2022, 3, 4, 9, 6, 9)  # noqa: DTZ001 - zone-less like the API's times
+        self._pace = 3600, 90 * 3600
 
     def identifier(self, prefix: str) -> str:
         """Return an identifier like the vendor's: prefix, hyphen, UUID."""
@@ -102,7 +103,7 @@ class Group:
         return name_of(person), number_of(person), address_of(person)
 
     def _created(self) -> str:
-        self._opened += timedelta(hours=self._random.randrange(1, 90), seconds=self._random.randrange(3600))
+        self._opened += timedelta(seconds=self._random.randrange(*self._pace))
         return f"{self._opened:%Y-%m-%d %H:%M:%S}"
 
     def _organization(self) -> dict[str, list[Row]]:
@@ -208,9 +209,9 @@ class Group:
         }
 
     def at(self, moment: datetime, pick: random.Random) -> "Group":
-        """Return a group that makes further rows, created from the local time `moment` on."""
+        """Return a group that makes further rows, created in the minutes before the local time `moment`."""
         other = Group(self._options)
-        other._opened, other._random = moment.replace(tzinfo=None) - timedelta(hours=100), pick
+        other._opened, other._pace, other._random = moment.replace(tzinfo=None) - timedelta(minutes=10), (10, 60), pick
         return other
 
     def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
