@@ -37,6 +37,7 @@ class LyingApi:
             swap=self._swap,
             seed=self.seed,
         )
+        self._moments: dict[str, float] = {}
         self.memory["states"] = [self.ids()]
         self.api.respond = self._respond
 
@@ -51,7 +52,8 @@ class LyingApi:
         return ok(self.liar.response(content, request.page))
 
     def _between(self, row: dict[str, Any], search: sandbox_lies.Search) -> bool:
-        moment = self.api.moment(row).timestamp()
+        if (moment := self._moments.get(row["id"])) is None:
+            moment = self._moments[row["id"]] = self.api.moment(row).timestamp()
         return (search.start is None or search.start <= moment) and (search.end is None or moment <= search.end)
 
     def _swap(self, gone: dict[str, Any]) -> dict[str, Any]:
