@@ -216,3 +216,18 @@ def test_the_code_location_stays_light() -> None:
         "print([name for name in ('sqlalchemy', 'httpx', 'magnetis_dagster.quota.report') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_equal_results_within_an_hour_are_evaluated_once(instance: dg.DagsterInstance, engine: Engine, clock: Any) -> None:
+    definitions, cursor = build_defs(), None
+    found = []
+    for minutes, calls in ((0, 1), (15, 0), (30, 16), (45, 0), (60, 0)):
+        clock.set(MORNING + timedelta(minutes=minutes))
+        spend(engine, "manual", calls)
+        with dg.build_sensor_context(instance=instance, definitions=definitions, cursor=cursor) as context:
+            data = definitions.resolve_sensor_def("quota_sensor").evaluate_tick(context)
+        cursor = data.cursor
+        kinds = [type(event).__name__ for event in data.asset_events]
+        assert kinds.count("AssetObservation") == 1
+        found.append(kinds.count("AssetCheckEvaluation"))
+    assert found == [2, 0, 2, 0, 2], "the first, a change, and a new hour"
