@@ -4,49 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from guarded import EVIL, PROJECT, STAND_IN, UI_NAME
 from playwright.sync_api import Browser, sync_playwright
 
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.home import free_port
-
-PROJECT = Path(__file__).parents[2]
-EVIL, UI_NAME = "evil.example", "ui.company.test"
-HOSTILE = (
-    "![seen](http://evil.example/seen.png) [click](http://evil.example) <img src=http://evil.example/html.png> `x` ``y"
-    " *bold* _it_ ~~gone~~ http://evil.example/auto www.evil.example a@evil.example &lt;b&gt; <!channel>"
-    "\n\n# heading\n\n| a | b |\n|---|---|\n| ![c](http://evil.example/cell.png) | d |\n\n```\ncode\n```\n> quote"
-)
-"""Every construct of Markdown that loads, links or changes the shape of a text."""
-
-STAND_IN = f"""
-from dagster import *
-from magnetis_dagster.defs.markdown import literal
-
-text = literal({HOSTILE!r})
-schema = TableSchema([TableColumn("title", "text", text)])
-
-@asset(key=["magnetis", "calls"], description=text, metadata={{"dagster/column_schema": schema}},
-       check_specs=[AssetCheckSpec("known", asset=["magnetis", "calls"], description=text)])
-def calls():
-    yield MaterializeResult(check_results=[AssetCheckResult(check_name="known", passed=False, description=text)])
-
-@asset(key=["magnetis", "raw"], description="![seen](http://evil.example/raw.png)")
-def raw(): ...
-
-@op
-def greet(context):
-    context.log.info("greeting")
-
-@job
-def greetings():
-    greet()
-
-defs = Definitions(assets=[calls, raw], jobs=[greetings])
-"""
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import EVIL, HOSTILE, UI_NAME
+from guarded import EVIL, HOSTILE, MUTATION, UI_NAME, body, materializations
 from playwright.sync_api import Browser, Page, expect
-from test_guard import MUTATION, body, materializations
 
 from magnetis_dagster.dev import queries
 from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key

@@ -12,23 +12,14 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 import websockets
-from conftest import PROJECT
+from guarded import MUTATION, PROJECT, body, materializations
 
 from magnetis_dagster.dagster_support.guard import LOCAL_NAMES, SECURITY_HEADERS
-from magnetis_dagster.dev.dagster_api import DagsterApi, asset_key
 
-MUTATION = (
-    'mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION, assetKey: {path: ["magnetis", "raw"]}}) '
-    "{ __typename } }"
-)
 QUERY = "{ version }"
 JSON = "Content-Type: application/json"
 EVIL = "Origin: https://evil.example"
 NAVIGATION = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
-
-
-def body(query: str) -> str:
-    return json.dumps({"query": query})
 
 
 def ask(
@@ -51,14 +42,6 @@ def ask(
         response = HTTPResponse(connection, method=method)
         response.begin()
         return response.status, response.read().decode()
-
-
-def materializations(url: str) -> int:
-    query = (
-        "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations { runId } } } }"
-    )
-    with DagsterApi(url) as api:
-        return len(api.ask(query, key=asset_key("raw"))["assetNodeOrError"]["assetMaterializations"])
 
 
 @pytest.mark.parametrize(
