@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnetis_dagster.cli_sandbox import app as sandbox_app
 from magnetis_dagster.cli_settings import app as settings_app
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(settings_app)
+app.add_typer(sandbox_app)
 
 
 def _version(asked: bool) -> None:
@@ -99,50 +101,6 @@ def dev(
             run(options, Settings.load(), signals, Console(stderr=True))
         except Interrupted as interrupted:
             raise typer.Exit(128 + interrupted.signum) from None
-
-
-@app.command()
-def sandbox(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8250,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 1,
-    accounts: Annotated[int, typer.Option(min=1, help="Accounts of the company group.")] = 12,
-    calls_per_day: Annotated[int, typer.Option(min=0, help="Calls of the whole group, mean over a week.")] = 120,
-    daily_quota: Annotated[int, typer.Option(min=0, help="API calls a day; 0 is no limit.")] = 5000,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds that every answer waits.")] = 0.0,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KIND=PROBABILITY", help="Faults to play, such as error_500=0.01; may be given several times."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-) -> None:
-    """Serve a local Magnetis API with invented data, until Ctrl-C. Zones are those of the MAGNETIS_ settings."""
-    from magnetis_dagster.dev.home import check_port
-    from magnetis_dagster.errors import NeedsChange
-    from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, serve
-    from magnetis_dagster.settings import Settings
-
-    settings = Settings.load()
-    check_port(host, port, option="--port")
-    try:
-        faults = {kind: float(probability) for kind, _, probability in (each.partition("=") for each in fault or [])}
-        options = SandboxOptions(
-            seed=seed,
-            daily_quota=daily_quota or None,
-            accounts=accounts,
-            calls_per_day=calls_per_day,
-            latency=latency,
-            faults=faults,
-            zone=settings.response_timezone,
-            query_zone=settings.query_timezone,
-        )
-    except ValueError as error:
-        raise NeedsChange(f"--fault: expected KIND=PROBABILITY, such as error_500=0.01 ({error}).") from None
-
-    def started(url: str) -> None:
-        typer.echo(f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}", err=True)
-
-    serve(host, port, options, workers=workers, started=started)
 
 
 @app.command("db-url")

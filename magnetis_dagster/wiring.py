@@ -10,18 +10,18 @@ from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.running import running_dev
-from magnetis_dagster.sandbox.options import SANDBOX_KEY
+from magnetis_dagster.sandbox.options import SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 from magnetis_dagster.warehouse import read_only as reader
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Whether these settings bring invented rows: the key is the sandbox's, or none is set and no real one is in use."""
+    """Whether these settings bring invented rows: the key is one of the sandbox's, or none is set and no real one is in use."""
     if settings.api_key is None:
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None
-    return settings.api_key.get_secret_value() == SANDBOX_KEY
+    return settings.api_key.get_secret_value() in SANDBOX_KEYS
 
 
 def embedded_database(settings: Settings) -> str:

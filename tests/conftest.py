@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.sandbox import PERSONAL_MARKERS
 from magnetis_dagster.warehouse import Merged, Staging, Warehouse, WindowFacts
 from magnetis_dagster.warehouse.migrate import migrate
 
@@ -166,8 +167,8 @@ def _database(server: str, template: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-SECRETS = ("key-0f-the-tests", "0033199")
-"""The key of the tests, and how every caller's number begins, in the small API and in the sandbox."""
+SECRETS = ("key-0f-the-tests", "0033199", *PERSONAL_MARKERS)
+"""The key of the tests, and what every personal value contains, in the small API and in the sandbox."""
 
 
 @pytest.hookimpl(wrapper=True)

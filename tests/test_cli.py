@@ -34,7 +34,8 @@ def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProces
 
 
 def names_of_commands() -> list[str]:
-    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    return commands + [group.typer_instance.info.name for group in app.registered_groups if group.typer_instance]
 
 
 def test_help_lists_the_commands() -> None:

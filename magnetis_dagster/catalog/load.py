@@ -14,6 +14,11 @@ An overlay has the shape of the catalogue, and says only what differs:
           caller_number: {paths: [caller_msisdn]}
           our_reference: {type: text, paths: [custom.ref], description: Reference of our CRM.}
       pools: {enabled: false, reason: not part of our contract}
+      invoices:                     # a collection of your own: give it a family and a kind
+        family: organization
+        kind: snapshot
+        route: /invoices
+        columns: {amount: {type: decimal}}
     policies:
       sane_thresholds: {enabled: false}
       allowed_domains: {enabled: true, severity: error, domains: [exemple.fr]}
@@ -103,12 +108,24 @@ def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[s
     collections = dict(base["collections"])
     for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
         where = f"collections.{name}"
-        _known(file, "collections", {name: None}, collections)
-        collections[name] = _overlay_collection(collections[name], _mapping(file, where, changes), file, where)
+        declared = _mapping(file, where, changes)
+        if name in collections or "kind" not in declared:  # whoever misspells a name does not say what kind it is
+            _known(file, "collections", {name: None}, collections)
+            collections[name] = _overlay_collection(collections[name], declared, file, where)
+        else:
+            collections[name] = _new_collection(name, declared, file, where)
     policies = dict(base["policies"])
     for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
         policies[name] = _overlay_policy(policies.get(name), _mapping(file, f"policies.{name}", changes), file, f"policies.{name}")
     return base | {"collections": collections, "policies": policies}
+
+
+def _new_collection(name: str, declared: dict[str, Any], file: str, where: str) -> dict[str, Any]:
+    _known(file, where, declared, (*COLLECTION_KEYS, "family", "kind"))
+    base = {"name": name, "description": f"{name}, a collection that {Path(file).name} adds.", "routes": []}
+    own = {key: declared[key] for key in ("family", "kind") if key in declared}
+    rest = {key: value for key, value in declared.items() if key not in own}
+    return _overlay_collection(base | own, rest, file, where)
 
 
 def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:

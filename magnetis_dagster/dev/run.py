@@ -26,7 +26,7 @@ from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_o
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.running import RunningDev, announced
-from magnetis_dagster.sandbox import SANDBOX_KEY
+from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
@@ -255,19 +255,19 @@ class _Session:
         self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
-        invented = Settings.load(api_key=SANDBOX_KEY).key_fingerprint
+        invented = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
         with open_engine(self.settings) as engine:
             warehouse_of(engine, self.settings, self.catalogue).prepare()
             used = keys_used(engine)
             if self.sandbox:
                 # the sandbox invents the same rows under any port
                 adopt(engine, key_fingerprint=self.settings.key_fingerprint, origin=self.settings.api_url)
-        if uses_sandbox(self.settings) and used - {invented}:
+        if uses_sandbox(self.settings) and used - invented:
             raise MixedData(
                 "This database holds rows of the real API, and no MAGNETIS_API_KEY is set: rows invented by the sandbox would join "
                 "them. Set the key, or give the sandbox a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
             )
-        if not uses_sandbox(self.settings) and invented in used:
+        if not uses_sandbox(self.settings) and invented & used:
             raise MixedData(
                 "This database holds rows invented by the sandbox, and rows of the real API would join them. Remove the folder "
                 f"{self.home}, or give the real data a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."

@@ -1,4 +1,4 @@
-"""The API over HTTP (ASGI): authentication, quota, paging, windows, Laravel's error bodies, and faults on request."""
+"""The API over HTTP (ASGI): keys and scopes, quota, paging, windows, Laravel's error bodies, faults and lies on request."""
 
 import asyncio
 import json
@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
 from magnetis_dagster.sandbox.days import midnight
+from magnetis_dagster.sandbox.lies import Liar, Search
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World
 
@@ -20,6 +22,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LARGEST_LIMIT = 250
+_ACCOUNT = b'"account":{"id":"'
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -53,7 +56,9 @@ Spend = Callable[[str, datetime], bool]
 class SandboxApp:
     """An ASGI application. `spend` counts calls, over all processes that serve the same sandbox."""
 
-    def __init__(self, options: SandboxOptions, world: World, catalogue: Catalogue, spend: Spend) -> None:
+    def __init__(
+        self, options: SandboxOptions, world: World, catalogue: Catalogue, spend: Spend, journal: Journal | None = None
+    ) -> None:
         self.options = options
         self.world = world
         self.requests: list[tuple[Request, int]] = []
@@ -62,14 +67,21 @@ class SandboxApp:
         self.received = 0
         self.intercept: Intercept = lambda _request: None
         self._spend = spend
+        organisation = [key for key in options.keys if key not in options.scopes]
+        self._control = Control(world, catalogue, organisation, journal or Journal(), options.clock)
         self._collections = {
             collection.route: collection for collection in reversed(catalogue.collections.values()) if collection.enabled
         }
+        self._liars: dict[str, Liar[bytes]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
+            return
+        self._control.catch_up()
+        if scope["path"] == CONTROL_PATH:
+            await _send(send, Answer(*await self._control.answer(scope, receive)))
             return
         self.received += 1
         request = Request(self.received, scope["path"], dict(parse_qsl(scope["query_string"].decode("latin-1"))))
@@ -92,29 +104,58 @@ class SandboxApp:
             return refused
         if kind := self._draw(request, *_FAULTY):
             return _FAULTY[kind]()
+        return self._rows(request, key)
+
+    def _rows(self, request: Request, key: str) -> Answer:
         collection = self._collections.get(request.path)
         if collection is None:
             return _json(404, {"message": f"The route {request.path.lstrip('/')} could not be found."})
         numbers, errors = _numbers(request.query)
-        bounds: dict[str, int] = {}
-        for name, pick, argument in (("from", min, "start"), ("to", max, "end")) if collection.is_events else ():
-            if value := request.query.get(name):
-                if (moments := self._moments(value)) is None:
-                    errors[name] = [f"The {name} does not match the format YmdHis."]
-                else:
-                    bounds[argument] = pick(moments)
+        search = self._search(collection, request, errors)
         if errors:
             return _json(422, {"message": "The given data was invalid.", "errors": errors})
-        return self._page(collection.name, request, numbers, bounds, collection.is_events)
+        allowed, account = self._allowed(key), request.query.get("account_id")
+        if account is not None:
+            if allowed is not None and account not in allowed:
+                return _json(403, {"message": "This action is unauthorized."})
+            allowed = frozenset({account})
+        return self._page(collection, request, numbers, search, allowed, key)
 
-    def _moments(self, value: str) -> tuple[int, int] | None:
+    def _search(self, collection: Collection, request: Request, errors: dict[str, list[str]]) -> Search:
+        """Return the window that is asked for; what cannot be read is added to the errors."""
+        bounds: dict[str, int | None] = {"start": None, "end": None}
+        if window := collection.window:
+            for name, pick, argument in ((window.start, min, "start"), (window.end, max, "end")):
+                if value := request.query.get(name):
+                    if (moments := self._moments(value, window.format)) is None:
+                        errors[name] = [f"The {name} does not match the format YmdHis."]
+                    else:
+                        bounds[argument] = pick(moments)
+        return Search(**bounds)
+
+    def _allowed(self, key: str) -> frozenset[str] | None:
+        """Return the ids of the accounts, networks and entities whose rows the key may read; None: all."""
+        scope, _, number = self.options.scopes.get(key, "").partition(":")
+        if not scope:
+            return None
+        accounts = [json.loads(row) for row in reversed(self.world.snapshot("accounts"))]
+        if scope == "network":
+            networks = [json.loads(row)["id"] for row in reversed(self.world.snapshot("networks"))][int(number) - 1 : int(number)]
+            mine = [row for row in accounts if (row.get("network") or {}).get("id") in networks]
+        else:
+            mine = accounts[int(number) - 1 : int(number)]
+        above = {(row.get(name) or {}).get("id") for row in mine for name in ("network", "entity")}
+        return frozenset({*(str(row["id"]) for row in mine), *(str(each) for each in above)})
+
+    def _moments(self, value: str, form: str) -> tuple[int, int] | None:
         """Return both readings of a local time: a window takes the wider one, so nothing falls between two at a clock change."""
         try:
-            local = datetime.strptime(value, "%Y%m%d%H%M%S").replace(tzinfo=self.options.query_zone)
+            local = datetime.strptime(value, form).replace(tzinfo=self.options.query_zone)
         except ValueError:
             return None
         # strptime also takes months and days of one digit
-        return (int(local.timestamp()), int(local.replace(fold=1).timestamp())) if len(value) == 14 else None
+        exact = len(value) == len(local.strftime(form)) or local.year < 1000
+        return (int(local.timestamp()), int(local.replace(fold=1).timestamp())) if exact else None
 
     def _refused(self, method: str, key: str) -> Answer | None:
         if key not in self.options.keys:
@@ -128,30 +169,69 @@ class SandboxApp:
             return answer
         return None
 
-    def _page(self, collection: str, request: Request, numbers: dict[str, int], bounds: dict[str, int], is_events: bool) -> Answer:
+    def _page(
+        self,
+        collection: Collection,
+        request: Request,
+        numbers: dict[str, int],
+        search: Search,
+        allowed: frozenset[str] | None,
+        key: str,
+    ) -> Answer:
         size, page = numbers["limit"], numbers["page"]
-        first, account = (page - 1) * size, request.query.get("account_id")
-        if is_events and account is None:
-            total, rows = self.world.events(collection, first=first, size=size, **bounds)
-        else:
-            rows = self.world.events(collection, **bounds)[1] if is_events else self.world.snapshot(collection)
-            if account is not None:
-                wanted = b'"account":{"id":' + orjson.dumps(account)
-                rows = [row for row in rows if wanted in row]
-            total, rows = len(rows), rows[first : first + size]
-        if collection == "calls" and request.query.get("analysis") != "1":
+        first = (page - 1) * size
+        liar = self._liar(collection.name)
+        total, rows = self._found(collection, liar, search, allowed, first, size)
+        if collection.name == "calls" and request.query.get("analysis") != "1":
             rows = [_without_analysis(row) for row in rows]
         fault = self._draw(request, "duplicated", "total_moved")
         if fault == "duplicated" and page > 1 and rows:
             rows = [*rows[:-1], rows[0]]
         if fault == "total_moved":
             total += 1
-        return Answer(200, self._envelope(request.path, rows, total, size, page))
+        envelope = self._envelope(request.path, rows, total, size, page, key)
+        if self.options.lies:
+            content = liar.response({"data": [orjson.Fragment(row) for row in rows], **envelope}, page)
+            return Answer(200, orjson.dumps(content))
+        return Answer(200, b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(envelope)[1:])
 
-    def _envelope(self, path: str, rows: list[bytes], total: int, size: int, page: int) -> bytes:
+    def _found(
+        self, collection: Collection, liar: Liar[bytes], search: Search, allowed: frozenset[str] | None, first: int, size: int
+    ) -> tuple[int, list[bytes]]:
+        """Return how many rows there are, and those from number `first` on."""
+        if collection.is_events:
+            search = liar.search(search)
+            bounds = {name: value for name, value in (("start", search.start), ("end", search.end)) if value is not None}
+            if allowed is None and not liar.bends_rows:
+                return self.world.events(collection.name, first=first, size=size, **bounds)
+            rows = self.world.events(collection.name, **bounds)[1]
+        else:
+            rows = self.world.snapshot(collection.name)
+        if allowed is not None:
+            rows = [row for row in rows if _owner(row) in allowed]
+        if collection.is_events:
+            rows = liar.found(rows)
+        return len(rows), rows[first : first + size]
+
+    def _liar(self, collection: str) -> Liar[bytes]:
+        if collection not in self._liars:
+
+            def swap(gone: bytes) -> bytes:
+                row = json.loads(gone)
+                self.world.delete(collection, self.world.identity(collection, row))
+                row["id"] = f"{row['id']}-2"
+                self.world.insert(collection, row)
+                return json.dumps(row, separators=(",", ":")).encode()
+
+            self._liars[collection] = Liar(
+                self.options.lies, oldest_first=lambda rows: list(rows[::-1]), identity=_first_text, swap=swap
+            )
+        return self._liars[collection]
+
+    def _envelope(self, path: str, rows: list[bytes], total: int, size: int, page: int, key: str) -> dict[str, Any]:
         last = max(1, -(-total // size))
         address = f"https://api.magnetis.io{path}?page="
-        rest = {
+        return {
             # like the vendor's sample, the links carry the page and nothing else
             "links": {
                 "first": f"{address}1",
@@ -167,10 +247,9 @@ class SandboxApp:
                 "per_page": size,
                 "to": (page - 1) * size + len(rows) if rows else None,
                 "total": total,
-                "apiKey": {"id": "key-d464804c-61a5-494b-a2ce-db0000000000"},
+                "apiKey": {"id": f"key-d464804c-61a5-494b-a2ce-db{self.options.keys.index(key):010d}"},
             },
         }
-        return b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(rest)[1:]
 
     def _too_many(self, now: datetime) -> Answer:
         zone = self.options.zone
@@ -190,6 +269,18 @@ class SandboxApp:
 
 def _json(status: int, content: object) -> Answer:
     return Answer(status, orjson.dumps(content))
+
+
+def _owner(row: bytes) -> str:
+    """Return the id of the row's account; of entities, networks and accounts their own."""
+    at = row.find(_ACCOUNT)
+    start = at + len(_ACCOUNT) if at >= 0 else row.find(b':"') + 2
+    return row[start : row.find(b'"', start)].decode()
+
+
+def _first_text(row: bytes) -> str:
+    start = row.index(b':"') + 2
+    return row[start : row.index(b'"', start)].decode()
 
 
 def _without_analysis(row: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""One local day of one events collection: how many, when, and the encoded rows. Depends on nothing but seed and day.
+"""One local day of one events collection: how many, when, and the encoded rows. Depends on seed and day, and on `as_of` if changes
+arrive late.
 
 Calls come first; visits lead to them, conversions and leads follow from them: ids and times agree whichever is asked first.
 """
@@ -11,6 +12,24 @@ from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from magnetis_dagster.sandbox import late
+from magnetis_dagster.sandbox.callers import (
+    CALLERS,
+    NEW_SHARE,
+    RETRY_SHARE,
+    RETURN_DAYS,
+    SAMPLES,
+    WITHHELD,
+    WITHHELD_SHARE,
+    Outcome,
+    address_of,
+    name_of,
+    number_of,
+    outcome_shares,
+    outcomes,
+    shown,
+)
+from magnetis_dagster.sandbox.late import Late
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
 
@@ -20,6 +39,9 @@ _WEEKDAY = (1.25, 1.15, 1.1, 1.1, 1.15, 0.95, 0.3)
 _HOUR = (0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.6, 2, 6, 12, 14, 13, 6, 7, 12, 13, 12, 11, 8, 3, 1.5, 1, 0.6, 0.4)
 """Weight of each local hour: offices open at 8, lunch dips, evenings are quiet."""
 _HOLIDAYS = {(1, 1), (5, 1), (5, 8), (7, 14), (8, 15), (11, 1), (11, 11), (12, 25)}
+_NOISE = (0.85, 1.15)
+_LEAST_CONVERSATION = 20
+"""Seconds of a call from which conversions and leads follow."""
 _PLANS = 16
 """Days whose plan is remembered: a plan of 30,000 calls takes 2 MB, and the collections of a day are seldom read together."""
 _CLOCK = tuple(f"{second // 60:02d}:{second % 60:02d}".encode() for second in range(3600))
@@ -47,46 +69,70 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Contacts of a day in the order of their numbers: seconds since local midnight, and variant."""
+    """Contacts of a day in the order of their numbers."""
 
     offsets: list[int]
+    """Seconds since local midnight."""
+    callers: list[int]
     variants: list[int]
+    outcomes: list[Outcome]
+    """Empty for e-mails."""
 
 
-_Contact = tuple[int, tuple[bytes, ...], tuple[bytes, ...]]
-"""Seconds since local midnight, pieces of the row, and the values of its slots in order."""
+_Contact = tuple[int, bytes, tuple[bytes, ...]]
+"""Seconds since local midnight, template of the row, and the values of its slots in order."""
+_START = b"@"
+"""Stands for the moment of the row among the values."""
 
 
 class Days:
-    """Makes days. `base` is the group's calls on a mean day."""
+    """Makes days: the rows that a collection has at the moment `as_of`; None if nothing changes late."""
 
     def __init__(self, options: SandboxOptions, variants: list[Variant]) -> None:
         self._options = options
         self._variants = variants
+        self._outcomes = outcomes(options.seed)
         self._plan: Callable[[str, date], _Plan] = lru_cache(maxsize=_PLANS)(self._make_plan)
         self._counts: dict[tuple[str, date], int] = {}
+        self._newcomers: Callable[[date], tuple[int, int]] = lru_cache(maxsize=4096)(self._count_newcomers)
+        self._late: Callable[[str, date], tuple[Late, ...]] = lru_cache(maxsize=1024)(self._make_late)
+        # as many callers as a busy day has; the same number is given out again after all others
+        self._callers_per_day = max(1, round(options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]) + 1)
 
-    def count(self, collection: str, day: date) -> int:
+    def count(self, collection: str, day: date, as_of: int | None = None) -> int:
         """Return how many rows the day has, without making them. The day is not before the first."""
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
-        return self._counts[key]
+        return self._counts[key] - len(self._gone(collection, day, as_of))
 
-    def make(self, collection: str, day: date) -> Day:
+    def make(self, collection: str, day: date, as_of: int | None = None) -> Day:
         """Return the rows of the day; calls with `analysis`."""
         if day < self._options.first_day:
             return Day([], [])
         match collection:
             case "calls":
-                return self._calls(day)
+                return self._calls(day, as_of)
             case "visits":
                 return self._visits(day)
             case "conversions":
                 return self._conversions(day)
             case "emails":
                 return self._emails(day)
-        return self._leads(day)
+        return self._leads(day, as_of)
+
+    def moments(self, collection: str, day: date, share: float) -> list[int]:
+        """Return the moments of the day's rows of any other collection, ascending; `share` of the calls of the day."""
+        if day < self._options.first_day:
+            return []
+        pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
+        hours, first = self._hours(day), midnight(day, self._options.zone)
+        chosen = pick.choices(range(len(hours)), [_HOUR[hour] for _, hour in hours], k=round(self._size("calls", day) * share))
+        return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
+
+    def tail(self, number: int, day: date) -> str:
+        """Return the end of the id of the row of this number: with it `day_of` finds the day."""
+        return f"{number ^ 0x5A5A5A:06x}{day.toordinal() ^ 0xA5A5A5:06x}"
 
     def day_of(self, identifier: str) -> date:
         """Return the day that an event's identifier was made for. Raises KeyError where it was made for none."""
@@ -103,10 +149,15 @@ class Days:
         return len(self._sources(collection, day))
 
     def _size(self, collection: str, day: date) -> int:
-        noise = random.Random(f"size:{self._options.seed}:{collection}:{day}").uniform(0.85, 1.15)  # noqa: S311
+        noise = random.Random(f"size:{self._options.seed}:{collection}:{day}").uniform(*_NOISE)  # noqa: S311
         rest = 0.15 if (day.month, day.day) in _HOLIDAYS else 1.0
         mean = self._options.calls_per_day * (0.2 if collection == "emails" else 1.0)
         return round(mean * _WEEKDAY[day.weekday()] * rest * noise)
+
+    def _count_newcomers(self, day: date) -> tuple[int, int]:
+        """Return the first caller who calls for the first time on this day, and how many do."""
+        number = max(1, round(self._size("calls", day) * NEW_SHARE))
+        return day.toordinal() * self._callers_per_day, number
 
     def _make_plan(self, collection: str, day: date) -> _Plan:
         pick = random.Random(f"plan:{self._options.seed}:{collection}:{day}")  # noqa: S311
@@ -117,7 +168,72 @@ class Days:
         if len(hours) != 24:
             # on the days of a clock change every hour that exists is lived through, as far as the day's calls go
             chosen[: len(hours)] = list(range(len(hours)))[:number]
-        return _Plan([hour * 3600 + pick.randrange(3600) for hour in chosen], pick.choices(range(VARIANTS), k=number))
+        offsets = [hour * 3600 + int(pick.random() * 3600) for hour in chosen]
+        if collection == "emails":
+            first, newcomers = self._newcomers(day)
+            # every third sender calls on that day too
+            callers = [(first + int(pick.random() * 3 * newcomers)) % CALLERS for _ in range(number)]
+            return _Plan(offsets, callers, [_variant_of(caller) for caller in callers], [])
+        return self._plan_calls(day, pick, offsets, len(hours))
+
+    def _plan_calls(self, day: date, pick: random.Random, offsets: list[int], hours: int) -> _Plan:
+        number, draw = len(offsets), pick.random
+        first, newcomers = self._newcomers(day)
+        retries = newcomers + round(number * RETRY_SHARE)
+        withheld = retries + round(number * WITHHELD_SHARE)
+        shares = [outcome_shares(hour, day.weekday()) for _, hour in self._hours(day)]
+        miss = [variant.miss for variant in self._variants]
+        not_answered, busy, voicemail, completed = self._outcomes.kinds
+        # those who call again later, on the day of each sample
+        earlier = [self._newcomers(day - timedelta(days=days)) for days in RETURN_DAYS]
+        callers, variants, ends = list[int](), list[int](), list[Outcome]()
+        missed: list[int] = []
+        for n in range(number):
+            if n < newcomers:
+                caller = (first + n) % CALLERS
+            elif n < retries and missed and n >= hours:
+                # whoever was not answered calls again, most within the hour
+                source = missed.pop(int(draw() * len(missed)))
+                caller, offsets[n] = callers[source], min(offsets[source] + int(pick.expovariate(1 / 2400)) + 60, hours * 3600 - 1)
+            elif retries <= n < withheld:
+                caller = WITHHELD
+            else:
+                begun, count = earlier[int(draw() * len(earlier))]
+                caller = (begun + int(draw() * count)) % CALLERS
+            variant = _variant_of(caller) if caller != WITHHELD else int(draw() * VARIANTS)
+            share, at = shares[offsets[n] // 3600], draw()
+            sample = int(draw() * SAMPLES)
+            if (at := at - share[0] * miss[variant]) < 0:
+                outcome = not_answered[sample]
+                if n < newcomers:
+                    missed.append(n)
+            elif (at := at - share[1]) < 0:
+                outcome = busy[sample]
+            else:
+                outcome = voicemail[sample] if at < share[2] else completed[sample]
+            callers.append(caller)
+            variants.append(variant)
+            ends.append(outcome)
+        return _Plan(offsets, callers, variants, ends)
+
+    def _make_late(self, collection: str, day: date) -> tuple[Late, ...]:
+        seed, size = f"{self._options.seed}:{collection}:{day}", self._size("calls", day)
+        start = midnight(day, self._options.zone)
+        if collection == "calls":
+            return late.of_calls(seed, start, size)
+        return late.of_leads(seed, start, len(self._sources("leads", day))) if collection == "leads" else ()
+
+    def _gone(self, collection: str, day: date, as_of: int | None) -> set[int]:
+        """Return the numbers of the contacts that were deleted since."""
+        if as_of is None or collection != "calls":
+            return set()
+        return {each.number for each in self._late(collection, day) if each.kind == late.DELETED and each.moment <= as_of}
+
+    def _before(self, collection: str, day: date, as_of: int | None) -> dict[int, Late]:
+        """Return the next change that each contact still waits for."""
+        if as_of is None:
+            return {}
+        return {each.number: each for each in reversed(self._late(collection, day)) if each.moment > as_of}
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
         """Return the local date and hour, as text and number, of each hour of the day: 23, 24 or 25."""
@@ -145,37 +261,53 @@ class Days:
         """Return the numbers of the calls that conversions or leads follow from; for leads, e-mails come after as -1 - number."""
         calls = self._plan("calls", day)
         if collection == "conversions":
-            return [n for n, variant in enumerate(calls.variants) if n % 2 == 0 and self._variants[variant].web]
-        return [*range(0, len(calls.offsets), 3), *(-1 - n for n in range(0, self._size("emails", day), 2))]
+            return [
+                n
+                for n, variant in enumerate(calls.variants)
+                if n % 2 == 0 and self._variants[variant].web and calls.outcomes[n].duration >= _LEAST_CONVERSATION
+            ]
+        spoken = [n for n, outcome in enumerate(calls.outcomes) if n % 3 and outcome.duration >= 2 * _LEAST_CONVERSATION]
+        return [*spoken, *(-1 - n for n in range(0, self._size("emails", day), 2))]
 
     def _render(self, day: date, contacts: Iterable[_Contact]) -> Day:
-        """Join the contacts' pieces and slots, with the moment in the place of b"@start@"."""
+        """Format the contacts' templates with their values, and with the moment in the place of _START."""
         hours = self._hours(day)
         length = len(hours) * 3600 - 1
         first = midnight(day, self._options.zone)
         rows: list[tuple[int, bytes]] = []
-        for given, pieces, slots in contacts:
+        for given, template, values in contacts:
             offset = min(max(given, 0), length)
-            start = b'"' + hours[offset // 3600][0] + _CLOCK[offset % 3600] + b'"'
-            parts = [pieces[0]]
-            for slot, piece in zip(slots, pieces[1:], strict=True):
-                parts += (start if slot == b"@start@" else slot, piece)
-            rows.append((first + offset, b"".join(parts)))
+            start = b'"%b%b"' % (hours[offset // 3600][0], _CLOCK[offset % 3600])
+            place = values.index(_START)
+            rows.append((first + offset, template % (*values[:place], start, *values[place + 1 :])))
         rows.sort()
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
-    def _calls(self, day: date) -> Day:
+    def _calls(self, day: date, as_of: int | None) -> Day:
         plan = self._plan("calls", day)
         ids = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(ids))
         hours = self._hours(day) + self._hours(day + timedelta(days=1))
+        gone, before = self._gone("calls", day, as_of), self._before("calls", day, as_of)
         contacts: list[_Contact] = []
-        for n, (offset, variant) in enumerate(zip(plan.offsets, plan.variants, strict=True)):
+        for n, (offset, variant, caller, outcome) in enumerate(
+            zip(plan.offsets, plan.variants, plan.callers, plan.outcomes, strict=True)
+        ):
+            if n in gone:
+                continue
             what = self._variants[variant]
-            end = offset + what.duration
-            ended = b'"' + hours[end // 3600][0] + _CLOCK[end % 3600] + b'"'
+            end = offset + outcome.duration
+            seconds, status = outcome.seconds, outcome.status
+            ended = b'"%b%b"' % (hours[end // 3600][0], _CLOCK[end % 3600])
+            number, name = shown(caller)
+            if waits := before.get(n):
+                if waits.kind == late.RINGING:
+                    seconds, status, ended = b"0", b'"ringing"', b"null"
+                elif waits.kind == late.NAMED:
+                    name = b"null"
             visit = _link(visits[n]) if what.web and visits else b"null"
-            contacts.append((offset, what.pieces["calls"], (_text(ids[n]), ended, b"@start@", visit)))
+            values = (_text(ids[n]), seconds, name, number, seconds, ended, _START, status, visit, outcome.waiting)
+            contacts.append((offset, what.templates["calls"], values))
         return self._render(day, contacts)
 
     def _visits(self, day: date) -> Day:
@@ -186,11 +318,16 @@ class Days:
         for number, identifier in enumerate(self._identifiers("visits", day, len(plan.offsets) * each)):
             source, others = divmod(number, each)
             variant, offset, call = plan.variants[source], plan.offsets[source] - pick.randrange(30, 900), b"null"
+            visitor = plan.callers[source]
             if others == 0 and self._variants[variant].web:
                 call = _link(calls[source])
             elif others:
                 variant, offset = pick.randrange(VARIANTS), offset + pick.randrange(-3600, 3600)
-            contacts.append((offset, self._variants[variant].pieces["visits"], (_text(identifier), call, b"@start@")))
+                visitor = WITHHELD
+            if visitor == WITHHELD:
+                visitor = CALLERS + pick.randrange(1_000_000)
+            values = (_text(identifier), call, _START, b'"vst-%08x-0000-4000-a000-000000000000"' % visitor)
+            contacts.append((offset, self._variants[variant].templates["visits"], values))
         return self._render(day, contacts)
 
     def _conversions(self, day: date) -> Day:
@@ -199,37 +336,53 @@ class Days:
         visits = self._first_visits(day, len(calls))
         contacts: list[_Contact] = []
         for identifier, source in zip(self._identifiers("conversions", day, len(sources)), sources, strict=True):
-            what = self._variants[plan.variants[source]]
             visit = _link(visits[source]) if visits else b"null"
-            slots = (_text(identifier), _link(calls[source]), b"@start@", visit)
-            contacts.append((plan.offsets[source] + what.duration, what.pieces["conversions"], slots))
+            values = (_text(identifier), _link(calls[source]), _START, visit)
+            template = self._variants[plan.variants[source]].templates["conversions"]
+            contacts.append((plan.offsets[source] + plan.outcomes[source].duration, template, values))
         return self._render(day, contacts)
 
     def _emails(self, day: date) -> Day:
         plan = self._plan("emails", day)
-        ids = self._identifiers("emails", day, len(plan.offsets))
-        contacts: list[_Contact] = [
-            (offset, self._variants[variant].pieces["emails"], (_text(ids[n]), b"@start@"))
-            for n, (offset, variant) in enumerate(zip(plan.offsets, plan.variants, strict=True))
-        ]
+        contacts: list[_Contact] = []
+        for n, identifier in enumerate(self._identifiers("emails", day, len(plan.offsets))):
+            caller = plan.callers[n]
+            values = (_text(identifier), _START, _quoted(address_of(caller)), _quoted(f"Demande de visite de {name_of(caller)}"))
+            contacts.append((plan.offsets[n], self._variants[plan.variants[n]].templates["emails"], values))
         return self._render(day, contacts)
 
-    def _leads(self, day: date) -> Day:
+    def _leads(self, day: date, as_of: int | None) -> Day:
         calls, emails, sources = self._plan("calls", day), self._plan("emails", day), self._sources("leads", day)
         call_ids = self._identifiers("calls", day, len(calls.offsets))
         email_ids = self._identifiers("emails", day, len(emails.offsets))
+        before = self._before("leads", day, as_of)
         contacts: list[_Contact] = []
-        for identifier, source in zip(self._identifiers("leads", day, len(sources)), sources, strict=True):
+        for n, (identifier, source) in enumerate(zip(self._identifiers("leads", day, len(sources)), sources, strict=True)):
+            waits = before.get(n)
+            status = waits.kind if waits else late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
             if source >= 0:
-                what, offset = self._variants[calls.variants[source]], calls.offsets[source]
-                slots = (_text(identifier), _link(call_ids[source]), b"@start@", b"null")
-                contacts.append((offset + what.duration + 60, what.pieces["leads"], slots))
+                plan, kind, number = calls, "leads", source
+                offset = calls.offsets[source] + calls.outcomes[source].duration + 60
+                links = _link(call_ids[source]), b"null"
             else:
-                number = -1 - source
-                what = self._variants[emails.variants[number]]
-                slots = (_text(identifier), b"null", b"@start@", _link(email_ids[number]))
-                contacts.append((emails.offsets[number] + 60, what.pieces["leads from emails"], slots))
+                plan, kind, number = emails, "leads from emails", -1 - source
+                offset, links = emails.offsets[number] + 60, (b"null", _link(email_ids[number]))
+            caller = plan.callers[number]
+            # a caller whose number was withheld leaves his name
+            person, phone = (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
+            contact = (_quoted(address_of(person)), _quoted(name_of(person)), phone)
+            values = (_text(identifier), links[0], *contact, _START, links[1], _quoted(status))
+            contacts.append((offset, self._variants[plan.variants[number]].templates[kind], values))
         return self._render(day, contacts)
+
+
+def _variant_of(caller: int) -> int:
+    """Return what a caller calls: the same number every time, and other ones for his neighbours."""
+    return (caller * 2_654_435_761 >> 11) % VARIANTS
+
+
+def _quoted(value: str) -> bytes:
+    return b'"%b"' % value.encode()
 
 
 def _text(identifier: bytes) -> bytes:

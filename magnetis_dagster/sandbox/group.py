@@ -1,6 +1,6 @@
 """One French company group: its accounts, numbers, people and settings. All of it is invented, and recognisable as such.
 
-Callers' numbers begin with 0033199, which no operator has; people are on the list below; their addresses end in `exemple.invalid`.
+People, their phone numbers and addresses come from `callers.py`.
 """
 
 import random
@@ -10,25 +10,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, number_of
 from magnetis_dagster.sandbox.options import SandboxOptions
-
-CALLER_PREFIX = "0033199"
-PEOPLE_DOMAIN = "exemple.invalid"
-FIRST_NAMES = (
-    "Apolline",
-    "Barnabé",
-    "Clotilde",
-    "Donatien",
-    "Euphrasie",
-    "Firmin",
-    "Gwladys",
-    "Hippolyte",
-    "Ildefonse",
-    "Joséphine",
-)
-LAST_NAMES = ("Abricotier", "Bruyère-Test", "Coquelicot", "Digitale", "Eglantier", "Fougeraie", "Genêtine", "Houblonnet", "Irisel")
-PERSONAL_MARKERS = (CALLER_PREFIX, PEOPLE_DOMAIN, *LAST_NAMES)
-"""Every personal value of the sandbox holds one of these: what must never be found outside the tables."""
 
 CITIES = (
     "Nantes",
@@ -56,6 +39,11 @@ CHANNELS = (
 )
 TERMS = ("agence immobiliere", "estimation maison", "location appartement", "syndic copropriete")
 SECTORS = ("Immobilier", "Immobilier tertiaire", "Gestion locative")
+ALERT_TITLES = {
+    "custom_calls": "Alerte sur appel personnalisé",
+    "lost_calls": "Alerte sur appel manqué",
+    "all_calls": "Alerte sur tous les appels",
+}
 Row = dict[str, Any]
 
 
@@ -67,6 +55,10 @@ class Origin:
     number: Row
     recipient: Row
     channel: tuple[str, int, str | None, str | None, str | None, bool]
+    weight: float
+    """Share of the contacts, relative to the other origins."""
+    miss: float
+    """Factor on the share of calls that nobody answers: some accounts are staffed better than others."""
 
 
 class Group:
@@ -76,6 +68,7 @@ class Group:
         self._options = options
         self._random = random.Random(f"group:{options.seed}")  # noqa: S311 - invented data
         self._opened = datetime(2022, 3, 4, 9, 6, 9)  # noqa: DTZ001 - zone-less like the API's times
+        self._pace = 3600, 90 * 3600
 
     def identifier(self, prefix: str) -> str:
         """Return an identifier like the vendor's: prefix, hyphen, UUID."""
@@ -89,27 +82,32 @@ class Group:
 
     @cached_property
     def origins(self) -> list[Origin]:
-        """One per tracked number."""
-        accounts = {row["id"]: row for row in self.rows["accounts"]}
+        """One per tracked number that is in use. Every fourth account has one that nobody calls any more."""
+        accounts = {row["id"]: (index, row) for index, row in enumerate(self.rows["accounts"])}
         recipients = {row["id"]: row for row in self.rows["recipients"]}
         channels = {channel[0]: channel for channel in CHANNELS}
-        return [
-            Origin(accounts[row["account"]["id"]], row, recipients[row["recipient"]["id"]], channels[row["channel_name"]])
-            for row in self.rows["numbers"]
-        ]
+        lines = self._options.numbers_per_account
+        origins = []
+        for place, row in enumerate(self.rows["numbers"]):
+            index, account = accounts[row["account"]["id"]]
+            if index % 4 == 3 and lines > 1 and place % lines == lines - 1:
+                continue
+            channel, recipient = channels[row["channel_name"]], recipients[row["recipient"]["id"]]
+            size, miss = 0.6 + index * 7 % 5 / 4, 0.7 + index * 3 % 5 / 4
+            origins.append(Origin(account, row, recipient, channel, channel[1] * size, miss))
+        return origins
 
     def person(self) -> tuple[str, str, str]:
         """Return name, phone number and e-mail address of an invented person."""
-        first, last = self._random.choice(FIRST_NAMES), self._random.choice(LAST_NAMES)
-        number = f"{CALLER_PREFIX}{self._random.randrange(10**6):06d}"
-        return f"{first} {last}", number, f"contact.{self._random.randrange(10**4)}@{PEOPLE_DOMAIN}"
+        person = self._random.randrange(CALLERS)
+        return name_of(person), number_of(person), address_of(person)
 
     def _created(self) -> str:
-        self._opened += timedelta(hours=self._random.randrange(1, 90), seconds=self._random.randrange(3600))
+        self._opened += timedelta(seconds=self._random.randrange(*self._pace))
         return f"{self._opened:%Y-%m-%d %H:%M:%S}"
 
     def _organization(self) -> dict[str, list[Row]]:
-        options, pick = self._options, self._random.choice
+        options = self._options
         entity = {"id": self.identifier("ent"), "created_at": self._created(), "name": "Groupe Armor Habitat"}
         networks = [
             {"id": self.identifier("net"), "created_at": self._created(), "entity": _reference(entity), "name": name}
@@ -118,104 +116,115 @@ class Group:
         rows: dict[str, list[Row]] = {"entities": [entity], "networks": networks}
         for name in ("accounts", "recipients", "numbers", "pools", "email_trackers"):
             rows[name] = []
-        weights = [channel[1] for channel in CHANNELS]
         for index in range(options.accounts):
-            city = CITIES[index % len(CITIES)]
-            network = networks[index % 2]
-            account = {
-                "id": self.identifier("acc"),
-                "city": city,
-                "country": "FR",
-                "created_at": self._created(),
-                "email": self.person()[2],
-                "entity": _reference(entity),
-                "name": f"Armor Habitat {city}" + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
-                "network": _reference(network),
-                "plan": pick(("Essentiel", "Premium")),
-                "sector": pick(SECTORS),
-                "website": f"https://www.armor-habitat-{index + 1}.invalid",
-                "zipcode": f"{44000 + index * 10}",
-            }
-            name, number, _ = self.person()
-            recipient = {
-                "id": self.identifier("rec"),
-                "account": _reference(account),
-                "country": "FR",
-                "created_at": self._created(),
-                "name": name,
-                "number": number,
-            }
-            pool: Row = {
-                "id": self.identifier("poo"),
-                "account": _reference(account),
-                "created_at": self._created(),
-                "enabled": 1,
-                "module": {"id": self.identifier("mod")},
-                "name": f"Site web {city}",
-                "numbers": [],
-            }
-            for line in range(options.numbers_per_account):
-                channel = CHANNELS[line % len(CHANNELS)] if line < 2 else self._random.choices(CHANNELS, weights)[0]
-                tracked = {
-                    "id": self.identifier("num"),
-                    "account": _reference(account),
-                    "channel_name": channel[0],
-                    "country": "FR",
-                    "created_at": self._created(),
-                    "enabled": 1,
-                    "name": f"{channel[0]} - {city}",
-                    "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
-                    "pool": _reference(pool),
-                    "recipient": _reference(recipient, "number"),
-                    "type": "geographic",
-                }
-                pool["numbers"].append(tracked["number"])
-                rows["numbers"].append(tracked)
-            rows["email_trackers"].append(
-                {
-                    "id": self.identifier("emt"),
-                    "account": _reference(account),
-                    "channel_name": "Portails d'annonces",
-                    "created_at": self._created(),
-                    "email": f"suivi-{index + 1}@tracking.invalid",
-                    "enabled": 1,
-                    "name": f"Portail {city}",
-                    "recipients": [self.person()[2]],
-                }
-            )
-            rows["accounts"].append(account)
-            rows["recipients"].append(recipient)
-            rows["pools"].append(pool)
+            for name, added in self.account(index, networks[index % 2], options.numbers_per_account).items():
+                rows[name] += added
         return rows
+
+    def account(self, index: int, network: Row, lines: int) -> dict[str, list[Row]]:
+        """Return the rows of an account with its recipient, pool, tracked numbers and tracked address."""
+        city = CITIES[index % len(CITIES)]
+        account = {
+            "id": self.identifier("acc"),
+            "city": city,
+            "country": "FR",
+            "created_at": self._created(),
+            "email": self.person()[2],
+            "entity": network["entity"],
+            "name": f"Armor Habitat {city}" + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
+            "network": _reference(network),
+            "plan": self._random.choice(("Essentiel", "Premium")),
+            "sector": self._random.choice(SECTORS),
+            "website": f"https://www.armor-habitat-{index + 1}.invalid",
+            "zipcode": f"{44000 + index * 10}",
+        }
+        name, number, _ = self.person()
+        recipient = {
+            "id": self.identifier("rec"),
+            "account": _reference(account),
+            "country": "FR",
+            "created_at": self._created(),
+            "name": name,
+            "number": number,
+        }
+        pool: Row = {
+            "id": self.identifier("poo"),
+            "account": _reference(account),
+            "created_at": self._created(),
+            "enabled": 1,
+            "module": {"id": self.identifier("mod")},
+            "name": f"Site web {city}",
+            "numbers": [],
+        }
+        numbers = [self.number(account, recipient, pool, index, line) for line in range(lines)]
+        pool["numbers"] = [each["number"] for each in numbers]
+        tracker = {
+            "id": self.identifier("emt"),
+            "account": _reference(account),
+            "channel_name": "Portails d'annonces",
+            "created_at": self._created(),
+            "email": f"suivi-{index + 1}@tracking.invalid",
+            "enabled": 1,
+            "name": f"Portail {city}",
+            "recipients": [self.person()[2]],
+        }
+        return {
+            "accounts": [account],
+            "recipients": [recipient],
+            "pools": [pool],
+            "numbers": numbers,
+            "email_trackers": [tracker],
+        }
+
+    def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
+        """Return a tracked number of the account of this index; its first two are those of the website."""
+        weights = [channel[1] for channel in CHANNELS]
+        label = CHANNELS[line % len(CHANNELS)][0] if line < 2 else self._random.choices(CHANNELS, weights)[0][0]
+        return {
+            "id": self.identifier("num"),
+            "account": _reference(account),
+            "channel_name": label,
+            "country": "FR",
+            "created_at": self._created(),
+            "enabled": 1,
+            "name": f"{label} - {account['city']}",
+            "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
+            "pool": _reference(pool),
+            "recipient": _reference(recipient, "number"),
+            "type": "geographic",
+        }
+
+    def alert(self, prefix: str, account: Row, kind: str, recipient: str) -> Row:
+        """Return an alert by e-mail (`ale`) or SMS (`als`)."""
+        return {
+            "id": self.identifier(prefix),
+            "account": _reference(account),
+            "created_at": self._created(),
+            "enabled": 1,
+            "less_than": 23 if kind == "custom_calls" else None,
+            "more_than": 5 if kind == "custom_calls" else None,
+            "recipients": [recipient],
+            "title": ALERT_TITLES[kind],
+            "type": kind,
+        }
+
+    def at(self, moment: datetime, pick: random.Random) -> "Group":
+        """Return a group that makes further rows, created in the minutes before the local time `moment`."""
+        other = Group(self._options)
+        other._opened, other._pace, other._random = moment.replace(tzinfo=None) - timedelta(minutes=10), (10, 60), pick
+        return other
 
     def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
         rows: dict[str, list[Row]] = {
             name: [] for name in ("reports", "email_alerts", "sms_alerts", "landing_pages", "sms_messages", "audio_files")
         }
-        titles = {
-            "custom_calls": "Alerte sur appel personnalisé",
-            "lost_calls": "Alerte sur appel manqué",
-            "all_calls": "Alerte sur tous les appels",
-        }
         for index, account in enumerate(accounts):
             common = {"account": _reference(account)}
             _, number, address = self.person()
             # where the e-mail alert leaves missed calls out, the SMS alert is on them: the shipped policies pass
-            for shift, (collection, prefix, told) in enumerate((("email_alerts", "ale", address), ("sms_alerts", "als", number))):
-                kind = ("lost_calls", "custom_calls", "all_calls")[(index + shift) % 3]
-                rows[collection].append(
-                    {
-                        "id": self.identifier(prefix),
-                        **common,
-                        "created_at": self._created(),
-                        "enabled": 1,
-                        "less_than": 23 if kind == "custom_calls" else None,
-                        "more_than": 5 if kind == "custom_calls" else None,
-                        "recipients": [told],
-                        "title": titles[kind],
-                        "type": kind,
-                    }
-                )
+            kinds = ("lost_calls", "custom_calls", "all_calls")
+            rows["email_alerts"].append(self.alert("ale", account, kinds[index % 3], address))
+            rows["sms_alerts"].append(self.alert("als", account, kinds[(index + 1) % 3], number))
             made = {"created_at": self._created()}
             rows["reports"].append(
                 {

@@ -6,7 +6,14 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 SANDBOX_KEY = "sandbox-key"
-"""The key that the sandbox takes unless told otherwise; it opens nothing else."""
+"""The key of the whole organisation that the sandbox accepts unless told otherwise; it opens nothing else."""
+NETWORK_KEY = "sandbox-network-key"
+"""The key of the first network."""
+ACCOUNT_KEY = "sandbox-account-key"
+"""The key of the first account."""
+SANDBOX_KEYS = (SANDBOX_KEY, NETWORK_KEY, ACCOUNT_KEY)
+"""All keys that the sandbox accepts unless told otherwise."""
+SCOPES = ("organisation", "network", "account")
 
 FAULTS = (
     "too_many",
@@ -32,7 +39,9 @@ class SandboxOptions:
     """Shape of the company group, size of its days, and how the server behaves."""
 
     seed: int = 1
-    keys: tuple[str, ...] = (SANDBOX_KEY,)
+    keys: tuple[str, ...] = SANDBOX_KEYS
+    scopes: Mapping[str, str] = field(default_factory=lambda: {NETWORK_KEY: "network:1", ACCOUNT_KEY: "account:1"})
+    """Key to what it may read: `network:2` is the second network, `account:3` the third account. Other keys read everything."""
     daily_quota: int | None = 5000
     """Calls a day for each key by the local calendar day; None: no limit."""
     accounts: int = 12
@@ -51,6 +60,10 @@ class SandboxOptions:
     faults: Mapping[str, float] = field(default_factory=dict)
     """Kind of fault to its probability for each call."""
     fault_seed: int = 0
+    lies: Mapping[str, int | None] = field(default_factory=dict)
+    """Name of a lie (`lies.py`) to its number, None for the usual one; they are applied in this order."""
+    activity: bool = False
+    """Whether rows change by themselves as time passes: late changes of calls and leads, edited settings, new numbers."""
     clock: Callable[[], datetime] = utc_now
     """No event that began after it is returned. What did begin is already linked to what follows from it, and has its end."""
     cache_bytes: int = 256 * 2**20
@@ -61,3 +74,9 @@ class SandboxOptions:
         unknown = set(self.faults) - set(FAULTS)
         if unknown or any(not 0 <= probability <= 1 for probability in self.faults.values()):
             raise ValueError(f"faults: expected probabilities between 0 and 1 for {', '.join(FAULTS)}; got {dict(self.faults)}")
+        for key, scope in self.scopes.items():
+            kind, _, number = scope.partition(":")
+            if kind not in SCOPES[1:] or not number.isdecimal() or int(number) < 1:
+                raise ValueError(f"scopes: expected network:NUMBER or account:NUMBER for each key; got {scope!r}")
+            if key not in self.keys and key not in SANDBOX_KEYS:
+                raise ValueError("scopes: a key has a scope and is not among the keys")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox.app import Intercept, Request, SandboxApp
+from magnetis_dagster.sandbox.forked import context
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World
 
@@ -26,9 +27,8 @@ class Quota:
 
     def __init__(self, options: SandboxOptions) -> None:
         self._options = options
-        context = multiprocessing.get_context("fork" if hasattr(signal, "SIGHUP") else "spawn")
-        self._lock = context.Lock()
-        self._counts = context.Array("q", 2 * len(options.keys), lock=False)
+        self._lock = context().Lock()
+        self._counts = context().Array("q", 2 * len(options.keys), lock=False)
         self._places: Mapping[str, int] = {key: 2 * place for place, key in enumerate(options.keys)}
 
     def spend(self, key: str, moment: datetime) -> bool:
@@ -55,7 +55,7 @@ class SandboxServer:
 
     def __init__(self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None) -> None:
         self.options = options or SandboxOptions()
-        self.world = World(self.options)
+        self.world = World(self.options, catalogue)
         self.quota = Quota(self.options)
         self.app = SandboxApp(self.options, self.world, catalogue or load_catalogue(), self.quota.spend)
         self.app.keep_requests = True
@@ -110,7 +110,7 @@ def serve(
     """
     listener = socket.create_server((host, port))
     quota = Quota(options)
-    app = SandboxApp(options, World(options), catalogue or load_catalogue(), quota.spend)
+    app = SandboxApp(options, World(options, catalogue), catalogue or load_catalogue(), quota.spend)
     server = _stoppable(app)
     children = [multiprocessing.get_context("fork").Process(target=_work, args=(server, listener)) for _ in range(workers - 1)]
     try:

@@ -1,10 +1,11 @@
-"""Rows of events, rendered once up to the few members that differ from row to row: ids, times and links.
+"""Rows of events, rendered once except for the members that differ from row to row: ids, times, links, callers, outcomes.
 
-A page of 250 rows must cost less than its way through HTTP, so a row is a join of a dozen byte strings and never a dict.
+A page of 250 rows must cost less than its way through HTTP, so a row is one `bytes` formatting and never a dict.
 """
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -12,8 +13,11 @@ import orjson
 from magnetis_dagster.sandbox.group import CHANNELS, TERMS, Group, Origin, Row
 
 VARIANTS = 512
-"""Different rows of a collection: who called which number, how long, with which campaign."""
+"""Different rows of a collection: which number is called, through which campaign."""
 _SLOT = re.compile(rb'"@(\w+)@"')
+
+Restyle = Callable[[str, Row], Row]
+"""Name members of a collection's row as an overlay declares them, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,38 +25,35 @@ class Variant:
     """One kind of contact, in every collection that it can appear in."""
 
     web: bool
-    """Whether the contact came over the website, so that a visitor journey leads to it."""
-    duration: int
-    """Seconds; 0 for a missed call."""
-    pieces: dict[str, tuple[bytes, ...]]
-    """Collection to the byte strings between its slots; leads are there twice, from calls and from e-mails."""
+    """Whether the contact came through the website, so that a visitor journey leads to it."""
+    miss: float
+    """Factor on the share of calls that nobody answers."""
+    templates: dict[str, bytes]
+    """Collection to the row with a `%b` for each slot; leads are there twice, from calls and from e-mails."""
 
 
 SLOTS = {
-    "calls": ("id", "end", "start", "visit"),
-    "visits": ("id", "call", "start"),
+    "calls": ("id", "duration", "name", "number", "duration", "end", "start", "status", "visit", "waiting"),
+    "visits": ("id", "call", "start", "visitor"),
     "conversions": ("id", "call", "start", "visit"),
-    "emails": ("id", "start"),
-    "leads": ("id", "call", "start", "email"),
-    "leads from emails": ("id", "call", "start", "email"),
+    "emails": ("id", "start", "address", "subject"),
+    "leads": ("id", "call", "address", "name", "number", "start", "email", "status"),
+    "leads from emails": ("id", "call", "address", "name", "number", "start", "email", "status"),
 }
-"""Slots in the order in which they stand in a row."""
+"""Slots in the order in which they stand in a row; their values are JSON."""
 
 
-def variants(group: Group, seed: int) -> list[Variant]:
+def variants(group: Group, seed: int, restyle: Restyle = lambda _collection, row: row) -> list[Variant]:
     """Return the variants of a group, the same for equal seeds."""
     pick = random.Random(f"variants:{seed}")  # noqa: S311 - invented data
-    weights = [next(channel[1] for channel in CHANNELS if channel[0] == origin.channel[0]) for origin in group.origins]
-    return [_variant(group, origin, pick) for origin in pick.choices(group.origins, weights, k=VARIANTS)]
+    weights = [origin.weight for origin in group.origins]
+    return [_variant(group, origin, pick, restyle) for origin in pick.choices(group.origins, weights, k=VARIANTS)]
 
 
-def _variant(group: Group, origin: Origin, pick: random.Random) -> Variant:
+def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle) -> Variant:
     label, _, source, medium, campaign, has_click = origin.channel
     account = {"id": origin.account["id"], "name": origin.account["name"]}
-    name, number, address = group.person()
-    missed = pick.random() < 0.2
-    duration = 0 if missed else min(3600, int(pick.lognormvariate(4.8, 0.9)) + 5)
-    web = source is not None or label == "Tout le SEO"
+    web = source is not None or label == CHANNELS[0][0]
     utm: Row = {
         "utm_campaign": campaign,
         "utm_content": "annonce-b" if has_click else None,
@@ -64,38 +65,37 @@ def _variant(group: Group, origin: Origin, pick: random.Random) -> Variant:
     website = origin.account["website"]
     pages = [website, f"{website}/estimation"][: pick.randrange(1, 3)]
     call = {
-        "caller_name": name if pick.random() < 0.3 else None,
-        "caller_number": number,
+        "caller_name": "@name@",
+        "caller_number": "@number@",
         "channel_name": label,
-        "duration": duration,
+        "duration": "@duration@",
         "end_at": "@end@",
         "gclid": click,
         "number": {"id": origin.number["id"], "number": origin.number["number"]},
         "recipient": {"id": origin.recipient["id"], "number": origin.recipient["number"]},
         "start_at": "@start@",
-        "status": "missed" if missed else "completed",
+        "status": "@status@",
         **utm,
         "visit": "@visit@",
-        "waiting_time": pick.randrange(2, 40),
+        "waiting_time": "@waiting@",
     }
-    lead = {"contact": {"email": address, "name": name, "phone": number}, "created_at": "@start@"}
-    status = pick.choice(("new", "qualified", "closed"))
+    lead = {"contact": {"email": "@address@", "name": "@name@", "phone": "@number@"}, "created_at": "@start@"}
     rows: dict[str, Row] = {
-        "calls": {"id": "@id@", "account": account, "analysis": {"channel": label, "duration": duration}, **call},
+        "calls": {"id": "@id@", "account": account, "analysis": {"channel": label, "duration": "@duration@"}, **call},
         "visits": {
             "id": "@id@",
             "account": account,
             "call": "@call@",
             "channel_name": label,
             "created_at": "@start@",
-            "device": pick.choice(("mobile", "desktop", "tablet")),
+            "device": pick.choices(("mobile", "desktop", "tablet"), (60, 34, 6))[0],
             "duration": pick.randrange(5, 900),
             "gclid": click,
             "landing_url": pages[0],
             "pages": pages,
             "referrer": "https://www.google.com/" if source == "google" else None,
             **utm,
-            "visitor": {"id": group.identifier("vst")},
+            "visitor": {"id": "@visitor@"},
         },
         "conversions": {
             "id": "@id@",
@@ -115,16 +115,16 @@ def _variant(group: Group, origin: Origin, pick: random.Random) -> Variant:
             "channel_name": "Portails d'annonces",
             "created_at": "@start@",
             **_tracker(group, origin),
-            "from": address,
-            "subject": f"Demande de visite de {name}",
+            "from": "@address@",
+            "subject": "@subject@",
         },
         "leads": {"id": "@id@", "account": account, "call": "@call@", "channel_name": label, **lead, "email": "@email@"}
-        | {"gclid": click, "status": status, "type": "call", **utm},
+        | {"gclid": click, "status": "@status@", "type": "call", **utm},
         "leads from emails": {"id": "@id@", "account": account, "call": "@call@", "channel_name": "Portails d'annonces"}
-        | {**lead, "email": "@email@", "gclid": None, "status": status, "type": "email"}
+        | {**lead, "email": "@email@", "gclid": None, "status": "@status@", "type": "email"}
         | dict.fromkeys(utm),
     }
-    return Variant(web, duration, {name: _pieces(name, row) for name, row in rows.items()})
+    return Variant(web, origin.miss, {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()})
 
 
 def _tracker(group: Group, origin: Origin) -> Row:
@@ -132,8 +132,8 @@ def _tracker(group: Group, origin: Origin) -> Row:
     return {"email_tracker": {"id": tracker["id"]}, "to": tracker["email"]}
 
 
-def _pieces(collection: str, row: Row) -> tuple[bytes, ...]:
+def _template(collection: str, row: Row) -> bytes:
     pieces = _SLOT.split(orjson.dumps(row))
     slots = tuple(slot.decode() for slot in pieces[1::2])
     assert slots == SLOTS[collection], (collection, slots)
-    return tuple(pieces[::2])
+    return b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])

@@ -1,4 +1,4 @@
-"""The world behind the API: rows by window, newest first, and the edits that a test or a user makes to them."""
+"""The world behind the API: rows by window, newest first, and the edits that time, a test or a user makes to them."""
 
 import json
 import threading
@@ -10,6 +10,8 @@ from datetime import date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
+from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.sandbox import activity, declared
 from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
@@ -18,6 +20,8 @@ from magnetis_dagster.sandbox.templates import variants
 _LISTINGS = 64
 """Windows whose list of days is remembered: pages of one window follow each other."""
 _NEVER = 2**40
+_STEP = 600
+"""Seconds: late changes of events are seen from the next multiple of this on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +37,41 @@ class _Listing:
 class World:
     """All collections of one group. Thread-safe: whoever reads sees an edit whole or not at all."""
 
-    def __init__(self, options: SandboxOptions) -> None:
+    def __init__(self, options: SandboxOptions, catalogue: Catalogue | None = None) -> None:
         self.options = options
-        group = Group(options)
-        self._days = Days(options, variants(group, options.seed))
+        catalogue = catalogue or load_catalogue()
+        self._group = group = Group(options)
+        self._styles = declared.styles(catalogue)
+        self._added = declared.added(catalogue)
+        self._ids = {name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()}
+        self._times = {name: collection.time_fields for name, collection in catalogue.collections.items()}
+        self.events_collections = frozenset(name for name, collection in catalogue.collections.items() if collection.is_events)
+        self._days = Days(options, variants(group, options.seed, lambda name, row: self._styles[name].apply(row)))
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, date], Day] = OrderedDict()
         self._cached = 0
         self._listings: OrderedDict[tuple[str, int, int], _Listing] = OrderedDict()
-        self._snapshots = {name: [_encode(row) for row in reversed(rows)] for name, rows in group.rows.items()}
+        rows = {name: [self._styles[name].apply(row) for row in rows] for name, rows in group.rows.items()}
+        for name, collection in self._added.items():
+            if not collection.is_events:
+                rows[name] = declared.snapshot_rows(collection, group.rows["accounts"], options.seed)
+        self._snapshots = {name: [_encode(row) for row in reversed(made)] for name, made in rows.items()}
         """Encoded rows, newest first."""
         self._edited: dict[tuple[str, date], dict[str, bytes | None]] = {}
         """Events by the day that they were made for: id to the row as it is now, or None where it is gone."""
         self._inserted: dict[tuple[str, date], list[tuple[int, bytes]]] = {}
         """Events that were not made, or not for that day."""
+        self._born = options.clock()
+        self._changed_until = 0
+        self._as_of: int | None = None
+        """With activity: the moment whose late changes the kept days show."""
 
     # --- what the API shows
 
     def snapshot(self, collection: str) -> list[bytes]:
         """Return the encoded rows of a snapshot collection, newest first."""
         with self._lock:
+            self.advance()
             return list(self._snapshots[collection])
 
     def events(
@@ -63,6 +82,7 @@ class World:
         Newest first; calls with `analysis`.
         """
         with self._lock:
+            self.advance()
             listing = self._listing(collection, start, end)
             total = listing.ends[-1] if listing.ends else 0
             wanted, rows = total if size is None else size, list[bytes]()
@@ -81,7 +101,7 @@ class World:
 
         Calls have their `analysis`, as the catalogue asks for it.
         """
-        if collection not in EVENTS:
+        if collection not in self.events_collections:
             yield from map(json.loads, self.snapshot(collection))
             return
         day, today = first or self.options.first_day, self.options.clock().astimezone(self.options.zone).date()
@@ -91,8 +111,8 @@ class World:
 
     def count(self, collection: str, first: date | None = None, last: date | None = None) -> int:
         """Return how many rows `truth` would yield, without making the rows of days that lie whole inside."""
-        if collection not in EVENTS:
-            return len(self._snapshots[collection])
+        if collection not in self.events_collections:
+            return len(self.snapshot(collection))
         return self.events(collection, *self._seconds(first or self.options.first_day, last), size=0)[0]
 
     # --- what a test or a user does to it
@@ -100,12 +120,13 @@ class World:
     def edit(self, collection: str, identifier: str, **changes: Any) -> Row:
         """Change members of a row and return it; an event whose time changes moves. Raises KeyError where there is no such row."""
         with self._lock:
+            self.advance()
             old = self._find(collection, identifier)
             row = old | changes
-            if collection not in EVENTS:
+            if collection not in self.events_collections:
                 rows = self._snapshots[collection]
                 rows[rows.index(_encode(old))] = _encode(row)
-            elif self._place(row) != self._place(old) or self._insertion(collection, identifier):
+            elif self._place(collection, row) != self._place(collection, old) or self._insertion(collection, identifier):
                 self.delete(collection, identifier)
                 self.insert(collection, row)
             else:
@@ -118,8 +139,9 @@ class World:
     def delete(self, collection: str, identifier: str) -> Row:
         """Take a row away and return it. Raises KeyError where there is no such row."""
         with self._lock:
+            self.advance()
             row = self._find(collection, identifier)
-            if collection not in EVENTS:
+            if collection not in self.events_collections:
                 self._snapshots[collection].remove(_encode(row))
             elif insertion := self._insertion(collection, identifier):
                 day, number = insertion
@@ -135,12 +157,49 @@ class World:
         """Add a row of any form, as it is; an event needs its time in start_at or created_at, not before `first_day`."""
         encoded = _encode(row)
         with self._lock:
-            if collection not in EVENTS:
+            self.advance()
+            if collection not in self.events_collections:
                 self._snapshots[collection].insert(0, encoded)
                 return
-            moment, day = self._place(row)
+            moment, day = self._place(collection, row)
             self._inserted.setdefault((collection, day), []).append((moment, encoded))
             self._forget(collection, day)
+
+    def find(self, collection: str, identifier: str) -> Row:
+        """Return a row. Raises KeyError where there is no such row."""
+        with self._lock:
+            self.advance()
+            return self._find(collection, identifier)
+
+    def identity(self, collection: str, row: Row) -> Any:
+        """Return the id of a row; of a composite id the first part."""
+        return declared.member(row, self._ids[collection])
+
+    def advance(self, moment: datetime | None = None) -> None:
+        """Let the changes happen that are due at the moment; the clock's unless given."""
+        if not self.options.activity:
+            return
+        now = int((moment or self.options.clock()).timestamp())
+        with self._lock:
+            if now // _STEP * _STEP != self._as_of:
+                self._as_of = now // _STEP * _STEP
+                self._cache.clear()
+                self._listings.clear()
+                self._cached = 0
+            if now <= self._changed_until:
+                return
+            due = activity.changes(self.options.seed, self.options.zone, self._born, self._changed_until, now)
+            self._changed_until = now
+            if due:
+                rows = {
+                    name: [self._styles[name].undo(json.loads(row)) for row in reversed(self._snapshots[name])]
+                    for name in self._styles
+                    if name in self._snapshots
+                }
+                for change in due:
+                    activity.apply(change, rows, self._group, self.options.zone)
+                for name, made in rows.items():
+                    self._snapshots[name] = [_encode(self._styles[name].apply(row)) for row in reversed(made)]
 
     # --- inside
 
@@ -173,14 +232,30 @@ class World:
     def _count(self, collection: str, day: date) -> int:
         if (collection, day) in self._edited or (collection, day) in self._inserted:
             return len(self._day(collection, day).rows)
-        return self._days.count(collection, day)
+        if collection in EVENTS:
+            return self._days.count(collection, day, self._as_of)
+        return len(self._day(collection, day).rows)
+
+    def _make(self, collection: str, day: date) -> Day:
+        if collection in EVENTS:
+            return self._days.make(collection, day, self._as_of)
+        moments = self._days.moments(collection, day, declared.SHARE_OF_CALLS)
+        local = [datetime.fromtimestamp(moment, self.options.zone) for moment in moments]
+        rows = declared.event_rows(
+            self._added[collection],
+            self._group.rows["accounts"],
+            self.options.seed,
+            local,
+            lambda number: self._days.tail(number, day),
+        )
+        return Day(moments, [_encode(row) for row in rows])
 
     def _day(self, collection: str, day: date) -> Day:
         key = (collection, day)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        made = self._cache[key] = self._as_edited(key, self._days.make(collection, day))
+        made = self._cache[key] = self._as_edited(key, self._make(collection, day))
         self._cached += made.bytes
         while self._cached > self.options.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].bytes
@@ -197,25 +272,28 @@ class World:
     def _insertion(self, collection: str, identifier: str) -> tuple[date, int] | None:
         for (name, day), rows in self._inserted.items():
             for number, (_, row) in enumerate(rows if name == collection else ()):
-                if json.loads(row).get("id") == identifier:
+                if self.identity(collection, json.loads(row)) == identifier:
                     return day, number
         return None
 
     def _find(self, collection: str, identifier: str) -> Row:
-        if collection not in EVENTS:
+        if collection not in self.events_collections:
             rows = self._snapshots[collection]
         elif insertion := self._insertion(collection, identifier):
             rows = [self._inserted[collection, insertion[0]][insertion[1]][1]]
         else:
             rows = self._day(collection, self._days.day_of(identifier)).rows
-        found: Row | None = next((row for row in map(json.loads, rows) if row.get("id") == identifier), None)
+        found: Row | None = next((row for row in map(json.loads, rows) if self.identity(collection, row) == identifier), None)
         if found is None:
             raise KeyError(identifier)
         return found
 
-    def _place(self, row: Row) -> tuple[int, date]:
+    def _place(self, collection: str, row: Row) -> tuple[int, date]:
         zone = self.options.zone
-        moment = datetime.fromisoformat(row.get("start_at") or row["created_at"])
+        value = next((value for path in self._times[collection] if (value := declared.member(row, path))), None)
+        if value is None:
+            raise KeyError(f"one of {', '.join(self._times[collection])}")
+        moment = datetime.fromisoformat(value)
         local = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
         if local.date() < self.options.first_day:
             raise ValueError(f"{local:%Y-%m-%d} is before the sandbox's first day, {self.options.first_day}")
@@ -234,4 +312,6 @@ def _encode(row: Row) -> bytes:
 
 
 def _identifier(row: bytes) -> str:
-    return row[7 : row.index(b'"', 7)].decode()
+    """Return the id of a row that was made: its first text."""
+    start = row.index(b':"') + 2
+    return row[start : row.index(b'"', start)].decode()

@@ -1,0 +1,127 @@
+"""Who contacts the group, and how a call ends: new callers, returning ones, withheld numbers, statuses and durations.
+
+A caller is a number: his phone number, name, address and the tracked number that he calls follow from it. The shares are those of
+an agency that is found on the web; docs/sandbox.md lists them.
+"""
+
+import random
+from dataclasses import dataclass
+from math import log
+
+PEOPLE_DOMAIN = "exemple.invalid"
+FICTION_PREFIXES = ("003319900", "003326191", "003335301", "003346571", "003353649", "003363998")
+"""Ranges of ten thousand numbers that ARCEP, the French regulator, keeps for films and books."""
+FIRST_NAMES = (
+    "Apolline",
+    "Barnabé",
+    "Clotilde",
+    "Donatien",
+    "Euphrasie",
+    "Firmin",
+    "Gwladys",
+    "Hippolyte",
+    "Ildefonse",
+    "Joséphine",
+)
+LAST_NAMES = ("Abricotier", "Bruyère-Test", "Coquelicot", "Digitale", "Eglantier", "Fougeraie", "Genêtine", "Houblonnet", "Irisel")
+PERSONAL_MARKERS = (*FICTION_PREFIXES, PEOPLE_DOMAIN, *LAST_NAMES)
+"""Each personal value of the sandbox contains one of these, so that a leak can be found by search."""
+
+CALLERS = 10_000 * len(FICTION_PREFIXES)
+"""Different phone numbers. They are given out in turn, so the first caller comes back as the last one is used up."""
+WITHHELD = -1
+"""The caller of a call whose number was withheld."""
+NEW_SHARE = 0.40
+RETRY_SHARE = 0.08
+"""Calls by somebody whose call was missed earlier that day."""
+WITHHELD_SHARE = 0.05
+RETURN_DAYS = tuple(1 + int(-25 * log(1 - (n + 0.5) / 256)) for n in range(256))
+"""Days between the first call of a caller and a later one, 25 on average; the remaining calls are of this kind."""
+_NAMED = 3
+"""Of ten callers, so many are known by name."""
+SAMPLES = 256
+"""Samples of each outcome."""
+_PREFIXES = tuple(prefix.encode() for prefix in FICTION_PREFIXES)
+_NAMES = tuple(f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES)
+_NAMES_AS_JSON = tuple(f'"{name}"'.encode() for name in _NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended."""
+
+    status: bytes
+    """As JSON, like the members below."""
+    duration: int
+    """Seconds of conversation, or of the message that was left; 0 unless somebody or something answered."""
+    seconds: bytes
+    """The same as JSON."""
+    waiting: bytes
+    """Seconds until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Samples of each outcome."""
+
+    completed: list[Outcome]
+    missed: list[Outcome]
+    busy: list[Outcome]
+    voicemail: list[Outcome]
+
+    @property
+    def kinds(self) -> tuple[list[Outcome], list[Outcome], list[Outcome], list[Outcome]]:
+        """The samples in the order of `outcome_shares`, completed calls last."""
+        return self.missed, self.busy, self.voicemail, self.completed
+
+
+def outcomes(seed: int) -> Outcomes:
+    """Return the outcomes of a seed."""
+    pick = random.Random(f"outcomes:{seed}")  # noqa: S311 - invented data
+
+    def samples(status: str, duration: tuple[float, float], waiting: tuple[float, float]) -> list[Outcome]:
+        """Draw from log-normal distributions: median and spread."""
+        made = []
+        for _ in range(SAMPLES):
+            seconds, ring = (min(3600, round(median * pick.lognormvariate(0, spread))) for median, spread in (duration, waiting))
+            made.append(Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode()))
+        return made
+
+    return Outcomes(
+        completed=samples("completed", (125, 0.85), (9, 0.5)),
+        missed=samples("missed", (0, 0), (24, 0.4)),
+        busy=samples("busy", (0, 0), (1, 0.3)),
+        voicemail=samples("voicemail", (22, 0.5), (26, 0.15)),
+    )
+
+
+def number_of(caller: int) -> str:
+    """Return the phone number of a caller."""
+    return f"{FICTION_PREFIXES[caller % len(FICTION_PREFIXES)]}{caller // len(FICTION_PREFIXES) % 10_000:04d}"
+
+
+def name_of(caller: int) -> str:
+    """Return the name of a caller."""
+    return _NAMES[caller % len(_NAMES)]
+
+
+def address_of(caller: int) -> str:
+    """Return the e-mail address of a caller."""
+    return f"contact.{caller}@{PEOPLE_DOMAIN}"
+
+
+def shown(caller: int) -> tuple[bytes, bytes]:
+    """Return the phone number and the name that a call shows, as JSON."""
+    if caller == WITHHELD:
+        return b"null", b"null"
+    number = b'"%b%04d"' % (_PREFIXES[caller % len(_PREFIXES)], caller // len(_PREFIXES) % 10_000)
+    return number, _NAMES_AS_JSON[caller % len(_NAMES)] if caller // 7 % 10 < _NAMED else b"null"
+
+
+def outcome_shares(hour: int, weekday: int) -> tuple[float, float, float]:
+    """Return the shares of missed, busy and voicemail: offices open from 8 to 19 except on Sundays, and are thin at lunch."""
+    if weekday == 6 or not 8 <= hour < 19:
+        return 0.42, 0.01, 0.32
+    if hour in {12, 13}:
+        return 0.24, 0.03, 0.07
+    return (0.16 if hour in {8, 18} else 0.11), 0.03, 0.03

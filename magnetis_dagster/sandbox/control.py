@@ -1,0 +1,231 @@
+"""Edits of a running sandbox: one endpoint for programs on this machine, and a journal for all processes.
+
+A web page cannot use it. A request needs a loopback client, a loopback Host, a JSON body and the
+organisation's key in a header, and neither Origin nor Sec-Fetch-Site. No answer allows a cross-origin
+request.
+"""
+
+import json
+import mmap
+import re
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from datetime import UTC, datetime
+from hmac import compare_digest
+from ipaddress import ip_address
+from typing import Any
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.sandbox.forked import context
+from magnetis_dagster.sandbox.group import Row
+from magnetis_dagster.sandbox.world import World
+
+CONTROL_PATH = "/_sandbox"
+_LARGEST_BODY = 16 * 1024
+_JOURNAL_SIZE = 2**20
+_HOST = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
+
+
+class EditError(Exception):
+    """The edit cannot be made; nothing has changed."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Journal:
+    """Edits in their order, shared by the processes that were forked from the one that made it."""
+
+    def __init__(self) -> None:
+        self._lines = mmap.mmap(-1, _JOURNAL_SIZE)
+        self.lock = context().Lock()
+        self._end = context().Value("q", 0, lock=False)
+
+    @property
+    def end(self) -> int:
+        """Return the length of the journal, in bytes."""
+        return int(self._end.value)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add an edit; the caller has the lock."""
+        begin, line = self.end, json.dumps(entry).encode() + b"\n"
+        self._lines[begin : begin + len(line)] = line
+        self._end.value = begin + len(line)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another edit might not fit."""
+        return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
+
+    def since(self, begin: int, end: int) -> Iterator[dict[str, Any]]:
+        """Yield the edits between two ends."""
+        for line in self._lines[begin:end].splitlines():
+            yield json.loads(line)
+
+
+class Control:
+    """Answers on CONTROL_PATH. `keys` are those that may edit."""
+
+    def __init__(
+        self, world: World, catalogue: Catalogue, keys: Sequence[str], journal: Journal, clock: Callable[[], datetime]
+    ) -> None:
+        self._world = world
+        self._collections = catalogue.collections
+        self._keys = keys
+        self._journal = journal
+        self._clock = clock
+        self._read = 0
+
+    def catch_up(self) -> None:
+        """Make the edits that other processes have received."""
+        if self._read == (end := self._journal.end):
+            return
+        for entry in self._journal.since(self._read, end):
+            self._world.advance(datetime.fromtimestamp(entry.pop("moment"), UTC))
+            self._make(entry)
+        self._read = end
+
+    async def answer(
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[MutableMapping[str, Any]]]
+    ) -> tuple[int, bytes]:
+        """Return status and JSON body for a request."""
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            self._admit(scope, headers)
+            return 200, json.dumps(self._edit(await _body(receive))).encode()
+        except EditError as refused:
+            return refused.status, json.dumps({"message": str(refused)}).encode()
+
+    def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+        client = scope.get("client")
+        if client is None or not ip_address(client[0]).is_loopback:
+            raise EditError(403, "The sandbox is edited from its own machine only.")
+        if not _HOST.fullmatch(headers.get("host", "")):
+            raise EditError(403, "The Host is not this machine: use http://127.0.0.1 and the port.")
+        if "origin" in headers or "sec-fetch-site" in headers:
+            raise EditError(403, "Web pages cannot edit the sandbox: use `magnetis sandbox edit`.")
+        if scope["method"] != "POST":
+            raise EditError(405, "The sandbox is edited with POST.")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise EditError(415, "The Content-Type must be application/json.")
+        if not any(compare_digest(headers.get("x-api-key", "").encode(), key.encode()) for key in self._keys):
+            raise EditError(401, "Only the organisation's key may edit the sandbox; it comes from MAGNETIS_API_KEY.")
+
+    def _edit(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        action, name = wanted.get("action"), str(wanted.get("collection"))
+        if action not in {"edit", "delete", "show"}:
+            raise EditError(422, "action: expected edit, delete or show.")
+        collection = _collection(name, list(self._collections))
+        with self._journal.lock:
+            self.catch_up()
+            if self._journal.is_full:
+                raise EditError(507, "The sandbox has no room for further edits: restart it.")
+            now = self._clock()
+            self._world.advance(now)
+            old = self._chosen(collection, wanted.get("id"), wanted.get("account"))
+            identifier = self._world.identity(collection, old)
+            if action == "show":
+                return {"collection": collection, "id": identifier, "row": old}
+            changes = _fitting(wanted.get("changes"), old) if action == "edit" else {}
+            entry = {"action": action, "collection": collection, "id": identifier, "changes": changes}
+            try:
+                self._make(entry)
+            except (ValueError, TypeError, KeyError):
+                first = self._world.options.first_day
+                raise EditError(422, f"An event needs a time such as {first} 09:06:09, and not before.") from None
+            self._journal.append(entry | {"moment": now.timestamp()})
+            self._read = self._journal.end
+        return {
+            "collection": collection,
+            "id": identifier,
+            "account": (old.get("account") or {}).get("name"),
+            "changed": [member for member, value in changes.items() if value != old[member]],
+            "seen": self._seen(collection),
+        }
+
+    def _seen(self, name: str) -> str:
+        if self._collections[name].sensor:
+            return f"{self._collections[name].sensor} sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS."
+        if self._collections[name].is_events:
+            return "It is seen when its day is read again: by the daily look-back, or if you materialize that day."
+        return "It is seen when the next snapshot is taken: every day, or if you materialize today."
+
+    def _make(self, entry: dict[str, Any]) -> Row:
+        if entry["action"] == "delete":
+            return self._world.delete(entry["collection"], entry["id"])
+        return self._world.edit(entry["collection"], entry["id"], **entry["changes"])
+
+    def _chosen(self, collection: str, identifier: object, account: object) -> Row:
+        """Return the row of this id, or the newest one of the account, or the newest of all."""
+        try:
+            if identifier is not None:
+                return self._world.find(collection, str(identifier))
+        except KeyError:
+            raise EditError(404, f"{collection} has no row with this id.") from None
+        wanted = None if account is None else self._account(str(account))
+        for row in self._newest(collection):
+            if wanted is None or wanted in {(row.get("account") or {}).get("id"), row.get("id")}:
+                return row
+        raise EditError(404, f"{collection} has no row{'' if account is None else ' of this account'}.")
+
+    def _newest(self, collection: str) -> Iterator[Row]:
+        if collection not in self._world.events_collections:
+            yield from map(json.loads, self._world.snapshot(collection))
+            return
+        first, size = 0, 250
+        while rows := self._world.events(collection, first=first, size=size)[1]:
+            yield from map(json.loads, rows)
+            first += size
+
+    def _account(self, text: str) -> str:
+        accounts = [json.loads(row) for row in reversed(self._world.snapshot("accounts"))]
+        if text.isdecimal() and 1 <= int(text) <= len(accounts):
+            return str(accounts[int(text) - 1]["id"])
+        for row in accounts:
+            if text in {row.get("id"), row.get("name")}:
+                return str(row["id"])
+        raise EditError(404, f"account: expected a number from 1 to {len(accounts)}, an id or a name.")
+
+
+def _collection(name: str, names: Sequence[str]) -> str:
+    """Return the collection of this name, of which the singular will do: call, alert, sms-alert."""
+    folded = name.replace("-", "_").lower()
+    for wanted in (folded, f"{folded}s", re.sub("y$", "ies", folded), f"email_{folded}", f"email_{folded}s"):
+        if wanted in names:
+            return wanted
+    raise EditError(404, f"There is no collection {name!r}; there are: {', '.join(names)}.")
+
+
+def _fitting(changes: object, row: Row) -> Row:
+    """Return the changes in the form of the row's values: a text stays a text, and a list gets one element."""
+    if not isinstance(changes, dict) or not changes:
+        raise EditError(422, f"Nothing to change: name a member and its new value. There are: {', '.join(row)}.")
+    if unknown := [str(member) for member in changes if member not in row]:
+        raise EditError(422, f"The row has no member {unknown[0]}; there are: {', '.join(row)}.")
+    if "id" in changes or "account" in changes:
+        raise EditError(422, "The id and the account of a row cannot be changed.")
+    fitting = dict(changes)
+    for member, value in changes.items():
+        if isinstance(row[member], str) and isinstance(value, int | float):
+            fitting[member] = str(value)
+        elif isinstance(row[member], list) and not isinstance(value, list):
+            fitting[member] = [value]
+    return fitting
+
+
+async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> dict[str, Any]:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise EditError(400, "The request ended early.")
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > _LARGEST_BODY:
+            raise EditError(413, f"The body is longer than {_LARGEST_BODY // 1024} kB.")
+    try:
+        content = json.loads(body)
+    except ValueError:
+        raise EditError(400, "The body is not JSON.") from None
+    if not isinstance(content, dict):
+        raise EditError(400, "The body is not a JSON object.")
+    return content
