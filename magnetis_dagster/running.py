@@ -25,6 +25,8 @@ class RunningDev:
     """Key of the sandbox that it uses; None if it uses a real key, which is never stored."""
     database_url: str | None
     """Its MAGNETIS_DATABASE_URL, with the password; None if it uses the embedded server of its home."""
+    start_date: str | None = None
+    """First day of the sandbox's partitions, such as 2024-01-31; None if it uses a real key."""
 
 
 @contextmanager

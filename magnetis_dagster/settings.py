@@ -317,7 +317,7 @@ class Settings(BaseSettings):
     def _joined(self) -> Self:
         """Return the settings with sandbox and database of the `magnetis dev` that serves `home`, if no key is set.
 
-        What is set here wins: a key, another address of the API, a database.
+        What is set here wins: a key, another address of the API, a database, a start date.
         """
         running = running_dev(self.home) if self.api_key is None else None
         if running is None or ("api_url" in self.model_fields_set and self.api_url != running.api_url):
@@ -327,6 +327,8 @@ class Settings(BaseSettings):
             found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
         if running.database_url and self.database_url is None:
             found["database_url"] = SecretStr(running.database_url)
+        if running.start_date and "start_date" not in self.model_fields_set:
+            found["start_date"] = date.fromisoformat(running.start_date)
         return self.model_copy(update=found)
 
     @model_validator(mode="after")

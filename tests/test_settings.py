@@ -348,7 +348,7 @@ def test_database_urls_of_libpq(url: str) -> None:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[RunningDev]:
     """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
-    running = RunningDev("http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x")
+    running = RunningDev("http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31")
     with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
         yield running
 
@@ -358,6 +358,7 @@ def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path:
     assert settings.require_key() == serving.sandbox_key
     assert settings.api_url == serving.api_url
     assert settings.database_address == serving.database_url
+    assert settings.start_date == date(2026, 1, 31)
     assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
 
 
@@ -383,6 +384,8 @@ def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
         write_private(tmp_path / ".magnetis" / STATE, '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}')
         assert Settings.load().api_key
     assert Settings.load().api_key is None
+    with claimed(tmp_path / ".magnetis"):
+        assert Settings.load().api_key is None, "the next one has not said yet what it uses"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:

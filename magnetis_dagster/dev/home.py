@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.private import private_file, private_folder
-from magnetis_dagster.running import LOCK, is_claimed, try_lock
+from magnetis_dagster.running import LOCK, STATE, is_claimed, try_lock
 
 __all__ = ["LOCK", "is_claimed"]
 
@@ -46,6 +46,7 @@ def claimed(home: Path) -> Iterator[None]:
                     "Ctrl-C, or give this one a folder of its own: MAGNETIS_HOME=/another/folder."
                 )
             time.sleep(0.05)
+        (home / STATE).unlink(missing_ok=True)  # of one that was killed
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
         yield

@@ -162,8 +162,11 @@ class _Session:
     @property
     def running(self) -> RunningDev:
         """What commands in other terminals need to know of it."""
-        key = self.settings.api_key.get_secret_value() if self.settings.api_key and uses_sandbox(self.settings) else None
-        return RunningDev(self.settings.api_url, key, self.own_database)
+        settings = self.settings
+        if settings.api_key is None or not uses_sandbox(settings):
+            return RunningDev(settings.api_url, None, self.own_database)
+        key, start = settings.api_key.get_secret_value(), settings.start_date.isoformat()
+        return RunningDev(settings.api_url, key, self.own_database, start)
 
     def load(self) -> None:
         days = self.options.load_days

@@ -32,7 +32,7 @@ def test_every_command_finds_the_sandbox_without_exports(start: Start) -> None:
     dev = start("--load", "0")
     dev.wait_for("Serving until Ctrl-C.")
 
-    planned = beside(dev, "plan", "calls", "--json", "--from", "2025-01-01")
+    planned = beside(dev, "plan", "calls", "--json")
     assert planned.returncode == 0, planned.stderr
     probed = beside(dev, "probe", "--json")
     assert probed.returncode == 0, probed.stderr
