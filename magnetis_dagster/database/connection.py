@@ -30,13 +30,14 @@ class Dialect(PGDialect_psycopg):
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
         """Return libpq's parameters, which `engine_url` put there: SQLAlchemy would split several hosts again."""
-        return [], connect_arguments(url)
+        # the adapters read JSON by our function
+        return [], connect_arguments(url) | {"context": self._psycopg_adapters_map}
 
-    def connect(self, *_arguments: Any, **parameters: Any) -> Any:
+    def connect(self, *_arguments: Any, context: Any = None, **parameters: Any) -> Any:
         """Open a session and set it up. Raises the driver's errors and DatabaseRefused."""
 
         def open_one() -> psycopg.Connection[Any]:
-            return psycopg.connect(**parameters)
+            return psycopg.connect(**parameters, context=context)
 
         connection = open_one()
         try:
