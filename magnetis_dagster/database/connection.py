@@ -19,8 +19,8 @@ from magnetis_dagster.exact_json import load_stored
 
 DEFAULTS = {"connect_timeout": "10", "application_name": "magnetis_dagster"}
 """Parameters of libpq that a URL may set otherwise."""
-SEARCH_PATH = "pg_catalog"
-"""Our statements name the schema of every table; nobody's functions or operators take the place of PostgreSQL's."""
+SEARCH_PATH = "public"
+"""Behind pg_catalog, so nobody's functions take the place of PostgreSQL's. Our statements name the schema of every table."""
 
 
 class Dialect(PGDialect_psycopg):
