@@ -19,8 +19,8 @@ from magnetis_dagster.exact_json import load_stored
 
 DEFAULTS = {"connect_timeout": "10", "application_name": "magnetis_dagster"}
 """Parameters of libpq that a URL may set otherwise."""
-SEARCH_PATH = "pg_catalog"
-"""Our statements name the schema of every table; nobody's functions or operators take the place of PostgreSQL's."""
+SEARCH_PATH = "public"
+"""Behind pg_catalog, so nobody's functions take the place of PostgreSQL's. Our statements name the schema of every table."""
 
 
 class Dialect(PGDialect_psycopg):
@@ -30,13 +30,14 @@ class Dialect(PGDialect_psycopg):
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
         """Return libpq's parameters, which `engine_url` put there: SQLAlchemy would split several hosts again."""
-        return [], connect_arguments(url)
+        # the adapters read JSON by our function
+        return [], connect_arguments(url) | {"context": self._psycopg_adapters_map}
 
-    def connect(self, *_arguments: Any, **parameters: Any) -> Any:
+    def connect(self, *_arguments: Any, context: Any = None, **parameters: Any) -> Any:
         """Open a session and set it up. Raises the driver's errors and DatabaseRefused."""
 
         def open_one() -> psycopg.Connection[Any]:
-            return psycopg.connect(**parameters)
+            return psycopg.connect(**parameters, context=context)
 
         connection = open_one()
         try:

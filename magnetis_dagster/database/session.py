@@ -57,10 +57,12 @@ _checked: set[str] = set()
 """Addresses of poolers that were found to keep sessions."""
 
 
-def set_up(connection: DriverConnection, where: str, reconnect: Callable[[], DriverConnection], search_path: str) -> None:
+def set_up(
+    connection: DriverConnection, where: str, reconnect: Callable[[], DriverConnection], search_path: str, *, in_use: bool = False
+) -> None:
     """Give a new session its settings; `where` is its address in messages, `reconnect` opens a second connection there.
 
-    `search_path` names one schema; it must exist.
+    `search_path` names one schema; with `in_use` it must exist.
 
     Raises: DatabaseRefused if texts are not kept in UTF-8, if a pooler does not keep sessions, or if the schema is not usable. The
     driver's errors pass.
@@ -84,7 +86,7 @@ def set_up(connection: DriverConnection, where: str, reconnect: Callable[[], Dri
     if pid != connection.info.backend_pid and where not in _checked:
         _require_sessions(connection, reconnect, where, pid)
         _checked.add(where)
-    if schema != search_path:
+    if in_use and schema != search_path:
         raise DatabaseRefused(
             f"The role of {where} cannot use the schema {search_path}: it does not exist, or USAGE on it is missing. As its owner: "
             f"GRANT USAGE ON SCHEMA {search_path} TO the role."

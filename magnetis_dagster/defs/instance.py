@@ -55,7 +55,7 @@ class StorageDialect(PGDialect_psycopg2):
         connection = None
         try:
             connection = driver.connect(**parameters)
-            set_up(connection, where, lambda: driver.connect(**parameters), SCHEMA)
+            set_up(connection, where, lambda: driver.connect(**parameters), SCHEMA, in_use=True)
         except Exception as error:
             if connection is not None:
                 connection.close()
