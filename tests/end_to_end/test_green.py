@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
-from harness import Start
+from harness import Dev, Start
 
 from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
 
@@ -56,6 +57,14 @@ def numbers(event: dict[str, Any]) -> dict[str, int]:
     return {entry["label"]: entry["intValue"] for entry in event["metadataEntries"] if "intValue" in entry}
 
 
+def sums(dev: Dev) -> tuple[int, int]:
+    """Requests of the windows of calls, and those that the ledger has counted."""
+    with psycopg.connect(dev.database_url.replace("/magnetis?", "/sandbox?")) as connection:
+        [[calls]] = connection.execute("SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'").fetchall()
+        [[used]] = connection.execute("SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days").fetchall()
+    return calls, used
+
+
 def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
     dev = start("--load", "2")
     dev.wait_for("Serving until Ctrl-C.", 500)
@@ -80,9 +89,8 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         assert loaded["email_alerts"] == loaded["reports"] == 1
 
         calls = [numbers(event) for event in assets["calls"]["assetMaterializations"]]
-        spent = dev.query("SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'")[0][0]
+        spent, used = sums(dev)
         assert sum(event["API calls"] for event in calls) == spent
-        used = dev.query("SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days")[0][0]
         assert numbers(assets["quota"]["assetObservations"][0])["used"] == used
 
         # the next night: settings are judged against accounts that are there now
