@@ -145,6 +145,7 @@ class _Session:
         if self.sandbox:
             url = self.settings.api_url
             self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
+            self._say("An alert is edited after two minutes, and the sensors report it at their next look (docs/sandbox.md).")
             self._say(
                 "Commands in this folder use it too. From another one: export "
                 f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
