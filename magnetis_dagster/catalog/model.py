@@ -342,8 +342,18 @@ class Catalogue(Declaration):
         return [collection for collection in self.collections.values() if collection.enabled]
 
     def references_of(self, collection: Collection) -> list[Collection]:
-        """Return the enabled collections that the rows of the collection refer to."""
-        return [self.collections[name] for name in collection.references if self.collections[name].enabled]
+        """Return the enabled collections that the rows refer to, directly or through others, in catalogue order.
+
+        Through others too: Dagster drops an asset from a backfill if a targeted ancestor of it is not a parent.
+        """
+        found: set[str] = set()
+        open_ = list(collection.references)
+        while open_:
+            name = open_.pop()
+            if name not in found:
+                found.add(name)
+                open_ += self.collections[name].references
+        return [each for each in self.enabled if each.name in found]
 
     def policies_of(self, collection: Collection) -> list[Policy]:
         """Return the policies that are switched on and judge the rows of the collection."""

@@ -59,7 +59,7 @@ def collection_asset(
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
         warnings.simplefilter("ignore", BetaWarning)
-        return with_references(_asset(collection, settings, catalogue, taken), catalogue.references_of(collection))
+        return with_references(_asset(collection, settings, catalogue, taken), collection, catalogue.references_of(collection))
 
 
 def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None) -> AssetsDefinition:

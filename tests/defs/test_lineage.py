@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.selector import PartitionRangeSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
 from dagster._daemon.backfill import execute_backfill_iteration
@@ -17,6 +18,8 @@ from small_api import PARIS, SmallApi
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs.days import days_of, days_tags
+
+pytestmark = pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated")  # Dagster's own use
 
 FIRST, LAST = date(2025, 3, 28), date(2025, 3, 29)
 TODAY = datetime.now(PARIS).date()
@@ -54,8 +57,53 @@ def backfill(running: Daemon, ranges: dict[str, tuple[date, date]]) -> None:
 def test_the_graph_shows_the_references_of_the_catalogue() -> None:
     graph = build_defs().resolve_asset_graph()
     for collection in load_catalogue().enabled:
-        assert graph.get(key(collection.name)).parent_keys == {key(name) for name in collection.references}
-    assert graph.get(key("calls")).parent_keys == {key("numbers"), key("recipients"), key("visits")}
+        assert graph.get(key(collection.name)).parent_keys >= {key(name) for name in collection.references}
+    assert graph.get(key("calls")).parent_keys == {key("numbers"), key("pools"), key("recipients"), key("visits")}
+
+
+def test_every_ancestor_of_an_asset_is_its_parent() -> None:
+    """Of a selection with a gap, such as visits and leads without calls, Dagster's backfills drop the last one, and succeed."""
+    graph = build_defs().resolve_asset_graph()
+    for collection in load_catalogue().enabled:
+        asset = key(collection.name)
+        assert graph.get_ancestor_asset_keys(asset) - {asset} == graph.get(asset).parent_keys
+
+
+EVENTS = [collection.name for collection in load_catalogue().enabled if collection.is_events]
+
+
+@pytest.mark.parametrize("names", [("visits", "leads"), ("calls", "leads"), ("conversions", "visits"), EVENTS, ("emails", "leads")])
+def test_a_backfill_by_partition_names_targets_every_day_of_every_asset(names: list[str]) -> None:
+    """As the UI launches it."""
+    graph = build_defs(taken=[]).resolve_asset_graph()
+    days = [str(FIRST), str(LAST)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        target = AssetBackfillData.from_asset_partitions(
+            partition_names=days,
+            asset_graph=graph,
+            asset_selection=[key(name) for name in names],
+            dynamic_partitions_store=instance,
+            backfill_start_timestamp=datetime.now(PARIS).timestamp(),
+            all_partitions=False,
+        ).target_subset
+    found = {(partition.asset_key.path[-1], partition.partition_key) for partition in target.iterate_asset_partitions()}
+    assert found == {(name, day) for name in names for day in days}
+
+
+def test_a_snapshot_of_today_and_what_refers_to_it_are_targeted_with_yesterday() -> None:
+    graph = build_defs(taken=[]).resolve_asset_graph()
+    with dg.DagsterInstance.ephemeral() as instance:
+        target = AssetBackfillData.from_asset_partitions(
+            partition_names=[str(TODAY)],
+            asset_graph=graph,
+            asset_selection=[key(name) for name in ("numbers", "calls", "leads")],
+            dynamic_partitions_store=instance,
+            backfill_start_timestamp=datetime.now(PARIS).timestamp(),
+            all_partitions=False,
+        ).target_subset
+    found = {(partition.asset_key.path[-1], partition.partition_key) for partition in target.iterate_asset_partitions()}
+    yesterday = str(TODAY - timedelta(days=1))
+    assert found == {("numbers", str(TODAY)), ("calls", yesterday), ("leads", yesterday)}
 
 
 def test_a_run_loads_what_refers_to_a_collection_that_fails(api: SmallApi) -> None:

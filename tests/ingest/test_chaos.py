@@ -69,7 +69,7 @@ Query = Callable[..., list[Any]]
 def _quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what every run does before its first call: read certificates, and compare the tables with the catalogue."""
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
-    monkeypatch.setattr(Warehouse, "prepare", lambda _self: None)
+    monkeypatch.setattr(Warehouse, "prepare", lambda *_: None)
 
 
 class Server:
