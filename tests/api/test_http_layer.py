@@ -61,13 +61,13 @@ def test_no_shortcut_of_the_http_client_leaves():
 
 
 def test_nothing_else_in_the_package_opens_a_way_to_the_api():
-    """Two others ask the Dagster and the sandbox of this machine, and one posts alerts to a webhook: all without the key."""
+    """Three others send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook: without the key."""
     package = Path(api.__file__).parent.parent
     way_out = re.compile(
         r"httpx\.(Async)?(Client|HTTPTransport)\(|httpx\.(get|post|put|patch|delete|request|stream)\(|urlopen|http\.client"
     )
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if way_out.search(path.read_text(encoding="utf-8"))}
-    assert found == {"api/transport.py", "dev/dagster_api.py", "dev/run.py", "notify.py"}
+    assert found == {"api/transport.py", "cli_sandbox.py", "dev/dagster_api.py", "dev/run.py", "notify.py"}
 
 
 def test_only_the_origin_is_asked():

@@ -322,7 +322,7 @@ def test_a_run_that_is_retried_is_told_when_its_retries_are_used_up(
             return record
 
         def retry(record: RunRecord) -> list[dg.DagsterRun]:
-            list(consume_new_runs_for_automatic_reexecution(running._workspace, [record], LOGGER))
+            list(consume_new_runs_for_automatic_reexecution(running.workspace, [record], LOGGER))
             return [run for run in instance.get_runs() if run.parent_run_id == record.dagster_run.run_id]
 
         first = dies(

@@ -235,7 +235,7 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev
 
     sandbox.intercept(hold)
     try:
-        for day, end in ((ago(11), "SUCCESS"), (ago(12), "CANCELED")):
+        for day, end in ((ago(41), "SUCCESS"), (ago(42), "CANCELED")):
             held.clear()
             release.clear()
             run = api.launch(["calls"], day, day, {})
@@ -253,8 +253,8 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev
     finally:
         release.set()
         sandbox.intercept(lambda _request: None)
-    assert ids(dev, "calls", ago(11)) == truth(sandbox, "calls", ago(11))
-    assert ids(dev, "calls", ago(12)) == []
+    assert ids(dev, "calls", ago(41)) == truth(sandbox, "calls", ago(41))
+    assert ids(dev, "calls", ago(42)) == []
 
 
 def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catalogue) -> None:
