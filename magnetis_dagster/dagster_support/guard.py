@@ -195,7 +195,7 @@ def _foreign_host(host: str) -> Refusal:
     shown = f" {host}" if host else ""
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"This host name{shown} is not one of Dagster's UI here. If you open the UI under this name, "
+        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this name, "
         "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
         "and restart the webserver.\n",
     )

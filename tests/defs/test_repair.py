@@ -150,7 +150,7 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
     job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={check}, asset_selection=set())
     job.execute_in_process(instance=running.instance)
     found = running.check("no_missing_days", "calls")
-    assert f"repair_sensor has given up on {bad}; its runs say why." in found.description
+    assert f"repair_sensor gave up on {bad}. Its runs contain the reasons;" in found.description
     assert found.metadata["days given up"].value == 1
     assert [record.data["why"] for record in found.metadata["ranges"].records] == ["repair_sensor gave up after 3 attempts"]
 
