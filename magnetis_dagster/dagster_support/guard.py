@@ -72,7 +72,7 @@ def canonical(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer in place of Dagster's: what was expected, and how to allow it."""
+    """A response in place of Dagster's: the expected request, and how to allow this one."""
 
     status: HTTPStatus
     text: str

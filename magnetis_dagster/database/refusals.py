@@ -107,17 +107,17 @@ _OWN_TEXTS = {"aclchk.c", "heap.c", "index.c", "pg_proc.c", "postgres.c", "typec
 """Files of PostgreSQL that word them; a trigger may raise any state, with any value in its text."""
 
 _CLIENT = {
-    "root certificate file": "PGSSLMODE wants the server's certificate checked, and no authority is known: set PGSSLROOTCERT to a "
-    "file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
-    "certificate verify failed": "the server's certificate is by no authority of the file that PGSSLROOTCERT names",
+    "root certificate file": "PGSSLMODE requires a check of the server's certificate, and no authority is known: "
+    "set PGSSLROOTCERT to a file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
+    "certificate verify failed": "no authority in the file of PGSSLROOTCERT has signed the server's certificate: add it",
     "does not match host name": "the server's certificate is for another host: MAGNETIS_DATABASE_URL must name the one in it",
-    "does not support ssl": "PGSSLMODE wants TLS, and the server has none: set it up there, or lower PGSSLMODE",
+    "does not support ssl": "PGSSLMODE requires TLS, and the server does not offer it: enable it there, or lower PGSSLMODE",
     "no password supplied": _EXPIRED,
     "definition of service": "the service of the URL is in no service file: correct it, or set PGSERVICEFILE",
-    "session is read-only": "the server is read-only, as a standby is, and target_session_attrs asks for another",
-    "session is not read-only": "the server is no standby, and target_session_attrs asks for one",
-    "server is in hot standby": "the server is a standby, and target_session_attrs asks for a primary server",
-    "server is not in hot standby": "the server is no standby, and target_session_attrs asks for one",
+    "session is read-only": "the server is read-only, as a standby is, and target_session_attrs excludes it: correct either",
+    "session is not read-only": "the server is no standby, and target_session_attrs requires one: correct either",
+    "server is in hot standby": "the server is a standby, and target_session_attrs requires a primary server: correct either",
+    "server is not in hot standby": "the server is no standby, and target_session_attrs requires one: correct either",
 }
 """Texts of libpq itself in lower case, which have no SQLSTATE and are not translated; all need a change."""
 
@@ -128,8 +128,8 @@ _REFUSAL_SECONDS = 5.0
 def named(error: BaseException, doing: str, where: str, parameters: dict[str, str]) -> DatabaseUnwell | DatabaseRefused:
     """Return our error for the driver's `error`, free of rows, statements and passwords.
 
-    `where` is the address for messages, `parameters` are libpq's: where no session came about, the server is asked once more for
-    the SQLSTATE of its refusal, which the drivers do not keep.
+    `where` is the address for messages, `parameters` are libpq's: if no session was opened, one more attempt reads the
+    SQLSTATE of the refusal, which the drivers do not keep.
     """
     original = getattr(error, "orig", None) or error
     state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
