@@ -242,7 +242,7 @@ class Settings(BaseSettings):
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days before yesterday that the daily schedule reads again for late changes."""
     weekly_lookback_days: int = Field(default=30, ge=0, le=366)
-    """On Mondays, re-read this many days before yesterday instead of MAGNETIS_LOOKBACK_DAYS. 0 disables it."""
+    """On Mondays, re-read this many days before yesterday, if that is more than MAGNETIS_LOOKBACK_DAYS. 0 disables it."""
     repair_attempts: int = Field(default=3, ge=2, le=10)
     """How often the repair sensor, once switched on, requests a day of a collection before it gives the day up."""
     settings_interval_seconds: int = Field(default=900, ge=10, le=86_400)

@@ -269,5 +269,5 @@ def test_it_is_off_for_events_only_and_says_what_it_does() -> None:
     sensor = definitions.resolve_sensor_def("repair_sensor")
     assert (sensor.default_status, sensor.minimum_interval_seconds) == (dg.DefaultSensorStatus.STOPPED, 3600)
     assert sensor.job_name == "daily_events"
-    for words in ("loads history bit by bit", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
+    for words in ("loads history step by step", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
         assert words in str(sensor.description)
