@@ -26,7 +26,7 @@ _WORDS = Annotated[
     ),
 ]
 _ACCOUNT = Annotated[
-    str | None, typer.Option(help="Without ID: the newest row of this account, given by number (1, 2 …), id or name.")
+    str | None, typer.Option(help="Without ID: the newest row of this account, given by its number (from 1), id or name.")
 ]
 
 
