@@ -66,12 +66,12 @@ def dev(
         typer.Option(
             min=0,
             metavar="DAYS",
-            help="Have the last DAYS closed days of every events collection, and today's snapshots; what is there is not loaded "
-            "again, 0 loads nothing. [default: 30 with the sandbox, 0 with a real key, since that spends calls]",
+            help="Load the last DAYS complete days of every events collection, and today's snapshots. Days already loaded are "
+            "skipped; 0 loads nothing. [default: 30 with the sandbox, 0 with a real key, because a load spends calls]",
             show_default=False,
         ),
     ] = None,
-    exit_: Annotated[bool, typer.Option("--exit", help="Stop after the load; exit code 0 only if everything is there.")] = False,
+    exit_: Annotated[bool, typer.Option("--exit", help="Stop after the load; exit code 0 only if everything was loaded.")] = False,
     host: Annotated[str, typer.Option(help="Address for Dagster's UI. It has no login: keep it local.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Dagster's UI.")] = 3000,
     database_port: Annotated[
@@ -106,10 +106,10 @@ def dev(
 @app.command("db-url")
 def db_url(
     tcp: Annotated[
-        bool, typer.Option("--tcp", help="The address on 127.0.0.1, with a password, for programs that use no Unix socket.")
+        bool, typer.Option("--tcp", help="The address on 127.0.0.1, with a password, for programs that cannot use a Unix socket.")
     ] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="The address of the role magnetis_reader, which reads the data and nothing else.")
+        bool, typer.Option("--read-only", help="The address of the role magnetis_reader, which can only read the data.")
     ] = False,
 ) -> None:
     """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It contains the password, if there is one.
@@ -121,14 +121,16 @@ def db_url(
 
     url, runs = shown_address(Settings.load(), tcp=tcp, read_only=read_only)
     if not runs:
-        typer.echo("The embedded server runs only while `magnetis dev` or a Dagster command does: start one first.", err=True)
+        typer.echo(
+            "The embedded server is not running. It runs while `magnetis dev` or a Dagster command does: start one first.", err=True
+        )
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
 
 
 @app.command()
 def migrate(
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait so long for a server that does not answer yet.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for a server that does not answer yet.")
     ] = 0.0,
     drop: Annotated[
         bool, typer.Option("--drop-columns", help="List the columns that the catalogue no longer declares; drop them with --yes.")
@@ -139,7 +141,7 @@ def migrate(
         typer.Option("--adopt-key", help="Let MAGNETIS_API_KEY and MAGNETIS_API_URL load the tables that another key has filled."),
     ] = False,
 ) -> None:
-    """Bring the tables of this program to this version, as each load does; `dagster instance migrate` does Dagster's own.
+    """Bring this program's tables to this version, as each load does. For Dagster's own: `dagster instance migrate`.
 
     Lists the columns that the catalogue no longer declares, and those that it declares with another type than the database has.
     """
@@ -191,11 +193,11 @@ def migrate(
 @app.command()
 def probe(
     write: Annotated[
-        bool, typer.Option("--write", help="Save what was found and proposed to the file that MAGNETIS_CONFIG names.")
+        bool, typer.Option("--write", help="Save findings and proposals to the file that MAGNETIS_CONFIG names.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show what this key has: which routes answer, which members their rows have, which window parameters they honour.
+    """Show what this key can read: routes that answer, members of their rows, window parameters that have an effect.
 
     One request for each collection, and one for each other route if the first does not answer; three more for each events
     collection, and one more for a snapshot without an id or with members like those of events. With the catalogue as shipped: 18
@@ -216,7 +218,8 @@ def probe(
     key = settings.require_key()
     if write and settings.config is None:
         raise NeedsChange(
-            "--write saves to the YAML file that MAGNETIS_CONFIG names, and that is not set: MAGNETIS_CONFIG=config/magnetis.yaml"
+            "--write saves to the YAML file that MAGNETIS_CONFIG names, and it is not set. Set it, such as "
+            "MAGNETIS_CONFIG=config/magnetis.yaml."
         )
     require_home(settings)
     words = Console(stderr=True)
@@ -228,8 +231,8 @@ def probe(
         words.print(f"{settings.config} does not exist yet: probing the catalogue as shipped.", markup=False, highlight=False)
     catalogue = load_catalogue(settings.config if exists else None)
     words.print(
-        f"Probing {len(catalogue.enabled)} collections: one request each, three more for each that holds events; more if a first "
-        "route does not answer or a row has no id."
+        f"Probing {len(catalogue.enabled)} collections: one request each, three more for each events collection; more if a "
+        "first route does not answer or a row has no id."
     )
     with open_engine(settings) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
@@ -318,7 +321,7 @@ def plan(
         )
         # before a call is spent
         dagster = opened.enter_context(open_dagster(dagster_url or settings.dagster_url)) if launch else None
-        words.print(f"One API call a collection is spent to ask how many rows there are: at most {len(asked)}.")
+        words.print(f"Counting the rows costs one API call for each collection: at most {len(asked)}.")
         planned = make_plan(
             asked,
             window,
@@ -410,7 +413,7 @@ def quota(
         typer.Option("--reopen", help="If the API closed the key, spend one API call now to learn whether it is open again."),
     ] = False,
 ) -> None:
-    """Show the key's calls: today by lane, what each lane has left and when calls return; the last 30 days; who called most.
+    """Show the key's calls: today by lane, with the calls still available and when more return; the last 30 days.
 
     Reads the database only, unless --reopen is given; without MAGNETIS_API_KEY it shows the sandbox's key, as `magnetis dev`
     uses it.

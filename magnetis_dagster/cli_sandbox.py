@@ -22,11 +22,11 @@ _WORDS = Annotated[
     list[str],
     typer.Argument(
         metavar="COLLECTION [ID]",
-        help="Collection, of which the singular will do: calls, call, email_alerts, alert. Without ID: its newest row.",
+        help="Collection, plural or singular: calls, call, email_alerts, alert. Without ID: its newest row.",
     ),
 ]
 _ACCOUNT = Annotated[
-    str | None, typer.Option(help="Without ID: the newest row of this account: its number from 1 on, its id or its name.")
+    str | None, typer.Option(help="Without ID: the newest row of this account, given by its number (from 1), id or name.")
 ]
 
 
@@ -35,7 +35,7 @@ class SandboxNotFound(TryAgain):
 
 
 class EditRefused(NeedsChange):
-    """The running sandbox refused the edit; the text is its reason."""
+    """The running sandbox rejected the edit; the text is its reason."""
 
 
 @app.callback()
@@ -47,7 +47,7 @@ def sandbox(
     accounts: Annotated[int, typer.Option(min=1, help="Accounts of the company group.")] = 12,
     calls_per_day: Annotated[int, typer.Option(min=0, help="Calls of the whole group, mean over a week.")] = 120,
     daily_quota: Annotated[int, typer.Option(min=0, help="API calls a day for each key; 0 is no limit.")] = 5000,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds that every answer waits.")] = 0.0,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds by which every response is delayed.")] = 0.0,
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND=PROBABILITY", help="Faults to play, such as error_500=0.01; may be given several times."),
@@ -56,13 +56,13 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="NAME[=NUMBER]",
-            help="Lies to tell, such as cap=1000 or ignore_from; may be given several times. List: magnetis sandbox lies.",
+            help="Lies to play, such as cap=1000 or ignore_from; may be given several times. List: magnetis sandbox lies.",
         ),
     ] = None,
     still: Annotated[
         bool, typer.Option("--still", help="Change nothing as time passes: no late changes, no edited settings.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
 ) -> None:
     """Serve a local Magnetis API with invented data until Ctrl-C, or edit the rows of a running one.
 
@@ -110,7 +110,7 @@ def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
     """Change a row of the running sandbox: magnetis sandbox edit call --status missed
 
     Further options name members of the row, and their values are JSON or text: --enabled 0, --title "My alert", --duration 75. The
-    edit lasts as long as the sandbox runs.
+    edit lasts until the sandbox stops.
     """
     collection, identifier, options = _parse(words)
     _print(_send("edit", collection, identifier, account, options), "Changed {members} of {row}.")
@@ -120,7 +120,7 @@ def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
 def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
     """Delete a row of the running sandbox: magnetis sandbox delete calls ID
 
-    It is gone as long as the sandbox runs.
+    The row is gone until the sandbox stops.
     """
     collection, identifier, _ = _parse(words)
     _print(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
@@ -135,7 +135,7 @@ def show(words: _WORDS, account: _ACCOUNT = None) -> None:
 
 @app.command()
 def lies() -> None:
-    """List the lies that --lie tells; docs/delivery-guarantees.md describes what a load makes of each."""
+    """List the lies for --lie; docs/delivery-guarantees.md describes how a load detects each."""
     from magnetis_dagster.sandbox.lies import LIES
 
     for name, lie in LIES.items():
@@ -212,7 +212,7 @@ def _send(action: str, collection: str, identifier: str | None, account: str | N
             "address that it printed."
         ) from None
     if answer.status_code != httpx.codes.OK:
-        raise EditRefused(str(content.get("message", "The sandbox refused.")))
+        raise EditRefused(str(content.get("message", "The sandbox rejected the edit.")))
     return dict(content)
 
 

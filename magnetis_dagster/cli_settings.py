@@ -136,7 +136,8 @@ def _state(catalogue: "Catalogue", name: str) -> str:
 def _words(found: "list[Difference]", path: Path) -> str:
     if not found:
         return f"The settings are those of {path}."
-    lines = [f"{len(found):,} settings are not as in {path} (- there, + now)."]
+    differ = "setting differs" if len(found) == 1 else "settings differ"
+    lines = [f"{len(found):,} {differ} from {path} (- there, + now)."]
     for name in dict.fromkeys(each.collection for each in found):
         lines += ["", name]
         for each in found:

@@ -1,6 +1,6 @@
-"""What a running `magnetis dev` tells the commands of other terminals: address of the API, key of the sandbox, database.
+"""What a running `magnetis dev` publishes to commands in other terminals: address of the API, key of the sandbox, database.
 
-The file lies in its home and is valid while the lock of the home is held, however the process ends.
+The file is in its home. It is valid while the process has the lock of the home, however the process ends.
 """
 
 import fcntl

@@ -27,7 +27,7 @@ from magnetis_dagster.running import running_dev
 
 
 class SettingsError(NeedsChange):
-    """An environment variable is missing or holds a value that cannot be used; the text names it and what is expected."""
+    """An environment variable is missing or has an unusable value; the text names it and the expected value."""
 
 
 _log = logging.getLogger(__name__)
@@ -226,9 +226,9 @@ class Settings(BaseSettings):
     api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
     """Origin of the API; requests never leave it."""
     database_url: Annotated[Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)] = None
-    """Any postgresql:// URL; where unset, an embedded server runs under MAGNETIS_HOME."""
+    """Any postgresql:// URL; if unset, an embedded server runs under MAGNETIS_HOME."""
     database_password: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
-    """Password of the user in MAGNETIS_DATABASE_URL, where that holds none: so that the two can come from different places."""
+    """Password of the user in MAGNETIS_DATABASE_URL, if that contains none: so the two can come from different places."""
     daily_quota: int = Field(default=5000, gt=0)
     """Calls a day for this key."""
     timezone: Zone = ZoneInfo("Europe/Paris")
@@ -238,15 +238,15 @@ class Settings(BaseSettings):
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Zone of the zone-less times in rows."""
     start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
-    """First partition day of events. Snapshots start on the day of the first one that was taken."""
+    """First partition day of events. Snapshots start on the day on which the first one was taken."""
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days before yesterday that the daily schedule reads again for late changes."""
     weekly_lookback_days: int = Field(default=30, ge=0, le=366)
-    """On Mondays the daily schedule reads so many closed days before yesterday again instead; 0: never."""
+    """On Mondays, re-read this many days before yesterday, if that is more than MAGNETIS_LOOKBACK_DAYS. 0 disables it."""
     repair_attempts: int = Field(default=3, ge=2, le=10)
-    """How often the repair sensor, once switched on, asks for a day of a collection before it gives it up."""
+    """How often the repair sensor, once switched on, requests a day of a collection before it gives the day up."""
     settings_interval_seconds: int = Field(default=900, ge=10, le=86_400)
-    """How often the sensors look whether report and alert settings changed: a call for each of three collections every time."""
+    """Seconds between two reads of report and alert settings by the sensors: one call for each of three collections."""
     emptied_days: Literal["doubt", "keep", "delete"] = "doubt"
     """If all or many rows of a day are no longer returned: `doubt` keeps them and fails the check, `keep` (they aged out at
     Magnetis) keeps them, `delete` (they are gone) marks them as deleted."""
@@ -255,7 +255,7 @@ class Settings(BaseSettings):
     unreadable_share: float = Field(default=0.01, ge=0, le=1)
     """Share of a day's rows that may be unreadable, once one of them was readable before; more fail the day."""
     retention_days: int = Field(default=90, ge=32, le=3650)
-    """Days for which requests, reads and Dagster's logs are kept; the job `prune` deletes older
+    """Days for which requests, reads and Dagster's logs are kept. The job `prune` deletes older
     ones every night."""
     concurrency: int = Field(default=8, ge=1, le=64)
     """Pages of one window in flight."""
@@ -264,28 +264,29 @@ class Settings(BaseSettings):
     quota_floors: str = "schedule=0.20,settings=0.05,manual=0.05"
     """Shares of the quota that backfill leaves to each other lane until that lane has used them; together below 1."""
     quota_release_hours: float = 6.0
-    """The floors melt to nothing over so many hours before the day ends, so that no calls are left unused."""
+    """The floors shrink to zero over this many hours before the day ends, so that no calls stay unused."""
     quota_spread: str = ""
     """Lanes, separated by commas, that spread their calls over the rest of the day instead of sending them as fast as they can."""
     quota_recheck_seconds: float = Field(default=900.0, gt=0, le=86_400)
-    """A run that waits for calls looks again after so many seconds at the latest."""
+    """A run that waits for calls checks the quota again after at most this many seconds."""
     calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
-    """Most calls a second for the key; where unset, there is no such limit."""
+    """Most calls a second for the key; if unset, there is no such limit."""
     alert_webhook_url: Annotated[Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)] = None
     """Webhook of Slack, or of another chat that takes its JSON, to which run failures and failed checks are posted; a secret."""
     celery_broker_url: Annotated[Annotated[SecretStr, AfterValidator(_broker)] | None, BeforeValidator(_none_if_empty)] = None
-    """Redis, as redis://:password@host:6379/0, from which Celery workers on any machine take the runs; a secret. Where unset, the
-    code server runs them itself."""
+    """Redis, as redis://:password@host:6379/0, from which Celery workers on any machine take the runs; a secret. If unset, the
+    code server executes the runs."""
     ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
-    """Where people open Dagster's UI, such as https://dagster.example.com: alerts link to it, and `magnetis plan --launch`."""
+    """Address under which people open Dagster's UI, such as https://dagster.example.com. Alerts and `magnetis plan --launch`
+    link to it."""
     ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
     """Further host names or addresses, separated by commas, under which the webserver answers.
     Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
     are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
-    """Where `magnetis plan --launch` finds Dagster's webserver."""
+    """Address at which `magnetis plan --launch` reaches Dagster's webserver."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
-    """YAML file laid over the catalogue: routes, field names, collections switched off, policies."""
+    """YAML file that overrides the catalogue: routes, field names, collections switched off, policies."""
     settings_baseline: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """File made by `magnetis settings export`: settings of reports and alerts that differ from it fail the check `baseline`."""
     home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")

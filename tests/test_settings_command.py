@@ -137,7 +137,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     )
     drift = magnetis("settings", "diff", **environment)
     assert (drift.returncode, drift.stderr) == (1, noted)
-    assert drift.stdout.startswith(f"3 settings are not as in {path}")
+    assert drift.stdout.startswith(f"3 settings differ from {path}")
     assert (
         "~ ale-9 (account acc-1): changed\n"
         "    - enabled: 1\n"

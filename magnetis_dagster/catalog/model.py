@@ -239,9 +239,7 @@ class Collection(Declaration):
             if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
                 raise ValueError(f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}")
             if unknown := [name for name in columns if name not in allowed]:
-                raise ValueError(
-                    f"indexes: no column {', '.join(unknown)} that can be indexed; there are: {', '.join(sorted(allowed))}"
-                )
+                raise ValueError(f"indexes: cannot index {', '.join(unknown)}; expected columns among {', '.join(sorted(allowed))}")
         return self
 
     @property

@@ -72,7 +72,7 @@ def canonical(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer in place of Dagster's: what was expected, and how to allow it."""
+    """A response in place of Dagster's: the expected request, and how to allow this one."""
 
     status: HTTPStatus
     text: str
@@ -195,7 +195,7 @@ def _foreign_host(host: str) -> Refusal:
     shown = f" {host}" if host else ""
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"This host name{shown} is not one of Dagster's UI here. If you open the UI under this name, "
+        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this name, "
         "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
         "and restart the webserver.\n",
     )

@@ -25,8 +25,8 @@ def parameters_of(url: str) -> dict[str, str]:
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
     if unknown := sorted(names.keys() - known):
         raise BadAddress(
-            f"MAGNETIS_DATABASE_URL: PostgreSQL's client library knows no parameter {', '.join(unknown)}. Remove it; "
-            "parameters of Prisma, JDBC and others are not for it."
+            f"MAGNETIS_DATABASE_URL: PostgreSQL's client library has no parameter {', '.join(unknown)}. Remove it; "
+            "parameters of Prisma, JDBC and others have no effect there."
         )
     if repeated := sorted(name for name, times in names.items() if times > 1):
         raise BadAddress(
@@ -70,4 +70,4 @@ def shown(url: URL) -> str:
 
 
 _OURS = {"client_encoding", "application_name", "connect_timeout"}
-"""Parameters that connect() adds; they tell nobody where the database is."""
+"""Parameters that connect() adds; they say nothing about the address."""

@@ -45,9 +45,10 @@ _PASSWORDS = "postgres-passwords.json"
 _PORT = "postgres.port"
 
 _ABSENT = {
-    DATABASE: "no data of a real key was loaded there. Load some with `magnetis dev --load 7`. To see the sandbox's, take "
-    "MAGNETIS_API_KEY out of the environment and of .env.",
-    SANDBOX_DATABASE: "the sandbox was never used there. To see the data of a real key, set MAGNETIS_API_KEY.",
+    DATABASE: "no data of a real key was loaded there. Load some with `magnetis dev --load 7`. To see the sandbox's data, "
+    "remove MAGNETIS_API_KEY from the environment and from .env.",
+    SANDBOX_DATABASE: "the sandbox was never used there. Start it with `magnetis dev`. To see the data of a real key, set "
+    "MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
 """Home to this process's descriptor of _USERS, and the process that opened it: a fork must not stop its parent's server."""
@@ -101,7 +102,7 @@ def start(home: Path, *, database: str = DATABASE, port: int | None = None, crea
     except (OSError, ServerFailed, psycopg.Error) as error:
         reason = str(error) if isinstance(error, ServerFailed) else type(error).__name__
         raise EmbeddedServerFailed(
-            f"The embedded PostgreSQL under {cluster.data} did not start: {reason}. Its log is {cluster.data / 'log'}. "
+            f"The embedded PostgreSQL under {cluster.data} did not start: {reason}. Read its log, {cluster.data / 'log'}. "
             "To use a server of your own, set MAGNETIS_DATABASE_URL."
         ) from None
     return address(home, database=database)[0]
@@ -121,8 +122,8 @@ def require(home: Path) -> None:
     """Raise NoEmbeddedDatabase if `home` has none: a command that only reads must not make one in a wrong folder."""
     if not Cluster(home.resolve() / "postgres").exists:
         raise NoEmbeddedDatabase(
-            f"There is no database under {home.resolve()}. `magnetis dev` makes it. If you have run that elsewhere, run this "
-            "in the same folder, or set MAGNETIS_HOME to the absolute path of its .magnetis."
+            f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran that in another "
+            "folder, run this command there, or set MAGNETIS_HOME to the absolute path of its .magnetis."
         )
 
 
@@ -132,7 +133,7 @@ def require_running(home: Path) -> Postmaster:
     running = Postmaster.of(home.resolve() / "postgres")
     if running is None:
         raise NotRunning(
-            f"The embedded server under {home.resolve()} does not run. It runs while `magnetis dev` does: start that first."
+            f"The embedded server under {home.resolve()} is not running. It runs while `magnetis dev` serves: start that first."
         )
     return running
 
@@ -183,8 +184,8 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
     running = Postmaster.of(cluster.data)
     if running and wanted is not None and wanted != (running.port if running.listens else 0):
         raise ServerRefused(
-            f"--database-port {wanted}: the embedded server under {home} runs already, with another port. Stop the programs that "
-            "use it first."
+            f"--database-port {wanted}: the embedded server under {home} is already running with another port. Stop the "
+            "programs that use it first."
         )
     if running is None:
         for again in (True, True, False):
@@ -204,8 +205,8 @@ def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None
     """Return `wanted`, else the port of the last start, else any free one, and remember it; None for no TCP."""
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(
-            f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another one, or leave the option out: "
-            "then a free one is used."
+            f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another one, or omit the option "
+            "to use a free one."
         )
     if wanted is None:
         with suppress(FileNotFoundError):

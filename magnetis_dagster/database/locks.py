@@ -1,7 +1,7 @@
-"""Waiting for locks: who keeps them, and changes of tables that let everybody else pass between their attempts.
+"""Locks: the sessions that hold them, and changes of tables that let other sessions proceed between their attempts.
 
 A statement that waits for an exclusive lock blocks every later statement on the table, readers too. So a change of a table waits
-for LOCK_SECONDS at a time, gives way, and ends with the name of the session that is in its way.
+a few seconds at a time (`Patience`), pauses, and finally fails with the name of the session that blocks it.
 """
 
 import threading
@@ -52,7 +52,7 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session that holds a lock for which another waits. Its statement is not read: it may hold a value of a row."""
+    """A session that holds a lock for which another waits. Its statement is not read: it may contain a value of a row."""
 
     pid: int
     role: str | None
@@ -79,11 +79,11 @@ class Patience:
     """How long a change of tables waits."""
 
     lock_seconds: float = 2.0
-    """For a lock, at a time: as long may others be kept waiting."""
+    """For a lock, at a time: other sessions may wait this long too."""
     pauses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
     """Seconds between attempts, in which the queue passes; the attempt after the last one is the last."""
     turn_seconds: float = 600.0
-    """For another process's change, behind which nobody else waits."""
+    """For the change of another process; no other session waits for that."""
 
 
 def holders(engine: Engine) -> str:
@@ -92,14 +92,14 @@ def holders(engine: Engine) -> str:
         with engine.connect() as connection:
             found = [Holder(*row) for row in connection.execute(_HOLDERS)]
     except DBAPIError:
-        return "Which session holds it cannot be read."
+        return "The session that holds the lock could not be determined."
     return advice(found)
 
 
 def advice(found: list[Holder]) -> str:
-    """Return a sentence that names the sessions and tells how to end them."""
+    """Return a sentence that names the sessions and how to end them."""
     if not found:
-        return "No session holds it any more: run again."
+        return "No session holds the lock any more: run again."
     names = " and ".join(map(str, found[:_MOST_NAMED]))
     ends = " ".join(f"SELECT pg_terminate_backend({holder.pid});" for holder in found[:_MOST_NAMED])
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
@@ -136,8 +136,8 @@ def change_tables(
                 raise
             found = (watch and watch.found) or found
         if pause is not None:
-            who = f"; it is held by {found[0]}" if found else ""
-            progress(f"Could not {doing} yet: a lock is not free{who}. Next attempt in {pause:g} s; others can work meanwhile.")
+            who = f", held by {found[0]}" if found else ""
+            progress(f"Could not {doing} yet: timed out waiting for a lock{who}. Next attempt in {pause:g} s.")
             time.sleep(pause)
     raise LockBusy(f"Could not {doing}: timed out waiting for a lock. Nothing was changed. {advice(found)}")
 
@@ -147,7 +147,7 @@ def _limit(connection: Connection, seconds: float) -> None:
 
 
 class _Watch:
-    """Looks now and then which sessions block a connection: after a time-out the server no longer knows."""
+    """Polls the sessions that block a connection: after a time-out the server no longer knows them."""
 
     def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
         self._engine = engine
@@ -166,7 +166,7 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        # without a connection left for it, the error names nobody
+        # if no connection is free for this, the error names nobody
         with suppress(DBAPIError, psycopg.Error, DatabaseUnwell):
             while not self._end.wait(self._interval):
                 with self._engine.connect() as connection:

@@ -143,8 +143,8 @@ class Cluster:
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != str(_version()):
             raise ServerRefused(
-                f"{self.data} was made by PostgreSQL {version}, and this version brings {_version()}. Move the folder away and "
-                "load again, or restore a dump (docs/deployment.md)."
+                f"{self.data} was created by PostgreSQL {version}, and this version contains {_version()}. Move the folder away "
+                "and load again, or restore a dump (docs/deployment.md)."
             )
         self._forget_dead()
         self.allow(tcp_users, databases)
@@ -220,7 +220,8 @@ class Cluster:
             fresh.rename(self.data)
         except OSError as error:
             raise ServerRefused(
-                f"{self.data} exists and is not a database of PostgreSQL ({error.strerror}). Move it away, or set MAGNETIS_HOME."
+                f"{self.data} exists and is not a database of PostgreSQL ({error.strerror}). Move it away, or set "
+                "MAGNETIS_HOME to another folder."
             ) from None
 
     def _forget_dead(self) -> None:
@@ -311,7 +312,9 @@ def _own_folder(folder: Path, owner: pwd.struct_passwd) -> None:
     """
     parent = folder.parent.stat()
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        raise ServerRefused(f"{folder.parent} lets every user replace the folders of others: chmod +t {folder.parent}")
+        raise ServerRefused(
+            f"{folder.parent} lets every user replace the folders of others. Set its sticky bit: chmod +t {folder.parent}"
+        )
     try:
         folder.mkdir(mode=stat.S_IRWXU)
         os.chown(folder, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
@@ -322,7 +325,7 @@ def _own_folder(folder: Path, owner: pwd.struct_passwd) -> None:
         raise ServerRefused(
             f"{folder}, the folder for the database's socket, was not made by this program: it must be a folder of the user "
             f"{owner.pw_name} with mode 0700. Remove it, or set MAGNETIS_HOME to a path of at most "
-            f"{_PATH_BYTES - len(SOCKET) - len('/postgres/')} bytes, which needs none."
+            f"{_PATH_BYTES - len(SOCKET) - len('/postgres/')} bytes: the socket is then in that folder."
         )
 
 

@@ -63,16 +63,16 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
         ),
     ),
     "53100": (DatabaseRefused, "the disk of the database server is full: free space there, then run again"),
-    "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads at once"),
+    "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads in parallel"),
     "53300": (
         DatabaseUnwell,
         (
             "no connection is free. The limit of the server (max_connections), of the database or of the role (CONNECTION LIMIT) "
-            "is reached: raise it, or run fewer loads at once"
+            "is reached: raise it, or run fewer loads in parallel"
         ),
     ),
     "53400": (DatabaseRefused, "a limit of the server's configuration is reached, such as temp_file_limit: raise it"),
-    "53": (DatabaseUnwell, "the server lacks resources"),
+    "53": (DatabaseUnwell, "the server is short of resources"),
     "57014": (DatabaseUnwell, "the statement was cancelled, by an administrator or by a time-out (statement_timeout)"),
     "57P01": (DatabaseUnwell, "an administrator ended the session, or the server is shutting down"),
     "57P02": (DatabaseUnwell, "a process of the server crashed, and the server ended every session"),
@@ -82,15 +82,15 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
     "25P03": (DatabaseUnwell, "the server ended the session, idle in a transaction (idle_in_transaction_session_timeout)"),
     "25P04": (DatabaseUnwell, "the server ended the session, whose transaction took too long (transaction_timeout)"),
     "40P01": (DatabaseUnwell, "two transactions waited for each other's locks (a deadlock), and this one was ended"),
-    "40": (DatabaseUnwell, "another transaction was in the way"),
+    "40": (DatabaseUnwell, "the transaction conflicts with another one, and this one was ended"),
     "55P03": (DatabaseUnwell, "timed out waiting for a lock"),
-    "08": (DatabaseUnwell, "the connection broke"),
+    "08": (DatabaseUnwell, "the connection was lost"),
     "26": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
     "42P05": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
     "42P07": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
     "42710": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
     "42723": (DatabaseRefused, "a function that this program did not create has this name: rename or drop it"),
-    "42": (DatabaseRefused, "the tables are not as this version expects: the catalogue and the database disagree"),
+    "42": (DatabaseRefused, "the tables differ from those that this version expects: run `magnetis migrate`"),
     "22": (DatabaseRefused, "a value does not fit its column: please report which collection this was"),
     "23": (DatabaseRefused, "a row breaks a rule of its table: please report which collection this was"),
     "54": (DatabaseRefused, "a statement exceeds a limit of PostgreSQL: please report which collection this was"),
@@ -107,17 +107,17 @@ _OWN_TEXTS = {"aclchk.c", "heap.c", "index.c", "pg_proc.c", "postgres.c", "typec
 """Files of PostgreSQL that word them; a trigger may raise any state, with any value in its text."""
 
 _CLIENT = {
-    "root certificate file": "PGSSLMODE wants the server's certificate checked, and no authority is known: set PGSSLROOTCERT to a "
-    "file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
-    "certificate verify failed": "the server's certificate is by no authority of the file that PGSSLROOTCERT names",
+    "root certificate file": "PGSSLMODE requires a check of the server's certificate, and no authority is known: "
+    "set PGSSLROOTCERT to a file of certificates (/etc/ssl/certs/ca-certificates.crt has the public authorities)",
+    "certificate verify failed": "no authority in the file of PGSSLROOTCERT has signed the server's certificate: add it",
     "does not match host name": "the server's certificate is for another host: MAGNETIS_DATABASE_URL must name the one in it",
-    "does not support ssl": "PGSSLMODE wants TLS, and the server has none: set it up there, or lower PGSSLMODE",
+    "does not support ssl": "PGSSLMODE requires TLS, and the server does not offer it: enable it there, or lower PGSSLMODE",
     "no password supplied": _EXPIRED,
     "definition of service": "the service of the URL is in no service file: correct it, or set PGSERVICEFILE",
-    "session is read-only": "the server is read-only, as a standby is, and target_session_attrs asks for another",
-    "session is not read-only": "the server is no standby, and target_session_attrs asks for one",
-    "server is in hot standby": "the server is a standby, and target_session_attrs asks for a primary server",
-    "server is not in hot standby": "the server is no standby, and target_session_attrs asks for one",
+    "session is read-only": "the server is read-only, as a standby is, and target_session_attrs excludes it: correct either",
+    "session is not read-only": "the server is no standby, and target_session_attrs requires one: correct either",
+    "server is in hot standby": "the server is a standby, and target_session_attrs requires a primary server: correct either",
+    "server is not in hot standby": "the server is no standby, and target_session_attrs requires one: correct either",
 }
 """Texts of libpq itself in lower case, which have no SQLSTATE and are not translated; all need a change."""
 
@@ -128,8 +128,8 @@ _REFUSAL_SECONDS = 5.0
 def named(error: BaseException, doing: str, where: str, parameters: dict[str, str]) -> DatabaseUnwell | DatabaseRefused:
     """Return our error for the driver's `error`, free of rows, statements and passwords.
 
-    `where` is the address for messages, `parameters` are libpq's: where no session came about, the server is asked once more for
-    the SQLSTATE of its refusal, which the drivers do not keep.
+    `where` is the address for messages, `parameters` are libpq's: if no session was opened, one more attempt reads the
+    SQLSTATE of the refusal, which the drivers do not keep.
     """
     original = getattr(error, "orig", None) or error
     state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)

@@ -1,4 +1,4 @@
-"""Schemas: found before they are created, since CREATE SCHEMA IF NOT EXISTS asks for the privilege first."""
+"""Schemas: looked up before they are created, because CREATE SCHEMA IF NOT EXISTS needs the privilege first."""
 
 import psycopg
 from sqlalchemy import Connection, text
@@ -18,6 +18,6 @@ def ensure_schema(connection: Connection, schema: str) -> None:
         if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
             raise
         raise DatabaseRefused(
-            f"The schema {schema} does not exist, and the role may not create it. As an administrator of the database: "
-            f'CREATE SCHEMA {schema} AUTHORIZATION "{connection.engine.url.username or "the role"}"; nothing was changed.'
+            f"The schema {schema} does not exist, and the role may not create it. Run as an administrator of the database: "
+            f'CREATE SCHEMA {schema} AUTHORIZATION "{connection.engine.url.username or "the role"}". Nothing was changed.'
         ) from None

@@ -70,8 +70,8 @@ def set_up(
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseRefused(
-            f"The database at {where} has the encoding {encoding}, and UTF8 is needed. Make one by "
-            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name it in MAGNETIS_DATABASE_URL."
+            f"The database at {where} has the encoding {encoding}; expected UTF8. Create one with "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set MAGNETIS_DATABASE_URL to it."
         )
     transactional, connection.autocommit = connection.autocommit, True
     version = connection.info.server_version
@@ -116,7 +116,7 @@ def _require_sessions(connection: DriverConnection, reconnect: Callable[[], Driv
         raise DatabaseRefused(
             f"The connection pooler at {where} hands out sessions of the server by transaction or statement, and this program "
             "needs one for each connection, for temporary tables and settings. Set its mode to session (PgBouncer: "
-            "pool_mode = session, for this database alone if need be), or name the server itself in MAGNETIS_DATABASE_URL."
+            "pool_mode = session, for this database alone if need be), or set MAGNETIS_DATABASE_URL to the server itself."
         )
 
 

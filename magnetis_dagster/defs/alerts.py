@@ -55,7 +55,7 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
         description=(
             "Posts run failures, failed checks and their ends to the webhook of MAGNETIS_ALERT_WEBHOOK_URL: the same one once in "
             f"six hours unless it succeeded in between, at most {MOST_LINES} lines a message and {MOST_MESSAGES} messages an hour. "
-            "A run that is retried is told when its last retry has failed. What could not be posted is posted later."
+            "A run that is retried is posted when its last retry has failed. Messages that could not be posted are posted later."
         ),
     )
     def alert(context: SensorEvaluationContext) -> SensorResult:

@@ -72,7 +72,7 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
         AssetCheckSpec(
-            COMPLETE, asset=key, blocking=True, description="The table holds every row that the API announced (meta.total)."
+            COMPLETE, asset=key, blocking=True, description="The table contains every row that the API announced (meta.total)."
         ),
         AssetCheckSpec(QUARANTINED_ROWS, asset=key, description="Every row has an id and, for events, a usable time."),
         AssetCheckSpec(UNKNOWN_FIELDS, asset=key, description="Every member of the rows is declared in the catalogue."),
@@ -80,7 +80,7 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
         AssetCheckSpec(
             COUNTS_AGREE,
             asset=key,
-            description="The recorded counts of days are those of the table's rows: of the loaded days, nightly of all.",
+            description="The recorded counts of days equal the rows in the table: for loaded days, and nightly for all days.",
         ),
     ]
 

@@ -156,6 +156,6 @@ def _require_own(connection: Connection) -> bool:
     if wrong:
         raise ForeignObject(
             f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs the schema {SCHEMA} for "
-            "itself. Rename or move what is there, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
+            "itself. Rename or move these objects, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
         )
     return bool(found)

@@ -1,11 +1,11 @@
-"""Which closed days are not green, and the standing check that says so: `no_missing_days` on every events collection.
+"""Closed days that are not green, and the check that reports them: `no_missing_days` on every events collection.
 
-A day is green when Dagster holds a materialization of it that no failed attempt has followed. The check counts from the first day
+A day is green if Dagster stores a materialization of it that no failed attempt has followed. The check counts from the first day
 that anybody has requested, the schedule included: a gap after it is a fault, while history that nobody has requested is not.
 
-The check is a step of its own, so it can be run alone, and one for all collections, so a run pays for it once. It does not hang on
-the loads by a dependency: Dagster skips a step whose upstream logged its days without an output, or failed, and then it is wanted
-most. It asks the API nothing.
+The check is a step of its own, so it can be run alone, and one for all collections, so a run pays for it once. It has no
+dependency on the loads: Dagster skips a step whose upstream failed, or logged its days without an output, and then it is
+needed most. It sends no API request.
 
 https://docs.dagster.io/guides/test/asset-checks
 """
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 NO_MISSING_DAYS = "no_missing_days"
 REPAIR_SENSOR = "repair_sensor"
 STOP_DAYS = 7
-"""So many days of one collection given up: it is not a day's fault, and the sensor leaves the collection alone."""
+"""If this many days of one collection were given up, the cause is not the days: the sensor skips the collection."""
 ROWS_SHOWN = 50
 WAIT_SECONDS = 30.0
 
@@ -61,9 +61,9 @@ class Days:
     missing: dict[date, str]
     """Each day that is not green, oldest first, and why."""
     in_progress: set[date]
-    """Days that a run which is queued or under way is to load; those held from before are not missing."""
+    """Days that a queued or running run will load; those loaded before are not missing."""
     requested_from: date | None
-    """The first closed day that any run was to load, successful or not; None: none was."""
+    """The first closed day that any run requested, successful or not; None: none was requested."""
 
     @property
     def requested(self) -> int:
@@ -115,14 +115,14 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
         AssetCheckSpec(
             NO_MISSING_DAYS,
             asset=key,
-            description="Every closed day is green, from the first that was requested on. No API call.",
+            description="Every closed day since the first requested one is green. No API call.",
         )
         for key in events
     ]
 
     @op(
         name=NO_MISSING_DAYS,
-        description="Looks in Dagster's own tables for closed days that are not green. No API call.",
+        description="Searches Dagster's own tables for closed days that are not green. No API call.",
         out={spec.get_python_identifier(): Out(None, is_required=False) for spec in specs},
         tags={"dagster/priority": "-1"},  # behind the loads of its run
     )
@@ -145,7 +145,7 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
 
 
 def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
-    """Return the loads of this run that failed. While one is waiting to go on, this step waits too, instead of saying too early."""
+    """Return the loads of this run that failed. While one waits to resume, this step waits too, instead of reporting too early."""
     run = context.run
     ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
     ended = {event.step_key: event.get_dagster_event() for event in context.instance.all_logs(run.run_id, of_type=ends)}
@@ -172,7 +172,7 @@ def _attempts(instance: DagsterInstance) -> Attempts:
 
 
 def given_up(collection: str, days: Days, attempts: Attempts, settings: Settings) -> list[date]:
-    """Return the missing days that the repair sensor asks for no more."""
+    """Return the missing days that the repair sensor no longer requests."""
     return [day for day in days.missing if attempts.made(collection, day) >= settings.repair_attempts]
 
 
@@ -185,7 +185,7 @@ def in_words(days: list[date]) -> str:
 
 def _result(collection: Collection, settings: Settings, days: Days, attempts: Attempts) -> AssetCheckResult:
     gaps, since = days.gaps, days.requested_from
-    words = f"All {days.requested:,} closed days since {since} are green." if since else "No day was requested yet."
+    words = _all_green(days) if since else "No day was requested yet."
     metadata: dict[str, RawMetadataValue] = {
         "missing days": len(gaps),
         "closed days": days.requested,
@@ -195,9 +195,10 @@ def _result(collection: Collection, settings: Settings, days: Days, attempts: At
         lost = [day for day in given_up(collection.name, days, attempts, settings) if day in gaps]
         why = gaps | dict.fromkeys(lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts")
         ranges = spans(why)[::-1]
-        words = f"{len(gaps):,} of {days.requested:,} closed days since {since} are not green. {_advice(collection)}"
+        are = "is" if len(gaps) == 1 else "are"
+        words = f"{len(gaps):,} of {days.requested:,} closed days since {since} {are} not green. {_advice(collection)}"
         if lost:
-            words += f" {REPAIR_SENSOR} has given up on {in_words(lost)}; its runs say why. Its page says how to let it try again."
+            words += f" {REPAIR_SENSOR} gave up on {in_words(lost)}. Its runs contain the reasons; its page describes how to retry."
         metadata |= {
             "first missing": str(min(gaps)),
             "last missing": str(max(gaps)),
@@ -206,9 +207,11 @@ def _result(collection: Collection, settings: Settings, days: Days, attempts: At
             "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
         }
     if days.not_requested:
+        number = days.not_requested
+        earlier = "1 earlier day was" if number == 1 else f"{number:,} earlier days were"
         words += (
-            f" {days.not_requested:,} earlier days since {settings.start_date} (MAGNETIS_START_DATE) were never requested; "
-            f"`magnetis plan {collection.name} --missing` shows what they cost."
+            f" {earlier} never requested since {settings.start_date} (MAGNETIS_START_DATE); "
+            f"`magnetis plan {collection.name} --missing` shows the price."
         )
     return AssetCheckResult(
         asset_key=asset_key(collection),
@@ -218,6 +221,12 @@ def _result(collection: Collection, settings: Settings, days: Days, attempts: At
         description=words,
         metadata=metadata,
     )
+
+
+def _all_green(days: Days) -> str:
+    if days.requested == 1:
+        return f"The closed day {days.requested_from} is green."
+    return f"All {days.requested:,} closed days since {days.requested_from} are green."
 
 
 def _row(first: date, last: date, why: str) -> TableRecord:

@@ -1,8 +1,8 @@
 """Daily partitions, in MAGNETIS_TIMEZONE. https://docs.dagster.io/guides/build/partitions-and-backfills
 
 Events have a partition once their day has ended, from MAGNETIS_START_DATE on. A snapshot is the present: today has a partition from
-its first minute, and so has each past day on which a snapshot was taken. Other past days have none, since nobody can take them any
-more: they would be missing for good, and a backfill over them by mistake would fail for good.
+its first minute, and so has each past day on which a snapshot was taken. Other past days have none, because they cannot be
+taken any more: they would stay missing, and an accidental backfill of them could never succeed.
 
 The days are read from the database when the code location loads. Nobody has to set anything, processes on several machines agree,
 and an installation that is older than this rule keeps its green days.

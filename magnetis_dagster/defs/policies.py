@@ -86,7 +86,8 @@ class Demands:
         if judgement.unjudged:
             words: str | None = f"Could not be judged: {literal(judgement.unjudged)}"
         else:
-            words = f"{judgement.number:,} of {judgement.judged:,} are not so." if judgement.number else None
+            violate = "violates" if judgement.number == 1 else "violate"
+            words = f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy." if judgement.number else None
             metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
         if judgement.number:
             masking = Masking(self._catalogue["accounts"] if policy.across_collections else self._collection)
@@ -134,7 +135,8 @@ class Demands:
             if self._collection.name in baseline.settings:
                 found = baseline.differences(self._collection.name, present(engine, self._collection) or {}, self._collection)
                 metadata = self._shown(found)
-                words = f"{len(found):,} settings are not as in {path}. `magnetis settings diff` shows them unmasked."
+                differ = "setting differs" if len(found) == 1 else "settings differ"
+                words = f"{len(found):,} {differ} from {path}. `magnetis settings diff` shows them unmasked."
             else:
                 words = f"Could not be judged: {path} says nothing of {self._collection.name}. Export it again."
             passed = not found

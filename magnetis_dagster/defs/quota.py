@@ -1,9 +1,9 @@
-"""The asset `magnetis/quota`: what has become of the key's calls, plotted by Dagster, with two checks.
+"""The asset `magnetis/quota`: the use of the key's calls, plotted by Dagster, with two checks.
 
 The last load of each run observes it, and a sensor every quarter of an hour. A sensor and not a schedule, since a tick may report
 observations and check results itself: a schedule would launch a run each time, 96 a day at 3 to 7 s of two cores each, among the
-runs that people look for. The tick is shown as skipped (no run was asked for), with the numbers as its reason. *Observe* on the
-asset's page looks at once.
+runs that people look for. The tick is shown as skipped (it requested no run), with the numbers as its reason. *Observe* on the
+asset's page observes it immediately.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -62,11 +62,11 @@ JUDGED_SINCE = "judged since"
 
 
 def quota_asset() -> AssetsDefinition:
-    """Return the asset; a run of it observes, it materializes nothing and asks the API nothing."""
+    """Return the asset; a run of it observes, it materializes nothing and sends no API request."""
     spec = AssetSpec(
         KEY,
         group_name="operations",
-        description="The key's daily API calls: used and left, by lane and elsewhere. `magnetis quota` shows more.",
+        description="The key's daily API calls: used and remaining, by lane and elsewhere. `magnetis quota` shows more.",
         owners=[OWNER],
         kinds={"magnetis", "postgres"},
         metadata={"dagster/table_name": "magnetis_ops.quota_days"},
@@ -75,10 +75,12 @@ def quota_asset() -> AssetsDefinition:
         AssetCheckSpec(
             PACE, asset=KEY, description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's calls are used."
         ),
-        AssetCheckSpec(FLOORS, asset=KEY, description="Backfill had no call that was kept for the others: its calls, replayed."),
+        AssetCheckSpec(
+            FLOORS, asset=KEY, description="Backfill used no call that was reserved for other lanes. The check replays its calls."
+        ),
     ]
     with warnings.catch_warnings():
-        # the decorator is marked beta: a warning at each start of each process would tell nobody anything
+        # the decorator is marked beta: a warning at each start of each process helps nobody
         warnings.simplefilter("ignore", BetaWarning)
         made: AssetsDefinition = multi_observable_source_asset(name="magnetis__quota", specs=[spec], check_specs=checks)(_observe)
     return made
@@ -97,7 +99,7 @@ def quota_sensor() -> SensorDefinition:
 
     @sensor(
         name="quota_sensor",
-        asset_selection=[KEY],  # no run is asked for: it names the sensor on the asset's page
+        asset_selection=[KEY],  # it requests no run: this names the sensor on the asset's page
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
         description="Observes magnetis/quota every quarter of an hour, without a run and without an API call.",
@@ -108,7 +110,7 @@ def quota_sensor() -> SensorDefinition:
         except MagnetisError as error:
             return SensorResult(skip_reason=str(error))
         checks = seen.checks()
-        # the same results within an hour are no news: 96 evaluations a day of each check took 130 MB a year
+        # the same results within an hour are not logged again: 96 evaluations a day of each check took 130 MB a year
         results = f"{seen.hour} {[(result.check_name, result.passed) for result in checks]}"
         news = checks if results != context.cursor else []
         return SensorResult(
@@ -131,13 +133,13 @@ def log_quota(context: OpExecutionContext) -> None:
     try:
         seen = _Seen.now(context.instance)
     except MagnetisError as error:
-        context.log.warning(f"The quota was not observed; quota_sensor does it within {INTERVAL_SECONDS} s. {error}")
+        context.log.warning(f"Could not observe the quota; quota_sensor observes it within {INTERVAL_SECONDS} s. {error}")
         return
     context.log_event(seen.observation())
 
 
 class _Seen:
-    """One look at the quota."""
+    """One observation of the quota."""
 
     def __init__(self, today: "Today", floors: "FloorsKept", settings: str, since: datetime) -> None:
         self._today = today
@@ -147,7 +149,7 @@ class _Seen:
 
     @classmethod
     def now(cls, instance: DagsterInstance) -> "_Seen":
-        """Look. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
+        """Observe the quota. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
         from magnetis_dagster.quota.replay import floors_kept
         from magnetis_dagster.quota.report import read_today
         from magnetis_dagster.wiring import open_engine
@@ -163,7 +165,7 @@ class _Seen:
 
     @property
     def hour(self) -> str:
-        """The hour of the look, in the quota's zone."""
+        """The hour of the observation, in the quota's zone."""
         return f"{self._today.at:%Y-%m-%dT%H%z}"
 
     def sentence(self) -> str:
@@ -173,7 +175,7 @@ class _Seen:
         return f"{today.used:,} of {today.limit:,} calls used, {today.remaining:,} left{closed}"
 
     def metadata(self) -> dict[str, RawMetadataValue]:
-        """Return the numbers, which Dagster plots, and what the next look needs."""
+        """Return the numbers, which Dagster plots, and the settings that the next observation needs."""
         today = self._today
         return {
             "used": today.used,
@@ -204,21 +206,21 @@ class _Seen:
             check_name=PACE,
             passed=not (early and share >= WARN_SHARE),
             severity=AssetCheckSeverity.WARN,
-            description=f"{self.sentence()} at {today.at:%H:%M %Z}. `magnetis quota` shows what took them.",
+            description=f"{self.sentence()} at {today.at:%H:%M %Z}. `magnetis quota` shows the runs that used them.",
             metadata={"used": today.used, "share": round(share, 4)},
         )
 
     def _floors_kept(self) -> AssetCheckResult:
         floors = self._floors
         if floors.first_broken is None:
-            words = f"{floors.judged:,} calls of backfill judged."
+            words = f"{floors.judged:,} calls of backfill checked."
         else:
             first = floors.first_broken.astimezone(self._today.at.tzinfo)
             words = (
-                f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the others' floors remained, "
-                f"the first at {first:%H:%M:%S %Z}. Judged by: {literal(self._settings)}. "
-                "A process with other settings breaks floors: give every process the same MAGNETIS_ variables, and restart runs "
-                "that began with others."
+                f"{floors.broken:,} of {floors.judged:,} calls of backfill were granted although only the floors of other lanes "
+                f"remained, the first at {first:%H:%M:%S %Z}. Quota rules: {literal(self._settings)}. "
+                "A process with other settings ignores these floors: give every process the same MAGNETIS_ variables, and "
+                "restart runs that began with others."
             )
         return AssetCheckResult(
             asset_key=KEY,
@@ -238,7 +240,7 @@ def _words(key: str, policy: QuotaPolicy) -> str:
 def _in_force_since(instance: DagsterInstance, settings: str) -> datetime | None:
     """Return since when these settings have been observed; None: the last observation saw others, or there is none.
 
-    What was granted before is not judged: by which settings, nothing tells.
+    Earlier grants are not checked: their settings are unknown.
     """
     for record in instance.fetch_observations(KEY, limit=1).records:
         last = record.asset_observation

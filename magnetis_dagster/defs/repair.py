@@ -153,12 +153,12 @@ def _why_nothing(days: Mapping[str, Days], attempts: Attempts, busy: set[str], w
 
 def _description(settings: Settings) -> str:
     return (
-        f"Every hour, asks again for closed days since {settings.start_date} that are not green, newest first: "
+        f"Every hour, requests the closed days since {settings.start_date} that are not green, newest first: "
         f"at most {MOST_RUNS} runs at a time, each of at most {MOST_DAYS} contiguous days of one collection, in the backfill lane. "
-        "Days that nobody has ever loaded are missing too: once switched on, it loads history bit by bit. "
-        "It leaves a collection alone while a run or a backfill over it is queued or under way. "
-        f"It asks for a day at most {settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up; "
-        f"after {STOP_DAYS} days given up, it leaves that collection alone. Days given up are named in the tick and by the check "
-        f"no_missing_days. To let it try them again, set this sensor's cursor to {{}} on this page, "
+        "Days that were never loaded are missing too: once switched on, it loads history step by step. "
+        "It skips a collection while a run or a backfill over it is queued or running. "
+        f"It requests a day at most {settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up; "
+        f"after {STOP_DAYS} days given up, it skips that collection. The tick and the check no_missing_days name the days given "
+        f"up. To retry them, set this sensor's cursor to {{}} on this page, "
         f"or `dagster sensor cursor {REPAIR_SENSOR} --delete`."
     )

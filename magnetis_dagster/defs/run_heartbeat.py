@@ -103,7 +103,7 @@ class LastBeat:
     """When the process started, by its machine's clock."""
 
     def process_lives(self) -> bool | None:
-        """Return whether its process exists; None if that cannot be told: on another machine, or after a jump of the clock."""
+        """Return whether its process exists; None if unknown: on another machine, or after a jump of the clock."""
         if self.machine != machine():
             return None
         try:
@@ -196,7 +196,7 @@ class Heartbeat:
             self._interrupted = True
             os.kill(os.getpid(), signal.SIGINT)
         elif self._ended_at is not None and self._ended_at.seconds_until(Moment.now()) > GRACE_SECONDS:
-            _log.error("Run %s has ended, and its process has not in %d s: killing it.", self.run_id, GRACE_SECONDS)
+            _log.error("Run %s has ended, and its process still runs %d s later: killing it.", self.run_id, GRACE_SECONDS)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

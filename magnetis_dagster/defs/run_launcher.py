@@ -1,4 +1,4 @@
-"""Dagster's default run launcher, with what it lacks: it knows whether a run's worker is alive.
+"""Dagster's default run launcher, with health checks: it knows whether a run's worker is alive.
 
 Workers are child processes of a code server and may outlive it: *Reload definitions* starts a new
 server, and the old one keeps its runs until they end. If the machine or the container dies, its runs
@@ -6,7 +6,7 @@ would stay STARTED forever, and one of a backfill would keep the only slot that 
 to backfills. So the worker's own heartbeat decides (run_heartbeat.py). Run monitoring reports a run
 without one as failed, and the run-retry daemon starts it again where it stopped.
 
-Where MAGNETIS_CELERY_BROKER_URL is set, Celery workers take the runs instead (celery_launcher.py).
+If MAGNETIS_CELERY_BROKER_URL is set, Celery workers take the runs instead (celery_launcher.py).
 
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
@@ -66,7 +66,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return NOT_FOUND if the worker of `run` is gone; it is fenced off first, should it only sleep."""
+        """Return NOT_FOUND if the worker of `run` is gone; it is fenced off first, in case it only sleeps."""
         beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
@@ -80,10 +80,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")
 
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
-        """Return why the worker is taken for alive; None if it is silent and nobody vouches for it.
+        """Return why the worker counts as alive; None if it is silent and nobody vouches for it.
 
         Two looks at the same old heartbeat are needed, CONFIRM_SECONDS apart: the database may have
-        been away until just before the first one.
+        been unavailable until just before the first one.
         """
         seen, since = self._silent.pop(run.run_id, ("", 0.0))
         if beat.age < SILENCE_SECONDS:
@@ -96,7 +96,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if seen != beat.written:
             seen, since = beat.written, time.monotonic()
         self._silent[run.run_id] = (seen, since)
-        return f"{silence}: checked again" if time.monotonic() - since < CONFIRM_SECONDS else None
+        return f"{silence}: will be checked again" if time.monotonic() - since < CONFIRM_SECONDS else None
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run: its worker sees that within BEAT_SECONDS, whichever server started it. False if it has ended."""
@@ -109,13 +109,13 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def _health_without_heartbeat(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return the health of a run that an older version of this package started: only its code server can tell."""
+        """Return the health of a run that an older version of this package started: only its code server knows."""
         match self._code_server_has(run):
             case False:
                 what = "The code server that started this run is gone, and its runs with it."
                 return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")
             case None:
-                return CheckRunHealthResult(WorkerStatus.RUNNING, "no code server can be asked about it")
+                return CheckRunHealthResult(WorkerStatus.RUNNING, "no code server answers for it")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:

@@ -158,8 +158,8 @@ def _settings_sensor(name: str, collections: list[Collection], settings: Setting
         minimum_interval_seconds=settings.settings_interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            f"Reads {' and '.join(each.name for each in collections)} (a call for each 250 rows) and, where they changed since the "
-            "last look, has them loaded by one run that makes no further call. What was in the way is told as the skip reason."
+            f"Reads {' and '.join(each.name for each in collections)} (a call for each 250 rows). If they changed since the last "
+            "tick, it launches one run that loads them without a further call. The skip reason of a tick that fails is its error."
         ),
     )
     def notice(context: SensorEvaluationContext) -> SensorResult:

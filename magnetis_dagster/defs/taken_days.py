@@ -1,7 +1,7 @@
 """The days on which snapshots were taken, read while the code location loads.
 
 Definitions must stay light and must load without a database. So this module uses the driver alone and waits for CONNECT_SECONDS
-at most. It asks no embedded server, which a definition must not start: `magnetis dev` passes its address on.
+at most. It uses no embedded server, which a definition must not start: `magnetis dev` passes its address on.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | None:
     """Return the days on which any of the snapshot collections was taken; empty before the first.
 
-    None if MAGNETIS_DATABASE_URL is unset or the database does not answer; a warning says so.
+    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer, which is logged as a warning.
     """
     if settings.database_address is None:
         return None
@@ -40,7 +40,7 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
         # its text may contain the address with the password
         log.warning(
             "The days of past snapshots are unknown, since PostgreSQL did not answer (%s). Snapshots have every day since "
-            "MAGNETIS_START_DATE until the code location is loaded again.",
+            "MAGNETIS_START_DATE until the code location is reloaded.",
             type(error).__name__,
         )
         return None

@@ -14,11 +14,11 @@ from rich.table import Table
 from magnetis_dagster.warehouse.summary import SummaryLine
 
 LINE_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Between two lines of progress if there is no terminal."""
 
 
 QUIET_SECONDS = 4.0
-"""Without a line where there is no terminal, until one says what is still running."""
+"""If there is no terminal: seconds without a line until one names the running step."""
 
 
 class Steps:
@@ -43,7 +43,7 @@ class Steps:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Show none any more."""
+        """Stop showing steps."""
         self._ended.set()
         if self._status:
             self._status.stop()
@@ -57,7 +57,7 @@ class Steps:
             self._status.update(f"{escape(step)} ...")
 
     def printed(self) -> None:
-        """Note that somebody printed a line."""
+        """Record that another part printed a line."""
         self._last = time.monotonic()
 
     def _repeat(self) -> None:
@@ -69,7 +69,7 @@ class Steps:
 
 
 class LoadProgress:
-    """Days done of days asked and rows, per collection; a `dev.load.Watcher`."""
+    """Days loaded of the days requested, and rows, by collection; a `dev.load.Watcher`."""
 
     def __init__(self, console: Console, printed: Callable[[], None] = lambda: None) -> None:
         self._console = console
@@ -118,7 +118,7 @@ class LoadProgress:
             )
 
     def note(self, line: str) -> None:
-        """Print a line, above the bars where there are any."""
+        """Print a line, above the bars if there are any."""
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         self._printed()
 

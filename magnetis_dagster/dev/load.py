@@ -47,7 +47,7 @@ class Outcome:
 
     runs: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    """Collection to the reason; empty when everything that was asked is there."""
+    """Collection to the reason; empty if every requested day was loaded."""
     errors: dict[str, str] = field(default_factory=dict)
     """Collection to the class of our error, where the reason is one."""
 
@@ -81,13 +81,13 @@ def _names_of(kind: type[MagnetisError]) -> set[str]:
 
 
 class Watcher(Protocol):
-    """Who is told how the load goes."""
+    """Receives the progress of a load."""
 
     def asked(self, collection: str, days: int) -> None:
         """Days of the collection that will be loaded."""
 
     def done(self, collection: str, rows: int) -> None:
-        """One more day of the collection is there, with so many rows."""
+        """One more day of the collection is loaded, with this many rows."""
 
     def note(self, line: str) -> None:
         """Something worth a line: a step that is tried again, a failure."""
@@ -143,7 +143,7 @@ def load(
     alive: Callable[[], None],
     jobs: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Launch what is missing of `asked`, follow it to the end, and say what is not there.
+    """Launch runs for the missing days of `asked`, follow them to the end, and report the days that are still missing.
 
     `alive` raises if Dagster died; `jobs` is collection to the job that loads it. A single day that another run is loading, such as
     today's settings that a sensor has just noticed, is waited for instead.
@@ -156,7 +156,7 @@ def load(
         if days:
             watcher.asked(name, len(days))
     if elsewhere:
-        watcher.note(f"{', '.join(elsewhere)}: another run is loading what is missing.")
+        watcher.note(f"{', '.join(elsewhere)}: another run is already loading the missing day.")
     running = {
         api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch for batch in batches(missing, jobs)
     }
@@ -181,5 +181,9 @@ def load(
         alive()
     for name, days in missing_days(api, {name: asked[name] for name in wanted}).items():
         if days:
-            outcome.failures.setdefault(name, f"{len(days)} days are not there, the first is {days[0]}.")
+            outcome.failures.setdefault(name, _not_loaded(days))
     return outcome
+
+
+def _not_loaded(days: list[date]) -> str:
+    return f"{days[0]} was not loaded." if len(days) == 1 else f"{len(days)} days were not loaded, the first is {days[0]}."

@@ -34,22 +34,22 @@ from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
 
 LOAD_DAYS = 30
-"""Days that are loaded unasked from the sandbox. From the real API nothing is: its calls are the user's to spend."""
+"""Days that are loaded from the sandbox by default. From the real API, none: its calls are the user's to spend."""
 
 SANDBOX_PORT = 8250
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
-"""Always the same where it is free, so that what other terminals export stays right."""
+"""The same at every start if it is free, so variables that other terminals export stay right."""
 
 START_SECONDS = 300
 """A first start compiles Dagster's 3,000 modules; a slow laptop under load took a minute."""
 
 
 class LoadFailed(TryAgain):
-    """Not everything that was asked is there; the text lists what is missing and why."""
+    """Some requested days were not loaded; the text lists them with the reasons."""
 
 
 class LoadRefused(NeedsChange):
-    """Nothing of what is missing comes before somebody changes something; the text lists what and why."""
+    """Some requested days cannot be loaded until somebody changes something; the text lists them with the reasons."""
 
 
 class StartFailed(TryAgain):
@@ -61,7 +61,7 @@ class DevOptions:
     """What the user asked for."""
 
     load_days: int | None = None
-    """Closed days to have of each events collection, with today's snapshots; 0 loads nothing, None: LOAD_DAYS with the sandbox."""
+    """Closed days to load of each events collection, with today's snapshots; 0 loads nothing, None: LOAD_DAYS with the sandbox."""
     exit_after_load: bool = False
     host: str = "127.0.0.1"
     port: int = 3000
@@ -145,9 +145,9 @@ class _Session:
         if self.sandbox:
             url = self.settings.api_url
             self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
-            self._say("An alert is edited after two minutes, and the sensors report it at their next look (docs/sandbox.md).")
+            self._say("After two minutes an alert is edited, and the sensors report it at their next tick (docs/sandbox.md).")
             self._say(
-                "Commands in this folder use it too. From another one: export "
+                "Commands in this folder use it too. In another folder: export "
                 f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
             )
         else:
@@ -173,7 +173,7 @@ class _Session:
         days = self.options.load_days
         if days is None and not self.sandbox:
             self._say(
-                "Nothing is loaded at once with a real key, since that spends calls; schedules and the sensors of settings are on. "
+                "Nothing is loaded at the start with a real key, because that spends calls. Schedules and settings sensors are on. "
                 "To load a week: magnetis dev --load 7"
             )
             if "start_date" not in self.settings.model_fields_set:
@@ -223,7 +223,7 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping; unfinished runs resume at the next start. Ctrl-C again to hurry.")
+            self._say("Stopping; unfinished runs resume at the next start. Press Ctrl-C again to stop immediately.")
         with Steps(self.console) as self.steps:
             self._begin("Stopping")
             self.children.stop(lambda: self.signals.count > before)
@@ -279,7 +279,9 @@ class _Session:
         while not ready():
             self._check()
             if time.monotonic() > end:
-                raise StartFailed(f"{name} was not ready after {START_SECONDS} s. Its log is {self.children.logs / name}.log.")
+                raise StartFailed(
+                    f"{name} was not ready after {START_SECONDS} s. Read its log, {self.children.logs / name}.log, and start again."
+                )
             time.sleep(0.2)
 
     def _check(self) -> None:
@@ -292,14 +294,15 @@ class _Session:
             left = ledger_of(engine, self.settings).left(LANE)
         self._say(
             f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection. "
-            f"{left:,} of {self.settings.daily_quota:,} calls a day are open to it now; others are spent or kept for schedules."
+            f"{left:,} of {self.settings.daily_quota:,} calls a day are available to it now; the others are spent or reserved for "
+            "schedules."
         )
 
     def _judge(self, outcome: Outcome) -> None:
         if not outcome.failures:
             return
         reasons = "\n".join(f"  {line}" for line in outcome.reasons())
-        text = f"Not everything was loaded:\n{reasons}\nStart again to try what is missing; what is there stays."
+        text = f"Not everything was loaded:\n{reasons}\nStart again to load the missing days; loaded days are kept."
         if self.options.exit_after_load:
             raise LoadRefused(text) if outcome.needs_change() else LoadFailed(text)
         self._say(text)

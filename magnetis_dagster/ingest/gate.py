@@ -21,13 +21,13 @@ FRESH_SECONDS = 1.0
 
 
 class Permit(Protocol):
-    """Says whether the run may still request pages: once it was ended from outside, another run may do its work."""
+    """Decides whether the run may still request pages: once it was ended from outside, another run may do its work."""
 
     def is_fresh(self) -> bool:
         """Return whether the last confirmation is recent enough."""
 
     def confirm(self) -> None:
-        """Ask again; raise if the run was ended."""
+        """Confirm again; raise if the run was ended."""
 
 
 @dataclass(frozen=True, slots=True)

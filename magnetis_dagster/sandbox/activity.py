@@ -1,4 +1,4 @@
-"""What people do to settings and numbers as days pass: alerts and reports edited, added and removed, numbers added and ended.
+"""Changes of settings and numbers as days pass: alerts and reports edited, added and removed, numbers added and ended.
 
 Equal seeds give equal changes at equal moments, whenever the sandbox was started. `late.py` does the same for events.
 """

@@ -122,7 +122,7 @@ class SandboxApp:
         return self._page(collection, request, numbers, search, allowed, key)
 
     def _search(self, collection: Collection, request: Request, errors: dict[str, list[str]]) -> Search:
-        """Return the window that is asked for; what cannot be read is added to the errors."""
+        """Return the requested window; parameters that cannot be parsed are added to the errors."""
         bounds: dict[str, int | None] = {"start": None, "end": None}
         if window := collection.window:
             for name, pick, argument in ((window.start, min, "start"), (window.end, max, "end")):

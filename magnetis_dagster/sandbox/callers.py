@@ -1,7 +1,7 @@
 """Who contacts the group, and how a call ends: new callers, returning ones, withheld numbers, statuses and durations.
 
-A caller is a number: his phone number, name, address and the tracked number that he calls follow from it. The shares are those of
-an agency that is found on the web; docs/sandbox.md lists them.
+A caller is a number, which determines the phone number, name and address, and the tracked number that is called. The shares are
+those of an agency that is found on the web; docs/sandbox.md lists them.
 """
 
 import random
@@ -38,7 +38,7 @@ WITHHELD_SHARE = 0.05
 RETURN_DAYS = tuple(1 + int(-25 * log(1 - (n + 0.5) / 256)) for n in range(256))
 """Days between the first call of a caller and a later one, 25 on average; the remaining calls are of this kind."""
 _NAMED = 3
-"""Of ten callers, so many are known by name."""
+"""Of ten callers, this many are known by name."""
 SAMPLES = 256
 """Samples of each outcome."""
 _PREFIXES = tuple(prefix.encode() for prefix in FICTION_PREFIXES)

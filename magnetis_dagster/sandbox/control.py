@@ -101,7 +101,7 @@ class Control:
         if client is None or not ip_address(client[0]).is_loopback:
             raise EditError(403, "The sandbox is edited from its own machine only.")
         if not _HOST.fullmatch(headers.get("host", "")):
-            raise EditError(403, "The Host is not this machine: use http://127.0.0.1 and the port.")
+            raise EditError(403, "The Host header is not this machine: use http://127.0.0.1 and the port.")
         if "origin" in headers or "sec-fetch-site" in headers:
             raise EditError(403, "Web pages cannot edit the sandbox: use `magnetis sandbox edit`.")
         if scope["method"] != "POST":
@@ -119,7 +119,7 @@ class Control:
         with self._journal.lock:
             self.catch_up()
             if self._journal.is_full:
-                raise EditError(507, "The sandbox has no room for further edits: restart it.")
+                raise EditError(507, "The sandbox cannot store more edits: restart it.")
             now = self._clock()
             self._world.advance(now)
             old = self._chosen(collection, wanted.get("id"), wanted.get("account"))
@@ -132,7 +132,7 @@ class Control:
                 self._make(entry)
             except (ValueError, TypeError, KeyError):
                 first = self._world.options.first_day
-                raise EditError(422, f"An event needs a time such as {first} 09:06:09, and not before.") from None
+                raise EditError(422, f"Expected a time such as {first} 09:06:09, on this day or later.") from None
             self._journal.append(entry | {"moment": now.timestamp()})
             self._read = self._journal.end
         return {
@@ -147,8 +147,8 @@ class Control:
         if self._collections[name].sensor:
             return f"{self._collections[name].sensor} sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS."
         if self._collections[name].is_events:
-            return "It is seen when its day is read again: by the daily look-back, or if you materialize that day."
-        return "It is seen when the next snapshot is taken: every day, or if you materialize today."
+            return "A load sees it when it reads the day again: the daily look-back does, or materialize the day."
+        return "The next snapshot sees it: one is taken every day, or materialize today."
 
     def _make(self, entry: dict[str, Any]) -> Row:
         if entry["action"] == "delete":

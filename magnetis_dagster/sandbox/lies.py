@@ -1,7 +1,7 @@
-"""Lies that a server may tell consistently, by name. docs/delivery-guarantees.md says what happens to each of them.
+"""Lies of a server, by name: consistent faults. docs/delivery-guarantees.md describes how a load detects each.
 
-A lie bends the search (the bounds), what was found (the rows), or the response (the envelope). Nothing
-here knows how rows are kept: the sandbox plays the lies on its pages, and `tests/lying_api.py` on a
+A lie bends the bounds of a search, its rows, or the envelope of the response. Nothing
+here depends on the storage of rows: the sandbox plays the lies on its pages, and `tests/lying_api.py` on a
 small API with the rows of a test.
 """
 
@@ -58,7 +58,7 @@ class Liar(Generic[Row]):
         self.dice = random.Random(self.seed)  # noqa: S311 - a test
 
     def search(self, search: Search) -> Search:
-        """Return what is searched instead."""
+        """Return the bounds that are searched instead."""
         for lie, number in self._played():
             if lie.bounds:
                 search = lie.bounds(search, number)
@@ -70,14 +70,14 @@ class Liar(Generic[Row]):
         return any(lie.found for lie, _ in self._played())
 
     def found(self, rows: list[Row]) -> list[Row]:
-        """Return what is found instead, in the order of its pages."""
+        """Return the rows that are found instead, in the order of their pages."""
         for lie, number in self._played():
             if lie.found:
                 rows = lie.found(self, rows, number)
         return rows
 
     def response(self, content: Content, page: int) -> Content:
-        """Return what is answered instead."""
+        """Return the response that is sent instead."""
         for lie, number in self._played():
             if lie.response:
                 content = lie.response(self, content, page, number)

@@ -1,4 +1,4 @@
-"""What a sandbox can be told. Everything has a default, and equal options give equal data, in every process and on every day."""
+"""Options of a sandbox. Everything has a default, and equal options give equal data, in every process and on every day."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 SANDBOX_KEY = "sandbox-key"
-"""The key of the whole organisation that the sandbox accepts unless told otherwise; it opens nothing else."""
+"""The key of the whole organisation that the sandbox accepts by default; it opens nothing else."""
 NETWORK_KEY = "sandbox-network-key"
 """The key of the first network."""
 ACCOUNT_KEY = "sandbox-account-key"
 """The key of the first account."""
 SANDBOX_KEYS = (SANDBOX_KEY, NETWORK_KEY, ACCOUNT_KEY)
-"""All keys that the sandbox accepts unless told otherwise."""
+"""All keys that the sandbox accepts by default."""
 SCOPES = ("organisation", "network", "account")
 
 FAULTS = (

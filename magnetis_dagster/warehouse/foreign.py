@@ -34,7 +34,7 @@ _OBJECTS = text("""
 
 
 class ForeignObject(NeedsChange):
-    """The database holds an object under one of our names that this program did not create; nothing was changed."""
+    """The database contains an object under one of our names that this program did not create; nothing was changed."""
 
 
 def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, str]) -> None:

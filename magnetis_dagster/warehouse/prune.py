@@ -39,7 +39,7 @@ _BATCH = """
 _BROUGHT_ROWS = """coalesce(
     {call}.status = 200 AND {call}.rows > 0
     AND coalesce({call}.run_id, '') NOT IN ('magnetis probe', 'magnetis plan'), false)"""
-"""As `keys_used` asks."""
+"""The condition of `keys_used`."""
 _FINISHED = """NOT EXISTS (
     SELECT FROM {dagster}.runs AS r WHERE r.run_id = t.run_id
     AND (r.status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')
@@ -91,7 +91,7 @@ _OURS = (
         "magnetis_ops.windows",
         source="magnetis_ops.windows",
         age="committed_at",
-        # the first window of a collection tells which settings were there from the start
+        # the first window of a collection shows which settings existed from the start
         unused="""NOT EXISTS (SELECT FROM magnetis_ops.days AS d WHERE d.window_id = t.id)
             AND NOT EXISTS (SELECT FROM magnetis_ops.day_reads AS d WHERE d.window_id = t.id)
             AND NOT EXISTS (SELECT FROM magnetis_ops.quarantine AS q WHERE q.window_id = t.id)

@@ -81,9 +81,9 @@ def instructions(url: str) -> str:
     statements += [f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {SCHEMAS[0]} GRANT SELECT ON TABLES TO {ROLE}"]
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
-        f"MAGNETIS_DATABASE_URL names a server of your own, and its administrator creates the role {ROLE}, in psql and in that "
+        f"MAGNETIS_DATABASE_URL names a server of your own, so its administrator must create the role {ROLE}. In psql, in that "
         f"database:\n{lines}  \\password {ROLE}\n"
-        f"Its address, with the password in place of ***, is then {address}"
+        f"The address of the role, with its password in place of ***: {address}"
     )
 
 

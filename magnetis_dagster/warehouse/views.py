@@ -81,8 +81,9 @@ def drop_view(connection: Connection, collection: Collection) -> list[str]:
         if _sqlstate(error) != _DEPENDENT_OBJECTS:
             raise
         raise ViewInUse(
-            f"The view {DATA_SCHEMA}.{view_name(collection)} must be made again, and {', '.join(_users(connection, collection))} "
-            "uses it. Nothing was changed. Drop what uses the view, run `magnetis migrate` again, then create it again."
+            f"The view {DATA_SCHEMA}.{view_name(collection)} must be recreated, and is used by "
+            f"{', '.join(_users(connection, collection))}. Nothing was changed. Drop what uses the view, run the command again, "
+            "then create it again."
         ) from None
     return grants
 

@@ -231,7 +231,7 @@ def test_the_port_is_remembered_unless_another_program_has_it(long_home: Path) -
         embedded.start(home)
         another = embedded.allow_tcp(home, "postgres")
     assert another.port != port
-    with pytest.raises(ServerRefused, match="runs already, with another port"):
+    with pytest.raises(ServerRefused, match="is already running with another port"):
         embedded.start(home, port=port)
     url = embedded.start(home)
     assert query(url, "SHOW listen_addresses") == [("127.0.0.1",)]

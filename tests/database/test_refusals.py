@@ -165,7 +165,7 @@ def test_a_server_that_speaks_french(state: str, words: str, kind: type[Exceptio
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql://me:hush@db/x?schema=public", "knows no parameter schema"),
+        ("postgresql://me:hush@db/x?schema=public", "has no parameter schema"),
         ("postgresql://me:hush@db/x?host=a&host=b", "more than once"),
         ("postgresql://me:hush%zz@db/x", "cannot be parsed"),
     ],

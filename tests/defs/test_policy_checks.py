@@ -115,7 +115,7 @@ def test_offending_rows_are_in_the_metadata_and_block_nothing(
     assert [(row["id"], row["account"]) for row in table(checks["has_owner"], "rows")] == [("ale-4", ""), ("ale-5", "***")]
     numbers = {name: value.value for name, value in checks["has_owner"].metadata.items() if name != "rows"}
     assert numbers == {"offending rows": 2, "judged rows": 5, "rows not shown": 0}
-    assert checks["has_owner"].description == "2 of 5 are not so."
+    assert checks["has_owner"].description == "2 of 5 rows violate this policy."
 
 
 def test_a_judgement_over_both_kinds_of_alerts_is_told_to_the_other_kind(

@@ -150,7 +150,7 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
     job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={check}, asset_selection=set())
     job.execute_in_process(instance=running.instance)
     found = running.check("no_missing_days", "calls")
-    assert f"repair_sensor has given up on {bad}; its runs say why." in found.description
+    assert f"repair_sensor gave up on {bad}. Its runs contain the reasons;" in found.description
     assert found.metadata["days given up"].value == 1
     assert [record.data["why"] for record in found.metadata["ranges"].records] == ["repair_sensor gave up after 3 attempts"]
 
@@ -269,5 +269,5 @@ def test_it_is_off_for_events_only_and_says_what_it_does() -> None:
     sensor = definitions.resolve_sensor_def("repair_sensor")
     assert (sensor.default_status, sensor.minimum_interval_seconds) == (dg.DefaultSensorStatus.STOPPED, 3600)
     assert sensor.job_name == "daily_events"
-    for words in ("loads history bit by bit", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
+    for words in ("loads history step by step", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
         assert words in str(sensor.description)

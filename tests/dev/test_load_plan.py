@@ -48,13 +48,13 @@ def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
         failures={
             **{name: f"{name}: GET /{name}, page 1: the key is unknown." for name in ("calls", "visits", "leads", "emails")},
             "tags": "tags: GET /tags, page 2: HTTP 500.",
-            "sms": "3 days are not there, the first is 2026-11-01.",
+            "sms": "3 days were not loaded, the first is 2026-11-01.",
         }
     )
     assert outcome.reasons() == [
         "calls, visits and 2 more: the key is unknown.",
         "tags: GET /tags, page 2: HTTP 500.",
-        "sms: 3 days are not there, the first is 2026-11-01.",
+        "sms: 3 days were not loaded, the first is 2026-11-01.",
     ]
 
 

@@ -106,7 +106,7 @@ def test_the_load_holds_what_the_api_has(dev: Dev, sandbox: SandboxServer, catal
 def test_it_says_what_it_did(dev: Dev, catalogue: Catalogue) -> None:
     assert "MAGNETIS_API_KEY is set: using http://127.0.0.1:" in dev.said
     assert "This load costs at least 18 API calls" in dev.said
-    assert re.search(r"\b[1-4],\d{3} of 5,000 calls a day are open to it now", dev.said)
+    assert re.search(r"\b[1-4],\d{3} of 5,000 calls a day are available to it now", dev.said)
     for name in catalogue.collections:
         assert f"│ {name} " in dev.said
     spent = dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'")[0][0]

@@ -67,7 +67,7 @@ def test_what_a_killed_one_left_is_ended_by_the_next(start: Start) -> None:
     heir = start(environment=environment)
     heir.wait_for("Stopped ")
     heir.wait_for("Serving until Ctrl-C.")
-    assert "Nothing is loaded at once with a real key" in heir.said
+    assert "Nothing is loaded at the start with a real key" in heir.said
     assert heir.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [(0,)]
     second = start(environment=environment)
     assert second.end() == 2

@@ -90,7 +90,7 @@ def test_what_cannot_be_edited_is_named(open_sandbox: Callable[..., Any]) -> Non
         (["edit", "cals", "--status", "x"], "There is no collection 'cals'; there are: entities"),
         (["edit", "call"], "Nothing to change: name a member"),
         (["edit", "call", "--id", "call-1"], "The id and the account of a row cannot be changed."),
-        (["edit", "call", "--start-at", "yesterday"], "An event needs a time"),
+        (["edit", "call", "--start-at", "yesterday"], "Expected a time such as"),
         (["edit", "alert", "--account", "9", "--title", "x"], "account: expected a number from 1 to 4"),
         (["edit", "call", "--status"], "Expected --MEMBER VALUE"),
         (["delete", "calls", "--status", "x"], "No such option: --status"),

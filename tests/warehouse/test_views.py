@@ -104,7 +104,7 @@ def test_columns_are_dropped_with_the_view_made_again_and_its_grants(
     with engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON magnetis.calls_current TO PUBLIC"))
         connection.execute(text("CREATE VIEW public.mine AS SELECT id FROM magnetis.calls_current"))
-    with pytest.raises(ViewInUse, match=r"magnetis\.calls_current must be made again, and the view public.mine uses it"):
+    with pytest.raises(ViewInUse, match=r"magnetis\.calls_current must be recreated, and is used by the view public\.mine"):
         drop_columns(engine, catalogue)
     assert query("SELECT crm FROM magnetis.calls_current") == []
     with engine.begin() as connection:
