@@ -53,7 +53,7 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         children.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A Chromium in which evil.example and ui.company.test are this machine."""
     found = subprocess.run(

@@ -56,7 +56,7 @@ def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., st
         configuration = tmp_path / "pgbouncer.ini"
         configuration.write_text(content)
         # it refuses to run as root, and only the server's owner reaches its socket
-        drop = {"user": owner} if Path.home() == Path("/root") else {}
+        drop = {"user": owner, "group": owner, "extra_groups": []} if Path.home() == Path("/root") else {}
         with configuration.open("rb") as stdin:
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             process = subprocess.Popen([PGBOUNCER, "/dev/stdin"], stdin=stdin, **quiet, **drop)

@@ -19,7 +19,7 @@ from magnetis_dagster.warehouse.baseline_file import write_baseline
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Check = Callable[..., dict[str, dg.AssetCheckEvaluation]]
-PERSONAL = ("@", "jean", "elsewhere", "612345678", "06 12")
+PERSONAL = ("@", "jean", "ailleurs", "612345678", "06 12")
 
 
 def alert(identifier: str, account: str | None = "acc-1", **more: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_offending_rows_are_in_the_metadata_and_block_nothing(
     api.rows["/alerts/sms"] = []
     api.rows["/alerts/email"] = [
         alert("ale-1"),
-        alert("ale-2", "acc-2", recipients=["jean@elsewhere.fr", "jean@exemple.fr"]),
+        alert("ale-2", "acc-2", recipients=["jean@ailleurs.fr", "jean@exemple.fr"]),
         alert("ale-3", "acc-3", recipients=[], enabled=0),
         alert("ale-4", None, less_than=5, more_than=23),
         alert("ale-5", "acc-jean@exemple.fr"),
@@ -169,7 +169,7 @@ def test_drift_from_the_baseline_is_shown_masked(
     assert (check.passed, check.description, check.metadata["differences"].value) == (True, None, 0)
     assert "says nothing of reports" in str(load("reports")["baseline"].description)
 
-    changed = alert("ale-2", recipients=["jean@elsewhere.fr", "jean@exemple.fr"], enabled=0, secret="jean")
+    changed = alert("ale-2", recipients=["jean@ailleurs.fr", "jean@exemple.fr"], enabled=0, secret="jean")
     api.rows["/alerts/email"] = [alert("ale-1"), changed, alert("ale-4")]
     check = load("email_alerts")["baseline"]
     assert not check.passed
