@@ -13,7 +13,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class ForeignFolder(NeedsChange):
-    """A folder belongs to another user of this machine."""
+    """A folder belongs to another user of this machine, or to all."""
 
 
 def user_name(number: int) -> str:
@@ -29,12 +29,16 @@ def private_folder(path: Path) -> Path:
 
     Root keeps the group's right to pass through: the embedded server runs as another user.
 
-    Raises: ForeignFolder if the folder belongs to another user.
+    Raises: ForeignFolder if the folder belongs to another user, or to all as /tmp does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=stat.S_IRWXU)
     found = path.stat()
+    if found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:
+        raise ForeignFolder(
+            f"{path} is shared by all users of this machine. Use a folder of your own: MAGNETIS_HOME={path}/magnetis."
+        )
     if found.st_uid != os.geteuid():
         owner = user_name(found.st_uid)
         raise ForeignFolder(

@@ -5,6 +5,7 @@ The file is in its home. It is valid while the process has the lock of the home,
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -40,11 +41,12 @@ def announced(home: Path, running: RunningDev) -> Iterator[None]:
 
 
 def running_dev(home: Path) -> RunningDev | None:
-    """Return what serves `home`, or None if nothing does."""
-    with suppress(FileNotFoundError, PermissionError):
-        text = (home / STATE).read_text()
-        if is_claimed(home):
-            return RunningDev(**json.loads(text))
+    """Return what serves `home`; None if nothing does, or a `magnetis dev` of another user."""
+    with suppress(FileNotFoundError, PermissionError), (home / STATE).open() as file:
+        # another user's would send our password to a database of theirs
+        owner = os.fstat(file.fileno()).st_uid
+        if os.geteuid() in {0, owner} and is_claimed(home):
+            return RunningDev(**json.load(file))
     return None
 
 

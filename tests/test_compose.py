@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import dagster as dg
 import psycopg
 import pytest
 import yaml
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from service_rights import DATABASE_ROLES, ONE_NETWORK_ONLY, SERVICES
 from try_rights import tried
 
@@ -253,3 +255,21 @@ def test_a_missing_password_is_named_and_nothing_is_granted(
         grant()
     assert "A file ROLE_password is missing or empty" in refused.value.stderr
     assert "of magnetis" not in refused.value.stderr
+
+
+def test_who_only_looks_sees_which_days_are_loaded(
+    grant: Callable[[], None], empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    key, days = dg.AssetKey("calls"), dg.DailyPartitionsDefinition("2026-01-01")
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-01-02"))
+    grant()
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", as_role(empty_database_url, "magnetis_view"))
+    with dg.DagsterInstance.get() as instance:
+        # as the webserver does whenever somebody opens the asset's page
+        seen = get_and_update_asset_status_cache_value(instance, key, days)
+    assert seen is not None
+    assert list(seen.deserialize_materialized_partition_subsets(days).get_partition_keys()) == ["2026-01-02"]

@@ -152,8 +152,9 @@ def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str
             columns = _laid(columns, {name: column})
         merged["columns"] = columns
         if "indexes" not in changes:
-            removed = base.get("columns", {}).keys() - columns.keys()
-            merged["indexes"] = [names for names in base.get("indexes", []) if not removed & set(names)]
+            unfit = base.get("columns", {}).keys() - columns.keys()
+            unfit |= {name for name, column in columns.items() if column.get("type") == "json"}
+            merged["indexes"] = [names for names in base.get("indexes", []) if not unfit & set(names)]
     return merged
 
 

@@ -305,6 +305,14 @@ class Catalogue(Declaration):
     """What is demanded of the settings; those that are switched off included."""
 
     @model_validator(mode="after")
+    def _names_make_no_two_tables(self) -> Self:
+        for name in self.collections:
+            owner = re.sub("_(history|current)$", "", name)
+            if name == "settings_changes" or (owner != name and owner in self.collections):
+                raise ValueError(f"collection {name}: a table or view of another collection has this name; choose another one")
+        return self
+
+    @model_validator(mode="after")
     def _families_exist(self) -> Self:
         for collection in self.collections.values():
             if collection.family not in self.families:

@@ -82,6 +82,8 @@ def is_alive(pid: int, data: Path) -> bool:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
             return False
+        if process.uids().effective != data.stat().st_uid:
+            return False  # of the system's own server, say: PostgreSQL runs as the owner of its data only
         return data.samefile(process.cwd())
     except psutil.AccessDenied:
         return True  # the server of another user

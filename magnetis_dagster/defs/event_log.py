@@ -1,17 +1,33 @@
-"""Dagster's event log in PostgreSQL, with one row for a check that a run plans.
+"""Dagster's event log in PostgreSQL, with one row for a check that a run plans, and readable without a right to write.
 
 Dagster 1.13 plans each check once for every partition of a ranged run (1.4 kB a row), even if the
 check has no partitions. The result, which has none, never replaces those rows: half of what a loaded
 day leaves behind (benchmarks/growth.py), and "in progress" in the history of the check.
 """
 
+from functools import cached_property
+
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster_postgres import PostgresEventLogStorage
+from sqlalchemy import text
 
 
 class MagnetisEventLogStorage(PostgresEventLogStorage):
-    """PostgresEventLogStorage for checks without partitions."""
+    """PostgresEventLogStorage for checks without partitions, and for roles that only read."""
+
+    def can_write_asset_status_cache(self) -> bool:
+        """Return whether this role may write the cache of partition states, which Dagster updates whenever somebody looks at them.
+
+        A role that only reads, such as magnetis_view, gets them without.
+        """
+        return super().can_write_asset_status_cache() and self._may_update_assets
+
+    @cached_property
+    def _may_update_assets(self) -> bool:
+        with self.index_connection() as connection:
+            privilege = text("SELECT has_column_privilege('asset_keys', 'cached_status_data', 'UPDATE')")
+            return bool(connection.execute(privilege).scalar_one())
 
     def store_asset_check_event(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store a planned check without partitions, so that its result replaces it."""

@@ -4,6 +4,8 @@ The job observes the asset `magnetis/storage`, whose page plots the bytes of eac
 deleted rows. https://docs.dagster.io/guides/build/jobs
 """
 
+import re
+
 from dagster import (
     AssetKey,
     AssetObservation,
@@ -27,6 +29,7 @@ NAME = "prune"
 SCHEDULE = "nightly_prune"
 CRON = "30 3 * * *"
 """After the daily jobs; no clock change of Europe/Paris skips or repeats the moment."""
+_RUN = re.compile(r"\w[\w-]*")
 
 
 def storage_asset() -> AssetSpec:
@@ -82,9 +85,14 @@ def _prune(context: OpExecutionContext) -> None:
 
     settings = Settings.load()
     logs = context.instance.compute_log_manager
+
+    def forget(run: str) -> None:
+        if _RUN.fullmatch(run):  # Dagster removes the folder of this name, and follows `..` out of its own
+            logs.delete_logs(prefix=[run])
+
     with open_engine(settings) as engine:
         warehouse_of(engine, settings, load_catalogue(settings.config)).prepare()
-        deleted = prune(engine, settings.retention_days, SCHEMA, lambda run: logs.delete_logs(prefix=[run]))
+        deleted = prune(engine, settings.retention_days, SCHEMA, forget)
         measured = sizes(engine, ["magnetis", "magnetis_ops", SCHEMA])
     total = sum(deleted.values())
     words = f"{total:,} rows older than {settings.retention_days} days deleted"

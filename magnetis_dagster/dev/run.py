@@ -256,13 +256,16 @@ class _Session:
         self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
-        invented = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
         with open_engine(self.settings) as engine:
             warehouse_of(engine, self.settings, self.catalogue).prepare()
-            used = keys_used(engine)
+            self._require_one_source(keys_used(engine))
             if self.sandbox:
                 # the sandbox invents the same rows under any port
                 adopt(engine, key_fingerprint=self.settings.key_fingerprint, origin=self.settings.api_url)
+
+    def _require_one_source(self, used: set[str]) -> None:
+        """Raise MixedData unless the keys that filled the database are of the same kind as ours."""
+        invented = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
         if uses_sandbox(self.settings) and used - invented:
             raise MixedData(
                 "This database holds rows of the real API, and no MAGNETIS_API_KEY is set: rows invented by the sandbox would join "

@@ -28,7 +28,8 @@ from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
+from magnetis_dagster.catalog.model import INDEXED_CHARACTERS
 from magnetis_dagster.database import guarded
 from magnetis_dagster.database.locks import change_tables
 from magnetis_dagster.database.schemas import ensure_schema
@@ -88,6 +89,9 @@ def migrate(
 
         for index in change_tables(engine, doing, upgrade, progress):
             # of a crash between two indexes the next run finds the rest missing
+            if collection := catalogue.collections.get(index.table_name):
+                # before: an index contains the old versions of rows that its own transaction updates
+                change_tables(engine, doing, partial(_clear_too_long, index=index, collection=collection), progress)
             change_tables(engine, doing, partial(_create_index, index=index), progress)
         return change_tables(engine, doing, partial(_record, digest=digest), progress)
 
@@ -121,6 +125,15 @@ def _upgrade(
     refresh_views(connection, catalogue, zone)
     read_only.grant(connection)
     return later
+
+
+def _clear_too_long(connection: Connection, index: ops.CreateIndexOp, collection: Collection) -> None:
+    """Set texts to NULL that the index would reject, as if their rows were received again; `payload` keeps them."""
+    names = {column if isinstance(column, str) else getattr(column, "name", "") for column in index.columns}
+    indexed = names & collection.indexed & collection.columns.keys()
+    for name in sorted(name for name in indexed if collection.columns[name].type is ColumnType.TEXT):
+        too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
+        connection.execute(text(f'UPDATE {DATA_SCHEMA}.{index.table_name} SET "{name}" = NULL WHERE {too_long}'))
 
 
 def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:

@@ -141,8 +141,9 @@ def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) 
 def _users(connection: Connection, collection: Collection) -> list[str]:
     """Return the views that use the collection's view."""
     statement = (
-        "SELECT DISTINCT v.oid::regclass::text FROM pg_depend AS d "
+        "SELECT DISTINCT format('%I.%I', n.nspname, v.relname) FROM pg_depend AS d "
         "JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid JOIN pg_class AS v ON v.oid = r.ev_class "
+        "JOIN pg_namespace AS n ON n.oid = v.relnamespace "
         "WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = CAST(:view AS regclass) AND v.oid <> d.refobjid ORDER BY 1"
     )
     users = connection.execute(text(statement), {"view": f"{DATA_SCHEMA}.{view_name(collection)}"})

@@ -213,3 +213,13 @@ def test_any_value_of_any_key_gives_a_catalogue_or_a_named_mistake(
         load_catalogue(path)
     except CatalogueError as error:
         assert "collections.calls" in str(error) or "not valid YAML" in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("name", ["calls_current", "accounts_history", "settings_changes"])
+def test_a_new_collection_takes_no_name_of_another_table_or_view(overlay: Overlay, name: str) -> None:
+    with pytest.raises(CatalogueError, match=f"collection {name}: a table or view"):
+        load_catalogue(overlay(f"collections: {{{name}: {{family: activity, kind: snapshot, route: /x}}}}"))
+
+
+def test_an_index_goes_with_a_column_that_becomes_json(overlay: Overlay) -> None:
+    assert load_catalogue(overlay("collections: {calls: {columns: {caller_number: {type: json}}}}"))["calls"].indexes == ()

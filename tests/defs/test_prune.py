@@ -277,3 +277,18 @@ def test_the_schedule_runs_it_every_night_without_a_request(running: Daemon, api
     tick = running.schedule_tick("nightly_prune", night)
     assert running.run_of(tick).status is dg.DagsterRunStatus.SUCCESS
     assert api.requests == []
+
+
+def test_logs_are_deleted_inside_their_own_folder_only(
+    instance: dg.DagsterInstance, materialize: Materialize, age: Callable[[int], None], database_url: str
+) -> None:
+    materialize("calls", ago(3))
+    logs = instance.compute_log_manager
+    assert isinstance(logs, LocalComputeLogManager)
+    outside = Path(logs.get_captured_local_path(["x"], "out")).parents[1] / "outside"
+    outside.mkdir()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', now())")
+    age(100)
+    run(instance)
+    assert outside.exists()

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from magnetis_dagster.dev import home as claims
+from magnetis_dagster.private import ForeignFolder, private_folder
+from magnetis_dagster.running import RunningDev, announced, running_dev
 
 HOLDER = """
 import sys, time
@@ -101,3 +104,22 @@ def test_dagsters_home_gets_the_newest_dagster_yaml(tmp_path: Path) -> None:
     for text in ("telemetry: {enabled: false}", "{}"):
         source.write_text(text)
         assert (claims.dagster_home(tmp_path / "home", source) / "dagster.yaml").read_text() == text
+
+
+def test_the_state_of_another_users_dev_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = RunningDev("http://127.0.0.1:8250", "sandbox-key", "postgresql://their.example/magnetis")
+    with claims.claimed(tmp_path), announced(tmp_path, running):
+        assert running_dev(tmp_path) == running
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        assert running_dev(tmp_path) is None
+        monkeypatch.undo()
+
+
+def test_a_folder_that_all_users_share_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(ForeignFolder, match=f"{shared} is shared by all users"):
+        private_folder(shared)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777

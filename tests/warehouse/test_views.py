@@ -170,3 +170,23 @@ def test_accounts_of_an_earlier_version_get_their_own_id(engine: Engine, warehou
         connection.execute(text("UPDATE magnetis_ops.schema_state SET digest = 'of an earlier version'"))
     warehouse.prepare()
     assert query("SELECT account_id FROM magnetis.accounts") == [("a1",)]
+
+
+def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(engine: Engine, catalogue: Catalogue) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX magnetis.ix_calls_caller_number_occurred_at"))
+        connection.execute(text("DELETE FROM magnetis_ops.schema_state WHERE name = 'catalogue'"))
+        connection.execute(
+            text(
+                "INSERT INTO magnetis.calls "
+                "(id, payload, occurred_at, day, caller_number, first_seen_at, last_seen_at, changed_at) "
+                "SELECT id, '{}', now(), current_date, number, now(), now(), now() FROM (VALUES ('short', '1'), ('long', "
+                "(SELECT string_agg(md5(each::text), '') FROM generate_series(1, 300) AS each))) AS call (id, number)"
+            )
+        )
+    assert migrate(engine, catalogue)
+    with engine.connect() as connection:
+        numbers = connection.execute(text("SELECT id, caller_number FROM magnetis.calls ORDER BY id"))
+        assert [tuple(row) for row in numbers] == [("long", None), ("short", "1")]
+        index = text("SELECT to_regclass('magnetis.ix_calls_caller_number_occurred_at') IS NOT NULL")
+        assert connection.execute(index).scalar_one()

@@ -1,0 +1,39 @@
+"""Whether a process number is that of our server."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from magnetis_dagster.database.postmaster import is_alive
+
+
+class Users(NamedTuple):
+    real: int
+    effective: int
+    saved: int
+
+
+class Postgres:
+    """A server of the system, whose folder this user may not see."""
+
+    def __init__(self, _pid: int) -> None: ...
+
+    def status(self) -> str:
+        return psutil.STATUS_SLEEPING
+
+    def name(self) -> str:
+        return "postgres"
+
+    def uids(self) -> Users:
+        return Users(*[os.geteuid() + 1] * 3)
+
+    def cwd(self) -> str:
+        raise psutil.AccessDenied
+
+
+def test_the_systems_own_server_with_the_number_of_a_dead_one_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "Process", Postgres)
+    assert not is_alive(4711, tmp_path)
