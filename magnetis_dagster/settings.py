@@ -145,10 +145,10 @@ def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-_OTHERS = frozenset({"MAGNETIS_IMAGE", "MAGNETIS_DEV_CHILD", "MAGNETIS_ENGINE_HOME"})
+_OTHERS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
 """Variables of compose, of `magnetis dev` and of the tests that are no settings."""
-_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")
-"""What Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP."""
+_NOT_OURS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
+"""What Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, and what images read secrets from."""
 _reported: set[str] = set()
 
 
@@ -159,7 +159,7 @@ def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
     """
     known = {f"MAGNETIS_{name.upper()}" for name in fields} | _OTHERS
     for name in sorted(names):
-        if not name.upper().startswith("MAG") or name.upper() in known or _SERVICE.search(name):
+        if not name.upper().startswith("MAG") or name.upper() in known or _NOT_OURS.search(name):
             continue
         if meant := _nearest(name.upper(), known):
             raise SettingsError(f"{name}: no such variable. Did you mean {meant}? .env.example lists every variable.")
@@ -172,7 +172,7 @@ def _nearest(name: str, known: set[str]) -> str | None:
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
         return close[0]
     words = set(name.split("_"))
-    # MAGNETIS_QUOTA, MAGNETIS_KEY, MAGNETIS_START: a part of a name
+    # a part of a name, such as `QUOTA` after the prefix
     longer = sorted((each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))), key=len)
     return longer[0] if longer and len(words) > 1 else None
 

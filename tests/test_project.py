@@ -111,9 +111,9 @@ def overlays() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", read("docs/configuration.md"), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(tmp_path: Path, number: int) -> None:
-    assert len(overlays()) == 9
+    assert len(overlays()) == 10
     path = tmp_path / "magnetis.yaml"
     path.write_text(overlays()[number], encoding="utf-8")
     changed = load_catalogue(path)

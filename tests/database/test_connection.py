@@ -92,7 +92,7 @@ def test_the_certificate_is_of_another_host(
 
 def test_the_server_has_no_tls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
-    assert "the server has none" in str(told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none"))
+    assert "the server does not offer it" in str(told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none"))
 
 
 def test_a_session_that_ends_in_tls_is_tried_again() -> None:

@@ -174,7 +174,7 @@ class Workers:
 
     def first(self, collection: str, day: date) -> None:
         """Launch a run of one day, as a backfill does."""
-        workspace = self._running._workspace.create_request_context()
+        workspace = self._running.workspace.create_request_context()
         [location] = workspace.code_locations
         [repository] = location.get_repositories().values()
         job = repository.get_full_job("__ASSET_JOB")
@@ -234,7 +234,7 @@ class Workers:
         if code != 0:
             instance.report_run_failed(run, f"Its worker is gone. {after_death(instance, run)}")
         [record] = instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
-        list(consume_new_runs_for_automatic_reexecution(self._running._workspace, [record], dg.get_dagster_logger()))  # type: ignore[arg-type]
+        list(consume_new_runs_for_automatic_reexecution(self._running.workspace, [record], dg.get_dagster_logger()))  # type: ignore[arg-type]
         return record.dagster_run.status.value, list(self._launched)
 
     def log_of_last(self) -> str:

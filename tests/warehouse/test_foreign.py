@@ -58,7 +58,7 @@ def test_a_table_in_the_way_of_a_new_collection(engine: Engine, tmp_path: Path) 
     path.write_text("collections: {pools: {columns: {region: {type: text, paths: [region]}}}}")
     more = load_catalogue(path)
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE magnetis.leads"))  # as before the version that brought it
+        connection.execute(text("DROP TABLE magnetis.leads CASCADE"))  # as before the version that brought it
         connection.execute(text("CREATE TABLE magnetis.leads (id text PRIMARY KEY)"))
         connection.execute(text("CREATE TABLE magnetis.notes_of_analysts (id int)"))
     with pytest.raises(ForeignObject, match=r"table magnetis\.leads \(without") as raised:
