@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -33,36 +34,32 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
-            get_instance_for_cli() as instance,  # which reads .env, as `dagster dev` does
-            ProxyServerManager(instance, WorkspaceFileTarget([options.workspace]), code_server_log_level="warning") as servers,
+            get_instance_for_cli() as instance,  # reads .env, and creates Dagster's tables before anybody else needs them
             tempfile.TemporaryDirectory() as folder,
         ):
             workspace = Path(folder) / "workspace.yaml"
-            workspace.write_text(yaml.safe_dump({"load_from": servers.get_code_server_specs()}), encoding="utf-8")
-            _serve(
-                {
-                    "webserver": [
-                        *("-m", "magnetis_dagster.dagster_support.webserver", "--workspace", str(workspace)),
-                        *("--host", options.host, "--port", options.port),
-                    ],
-                    "daemon": ["-m", "dagster._daemon", "run", "--workspace", str(workspace)],
-                }
-            )
+            given = ["--workspace", str(workspace)]
+            webserver = ["magnetis_dagster.dagster_support.webserver", *given, "--host", options.host, "--port", options.port]
+            with _started({"webserver": webserver, "daemon": ["dagster._daemon.cli", "run", *given]}, workspace) as processes:
+                target = WorkspaceFileTarget([options.workspace])
+                with ProxyServerManager(instance, target, code_server_log_level="warning") as servers:
+                    ready = workspace.with_suffix(".new")
+                    ready.write_text(yaml.safe_dump({"load_from": servers.get_code_server_specs()}), encoding="utf-8")
+                    ready.rename(workspace)
+                    _watch(processes)
     except KeyboardInterrupt:
         print("Dagster's processes have ended.")  # noqa: T201 - a program's log
 
 
-def _serve(commands: dict[str, Sequence[str]]) -> None:
-    """Run the programs until one of them ends, then stop the others. Raises SystemExit, naming the first that ended."""
+@contextmanager
+def _started(commands: dict[str, list[str]], workspace: Path) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
+    """Start the programs, which wait for the workspace, and stop them after the block."""
+    after = [sys.executable, "-m", "magnetis_dagster.dagster_support.after", str(workspace)]
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():
-            processes[name] = subprocess.Popen([sys.executable, *command])  # noqa: S603 - ours
-        while True:
-            for name, process in processes.items():
-                if (code := process.poll()) is not None:
-                    sys.exit(f"Dagster's {name} ended by itself (exit code {code}).")
-            time.sleep(CHECK_SECONDS)
+            processes[name] = subprocess.Popen([*after, *command])  # noqa: S603 - ours
+        yield processes
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # `magnetis dev` repeats them
             signal.signal(number, signal.SIG_IGN)
@@ -73,6 +70,15 @@ def _serve(commands: dict[str, Sequence[str]]) -> None:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _watch(processes: dict[str, "subprocess.Popen[bytes]"]) -> None:
+    """Return never. Raises SystemExit, naming the first program that ends."""
+    while True:
+        for name, process in processes.items():
+            if (code := process.poll()) is not None:
+                sys.exit(f"Dagster's {name} ended by itself (exit code {code}).")
+        time.sleep(CHECK_SECONDS)
 
 
 if __name__ == "__main__":
