@@ -41,7 +41,9 @@ def own_daemon(dev: Dev) -> psutil.Process:
 
 def is_daemon(process: psutil.Process, home: Path) -> bool:
     words = process.info["cmdline"] or []
-    return "dagster._daemon" in words and (process.info["environ"] or {}).get("MAGNETIS_HOME") == str(home)
+    return any(word.startswith("dagster._daemon") for word in words) and (process.info["environ"] or {}).get(
+        "MAGNETIS_HOME"
+    ) == str(home)
 
 
 @contextmanager
