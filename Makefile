@@ -91,6 +91,6 @@ $(UV): $(LOCKS)/bootstrap.lock
 	@touch $@
 
 $(VENV)/%.stamp: $(LOCKS)/%.lock pyproject.toml $(UV)
-	@$(PATIENTLY) "packages of $(LOCKS)/$*.lock" $(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCKS)/$*.lock
+	@$(PATIENTLY) "packages of $(LOCKS)/$*.lock" $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python $(LOCKS)/$*.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
