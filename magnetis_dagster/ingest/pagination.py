@@ -20,14 +20,13 @@ class Pagination:
         """Pages known to exist: the announced ones, and those that were found after them."""
         self.totals: set[int] = set()
         """Every `meta.total` that a page gave."""
-        self.filled = 0
-        """Highest page that came with rows."""
         self.rows = 0
         """Rows received, repeated ones included."""
         self._first: Page | None = None
         self._last: Page | None = None
         self._last_number = 0
         self._rows_beyond = 0
+        self._sizes: dict[int, int] = {}
         self._empty_page: int | None = None
         self._repeating_page: int | None = None
         self._repeats = False
@@ -40,13 +39,13 @@ class Pagination:
         if page.total is not None and (page.rows or number <= self.announced_pages):
             self.totals.add(page.total)
         self.rows += len(page.rows)
-        if page.rows:
-            self.filled = max(self.filled, number)
         if number > self.announced_pages and self._last is not None:
             # a route that ignores `page` returns the same rows again and again
             self._repeats = page.rows == self._last.rows
             self._rows_beyond += 0 if self._repeats else len(page.rows)
             self.rows -= len(page.rows) if self._repeats else 0
+        if page.rows and not self._repeats:
+            self._sizes[number] = len(page.rows)
         if self._first and 1 < number <= self.announced_pages and page.rows and page.rows == self._first.rows:
             self._repeating_page = number
         if not page.rows and number <= self.announced_pages and (number > 1 or page.total):
@@ -70,10 +69,38 @@ class Pagination:
         """Whether an announced page came without rows."""
         return self._empty_page is not None
 
+    @property
+    def filled(self) -> int:
+        """Highest page that came with rows of its own."""
+        return max(self._sizes, default=0)
+
+    @property
+    def rows_of_page_1(self) -> int:
+        """Rows that page 1 came with."""
+        return self._sizes.get(1, 0)
+
+    @property
+    def ends_unproved(self) -> bool:
+        """Whether only the absence of another page says that the list is complete.
+
+        Without a total, a list that ends with a full page may as well have been cut there: by a server
+        that serves no deeper page, ignores `page`, or caps a search.
+        """
+        first = self._first
+        if first is None or self.total is not None or not self._sizes:
+            return False
+        rows = self._sizes[self.filled]
+        if self.filled > 1:
+            return rows >= self.rows_of_page_1
+        # an API that lowers the page size without a word chooses a round one
+        announced = first.per_page or first.last_page
+        return bool(first.has_next) or rows >= (first.per_page or self._limit) or (not announced and rows % 10 == 0)
+
     def end(self, repeated: Page | None = None) -> None:
         """Take the list for ended: a page that nothing announced is refused, or is `repeated`, without a new row."""
         self._repeats = True
         if repeated:
+            self._sizes.pop(self._last_number, None)
             self.rows -= len(repeated.rows)
             self._rows_beyond -= len(repeated.rows)
 

@@ -200,6 +200,8 @@ class WindowReader:
             self._refuse_repeated_ids(staging)
             distinct = tally.received
             found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(attempt, staging)
+            lacks_rows = None if found else await self._doubt_end(attempt, staging)
+            found = found or lacks_rows
             if found is None:
                 self._refuse_unplaceable(staging, tally)
                 self._doubt_rows(pagination, distinct)
@@ -217,7 +219,8 @@ class WindowReader:
                 )
             cause = found
             # deep pages of a long list may never be served; a shorter window has none
-            if pagination.starved and pagination.total and self._collection.window and len(self._window.days) > 1:
+            cut = lacks_rows or (pagination.starved and pagination.total)
+            if cut and self._collection.window and len(self._window.days) > 1:
                 await self._client.settled()
                 raise Distrusted(f"The API {cause.removeprefix('the API ')}.")
         raise IncompleteWindow(self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause)
@@ -380,6 +383,25 @@ class WindowReader:
             days = staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
                 raise Shortened(edge)
+
+    async def _doubt_end(self, attempt: "_Attempt", staging: Staging) -> str | None:
+        """Return that the list was cut, if it ends with a full page, nothing announces its end, and more rows exist.
+
+        Costs two requests: from the start of the window and up to its end, each with the time of half a page of
+        known rows. A cut list in either order of time lacks rows at one of the two; one in any order, at both.
+        """
+        if not attempt.pagination.ends_unproved or self._collection.window is None or not self._collection.is_events:
+            return None
+        size = max(1, attempt.pagination.rows_of_page_1 // 2)
+        moments = await asyncio.to_thread(staging.outer_moments, size)
+        if moments is None:
+            return None
+        start, end = self._window.bounds(self._zones.partition)
+        for part in (start - PADDING, moments[0]), (moments[1], end + PADDING):
+            page = await self._witnesses.page(parameters=parameters_between(self._collection, self._zones, *part))
+            if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
+                return "the API announced no total, and a search within the window has rows that its pages lack"
+        return None
 
     async def _recheck(self, attempt: "_Attempt", staging: Staging) -> str | None:
         """Request some pages again; return that their rows differ from those received first, None if they do not."""

@@ -7,7 +7,7 @@ Memory stays that of one page, whatever the size of the window.
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from types import TracebackType
@@ -249,6 +249,24 @@ class Staging:
         if occurred_at is None and self.collection.is_events:
             return f"no usable time in {', '.join(self.collection.time_fields)}"
         return None
+
+    def outer_moments(self, rows: int) -> tuple[datetime, datetime] | None:
+        """Return the times of the `rows`-th oldest and the `rows`-th newest row; None if fewer rows have a time."""
+        nth = "(SELECT occurred_at FROM incoming WHERE occurred_at IS NOT NULL ORDER BY occurred_at {} OFFSET :n LIMIT 1)"
+        with guarded(self._engine, "verify what was received"):
+            found = self.connection.execute(text(f"SELECT {nth.format('')}, {nth.format('DESC')}"), {"n": max(0, rows - 1)}).one()
+            self.connection.commit()
+        return None if found[0] is None else (found[0], found[1])
+
+    def lacks(self, rows: Sequence[Any], days: Container[date]) -> bool:
+        """Return whether one of these rows of the API lies on one of `days` and was not received before."""
+        parsed = self.reader.read_all([row for row in rows if isinstance(row, dict)])
+        ids = [id_ for id_, day in zip(parsed.ids, parsed.days, strict=True) if id_ is not None and day in days]
+        with guarded(self._engine, "verify what was received"):
+            known = self.connection.execute(text("SELECT DISTINCT id FROM incoming WHERE id = ANY(:ids)"), {"ids": ids}).scalars()
+            unknown = set(ids) - set(known)
+            self.connection.commit()
+        return bool(unknown)
 
     def settle(self) -> Tally:
         """Keep the newest row of each key, and count what is left."""

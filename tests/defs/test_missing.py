@@ -1,5 +1,6 @@
 """The check no_missing_days: right after failures, in every run and alone, cheap, and readable."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
@@ -192,21 +193,23 @@ def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
             )
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(2))))
     asked = []
-    for days in (7, 1096):
+    for days in (1096, 7, 1096):  # the first look opens connections, and a new start makes the cache anew
         monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(days)))
         with statements() as met:
             assert [len(look(instance, collection, Settings.load()).missing) for collection in events] == [1] * 5
         asked.append(len(met))
-    assert asked[0] == asked[1] <= 15 * len(events)
+    assert asked[1] == asked[2] <= 15 * len(events)
 
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """Every statement that any engine sends meanwhile."""
+    """Every statement that this thread sends meanwhile, through any engine."""
     met: list[str] = []
+    here = threading.get_ident()
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        met.append(statement)
+        if threading.get_ident() == here:
+            met.append(statement)
 
     sqlalchemy.event.listen(Engine, "before_cursor_execute", note)
     try:

@@ -348,6 +348,45 @@ def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id
     assert (result.received, len(api.requests)) == (5, 2)
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["oldest first", "newest first"])
+@pytest.mark.parametrize("after", ["refused", "empty", "page 1 again"])
+@pytest.mark.parametrize("rows", [300, 5_000])
+def test_a_full_page_is_no_proof_of_the_end(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, order: int, after: str, rows: int
+) -> None:
+    """Only the first page of a search comes, and nothing announces the others: a day without more rows costs two requests."""
+    spread = [f"{DAY} {n * 86_000 // rows // 3600:02d}:{n * 86_000 // rows // 60 % 60:02d}:00" for n in range(rows)]
+    truth = [call(f"{n:05d}", moment) for n, moment in enumerate(spread)]
+
+    def respond(request: Request) -> Any:
+        start, end = between(api, request)
+        found = [row for row in truth[::order] if start <= api.moment(row) <= end]
+        if request.page > 1 and after == "refused":
+            return 404, {}, b"{}"
+        return ok([] if request.page > 1 and after == "empty" else found[:250])
+
+    api.respond = respond
+    with pytest.raises(IncompleteWindow, match="a search within the window has rows that its pages lack"):
+        read(opened, catalogue, [DAY], run="cut")
+    assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
+    del truth[250:]
+    before = len(api.requests)
+    [result] = read(opened, catalogue, [DAY], run="whole")
+    assert (result.received, len(api.requests) - before) == (250, 4)
+
+
+def test_a_cut_list_is_read_in_shorter_windows(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+    truth = rows_of(dict.fromkeys(days(4), 130))
+
+    def respond(request: Request) -> Any:
+        start, end = between(api, request)
+        return ok([row for row in truth if start <= api.moment(row) <= end][:250] if request.page == 1 else [])
+
+    api.respond = respond
+    read(opened, catalogue, days(4))
+    assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(520, 4)]
+
+
 def test_a_route_that_ignores_the_page_and_announces_many_costs_few_requests(
     api: SmallApi, opened: Open, catalogue: Catalogue
 ) -> None:
