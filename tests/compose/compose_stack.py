@@ -170,7 +170,21 @@ def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
 
 
 @contextmanager
+def engine() -> Iterator[str]:
+    """Start the tests' own Docker engine and yield its DOCKER_HOST; one that ran before keeps running."""
+    ran = subprocess.run([HERE / "engine.sh", "running"], check=False, timeout=60).returncode == 0
+    started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
+    assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
+    try:
+        yield started.stdout.strip()
+    finally:
+        if not ran:
+            subprocess.run([HERE / "engine.sh", "stop"], check=True, timeout=120)
+
+
+@contextmanager
 def brought_up(
+    docker_host: str,
     folder: Path,
     *,
     profiles: tuple[str, ...] = ("sandbox",),
@@ -180,12 +194,10 @@ def brought_up(
     up: tuple[str, ...] = (),
 ) -> Iterator[Stack]:
     """Build the stack and bring it up, in a copy of the project; tear it down with its volumes."""
-    started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
-    assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
     environment = {
         **IMAGES,
         **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
-        "DOCKER_HOST": started.stdout.strip(),
+        "DOCKER_HOST": docker_host,
         "COMPOSE_PROJECT_NAME": os.environ.get("COMPOSE_PROJECT_NAME", "magnetis-test"),
         "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
         "UI_PORT": str(free_port()),

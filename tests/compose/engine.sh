@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Docker engine of our own for the tests of the compose stack, apart from any other on the machine:
 #   tests/compose/engine.sh start      prints DOCKER_HOST
+#   tests/compose/engine.sh running    succeeds if it runs
 #   tests/compose/engine.sh stop       ends it and checks that it is gone; images and volumes stay under MAGNETIS_ENGINE_HOME
 # As root, on Debian. Where it cannot start it says why and fails.
 set -euo pipefail
@@ -113,5 +114,6 @@ stop() {
 
 case "${1:-}" in
   start | stop) "$1" ;;
-  *) echo "usage: tests/compose/engine.sh start|stop" >&2; exit 2 ;;
+  running) runs && answers ;;
+  *) echo "usage: tests/compose/engine.sh start|running|stop" >&2; exit 2 ;;
 esac
