@@ -24,20 +24,36 @@ if TYPE_CHECKING:
 STARTED = time.perf_counter()
 EXECUTOR = "BENCHMARK_EXECUTOR"
 """In the environment, so that the processes of steps know it too: in_process or multiprocess."""
-PRELOAD = ["magnetis_dagster.definitions", "magnetis_dagster.wiring", "dagster_postgres", "sqlalchemy.dialects.postgresql.psycopg"]
+PRELOAD = [
+    "magnetis_dagster.definitions",
+    "magnetis_dagster.wiring",
+    "dagster_postgres",
+    "sqlalchemy.dialects.postgresql.psycopg",
+]
 """What a step needs, imported once by the forkserver: this is the multiprocess executor at its best."""
 
 
 def location() -> "Definitions":
-    from dagster import AssetSelection, Definitions, define_asset_job, in_process_executor, multiprocess_executor
+    from dagster import (
+        AssetSelection,
+        Definitions,
+        define_asset_job,
+        in_process_executor,
+        multiprocess_executor,
+    )
 
     from magnetis_dagster.definitions import defs
 
-    forkserver = multiprocess_executor.configured({"start_method": {"forkserver": {"preload_modules": PRELOAD}}})
+    forkserver = multiprocess_executor.configured(
+        {"start_method": {"forkserver": {"preload_modules": PRELOAD}}}
+    )
     return Definitions(
         assets=defs.assets,
         asset_checks=defs.asset_checks,
-        jobs=[*(defs.jobs or ()), define_asset_job("calls", AssetSelection.assets("magnetis/calls"))],
+        jobs=[
+            *(defs.jobs or ()),
+            define_asset_job("calls", AssetSelection.assets("magnetis/calls")),
+        ],
         resources=defs.resources,
         executor=forkserver if os.environ[EXECUTOR] == "multiprocess" else in_process_executor,
     )
@@ -79,10 +95,19 @@ def run(job: str, first: date, last: date) -> dict[str, float]:
                     f"the run failed: {[str(event) for event in result.filter_events(lambda event: event.is_failure)]}"
                 )
         spent["run"] = time.perf_counter() - began
-        events = [(_kind(event), event.step_key, event.timestamp) for event in instance.all_logs(result.run_id)]
+        events = [
+            (_kind(event), event.step_key, event.timestamp)
+            for event in instance.all_logs(result.run_id)
+        ]
     running = {step: at for kind, step, at in events if kind == "STEP_START"}
-    ended = {step: at for kind, step, at in events if kind in {"STEP_SUCCESS", "STEP_FAILURE", "STEP_SKIPPED"}}
-    spent["plan"] = min(at for kind, _, at in events if kind in {"STEP_WORKER_STARTING", "STEP_START"}) - moment
+    ended = {
+        step: at
+        for kind, step, at in events
+        if kind in {"STEP_SUCCESS", "STEP_FAILURE", "STEP_SKIPPED"}
+    }
+    spent["plan"] = (
+        min(at for kind, _, at in events if kind in {"STEP_WORKER_STARTING", "STEP_START"}) - moment
+    )
     spent["steps"] = sum(ended[step] - at for step, at in running.items())
     # it would end after this process; its processor time is told with this one's only where it is waited for
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -117,7 +142,9 @@ def alone(first: date, last: date, collections: list[str]) -> dict[str, float]:
 
     catalogue, spent = load_catalogue(), {"imports": time.perf_counter() - STARTED}
     began = time.perf_counter()
-    with open_ingestion(Settings.load(), catalogue, RunIdentity("benchmark", "manual")) as ingestion:
+    with open_ingestion(
+        Settings.load(), catalogue, RunIdentity("benchmark", "manual")
+    ) as ingestion:
         for name in collections:
             if catalogue[name].is_events:
                 for _ in ingestion.read_days(catalogue[name], between(first, last)):

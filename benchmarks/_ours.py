@@ -22,7 +22,11 @@ def main(url: str, key: str, database: str, first: date, last: date) -> int:
     catalogue = load_catalogue()
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual")) as ingestion:
-        return sum(day.rows for window in ingestion.read_days(catalogue["calls"], days) for day in window.days)
+        return sum(
+            day.rows
+            for window in ingestion.read_days(catalogue["calls"], days)
+            for day in window.days
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,15 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 
 from psycopg_pool import ConnectionPool
-from pyrate_limiter import Duration, FixedWindow, Limiter, PostgresBucket, Rate, RateItem, SlidingWindowLog
+from pyrate_limiter import (
+    Duration,
+    FixedWindow,
+    Limiter,
+    PostgresBucket,
+    Rate,
+    RateItem,
+    SlidingWindowLog,
+)
 
 
 def work(url: str, seconds: float, limit: int, begin: Barrier, found: "Queue[list[float]]") -> None:
@@ -31,7 +39,10 @@ def work(url: str, seconds: float, limit: int, begin: Barrier, found: "Queue[lis
 def grants(url: str, processes: int, seconds: float, limit: int) -> None:
     context = multiprocessing.get_context("spawn")
     begin, found = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=work, args=(url, seconds, limit, begin, found)) for _ in range(processes)]
+    workers = [
+        context.Process(target=work, args=(url, seconds, limit, begin, found))
+        for _ in range(processes)
+    ]
     for worker in workers:
         worker.start()
     print(json.dumps([taken for _ in workers for taken in found.get()]))
@@ -46,7 +57,8 @@ def calendar(url: str, limit: int, moments: list[float]) -> None:
             name = type(algorithm).__name__
             bucket = PostgresBucket(pool, name, [Rate(limit, Duration.DAY)], algorithm=algorithm)
             granted[name] = [
-                sum(bool(bucket.put(RateItem("key", round(moment * 1000)))) for _ in range(limit)) for moment in moments
+                sum(bool(bucket.put(RateItem("key", round(moment * 1000)))) for _ in range(limit))
+                for moment in moments
             ]
     print(json.dumps(granted))
 

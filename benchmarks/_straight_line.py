@@ -32,17 +32,57 @@ def moment(text):
 
 
 def record(row):
-    account, number, recipient, started = row["account"], row["number"], row["recipient"], moment(row["start_at"])
-    told = [row[name] for name in ("caller_number", "caller_name", "duration", "waiting_time", "status", "channel_name")]
-    links = [number["id"], number["number"], recipient["id"], recipient["number"], row["visit"] and row["visit"]["id"]]
-    utm = [row[name] for name in ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid")]
-    kept = [row["id"], account["id"], orjson.dumps(row).decode(), started, started.date(), account["name"]]
-    return [*kept, *told, *links, moment(row["end_at"]), orjson.dumps(row["analysis"]).decode(), *utm]
+    account, number, recipient, started = (
+        row["account"],
+        row["number"],
+        row["recipient"],
+        moment(row["start_at"]),
+    )
+    told = [
+        row[name]
+        for name in (
+            "caller_number",
+            "caller_name",
+            "duration",
+            "waiting_time",
+            "status",
+            "channel_name",
+        )
+    ]
+    links = [
+        number["id"],
+        number["number"],
+        recipient["id"],
+        recipient["number"],
+        row["visit"] and row["visit"]["id"],
+    ]
+    utm = [
+        row[name]
+        for name in ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid")
+    ]
+    kept = [
+        row["id"],
+        account["id"],
+        orjson.dumps(row).decode(),
+        started,
+        started.date(),
+        account["name"],
+    ]
+    return [
+        *kept,
+        *told,
+        *links,
+        moment(row["end_at"]),
+        orjson.dumps(row["analysis"]).decode(),
+        *utm,
+    ]
 
 
 def main(url, key, database, first, last):
     begin, end = moment(first), moment(last) + timedelta(days=1, seconds=-1)
-    window = {name: f"{at.astimezone(UTC):%Y%m%d%H%M%S}" for name, at in (("from", begin), ("to", end))}
+    window = {
+        name: f"{at.astimezone(UTC):%Y%m%d%H%M%S}" for name, at in (("from", begin), ("to", end))
+    }
     writing, api = threading.Lock(), httpx.Client(base_url=url, headers={"x-api-key": key})
 
     def page(number):
@@ -55,7 +95,12 @@ def main(url, key, database, first, last):
             for one in records:
                 copy.write_row(one)
 
-    with api, ThreadPoolExecutor(8) as pool, psycopg.connect(database) as connection, connection.cursor() as cursor:
+    with (
+        api,
+        ThreadPoolExecutor(8) as pool,
+        psycopg.connect(database) as connection,
+        connection.cursor() as cursor,
+    ):
         merged, pages = 0, page(1)["meta"]["last_page"]
         for start in range(1, pages + 1, 250):
             cursor.execute(

@@ -86,7 +86,11 @@ class Sandbox:
         with httpx.Client(base_url=self.url, headers={"x-api-key": SANDBOX_KEY}) as client:
             for n in range(-1, (last - first).days + 2):
                 begin = datetime.combine(first + timedelta(days=n), datetime.min.time(), UTC)
-                query = {"limit": "1", "from": f"{begin:%Y%m%d%H%M%S}", "to": f"{begin + timedelta(hours=23):%Y%m%d%H%M%S}"}
+                query = {
+                    "limit": "1",
+                    "from": f"{begin:%Y%m%d%H%M%S}",
+                    "to": f"{begin + timedelta(hours=23):%Y%m%d%H%M%S}",
+                }
                 client.get("/calls", params=query).raise_for_status()
 
     def stop(self) -> None:
@@ -125,10 +129,14 @@ class Bench:
         try:
             return self._run(api, contender, days, url)
         finally:
-            with psycopg.connect(embedded.start(self._home, database="postgres"), autocommit=True) as connection:
+            with psycopg.connect(
+                embedded.start(self._home, database="postgres"), autocommit=True
+            ) as connection:
                 connection.execute(f"DROP DATABASE run_{self._databases} WITH (FORCE)")
 
-    def _run(self, api: Sandbox, contender: "Contender", days: tuple[date, date], database: str) -> Run:
+    def _run(
+        self, api: Sandbox, contender: "Contender", days: tuple[date, date], database: str
+    ) -> Run:
         before = api.received()
         arguments = [
             *contender.command,
@@ -141,10 +149,14 @@ class Bench:
         with (
             tempfile.TemporaryFile() as output,
             tempfile.TemporaryFile() as errors,
-            tempfile.TemporaryDirectory(dir=self._home) as place,  # peers keep state where they run and in their user's folder
+            tempfile.TemporaryDirectory(
+                dir=self._home
+            ) as place,  # peers keep state where they run and in their user's folder
         ):
             environment = os.environ | {"HOME": place, "TMPDIR": place}
-            with subprocess.Popen(arguments, stdout=output, stderr=errors, cwd=place, env=environment) as process:
+            with subprocess.Popen(
+                arguments, stdout=output, stderr=errors, cwd=place, env=environment
+            ) as process:
                 try:
                     peak = watch(process)
                 finally:
@@ -152,7 +164,9 @@ class Bench:
             output.seek(0)
             errors.seek(0)
             if process.returncode:
-                raise SystemExit(f"{contender.name} failed:\n{errors.read()[-3000:].decode(errors='replace')}")
+                raise SystemExit(
+                    f"{contender.name} failed:\n{errors.read()[-3000:].decode(errors='replace')}"
+                )
             told = json.loads(output.read().splitlines()[-1])
         rows, digest = (told["rows"], None) if contender.is_peer else self._held(database)
         if rows != told["rows"]:
@@ -226,9 +240,21 @@ PEERS = (
     # name, environment, program, how, packages whose versions are printed
     ("dlt by day", "dlt", "dlt_rest_api.py", "day", ("dlt",)),
     ("dlt by range", "dlt", "dlt_rest_api.py", "range", ("dlt",)),
-    ("Singer SDK tap by range", "singer", "singer_tap.py", "range", ("singer-sdk", "meltanolabs-target-postgres")),
+    (
+        "Singer SDK tap by range",
+        "singer",
+        "singer_tap.py",
+        "range",
+        ("singer-sdk", "meltanolabs-target-postgres"),
+    ),
     ("airbyte-cdk by day, not stored", "airbyte", "airbyte_source.py", "day", ("airbyte-cdk",)),
-    ("airbyte-cdk by long step, not stored", "airbyte", "airbyte_source.py", "long", ("airbyte-cdk",)),
+    (
+        "airbyte-cdk by long step, not stored",
+        "airbyte",
+        "airbyte_source.py",
+        "long",
+        ("airbyte-cdk",),
+    ),
 )
 
 
@@ -241,7 +267,9 @@ def install(environment: str) -> Path:
     python = home / ("Scripts/python.exe" if platform.system() == "Windows" else "bin/python")
     if not python.exists():
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
-    subprocess.run([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock], check=True)
+    subprocess.run(
+        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock], check=True
+    )
     return python
 
 
@@ -251,19 +279,35 @@ def peers() -> list[Contender]:
     found = []
     for name, environment, program, how, packages in PEERS:
         tell = f"from importlib.metadata import version; print(*(f'{{name}} {{version(name)}}' for name in {packages!r}), sep=', ')"
-        told = subprocess.run([pythons[environment], "-c", tell], check=True, capture_output=True, text=True)
-        found.append(Contender(name, (pythons[environment], HERE / "peers" / program), how, told.stdout.strip()))
+        told = subprocess.run(
+            [pythons[environment], "-c", tell], check=True, capture_output=True, text=True
+        )
+        found.append(
+            Contender(
+                name, (pythons[environment], HERE / "peers" / program), how, told.stdout.strip()
+            )
+        )
     return found
 
 
 def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
-    print("API calls for calls received from 2023-01-01 to 2025-12-31, over the least (rows / 250, rounded up)", flush=True)
+    print(
+        "API calls for calls received from 2023-01-01 to 2025-12-31, over the least (rows / 250, rounded up)",
+        flush=True,
+    )
     for calls_per_day in (60, 600, 6000):
-        span = THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 12, 1), date(2025, 12, 31))
+        span = (
+            THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 12, 1), date(2025, 12, 31))
+        )
         shorter = "" if span == THREE_YEARS else f"; {span[0]} to {span[1]} only, --full reads all"
         asked = others if calls_per_day == 60 or (full and calls_per_day == 600) else ()
-        print(f" {calls_per_day:,} a day{shorter}{'' if asked or not others else '; peers not run'}", flush=True)
-        with sandbox(SandboxOptions(calls_per_day=calls_per_day, daily_quota=None, cache_bytes=2**30)) as api:
+        print(
+            f" {calls_per_day:,} a day{shorter}{'' if asked or not others else '; peers not run'}",
+            flush=True,
+        )
+        with sandbox(
+            SandboxOptions(calls_per_day=calls_per_day, daily_quota=None, cache_bytes=2**30)
+        ) as api:
             rows = set()
             for contender in (OURS, *asked):
                 run = bench.run(api, contender, span)
@@ -281,8 +325,13 @@ def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> N
 
 def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
     days = 100 if full else 20
-    print(f"rows a second from the API to the merged table, {CALLS_PER_DAY:,} calls a day, runs in turn", flush=True)
-    with sandbox(SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30)) as api:
+    print(
+        f"rows a second from the API to the merged table, {CALLS_PER_DAY:,} calls a day, runs in turn",
+        flush=True,
+    )
+    with sandbox(
+        SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30)
+    ) as api:
         api.make(FIRST, FIRST + timedelta(days=days - 1))
         dlt = [peer for peer in others if peer.name == "dlt by range"]
         small = compete(bench, api, (OURS, STRAIGHT, *dlt), 10)
@@ -291,16 +340,25 @@ def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> No
             large |= compete(bench, api, dlt, days, times=1)
     if dlt:
         found = large if dlt[0].name in large else small
-        print(f"  ours / {dlt[0].versions}: {speed(found[OURS.name]) / speed(found[dlt[0].name]):.1f} (aim: at least 2.5)")
-    print(f"  ours / straight line: {speed(large[OURS.name]) / speed(large[STRAIGHT.name]):.2f} (aim: at least 0.75)")
+        print(
+            f"  ours / {dlt[0].versions}: {speed(found[OURS.name]) / speed(found[dlt[0].name]):.1f} (aim: at least 2.5)"
+        )
+    print(
+        f"  ours / straight line: {speed(large[OURS.name]) / speed(large[STRAIGHT.name]):.2f} (aim: at least 0.75)"
+    )
     for name, runs in large.items():
         rows = [median(run.rows for run in found) for found in (runs, small[name])]
         ratio = peak(runs) / peak(small[name])
         aim = " (aim: at most 1.15 at 1,000,000)" if name == OURS.name else ""
-        print(f"  {name}, peak memory at {rows[0]:,.0f} rows over {rows[1]:,.0f}: {ratio:.3f}{aim}", flush=True)
+        print(
+            f"  {name}, peak memory at {rows[0]:,.0f} rows over {rows[1]:,.0f}: {ratio:.3f}{aim}",
+            flush=True,
+        )
 
 
-def compete(bench: Bench, api: Sandbox, contenders: Sequence[Contender], days: int, times: int = 2) -> dict[str, list[Run]]:
+def compete(
+    bench: Bench, api: Sandbox, contenders: Sequence[Contender], days: int, times: int = 2
+) -> dict[str, list[Run]]:
     """Run the contenders in turn over the first `days` days, and return their runs by name."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     for _ in range(times):
@@ -324,9 +382,14 @@ def peak(runs: list[Run]) -> float:
 
 
 def measure_latency(bench: Bench) -> None:
-    print(f"a range of about 1,000 pages from an API that answers after {LATENCY * 1000:.0f} ms, 8 pages in flight", flush=True)
+    print(
+        f"a range of about 1,000 pages from an API that answers after {LATENCY * 1000:.0f} ms, 8 pages in flight",
+        flush=True,
+    )
     span = (FIRST, FIRST + timedelta(days=25))
-    options = SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30, latency=LATENCY)
+    options = SandboxOptions(
+        calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30, latency=LATENCY
+    )
     with sandbox(options) as api:
         api.make(*span)
         for contender in (OURS, STRAIGHT) * 3:
@@ -351,10 +414,14 @@ def show(name: str, run: Run) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="these parts")
     parser.add_argument("--alone", action="store_true", help="without the peers")
-    parser.add_argument("--full", action="store_true", help="the sizes of the claims: an hour or two, 30 GB of disk")
+    parser.add_argument(
+        "--full", action="store_true", help="the sizes of the claims: an hour or two, 30 GB of disk"
+    )
     options = parser.parse_args()
     # whoever ends the benchmark ends what it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))

@@ -69,9 +69,16 @@ class Run:
 
     def __add__(self, other: "Run") -> "Run":
         """Return both, one after the other."""
-        parts = {name: self.parts.get(name, 0.0) + other.parts.get(name, 0.0) for name in self.parts | other.parts}
+        parts = {
+            name: self.parts.get(name, 0.0) + other.parts.get(name, 0.0)
+            for name in self.parts | other.parts
+        }
         return Run(
-            self.seconds + other.seconds, self.processor + other.processor, parts, self.api + other.api, self.rounds + other.rounds
+            self.seconds + other.seconds,
+            self.processor + other.processor,
+            parts,
+            self.api + other.api,
+            self.rounds + other.rounds,
         )
 
     def written(self) -> float:
@@ -93,7 +100,9 @@ class Bench:
         """Run the commands one after the other on one fresh database."""
         self._databases += 1
         name = f"run_{self._databases}"
-        with psycopg.connect(embedded.start(self._home, database="postgres"), autocommit=True) as connection:
+        with psycopg.connect(
+            embedded.start(self._home, database="postgres"), autocommit=True
+        ) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE prepared")
             # what the last run left to be written is not this one's
             connection.execute("CHECKPOINT")
@@ -106,7 +115,11 @@ class Bench:
         return found
 
     def _start(self, database: str, *arguments: str, url: str = "") -> Run:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+        }
         environment = clean | {
             "DAGSTER_HOME": str(self._home / "dagster"),
             "MAGNETIS_API_KEY": SANDBOX_KEY,
@@ -121,7 +134,9 @@ class Bench:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             began, used = time.perf_counter(), self._processor()
             # started in a folder without .env
-            with subprocess.Popen(command, stdout=output, stderr=errors, cwd=self._home, env=environment) as process:
+            with subprocess.Popen(
+                command, stdout=output, stderr=errors, cwd=self._home, env=environment
+            ) as process:
                 try:
                     process.wait(LONGEST)
                 finally:
@@ -130,14 +145,20 @@ class Bench:
             output.seek(0)
             errors.seek(0)
             if process.returncode:
-                raise SystemExit(f"{' '.join(arguments)} failed:\n{errors.read()[-3000:].decode(errors='replace')}")
-            return Run(seconds, self._processor() - used, json.loads(output.read().splitlines()[-1]))
+                raise SystemExit(
+                    f"{' '.join(arguments)} failed:\n{errors.read()[-3000:].decode(errors='replace')}"
+                )
+            return Run(
+                seconds, self._processor() - used, json.loads(output.read().splitlines()[-1])
+            )
 
     def _processor(self) -> float:
         """Return the processor seconds of all processes that ended here, and of the database server."""
         ours = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = ours.ru_utime + ours.ru_stime
-        server = psutil.Process(int((self._home / "postgres" / "postmaster.pid").read_text().split()[0]))
+        server = psutil.Process(
+            int((self._home / "postgres" / "postmaster.pid").read_text().split()[0])
+        )
         for process in (server, *server.children()):
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
@@ -169,7 +190,10 @@ def rounds(seconds: float) -> Iterator[int]:
 
 
 def measure_ranges(bench: Bench) -> None:
-    print("a ranged run of calls (20 a day), process from start to end, over the same reading without Dagster", flush=True)
+    print(
+        "a ranged run of calls (20 a day), process from start to end, over the same reading without Dagster",
+        flush=True,
+    )
     alone: dict[int, list[Run]] = {days: [] for days in SPANS}
     whole: dict[int, list[Run]] = {days: [] for days in SPANS}
     with sandbox(SandboxOptions(calls_per_day=20, daily_quota=None, cache_bytes=2**30)) as api:
@@ -201,15 +225,25 @@ def measure_ranges(bench: Bench) -> None:
         f"  a partition, from {middling} to {long:,} days: {each:.1f} ms (aim: at most {AIM}): {verdict}; "
         f"{slope(computed):.1f} ms of processor"
     )
-    names = {name for runs in whole.values() for run in runs for name in run.parts if name.startswith("write ")}
+    names = {
+        name
+        for runs in whole.values()
+        for run in runs
+        for name in run.parts
+        if name.startswith("write ")
+    }
     writes = {name: slope({days: part_of(whole[days], name) for days in SPANS}) for name in names}
     largest = sorted(writes, key=lambda name: writes[name], reverse=True)[:3]
     told = ", ".join(f"{writes[name]:.1f} ms {name.removeprefix('write ')}" for name in largest)
-    print(f"  of these to write {told}; all else {each - sum(writes[name] for name in largest):.1f} ms")
+    print(
+        f"  of these to write {told}; all else {each - sum(writes[name] for name in largest):.1f} ms"
+    )
     once = added[short] - short * each / 1000
     imports = part_of(whole[short], "imports") - part_of(alone[short], "imports")
     storage = part_of(whole[short], "instance")
-    plan = part_of(whole[short], "plan") - sum(part_of(whole[short], name) for name in names if name.endswith("_PLANNED"))
+    plan = part_of(whole[short], "plan") - sum(
+        part_of(whole[short], name) for name in names if name.endswith("_PLANNED")
+    )
     print(
         f"  a run, however many its days: {once:.2f} s, or {1000 * once / short:.0f} ms a day where there are {short}: "
         f"Dagster's imports {imports:.2f} s, opening its storage {storage:.2f} s, planning {plan:.2f} s"
@@ -225,7 +259,10 @@ def measure_daily(bench: Bench) -> None:
         Kind.EVENTS: (str(yesterday - timedelta(days=settings.lookback_days)), str(yesterday)),
         Kind.SNAPSHOT: (str(today), str(today)),
     }
-    names = {kind: [collection.name for collection in catalogue.enabled if collection.kind is kind] for kind in Kind}
+    names = {
+        kind: [collection.name for collection in catalogue.enabled if collection.kind is kind]
+        for kind in Kind
+    }
     print(
         f"a daily run: {settings.lookback_days + 1} days of {len(names[Kind.EVENTS])} events collections (120 calls a day) "
         f"and {len(names[Kind.SNAPSHOT])} snapshots",
@@ -237,12 +274,17 @@ def measure_daily(bench: Bench) -> None:
         for _ in rounds(DAILY_SECONDS):
             alone.append(bench.run(api, *(("alone", *spans[kind], *names[kind]) for kind in Kind)))
             for executor, runs in found.items():
-                runs.append(bench.run(api, *((executor, JOB_NAMES[kind], *spans[kind]) for kind in Kind)))
+                runs.append(
+                    bench.run(api, *((executor, JOB_NAMES[kind], *spans[kind]) for kind in Kind))
+                )
     over, most = {}, {}
     show(
         "without Dagster",
         alone,
-        {"imports": part_of(alone, "imports"), "reading": median(run.parts["run"] - run.api for run in alone)},
+        {
+            "imports": part_of(alone, "imports"),
+            "reading": median(run.parts["run"] - run.api for run in alone),
+        },
     )
     cores = multiprocessing.cpu_count()
     for executor, runs in found.items():
@@ -259,7 +301,9 @@ def measure_daily(bench: Bench) -> None:
         }
         over[executor] = show(NAMES[executor], runs, parts)
         if executor == "in_process":
-            print(f"    writing events, in planning and in the steps: {median(map(Run.written, runs)):.1f}")
+            print(
+                f"    writing events, in planning and in the steps: {median(map(Run.written, runs)):.1f}"
+            )
         most[executor] = max(parts, key=lambda name: parts[name])
     best, other = sorted(over, key=lambda executor: over[executor])
     print(f"  most of the overhead: {most[best]} ({NAMES[best]}), {most[other]} ({NAMES[other]})")
@@ -271,7 +315,9 @@ def measure_daily(bench: Bench) -> None:
     if best == "in_process":
         in_turn = round(median(run.rounds for run in found[best]))
         worth = (over[other] - over[best]) / (in_turn * (1 - 1 / cores))
-        print(f"  {in_turn} answers are waited for in turn: {cores} steps at a time win where one takes over {worth:.1f} s")
+        print(
+            f"  {in_turn} answers are waited for in turn: {cores} steps at a time win where one takes over {worth:.1f} s"
+        )
     print(f"  by this measurement: {best}_executor ({len(alone)} rounds)", flush=True)
 
 
@@ -300,14 +346,20 @@ def part_of(runs: Sequence[Run], name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="these parts")
     options = parser.parse_args()
     # whoever ends the benchmark ends what it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
-        facts = (f"{multiprocessing.cpu_count()} cores", f"load {os.getloadavg()[0]:.1f}", f"Python {platform.python_version()}")
+        facts = (
+            f"{multiprocessing.cpu_count()} cores",
+            f"load {os.getloadavg()[0]:.1f}",
+            f"Python {platform.python_version()}",
+        )
         print(*facts, f"Dagster {version('dagster')}", sep=", ", flush=True)
         bench = Bench(home)
         if "ranges" in options.only:

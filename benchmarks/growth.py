@@ -71,7 +71,9 @@ class Daemon:
         [self._repository] = entry.code_location.get_repositories().values()
         self.now = datetime.now(UTC)
         for sensor in self._repository.get_sensors():
-            workspace.instance.stop_sensor(sensor.get_remote_origin_id(), sensor.selector_id, sensor)
+            workspace.instance.stop_sensor(
+                sensor.get_remote_origin_id(), sensor.selector_id, sensor
+            )
 
     def ticks(self, name: str, number: int) -> None:
         """Evaluate one sensor that often."""
@@ -80,15 +82,21 @@ class Daemon:
         for _ in range(number):
             self.now += timedelta(minutes=15)
             with freeze_time(self.now):
-                assert not any(execute_sensor_iteration(self._workspace, getLogger("daemon"), None, None))
-        self._workspace.instance.stop_sensor(sensor.get_remote_origin_id(), sensor.selector_id, sensor)
+                assert not any(
+                    execute_sensor_iteration(self._workspace, getLogger("daemon"), None, None)
+                )
+        self._workspace.instance.stop_sensor(
+            sensor.get_remote_origin_id(), sensor.selector_id, sensor
+        )
 
 
 @contextmanager
 def daemon(home: Path) -> Iterator[tuple[Daemon, dg.DagsterInstance]]:
     (home / "dagster.yaml").write_text(INSTANCE)
     (home / "location.py").write_text(LOCATION)
-    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(home / "location.py")), location_name="location")
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(python_file=str(home / "location.py")), location_name="location"
+    )
     with (
         dg.DagsterInstance.from_config(str(home)) as instance,
         patch.object(dg.DagsterInstance, "from_ref", lambda _ref: nullcontext(instance)),
@@ -106,14 +114,21 @@ def measured(url: str) -> Counter[str]:
         for (table,) in tables:
             connection.execute(f"VACUUM FULL {table}")
         return Counter(
-            {table: connection.execute("SELECT pg_total_relation_size(%s::regclass)", [table]).fetchone()[0] for (table,) in tables}
+            {
+                table: connection.execute(
+                    "SELECT pg_total_relation_size(%s::regclass)", [table]
+                ).fetchone()[0]
+                for (table,) in tables
+            }
         )
 
 
 def run(instance: dg.DagsterInstance, job: str, **tags: str) -> None:
     """Run a job in this process."""
     marked = {f"dagster/{name}": value for name, value in tags.items()}
-    assert build_defs().resolve_job_def(job).execute_in_process(instance=instance, tags=marked).success
+    assert (
+        build_defs().resolve_job_def(job).execute_in_process(instance=instance, tags=marked).success
+    )
 
 
 def prune(url: str, instance: dg.DagsterInstance) -> None:
@@ -144,8 +159,12 @@ def show(written: Mapping[str, float], kept: Mapping[str, float]) -> None:
             "five": (young + stays * 365 * 5) / 1e6,
         }
         total.update(row)
-        print(f"{table:<40}{row['day']:>10.1f}{row['year']:>11.1f}{row['one']:>13.1f}{row['five']:>8.1f}")
-    print(f"{'together':<40}{total['day']:>10.1f}{total['year']:>11.1f}{total['one']:>13.1f}{total['five']:>8.1f}")
+        print(
+            f"{table:<40}{row['day']:>10.1f}{row['year']:>11.1f}{row['one']:>13.1f}{row['five']:>8.1f}"
+        )
+    print(
+        f"{'together':<40}{total['day']:>10.1f}{total['year']:>11.1f}{total['one']:>13.1f}{total['five']:>8.1f}"
+    )
 
 
 def main() -> None:
@@ -170,7 +189,10 @@ def main() -> None:
             with daemon(home) as (running, instance):
                 today = datetime.now().astimezone().date()
                 week = [str(today - timedelta(days=number)) for number in (8, 1)]
-                events = {"asset_partition_range_start": week[0], "asset_partition_range_end": week[1]}
+                events = {
+                    "asset_partition_range_start": week[0],
+                    "asset_partition_range_end": week[1],
+                }
                 jobs = {"daily_events": events, "daily_snapshots": {"partition": str(today)}}
                 for job, tags in jobs.items():  # the first runs make the tables
                     run(instance, job, **tags)
@@ -179,16 +201,26 @@ def main() -> None:
                     before = measured(url)
                     for _ in range(days):
                         run(instance, job, **tags)
-                    grown = {table: (size - before[table]) / days for table, size in measured(url).items()}
+                    grown = {
+                        table: (size - before[table]) / days
+                        for table, size in measured(url).items()
+                    }
                     written.update(grown)
-                    dagsters = sum(size for table, size in grown.items() if table.startswith("dagster."))
+                    dagsters = sum(
+                        size for table, size in grown.items() if table.startswith("dagster.")
+                    )
                     read = EVENTS_READ if job == "daily_events" else SNAPSHOTS_READ
-                    print(f"{job}: {dagsters / read / 1e3:.1f} kB in Dagster's tables for each day of a collection that is read")
+                    print(
+                        f"{job}: {dagsters / read / 1e3:.1f} kB in Dagster's tables for each day of a collection that is read"
+                    )
                 for name, number in SENSORS.items():
                     running.ticks(name, 1)
                     before = measured(url)
                     running.ticks(name, TICKS)
-                    grown = {table: (size - before[table]) / TICKS * number for table, size in measured(url).items()}
+                    grown = {
+                        table: (size - before[table]) / TICKS * number
+                        for table, size in measured(url).items()
+                    }
                     written.update(grown)
                     print(f"{name}: {sum(grown.values()) * 365 / 1e6:.0f} MB a year")
                 prune(url, instance)

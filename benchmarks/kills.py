@@ -32,14 +32,20 @@ PATIENCE = 1800.0
 """Seconds for one child; the longest takes about 60."""
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Children are forked from one process that has imported everything: a fresh Python takes a second for that."""
-FORKSERVER.set_forkserver_preload(["magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"])
+FORKSERVER.set_forkserver_preload(
+    ["magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"]
+)
 
 
 def load(url: str, database: str, resumes: bool) -> None:
-    settings = Settings.load(api_url=url, api_key=SANDBOX_KEY, database_url=database, daily_quota=10**6)
+    settings = Settings.load(
+        api_url=url, api_key=SANDBOX_KEY, database_url=database, daily_quota=10**6
+    )
     catalogue = load_catalogue()
     days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
-    with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual", resumes=resumes)) as ingestion:
+    with open_ingestion(
+        settings, catalogue, RunIdentity("benchmark", "manual", resumes=resumes)
+    ) as ingestion:
         for _ in ingestion.read_days(catalogue["calls"], days):
             pass
 
@@ -74,13 +80,19 @@ def killed(sandbox: SandboxServer, database: str, kill_at: list[int]) -> tuple[i
 def held(database: str) -> int:
     engine = connect(database)
     with engine.connect() as connection:
-        rows = int(connection.execute(text("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL")).scalar_one())
+        rows = int(
+            connection.execute(
+                text("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL")
+            ).scalar_one()
+        )
     engine.dispose()
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--a-day", default="60,600", help="calls a day, separated by commas")
     parser.add_argument("--seed", type=int, default=1)
@@ -89,7 +101,13 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
         for a_day in map(int, arguments.a_day.split(",")):
-            options = SandboxOptions(calls_per_day=a_day, daily_quota=None, first_day=FIRST, latency=LATENCY, cache_bytes=2**30)
+            options = SandboxOptions(
+                calls_per_day=a_day,
+                daily_quota=None,
+                first_day=FIRST,
+                latency=LATENCY,
+                cache_bytes=2**30,
+            )
             with SandboxServer(options) as sandbox:
                 alone, _ = killed(sandbox, embedded.start(home, database=f"alone_{a_day}"), [])
                 wanted = range(1, alone + 1)

@@ -34,15 +34,30 @@ def sandbox(pipe: Connection) -> None:
 
 
 def load(url: str, database: str, days: int, pipe: Connection) -> None:
-    settings = Settings.load(api_url=url, api_key=SANDBOX_KEY, database_url=database, daily_quota=10**6)
+    settings = Settings.load(
+        api_url=url, api_key=SANDBOX_KEY, database_url=database, daily_quota=10**6
+    )
     catalogue = load_catalogue()
     before = peak_megabytes()
     started = time.perf_counter()
     with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual")) as ingestion:
-        windows = list(ingestion.read_days(catalogue["calls"], [FIRST + timedelta(days=n) for n in range(days)]))
+        windows = list(
+            ingestion.read_days(
+                catalogue["calls"], [FIRST + timedelta(days=n) for n in range(days)]
+            )
+        )
     seconds = time.perf_counter() - started
     rows = sum(day.rows for window in windows for day in window.days)
-    pipe.send((rows, sum(window.api_calls for window in windows), len(windows), seconds, before, peak_megabytes()))
+    pipe.send(
+        (
+            rows,
+            sum(window.api_calls for window in windows),
+            len(windows),
+            seconds,
+            before,
+            peak_megabytes(),
+        )
+    )
 
 
 def peak_megabytes() -> float:

@@ -88,7 +88,10 @@ PARTITION = """
 """
 
 QUERIES = {
-    "one day by status": ("SELECT status, count(*) FROM magnetis.calls WHERE day = '2024-07-10' GROUP BY 1", 7),
+    "one day by status": (
+        "SELECT status, count(*) FROM magnetis.calls WHERE day = '2024-07-10' GROUP BY 1",
+        7,
+    ),
     "one month by number": (
         """SELECT number_id, count(*), sum(duration_seconds) FROM magnetis.calls
            WHERE day >= '2024-07-01' AND day < '2024-08-01' GROUP BY 1""",
@@ -118,12 +121,27 @@ class ByMerge(program._Statements):  # noqa: SLF001 - what is measured is the pr
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection)
         names = ["id", "account_id", "payload", "occurred_at", "day", *collection.columns]
-        sources = ["id", "account_id", "payload", "occurred_at", "day", *(f"c_{name}" for name in collection.columns)]
-        compared = [pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}]
+        sources = [
+            "id",
+            "account_id",
+            "payload",
+            "occurred_at",
+            "day",
+            *(f"c_{name}" for name in collection.columns),
+        ]
+        compared = [
+            pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}
+        ]
         newer = program._newer("t.last_seen_at")  # noqa: SLF001
-        assignments = [f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)]
+        assignments = [
+            f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
+        ]
         days = "CAST(:days AS date[])"
-        near = f"AND t.day BETWEEN ({days})[1] - {self.near} AND ({days})[cardinality({days})] + {self.near}" if self.near else ""
+        near = (
+            f"AND t.day BETWEEN ({days})[1] - {self.near} AND ({days})[cardinality({days})] + {self.near}"
+            if self.near
+            else ""
+        )
         self.upsert = text(f"""
             WITH merged AS (
                 MERGE INTO magnetis.calls AS t
@@ -168,13 +186,19 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
         for method in statements.forbidden:
             connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
-    def per_day_unsteered(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> dict[date, int]:
+    def per_day_unsteered(
+        connection: Connection, statement: TextClause, parameters: dict[str, object]
+    ) -> dict[date, int]:
         # what comes behind the MERGE joins 60,000 rows to as many
         for method in statements.forbidden:
             connection.execute(text(f"SET LOCAL enable_{method} = on"))
         return per_day(connection, statement, parameters)
 
-    program._Statements, program._analyze, program._per_day = statements, analyze_and_steer, per_day_unsteered  # noqa: SLF001
+    program._Statements, program._analyze, program._per_day = (
+        statements,
+        analyze_and_steer,
+        per_day_unsteered,
+    )  # noqa: SLF001
     try:
         yield
     finally:
@@ -195,7 +219,9 @@ class Table:
         self._engine = connect(self._url)
         catalogue = load_catalogue()
         self.calls = catalogue["calls"]
-        self._warehouse = Warehouse(self._engine, catalogue, response_zone=ZONE, partition_zone=ZONE)
+        self._warehouse = Warehouse(
+            self._engine, catalogue, response_zone=ZONE, partition_zone=ZONE
+        )
         self._warehouse.prepare()
         self._db = psycopg.connect(self._url, autocommit=True)
         self._random = random.Random(1)
@@ -233,9 +259,14 @@ class Table:
             # day by day, so that a day's rows lie together although two connections write
             for done, _ in enumerate(pool.map(self._generate, range(DAYS)), 1):
                 if done % 100 == 0:
-                    print(f"  {done} of {DAYS} days after {time.perf_counter() - began:,.0f} s", flush=True)
+                    print(
+                        f"  {done} of {DAYS} days after {time.perf_counter() - began:,.0f} s",
+                        flush=True,
+                    )
         seconds = time.perf_counter() - began
-        self.tell("generate, without indexes", f"{seconds:,.0f} s, {self.rows / seconds:,.0f} rows/s")
+        self.tell(
+            "generate, without indexes", f"{seconds:,.0f} s, {self.rows / seconds:,.0f} rows/s"
+        )
         self._index("id")
 
     def convert(self) -> None:
@@ -252,7 +283,8 @@ class Table:
         for first, after in months(FIRST, END_OF_PARTITIONS):
             self._keep_free()
             self._db.execute(
-                "INSERT INTO magnetis.calls SELECT * FROM magnetis.calls_before WHERE day >= %s AND day < %s", (first, after)
+                "INSERT INTO magnetis.calls SELECT * FROM magnetis.calls_before WHERE day >= %s AND day < %s",
+                (first, after),
             )
         self.tell("copy from the plain table, without indexes", show(time.perf_counter() - began))
         self._index("id, day")
@@ -261,7 +293,9 @@ class Table:
 
     def _no_autovacuum(self) -> None:
         for name in self._leaves():
-            self._db.execute(f"ALTER TABLE magnetis.{name} SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)")
+            self._db.execute(
+                f"ALTER TABLE magnetis.{name} SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
+            )
 
     def _index(self, key: str) -> None:
         self._db.execute("SET maintenance_work_mem = '1GB'")
@@ -281,7 +315,9 @@ class Table:
     def _keep_free(self) -> None:
         free = shutil.disk_usage(self._home).free
         if free < KEEP_FREE:
-            raise SystemExit(f"{free / 1e9:.0f} GB of disk are left, {KEEP_FREE / 1e9:.0f} must stay free: take fewer --rows")
+            raise SystemExit(
+                f"{free / 1e9:.0f} GB of disk are left, {KEEP_FREE / 1e9:.0f} must stay free: take fewer --rows"
+            )
 
     def _generate(self, day: int) -> None:
         self._keep_free()
@@ -321,8 +357,12 @@ class Table:
                 "WHERE i.indrelid = %s::regclass",
                 (f"magnetis.{name}",),
             ):
-                key, others = (key + size, others) if index.endswith("pkey") else (key, others + size)
-            found = self._db.execute("SELECT pg_table_size(%s::regclass)", (f"magnetis.{name}",)).fetchone()
+                key, others = (
+                    (key + size, others) if index.endswith("pkey") else (key, others + size)
+                )
+            found = self._db.execute(
+                "SELECT pg_table_size(%s::regclass)", (f"magnetis.{name}",)
+            ).fetchone()
             table += found[0] if found else 0
         return f"{table / 1e9:.2f} / {key / 1e9:.2f} / {others / 1e9:.2f} GB"
 
@@ -356,19 +396,28 @@ class Table:
         self._forget()
         parameters = {"rows": self.rows} if "%(rows)s" in statement else None
         seconds = [self._timed(statement, parameters) for _ in range(times + 1)]
-        self.tell(name, f"cold {show(seconds[0])}, warm {show(median(seconds[1:]))}", median(seconds[1:]))
+        self.tell(
+            name, f"cold {show(seconds[0])}, warm {show(median(seconds[1:]))}", median(seconds[1:])
+        )
 
     def query_with_other_indexes(self) -> None:
         """Time what an index on the callers and a BRIN in place of the index on `day` change."""
         if self.variant == "partitioned":
             return
         name, (statement, times) = "last call of a caller", QUERIES["last call of a caller"]
-        seconds = self._timed("CREATE INDEX ix_caller ON magnetis.calls (caller_number, occurred_at)")
-        self.tell("index (caller_number, occurred_at)", f"{seconds:,.0f} s, {self._size_of('%caller%')}")
+        seconds = self._timed(
+            "CREATE INDEX ix_caller ON magnetis.calls (caller_number, occurred_at)"
+        )
+        self.tell(
+            "index (caller_number, occurred_at)", f"{seconds:,.0f} s, {self._size_of('%caller%')}"
+        )
         self._query(f"{name}, with that index", statement, times)
         self._db.execute("DROP INDEX magnetis.ix_caller")
         seconds = self._timed("CREATE INDEX ix_brin ON magnetis.calls USING brin (day)")
-        self.tell("BRIN (day)", f"{seconds:,.0f} s, {self._size_of('ix_brin')}; B-tree: {self._size_of('ix_calls_day')}")
+        self.tell(
+            "BRIN (day)",
+            f"{seconds:,.0f} s, {self._size_of('ix_brin')}; B-tree: {self._size_of('ix_calls_day')}",
+        )
         for name in ("one day by status", "one month by number"):
             self._db.execute("BEGIN")
             self._db.execute("DROP INDEX magnetis.ix_calls_day")
@@ -379,7 +428,8 @@ class Table:
 
     def _size_of(self, pattern: str) -> str:
         found = self._db.execute(
-            "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM pg_class WHERE relname LIKE %s AND relkind = 'i'", (pattern,)
+            "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM pg_class WHERE relname LIKE %s AND relkind = 'i'",
+            (pattern,),
         ).fetchone()
         return f"{int(found[0]) / 1e6:,.1f} MB" if found else ""
 
@@ -399,21 +449,38 @@ class Table:
     def _merge_by(self, way: str) -> None:
         self._forget()
         last: tuple[list[date], list[dict[str, Any]]] = ([], [])
-        for what, size in ((f"a new day ({self.per_day:,} rows)", self.per_day), (f"a new window ({WINDOW:,} rows)", WINDOW)):
+        for what, size in (
+            (f"a new day ({self.per_day:,} rows)", self.per_day),
+            (f"a new window ({WINDOW:,} rows)", WINDOW),
+        ):
             found = []
             for _ in range(3):
                 last = self._invent(size)
-                found.append(self._window(*last, lambda merged, size=size: sum(day.inserted for day in merged.days) == size))
+                found.append(
+                    self._window(
+                        *last,
+                        lambda merged, size=size: sum(day.inserted for day in merged.days) == size,
+                    )
+                )
             self.tell(f"{way}: {what}", told(found), warm(found))
         unchanged = [
-            self._window(*last, lambda merged: not any(d.inserted or d.changed or d.deleted for d in merged.days)) for _ in range(4)
+            self._window(
+                *last,
+                lambda merged: not any(d.inserted or d.changed or d.deleted for d in merged.days),
+            )
+            for _ in range(4)
         ]
         self.tell(f"{way}: that window again, unchanged", told(unchanged), warm(unchanged))
-        old = [self._window(*self._stored(date(2024, 3, 1) + timedelta(days=n)), nothing) for n in range(4)]
+        old = [
+            self._window(*self._stored(date(2024, 3, 1) + timedelta(days=n)), nothing)
+            for n in range(4)
+        ]
         self.tell(f"{way}: an old day again, unchanged", told(old), warm(old))
         self._move(way, *last)
 
-    def _window(self, days: list[date], rows: list[dict[str, Any]], right: Callable[[Merged], bool]) -> tuple[float, float]:
+    def _window(
+        self, days: list[date], rows: list[dict[str, Any]], right: Callable[[Merged], bool]
+    ) -> tuple[float, float]:
         """Stage and merge; return the seconds of both."""
         with self._warehouse.staging(self.calls) as staging:
             began = time.perf_counter()
@@ -422,7 +489,17 @@ class Table:
             tally = staging.settle()
             staged = time.perf_counter()
             read_at = self._warehouse.now()
-            facts = WindowFacts(days, read_at, len(rows), tally.received, 1, 0, 0, None, days[-1] + timedelta(days=1))
+            facts = WindowFacts(
+                days,
+                read_at,
+                len(rows),
+                tally.received,
+                1,
+                0,
+                0,
+                None,
+                days[-1] + timedelta(days=1),
+            )
             merged = self._warehouse.commit(staging, facts)
             done = time.perf_counter()
         if not right(merged):
@@ -454,7 +531,9 @@ class Table:
         return days, rows
 
     def _stored(self, day: date) -> tuple[list[date], list[dict[str, Any]]]:
-        found = self._db.execute("SELECT payload FROM magnetis.calls WHERE day = %s ORDER BY occurred_at", (day,))
+        found = self._db.execute(
+            "SELECT payload FROM magnetis.calls WHERE day = %s ORDER BY occurred_at", (day,)
+        )
         return [day], [payload for (payload,) in found]
 
     def _move(self, way: str, days: list[date], rows: list[dict[str, Any]]) -> None:
@@ -463,30 +542,44 @@ class Table:
         there = [row for row in rows if row["date"].startswith(str(target))]
         _, near = self._invent(self.per_day)
         self._window([date.fromisoformat(near[0]["date"][:10])], near, lambda _: True)
-        for what, source in (("two days", near), ("years", self._stored(date(2024, 5, self._random.randint(1, 31)))[1])):
+        for what, source in (
+            ("two days", near),
+            ("years", self._stored(date(2024, 5, self._random.randint(1, 31)))[1]),
+        ):
             moving = source[:100]
             moved = [row | {"date": f"{target} 12:00:00"} for row in moving]
             there = there + moved
             self._window([target], there, lambda _: True)
             found = self._db.execute(
-                "SELECT count(*), count(DISTINCT id) FROM magnetis.calls WHERE id = ANY(%s)", ([row["id"] for row in moved],)
+                "SELECT count(*), count(DISTINCT id) FROM magnetis.calls WHERE id = ANY(%s)",
+                ([row["id"] for row in moved],),
             ).fetchone()
-            self.tell(f"{way}: rows of {len(moved)} calls that moved by {what}", f"{found[0] if found else 0}")
+            self.tell(
+                f"{way}: rows of {len(moved)} calls that moved by {what}",
+                f"{found[0] if found else 0}",
+            )
 
     def _refused(self) -> None:
         try:
             self._window(*self._invent(self.per_day), lambda _: True)
         except Exception as error:  # noqa: BLE001 - what it says is the finding
-            self.tell("the program's merge", f"refused: {type(error).__name__}: {str(error)[-100:]}")
+            self.tell(
+                "the program's merge", f"refused: {type(error).__name__}: {str(error)[-100:]}"
+            )
         else:
-            raise SystemExit("the program's own merge works on a partitioned table: this benchmark is out of date")
+            raise SystemExit(
+                "the program's own merge works on a partitioned table: this benchmark is out of date"
+            )
 
     # --- dropping
 
     def delete_a_year(self) -> None:
         """Delete the oldest year from the plain table, and then drop that."""
         before = self._bytes()
-        seconds = self._timed("DELETE FROM magnetis.calls_before WHERE day < %(end)s", {"end": date(FIRST.year + 1, 1, 1)})
+        seconds = self._timed(
+            "DELETE FROM magnetis.calls_before WHERE day < %(end)s",
+            {"end": date(FIRST.year + 1, 1, 1)},
+        )
         vacuum = self._timed("VACUUM magnetis.calls_before")
         figures = f"DELETE {show(seconds)}, VACUUM {show(vacuum)}, {(before - self._bytes()) / 1e9:.2f} GB free"
         self.tell("the oldest year of the plain table", figures)
@@ -497,10 +590,13 @@ class Table:
         """Take the oldest year off the partitioned table."""
         before, began = self._bytes(), time.perf_counter()
         for first, _ in months(FIRST, date(FIRST.year + 1, 1, 1)):
-            self._db.execute(f"ALTER TABLE magnetis.calls DETACH PARTITION magnetis.calls_{first:%Y_%m}")
+            self._db.execute(
+                f"ALTER TABLE magnetis.calls DETACH PARTITION magnetis.calls_{first:%Y_%m}"
+            )
             self._db.execute(f"DROP TABLE magnetis.calls_{first:%Y_%m}")
         self.tell(
-            "the oldest year", f"DETACH, DROP {show(time.perf_counter() - began)}, {(before - self._bytes()) / 1e9:.2f} GB free"
+            "the oldest year",
+            f"DETACH, DROP {show(time.perf_counter() - began)}, {(before - self._bytes()) / 1e9:.2f} GB free",
         )
 
     def _bytes(self) -> int:
@@ -516,7 +612,9 @@ class Table:
 
     def vacuum_after_merges(self) -> None:
         """What autovacuum has to do after the merges."""
-        self.tell("VACUUM ANALYZE after the merges", show(self._timed("VACUUM (ANALYZE) magnetis.calls")))
+        self.tell(
+            "VACUUM ANALYZE after the merges", show(self._timed("VACUUM (ANALYZE) magnetis.calls"))
+        )
 
 
 def nothing(merged: Merged) -> bool:
@@ -557,14 +655,18 @@ def facts() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="generated rows")
     options = parser.parse_args()
     # whoever ends the benchmark ends what it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     needed = options.rows * BYTES_A_ROW + 4 * 10**9 + KEEP_FREE
     if (free := shutil.disk_usage(tempfile.gettempdir()).free) < needed:
-        raise SystemExit(f"{options.rows:,} rows need {needed / 1e9:.0f} GB of disk with what must stay free, {free / 1e9:.0f} are")
+        raise SystemExit(
+            f"{options.rows:,} rows need {needed / 1e9:.0f} GB of disk with what must stay free, {free / 1e9:.0f} are"
+        )
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
         with psycopg.connect(embedded.start(home, database="postgres")) as connection:

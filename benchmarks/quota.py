@@ -54,10 +54,16 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def ledger(url: str, *, limit: int = ENOUGH, window: QuotaWindow = QuotaWindow.CALENDAR) -> Ledger:
-    return Ledger(connect(url), key_fingerprint="benchmark", policy=QuotaPolicy(limit=limit, zone=PARIS, window=window))
+    return Ledger(
+        connect(url),
+        key_fingerprint="benchmark",
+        policy=QuotaPolicy(limit=limit, zone=PARIS, window=window),
+    )
 
 
-def work(url: str, window: QuotaWindow, seconds: float, begin: Barrier, found: "Queue[list[float]]") -> None:
+def work(
+    url: str, window: QuotaWindow, seconds: float, begin: Barrier, found: "Queue[list[float]]"
+) -> None:
     book = ledger(url, window=window)
     book.charge(CHARGE)
     begin.wait()
@@ -68,10 +74,15 @@ def work(url: str, window: QuotaWindow, seconds: float, begin: Barrier, found: "
     found.put(taken)
 
 
-def our_grants(url: str, processes: int, seconds: float, window: QuotaWindow = QuotaWindow.CALENDAR) -> list[float]:
+def our_grants(
+    url: str, processes: int, seconds: float, window: QuotaWindow = QuotaWindow.CALENDAR
+) -> list[float]:
     """Return the milliseconds of every grant."""
     begin, found = SPAWN.Barrier(processes), SPAWN.Queue()
-    workers = [SPAWN.Process(target=work, args=(url, window, seconds, begin, found)) for _ in range(processes)]
+    workers = [
+        SPAWN.Process(target=work, args=(url, window, seconds, begin, found))
+        for _ in range(processes)
+    ]
     for worker in workers:
         worker.start()
     taken = [one for _ in workers for one in found.get()]
@@ -86,26 +97,40 @@ class Peer:
     def __init__(self, home: Path, url: str) -> None:
         uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
         if uv is None:
-            raise SystemExit("uv is needed to install pyrate-limiter for this run; --alone leaves it out.")
-        self._python = home / ("Scripts/python.exe" if platform.system() == "Windows" else "bin/python")
+            raise SystemExit(
+                "uv is needed to install pyrate-limiter for this run; --alone leaves it out."
+            )
+        self._python = home / (
+            "Scripts/python.exe" if platform.system() == "Windows" else "bin/python"
+        )
         self._url = url
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", self._python, *PEER_PACKAGES], check=True)
-        self.version = self._run("-c", "from importlib.metadata import version; print(version('pyrate-limiter'))").strip()
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--python", self._python, *PEER_PACKAGES], check=True
+        )
+        self.version = self._run(
+            "-c", "from importlib.metadata import version; print(version('pyrate-limiter'))"
+        ).strip()
 
     def grants(self, processes: int, seconds: float) -> list[float]:
         """Return the milliseconds of every grant."""
-        found: list[float] = json.loads(self._run(PEER, "grants", self._url, str(processes), str(seconds), str(ENOUGH)))
+        found: list[float] = json.loads(
+            self._run(PEER, "grants", self._url, str(processes), str(seconds), str(ENOUGH))
+        )
         return found
 
     def calendar(self, moments: list[datetime]) -> dict[str, list[int]]:
         """Return how many calls each of its algorithms grants at each moment."""
         asked = [str(moment.timestamp()) for moment in moments]
-        found: dict[str, list[int]] = json.loads(self._run(PEER, "calendar", self._url, str(SMALL_LIMIT), *asked))
+        found: dict[str, list[int]] = json.loads(
+            self._run(PEER, "calendar", self._url, str(SMALL_LIMIT), *asked)
+        )
         return found
 
     def _run(self, *arguments: str | Path) -> str:
-        return subprocess.run([self._python, *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
+        return subprocess.run(
+            [self._python, *arguments], check=True, capture_output=True, text=True, timeout=300
+        ).stdout
 
 
 def our_calendar(url: str, moments: list[datetime]) -> list[int]:
@@ -143,7 +168,12 @@ class FreeGate:
 
 
 def sandbox(pipe: Connection) -> None:
-    serve("127.0.0.1", 0, SandboxOptions(calls_per_day=10_000, daily_quota=None, latency=LATENCY), started=pipe.send)
+    serve(
+        "127.0.0.1",
+        0,
+        SandboxOptions(calls_per_day=10_000, daily_quota=None, latency=LATENCY),
+        started=pipe.send,
+    )
 
 
 @contextmanager
@@ -180,7 +210,11 @@ def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
     for processes in PROCESSES:
         ours = show(f"ledger, {processes} processes", our_grants(url, processes, seconds), seconds)
         if peer:
-            theirs = show(f"pyrate-limiter {peer.version}, {processes} processes", peer.grants(processes, seconds), seconds)
+            theirs = show(
+                f"pyrate-limiter {peer.version}, {processes} processes",
+                peer.grants(processes, seconds),
+                seconds,
+            )
             print(f"  ledger / pyrate-limiter: {ours / theirs:.1f}x", flush=True)
     with psycopg.connect(url) as connection:
         connection.execute("TRUNCATE magnetis_ops.api_calls")
@@ -188,18 +222,26 @@ def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
             "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, settled_at, collection, route, page, lane) "
             "SELECT 'benchmark', current_date, now(), now(), 'calls', '/calls', 1, 'manual' FROM generate_series(1, 5000)"
         )
-    show("rolling window with 5,000 calls, 16 processes", our_grants(url, 16, seconds, QuotaWindow.ROLLING), seconds)
+    show(
+        "rolling window with 5,000 calls, 16 processes",
+        our_grants(url, 16, seconds, QuotaWindow.ROLLING),
+        seconds,
+    )
 
 
 def show(name: str, taken: list[float], seconds: float) -> float:
     cuts = quantiles(taken, n=100)
-    print(f"  {name:<40} {len(taken) / seconds:8,.0f} {cuts[49]:10.1f} {cuts[98]:10.1f}", flush=True)
+    print(
+        f"  {name:<40} {len(taken) / seconds:8,.0f} {cuts[49]:10.1f} {cuts[98]:10.1f}", flush=True
+    )
     return len(taken) / seconds
 
 
 def measure_overhead(url: str) -> None:
     gate = LedgerGate(ledger(url), RunIdentity("benchmark", "manual"))
-    print(f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 20 calls for each task")
+    print(
+        f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 20 calls for each task"
+    )
     with slow_api() as api:
         for concurrency in (1, 8):
             without, with_ledger = [], []
@@ -220,21 +262,39 @@ def measure_calendar(url: str, peer: Peer | None) -> None:
     moments = [begin + timedelta(minutes=61 * turn) for turn in range(36)]
     granted = {"ledger": our_calendar(url, moments)}
     if peer:
-        granted |= {f"pyrate-limiter, {name}": found for name, found in peer.calendar(moments).items()}
-    print(f"granted on {day} in Paris (25 hours), limit {SMALL_LIMIT}, asked for {SMALL_LIMIT} every 61 minutes")
+        granted |= {
+            f"pyrate-limiter, {name}": found for name, found in peer.calendar(moments).items()
+        }
+    print(
+        f"granted on {day} in Paris (25 hours), limit {SMALL_LIMIT}, asked for {SMALL_LIMIT} every 61 minutes"
+    )
     for name, found in granted.items():
-        on_day = sum(number for moment, number in zip(moments, found, strict=True) if moment.astimezone(PARIS).date() == day)
-        print(f"  {name:<40} {on_day:>3}   {'kept' if on_day <= SMALL_LIMIT else 'ABOVE THE LIMIT'}", flush=True)
+        on_day = sum(
+            number
+            for moment, number in zip(moments, found, strict=True)
+            if moment.astimezone(PARIS).date() == day
+        )
+        print(
+            f"  {name:<40} {on_day:>3}   {'kept' if on_day <= SMALL_LIMIT else 'ABOVE THE LIMIT'}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4, help="length of each measurement of grants")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=4, help="length of each measurement of grants"
+    )
     parser.add_argument("--alone", action="store_true", help="without pyrate-limiter")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
-        urls = [embedded.start(home, database=name) for name in ("grants", "overhead", "calendar", "peer")]
+        urls = [
+            embedded.start(home, database=name)
+            for name in ("grants", "overhead", "calendar", "peer")
+        ]
         for url in urls[:3]:
             engine = connect(url)
             migrate(engine, load_catalogue())
@@ -243,7 +303,8 @@ def main() -> None:
             names = ("fsync", "synchronous_commit", "server_version")
             facts = [f"{name} {connection.execute(f'SHOW {name}').fetchone()[0]}" for name in names]
         print(
-            f"PostgreSQL: {', '.join(facts)}; {multiprocessing.cpu_count()} cores, Python {platform.python_version()}", flush=True
+            f"PostgreSQL: {', '.join(facts)}; {multiprocessing.cpu_count()} cores, Python {platform.python_version()}",
+            flush=True,
         )
         peer = None if options.alone else Peer(home / "peer", urls[3])
         measure_grants(urls[0], peer, options.seconds)

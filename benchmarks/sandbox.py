@@ -51,16 +51,22 @@ def fetch(connection: socket.socket, buffer: memoryview, path: str) -> tuple[int
     received = connection.recv_into(buffer)
     head = bytes(buffer[:1000]).partition(b"\r\n\r\n")[0]
     assert head.startswith(b"HTTP/1.1 200"), head
-    whole = len(head) + 4 + int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    whole = (
+        len(head) + 4 + int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    )
     while received < whole:
-        received += connection.recv_into(buffer[received:whole], whole - received, socket.MSG_WAITALL)
+        received += connection.recv_into(
+            buffer[received:whole], whole - received, socket.MSG_WAITALL
+        )
     return whole, len(head) + 4
 
 
 def ask(url: str, paths: list[str], begin: float, seconds: float) -> Share:
     """Ask for these paths from `begin` on: once each, or over and over for `seconds` where that is not zero."""
     buffer = memoryview(bytearray(2**20))
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30) as connection:
+    with socket.create_connection(
+        (urlsplit(url).hostname, urlsplit(url).port), timeout=30
+    ) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         time.sleep(max(0.0, begin - time.time()))
         before, pages, size = resource.getrusage(resource.RUSAGE_SELF), 0, 0
@@ -73,16 +79,37 @@ def ask(url: str, paths: list[str], begin: float, seconds: float) -> Share:
 
 def pages_of(url: str, path: str) -> list[str]:
     buffer = memoryview(bytearray(2**20))
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=60) as connection:
+    with socket.create_connection(
+        (urlsplit(url).hostname, urlsplit(url).port), timeout=60
+    ) as connection:
         length, body = fetch(connection, buffer, path)
-    return [f"{path}&page={page}" for page in range(1, orjson.loads(buffer[body:length])["meta"]["last_page"])]
+    return [
+        f"{path}&page={page}"
+        for page in range(1, orjson.loads(buffer[body:length])["meta"]["last_page"])
+    ]
 
 
-def measure(pool: ProcessPoolExecutor, connections: int, name: str, url: str, paths: list[str], seconds: float = 0.0) -> None:
+def measure(
+    pool: ProcessPoolExecutor,
+    connections: int,
+    name: str,
+    url: str,
+    paths: list[str],
+    seconds: float = 0.0,
+) -> None:
     begin = time.time() + 0.3
-    asked = [paths[place::connections] if not seconds else paths[place:] + paths[:place] for place in range(connections)]
-    shares = [each.result() for each in [pool.submit(ask, url, mine, begin, seconds) for mine in asked]]
-    took, pages, cpu = time.time() - begin, sum(share.pages for share in shares), sum(share.cpu for share in shares)
+    asked = [
+        paths[place::connections] if not seconds else paths[place:] + paths[:place]
+        for place in range(connections)
+    ]
+    shares = [
+        each.result() for each in [pool.submit(ask, url, mine, begin, seconds) for mine in asked]
+    ]
+    took, pages, cpu = (
+        time.time() - begin,
+        sum(share.pages for share in shares),
+        sum(share.cpu for share in shares),
+    )
     size = sum(share.bytes for share in shares) / pages
     print(
         f"{name:>16}: {pages / took:7.0f} pages/s ({pages} pages, {size / 1000:.0f} kB each, {took:.1f} s); "
@@ -115,7 +142,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each warm run")
     parser.add_argument("--connections", type=int, default=8)
     arguments = parser.parse_args()
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {multiprocessing.cpu_count()} cores, {arguments.connections} connections")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {multiprocessing.cpu_count()} cores, {arguments.connections} connections"
+    )
     with ProcessPoolExecutor(arguments.connections, mp_context=SPAWN) as pool:
         # the processes start with the first task each: not inside the first figure
         list(pool.map(time.sleep, [2.0] * arguments.connections))
@@ -127,7 +156,14 @@ def main() -> None:
                 measure(pool, arguments.connections, f"{workers} {noun}, cold", url, cold)
                 # both workers make the days of the warm window before it is measured
                 measure(pool, arguments.connections, "warming", url, warm, 2.0)
-                measure(pool, arguments.connections, f"{workers} {noun}, warm", url, warm, arguments.seconds)
+                measure(
+                    pool,
+                    arguments.connections,
+                    f"{workers} {noun}, warm",
+                    url,
+                    warm,
+                    arguments.seconds,
+                )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,11 @@ import sys
 import time
 
 RUNS = 7
-WHAT = {"nothing": "pass", "dagster": "import dagster", "definitions": "import magnetis_dagster.definitions"}
+WHAT = {
+    "nothing": "pass",
+    "dagster": "import dagster",
+    "definitions": "import magnetis_dagster.definitions",
+}
 
 
 def seconds(statement: str) -> float:
@@ -28,7 +32,9 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in found.items()}
     for name, median in medians.items():
         print(f"{name:<12} {median:.2f} s (from {min(found[name]):.2f} to {max(found[name]):.2f})")
-    print(f"the code location over Dagster alone: {medians['definitions'] / medians['dagster']:.2f}")
+    print(
+        f"the code location over Dagster alone: {medians['definitions'] / medians['dagster']:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,13 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _magnetis(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions of this program and of Dagster.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the versions of this program and of Dagster.",
+        ),
     ] = False,
 ) -> None:
     pass
@@ -71,8 +77,15 @@ def dev(
             show_default=False,
         ),
     ] = None,
-    exit_: Annotated[bool, typer.Option("--exit", help="Stop after the load; exit code 0 only if everything was loaded.")] = False,
-    host: Annotated[str, typer.Option(help="Address for Dagster's UI. It has no login: keep it local.")] = "127.0.0.1",
+    exit_: Annotated[
+        bool,
+        typer.Option(
+            "--exit", help="Stop after the load; exit code 0 only if everything was loaded."
+        ),
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address for Dagster's UI. It has no login: keep it local.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Dagster's UI.")] = 3000,
     database_port: Annotated[
         int | None,
@@ -97,7 +110,13 @@ def dev(
                 from magnetis_dagster.dev.run import dev as run
                 from magnetis_dagster.settings import Settings
 
-            options = DevOptions(load_days=load, exit_after_load=exit_, host=host, port=port, database_port=database_port)
+            options = DevOptions(
+                load_days=load,
+                exit_after_load=exit_,
+                host=host,
+                port=port,
+                database_port=database_port,
+            )
             run(options, Settings.load(), signals, Console(stderr=True))
         except Interrupted as interrupted:
             raise typer.Exit(128 + interrupted.signum) from None
@@ -106,10 +125,18 @@ def dev(
 @app.command("db-url")
 def db_url(
     tcp: Annotated[
-        bool, typer.Option("--tcp", help="The address on 127.0.0.1, with a password, for programs that cannot use a Unix socket.")
+        bool,
+        typer.Option(
+            "--tcp",
+            help="The address on 127.0.0.1, with a password, for programs that cannot use a Unix socket.",
+        ),
     ] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="The address of the role magnetis_reader, which can only read the data.")
+        bool,
+        typer.Option(
+            "--read-only",
+            help="The address of the role magnetis_reader, which can only read the data.",
+        ),
     ] = False,
 ) -> None:
     """Print the database's address for psql and BI tools: psql "$(magnetis db-url)". It contains the password, if there is one.
@@ -122,23 +149,41 @@ def db_url(
     url, runs = shown_address(Settings.load(), tcp=tcp, read_only=read_only)
     if not runs:
         typer.echo(
-            "The embedded server is not running. It runs while `magnetis dev` or a Dagster command does: start one first.", err=True
+            "The embedded server is not running. It runs while `magnetis dev` or a Dagster command does: start one first.",
+            err=True,
         )
-    typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))  # psql knows no SQLAlchemy drivers
+    typer.echo(
+        re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+    )  # psql knows no SQLAlchemy drivers
 
 
 @app.command()
 def migrate(
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for a server that does not answer yet.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Wait this long for a server that does not answer yet."
+        ),
     ] = 0.0,
     drop: Annotated[
-        bool, typer.Option("--drop-columns", help="List the columns that the catalogue no longer declares; drop them with --yes.")
+        bool,
+        typer.Option(
+            "--drop-columns",
+            help="List the columns that the catalogue no longer declares; drop them with --yes.",
+        ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --drop-columns: drop the columns. `payload` keeps its members.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="With --drop-columns: drop the columns. `payload` keeps its members."
+        ),
+    ] = False,
     adopt_key: Annotated[
         bool,
-        typer.Option("--adopt-key", help="Let MAGNETIS_API_KEY and MAGNETIS_API_URL load the tables that another key has filled."),
+        typer.Option(
+            "--adopt-key",
+            help="Let MAGNETIS_API_KEY and MAGNETIS_API_URL load the tables that another key has filled.",
+        ),
     ] = False,
 ) -> None:
     """Bring this program's tables to this version, as each load does. For Dagster's own: `dagster instance migrate`.
@@ -167,25 +212,39 @@ def migrate(
         done: bool | None = None
         while done is None:
             try:
-                done = bring_up_to_date(engine, catalogue, partial(typer.echo, err=True), settings.timezone)
+                done = bring_up_to_date(
+                    engine, catalogue, partial(typer.echo, err=True), settings.timezone
+                )
             except DatabaseUnwell:
                 if monotonic() >= end:
                     raise
                 sleep(1.0)
         typer.echo("Brought up to date." if done else "Up to date already.")
         if adopt_key:
-            adopted = adopt(engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url)
-            typer.echo(f"Adopted: {', '.join(adopted)}." if adopted else "The tables are those of this key already.")
+            adopted = adopt(
+                engine, key_fingerprint=settings.key_fingerprint, origin=settings.api_url
+            )
+            typer.echo(
+                f"Adopted: {', '.join(adopted)}."
+                if adopted
+                else "The tables are those of this key already."
+            )
         if yes:
-            for column in drop_columns(engine, catalogue, partial(typer.echo, err=True), settings.timezone):
+            for column in drop_columns(
+                engine, catalogue, partial(typer.echo, err=True), settings.timezone
+            ):
                 typer.echo(f"Dropped {column}.")
         compared = compare(engine, catalogue)
     for sentence in compared.disagreements:
         typer.echo(f"{sentence} Its collection cannot be loaded until then; the others can.")
     for column in compared.undeclared:
-        typer.echo(f"{column} is no longer declared. A row whose payload changes loses its value there.")
+        typer.echo(
+            f"{column} is no longer declared. A row whose payload changes loses its value there."
+        )
     if compared.undeclared:
-        typer.echo("`magnetis migrate --drop-columns --yes` drops these columns; `payload` keeps what the API returned.")
+        typer.echo(
+            "`magnetis migrate --drop-columns --yes` drops these columns; `payload` keeps what the API returned."
+        )
     elif drop and not yes:
         typer.echo("Every column is declared: there is nothing to drop.")
 
@@ -193,7 +252,10 @@ def migrate(
 @app.command()
 def probe(
     write: Annotated[
-        bool, typer.Option("--write", help="Save findings and proposals to the file that MAGNETIS_CONFIG names.")
+        bool,
+        typer.Option(
+            "--write", help="Save findings and proposals to the file that MAGNETIS_CONFIG names."
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -212,7 +274,14 @@ def probe(
     from magnetis_dagster.ingest.probe_overlay import write_overlay
     from magnetis_dagster.ingest.probe_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
+    from magnetis_dagster.wiring import (
+        ledger_of,
+        open_engine,
+        require_home,
+        uses_sandbox,
+        warehouse_of,
+        zones_of,
+    )
 
     settings = Settings.load()
     key = settings.require_key()
@@ -224,11 +293,19 @@ def probe(
     require_home(settings)
     words = Console(stderr=True)
     if uses_sandbox(settings):
-        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
+        words.print(
+            f"Using the sandbox at {settings.api_url}: its data is invented.",
+            markup=False,
+            highlight=False,
+        )
     # the file that --write makes need not exist before
     exists = settings.config is not None and settings.config.exists()
     if settings.config and not exists:
-        words.print(f"{settings.config} does not exist yet: probing the catalogue as shipped.", markup=False, highlight=False)
+        words.print(
+            f"{settings.config} does not exist yet: probing the catalogue as shipped.",
+            markup=False,
+            highlight=False,
+        )
     catalogue = load_catalogue(settings.config if exists else None)
     words.print(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each events collection; more if a "
@@ -236,7 +313,9 @@ def probe(
     )
     with open_engine(settings) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
-        gate = LedgerGate(ledger_of(engine, settings), RunIdentity(run_id="magnetis probe", lane="manual"))
+        gate = LedgerGate(
+            ledger_of(engine, settings), RunIdentity(run_id="magnetis probe", lane="manual")
+        )
         report = run_probe(
             catalogue,
             zones_of(settings),
@@ -251,7 +330,9 @@ def probe(
         Console().print(render(report))
     if write and settings.config is not None:
         changed = write_overlay(settings.config, report.overlay(), report.reasons())
-        words.print(f"{settings.config}: {'written' if changed else 'nothing to change'}.", markup=False)
+        words.print(
+            f"{settings.config}: {'written' if changed else 'nothing to change'}.", markup=False
+        )
     if report.stopped:
         kind = NeedsChange if report.stopped_for_good else TryAgain
         raise kind(f"The probe ended early: {report.stopped}")
@@ -260,24 +341,45 @@ def probe(
 @app.command()
 def plan(
     collections: Annotated[
-        list[str] | None, typer.Argument(metavar="COLLECTION...", help="Names of events collections, such as calls.")
+        list[str] | None,
+        typer.Argument(metavar="COLLECTION...", help="Names of events collections, such as calls."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every enabled events collection.")] = False,
     first: Annotated[
-        str | None, typer.Option("--from", metavar="DAY", help="First day, such as 2024-01-31. [default: MAGNETIS_START_DATE]")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DAY",
+            help="First day, such as 2024-01-31. [default: MAGNETIS_START_DATE]",
+        ),
     ] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Last day, inclusive. [default: yesterday]")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Only days that are not done yet.")] = False,
-    launch: Annotated[bool, typer.Option("--launch", help="Start this backfill in the running Dagster.")] = False,
+    last: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DAY", help="Last day, inclusive. [default: yesterday]"),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only days that are not done yet.")
+    ] = False,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Start this backfill in the running Dagster.")
+    ] = False,
     dagster_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Address of Dagster's webserver, for --launch. [default: MAGNETIS_DAGSTER_URL]"),
+        typer.Option(
+            metavar="URL",
+            help="Address of Dagster's webserver, for --launch. [default: MAGNETIS_DAGSTER_URL]",
+        ),
     ] = None,
     report: Annotated[
         str | None,
-        typer.Option(metavar="BACKFILL", help="Show forecast and calls spent of a backfill, by its id in Dagster; no API call."),
+        typer.Option(
+            metavar="BACKFILL",
+            help="Show forecast and calls spent of a backfill, by its id in Dagster; no API call.",
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the plan or the report as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the plan or the report as JSON.")
+    ] = False,
 ) -> None:
     """Price a backfill before it starts: rows, API calls, quota days and when it is done. Costs one API call a collection.
 
@@ -301,27 +403,50 @@ def plan(
     from magnetis_dagster.ingest.plan import asked_window, chosen, day_of, make_plan
     from magnetis_dagster.ingest.plan_screen import render
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import ledger_of, open_engine, require_home, uses_sandbox, warehouse_of, zones_of
+    from magnetis_dagster.wiring import (
+        ledger_of,
+        open_engine,
+        require_home,
+        uses_sandbox,
+        warehouse_of,
+        zones_of,
+    )
 
     settings = Settings.load()
     key = settings.require_key()
     catalogue = load_catalogue(settings.config)
     asked = chosen(catalogue, collections or [], every=every)
-    days = [day_of(text, option) if text else None for text, option in ((first, "--from"), (last, "--to"))]
+    days = [
+        day_of(text, option) if text else None
+        for text, option in ((first, "--from"), (last, "--to"))
+    ]
     require_home(settings)
     words = Console(stderr=True)
     if uses_sandbox(settings):
-        words.print(f"Using the sandbox at {settings.api_url}: its data is invented.", markup=False, highlight=False)
+        words.print(
+            f"Using the sandbox at {settings.api_url}: its data is invented.",
+            markup=False,
+            highlight=False,
+        )
     with open_engine(settings) as engine, ExitStack() as opened:
         warehouse = warehouse_of(engine, settings, catalogue)
         warehouse.prepare()
         today = warehouse.now().astimezone(settings.timezone).date()
         window = asked_window(
-            days[0] or settings.start_date, days[1] or today - timedelta(days=1), start=settings.start_date, today=today
+            days[0] or settings.start_date,
+            days[1] or today - timedelta(days=1),
+            start=settings.start_date,
+            today=today,
         )
         # before a call is spent
-        dagster = opened.enter_context(open_dagster(dagster_url or settings.dagster_url)) if launch else None
-        words.print(f"Counting the rows costs one API call for each collection: at most {len(asked)}.")
+        dagster = (
+            opened.enter_context(open_dagster(dagster_url or settings.dagster_url))
+            if launch
+            else None
+        )
+        words.print(
+            f"Counting the rows costs one API call for each collection: at most {len(asked)}."
+        )
         planned = make_plan(
             asked,
             window,
@@ -337,9 +462,13 @@ def plan(
         if not json:
             screen = Console()
             screen.print(render(planned, ascii_only=screen.options.ascii_only))
-        launched = launch_plan(planned, dagster, engine, ui_url=settings.ui_url) if dagster else None
+        launched = (
+            launch_plan(planned, dagster, engine, ui_url=settings.ui_url) if dagster else None
+        )
     if json:
-        typer.echo(dumps(planned.as_dict() | {"launched": launched.as_dict() if launched else None}))
+        typer.echo(
+            dumps(planned.as_dict() | {"launched": launched.as_dict() if launched else None})
+        )
     elif launched:
         typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
         typer.echo(f"Forecast and spent, at any time: magnetis plan --report {launched.backfill}")
@@ -359,14 +488,21 @@ def _report_backfill(work: str, *, json: bool) -> None:
         lines = report(engine, work)
     if json:
         found = [asdict(line) | {"error_percent": line.error_percent} for line in lines]
-        typer.echo(dumps({"backfill": work, "collections": found, "total": report_total(lines)}, default=str))
+        typer.echo(
+            dumps(
+                {"backfill": work, "collections": found, "total": report_total(lines)}, default=str
+            )
+        )
     else:
         Console().print(render_report(work, lines))
 
 
 @app.command()
 def reparse(
-    collections: Annotated[list[str], typer.Argument(metavar="COLLECTION...", help="Names of collections, such as calls.")],
+    collections: Annotated[
+        list[str],
+        typer.Argument(metavar="COLLECTION...", help="Names of collections, such as calls."),
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Fill the typed columns again from `payload` after the catalogue changed. Spends no API call."""
@@ -383,7 +519,9 @@ def reparse(
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
     if unknown := [name for name in collections if name not in catalogue.collections]:
-        raise NeedsChange(f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}.")
+        raise NeedsChange(
+            f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}."
+        )
     words = Console(stderr=True)
     counts = {}
     with open_engine(settings, create=False) as engine, words.status("") as status:
@@ -410,7 +548,10 @@ def quota(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     reopen: Annotated[
         bool,
-        typer.Option("--reopen", help="If the API closed the key, spend one API call now to learn whether it is open again."),
+        typer.Option(
+            "--reopen",
+            help="If the API closed the key, spend one API call now to learn whether it is open again.",
+        ),
     ] = False,
 ) -> None:
     """Show the key's calls: today by lane, with the calls still available and when more return; the last 30 days.
@@ -434,12 +575,16 @@ def quota(
         settings = Settings.load(api_key=SANDBOX_KEY)
     settings.require_key()  # a `magnetis dev` with a real key runs here, and this terminal has none
     with open_engine(settings, create=False) as engine:
-        report = read_report(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+        report = read_report(
+            engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy
+        )
     if json:
         typer.echo(report.as_json())
         return
     screen = Console()
-    screen.print(render(report, whose="sandbox" if invented else "", ascii_only=screen.options.ascii_only))
+    screen.print(
+        render(report, whose="sandbox" if invented else "", ascii_only=screen.options.ascii_only)
+    )
 
 
 def _reopen(settings: "Settings") -> None:
@@ -451,7 +596,9 @@ def _reopen(settings: "Settings") -> None:
     catalogue = load_catalogue(settings.config)
     with open_engine(settings, create=False) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
-        result = reopen(ledger_of(engine, settings), catalogue["email_alerts"], origin=settings.api_url, key=key)
+        result = reopen(
+            ledger_of(engine, settings), catalogue["email_alerts"], origin=settings.api_url, key=key
+        )
     typer.echo(result, err=True)
 
 

@@ -26,7 +26,10 @@ _WORDS = Annotated[
     ),
 ]
 _ACCOUNT = Annotated[
-    str | None, typer.Option(help="Without ID: the newest row of this account, given by its number (from 1), id or name.")
+    str | None,
+    typer.Option(
+        help="Without ID: the newest row of this account, given by its number (from 1), id or name."
+    ),
 ]
 
 
@@ -42,15 +45,26 @@ class EditRefused(NeedsChange):
 def sandbox(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = PORT,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 1,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts of the company group.")] = 12,
-    calls_per_day: Annotated[int, typer.Option(min=0, help="Calls of the whole group, mean over a week.")] = 120,
-    daily_quota: Annotated[int, typer.Option(min=0, help="API calls a day for each key; 0 is no limit.")] = 5000,
-    latency: Annotated[float, typer.Option(min=0, help="Seconds by which every response is delayed.")] = 0.0,
+    calls_per_day: Annotated[
+        int, typer.Option(min=0, help="Calls of the whole group, mean over a week.")
+    ] = 120,
+    daily_quota: Annotated[
+        int, typer.Option(min=0, help="API calls a day for each key; 0 is no limit.")
+    ] = 5000,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Seconds by which every response is delayed.")
+    ] = 0.0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=PROBABILITY", help="Faults to play, such as error_500=0.01; may be given several times."),
+        typer.Option(
+            metavar="KIND=PROBABILITY",
+            help="Faults to play, such as error_500=0.01; may be given several times.",
+        ),
     ] = None,
     lie: Annotated[
         list[str] | None,
@@ -60,7 +74,10 @@ def sandbox(
         ),
     ] = None,
     still: Annotated[
-        bool, typer.Option("--still", help="Change nothing as time passes: no late changes, no edited settings.")
+        bool,
+        typer.Option(
+            "--still", help="Change nothing as time passes: no late changes, no edited settings."
+        ),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
 ) -> None:
@@ -78,7 +95,10 @@ def sandbox(
     settings = Settings.load()
     check_port(host, port, option="--port")
     try:
-        faults = {kind: float(probability) for kind, _, probability in (each.partition("=") for each in fault or [])}
+        faults = {
+            kind: float(probability)
+            for kind, _, probability in (each.partition("=") for each in fault or [])
+        }
         options = SandboxOptions(
             seed=seed,
             daily_quota=daily_quota or None,
@@ -92,17 +112,35 @@ def sandbox(
             query_zone=settings.query_timezone,
         )
     except ValueError as error:
-        raise NeedsChange(f"--fault: expected KIND=PROBABILITY, such as error_500=0.01 ({error}).") from None
+        raise NeedsChange(
+            f"--fault: expected KIND=PROBABILITY, such as error_500=0.01 ({error})."
+        ) from None
 
     def started(url: str) -> None:
-        typer.echo(f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}", err=True)
-        typer.echo(f"One network only: MAGNETIS_API_KEY={options.keys[1]}. One account only: {options.keys[2]}.", err=True)
+        typer.echo(
+            f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}",
+            err=True,
+        )
+        typer.echo(
+            f"One network only: MAGNETIS_API_KEY={options.keys[1]}. One account only: {options.keys[2]}.",
+            err=True,
+        )
         if options.activity:
-            typer.echo("Rows change as time passes (--still stops that): the first alert is edited in 2 minutes.", err=True)
+            typer.echo(
+                "Rows change as time passes (--still stops that): the first alert is edited in 2 minutes.",
+                err=True,
+            )
         for name in options.lies:
             typer.echo(f"It {_title(name)}.", err=True)
 
-    serve(host, port, options, workers=workers, catalogue=load_catalogue(settings.config), started=started)
+    serve(
+        host,
+        port,
+        options,
+        workers=workers,
+        catalogue=load_catalogue(settings.config),
+        started=started,
+    )
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -130,7 +168,11 @@ def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
 def show(words: _WORDS, account: _ACCOUNT = None) -> None:
     """Print a row of the running sandbox as JSON: its id, its members and their values, all invented."""
     collection, identifier, _ = _parse(words)
-    typer.echo(json.dumps(_send("show", collection, identifier, account, {})["row"], indent=2, ensure_ascii=False))
+    typer.echo(
+        json.dumps(
+            _send("show", collection, identifier, account, {})["row"], indent=2, ensure_ascii=False
+        )
+    )
 
 
 @app.command()
@@ -157,7 +199,10 @@ def find_sandbox(settings: "Settings") -> tuple[str, str]:
             f"MAGNETIS_API_URL is {settings.api_url}, and a sandbox is edited on its own machine only. Set it to the address that "
             f"`magnetis sandbox` printed, or unset it for http://127.0.0.1:{PORT}."
         )
-    return settings.api_url, settings.api_key.get_secret_value() if settings.api_key else SANDBOX_KEY
+    return (
+        settings.api_url,
+        settings.api_key.get_secret_value() if settings.api_key else SANDBOX_KEY,
+    )
 
 
 def _lies(texts: list[str]) -> dict[str, int | None]:
@@ -182,7 +227,9 @@ def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
-            raise NeedsChange(f"Expected --MEMBER VALUE after the collection and the id, such as --status missed; got {name!r}.")
+            raise NeedsChange(
+                f"Expected --MEMBER VALUE after the collection and the id, such as --status missed; got {name!r}."
+            )
         changes[name[2:].replace("-", "_")] = _value(value if equals else rest.pop(0))
     return collection, identifier, changes
 
@@ -194,17 +241,35 @@ def _value(text: str) -> Any:
         return text
 
 
-def _send(action: str, collection: str, identifier: str | None, account: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+def _send(
+    action: str,
+    collection: str,
+    identifier: str | None,
+    account: str | None,
+    changes: dict[str, Any],
+) -> dict[str, Any]:
     import httpx
 
     from magnetis_dagster.sandbox.control import CONTROL_PATH
     from magnetis_dagster.settings import Settings
 
     url, key = find_sandbox(Settings.load())
-    wanted = {"action": action, "collection": collection, "id": identifier, "account": account, "changes": changes}
+    wanted = {
+        "action": action,
+        "collection": collection,
+        "id": identifier,
+        "account": account,
+        "changes": changes,
+    }
     try:
         # its own machine: no proxy of the environment
-        answer = httpx.post(f"{url}{CONTROL_PATH}", json=wanted, headers={"x-api-key": key}, timeout=30, trust_env=False)
+        answer = httpx.post(
+            f"{url}{CONTROL_PATH}",
+            json=wanted,
+            headers={"x-api-key": key},
+            timeout=30,
+            trust_env=False,
+        )
         content = answer.json()
     except (httpx.HTTPError, ValueError):
         raise SandboxNotFound(
@@ -217,6 +282,8 @@ def _send(action: str, collection: str, identifier: str | None, account: str | N
 
 
 def _print(made: dict[str, Any], sentence: str) -> None:
-    row = f"{made['collection']} {made['id']}" + (f" ({made['account']})" if made["account"] else "")
+    row = f"{made['collection']} {made['id']}" + (
+        f" ({made['account']})" if made["account"] else ""
+    )
     typer.echo(sentence.format(members=", ".join(made["changed"]) or "nothing", row=row))
     typer.echo(made["seen"], err=True)

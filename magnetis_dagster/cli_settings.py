@@ -26,7 +26,10 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def export(
     without: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD", help="Leave this field out, of the comparison too; may be given several times: account.name"),
+        typer.Option(
+            metavar="FIELD",
+            help="Leave this field out, of the comparison too; may be given several times: account.name",
+        ),
     ] = None,
 ) -> None:
     """Print the present settings of reports and alerts as YAML, to be reviewed, kept and compared with: > config/settings.yaml
@@ -56,7 +59,10 @@ def export(
 def diff(
     baseline: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="File made by `magnetis settings export`. [default: MAGNETIS_SETTINGS_BASELINE]"),
+        typer.Argument(
+            metavar="FILE",
+            help="File made by `magnetis settings export`. [default: MAGNETIS_SETTINGS_BASELINE]",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
@@ -92,9 +98,20 @@ def diff(
         if name not in held:
             left_out[name] = "It is switched off in MAGNETIS_CONFIG."
     if held.keys() <= left_out.keys():
-        raise NeedsChange(f"Nothing can be compared with {path}. " + " ".join(f"{name}: {why}" for name, why in left_out.items()))
+        raise NeedsChange(
+            f"Nothing can be compared with {path}. "
+            + " ".join(f"{name}: {why}" for name, why in left_out.items())
+        )
     if json:
-        typer.echo(dumps({"baseline": str(path), "differences": [each.as_dict() for each in found], "not_compared": left_out}))
+        typer.echo(
+            dumps(
+                {
+                    "baseline": str(path),
+                    "differences": [each.as_dict() for each in found],
+                    "not_compared": left_out,
+                }
+            )
+        )
     else:
         for name, why in left_out.items():
             _say(f"{name} is not compared. {why}")
@@ -113,7 +130,9 @@ def _configured() -> "tuple[Settings, Catalogue, list[str]]":
     return settings, catalogue, [collection.name for collection in settings_collections(catalogue)]
 
 
-def _present(settings: "Settings", catalogue: "Catalogue", names: list[str]) -> "dict[str, Payloads | None]":
+def _present(
+    settings: "Settings", catalogue: "Catalogue", names: list[str]
+) -> "dict[str, Payloads | None]":
     """Return the present rows of the collections that are switched on; raise NeedsChange where none was ever read."""
     from magnetis_dagster.errors import NeedsChange
     from magnetis_dagster.warehouse.baseline import present
@@ -147,16 +166,23 @@ def _words(found: "list[Difference]", path: Path) -> str:
 
 
 def _difference(difference: "Difference") -> list[str]:
-    lines = [f"{_SIGNS[difference.kind]} {difference.id} (account {difference.account_id or 'unknown'}): {difference.kind}"]
+    lines = [
+        f"{_SIGNS[difference.kind]} {difference.id} (account {difference.account_id or 'unknown'}): {difference.kind}"
+    ]
     for name, field in difference.fields.items():
         sides = [
-            value if isinstance(value, list) else [] if value is None else [value] for value in (field.baseline, field.present)
+            value if isinstance(value, list) else [] if value is None else [value]
+            for value in (field.baseline, field.present)
         ]
         gone = [value for value in sides[0] if value not in sides[1]]
         come = [value for value in sides[1] if value not in sides[0]]
         if not gone and not come:  # the same values, one of them more often
             gone, come = [field.baseline], [field.present]
-        lines += [f"    {sign} {name}: {_value(value)}" for sign, values in (("-", gone), ("+", come)) for value in values]
+        lines += [
+            f"    {sign} {name}: {_value(value)}"
+            for sign, values in (("-", gone), ("+", come))
+            for value in values
+        ]
     return lines
 
 
@@ -168,7 +194,9 @@ def _value(value: Any) -> str:
 
 def _fit(text: str) -> str:
     """Return the text without control characters, and with what the terminal cannot show written as escapes."""
-    text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = re.sub(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text
+    )
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -21,7 +21,10 @@ from magnetis_dagster.settings import Settings
 
 
 def build_defs(
-    *, settings: Settings | None = None, catalogue: Catalogue | None = None, taken: Sequence[date] | None = None
+    *,
+    settings: Settings | None = None,
+    catalogue: Catalogue | None = None,
+    taken: Sequence[date] | None = None,
 ) -> Definitions:
     """Return a fresh code location; settings come from the environment and the catalogue from MAGNETIS_CONFIG unless given.
 
@@ -34,13 +37,19 @@ def build_defs(
     prune = prune_job()
     return Definitions(
         assets=[
-            *(collection_asset(collection, settings, catalogue, taken) for collection in catalogue.enabled),
+            *(
+                collection_asset(collection, settings, catalogue, taken)
+                for collection in catalogue.enabled
+            ),
             quota_asset(),
             storage_asset(),
         ],
         asset_checks=[no_missing_days(catalogue, settings)],
         jobs=[*jobs.values(), load_latest_job(catalogue, settings), prune],
-        schedules=[*(daily_schedule(job, kind, settings) for kind, job in jobs.items()), prune_schedule(prune, settings)],
+        schedules=[
+            *(daily_schedule(job, kind, settings) for kind, job in jobs.items()),
+            prune_schedule(prune, settings),
+        ],
         sensors=[
             quota_sensor(),
             repair_sensor(catalogue, settings),
@@ -48,7 +57,10 @@ def build_defs(
             *alert_sensors(settings),
         ],
         resources={
-            "magnetis": MagnetisResource(concurrency=settings.concurrency, quota_recheck_seconds=settings.quota_recheck_seconds)
+            "magnetis": MagnetisResource(
+                concurrency=settings.concurrency,
+                quota_recheck_seconds=settings.quota_recheck_seconds,
+            )
         },
         # a step is mostly waiting for the API: a process of its own per step would cost more than the step
         executor=in_process_executor,
@@ -58,7 +70,9 @@ def build_defs(
 def _defs_here() -> Definitions:
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
-    taken = taken_days(settings, [collection.name for collection in catalogue.enabled if not collection.is_events])
+    taken = taken_days(
+        settings, [collection.name for collection in catalogue.enabled if not collection.is_events]
+    )
     return build_defs(settings=settings, catalogue=catalogue, taken=taken)
 
 

@@ -31,7 +31,13 @@ _UNPARSED = "\0"
 """Name of the only member of an object that stands for text that is not parsed; no received name contains a NUL."""
 
 _SHAPES = bytes(
-    ord("0") if byte in b"0123456789." else ord("e") if byte in b"eE" else ord(",") if byte in b",]} \t\r\n" else byte
+    ord("0")
+    if byte in b"0123456789."
+    else ord("e")
+    if byte in b"eE"
+    else ord(",")
+    if byte in b",]} \t\r\n"
+    else byte
     for byte in range(256)
 )
 """Translates a body so that numbers of one shape look the same."""
@@ -89,10 +95,13 @@ def load_json(body: bytes) -> tuple[Any, int]:
             content = _parse(text)
         except RecursionError:
             content = _parse(
-                _without_depths(text), lambda members: Unparsed(members[_UNPARSED]) if _UNPARSED in members else members
+                _without_depths(text),
+                lambda members: Unparsed(members[_UNPARSED]) if _UNPARSED in members else members,
             )
     except json.JSONDecodeError as error:
-        raise BrokenJson(f"JSON that is cut short or broken at character {error.pos} of {len(text)}") from None
+        raise BrokenJson(
+            f"JSON that is cut short or broken at character {error.pos} of {len(text)}"
+        ) from None
     except RecursionError:
         raise BrokenJson("JSON nested too deeply") from None
     return content, replaced + undecodable
@@ -106,7 +115,9 @@ def load_stored(text: bytes) -> Any:
 def dump_json(value: object, *, sort: bool = False) -> str:
     """Return JSON text of any depth; numbers keep every digit. `sort` orders the members of objects by name."""
     try:
-        return orjson.dumps(value, default=_number, option=_OPTION | orjson.OPT_SORT_KEYS * sort).decode()
+        return orjson.dumps(
+            value, default=_number, option=_OPTION | orjson.OPT_SORT_KEYS * sort
+        ).decode()
     except TypeError:
         return _write(value, sort=sort)[0]
 
@@ -125,7 +136,9 @@ def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
         return [orjson.dumps(row, default=_number, option=_OPTION).decode() for row in rows], {}
     except TypeError:
         found = [dump_jsonb(row) for row in rows]
-        return [text for text, _ in found], {number: reason for number, (_, reason) in enumerate(found) if reason}
+        return [text for text, _ in found], {
+            number: reason for number, (_, reason) in enumerate(found) if reason
+        }
 
 
 def fits_numeric(number: Decimal) -> bool:
@@ -243,13 +256,17 @@ def _write(value: Any, *, sort: bool = False) -> tuple[str, str | None]:
                 if level > MOST_LEVELS:
                     reason = TOO_DEEP
                 if isinstance(value, dict):
-                    items = sorted(value.items(), key=lambda item: item[0]) if sort else value.items()
+                    items = (
+                        sorted(value.items(), key=lambda item: item[0]) if sort else value.items()
+                    )
                     members = [(f"{_text(name)}:", member, level + 1) for name, member in items]
                 else:
                     members = [("", member, level + 1) for member in value]
                 parts.append("{" if isinstance(value, dict) else "[")
                 waiting.append(("}" if isinstance(value, dict) else "]", _END, level))
-                waiting += [(f",{name}", member, below) for name, member, below in reversed(members[1:])]
+                waiting += [
+                    (f",{name}", member, below) for name, member, below in reversed(members[1:])
+                ]
                 waiting += members[:1]
             case Decimal():
                 parts.append(str(value) if value.is_finite() else "null")

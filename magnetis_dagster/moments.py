@@ -18,7 +18,10 @@ class Moment:
     @classmethod
     def now(cls) -> Self:
         """Return the present moment."""
-        return cls(time.time(), time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK))
+        return cls(
+            time.time(),
+            time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK),
+        )
 
     def seconds_until(self, later: "Moment") -> float:
         """Return the longer of both distances; infinity if a clock was set back."""

@@ -33,7 +33,9 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
     """
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
     # a thread, since no time-out of a socket bounds a name server that is silent, or an answer that comes byte by byte
-    threading.Thread(target=_post, args=(url, content, seconds, answers), name="webhook", daemon=True).start()
+    threading.Thread(
+        target=_post, args=(url, content, seconds, answers), name="webhook", daemon=True
+    ).start()
     try:
         answer = answers.get(timeout=seconds)
     except queue.Empty:
@@ -48,7 +50,12 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
         raise WebhookFailed(f"HTTP {answer}")
 
 
-def _post(url: str, content: Mapping[str, object], seconds: float, answers: "queue.SimpleQueue[int | Exception]") -> None:
+def _post(
+    url: str,
+    content: Mapping[str, object],
+    seconds: float,
+    answers: "queue.SimpleQueue[int | Exception]",
+) -> None:
     logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
     try:
         timeout = httpx.Timeout(seconds).as_dict()

@@ -17,7 +17,15 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import NeedsChange
@@ -46,12 +54,22 @@ def _zone(name: object) -> ZoneInfo:
 def _origin(url: str, info: ValidationInfo) -> str:
     parts = urlsplit(url)
     local = parts.hostname in _LOCAL
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("expected an origin such as https://api.magnetis.io, with no user, query or fragment")
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
+        raise ValueError(
+            "expected an origin such as https://api.magnetis.io, with no user, query or fragment"
+        )
     if parts.port == 0:  # `port` itself raises for the rest that is no port
         raise ValueError("expected a port from 1 to 65535")
     if parts.scheme == "http" and not local and not info.data.get("allow_http"):
-        raise ValueError("expected https: the key would travel in clear (http is accepted for localhost only)")
+        raise ValueError(
+            "expected https: the key would travel in clear (http is accepted for localhost only)"
+        )
     return url.rstrip("/")
 
 
@@ -62,13 +80,17 @@ def _webhook(url: SecretStr, info: ValidationInfo) -> SecretStr:
         parts = urlsplit(bare)
         port = parts.port
     except ValueError:
-        raise ValueError(expected) from None  # what urlsplit says quotes the address, which is a secret
+        raise ValueError(
+            expected
+        ) from None  # what urlsplit says quotes the address, which is a secret
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or port == 0:
         raise ValueError(expected)
     if not bare.isascii() or not bare.isprintable() or " " in bare:
         raise ValueError(expected)
     if parts.scheme == "http" and parts.hostname not in _LOCAL and not info.data.get("allow_http"):
-        raise ValueError("expected https: the address is a secret and would travel in clear (http is accepted for localhost only)")
+        raise ValueError(
+            "expected https: the address is a secret and would travel in clear (http is accepted for localhost only)"
+        )
     return SecretStr(bare)
 
 
@@ -90,15 +112,26 @@ def _broker(url: SecretStr) -> SecretStr:
 
 def _ui(url: str) -> str:
     parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("expected an address such as https://dagster.example.com, with no user, query or fragment")
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
+        raise ValueError(
+            "expected an address such as https://dagster.example.com, with no user, query or fragment"
+        )
     return url.strip().rstrip("/")
 
 
 def _hosts(text: str) -> str:
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     try:
-        return ",".join(name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]"))) for name in names)
+        return ",".join(
+            name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]")))
+            for name in names
+        )
     except ValueError:
         expected = "expected host names such as dagster.example.com, separated by commas"
         raise ValueError(f"{expected}, without scheme and port") from None
@@ -108,14 +141,22 @@ def _key(key: SecretStr) -> SecretStr:
     # The HTTP client shows a header value that it refuses; a key with a line break would end in the log of the run.
     bare = key.get_secret_value().strip()
     if not bare.isascii() or not bare.isprintable() or " " in bare:
-        raise ValueError("expected the key as Magnetis shows it: ASCII, no space or line break inside")
+        raise ValueError(
+            "expected the key as Magnetis shows it: ASCII, no space or line break inside"
+        )
     return SecretStr(bare)
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
     scheme, separator, rest = url.get_secret_value().partition("://")
-    if scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"} or not separator or not rest:
-        raise ValueError("expected a postgresql:// URL such as postgresql://user:password@host:5432/database")
+    if (
+        scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}
+        or not separator
+        or not rest
+    ):
+        raise ValueError(
+            "expected a postgresql:// URL such as postgresql://user:password@host:5432/database"
+        )
     if not _SEVERAL_HOSTS.match(rest):
         # the part of a password behind a bare @ would be taken for the host, and shown as such
         raise ValueError(
@@ -138,7 +179,9 @@ def _close_env(path: Path) -> None:
         if close_to_others(path):
             _log.warning("Other users could read %s. Its mode is 600 now.", path.resolve())
     except OSError:
-        _log.warning("Other users can read %s, which may contain the key: chmod 600 .env", path.resolve())
+        _log.warning(
+            "Other users can read %s, which may contain the key: chmod 600 .env", path.resolve()
+        )
 
 
 def _none_if_empty(value: object) -> object:
@@ -162,10 +205,15 @@ def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
         if not name.upper().startswith("MAG") or name.upper() in known or _NOT_OURS.search(name):
             continue
         if meant := _nearest(name.upper(), known):
-            raise SettingsError(f"{name}: no such variable. Did you mean {meant}? .env.example lists every variable.")
+            raise SettingsError(
+                f"{name}: no such variable. Did you mean {meant}? .env.example lists every variable."
+            )
         if name.startswith("MAGNETIS_") and name not in _reported:
             _reported.add(name)
-            _log.warning("%s: no such variable, so it has no effect. .env.example lists every variable.", name)
+            _log.warning(
+                "%s: no such variable, so it has no effect. .env.example lists every variable.",
+                name,
+            )
 
 
 def _nearest(name: str, known: set[str]) -> str | None:
@@ -173,7 +221,10 @@ def _nearest(name: str, known: set[str]) -> str | None:
         return close[0]
     words = set(name.split("_"))
     # a part of a name, such as `QUOTA` after the prefix
-    longer = sorted((each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))), key=len)
+    longer = sorted(
+        (each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))),
+        key=len,
+    )
     return longer[0] if longer and len(words) > 1 else None
 
 
@@ -221,11 +272,15 @@ class Settings(BaseSettings):
 
     allow_http: bool = False
     """Whether the key may travel over plain http to another machine: for a sandbox in a closed network only."""
-    api_key: Annotated[Annotated[SecretStr, AfterValidator(_key)] | None, BeforeValidator(_none_if_empty)] = None
+    api_key: Annotated[
+        Annotated[SecretStr, AfterValidator(_key)] | None, BeforeValidator(_none_if_empty)
+    ] = None
     """Key of the API, made in the Magnetis interface under API & connecteurs > API."""
     api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
     """Origin of the API; requests never leave it."""
-    database_url: Annotated[Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)] = None
+    database_url: Annotated[
+        Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)
+    ] = None
     """Any postgresql:// URL; if unset, an embedded server runs under MAGNETIS_HOME."""
     database_password: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
     """Password of the user in MAGNETIS_DATABASE_URL, if that contains none: so the two can come from different places."""
@@ -237,7 +292,9 @@ class Settings(BaseSettings):
     """Zone in which `from` and `to` are written."""
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Zone of the zone-less times in rows."""
-    start_date: Annotated[date, BeforeValidator(_day)] = Field(default=date(2024, 1, 1), ge=date(1990, 1, 1))
+    start_date: Annotated[date, BeforeValidator(_day)] = Field(
+        default=date(2024, 1, 1), ge=date(1990, 1, 1)
+    )
     """First partition day of events. Snapshots start on the day on which the first one was taken."""
     lookback_days: int = Field(default=7, ge=0, le=366)
     """Closed days before yesterday that the daily schedule reads again for late changes."""
@@ -271,12 +328,18 @@ class Settings(BaseSettings):
     """A run that waits for calls checks the quota again after at most this many seconds."""
     calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
     """Most calls a second for the key; if unset, there is no such limit."""
-    alert_webhook_url: Annotated[Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)] = None
+    alert_webhook_url: Annotated[
+        Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)
+    ] = None
     """Webhook of Slack, or of another chat that takes its JSON, to which run failures and failed checks are posted; a secret."""
-    celery_broker_url: Annotated[Annotated[SecretStr, AfterValidator(_broker)] | None, BeforeValidator(_none_if_empty)] = None
+    celery_broker_url: Annotated[
+        Annotated[SecretStr, AfterValidator(_broker)] | None, BeforeValidator(_none_if_empty)
+    ] = None
     """Redis, as redis://:password@host:6379/0, from which Celery workers on any machine take the runs; a secret. If unset, the
     code server executes the runs."""
-    ui_url: Annotated[Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)] = None
+    ui_url: Annotated[
+        Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)
+    ] = None
     """Address under which people open Dagster's UI, such as https://dagster.example.com. Alerts and `magnetis plan --launch`
     link to it."""
     ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
@@ -305,15 +368,23 @@ class Settings(BaseSettings):
             return given._joined()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: " if first["loc"] else ""
+            variable = (
+                f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: "
+                if first["loc"]
+                else ""
+            )
             expected = first["msg"].removeprefix("Value error, ")
             raise SettingsError(
                 f"{variable}{expected}. Set it in the environment or in .env; .env.example lists every variable."
             ) from None
         except BadPolicy as error:
-            raise SettingsError(f"{error} Set it in the environment or in .env; .env.example lists every variable.") from None
+            raise SettingsError(
+                f"{error} Set it in the environment or in .env; .env.example lists every variable."
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it.") from None
+            raise SettingsError(
+                f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it."
+            ) from None
 
     def _joined(self) -> Self:
         """Return the settings with sandbox and database of the `magnetis dev` that serves `home`, if no key is set.
@@ -321,7 +392,9 @@ class Settings(BaseSettings):
         What is set here wins: a key, another address of the API, a database, a start date.
         """
         running = running_dev(self.home) if self.api_key is None else None
-        if running is None or ("api_url" in self.model_fields_set and self.api_url != running.api_url):
+        if running is None or (
+            "api_url" in self.model_fields_set and self.api_url != running.api_url
+        ):
             return self
         found: dict[str, object] = {}
         if running.sandbox_key:
@@ -336,7 +409,9 @@ class Settings(BaseSettings):
     def _start_has_come(self) -> Self:
         today = datetime.now(self.timezone).date()
         if self.start_date > today:
-            raise ValueError(f"MAGNETIS_START_DATE: expected a day that is not after today, {today}")
+            raise ValueError(
+                f"MAGNETIS_START_DATE: expected a day that is not after today, {today}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,9 @@ def database_url(settings: Settings, *, create: bool = True, port: int | None = 
     """
     if address := settings.database_address:
         return address
-    return embedded.start(settings.home, database=embedded_database(settings), port=port, create=create)
+    return embedded.start(
+        settings.home, database=embedded_database(settings), port=port, create=create
+    )
 
 
 def require_home(settings: Settings) -> None:
@@ -95,7 +97,9 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
         catalogue,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
-        rules=Rules(Emptied(settings.emptied_days), settings.doubted_share, settings.unreadable_share),
+        rules=Rules(
+            Emptied(settings.emptied_days), settings.doubted_share, settings.unreadable_share
+        ),
     )
 
 
@@ -106,7 +110,11 @@ def ledger_of(engine: Engine, settings: Settings) -> Ledger:
 
 def zones_of(settings: Settings) -> Zones:
     """Return the three zones of the API's times."""
-    return Zones(partition=settings.timezone, query=settings.query_timezone, response=settings.response_timezone)
+    return Zones(
+        partition=settings.timezone,
+        query=settings.query_timezone,
+        response=settings.response_timezone,
+    )
 
 
 @contextmanager

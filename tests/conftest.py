@@ -62,7 +62,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.fixture(autouse=True)
-def _counts_agree_after_each_commit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _counts_agree_after_each_commit(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compare recorded counts with rows after every window that a test of ingest/ or warehouse/ commits in this process."""
     if request.path.parent.name not in {"ingest", "warehouse"}:
         return
@@ -70,7 +72,9 @@ def _counts_agree_after_each_commit(request: pytest.FixtureRequest, monkeypatch:
 
     def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> Merged:
         merged = commit(self, staging, facts)
-        assert self.reconcile(staging.collection) == [], f"{staging.collection.name}: recorded counts are not those of the table"
+        assert self.reconcile(staging.collection) == [], (
+            f"{staging.collection.name}: recorded counts are not those of the table"
+        )
         return merged
 
     monkeypatch.setattr(Warehouse, "commit", reconciled)
@@ -140,7 +144,9 @@ class Clock:
 
     def advance(self, by: timedelta) -> None:
         with self._engine.begin() as connection:
-            shift = connection.execute(text("SELECT extract(epoch FROM magnetis_ops.now() - clock_timestamp())")).scalar_one()
+            shift = connection.execute(
+                text("SELECT extract(epoch FROM magnetis_ops.now() - clock_timestamp())")
+            ).scalar_one()
             self._replace(connection, float(shift) + by.total_seconds())
 
     @staticmethod

@@ -27,7 +27,12 @@ defs = dg.Definitions(jobs=[waiting])
 """
 
 
-def make_run(instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, name: str, tags: dict[str, str]) -> dg.DagsterRun:
+def make_run(
+    instance: dg.DagsterInstance,
+    workspace: WorkspaceRequestContext,
+    name: str,
+    tags: dict[str, str],
+) -> dg.DagsterRun:
     """Return a run of a job of the location `here`, as a webserver makes it; nothing has launched it."""
     location = workspace.get_code_location("here")
     [repository] = location.get_repositories().values()

@@ -54,9 +54,15 @@ def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["environ", "status", "cmdline", "ppid"]):
         info = process.info
-        if (info["environ"] or {}).get(MARK) != mark or info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+        if (
+            (info["environ"] or {}).get(MARK) != mark
+            or info["status"] == psutil.STATUS_ZOMBIE
+            or process.pid == os.getpid()
+        ):
             continue
-        own = info["ppid"] == os.getpid() and any(name in " ".join(info["cmdline"] or []) for name in OWN)
+        own = info["ppid"] == os.getpid() and any(
+            name in " ".join(info["cmdline"] or []) for name in OWN
+        )
         if not own:
             found.append(process)
     return found

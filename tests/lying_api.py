@@ -46,7 +46,9 @@ class LyingApi:
         return frozenset(row["id"] for row in self.truth)
 
     def _respond(self, request: Request) -> Any:
-        search = self.liar.search(sandbox_lies.Search(_seconds(request, "from"), _seconds(request, "to")))
+        search = self.liar.search(
+            sandbox_lies.Search(_seconds(request, "from"), _seconds(request, "to"))
+        )
         found = self.liar.found([row for row in self.truth if self._between(row, search)])
         content = json.loads(self.api.envelope(found, request)[2])
         return ok(self.liar.response(content, request.page))
@@ -54,7 +56,9 @@ class LyingApi:
     def _between(self, row: dict[str, Any], search: sandbox_lies.Search) -> bool:
         if (moment := self._moments.get(row["id"])) is None:
             moment = self._moments[row["id"]] = self.api.moment(row).timestamp()
-        return (search.start is None or search.start <= moment) and (search.end is None or moment <= search.end)
+        return (search.start is None or search.start <= moment) and (
+            search.end is None or moment <= search.end
+        )
 
     def _swap(self, gone: dict[str, Any]) -> dict[str, Any]:
         self.truth.remove(gone)
@@ -66,4 +70,6 @@ class LyingApi:
 
 
 def _seconds(request: Request, name: str) -> int:
-    return int(datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp())
+    return int(
+        datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
+    )

@@ -26,7 +26,9 @@ class Service:
     """The port that it listens on."""
 
 
-def service(secrets: str = "", networks: str = "", role: str | None = None, port: int | None = None) -> Service:
+def service(
+    secrets: str = "", networks: str = "", role: str | None = None, port: int | None = None
+) -> Service:
     return Service(frozenset(secrets.split()), frozenset(networks.split()), role, port)
 
 
@@ -46,7 +48,11 @@ SERVICES = {
     ),
     "webserver": service("magnetis_database_password", "data location ui", "magnetis_ui", 3000),
     "viewer": service("magnetis_database_password", "data location ui", "magnetis_view", 3000),
-    "daemon": service("magnetis_database_password magnetis_celery_broker_url", "data location queue", "magnetis_daemon"),
+    "daemon": service(
+        "magnetis_database_password magnetis_celery_broker_url",
+        "data location queue",
+        "magnetis_daemon",
+    ),
     "worker": service(
         "magnetis_database_password magnetis_api_key magnetis_celery_broker_url",
         "data queue invented outside",
@@ -62,5 +68,7 @@ ONE_NETWORK_ONLY = {"code": "location"}
 
 def reachable(source: str, target: str) -> bool:
     """Whether `source` can open the port of `target`."""
-    open_in = {ONE_NETWORK_ONLY[target]} if target in ONE_NETWORK_ONLY else SERVICES[target].networks
+    open_in = (
+        {ONE_NETWORK_ONLY[target]} if target in ONE_NETWORK_ONLY else SERVICES[target].networks
+    )
     return bool(SERVICES[source].networks & open_in)

@@ -49,14 +49,21 @@ class SmallApi:
     def window(self, request: Request) -> list[dict[str, Any]]:
         rows = self.rows.get(request.path, [])
         if "from" in request.query:
-            start, end = (datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) for name in ("from", "to"))
+            start, end = (
+                datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+                for name in ("from", "to")
+            )
             rows = [row for row in rows if start <= self.moment(row) <= end]
         return rows
 
     @staticmethod
     def moment(row: dict[str, Any]) -> datetime:
         value = row.get("start_at") or row["created_at"]
-        return datetime.fromisoformat(value).replace(tzinfo=PARIS, fold=row.get("fold", 0)).astimezone(UTC)
+        return (
+            datetime.fromisoformat(value)
+            .replace(tzinfo=PARIS, fold=row.get("fold", 0))
+            .astimezone(UTC)
+        )
 
     def envelope(self, rows: list[Any], request: Request, **meta: Any) -> Answer:
         size = min(self.limit, int(request.query["limit"]))
@@ -64,8 +71,16 @@ class SmallApi:
         page = rows[(request.page - 1) * size : request.page * size]
         content = {
             "data": page,
-            "links": {"next": None if request.page >= last else "https://elsewhere.invalid/calls?page=2"},
-            "meta": {"current_page": request.page, "last_page": last, "per_page": size, "total": len(rows), **meta},
+            "links": {
+                "next": None if request.page >= last else "https://elsewhere.invalid/calls?page=2"
+            },
+            "meta": {
+                "current_page": request.page,
+                "last_page": last,
+                "per_page": size,
+                "total": len(rows),
+                **meta,
+            },
         }
         return ok(content)
 

@@ -29,7 +29,9 @@ def script(postgres_url: str, tmp_path: Path) -> Script:
 
     def run(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = ["bash", ROOT / "deploy" / name, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
 
     return run
 
@@ -71,7 +73,9 @@ def test_a_backup_is_restored_whole_and_counted(
     assert "nothing was changed" in again.stderr
 
 
-def test_the_database_is_that_of_the_name(script: Script, held: psycopg.Connection, database_url: str) -> None:
+def test_the_database_is_that_of_the_name(
+    script: Script, held: psycopg.Connection, database_url: str
+) -> None:
     dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
     to_its_own = script("restore.sh", str(dump))
     assert to_its_own.returncode == 1
@@ -115,7 +119,9 @@ def test_rows_that_come_while_the_backup_is_made_are_in_neither(
     assert "magnetis.calls|1000" in Path(made.stdout.strip()).with_suffix(".counts").read_text()
 
 
-def test_counts_that_differ_fail_the_restore(script: Script, held: psycopg.Connection, database_url: str, empty: str) -> None:
+def test_counts_that_differ_fail_the_restore(
+    script: Script, held: psycopg.Connection, database_url: str, empty: str
+) -> None:
     dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
     counts = dump.with_suffix(".counts")
     counts.write_text(counts.read_text().replace("magnetis.calls|1000", "magnetis.calls|1001"))

@@ -22,7 +22,11 @@ KEY = "cli-key-57d1f0a9"
 
 
 def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+    }
     return subprocess.run(
         [sys.executable, "-m", "magnetis_dagster.cli", *arguments],
         env={**clean, "COLUMNS": "200", **environment},
@@ -34,8 +38,14 @@ def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProces
 
 
 def names_of_commands() -> list[str]:
-    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    return commands + [group.typer_instance.info.name for group in app.registered_groups if group.typer_instance]
+    commands = [
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback
+    ]
+    return commands + [
+        group.typer_instance.info.name for group in app.registered_groups if group.typer_instance
+    ]
 
 
 def test_help_lists_the_commands() -> None:
@@ -60,7 +70,9 @@ def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
 
 
 def test_versions_of_this_program_and_of_dagster() -> None:
-    assert re.fullmatch(r"magnetis_dagster \d+\.\d+\.\d+, dagster 1\.\d+\.\d+\n", magnetis("--version").stdout)
+    assert re.fullmatch(
+        r"magnetis_dagster \d+\.\d+\.\d+, dagster 1\.\d+\.\d+\n", magnetis("--version").stdout
+    )
 
 
 @pytest.mark.parametrize("name", names_of_commands())
@@ -80,17 +92,39 @@ def test_no_command_shows_help() -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "words"),
     [
-        (["dev"], {"MAGNETIS_TIMEZONE": "Europe/Pariss"}, 2, "MAGNETIS_TIMEZONE: expected the name of a time zone"),
+        (
+            ["dev"],
+            {"MAGNETIS_TIMEZONE": "Europe/Pariss"},
+            2,
+            "MAGNETIS_TIMEZONE: expected the name of a time zone",
+        ),
         (["probe"], {}, 2, "MAGNETIS_API_KEY is not set"),
         (["probe", "--write"], {"MAGNETIS_API_KEY": KEY}, 2, "MAGNETIS_CONFIG"),
         (["reparse", "faxes"], {}, 2, "No collection faxes. There are: entities"),
-        (["sandbox", "--port", "0", "--fault", "fire=1"], {}, 2, "--fault: expected KIND=PROBABILITY"),
-        (["sandbox", "--port", "0", "--fault", "error_500"], {}, 2, "--fault: expected KIND=PROBABILITY"),
+        (
+            ["sandbox", "--port", "0", "--fault", "fire=1"],
+            {},
+            2,
+            "--fault: expected KIND=PROBABILITY",
+        ),
+        (
+            ["sandbox", "--port", "0", "--fault", "error_500"],
+            {},
+            2,
+            "--fault: expected KIND=PROBABILITY",
+        ),
         (["dev", "--load", "-1"], {}, 2, "--load"),
-        (["reparse", "calls"], {"MAGNETIS_DATABASE_URL": "postgresql://me:hush@127.0.0.1:9/none"}, 3, "cannot be reached"),
+        (
+            ["reparse", "calls"],
+            {"MAGNETIS_DATABASE_URL": "postgresql://me:hush@127.0.0.1:9/none"},
+            3,
+            "cannot be reached",
+        ),
     ],
 )
-def test_mistakes_are_told_in_words(arguments: list[str], environment: Mapping[str, str], code: int, words: str) -> None:
+def test_mistakes_are_told_in_words(
+    arguments: list[str], environment: Mapping[str, str], code: int, words: str
+) -> None:
     ended = magnetis(*arguments, **environment)
     assert ended.returncode == code, ended.stderr
     assert words in ended.stderr
@@ -120,17 +154,24 @@ def load():
 settings.Settings.load = load
 cli.main()
 """
-    ended = subprocess.run([sys.executable, "-c", code, "db-url"], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "db-url"], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 1
     assert "RuntimeError: a defect" in ended.stderr
     assert KEY not in ended.stderr
 
 
 def test_db_url_is_what_psql_takes() -> None:
-    ended = magnetis("db-url", MAGNETIS_DATABASE_URL="postgresql+psycopg2://me:hush@db.example:5432/magnetis")
+    ended = magnetis(
+        "db-url", MAGNETIS_DATABASE_URL="postgresql+psycopg2://me:hush@db.example:5432/magnetis"
+    )
     assert ended.stdout == "postgresql://me:hush@db.example:5432/magnetis\n"
     assert ended.stderr == ""
-    assert magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout == "postgresql://me@db/x\n"
+    assert (
+        magnetis("db-url", MAGNETIS_DATABASE_URL="postgres://me@db/x").stdout
+        == "postgresql://me@db/x\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +207,9 @@ def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(clust
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not reaped
     (cluster / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}, {zombie.pid}]")
     pid = cluster / "postgres" / "postmaster.pid"
-    pid.write_text(f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n 8826964 65536\nready\n")
+    pid.write_text(
+        f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n 8826964 65536\nready\n"
+    )
     with psycopg.connect(embedded.start(cluster)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     embedded.stop(cluster)
@@ -174,7 +217,9 @@ def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(clust
     assert not pid.exists()
 
 
-@pytest.mark.parametrize("key", [{}, {"MAGNETIS_API_KEY": SANDBOX_KEY}], ids=["no key", "the sandbox's key"])
+@pytest.mark.parametrize(
+    "key", [{}, {"MAGNETIS_API_KEY": SANDBOX_KEY}], ids=["no key", "the sandbox's key"]
+)
 def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[str, str]) -> None:
     assert "@/sandbox?" in magnetis("db-url", MAGNETIS_HOME=str(cluster), **key).stdout
 
@@ -196,7 +241,9 @@ def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[
     ],
     ids=" ".join,
 )
-def test_a_folder_without_a_database_gets_none_by_being_asked(command: list[str], tmp_path: Path) -> None:
+def test_a_folder_without_a_database_gets_none_by_being_asked(
+    command: list[str], tmp_path: Path
+) -> None:
     if "baseline.yaml" in command:
         command = [*command[:-1], str(tmp_path.parent / "baseline.yaml")]
         Path(command[-1]).write_text("version: 1\nsettings: {}\n")
@@ -231,7 +278,9 @@ def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
     assert "hush" not in told.stderr
 
 
-def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, tmp_path: Path) -> None:
+def test_probe_and_reparse_report_as_table_and_as_json(
+    empty_database_url: str, tmp_path: Path
+) -> None:
     config = tmp_path / "magnetis.yaml"
     with SandboxServer(SandboxOptions(keys=(KEY,), accounts=2, calls_per_day=20)) as sandbox:
         environment = {
@@ -246,10 +295,15 @@ def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, 
         report = json.loads(found.stdout)
         assert len(report["findings"]) == 18
         assert report["calls"] == sandbox.received >= 18 + 1 + 2 * 5
-        assert "Probing 18 collections: one request each, three more for each events collection" in found.stderr
+        assert (
+            "Probing 18 collections: one request each, three more for each events collection"
+            in found.stderr
+        )
         assert "calls" in config.read_text()
         with psycopg.connect(empty_database_url) as connection:
-            charged = connection.execute("SELECT count(*) FROM magnetis_ops.api_calls WHERE run_id = 'magnetis probe'").fetchone()
+            charged = connection.execute(
+                "SELECT count(*) FROM magnetis_ops.api_calls WHERE run_id = 'magnetis probe'"
+            ).fetchone()
         assert charged == (report["calls"],)
 
         table = magnetis("probe", **environment)
@@ -262,9 +316,16 @@ def test_probe_and_reparse_report_as_table_and_as_json(empty_database_url: str, 
             assert KEY not in ended.stdout + ended.stderr
 
 
-def test_a_refused_key_ends_the_probe_with_the_reason_and_not_the_key(empty_database_url: str) -> None:
+def test_a_refused_key_ends_the_probe_with_the_reason_and_not_the_key(
+    empty_database_url: str,
+) -> None:
     with SandboxServer(SandboxOptions(keys=("another",), accounts=2)) as sandbox:
-        ended = magnetis("probe", MAGNETIS_API_KEY=KEY, MAGNETIS_API_URL=sandbox.url, MAGNETIS_DATABASE_URL=empty_database_url)
+        ended = magnetis(
+            "probe",
+            MAGNETIS_API_KEY=KEY,
+            MAGNETIS_API_URL=sandbox.url,
+            MAGNETIS_DATABASE_URL=empty_database_url,
+        )
         assert ended.returncode == 2
         assert "The probe ended early" in ended.stderr
         assert "Traceback" not in ended.stderr
@@ -297,7 +358,18 @@ def test_ctrl_c_is_130_without_a_traceback(empty_database_url: str, tmp_path: Pa
 
 def test_the_sandbox_answers_until_it_is_stopped() -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", "--port", "0", "--accounts", "2", "--workers", "2"],
+        [
+            sys.executable,
+            "-m",
+            "magnetis_dagster.cli",
+            "sandbox",
+            "--port",
+            "0",
+            "--accounts",
+            "2",
+            "--workers",
+            "2",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -306,7 +378,9 @@ def test_the_sandbox_answers_until_it_is_stopped() -> None:
         url = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert url, line
         with socket.create_connection(("127.0.0.1", int(url[1])), timeout=10) as connection:
-            connection.sendall(b"GET /accounts?limit=1 HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\n\r\n")
+            connection.sendall(
+                b"GET /accounts?limit=1 HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\n\r\n"
+            )
             assert connection.recv(64).startswith(b"HTTP/1.1 401")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

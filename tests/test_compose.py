@@ -48,7 +48,9 @@ def test_every_service_has_the_secrets_networks_and_role_of_the_table_and_no_mor
         assert "ports" not in service or name == "proxy", name
     # what nobody is given need not exist, and what a service is given must
     given = {
-        s["source"] if isinstance(s, dict) else s for service in COMPOSE["services"].values() for s in service.get("secrets", [])
+        s["source"] if isinstance(s, dict) else s
+        for service in COMPOSE["services"].values()
+        for s in service.get("secrets", [])
     }
     assert given == COMPOSE["secrets"].keys()
 
@@ -56,16 +58,24 @@ def test_every_service_has_the_secrets_networks_and_role_of_the_table_and_no_mor
 def test_the_code_server_listens_in_one_network_only() -> None:
     code = COMPOSE["services"]["code"]
     host = code["command"][code["command"].index("--host") + 1]
-    aliased = {name: options.get("aliases", []) for name, options in code["networks"].items() if options}
+    aliased = {
+        name: options.get("aliases", []) for name, options in code["networks"].items() if options
+    }
     assert aliased == {ONE_NETWORK_ONLY["code"]: [host]}
-    [location] = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
+    [location] = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text(encoding="utf-8"))[
+        "load_from"
+    ]
     assert location["grpc_server"]["host"] == host
     for name in ("data", "location", "queue", "ui", "invented"):
         assert COMPOSE["networks"][name] == {"internal": True}, name
 
 
 def test_images_of_others_are_pinned_by_digest() -> None:
-    images = {name: service["image"] for name, service in COMPOSE["services"].items() if "MAGNETIS_IMAGE" not in service["image"]}
+    images = {
+        name: service["image"]
+        for name, service in COMPOSE["services"].items()
+        if "MAGNETIS_IMAGE" not in service["image"]
+    }
     assert images.keys() == {"postgres", "roles", "redis", "proxy"}
     python = COMPOSE["services"]["migrate"]["build"]["args"]["PYTHON_IMAGE"]
     for image in (*images.values(), python):
@@ -73,7 +83,10 @@ def test_images_of_others_are_pinned_by_digest() -> None:
         assert default, image
         assert PINNED.fullmatch(default[1]), image
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert f"ARG PYTHON_IMAGE={python.removeprefix('${PYTHON_IMAGE:-').removesuffix('}')}\n" in dockerfile
+    assert (
+        f"ARG PYTHON_IMAGE={python.removeprefix('${PYTHON_IMAGE:-').removesuffix('}')}\n"
+        in dockerfile
+    )
     assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
 
 
@@ -97,14 +110,22 @@ def project(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
 
     def run(*options: str) -> "subprocess.CompletedProcess[str]":
         command = ["bash", "deploy/secrets.sh", *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
 
     return run
 
 
 def variables(path: Path) -> dict[str, str]:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    assert len(lines) == len({line.partition("=")[0] for line in lines}), "a variable stands there twice"
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(lines) == len({line.partition("=")[0] for line in lines}), (
+        "a variable stands there twice"
+    )
     return dict(line.split("=", 1) for line in lines)
 
 
@@ -115,7 +136,9 @@ def test_secrets_are_made_once_and_the_database_follows_the_key(
     assert made.returncode == 0, made.stderr
     files = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     assert files.keys() == COMPOSE["secrets"].keys()
-    assert len({files[f"{role}_password"] for role in PASSWORDS}) == len(PASSWORDS), "each role has a password of its own"
+    assert len({files[f"{role}_password"] for role in PASSWORDS}) == len(PASSWORDS), (
+        "each role has a password of its own"
+    )
     assert variables(tmp_path / ".env") == {"STACK_DATABASE": "sandbox", "CELERY_ADDRESS": ""}
 
     (tmp_path / "secrets" / "magnetis_api_key").write_text("a-key\n")
@@ -131,13 +154,21 @@ def test_secrets_are_made_once_and_the_database_follows_the_key(
     kept = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     changed = {name for name in files if kept[name] != files[name]}
     assert changed == {"magnetis_api_key", "magnetis_celery_broker_url"}
-    assert not [secret for secret in kept.values() if secret.strip() and secret.strip() in (tmp_path / ".env").read_text()]
+    assert not [
+        secret
+        for secret in kept.values()
+        if secret.strip() and secret.strip() in (tmp_path / ".env").read_text()
+    ]
 
 
 def entrypoint(**environment: str) -> "subprocess.CompletedProcess[str]":
     script = ROOT / "deploy" / "entrypoint.sh"
     return subprocess.run(
-        ["sh", script, "env"], env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, check=False
+        ["sh", script, "env"],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -162,7 +193,9 @@ def test_invented_and_real_rows_never_mix() -> None:
 
 
 @pytest.fixture
-def grant(empty_database_url: str, postgres_url: str, tmp_path: Path) -> Iterator[Callable[[], None]]:
+def grant(
+    empty_database_url: str, postgres_url: str, tmp_path: Path
+) -> Iterator[Callable[[], None]]:
     """Runs roles.sql on an empty database."""
     folder = tmp_path / "passwords"
     folder.mkdir()
@@ -173,7 +206,12 @@ def grant(empty_database_url: str, postgres_url: str, tmp_path: Path) -> Iterato
 
     def run() -> None:
         subprocess.run(
-            [PROGRAMS / "psql", "--no-psqlrc", f"--set=secrets={folder}", f"--file={ROOT / 'deploy/postgres/roles.sql'}"],
+            [
+                PROGRAMS / "psql",
+                "--no-psqlrc",
+                f"--set=secrets={folder}",
+                f"--file={ROOT / 'deploy/postgres/roles.sql'}",
+            ],
             env={**os.environ, "PGHOST": host, "PGUSER": "postgres", "PGDATABASE": database},
             check=True,
             capture_output=True,
@@ -199,7 +237,9 @@ def as_role(url: str, role: str) -> str:
     return f"{url}&options=-c%20role%3D{role}"
 
 
-def test_each_role_may_do_what_its_service_does_and_no_more(grant: Callable[[], None], empty_database_url: str) -> None:
+def test_each_role_may_do_what_its_service_does_and_no_more(
+    grant: Callable[[], None], empty_database_url: str
+) -> None:
     grant()
     owner = connect(as_role(empty_database_url, "magnetis_owner"))
     assert migrate(owner, load_catalogue())
@@ -209,17 +249,23 @@ def test_each_role_may_do_what_its_service_does_and_no_more(grant: Callable[[], 
     for role, expected in DATABASE_ROLES.items():
         assert allowed(empty_database_url, role) == expected, role
     with psycopg.connect(as_role(empty_database_url, "magnetis_daemon")) as connection:
-        connection.execute("INSERT INTO dagster.runs (body) VALUES ('its number is from a sequence')")
+        connection.execute(
+            "INSERT INTO dagster.runs (body) VALUES ('its number is from a sequence')"
+        )
     loads = connect(as_role(empty_database_url, "magnetis_load"))
     assert not migrate(loads, load_catalogue()), "a load finds the tables as it needs them"
     loads.dispose()
 
 
-def test_a_load_does_not_create_what_an_overlay_adds(grant: Callable[[], None], empty_database_url: str, tmp_path: Path) -> None:
+def test_a_load_does_not_create_what_an_overlay_adds(
+    grant: Callable[[], None], empty_database_url: str, tmp_path: Path
+) -> None:
     grant()
     overlay = tmp_path / "magnetis.yaml"
     overlay.write_text("collections:\n  calls:\n    columns:\n      another: {type: text}\n")
-    owner, loads = (connect(as_role(empty_database_url, f"magnetis_{name}")) for name in ("owner", "load"))
+    owner, loads = (
+        connect(as_role(empty_database_url, f"magnetis_{name}")) for name in ("owner", "load")
+    )
     migrate(owner, load_catalogue())
     with pytest.raises(DatabaseRefused, match="privilege"):
         migrate(loads, load_catalogue(overlay))
@@ -229,12 +275,16 @@ def test_a_load_does_not_create_what_an_overlay_adds(grant: Callable[[], None], 
     loads.dispose()
 
 
-def test_a_database_of_an_older_version_gets_the_roles(grant: Callable[[], None], empty_database_url: str) -> None:
+def test_a_database_of_an_older_version_gets_the_roles(
+    grant: Callable[[], None], empty_database_url: str
+) -> None:
     superuser = connect(empty_database_url)
     migrate(superuser, load_catalogue())
     superuser.dispose()
     with psycopg.connect(empty_database_url) as connection:
-        connection.execute("CREATE SCHEMA dagster; CREATE TABLE dagster.runs (id bigserial PRIMARY KEY, body text)")
+        connection.execute(
+            "CREATE SCHEMA dagster; CREATE TABLE dagster.runs (id bigserial PRIMARY KEY, body text)"
+        )
     grant()
     grant()  # at each start of the stack
     for role, expected in DATABASE_ROLES.items():
@@ -243,7 +293,9 @@ def test_a_database_of_an_older_version_gets_the_roles(grant: Callable[[], None]
         connection.execute(
             "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT clock_timestamp()'"
         )
-        connection.execute("COMMENT ON VIEW magnetis.settings_changes IS 'its owner may replace it'")
+        connection.execute(
+            "COMMENT ON VIEW magnetis.settings_changes IS 'its owner may replace it'"
+        )
 
 
 def test_a_missing_password_is_named_and_nothing_is_granted(
@@ -258,7 +310,10 @@ def test_a_missing_password_is_named_and_nothing_is_granted(
 
 
 def test_who_only_looks_sees_which_days_are_loaded(
-    grant: Callable[[], None], empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grant: Callable[[], None],
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -272,4 +327,6 @@ def test_who_only_looks_sees_which_days_are_loaded(
         # as the webserver does whenever somebody opens the asset's page
         seen = get_and_update_asset_status_cache_value(instance, key, days)
     assert seen is not None
-    assert list(seen.deserialize_materialized_partition_subsets(days).get_partition_keys()) == ["2026-01-02"]
+    assert list(seen.deserialize_materialized_partition_subsets(days).get_partition_keys()) == [
+        "2026-01-02"
+    ]

@@ -35,14 +35,51 @@ def nested(levels, inner="1"):
 @pytest.mark.parametrize(
     "digits",
     [
-        *("0", "-1", "9007199254740993", "9223372036854775807", "9223372036854775808", "18446744073709551615"),
-        *("18446744073709551616", "-9223372036854775808", "-9223372036854775809", "340282366920938463463374607431768211455"),
-        *("1" * 5000, "-" + "9" * 400, "48.858370123456789012", "12345678901234567.89", "0.1", "-0.30000000000000004"),
-        *("1E+5", "1e400", "-1e400", "1e-999", "1E-324", "1.2345e-320", "5e-324", "1.7976931348623157e308", "1e-0000400"),
-        *("123456789012345678901234567890e-10", "0.00000000000000000000000000001", "1e22", "1e23", "12345678901234567e0"),
+        *(
+            "0",
+            "-1",
+            "9007199254740993",
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551615",
+        ),
+        *(
+            "18446744073709551616",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "340282366920938463463374607431768211455",
+        ),
+        *(
+            "1" * 5000,
+            "-" + "9" * 400,
+            "48.858370123456789012",
+            "12345678901234567.89",
+            "0.1",
+            "-0.30000000000000004",
+        ),
+        *(
+            "1E+5",
+            "1e400",
+            "-1e400",
+            "1e-999",
+            "1E-324",
+            "1.2345e-320",
+            "5e-324",
+            "1.7976931348623157e308",
+            "1e-0000400",
+        ),
+        *(
+            "123456789012345678901234567890e-10",
+            "0.00000000000000000000000000001",
+            "1e22",
+            "1e23",
+            "12345678901234567e0",
+        ),
     ],
 )
-@pytest.mark.parametrize("around", ["[%s]", '{"a":%s}', '{"a": [ 1 , %s\n]}', '{"a":%s,"b":"é"}', "[%s,1]"])
+@pytest.mark.parametrize(
+    "around", ["[%s]", '{"a":%s}', '{"a": [ 1 , %s\n]}', '{"a":%s,"b":"é"}', "[%s,1]"]
+)
 def test_numbers_keep_every_digit(digits, around):
     text = around % digits
     exact = json.loads(text, parse_int=Decimal, parse_float=Decimal)
@@ -55,16 +92,28 @@ NUMBERS = st.from_regex(r"\A-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9
 NOISE = st.text(st.sampled_from('0123456789.-+eE,:[]{} "\\'), max_size=40)
 
 
-@given(st.lists(st.tuples(NUMBERS, NOISE), max_size=6), st.sampled_from([(",", ":"), (" , ", " : ")]))
+@given(
+    st.lists(st.tuples(NUMBERS, NOISE), max_size=6), st.sampled_from([(",", ":"), (" , ", " : ")])
+)
 def test_any_numbers_among_any_texts(pairs, separators):
     comma, colon = separators
-    text = "[" + comma.join(f'{{"n"{colon}{digits}{comma}{json.dumps(noise)}{colon}{digits}}}' for digits, noise in pairs) + "]"
+    text = (
+        "["
+        + comma.join(
+            f'{{"n"{colon}{digits}{comma}{json.dumps(noise)}{colon}{digits}}}'
+            for digits, noise in pairs
+        )
+        + "]"
+    )
     exact = json.loads(text, parse_int=Decimal, parse_float=Decimal)
     assert json.loads(dump_json(load(text)), parse_int=Decimal, parse_float=Decimal) == exact
 
 
 def test_numbers_that_fit_are_plain_numbers_in_every_page():
-    fast, slow = load("[1.5,100,1e5,18446744073709551615]"), load("[1.5,100,1e5,18446744073709551615,1e400]")
+    fast, slow = (
+        load("[1.5,100,1e5,18446744073709551615]"),
+        load("[1.5,100,1e5,18446744073709551615,1e400]"),
+    )
     assert list(map(type, fast)) == [float, int, float, int]
     assert slow == [*fast, Decimal("1e400")]
     assert list(map(type, slow[:4])) == list(map(type, fast))
@@ -75,7 +124,14 @@ def test_minus_zero_and_zero():
 
 
 @pytest.mark.parametrize(
-    "text", [" [1]\n", '{"id":"1234567890123456.1"}', "[12345678901234567]", "[9876543210987654321]", '["1e-999"]']
+    "text",
+    [
+        " [1]\n",
+        '{"id":"1234567890123456.1"}',
+        "[12345678901234567]",
+        "[9876543210987654321]",
+        '["1e-999"]',
+    ],
 )
 def test_pages_without_such_numbers_stay_with_orjson(monkeypatch, text):
     monkeypatch.setattr(exact_json, "_parse", None)
@@ -107,7 +163,14 @@ def test_numbers_that_postgresql_takes(number, fits):
 
 
 @pytest.mark.parametrize(
-    "number", ["1e1001", "1" * 140_000, "0." + "1" * 20_000, "1e99999999999999999999999", "-1e-99999999999999999999"]
+    "number",
+    [
+        "1e1001",
+        "1" * 140_000,
+        "0." + "1" * 20_000,
+        "1e99999999999999999999999",
+        "-1e-99999999999999999999",
+    ],
 )
 def test_other_numbers_are_named_and_keep_their_text(number):
     text, reason = dump_jsonb(load(f'{{"id":"1","x":[{number}]}}'))
@@ -137,7 +200,14 @@ def test_deep_objects_too():
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 2_000, "[" * 2_000 + "]" * 1_999, "]" * 2_000, '["' + "[" * 2_000, "{" * 2_000 + "}" * 2_000]
+    "text",
+    [
+        "[" * 2_000,
+        "[" * 2_000 + "]" * 1_999,
+        "]" * 2_000,
+        '["' + "[" * 2_000,
+        "{" * 2_000 + "}" * 2_000,
+    ],
 )
 def test_broken_depths_are_broken(text):
     with pytest.raises(BrokenJson):
@@ -145,14 +215,26 @@ def test_broken_depths_are_broken(text):
 
 
 def test_rows_are_written_alike_one_by_one_and_together():
-    rows = [{"a": 1.5}, {"b": Decimal("1e400")}, {"c": Unparsed(nested(300))}, {"d": 2**70, "e": "é\n"}, {"f": Decimal("1e2000")}]
+    rows = [
+        {"a": 1.5},
+        {"b": Decimal("1e400")},
+        {"c": Unparsed(nested(300))},
+        {"d": 2**70, "e": "é\n"},
+        {"f": Decimal("1e2000")},
+    ]
     texts, reasons = dump_rows(rows)
-    assert [(text, reasons.get(number)) for number, text in enumerate(texts)] == [dump_jsonb(row) for row in rows]
+    assert [(text, reasons.get(number)) for number, text in enumerate(texts)] == [
+        dump_jsonb(row) for row in rows
+    ]
     assert reasons == {2: TOO_DEEP, 4: TOO_MANY_DIGITS}
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

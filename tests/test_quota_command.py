@@ -19,16 +19,29 @@ KEY = "quota-key-91c2e7"
 
 def spend(engine: Engine, key: str, number: int) -> str:
     fingerprint = Settings.load(api_key=key).key_fingerprint
-    ledger = Ledger(engine, key_fingerprint=fingerprint, policy=QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris")))
+    ledger = Ledger(
+        engine,
+        key_fingerprint=fingerprint,
+        policy=QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris")),
+    )
     for _ in range(number):
-        ledger.charge(Charge(collection="calls", route="/calls", page=1, lane="manual", run_id="magnetis probe"))
+        ledger.charge(
+            Charge(
+                collection="calls", route="/calls", page=1, lane="manual", run_id="magnetis probe"
+            )
+        )
     return fingerprint
 
 
 def test_the_keys_own_calls_as_words_and_as_json(engine: Engine, database_url: str) -> None:
     fingerprint = spend(engine, KEY, 7)
     spend(engine, SANDBOX_KEY, 3)
-    environment = {"MAGNETIS_API_KEY": KEY, "MAGNETIS_DATABASE_URL": database_url, "MAGNETIS_DAILY_QUOTA": "100", "COLUMNS": "80"}
+    environment = {
+        "MAGNETIS_API_KEY": KEY,
+        "MAGNETIS_DATABASE_URL": database_url,
+        "MAGNETIS_DAILY_QUOTA": "100",
+        "COLUMNS": "80",
+    }
     words = magnetis("quota", **environment)
     assert (words.returncode, words.stderr) == (0, "")
     assert f"Quota of key {fingerprint}: " in words.stdout
@@ -38,8 +51,17 @@ def test_the_keys_own_calls_as_words_and_as_json(engine: Engine, database_url: s
     assert max(map(len, words.stdout.splitlines())) <= 80
     assert "\x1b" not in words.stdout, "no colours where there is no terminal"
     report = json.loads(magnetis("quota", "--json", **environment).stdout)
-    assert (report["today"]["used"], report["today"]["remaining"], report["other_keys"]) == (7, 93, 1)
-    assert [lane["lane"] for lane in report["today"]["lanes"]] == ["schedule", "settings", "manual", "backfill"]
+    assert (report["today"]["used"], report["today"]["remaining"], report["other_keys"]) == (
+        7,
+        93,
+        1,
+    )
+    assert [lane["lane"] for lane in report["today"]["lanes"]] == [
+        "schedule",
+        "settings",
+        "manual",
+        "backfill",
+    ]
     for secret in (KEY, SANDBOX_KEY):
         assert secret not in words.stdout + json.dumps(report)
 
@@ -69,19 +91,29 @@ def test_looking_makes_no_tables(empty_database_url: str) -> None:
 
 
 def test_an_unreachable_database_is_told_in_words() -> None:
-    ended = magnetis("quota", "--json", MAGNETIS_DATABASE_URL="postgresql://me:hush@127.0.0.1:9/none")
+    ended = magnetis(
+        "quota", "--json", MAGNETIS_DATABASE_URL="postgresql://me:hush@127.0.0.1:9/none"
+    )
     assert (ended.returncode, ended.stdout) == (3, "")
     assert "cannot be reached" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "hush" not in ended.stderr
 
 
-def test_a_closed_key_is_shown_with_its_signal_and_reopened(engine: Engine, database_url: str) -> None:
+def test_a_closed_key_is_shown_with_its_signal_and_reopened(
+    engine: Engine, database_url: str
+) -> None:
     fingerprint = Settings.load(api_key=API_KEY).key_fingerprint
-    ledger = Ledger(engine, key_fingerprint=fingerprint, policy=QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris")))
+    ledger = Ledger(
+        engine,
+        key_fingerprint=fingerprint,
+        policy=QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris")),
+    )
     charged = ledger.charge(Charge(collection="calls", route="/calls", page=1, lane="manual"))
     signal = "HTTP 429, Retry-After: 7200"
-    ledger.settle(charged.number, Settlement(status=429, over_quota=True, retry_after=7200.0, signal=signal))
+    ledger.settle(
+        charged.number, Settlement(status=429, over_quota=True, retry_after=7200.0, signal=signal)
+    )
     with serve() as api:
         environment = {
             "MAGNETIS_API_KEY": API_KEY,
@@ -92,15 +124,25 @@ def test_a_closed_key_is_shown_with_its_signal_and_reopened(engine: Engine, data
         shown = magnetis("quota", **environment)
         assert f"Signal: {signal}" in shown.stdout
         assert "magnetis quota --reopen" in shown.stdout
-        assert json.loads(magnetis("quota", "--json", **environment).stdout)["today"]["closed_signal"] == signal
-        api.respond = lambda _request: (429, {"Retry-After": "600"}, b'{"message": "Too Many Attempts."}')
+        assert (
+            json.loads(magnetis("quota", "--json", **environment).stdout)["today"]["closed_signal"]
+            == signal
+        )
+        api.respond = lambda _request: (
+            429,
+            {"Retry-After": "600"},
+            b'{"message": "Too Many Attempts."}',
+        )
         refused = magnetis("quota", "--reopen", **environment)
         assert (refused.returncode, refused.stdout) == (3, "")
         assert "It asks to wait 600 s" in refused.stderr
         assert "Signal: HTTP 429, Retry-After: 600" in magnetis("quota", **environment).stdout
         api.respond = lambda _request: None
         opened = magnetis("quota", "--reopen", **environment)
-        assert (opened.returncode, opened.stderr) == (0, "The key is open again: the API answered the trial request.\n")
+        assert (opened.returncode, opened.stderr) == (
+            0,
+            "The key is open again: the API answered the trial request.\n",
+        )
         assert "Closed until" not in opened.stdout
         again = magnetis("quota", "--reopen", **environment)
         assert again.stderr == "The key is open: nothing was sent.\n"

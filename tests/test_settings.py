@@ -37,7 +37,11 @@ def test_defaults_are_those_of_the_contract() -> None:
 
 
 BAD = {
-    "API_KEY": {f"{SECRET} x": "no space or line break", f"{SECRET}\nX-Evil: 1": "no space or line break", f"{SECRET}é": "ASCII"},
+    "API_KEY": {
+        f"{SECRET} x": "no space or line break",
+        f"{SECRET}\nX-Evil: 1": "no space or line break",
+        f"{SECRET}é": "ASCII",
+    },
     "API_URL": {
         "": "expected an origin",
         "api.magnetis.io": "expected an origin",
@@ -107,7 +111,12 @@ BAD = {
         "1.5": "valid integer",
         "": "valid integer",
     },
-    "TIMEZONE": {"Paris": "such as Europe/Paris", "Europe": "such as Europe/Paris", "": "such as", "../../etc/passwd": "such as"},
+    "TIMEZONE": {
+        "Paris": "such as Europe/Paris",
+        "Europe": "such as Europe/Paris",
+        "": "such as",
+        "../../etc/passwd": "such as",
+    },
     "QUERY_TIMEZONE": {"GMT+25": "such as Europe/Paris or UTC"},
     "RESPONSE_TIMEZONE": {"local time": "such as Europe/Paris or UTC"},
     "START_DATE": {
@@ -118,14 +127,36 @@ BAD = {
         "1970-01-01": "1990-01-01",
         "": "expected a day such as",
     },
-    "LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366", "week": "valid integer"},
-    "WEEKLY_LOOKBACK_DAYS": {"-1": "greater than or equal to 0", "367": "less than or equal to 366"},
-    "REPAIR_ATTEMPTS": {"1": "greater than or equal to 2", "11": "less than or equal to 10", "often": "valid integer"},
-    "RETENTION_DAYS": {"31": "greater than or equal to 32", "3651": "less than or equal to 3650", "ever": "valid integer"},
-    "SETTINGS_INTERVAL_SECONDS": {"9": "greater than or equal to 10", "86401": "less than or equal to 86400"},
+    "LOOKBACK_DAYS": {
+        "-1": "greater than or equal to 0",
+        "367": "less than or equal to 366",
+        "week": "valid integer",
+    },
+    "WEEKLY_LOOKBACK_DAYS": {
+        "-1": "greater than or equal to 0",
+        "367": "less than or equal to 366",
+    },
+    "REPAIR_ATTEMPTS": {
+        "1": "greater than or equal to 2",
+        "11": "less than or equal to 10",
+        "often": "valid integer",
+    },
+    "RETENTION_DAYS": {
+        "31": "greater than or equal to 32",
+        "3651": "less than or equal to 3650",
+        "ever": "valid integer",
+    },
+    "SETTINGS_INTERVAL_SECONDS": {
+        "9": "greater than or equal to 10",
+        "86401": "less than or equal to 86400",
+    },
     "EMPTIED_DAYS": {"": "'doubt', 'keep' or 'delete'", "yes": "'doubt', 'keep' or 'delete'"},
     "DOUBTED_SHARE": {"": "valid number", "0": "greater than 0", "1.5": "less than or equal to 1"},
-    "UNREADABLE_SHARE": {"": "valid number", "-0.1": "greater than or equal to 0", "2": "less than or equal to 1"},
+    "UNREADABLE_SHARE": {
+        "": "valid number",
+        "-0.1": "greater than or equal to 0",
+        "2": "less than or equal to 1",
+    },
     "CONCURRENCY": {"0": "greater than or equal to 1", "65": "less than or equal to 64"},
     "ALLOW_HTTP": {"perhaps": "valid boolean"},
     "HOME": {"": "path"},
@@ -144,7 +175,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "given", "expected"), [(n, g, e) for n, cases in BAD.items() for g, e in cases.items()])
+@pytest.mark.parametrize(
+    ("name", "given", "expected"), [(n, g, e) for n, cases in BAD.items() for g, e in cases.items()]
+)
 def test_a_bad_value_names_the_variable_and_what_is_expected(
     monkeypatch: pytest.MonkeyPatch, name: str, given: str, expected: str
 ) -> None:
@@ -163,9 +196,11 @@ def test_a_bad_value_names_the_variable_and_what_is_expected(
 def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
     covered = {f"MAGNETIS_{name}" for name in BAD}
     every = {f"MAGNETIS_{name.upper()}" for name in Settings.model_fields}
-    assert every - covered == {"MAGNETIS_CONFIG", "MAGNETIS_SETTINGS_BASELINE", "MAGNETIS_DATABASE_PASSWORD"}, (
-        "a path that does not exist is refused by who reads it, and a password by the server"
-    )
+    assert every - covered == {
+        "MAGNETIS_CONFIG",
+        "MAGNETIS_SETTINGS_BASELINE",
+        "MAGNETIS_DATABASE_PASSWORD",
+    }, "a path that does not exist is refused by who reads it, and a password by the server"
 
 
 def test_a_settings_error_asks_for_a_change() -> None:
@@ -180,7 +215,9 @@ def test_http_is_for_localhost_only(monkeypatch: pytest.MonkeyPatch, host: str) 
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     def given(url: str) -> str:
         monkeypatch.setenv("MAGNETIS_ALERT_WEBHOOK_URL", url)
         webhook = Settings.load().alert_webhook_url
@@ -192,23 +229,32 @@ def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(monkeypatch: pytest
     assert given("http://chat/hook") == "http://chat/hook"
 
 
-def test_a_webhook_is_read_without_the_line_break_of_its_file_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_is_read_without_the_line_break_of_its_file_and_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MAGNETIS_ALERT_WEBHOOK_URL", f"https://hooks.slack.com/services/{SECRET}\n")
     monkeypatch.setenv("MAGNETIS_UI_URL", "https://dagster.example.com/ui/")
     settings = Settings.load()
     assert settings.alert_webhook_url
-    assert settings.alert_webhook_url.get_secret_value() == f"https://hooks.slack.com/services/{SECRET}"
+    assert (
+        settings.alert_webhook_url.get_secret_value()
+        == f"https://hooks.slack.com/services/{SECRET}"
+    )
     assert settings.ui_url == "https://dagster.example.com/ui"
     assert SECRET not in repr(settings) + settings.model_dump_json()
 
 
 def test_http_elsewhere_needs_a_word_which_may_stand_in_the_env_file() -> None:
-    Path(".env").write_text("MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8")
+    Path(".env").write_text(
+        "MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8"
+    )
     assert Settings.load().api_url == "http://sandbox:8000"
 
 
 def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(".env").write_text("MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8")
+    Path(".env").write_text(
+        "MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8"
+    )
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "20")
     settings = Settings.load()
     assert (settings.daily_quota, settings.concurrency) == (20, 2)
@@ -222,18 +268,25 @@ def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
-@pytest.mark.parametrize("name", ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "CELERY_BROKER_URL", "UI_URL"])
+@pytest.mark.parametrize(
+    "name",
+    ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "CELERY_BROKER_URL", "UI_URL"],
+)
 def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
     monkeypatch.setenv(f"MAGNETIS_{name}", blank)
     assert getattr(Settings.load(), name.lower()) is None
 
 
 def test_a_missing_key_says_where_keys_are_made_and_what_works_without() -> None:
-    with pytest.raises(SettingsError, match=r"MAGNETIS_API_KEY is not set.*API & connecteurs > API.*magnetis dev"):
+    with pytest.raises(
+        SettingsError, match=r"MAGNETIS_API_KEY is not set.*API & connecteurs > API.*magnetis dev"
+    ):
         Settings.load().require_key()
 
 
-def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MAGNETIS_API_KEY", f"{SECRET}\n")
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", f"postgresql://user:{SECRET}@host/db")
     settings = Settings.load()
@@ -244,7 +297,10 @@ def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(mon
 
 
 def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
-    one, other = Settings.load(api_key=SECRET).key_fingerprint, Settings.load(api_key=f"{SECRET}2").key_fingerprint
+    one, other = (
+        Settings.load(api_key=SECRET).key_fingerprint,
+        Settings.load(api_key=f"{SECRET}2").key_fingerprint,
+    )
     assert one != other
     assert len(one) == 12
     assert one == Settings.load(api_key=SECRET).key_fingerprint
@@ -269,7 +325,9 @@ def test_settings_do_not_change_under_a_run() -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["environment", ".env"])
-def test_a_misspelled_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str, where: str) -> None:
+def test_a_misspelled_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str, where: str
+) -> None:
     if where == ".env":
         Path(".env").write_text(f"{name}=10\n")
     else:
@@ -284,7 +342,12 @@ def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
     monkeypatch.setattr("magnetis_dagster.settings._reported", set())
     monkeypatch.setenv("MAGNETIS_DASHBOARD_COLOUR", SECRET)
     monkeypatch.setenv("MAGNETIS_DEV_CHILD", "1")
-    for name in ("MAGAZINE", "MAGNETIS_PORT", "MAGNETIS_CODE_SERVICE_HOST", "MAGNETIS_CODE_PORT_4000_TCP_ADDR"):
+    for name in (
+        "MAGAZINE",
+        "MAGNETIS_PORT",
+        "MAGNETIS_CODE_SERVICE_HOST",
+        "MAGNETIS_CODE_PORT_4000_TCP_ADDR",
+    ):
         monkeypatch.setenv(name, "1")
     for _ in range(2):
         assert Settings.load().daily_quota == 5000
@@ -299,18 +362,27 @@ def test_a_start_in_the_future_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MAGNETIS_START_DATE", str(today))
     assert Settings.load().start_date == today
     monkeypatch.setenv("MAGNETIS_START_DATE", str(today + timedelta(days=1)))
-    with pytest.raises(SettingsError, match=r"^MAGNETIS_START_DATE: expected a day that is not after today, \d{4}"):
+    with pytest.raises(
+        SettingsError, match=r"^MAGNETIS_START_DATE: expected a day that is not after today, \d{4}"
+    ):
         Settings.load()
 
 
-def test_secrets_are_read_from_files_that_a_container_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_secrets_are_read_from_files_that_a_container_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/magnetis_api_key").write_text(f"{SECRET}\n")
     (tmp_path / "secrets/magnetis_database_password").write_text("a:b@c/d %\n")
-    monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://magnetis@db:5432/magnetis?sslmode=require")
+    monkeypatch.setenv(
+        "MAGNETIS_DATABASE_URL", "postgresql://magnetis@db:5432/magnetis?sslmode=require"
+    )
     settings = Settings.load()
     assert settings.require_key() == SECRET
-    assert settings.database_address == "postgresql://magnetis:a%3Ab%40c%2Fd%20%25@db:5432/magnetis?sslmode=require"
+    assert (
+        settings.database_address
+        == "postgresql://magnetis:a%3Ab%40c%2Fd%20%25@db:5432/magnetis?sslmode=require"
+    )
     monkeypatch.setenv("MAGNETIS_API_KEY", "from-the-environment")
     assert Settings.load().require_key() == "from-the-environment"
 
@@ -348,7 +420,9 @@ def test_database_urls_of_libpq(url: str) -> None:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[RunningDev]:
     """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
-    running = RunningDev("http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31")
+    running = RunningDev(
+        "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
+    )
     with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
         yield running
 
@@ -363,7 +437,9 @@ def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path:
 
 
 @pytest.mark.usefixtures("serving")
-def test_what_is_set_wins_over_a_running_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_set_wins_over_a_running_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://me@mine/x")
     assert Settings.load().database_address == "postgresql://me@mine/x"
     monkeypatch.setenv("MAGNETIS_API_KEY", "real")
@@ -375,13 +451,18 @@ def test_what_is_set_wins_over_a_running_sandbox(monkeypatch: pytest.MonkeyPatch
         Settings.load().require_key()
     monkeypatch.delenv("MAGNETIS_API_URL")
     monkeypatch.setenv("MAGNETIS_HOME", str(tmp_path / "another"))
-    with pytest.raises(SettingsError, match=f"no `magnetis dev` with a sandbox runs in {tmp_path / 'another'}"):
+    with pytest.raises(
+        SettingsError, match=f"no `magnetis dev` with a sandbox runs in {tmp_path / 'another'}"
+    ):
         Settings.load().require_key()
 
 
 def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
     with claimed(tmp_path / ".magnetis"):
-        write_private(tmp_path / ".magnetis" / STATE, '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}')
+        write_private(
+            tmp_path / ".magnetis" / STATE,
+            '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}',
+        )
         assert Settings.load().api_key
     assert Settings.load().api_key is None
     with claimed(tmp_path / ".magnetis"):
@@ -390,7 +471,10 @@ def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     """Without it, this terminal sees the database that the other one fills, and cannot take its quota for the sandbox's."""
-    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)):
+    with (
+        claimed(tmp_path / ".magnetis"),
+        announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
+    ):
         settings = Settings.load()
         assert settings.api_key is None
         assert embedded_database(settings) == "magnetis"
@@ -398,10 +482,14 @@ def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     assert embedded_database(settings) == "sandbox"
 
 
-def test_env_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_env_that_others_can_read_is_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / ".env").write_text("MAGNETIS_API_KEY=real\n")
     (tmp_path / ".env").chmod(0o644)
     for _ in range(2):
         assert Settings.load().require_key() == "real"
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
-    assert [record.message for record in caplog.records] == [f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."]
+    assert [record.message for record in caplog.records] == [
+        f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."
+    ]

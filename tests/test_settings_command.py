@@ -17,7 +17,12 @@ from test_cli import magnetis
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.cli import main
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse, WindowFacts
-from magnetis_dagster.warehouse.baseline_file import BaselineError, DifferenceKind, read_baseline, write_baseline
+from magnetis_dagster.warehouse.baseline_file import (
+    BaselineError,
+    DifferenceKind,
+    read_baseline,
+    write_baseline,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 NAMES = ["reports", "email_alerts", "sms_alerts"]
@@ -133,7 +138,10 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
 
     hold(
         "email_alerts",
-        [alert("ale-9", "acc-1", enabled=0, recipients=["paul@exemple.fr", "marie@exemple.fr"]), alert("ale-3", "acc-3")],
+        [
+            alert("ale-9", "acc-1", enabled=0, recipients=["paul@exemple.fr", "marie@exemple.fr"]),
+            alert("ale-3", "acc-3"),
+        ],
     )
     drift = magnetis("settings", "diff", **environment)
     assert (drift.returncode, drift.stderr) == (1, noted)
@@ -146,7 +154,9 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         '    + recipients: "marie@exemple.fr"\n'
         "- ale-1 (account acc-2): removed\n"
     ) in drift.stdout
-    assert '+ title: "Alerte sur appel manqu\\xe9"' in drift.stdout, "a terminal that knows ASCII only"
+    assert '+ title: "Alerte sur appel manqu\\xe9"' in drift.stdout, (
+        "a terminal that knows ASCII only"
+    )
 
     code, told, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
     report = json.loads(told)
@@ -159,10 +169,16 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     assert report["differences"][0]["fields"]["enabled"] == {"baseline": 1, "present": 0}
     assert list(report["not_compared"]) == ["sms_alerts"]
 
-    options = [word for name in ("account.name", "recipients", "recipient") for word in ("--without", name)]
+    options = [
+        word for name in ("account.name", "recipients", "recipient") for word in ("--without", name)
+    ]
     _, without, noted = run("export", *options, **environment)
-    assert noted.startswith("No setting has a field recipient, so --without recipient left nothing out.\n")
-    assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {"id": "acc-3"}
+    assert noted.startswith(
+        "No setting has a field recipient, so --without recipient left nothing out.\n"
+    )
+    assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {
+        "id": "acc-3"
+    }
     assert "exemple.fr" not in without
     path.write_text(without, encoding="utf-8")
     hold(
@@ -177,15 +193,29 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     assert "sms_alerts: It has never been read." in complained
 
 
-def test_what_is_missing_is_told_in_words(run: Run, empty_database_url: str, tmp_path: Path) -> None:
+def test_what_is_missing_is_told_in_words(
+    run: Run, empty_database_url: str, tmp_path: Path
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("version: 1\nsettings: {}\n")
     nowhere = str(tmp_path / "none.yaml")
     for arguments, environment, words in (
         (["export"], dict[str, str](), "There is no database under"),
-        (["export"], {"MAGNETIS_DATABASE_URL": empty_database_url}, "Nothing of reports, email_alerts, sms_alerts has been read"),
-        (["diff"], {"MAGNETIS_DATABASE_URL": empty_database_url}, "There is no baseline to compare with"),
-        (["diff"], {"MAGNETIS_SETTINGS_BASELINE": nowhere}, f"The baseline {nowhere} cannot be read (No such file"),
+        (
+            ["export"],
+            {"MAGNETIS_DATABASE_URL": empty_database_url},
+            "Nothing of reports, email_alerts, sms_alerts has been read",
+        ),
+        (
+            ["diff"],
+            {"MAGNETIS_DATABASE_URL": empty_database_url},
+            "There is no baseline to compare with",
+        ),
+        (
+            ["diff"],
+            {"MAGNETIS_SETTINGS_BASELINE": nowhere},
+            f"The baseline {nowhere} cannot be read (No such file",
+        ),
         (
             ["diff", str(path)],
             {"MAGNETIS_DATABASE_URL": empty_database_url},
@@ -228,7 +258,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("text", "words"), MALFORMED.items(), ids=range(len(MALFORMED)))
-def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(
+    tmp_path: Path, text: str, words: str
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BaselineError) as caught:
@@ -252,13 +284,36 @@ scalars = (
     | st.floats(allow_nan=False)
     | st.text()
     | st.sampled_from(
-        ["2024-03-04", "2024-03-04 09:06:09", "on", "1_000", "=", "<<", "\n", "a\n", "a: b", "# x", "\x85", "\u2028", "é", "\x00"]
+        [
+            "2024-03-04",
+            "2024-03-04 09:06:09",
+            "on",
+            "1_000",
+            "=",
+            "<<",
+            "\n",
+            "a\n",
+            "a: b",
+            "# x",
+            "\x85",
+            "\u2028",
+            "é",
+            "\x00",
+        ]
     )
 )
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=6
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
 )
-rows = st.dictionaries(st.text(min_size=1, max_size=6), st.dictionaries(st.text(max_size=4), values, max_size=4), max_size=3)
+rows = st.dictionaries(
+    st.text(min_size=1, max_size=6),
+    st.dictionaries(st.text(max_size=4), values, max_size=4),
+    max_size=3,
+)
 
 
 @settings(deadline=None, max_examples=150)
@@ -272,10 +327,17 @@ def test_any_settings_are_read_back_as_they_were_one_field_a_line(
     baseline = read_baseline(path, NAMES)
     assert baseline.differences("reports", held) == []
     assert write_baseline(baseline.settings) == text, "stable"
-    assert write_baseline({"reports": {name: dict(reversed(row.items())) for name, row in held.items()}}) == text
+    assert (
+        write_baseline(
+            {"reports": {name: dict(reversed(row.items())) for name, row in held.items()}}
+        )
+        == text
+    )
 
 
-def test_null_and_absent_are_the_same_and_so_are_recipients_in_another_order(tmp_path: Path) -> None:
+def test_null_and_absent_are_the_same_and_so_are_recipients_in_another_order(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(write_baseline({"reports": {"rep-1": {"a": None, "to": ["x", "y", 1]}}}))
     baseline = read_baseline(path, NAMES)
@@ -290,5 +352,7 @@ def test_numbers_that_yaml_would_round_are_compared_by_every_digit(tmp_path: Pat
     path.write_text(write_baseline({"reports": held}))
     baseline = read_baseline(path, NAMES)
     assert baseline.differences("reports", held) == []
-    [difference] = baseline.differences("reports", {"rep-1": held["rep-1"] | {"number": Decimal(2**70 + 1)}})
+    [difference] = baseline.differences(
+        "reports", {"rep-1": held["rep-1"] | {"number": Decimal(2**70 + 1)}}
+    )
     assert list(difference.fields) == ["number"]

@@ -34,7 +34,11 @@ def tried(connection: psycopg.Connection) -> dict[str, list[str]]:
     connection.rollback()
     allowed: dict[tuple[str, str], set[bool]] = {}
     for schema, table, column in tables:
-        names = {"schema": Identifier(schema), "table": Identifier(schema, table), "column": Identifier(column)}
+        names = {
+            "schema": Identifier(schema),
+            "table": Identifier(schema, table),
+            "column": Identifier(column),
+        }
         for kind, statement in STATEMENTS.items():
             try:
                 connection.execute(SQL(statement).format(**names))  # type: ignore[arg-type]

@@ -30,7 +30,8 @@ def graph(definitions: Definitions) -> dict[str, Any]:
     repository = definitions.get_repository_def()
     return {
         "assets": {
-            _name(node.key): _asset(node, repository.asset_graph) for node in _sorted(repository.asset_graph.asset_nodes, "key")
+            _name(node.key): _asset(node, repository.asset_graph)
+            for node in _sorted(repository.asset_graph.asset_nodes, "key")
         },
         "jobs": {
             job.name: sorted(map(_name, job.asset_layer.executable_asset_keys))
@@ -55,7 +56,9 @@ def graph(definitions: Definitions) -> dict[str, Any]:
 
 def _asset(node: Any, graph: Any) -> dict[str, Any]:
     freshness = node.freshness_policy
-    checks = [graph.get(key) for key in node.check_keys]  # those of other steps, such as no_missing_days, too
+    checks = [
+        graph.get(key) for key in node.check_keys
+    ]  # those of other steps, such as no_missing_days, too
     return {
         "group": node.group_name,
         "deps": sorted(map(_name, node.parent_keys)),
@@ -65,7 +68,10 @@ def _asset(node: Any, graph: Any) -> dict[str, Any]:
         "backfill": node.backfill_policy and node.backfill_policy.policy_type.value,
         "freshness": freshness and f"by {freshness.deadline_cron} {freshness.timezone}",
         "pools": sorted(node.pools or ()),
-        "checks": {check.key.name: "blocking" if check.blocking else "warning" for check in _sorted(checks, "key.name")},
+        "checks": {
+            check.key.name: "blocking" if check.blocking else "warning"
+            for check in _sorted(checks, "key.name")
+        },
     }
 
 
@@ -86,7 +92,9 @@ def main() -> int:
         FILE.write_text(text, encoding="utf-8")
         print(f"docs/{FILE.name} written")
         return 0
-    difference = difflib.unified_diff(held.splitlines(), text.splitlines(), "reviewed", "code", lineterm="", n=2)
+    difference = difflib.unified_diff(
+        held.splitlines(), text.splitlines(), "reviewed", "code", lineterm="", n=2
+    )
     print(
         *list(difference)[:60],
         f"docs/{FILE.name} is stale: if the change is meant, `make docs` and commit it",

@@ -42,7 +42,14 @@ def install() -> str | None:
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         attempts += [
             ["apt-get", "update"],
-            ["apt-get", "install", "--yes", "--no-install-recommends", "chromium", "fonts-liberation"],
+            [
+                "apt-get",
+                "install",
+                "--yes",
+                "--no-install-recommends",
+                "chromium",
+                "fonts-liberation",
+            ],
         ]
     for command in attempts:
         print(f"- {' '.join(command)}", file=sys.stderr)
@@ -57,7 +64,10 @@ def install() -> str | None:
         )
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-            print(f"  failed: {next((line for line in lines if 'rror' in line), lines[-1])}", file=sys.stderr)
+            print(
+                f"  failed: {next((line for line in lines if 'rror' in line), lines[-1])}",
+                file=sys.stderr,
+            )
         elif path := find():
             return path
     return None

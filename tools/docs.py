@@ -65,7 +65,11 @@ def data_dictionary() -> str:
     pages = [DICTIONARY_HEAD.strip()]
     for family, about in catalogue.families.items():
         pages += [f"## {family}", about]
-        pages += [_collection(collection, tables) for collection in catalogue.collections.values() if collection.family == family]
+        pages += [
+            _collection(collection, tables)
+            for collection in catalogue.collections.values()
+            if collection.family == family
+        ]
     return "\n\n".join(pages) + "\n"
 
 
@@ -81,12 +85,24 @@ def _collection(collection: Collection, tables: Any) -> str:
     if candidates:
         facts.append("other candidates " + _code(candidate.path for candidate in candidates))
     if collection.parameters:
-        facts.append("always sent " + _code(f"{name}={value}" for name, value in collection.parameters.items()))
+        facts.append(
+            "always sent "
+            + _code(f"{name}={value}" for name, value in collection.parameters.items())
+        )
     facts.append(_partition(collection))
     table = tables.tables[f"magnetis.{collection.name}"]
     rows = [_row(column, collection) for column in table.columns]
     return "\n".join(
-        [f"### {collection.name}", "", collection.description, "", *(f"- {fact}" for fact in facts), "", COLUMNS_HEAD, *rows]
+        [
+            f"### {collection.name}",
+            "",
+            collection.description,
+            "",
+            *(f"- {fact}" for fact in facts),
+            "",
+            COLUMNS_HEAD,
+            *rows,
+        ]
     )
 
 
@@ -98,22 +114,37 @@ def _partition(collection: Collection) -> str:
         return "snapshot: the partition is the local day on which the state was taken; a past day cannot be taken any more"
     window = collection.window
     asked = (
-        f"asked with `{window.start}`/`{window.end}` ({collection.window_evidence})" if window else "read whole, placed by day here"
+        f"asked with `{window.start}`/`{window.end}` ({collection.window_evidence})"
+        if window
+        else "read whole, placed by day here"
     )
     return f"events: the partition is the local day of the first of {_code(collection.time_fields)} that holds a time; {asked}"
 
 
 def _row(column: Any, collection: Collection) -> str:
     declared = collection.columns.get(column.name)
-    kind = column.type.compile(dialect=postgresql.dialect()).lower().replace("timestamp with time zone", "timestamptz")  # type: ignore[no-untyped-call]
+    kind = (
+        column.type.compile(dialect=postgresql.dialect())
+        .lower()
+        .replace("timestamp with time zone", "timestamptz")
+    )  # type: ignore[no-untyped-call]
     if declared is None:
         personal = "personal" if column.name == "payload" else ""
         ids = tuple(" + ".join(parts) for parts in collection.id_paths)
         accounts = ids if collection.rows_are_accounts else collection.account_paths
-        paths = {"id": ids, "account_id": accounts, "occurred_at": collection.time_fields}.get(column.name, ())
+        paths = {"id": ids, "account_id": accounts, "occurred_at": collection.time_fields}.get(
+            column.name, ()
+        )
         return _cells(f"`{column.name}`", kind, column.comment or "", "", personal, _code(paths))
     personal = "" if declared.personal_data == "none" else declared.personal_data.value
-    return _cells(f"`{column.name}`", kind, declared.description, declared.unit or "", personal, _code(declared.paths))
+    return _cells(
+        f"`{column.name}`",
+        kind,
+        declared.description,
+        declared.unit or "",
+        personal,
+        _code(declared.paths),
+    )
 
 
 def _code(names: Iterable[str]) -> str:
@@ -138,7 +169,9 @@ def _command(command: Any, path: str) -> list[str]:
     text = (command.help or "").replace("\b\n", "").strip()
     pages = [f"{'#' * (1 + len(path.split()))} {path}", text, f"```\n{usage}\n```"]
     records = [
-        record for option in command.params if (record := option.get_help_record(context)) and option.name not in SHELL_OPTIONS
+        record
+        for option in command.params
+        if (record := option.get_help_record(context)) and option.name not in SHELL_OPTIONS
     ]
     if records:
         rows = [_cells(f"`{name}`", " ".join(about.split())) for name, about in records]
@@ -154,14 +187,25 @@ def configuration() -> str:
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    rows = [_cells(f"`{name}`", f"`{default}`" if default else "none", about) for name, default, about in variables()]
-    return f"{before}{BEGIN}| variable | default | meaning |\n| --- | --- | --- |\n" + "\n".join(rows) + f"\n{END}{after}"
+    rows = [
+        _cells(f"`{name}`", f"`{default}`" if default else "none", about)
+        for name, default, about in variables()
+    ]
+    return (
+        f"{before}{BEGIN}| variable | default | meaning |\n| --- | --- | --- |\n"
+        + "\n".join(rows)
+        + f"\n{END}{after}"
+    )
 
 
 def variables() -> list[tuple[str, str, str]]:
     """Return name, default and meaning of every variable of the settings; no default is ''."""
     return [
-        (f"MAGNETIS_{name.upper()}", _default(field.default), " ".join((field.description or "").split()))
+        (
+            f"MAGNETIS_{name.upper()}",
+            _default(field.default),
+            " ".join((field.description or "").split()),
+        )
         for name, field in sorted(Settings.model_fields.items())
     ]
 

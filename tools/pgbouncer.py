@@ -15,7 +15,10 @@ HELP = """PgBouncer was not found, and could not be installed. One of these help
 
 def find() -> str | None:
     """Return the path of PgBouncer, or None."""
-    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/usr/local/sbin")
+    return shutil.which(
+        "pgbouncer",
+        path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/usr/local/sbin",
+    )
 
 
 def install() -> str | None:

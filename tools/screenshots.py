@@ -73,7 +73,11 @@ query ($id: String!) {
 def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
     """Run `magnetis dev` on the sandbox, and give the address of its UI once it has loaded the last days."""
     port, output = free_port(), home / "dev.out"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+    }
     own = {
         "MAGNETIS_API_URL": api.url,
         "MAGNETIS_API_KEY": api.key,
@@ -81,11 +85,25 @@ def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
         "MAGNETIS_START_DATE": str(first),
         "MAGNETIS_SETTINGS_INTERVAL_SECONDS": "10",
     }
-    command = [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--load", str(LOADED), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "magnetis_dagster.cli",
+        "dev",
+        "--load",
+        str(LOADED),
+        "--port",
+        str(port),
+    ]
     with output.open("wb") as sink:
         # started in a folder without .env
         process = subprocess.Popen(
-            command, env=clean | own, cwd=home, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            command,
+            env=clean | own,
+            cwd=home,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
         )
 
     def serves() -> bool:
@@ -123,7 +141,9 @@ def photograph_backfill(page: Page, ui: str, first: date, last: date) -> None:
     with DagsterApi(ui) as api:
         if not api.loaded():
             raise SystemExit("Dagster has not loaded the code location")
-        backfill = api.launch_backfill({name: [(first, last)] for name in events}, title="", description="", tags={})
+        backfill = api.launch_backfill(
+            {name: [(first, last)] for name in events}, title="", description="", tags={}
+        )
 
         def ask() -> dict[str, Any]:
             answer: dict[str, Any] = api.ask(BACKFILL, id=backfill)["partitionBackfillOrError"]
@@ -143,7 +163,11 @@ def photograph_changes(page: Page, ui: str, sandbox: SandboxServer) -> None:
     with httpx.Client(base_url=sandbox.url, headers={"x-api-key": sandbox.key}) as client:
         alerts = client.get("/alerts/email").raise_for_status().json()["data"]
     sandbox.world.edit("email_alerts", alerts[0]["id"], enabled=1 - alerts[0]["enabled"])
-    sandbox.world.edit("email_alerts", alerts[1]["id"], recipients=[*alerts[1]["recipients"], "accueil@example.com"])
+    sandbox.world.edit(
+        "email_alerts",
+        alerts[1]["id"],
+        recipients=[*alerts[1]["recipients"], "accueil@example.com"],
+    )
     sandbox.world.edit("email_alerts", alerts[2]["id"], title=f"{alerts[2]['title']} (siège)")
     sandbox.world.delete("email_alerts", alerts[3]["id"])
     with DagsterApi(ui) as api:
@@ -167,7 +191,11 @@ def _sensor_runs(api: DagsterApi) -> list[dict[str, Any]]:
 def _days(backfill: dict[str, Any], state: str) -> int:
     """Return how many days of visits, the last collection to be read, the backfill's page shows in that state."""
     counts = (backfill["assetBackfillData"] or {}).get("assetBackfillStatuses", [])
-    return sum(int(count[f"numPartitions{state}"]) for count in counts if count["assetKey"]["path"][-1] == "visits")
+    return sum(
+        int(count[f"numPartitions{state}"])
+        for count in counts
+        if count["assetKey"]["path"][-1] == "visits"
+    )
 
 
 def main() -> int:

@@ -24,7 +24,9 @@ class Told:
     last: date
     how: str
 
-    def bounds(self, first: date | None = None, last: date | None = None) -> tuple[datetime, datetime]:
+    def bounds(
+        self, first: date | None = None, last: date | None = None
+    ) -> tuple[datetime, datetime]:
         """Return the first and the last second of these local days, of all by default, in UTC."""
         begin = datetime.combine(first or self.first, clock.min, PARIS)
         end = datetime.combine((last or self.last) + timedelta(days=1), clock.min, PARIS)

@@ -17,12 +17,40 @@ MANIFEST = Path(__file__).with_name("airbyte_manifest.yaml")
 def main(told: Told) -> int:
     begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in told.bounds())
     config, catalog = Path("config.json"), Path("catalog.json")
-    config.write_text(json.dumps({"api_url": told.url, "api_key": told.key, "start": begin, "end": end, "step": STEPS[told.how]}))
-    stream = {"name": "calls", "json_schema": {}, "supported_sync_modes": ["full_refresh", "incremental"]}
-    wanted = {"stream": stream, "sync_mode": "incremental", "destination_sync_mode": "append_dedup", "primary_key": [["id"]]}
+    config.write_text(
+        json.dumps(
+            {
+                "api_url": told.url,
+                "api_key": told.key,
+                "start": begin,
+                "end": end,
+                "step": STEPS[told.how],
+            }
+        )
+    )
+    stream = {
+        "name": "calls",
+        "json_schema": {},
+        "supported_sync_modes": ["full_refresh", "incremental"],
+    }
+    wanted = {
+        "stream": stream,
+        "sync_mode": "incremental",
+        "destination_sync_mode": "append_dedup",
+        "primary_key": [["id"]],
+    }
     catalog.write_text(json.dumps({"streams": [wanted]}))
-    command = [Path(sys.executable).with_name("source-declarative-manifest"), "read", "--config", config, "--catalog", catalog]
-    with subprocess.Popen([*command, "--manifest-path", MANIFEST], stdout=subprocess.PIPE) as source:
+    command = [
+        Path(sys.executable).with_name("source-declarative-manifest"),
+        "read",
+        "--config",
+        config,
+        "--catalog",
+        catalog,
+    ]
+    with subprocess.Popen(
+        [*command, "--manifest-path", MANIFEST], stdout=subprocess.PIPE
+    ) as source:
         assert source.stdout
         rows = 0
         for line in source.stdout:

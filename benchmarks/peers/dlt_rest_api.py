@@ -12,18 +12,31 @@ FORMAT = "%Y%m%d%H%M%S"
 
 
 def main(told: Told) -> int:
-    windows = [told.bounds()] if told.how == "range" else [told.bounds(day, day) for day in told.days()]
+    windows = (
+        [told.bounds()] if told.how == "range" else [told.bounds(day, day) for day in told.days()]
+    )
 
     @dlt.resource(name="windows", selected=False)
     def wanted() -> object:
-        yield [{"begin": begin.strftime(FORMAT), "end": end.strftime(FORMAT)} for begin, end in windows]
+        yield [
+            {"begin": begin.strftime(FORMAT), "end": end.strftime(FORMAT)} for begin, end in windows
+        ]
 
     source = rest_api_source(
         {
             "client": {
                 "base_url": told.url,
-                "auth": {"type": "api_key", "name": "x-api-key", "api_key": told.key, "location": "header"},
-                "paginator": {"type": "page_number", "base_page": 1, "total_path": "meta.last_page"},
+                "auth": {
+                    "type": "api_key",
+                    "name": "x-api-key",
+                    "api_key": told.key,
+                    "location": "header",
+                },
+                "paginator": {
+                    "type": "page_number",
+                    "base_page": 1,
+                    "total_path": "meta.last_page",
+                },
             },
             "resource_defaults": {"primary_key": "id", "write_disposition": "merge"},
             "resources": [
@@ -44,7 +57,11 @@ def main(told: Told) -> int:
             ],
         }
     )
-    pipeline = dlt.pipeline("magnetis", destination=dlt.destinations.postgres(told.server("postgresql")), dataset_name="peer")
+    pipeline = dlt.pipeline(
+        "magnetis",
+        destination=dlt.destinations.postgres(told.server("postgresql")),
+        dataset_name="peer",
+    )
     pipeline.run(source).raise_on_failed_jobs()
     with pipeline.sql_client() as client:
         found = client.execute_sql("SELECT count(*) FROM calls")

@@ -53,8 +53,14 @@ class Calls(RESTStream[int]):
         th.Property("waiting_time", th.IntegerType),
         th.Property("start_at", th.DateTimeType),
         th.Property("end_at", th.DateTimeType),
-        *(th.Property(name, th.StringType) for name in ("caller_name", "caller_number", "channel_name", "status", "gclid")),
-        *(th.Property(f"utm_{name}", th.StringType) for name in ("source", "medium", "campaign", "term", "content")),
+        *(
+            th.Property(name, th.StringType)
+            for name in ("caller_name", "caller_number", "channel_name", "status", "gclid")
+        ),
+        *(
+            th.Property(f"utm_{name}", th.StringType)
+            for name in ("source", "medium", "campaign", "term", "content")
+        ),
     ).to_dict()
 
     @property
@@ -82,7 +88,10 @@ class MagnetisTap(Tap):
 
     name = "tap-magnetis"
     config_jsonschema = th.PropertiesList(
-        *(th.Property(name, th.StringType, required=True) for name in ("api_url", "api_key", "start_date", "end_date"))
+        *(
+            th.Property(name, th.StringType, required=True)
+            for name in ("api_url", "api_key", "start_date", "end_date")
+        )
     ).to_dict()
 
     def discover_streams(self) -> Iterable[Stream]:
@@ -93,16 +102,28 @@ class MagnetisTap(Tap):
 def main(told: Told) -> int:
     begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in told.bounds())
     tap = Path("tap.json")
-    tap.write_text(json.dumps({"api_url": told.url, "api_key": told.key, "start_date": begin, "end_date": end}))
+    tap.write_text(
+        json.dumps({"api_url": told.url, "api_key": told.key, "start_date": begin, "end_date": end})
+    )
     target = Path("target.json")
     target.write_text(
-        json.dumps({"sqlalchemy_url": told.server("postgresql+psycopg"), "default_target_schema": "peer", "use_copy": True})
+        json.dumps(
+            {
+                "sqlalchemy_url": told.server("postgresql+psycopg"),
+                "default_target_schema": "peer",
+                "use_copy": True,
+            }
+        )
     )
     quiet = os.environ | {"SINGER_SDK_LOGLEVEL": "WARNING", "TAP_MAGNETIS_LOGLEVEL": "WARNING"}
     loader = [Path(sys.executable).with_name("target-postgres"), "--config", target]
     with (
-        subprocess.Popen([sys.executable, __file__, "--config", tap], stdout=subprocess.PIPE, env=quiet) as reading,
-        subprocess.Popen(loader, stdin=reading.stdout, stdout=subprocess.DEVNULL, env=quiet) as loading,
+        subprocess.Popen(
+            [sys.executable, __file__, "--config", tap], stdout=subprocess.PIPE, env=quiet
+        ) as reading,
+        subprocess.Popen(
+            loader, stdin=reading.stdout, stdout=subprocess.DEVNULL, env=quiet
+        ) as loading,
     ):
         assert reading.stdout
         reading.stdout.close()

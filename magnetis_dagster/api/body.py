@@ -97,7 +97,10 @@ class _Inflate:
             if len(self._first) < 2:
                 return b""
             # the two bytes of a zlib header are a multiple of 31; gzip begins 1f 8b
-            is_zlib = self._first[0] & 15 == zlib.DEFLATED and int.from_bytes(self._first[:2], "big") % 31 == 0
+            is_zlib = (
+                self._first[0] & 15 == zlib.DEFLATED
+                and int.from_bytes(self._first[:2], "big") % 31 == 0
+            )
             if not is_zlib and self._first[:2] != b"\x1f\x8b":
                 self._stream = zlib.decompressobj(_RAW_DEFLATE)
             chunk, self._begun = self._first, True

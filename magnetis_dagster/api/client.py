@@ -16,7 +16,12 @@ import stamina
 
 from magnetis_dagster.api.body import read_body
 from magnetis_dagster.api.contract import Call, ConfirmingGate, Gate, Outcome, Page
-from magnetis_dagster.api.envelope import EnvelopeError, EnvelopeTooLarge, ErrorInside, read_envelope
+from magnetis_dagster.api.envelope import (
+    EnvelopeError,
+    EnvelopeTooLarge,
+    ErrorInside,
+    read_envelope,
+)
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     BodyTooLarge,
@@ -64,7 +69,12 @@ _log = logging.getLogger(__name__)
 
 
 def _tell(details: stamina.instrumentation.RetryDetails) -> None:
-    _log.info("Trying again in %.1f s (try %d): %s", details.wait_for, details.retry_num + 1, details.caused_by)
+    _log.info(
+        "Trying again in %.1f s (try %d): %s",
+        details.wait_for,
+        details.retry_num + 1,
+        details.caused_by,
+    )
 
 
 # stamina's own hooks print a line of Python's objects for each retry, through structlog where that is installed
@@ -205,7 +215,9 @@ class MagnetisClient:
                 page = self._page_of(call, body, answer)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
-                if isinstance(error, KeyRefused) or (isinstance(error, AccessForbidden) and error.everywhere):
+                if isinstance(error, KeyRefused) or (
+                    isinstance(error, AccessForbidden) and error.everywhere
+                ):
                     self._refusal_of_all = error
                 if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
                     self.in_flight.trouble(started)
@@ -252,7 +264,9 @@ class MagnetisClient:
                 end = time.monotonic() - began + pause + self._limits.connect
                 if number > self._limits.attempts or end > _CONNECTING_SECONDS:
                     raise
-                self._report(f"{error} Nothing was sent. Next attempt in {pause:.1f} s ({number} of {self._limits.attempts}).")
+                self._report(
+                    f"{error} Nothing was sent. Next attempt in {pause:.1f} s ({number} of {self._limits.attempts})."
+                )
             await asyncio.sleep(pause)
             wait = min(2 * wait, self._limits.wait_max)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -275,7 +289,9 @@ class MagnetisClient:
         try:
             async with (
                 deadline,
-                self._http.stream("GET", self._origin + call.route, params=parameters, extensions={"trace": trace}) as response,
+                self._http.stream(
+                    "GET", self._origin + call.route, params=parameters, extensions={"trace": trace}
+                ) as response,
             ):
                 answer.status = response.status_code
                 answer.rate_limit = read_rate_limit(response.headers, time.time())
@@ -287,7 +303,9 @@ class MagnetisClient:
             failure = _unexpected(call, answer, error)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             seconds = self._limits.total if answer.sent else self._limits.connect
-            failure = describe(call, self._origin, error, seconds, sent=answer.sent, proxy=self._proxy)
+            failure = describe(
+                call, self._origin, error, seconds, sent=answer.sent, proxy=self._proxy
+            )
         if failure is not None:
             raise failure
         assert body is not None
@@ -307,7 +325,9 @@ class MagnetisClient:
         match error:
             case ErrorInside():
                 failure = judge(call, error.status, answer.rate_limit, error.body, self._key)
-                failure.args = (f"{failure} The response had HTTP {answer.status} and this error in its body.",)
+                failure.args = (
+                    f"{failure} The response had HTTP {answer.status} and this error in its body.",
+                )
                 return failure
             case EnvelopeTooLarge():
                 return BodyTooLarge(
@@ -328,7 +348,9 @@ class MagnetisClient:
         answer.bytes = len(body)
         return body
 
-    async def _refusal(self, call: Call, response: httpx.Response, answer: _Answer) -> MagnetisError:
+    async def _refusal(
+        self, call: Call, response: httpx.Response, answer: _Answer
+    ) -> MagnetisError:
         if response.status_code == 407:  # of a proxy only, which receives plain http itself
             return refused_by_proxy(call, 407, self._proxy)
         if response.is_redirect or response.status_code < 400:
@@ -358,9 +380,15 @@ def _worth_another(error: Exception) -> bool | float:
     """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
     if isinstance(error, TooManyCalls):
         return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
-    if isinstance(error, ServerUnwell) and error.retry_after is not None and error.retry_after >= _SHORTEST_HONOURED_WAIT:
+    if (
+        isinstance(error, ServerUnwell)
+        and error.retry_after is not None
+        and error.retry_after >= _SHORTEST_HONOURED_WAIT
+    ):
         return error.retry_after if error.retry_after <= _LONGEST_HONOURED_WAIT else False
-    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable) and not isinstance(error, NotConnected)
+    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable) and not isinstance(
+        error, NotConnected
+    )
 
 
 def _error_name(failure: BaseException | None, answer: _Answer) -> str | None:

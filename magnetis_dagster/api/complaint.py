@@ -5,7 +5,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MESSAGES = (
-    *("message", "error_message", "error_description", "error", "errors", "description", "detail", "details"),
+    *(
+        "message",
+        "error_message",
+        "error_description",
+        "error",
+        "errors",
+        "description",
+        "detail",
+        "details",
+    ),
     *("title", "reason", "msg", "fault", "faultstring", "exception", "meta"),
 )
 """Members that contain a message, or an object or list with one; the plainest first."""
@@ -14,7 +23,15 @@ _ERRORS = ("error", "errors", "error_message", "error_code", "exception", "fault
 _SUCCESS = ("success", "successful", "ok", "is_success", "isSuccess")
 _RESULTS = ("status", "result", "state")
 _FAILED = {"error", "err", "fail", "failed", "failure", "ko", "nok", "exception"}
-_STATUSES = ("status", "code", "status_code", "statusCode", "http_status", "http_code", "error_code")
+_STATUSES = (
+    "status",
+    "code",
+    "status_code",
+    "statusCode",
+    "http_status",
+    "http_code",
+    "error_code",
+)
 _NOTHING = {"", "0", "00", "000", "n", "no", "non", "none", "null", "false", "ko", "ok", "200"}
 _FINE = re.compile(
     r"(ok|success\w*|succès|done|complete[d]?|fine|found|active|available|2\d\d|0+|none|null|true|empty"
@@ -29,7 +46,16 @@ _TROUBLE = re.compile(
 )
 _MODES = ("status", "statut", "result", "state", "code", "error_code")
 _NOTICES = ("message", "msg", "warning", "warnings", "notice")
-_FLAGS = ("timed_out", "timeout", "partial", "is_partial", "degraded", "incomplete", "truncated", "terminated_early")
+_FLAGS = (
+    "timed_out",
+    "timeout",
+    "partial",
+    "is_partial",
+    "degraded",
+    "incomplete",
+    "truncated",
+    "terminated_early",
+)
 _SIGNS = frozenset({*_ERRORS, *_SUCCESS, *_RESULTS, *_STATUSES})
 _SPEAKS_OF_THE_KEY = re.compile(
     r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié|authentification"
@@ -39,7 +65,8 @@ _SPEAKS_OF_THE_KEY = re.compile(
     re.IGNORECASE,
 )
 _SPEAKS_OF_ACCESS = re.compile(
-    r"forbidden|permission|access denied|not allowed|accès (refusé|interdit)|droits? insuffisant", re.IGNORECASE
+    r"forbidden|permission|access denied|not allowed|accès (refusé|interdit)|droits? insuffisant",
+    re.IGNORECASE,
 )
 _READ = 4_000
 """Characters of a message that are searched."""
@@ -57,22 +84,39 @@ def message_of(content: object, levels: int = 3) -> str:
     return next(filter(None, (message_of(member, levels - 1) for member in members)), "")
 
 
-def find_error(content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]) -> tuple[int, str] | None:
+def find_error(
+    content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]
+) -> tuple[int, str] | None:
     """Return status and message of the error that an envelope reports, or None if it reports none.
 
     A flag or a filled error member counts, at the top, in `meta` or in a `data` that is no row; without rows, so does
     a message that speaks of the quota or the key, or that stands alone.
     """
     data = content.get("data")
-    no_row = isinstance(data, dict) and "id" not in data and not all(isinstance(value, dict) for value in data.values())
-    places = [content, *(place for place in (content.get("meta"), data if no_row else None) if isinstance(place, dict))]
+    no_row = (
+        isinstance(data, dict)
+        and "id" not in data
+        and not all(isinstance(value, dict) for value in data.values())
+    )
+    places = [
+        content,
+        *(
+            place
+            for place in (content.get("meta"), data if no_row else None)
+            if isinstance(place, dict)
+        ),
+    ]
     rowless = not data or no_row
     if not rowless and all(map(_SIGNS.isdisjoint, places)):
         return None
     message = next(filter(None, map(message_of, places)), "")
     spoken = _spoken(message[:_READ], speaks_of_quota)
     stated = next((status for place in places for status in _stated(place)), None)
-    if rowless and not any(_announces_rows(place) for place in places) and any(map(_is_uneasy, places)):
+    if (
+        rowless
+        and not any(_announces_rows(place) for place in places)
+        and any(map(_is_uneasy, places))
+    ):
         return (stated or spoken or 500), message
     if stated is None and not any(map(_reports, places)):
         alone = data is None and not any("total" in place for place in places)
@@ -91,7 +135,11 @@ def _announces_rows(place: Mapping[str, Any]) -> bool:
 
 def _is_uneasy(place: Mapping[str, Any]) -> bool:
     """Return whether something beside an empty list says more than that all is well: an empty day must be beyond doubt."""
-    stated = (str(place[name]).strip() for name in _MODES if isinstance(place.get(name), str | int | float))
+    stated = (
+        str(place[name]).strip()
+        for name in _MODES
+        if isinstance(place.get(name), str | int | float)
+    )
     noticed = (message_of(place.get(name)) for name in _NOTICES)
     return (
         any(not _FINE.fullmatch(text[:200]) for text in stated)
@@ -103,7 +151,10 @@ def _is_uneasy(place: Mapping[str, Any]) -> bool:
 def _reports(place: Mapping[str, Any]) -> bool:
     return (
         any(_filled(place.get(name)) and not _is_fine(place.get(name)) for name in _ERRORS)
-        or any(name in place and place[name] is not None and not _filled(place[name]) for name in _SUCCESS)
+        or any(
+            name in place and place[name] is not None and not _filled(place[name])
+            for name in _SUCCESS
+        )
         or any(str(place.get(name)).strip().lower() in _FAILED for name in _RESULTS)
     )
 
@@ -114,7 +165,10 @@ def _is_fine(value: object) -> bool:
 
 def _filled(value: object, levels: int = 3) -> bool:
     if levels and isinstance(value, dict | list):
-        return any(_filled(member, levels - 1) for member in (value.values() if isinstance(value, dict) else value))
+        return any(
+            _filled(member, levels - 1)
+            for member in (value.values() if isinstance(value, dict) else value)
+        )
     return bool(value) and str(value).strip().lower() not in _NOTHING
 
 

@@ -12,7 +12,13 @@ MOST_VALUES = 1_000_000
 MOST_ROWS = 100_000
 """Rows of one page; the API's limit is 250, and a server that does not page at all sends everything at once."""
 
-_REMAINING = ("remaining", "calls_remaining", "remaining_calls", "quota_remaining", "remaining_today")
+_REMAINING = (
+    "remaining",
+    "calls_remaining",
+    "remaining_calls",
+    "quota_remaining",
+    "remaining_today",
+)
 _STRING = re.compile(STRING.encode(), re.DOTALL)
 
 
@@ -128,7 +134,9 @@ def _rows(content: dict[str, Any], total: int | None) -> list[Any]:
         case dict() as row if "id" in row:
             return [row]
         case other:
-            raise EnvelopeError(f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows")
+            raise EnvelopeError(
+                f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows"
+            )
 
 
 def _whole_number(value: object) -> int | None:
@@ -136,6 +144,11 @@ def _whole_number(value: object) -> int | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str) and len(text := value.strip()) <= 18 and text.isascii() and text.isdigit():
+    if (
+        isinstance(value, str)
+        and len(text := value.strip()) <= 18
+        and text.isascii()
+        and text.isdigit()
+    ):
         value = int(text)
     return value if isinstance(value, int) and value >= 0 else None

@@ -7,7 +7,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from magnetis_dagster.api.contract import Call
-from magnetis_dagster.api.errors import CertificateRefused, NotConnected, ProxyRefused, RequestNotAllowed, Unreachable
+from magnetis_dagster.api.errors import (
+    CertificateRefused,
+    NotConnected,
+    ProxyRefused,
+    RequestNotAllowed,
+    Unreachable,
+)
 from magnetis_dagster.api.verdict import place
 from magnetis_dagster.errors import MagnetisError
 
@@ -16,7 +22,13 @@ _PROXY_CHECK = "the user, password and address in HTTPS_PROXY (HTTP_PROXY, ALL_P
 
 
 def describe(
-    call: Call, origin: str, failure: Exception, deadline: float, *, sent: bool, proxy: str | None = None
+    call: Call,
+    origin: str,
+    failure: Exception,
+    deadline: float,
+    *,
+    sent: bool,
+    proxy: str | None = None,
 ) -> MagnetisError:
     """Return the error that `failure` of httpx, or the deadline in seconds, means.
 
@@ -51,9 +63,15 @@ def describe(
         case httpx.TimeoutException():
             what, check = "silence beyond the time-out", "the network"
         case TimeoutError():
-            what, check = f"the answer was not complete after {deadline:g} s", "the network; a shorter window makes smaller answers"
+            what, check = (
+                f"the answer was not complete after {deadline:g} s",
+                "the network; a shorter window makes smaller answers",
+            )
         case _:
-            what, check = "the connection was lost before the answer was complete", "the network and any proxy on the way"
+            what, check = (
+                "the connection was lost before the answer was complete",
+                "the network and any proxy on the way",
+            )
     kind = Unreachable if sent else NotConnected
     return kind(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
 

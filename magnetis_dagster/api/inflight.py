@@ -46,7 +46,12 @@ class InFlight:
         await self._until(lambda: self._under_way < self.allowed)
         self._under_way += 1
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Give the place back."""
         self._under_way -= 1
         self._wake()
@@ -54,7 +59,9 @@ class InFlight:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until a call may be charged: CHARGED_AHEAD before it has a place, none while `careful`."""
-        await self._until(lambda: self._turns < self.allowed + (0 if self.careful else CHARGED_AHEAD))
+        await self._until(
+            lambda: self._turns < self.allowed + (0 if self.careful else CHARGED_AHEAD)
+        )
         self._turns += 1
         try:
             yield

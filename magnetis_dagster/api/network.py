@@ -19,7 +19,9 @@ from magnetis_dagster.errors import NeedsChange
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
-_NO_PROXY_ENTRY = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>\d+))?")
+_NO_PROXY_ENTRY = re.compile(
+    r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>\d+))?"
+)
 _HASHED_CERTIFICATE = re.compile(r"[0-9a-f]{8}\.\d+")
 """A file name that OpenSSL looks for in a directory of certificates."""
 
@@ -141,9 +143,13 @@ def certificates() -> ssl.SSLContext:
     if folders:
         for folder in folders.split(os.pathsep):
             try:
-                found = any(_HASHED_CERTIFICATE.fullmatch(each.name) for each in Path(folder).iterdir())
+                found = any(
+                    _HASHED_CERTIFICATE.fullmatch(each.name) for each in Path(folder).iterdir()
+                )
             except OSError as error:
-                raise NeedsChange(f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). {advice}") from None
+                raise NeedsChange(
+                    f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). {advice}"
+                ) from None
             if not found:
                 raise NeedsChange(
                     f"SSL_CERT_DIR: expected certificates named by `openssl rehash` in {folder!r}, found none. {advice}"

@@ -19,7 +19,10 @@ _THROTTLE_WAIT = 60.0
 _HOUR = 3_600.0
 _HALF_A_DAY = 43_200.0
 
-_NUMBER = re.compile(r'"?\+?(?P<number>-?[0-9]{1,20}(\.[0-9]{1,9})?)"?\s*(?P<unit>ms|s|secs?|seconds?)?', re.IGNORECASE)
+_NUMBER = re.compile(
+    r'"?\+?(?P<number>-?[0-9]{1,20}(\.[0-9]{1,9})?)"?\s*(?P<unit>ms|s|secs?|seconds?)?',
+    re.IGNORECASE,
+)
 _DATE_BEGINS = re.compile(r"\s*(mon|tue|wed|thu|fri|sat|sun)[a-z]*\s*$", re.IGNORECASE)
 _UNIX_SCALES = (1, 10**3, 10**6, 10**9)
 """Seconds, milliseconds, microseconds, nanoseconds."""
@@ -61,7 +64,11 @@ class Allowance:
         """Whether it limits requests per minute or per hour, so that it says nothing about the quota day."""
         if self.window is not None:
             return self.window < _HALF_A_DAY
-        return self.limit is not None and self.limit < DAILY_LIMIT and (self.reset is None or self.reset <= _HOUR)
+        return (
+            self.limit is not None
+            and self.limit < DAILY_LIMIT
+            and (self.reset is None or self.reset <= _HOUR)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,9 @@ class RateLimit:
     def is_throttle(self) -> bool:
         """Whether the exhausted limits are all per minute or per hour."""
         exhausted = self._exhausted()
-        return bool(exhausted) and all(replace(each, reset=self._longer(each)).is_throttle for each in exhausted)
+        return bool(exhausted) and all(
+            replace(each, reset=self._longer(each)).is_throttle for each in exhausted
+        )
 
     @property
     def wait(self) -> float | None:
@@ -97,7 +106,11 @@ class RateLimit:
     def remaining_today(self, daily_quota: int) -> int | None:
         """Return the requests left in the quota day; None unless an allowance clearly describes the day."""
         for each in self.allowances:
-            if each.remaining is None or each.limit is None or not 0 <= each.remaining <= each.limit:
+            if (
+                each.remaining is None
+                or each.limit is None
+                or not 0 <= each.remaining <= each.limit
+            ):
                 continue
             daily = each.window is not None and each.window >= _HALF_A_DAY
             if each.window is None and each.limit >= DAILY_LIMIT:
@@ -110,7 +123,9 @@ class RateLimit:
         return [each for each in self.allowances if each.remaining == 0] or list(self.allowances)
 
     def _longer(self, allowance: Allowance) -> float | None:
-        return max((wait for wait in (self.retry_after, allowance.reset) if wait is not None), default=None)
+        return max(
+            (wait for wait in (self.retry_after, allowance.reset) if wait is not None), default=None
+        )
 
 
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
@@ -136,7 +151,9 @@ def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
 
     retry_after = numbers("retry-after")
     limit = _limit(headers, shown)
-    remaining = next((_count(value) for name in _REMAININGS if (value := headers.get(name)) is not None), None)
+    remaining = next(
+        (_count(value) for name in _REMAININGS if (value := headers.get(name)) is not None), None
+    )
     if remaining is not None:
         shown.append(f"X-RateLimit-Remaining: {remaining:.0f}")
     reset = numbers(*_RESETS)
@@ -180,7 +197,9 @@ def _seconds(text: str, now: float) -> tuple[float | None, str]:
         moments = [moment]
     for moment in moments:
         if _FIRST_MOMENT <= moment <= now + LONGEST_WAIT:
-            return max(0.0, moment - now), f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            return max(
+                0.0, moment - now
+            ), f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
     return None, "implausible"
 
 
@@ -206,7 +225,9 @@ def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
         if (limit := _count(first)) is not None:
             found.append(replace(_allowance(members), limit=limit))
     shown.append(f"X-RateLimit-Limit: {', '.join(map(_shown, found)) or 'unreadable'}")
-    with_window = (each for each in found if each.limit == found[0].limit and each.window is not None)
+    with_window = (
+        each for each in found if each.limit == found[0].limit and each.window is not None
+    )
     return next(with_window, found[0]) if found else None
 
 
@@ -226,7 +247,12 @@ def _drafts(headers: Mapping[str, str], shown: list[str]) -> list[Allowance]:
             if name == "ratelimit-policy" and (limit := _count(policy)) is not None:
                 policy, new = "", replace(new, limit=limit)  # `100;w=60`
             old = found.get(policy.strip(), Allowance())
-            found[policy.strip()] = Allowance(*(b if b is not None else a for a, b in zip(_values(old), _values(new), strict=True)))
+            found[policy.strip()] = Allowance(
+                *(
+                    b if b is not None else a
+                    for a, b in zip(_values(old), _values(new), strict=True)
+                )
+            )
     if found:
         shown.append(f"RateLimit: {', '.join(map(_shown, found.values()))}")
     return list(found.values())
@@ -247,13 +273,20 @@ def _values(allowance: Allowance) -> tuple[float | None, ...]:
 
 def _count(text: str) -> float | None:
     """Return a count of at most nine digits; of joined duplicates, the smallest."""
-    counts = [float(part) for part in (each.strip(' "') for each in text.split(",")) if re.fullmatch(r"[0-9]{1,9}", part)]
+    counts = [
+        float(part)
+        for part in (each.strip(' "') for each in text.split(","))
+        if re.fullmatch(r"[0-9]{1,9}", part)
+    ]
     return min(counts, default=None)
 
 
 def _shown(allowance: Allowance) -> str:
     named = zip(("limit", "remaining", "reset", "window"), _values(allowance), strict=True)
-    return " ".join(f"{name}={value:.0f}" for name, value in named if value is not None) or "unreadable"
+    return (
+        " ".join(f"{name}={value:.0f}" for name, value in named if value is not None)
+        or "unreadable"
+    )
 
 
 def _title(name: str) -> str:

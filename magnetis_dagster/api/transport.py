@@ -28,7 +28,9 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return the answer, with the Location header of a redirect taken away."""
         if request.method != "GET":
-            raise RequestNotAllowed(f"The client reads only: expected a GET, got {request.method}. Nothing was sent.")
+            raise RequestNotAllowed(
+                f"The client reads only: expected a GET, got {request.method}. Nothing was sent."
+            )
         if _origin(request.url) != self._origin:
             raise RequestNotAllowed(
                 f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing was sent, since the key would "
@@ -45,7 +47,9 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-def open_http(origin: str, key: str, *, connections: int, timeout: httpx.Timeout) -> httpx.AsyncClient:
+def open_http(
+    origin: str, key: str, *, connections: int, timeout: httpx.Timeout
+) -> httpx.AsyncClient:
     """Return an HTTP client that sends `key` as `x-api-key` to `origin` and nowhere else.
 
     Raises KeyRefused (the key cannot be a header) and NeedsChange (the origin, or the proxy or certificates

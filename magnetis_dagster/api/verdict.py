@@ -43,7 +43,9 @@ def place(call: Call) -> str:
     return f"{call.collection}: GET {call.route}, page {call.page}"
 
 
-def judge(call: Call, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str) -> MagnetisError:
+def judge(
+    call: Call, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str
+) -> MagnetisError:
     """Return the error that an answer with a 4xx or 5xx `status` means; `body` is None where it could not be read."""
     content = _error_members(body)
     message = content.get("message") or content.get("error")
@@ -82,7 +84,9 @@ def judge(call: Call, status: int, rate_limit: RateLimit | None, body: bytes | N
             )
         case _ if status >= 500 or status in {408, 425}:
             return _with_wait(
-                ServerUnwell(f"{where}: the API is not well (HTTP {status}).{says} Nothing is lost; run it again later."),
+                ServerUnwell(
+                    f"{where}: the API is not well (HTTP {status}).{says} Nothing is lost; run it again later."
+                ),
                 rate_limit.retry_after if rate_limit else None,
             )
     fields = _fields(content, key)

@@ -29,13 +29,20 @@ def seconds_of(text: str) -> Decimal | None:
     if match := _ISO.fullmatch(text):
         return _total((match[1], 86_400), (match[2], 3600), (match[3], 60), (match[4], 1))
     if match := _UNITS.fullmatch(text):
-        return _total((match[1], 3600), (match[2], 60), (match[3], 1), (match[4], SECONDS_PER_UNIT["milliseconds"]))
+        return _total(
+            (match[1], 3600),
+            (match[2], 60),
+            (match[3], 1),
+            (match[4], SECONDS_PER_UNIT["milliseconds"]),
+        )
     return None
 
 
 def convert(number: Decimal, received: str, unit: str) -> Decimal:
     """Return a duration in another unit."""
-    return number if received == unit else number * SECONDS_PER_UNIT[received] / SECONDS_PER_UNIT[unit]
+    return (
+        number if received == unit else number * SECONDS_PER_UNIT[received] / SECONDS_PER_UNIT[unit]
+    )
 
 
 def _total(*parts: tuple[str | None, int | Decimal]) -> Decimal | None:

@@ -34,7 +34,15 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from magnetis_dagster.catalog.model import Catalogue, Collection, Column, Kind, Policy, Route, WindowParameters
+from magnetis_dagster.catalog.model import (
+    Catalogue,
+    Collection,
+    Column,
+    Kind,
+    Policy,
+    Route,
+    WindowParameters,
+)
 from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.errors import NeedsChange
 
@@ -42,7 +50,9 @@ M = TypeVar("M", bound=BaseModel)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 OVERLAY_KEYS = ("collections", "policies")
-COLLECTION_KEYS = tuple(sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"}))
+COLLECTION_KEYS = tuple(
+    sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
+)
 COLUMN_KEYS = tuple(Column.model_fields)
 
 
@@ -96,7 +106,12 @@ def _shipped() -> dict[str, Any]:
     for name, declaration in content["collections"].items():
         columns = declaration.get("columns", {})
         # YAML puts merged members first; people look for what makes a row theirs first, and for the campaign last
-        declaration.update({"name": name, "columns": dict(sorted(columns.items(), key=lambda column: column[0] in campaign))})
+        declaration.update(
+            {
+                "name": name,
+                "columns": dict(sorted(columns.items(), key=lambda column: column[0] in campaign)),
+            }
+        )
         for column_name, column in columns.items():
             column.setdefault("paths", [column_name])
     policies = resources.files(__package__).joinpath("policies.yaml").read_text(encoding="utf-8")
@@ -109,39 +124,68 @@ def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[s
     for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
         where = f"collections.{name}"
         declared = _mapping(file, where, changes)
-        if name in collections or "kind" not in declared:  # whoever misspells a name does not say what kind it is
+        if (
+            name in collections or "kind" not in declared
+        ):  # whoever misspells a name does not say what kind it is
             _known(file, "collections", {name: None}, collections)
             collections[name] = _overlay_collection(collections[name], declared, file, where)
         else:
             collections[name] = _new_collection(name, declared, file, where)
     policies = dict(base["policies"])
     for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
-        policies[name] = _overlay_policy(policies.get(name), _mapping(file, f"policies.{name}", changes), file, f"policies.{name}")
+        policies[name] = _overlay_policy(
+            policies.get(name),
+            _mapping(file, f"policies.{name}", changes),
+            file,
+            f"policies.{name}",
+        )
     return base | {"collections": collections, "policies": policies}
 
 
 def _new_collection(name: str, declared: dict[str, Any], file: str, where: str) -> dict[str, Any]:
     _known(file, where, declared, (*COLLECTION_KEYS, "family", "kind"))
-    base = {"name": name, "description": f"{name}, a collection that {Path(file).name} adds.", "routes": []}
+    base = {
+        "name": name,
+        "description": f"{name}, a collection that {Path(file).name} adds.",
+        "routes": [],
+    }
     own = {key: declared[key] for key in ("family", "kind") if key in declared}
     rest = {key: value for key, value in declared.items() if key not in own}
     return _overlay_collection(base | own, rest, file, where)
 
 
-def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
+def _overlay_collection(
+    base: dict[str, Any], changes: dict[str, Any], file: str, where: str
+) -> dict[str, Any]:
     _known(file, where, changes, COLLECTION_KEYS)
-    merged = base | {key: value for key, value in changes.items() if key not in {"route", "parameters", "columns"}}
+    merged = base | {
+        key: value
+        for key, value in changes.items()
+        if key not in {"route", "parameters", "columns"}
+    }
     for number, route in enumerate(_list(file, f"{where}.routes", merged["routes"])):
-        _known(file, f"{where}.routes.{number}", _mapping(file, f"{where}.routes.{number}", route), Route.model_fields)
+        _known(
+            file,
+            f"{where}.routes.{number}",
+            _mapping(file, f"{where}.routes.{number}", route),
+            Route.model_fields,
+        )
     if changes.get("window") is not None:
-        _known(file, f"{where}.window", _mapping(file, f"{where}.window", changes["window"]), WindowParameters.model_fields)
+        _known(
+            file,
+            f"{where}.window",
+            _mapping(file, f"{where}.window", changes["window"]),
+            WindowParameters.model_fields,
+        )
     if "route" in changes:
         first = _validated(Route, {"path": changes["route"]}, file, f"{where}.route")
         merged["routes"] = [first.model_dump(mode="json")] + [
             route for route in merged["routes"] if route and route.get("path") != first.path
         ]
     if "parameters" in changes:
-        merged["parameters"] = _laid(base.get("parameters", {}), _mapping(file, f"{where}.parameters", changes["parameters"]))
+        merged["parameters"] = _laid(
+            base.get("parameters", {}), _mapping(file, f"{where}.parameters", changes["parameters"])
+        )
     if "columns" in changes:
         columns = dict(base.get("columns", {}))
         for name, column in _mapping(file, f"{where}.columns", changes["columns"]).items():
@@ -154,18 +198,24 @@ def _overlay_collection(base: dict[str, Any], changes: dict[str, Any], file: str
         if "indexes" not in changes:
             unfit = base.get("columns", {}).keys() - columns.keys()
             unfit |= {name for name, column in columns.items() if column.get("type") == "json"}
-            merged["indexes"] = [names for names in base.get("indexes", []) if not unfit & set(names)]
+            merged["indexes"] = [
+                names for names in base.get("indexes", []) if not unfit & set(names)
+            ]
     return merged
 
 
-def _overlay_policy(base: dict[str, Any] | None, changes: dict[str, Any], file: str, where: str) -> dict[str, Any]:
+def _overlay_policy(
+    base: dict[str, Any] | None, changes: dict[str, Any], file: str, where: str
+) -> dict[str, Any]:
     kind = changes.get("kind", base and base["kind"])
     if not isinstance(kind, str) or kind not in KINDS:
         expected = f"{where}.kind: expected one of {', '.join(KINDS)}"
         got = f"got {kind!r}" if kind else "and the catalogue has no policy of this name"
         raise CatalogueError(f"{file}: {expected}; {got}.")
     if base and kind != base["kind"]:
-        raise CatalogueError(f"{file}: {where}.kind: this policy is a {base['kind']}; give one of another kind another name.")
+        raise CatalogueError(
+            f"{file}: {where}.kind: this policy is a {base['kind']}; give one of another kind another name."
+        )
     fields = KINDS[kind].model_fields.keys() - {"name"}
     _known(file, where, changes, sorted(fields))
     return (base or {}) | changes
@@ -202,7 +252,11 @@ def _known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
 def _validate(file: str, content: dict[str, Any]) -> Catalogue:
     policies = {name: _policy(file, name, policy) for name, policy in content["policies"].items()}
     catalogue = _validated(Catalogue, content | {"policies": policies}, file, "")
-    snapshots = [collection.name for collection in catalogue.collections.values() if collection.kind is Kind.SNAPSHOT]
+    snapshots = [
+        collection.name
+        for collection in catalogue.collections.values()
+        if collection.kind is Kind.SNAPSHOT
+    ]
     for policy in catalogue.policies.values():
         for name in policy.collections:
             if name not in snapshots:
@@ -214,7 +268,9 @@ def _validate(file: str, content: dict[str, Any]) -> Catalogue:
 
 
 def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
-    return _validated(KINDS[declaration["kind"]], declaration | {"name": name}, file, f"policies.{name}")
+    return _validated(
+        KINDS[declaration["kind"]], declaration | {"name": name}, file, f"policies.{name}"
+    )
 
 
 def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -> M:
@@ -223,7 +279,11 @@ def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
-        expected = first["msg"].removeprefix("Value error, ").replace("Input should be a valid tuple", "expected a list")
+        expected = (
+            first["msg"]
+            .removeprefix("Value error, ")
+            .replace("Input should be a valid tuple", "expected a list")
+        )
         got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise CatalogueError(f"{file}: {key}: {expected}{got}.{more}") from None

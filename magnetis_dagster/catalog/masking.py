@@ -36,7 +36,9 @@ class Masking:
     def __init__(self, collection: Collection) -> None:
         self._columns = collection.columns
         self._keys = collection.key_paths
-        self._of = [(path, column) for column in collection.columns.values() for path in column.paths]
+        self._of = [
+            (path, column) for column in collection.columns.values() for path in column.paths
+        ]
 
     def column(self, name: str, value: str | None) -> str | None:
         """Return the text of a column; None where there is none."""
@@ -51,10 +53,16 @@ class Masking:
             return "null"
         if path in self._keys:
             return masked_id(str(value))
-        columns = [column for declared, column in self._of if path == declared or path.startswith(f"{declared}.")]
+        columns = [
+            column
+            for declared, column in self._of
+            if path == declared or path.startswith(f"{declared}.")
+        ]
         if not columns or any(column.personal_data is not PersonalData.NONE for column in columns):
             return f"{MASK} ({len(value)})" if isinstance(value, list) else MASK
-        if isinstance(value, dict | list) and not any(column.type is ColumnType.JSON for column in columns):
+        if isinstance(value, dict | list) and not any(
+            column.type is ColumnType.JSON for column in columns
+        ):
             # where a word or a number was promised, it may hold anything
             return MASK
         if any(column.type is ColumnType.TIMESTAMP for column in columns):

@@ -10,7 +10,15 @@ from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A PostgreSQL name that needs no quotes; 40 characters leave room for suffixes below PostgreSQL's 63."""
@@ -39,9 +47,15 @@ SECONDS_PER_UNIT = {
 def _id_path(entry: Any) -> Any:
     if isinstance(entry, str) and entry.strip():
         return (entry,)
-    if isinstance(entry, list | tuple) and entry and all(isinstance(part, str) and part.strip() for part in entry):
+    if (
+        isinstance(entry, list | tuple)
+        and entry
+        and all(isinstance(part, str) and part.strip() for part in entry)
+    ):
         return tuple(entry)
-    raise ValueError("expected a member such as call_id, or a list of members that make one id together, such as [id, leg]")
+    raise ValueError(
+        "expected a member such as call_id, or a list of members that make one id together, such as [id, leg]"
+    )
 
 
 def _volatile_path(entry: Any) -> Any:
@@ -129,7 +143,9 @@ class Route(Declaration):
     @classmethod
     def _no_parent_segments(cls, path: str) -> str:
         if ".." in path or path.startswith("//"):
-            raise ValueError("a route is a path below the origin, like /calls: no '..', no second host")
+            raise ValueError(
+                "a route is a path below the origin, like /calls: no '..', no second host"
+            )
         return path
 
 
@@ -155,8 +171,13 @@ class Column(Declaration):
         units = ", ".join(SECONDS_PER_UNIT)
         if self.received_unit not in SECONDS_PER_UNIT:
             raise ValueError(f"received_unit: expected one of {units}; got {self.received_unit!r}")
-        if self.unit not in SECONDS_PER_UNIT or self.type not in {ColumnType.INTEGER, ColumnType.DECIMAL}:
-            raise ValueError(f"received_unit needs a column of type integer or decimal whose unit is one of {units}")
+        if self.unit not in SECONDS_PER_UNIT or self.type not in {
+            ColumnType.INTEGER,
+            ColumnType.DECIMAL,
+        }:
+            raise ValueError(
+                f"received_unit needs a column of type integer or decimal whose unit is one of {units}"
+            )
         return self
 
 
@@ -177,7 +198,9 @@ class WindowParameters(Declaration):
         except ValueError:
             names_the_day = False
         if not names_the_day:
-            raise ValueError("expected a strftime format that holds at least year, month and day, such as %Y%m%d%H%M%S")
+            raise ValueError(
+                "expected a strftime format that holds at least year, month and day, such as %Y%m%d%H%M%S"
+            )
         return value
 
 
@@ -221,9 +244,13 @@ class Collection(Declaration):
     @model_validator(mode="after")
     def _kind_and_members_agree(self) -> Self:
         if self.kind is Kind.EVENTS and not self.time_fields:
-            raise ValueError("an events collection needs time_fields: candidate members that hold the moment of the event")
+            raise ValueError(
+                "an events collection needs time_fields: candidate members that hold the moment of the event"
+            )
         if self.kind is Kind.SNAPSHOT and (self.window or self.time_fields):
-            raise ValueError("a snapshot collection has no window and no time_fields: it is read whole")
+            raise ValueError(
+                "a snapshot collection has no window and no time_fields: it is read whole"
+            )
         if taken := STANDARD_COLUMNS & self.columns.keys():
             raise ValueError(
                 f"column names {sorted(taken)} are kept for every table; choose other names, or declare what fills "
@@ -233,13 +260,21 @@ class Collection(Declaration):
 
     @model_validator(mode="after")
     def _indexes_can_be_made(self) -> Self:
-        fixed = {"account_id", "changed_at", "first_seen_at"} | ({"occurred_at", "day"} if self.is_events else set())
-        allowed = fixed | {name for name, column in self.columns.items() if column.type is not ColumnType.JSON}
+        fixed = {"account_id", "changed_at", "first_seen_at"} | (
+            {"occurred_at", "day"} if self.is_events else set()
+        )
+        allowed = fixed | {
+            name for name, column in self.columns.items() if column.type is not ColumnType.JSON
+        }
         for columns in self.indexes:
             if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
-                raise ValueError(f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}")
+                raise ValueError(
+                    f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}"
+                )
             if unknown := [name for name in columns if name not in allowed]:
-                raise ValueError(f"indexes: cannot index {', '.join(unknown)}; expected columns among {', '.join(sorted(allowed))}")
+                raise ValueError(
+                    f"indexes: cannot index {', '.join(unknown)}; expected columns among {', '.join(sorted(allowed))}"
+                )
         return self
 
     @property
@@ -309,7 +344,9 @@ class Catalogue(Declaration):
         for name in self.collections:
             owner = re.sub("_(history|current)$", "", name)
             if name == "settings_changes" or (owner != name and owner in self.collections):
-                raise ValueError(f"collection {name}: a table or view of another collection has this name; choose another one")
+                raise ValueError(
+                    f"collection {name}: a table or view of another collection has this name; choose another one"
+                )
         return self
 
     @model_validator(mode="after")
@@ -327,12 +364,18 @@ class Catalogue(Declaration):
         for name, collection in self.collections.items():
             for other in collection.references:
                 if other not in self.collections:
-                    raise ValueError(f"collection {name}: references name {other!r}; there are: {', '.join(self.collections)}")
+                    raise ValueError(
+                        f"collection {name}: references name {other!r}; there are: {', '.join(self.collections)}"
+                    )
         try:
-            TopologicalSorter({name: each.references for name, each in self.collections.items()}).prepare()
+            TopologicalSorter(
+                {name: each.references for name, each in self.collections.items()}
+            ).prepare()
         except CycleError as error:
             circle = " -> ".join(error.args[1][::-1])
-            raise ValueError(f"references make a circle, which the asset graph cannot show: {circle}. Remove one") from None
+            raise ValueError(
+                f"references make a circle, which the asset graph cannot show: {circle}. Remove one"
+            ) from None
         return self
 
     def __getitem__(self, name: str) -> Collection:
@@ -340,7 +383,9 @@ class Catalogue(Declaration):
         try:
             return self.collections[name]
         except KeyError:
-            raise KeyError(f"no collection {name!r}; there are: {', '.join(self.collections)}") from None
+            raise KeyError(
+                f"no collection {name!r}; there are: {', '.join(self.collections)}"
+            ) from None
 
     @property
     def enabled(self) -> list[Collection]:
@@ -363,4 +408,8 @@ class Catalogue(Declaration):
 
     def policies_of(self, collection: Collection) -> list[Policy]:
         """Return the policies that are switched on and judge the rows of the collection."""
-        return [policy for policy in self.policies.values() if policy.enabled and collection.name in policy.collections]
+        return [
+            policy
+            for policy in self.policies.values()
+            if policy.enabled and collection.name in policy.collections
+        ]

@@ -42,4 +42,6 @@ def split(path: str) -> Names:
 def heads(names: Names) -> tuple[Head, ...]:
     """Return the ways in which a path may begin: nested first, then flattened (`caller.number` as one member)."""
     joined = (".".join(names[:length]) for length in range(1, len(names) + 1))
-    return tuple(Head(name, fold(name), names[length:]) for length, name in enumerate(joined, start=1))
+    return tuple(
+        Head(name, fold(name), names[length:]) for length, name in enumerate(joined, start=1)
+    )

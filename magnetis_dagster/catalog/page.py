@@ -29,11 +29,18 @@ class Shapes:
     def __init__(self, collection: Collection) -> None:
         columns = collection.columns.values()
         others = [*collection.key_paths, *collection.time_fields]
-        paths = {split(path) for path in [*others, *(path for column in columns for path in column.paths)]}
+        paths = {
+            split(path)
+            for path in [*others, *(path for column in columns for path in column.paths)]
+        }
         self.names = frozenset(".".join(names) for names in paths)
-        self.known = frozenset(_prefix(names, length) for names in paths for length in range(1, len(names) + 1))
+        self.known = frozenset(
+            _prefix(names, length) for names in paths for length in range(1, len(names) + 1)
+        )
         """Every declared member, at any level, folded."""
-        self.objects = frozenset(_prefix(names, length) for names in paths for length in range(1, len(names)))
+        self.objects = frozenset(
+            _prefix(names, length) for names in paths for length in range(1, len(names))
+        )
         self.scalars = frozenset(_prefix(names) for names in paths)
         self.identified = frozenset(_prefix(names, -1) for names in paths if _ends_in_id(names))
         """Objects whose id is declared: a scalar in the place of one is that id."""
@@ -48,17 +55,28 @@ class Shapes:
     def rivals(self, paths: Sequence[Names]) -> set[str]:
         """Return the objects with an id of which a column with these paths reads something else, if it is a scalar."""
         own = {_prefix(names, -1) for names in paths if _ends_in_id(names)}
-        return {prefix for names in paths if (prefix := _prefix(names)) in self.identified and prefix not in own}
+        return {
+            prefix
+            for names in paths
+            if (prefix := _prefix(names)) in self.identified and prefix not in own
+        }
 
     def is_id(self, prefix: str, value: object) -> bool:
         """Return whether a scalar in the place of the object `prefix` is its id, and not its number, name or address, by form."""
-        if prefix not in self.identified or isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        if (
+            prefix not in self.identified
+            or isinstance(value, bool)
+            or not isinstance(value, str | int | float | Decimal)
+        ):
             return False
         text = str(value).strip()
         label = prefix in self._labels
         if _NO_ID.search(text) or (label and not any(map(str.isdecimal, text))):
             return False
-        return not ((label or prefix in self._numbered) and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS)))
+        return not (
+            (label or prefix in self._numbered)
+            and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS))
+        )
 
 
 class Candidates:
@@ -68,7 +86,11 @@ class Candidates:
         self.paths = [split(path) for path in paths]
         self.as_json = as_json
         self.rivals = set() if as_json else shapes.rivals(self.paths)
-        self.objects = set() if as_json else {prefix for names in self.paths if (prefix := _prefix(names)) in shapes.objects}
+        self.objects = (
+            set()
+            if as_json
+            else {prefix for names in self.paths if (prefix := _prefix(names)) in shapes.objects}
+        )
 
 
 class Page:
@@ -101,18 +123,27 @@ class Page:
                     continue
                 seen.add(id(received))
                 if values.count(None) < rows:
-                    received = [raw if value is None else None for raw, value in zip(received, values, strict=True)]  # noqa: PLW2901
+                    received = [
+                        raw if value is None else None
+                        for raw, value in zip(received, values, strict=True)
+                    ]  # noqa: PLW2901
                 if candidates.as_json:
                     received = [None if raw is MISPLACED else raw for raw in received]  # noqa: PLW2901
                 elif candidates.objects and (prefix := _prefix(names)) in candidates.objects:
                     received = self._scalars(received, prefix, prefix in candidates.rivals)  # noqa: PLW2901
                 found = convert(received)
                 if found.count(None) != received.count(None):
-                    misfits += (number for number, value in enumerate(found) if value is None and received[number] is not None)
+                    misfits += (
+                        number
+                        for number, value in enumerate(found)
+                        if value is None and received[number] is not None
+                    )
                 values = (
                     found
                     if values.count(None) == rows
-                    else [new if old is None else old for old, new in zip(values, found, strict=True)]
+                    else [
+                        new if old is None else old for old, new in zip(values, found, strict=True)
+                    ]
                 )
                 if None not in values:
                     return values, []
@@ -130,7 +161,9 @@ class Page:
                 if len(open_rows) == self.size and None not in (found := convert(received)):
                     return found, unreadable
                 present = [number for number in open_rows if not absent(received[number])]
-                for number, value in zip(present, convert([received[number] for number in present]), strict=True):
+                for number, value in zip(
+                    present, convert([received[number] for number in present]), strict=True
+                ):
                     values[number] = value
                     unreadable[number] = ".".join(names) if value is None else None
                 met = set(present)
@@ -142,13 +175,23 @@ class Page:
     def _collect(self, level: "_Level", names: Names, rest: Names, found: list[list[Any]]) -> None:
         for head in heads(rest):
             members = level.index.get(head.folded, ())
-            for name in members if len(members) < 2 else sorted(members, key=lambda name: self._rank(name, head.name)):
+            for name in (
+                members
+                if len(members) < 2
+                else sorted(members, key=lambda name: self._rank(name, head.name))
+            ):
                 if head.rest:
                     self._collect(level.below(name), names, head.rest, found)
                 else:
                     found.append(level.values(name))
         if level.strays:
-            found.append(self._placed(level.strays, _prefix(names, len(names) - len(rest)), fold(".".join(rest)) == "id"))
+            found.append(
+                self._placed(
+                    level.strays,
+                    _prefix(names, len(names) - len(rest)),
+                    fold(".".join(rest)) == "id",
+                )
+            )
 
     def _rank(self, name: str, exact: str) -> tuple[bool, bool, str]:
         return name != exact, name not in self._shapes.names, name
@@ -166,7 +209,11 @@ class Page:
     def _scalars(self, received: list[Any], prefix: str, no_ids: bool) -> list[Any]:
         """Return what a column that reads an object whole, as a scalar, makes of it."""
         opened = [raw[0] if isinstance(raw, list) and len(raw) == 1 else raw for raw in received]
-        return [None if self._shapes.is_id(prefix, raw) else raw for raw in opened] if no_ids else opened
+        return (
+            [None if self._shapes.is_id(prefix, raw) else raw for raw in opened]
+            if no_ids
+            else opened
+        )
 
 
 class _Level:
@@ -203,7 +250,11 @@ class _Level:
         found = self._values.get(name)
         if found is None:
             rows = self._objects
-            found = [row.get(name) for row in rows] if self._complete else [row.get(name) if row else None for row in rows]
+            found = (
+                [row.get(name) for row in rows]
+                if self._complete
+                else [row.get(name) if row else None for row in rows]
+            )
             self._values[name] = found
         return found
 

@@ -50,7 +50,9 @@ class AllowedDomains(Policy):
     @model_validator(mode="after")
     def _names_a_domain(self) -> Self:
         if self.enabled and not self.domains:
-            raise ValueError("this policy is enabled and allows no domain: give domains, such as [exemple.fr, '*.exemple.com']")
+            raise ValueError(
+                "this policy is enabled and allows no domain: give domains, such as [exemple.fr, '*.exemple.com']"
+            )
         return self
 
 

@@ -15,7 +15,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from magnetis_dagster.catalog.durations import convert, seconds_of
-from magnetis_dagster.catalog.model import INDEXED_CHARACTERS, SECONDS_PER_UNIT, Collection, Column, ColumnType
+from magnetis_dagster.catalog.model import (
+    INDEXED_CHARACTERS,
+    SECONDS_PER_UNIT,
+    Collection,
+    Column,
+    ColumnType,
+)
 from magnetis_dagster.catalog.names import fold, split
 from magnetis_dagster.catalog.page import Candidates, Converter, Page, Shapes, is_numbered
 from magnetis_dagster.exact_json import dump_json
@@ -34,7 +40,10 @@ _LARGEST_BIGINT = 2**63 - 1
 _MOST_DIGITS = 1000
 _MOST_PLACES = 16_383
 """Digits after the point that PostgreSQL's numeric takes."""
-_ZERO_DATE = re.compile(r"(?:0000-00-00|0001-01-01|-0001-11-30|00/00/0000)(?:[ T].*)?|1970-01-01[ T]00:00(?::00.*)?|0", re.DOTALL)
+_ZERO_DATE = re.compile(
+    r"(?:0000-00-00|0001-01-01|-0001-11-30|00/00/0000)(?:[ T].*)?|1970-01-01[ T]00:00(?::00.*)?|0",
+    re.DOTALL,
+)
 """What servers write for "no time": MySQL, .NET, PHP and the epoch."""
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})|(\d{2})/(\d{2})/(\d{4})")
 _WHOLE_PHONE = re.compile(r"\+?[0-9]{8,15}\.0")
@@ -78,14 +87,18 @@ class ParsedRows:
 class RowReader:
     """Reads rows of one collection. Zone-less times are read in `response_zone`; days are days of `partition_zone`."""
 
-    def __init__(self, collection: Collection, *, response_zone: ZoneInfo, partition_zone: ZoneInfo) -> None:
+    def __init__(
+        self, collection: Collection, *, response_zone: ZoneInfo, partition_zone: ZoneInfo
+    ) -> None:
         self.collection = collection
         self._partition_zone = partition_zone
         self._response_zone = response_zone
         self._shapes = shapes = Shapes(collection)
         self._ids = [[split(path) for path in parts] for parts in collection.id_paths]
         self._escapes_ids = any(len(parts) > 1 for parts in self._ids)
-        self._account = None if collection.rows_are_accounts else Candidates(shapes, collection.account_paths)
+        self._account = (
+            None if collection.rows_are_accounts else Candidates(shapes, collection.account_paths)
+        )
         self._time = [split(path) for path in collection.time_fields]
         self._columns = [
             (
@@ -126,7 +139,9 @@ class RowReader:
             columns.append(values)
             if numbers:
                 misfits[name] = numbers
-        moments, unreadable = page.first_present(self._time, _moments(self._response_zone), _is_no_time)
+        moments, unreadable = page.first_present(
+            self._time, _moments(self._response_zone), _is_no_time
+        )
         if numbers := [number for number, path in enumerate(unreadable) if path]:
             misfits["occurred_at"] = numbers
         ids = self._read_ids(page)
@@ -151,12 +166,16 @@ class RowReader:
         for parts in self._ids:
             read = [page.first_present([path], _identifiers, _is_blank) for path in parts]
             texts = [values for values, _ in read]
-            found = list(map(_composite, zip(*texts, strict=True))) if self._escapes_ids else texts[0]
+            found = (
+                list(map(_composite, zip(*texts, strict=True))) if self._escapes_ids else texts[0]
+            )
             if None not in found and not any(decided):
                 return found
             # a member that is present but no id decides as well: under another member, the row would become another row
             for number, new in enumerate(found):
-                if not decided[number] and (new or any(unreadable[number] for _, unreadable in read)):
+                if not decided[number] and (
+                    new or any(unreadable[number] for _, unreadable in read)
+                ):
                     ids[number] = new
                     decided[number] = True
         return ids
@@ -164,18 +183,28 @@ class RowReader:
     def _accounts(self, page: Page, ids: list[str | None]) -> tuple[list[str | None], list[int]]:
         if self._account is None:
             accounts = _accounts(ids)
-            return accounts, [number for number, account in enumerate(accounts) if account is None and ids[number]]
+            return accounts, [
+                number for number, account in enumerate(accounts) if account is None and ids[number]
+            ]
         accounts, misfits = page.column(self._account, _accounts)
         if None in accounts:
             # an account without an id is unreadable, other than an object of a column that lacks a member
             for names in self._account.paths:
                 for received in page.at(names[:-1]) if len(names) > 1 else ():
-                    misfits += (number for number, raw in enumerate(received) if raw and accounts[number] is None)
+                    misfits += (
+                        number
+                        for number, raw in enumerate(received)
+                        if raw and accounts[number] is None
+                    )
         return accounts, sorted(set(misfits))
 
     def _hints(self, page: Page, moments: list[datetime | None]) -> list[date | None]:
         hints: list[date | None] = [None] * page.size
-        missing = [number for number, moment in enumerate(moments) if moment is None] if self._time else []
+        missing = (
+            [number for number, moment in enumerate(moments) if moment is None]
+            if self._time
+            else []
+        )
         for names in self._time if missing else ():
             for received in page.at(names):
                 for number in missing:
@@ -206,7 +235,11 @@ def as_text(value: object) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else str(value)
     if isinstance(value, Decimal):
-        whole = value.is_finite() and value.adjusted() < _MOST_DIGITS and value == value.to_integral_value()
+        whole = (
+            value.is_finite()
+            and value.adjusted() < _MOST_DIGITS
+            and value == value.to_integral_value()
+        )
         return str(int(value)) if whole else str(value)
     return None
 
@@ -335,7 +368,9 @@ def _converter(column: Column, zone: tzinfo, *, indexed: bool) -> Converter:
 
 
 def _number(column: Column) -> Callable[[Any], Any]:
-    convert_one: Callable[[Any], Any] = as_integer if column.type is ColumnType.INTEGER else as_decimal
+    convert_one: Callable[[Any], Any] = (
+        as_integer if column.type is ColumnType.INTEGER else as_decimal
+    )
     unit, received_unit = column.unit, column.received_unit
     if unit not in SECONDS_PER_UNIT:
         return convert_one
@@ -351,7 +386,12 @@ def _each(convert_one: Callable[[Any], Any]) -> Converter:
 def _moments(zone: tzinfo) -> Converter:
     def moment(raw: Any) -> datetime | None:
         # YYYY-MM-DD HH:MM:SS, as the API writes every time: read as UTC and moved, in a third of the time
-        if type(raw) is str and len(raw) == 19 and raw[13] == ":" and (offset := _offset(raw[:13], zone)) is not None:
+        if (
+            type(raw) is str
+            and len(raw) == 19
+            and raw[13] == ":"
+            and (offset := _offset(raw[:13], zone)) is not None
+        ):
             try:
                 found = datetime.fromisoformat(raw + "+00:00") - offset
             except ValueError:
@@ -366,7 +406,10 @@ def _moments(zone: tzinfo) -> Converter:
 def _offset(hour: str, zone: tzinfo) -> timedelta | None:
     """Return what `zone` is ahead of UTC over the whole of an hour, `YYYY-MM-DD HH`; None where it changes within."""
     try:
-        first, last = (datetime.fromisoformat(hour + rest).replace(tzinfo=zone) for rest in (":00:00", ":59:59.999999"))
+        first, last = (
+            datetime.fromisoformat(hour + rest).replace(tzinfo=zone)
+            for rest in (":00:00", ":59:59.999999")
+        )
     except ValueError:
         return None
     if first.year not in _YEARS or first.utcoffset() != last.utcoffset():
@@ -376,17 +419,26 @@ def _offset(hour: str, zone: tzinfo) -> timedelta | None:
 
 def _texts(received: Iterable[Any]) -> list[Any]:
     # most values of most rows come through here, most of them text or absent
-    return [(raw.strip() or None) if type(raw) is str else None if raw is None else as_text(raw) for raw in received]
+    return [
+        (raw.strip() or None) if type(raw) is str else None if raw is None else as_text(raw)
+        for raw in received
+    ]
 
 
 def _phones(received: Iterable[Any]) -> list[Any]:
     """Read phone numbers: one that passed through a float, as text too, is 33612345678 and not 33612345678.0."""
-    return [text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text for text in _texts(received)]
+    return [
+        text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text
+        for text in _texts(received)
+    ]
 
 
 def _limited(texts: Converter) -> Converter:
     """Return None for texts that an index would reject; `payload` keeps them."""
-    return lambda received: [text if text is None or len(text) <= INDEXED_CHARACTERS else None for text in texts(received)]
+    return lambda received: [
+        text if text is None or len(text) <= INDEXED_CHARACTERS else None
+        for text in texts(received)
+    ]
 
 
 def _identifiers(received: Iterable[Any]) -> list[Any]:
@@ -394,7 +446,10 @@ def _identifiers(received: Iterable[Any]) -> list[Any]:
 
 
 def _accounts(received: Iterable[Any]) -> list[Any]:
-    return [account if account and len(account) <= _LONGEST_ACCOUNT else None for account in _identifiers(received)]
+    return [
+        account if account and len(account) <= _LONGEST_ACCOUNT else None
+        for account in _identifiers(received)
+    ]
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:

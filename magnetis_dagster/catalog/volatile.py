@@ -46,7 +46,9 @@ def same_sql(collection: Collection, one: str, other: str) -> str:
     equal = f"{one} IS NOT DISTINCT FROM {other}"
     if not collection.volatile:
         return f"({equal})"
-    stable_ones = f"{stable_sql(collection, one)} IS NOT DISTINCT FROM {stable_sql(collection, other)}"
+    stable_ones = (
+        f"{stable_sql(collection, one)} IS NOT DISTINCT FROM {stable_sql(collection, other)}"
+    )
     return f"(CASE WHEN {equal} THEN true ELSE {stable_ones} END)"
 
 
@@ -81,7 +83,8 @@ class _Node:
         if other is None:
             return self
         members = {
-            name: self.members.get(name, _Node()).merged(other.members.get(name)) for name in {**self.members, **other.members}
+            name: self.members.get(name, _Node()).merged(other.members.get(name))
+            for name in {**self.members, **other.members}
         }
         elements = self.elements.merged(other.elements) if self.elements else other.elements
         return _Node(self.removed or other.removed, self.link or other.link, members, elements)
@@ -89,7 +92,10 @@ class _Node:
     def complete(self) -> _Node:
         """Return the node with what `elements` says merged into each member."""
         elements = self.elements.complete() if self.elements else None
-        members = {name: node.merged(self.elements).complete() for name, node in sorted(self.members.items())}
+        members = {
+            name: node.merged(self.elements).complete()
+            for name, node in sorted(self.members.items())
+        }
         return _Node(self.removed, self.link, members, elements)
 
     def at(self, name: str) -> _Node | None:
@@ -100,7 +106,11 @@ class _Node:
             return value.partition("?")[0].partition("#")[0] if self.link else value
         if isinstance(value, dict) and (self.members or self.elements):
             kept = ((name, member, self.at(name)) for name, member in value.items())
-            return {name: node.apply(member) if node else member for name, member, node in kept if not (node and node.removed)}
+            return {
+                name: node.apply(member) if node else member
+                for name, member, node in kept
+                if not (node and node.removed)
+            }
         if isinstance(value, list) and (node := self.elements):
             return [] if node.removed else [node.apply(element) for element in value]
         return value
@@ -111,7 +121,9 @@ class _Node:
             text = f"({value} #>> '{{}}')"
             cases.append(f"WHEN 'string' THEN to_jsonb({_link_sql(text)})")
         if self.members or self.elements:
-            cases.append(f"WHEN 'object' THEN {self._object_sql(value, f'o{next(numbers)}', numbers)}")
+            cases.append(
+                f"WHEN 'object' THEN {self._object_sql(value, f'o{next(numbers)}', numbers)}"
+            )
         if self.elements:
             cases.append(f"WHEN 'array' THEN {self._list_sql(value, f'l{next(numbers)}', numbers)}")
         return f"CASE jsonb_typeof({value}) {' '.join(cases)} ELSE {value} END" if cases else value
@@ -125,12 +137,21 @@ class _Node:
             return "CAST('{}' AS jsonb)"
         removed = [each for each, node in self.members.items() if node.removed]
         kept = {each: node for each, node in self.members.items() if not node.removed}
-        cases = [f"WHEN {_listed([each])} THEN {node.sql(member, numbers)}" for each, node in kept.items()]
+        cases = [
+            f"WHEN {_listed([each])} THEN {node.sql(member, numbers)}"
+            for each, node in kept.items()
+        ]
         members = f"FROM jsonb_each({value}) AS {alias}(n, v) WHERE {folded}"
         if self.elements:
             otherwise = self.elements.sql(member, numbers)
-            changed = f"CASE {folded} {' '.join(cases)} ELSE {otherwise} END" if cases else otherwise
-            where = f"{members} <> ALL (ARRAY[{_listed(removed)}])" if removed else members.removesuffix(f" WHERE {folded}")
+            changed = (
+                f"CASE {folded} {' '.join(cases)} ELSE {otherwise} END" if cases else otherwise
+            )
+            where = (
+                f"{members} <> ALL (ARRAY[{_listed(removed)}])"
+                if removed
+                else members.removesuffix(f" WHERE {folded}")
+            )
             return f"(SELECT coalesce(jsonb_object_agg({name}, {changed}), CAST('{{}}' AS jsonb)) {where})"
         # most members of a row are not volatile: they are not taken apart
         if kept:

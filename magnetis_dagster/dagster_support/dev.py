@@ -39,12 +39,27 @@ def main() -> None:
         ):
             workspace = Path(folder) / "workspace.yaml"
             given = ["--workspace", str(workspace)]
-            webserver = ["magnetis_dagster.dagster_support.webserver", *given, "--host", options.host, "--port", options.port]
-            with _started({"webserver": webserver, "daemon": ["dagster._daemon.cli", "run", *given]}, workspace) as processes:
+            webserver = [
+                "magnetis_dagster.dagster_support.webserver",
+                *given,
+                "--host",
+                options.host,
+                "--port",
+                options.port,
+            ]
+            with _started(
+                {"webserver": webserver, "daemon": ["dagster._daemon.cli", "run", *given]},
+                workspace,
+            ) as processes:
                 target = WorkspaceFileTarget([options.workspace])
-                with ProxyServerManager(instance, target, code_server_log_level="warning") as servers:
+                with ProxyServerManager(
+                    instance, target, code_server_log_level="warning"
+                ) as servers:
                     ready = workspace.with_suffix(".new")
-                    ready.write_text(yaml.safe_dump({"load_from": servers.get_code_server_specs()}), encoding="utf-8")
+                    ready.write_text(
+                        yaml.safe_dump({"load_from": servers.get_code_server_specs()}),
+                        encoding="utf-8",
+                    )
                     ready.rename(workspace)
                     _watch(processes)
     except KeyboardInterrupt:
@@ -52,7 +67,9 @@ def main() -> None:
 
 
 @contextmanager
-def _started(commands: dict[str, list[str]], workspace: Path) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
+def _started(
+    commands: dict[str, list[str]], workspace: Path
+) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
     """Start the programs, which wait for the workspace, and stop them after the block."""
     after = [sys.executable, "-m", "magnetis_dagster.dagster_support.after", str(workspace)]
     processes: dict[str, subprocess.Popen[bytes]] = {}

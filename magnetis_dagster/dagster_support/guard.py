@@ -38,8 +38,12 @@ SECURITY_HEADERS = {
 CONTENT_SECURITY_POLICY = "frame-ancestors 'none'; form-action 'self'; img-src 'self' data: blob:"
 """Added to Dagster's own policy: no text that the UI renders requests an image elsewhere."""
 
-_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::([0-9]{1,5}))?", re.ASCII)
-_JSON = re.compile(r"application/json\s*(;\s*[\w-]+=(\"[^\"]*\"|[\w.-]+)\s*)*", re.ASCII | re.IGNORECASE)
+_AUTHORITY = re.compile(
+    r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::([0-9]{1,5}))?", re.ASCII
+)
+_JSON = re.compile(
+    r"application/json\s*(;\s*[\w-]+=(\"[^\"]*\"|[\w.-]+)\s*)*", re.ASCII | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ class Guard:
     the UI: its pages are our own, even if a proxy replaces the Host header.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), ui_url: str | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str] = (), ui_url: str | None = None
+    ) -> None:
         self._app = app
         self._ui = _origin(ui_url) if ui_url else None
         named = {*hosts, self._ui[1].host} if self._ui else {*hosts}
@@ -121,15 +127,21 @@ class Guard:
         hosts = headers.getlist("host")
         own = Authority.parse(hosts[0]) if len(hosts) == 1 else None
         if own is None:
-            return Refusal(HTTPStatus.BAD_REQUEST, "Expected one Host header with a host name or an address.\n")
-        forwarded = [name for value in headers.getlist("x-forwarded-host") for name in value.split(",")]
+            return Refusal(
+                HTTPStatus.BAD_REQUEST, "Expected one Host header with a host name or an address.\n"
+            )
+        forwarded = [
+            name for value in headers.getlist("x-forwarded-host") for name in value.split(",")
+        ]
         for authority in (own, *map(Authority.parse, forwarded)):
             if authority is None or not self._is_allowed(authority.host, scope):
                 return _foreign_host(authority.host if authority else "")
         method = scope.get("method", "GET")
         if method not in {"GET", "HEAD", "POST"}:
             return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Expected GET, HEAD or POST.\n")
-        if not self._is_own_page(headers, own) or not (_is_own_site(headers) or _follows_link(headers, method)):
+        if not self._is_own_page(headers, own) or not (
+            _is_own_site(headers) or _follows_link(headers, method)
+        ):
             return _foreign_page(own.host)
         return _wrong_form(scope, headers, method)
 
@@ -147,7 +159,9 @@ class Guard:
         """Whether each Origin is this request's address or the UI's; without one: no page."""
         for value in headers.getlist("origin"):
             origin = _origin(value)
-            if origin is None or (origin != self._ui and origin[1] != _without_default(own, origin[0])):
+            if origin is None or (
+                origin != self._ui and origin[1] != _without_default(own, origin[0])
+            ):
                 return False
         return True
 
@@ -158,12 +172,17 @@ def _origin(url: str) -> tuple[str, Authority] | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    authority = Authority.parse(parts.netloc, parts.scheme) if parts.scheme in {"http", "https"} else None
+    authority = (
+        Authority.parse(parts.netloc, parts.scheme) if parts.scheme in {"http", "https"} else None
+    )
     return (parts.scheme, authority) if authority else None
 
 
 def _without_default(authority: Authority, scheme: str) -> Authority:
-    return Authority(authority.host, None if authority.port == {"http": 80, "https": 443}[scheme] else authority.port)
+    return Authority(
+        authority.host,
+        None if authority.port == {"http": 80, "https": 443}[scheme] else authority.port,
+    )
 
 
 def _is_own_site(headers: Headers) -> bool:
@@ -173,7 +192,9 @@ def _is_own_site(headers: Headers) -> bool:
 def _follows_link(headers: Headers, method: str) -> bool:
     """Whether a whole tab goes to the UI: the page that linked to it sees nothing of the answer."""
     return (
-        method != "POST" and headers.getlist("sec-fetch-mode") == ["navigate"] and headers.getlist("sec-fetch-dest") == ["document"]
+        method != "POST"
+        and headers.getlist("sec-fetch-mode") == ["navigate"]
+        and headers.getlist("sec-fetch-dest") == ["document"]
     )
 
 
@@ -183,10 +204,16 @@ def _wrong_form(scope: Scope, headers: Headers, method: str) -> Refusal | None:
     if method == "POST":
         kinds = headers.getlist("content-type")
         if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
-            return Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Expected POST with exactly Content-Type: application/json.\n")
-    elif scope["path"].rstrip().endswith("/graphql") and scope["query_string"]:  # a route's `$` matches before a line break too
+            return Refusal(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "Expected POST with exactly Content-Type: application/json.\n",
+            )
+    elif (
+        scope["path"].rstrip().endswith("/graphql") and scope["query_string"]
+    ):  # a route's `$` matches before a line break too
         return Refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED, "Expected GraphQL as POST with Content-Type: application/json, not in the address.\n"
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            "Expected GraphQL as POST with Content-Type: application/json, not in the address.\n",
         )
     return None
 

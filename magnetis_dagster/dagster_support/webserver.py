@@ -25,7 +25,11 @@ def main() -> None:
         sys.exit(str(error))
 
     def serve(app: ASGIApp, *, host: str, **options: Any) -> None:
-        uvicorn.run(Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url), host=host, **options)
+        uvicorn.run(
+            Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url),
+            host=host,
+            **options,
+        )
 
     # Dagster's command serves its application by `uvicorn.run(app, host=…, port=…)`
     cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[assignment, attr-defined]

@@ -8,4 +8,12 @@ from magnetis_dagster.database.connection import connect, driver_of, guarded
 from magnetis_dagster.database.locks import LockBusy
 from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnwell
 
-__all__ = ["BadAddress", "DatabaseRefused", "DatabaseUnwell", "LockBusy", "connect", "driver_of", "guarded"]
+__all__ = [
+    "BadAddress",
+    "DatabaseRefused",
+    "DatabaseUnwell",
+    "LockBusy",
+    "connect",
+    "driver_of",
+    "guarded",
+]

@@ -46,7 +46,9 @@ def parameters_of(url: str) -> dict[str, str]:
 def engine_url(driver: str, parameters: dict[str, str]) -> URL:
     """Return SQLAlchemy's form of libpq's parameters: user and password where it masks them, all others in the query."""
     rest = {name: value for name, value in parameters.items() if name not in {"user", "password"}}
-    return URL.create(driver, username=parameters.get("user"), password=parameters.get("password"), query=rest)
+    return URL.create(
+        driver, username=parameters.get("user"), password=parameters.get("password"), query=rest
+    )
 
 
 def shown(url: URL) -> str:
@@ -63,9 +65,15 @@ def shown(url: URL) -> str:
     else:
         ports = ports * len(hosts) if len(ports) == 1 else ports
         bracketed = (f"[{host}]" if ":" in host else host for host in hosts)
-        authority = ",".join(f"{host}:{port}" if port else host for host, port in zip(bracketed, ports, strict=False))
+        authority = ",".join(
+            f"{host}:{port}" if port else host for host, port in zip(bracketed, ports, strict=False)
+        )
         query = {name: value for name, value in query.items() if name not in {"host", "port"}}
-    rest = "&".join(f"{name}={'***' if name in _SECRETS else value}" for name, value in query.items() if name not in _OURS)
+    rest = "&".join(
+        f"{name}={'***' if name in _SECRETS else value}"
+        for name, value in query.items()
+        if name not in _OURS
+    )
     return f"postgresql://{user}{authority}/{database}{'?' if rest else ''}{rest}"
 
 

@@ -61,7 +61,10 @@ def connect(url: str, **parameters: str) -> Engine:
     """
     return sqlalchemy.create_engine(
         # the encoding by name: in a database of SQL_ASCII psycopg gives bytes
-        engine_url("postgresql+magnetis", DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"}),
+        engine_url(
+            "postgresql+magnetis",
+            DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"},
+        ),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=32,
@@ -72,7 +75,10 @@ def connect(url: str, **parameters: str) -> Engine:
 
 def connect_arguments(url: URL) -> dict[str, str]:
     """Return libpq's parameters from SQLAlchemy's form of them."""
-    return {str(name): str(value) for name, value in (url.translate_connect_args(username="user") | dict(url.query)).items()}
+    return {
+        str(name): str(value)
+        for name, value in (url.translate_connect_args(username="user") | dict(url.query)).items()
+    }
 
 
 def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
@@ -98,4 +104,6 @@ def guarded(engine: Engine, doing: str) -> Iterator[None]:
             refused = DatabaseUnwell(f"{refused} {holders(engine)}")
         raise refused from None
     except sqlalchemy.exc.TimeoutError:
-        raise DatabaseUnwell(f"Could not {doing}: no database connection came free in time. Run fewer loads at once.") from None
+        raise DatabaseUnwell(
+            f"Could not {doing}: no database connection came free in time. Run fewer loads at once."
+        ) from None

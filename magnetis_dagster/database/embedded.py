@@ -78,7 +78,9 @@ class TcpAddress:
     password: str
 
 
-def start(home: Path, *, database: str = DATABASE, port: int | None = None, create: bool = True) -> str:
+def start(
+    home: Path, *, database: str = DATABASE, port: int | None = None, create: bool = True
+) -> str:
     """Start the server under `home` unless it runs; return the postgresql:// URL of `database`, created if missing.
 
     `port`: where it listens on 127.0.0.1; 0 for no TCP; by default the one of the last start, at first any free one.
@@ -115,7 +117,10 @@ def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> t
     running = Postmaster.of(cluster.data)
     folder = running.socket_folder if running else cluster.socket_folder()
     # the colon: programs that replace the user look for it
-    return f"postgresql://{role}:@/{database}?host={quote(str(folder), safe='/')}", running is not None
+    return (
+        f"postgresql://{role}:@/{database}?host={quote(str(folder), safe='/')}",
+        running is not None,
+    )
 
 
 def require(home: Path) -> None:
@@ -171,8 +176,12 @@ def allow_tcp(home: Path, role: str) -> TcpAddress:
             write_private(home / _PASSWORDS, json.dumps(passwords))
         with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
             # by the client: the statement, which a log may show, holds a hash
-            verifier = connection.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256")
-            change = SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(role), Literal(verifier.decode()))
+            verifier = connection.pgconn.encrypt_password(
+                passwords[role].encode(), role.encode(), b"scram-sha-256"
+            )
+            change = SQL("ALTER ROLE {} PASSWORD {}").format(
+                Identifier(role), Literal(verifier.decode())
+            )
             connection.execute(change)
             if Cluster(home / "postgres").allow(passwords, (DATABASE, SANDBOX_DATABASE)):
                 connection.execute("SELECT pg_reload_conf()")
@@ -191,12 +200,16 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
         for again in (True, True, False):
             port = _choose_port(home, cluster, wanted)
             try:
-                cluster.start(port or 5432, port is not None, passwords, (DATABASE, SANDBOX_DATABASE))
+                cluster.start(
+                    port or 5432, port is not None, passwords, (DATABASE, SANDBOX_DATABASE)
+                )
                 break
             except ServerFailed:
                 if not again or port is None or free_tcp_port(cluster.data, port):
                     raise  # not because another program took the port after it was found free
-    elif cluster.allow(passwords, (DATABASE, SANDBOX_DATABASE)):  # that of an earlier version, which trusted everybody
+    elif cluster.allow(
+        passwords, (DATABASE, SANDBOX_DATABASE)
+    ):  # that of an earlier version, which trusted everybody
         with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
             connection.execute("SELECT pg_reload_conf()")
 
@@ -223,8 +236,15 @@ def _ensure_database(home: Path, database: str, *, create: bool) -> None:
     names: list[str] = []
     while True:
         try:
-            with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
-                names = [name for (name,) in connection.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")]
+            with psycopg.connect(
+                address(home, database="postgres")[0], autocommit=True
+            ) as connection:
+                names = [
+                    name
+                    for (name,) in connection.execute(
+                        "SELECT datname FROM pg_database WHERE NOT datistemplate"
+                    )
+                ]
                 if database not in names and create:
                     with suppress(psycopg.errors.DuplicateDatabase):
                         connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
@@ -234,7 +254,9 @@ def _ensure_database(home: Path, database: str, *, create: bool) -> None:
                 raise
             time.sleep(0.1)  # it recovers after a crash
     if database not in names and not create:
-        raise NoEmbeddedDatabase(f"The server under {home} has no database {database}: {_ABSENT.get(database, 'create it.')}")
+        raise NoEmbeddedDatabase(
+            f"The server under {home} has no database {database}: {_ABSENT.get(database, 'create it.')}"
+        )
 
 
 def _is_elsewhere(home: Path) -> bool:

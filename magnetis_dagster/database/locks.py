@@ -65,9 +65,7 @@ class Holder:
     def __str__(self) -> str:
         """Return a phrase that names the session."""
         since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
-        return (
-            f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
-        )
+        return f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
 
 
 class LockBusy(DatabaseUnwell):
@@ -126,20 +124,29 @@ def change_tables(
     watch: _Watch | None = None
     for pause in (*patience.pauses, None):
         try:
-            with engine.begin() as connection, _Watch(engine, connection, patience.lock_seconds / 2) as watch:
+            with (
+                engine.begin() as connection,
+                _Watch(engine, connection, patience.lock_seconds / 2) as watch,
+            ):
                 _limit(connection, patience.turn_seconds)
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION})
                 _limit(connection, patience.lock_seconds)
                 return change(connection)
         except DBAPIError as error:
-            if not isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+            if not isinstance(
+                error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
+            ):
                 raise
             found = (watch and watch.found) or found
         if pause is not None:
             who = f", held by {found[0]}" if found else ""
-            progress(f"Could not {doing} yet: timed out waiting for a lock{who}. Next attempt in {pause:g} s.")
+            progress(
+                f"Could not {doing} yet: timed out waiting for a lock{who}. Next attempt in {pause:g} s."
+            )
             time.sleep(pause)
-    raise LockBusy(f"Could not {doing}: timed out waiting for a lock. Nothing was changed. {advice(found)}")
+    raise LockBusy(
+        f"Could not {doing}: timed out waiting for a lock. Nothing was changed. {advice(found)}"
+    )
 
 
 def _limit(connection: Connection, seconds: float) -> None:
@@ -170,4 +177,6 @@ class _Watch:
         with suppress(DBAPIError, psycopg.Error, DatabaseUnwell):
             while not self._end.wait(self._interval):
                 with self._engine.connect() as connection:
-                    self.found = [Holder(*row) for row in connection.execute(_BLOCKING, {"pid": self._pid})] or self.found
+                    self.found = [
+                        Holder(*row) for row in connection.execute(_BLOCKING, {"pid": self._pid})
+                    ] or self.found

@@ -70,7 +70,13 @@ class Postmaster:
             lines = [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
             if lines and is_alive(int(lines[0]), data):
                 lines += [""] * (8 - len(lines))
-                return cls(int(lines[0]), Path(lines[4] or data), int(lines[3] or 0), bool(lines[5]), lines[7] == "ready")
+                return cls(
+                    int(lines[0]),
+                    Path(lines[4] or data),
+                    int(lines[3] or 0),
+                    bool(lines[5]),
+                    lines[7] == "ready",
+                )
         return None
 
 
@@ -127,12 +133,16 @@ class Cluster:
         Both are 0700 and belong to the server's user.
         """
         longest = os.fsencode(self.data / SOCKET)
-        if len(longest) <= _PATH_BYTES and not any(character in str(self.data) for character in ",\"'\\ \n"):
+        if len(longest) <= _PATH_BYTES and not any(
+            character in str(self.data) for character in ",\"'\\ \n"
+        ):
             return self.data
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         return _SHORT / f"magnetis-{self.owner.pw_uid}-{name}"
 
-    def start(self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]) -> None:
+    def start(
+        self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]
+    ) -> None:
         """Initialize the folder if it is new, and start the server on `port`.
 
         Raises: ServerRefused, ServerFailed.
@@ -165,7 +175,19 @@ class Cluster:
         }
         given = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
         log = ("-l", str(self.data / "log"))
-        self._run("pg_ctl", "-w", "-t", str(_START_SECONDS), "-o", given, *log, "-D", str(self.data), "start", owner=owner)
+        self._run(
+            "pg_ctl",
+            "-w",
+            "-t",
+            str(_START_SECONDS),
+            "-o",
+            given,
+            *log,
+            "-D",
+            str(self.data),
+            "start",
+            owner=owner,
+        )
         if port != 5432:
             (folder / SOCKET).symlink_to(f".s.PGSQL.{port}")
 
@@ -185,7 +207,9 @@ class Cluster:
         for name, text in (("pg_hba.conf", access), ("pg_ident.conf", people)):
             path = self.data / name
             if not path.exists() or path.read_text() != text:
-                write_private(path, text)  # follows no link: as root, the folder belongs to a lesser user
+                write_private(
+                    path, text
+                )  # follows no link: as root, the folder belongs to a lesser user
                 changed = True
         return changed
 
@@ -231,13 +255,19 @@ class Cluster:
         lock = self.data / "postmaster.pid"
         with suppress(FileNotFoundError):
             lines = [line.strip() for line in lock.read_text().splitlines()]
-            time.sleep(1.0)  # its sessions end within moments of its death; two servers must never share a folder
+            time.sleep(
+                1.0
+            )  # its sessions end within moments of its death; two servers must never share a folder
             if len(lines) > 4 and lines[4]:
                 (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
             lock.unlink()
 
     def _run(self, program: str, *arguments: str, owner: pwd.struct_passwd) -> None:
-        inherited = {name: text for name, text in os.environ.items() if name in _ENVIRONMENT or name.startswith("LC_")}
+        inherited = {
+            name: text
+            for name, text in os.environ.items()
+            if name in _ENVIRONMENT or name.startswith("LC_")
+        }
         root = os.geteuid() == 0
         try:
             ran = subprocess.run(  # noqa: S603 - the wheel's programs
@@ -267,7 +297,9 @@ def free_tcp_port(data: Path, wanted: int | None) -> int | None:
     None if there is none.
     """
     first = int.from_bytes(hashlib.sha256(os.fsencode(data)).digest()[:4])
-    for port in [wanted] if wanted else (_PORTS[(first + step) % len(_PORTS)] for step in range(100)):
+    for port in (
+        [wanted] if wanted else (_PORTS[(first + step) % len(_PORTS)] for step in range(100))
+    ):
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
@@ -296,7 +328,14 @@ def _system_user() -> pwd.struct_passwd:
     except KeyError:
         shell = ("--shell", "/usr/sbin/nologin")
         try:
-            command = ["useradd", "--system", "--user-group", "--no-create-home", *shell, _SYSTEM_USER]
+            command = [
+                "useradd",
+                "--system",
+                "--user-group",
+                "--no-create-home",
+                *shell,
+                _SYSTEM_USER,
+            ]
             subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - no input
         except (OSError, subprocess.SubprocessError) as error:
             raise ServerRefused(
@@ -355,7 +394,11 @@ def _let_through(data: Path, owner: pwd.struct_passwd) -> None:
             )
         os.chown(folder, -1, owner.pw_gid)
         folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXG | stat.S_IXGRP)
-    if not server.stat().st_mode & stat.S_IXOTH:  # installed under a umask of 077; nothing in there is private
+    if (
+        not server.stat().st_mode & stat.S_IXOTH
+    ):  # installed under a umask of 077; nothing in there is private
         for path in (server.parents[1], *server.parents[1].rglob("*")):
             mode = path.stat().st_mode
-            path.chmod(stat.S_IMODE(mode) | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+            path.chmod(
+                stat.S_IMODE(mode) | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+            )

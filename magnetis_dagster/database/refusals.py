@@ -39,14 +39,26 @@ _CONNECTING: dict[str, tuple[_Kind, str]] = {
             "for it, this database and this machine to pg_hba.conf"
         ),
     ),
-    "42501": (DatabaseRefused, "the role may not connect to this database: GRANT CONNECT ON DATABASE … TO the role"),
-    "55000": (DatabaseRefused, "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true"),
-    "08P01": (DatabaseUnwell, "the server, or a connection pooler in front of it, ended the session"),
+    "42501": (
+        DatabaseRefused,
+        "the role may not connect to this database: GRANT CONNECT ON DATABASE … TO the role",
+    ),
+    "55000": (
+        DatabaseRefused,
+        "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true",
+    ),
+    "08P01": (
+        DatabaseUnwell,
+        "the server, or a connection pooler in front of it, ended the session",
+    ),
 }
 """Meanings that hold only until a session exists."""
 
 _MEANINGS: dict[str, tuple[_Kind, str]] = {
-    "3D": (DatabaseRefused, "the database named in MAGNETIS_DATABASE_URL does not exist: create it, or correct the URL"),
+    "3D": (
+        DatabaseRefused,
+        "the database named in MAGNETIS_DATABASE_URL does not exist: create it, or correct the URL",
+    ),
     "57P04": (DatabaseRefused, "the database was dropped: correct MAGNETIS_DATABASE_URL"),
     "42501": (
         DatabaseRefused,
@@ -62,7 +74,10 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
             "target_session_attrs=read-write finds it"
         ),
     ),
-    "53100": (DatabaseRefused, "the disk of the database server is full: free space there, then run again"),
+    "53100": (
+        DatabaseRefused,
+        "the disk of the database server is full: free space there, then run again",
+    ),
     "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads in parallel"),
     "53300": (
         DatabaseUnwell,
@@ -71,32 +86,86 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
             "is reached: raise it, or run fewer loads in parallel"
         ),
     ),
-    "53400": (DatabaseRefused, "a limit of the server's configuration is reached, such as temp_file_limit: raise it"),
+    "53400": (
+        DatabaseRefused,
+        "a limit of the server's configuration is reached, such as temp_file_limit: raise it",
+    ),
     "53": (DatabaseUnwell, "the server is short of resources"),
-    "57014": (DatabaseUnwell, "the statement was cancelled, by an administrator or by a time-out (statement_timeout)"),
+    "57014": (
+        DatabaseUnwell,
+        "the statement was cancelled, by an administrator or by a time-out (statement_timeout)",
+    ),
     "57P01": (DatabaseUnwell, "an administrator ended the session, or the server is shutting down"),
-    "57P02": (DatabaseUnwell, "a process of the server crashed, and the server ended every session"),
-    "57P03": (DatabaseUnwell, "the server takes no connections now: it is starting, stopping or in recovery"),
+    "57P02": (
+        DatabaseUnwell,
+        "a process of the server crashed, and the server ended every session",
+    ),
+    "57P03": (
+        DatabaseUnwell,
+        "the server takes no connections now: it is starting, stopping or in recovery",
+    ),
     "57P05": (DatabaseUnwell, "the server ended the idle session (idle_session_timeout)"),
     "57": (DatabaseUnwell, "the server is shutting down or restarting"),
-    "25P03": (DatabaseUnwell, "the server ended the session, idle in a transaction (idle_in_transaction_session_timeout)"),
-    "25P04": (DatabaseUnwell, "the server ended the session, whose transaction took too long (transaction_timeout)"),
-    "40P01": (DatabaseUnwell, "two transactions waited for each other's locks (a deadlock), and this one was ended"),
+    "25P03": (
+        DatabaseUnwell,
+        "the server ended the session, idle in a transaction (idle_in_transaction_session_timeout)",
+    ),
+    "25P04": (
+        DatabaseUnwell,
+        "the server ended the session, whose transaction took too long (transaction_timeout)",
+    ),
+    "40P01": (
+        DatabaseUnwell,
+        "two transactions waited for each other's locks (a deadlock), and this one was ended",
+    ),
     "40": (DatabaseUnwell, "the transaction conflicts with another one, and this one was ended"),
     "55P03": (DatabaseUnwell, "timed out waiting for a lock"),
     "08": (DatabaseUnwell, "the connection was lost"),
-    "26": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
-    "42P05": (DatabaseRefused, "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)"),
-    "42P07": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
-    "42710": (DatabaseRefused, "an object that this program did not create has this name: rename or drop it"),
-    "42723": (DatabaseRefused, "a function that this program did not create has this name: rename or drop it"),
-    "42": (DatabaseRefused, "the tables differ from those that this version expects: run `magnetis migrate`"),
-    "22": (DatabaseRefused, "a value does not fit its column: please report which collection this was"),
-    "23": (DatabaseRefused, "a row breaks a rule of its table: please report which collection this was"),
-    "54": (DatabaseRefused, "a statement exceeds a limit of PostgreSQL: please report which collection this was"),
-    "P0": (DatabaseRefused, "a trigger or event trigger of the database rejects the statement: change or drop it"),
+    "26": (
+        DatabaseRefused,
+        "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)",
+    ),
+    "42P05": (
+        DatabaseRefused,
+        "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)",
+    ),
+    "42P07": (
+        DatabaseRefused,
+        "an object that this program did not create has this name: rename or drop it",
+    ),
+    "42710": (
+        DatabaseRefused,
+        "an object that this program did not create has this name: rename or drop it",
+    ),
+    "42723": (
+        DatabaseRefused,
+        "a function that this program did not create has this name: rename or drop it",
+    ),
+    "42": (
+        DatabaseRefused,
+        "the tables differ from those that this version expects: run `magnetis migrate`",
+    ),
+    "22": (
+        DatabaseRefused,
+        "a value does not fit its column: please report which collection this was",
+    ),
+    "23": (
+        DatabaseRefused,
+        "a row breaks a rule of its table: please report which collection this was",
+    ),
+    "54": (
+        DatabaseRefused,
+        "a statement exceeds a limit of PostgreSQL: please report which collection this was",
+    ),
+    "P0": (
+        DatabaseRefused,
+        "a trigger or event trigger of the database rejects the statement: change or drop it",
+    ),
     "XX001": (DatabaseRefused, "the server reports damaged data: its log names the file"),
-    "XX002": (DatabaseRefused, "the server reports a damaged index: its log names it; REINDEX repairs it"),
+    "XX002": (
+        DatabaseRefused,
+        "the server reports a damaged index: its log names it; REINDEX repairs it",
+    ),
 }
 """SQLSTATE, or its first two characters, to kind and advice. "The tables are …" and the like complete "Could not … at …:"."""
 
@@ -121,11 +190,15 @@ _CLIENT = {
 }
 """Texts of libpq itself in lower case, which have no SQLSTATE and are not translated; all need a change."""
 
-_ANSWERED = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})" M "(.*?)"(?: [A-Za-z] "| \\x00)', re.DOTALL)
+_ANSWERED = re.compile(
+    rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})" M "(.*?)"(?: [A-Za-z] "| \\x00)', re.DOTALL
+)
 _REFUSAL_SECONDS = 5.0
 
 
-def named(error: BaseException, doing: str, where: str, parameters: dict[str, str]) -> DatabaseUnwell | DatabaseRefused:
+def named(
+    error: BaseException, doing: str, where: str, parameters: dict[str, str]
+) -> DatabaseUnwell | DatabaseRefused:
     """Return our error for the driver's `error`, free of rows, statements and passwords.
 
     `where` is the address for messages, `parameters` are libpq's: if no session was opened, one more attempt reads the
@@ -135,16 +208,29 @@ def named(error: BaseException, doing: str, where: str, parameters: dict[str, st
     state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     if state is None and isinstance(original, psycopg.DataError):
         kind, advice = _MEANINGS["22"]
-        return kind(f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver).")
+        return kind(
+            f"Could not {doing} at {where}: {advice} ({type(original).__name__} of the driver)."
+        )
     if state is not None:
         diagnosis = getattr(original, "diag", None)
-        own = diagnosis is not None and (diagnosis.source_file or "").rpartition("/")[2] in _OWN_TEXTS
-        return _meant(state, diagnosis.message_primary if diagnosis and own else None, doing, where, _MEANINGS)
+        own = (
+            diagnosis is not None and (diagnosis.source_file or "").rpartition("/")[2] in _OWN_TEXTS
+        )
+        return _meant(
+            state, diagnosis.message_primary if diagnosis and own else None, doing, where, _MEANINGS
+        )
     client = str(original).lower()
     if known := next((text for phrase, text in _CLIENT.items() if phrase in client), None):
         return DatabaseRefused(f"Could not {doing} at {where}: {known}.")
-    if not isinstance(original, psycopg.errors.ConnectionTimeout) and (refusal := _refusal(parameters)):
-        return _meant(*refusal, doing, where, _CONNECTING | {k: v for k, v in _MEANINGS.items() if k not in _CONNECTING})
+    if not isinstance(original, psycopg.errors.ConnectionTimeout) and (
+        refusal := _refusal(parameters)
+    ):
+        return _meant(
+            *refusal,
+            doing,
+            where,
+            _CONNECTING | {k: v for k, v in _MEANINGS.items() if k not in _CONNECTING},
+        )
     return DatabaseUnwell(
         f"Could not {doing}: PostgreSQL at {where} cannot be reached ({type(original).__name__}). "
         "Check that the server runs and that MAGNETIS_DATABASE_URL names it. The transaction was rolled back."
@@ -154,9 +240,15 @@ def named(error: BaseException, doing: str, where: str, parameters: dict[str, st
 def _meant(
     state: str, text: str | None, doing: str, where: str, meanings: dict[str, tuple[_Kind, str]]
 ) -> DatabaseUnwell | DatabaseRefused:
-    kind, advice = meanings.get(state) or meanings.get(state[:2]) or (DatabaseUnwell, "PostgreSQL reports an error")
+    kind, advice = (
+        meanings.get(state)
+        or meanings.get(state[:2])
+        or (DatabaseUnwell, "PostgreSQL reports an error")
+    )
     said = f' The server said: "{text}".' if text and state.startswith(_QUOTED) else ""
-    return kind(f"Could not {doing} at {where}: {advice} (SQLSTATE {state}).{said} The transaction was rolled back.")
+    return kind(
+        f"Could not {doing} at {where}: {advice} (SQLSTATE {state}).{said} The transaction was rolled back."
+    )
 
 
 def _refusal(parameters: dict[str, str]) -> tuple[str, str] | None:
@@ -174,7 +266,9 @@ def _refusal(parameters: dict[str, str]) -> tuple[str, str] | None:
             left = end - time.monotonic()
             sockets = [connection.socket]
             waited = (
-                select.select(sockets, [], [], left) if status == PollingStatus.READING else select.select([], sockets, [], left)
+                select.select(sockets, [], [], left)
+                if status == PollingStatus.READING
+                else select.select([], sockets, [], left)
             )
             if left <= 0 or not any(waited):
                 return None

@@ -10,7 +10,12 @@ from magnetis_dagster.database.refusals import DatabaseRefused
 
 def ensure_schema(connection: Connection, schema: str) -> None:
     """Create `schema` unless it exists, in the caller's transaction. Raises DatabaseRefused if the role may not create it."""
-    if connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}).scalar() is not None:
+    if (
+        connection.execute(
+            text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}
+        ).scalar()
+        is not None
+    ):
         return
     try:
         connection.execute(CreateSchema(schema))

@@ -58,7 +58,12 @@ _checked: set[str] = set()
 
 
 def set_up(
-    connection: DriverConnection, where: str, reconnect: Callable[[], DriverConnection], search_path: str, *, in_use: bool = False
+    connection: DriverConnection,
+    where: str,
+    reconnect: Callable[[], DriverConnection],
+    search_path: str,
+    *,
+    in_use: bool = False,
 ) -> None:
     """Give a new session its settings; `where` is its address in messages, `reconnect` opens a second connection there.
 
@@ -75,7 +80,11 @@ def set_up(
         )
     transactional, connection.autocommit = connection.autocommit, True
     version = connection.info.server_version
-    statements = [f"SET {name} = {value}" for name, value in _SETTINGS.items() if version >= _SINCE.get(name, 0)]
+    statements = [
+        f"SET {name} = {value}"
+        for name, value in _SETTINGS.items()
+        if version >= _SINCE.get(name, 0)
+    ]
     with connection.cursor() as cursor:
         cursor.execute("; ".join([*statements, f"SET search_path = {search_path}"]))
         cursor.execute(_STATE)
@@ -94,7 +103,9 @@ def set_up(
     connection.autocommit = transactional
 
 
-def _require_sessions(connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int) -> None:
+def _require_sessions(
+    connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int
+) -> None:
     """Raise DatabaseRefused if the pooler gives the connection's session of the server to others between two transactions."""
     other = reconnect()
     try:

@@ -51,7 +51,13 @@ def check_key(evaluation: AssetCheckEvaluation) -> str:
     return f"check: {_check(evaluation)}"
 
 
-def check_line(evaluation: AssetCheckEvaluation, run: DagsterRun | None, run_id: str, words: str, ui: str | None) -> str:
+def check_line(
+    evaluation: AssetCheckEvaluation,
+    run: DagsterRun | None,
+    run_id: str,
+    words: str,
+    ui: str | None,
+) -> str:
     """Return asset and check, days, words and the run; an evaluation that a sensor reported has none."""
     days = evaluation.partition or _days(run.tags if run else {})
     return _line(_check(evaluation), days, words, run_id, ui)
@@ -78,7 +84,10 @@ def _names(run: DagsterRun | None) -> list[str]:
         return []
     if run.asset_selection:
         return sorted(map(AssetKey.to_user_string, run.asset_selection))
-    return sorted(f"{check.asset_key.to_user_string()} {check.name}" for check in run.asset_check_selection or ())
+    return sorted(
+        f"{check.asset_key.to_user_string()} {check.name}"
+        for check in run.asset_check_selection or ()
+    )
 
 
 def _check(evaluation: AssetCheckEvaluation) -> str:
@@ -87,7 +96,11 @@ def _check(evaluation: AssetCheckEvaluation) -> str:
 
 def _days(tags: Mapping[str, str]) -> str:
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    return f"{first} to {last}" if first and last and first != last else first or tags.get(PARTITION) or ""
+    return (
+        f"{first} to {last}"
+        if first and last and first != last
+        else first or tags.get(PARTITION) or ""
+    )
 
 
 def step_words(step: str, data: StepFailureData) -> str:
@@ -96,7 +109,11 @@ def step_words(step: str, data: StepFailureData) -> str:
     if said and said.description and step.startswith(f"{OURS}__"):
         # as defs/failures.py makes them; the Failure of an op that others wrote has no such mark
         mark = said.metadata.get("error")
-        if len(said.metadata) == 1 and isinstance(mark, TextMetadataValue) and (mark.text or "").isidentifier():
+        if (
+            len(said.metadata) == 1
+            and isinstance(mark, TextMetadataValue)
+            and (mark.text or "").isidentifier()
+        ):
             return literal(first_line(said.description))
     return f"{step}: {_class_of(data.error) if data.error else 'failed'}"
 

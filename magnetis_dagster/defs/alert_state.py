@@ -24,7 +24,12 @@ class Kind(IntEnum):
     OVER = 3
 
 
-WORDS = {Kind.RUN_FAILED: "Run failed", Kind.ERROR: "Check failed (ERROR)", Kind.WARNING: "Check failed (WARN)", Kind.OVER: "Over"}
+WORDS = {
+    Kind.RUN_FAILED: "Run failed",
+    Kind.ERROR: "Check failed (ERROR)",
+    Kind.WARNING: "Check failed (WARN)",
+    Kind.OVER: "Over",
+}
 
 
 class Trouble(BaseModel):
@@ -47,7 +52,9 @@ class Line(BaseModel):
 
     def shown(self) -> str:
         """Return the line as it is told."""
-        return f"{WORDS[self.kind]}: {self.text}{f' ({self.times} times)' if self.times > 1 else ''}"
+        return (
+            f"{WORDS[self.kind]}: {self.text}{f' ({self.times} times)' if self.times > 1 else ''}"
+        )
 
 
 class Waiting(BaseModel):
@@ -108,7 +115,11 @@ class State(BaseModel):
     def _add(self, line: Line) -> None:
         if line.kind is not Kind.OVER:
             # a message that waits tells each trouble once, by its newest line, and not the end of one that is back
-            line.times += sum(each.times for each in self.lines if each.key == line.key and each.kind is not Kind.OVER)
+            line.times += sum(
+                each.times
+                for each in self.lines
+                if each.key == line.key and each.kind is not Kind.OVER
+            )
             self.lines = [each for each in self.lines if each.key != line.key]
         self.lines = sorted([*self.lines, line], key=lambda each: each.kind)
         self.more += len(self.lines[MOST_LINES:])

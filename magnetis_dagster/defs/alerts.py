@@ -24,7 +24,14 @@ from dagster import (
     sensor,
 )
 
-from magnetis_dagster.defs.alert_lines import check_key, check_line, check_words, run_key, run_line, run_words
+from magnetis_dagster.defs.alert_lines import (
+    check_key,
+    check_line,
+    check_words,
+    run_key,
+    run_line,
+    run_words,
+)
 from magnetis_dagster.defs.alert_state import MOST_LINES, MOST_MESSAGES, Kind, State, Waiting
 from magnetis_dagster.defs.failures import skipped_on_failure
 from magnetis_dagster.settings import Settings
@@ -59,7 +66,9 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
         ),
     )
     def alert(context: SensorEvaluationContext) -> SensorResult:
-        return skipped_on_failure(lambda: _tick(context.instance, State.parse(context.cursor), settings))
+        return skipped_on_failure(
+            lambda: _tick(context.instance, State.parse(context.cursor), settings)
+        )
 
     return alert
 
@@ -71,7 +80,9 @@ def _tick(instance: DagsterInstance, state: State | None, settings: Settings) ->
     if state is None:
         # old failures are no news
         state = State(after=instance.event_log_storage.get_maximum_record_id() or 0)
-        return SensorResult(skip_reason="Failures are told from now on.", cursor=state.model_dump_json())
+        return SensorResult(
+            skip_reason="Failures are told from now on.", cursor=state.model_dump_json()
+        )
     _collect(instance, state, now, settings.ui_url)
     reason = _tell(state, now, settings) if state.untold else "Nothing new."
     return SensorResult(skip_reason=reason, cursor=state.model_dump_json())
@@ -80,7 +91,10 @@ def _tick(instance: DagsterInstance, state: State | None, settings: Settings) ->
 def _collect(instance: DagsterInstance, state: State, now: float, ui: str | None) -> None:
     """Turn the events behind the cursor into lines to be told."""
     events = _events(instance, state, now)
-    runs = _runs(instance, [*state.waiting, *(record.run_id for record in events if _needs_run(record, state))])
+    runs = _runs(
+        instance,
+        [*state.waiting, *(record.run_id for record in events if _needs_run(record, state))],
+    )
     _look_at_waiting(state, runs, now)
     for record in events:
         state.after = record.storage_id
@@ -106,7 +120,10 @@ def _events(instance: DagsterInstance, state: State, now: float) -> list[EventLo
         *_records(instance, state, DagsterEventType.RUN_FAILURE),
         *_records(instance, state, DagsterEventType.ASSET_CHECK_EVALUATION),
     ]
-    failures = any(record.event_log_entry.dagster_event_type is DagsterEventType.RUN_FAILURE for record in found)
+    failures = any(
+        record.event_log_entry.dagster_event_type is DagsterEventType.RUN_FAILURE
+        for record in found
+    )
     if failures or state.waiting or any(key.startswith("run:") for key in state.troubles):
         found += _records(instance, state, DagsterEventType.RUN_SUCCESS)
     found.sort(key=lambda record: record.storage_id)
@@ -119,7 +136,9 @@ def _events(instance: DagsterInstance, state: State, now: float) -> list[EventLo
     return settled
 
 
-def _records(instance: DagsterInstance, state: State, kind: DagsterEventType) -> Iterable[EventLogRecord]:
+def _records(
+    instance: DagsterInstance, state: State, kind: DagsterEventType
+) -> Iterable[EventLogRecord]:
     wanted = EventRecordsFilter(kind, after_cursor=state.after)
     # the storage's own method: the instance's is deprecated, and there is no other for evaluations of all checks
     return instance.event_log_storage.get_event_records(wanted, limit=MOST_EVENTS, ascending=True)
@@ -128,11 +147,17 @@ def _records(instance: DagsterInstance, state: State, kind: DagsterEventType) ->
 def _needs_run(record: EventLogRecord, state: State) -> bool:
     """Whether a line may be made of it: most evaluations passed, as before."""
     evaluation = record.event_log_entry.asset_check_evaluation
-    return bool(record.run_id) and (evaluation is None or not evaluation.passed or check_key(evaluation) in state.troubles)
+    return bool(record.run_id) and (
+        evaluation is None or not evaluation.passed or check_key(evaluation) in state.troubles
+    )
 
 
 def _runs(instance: DagsterInstance, run_ids: list[str]) -> dict[str, DagsterRun]:
-    return {run.run_id: run for run in instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))} if run_ids else {}
+    return (
+        {run.run_id: run for run in instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))}
+        if run_ids
+        else {}
+    )
 
 
 def _look_at_waiting(state: State, runs: dict[str, DagsterRun], now: float) -> None:
@@ -147,14 +172,23 @@ def _look_at_waiting(state: State, runs: dict[str, DagsterRun], now: float) -> N
             state.failed(Kind.RUN_FAILED, waiting.key, waiting.text, now)
 
 
-def _note_check(state: State, event: DagsterEvent, run_id: str, run: DagsterRun | None, now: float, ui: str | None) -> None:
+def _note_check(
+    state: State,
+    event: DagsterEvent,
+    run_id: str,
+    run: DagsterRun | None,
+    now: float,
+    ui: str | None,
+) -> None:
     evaluation = event.asset_check_evaluation_data
     key = check_key(evaluation)
     if evaluation.passed:
         state.succeeded(key, check_line(evaluation, run, run_id, "passed again", ui))
     else:
         kind = Kind.WARNING if evaluation.severity.value == "WARN" else Kind.ERROR
-        state.failed(kind, key, check_line(evaluation, run, run_id, check_words(evaluation), ui), now)
+        state.failed(
+            kind, key, check_line(evaluation, run, run_id, check_words(evaluation), ui), now
+        )
 
 
 def _tell(state: State, now: float, settings: Settings) -> str:
@@ -166,15 +200,18 @@ def _tell(state: State, now: float, settings: Settings) -> str:
         return f"Held back until {_shown(at, settings.timezone)}: {lines}. {MOST_MESSAGES} messages an hour is the most."
     if state.pause:
         state.pause -= 1
-        return f"Left out, after {state.failures} failures of the webhook in a row; {lines} to tell."
+        return (
+            f"Left out, after {state.failures} failures of the webhook in a row; {lines} to tell."
+        )
     try:
         assert settings.alert_webhook_url
-        post_json(settings.alert_webhook_url.get_secret_value(), {"text": _escaped(state.message(settings.ui_url))})
+        post_json(
+            settings.alert_webhook_url.get_secret_value(),
+            {"text": _escaped(state.message(settings.ui_url))},
+        )
     except WebhookFailed as failed:
         state.not_told(now, perhaps=failed.perhaps_delivered)
-        return (
-            f"The webhook of MAGNETIS_ALERT_WEBHOOK_URL failed ({failed}); {lines} to tell, tried again after {state.pause} ticks."
-        )
+        return f"The webhook of MAGNETIS_ALERT_WEBHOOK_URL failed ({failed}); {lines} to tell, tried again after {state.pause} ticks."
     state.told(now)
     return f"Told {lines}."
 

@@ -53,16 +53,25 @@ def asset_key(collection: Collection) -> AssetKey:
 
 
 def collection_asset(
-    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None = None
+    collection: Collection,
+    settings: Settings,
+    catalogue: Catalogue,
+    taken: Sequence[date] | None = None,
 ) -> AssetsDefinition:
     """Return the asset of one collection of the catalogue; `taken`: days on which snapshots were taken, None if unknown."""
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
         warnings.simplefilter("ignore", BetaWarning)
-        return with_references(_asset(collection, settings, catalogue, taken), collection, catalogue.references_of(collection))
+        return with_references(
+            _asset(collection, settings, catalogue, taken),
+            collection,
+            catalogue.references_of(collection),
+        )
 
 
-def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None) -> AssetsDefinition:
+def _asset(
+    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None
+) -> AssetsDefinition:
     key, demands = asset_key(collection), Demands(catalogue, collection, settings)
 
     @asset(
@@ -80,9 +89,13 @@ def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, tak
         pool=POOL,
         output_required=False,
     )
-    def load(context: AssetExecutionContext, magnetis: MagnetisResource) -> Iterator[AssetCheckResult]:
+    def load(
+        context: AssetExecutionContext, magnetis: MagnetisResource
+    ) -> Iterator[AssetCheckResult]:
         days = days_of(context.run.tags)
-        if len(days) != 1:  # one day may have ceased to be a partition: then the load says why, and Dagster would not
+        if (
+            len(days) != 1
+        ):  # one day may have ceased to be a partition: then the load says why, and Dagster would not
             days = [date.fromisoformat(day) for day in context.partition_keys]
         yield from load_days(context.op_execution_context, magnetis, collection, days, demands)
 
@@ -90,7 +103,11 @@ def _asset(collection: Collection, settings: Settings, catalogue: Catalogue, tak
 
 
 def load_days(
-    context: OpExecutionContext, magnetis: MagnetisResource, collection: Collection, days: list[date], demands: Demands
+    context: OpExecutionContext,
+    magnetis: MagnetisResource,
+    collection: Collection,
+    days: list[date],
+    demands: Demands,
 ) -> Iterator[AssetCheckResult]:
     """Load the days, log each as a materialization when it is committed, and yield the results of the checks."""
     from magnetis_dagster.defs.quota import log_quota
@@ -125,7 +142,9 @@ def load_days(
     log_quota(context)
 
 
-def _windows(ingestion: "Ingestion", collection: Collection, days: list[date]) -> "Iterator[WindowResult]":
+def _windows(
+    ingestion: "Ingestion", collection: Collection, days: list[date]
+) -> "Iterator[WindowResult]":
     if collection.is_events:
         yield from ingestion.read_days(collection, days)
         return
@@ -139,12 +158,20 @@ def _days_logged_before(context: OpExecutionContext, key: AssetKey) -> set[str]:
     A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and
     has not logged for failed.
     """
-    events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+    events = context.instance.all_logs(
+        context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+    )
     found = (event.asset_materialization for event in events)
-    return {logged.partition for logged in found if logged and logged.asset_key == key and logged.partition}
+    return {
+        logged.partition
+        for logged in found
+        if logged and logged.asset_key == key and logged.partition
+    }
 
 
-def _log_days(context: OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]) -> None:
+def _log_days(
+    context: OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
+) -> None:
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
             continue
@@ -157,12 +184,20 @@ def _log_days(context: OpExecutionContext, collection: Collection, window: "Wind
             )
         )
     rows = sum(day.rows for day in window.days)
-    done = "loaded before, nothing was read" if window.skipped else f"{window.api_calls} API calls, {window.seconds:.1f} s"
-    context.log.info(f"{collection.name} {window.window}: {rows} rows; {done}; {window.quota_left} calls left today")
+    done = (
+        "loaded before, nothing was read"
+        if window.skipped
+        else f"{window.api_calls} API calls, {window.seconds:.1f} s"
+    )
+    context.log.info(
+        f"{collection.name} {window.window}: {rows} rows; {done}; {window.quota_left} calls left today"
+    )
 
 
 @cache
 def _freshness(zone: str) -> FreshnessPolicy:
     # once: Dagster walks through 1,000 ticks of each; two thirds of the time of `build_defs`, were there one for each asset.
     # Both schedules run between midnight and 01:30; six o'clock leaves them the night, and people a table before they come
-    return FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone)
+    return FreshnessPolicy.cron(
+        deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone
+    )

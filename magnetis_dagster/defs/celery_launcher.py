@@ -37,7 +37,12 @@ CONFIGURATION: Mapping[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     # about a minute: Dagster takes a launch that failed for an attempt that made no progress, and three of those fail the run
-    "task_publish_retry_policy": {"max_retries": 15, "interval_start": 1, "interval_step": 1, "interval_max": 5},
+    "task_publish_retry_policy": {
+        "max_retries": 15,
+        "interval_start": 1,
+        "interval_step": 1,
+        "interval_max": 5,
+    },
     "broker_transport_options": {
         "socket_connect_timeout": 5,
         "socket_timeout": 15,
@@ -58,7 +63,12 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         configuration: Mapping[str, Any] = CONFIGURATION,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(default_queue=QUEUE, broker=broker, config_source=dict(configuration), inst_data=inst_data)
+        super().__init__(
+            default_queue=QUEUE,
+            broker=broker,
+            config_source=dict(configuration),
+            inst_data=inst_data,
+        )
         self._clock = clock
         self._asked_at = -KEPT_SECONDS
         self._tasks: dict[str, set[str]] = {}
@@ -72,8 +82,12 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
     def launch_run(self, context: LaunchRunContext) -> None:
         """Put the run's id, all that a worker has to know, into the queue. Raises OperationalError after about a minute."""
         run = context.dagster_run
-        task = self.celery.signature(TASK_EXECUTE_JOB_NAME, kwargs={"run_id": run.run_id}, immutable=True)
-        self._launch_celery_task_run(run=run, task_signature=task, routing_key=TASK_EXECUTE_JOB_NAME)
+        task = self.celery.signature(
+            TASK_EXECUTE_JOB_NAME, kwargs={"run_id": run.run_id}, immutable=True
+        )
+        self._launch_celery_task_run(
+            run=run, task_signature=task, routing_key=TASK_EXECUTE_JOB_NAME
+        )
 
     def terminate(self, run_id: str) -> bool:
         """Ask for the run's end: its worker sees within seconds that it is being canceled. False where it has ended."""
@@ -87,18 +101,24 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         """Ask the workers whether one of them has `run`; NOT_FOUND only after SILENCE_SECONDS in which none had."""
         task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "started by a command: nobody here can tell")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "started by a command: nobody here can tell"
+            )
         try:
             workers = self._workers()
         except (OperationalError, OSError):
             self._missed_since.clear()  # silence counts from when they could have answered
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "the broker does not answer: asked again once it does")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "the broker does not answer: asked again once it does"
+            )
         if any(task in tasks for tasks in workers.values()):
             self._missed_since.pop(run.run_id, None)
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         silence = self._clock() - self._missed_since.setdefault(run.run_id, self._clock())
         if silence < SILENCE_SECONDS:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"no worker knows it since {silence:.0f} s: asked again")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, f"no worker knows it since {silence:.0f} s: asked again"
+            )
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,
@@ -106,7 +126,9 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
             f"({_names(workers)}) has had it. {after_death(self._instance, run)}",
         )
 
-    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:  # noqa: ARG002
+    def get_run_worker_debug_info(
+        self, run: DagsterRun, include_container_logs: bool | None = True
+    ) -> str | None:  # noqa: ARG002
         """Return which workers answer: for a run that waited too long in the queue."""
         try:
             names = _names(self._workers())
@@ -121,7 +143,9 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         """Return the tasks under way by worker. Raises OperationalError, OSError."""
         if self._clock() - self._asked_at >= KEPT_SECONDS:
             answers = self.celery.control.inspect(timeout=ANSWER_SECONDS).active() or {}
-            self._tasks = {worker: {task["id"] for task in tasks} for worker, tasks in answers.items()}
+            self._tasks = {
+                worker: {task["id"] for task in tasks} for worker, tasks in answers.items()
+            }
             self._asked_at = self._clock()
         return self._tasks
 

@@ -64,7 +64,9 @@ class Statuses:
                 self._answered_at = self._clock()
             self._known[run_id] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._ask_for_ever, name="statuses", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._ask_for_ever, name="statuses", daemon=True
+                )
                 self._thread.start()
         try:
             yield
@@ -92,7 +94,10 @@ class Statuses:
 
     def _ask(self, asked: list[str]) -> None:
         try:
-            with guarded(self._engine, "ask for the status of runs"), self._engine.connect() as connection:
+            with (
+                guarded(self._engine, "ask for the status of runs"),
+                self._engine.connect() as connection,
+            ):
                 rows = connection.execute(
                     text(f"SELECT run_id, status FROM {SCHEMA}.runs WHERE run_id = ANY(:runs)"),  # noqa: S608 - a constant
                     {"runs": asked},
@@ -139,9 +144,17 @@ def execute_job(task: Task, run_id: str) -> None:
             return
         assert run is not None
         assert run.job_code_origin is not None
-    code = _run(ExecuteRunArgs(run.job_code_origin, run_id, instance_ref=None, set_exit_code_on_failure=True))
+    code = _run(
+        ExecuteRunArgs(
+            run.job_code_origin, run_id, instance_ref=None, set_exit_code_on_failure=True
+        )
+    )
     with DagsterInstance.get() as instance:
-        _close(instance, instance.get_run_by_id(run_id), f"The run's process on {worker} ended with code {code}.")
+        _close(
+            instance,
+            instance.get_run_by_id(run_id),
+            f"The run's process on {worker} ended with code {code}.",
+        )
 
 
 def _may_begin(instance: DagsterInstance, run: DagsterRun | None, worker: str) -> bool:
@@ -152,18 +165,25 @@ def _may_begin(instance: DagsterInstance, run: DagsterRun | None, worker: str) -
         # waited in the queue until run monitoring gave it up
         _log.warning(
             "Left aside: a run that is %s.",
-            run.status.value if run else "not in this worker's database: deleted, or launched on another one",
+            run.status.value
+            if run
+            else "not in this worker's database: deleted, or launched on another one",
         )
         return False
     metadata = {"Celery worker": MetadataValue.text(worker)}
-    instance.report_engine_event(f"Taken by Celery worker {worker}.", run, EngineEventData(metadata))
+    instance.report_engine_event(
+        f"Taken by Celery worker {worker}.", run, EngineEventData(metadata)
+    )
     return True
 
 
 def _run(args: ExecuteRunArgs) -> int:
     """Run a process to its end, or end it; return its exit code."""
     command = [sys.executable, "-m", "dagster", "api", "execute_run", serialize_value(args)]
-    environment = {**os.environ, "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {SERVER_OPTIONS}".strip()}
+    environment = {
+        **os.environ,
+        "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {SERVER_OPTIONS}".strip(),
+    }
     with _statuses.watching(args.run_id), subprocess.Popen(command, env=environment) as process:  # noqa: S603 - this Python, no shell
         try:
             _attend(process, args.run_id)
@@ -178,16 +198,28 @@ def _attend(process: "subprocess.Popen[bytes]", run_id: str) -> None:
     while process.poll() is None:
         status = _statuses.of(run_id)
         if _statuses.silent_seconds() > CUT_OFF_SECONDS:
-            _log.error("The database has not answered for %d s: ending run %s, which goes on elsewhere.", CUT_OFF_SECONDS, run_id)
+            _log.error(
+                "The database has not answered for %d s: ending run %s, which goes on elsewhere.",
+                CUT_OFF_SECONDS,
+                run_id,
+            )
             return
         if not interrupted and (_stopping.is_set() or status in _ENDING):
-            _log.warning("Interrupting run %s (%s).", run_id, "worker stops" if _stopping.is_set() else status)
+            _log.warning(
+                "Interrupting run %s (%s).",
+                run_id,
+                "worker stops" if _stopping.is_set() else status,
+            )
             process.terminate()  # Dagster's own way: canceled where somebody asked for it, else failed and tried again
             interrupted = True
         if kill_at is None and (interrupted or status is DagsterRunStatus.SUCCESS):
             kill_at = time.monotonic() + GRACE_SECONDS
         if kill_at is not None and time.monotonic() > kill_at:
-            _log.error("Run %s has ended and its process has not in %d s: killing it.", run_id, GRACE_SECONDS)
+            _log.error(
+                "Run %s has ended and its process has not in %d s: killing it.",
+                run_id,
+                GRACE_SECONDS,
+            )
             return
         _wait(process, 1.0)
 

@@ -7,7 +7,13 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import AssetCheckEvaluation, AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetKey,
+)
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.markdown import literal
@@ -42,13 +48,18 @@ _UNREADABLE = (
 _DOUBTS = {
     "emptied": ("The API returned no row for {days}, where the table holds {held} rows.", _GONE),
     "deletions": ("The API no longer returned {rows} of the {held} rows of {days}.", _GONE),
-    "unreadable": ("{rows} of the {held} rows of {days} were readable before and no longer are.", _UNREADABLE),
+    "unreadable": (
+        "{rows} of the {held} rows of {days} were readable before and no longer are.",
+        _UNREADABLE,
+    ),
 }
 """Reason of a doubt to what happened and what to do."""
 
 
 def _shown(days: list[date]) -> str:
-    return ", ".join(map(str, days[:10])) + (f" and {len(days) - 10} more days" if len(days) > 10 else "")
+    return ", ".join(map(str, days[:10])) + (
+        f" and {len(days) - 10} more days" if len(days) > 10 else ""
+    )
 
 
 def _sums(doubts: "list[Doubt]") -> tuple[int, int]:
@@ -72,11 +83,24 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
         AssetCheckSpec(
-            COMPLETE, asset=key, blocking=True, description="The table contains every row that the API announced (meta.total)."
+            COMPLETE,
+            asset=key,
+            blocking=True,
+            description="The table contains every row that the API announced (meta.total).",
         ),
-        AssetCheckSpec(QUARANTINED_ROWS, asset=key, description="Every row has an id and, for events, a usable time."),
-        AssetCheckSpec(UNKNOWN_FIELDS, asset=key, description="Every member of the rows is declared in the catalogue."),
-        AssetCheckSpec(MISFIT_VALUES, asset=key, description="Every value fits the type of its column."),
+        AssetCheckSpec(
+            QUARANTINED_ROWS,
+            asset=key,
+            description="Every row has an id and, for events, a usable time.",
+        ),
+        AssetCheckSpec(
+            UNKNOWN_FIELDS,
+            asset=key,
+            description="Every member of the rows is declared in the catalogue.",
+        ),
+        AssetCheckSpec(
+            MISFIT_VALUES, asset=key, description="Every value fits the type of its column."
+        ),
         AssetCheckSpec(
             COUNTS_AGREE,
             asset=key,
@@ -92,7 +116,9 @@ class CheckTally:
         self._key = key
         self.forecast: ForecastLine | None = None
         """Of the backfill that the step belongs to."""
-        self._announced = self._received = self._windows = self._days = self._quarantined = self._replaced = 0
+        self._announced = self._received = self._windows = self._days = self._quarantined = (
+            self._replaced
+        ) = 0
         self._api_calls = self._witness_calls = self._late = 0
         self._doubted: dict[date, Doubt] = {}
         self._unknown: set[str] = set()
@@ -128,8 +154,12 @@ class CheckTally:
                     "API calls": self._api_calls,
                     "API calls that only verified": self._witness_calls,
                     "late rows": self._late,
-                    "emptied days": sum(doubt.reason != "unreadable" for doubt in self._doubted.values()),
-                    "unreadable days": sum(doubt.reason == "unreadable" for doubt in self._doubted.values()),
+                    "emptied days": sum(
+                        doubt.reason != "unreadable" for doubt in self._doubted.values()
+                    ),
+                    "unreadable days": sum(
+                        doubt.reason == "unreadable" for doubt in self._doubted.values()
+                    ),
                     **self._forecast(),
                     "windows": self._windows,
                     "days": self._days,
@@ -139,7 +169,9 @@ class CheckTally:
                 QUARANTINED_ROWS,
                 passed=not self._quarantined,
                 # on a first load nothing else tells that most rows of a green day are missing
-                severity=ERROR if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received) else WARN,
+                severity=ERROR
+                if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
+                else WARN,
                 description=f"{self._quarantined} rows could not be placed, of {self._received} received: the table does not "
                 "contain them. magnetis_ops.quarantine does, with the reason.",
                 metadata={"quarantined rows": self._quarantined},
@@ -156,26 +188,41 @@ class CheckTally:
                 description="Set to NULL, kept in payload: "
                 f"{', '.join(f'{literal(name)} ({number})' for name, number in self._misfits.most_common(40))}. "
                 f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
-                metadata={"misfit values": self._misfits.total(), "replaced characters": self._replaced},
+                metadata={
+                    "misfit values": self._misfits.total(),
+                    "replaced characters": self._replaced,
+                },
             ),
         ]
 
     def _forecast(self) -> dict[str, int]:
         if self.forecast is None:
             return {}
-        return {"forecast API calls": self.forecast.calls, "API calls of the backfill": self.forecast.spent}
+        return {
+            "forecast API calls": self.forecast.calls,
+            "API calls of the backfill": self.forecast.spent,
+        }
 
     def _doubt(self) -> str:
         return " ".join(
             f"{what.format(days=_shown(days), rows=rows, held=held)} {advice}"
             for reason, (what, advice) in _DOUBTS.items()
-            if (days := sorted(day for day, doubt in self._doubted.items() if doubt.reason == reason))
+            if (
+                days := sorted(
+                    day for day, doubt in self._doubted.items() if doubt.reason == reason
+                )
+            )
             for rows, held in [_sums([self._doubted[day] for day in days])]
         )
 
-    def counts(self, collection: Collection, differences: "list[DayDifference]") -> AssetCheckResult:
+    def counts(
+        self, collection: Collection, differences: "list[DayDifference]"
+    ) -> AssetCheckResult:
         """Return the result of `counts_agree`."""
-        shown = ", ".join(f"{each.day}: {each.recorded} recorded, {each.rows} rows" for each in differences[:DAYS_SHOWN])
+        shown = ", ".join(
+            f"{each.day}: {each.recorded} recorded, {each.rows} rows"
+            for each in differences[:DAYS_SHOWN]
+        )
         more = f" and {len(differences) - DAYS_SHOWN} more" if len(differences) > DAYS_SHOWN else ""
         repair = (
             f"`magnetis reparse {collection.name}` records the counts again; loading these days again repairs their rows."
@@ -199,11 +246,20 @@ class CheckTally:
             check_name=COMPLETE,
             passed=False,
             description=literal(str(error)),
-            metadata={"announced rows": getattr(error, "announced", 0), "received rows": getattr(error, "received", 0)},
+            metadata={
+                "announced rows": getattr(error, "announced", 0),
+                "received rows": getattr(error, "received", 0),
+            },
         )
 
     def _warning(
-        self, name: str, *, passed: bool, description: str, metadata: dict[str, int], severity: AssetCheckSeverity = WARN
+        self,
+        name: str,
+        *,
+        passed: bool,
+        description: str,
+        metadata: dict[str, int],
+        severity: AssetCheckSeverity = WARN,
     ) -> AssetCheckResult:
         return AssetCheckResult(
             asset_key=self._key,

@@ -8,7 +8,9 @@ day leaves behind (benchmarks/growth.py), and "in progress" in the history of th
 from functools import cached_property
 
 from dagster import DagsterEventType, EventLogEntry
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import text
 
@@ -26,13 +28,22 @@ class MagnetisEventLogStorage(PostgresEventLogStorage):
     @cached_property
     def _may_update_assets(self) -> bool:
         with self.index_connection() as connection:
-            privilege = text("SELECT has_column_privilege('asset_keys', 'cached_status_data', 'UPDATE')")
+            privilege = text(
+                "SELECT has_column_privilege('asset_keys', 'cached_status_data', 'UPDATE')"
+            )
             return bool(connection.execute(privilege).scalar_one())
 
     def store_asset_check_event(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store a planned check without partitions, so that its result replaces it."""
-        if event.dagster_event and event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+        if (
+            event.dagster_event
+            and event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+        ):
             planned = event.dagster_event.asset_check_planned_data
-            whole = AssetCheckEvaluationPlanned(asset_key=planned.asset_key, check_name=planned.check_name)
-            event = event._replace(dagster_event=event.dagster_event._replace(event_specific_data=whole))
+            whole = AssetCheckEvaluationPlanned(
+                asset_key=planned.asset_key, check_name=planned.check_name
+            )
+            event = event._replace(
+                dagster_event=event.dagster_event._replace(event_specific_data=whole)
+            )
         super().store_asset_check_event(event, event_id)

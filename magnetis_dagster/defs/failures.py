@@ -10,7 +10,15 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dagster import DagsterError, DagsterEventType, Failure, MetadataValue, OpExecutionContext, RetryRequested, SensorResult
+from dagster import (
+    DagsterError,
+    DagsterEventType,
+    Failure,
+    MetadataValue,
+    OpExecutionContext,
+    RetryRequested,
+    SensorResult,
+)
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from magnetis_dagster.defs.run_retries import record_progress
@@ -36,10 +44,16 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
     try:
         yield
     except QuotaExhausted as exhausted:
-        seconds = min(max(1.0, (exhausted.available_at - exhausted.at).total_seconds()), recheck_seconds)
+        seconds = min(
+            max(1.0, (exhausted.available_at - exhausted.at).total_seconds()), recheck_seconds
+        )
         seconds += random.uniform(0, min(5.0, seconds / 10))  # noqa: S311 - spreads waiting runs; not a secret
-        context.log.warning(f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay.")
-        record_progress(context.instance, context.run.run_id)  # a worker that dies while it waits is not to blame
+        context.log.warning(
+            f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay."
+        )
+        record_progress(
+            context.instance, context.run.run_id
+        )  # a worker that dies while it waits is not to blame
         # the cause is what Dagster shows beside "up for retry"
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
     except TryAgain as error:
@@ -47,7 +61,9 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         if tried >= RETRIES:
             raise failure(error) from None
         seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
-        context.log.warning(f"{error} Next attempt of this step in {seconds:.0f} s ({tried + 1} of {RETRIES}).")
+        context.log.warning(
+            f"{error} Next attempt of this step in {seconds:.0f} s ({tried + 1} of {RETRIES})."
+        )
         raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from error
     except RunEnded as ended:
         context.log.warning(str(ended))
@@ -60,8 +76,14 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
 def _tries_that_failed(context: OpExecutionContext) -> int:
     """Return how often this step was put off in this run for another reason than waiting for calls."""
     step = context.op_handle.name
-    events = context.instance.all_logs(context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY)
-    errors = [event.get_dagster_event().step_retry_data.error for event in events if event.step_key == step]
+    events = context.instance.all_logs(
+        context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY
+    )
+    errors = [
+        event.get_dagster_event().step_retry_data.error
+        for event in events
+        if event.step_key == step
+    ]
     causes = [getattr(error, "cause", None) for error in errors]
     return sum(cause is None or cause.cls_name != "QuotaExhausted" for cause in causes)
 
@@ -82,4 +104,6 @@ def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
 
 def failure(error: MagnetisError) -> Failure:
     """Return the Failure for one of our errors."""
-    return Failure(description=str(error), metadata={"error": MetadataValue.text(type(error).__name__)})
+    return Failure(
+        description=str(error), metadata={"error": MetadataValue.text(type(error).__name__)}
+    )

@@ -62,7 +62,9 @@ class StorageDialect(PGDialect_psycopg2):
             if not isinstance(error, driver.Error):
                 raise
             ours = named(error, "open Dagster's storage", where, parameters)
-            raise (ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))) from None
+            raise (
+                ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))
+            ) from None
         return connection
 
 
@@ -74,7 +76,9 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
 
     def __init__(self, postgres_url: str, **rest: Any) -> None:
         super().__init__(postgres_url, **rest)
-        self._event_log_storage = MagnetisEventLogStorage(postgres_url, should_autocreate_tables=False)
+        self._event_log_storage = MagnetisEventLogStorage(
+            postgres_url, should_autocreate_tables=False
+        )
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -82,7 +86,9 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003 - Dagster's signature
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:  # noqa: ARG003 - Dagster's signature
         """Return the storage; makes the schema if it is missing.
 
         Raises SettingsError, ForeignObject, DatabaseUnwell, DatabaseRefused.
@@ -105,7 +111,9 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
-        storage._run_storage = HeartbeatRunStorage(storage.postgres_url, should_autocreate_tables=False)
+        storage._run_storage = HeartbeatRunStorage(
+            storage.postgres_url, should_autocreate_tables=False
+        )
         storage.keep_connections()
         return storage
 

@@ -2,7 +2,15 @@
 
 from datetime import date, datetime, timedelta
 
-from dagster import AssetSelection, JobDefinition, OpDefinition, OpExecutionContext, define_asset_job, job, op
+from dagster import (
+    AssetSelection,
+    JobDefinition,
+    OpDefinition,
+    OpExecutionContext,
+    define_asset_job,
+    job,
+    op,
+)
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
@@ -19,7 +27,11 @@ _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
     """Return the job `daily_events` or `daily_snapshots` over every enabled collection of that kind."""
     chosen = [asset_key(collection) for collection in catalogue.enabled if collection.kind is kind]
-    what = "a range of days of every events collection" if kind is Kind.EVENTS else "today's state of every snapshot collection"
+    what = (
+        "a range of days of every events collection"
+        if kind is Kind.EVENTS
+        else "today's state of every snapshot collection"
+    )
     return define_asset_job(
         name=JOB_NAMES[kind],
         selection=AssetSelection.assets(*chosen),
@@ -48,7 +60,9 @@ def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
     return load_latest
 
 
-def _load_latest_op(collection: Collection, catalogue: Catalogue, settings: Settings) -> OpDefinition:
+def _load_latest_op(
+    collection: Collection, catalogue: Catalogue, settings: Settings
+) -> OpDefinition:
     demands = Demands(catalogue, collection, settings)
 
     @op(
@@ -60,7 +74,9 @@ def _load_latest_op(collection: Collection, catalogue: Catalogue, settings: Sett
     def load(context: OpExecutionContext) -> None:
         day = newest_day(collection, settings)
         if collection.is_events and day < settings.start_date:
-            context.log.info(f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet.")
+            context.log.info(
+                f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet."
+            )
             return
         for result in load_days(context, context.resources.magnetis, collection, [day], demands):
             context.log_event(as_evaluation(result))  # type: ignore[arg-type]  # as in quota.py

@@ -31,9 +31,15 @@ def lane_of(tags: Mapping[str, str]) -> str:
     """Return the lane of a run with these tags. Raises UnknownLane."""
     if lane := tags.get(LANE_TAG):
         if lane not in LANES:
-            raise UnknownLane(f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}.")
+            raise UnknownLane(
+                f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}."
+            )
         return lane
-    for tag, lane in ((BACKFILL_TAG, "backfill"), (SCHEDULE_TAG, "schedule"), (SENSOR_TAG, "settings")):
+    for tag, lane in (
+        (BACKFILL_TAG, "backfill"),
+        (SCHEDULE_TAG, "schedule"),
+        (SENSOR_TAG, "settings"),
+    ):
         if tag in tags:
             return lane
     return "manual"

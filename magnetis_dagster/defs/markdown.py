@@ -26,7 +26,9 @@ def literal(text: str) -> str:
 
 def _inert(token: re.Match[str]) -> str:
     word = token[0]
-    if token["code"] or not (_ACTIVE.search(word) or (token.start() == 0 and _BEGINS_BLOCK.match(word))):
+    if token["code"] or not (
+        _ACTIVE.search(word) or (token.start() == 0 and _BEGINS_BLOCK.match(word))
+    ):
         return word
     runs = [len(run) for run in re.findall("`+", word)]
     fence = "`" * (max(runs, default=0) + 1)

@@ -47,14 +47,20 @@ def asset_metadata(collection: Collection) -> dict[str, object]:
     }
 
 
-def day_metadata(collection: Collection, window: "WindowResult", day: "DayResult") -> dict[str, RawMetadataValue]:
+def day_metadata(
+    collection: Collection, window: "WindowResult", day: "DayResult"
+) -> dict[str, RawMetadataValue]:
     """Return the metadata of one materialized day, each number once. Costs are the day's share of its window.
 
     The table of a snapshot holds the rows of the newest day, so only events have a row count of the table beside that of the day.
     """
     return {
         "dagster/table_name": MetadataValue.text(table_name(collection)),
-        **({"dagster/row_count": MetadataValue.int(window.rows_held)} if collection.is_events else {}),
+        **(
+            {"dagster/row_count": MetadataValue.int(window.rows_held)}
+            if collection.is_events
+            else {}
+        ),
         "rows": MetadataValue.int(day.rows),
         "announced rows": MetadataValue.int(day.announced),
         "new rows": MetadataValue.int(day.inserted),
@@ -76,7 +82,9 @@ CHANGES_SCHEMA = TableSchema(
         TableColumn("change", "string", "added, changed or removed."),
         TableColumn("account", "string", "Name of the account."),
         TableColumn("title", "string", "Title of the setting."),
-        TableColumn("what", "string", "Members that differ, old → new; of a list of persons only how many."),
+        TableColumn(
+            "what", "string", "Members that differ, old → new; of a list of persons only how many."
+        ),
         TableColumn("account id", "string"),
         TableColumn("setting id", "string"),
     ]
@@ -96,7 +104,9 @@ def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, Ra
         metadata["settings first seen"] = MetadataValue.int(first_seen)
     if total:
         shown = _Shown(collection)
-        metadata["changes"] = MetadataValue.table([shown.record(change) for change in changes.listed], CHANGES_SCHEMA)
+        metadata["changes"] = MetadataValue.table(
+            [shown.record(change) for change in changes.listed], CHANGES_SCHEMA
+        )
         metadata["changes not shown"] = MetadataValue.int(total - len(changes.listed))
         statement = (
             f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
@@ -112,8 +122,15 @@ class _Shown:
     def __init__(self, collection: Collection) -> None:
         self._masking = Masking(collection)
         columns = collection.columns
-        self._declared = {path for column in columns.values() for path in column.paths} | collection.key_paths
-        self._json = {path for column in columns.values() if column.type is ColumnType.JSON for path in column.paths}
+        self._declared = {
+            path for column in columns.values() for path in column.paths
+        } | collection.key_paths
+        self._json = {
+            path
+            for column in columns.values()
+            if column.type is ColumnType.JSON
+            for path in column.paths
+        }
         named = [columns[name].paths for name in ("title", "account_name") if name in columns]
         self._elsewhere = {*collection.key_paths, *(path for paths in named for path in paths)}
         """Members that have a cell of their own."""
@@ -145,7 +162,9 @@ class _Shown:
                 shown = " → ".join(self._value(path, value) for value in values)
                 lines.append(f"{_shown_path(path)}: {shown}{_moved(was, became)}")
         if not lines and both:
-            return "null instead of absent, or the reverse: " + ", ".join(map(_shown_path, change.fields))
+            return "null instead of absent, or the reverse: " + ", ".join(
+                map(_shown_path, change.fields)
+            )
         more = len(lines) - _MOST_MEMBERS
         return "; ".join(lines[:_MOST_MEMBERS]) + (f"; {more} more" if more > 0 else "")
 
@@ -154,7 +173,9 @@ class _Shown:
             return "null"
         # a list where the catalogue promises a word may hold anything, and so may what lies deeper than we look
         in_json = any(path == outer or path.startswith(f"{outer}.") for outer in self._json)
-        as_declared = not isinstance(value, dict if in_json else dict | list) and (in_json or path in self._declared)
+        as_declared = not isinstance(value, dict if in_json else dict | list) and (
+            in_json or path in self._declared
+        )
         shown = self._masking.member(path, value) if as_declared else MASK
         if not isinstance(value, list) or not shown.startswith(MASK):
             return shown
@@ -186,7 +207,9 @@ def _moved(old: Any, new: Any) -> str:
         return ""
     before, after = Counter(map(dump_json, old)), Counter(map(dump_json, new))
     added, removed = (after - before).total(), (before - after).total()
-    words = [f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number]
+    words = [
+        f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number
+    ]
     return f" ({', '.join(words) or 'in another order'})"
 
 
@@ -199,9 +222,19 @@ def query(collection: Collection, day: date) -> str:
 
 def _schema(collection: Collection) -> TableSchema:
     standard = [
-        TableColumn("id", "text", "Identifier given by Magnetis; opaque.", TableColumnConstraints(nullable=False, unique=True)),
+        TableColumn(
+            "id",
+            "text",
+            "Identifier given by Magnetis; opaque.",
+            TableColumnConstraints(nullable=False, unique=True),
+        ),
         TableColumn("account_id", "text", "Account that the row belongs to."),
-        TableColumn("payload", "jsonb", "The row as received.", tags={"personal_data": PersonalData.PERSONAL.value}),
+        TableColumn(
+            "payload",
+            "jsonb",
+            "The row as received.",
+            tags={"personal_data": PersonalData.PERSONAL.value},
+        ),
     ]
     if collection.is_events:
         standard += [
@@ -213,14 +246,28 @@ def _schema(collection: Collection) -> TableSchema:
             name,
             SQL_TYPES[column.type],
             literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
-            tags={} if column.personal_data is PersonalData.NONE else {"personal_data": column.personal_data.value},
+            tags={}
+            if column.personal_data is PersonalData.NONE
+            else {"personal_data": column.personal_data.value},
         )
         for name, column in collection.columns.items()
     ]
     moments = [
-        TableColumn("first_seen_at", "timestamptz", "Start of the first read that returned the row."),
-        TableColumn("last_seen_at", "timestamptz", "Start of the last read that changed anything in the row."),
-        TableColumn("changed_at", "timestamptz", "Start of the read in which the payload last differed."),
-        TableColumn("deleted_at", "timestamptz", "Start of the complete read that no longer returned the row."),
+        TableColumn(
+            "first_seen_at", "timestamptz", "Start of the first read that returned the row."
+        ),
+        TableColumn(
+            "last_seen_at",
+            "timestamptz",
+            "Start of the last read that changed anything in the row.",
+        ),
+        TableColumn(
+            "changed_at", "timestamptz", "Start of the read in which the payload last differed."
+        ),
+        TableColumn(
+            "deleted_at",
+            "timestamptz",
+            "Start of the complete read that no longer returned the row.",
+        ),
     ]
     return TableSchema(columns=[*standard, *declared, *moments])

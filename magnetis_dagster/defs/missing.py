@@ -80,10 +80,18 @@ class Days:
     def gaps(self) -> dict[date, str]:
         """Return the missing days from the first that was requested on."""
         first = self.requested_from
-        return {} if first is None else {day: why for day, why in self.missing.items() if day >= first}
+        return (
+            {} if first is None else {day: why for day, why in self.missing.items() if day >= first}
+        )
 
 
-def look(instance: DagsterInstance, collection: Collection, settings: Settings, *, failing: set[date] | None = None) -> Days:
+def look(
+    instance: DagsterInstance,
+    collection: Collection,
+    settings: Settings,
+    *,
+    failing: set[date] | None = None,
+) -> Days:
     """Return the days from MAGNETIS_START_DATE to yesterday; one of `failing` that is not loaded yet counts as failed.
 
     From the cache that the UI shows its bars from, brought up to date: thousands of days are one row and the events since.
@@ -99,8 +107,14 @@ def look(instance: DagsterInstance, collection: Collection, settings: Settings, 
         failed = _dates(cache.deserialize_failed_partition_subsets(partitions))
         in_progress = _dates(cache.deserialize_in_progress_partition_subsets(partitions))
     failed = (failed - in_progress) | (in_progress & (failing or set()))
-    closed = between(settings.start_date, datetime.now(settings.timezone).date() - timedelta(days=1))
-    missing = {day: FAILED if day in failed else NEVER_LOADED for day in closed if day not in held or day in failed}
+    closed = between(
+        settings.start_date, datetime.now(settings.timezone).date() - timedelta(days=1)
+    )
+    missing = {
+        day: FAILED if day in failed else NEVER_LOADED
+        for day in closed
+        if day not in held or day in failed
+    }
     return Days(len(closed), missing, in_progress, min(held | failed | in_progress, default=None))
 
 
@@ -110,7 +124,11 @@ def _dates(subset: "PartitionsSubset[str]") -> set[date]:
 
 def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefinition:
     """Return the check of every enabled events collection; each can be run alone."""
-    events = {asset_key(collection): collection for collection in catalogue.enabled if collection.is_events}
+    events = {
+        asset_key(collection): collection
+        for collection in catalogue.enabled
+        if collection.is_events
+    }
     specs = [
         AssetCheckSpec(
             NO_MISSING_DAYS,
@@ -127,12 +145,21 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
         tags={"dagster/priority": "-1"},  # behind the loads of its run
     )
     def evaluate(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
-        failed_steps = _wait_for_loads(context, {_step(collection) for collection in events.values()})
+        failed_steps = _wait_for_loads(
+            context, {_step(collection) for collection in events.values()}
+        )
         attempts = _attempts(context.instance)
-        for key in sorted(check.asset_key for check in context.op_execution_context.selected_asset_check_keys):
+        for key in sorted(
+            check.asset_key for check in context.op_execution_context.selected_asset_check_keys
+        ):
             collection = events[key]
             failing = set(days_of(context.run.tags)) if _step(collection) in failed_steps else set()
-            yield _result(collection, settings, look(context.instance, collection, settings, failing=failing), attempts)
+            yield _result(
+                collection,
+                settings,
+                look(context.instance, collection, settings, failing=failing),
+                attempts,
+            )
 
     made: AssetChecksDefinition = AssetChecksDefinition.create(
         keys_by_input_name={},
@@ -147,11 +174,20 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
 def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
     """Return the loads of this run that failed. While one waits to resume, this step waits too, instead of reporting too early."""
     run = context.run
-    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
-    ended = {event.step_key: event.get_dagster_event() for event in context.instance.all_logs(run.run_id, of_type=ends)}
+    ends = {
+        DagsterEventType.STEP_SUCCESS,
+        DagsterEventType.STEP_FAILURE,
+        DagsterEventType.STEP_SKIPPED,
+    }
+    ended = {
+        event.step_key: event.get_dagster_event()
+        for event in context.instance.all_logs(run.run_id, of_type=ends)
+    }
     plan = run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
     if (loads & set(plan)) - ended.keys():
-        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=min(WAIT_SECONDS * 2**context.retry_number, 900.0))
+        raise RetryRequested(
+            max_retries=FOR_EVER, seconds_to_wait=min(WAIT_SECONDS * 2**context.retry_number, 900.0)
+        )
     return {str(step) for step, event in ended.items() if event.is_step_failure}
 
 
@@ -165,25 +201,38 @@ def _attempts(instance: DagsterInstance) -> Attempts:
     from dagster._core.scheduler.instigation import SensorInstigatorData
 
     # without DAGSTER_HOME there is an instance for one command, which has no sensors
-    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR) if instance.schedule_storage else ():
-        if state.instigator_name == REPAIR_SENSOR and isinstance(state.instigator_data, SensorInstigatorData):
+    for state in (
+        instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if instance.schedule_storage
+        else ()
+    ):
+        if state.instigator_name == REPAIR_SENSOR and isinstance(
+            state.instigator_data, SensorInstigatorData
+        ):
             return Attempts.parse(state.instigator_data.cursor)
     return Attempts({})
 
 
 def given_up(collection: str, days: Days, attempts: Attempts, settings: Settings) -> list[date]:
     """Return the missing days that the repair sensor no longer requests."""
-    return [day for day in days.missing if attempts.made(collection, day) >= settings.repair_attempts]
+    return [
+        day for day in days.missing if attempts.made(collection, day) >= settings.repair_attempts
+    ]
 
 
 def in_words(days: list[date]) -> str:
     """Return the days as at most ten ranges, newest first."""
-    ranges = [f"{first}" if first == last else f"{first} to {last}" for first, last, _ in spans(dict.fromkeys(days))[::-1]]
+    ranges = [
+        f"{first}" if first == last else f"{first} to {last}"
+        for first, last, _ in spans(dict.fromkeys(days))[::-1]
+    ]
     more = f" and {len(ranges) - 10} more ranges" if len(ranges) > 10 else ""
     return ", ".join(ranges[:10]) + more
 
 
-def _result(collection: Collection, settings: Settings, days: Days, attempts: Attempts) -> AssetCheckResult:
+def _result(
+    collection: Collection, settings: Settings, days: Days, attempts: Attempts
+) -> AssetCheckResult:
     gaps, since = days.gaps, days.requested_from
     words = _all_green(days) if since else "No day was requested yet."
     metadata: dict[str, RawMetadataValue] = {
@@ -193,7 +242,9 @@ def _result(collection: Collection, settings: Settings, days: Days, attempts: At
     }
     if gaps:
         lost = [day for day in given_up(collection.name, days, attempts, settings) if day in gaps]
-        why = gaps | dict.fromkeys(lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts")
+        why = gaps | dict.fromkeys(
+            lost, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
+        )
         ranges = spans(why)[::-1]
         are = "is" if len(gaps) == 1 else "are"
         words = f"{len(gaps):,} of {days.requested:,} closed days since {since} {are} not green. {_advice(collection)}"
@@ -230,7 +281,9 @@ def _all_green(days: Days) -> str:
 
 
 def _row(first: date, last: date, why: str) -> TableRecord:
-    return TableRecord({"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why})
+    return TableRecord(
+        {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
+    )
 
 
 def _advice(collection: Collection) -> str:

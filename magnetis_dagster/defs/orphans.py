@@ -27,7 +27,9 @@ def any_orphans(engine: Engine) -> bool:
     """Whether the schema `dagster` holds runs for `end_orphans`. Raises DatabaseUnwell, DatabaseRefused."""
     with guarded(engine, "look for runs without a worker"), engine.connect() as connection:
         if connection.execute(
-            text("SELECT to_regclass('dagster.runs') IS NULL OR to_regclass('dagster.run_tags') IS NULL")
+            text(
+                "SELECT to_regclass('dagster.runs') IS NULL OR to_regclass('dagster.run_tags') IS NULL"
+            )
         ).scalar():
             return False
         found = connection.execute(
@@ -36,7 +38,12 @@ def any_orphans(engine: Engine) -> bool:
                 "AND EXISTS (SELECT FROM dagster.run_tags AS tag "
                 "WHERE tag.run_id = run.run_id AND tag.key = :key AND tag.value = :value))"
             ),
-            {"under_way": list(_UNDER_WAY), "waiting": list(_WAITING), "key": STARTED_BY_TAG, "value": LOAD},
+            {
+                "under_way": list(_UNDER_WAY),
+                "waiting": list(_WAITING),
+                "key": STARTED_BY_TAG,
+                "value": LOAD,
+            },
         )
         return bool(found.scalar())
 
@@ -53,15 +60,22 @@ def end_orphans() -> None:
 
     canceled = failed = 0
     with DagsterInstance.get() as instance:
-        for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus(status) for status in (*_UNDER_WAY, *_WAITING)])):
+        for run in instance.get_runs(
+            RunsFilter(statuses=[DagsterRunStatus(status) for status in (*_UNDER_WAY, *_WAITING)])
+        ):
             of_load = run.tags.get(STARTED_BY_TAG) == LOAD
             if (run.status.value in _WAITING and not of_load) or _works(instance, run.run_id):
                 continue
             if of_load or run.status is DagsterRunStatus.CANCELING:
-                instance.report_run_canceled(run, "Its `magnetis dev` ended. Finished days stay; a load requests the others again.")
+                instance.report_run_canceled(
+                    run,
+                    "Its `magnetis dev` ended. Finished days stay; a load requests the others again.",
+                )
                 canceled += 1
             else:
-                instance.report_run_failed(run, f"Its `magnetis dev` ended. {after_death(instance, run)}")
+                instance.report_run_failed(
+                    run, f"Its `magnetis dev` ended. {after_death(instance, run)}"
+                )
                 failed += 1
     print(f"{failed} to be started again, {canceled} canceled")  # noqa: T201 - for `magnetis dev`, which tells it
 
@@ -90,7 +104,10 @@ def _logged_process_lives(instance: "DagsterInstance", run: str) -> bool:
             try:
                 process = psutil.Process(int(found[1]))
                 # one that is younger than the event has got the number of a process that is gone
-                return process.create_time() <= event.timestamp and process.status() != psutil.STATUS_ZOMBIE
+                return (
+                    process.create_time() <= event.timestamp
+                    and process.status() != psutil.STATUS_ZOMBIE
+                )
             except psutil.NoSuchProcess:
                 return False
     return False

@@ -18,7 +18,9 @@ from magnetis_dagster.defs.days import between
 from magnetis_dagster.settings import Settings
 
 
-def daily_partitions(kind: Kind, settings: Settings, taken: Sequence[date] | None = None) -> DailyPartitionsDefinition:
+def daily_partitions(
+    kind: Kind, settings: Settings, taken: Sequence[date] | None = None
+) -> DailyPartitionsDefinition:
     """Return the partitions of collections of that kind.
 
     `taken`: the days on which snapshots were taken; None: unknown, and snapshots have every day since MAGNETIS_START_DATE.
@@ -40,5 +42,8 @@ def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPart
         start_date=first.isoformat(),
         timezone=settings.timezone.key,
         end_offset=1,
-        exclusions=[datetime(day.year, day.month, day.day, tzinfo=settings.timezone) for day in never] or None,
+        exclusions=[
+            datetime(day.year, day.month, day.day, tzinfo=settings.timezone) for day in never
+        ]
+        or None,
     )

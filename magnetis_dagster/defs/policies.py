@@ -61,7 +61,13 @@ class Demands:
             for policy in self._policies
         ]
         if self._path:
-            specs.append(AssetCheckSpec(BASELINE, asset=key, description=f"The settings are those of {literal(self._path.name)}."))
+            specs.append(
+                AssetCheckSpec(
+                    BASELINE,
+                    asset=key,
+                    description=f"The settings are those of {literal(self._path.name)}.",
+                )
+            )
         return specs
 
     def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
@@ -87,13 +93,22 @@ class Demands:
             words: str | None = f"Could not be judged: {literal(judgement.unjudged)}"
         else:
             violate = "violates" if judgement.number == 1 else "violate"
-            words = f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy." if judgement.number else None
+            words = (
+                f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy."
+                if judgement.number
+                else None
+            )
             metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
         if judgement.number:
-            masking = Masking(self._catalogue["accounts"] if policy.across_collections else self._collection)
+            masking = Masking(
+                self._catalogue["accounts"] if policy.across_collections else self._collection
+            )
             title = "name" if policy.across_collections else "title"
             metadata["rows"] = MetadataValue.table(
-                [_row(offence, masking.column(title, offence.title)) for offence in judgement.offences]
+                [
+                    _row(offence, masking.column(title, offence.title))
+                    for offence in judgement.offences
+                ]
             )
             metadata["rows not shown"] = judgement.number - len(judgement.offences)
         return AssetCheckResult(
@@ -105,7 +120,9 @@ class Demands:
             metadata=metadata,
         )
 
-    def _tell_the_others(self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult) -> None:
+    def _tell_the_others(
+        self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult
+    ) -> None:
         # an alert by e-mail that is new settles what the check on alerts by SMS has said, and those need not change for days
         for name in policy.collections:
             other = AssetKey([*key.path[:-1], name])
@@ -131,9 +148,14 @@ class Demands:
         found: list[Difference] = []
         metadata: dict[str, RawMetadataValue] = {}
         try:
-            baseline = read_baseline(self._path, [collection.name for collection in settings_collections(self._catalogue)])
+            baseline = read_baseline(
+                self._path,
+                [collection.name for collection in settings_collections(self._catalogue)],
+            )
             if self._collection.name in baseline.settings:
-                found = baseline.differences(self._collection.name, present(engine, self._collection) or {}, self._collection)
+                found = baseline.differences(
+                    self._collection.name, present(engine, self._collection) or {}, self._collection
+                )
                 metadata = self._shown(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"
                 words = f"{len(found):,} {differ} from {path}. `magnetis settings diff` shows them unmasked."
@@ -161,9 +183,19 @@ class Demands:
         masking = Masking(self._collection)
         lines = []
         for each in found:
-            names = [*each.fields] if each.kind is DifferenceKind.CHANGED else ["title"] if "title" in each.fields else [""]
+            names = (
+                [*each.fields]
+                if each.kind is DifferenceKind.CHANGED
+                else ["title"]
+                if "title" in each.fields
+                else [""]
+            )
             for name in names:
-                was, now = (each.fields[name].baseline, each.fields[name].present) if name else (None, None)
+                was, now = (
+                    (each.fields[name].baseline, each.fields[name].present)
+                    if name
+                    else (None, None)
+                )
                 lines.append(
                     TableRecord(
                         {
@@ -177,7 +209,10 @@ class Demands:
                     )
                 )
         shown = lines[:ROWS_SHOWN]
-        return metadata | {"diff": MetadataValue.table(shown), "lines not shown": len(lines) - len(shown)}
+        return metadata | {
+            "diff": MetadataValue.table(shown),
+            "lines not shown": len(lines) - len(shown),
+        }
 
 
 def _row(offence: "Offence", title: str | None) -> TableRecord:

@@ -87,7 +87,9 @@ def _prune(context: OpExecutionContext) -> None:
     logs = context.instance.compute_log_manager
 
     def forget(run: str) -> None:
-        if _RUN.fullmatch(run):  # Dagster removes the folder of this name, and follows `..` out of its own
+        if _RUN.fullmatch(
+            run
+        ):  # Dagster removes the folder of this name, and follows `..` out of its own
             logs.delete_logs(prefix=[run])
 
     with open_engine(settings) as engine:

@@ -73,16 +73,22 @@ def quota_asset() -> AssetsDefinition:
     )
     checks = [
         AssetCheckSpec(
-            PACE, asset=KEY, description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's calls are used."
+            PACE,
+            asset=KEY,
+            description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's calls are used.",
         ),
         AssetCheckSpec(
-            FLOORS, asset=KEY, description="Backfill used no call that was reserved for other lanes. The check replays its calls."
+            FLOORS,
+            asset=KEY,
+            description="Backfill used no call that was reserved for other lanes. The check replays its calls.",
         ),
     ]
     with warnings.catch_warnings():
         # the decorator is marked beta: a warning at each start of each process helps nobody
         warnings.simplefilter("ignore", BetaWarning)
-        made: AssetsDefinition = multi_observable_source_asset(name="magnetis__quota", specs=[spec], check_specs=checks)(_observe)
+        made: AssetsDefinition = multi_observable_source_asset(
+            name="magnetis__quota", specs=[spec], check_specs=checks
+        )(_observe)
     return made
 
 
@@ -124,16 +130,26 @@ def quota_sensor() -> SensorDefinition:
 
 def log_quota(context: OpExecutionContext) -> None:
     """Observe the asset at the end of a run's last load, so that its figures are those after the run."""
-    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
-    ended = {event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)}
+    ends = {
+        DagsterEventType.STEP_SUCCESS,
+        DagsterEventType.STEP_FAILURE,
+        DagsterEventType.STEP_SKIPPED,
+    }
+    ended = {
+        event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)
+    }
     planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
-    loads = {name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools}
+    loads = {
+        name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools
+    }
     if loads - ended - {context.op_handle.name}:
         return
     try:
         seen = _Seen.now(context.instance)
     except MagnetisError as error:
-        context.log.warning(f"Could not observe the quota; quota_sensor observes it within {INTERVAL_SECONDS} s. {error}")
+        context.log.warning(
+            f"Could not observe the quota; quota_sensor observes it within {INTERVAL_SECONDS} s. {error}"
+        )
         return
     context.log_event(seen.observation())
 
@@ -141,7 +157,9 @@ def log_quota(context: OpExecutionContext) -> None:
 class _Seen:
     """One observation of the quota."""
 
-    def __init__(self, today: "Today", floors: "FloorsKept", settings: str, since: datetime) -> None:
+    def __init__(
+        self, today: "Today", floors: "FloorsKept", settings: str, since: datetime
+    ) -> None:
         self._today = today
         self._floors = floors
         self._settings = settings
@@ -160,7 +178,9 @@ class _Seen:
             today = read_today(engine, key_fingerprint=key, policy=policy)
             words = _words(key, policy)
             since = _in_force_since(instance, words) or today.at
-            floors = floors_kept(engine, key_fingerprint=key, policy=policy, since=since, now=today.at)
+            floors = floors_kept(
+                engine, key_fingerprint=key, policy=policy, since=since, now=today.at
+            )
         return cls(today, floors, words, since)
 
     @property
@@ -171,7 +191,9 @@ class _Seen:
     def sentence(self) -> str:
         """Return the state in a few words."""
         today = self._today
-        closed = f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}" if today.closed_until else ""
+        closed = (
+            f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}" if today.closed_until else ""
+        )
         return f"{today.used:,} of {today.limit:,} calls used, {today.remaining:,} left{closed}"
 
     def metadata(self) -> dict[str, RawMetadataValue]:
@@ -227,13 +249,21 @@ class _Seen:
             check_name=FLOORS,
             passed=not floors.broken,
             description=words,
-            metadata={"judged calls": floors.judged, "broken": floors.broken, JUDGED_SINCE: MetadataValue.timestamp(self._since)},
+            metadata={
+                "judged calls": floors.judged,
+                "broken": floors.broken,
+                JUDGED_SINCE: MetadataValue.timestamp(self._since),
+            },
         )
 
 
 def _words(key: str, policy: QuotaPolicy) -> str:
-    floors = ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items()) or "none"
-    melting = f" melting over {policy.release_hours:g} h" if policy.window is QuotaWindow.CALENDAR else ""
+    floors = (
+        ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items()) or "none"
+    )
+    melting = (
+        f" melting over {policy.release_hours:g} h" if policy.window is QuotaWindow.CALENDAR else ""
+    )
     return f"key {key}, {policy.limit} calls, {policy.window} ({policy.zone}), floors: {floors}{melting}"
 
 

@@ -19,14 +19,20 @@ from dagster import AssetDep, AssetKey, AssetsDefinition, TimeWindowPartitionMap
 from magnetis_dagster.catalog import Collection
 
 
-def with_references(definition: AssetsDefinition, collection: Collection, references: Iterable[Collection]) -> AssetsDefinition:
+def with_references(
+    definition: AssetsDefinition, collection: Collection, references: Iterable[Collection]
+) -> AssetsDefinition:
     """Return the definition of `collection` with an edge from each of the collections that it refers to."""
     deps = []
     for each in references:
         later = 1 if collection.is_events and not each.is_events else 0
-        mapping = TimeWindowPartitionMapping(start_offset=later, end_offset=later, allow_nonexistent_upstream_partitions=True)
+        mapping = TimeWindowPartitionMapping(
+            start_offset=later, end_offset=later, allow_nonexistent_upstream_partitions=True
+        )
         deps.append(AssetDep(AssetKey(["magnetis", each.name]), partition_mapping=mapping))
     # map_asset_specs, which is made for this, adds an input for each new edge
     specs = [spec.replace_attributes(deps=deps) for spec in definition.specs]
-    made: AssetsDefinition = AssetsDefinition.dagster_internal_init(**{**definition.get_attributes_dict(), "specs": specs})
+    made: AssetsDefinition = AssetsDefinition.dagster_internal_init(
+        **{**definition.get_attributes_dict(), "specs": specs}
+    )
     return made

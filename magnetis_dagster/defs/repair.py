@@ -69,12 +69,16 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
         description=_description(settings),
     )
     def repair(context: SensorEvaluationContext) -> SensorResult:
-        return skipped_on_failure(lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings))
+        return skipped_on_failure(
+            lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings)
+        )
 
     return repair
 
 
-def _tick(instance: DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings) -> SensorResult:
+def _tick(
+    instance: DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
+) -> SensorResult:
     runs = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
     days = {collection.name: look(instance, collection, settings) for collection in events}
     attempts = attempts.only({name: seen.missing for name, seen in days.items()})
@@ -85,7 +89,11 @@ def _tick(instance: DagsterInstance, attempts: Attempts, events: list[Collection
             found
             for collection in events
             if collection.name not in busy
-            if (found := _next_range(collection, days[collection.name], attempts, settings.repair_attempts))
+            if (
+                found := _next_range(
+                    collection, days[collection.name], attempts, settings.repair_attempts
+                )
+            )
         ),
         key=lambda range_: (range_.last, range_.first),
         reverse=True,
@@ -97,7 +105,10 @@ def _tick(instance: DagsterInstance, attempts: Attempts, events: list[Collection
         requests.append(_request(each, settings.repair_attempts))
     if requests:
         return SensorResult(run_requests=requests, cursor=attempts.cursor())
-    return SensorResult(skip_reason=_why_nothing(days, attempts, busy, len(wanted), settings), cursor=attempts.cursor())
+    return SensorResult(
+        skip_reason=_why_nothing(days, attempts, busy, len(wanted), settings),
+        cursor=attempts.cursor(),
+    )
 
 
 def _next_range(collection: Collection, days: Days, attempts: Attempts, most: int) -> Wanted | None:
@@ -121,7 +132,9 @@ def _request(wanted: Wanted, most: int) -> RunRequest:
     )
 
 
-def _busy(instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Collection]) -> set[str]:
+def _busy(
+    instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Collection]
+) -> set[str]:
     """Return the collections that an unfinished run or backfill is about."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
@@ -130,13 +143,18 @@ def _busy(instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Co
     every = {asset_key(collection) for collection in events}
     keys = set()
     for run in runs:
-        keys |= set(run.asset_selection or (every if run.job_name in {JOB_NAMES[Kind.EVENTS], LOAD_LATEST} else ()))
+        keys |= set(
+            run.asset_selection
+            or (every if run.job_name in {JOB_NAMES[Kind.EVENTS], LOAD_LATEST} else ())
+        )
     for backfill in backfills:
         keys |= set(backfill.asset_selection or every)
     return {collection.name for collection in events if asset_key(collection) in keys}
 
 
-def _why_nothing(days: Mapping[str, Days], attempts: Attempts, busy: set[str], wanted: int, settings: Settings) -> str:
+def _why_nothing(
+    days: Mapping[str, Days], attempts: Attempts, busy: set[str], wanted: int, settings: Settings
+) -> str:
     if not any(seen.missing for seen in days.values()):
         return f"Every closed day since {settings.start_date} is green."
     words = []
@@ -146,8 +164,14 @@ def _why_nothing(days: Mapping[str, Days], attempts: Attempts, busy: set[str], w
         words.append(f"{MOST_RUNS} runs of this sensor are under way.")
     for name, seen in days.items():
         if lost := given_up(name, seen, attempts, settings):
-            stopped = f" Nothing else of {name} is asked for until its cursor is reset." if len(lost) >= STOP_DAYS else ""
-            words.append(f"{name}: given up after {settings.repair_attempts} attempts: {in_words(lost)}.{stopped}")
+            stopped = (
+                f" Nothing else of {name} is asked for until its cursor is reset."
+                if len(lost) >= STOP_DAYS
+                else ""
+            )
+            words.append(
+                f"{name}: given up after {settings.repair_attempts} attempts: {in_words(lost)}.{stopped}"
+            )
     return " ".join(words)
 
 

@@ -31,12 +31,16 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
     )
 
     @contextmanager
-    def ingestion(self, run: "RunIdentity", progress: Callable[[str], None], advanced: Callable[[], None]) -> Iterator["Ingestion"]:
+    def ingestion(
+        self, run: "RunIdentity", progress: Callable[[str], None], advanced: Callable[[], None]
+    ) -> Iterator["Ingestion"]:
         """Open what one step needs. Raises SettingsError, CatalogueError, DatabaseUnwell, DatabaseRefused."""
         from magnetis_dagster.defs.run_heartbeat import heartbeat_of
         from magnetis_dagster.wiring import open_ingestion
 
         settings = Settings.load(concurrency=self.concurrency)
         permit = heartbeat_of(run.run_id)
-        with open_ingestion(settings, load_catalogue(settings.config), run, progress, advanced, permit) as ingestion:
+        with open_ingestion(
+            settings, load_catalogue(settings.config), run, progress, advanced, permit
+        ) as ingestion:
             yield ingestion

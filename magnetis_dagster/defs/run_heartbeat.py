@@ -46,7 +46,11 @@ GRACE_SECONDS = 60.0
 """A process whose run has ended elsewhere gets this long to end after it was interrupted; then it is killed."""
 
 _DEAD = "dead"
-_ENDED = {DagsterEventType.PIPELINE_SUCCESS, DagsterEventType.PIPELINE_FAILURE, DagsterEventType.PIPELINE_CANCELED}
+_ENDED = {
+    DagsterEventType.PIPELINE_SUCCESS,
+    DagsterEventType.PIPELINE_FAILURE,
+    DagsterEventType.PIPELINE_CANCELED,
+}
 _NOW = (
     "json_build_object('at', extract(epoch FROM clock_timestamp()), 'machine', CAST(:machine AS text), "
     "'pid', CAST(:pid AS int), 'started', CAST(:started AS float8))::text"
@@ -81,7 +85,10 @@ def _key(run_id: str) -> str:
 def machine() -> str:
     """Return what processes share exactly if they see each other's pids: host, boot and pid namespace."""
     parts = [socket.gethostname()]
-    for path, read in (("/proc/sys/kernel/random/boot_id", Path.read_text), ("/proc/self/ns/pid", os.readlink)):
+    for path, read in (
+        ("/proc/sys/kernel/random/boot_id", Path.read_text),
+        ("/proc/self/ns/pid", os.readlink),
+    ):
         with suppress(OSError):  # Linux only
             parts.append(str(read(Path(path))).strip())
     return " ".join(parts)
@@ -139,7 +146,10 @@ class Heartbeat:
     def start(self) -> None:
         """Write the first heartbeat, and the others from a thread. Raises DatabaseUnwell, DatabaseRefused."""
         asked = Moment.now()
-        with guarded(self._engine, "write the heartbeat of a run"), self._engine.begin() as connection:
+        with (
+            guarded(self._engine, "write the heartbeat of a run"),
+            self._engine.begin() as connection,
+        ):
             connection.execute(_BEGIN, self._parameters)
         self._confirmed = asked
         threading.Thread(target=self._beat_until_stopped, name="run-heartbeat", daemon=True).start()
@@ -152,7 +162,9 @@ class Heartbeat:
 
     def is_fresh(self) -> bool:
         """Return whether a request may be sent without another heartbeat."""
-        return self._ended_at is None and self._confirmed.seconds_until(Moment.now()) < LEASE_SECONDS
+        return (
+            self._ended_at is None and self._confirmed.seconds_until(Moment.now()) < LEASE_SECONDS
+        )
 
     def confirm(self) -> None:
         """Send a heartbeat now. Raises RunEnded if the run has ended elsewhere; DatabaseUnwell, DatabaseRefused."""
@@ -173,14 +185,19 @@ class Heartbeat:
                 try:
                     status = self._beat()
                 except MagnetisError as error:
-                    _log.warning("%s", error)  # the next heartbeat may succeed; until then no request is sent
+                    _log.warning(
+                        "%s", error
+                    )  # the next heartbeat may succeed; until then no request is sent
                     continue
                 if status is DagsterRunStatus.CANCELING or self._ended_at is not None:
                     self._end_process()
 
     def _beat(self) -> DagsterRunStatus | None:
         asked = Moment.now()
-        with guarded(self._engine, "write the heartbeat of a run"), self._engine.begin() as connection:
+        with (
+            guarded(self._engine, "write the heartbeat of a run"),
+            self._engine.begin() as connection,
+        ):
             row = connection.execute(_BEAT, self._parameters).one_or_none()
         status = DagsterRunStatus(row[0]) if row and row[0] else None
         if status is None or status in _ENDED_STATUSES:
@@ -195,8 +212,15 @@ class Heartbeat:
             _log.warning("Run %s was ended or is being canceled: interrupting it.", self.run_id)
             self._interrupted = True
             os.kill(os.getpid(), signal.SIGINT)
-        elif self._ended_at is not None and self._ended_at.seconds_until(Moment.now()) > GRACE_SECONDS:
-            _log.error("Run %s has ended, and its process still runs %d s later: killing it.", self.run_id, GRACE_SECONDS)
+        elif (
+            self._ended_at is not None
+            and self._ended_at.seconds_until(Moment.now()) > GRACE_SECONDS
+        ):
+            _log.error(
+                "Run %s has ended, and its process still runs %d s later: killing it.",
+                self.run_id,
+                GRACE_SECONDS,
+            )
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -217,7 +241,9 @@ class HeartbeatRunStorage(PostgresRunStorage):
     workers and Kubernetes watch their runs themselves.
     """
 
-    def handle_run_event(self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None) -> None:
+    def handle_run_event(
+        self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None
+    ) -> None:
         """Record what the event means for the run's status."""
         if event.event_type is DagsterEventType.PIPELINE_START and self._health_needs_heartbeat():
             heartbeat = _heartbeats[run_id] = Heartbeat(self._engine, run_id)
@@ -239,12 +265,26 @@ class HeartbeatRunStorage(PostgresRunStorage):
         if written == _DEAD:
             return LastBeat(written, age=float("inf"), dead=True)
         beat = json.loads(written)
-        return LastBeat(written, age=now - beat["at"], machine=beat["machine"], pid=beat["pid"], started=beat["started"])
+        return LastBeat(
+            written,
+            age=now - beat["at"],
+            machine=beat["machine"],
+            pid=beat["pid"],
+            started=beat["started"],
+        )
 
     def declare_dead(self, run_id: str, seen: LastBeat) -> bool:
         """Fence off the worker whose last heartbeat is `seen`; False if it has sent another one or has ended since."""
-        with guarded(self._engine, "declare the worker of a run dead"), self.connect() as connection:
-            return connection.execute(_DECLARE_DEAD, {"key": _key(run_id), "seen": seen.written}).rowcount == 1
+        with (
+            guarded(self._engine, "declare the worker of a run dead"),
+            self.connect() as connection,
+        ):
+            return (
+                connection.execute(
+                    _DECLARE_DEAD, {"key": _key(run_id), "seen": seen.written}
+                ).rowcount
+                == 1
+            )
 
     def _health_needs_heartbeat(self) -> bool:
         # by name: to make a launcher for Kubernetes, a process needs credentials that a run does not have
@@ -256,5 +296,7 @@ class HeartbeatRunStorage(PostgresRunStorage):
 def heartbeats(instance: DagsterInstance) -> HeartbeatRunStorage:
     """Return the instance's heartbeats."""
     storage = instance.run_storage
-    assert isinstance(storage, HeartbeatRunStorage), "dagster.yaml names another storage than MagnetisInstanceStorage"
+    assert isinstance(storage, HeartbeatRunStorage), (
+        "dagster.yaml names another storage than MagnetisInstanceStorage"
+    )
     return storage

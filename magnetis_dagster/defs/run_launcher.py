@@ -17,7 +17,12 @@ from typing import Any
 
 from dagster import DagsterRun
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, RunLauncher, WorkerStatus
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    DefaultRunLauncher,
+    RunLauncher,
+    WorkerStatus,
+)
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value
@@ -71,13 +76,25 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if beat is None:
             return self._health_without_heartbeat(run)
         lives = None if beat.dead else beat.process_lives()
-        if lives is not False and not beat.dead and (sign := self._sign_of_life(run, beat, lives=lives)) is not None:
+        if (
+            lives is not False
+            and not beat.dead
+            and (sign := self._sign_of_life(run, beat, lives=lives)) is not None
+        ):
             return CheckRunHealthResult(WorkerStatus.RUNNING, sign)
         self._silent.pop(run.run_id, None)
         if not heartbeats(self._instance).declare_dead(run.run_id, beat):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "its worker sent a heartbeat or ended just now")
-        what = "Its process is gone." if lives is False else "Its worker is gone: no heartbeat, and no code server has it."
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "its worker sent a heartbeat or ended just now"
+            )
+        what = (
+            "Its process is gone."
+            if lives is False
+            else "Its worker is gone: no heartbeat, and no code server has it."
+        )
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}"
+        )
 
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
         """Return why the worker counts as alive; None if it is silent and nobody vouches for it.
@@ -96,7 +113,11 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if seen != beat.written:
             seen, since = beat.written, time.monotonic()
         self._silent[run.run_id] = (seen, since)
-        return f"{silence}: will be checked again" if time.monotonic() - since < CONFIRM_SECONDS else None
+        return (
+            f"{silence}: will be checked again"
+            if time.monotonic() - since < CONFIRM_SECONDS
+            else None
+        )
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run: its worker sees that within BEAT_SECONDS, whichever server started it. False if it has ended."""
@@ -113,7 +134,9 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         match self._code_server_has(run):
             case False:
                 what = "The code server that started this run is gone, and its runs with it."
-                return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}")
+                return CheckRunHealthResult(
+                    WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}"
+                )
             case None:
                 return CheckRunHealthResult(WorkerStatus.RUNNING, "no code server answers for it")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -124,7 +147,9 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if client is None:
             return None
         try:
-            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=5)
+            answer = client.can_cancel_execution(
+                CanCancelExecutionRequest(run_id=run.run_id), timeout=5
+            )
         except DagsterUserCodeUnreachableError:
             return None
         return deserialize_value(answer, CanCancelExecutionResult).can_cancel

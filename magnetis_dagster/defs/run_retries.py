@@ -73,4 +73,8 @@ def _allow(instance: DagsterInstance, run_id: str, more: int) -> None:
 def _starts_again(instance: DagsterInstance, run: DagsterRun) -> bool:
     present = instance.get_run_by_id(run.run_id) or run
     # Dagster's own rule, for the moment after a death
-    return bool(auto_reexecution_should_retry_run(instance, present.with_status(DagsterRunStatus.FAILURE), None))
+    return bool(
+        auto_reexecution_should_retry_run(
+            instance, present.with_status(DagsterRunStatus.FAILURE), None
+        )
+    )

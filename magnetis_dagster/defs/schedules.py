@@ -5,7 +5,13 @@ At 01:30 yesterday has ended, and no clock change of Europe/Paris (02:00 to 03:0
 
 from datetime import date, datetime, timedelta
 
-from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, SkipReason
+from dagster import (
+    DefaultScheduleStatus,
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SkipReason,
+)
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
@@ -17,18 +23,26 @@ CRON = {Kind.EVENTS: "30 1 * * *", Kind.SNAPSHOT: "30 0 * * *"}
 MONDAY = 0
 
 
-def daily_schedule(job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings) -> ScheduleDefinition:
+def daily_schedule(
+    job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings
+) -> ScheduleDefinition:
     """Return the schedule of the job: yesterday and the look-back for events, today for snapshots, in MAGNETIS_TIMEZONE."""
 
     def request(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         # the tick's own day, so that a past tick that somebody runs again asks for the days that it asked for then
         today = context.scheduled_execution_time.astimezone(settings.timezone).date()
-        if kind is Kind.SNAPSHOT and today == datetime.now(settings.timezone).date() - timedelta(days=1):
+        if kind is Kind.SNAPSHOT and today == datetime.now(settings.timezone).date() - timedelta(
+            days=1
+        ):
             # the daemon makes up for the newest tick that it missed (`scheduler` in dagster.yaml), and midnight was since
-            return SkipReason(f"The snapshot of {today} was missed: that day has ended, and the API shows only the present.")
+            return SkipReason(
+                f"The snapshot of {today} was missed: that day has ended, and the API shows only the present."
+            )
         first, last = (today, today) if kind is Kind.SNAPSHOT else _closed_days(today, settings)
         if last < settings.start_date:
-            return SkipReason(f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet.")
+            return SkipReason(
+                f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet."
+            )
         key = last.isoformat()
         if first == last:
             return RunRequest(run_key=key, partition_key=key)
@@ -55,7 +69,11 @@ def _closed_days(today: date, settings: Settings) -> tuple[date, date]:
 
 def _what_is_read(settings: Settings) -> str:
     nightly, weekly = settings.lookback_days, settings.weekly_lookback_days
-    words = f"Loads yesterday and the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)" if nightly else "Loads yesterday"
+    words = (
+        f"Loads yesterday and the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)"
+        if nightly
+        else "Loads yesterday"
+    )
     if weekly > nightly:
         words += f", on Mondays the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
     return f"{words}, of every events collection, as one range in one run: late changes are seen only by reading a day again."

@@ -92,9 +92,15 @@ class Known(BaseModel):
     def changed(self, look: "Look", now: datetime) -> "Known":
         """Return what is known after a read that found other content."""
         if not self.digest:
-            return Known(digest=look.digest, before=self.since, since=now.isoformat(), members=look.members)
+            return Known(
+                digest=look.digest, before=self.since, since=now.isoformat(), members=look.members
+            )
         # a cursor of an earlier version names no members
-        differ = {path for path in {*look.members, *self.members} if look.members.get(path) != self.members.get(path)}
+        differ = {
+            path
+            for path in {*look.members, *self.members}
+            if look.members.get(path) != self.members.get(path)
+        }
         return Known(
             digest=look.digest,
             before=self.since,
@@ -151,7 +157,9 @@ def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDef
     return [_settings_sensor(name, collections, settings) for name, collections in watched.items()]
 
 
-def _settings_sensor(name: str, collections: list[Collection], settings: Settings) -> SensorDefinition:
+def _settings_sensor(
+    name: str, collections: list[Collection], settings: Settings
+) -> SensorDefinition:
     @sensor(
         name=name,
         job_name=JOB_NAMES[Kind.SNAPSHOT],
@@ -180,7 +188,9 @@ def _known(context: SensorEvaluationContext, collections: list[Collection]) -> d
     return {each.name: known.get(each.name, Known(since=since)) for each in collections}
 
 
-def _tick(name: str, context: SensorEvaluationContext, collections: list[Collection]) -> SensorResult:
+def _tick(
+    name: str, context: SensorEvaluationContext, collections: list[Collection]
+) -> SensorResult:
     from magnetis_dagster.ingest.look import Look
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
@@ -192,7 +202,13 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
         warehouse.prepare()
         now = warehouse.now()
         today = now.astimezone(settings.timezone).date()
-        found = _look(engine, name, [each for each in collections if not states[each.name].pause], settings, now)
+        found = _look(
+            engine,
+            name,
+            [each for each in collections if not states[each.name].pause],
+            settings,
+            now,
+        )
         for each in collections:
             state, seen = states[each.name], found.get(each.name)
             if seen is None:
@@ -202,7 +218,9 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
                 words.append(str(seen))
                 state.forget_changes()
                 _count_failure(state, seen)
-            elif state.is_new and (others := _loaded_by_others(context.instance, engine, each, seen, today)):
+            elif state.is_new and (
+                others := _loaded_by_others(context.instance, engine, each, seen, today)
+            ):
                 states[each.name], sentence = others
                 words.append(sentence)
             else:
@@ -215,11 +233,15 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
                     state.forget_changes()
                     if _is_lost(context.instance, state):
                         changed.append((each, seen))
-                words.append(f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}.")
+                words.append(
+                    f"{each.name}: {seen.rows} rows, the same since {_shown(states[each.name].since, settings)}."
+                )
         request = _request(name, changed, states, warehouse, today) if changed else None
     for each, _ in changed:
         states[each.name].slow_down(settings.settings_interval_seconds)
-    steady = [state.why_slow(name) for name, state in states.items() if state.changes >= STEADY_CHANGES]
+    steady = [
+        state.why_slow(name) for name, state in states.items() if state.changes >= STEADY_CHANGES
+    ]
     words += steady
     cursor = _Cursor.dump_json(states).decode()
     if request:
@@ -227,12 +249,18 @@ def _tick(name: str, context: SensorEvaluationContext, collections: list[Collect
             context.log.warning(sentence)  # such a tick shows no reason
         return SensorResult(run_requests=[request], cursor=cursor)
     if changed:
-        words.append("Another tick has read the same just now and asks for the run; if none comes, the next tick does.")
+        words.append(
+            "Another tick has read the same just now and asks for the run; if none comes, the next tick does."
+        )
     return SensorResult(skip_reason=" ".join(words), cursor=cursor)
 
 
 def _request(
-    name: str, changed: "list[tuple[Collection, Look]]", states: dict[str, Known], warehouse: "Warehouse", today: date
+    name: str,
+    changed: "list[tuple[Collection, Look]]",
+    states: dict[str, Known],
+    warehouse: "Warehouse",
+    today: date,
 ) -> RunRequest | None:
     """Return the request for the run that loads what was seen, and keep that for it; None where a twin of this tick does both.
 
@@ -248,7 +276,10 @@ def _request(
     # pages that are kept already are not kept again: of twins, both find those of the first
     collection, own = changed[0]
     kept = _kept_pages(warehouse, collection, run_key).windows()
-    if any(window.read_at != own.at and abs((own.at - window.read_at).total_seconds()) < TWIN_SECONDS for window in kept):
+    if any(
+        window.read_at != own.at and abs((own.at - window.read_at).total_seconds()) < TWIN_SECONDS
+        for window in kept
+    ):
         return None
     return RunRequest(
         run_key=run_key,
@@ -265,7 +296,10 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
 
     settings = Settings.load()
     fingerprint = request_fingerprint(
-        collection, zones_of(settings), key_fingerprint=settings.key_fingerprint, origin=settings.api_url
+        collection,
+        zones_of(settings),
+        key_fingerprint=settings.key_fingerprint,
+        origin=settings.api_url,
     )
     return warehouse.kept_pages(collection, run_key, fingerprint)
 
@@ -282,7 +316,9 @@ def _look(
         gate = LedgerGate(ledger_of(engine, settings), RunIdentity(name, "settings"))
         # one attempt: the next tick is the next one
         limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
-        async with MagnetisClient(settings.api_url, key, gate, concurrency=settings.concurrency, limits=limits) as client:
+        async with MagnetisClient(
+            settings.api_url, key, gate, concurrency=settings.concurrency, limits=limits
+        ) as client:
             return await look_at_each(client, collections, now, seconds=SECONDS)
 
     key = settings.require_key()
@@ -305,7 +341,9 @@ def _loaded_by_others(
     from magnetis_dagster.ingest.look import digest_of
     from magnetis_dagster.warehouse.baseline import present
 
-    runs = instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={PARTITION: today.isoformat()}))
+    runs = instance.get_runs(
+        RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={PARTITION: today.isoformat()})
+    )
     if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
         return Known(), f"{collection.name}: a run is loading it; the next tick compares."
     rows = present(engine, collection)

@@ -34,7 +34,9 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
             application_name="magnetis_dagster",
             client_encoding="utf8",
         ) as connection:
-            [[known]] = connection.execute("SELECT to_regclass('magnetis_ops.days') IS NOT NULL").fetchall()
+            [[known]] = connection.execute(
+                "SELECT to_regclass('magnetis_ops.days') IS NOT NULL"
+            ).fetchall()
             rows = connection.execute(_STATEMENT, [list(snapshots)]).fetchall() if known else []
     except psycopg.Error as error:
         # its text may contain the address with the password

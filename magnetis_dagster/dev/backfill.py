@@ -44,7 +44,9 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
         yield api
 
 
-def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None) -> Launched:
+def launch_plan(
+    plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None
+) -> Launched:
     """Launch exactly what the plan priced, and record the forecast; `ui_url`: where people open the UI, if not at `dagster`.
 
     Raises NothingToLaunch, DagsterUnwell, DatabaseUnwell.
@@ -55,9 +57,14 @@ def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str 
             f"{', '.join(line.collection for line in plan.lines if line.problem)}."
         )
     if not plan.calls:
-        raise NothingToLaunch(f"Not launched: nothing is missing between {plan.first} and {plan.last}.")
+        raise NothingToLaunch(
+            f"Not launched: nothing is missing between {plan.first} and {plan.last}."
+        )
     priced = [line for line in plan.lines if line.ranges]
-    what = "; ".join(f"{line.collection}: {line.days:,} days, {line.rows:,} rows, {line.calls:,} calls" for line in priced)
+    what = "; ".join(
+        f"{line.collection}: {line.days:,} days, {line.rows:,} rows, {line.calls:,} calls"
+        for line in priced
+    )
     backfill = dagster.launch_backfill(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
         title=f"forecast: {plan.calls:,} calls, done {ends(plan)}",
@@ -66,5 +73,15 @@ def launch_plan(plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str 
     )
     for line in priced:
         for each in line.ranges:
-            record(engine, backfill, line.collection, each.first, each.last, each.days, each.rows, each.calls, planned=True)
+            record(
+                engine,
+                backfill,
+                line.collection,
+                each.first,
+                each.last,
+                each.days,
+                each.rows,
+                each.calls,
+                planned=True,
+            )
     return Launched(backfill, dagster.backfill_page(backfill, ui_url=ui_url))

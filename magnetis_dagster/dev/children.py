@@ -22,7 +22,12 @@ from magnetis_dagster.private import private_folder
 MARK = "MAGNETIS_DEV_CHILD"
 """Environment variable by which descendants are known."""
 
-ESCALATION = ((signal.SIGINT, 4.0), (signal.SIGINT, 4.0), (signal.SIGTERM, 4.0), (signal.SIGKILL, 5.0))
+ESCALATION = (
+    (signal.SIGINT, 4.0),
+    (signal.SIGINT, 4.0),
+    (signal.SIGTERM, 4.0),
+    (signal.SIGKILL, 5.0),
+)
 """Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 1 to 4 s; one that
 is still importing may swallow it (a code server then lives on for 30 s), which is why it is sent again, and why there is a next."""
 
@@ -92,13 +97,17 @@ class Children:
         """Raise ChildDied where a program ended by itself."""
         for child in self._children:
             if (code := child.process.poll()) is not None:
-                raise ChildDied(f"{child.name} ended by itself (exit code {code}). The end of {child.log}:\n{child.tail()}")
+                raise ChildDied(
+                    f"{child.name} ended by itself (exit code {code}). The end of {child.log}:\n{child.tail()}"
+                )
 
     def stop(self, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop all, last started first, each with all descendants. Sends SIGKILL at once when `hurried()` turns true."""
         for child in reversed(self._children):
             _stop(child.family, hurried)
-            with suppress(subprocess.TimeoutExpired):  # it may have ended only after family() looked, and be a zombie until now
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # it may have ended only after family() looked, and be a zombie until now
                 child.process.wait(1)
         self._children.clear()
 
@@ -116,7 +125,8 @@ def _marked(mark: str) -> list[psutil.Process]:
         process
         for process in psutil.process_iter(["environ", "status"])
         # environ is None where it is not ours to read: not ours to signal either
-        if (process.info["environ"] or {}).get(MARK, "").startswith(mark) and process.info["status"] != psutil.STATUS_ZOMBIE
+        if (process.info["environ"] or {}).get(MARK, "").startswith(mark)
+        and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 
@@ -133,7 +143,9 @@ def _stop(family: Callable[[], list[psutil.Process]], hurried: Callable[[], bool
         last = number == signal.SIGKILL
         end = time.monotonic() + patience
         for process in [] if hurried() and not last else family():
-            with suppress(psutil.NoSuchProcess):  # psutil compares start times, so a reused pid is never hit
+            with suppress(
+                psutil.NoSuchProcess
+            ):  # psutil compares start times, so a reused pid is never hit
                 process.send_signal(number)
         while time.monotonic() < end and (last or not hurried()):
             if not family():

@@ -8,7 +8,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from magnetis_dagster.warehouse.summary import SummaryLine
@@ -42,7 +49,12 @@ class Steps:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop showing steps."""
         self._ended.set()
         if self._status:
@@ -65,7 +77,11 @@ class Steps:
             now = time.monotonic()
             if self._step and now - self._last >= QUIET_SECONDS:
                 self._last = now
-                self._console.print(f"  {escape(self._step)}: {now - self._began:.0f} s", highlight=False, soft_wrap=True)
+                self._console.print(
+                    f"  {escape(self._step)}: {now - self._began:.0f} s",
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
 
 class LoadProgress:
@@ -95,7 +111,12 @@ class LoadProgress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Leave the bars as they are."""
         self._bars.stop()
 
@@ -109,9 +130,15 @@ class LoadProgress:
         self._days[collection] = self._days.get(collection, 0) + 1
         self._rows[collection] = self._rows.get(collection, 0) + rows
         if collection in self._tasks:
-            self._bars.update(self._tasks[collection], completed=self._days[collection], rows=self._rows[collection])
+            self._bars.update(
+                self._tasks[collection],
+                completed=self._days[collection],
+                rows=self._rows[collection],
+            )
         finished = self._days[collection] == self._asked.get(collection)
-        if not self._console.is_terminal and (finished or time.monotonic() - self._told > LINE_SECONDS):
+        if not self._console.is_terminal and (
+            finished or time.monotonic() - self._told > LINE_SECONDS
+        ):
             self._told = time.monotonic()
             self.note(
                 f"{collection}: {self._days[collection]} of {self._asked.get(collection, 0)} days, {self._rows[collection]:,} rows"
@@ -137,6 +164,11 @@ def print_summary(console: Console, title: str, lines: Sequence[SummaryLine]) ->
         table.add_column(heading, footer=footer, justify="right")
     for line in lines:
         table.add_row(
-            line.collection, line.family, f"{line.days:,}", f"{line.rows:,}", f"{line.api_calls:,}", f"{line.seconds:,.1f}"
+            line.collection,
+            line.family,
+            f"{line.days:,}",
+            f"{line.rows:,}",
+            f"{line.api_calls:,}",
+            f"{line.seconds:,.1f}",
         )
     console.print(table)

@@ -70,7 +70,12 @@ class DagsterApi:
         """Return the client; connections open on first use."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close the connections."""
         self._http.close()
 
@@ -80,9 +85,13 @@ class DagsterApi:
             answer = self._http.post("/graphql", json={"query": query, "variables": variables})
             body = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise DagsterUnwell(f"Dagster's webserver at {self._http.base_url} does not answer ({type(error).__name__}).") from None
+            raise DagsterUnwell(
+                f"Dagster's webserver at {self._http.base_url} does not answer ({type(error).__name__})."
+            ) from None
         if body.get("errors"):
-            raise DagsterUnwell(f"Dagster's webserver refused a query: {body['errors'][0]['message']}")
+            raise DagsterUnwell(
+                f"Dagster's webserver refused a query: {body['errors'][0]['message']}"
+            )
         data: dict[str, Any] = body["data"]
         return data
 
@@ -99,7 +108,9 @@ class DagsterApi:
             if entry["name"] != self._location or found is None:
                 continue
             if found["__typename"] != "RepositoryLocation":
-                raise LocationFailed(f"The code location {self._location} does not load: {reason(found)}")
+                raise LocationFailed(
+                    f"The code location {self._location} does not load: {reason(found)}"
+                )
             self._repository = found["repositories"][0]["name"]
             return True
         return False
@@ -113,18 +124,30 @@ class DagsterApi:
         return self._days(collections, "MATERIALIZING")
 
     def _days(self, collections: Iterable[str], status: str) -> dict[str, set[date]]:
-        nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])["assetNodes"]
+        nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])[
+            "assetNodes"
+        ]
         return {
             node["assetKey"]["path"][-1]: {
                 day
                 for span in node["assetPartitionStatuses"]["ranges"]
                 if span["status"] == status
-                for day in between(date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"]))
+                for day in between(
+                    date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"])
+                )
             }
             for node in nodes
         }
 
-    def launch(self, collections: Sequence[str], first: date, last: date, tags: Mapping[str, str], *, job: str = ASSET_JOB) -> str:
+    def launch(
+        self,
+        collections: Sequence[str],
+        first: date,
+        last: date,
+        tags: Mapping[str, str],
+        *,
+        job: str = ASSET_JOB,
+    ) -> str:
         """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnwell."""
         selector = {
             "jobName": job,
@@ -132,16 +155,33 @@ class DagsterApi:
             "repositoryLocationName": self._location,
             "assetSelection": [asset_key(name) for name in collections],
         }
-        all_tags = [{"key": key, "value": value} for key, value in {**days_tags(first, last), **tags}.items()]
-        parameters = {"selector": selector, "mode": "default", "executionMetadata": {"tags": all_tags}, "runConfigData": "{}"}
+        all_tags = [
+            {"key": key, "value": value}
+            for key, value in {**days_tags(first, last), **tags}.items()
+        ]
+        parameters = {
+            "selector": selector,
+            "mode": "default",
+            "executionMetadata": {"tags": all_tags},
+            "runConfigData": "{}",
+        }
         launched = self.ask(queries.LAUNCH, parameters=parameters)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
-            said = launched.get("message") or "; ".join(error["message"] for error in launched.get("errors", []))
-            raise DagsterUnwell(f"Dagster did not launch the run ({launched['__typename']}): {said}")
+            said = launched.get("message") or "; ".join(
+                error["message"] for error in launched.get("errors", [])
+            )
+            raise DagsterUnwell(
+                f"Dagster did not launch the run ({launched['__typename']}): {said}"
+            )
         return str(launched["run"]["runId"])
 
     def launch_backfill(
-        self, ranges: Mapping[str, Sequence[tuple[date, date]]], *, title: str, description: str, tags: Mapping[str, str]
+        self,
+        ranges: Mapping[str, Sequence[tuple[date, date]]],
+        *,
+        title: str,
+        description: str,
+        tags: Mapping[str, str],
     ) -> str:
         """Launch a backfill over exactly these ranges (inclusive) of each collection, and return its id. Raises DagsterUnwell.
 
@@ -150,7 +190,12 @@ class DagsterApi:
         selections = [
             {
                 "assetKey": asset_key(name),
-                "partitions": {"ranges": [{"start": first.isoformat(), "end": last.isoformat()} for first, last in spans]},
+                "partitions": {
+                    "ranges": [
+                        {"start": first.isoformat(), "end": last.isoformat()}
+                        for first, last in spans
+                    ]
+                },
             }
             for name, spans in ranges.items()
         ]
@@ -163,7 +208,9 @@ class DagsterApi:
         launched = self.ask(queries.BACKFILL, parameters=parameters)["launchPartitionBackfill"]
         if launched["__typename"] != "LaunchBackfillSuccess":
             said = launched.get("message") or "no reason given"
-            raise DagsterUnwell(f"Dagster did not launch the backfill ({launched['__typename']}): {said}")
+            raise DagsterUnwell(
+                f"Dagster did not launch the backfill ({launched['__typename']}): {said}"
+            )
         return str(launched["backfillId"])
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
@@ -197,14 +244,27 @@ def reason(error: Mapping[str, Any] | None) -> str:
     """Return the innermost message of a PythonError, without the class path in front of it."""
     if error is None:
         return "no reason given"
-    messages = [error.get("message") or "", *(cause["message"] for cause in error.get("causes") or [])]
-    return re.sub(r"^[\w.]+(Error|Failure|Exception|[A-Z]\w+): ", "", messages[-1].strip()) or "no reason given"
+    messages = [
+        error.get("message") or "",
+        *(cause["message"] for cause in error.get("causes") or []),
+    ]
+    return (
+        re.sub(r"^[\w.]+(Error|Failure|Exception|[A-Z]\w+): ", "", messages[-1].strip())
+        or "no reason given"
+    )
 
 
 def _note(news: RunNews, event: Mapping[str, Any]) -> None:
     kind = event["__typename"]
     if kind == "MaterializationEvent":
-        rows = next((int(entry["intRepr"]) for entry in event["metadataEntries"] if entry["label"] == "rows"), 0)
+        rows = next(
+            (
+                int(entry["intRepr"])
+                for entry in event["metadataEntries"]
+                if entry["label"] == "rows"
+            ),
+            0,
+        )
         news.days.append(DayDone(event["assetKey"]["path"][-1], event["partition"] or "", rows))
     elif kind == "ExecutionStepFailureEvent":
         news.failures[_collection(event["stepKey"])] = reason(event["error"])

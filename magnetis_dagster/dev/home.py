@@ -38,7 +38,9 @@ def claimed(home: Path) -> Iterator[None]:
         if (home / name).exists():
             private_folder(home / name)
     with private_file(home / LOCK, os.O_RDWR) as lock:
-        patience = time.monotonic() + 0.3  # a command that looks whether one runs has the lock for a moment
+        patience = (
+            time.monotonic() + 0.3
+        )  # a command that looks whether one runs has the lock for a moment
         while not try_lock(lock):
             if time.monotonic() > patience:
                 raise AlreadyRunning(
@@ -55,7 +57,14 @@ def claimed(home: Path) -> Iterator[None]:
 def check_port(host: str, port: int, *, option: str) -> None:
     """Raise PortTaken if nothing can listen on the address; `option` is the one that changes the port."""
     if reason := _refusal(host, port):
-        free = next((other for other in range(port + 1, min(port + 100, 65_536)) if not _refusal(host, other)), port - 1)
+        free = next(
+            (
+                other
+                for other in range(port + 1, min(port + 100, 65_536))
+                if not _refusal(host, other)
+            ),
+            port - 1,
+        )
         raise PortTaken(
             f"Cannot listen on {host}:{port} ({reason}). Another program may use this port. "
             f"Choose another one: {_command_line(f'{option} {free}')}."
@@ -91,7 +100,9 @@ def project_files() -> tuple[Path, Path]:
         files = (folder / "dagster.yaml", folder / "workspace.yaml")
         if all(file.is_file() for file in files):
             return files
-    raise ProjectNotFound(f"Neither dagster.yaml nor workspace.yaml is in {Path.cwd()}. Run this in the project's folder.")
+    raise ProjectNotFound(
+        f"Neither dagster.yaml nor workspace.yaml is in {Path.cwd()}. Run this in the project's folder."
+    )
 
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:

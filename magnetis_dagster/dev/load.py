@@ -61,7 +61,9 @@ class Outcome:
         """Return the failures as lines; collections that failed for the same reason share one."""
         alike: dict[str, list[str]] = {}
         for name, why in self.failures.items():
-            alike.setdefault(re.sub(rf"^{re.escape(name)}: (GET \S+, page \d+: )?", "", why), []).append(name)
+            alike.setdefault(
+                re.sub(rf"^{re.escape(name)}: (GET \S+, page \d+: )?", "", why), []
+            ).append(name)
         lines = []
         for why, names in alike.items():
             if len(names) == 1:
@@ -93,10 +95,14 @@ class Watcher(Protocol):
         """Something worth a line: a step that is tried again, a failure."""
 
 
-def asked_days(collections: Iterable[Collection], days: int, *, today: date, start: date) -> dict[str, list[date]]:
+def asked_days(
+    collections: Iterable[Collection], days: int, *, today: date, start: date
+) -> dict[str, list[date]]:
     """Return collection to the days to have: the last `days` closed ones, not before `start`, for events; today for snapshots."""
     closed = [day for age in range(days, 0, -1) if (day := today - timedelta(days=age)) >= start]
-    return {collection.name: closed if collection.is_events else [today] for collection in collections}
+    return {
+        collection.name: closed if collection.is_events else [today] for collection in collections
+    }
 
 
 def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
@@ -104,13 +110,19 @@ def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
     return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
 
 
-def batches(missing: Mapping[str, Iterable[date]], jobs: Mapping[str, str] | None = None) -> list[Batch]:
+def batches(
+    missing: Mapping[str, Iterable[date]], jobs: Mapping[str, str] | None = None
+) -> list[Batch]:
     """Return as few runs as bring exactly the missing days: one for each stretch and job, for all collections that miss it."""
     stretches: dict[tuple[date, date, str], list[str]] = {}
     for collection, days in missing.items():
         for first, last in _stretches(sorted(days)):
-            stretches.setdefault((first, last, (jobs or {}).get(collection, ASSET_JOB)), []).append(collection)
-    return [Batch(tuple(collections), *stretch) for stretch, collections in sorted(stretches.items())]
+            stretches.setdefault((first, last, (jobs or {}).get(collection, ASSET_JOB)), []).append(
+                collection
+            )
+    return [
+        Batch(tuple(collections), *stretch) for stretch, collections in sorted(stretches.items())
+    ]
 
 
 def _stretches(days: list[date]) -> list[tuple[date, date]]:
@@ -126,7 +138,10 @@ def _stretches(days: list[date]) -> list[tuple[date, date]]:
 def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, list[date]]:
     """Return collection to the asked days that are not green in Dagster. Raises DagsterUnwell."""
     green = api.green(asked)
-    return {name: [day for day in days if day not in green.get(name, set())] for name, days in asked.items()}
+    return {
+        name: [day for day in days if day not in green.get(name, set())]
+        for name, days in asked.items()
+    }
 
 
 def _loaded_elsewhere(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[str, list[date]]:
@@ -158,7 +173,8 @@ def load(
     if elsewhere:
         watcher.note(f"{', '.join(elsewhere)}: another run is already loading the missing day.")
     running = {
-        api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch for batch in batches(missing, jobs)
+        api.launch(batch.collections, batch.first, batch.last, TAGS, job=batch.job): batch
+        for batch in batches(missing, jobs)
     }
     outcome = Outcome(runs=list(running))
     while running:
@@ -186,4 +202,8 @@ def load(
 
 
 def _not_loaded(days: list[date]) -> str:
-    return f"{days[0]} was not loaded." if len(days) == 1 else f"{len(days)} days were not loaded, the first is {days[0]}."
+    return (
+        f"{days[0]} was not loaded."
+        if len(days) == 1
+        else f"{len(days)} days were not loaded, the first is {days[0]}."
+    )

@@ -22,7 +22,15 @@ from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
 from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.dev.load import LANE, Outcome, asked_days, batches, jobs_of, load, missing_days
+from magnetis_dagster.dev.load import (
+    LANE,
+    Outcome,
+    asked_days,
+    batches,
+    jobs_of,
+    load,
+    missing_days,
+)
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import NeedsChange, TryAgain
 from magnetis_dagster.running import RunningDev, announced
@@ -95,7 +103,9 @@ def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: 
 
 
 class _Session:
-    def __init__(self, options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
+    def __init__(
+        self, options: DevOptions, settings: Settings, signals: StopSignals, console: Console
+    ) -> None:
         self.options = options
         self.signals = signals
         self.console = console
@@ -110,7 +120,9 @@ class _Session:
         self.serving = False
         self.steps: Steps | None = None
         shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
-        self.ui = f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
+        self.ui = (
+            f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
+        )
 
     def start(self) -> None:
         self._begin("Starting PostgreSQL")
@@ -121,7 +133,9 @@ class _Session:
         dagster_yaml, workspace_yaml = claims.project_files()
         with self.signals.held():  # interrupted half way, a server would stay behind
             url = database_url(self.settings, port=self.options.database_port)
-        self.database = without_password(url) if self.settings.database_url else url  # the embedded server has none
+        self.database = (
+            without_password(url) if self.settings.database_url else url
+        )  # the embedded server has none
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
             port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
@@ -144,8 +158,12 @@ class _Session:
         self._prepare_database()
         if self.sandbox:
             url = self.settings.api_url
-            self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
-            self._say("After two minutes an alert is edited, and the sensors report it at their next tick (docs/sandbox.md).")
+            self._say(
+                f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented."
+            )
+            self._say(
+                "After two minutes an alert is edited, and the sensors report it at their next tick (docs/sandbox.md)."
+            )
             self._say(
                 "Commands in this folder use it too. In another folder: export "
                 f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
@@ -177,7 +195,10 @@ class _Session:
                 "To load a week: magnetis dev --load 7"
             )
             if "start_date" not in self.settings.model_fields_set:
-                start, example = self.settings.start_date, datetime.now(self.settings.timezone).date().replace(month=1, day=1)
+                start, example = (
+                    self.settings.start_date,
+                    datetime.now(self.settings.timezone).date().replace(month=1, day=1),
+                )
                 self._say(
                     f"MAGNETIS_START_DATE is not set, so events have a partition for each day since {start}. Put the day on which "
                     f"your history begins into .env, such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
@@ -187,19 +208,35 @@ class _Session:
         if days == 0:
             return
         today = datetime.now(self.settings.timezone).date()
-        asked = asked_days(self.catalogue.enabled, days, today=today, start=self.settings.start_date)
+        asked = asked_days(
+            self.catalogue.enabled, days, today=today, start=self.settings.start_date
+        )
         with DagsterApi(self.ui) as api:
             if not self.sandbox:
                 self._price(api, asked)
             # the sensors load what they watch in their first ticks, which began before this: so it comes last, if at all
-            watched = {collection.name for collection in self.catalogue.enabled if collection.sensor}
+            watched = {
+                collection.name for collection in self.catalogue.enabled if collection.sensor
+            }
             outcome, jobs = Outcome(), jobs_of(self.catalogue.enabled)
             with self._loading() as progress:
                 for part in (asked.keys() - watched, asked.keys() & watched):
-                    outcome.add(load(api, {name: asked[name] for name in asked if name in part}, progress, self._check, jobs))
+                    outcome.add(
+                        load(
+                            api,
+                            {name: asked[name] for name in asked if name in part},
+                            progress,
+                            self._check,
+                            jobs,
+                        )
+                    )
         with open_engine(self.settings) as engine:
             first = min(day for days in asked.values() for day in days)
-            print_summary(self.console, f"{first} to {today}", summary(engine, self.catalogue, first, today, outcome.runs))
+            print_summary(
+                self.console,
+                f"{first} to {today}",
+                summary(engine, self.catalogue, first, today, outcome.runs),
+            )
         if not self.options.exit_after_load:
             self._addresses()
         self._judge(outcome)
@@ -210,7 +247,9 @@ class _Session:
             if not self.console.is_terminal:  # which shows bars
                 self.steps = shown.enter_context(Steps(self.console))
                 self._begin("Loading")
-            yield shown.enter_context(LoadProgress(self.console, self.steps.printed if self.steps else lambda: None))
+            yield shown.enter_context(
+                LoadProgress(self.console, self.steps.printed if self.steps else lambda: None)
+            )
 
     def serve(self) -> None:
         self.signals.check()
@@ -223,7 +262,9 @@ class _Session:
     def stop(self) -> None:
         before = self.signals.count
         if self.children.started:
-            self._say("Stopping; unfinished runs resume at the next start. Press Ctrl-C again to stop immediately.")
+            self._say(
+                "Stopping; unfinished runs resume at the next start. Press Ctrl-C again to stop immediately."
+            )
         with Steps(self.console) as self.steps:
             self._begin("Stopping")
             self.children.stop(lambda: self.signals.count > before)
@@ -231,28 +272,58 @@ class _Session:
 
     def _first_sandbox_day(self, url: str) -> date:
         """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
-        first = datetime.now(self.settings.timezone).date() - timedelta(days=self.options.load_days or LOAD_DAYS)
+        first = datetime.now(self.settings.timezone).date() - timedelta(
+            days=self.options.load_days or LOAD_DAYS
+        )
         with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
-            loaded = first_day(engine, [collection.name for collection in self.catalogue.enabled if collection.is_events])
+            loaded = first_day(
+                engine,
+                [collection.name for collection in self.catalogue.enabled if collection.is_events],
+            )
         return min(first, loaded or first)
 
     def _sandbox_command(self) -> list[str]:
         port = self.settings.api_url.rpartition(":")[2]
         quota = str(self.settings.daily_quota)
-        return [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", "--port", port, "--daily-quota", quota]
+        return [
+            sys.executable,
+            "-m",
+            "magnetis_dagster.cli",
+            "sandbox",
+            "--port",
+            port,
+            "--daily-quota",
+            quota,
+        ]
 
     def _dagster_command(self, workspace_yaml: Path) -> list[str]:
         address = ["--host", self.options.host, "--port", str(self.options.port)]
-        return [sys.executable, "-m", "magnetis_dagster.dagster_support.dev", "--workspace", str(workspace_yaml), *address]
+        return [
+            sys.executable,
+            "-m",
+            "magnetis_dagster.dagster_support.dev",
+            "--workspace",
+            str(workspace_yaml),
+            *address,
+        ]
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
         with open_engine(self.settings) as engine:
             if not any_orphans(engine):
                 return
         command = [sys.executable, "-m", "magnetis_dagster.defs.orphans"]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)  # noqa: S603 - ours
+        ended = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )  # noqa: S603 - ours
         if ended.returncode:
-            raise StartFailed(f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}")
+            raise StartFailed(
+                f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}"
+            )
         self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
@@ -261,7 +332,11 @@ class _Session:
             self._require_one_source(keys_used(engine))
             if self.sandbox:
                 # the sandbox invents the same rows under any port
-                adopt(engine, key_fingerprint=self.settings.key_fingerprint, origin=self.settings.api_url)
+                adopt(
+                    engine,
+                    key_fingerprint=self.settings.key_fingerprint,
+                    origin=self.settings.api_url,
+                )
 
     def _require_one_source(self, used: set[str]) -> None:
         """Raise MixedData unless the keys that filled the database are of the same kind as ours."""

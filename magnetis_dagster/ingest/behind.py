@@ -32,7 +32,12 @@ class ReadingThread:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """End both."""
         self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -51,7 +56,9 @@ class ReadingThread:
         """Have `function` called in the caller's thread; of what is read and of what is committed."""
         self._inbox.put(function)
 
-    def committed(self, reads: AsyncGenerator[R, None], commit: Callable[[R], T], discard: Callable[[R], None]) -> Iterator[T]:
+    def committed(
+        self, reads: AsyncGenerator[R, None], commit: Callable[[R], T], discard: Callable[[R], None]
+    ) -> Iterator[T]:
         """Yield what `commit` returns for each of `reads` as soon as it does, while the next one is being read.
 
         When a reading fails, what was read before it is still committed and yielded, and the failure is raised then. What is read
@@ -82,12 +89,19 @@ class ReadingThread:
                         assert committing
                         done, committing = committing, None
                         if done.exception() and reading:
-                            wait([reading])  # the pages under way are paid for: they are received, and kept for the next try
+                            wait(
+                                [reading]
+                            )  # the pages under way are paid for: they are received, and kept for the next try
                         yield done.result()
             finally:
                 left = self._stop(reading) if reading else read
                 self.run(reads.aclose())
-                if left and not left.cancelled() and not left.exception() and (window := left.result()) is not None:
+                if (
+                    left
+                    and not left.cancelled()
+                    and not left.exception()
+                    and (window := left.result()) is not None
+                ):
                     discard(window)
 
     def _begin(self, reads: AsyncGenerator[R, None]) -> Future[R | None]:

@@ -13,7 +13,13 @@ BELOW_CAP = 0.75
 class Cut:
     """The windows of one range, oldest first; the caller tells what became of each before it asks for the next."""
 
-    def __init__(self, range_: Window, chunk_rows: int, longest: int | None = None, most_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        range_: Window,
+        chunk_rows: int,
+        longest: int | None = None,
+        most_rows: int | None = None,
+    ) -> None:
         """`longest`: days of the longest window that the API is known to answer, if it has refused longer ones.
 
         `most_rows`: rows at which the API is known to cap a search.
@@ -21,7 +27,9 @@ class Cut:
         self.most_rows = most_rows
         self._first = range_.first
         self._last = range_.last
-        self._chunk_rows = chunk_rows if most_rows is None else min(chunk_rows, round(most_rows * BELOW_CAP))
+        self._chunk_rows = (
+            chunk_rows if most_rows is None else min(chunk_rows, round(most_rows * BELOW_CAP))
+        )
         self._longest = longest
         self._span = len(range_.days)
         self._left: int | None = None

@@ -46,7 +46,11 @@ class _Grant:
         """Whether the request may be sent without asking the ledger again."""
         now = Moment.now()
         age = self.asked.seconds_until(now)
-        return age < self.valid_seconds and age < GRANT_SECONDS and self.given.seconds_until(now) <= FRESH_SECONDS
+        return (
+            age < self.valid_seconds
+            and age < GRANT_SECONDS
+            and self.given.seconds_until(now) <= FRESH_SECONDS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ class LedgerGate:
     One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
     """
 
-    def __init__(self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None
+    ) -> None:
         """`trial`: if the key is closed, the calls are trials that tell whether it is open again. `permit` is confirmed, if it is
         not fresh, before each charge and each renewal."""
         self.ledger = ledger
@@ -134,7 +140,9 @@ class LedgerGate:
             if self._permit and not self._permit.is_fresh():
                 await asyncio.to_thread(self._permit.confirm)
             asked = Moment.now()
-            answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.get_running_loop().create_future()
+            answer: asyncio.Future[Charged | QuotaExhausted] = (
+                asyncio.get_running_loop().create_future()
+            )
             self._charges.append((charge, answer))
             self._take_turns()
             charged = await asyncio.shield(answer)
@@ -153,7 +161,11 @@ class LedgerGate:
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
                 self._grants[charged.number] = _Grant(
-                    replace(charge, renews=None, trial=self._trial), days, charged.valid_seconds, asked, Moment.now()
+                    replace(charge, renews=None, trial=self._trial),
+                    days,
+                    charged.valid_seconds,
+                    asked,
+                    Moment.now(),
                 )
                 if charged.number != charge.renews:
                     self.charged[days] += 1
@@ -196,7 +208,9 @@ class LedgerGate:
             notes, self._notes = self._notes, []
             outcomes = {note.number: note.settlement for note in notes}
             try:
-                answers = await asyncio.to_thread(self.ledger.turn, [charge for charge, _ in charges], outcomes)
+                answers = await asyncio.to_thread(
+                    self.ledger.turn, [charge for charge, _ in charges], outcomes
+                )
             except Exception as error:  # noqa: BLE001 - raised where it was asked for
                 for _, answer in charges:
                     answer.set_exception(error)

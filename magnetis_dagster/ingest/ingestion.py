@@ -17,7 +17,14 @@ from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Self
 
-from magnetis_dagster.api import ClientLimits, MagnetisClient, NotConnected, RequestRejected, ServerUnwell, Unreachable
+from magnetis_dagster.api import (
+    ClientLimits,
+    MagnetisClient,
+    NotConnected,
+    RequestRejected,
+    ServerUnwell,
+    Unreachable,
+)
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.ingest.behind import ReadingThread
@@ -93,7 +100,11 @@ class DayResult:
     @property
     def late_rows(self) -> int:
         """Return the rows that were added, changed or deleted after a complete read of the day."""
-        return 0 if self.first_read or not self.age_days else self.inserted + self.changed + self.deleted
+        return (
+            0
+            if self.first_read or not self.age_days
+            else self.inserted + self.changed + self.deleted
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,9 @@ class _Read:
 class _Underway:
     """A window that is being read in a task of its own."""
 
-    def __init__(self, window: Window, reader: WindowReader, task: "asyncio.Task[_Read | int]") -> None:
+    def __init__(
+        self, window: Window, reader: WindowReader, task: "asyncio.Task[_Read | int]"
+    ) -> None:
         self.window = window
         self._reader = reader
         self.task = task
@@ -165,7 +178,11 @@ class _Underway:
         self._reader.stop()
         await asyncio.wait([self.task])
         # a failure of days that are left is met again by whoever reads them
-        if not self.task.cancelled() and not self.task.exception() and isinstance(read := self.task.result(), _Read):
+        if (
+            not self.task.cancelled()
+            and not self.task.exception()
+            and isinstance(read := self.task.result(), _Read)
+        ):
             read.staged.close()
 
 
@@ -235,7 +252,12 @@ class Ingestion:
         self._thread.run(self._client.__aenter__())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close the client's connections."""
         gc.set_threshold(*self._collected)
         sys.setswitchinterval(self._switching)
@@ -256,9 +278,18 @@ class Ingestion:
                 f"{collection.name}: {late[0]} has not ended in {self._zones.partition.key} (today is {today}). Its events are "
                 "read once it has: choose days up to yesterday."
             )
-        self._requested, self._alone, self._under_cap, self._caps = frozenset(days), set(), set(), set()
+        self._requested, self._alone, self._under_cap, self._caps = (
+            frozenset(days),
+            set(),
+            set(),
+            set(),
+        )
         self._claim(collection)
-        done = self._warehouse.done(collection, days, run_id=self._run.work_id) if self._run.resumes else {}
+        done = (
+            self._warehouse.done(collection, days, run_id=self._run.work_id)
+            if self._run.resumes
+            else {}
+        )
         for window in contiguous(list(done)):
             yield self._done_before(collection, window, done)
         ranges = list(contiguous([day for day in days if day not in done]))
@@ -266,11 +297,19 @@ class Ingestion:
             yield from self._commit_behind(self._read_ranges(collection, ranges))
             # windows may have been committed while the cap was found
             self._doubt_windows(collection)
-            ranges = [*contiguous(list(self._under_cap)), *(Window(day, day) for day in sorted(self._alone - self._under_cap))]
+            ranges = [
+                *contiguous(list(self._under_cap)),
+                *(Window(day, day) for day in sorted(self._alone - self._under_cap)),
+            ]
             self._alone, self._under_cap, self._caps = set(), set(), set()
 
     def _claim(self, collection: Collection) -> None:
-        claim(self._warehouse.engine, collection, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin)
+        claim(
+            self._warehouse.engine,
+            collection,
+            key_fingerprint=self._ledger.key_fingerprint,
+            origin=self._origin,
+        )
 
     def _commit_behind(self, reads: AsyncGenerator[_Read, None]) -> Iterator[WindowResult]:
         return self._thread.committed(reads, self._commit, lambda read: read.staged.close())
@@ -280,7 +319,9 @@ class Ingestion:
 
         Raises PastSnapshot and ForeignSource before any request.
         """
-        if self._run.resumes and (done := self._warehouse.done(collection, [day], run_id=self._run.work_id)):
+        if self._run.resumes and (
+            done := self._warehouse.done(collection, [day], run_id=self._run.work_id)
+        ):
             return self._done_before(collection, Window(day, day), done)
         today = self._today()
         if day != today:
@@ -306,17 +347,24 @@ class Ingestion:
 
     def _pages(self, collection: Collection) -> KeptPages:
         fingerprint = request_fingerprint(
-            collection, self._zones, key_fingerprint=self._ledger.key_fingerprint, origin=self._origin
+            collection,
+            self._zones,
+            key_fingerprint=self._ledger.key_fingerprint,
+            origin=self._origin,
         )
         return self._warehouse.kept_pages(collection, self._run.work_id, fingerprint)
 
-    async def _read_ranges(self, collection: Collection, ranges: Sequence[Window]) -> AsyncGenerator[_Read, None]:
+    async def _read_ranges(
+        self, collection: Collection, ranges: Sequence[Window]
+    ) -> AsyncGenerator[_Read, None]:
         for range_ in ranges:
             async with aclosing(self._read_range(collection, range_)) as reads:
                 async for read in reads:
                     yield read
 
-    async def _read_range(self, collection: Collection, range_: Window) -> AsyncGenerator[_Read, None]:
+    async def _read_range(
+        self, collection: Collection, range_: Window
+    ) -> AsyncGenerator[_Read, None]:
         kept = await asyncio.to_thread(self._kept, collection)
         pages = self._pages(collection)
         limits = await asyncio.to_thread(self._warehouse.window_limits, collection)
@@ -340,7 +388,9 @@ class Ingestion:
             while window := cut.next():
                 present, ahead = ahead or begin(window), None
                 window = present.window
-                if (announced := await present.announced()) is not None and (after := cut.after(window, announced)):
+                if (announced := await present.announced()) is not None and (
+                    after := cut.after(window, announced)
+                ):
                     ahead = begin(after)
                 try:
                     read = await present.task
@@ -351,17 +401,23 @@ class Ingestion:
                         await left.leave(at_once=False)
                         await asyncio.to_thread(pages.forget, left.window.days)
                     ahead = None
-                    self._thread.tell(f"{collection.name} {window}: {refusal} Trying a shorter window.")
+                    self._thread.tell(
+                        f"{collection.name} {window}: {refusal} Trying a shorter window."
+                    )
                     continue
                 announced = read if isinstance(read, int) else read.reading.announced
                 if window == range_:
                     await asyncio.to_thread(self._record_forecast, collection, window, announced)
                 if isinstance(read, int):
                     span = cut.too_large(window, read)
-                    self._thread.tell(f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time")
+                    self._thread.tell(
+                        f"{collection.name} {window}: {read} rows announced; reading {span} day(s) at a time"
+                    )
                     continue
                 if learned := cut.read(window, read.reading.received):
-                    await asyncio.to_thread(self._warehouse.learn_longest_window, collection, *learned)
+                    await asyncio.to_thread(
+                        self._warehouse.learn_longest_window, collection, *learned
+                    )
                 present = None
                 yield read
         except (asyncio.CancelledError, GeneratorExit):
@@ -395,9 +451,20 @@ class Ingestion:
         if self._run.backfill_id and not self._run.resumes:
             days = len(range_.days)
             calls = expected_calls(rows, chunk_rows=self._chunk_rows, days=days)
-            record(self._warehouse.engine, self._run.backfill_id, collection.name, range_.first, range_.last, days, rows, calls)
+            record(
+                self._warehouse.engine,
+                self._run.backfill_id,
+                collection.name,
+                range_.first,
+                range_.last,
+                days,
+                rows,
+                calls,
+            )
 
-    async def _shorten(self, collection: Collection, window: Window, cut: Cut, refusal: Exception) -> None:
+    async def _shorten(
+        self, collection: Collection, window: Window, cut: Cut, refusal: Exception
+    ) -> None:
         """Make the next window shorter than the one that was refused or capped; raise `refusal` if that cannot help."""
         if isinstance(refusal, NotConnected):
             raise refusal
@@ -427,7 +494,13 @@ class Ingestion:
                 )
 
     def _begin(
-        self, collection: Collection, window: Window, kept: KeptWindow | None, suspicions: Suspicions, *, whole: bool
+        self,
+        collection: Collection,
+        window: Window,
+        kept: KeptWindow | None,
+        suspicions: Suspicions,
+        *,
+        whole: bool,
     ) -> _Underway:
         reader = WindowReader(
             self._client,
@@ -444,7 +517,12 @@ class Ingestion:
         return _Underway(window, reader, task)
 
     async def _read_window(
-        self, reader: WindowReader, collection: Collection, window: Window, most_rows: float, kept: KeptWindow | None
+        self,
+        reader: WindowReader,
+        collection: Collection,
+        window: Window,
+        most_rows: float,
+        kept: KeptWindow | None,
     ) -> _Read | int:
         """Read one window into staging; or return the rows announced where they exceed `most_rows`."""
         started, days = time.monotonic(), (window.first, window.last)
@@ -461,7 +539,12 @@ class Ingestion:
             if not reading.complete:
                 return reading.announced
             return _Read(
-                window, staging, reading, self._gate.charged[days] - charged + reading.kept_pages, started, stack.pop_all()
+                window,
+                staging,
+                reading,
+                self._gate.charged[days] - charged + reading.kept_pages,
+                started,
+                stack.pop_all(),
             )
 
     def _commit(self, read: _Read) -> WindowResult:
@@ -485,10 +568,18 @@ class Ingestion:
             merged = self._warehouse.commit(staging, facts)
             if merged.days:
                 self._thread.call(self._advanced)
-            return self._result(window, facts, reading, merged, staging, time.monotonic() - read.started)
+            return self._result(
+                window, facts, reading, merged, staging, time.monotonic() - read.started
+            )
 
     def _result(
-        self, window: Window, facts: WindowFacts, reading: Reading, merged: Merged, staging: Staging, seconds: float
+        self,
+        window: Window,
+        facts: WindowFacts,
+        reading: Reading,
+        merged: Merged,
+        staging: Staging,
+        seconds: float,
     ) -> WindowResult:
         collection = staging.collection
         believed, doubted = self._sorted_doubts(window, merged.doubted)
@@ -511,18 +602,30 @@ class Ingestion:
             replaced_characters=reading.replaced_characters,
             witness_calls=facts.witness_calls,
             doubted=doubted,
-            changes=self._warehouse.changes(collection, window.first, facts.read_at) if merged.days else None,
+            changes=self._warehouse.changes(collection, window.first, facts.read_at)
+            if merged.days
+            else None,
         )
 
     def _rules(self, window: Window) -> Rules:
         """Return the rules for a window: a long one never empties days, each of which is read alone first."""
         rules = self._warehouse.rules
         alone = len(window.days) == 1
-        return rules if alone or rules.emptied is Emptied.KEEP else replace(rules, emptied=Emptied.DOUBT)
+        return (
+            rules
+            if alone or rules.emptied is Emptied.KEEP
+            else replace(rules, emptied=Emptied.DOUBT)
+        )
 
-    def _sorted_doubts(self, window: Window, doubted: dict[date, Doubt]) -> tuple[list[date], dict[date, Doubt]]:
+    def _sorted_doubts(
+        self, window: Window, doubted: dict[date, Doubt]
+    ) -> tuple[list[date], dict[date, Doubt]]:
         """Return the doubted days whose rows simply stay, and those that are reported; others are read again, each alone."""
-        gone = {day: doubt for day, doubt in doubted.items() if doubt.reason is not DoubtReason.UNREADABLE}
+        gone = {
+            day: doubt
+            for day, doubt in doubted.items()
+            if doubt.reason is not DoubtReason.UNREADABLE
+        }
         if self._warehouse.rules.emptied is Emptied.KEEP:
             return list(gone), {day: doubt for day, doubt in doubted.items() if day not in gone}
         if len(window.days) == 1:
@@ -530,10 +633,14 @@ class Ingestion:
         again = sorted(gone)[: max(0, MOST_READ_ALONE - len(self._alone))]
         self._alone.update(again)
         if again:
-            self._thread.tell(f"{window}: {len(again)} days came with far fewer rows than the table holds. Reading each alone.")
+            self._thread.tell(
+                f"{window}: {len(again)} days came with far fewer rows than the table holds. Reading each alone."
+            )
         return [], {day: doubt for day, doubt in doubted.items() if day not in again}
 
-    def _done_before(self, collection: Collection, window: Window, done: dict[date, MergedDay]) -> WindowResult:
+    def _done_before(
+        self, collection: Collection, window: Window, done: dict[date, MergedDay]
+    ) -> WindowResult:
         today = self._today()
         days = [
             DayResult(
@@ -568,7 +675,9 @@ class Ingestion:
             changes=self._warehouse.changes(collection, window.first),
         )
 
-    def _page_progress(self, collection: Collection, window: Window, kept: int) -> Callable[[int, int], None]:
+    def _page_progress(
+        self, collection: Collection, window: Window, kept: int
+    ) -> Callable[[int, int], None]:
         last = time.monotonic()
         advanced = False
 

@@ -89,7 +89,9 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
     lines = _lines(stable_rows)
-    return Look(_digest(lines), len(lines), at, [page.body for page in pages], member_digests(stable_rows))
+    return Look(
+        _digest(lines), len(lines), at, [page.body for page in pages], member_digests(stable_rows)
+    )
 
 
 def digest_of(stable_rows: Iterable[Any]) -> str:
@@ -113,7 +115,8 @@ def member_digests(rows: Sequence[Any]) -> dict[str, str]:
         for path, value in _leaves(row):
             values.setdefault(path, []).append(dump_json([identity, value], sort=True))
     return {
-        path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12] for path in sorted(values)[:MOST_MEMBERS]
+        path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12]
+        for path in sorted(values)[:MOST_MEMBERS]
     }
 
 
@@ -140,18 +143,25 @@ async def look_at_each(
                     found[collection.name] = error
     except TimeoutError:
         for collection in collections:
-            found.setdefault(collection.name, TooSlow(f"{collection.name}: the API took more than {seconds:g} seconds."))
+            found.setdefault(
+                collection.name,
+                TooSlow(f"{collection.name}: the API took more than {seconds:g} seconds."),
+            )
     return found
 
 
 def _ids(collection: Collection, rows: Sequence[Any]) -> frozenset[str | None]:
     objects = [row for row in rows if isinstance(row, dict)]
-    return frozenset(RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids)
+    return frozenset(
+        RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
+    )
 
 
 def _distinct(collection: Collection, rows: Sequence[Any]) -> int:
     """Return how many different rows there are: by id, or by content if a row has none."""
     objects = [row for row in rows if isinstance(row, dict)]
     ids = RowReader(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
-    nameless = [row for row in rows if not isinstance(row, dict)] + [row for row, id_ in zip(objects, ids, strict=True) if not id_]
+    nameless = [row for row in rows if not isinstance(row, dict)] + [
+        row for row, id_ in zip(objects, ids, strict=True) if not id_
+    ]
     return len({id_ for id_ in ids if id_}) + len({dump_json(row, sort=True) for row in nameless})

@@ -46,7 +46,12 @@ class Pagination:
             self.rows -= len(page.rows) if self._repeats else 0
         if page.rows and not self._repeats:
             self._sizes[number] = len(page.rows)
-        if self._first and 1 < number <= self.announced_pages and page.rows and page.rows == self._first.rows:
+        if (
+            self._first
+            and 1 < number <= self.announced_pages
+            and page.rows
+            and page.rows == self._first.rows
+        ):
             self._repeating_page = number
         if not page.rows and number <= self.announced_pages and (number > 1 or page.total):
             self._empty_page = min(number, self._empty_page or number)
@@ -94,7 +99,11 @@ class Pagination:
             return rows >= self.rows_of_page_1
         # an API that lowers the page size without a word chooses a round one
         announced = first.per_page or first.last_page
-        return bool(first.has_next) or rows >= (first.per_page or self._limit) or (not announced and rows % 10 == 0)
+        return (
+            bool(first.has_next)
+            or rows >= (first.per_page or self._limit)
+            or (not announced and rows % 10 == 0)
+        )
 
     def end(self, repeated: Page | None = None) -> None:
         """Take the list for ended: a page that nothing announced is refused, or is `repeated`, without a new row."""
@@ -114,9 +123,18 @@ class Pagination:
             return None
         if not last.rows:
             return 2 if self._last_number == 1 and last.has_next else None
-        full = len(first.rows) if self._last_number > 1 else min(self._limit, last.per_page or self._limit)
+        full = (
+            len(first.rows)
+            if self._last_number > 1
+            else min(self._limit, last.per_page or self._limit)
+        )
         ends = last.has_next is False or last.total is not None or last.last_page is not None
-        ends = ends or self.total is not None or first.last_page is not None or (last.per_page or 0) > len(last.rows)
+        ends = (
+            ends
+            or self.total is not None
+            or first.last_page is not None
+            or (last.per_page or 0) > len(last.rows)
+        )
         short_of_total = self.total is not None and self.rows < self.total
         if last.has_next or len(last.rows) >= full or not ends or short_of_total:
             return self._last_number + 1
@@ -137,17 +155,25 @@ class Pagination:
         if self.total is None and self.rows > distinct:
             causes.append(f"{self.rows - distinct} of {self.rows} rows have the id of another one")
         if announced != distinct:
-            causes.append(f"the API announced {announced} rows and returned {distinct} distinct ones")
+            causes.append(
+                f"the API announced {announced} rows and returned {distinct} distinct ones"
+            )
         if self._repeating_page is not None:
-            causes.append(f"page {self._repeating_page} repeats page 1, so the route seems to ignore `page`")
+            causes.append(
+                f"page {self._repeating_page} repeats page 1, so the route seems to ignore `page`"
+            )
         elif self._empty_page is not None:
             causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
         elif self._last is not None and self._last.has_next and not self._last.rows:
-            causes.append(f"page {self._last_number} came without rows and says that another one follows")
+            causes.append(
+                f"page {self._last_number} came without rows and says that another one follows"
+            )
         elif announced != distinct and repeated:
             causes.append(f"{repeated} rows came twice on one page")
         elif announced != distinct and self.rows > distinct:
-            causes.append(f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read")
+            causes.append(
+                f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read"
+            )
         return "; ".join(causes) or None
 
     def announced(self, distinct: int) -> int:

@@ -151,7 +151,12 @@ class Plan:
                     "calls": None if line.problem else line.calls,
                     "problem": line.problem,
                     "ranges": [
-                        {"from": each.first.isoformat(), "to": each.last.isoformat(), "rows": each.rows, "calls": each.calls}
+                        {
+                            "from": each.first.isoformat(),
+                            "to": each.last.isoformat(),
+                            "rows": each.rows,
+                            "calls": each.calls,
+                        }
                         for each in line.ranges
                     ],
                 }
@@ -163,13 +168,20 @@ class Plan:
             "quota": {
                 "limit": self.limit,
                 "lanes": [
-                    {"lane": lane.lane, "floor": lane.floor, "used": lane.used, "mean_a_day": lane.mean_a_day}
+                    {
+                        "lane": lane.lane,
+                        "floor": lane.floor,
+                        "used": lane.used,
+                        "mean_a_day": lane.mean_a_day,
+                    }
                     for lane in self.lanes
                 ],
                 "seconds_per_call": self.seconds_per_call,
                 "backfill_today": self.backfill_today,
                 "backfill_whole_day": self.backfill_whole_day,
-                "days": [{"day": day.isoformat(), "calls": calls} for day, calls in self.forecast.days],
+                "days": [
+                    {"day": day.isoformat(), "calls": calls} for day, calls in self.forecast.days
+                ],
                 "done_at": self.forecast.done_at.isoformat() if self.forecast.done_at else None,
             },
         }
@@ -194,7 +206,9 @@ def chosen(catalogue: Catalogue, names: Sequence[str], *, every: bool) -> list[C
                 "The schedule daily_snapshots takes today's snapshot."
             )
         if not collection.enabled:
-            raise BadPlan(f"{name} is switched off ({collection.reason or 'enabled: false'}): there is no asset to backfill.")
+            raise BadPlan(
+                f"{name} is switched off ({collection.reason or 'enabled: false'}): there is no asset to backfill."
+            )
         found.append(collection)
     return found
 
@@ -217,7 +231,9 @@ def asked_window(first: date, last: date, *, start: date, today: date) -> Window
             "earlier day where the service runs, or plan later days."
         )
     if last >= today:
-        raise BadPlan(f"--to {last} has not ended (today is {today}): plan days up to {today - timedelta(days=1)}.")
+        raise BadPlan(
+            f"--to {last} has not ended (today is {today}): plan days up to {today - timedelta(days=1)}."
+        )
     return Window(first, last)
 
 
@@ -243,12 +259,22 @@ def make_plan(
     database.
     """
     held = {each.name: _held(warehouse, each, window) if missing else {} for each in collections}
-    to_read = {each.name: list(contiguous([day for day in window.days if day not in held[each.name]])) for each in collections}
+    to_read = {
+        each.name: list(contiguous([day for day in window.days if day not in held[each.name]]))
+        for each in collections
+    }
     gate = LedgerGate(ledger, COMMAND)
     asked = [(each, _hull(to_read[each.name])) for each in collections if to_read[each.name]]
     announced = asyncio.run(_announce(asked, zones, gate, origin, key, limits, progress))
     lines = tuple(
-        _priced(each, to_read[each.name], held[each.name], announced.get(each.name), chunk_rows=chunk_rows) for each in collections
+        _priced(
+            each,
+            to_read[each.name],
+            held[each.name],
+            announced.get(each.name),
+            chunk_rows=chunk_rows,
+        )
+        for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
     pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
@@ -262,7 +288,12 @@ def make_plan(
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
         lanes=tuple(
-            LaneUse(lane, policy.floor(lane, usage.at), usage.by_lane.get(lane, 0), pace.mean_a_day.get(lane, 0.0))
+            LaneUse(
+                lane,
+                policy.floor(lane, usage.at),
+                usage.by_lane.get(lane, 0),
+                pace.mean_a_day.get(lane, 0.0),
+            )
             for lane in LANES
         ),
         seconds_per_call=pace.seconds_per_call,
@@ -294,7 +325,13 @@ async def _announce(
     async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
         for collection, window in asked:
             name = collection.name
-            call = Call(name, collection.route, window.parameters(collection, zones), limit=1, days=(window.first, window.last))
+            call = Call(
+                name,
+                collection.route,
+                window.parameters(collection, zones),
+                limit=1,
+                days=(window.first, window.last),
+            )
             try:
                 page = await client.page(call)
             except _ONE_COLLECTION as error:
@@ -305,7 +342,11 @@ async def _announce(
                     if page.total is not None
                     else f"{name}: the answer has no meta.total, so what {window} holds is known only by reading it"
                 )
-            progress(f"{name} {window}: {found[name]} rows" if isinstance(found[name], int) else str(found[name]))
+            progress(
+                f"{name} {window}: {found[name]} rows"
+                if isinstance(found[name], int)
+                else str(found[name])
+            )
     return found
 
 
@@ -315,7 +356,12 @@ def _sentence(name: str, error: MagnetisError) -> str:
 
 
 def _priced(
-    collection: Collection, ranges: Sequence[Window], held: Mapping[date, int], announced: int | str | None, *, chunk_rows: int
+    collection: Collection,
+    ranges: Sequence[Window],
+    held: Mapping[date, int],
+    announced: int | str | None,
+    *,
+    chunk_rows: int,
 ) -> PlanLine:
     days = sum(len(each.days) for each in ranges)
     if isinstance(announced, str) or announced is None:
@@ -325,10 +371,15 @@ def _priced(
         return PlanLine(
             collection.name,
             days,
-            tuple(PricedRange(each.first, each.last, announced, max(1, -(-announced // PAGE_ROWS))) for each in ranges),
+            tuple(
+                PricedRange(each.first, each.last, announced, max(1, -(-announced // PAGE_ROWS)))
+                for each in ranges
+            ),
         )
     hull = _hull(ranges)
-    rows = max(0, announced - sum(number for day, number in held.items() if hull.first <= day <= hull.last))
+    rows = max(
+        0, announced - sum(number for day, number in held.items() if hull.first <= day <= hull.last)
+    )
     priced = []
     for each in ranges:
         share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)

@@ -33,7 +33,9 @@ def render(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
     ]
     if plan.calls:
         parts += [_lanes(plan), Text(), *_days(plan, ascii_only=ascii_only), Text()]
-    return Group(*parts, Text(f"This plan spent {_counted(plan.spent, 'API call')}, in lane manual."))
+    return Group(
+        *parts, Text(f"This plan spent {_counted(plan.spent, 'API call')}, in lane manual.")
+    )
 
 
 def when(moment: datetime, now: datetime) -> str:
@@ -53,7 +55,9 @@ def ends(plan: Plan) -> str:
 
 def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
     """Return forecast against spent for a console."""
-    table = numbers("collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error")
+    table = numbers(
+        "collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error"
+    )
     for line in lines:
         table.add_row(
             line.collection,
@@ -70,7 +74,10 @@ def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
         table.add_section()
         table.add_row(
             "total",
-            *(f"{total[name]:,}" for name in ("days_done", "days", "rows_done", "rows", "spent", "calls")),
+            *(
+                f"{total[name]:,}"
+                for name in ("days_done", "days", "rows_done", "rows", "spent", "calls")
+            ),
             _percent(total["error_percent"]),
         )
     return Group(Text(f"Backfill {work}: forecast and spent", style="bold"), Text(), table)
@@ -79,10 +86,13 @@ def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
 def report_total(lines: Sequence[ForecastLine]) -> dict[str, Any]:
     """Return the sums over all collections; the error is None until every day is done."""
     total: dict[str, Any] = {
-        name: sum(getattr(line, name) for line in lines) for name in ("days", "days_done", "rows", "rows_done", "calls", "spent")
+        name: sum(getattr(line, name) for line in lines)
+        for name in ("days", "days_done", "rows", "rows_done", "calls", "spent")
     }
     done = all(line.days_done >= line.days for line in lines)
-    return total | {"error_percent": error_percent(total["calls"], total["spent"]) if done else None}
+    return total | {
+        "error_percent": error_percent(total["calls"], total["spent"]) if done else None
+    }
 
 
 def _prices(lines: Sequence[PlanLine]) -> Table:
@@ -105,7 +115,10 @@ def _prices(lines: Sequence[PlanLine]) -> Table:
 
 
 def _ranges(line: PlanLine) -> str:
-    shown = [str(each.first) if each.first == each.last else f"{each.first}...{each.last}" for each in line.ranges]
+    shown = [
+        str(each.first) if each.first == each.last else f"{each.first}...{each.last}"
+        for each in line.ranges
+    ]
     if len(shown) > SHOWN_RANGES:
         shown = [*shown[: SHOWN_RANGES - 1], f"{len(shown) - SHOWN_RANGES + 1} more"]
     return ", ".join(shown) if shown else "" if line.problem else "nothing is missing"
@@ -138,7 +151,9 @@ def _days(plan: Plan, *, ascii_only: bool) -> Iterable[Text]:
     yield from (_bar(day, calls, plan, ascii_only=ascii_only) for day, calls in first)
     if last:
         between = days[len(first) : -1]
-        yield Text(f"  ...       {sum(calls for _, calls in between):>9,} on {_counted(len(between), 'more day')}")
+        yield Text(
+            f"  ...       {sum(calls for _, calls in between):>9,} on {_counted(len(between), 'more day')}"
+        )
         yield _bar(*last[0], plan, ascii_only=ascii_only)
 
 

@@ -40,6 +40,8 @@ def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int
     while window := cut.next():
         received = (len(window.days) + _PADDING_DAYS) * a_day
         # the last page of a window is half full on average
-        spent += received / PAGE_ROWS + 0.5 + len(rechecked_pages(round(received / PAGE_ROWS + 0.5)))
+        spent += (
+            received / PAGE_ROWS + 0.5 + len(rechecked_pages(round(received / PAGE_ROWS + 0.5)))
+        )
         cut.read(window, round(received))
     return 1 + ceil(spent)

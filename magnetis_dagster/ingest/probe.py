@@ -84,7 +84,10 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
     day = today - timedelta(days=3)
     while day.weekday() not in {1, 2, 3, 4}:
         day -= timedelta(days=1)
-    noons = (datetime.combine(at, time(12), zones.partition).astimezone(UTC) for at in (day - timedelta(days=1), day))
+    noons = (
+        datetime.combine(at, time(12), zones.partition).astimezone(UTC)
+        for at in (day - timedelta(days=1), day)
+    )
     return next(noons), next(noons)
 
 
@@ -102,7 +105,9 @@ class _Watch:
         return charge
 
     async def confirm(self, charge: int) -> int:
-        return await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGate) else charge
+        return (
+            await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGate) else charge
+        )
 
     async def settle(self, charge: int, outcome: Outcome) -> None:
         self.status = outcome.status
@@ -110,14 +115,23 @@ class _Watch:
 
 
 class _Probe:
-    def __init__(self, catalogue: Catalogue, zones: Zones, gate: Gate, today: date, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        zones: Zones,
+        gate: Gate,
+        today: date,
+        progress: Callable[[str], None],
+    ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
         self._watch = _Watch(gate)
         self._today = today
         self._window = probe_window(today, zones)
         self._progress = progress
-        self._findings = {one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections}
+        self._findings = {
+            one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections
+        }
         self._first: dict[str, Page] = {}
         """Collection to the page of its first request that was answered."""
         self._serves: dict[str, str] = {}
@@ -179,7 +193,9 @@ class _Probe:
             finding.found, finding.message = Found.UNCLEAR, str(error)
         else:
             finding.found, finding.message, finding.answered = Found.YES, None, route
-            finding.evidence = next(one.evidence.value for one in collection.routes if one.path == route)
+            finding.evidence = next(
+                one.evidence.value for one in collection.routes if one.path == route
+            )
             if (other := self._serves.setdefault(route, collection.name)) != collection.name:
                 finding.shared[route] = other
             finding.announced = page.total
@@ -192,7 +208,9 @@ class _Probe:
         finding = self._findings[collection.name]
         window = self._window_of(collection)
         sample = Sample(collection, _rows(first), self._zones, window)
-        if collection.is_events or (len(sample) and ("id" in finding.missing or may_be_events(sample))):
+        if collection.is_events or (
+            len(sample) and ("id" in finding.missing or may_be_events(sample))
+        ):
             if window and not len(sample):
                 window = (window[1] - _QUIET, window[1])
             number = self._sample_page(first, sample)
@@ -202,12 +220,19 @@ class _Probe:
                 # without the first row: a member that changes with every request would make it two rows
                 sample = Sample(collection, more, self._zones, window)
             finding.parameters["limit"] = limit_honoured(first, page)
-            finding.parameters["page"] = page_honoured(first_row.keys, sample.keys if more else [], number)
+            finding.parameters["page"] = page_honoured(
+                first_row.keys, sample.keys if more else [], number
+            )
             examine(sample, finding, first_row)
         finding.proposals = propose(sample)
         finding.event_members = event_members(sample, self._today)
         if window:
-            await self._verify_window(client, with_proposals(collection, finding.proposals), finding, exists=len(sample) > 0)
+            await self._verify_window(
+                client,
+                with_proposals(collection, finding.proposals),
+                finding,
+                exists=len(sample) > 0,
+            )
 
     def _sample_page(self, first: Page, sample: Sample) -> int:
         """Return a page of SAMPLE rows: not page 1, which hides an ignored `page`; of recent rows."""
@@ -216,7 +241,9 @@ class _Probe:
         is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
         return 2 if is_newest_first else first.total // SAMPLE
 
-    async def _verify_window(self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool) -> None:
+    async def _verify_window(
+        self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool
+    ) -> None:
         """Decide with two requests which bounds of the window are honoured, if rows exist."""
         assert collection.window is not None
         names = finding.window_names = (collection.window.start, collection.window.end)
@@ -224,19 +251,30 @@ class _Probe:
         if not exists:
             return
         after = after_every_row(self._today, self._zones)
-        for name, hour, verdict in ((names[1], before_every_row(), end_honoured), (names[0], after, start_honoured)):
+        for name, hour, verdict in (
+            (names[1], before_every_row(), end_honoured),
+            (names[0], after, start_honoured),
+        ):
             if page := await self._attempt(client, collection, hour):
                 moments = Sample(collection, _rows(page), self._zones).parsed.occurred_at
                 finding.parameters[name] = verdict(moments, hour)
                 finding.total_ignores_window |= not page.rows and bool(page.total)
 
     async def _attempt(
-        self, client: MagnetisClient, collection: Collection, window: Interval | None, *, limit: int = 1, number: int = 1
+        self,
+        client: MagnetisClient,
+        collection: Collection,
+        window: Interval | None,
+        *,
+        limit: int = 1,
+        number: int = 1,
     ) -> Page | None:
         """Return a page of a route that has answered before; record a refusal and return None."""
         finding = self._findings[collection.name]
         try:
-            return await self._page(client, collection, finding.answered or collection.route, window, limit, number)
+            return await self._page(
+                client, collection, finding.answered or collection.route, window, limit, number
+            )
         except (RouteUnavailable, AccessForbidden, *_UNCLEAR) as error:
             finding.unfinished.append(f"A further request failed: {error}")
             return None
@@ -250,9 +288,15 @@ class _Probe:
         limit: int = 1,
         number: int = 1,
     ) -> Page:
-        parameters = parameters_between(collection, self._zones, *window) if window else collection.parameters
+        parameters = (
+            parameters_between(collection, self._zones, *window)
+            if window
+            else collection.parameters
+        )
         try:
-            page = await client.page(Call(collection.name, route, parameters, page=number, limit=limit))
+            page = await client.page(
+                Call(collection.name, route, parameters, page=number, limit=limit)
+            )
             await client.settled()
             return page
         finally:

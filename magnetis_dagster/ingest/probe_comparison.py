@@ -24,11 +24,15 @@ def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> No
     finding.repeated_ids = len(ids) - len(set(ids))
     finding.columns = sample.column_paths()
     finding.misfits = list(parsed.misfits)
-    finding.unknown = _shown(sample, [name for name in sample.members if not sample.is_declared(name)])
+    finding.unknown = _shown(
+        sample, [name for name in sample.members if not sample.is_declared(name)]
+    )
     moments = [name for name, values in sample.members.items() if any(sample.moments(values))]
     finding.times = _shown(sample, moments)
     readable = {fold(".".join(name)) for name in moments}
-    finding.time_field = next((path for path in collection.time_fields if fold(path) in readable), None)
+    finding.time_field = next(
+        (path for path in collection.time_fields if fold(path) in readable), None
+    )
     timed = [moment for moment in parsed.occurred_at if moment]
     found = {*finding.columns, *([] if None in parsed.ids else ["id"])}
     found |= {"occurred_at"} if len(timed) * 2 > len(sample) else set()
@@ -43,7 +47,10 @@ def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> No
 def _compare_times(moments: Sequence[datetime], window: Interval, finding: Finding) -> None:
     """Record the row that lies furthest outside the window, or else the one nearest to an edge."""
     start, end = window
-    outside = max((min(moment - start, timedelta(0)) + max(moment - end, timedelta(0)) for moment in moments), key=abs)
+    outside = max(
+        (min(moment - start, timedelta(0)) + max(moment - end, timedelta(0)) for moment in moments),
+        key=abs,
+    )
     finding.outside_seconds = round(outside.total_seconds())
     edge = abs(outside) or min(min(moment - start, end - moment) for moment in moments)
     finding.edge_seconds = round(edge.total_seconds())

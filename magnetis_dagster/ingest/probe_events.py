@@ -27,7 +27,9 @@ def event_members(sample: Sample, today: date) -> list[str]:
     if sample.collection.is_events or len(sample) < FEWEST_ROWS:
         return []
     times = [name for name in _own_times(sample) if _recent(sample, sample.members[name], today)]
-    others = [name for name in _contacts(sample) if _differs(list(map(as_text, sample.members[name])))]
+    others = [
+        name for name in _contacts(sample) if _differs(list(map(as_text, sample.members[name])))
+    ]
     if others and not times:
         times = [
             name
@@ -39,17 +41,27 @@ def event_members(sample: Sample, today: date) -> list[str]:
 
 def may_be_events(sample: Sample) -> bool:
     """Return whether the members of the first row justify a request for more rows."""
-    return any(sample.moments(sample.members[name])[0] for name in _own_times(sample)) or bool(_contacts(sample))
+    return any(sample.moments(sample.members[name])[0] for name in _own_times(sample)) or bool(
+        _contacts(sample)
+    )
 
 
 def is_recent(sample: Sample, today: date) -> bool:
     """Return whether the first row has a recent moment, so that the newest rows come first."""
-    return any(_near(moment, today) for values in sample.members.values() for moment in sample.moments(values[:1]))
+    return any(
+        _near(moment, today)
+        for values in sample.members.values()
+        for moment in sample.moments(values[:1])
+    )
 
 
 def _own_times(sample: Sample) -> list[Name]:
     volatile = {fold(path) for path in sample.collection.volatile}
-    return [name for name in sample.nameable if not _STATE_TIMES.search(fold(name[-1])) and fold(".".join(name)) not in volatile]
+    return [
+        name
+        for name in sample.nameable
+        if not _STATE_TIMES.search(fold(name[-1])) and fold(".".join(name)) not in volatile
+    ]
 
 
 def _contacts(sample: Sample) -> list[Name]:
@@ -57,7 +69,8 @@ def _contacts(sample: Sample) -> list[Name]:
     return [
         name
         for name, values in sample.nameable.items()
-        if not sample.is_declared(name) and (fold(".".join(name)) in {"call", "callid"} or mostly_phones(values))
+        if not sample.is_declared(name)
+        and (fold(".".join(name)) in {"call", "callid"} or mostly_phones(values))
     ]
 
 

@@ -36,7 +36,9 @@ def propose_id(sample: Sample) -> tuple[list[str], str] | None:
         candidates = sorted(_id_candidates(sample))
         if path := next((path for _, path, texts_of in candidates if _unique(texts_of)), None):
             return [path], f"id_paths: [{path}] (different in each of {len(sample)} rows)"
-        texts = {(path,): found for _, path, found in candidates if len(set(found)) * 2 >= len(found)}
+        texts = {
+            (path,): found for _, path, found in candidates if len(set(found)) * 2 >= len(found)
+        }
     for base, found in texts.items():
         if part := _discriminator(sample, base, found):
             parts = [*base, part]
@@ -55,7 +57,14 @@ def _form(sample: Sample, name: Name, values: Sequence[Any]) -> str | None:
     is_time = not _LIKE_AN_ID.search(fold(name[-1])) and any(sample.moments(values))
     if None in texts or any(map(is_phone, values)) or is_time:
         return None
-    return next((form for form, pattern in _FORMS.items() if all(pattern.fullmatch(text) for text in texts if text)), None)
+    return next(
+        (
+            form
+            for form, pattern in _FORMS.items()
+            if all(pattern.fullmatch(text) for text in texts if text)
+        ),
+        None,
+    )
 
 
 def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[str | None]]]:
@@ -85,7 +94,9 @@ def _declared_id(sample: Sample) -> list[tuple[str, ...]]:
     """Return the declared members that give every row its id; none if rows differ in that."""
     collection = sample.collection
     alone = {
-        parts: replace(sample, collection=collection.model_copy(update={"id_paths": (parts,)})).parsed.ids
+        parts: replace(
+            sample, collection=collection.model_copy(update={"id_paths": (parts,)})
+        ).parsed.ids
         for parts in collection.id_paths
     }
     return [parts for parts, ids in alone.items() if ids == sample.parsed.ids][:1]
@@ -104,5 +115,10 @@ def _discriminator(sample: Sample, base: Sequence[str], ids: Sequence[str | None
         texts = list(map(as_identifier, values))
         if None in texts or not (form or named) or not _unique(list(zip(ids, texts, strict=True))):
             continue
-        candidates.append(((not named, form in {None, "token"}, len(set(texts)), len(name), position), ".".join(name)))
+        candidates.append(
+            (
+                (not named, form in {None, "token"}, len(set(texts)), len(name), position),
+                ".".join(name),
+            )
+        )
     return min(candidates)[1] if candidates else None

@@ -33,7 +33,11 @@ def write_overlay(path: Path, overlay: dict[str, Any], reasons: Sequence[str] = 
         return False
     comments = [HEAD, *(REASON + reason for reason in reasons)]
     if former is not None:
-        comments += [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(REASON)]
+        comments += [
+            line
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith(REASON)
+        ]
     text = "\n".join(dict.fromkeys(comments)) + "\n"
     text += yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=120)
     fresh = path.with_name(f".{path.name}.new")
@@ -47,7 +51,9 @@ def write_overlay(path: Path, overlay: dict[str, Any], reasons: Sequence[str] = 
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink()
-        raise NeedsChange(f"MAGNETIS_CONFIG names {path}, which cannot be written ({error.strerror}).") from None
+        raise NeedsChange(
+            f"MAGNETIS_CONFIG names {path}, which cannot be written ({error.strerror})."
+        ) from None
     return True
 
 
@@ -55,5 +61,9 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        merged[key] = _merged(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
+        merged[key] = (
+            _merged(below if isinstance(below, dict) else {}, value)
+            if isinstance(value, dict)
+            else value
+        )
     return merged

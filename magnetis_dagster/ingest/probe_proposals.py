@@ -49,7 +49,9 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
     start, end = sample.window
 
     def inside(moments: Sequence[datetime | None], slack: timedelta) -> int:
-        return sum(moment is not None and start - slack <= moment <= end + slack for moment in moments)
+        return sum(
+            moment is not None and start - slack <= moment <= end + slack for moment in moments
+        )
 
     if inside(sample.parsed.occurred_at, WIDEST_ZONE) * 2 > len(sample):
         return
@@ -69,7 +71,9 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
     others = sorted(other for _, other, _ in candidates if other != path)
     also = f"; also inside: {', '.join(others)}" if others else ""
     proposals.time_field = path
-    proposals.reasons.append(f"time_fields: [{path}] ({strictly} of {len(sample)} rows lie inside the window by it{also})")
+    proposals.reasons.append(
+        f"time_fields: [{path}] ({strictly} of {len(sample)} rows lie inside the window by it{also})"
+    )
 
 
 def _propose_phones(sample: Sample, proposals: Proposals) -> None:
@@ -84,14 +88,22 @@ def _propose_phones(sample: Sample, proposals: Proposals) -> None:
         if column.type is ColumnType.TEXT and re.search("(?:number|phone)$", name)
     ]
     order = list(sample.collection.columns)
-    free = [name for name in columns if not any(map(is_phone, sample.parsed.columns[order.index(name)]))]
+    free = [
+        name for name in columns if not any(map(is_phone, sample.parsed.columns[order.index(name)]))
+    ]
     if len(sample) < 2 or not free:
         return
-    phones = {name: values for name, values in sample.nameable.items() if not sample.is_declared(name) and mostly_phones(values)}
+    phones = {
+        name: values
+        for name, values in sample.nameable.items()
+        if not sample.is_declared(name) and mostly_phones(values)
+    }
     matches: dict[str, Name] = {}
 
     def match(candidates: Sequence[str], names: Sequence[Name]) -> None:
-        column = next((column for column in candidates if column in free and column not in matches), None)
+        column = next(
+            (column for column in candidates if column in free and column not in matches), None
+        )
         if column and names:
             matches[column] = names[0]
             phones_left.remove(names[0])
@@ -106,7 +118,9 @@ def _propose_phones(sample: Sample, proposals: Proposals) -> None:
     for column, name in matches.items():
         path = proposals.columns[column] = ".".join(name)
         count = sum(map(is_phone, phones[name]))
-        proposals.reasons.append(f"columns.{column}.paths: [{path}] (phone numbers in {count} of {len(sample)} rows)")
+        proposals.reasons.append(
+            f"columns.{column}.paths: [{path}] (phone numbers in {count} of {len(sample)} rows)"
+        )
     proposals.unmatched = [".".join(name) for name in phones_left]
 
 

@@ -95,17 +95,23 @@ class Finding:
         """Return what a person should look at, in a few sentences."""
         notes = [self.message or "", *self.unfinished]
         for route, other in self.shared.items():
-            notes.append(f"{route} answers as {other}: set the route yourself if it is this collection too.")
+            notes.append(
+                f"{route} answers as {other}: set the route yourself if it is this collection too."
+            )
         notes += self._parameter_notes()
         if self.outside_seconds and not self.ignores_window:
             notes.append(self._outside_note())
         if "id" in self.missing:
             notes.append("Rows without an id cannot be stored: set id_paths.")
         if self.repeated_ids and not self.proposals.id_path:
-            notes.append(f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as [[id, leg]].")
+            notes.append(
+                f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as [[id, leg]]."
+            )
         if "occurred_at" in self.missing:
             holders = ", ".join(self.times) or "none"
-            notes.append(f"No declared member holds the time (members that hold one: {holders}): set time_fields.")
+            notes.append(
+                f"No declared member holds the time (members that hold one: {holders}): set time_fields."
+            )
         if reasons := self.proposals.reasons:
             notes.append(f"Proposed, saved by --write: {'; '.join(reasons)}.")
         if self.proposals.unmatched:
@@ -125,11 +131,20 @@ class Finding:
         here = f"collections.{self.collection}.window"
         notes = []
         by_verdict = {
-            verdict: [name for name in self.window_names or () if self.parameters.get(name) is verdict] for verdict in Honoured
+            verdict: [
+                name for name in self.window_names or () if self.parameters.get(name) is verdict
+            ]
+            for verdict in Honoured
         }
-        ignored, undecided = (" and ".join(by_verdict[verdict]) for verdict in (Honoured.NO, Honoured.UNKNOWN))
+        ignored, undecided = (
+            " and ".join(by_verdict[verdict]) for verdict in (Honoured.NO, Honoured.UNKNOWN)
+        )
         if self.ignores_window:
-            price = f" That costs {ceil(self.announced / _PAGE)} requests for every load." if self.announced else ""
+            price = (
+                f" That costs {ceil(self.announced / _PAGE)} requests for every load."
+                if self.announced
+                else ""
+            )
             notes.append(
                 f"The route ignores {ignored}: set {here} to the names and the format that it honours, "
                 f"or to null{', as --write does,' if self.window_is_useless else ''} to read the route whole.{price}"
@@ -148,9 +163,13 @@ class Finding:
         if self.parameters.get("limit") is Honoured.NO:
             notes.append("The route ignores limit: pages have the size that it chooses.")
         if self.parameters.get("page") is Honoured.NO:
-            notes.append("The route ignores page: only the first page can be read, so longer lists fail as incomplete.")
+            notes.append(
+                "The route ignores page: only the first page can be read, so longer lists fail as incomplete."
+            )
         if self.total_ignores_window:
-            notes.append("It announces rows for a window in which it returns none: its total ignores the window.")
+            notes.append(
+                "It announces rows for a window in which it returns none: its total ignores the window."
+            )
         return notes
 
     def _outside_note(self) -> str:
@@ -201,12 +220,19 @@ class ProbeReport:
         """
         if not any(finding.found is Found.YES for finding in self.findings):
             return {}
-        collections = {finding.collection: change for finding in self.findings if (change := self._change(finding))}
+        collections = {
+            finding.collection: change
+            for finding in self.findings
+            if (change := self._change(finding))
+        }
         return {"collections": collections} if collections else {}
 
     def _change(self, finding: Finding) -> dict[str, Any] | None:
         if finding.found is Found.FORBIDDEN:
-            return {"enabled": False, "reason": "magnetis probe: outside the key's scope (HTTP 403)"}
+            return {
+                "enabled": False,
+                "reason": "magnetis probe: outside the key's scope (HTTP 403)",
+            }
         if finding.found is Found.NOTHING and self.stopped is None:
             tried = ", ".join(f"{route} ({status})" for route, status in finding.tried.items())
             return {"enabled": False, "reason": f"magnetis probe: no route answered: {tried}"}
@@ -221,7 +247,10 @@ class ProbeReport:
         if path := proposals.id_path:
             change |= {"id_paths": path if len(path) == 1 else [path], "id_evidence": _OBSERVED}
         if proposals.columns:
-            change["columns"] = {name: {"paths": [path], "evidence": _OBSERVED} for name, path in proposals.columns.items()}
+            change["columns"] = {
+                name: {"paths": [path], "evidence": _OBSERVED}
+                for name, path in proposals.columns.items()
+            }
         return change or None
 
     def reasons(self) -> list[str]:
@@ -236,4 +265,9 @@ class ProbeReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
         findings = [asdict(finding) | {"notes": finding.notes()} for finding in self.findings]
-        return {"complete": self.complete, **asdict(self), "findings": findings, "overlay": self.overlay()}
+        return {
+            "complete": self.complete,
+            **asdict(self),
+            "findings": findings,
+            "overlay": self.overlay(),
+        }

@@ -31,7 +31,10 @@ _DEEPEST = 20
 def is_phone(value: object) -> bool:
     """Return whether a value has the form of a phone number: E.164, prefix 00, or French."""
     text = as_text(value) if not isinstance(value, bool) else None
-    return text is not None and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS)) is not None
+    return (
+        text is not None
+        and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS)) is not None
+    )
 
 
 def mostly_phones(values: Sequence[Any]) -> bool:
@@ -61,12 +64,17 @@ class Sample:
     @cached_property
     def reader(self) -> RowReader:
         """A reader of the collection as it is declared."""
-        return RowReader(self.collection, response_zone=self.zones.response, partition_zone=self.zones.partition)
+        return RowReader(
+            self.collection, response_zone=self.zones.response, partition_zone=self.zones.partition
+        )
 
     @property
     def keys(self) -> list[object]:
         """What identifies each row: its id, or else the row without its volatile members."""
-        return [key or stable(self.collection, row) for key, row in zip(self.parsed.ids, self.rows, strict=True)]
+        return [
+            key or stable(self.collection, row)
+            for key, row in zip(self.parsed.ids, self.rows, strict=True)
+        ]
 
     @cached_property
     def members(self) -> dict[Name, list[Any]]:
@@ -80,7 +88,9 @@ class Sample:
     @cached_property
     def nameable(self) -> dict[Name, list[Any]]:
         """The members whose names are no values: they can be shown and written."""
-        return {name: values for name, values in self.members.items() if "*" not in self.shown(name)}
+        return {
+            name: values for name, values in self.members.items() if "*" not in self.shown(name)
+        }
 
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
@@ -96,16 +106,23 @@ class Sample:
         return {
             above
             for above, found in names.items()
-            if above and len(found) >= _KEYED_BY_VALUES and len(found) * objects[above] > 2 * sum(found.values())
+            if above
+            and len(found) >= _KEYED_BY_VALUES
+            and len(found) * objects[above] > 2 * sum(found.values())
         }
 
     def shown(self, name: Name) -> str:
         """Return a dotted name fit to be shown; `*` stands for a part that may be a value."""
-        return ".".join("*" if name[:depth] in self._keyed_by_values else shown_name(part) for depth, part in enumerate(name))
+        return ".".join(
+            "*" if name[:depth] in self._keyed_by_values else shown_name(part)
+            for depth, part in enumerate(name)
+        )
 
     def moments(self, values: Sequence[Any]) -> list[datetime | None]:
         """Return the moments among values, in UTC. A phone number of ten digits is no Unix time."""
-        return [None if is_phone(value) else as_moment(value, self.zones.response) for value in values]
+        return [
+            None if is_phone(value) else as_moment(value, self.zones.response) for value in values
+        ]
 
     def column_paths(self) -> dict[str, str]:
         """Return the path that a row has for each column; a member that is null counts."""
@@ -118,7 +135,9 @@ class Sample:
 
     def is_declared(self, name: Name) -> bool:
         """Return whether a declaration reads the member, or an object that contains it."""
-        return fold(".".join(name)) in self._declared or not self._wholes.isdisjoint(map(fold, _with_parents(name)))
+        return fold(".".join(name)) in self._declared or not self._wholes.isdisjoint(
+            map(fold, _with_parents(name))
+        )
 
     @cached_property
     def _declared(self) -> set[str]:
@@ -130,7 +149,12 @@ class Sample:
     @cached_property
     def _wholes(self) -> set[str]:
         columns = self.collection.columns.values()
-        return {fold(path) for column in columns if column.type is ColumnType.JSON for path in column.paths}
+        return {
+            fold(path)
+            for column in columns
+            if column.type is ColumnType.JSON
+            for path in column.paths
+        }
 
 
 def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
@@ -141,7 +165,9 @@ def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, 
             yield (*above, name), member
 
 
-def _objects(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Mapping[str, Any]]]:
+def _objects(
+    value: Mapping[str, Any], above: Name = ()
+) -> Iterator[tuple[Name, Mapping[str, Any]]]:
     yield above, value
     for name, member in value.items():
         if isinstance(member, dict) and member and len(above) < _DEEPEST:

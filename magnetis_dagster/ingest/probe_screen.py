@@ -16,10 +16,16 @@ def render(report: ProbeReport) -> Group:
     The caller reports what stopped the probe.
     """
     parts: list[RenderableType] = [
-        Text(f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}", style="bold"),
+        Text(
+            f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}",
+            style="bold",
+        ),
         Text(),
         _routes(report.findings),
-        Text("found, unknown, missing: members of the rows that the catalogue declares, does not declare, misses", style="dim"),
+        Text(
+            "found, unknown, missing: members of the rows that the catalogue declares, does not declare, misses",
+            style="dim",
+        ),
     ]
     windows = [finding for finding in report.findings if _offset(finding) or finding.parameters]
     if windows:
@@ -55,7 +61,9 @@ def _routes(findings: list[Finding]) -> Table:
 def _windows(findings: list[Finding]) -> Table:
     table = _table("events", "offset from the window", "parameters")
     for finding in findings:
-        table.add_row(*(Text(cell) for cell in (finding.collection, _offset(finding), _parameters(finding))))
+        table.add_row(
+            *(Text(cell) for cell in (finding.collection, _offset(finding), _parameters(finding)))
+        )
     return table
 
 
@@ -77,5 +85,8 @@ def _offset(finding: Finding) -> str:
 
 
 def _parameters(finding: Finding) -> str:
-    names = {verdict: [name for name, found in finding.parameters.items() if found is verdict] for verdict in Honoured}
+    names = {
+        verdict: [name for name, found in finding.parameters.items() if found is verdict]
+        for verdict in Honoured
+    }
     return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

@@ -54,7 +54,9 @@ Progress = Callable[[int, int], None]
 class IncompleteWindow(TryAgain):
     """The pages of a window did not form one complete list, three times in a row; nothing was written."""
 
-    def __init__(self, collection: Collection, window: Window, announced: int, received: int, cause: str) -> None:
+    def __init__(
+        self, collection: Collection, window: Window, announced: int, received: int, cause: str
+    ) -> None:
         self.announced = announced
         self.received = received
         super().__init__(
@@ -147,7 +149,9 @@ class WindowReader:
         self._suspicions = suspicions
         self._stopped = asyncio.Event()
         parameters = window.parameters(collection, zones)
-        self._call = Call(collection.name, collection.route, parameters, days=(window.first, window.last))
+        self._call = Call(
+            collection.name, collection.route, parameters, days=(window.first, window.last)
+        )
         self._witnesses = _Witnesses(client, self._call)
         self.announced: int | None = None
         """Rows announced by the first page; None before it."""
@@ -174,7 +178,16 @@ class WindowReader:
         Raises Capped and Shortened (shorter windows may help), IncompleteWindow, FilterIgnored, RepeatedIds, Unplaceable, Stopped,
         QuotaExhausted and the errors of api/ and database/.
         """
-        attempt = _Attempt(self._client, self._call, self._window, staging, self._pages, now, self._stopped, self._filter_ignored)
+        attempt = _Attempt(
+            self._client,
+            self._call,
+            self._window,
+            staging,
+            self._pages,
+            now,
+            self._stopped,
+            self._filter_ignored,
+        )
         size = distinct = 0
         cause = ""
         for number in range(READS):
@@ -187,7 +200,16 @@ class WindowReader:
             if (first.total or 0) > most_rows:
                 self._suspicions.totals.setdefault(first.total or 0, self._window)
                 await self._client.settled()
-                return Reading(first.total or 0, 0, attempt.bytes, 0, now, 0, complete=False, witness_calls=self._witnesses.calls)
+                return Reading(
+                    first.total or 0,
+                    0,
+                    attempt.bytes,
+                    0,
+                    now,
+                    0,
+                    complete=False,
+                    witness_calls=self._witnesses.calls,
+                )
             if first.rows:
                 await self._doubt_total(first, staging)
             self.announced = first.total
@@ -199,7 +221,9 @@ class WindowReader:
             tally = await asyncio.to_thread(staging.settle)
             self._refuse_repeated_ids(staging)
             distinct = tally.received
-            found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(attempt, staging)
+            found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(
+                attempt, staging
+            )
             lacks_rows = None if found else await self._doubt_end(attempt, staging)
             found = found or lacks_rows
             if found is None:
@@ -223,7 +247,9 @@ class WindowReader:
             if cut and self._collection.window and len(self._window.days) > 1:
                 await self._client.settled()
                 raise Distrusted(f"The API {cause.removeprefix('the API ')}.")
-        raise IncompleteWindow(self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause)
+        raise IncompleteWindow(
+            self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause
+        )
 
     async def _fetch_others(self, attempt: "_Attempt") -> None:
         """Fetch and load the announced pages concurrently, then those that nothing announced, one by one."""
@@ -286,7 +312,9 @@ class WindowReader:
         async with asyncio.TaskGroup() as loaders:
             for _ in range(LOADERS):
                 loaders.create_task(load())
-            await asyncio.gather(*(receive() for _ in range(min(self._concurrency + CHARGED_AHEAD, last - 1))))
+            await asyncio.gather(
+                *(receive() for _ in range(min(self._concurrency + CHARGED_AHEAD, last - 1)))
+            )
             for _ in range(LOADERS):
                 await received.put(None)
         if failures:
@@ -316,13 +344,20 @@ class WindowReader:
             return
         # two parts may exceed the whole for another reason: a bound that the route ignores
         second = timedelta(seconds=1)
-        ignored = await self._total(end - second, end) == total, await self._total(start, start + second) == total
+        ignored = (
+            await self._total(end - second, end) == total,
+            await self._total(start, start + second) == total,
+        )
         if not any(ignored):
             await self._require_cap(total, start, end)
             return
-        moments = staging.reader.read_all([row for row in first.rows if isinstance(row, dict)]).occurred_at
+        moments = staging.reader.read_all(
+            [row for row in first.rows if isinstance(row, dict)]
+        ).occurred_at
         if any(moment is not None and not start <= moment <= end for moment in moments):
-            raise self._filter_ignored(f"a window of one second announces {total} rows, as the whole window does", ignored)
+            raise self._filter_ignored(
+                f"a window of one second announces {total} rows, as the whole window does", ignored
+            )
         self._suspicions.trusted.add(total)
 
     async def _require_cap(self, total: int, start: datetime, end: datetime) -> None:
@@ -331,7 +366,9 @@ class WindowReader:
         A filter by days counts a divided day twice, one by overlaps counts the rows at the division twice, and a
         window that grows announces more when it is asked again.
         """
-        noon = middle_of(start, end, self._zones.partition) + timedelta(hours=12 if end - start > timedelta(days=2) else 0)
+        noon = middle_of(start, end, self._zones.partition) + timedelta(
+            hours=12 if end - start > timedelta(days=2) else 0
+        )
         by_days = await self._total(noon, noon + timedelta(seconds=1)) or 0
         if by_days * 10 < total and await self._total(start, end) == total:
             raise Capped(total)
@@ -346,7 +383,10 @@ class WindowReader:
             # whether the API includes bounds is not documented: the second part begins a second after the first ends
             middle = middle_of(start, end, self._zones.partition)
             parts = [(start, middle - timedelta(seconds=1)), (middle, end)]
-            asked = [parameters_between(self._collection, self._zones, *part) for part in [*parts, (start, end)]]
+            asked = [
+                parameters_between(self._collection, self._zones, *part)
+                for part in [*parts, (start, end)]
+            ]
             if asked[2] in asked[:2]:
                 return False  # the format of the parameters has no times
             first, second = [await self._total(*part) for part in parts]
@@ -362,11 +402,15 @@ class WindowReader:
         """Raise Distrusted for a number of rows that looks like a cap, if no total tells and the window can be divided."""
         divisible = self._collection.window is not None and len(self._window.days) > 1
         if divisible and pagination.total is None and looks_chosen(distinct):
-            raise Distrusted(f"The API announced no total and returned {distinct} rows, which looks like a cap.")
+            raise Distrusted(
+                f"The API announced no total and returned {distinct} rows, which looks like a cap."
+            )
 
     async def _total(self, start: datetime, end: datetime) -> int | None:
         """Return the rows that the API announces between two instants."""
-        page = await self._witnesses.one_row(parameters_between(self._collection, self._zones, start, end))
+        page = await self._witnesses.one_row(
+            parameters_between(self._collection, self._zones, start, end)
+        )
         return page.total
 
     async def _doubt_edges(self, staging: Staging, tally: Tally) -> None:
@@ -378,7 +422,9 @@ class WindowReader:
             return
         for edge in empty_edges(self._window.days, tally.by_day):
             start, end = edge.bounds(self._zones.partition)
-            parameters = parameters_between(self._collection, self._zones, start + PADDING, end - PADDING)
+            parameters = parameters_between(
+                self._collection, self._zones, start + PADDING, end - PADDING
+            )
             page = await self._witnesses.one_row(parameters)
             days = staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
@@ -390,7 +436,11 @@ class WindowReader:
         Costs two requests: from the start of the window and up to its end, each with the time of half a page of
         known rows. A cut list in either order of time lacks rows at one of the two; one in any order, at both.
         """
-        if not attempt.pagination.ends_unproved or self._collection.window is None or not self._collection.is_events:
+        if (
+            not attempt.pagination.ends_unproved
+            or self._collection.window is None
+            or not self._collection.is_events
+        ):
             return None
         size = max(1, attempt.pagination.rows_of_page_1 // 2)
         moments = await asyncio.to_thread(staging.outer_moments, size)
@@ -398,7 +448,9 @@ class WindowReader:
             return None
         start, end = self._window.bounds(self._zones.partition)
         for part in (start - PADDING, moments[0]), (moments[1], end + PADDING):
-            page = await self._witnesses.page(parameters=parameters_between(self._collection, self._zones, *part))
+            page = await self._witnesses.page(
+                parameters=parameters_between(self._collection, self._zones, *part)
+            )
             if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
                 return "the API announced no total, and a search within the window has rows that its pages lack"
         return None
@@ -418,7 +470,11 @@ class WindowReader:
     def _filter_ignored(self, what: str, ignored: tuple[bool, bool]) -> FilterIgnored:
         window = self._collection.window
         assert window is not None
-        names = " and ".join(name for name, is_ignored in zip((window.start, window.end), ignored, strict=True) if is_ignored)
+        names = " and ".join(
+            name
+            for name, is_ignored in zip((window.start, window.end), ignored, strict=True)
+            if is_ignored
+        )
         return FilterIgnored(
             f"{self._collection.name} {self._window}: {what}: the route {self._collection.route} seems to ignore {names}. "
             f"`magnetis probe` shows what it does; in MAGNETIS_CONFIG, set collections.{self._collection.name}.window to the right "
@@ -435,9 +491,15 @@ class WindowReader:
 
     def _refuse_unplaceable(self, staging: Staging, tally: Tally) -> None:
         if tally.unplaced and not tally.by_day:
-            why = "; ".join(f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items()))
-            settings = {"time_fields" if " time in " in reason else "id_paths" for reason in tally.unplaced}
-            names = " and ".join(f"collections.{self._collection.name}.{setting}" for setting in sorted(settings))
+            why = "; ".join(
+                f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items())
+            )
+            settings = {
+                "time_fields" if " time in " in reason else "id_paths" for reason in tally.unplaced
+            }
+            names = " and ".join(
+                f"collections.{self._collection.name}.{setting}" for setting in sorted(settings)
+            )
             raise Unplaceable(
                 f"{self._collection.name} {self._window}: none of the {tally.received} rows received can be placed: {why}. "
                 f"Members of the rows: {', '.join(sorted(staging.members)[:40])}. Name the right ones in MAGNETIS_CONFIG "
@@ -446,7 +508,9 @@ class WindowReader:
 
 
 def _ids(staging: Staging, page: Page) -> frozenset[str | None]:
-    return frozenset(staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).ids)
+    return frozenset(
+        staging.reader.read_all([row for row in page.rows if isinstance(row, dict)]).ids
+    )
 
 
 @dataclass(slots=True)
@@ -526,7 +590,9 @@ class _Attempt:
         page = await self._kept_page(number) if number in self.kept else None
         fresh = page is None
         if page is None:
-            page = await self.client.page(replace(self.call, page=number), partial(self.keep, number) if self._keeps else None)
+            page = await self.client.page(
+                replace(self.call, page=number), partial(self.keep, number) if self._keeps else None
+            )
         self._count(number, page)
         return page, fresh
 
@@ -541,7 +607,9 @@ class _Attempt:
 
     async def load(self, number: int, page: Page, *, fresh: bool = False) -> None:
         """Load a page into staging, and keep it if it is not kept yet. Raises FilterIgnored."""
-        if number in self._rechecked or (number == 1 and (self.mixes or self.pagination.following() is not None)):
+        if number in self._rechecked or (
+            number == 1 and (self.mixes or self.pagination.following() is not None)
+        ):
             self.ids[number] = await asyncio.to_thread(_ids, self.staging, page)
             self.totals[number] = page.total
         days = await asyncio.to_thread(self._load, number, page, keep=fresh and self._keeps)
@@ -556,4 +624,8 @@ class _Attempt:
 def _announced_pages(page: Page, limit: int) -> int:
     pagination = Pagination(limit)
     pagination.add(1, page)
-    return pagination.announced_pages if pagination.announced_pages > 1 else (pagination.following() or 1)
+    return (
+        pagination.announced_pages
+        if pagination.announced_pages > 1
+        else (pagination.following() or 1)
+    )

@@ -12,7 +12,9 @@ LIMITS = ClientLimits(attempts=1, read=30.0, total=60.0)
 COMMAND = RunIdentity(run_id="magnetis quota --reopen", lane="manual")
 
 
-def reopen(ledger: Ledger, collection: Collection, *, origin: str, key: str, limits: ClientLimits = LIMITS) -> str:
+def reopen(
+    ledger: Ledger, collection: Collection, *, origin: str, key: str, limits: ClientLimits = LIMITS
+) -> str:
     """Send one charged request with `limit=1` if the key is closed; return what came of it, for people.
 
     Raises what `MagnetisClient.page` raises if the key stays closed, also QuotaExhausted if no call is left for a trial.
@@ -23,7 +25,9 @@ def reopen(ledger: Ledger, collection: Collection, *, origin: str, key: str, lim
     return f"The key is open again: the API answered the trial request{said}."
 
 
-async def _try(ledger: Ledger, collection: Collection, origin: str, key: str, limits: ClientLimits) -> str:
+async def _try(
+    ledger: Ledger, collection: Collection, origin: str, key: str, limits: ClientLimits
+) -> str:
     gate = LedgerGate(ledger, COMMAND, trial=True)
     call = Call(collection.name, collection.route, dict(collection.parameters), limit=1)
     async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:

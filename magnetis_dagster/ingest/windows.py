@@ -31,7 +31,10 @@ class Window:
     @property
     def days(self) -> list[date]:
         """Every day of the window, ascending."""
-        return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
+        return [
+            self.first + timedelta(days=number)
+            for number in range((self.last - self.first).days + 1)
+        ]
 
     def bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
         """Return the instants (UTC) at which the window begins and ends in `zone`; a day has 23, 24 or 25 hours."""
@@ -57,7 +60,9 @@ def middle_of(start: datetime, end: datetime, zone: ZoneInfo) -> datetime:
     return datetime.combine(middle.astimezone(zone).date(), time.min, zone).astimezone(UTC)
 
 
-def parameters_between(collection: Collection, zones: Zones, start: datetime, end: datetime) -> dict[str, str]:
+def parameters_between(
+    collection: Collection, zones: Zones, start: datetime, end: datetime
+) -> dict[str, str]:
     """Return the query parameters for the instants `start` to `end`, beside those that the collection always sends."""
     if collection.window is None:
         return dict(collection.parameters)
@@ -68,12 +73,20 @@ def parameters_between(collection: Collection, zones: Zones, start: datetime, en
     }
 
 
-def request_fingerprint(collection: Collection, zones: Zones, *, key_fingerprint: str, origin: str) -> str:
+def request_fingerprint(
+    collection: Collection, zones: Zones, *, key_fingerprint: str, origin: str
+) -> str:
     """Return a digest of all that decides which rows a page contains, except its window and number.
 
     Pages of an interrupted read are used again only under the same key, origin, zones and declaration.
     """
-    parts = [key_fingerprint, origin, str(zones.partition), str(zones.query), collection.model_dump_json()]
+    parts = [
+        key_fingerprint,
+        origin,
+        str(zones.partition),
+        str(zones.query),
+        collection.model_dump_json(),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -37,7 +37,9 @@ class Shortened(Distrusted):
     """Days that came without rows in a window have rows when they are requested alone."""
 
     def __init__(self, days: Window) -> None:
-        super().__init__(f"The API returned no row for {days} in a longer window, and returns some for these days alone.")
+        super().__init__(
+            f"The API returned no row for {days} in a longer window, and returns some for these days alone."
+        )
 
 
 @dataclass(slots=True)
@@ -54,12 +56,18 @@ class Suspicions:
     def doubts(self, window: Window, total: int) -> bool:
         """Return whether a total looks like a cap: a number that programs choose, or that of another window. Remember it."""
         repeated = self.totals.setdefault(total, window) != window
-        return (looks_chosen(total) or (repeated and total >= SUSPICIOUS_ROWS)) and total not in self.trusted
+        return (
+            looks_chosen(total) or (repeated and total >= SUSPICIOUS_ROWS)
+        ) and total not in self.trusted
 
 
 def looks_chosen(rows: int) -> bool:
     """Return whether a number of rows is one that programs choose as a limit: 10,000, 1,500, 9,999 or 4,096."""
-    return rows >= SUSPICIOUS_ROWS and 0 in {rows % (SUSPICIOUS_ROWS // 2), (rows + 1) % SUSPICIOUS_ROWS, rows & (rows - 1)}
+    return rows >= SUSPICIOUS_ROWS and 0 in {
+        rows % (SUSPICIOUS_ROWS // 2),
+        (rows + 1) % SUSPICIOUS_ROWS,
+        rows & (rows - 1),
+    }
 
 
 def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:
@@ -74,7 +82,11 @@ def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Wind
         return []
     if not filled:
         span = min(EDGE_DAYS, len(days) - 1)
-        starts = {len(days) - span} if len(days) <= 2 * EDGE_DAYS else {0, (len(days) - span) // 2, len(days) - span}
+        starts = (
+            {len(days) - span}
+            if len(days) <= 2 * EDGE_DAYS
+            else {0, (len(days) - span) // 2, len(days) - span}
+        )
         return [Window(days[start], days[start + span - 1]) for start in sorted(starts)]
     edges = []
     if leading := days[: filled[0]]:

@@ -3,6 +3,13 @@
 No HTTP, no Dagster. `quota.ledger` speaks SQL and is imported where it is used; the names here are light enough for every start.
 """
 
-from magnetis_dagster.quota.policy import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.policy import (
+    LANES,
+    BadPolicy,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 
 __all__ = ["LANES", "BadPolicy", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]

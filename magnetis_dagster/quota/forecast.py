@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from magnetis_dagster.quota.policy import BACKFILL, DAY, LANES, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.policy import (
+    BACKFILL,
+    DAY,
+    LANES,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 
 STEP = timedelta(minutes=15)
 SECOND = timedelta(seconds=1)
@@ -67,7 +75,9 @@ def _stands_still(days: list[tuple[date, int]]) -> bool:
     return len(days) > 3 and not any(sent for _, sent in days[-3:])
 
 
-def _days(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Iterator[tuple[date, int, datetime | None]]:
+def _days(
+    policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace
+) -> Iterator[tuple[date, int, datetime | None]]:
     """Yield each day with its calls, and on the last when the last call is answered."""
     walk = _Walk(policy, usage, calls, pace)
     whole: dict[timedelta, int] = {}
@@ -99,11 +109,17 @@ class _Walk:
         self._usage = usage
         self._pace = pace
         self.rolling = policy.window is QuotaWindow.ROLLING
-        self._seconds = max(pace.seconds_per_call, 1 / policy.calls_per_second if policy.calls_per_second else 0.0, 0.001)
+        self._seconds = max(
+            pace.seconds_per_call,
+            1 / policy.calls_per_second if policy.calls_per_second else 0.0,
+            0.001,
+        )
         self._aging = deque(sorted(pace.aging))
         self._known = Counter(dict(usage.by_lane))
         """Calls that count and were made before the walk; in a rolling window they fall away."""
-        self._elsewhere = 0 if usage.closed_until else usage.elsewhere  # what the trial call finds out
+        self._elsewhere = (
+            0 if usage.closed_until else usage.elsewhere
+        )  # what the trial call finds out
         self._sent: deque[tuple[datetime, int]] = deque()
         """Calls of the backfill that count, by when they stop to (rolling), or all of the day (calendar)."""
         self._began = usage.at
@@ -154,13 +170,19 @@ class _Walk:
         """Return the seconds from call to call."""
         if BACKFILL not in self._policy.spread:
             return self._seconds
-        rest = DAY / max(1, room + self._backfilled()) if self.rolling else (self._policy.day_end(begin) - begin) / (room + 1)
+        rest = (
+            DAY / max(1, room + self._backfilled())
+            if self.rolling
+            else (self._policy.day_end(begin) - begin) / (room + 1)
+        )
         return max(self._seconds, rest.total_seconds())
 
     def _room_from(self, begin: datetime, last: datetime, number: int) -> datetime:
         """Return the first second at which there is room for `number` calls: floors melt meanwhile."""
         seconds = range((last - begin) // SECOND + 1)
-        offset = bisect_left(seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number)
+        offset = bisect_left(
+            seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number
+        )
         return min(last, begin + offset * SECOND)
 
     def _room(self, at: datetime) -> int:
@@ -171,14 +193,20 @@ class _Walk:
             if self._policy.day_of(at) != self._policy.day_of(self._usage.at):
                 elsewhere = 0
         by_lane[BACKFILL] = self._known[BACKFILL] + self._backfilled()
-        return allowance(self._policy, replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere), BACKFILL)
+        return allowance(
+            self._policy,
+            replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere),
+            BACKFILL,
+        )
 
     def _used(self, lane: str, at: datetime) -> int:
         mean = self._pace.mean_a_day.get(lane, 0.0)
         if self.rolling:
             return self._known[lane] + int(mean * min(1.0, (at - self._began) / DAY))
         rest = max(0.0, mean - self._known[lane])
-        return self._known[lane] + int(rest * ((at - self._began) / (self._policy.day_end(self._began) - self._began)))
+        return self._known[lane] + int(
+            rest * ((at - self._began) / (self._policy.day_end(self._began) - self._began))
+        )
 
     def _backfilled(self) -> int:
         return sum(number for _, number in self._sent)

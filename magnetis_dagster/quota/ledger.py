@@ -55,7 +55,9 @@ _LOCK = f"""
     SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
 """
 """A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends its session."""
-_ADD_KEY = "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
+_ADD_KEY = (
+    "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
+)
 
 _LATE = f"a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'"
 """A call that was in flight longer than any machine allows that is not suspended; these few have an index of their own."""
@@ -286,7 +288,12 @@ class Ledger:
         self.policy = policy
         self.key_fingerprint = key_fingerprint
         self._engine = engine
-        self._parameters = {"key": key_fingerprint, "zone": policy.zone.key, "longest": LONGEST_CALL, "daily_quota": policy.limit}
+        self._parameters = {
+            "key": key_fingerprint,
+            "zone": policy.zone.key,
+            "longest": LONGEST_CALL,
+            "daily_quota": policy.limit,
+        }
 
     def charge(self, charge: Charge) -> Charged:
         """Charge one call, durably. Raises QuotaExhausted where the lane may not send one now."""
@@ -300,7 +307,9 @@ class Ledger:
         self.turn(settlements={number: settlement})
 
     def turn(
-        self, charges: Sequence[Charge] = (), settlements: Mapping[int, Settlement] = MappingProxyType({})
+        self,
+        charges: Sequence[Charge] = (),
+        settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
         """Note outcomes by the call's number, then charge calls of one lane, all in one transaction; answer each charge in turn."""
         if len({charge.lane for charge in charges}) > 1:
@@ -314,14 +323,24 @@ class Ledger:
             grants = self._charge(cursor, charges) if charges else []
         # numbers are read behind the commit: asked for before, they would cost an exchange under the lock
         return [
-            grant if isinstance(grant, QuotaExhausted) else replace(grant, number=next(granting).id) if granting else grant
+            grant
+            if isinstance(grant, QuotaExhausted)
+            else replace(grant, number=next(granting).id)
+            if granting
+            else grant
             for granting, grant in grants
         ]
 
     def close(self, retry_after: float | None) -> datetime:
         """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
         with self._transaction("close the key") as cursor:
-            return self._close(cursor, retry_after, None, None, about_the_day=retry_after is None or retry_after > SHORT_PAUSE)
+            return self._close(
+                cursor,
+                retry_after,
+                None,
+                None,
+                about_the_day=retry_after is None or retry_after > SHORT_PAUSE,
+            )
 
     def usage(self, lane: str = "manual") -> Usage:
         """Return what counts now; `lane` matters for pacing only."""
@@ -366,7 +385,9 @@ class Ledger:
             self._parameters
             | {
                 "id": number,
-                "open": settlement.status is not None and settlement.status < 500 and not settlement.closes,
+                "open": settlement.status is not None
+                and settlement.status < 500
+                and not settlement.closes,
                 "closes": settlement.closes,
                 "status": settlement.status,
                 "error": settlement.error,
@@ -379,14 +400,26 @@ class Ledger:
             return
         charged_at, retry_after = next(cursor).charged_at, settlement.retry_after
         if settlement.over_quota:
-            about_the_day = not settlement.throttled and (retry_after is None or retry_after > SHORT_PAUSE)
-            self._close(cursor, retry_after, charged_at, settlement.signal, about_the_day=about_the_day)
+            about_the_day = not settlement.throttled and (
+                retry_after is None or retry_after > SHORT_PAUSE
+            )
+            self._close(
+                cursor, retry_after, charged_at, settlement.signal, about_the_day=about_the_day
+            )
         elif settlement.key_refused:
-            self._close(cursor, REFUSED_PAUSE, None, f"{settlement.signal}{KEY_REFUSED}", about_the_day=False)
+            self._close(
+                cursor,
+                REFUSED_PAUSE,
+                None,
+                f"{settlement.signal}{KEY_REFUSED}",
+                about_the_day=False,
+            )
         if settlement.remaining is not None:
             self._believe(cursor, settlement.remaining, charged_at)
 
-    def _charge(self, cursor: _Cursor, charges: Sequence[Charge]) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
+    def _charge(
+        self, cursor: _Cursor, charges: Sequence[Charge]
+    ) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
         """Return for each charge what was granted, with the cursor that has its number if it is a new one, or why nothing was."""
         lane = charges[0].lane
         usage = self._locked(cursor, lane)
@@ -394,10 +427,14 @@ class Ledger:
         for charge in charges:
             if charge.renews is not None:
                 if self._renew(cursor, charge.renews, usage.at):
-                    grants.append((None, Charged(charge.renews, 0.0, self._valid_seconds(usage.at))))
+                    grants.append(
+                        (None, Charged(charge.renews, 0.0, self._valid_seconds(usage.at)))
+                    )
                     continue
                 self._settle(cursor, charge.renews, Settlement(status=None, error=NOT_SENT))
-                usage = self._usage(cursor, _STATE, lane)[1]  # the old charge may have been the trial that others wait for
+                usage = self._usage(cursor, _STATE, lane)[
+                    1
+                ]  # the old charge may have been the trial that others wait for
             granting = _Cursor(cursor.connection, cursor.pipeline)
             asked = usage
             if charge.trial and usage.closed_until is not None:
@@ -434,7 +471,9 @@ class Ledger:
         counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
         # a statement of its own, after the lock: what others granted while we waited must be seen
-        counting.execute(_CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters)
+        counting.execute(
+            _CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters
+        )
         # results asked for without a sync leave the session busy in the server's eyes, and _LOCK's timeout never begins
         cursor.pipeline.sync()
         key, found = cursor.fetchone(), next(counting)
@@ -487,7 +526,11 @@ class Ledger:
         *,
         about_the_day: bool,
     ) -> datetime:
-        cursor.execute(_CLOSE, self._parameters | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal})
+        cursor.execute(
+            _CLOSE,
+            self._parameters
+            | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal},
+        )
         closed: datetime = next(cursor).closed_until
         if about_the_day:
             self._believe(cursor, 0, charged_at)

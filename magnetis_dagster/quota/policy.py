@@ -64,19 +64,33 @@ class QuotaPolicy:
     def __post_init__(self) -> None:
         """Refuse what cannot be kept. Raises BadPolicy."""
         if self.limit < 1:
-            raise BadPolicy(f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}.")
-        for setting, lanes in (("MAGNETIS_QUOTA_FLOORS", self.floors), ("MAGNETIS_QUOTA_SPREAD", self.spread)):
+            raise BadPolicy(
+                f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
+            )
+        for setting, lanes in (
+            ("MAGNETIS_QUOTA_FLOORS", self.floors),
+            ("MAGNETIS_QUOTA_SPREAD", self.spread),
+        ):
             if unknown := [lane for lane in lanes if lane not in LANES]:
-                raise BadPolicy(f"{setting}: unknown lane {unknown[0]!r}. Lanes: {', '.join(LANES)}.")
+                raise BadPolicy(
+                    f"{setting}: unknown lane {unknown[0]!r}. Lanes: {', '.join(LANES)}."
+                )
         if BACKFILL in self.floors:
-            raise BadPolicy("MAGNETIS_QUOTA_FLOORS: backfill has no floor, it is the lane that the floors hold back.")
-        if any(not 0 <= share < 1 for share in self.floors.values()) or sum(self.floors.values()) >= 1:
+            raise BadPolicy(
+                "MAGNETIS_QUOTA_FLOORS: backfill has no floor, it is the lane that the floors hold back."
+            )
+        if (
+            any(not 0 <= share < 1 for share in self.floors.values())
+            or sum(self.floors.values()) >= 1
+        ):
             raise BadPolicy(
                 f"MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), got {dict(self.floors)} "
                 f"with a sum of {sum(self.floors.values()):g}: backfill would never have a call."
             )
         if not 0 <= self.release_hours <= 24:
-            raise BadPolicy(f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}.")
+            raise BadPolicy(
+                f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}."
+            )
         if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
             raise BadPolicy(
                 "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a day), or none, "
@@ -160,7 +174,10 @@ def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | N
 
 
 def decide(
-    policy: QuotaPolicy, usage: Usage, lane: str, aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple
+    policy: QuotaPolicy,
+    usage: Usage,
+    lane: str,
+    aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
@@ -215,7 +232,11 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
 def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int:
     room = policy.limit - usage.used
     if lane == BACKFILL:
-        room -= sum(max(0, policy.floor(other, moment) - usage.by_lane.get(other, 0)) for other in LANES if other != BACKFILL)
+        room -= sum(
+            max(0, policy.floor(other, moment) - usage.by_lane.get(other, 0))
+            for other in LANES
+            if other != BACKFILL
+        )
     return room
 
 
@@ -226,12 +247,18 @@ def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
     if lane in policy.spread and last is not None:
         # measured from the last call, not from now, so that the time of the next call stands still while one waits for it
         rolling = policy.window is QuotaWindow.ROLLING
-        gap = DAY / (room + usage.by_lane.get(lane, 0)) if rolling else (policy.day_end(usage.at) - last) / (room + 1)
+        gap = (
+            DAY / (room + usage.by_lane.get(lane, 0))
+            if rolling
+            else (policy.day_end(usage.at) - last) / (room + 1)
+        )
         send_at = max(send_at, last + gap)
     return send_at
 
 
-def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]) -> datetime:
+def _first_grant(
+    policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]
+) -> datetime:
     """Return the first second at which the call is granted if nobody else calls.
 
     Between two turns (a midnight, a call that stops to count) time only ever helps: floors melt, pauses pass. So where the last
@@ -254,11 +281,17 @@ def _first_grant(policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[t
         if begin < following:
             at_turn = replace(usage, by_lane=by_lane, elsewhere=elsewhere)
             seconds = range((following - begin - timedelta.resolution) // timedelta(seconds=1) + 1)
-            offset = bisect_left(seconds, True, key=partial(_is_granted, policy, at_turn, lane, begin))
+            offset = bisect_left(
+                seconds, True, key=partial(_is_granted, policy, at_turn, lane, begin)
+            )
             if offset < len(seconds):
                 return begin + timedelta(seconds=offset)
     return turns[-1][0]
 
 
-def _is_granted(policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int) -> bool:
-    return isinstance(_verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted)
+def _is_granted(
+    policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int
+) -> bool:
+    return isinstance(
+        _verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted
+    )

@@ -68,12 +68,16 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
     return FloorsKept(judged, broken, first_broken)
 
 
-def floors_kept(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime) -> FloorsKept:
+def floors_kept(
+    engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
+) -> FloorsKept:
     """Judge backfill's calls of the quota day of `now` (rolling: of the last 24 hours), from `since` on.
 
     Raises DatabaseUnwell, DatabaseRefused.
     """
-    judged_from = now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
+    judged_from = (
+        now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
+    )
     counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
     parameters = {"key": key_fingerprint, "begun": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:

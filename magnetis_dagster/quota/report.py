@@ -21,7 +21,9 @@ DAYS = 30
 TOP = 10
 """Collections and runs of today that are listed."""
 
-PREPARED = text("SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at")
+PREPARED = text(
+    "SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at"
+)
 """Whether the tables are there; reading makes none."""
 _COUNTS = """
     count(*) AS calls,
@@ -47,7 +49,9 @@ _BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
     SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
 """)
-_OTHER_KEYS = text("SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key")
+_OTHER_KEYS = text(
+    "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +158,32 @@ def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> 
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
     with guarded(engine, "read the quota"), engine.connect() as connection:
         found = connection.execute(PREPARED).one()
-    usage = ledger.usage() if found.prepared else Usage(at=found.at, by_lane=dict.fromkeys(LANES, 0))
+    usage = (
+        ledger.usage() if found.prepared else Usage(at=found.at, by_lane=dict.fromkeys(LANES, 0))
+    )
     closed = usage.closed_until is not None and usage.closed_until > usage.at
     return Today(
         key_fingerprint=key_fingerprint,
         at=usage.at.astimezone(policy.zone),
         day=policy.day_of(usage.at),
-        ends_at=None if policy.window is QuotaWindow.ROLLING else policy.day_end(usage.at).astimezone(policy.zone),
+        ends_at=None
+        if policy.window is QuotaWindow.ROLLING
+        else policy.day_end(usage.at).astimezone(policy.zone),
         window=policy.window.value,
         limit=policy.limit,
         used=usage.used,
         used_elsewhere=usage.elsewhere,
         remaining=max(0, policy.limit - usage.used),
-        closed_until=usage.closed_until.astimezone(policy.zone) if usage.closed_until and closed else None,
+        closed_until=usage.closed_until.astimezone(policy.zone)
+        if usage.closed_until and closed
+        else None,
         trial=usage.closed_until is not None and not closed,
         key_refused=usage.key_refused,
         closed_signal=usage.closed_signal if usage.closed_until else None,
-        lanes=tuple(_lane(lane, usage, policy, ledger if found.prepared else None, closed=closed) for lane in LANES),
+        lanes=tuple(
+            _lane(lane, usage, policy, ledger if found.prepared else None, closed=closed)
+            for lane in LANES
+        ),
     )
 
 
@@ -181,11 +194,20 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     dates = [first + timedelta(days=number) for number in range(DAYS)]
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
-            return QuotaReport(today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0)
-        asked = {"key": key_fingerprint, "begun": policy.day_start(first), "lost": today.at - LONGEST_CALL}
+            return QuotaReport(
+                today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
+            )
+        asked = {
+            "key": key_fingerprint,
+            "begun": policy.day_start(first),
+            "lost": today.at - LONGEST_CALL,
+        }
         this_day = asked | {"begun": policy.day_start(today.day)}
         called = {row["name"]: row for row in _rows(connection, _BY_DAY, asked)}
-        kept = {row.day: row for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})}
+        kept = {
+            row.day: row
+            for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})
+        }
         return QuotaReport(
             today=today,
             days=tuple(
@@ -197,13 +219,17 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
                 for day in dates
             ),
             routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, asked)),
-            collections=tuple(Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]),
+            collections=tuple(
+                Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
+            ),
             runs=tuple(RunTally(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
             other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
         )
 
 
-def _lane(lane: str, usage: Usage, policy: QuotaPolicy, ledger: Ledger | None, *, closed: bool) -> LaneToday:
+def _lane(
+    lane: str, usage: Usage, policy: QuotaPolicy, ledger: Ledger | None, *, closed: bool
+) -> LaneToday:
     exhausted = None
     if ledger is not None:
         try:
@@ -220,5 +246,7 @@ def _lane(lane: str, usage: Usage, policy: QuotaPolicy, ledger: Ledger | None, *
     )
 
 
-def _rows(connection: Connection, statement: TextClause, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
+def _rows(
+    connection: Connection, statement: TextClause, parameters: Mapping[str, object]
+) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(statement, parameters).mappings()]

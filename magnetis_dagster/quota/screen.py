@@ -40,24 +40,44 @@ def render(report: QuotaReport, *, whose: str = "", ascii_only: bool = False) ->
             parts += [Text(), _tallies(title, first, tallies)]
     if report.other_keys:
         one = report.other_keys == 1
-        parts += [Text(), Text(f"{report.other_keys} other {'key has' if one else 'keys have'} called into this database.")]
+        parts += [
+            Text(),
+            Text(
+                f"{report.other_keys} other {'key has' if one else 'keys have'} called into this database."
+            ),
+        ]
     return Group(*parts)
 
 
 def _headline(today: Today, whose: str) -> list[Text]:
-    window = "any 24 hours" if today.ends_at is None else f"{today.day}, ends {_moment(today.ends_at, today)}"
+    window = (
+        "any 24 hours"
+        if today.ends_at is None
+        else f"{today.day}, ends {_moment(today.ends_at, today)}"
+    )
     lines = [
-        Text(f"Quota of key {today.key_fingerprint}{whose and f' ({whose})'}: {window}", style="bold"),
-        Text(f"{today.used:,} of {today.limit:,} calls used ({today.used / today.limit:.0%}), {today.remaining:,} left"),
+        Text(
+            f"Quota of key {today.key_fingerprint}{whose and f' ({whose})'}: {window}", style="bold"
+        ),
+        Text(
+            f"{today.used:,} of {today.limit:,} calls used ({today.used / today.limit:.0%}), {today.remaining:,} left"
+        ),
     ]
     if today.used_elsewhere:
-        lines.append(Text(f"{today.used_elsewhere:,} of them elsewhere: the API's answers say that others call with this key"))
+        lines.append(
+            Text(
+                f"{today.used_elsewhere:,} of them elsewhere: the API's answers say that others call with this key"
+            )
+        )
     why = "the API refused the key" if today.key_refused else "the API answered 429"
     if today.closed_until:
         lines.append(Text(f"Closed until {_moment(today.closed_until, today)}: {why}", style="red"))
     if today.trial:
         lines.append(
-            Text(f"{why[0].upper()}{why[1:]} before: the next call is a trial, and the others wait for it", style="yellow")
+            Text(
+                f"{why[0].upper()}{why[1:]} before: the next call is a trial, and the others wait for it",
+                style="yellow",
+            )
         )
     if today.closed_signal:
         lines.append(Text(f"Signal: {today.closed_signal}"))
@@ -88,7 +108,11 @@ def _lanes(today: Today, *, ascii_only: bool) -> Table:
         if lane.reason:
             legend.append(f"{lane.lane} waits: {lane.reason}")
     if today.used_elsewhere:
-        table.add_row("elsewhere", f"{today.used_elsewhere:,}", Text(used_mark * _width(today.used_elsewhere, today.limit), "red"))
+        table.add_row(
+            "elsewhere",
+            f"{today.used_elsewhere:,}",
+            Text(used_mark * _width(today.used_elsewhere, today.limit), "red"),
+        )
     table.caption = Text("\n".join(legend))
     return table
 
@@ -144,9 +168,7 @@ def _total(tallies: Sequence[Tally]) -> Tally:
 
 
 def _counts(tally: Tally) -> str:
-    return (
-        f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, {tally.failed:,} failed, {tally.rows:,} rows"
-    )
+    return f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, {tally.failed:,} failed, {tally.rows:,} rows"
 
 
 def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
@@ -157,18 +179,35 @@ def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
     for tally in tallies:
         # of a run id, the eight characters that Dagster's UI shows
         name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
-        cells = [name, *(f"{count:,}" for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows))]
-        table.add_row(*(Text(cell) for cell in cells), *([tally.lane] if isinstance(tally, RunTally) else []))
+        cells = [
+            name,
+            *(
+                f"{count:,}"
+                for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows)
+            ),
+        ]
+        table.add_row(
+            *(Text(cell) for cell in cells), *([tally.lane] if isinstance(tally, RunTally) else [])
+        )
     return table
 
 
 def numbers(*headings: str, title: str | None = None) -> Table:
     """Return an empty table of names, under the first heading, and numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for position, heading in enumerate(headings):
         table.add_column(heading, justify="right" if position else "left")
     return table
 
 
 def _moment(moment: datetime, today: Today) -> str:
-    return f"{moment:%H:%M %Z}" if moment.date() == today.at.date() else f"{moment:%Y-%m-%d %H:%M %Z}"
+    return (
+        f"{moment:%H:%M %Z}" if moment.date() == today.at.date() else f"{moment:%Y-%m-%d %H:%M %Z}"
+    )

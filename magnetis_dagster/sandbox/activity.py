@@ -18,7 +18,16 @@ SOON = timedelta(minutes=2)
 """After the start of the sandbox somebody edits an alert, so that a demonstration need not wait for office hours."""
 AGAIN = timedelta(hours=4)
 """Somebody edits another one this long after, and so on."""
-_KINDS = {"recipient": 30, "threshold": 20, "switch": 14, "title": 10, "frequency": 10, "alert": 5, "removal": 4, "number": 4}
+_KINDS = {
+    "recipient": 30,
+    "threshold": 20,
+    "switch": 14,
+    "title": 10,
+    "frequency": 10,
+    "alert": 5,
+    "removal": 4,
+    "number": 4,
+}
 _KINDS |= {"end": 2, "account": 1}
 _DEMONSTRATED = ("threshold", "switch", "recipient", "title")
 ALERTS = ("email_alerts", "sms_alerts")
@@ -44,7 +53,11 @@ def changes(seed: int, zone: ZoneInfo, born: datetime, after: int, until: int) -
         day += timedelta(days=1)
     moment, number = born + SOON, 0
     while (second := int(moment.timestamp())) <= until:
-        found.append(Change(second, _DEMONSTRATED[number % len(_DEMONSTRATED)], f"{seed}:demonstrated:{number}"))
+        found.append(
+            Change(
+                second, _DEMONSTRATED[number % len(_DEMONSTRATED)], f"{seed}:demonstrated:{number}"
+            )
+        )
         moment, number = moment + AGAIN, number + 1
     return sorted(change for change in found if after < change.moment <= until)
 
@@ -54,7 +67,9 @@ def _of_day(seed: int, day: date, zone: ZoneInfo) -> Iterator[Change]:
         return
     pick = random.Random(f"activity:{seed}:{day}")  # noqa: S311 - invented data
     for number in range(pick.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]):
-        moment = datetime(day.year, day.month, day.day, 8, 30, tzinfo=zone) + timedelta(seconds=pick.randrange(9 * 3600))
+        moment = datetime(day.year, day.month, day.day, 8, 30, tzinfo=zone) + timedelta(
+            seconds=pick.randrange(9 * 3600)
+        )
         kind = pick.choices(list(_KINDS), list(_KINDS.values()))[0]
         yield Change(int(moment.timestamp()), kind, f"{seed}:{day}:{number}")
 
@@ -65,8 +80,15 @@ def apply(change: Change, rows: Rows, group: Group, zone: ZoneInfo) -> None:
     _ACTIONS[change.kind](rows, pick, group.at(datetime.fromtimestamp(change.moment, zone), pick))
 
 
-def _setting(rows: Rows, pick: random.Random, *collections: str, of: str | None = None) -> tuple[str, Row] | None:
-    found = [(name, row) for name in collections for row in rows[name] if of is None or row.get("type") == of]
+def _setting(
+    rows: Rows, pick: random.Random, *collections: str, of: str | None = None
+) -> tuple[str, Row] | None:
+    found = [
+        (name, row)
+        for name in collections
+        for row in rows[name]
+        if of is None or row.get("type") == of
+    ]
     return pick.choice(found) if found else None
 
 
@@ -82,7 +104,9 @@ def _recipient(rows: Rows, pick: random.Random, _group: Group) -> None:
 def _threshold(rows: Rows, pick: random.Random, _group: Group) -> None:
     if found := _setting(rows, pick, *ALERTS, of="custom_calls"):
         _, row = found
-        row["less_than"] = pick.choice([seconds for seconds in (20, 23, 30, 45, 60) if seconds != row.get("less_than")])
+        row["less_than"] = pick.choice(
+            [seconds for seconds in (20, 23, 30, 45, 60) if seconds != row.get("less_than")]
+        )
 
 
 def _switch(rows: Rows, pick: random.Random, _group: Group) -> None:
@@ -96,7 +120,9 @@ def _switch(rows: Rows, pick: random.Random, _group: Group) -> None:
 def _title(rows: Rows, pick: random.Random, _group: Group) -> None:
     if found := _setting(rows, pick, "reports", *ALERTS):
         plain, _, added = str(found[1].get("title") or "Alerte").partition(" - ")
-        found[1]["title"] = f"{plain} - {pick.choice([team for team in ('accueil', 'direction', 'location') if team != added])}"
+        found[1]["title"] = (
+            f"{plain} - {pick.choice([team for team in ('accueil', 'direction', 'location') if team != added])}"
+        )
 
 
 def _frequency(rows: Rows, pick: random.Random, _group: Group) -> None:
@@ -109,14 +135,22 @@ def _alert(rows: Rows, pick: random.Random, group: Group) -> None:
         name, prefix = pick.choice((("email_alerts", "ale"), ("sms_alerts", "als")))
         _, number, address = group.person()
         kind = pick.choice(("lost_calls", "custom_calls"))
-        rows[name].append(group.alert(prefix, pick.choice(rows["accounts"]), kind, number if prefix == "als" else address))
+        rows[name].append(
+            group.alert(
+                prefix, pick.choice(rows["accounts"]), kind, number if prefix == "als" else address
+            )
+        )
 
 
 def _removal(rows: Rows, pick: random.Random, _group: Group) -> None:
     name = pick.choice(ALERTS)
     # an account keeps one alert
     accounts = [_account_of(row) for row in rows[name]]
-    spare = [row for row, account in zip(rows[name], accounts, strict=True) if accounts.count(account) > 1]
+    spare = [
+        row
+        for row, account in zip(rows[name], accounts, strict=True)
+        if accounts.count(account) > 1
+    ]
     if spare:
         rows[name].remove(pick.choice(spare))
 
@@ -126,8 +160,12 @@ def _number(rows: Rows, pick: random.Random, group: Group) -> None:
     if not pools:
         return
     pool = pick.choice(pools)
-    place = next((n for n, row in enumerate(rows["accounts"]) if row.get("id") == _account_of(pool)), None)
-    recipient = next((row for row in rows["recipients"] if _account_of(row) == _account_of(pool)), None)
+    place = next(
+        (n for n, row in enumerate(rows["accounts"]) if row.get("id") == _account_of(pool)), None
+    )
+    recipient = next(
+        (row for row in rows["recipients"] if _account_of(row) == _account_of(pool)), None
+    )
     if place is None or recipient is None:
         return
     number = group.number(rows["accounts"][place], recipient, pool, place, len(pool["numbers"]))
@@ -142,9 +180,13 @@ def _end(rows: Rows, pick: random.Random, _group: Group) -> None:
 
 def _account(rows: Rows, pick: random.Random, group: Group) -> None:
     if rows["networks"]:
-        for name, added in group.account(len(rows["accounts"]), pick.choice(rows["networks"]), 2).items():
+        for name, added in group.account(
+            len(rows["accounts"]), pick.choice(rows["networks"]), 2
+        ).items():
             rows[name] += added
-        rows["email_alerts"].append(group.alert("ale", rows["accounts"][-1], "lost_calls", group.person()[2]))
+        rows["email_alerts"].append(
+            group.alert("ale", rows["accounts"][-1], "lost_calls", group.person()[2])
+        )
 
 
 def _account_of(row: Row) -> object:

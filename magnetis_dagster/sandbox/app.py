@@ -23,7 +23,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LARGEST_LIMIT = 250
 _ACCOUNT = b'"account":{"id":"'
-_HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_HTML = (
+    b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,12 @@ class SandboxApp:
     """An ASGI application. `spend` counts calls, over all processes that serve the same sandbox."""
 
     def __init__(
-        self, options: SandboxOptions, world: World, catalogue: Catalogue, spend: Spend, journal: Journal | None = None
+        self,
+        options: SandboxOptions,
+        world: World,
+        catalogue: Catalogue,
+        spend: Spend,
+        journal: Journal | None = None,
     ) -> None:
         self.options = options
         self.world = world
@@ -70,7 +77,9 @@ class SandboxApp:
         organisation = [key for key in options.keys if key not in options.scopes]
         self._control = Control(world, catalogue, organisation, journal or Journal(), options.clock)
         self._collections = {
-            collection.route: collection for collection in reversed(catalogue.collections.values()) if collection.enabled
+            collection.route: collection
+            for collection in reversed(catalogue.collections.values())
+            if collection.enabled
         }
         self._liars: dict[str, Liar[bytes]] = {}
 
@@ -84,8 +93,13 @@ class SandboxApp:
             await _send(send, Answer(*await self._control.answer(scope, receive)))
             return
         self.received += 1
-        request = Request(self.received, scope["path"], dict(parse_qsl(scope["query_string"].decode("latin-1"))))
-        key = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-api-key"), "")
+        request = Request(
+            self.received, scope["path"], dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        )
+        key = next(
+            (value.decode("latin-1") for name, value in scope["headers"] if name == b"x-api-key"),
+            "",
+        )
         answer = self.intercept(request) or self._answer(request, scope["method"], key)
         if self.keep_requests:
             self.requests.append((request, answer.status))
@@ -109,7 +123,9 @@ class SandboxApp:
     def _rows(self, request: Request, key: str) -> Answer:
         collection = self._collections.get(request.path)
         if collection is None:
-            return _json(404, {"message": f"The route {request.path.lstrip('/')} could not be found."})
+            return _json(
+                404, {"message": f"The route {request.path.lstrip('/')} could not be found."}
+            )
         numbers, errors = _numbers(request.query)
         search = self._search(collection, request, errors)
         if errors:
@@ -121,7 +137,9 @@ class SandboxApp:
             allowed = frozenset({account})
         return self._page(collection, request, numbers, search, allowed, key)
 
-    def _search(self, collection: Collection, request: Request, errors: dict[str, list[str]]) -> Search:
+    def _search(
+        self, collection: Collection, request: Request, errors: dict[str, list[str]]
+    ) -> Search:
         """Return the requested window; parameters that cannot be parsed are added to the errors."""
         bounds: dict[str, int | None] = {"start": None, "end": None}
         if window := collection.window:
@@ -140,7 +158,9 @@ class SandboxApp:
             return None
         accounts = [json.loads(row) for row in reversed(self.world.snapshot("accounts"))]
         if scope == "network":
-            networks = [json.loads(row)["id"] for row in reversed(self.world.snapshot("networks"))][int(number) - 1 : int(number)]
+            networks = [json.loads(row)["id"] for row in reversed(self.world.snapshot("networks"))][
+                int(number) - 1 : int(number)
+            ]
             mine = [row for row in accounts if (row.get("network") or {}).get("id") in networks]
         else:
             mine = accounts[int(number) - 1 : int(number)]
@@ -164,7 +184,12 @@ class SandboxApp:
         if not self._spend(key, now):
             return self._too_many(now)
         if method not in {"GET", "HEAD"}:  # uvicorn leaves out the body of what answers HEAD
-            answer = _json(405, {"message": f"The {method} method is not supported for this route. Supported methods: GET, HEAD."})
+            answer = _json(
+                405,
+                {
+                    "message": f"The {method} method is not supported for this route. Supported methods: GET, HEAD."
+                },
+            )
             answer.headers["allow"] = "GET, HEAD"
             return answer
         return None
@@ -191,17 +216,29 @@ class SandboxApp:
             total += 1
         envelope = self._envelope(request.path, rows, total, size, page, key)
         if self.options.lies:
-            content = liar.response({"data": [orjson.Fragment(row) for row in rows], **envelope}, page)
+            content = liar.response(
+                {"data": [orjson.Fragment(row) for row in rows], **envelope}, page
+            )
             return Answer(200, orjson.dumps(content))
         return Answer(200, b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(envelope)[1:])
 
     def _found(
-        self, collection: Collection, liar: Liar[bytes], search: Search, allowed: frozenset[str] | None, first: int, size: int
+        self,
+        collection: Collection,
+        liar: Liar[bytes],
+        search: Search,
+        allowed: frozenset[str] | None,
+        first: int,
+        size: int,
     ) -> tuple[int, list[bytes]]:
         """Return how many rows there are, and those from number `first` on."""
         if collection.is_events:
             search = liar.search(search)
-            bounds = {name: value for name, value in (("start", search.start), ("end", search.end)) if value is not None}
+            bounds = {
+                name: value
+                for name, value in (("start", search.start), ("end", search.end))
+                if value is not None
+            }
             if allowed is None and not liar.bends_rows:
                 return self.world.events(collection.name, first=first, size=size, **bounds)
             rows = self.world.events(collection.name, **bounds)[1]
@@ -224,11 +261,16 @@ class SandboxApp:
                 return json.dumps(row, separators=(",", ":")).encode()
 
             self._liars[collection] = Liar(
-                self.options.lies, oldest_first=lambda rows: list(rows[::-1]), identity=_first_text, swap=swap
+                self.options.lies,
+                oldest_first=lambda rows: list(rows[::-1]),
+                identity=_first_text,
+                swap=swap,
             )
         return self._liars[collection]
 
-    def _envelope(self, path: str, rows: list[bytes], total: int, size: int, page: int, key: str) -> dict[str, Any]:
+    def _envelope(
+        self, path: str, rows: list[bytes], total: int, size: int, page: int, key: str
+    ) -> dict[str, Any]:
         last = max(1, -(-total // size))
         address = f"https://api.magnetis.io{path}?page="
         return {
@@ -247,13 +289,17 @@ class SandboxApp:
                 "per_page": size,
                 "to": (page - 1) * size + len(rows) if rows else None,
                 "total": total,
-                "apiKey": {"id": f"key-d464804c-61a5-494b-a2ce-db{self.options.keys.index(key):010d}"},
+                "apiKey": {
+                    "id": f"key-d464804c-61a5-494b-a2ce-db{self.options.keys.index(key):010d}"
+                },
             },
         }
 
     def _too_many(self, now: datetime) -> Answer:
         zone = self.options.zone
-        seconds = midnight(now.astimezone(zone).date() + timedelta(days=1), zone) - int(now.timestamp())
+        seconds = midnight(now.astimezone(zone).date() + timedelta(days=1), zone) - int(
+            now.timestamp()
+        )
         answer = _json(429, {"message": "Too Many Attempts."})
         answer.headers["retry-after"] = str(seconds)
         return answer
@@ -262,7 +308,11 @@ class SandboxApp:
         """Return which of these kinds of fault befalls the request, if any: equal seeds give equal faults."""
         for kind in kinds:
             chance = self.options.faults.get(kind, 0.0)
-            if chance and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random() < chance:  # noqa: S311
+            if (
+                chance
+                and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random()
+                < chance
+            ):  # noqa: S311
                 return kind
         return None
 
@@ -284,7 +334,9 @@ def _first_text(row: bytes) -> str:
 
 
 def _without_analysis(row: bytes) -> bytes:
-    return json.dumps({name: value for name, value in json.loads(row).items() if name != "analysis"}).encode()
+    return json.dumps(
+        {name: value for name, value in json.loads(row).items() if name != "analysis"}
+    ).encode()
 
 
 def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
@@ -324,7 +376,9 @@ async def _send(send: Send, answer: Answer) -> None:
     headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if answer.cut_at is not None:
-        await send({"type": "http.response.body", "body": answer.body[: answer.cut_at], "more_body": True})
+        await send(
+            {"type": "http.response.body", "body": answer.body[: answer.cut_at], "more_body": True}
+        )
         return  # the server closes a connection whose answer was not finished
     await send({"type": "http.response.body", "body": answer.body})
 

@@ -23,7 +23,17 @@ FIRST_NAMES = (
     "Ildefonse",
     "Joséphine",
 )
-LAST_NAMES = ("Abricotier", "Bruyère-Test", "Coquelicot", "Digitale", "Eglantier", "Fougeraie", "Genêtine", "Houblonnet", "Irisel")
+LAST_NAMES = (
+    "Abricotier",
+    "Bruyère-Test",
+    "Coquelicot",
+    "Digitale",
+    "Eglantier",
+    "Fougeraie",
+    "Genêtine",
+    "Houblonnet",
+    "Irisel",
+)
 PERSONAL_MARKERS = (*FICTION_PREFIXES, PEOPLE_DOMAIN, *LAST_NAMES)
 """Each personal value of the sandbox contains one of these, so that a leak can be found by search."""
 
@@ -79,12 +89,19 @@ def outcomes(seed: int) -> Outcomes:
     """Return the outcomes of a seed."""
     pick = random.Random(f"outcomes:{seed}")  # noqa: S311 - invented data
 
-    def samples(status: str, duration: tuple[float, float], waiting: tuple[float, float]) -> list[Outcome]:
+    def samples(
+        status: str, duration: tuple[float, float], waiting: tuple[float, float]
+    ) -> list[Outcome]:
         """Draw from log-normal distributions: median and spread."""
         made = []
         for _ in range(SAMPLES):
-            seconds, ring = (min(3600, round(median * pick.lognormvariate(0, spread))) for median, spread in (duration, waiting))
-            made.append(Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode()))
+            seconds, ring = (
+                min(3600, round(median * pick.lognormvariate(0, spread)))
+                for median, spread in (duration, waiting)
+            )
+            made.append(
+                Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode())
+            )
         return made
 
     return Outcomes(

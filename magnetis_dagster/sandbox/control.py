@@ -67,7 +67,12 @@ class Control:
     """Answers on CONTROL_PATH. `keys` are those that may edit."""
 
     def __init__(
-        self, world: World, catalogue: Catalogue, keys: Sequence[str], journal: Journal, clock: Callable[[], datetime]
+        self,
+        world: World,
+        catalogue: Catalogue,
+        keys: Sequence[str],
+        journal: Journal,
+        clock: Callable[[], datetime],
     ) -> None:
         self._world = world
         self._collections = catalogue.collections
@@ -86,11 +91,15 @@ class Control:
         self._read = end
 
     async def answer(
-        self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[MutableMapping[str, Any]]]
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     ) -> tuple[int, bytes]:
         """Return status and JSON body for a request."""
         try:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+            }
             self._admit(scope, headers)
             return 200, json.dumps(self._edit(await _body(receive))).encode()
         except EditError as refused:
@@ -101,15 +110,23 @@ class Control:
         if client is None or not ip_address(client[0]).is_loopback:
             raise EditError(403, "The sandbox is edited from its own machine only.")
         if not _HOST.fullmatch(headers.get("host", "")):
-            raise EditError(403, "The Host header is not this machine: use http://127.0.0.1 and the port.")
+            raise EditError(
+                403, "The Host header is not this machine: use http://127.0.0.1 and the port."
+            )
         if "origin" in headers or "sec-fetch-site" in headers:
             raise EditError(403, "Web pages cannot edit the sandbox: use `magnetis sandbox edit`.")
         if scope["method"] != "POST":
             raise EditError(405, "The sandbox is edited with POST.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise EditError(415, "The Content-Type must be application/json.")
-        if not any(compare_digest(headers.get("x-api-key", "").encode(), key.encode()) for key in self._keys):
-            raise EditError(401, "Only the organisation's key may edit the sandbox; it comes from MAGNETIS_API_KEY.")
+        if not any(
+            compare_digest(headers.get("x-api-key", "").encode(), key.encode())
+            for key in self._keys
+        ):
+            raise EditError(
+                401,
+                "Only the organisation's key may edit the sandbox; it comes from MAGNETIS_API_KEY.",
+            )
 
     def _edit(self, wanted: dict[str, Any]) -> dict[str, Any]:
         action, name = wanted.get("action"), str(wanted.get("collection"))
@@ -127,12 +144,19 @@ class Control:
             if action == "show":
                 return {"collection": collection, "id": identifier, "row": old}
             changes = _fitting(wanted.get("changes"), old) if action == "edit" else {}
-            entry = {"action": action, "collection": collection, "id": identifier, "changes": changes}
+            entry = {
+                "action": action,
+                "collection": collection,
+                "id": identifier,
+                "changes": changes,
+            }
             try:
                 self._make(entry)
             except (ValueError, TypeError, KeyError):
                 first = self._world.options.first_day
-                raise EditError(422, f"Expected a time such as {first} 09:06:09, on this day or later.") from None
+                raise EditError(
+                    422, f"Expected a time such as {first} 09:06:09, on this day or later."
+                ) from None
             self._journal.append(entry | {"moment": now.timestamp()})
             self._read = self._journal.end
         return {
@@ -166,7 +190,9 @@ class Control:
         for row in self._newest(collection):
             if wanted is None or wanted in {(row.get("account") or {}).get("id"), row.get("id")}:
                 return row
-        raise EditError(404, f"{collection} has no row{'' if account is None else ' of this account'}.")
+        raise EditError(
+            404, f"{collection} has no row{'' if account is None else ' of this account'}."
+        )
 
     def _newest(self, collection: str) -> Iterator[Row]:
         if collection not in self._world.events_collections:
@@ -184,13 +210,21 @@ class Control:
         for row in accounts:
             if text in {row.get("id"), row.get("name")}:
                 return str(row["id"])
-        raise EditError(404, f"account: expected a number from 1 to {len(accounts)}, an id or a name.")
+        raise EditError(
+            404, f"account: expected a number from 1 to {len(accounts)}, an id or a name."
+        )
 
 
 def _collection(name: str, names: Sequence[str]) -> str:
     """Return the collection of this name, of which the singular will do: call, alert, sms-alert."""
     folded = name.replace("-", "_").lower()
-    for wanted in (folded, f"{folded}s", re.sub("y$", "ies", folded), f"email_{folded}", f"email_{folded}s"):
+    for wanted in (
+        folded,
+        f"{folded}s",
+        re.sub("y$", "ies", folded),
+        f"email_{folded}",
+        f"email_{folded}s",
+    ):
         if wanted in names:
             return wanted
     raise EditError(404, f"There is no collection {name!r}; there are: {', '.join(names)}.")
@@ -199,7 +233,9 @@ def _collection(name: str, names: Sequence[str]) -> str:
 def _fitting(changes: object, row: Row) -> Row:
     """Return the changes in the form of the row's values: a text stays a text, and a list gets one element."""
     if not isinstance(changes, dict) or not changes:
-        raise EditError(422, f"Nothing to change: name a member and its new value. There are: {', '.join(row)}.")
+        raise EditError(
+            422, f"Nothing to change: name a member and its new value. There are: {', '.join(row)}."
+        )
     if unknown := [str(member) for member in changes if member not in row]:
         raise EditError(422, f"The row has no member {unknown[0]}; there are: {', '.join(row)}.")
     if "id" in changes or "account" in changes:

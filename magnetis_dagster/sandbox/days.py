@@ -34,9 +34,40 @@ from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
 
 EVENTS = ("calls", "visits", "conversions", "emails", "leads")
-PREFIXES = {"calls": "call", "visits": "vis", "conversions": "con", "emails": "ema", "leads": "lead"}
+PREFIXES = {
+    "calls": "call",
+    "visits": "vis",
+    "conversions": "con",
+    "emails": "ema",
+    "leads": "lead",
+}
 _WEEKDAY = (1.25, 1.15, 1.1, 1.1, 1.15, 0.95, 0.3)
-_HOUR = (0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.6, 2, 6, 12, 14, 13, 6, 7, 12, 13, 12, 11, 8, 3, 1.5, 1, 0.6, 0.4)
+_HOUR = (
+    0.2,
+    0.1,
+    0.1,
+    0.1,
+    0.1,
+    0.2,
+    0.6,
+    2,
+    6,
+    12,
+    14,
+    13,
+    6,
+    7,
+    12,
+    13,
+    12,
+    11,
+    8,
+    3,
+    1.5,
+    1,
+    0.6,
+    0.4,
+)
 """Weight of each local hour: offices open at 8, lunch dips, evenings are quiet."""
 _HOLIDAYS = {(1, 1), (5, 1), (5, 8), (7, 14), (8, 15), (11, 1), (11, 11), (12, 25)}
 _NOISE = (0.85, 1.15)
@@ -94,10 +125,16 @@ class Days:
         self._outcomes = outcomes(options.seed)
         self._plan: Callable[[str, date], _Plan] = lru_cache(maxsize=_PLANS)(self._make_plan)
         self._counts: dict[tuple[str, date], int] = {}
-        self._newcomers: Callable[[date], tuple[int, int]] = lru_cache(maxsize=4096)(self._count_newcomers)
-        self._late: Callable[[str, date], tuple[Late, ...]] = lru_cache(maxsize=1024)(self._make_late)
+        self._newcomers: Callable[[date], tuple[int, int]] = lru_cache(maxsize=4096)(
+            self._count_newcomers
+        )
+        self._late: Callable[[str, date], tuple[Late, ...]] = lru_cache(maxsize=1024)(
+            self._make_late
+        )
         # as many callers as a busy day has; the same number is given out again after all others
-        self._callers_per_day = max(1, round(options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]) + 1)
+        self._callers_per_day = max(
+            1, round(options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]) + 1
+        )
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
         """Return how many rows the day has, without making them. The day is not before the first."""
@@ -127,7 +164,11 @@ class Days:
             return []
         pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
         hours, first = self._hours(day), midnight(day, self._options.zone)
-        chosen = pick.choices(range(len(hours)), [_HOUR[hour] for _, hour in hours], k=round(self._size("calls", day) * share))
+        chosen = pick.choices(
+            range(len(hours)),
+            [_HOUR[hour] for _, hour in hours],
+            k=round(self._size("calls", day) * share),
+        )
         return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
 
     def tail(self, number: int, day: date) -> str:
@@ -172,7 +213,9 @@ class Days:
         if collection == "emails":
             first, newcomers = self._newcomers(day)
             # every third sender calls on that day too
-            callers = [(first + int(pick.random() * 3 * newcomers)) % CALLERS for _ in range(number)]
+            callers = [
+                (first + int(pick.random() * 3 * newcomers)) % CALLERS for _ in range(number)
+            ]
             return _Plan(offsets, callers, [_variant_of(caller) for caller in callers], [])
         return self._plan_calls(day, pick, offsets, len(hours))
 
@@ -194,7 +237,10 @@ class Days:
             elif n < retries and missed and n >= hours:
                 # whoever was not answered calls again, most within the hour
                 source = missed.pop(int(draw() * len(missed)))
-                caller, offsets[n] = callers[source], min(offsets[source] + int(pick.expovariate(1 / 2400)) + 60, hours * 3600 - 1)
+                caller, offsets[n] = (
+                    callers[source],
+                    min(offsets[source] + int(pick.expovariate(1 / 2400)) + 60, hours * 3600 - 1),
+                )
             elif retries <= n < withheld:
                 caller = WITHHELD
             else:
@@ -221,19 +267,31 @@ class Days:
         start = midnight(day, self._options.zone)
         if collection == "calls":
             return late.of_calls(seed, start, size)
-        return late.of_leads(seed, start, len(self._sources("leads", day))) if collection == "leads" else ()
+        return (
+            late.of_leads(seed, start, len(self._sources("leads", day)))
+            if collection == "leads"
+            else ()
+        )
 
     def _gone(self, collection: str, day: date, as_of: int | None) -> set[int]:
         """Return the numbers of the contacts that were deleted since."""
         if as_of is None or collection != "calls":
             return set()
-        return {each.number for each in self._late(collection, day) if each.kind == late.DELETED and each.moment <= as_of}
+        return {
+            each.number
+            for each in self._late(collection, day)
+            if each.kind == late.DELETED and each.moment <= as_of
+        }
 
     def _before(self, collection: str, day: date, as_of: int | None) -> dict[int, Late]:
         """Return the next change that each contact still waits for."""
         if as_of is None:
             return {}
-        return {each.number: each for each in reversed(self._late(collection, day)) if each.moment > as_of}
+        return {
+            each.number: each
+            for each in reversed(self._late(collection, day))
+            if each.moment > as_of
+        }
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
         """Return the local date and hour, as text and number, of each hour of the day: 23, 24 or 25."""
@@ -244,7 +302,9 @@ class Days:
 
     def _identifiers(self, collection: str, day: date, number: int, step: int = 1) -> list[bytes]:
         # the last twelve digits hold number and day, so that a row is found again by its id
-        digest = hashlib.shake_128(f"{self._options.seed}:{collection}:{day}".encode()).hexdigest(10 * number)
+        digest = hashlib.shake_128(f"{self._options.seed}:{collection}:{day}".encode()).hexdigest(
+            10 * number
+        )
         prefix, ordinal = PREFIXES[collection], f"{day.toordinal() ^ 0xA5A5A5:06x}"
         return [
             f"{prefix}-{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-{n ^ 0x5A5A5A:06x}{ordinal}".encode()
@@ -264,9 +324,15 @@ class Days:
             return [
                 n
                 for n, variant in enumerate(calls.variants)
-                if n % 2 == 0 and self._variants[variant].web and calls.outcomes[n].duration >= _LEAST_CONVERSATION
+                if n % 2 == 0
+                and self._variants[variant].web
+                and calls.outcomes[n].duration >= _LEAST_CONVERSATION
             ]
-        spoken = [n for n, outcome in enumerate(calls.outcomes) if n % 3 and outcome.duration >= 2 * _LEAST_CONVERSATION]
+        spoken = [
+            n
+            for n, outcome in enumerate(calls.outcomes)
+            if n % 3 and outcome.duration >= 2 * _LEAST_CONVERSATION
+        ]
         return [*spoken, *(-1 - n for n in range(0, self._size("emails", day), 2))]
 
     def _render(self, day: date, contacts: Iterable[_Contact]) -> Day:
@@ -306,7 +372,18 @@ class Days:
                 elif waits.kind == late.NAMED:
                     name = b"null"
             visit = _link(visits[n]) if what.web and visits else b"null"
-            values = (_text(ids[n]), seconds, name, number, seconds, ended, _START, status, visit, outcome.waiting)
+            values = (
+                _text(ids[n]),
+                seconds,
+                name,
+                number,
+                seconds,
+                ended,
+                _START,
+                status,
+                visit,
+                outcome.waiting,
+            )
             contacts.append((offset, what.templates["calls"], values))
         return self._render(day, contacts)
 
@@ -315,9 +392,15 @@ class Days:
         pick = random.Random(f"visits:{self._options.seed}:{day}")  # noqa: S311
         calls = self._identifiers("calls", day, len(plan.offsets))
         contacts: list[_Contact] = []
-        for number, identifier in enumerate(self._identifiers("visits", day, len(plan.offsets) * each)):
+        for number, identifier in enumerate(
+            self._identifiers("visits", day, len(plan.offsets) * each)
+        ):
             source, others = divmod(number, each)
-            variant, offset, call = plan.variants[source], plan.offsets[source] - pick.randrange(30, 900), b"null"
+            variant, offset, call = (
+                plan.variants[source],
+                plan.offsets[source] - pick.randrange(30, 900),
+                b"null",
+            )
             visitor = plan.callers[source]
             if others == 0 and self._variants[variant].web:
                 call = _link(calls[source])
@@ -326,7 +409,12 @@ class Days:
                 visitor = WITHHELD
             if visitor == WITHHELD:
                 visitor = CALLERS + pick.randrange(1_000_000)
-            values = (_text(identifier), call, _START, b'"vst-%08x-0000-4000-a000-000000000000"' % visitor)
+            values = (
+                _text(identifier),
+                call,
+                _START,
+                b'"vst-%08x-0000-4000-a000-000000000000"' % visitor,
+            )
             contacts.append((offset, self._variants[variant].templates["visits"], values))
         return self._render(day, contacts)
 
@@ -335,11 +423,15 @@ class Days:
         calls = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(calls))
         contacts: list[_Contact] = []
-        for identifier, source in zip(self._identifiers("conversions", day, len(sources)), sources, strict=True):
+        for identifier, source in zip(
+            self._identifiers("conversions", day, len(sources)), sources, strict=True
+        ):
             visit = _link(visits[source]) if visits else b"null"
             values = (_text(identifier), _link(calls[source]), _START, visit)
             template = self._variants[plan.variants[source]].templates["conversions"]
-            contacts.append((plan.offsets[source] + plan.outcomes[source].duration, template, values))
+            contacts.append(
+                (plan.offsets[source] + plan.outcomes[source].duration, template, values)
+            )
         return self._render(day, contacts)
 
     def _emails(self, day: date) -> Day:
@@ -347,19 +439,34 @@ class Days:
         contacts: list[_Contact] = []
         for n, identifier in enumerate(self._identifiers("emails", day, len(plan.offsets))):
             caller = plan.callers[n]
-            values = (_text(identifier), _START, _quoted(address_of(caller)), _quoted(f"Demande de visite de {name_of(caller)}"))
-            contacts.append((plan.offsets[n], self._variants[plan.variants[n]].templates["emails"], values))
+            values = (
+                _text(identifier),
+                _START,
+                _quoted(address_of(caller)),
+                _quoted(f"Demande de visite de {name_of(caller)}"),
+            )
+            contacts.append(
+                (plan.offsets[n], self._variants[plan.variants[n]].templates["emails"], values)
+            )
         return self._render(day, contacts)
 
     def _leads(self, day: date, as_of: int | None) -> Day:
-        calls, emails, sources = self._plan("calls", day), self._plan("emails", day), self._sources("leads", day)
+        calls, emails, sources = (
+            self._plan("calls", day),
+            self._plan("emails", day),
+            self._sources("leads", day),
+        )
         call_ids = self._identifiers("calls", day, len(calls.offsets))
         email_ids = self._identifiers("emails", day, len(emails.offsets))
         before = self._before("leads", day, as_of)
         contacts: list[_Contact] = []
-        for n, (identifier, source) in enumerate(zip(self._identifiers("leads", day, len(sources)), sources, strict=True)):
+        for n, (identifier, source) in enumerate(
+            zip(self._identifiers("leads", day, len(sources)), sources, strict=True)
+        ):
             waits = before.get(n)
-            status = waits.kind if waits else late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
+            status = (
+                waits.kind if waits else late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
+            )
             if source >= 0:
                 plan, kind, number = calls, "leads", source
                 offset = calls.offsets[source] + calls.outcomes[source].duration + 60
@@ -369,7 +476,9 @@ class Days:
                 offset, links = emails.offsets[number] + 60, (b"null", _link(email_ids[number]))
             caller = plan.callers[number]
             # a caller whose number was withheld leaves his name
-            person, phone = (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
+            person, phone = (
+                (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
+            )
             contact = (_quoted(address_of(person)), _quoted(name_of(person)), phone)
             values = (_text(identifier), links[0], *contact, _START, links[1], _quoted(status))
             contacts.append((offset, self._variants[plan.variants[number]].templates[kind], values))

@@ -34,8 +34,15 @@ class Style:
         if self._same:
             return row
         row = dict(row)
-        wanted = [(self._collection.time_fields, self._shipped.time_fields)] if self._collection.time_fields else []
-        id_paths = (self._collection.id_paths[0][:1], tuple(path for parts in self._shipped.id_paths for path in parts))
+        wanted = (
+            [(self._collection.time_fields, self._shipped.time_fields)]
+            if self._collection.time_fields
+            else []
+        )
+        id_paths = (
+            self._collection.id_paths[0][:1],
+            tuple(path for parts in self._shipped.id_paths for path in parts),
+        )
         wanted += [id_paths, *self._columns()]
         for paths, native in wanted:
             if all(_get(row, path) is _MISSING for path in paths):
@@ -44,8 +51,14 @@ class Style:
             if _get(row, path) is _MISSING:
                 _put(row, path, 1)
         for name, column in self._collection.columns.items():
-            if name not in self._shipped.columns and all(_get(row, path) is _MISSING for path in column.paths):
-                _put(row, column.paths[0], invent(name, column, random.Random(f"{name}:{json.dumps(row)}")))  # noqa: S311
+            if name not in self._shipped.columns and all(
+                _get(row, path) is _MISSING for path in column.paths
+            ):
+                _put(
+                    row,
+                    column.paths[0],
+                    invent(name, column, random.Random(f"{name}:{json.dumps(row)}")),
+                )  # noqa: S311
         return row
 
     def undo(self, row: Row) -> Row:
@@ -55,7 +68,11 @@ class Style:
 
     def _columns(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
         shipped = self._shipped.columns
-        return [(column.paths, shipped[name].paths) for name, column in self._collection.columns.items() if name in shipped]
+        return [
+            (column.paths, shipped[name].paths)
+            for name, column in self._collection.columns.items()
+            if name in shipped
+        ]
 
     def _rename(self, row: Row, path: str, native: tuple[str, ...]) -> Row:
         old = next((each for each in native if _get(row, each) is not _MISSING), None)
@@ -64,19 +81,30 @@ class Style:
         if old is None or "." in old or first in row:
             return row
         self._renamed[old] = first
-        return {(first if name == old else name): (_nested(rest, value) if name == old else value) for name, value in row.items()}
+        return {
+            (first if name == old else name): (_nested(rest, value) if name == old else value)
+            for name, value in row.items()
+        }
 
 
 def styles(catalogue: Catalogue) -> dict[str, Style]:
     """Return the style of each collection of the catalogue as shipped."""
     shipped = load_catalogue().collections
-    return {name: Style(catalogue.collections[name], shipped[name]) for name in shipped if name in catalogue.collections}
+    return {
+        name: Style(catalogue.collections[name], shipped[name])
+        for name in shipped
+        if name in catalogue.collections
+    }
 
 
 def added(catalogue: Catalogue) -> dict[str, Collection]:
     """Return the collections that the catalogue as shipped does not have."""
     shipped = load_catalogue().collections
-    return {name: collection for name, collection in catalogue.collections.items() if name not in shipped}
+    return {
+        name: collection
+        for name, collection in catalogue.collections.items()
+        if name not in shipped
+    }
 
 
 def snapshot_rows(collection: Collection, accounts: list[Row], seed: int) -> list[Row]:
@@ -90,7 +118,11 @@ def snapshot_rows(collection: Collection, accounts: list[Row], seed: int) -> lis
 
 
 def event_rows(
-    collection: Collection, accounts: list[Row], seed: int, moments: list[datetime], tail: Callable[[int], str]
+    collection: Collection,
+    accounts: list[Row],
+    seed: int,
+    moments: list[datetime],
+    tail: Callable[[int], str],
 ) -> list[Row]:
     """Return the events of a day at these local moments; `tail` ends the id of each number, so that the day is found by the id."""
     day = moments[0].date() if moments else date.min
@@ -108,7 +140,13 @@ def invent(name: str, column: Column, pick: random.Random) -> Any:
     number = pick.randrange(1, 600)
     text = f"{name}-{number % 10}"
     if column.personal_data is PersonalData.PERSONAL:
-        form = number_of if re.search("phone|number|mobile|msisdn", name) else address_of if "mail" in name else name_of
+        form = (
+            number_of
+            if re.search("phone|number|mobile|msisdn", name)
+            else address_of
+            if "mail" in name
+            else name_of
+        )
         text = form(pick.randrange(CALLERS))
     moment = datetime(2025, 1, 6, 9) + timedelta(seconds=pick.randrange(300 * 86_400))  # noqa: DTZ001 - like the API's times
     values: dict[ColumnType, Any] = {
@@ -128,7 +166,13 @@ def member(row: Row, path: str) -> Any:
     return None if value is _MISSING else value
 
 
-def _row(collection: Collection, identifier: str, account: Row, moment: datetime | None, pick: random.Random) -> Row:
+def _row(
+    collection: Collection,
+    identifier: str,
+    account: Row,
+    moment: datetime | None,
+    pick: random.Random,
+) -> Row:
     row: Row = {}
     first, *others = collection.id_paths[0]
     _put(row, first, identifier)

@@ -108,16 +108,27 @@ class Group:
 
     def _organization(self) -> dict[str, list[Row]]:
         options = self._options
-        entity = {"id": self.identifier("ent"), "created_at": self._created(), "name": "Groupe Armor Habitat"}
+        entity = {
+            "id": self.identifier("ent"),
+            "created_at": self._created(),
+            "name": "Groupe Armor Habitat",
+        }
         networks = [
-            {"id": self.identifier("net"), "created_at": self._created(), "entity": _reference(entity), "name": name}
+            {
+                "id": self.identifier("net"),
+                "created_at": self._created(),
+                "entity": _reference(entity),
+                "name": name,
+            }
             for name in ("Agences en propre", "Franchises")
         ]
         rows: dict[str, list[Row]] = {"entities": [entity], "networks": networks}
         for name in ("accounts", "recipients", "numbers", "pools", "email_trackers"):
             rows[name] = []
         for index in range(options.accounts):
-            for name, added in self.account(index, networks[index % 2], options.numbers_per_account).items():
+            for name, added in self.account(
+                index, networks[index % 2], options.numbers_per_account
+            ).items():
                 rows[name] += added
         return rows
 
@@ -131,7 +142,8 @@ class Group:
             "created_at": self._created(),
             "email": self.person()[2],
             "entity": network["entity"],
-            "name": f"Armor Habitat {city}" + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
+            "name": f"Armor Habitat {city}"
+            + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
             "network": _reference(network),
             "plan": self._random.choice(("Essentiel", "Premium")),
             "sector": self._random.choice(SECTORS),
@@ -179,7 +191,11 @@ class Group:
     def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
         """Return a tracked number of the account of this index; its first two are those of the website."""
         weights = [channel[1] for channel in CHANNELS]
-        label = CHANNELS[line % len(CHANNELS)][0] if line < 2 else self._random.choices(CHANNELS, weights)[0][0]
+        label = (
+            CHANNELS[line % len(CHANNELS)][0]
+            if line < 2
+            else self._random.choices(CHANNELS, weights)[0][0]
+        )
         return {
             "id": self.identifier("num"),
             "account": _reference(account),
@@ -211,12 +227,24 @@ class Group:
     def at(self, moment: datetime, pick: random.Random) -> "Group":
         """Return a group that makes further rows, created in the minutes before the local time `moment`."""
         other = Group(self._options)
-        other._opened, other._pace, other._random = moment.replace(tzinfo=None) - timedelta(minutes=10), (10, 60), pick
+        other._opened, other._pace, other._random = (
+            moment.replace(tzinfo=None) - timedelta(minutes=10),
+            (10, 60),
+            pick,
+        )
         return other
 
     def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
         rows: dict[str, list[Row]] = {
-            name: [] for name in ("reports", "email_alerts", "sms_alerts", "landing_pages", "sms_messages", "audio_files")
+            name: []
+            for name in (
+                "reports",
+                "email_alerts",
+                "sms_alerts",
+                "landing_pages",
+                "sms_messages",
+                "audio_files",
+            )
         }
         for index, account in enumerate(accounts):
             common = {"account": _reference(account)}
@@ -240,10 +268,22 @@ class Group:
             )
             page = f"{account['website']}/estimation"
             rows["landing_pages"].append(
-                {"id": self.identifier("lan"), **common, **made, "name": "Estimation gratuite", "url": page}
+                {
+                    "id": self.identifier("lan"),
+                    **common,
+                    **made,
+                    "name": "Estimation gratuite",
+                    "url": page,
+                }
             )
             rows["sms_messages"].append(
-                {"id": self.identifier("sms"), **common, "content": "Bonjour, nous vous rappelons.", **made, "name": "Rappel"}
+                {
+                    "id": self.identifier("sms"),
+                    **common,
+                    "content": "Bonjour, nous vous rappelons.",
+                    **made,
+                    "name": "Rappel",
+                }
             )
             rows["audio_files"].append(
                 {

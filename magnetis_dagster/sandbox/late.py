@@ -36,7 +36,10 @@ def of_calls(seed: str, start: int, size: int) -> tuple[Late, ...]:
     numbers = pick.sample(range(size), min(len(kinds), size))
     return tuple(
         sorted(
-            (Late(start + _delay(pick, kind), number, kind) for kind, number in zip(kinds, numbers, strict=False)),
+            (
+                Late(start + _delay(pick, kind), number, kind)
+                for kind, number in zip(kinds, numbers, strict=False)
+            ),
             key=lambda each: each.moment,
         )
     )

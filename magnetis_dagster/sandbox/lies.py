@@ -84,7 +84,10 @@ class Liar(Generic[Row]):
         return content
 
     def _played(self) -> list[tuple[Lie, int]]:
-        return [(LIES[name], (number if number is not None else LIES[name].usual) or 0) for name, number in self.lies.items()]
+        return [
+            (LIES[name], (number if number is not None else LIES[name].usual) or 0)
+            for name, number in self.lies.items()
+        ]
 
 
 def parse(texts: Sequence[str]) -> dict[str, int | None]:
@@ -95,7 +98,11 @@ def parse(texts: Sequence[str]) -> dict[str, int | None]:
         if name not in LIES:
             raise ValueError(f"unknown lie {name!r}; there are: {', '.join(LIES)}")
         if number and (LIES[name].usual is None or not number.isdecimal() or int(number) < 1):
-            expected = "takes no number" if LIES[name].usual is None else f"expects a number of {LIES[name].unit}, 1 or more"
+            expected = (
+                "takes no number"
+                if LIES[name].usual is None
+                else f"expects a number of {LIES[name].unit}, 1 or more"
+            )
             raise ValueError(f"{name} {expected}")
         found[name] = int(number) if number else None
     return found
@@ -122,7 +129,9 @@ def _swapped(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
     return rows
 
 
-def _meta(**changes: Callable[[Content, int], Any]) -> Callable[[Liar[Any], Content, int, int], Content]:
+def _meta(
+    **changes: Callable[[Content, int], Any],
+) -> Callable[[Liar[Any], Content, int, int], Content]:
     def bend(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
         if not isinstance(content, dict) or "meta" not in content:
             return content
@@ -133,11 +142,17 @@ def _meta(**changes: Callable[[Content, int], Any]) -> Callable[[Liar[Any], Cont
 
 
 def _announced(change: int) -> Callable[[Content, int], Any]:
-    return lambda content, _page: None if content["meta"]["total"] is None else max(0, content["meta"]["total"] + change)
+    return lambda content, _page: (
+        None if content["meta"]["total"] is None else max(0, content["meta"]["total"] + change)
+    )
 
 
 def _next_only(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
-    return {"data": content["data"], "links": content["links"]} if isinstance(content, dict) and "links" in content else content
+    return (
+        {"data": content["data"], "links": content["links"]}
+        if isinstance(content, dict) and "links" in content
+        else content
+    )
 
 
 def _bare(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
@@ -165,18 +180,30 @@ def _error_inside(liar: Liar[Any], content: Content, page: int, _number: int) ->
 
 
 LIES: dict[str, Lie] = {
-    "cap": Lie("caps a search, oldest first", 1000, "rows", found=lambda liar, rows, most: liar.oldest_first(rows)[:most]),
+    "cap": Lie(
+        "caps a search, oldest first",
+        1000,
+        "rows",
+        found=lambda liar, rows, most: liar.oldest_first(rows)[:most],
+    ),
     "cap_newest": Lie(
-        "caps a search, newest first", 1000, "rows", found=lambda liar, rows, most: liar.oldest_first(rows)[::-1][:most]
+        "caps a search, newest first",
+        1000,
+        "rows",
+        found=lambda liar, rows, most: liar.oldest_first(rows)[::-1][:most],
     ),
     "cap_any": Lie(
         "caps a search, in any order",
         1000,
         "rows",
-        found=lambda liar, rows, most: sorted(rows, key=lambda row: zlib.crc32(liar.identity(row).encode()) % 1009)[:most],
+        found=lambda liar, rows, most: sorted(
+            rows, key=lambda row: zlib.crc32(liar.identity(row).encode()) % 1009
+        )[:most],
     ),
     "shorten_end": Lie("shortens windows at the end", 3, "days", bounds=_shortened_at_the_end),
-    "shorten_start": Lie("shortens windows at the start", 3, "days", bounds=_shortened_at_the_start),
+    "shorten_start": Lie(
+        "shortens windows at the start", 3, "days", bounds=_shortened_at_the_start
+    ),
     "ignore_to": Lie("ignores to", bounds=lambda search, _: replace(search, end=None)),
     "ignore_from": Lie("ignores from", bounds=lambda search, _: replace(search, start=None)),
     "ignore_window": Lie("ignores from and to", bounds=lambda _search, _number: Search(None, None)),
@@ -185,7 +212,9 @@ LIES: dict[str, Lie] = {
         "announces the page's rows as the total",
         response=_meta(total=lambda content, _: len(content["data"]), last_page=lambda *_: None),
     ),
-    "one_page": Lie("announces one page", response=_meta(total=lambda *_: None, last_page=lambda *_: 1)),
+    "one_page": Lie(
+        "announces one page", response=_meta(total=lambda *_: None, last_page=lambda *_: 1)
+    ),
     "too_few": Lie("announces too few rows", response=_meta(total=_announced(-1))),
     "too_many": Lie("announces too many rows", response=_meta(total=_announced(1))),
     "total_once": Lie(

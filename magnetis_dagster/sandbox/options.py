@@ -40,7 +40,9 @@ class SandboxOptions:
 
     seed: int = 1
     keys: tuple[str, ...] = SANDBOX_KEYS
-    scopes: Mapping[str, str] = field(default_factory=lambda: {NETWORK_KEY: "network:1", ACCOUNT_KEY: "account:1"})
+    scopes: Mapping[str, str] = field(
+        default_factory=lambda: {NETWORK_KEY: "network:1", ACCOUNT_KEY: "account:1"}
+    )
     """Key to what it may read: `network:2` is the second network, `account:3` the third account. Other keys read everything."""
     daily_quota: int | None = 5000
     """Calls a day for each key by the local calendar day; None: no limit."""
@@ -73,10 +75,14 @@ class SandboxOptions:
         """Refuse what cannot be played."""
         unknown = set(self.faults) - set(FAULTS)
         if unknown or any(not 0 <= probability <= 1 for probability in self.faults.values()):
-            raise ValueError(f"faults: expected probabilities between 0 and 1 for {', '.join(FAULTS)}; got {dict(self.faults)}")
+            raise ValueError(
+                f"faults: expected probabilities between 0 and 1 for {', '.join(FAULTS)}; got {dict(self.faults)}"
+            )
         for key, scope in self.scopes.items():
             kind, _, number = scope.partition(":")
             if kind not in SCOPES[1:] or not number.isdecimal() or int(number) < 1:
-                raise ValueError(f"scopes: expected network:NUMBER or account:NUMBER for each key; got {scope!r}")
+                raise ValueError(
+                    f"scopes: expected network:NUMBER or account:NUMBER for each key; got {scope!r}"
+                )
             if key not in self.keys and key not in SANDBOX_KEYS:
                 raise ValueError("scopes: a key has a scope and is not among the keys")

@@ -53,11 +53,15 @@ class Quota:
 class SandboxServer:
     """A sandbox on a free loopback port, served by a thread of this process. A context manager, for tests and benchmarks."""
 
-    def __init__(self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None
+    ) -> None:
         self.options = options or SandboxOptions()
         self.world = World(self.options, catalogue)
         self.quota = Quota(self.options)
-        self.app = SandboxApp(self.options, self.world, catalogue or load_catalogue(), self.quota.spend)
+        self.app = SandboxApp(
+            self.options, self.world, catalogue or load_catalogue(), self.quota.spend
+        )
         self.app.keep_requests = True
         self.url = ""
 
@@ -85,11 +89,18 @@ class SandboxServer:
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._server = _uvicorn(self.app)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="sandbox", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="sandbox", daemon=True
+        )
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop serving; requests under way are dropped."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
@@ -112,7 +123,10 @@ def serve(
     quota = Quota(options)
     app = SandboxApp(options, World(options, catalogue), catalogue or load_catalogue(), quota.spend)
     server = _stoppable(app)
-    children = [multiprocessing.get_context("fork").Process(target=_work, args=(server, listener)) for _ in range(workers - 1)]
+    children = [
+        multiprocessing.get_context("fork").Process(target=_work, args=(server, listener))
+        for _ in range(workers - 1)
+    ]
     try:
         for child in children:
             child.start()
@@ -158,5 +172,12 @@ def _uvicorn(app: SandboxApp) -> "Server":
     import uvicorn  # noqa: PLC0415 - only those who serve need it
 
     return uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, http="httptools", lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            http="httptools",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
     )

@@ -33,7 +33,18 @@ class Variant:
 
 
 SLOTS = {
-    "calls": ("id", "duration", "name", "number", "duration", "end", "start", "status", "visit", "waiting"),
+    "calls": (
+        "id",
+        "duration",
+        "name",
+        "number",
+        "duration",
+        "end",
+        "start",
+        "status",
+        "visit",
+        "waiting",
+    ),
     "visits": ("id", "call", "start", "visitor"),
     "conversions": ("id", "call", "start", "visit"),
     "emails": ("id", "start", "address", "subject"),
@@ -43,11 +54,16 @@ SLOTS = {
 """Slots in the order in which they stand in a row; their values are JSON."""
 
 
-def variants(group: Group, seed: int, restyle: Restyle = lambda _collection, row: row) -> list[Variant]:
+def variants(
+    group: Group, seed: int, restyle: Restyle = lambda _collection, row: row
+) -> list[Variant]:
     """Return the variants of a group, the same for equal seeds."""
     pick = random.Random(f"variants:{seed}")  # noqa: S311 - invented data
     weights = [origin.weight for origin in group.origins]
-    return [_variant(group, origin, pick, restyle) for origin in pick.choices(group.origins, weights, k=VARIANTS)]
+    return [
+        _variant(group, origin, pick, restyle)
+        for origin in pick.choices(group.origins, weights, k=VARIANTS)
+    ]
 
 
 def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle) -> Variant:
@@ -79,9 +95,17 @@ def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle
         "visit": "@visit@",
         "waiting_time": "@waiting@",
     }
-    lead = {"contact": {"email": "@address@", "name": "@name@", "phone": "@number@"}, "created_at": "@start@"}
+    lead = {
+        "contact": {"email": "@address@", "name": "@name@", "phone": "@number@"},
+        "created_at": "@start@",
+    }
     rows: dict[str, Row] = {
-        "calls": {"id": "@id@", "account": account, "analysis": {"channel": label, "duration": "@duration@"}, **call},
+        "calls": {
+            "id": "@id@",
+            "account": account,
+            "analysis": {"channel": label, "duration": "@duration@"},
+            **call,
+        },
         "visits": {
             "id": "@id@",
             "account": account,
@@ -118,17 +142,35 @@ def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle
             "from": "@address@",
             "subject": "@subject@",
         },
-        "leads": {"id": "@id@", "account": account, "call": "@call@", "channel_name": label, **lead, "email": "@email@"}
+        "leads": {
+            "id": "@id@",
+            "account": account,
+            "call": "@call@",
+            "channel_name": label,
+            **lead,
+            "email": "@email@",
+        }
         | {"gclid": click, "status": "@status@", "type": "call", **utm},
-        "leads from emails": {"id": "@id@", "account": account, "call": "@call@", "channel_name": "Portails d'annonces"}
+        "leads from emails": {
+            "id": "@id@",
+            "account": account,
+            "call": "@call@",
+            "channel_name": "Portails d'annonces",
+        }
         | {**lead, "email": "@email@", "gclid": None, "status": "@status@", "type": "email"}
         | dict.fromkeys(utm),
     }
-    return Variant(web, origin.miss, {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()})
+    return Variant(
+        web,
+        origin.miss,
+        {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()},
+    )
 
 
 def _tracker(group: Group, origin: Origin) -> Row:
-    tracker = next(row for row in group.rows["email_trackers"] if row["account"]["id"] == origin.account["id"])
+    tracker = next(
+        row for row in group.rows["email_trackers"] if row["account"]["id"] == origin.account["id"]
+    )
     return {"email_tracker": {"id": tracker["id"]}, "to": tracker["email"]}
 
 

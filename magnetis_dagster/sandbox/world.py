@@ -43,19 +43,34 @@ class World:
         self._group = group = Group(options)
         self._styles = declared.styles(catalogue)
         self._added = declared.added(catalogue)
-        self._ids = {name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()}
-        self._times = {name: collection.time_fields for name, collection in catalogue.collections.items()}
-        self.events_collections = frozenset(name for name, collection in catalogue.collections.items() if collection.is_events)
-        self._days = Days(options, variants(group, options.seed, lambda name, row: self._styles[name].apply(row)))
+        self._ids = {
+            name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
+        }
+        self._times = {
+            name: collection.time_fields for name, collection in catalogue.collections.items()
+        }
+        self.events_collections = frozenset(
+            name for name, collection in catalogue.collections.items() if collection.is_events
+        )
+        self._days = Days(
+            options, variants(group, options.seed, lambda name, row: self._styles[name].apply(row))
+        )
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, date], Day] = OrderedDict()
         self._cached = 0
         self._listings: OrderedDict[tuple[str, int, int], _Listing] = OrderedDict()
-        rows = {name: [self._styles[name].apply(row) for row in rows] for name, rows in group.rows.items()}
+        rows = {
+            name: [self._styles[name].apply(row) for row in rows]
+            for name, rows in group.rows.items()
+        }
         for name, collection in self._added.items():
             if not collection.is_events:
-                rows[name] = declared.snapshot_rows(collection, group.rows["accounts"], options.seed)
-        self._snapshots = {name: [_encode(row) for row in reversed(made)] for name, made in rows.items()}
+                rows[name] = declared.snapshot_rows(
+                    collection, group.rows["accounts"], options.seed
+                )
+        self._snapshots = {
+            name: [_encode(row) for row in reversed(made)] for name, made in rows.items()
+        }
         """Encoded rows, newest first."""
         self._edited: dict[tuple[str, date], dict[str, bytes | None]] = {}
         """Events by the day that they were made for: id to the row as it is now, or None where it is gone."""
@@ -75,7 +90,12 @@ class World:
             return list(self._snapshots[collection])
 
     def events(
-        self, collection: str, start: int = 0, end: int = _NEVER, first: int = 0, size: int | None = None
+        self,
+        collection: str,
+        start: int = 0,
+        end: int = _NEVER,
+        first: int = 0,
+        size: int | None = None,
     ) -> tuple[int, list[bytes]]:
         """Return how many events happened from `start` to `end`, both inclusive, and `size` encoded ones from number `first` on.
 
@@ -96,7 +116,9 @@ class World:
                 index += 1
             return total, rows
 
-    def truth(self, collection: str, first: date | None = None, last: date | None = None) -> Iterator[Row]:
+    def truth(
+        self, collection: str, first: date | None = None, last: date | None = None
+    ) -> Iterator[Row]:
         """Yield the rows that a perfect reader would hold: of these local days for events, all for snapshots.
 
         Calls have their `analysis`, as the catalogue asks for it.
@@ -104,7 +126,10 @@ class World:
         if collection not in self.events_collections:
             yield from map(json.loads, self.snapshot(collection))
             return
-        day, today = first or self.options.first_day, self.options.clock().astimezone(self.options.zone).date()
+        day, today = (
+            first or self.options.first_day,
+            self.options.clock().astimezone(self.options.zone).date(),
+        )
         while day <= (last or today):
             yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
             day += timedelta(days=1)
@@ -113,7 +138,9 @@ class World:
         """Return how many rows `truth` would yield, without making the rows of days that lie whole inside."""
         if collection not in self.events_collections:
             return len(self.snapshot(collection))
-        return self.events(collection, *self._seconds(first or self.options.first_day, last), size=0)[0]
+        return self.events(
+            collection, *self._seconds(first or self.options.first_day, last), size=0
+        )[0]
 
     # --- what a test or a user does to it
 
@@ -126,7 +153,9 @@ class World:
             if collection not in self.events_collections:
                 rows = self._snapshots[collection]
                 rows[rows.index(_encode(old))] = _encode(row)
-            elif self._place(collection, row) != self._place(collection, old) or self._insertion(collection, identifier):
+            elif self._place(collection, row) != self._place(collection, old) or self._insertion(
+                collection, identifier
+            ):
                 self.delete(collection, identifier)
                 self.insert(collection, row)
             else:
@@ -188,28 +217,40 @@ class World:
                 self._cached = 0
             if now <= self._changed_until:
                 return
-            due = activity.changes(self.options.seed, self.options.zone, self._born, self._changed_until, now)
+            due = activity.changes(
+                self.options.seed, self.options.zone, self._born, self._changed_until, now
+            )
             self._changed_until = now
             if due:
                 rows = {
-                    name: [self._styles[name].undo(json.loads(row)) for row in reversed(self._snapshots[name])]
+                    name: [
+                        self._styles[name].undo(json.loads(row))
+                        for row in reversed(self._snapshots[name])
+                    ]
                     for name in self._styles
                     if name in self._snapshots
                 }
                 for change in due:
                     activity.apply(change, rows, self._group, self.options.zone)
                 for name, made in rows.items():
-                    self._snapshots[name] = [_encode(self._styles[name].apply(row)) for row in reversed(made)]
+                    self._snapshots[name] = [
+                        _encode(self._styles[name].apply(row)) for row in reversed(made)
+                    ]
 
     # --- inside
 
     def _seconds(self, first: date, last: date | None) -> tuple[int, int]:
         zone = self.options.zone
-        return midnight(first, zone), midnight(last + timedelta(days=1), zone) - 1 if last else _NEVER
+        return midnight(first, zone), midnight(
+            last + timedelta(days=1), zone
+        ) - 1 if last else _NEVER
 
     def _listing(self, collection: str, start: int, end: int) -> _Listing:
         zone = self.options.zone
-        start, end = max(start, midnight(self.options.first_day, zone)), min(end, int(self.options.clock().timestamp()))
+        start, end = (
+            max(start, midnight(self.options.first_day, zone)),
+            min(end, int(self.options.clock().timestamp())),
+        )
         key = (collection, start, end)
         if key in self._listings:
             return self._listings[key]
@@ -224,7 +265,9 @@ class World:
             if high > low:
                 days.append((day, low, high))
             day -= timedelta(days=1)
-        listing = self._listings[key] = _Listing(days, list(accumulate(high - low for _, low, high in days)))
+        listing = self._listings[key] = _Listing(
+            days, list(accumulate(high - low for _, low, high in days))
+        )
         if len(self._listings) > _LISTINGS:
             self._listings.popitem(last=False)
         return listing
@@ -265,8 +308,14 @@ class World:
         edited, inserted = self._edited.get(key, {}), self._inserted.get(key, [])
         if not edited and not inserted:
             return made
-        now = ((moment, edited.get(_identifier(row), row)) for moment, row in zip(made.moments, made.rows, strict=True))
-        rows = sorted([*((moment, row) for moment, row in now if row is not None), *inserted], key=lambda pair: pair[0])
+        now = (
+            (moment, edited.get(_identifier(row), row))
+            for moment, row in zip(made.moments, made.rows, strict=True)
+        )
+        rows = sorted(
+            [*((moment, row) for moment, row in now if row is not None), *inserted],
+            key=lambda pair: pair[0],
+        )
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
     def _insertion(self, collection: str, identifier: str) -> tuple[date, int] | None:
@@ -283,20 +332,28 @@ class World:
             rows = [self._inserted[collection, insertion[0]][insertion[1]][1]]
         else:
             rows = self._day(collection, self._days.day_of(identifier)).rows
-        found: Row | None = next((row for row in map(json.loads, rows) if self.identity(collection, row) == identifier), None)
+        found: Row | None = next(
+            (row for row in map(json.loads, rows) if self.identity(collection, row) == identifier),
+            None,
+        )
         if found is None:
             raise KeyError(identifier)
         return found
 
     def _place(self, collection: str, row: Row) -> tuple[int, date]:
         zone = self.options.zone
-        value = next((value for path in self._times[collection] if (value := declared.member(row, path))), None)
+        value = next(
+            (value for path in self._times[collection] if (value := declared.member(row, path))),
+            None,
+        )
         if value is None:
             raise KeyError(f"one of {', '.join(self._times[collection])}")
         moment = datetime.fromisoformat(value)
         local = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
         if local.date() < self.options.first_day:
-            raise ValueError(f"{local:%Y-%m-%d} is before the sandbox's first day, {self.options.first_day}")
+            raise ValueError(
+                f"{local:%Y-%m-%d} is before the sandbox's first day, {self.options.first_day}"
+            )
         return int(local.timestamp()), local.date()
 
     def _forget(self, collection: str, day: date) -> None:

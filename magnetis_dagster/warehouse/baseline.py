@@ -24,7 +24,9 @@ def present(engine: Engine, collection: Collection) -> Payloads | None:
     Makes no tables. Raises DatabaseUnwell, DatabaseRefused.
     """
     with guarded(engine, f"read {collection.name}"), engine.connect() as connection:
-        if not connection.execute(text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")).scalar_one():
+        if not connection.execute(
+            text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")
+        ).scalar_one():
             return None
         read = text("SELECT EXISTS (SELECT FROM magnetis_ops.days WHERE collection = :collection)")
         if not connection.execute(read, {"collection": collection.name}).scalar_one():
@@ -34,4 +36,7 @@ def present(engine: Engine, collection: Collection) -> Payloads | None:
             # the same order on every server, whatever its locale
             'ORDER BY account_id COLLATE "C" NULLS FIRST, id COLLATE "C"'
         )
-        return {identifier: stable(collection, payload) for identifier, payload in connection.execute(rows)}
+        return {
+            identifier: stable(collection, payload)
+            for identifier, payload in connection.execute(rows)
+        }

@@ -76,7 +76,10 @@ class Difference:
             "id": self.id,
             "account_id": self.account_id,
             "kind": self.kind.value,
-            "fields": {name: {"baseline": field.baseline, "present": field.present} for name, field in self.fields.items()},
+            "fields": {
+                name: {"baseline": field.baseline, "present": field.present}
+                for name, field in self.fields.items()
+            },
         }
 
 
@@ -88,7 +91,10 @@ class Baseline:
     without: frozenset[str]
 
     def differences(
-        self, collection: str, present: Mapping[str, Mapping[str, Any]], declaration: model.Collection | None = None
+        self,
+        collection: str,
+        present: Mapping[str, Mapping[str, Any]],
+        declaration: model.Collection | None = None,
     ) -> list[Difference]:
         """Return how the present rows of a collection differ from the file, by account and id.
 
@@ -97,21 +103,46 @@ class Baseline:
         held = self.settings[collection]
         accounts = declaration.account_paths if declaration else model.ACCOUNT_PATHS
         if declaration:
-            held, present = ({identifier: stable(declaration, row) for identifier, row in rows.items()} for rows in (held, present))
+            held, present = (
+                {identifier: stable(declaration, row) for identifier, row in rows.items()}
+                for rows in (held, present)
+            )
         found = []
         for identifier in {**held, **present}:
             was, now = (
-                _fields(_canonical(rows[identifier], identifier, self.without)) if identifier in rows else None
+                _fields(_canonical(rows[identifier], identifier, self.without))
+                if identifier in rows
+                else None
                 for rows in (held, present)
             )
             names = sorted({**(was or {}), **(now or {})})
-            fields = {name: FieldDifference((was or {}).get(name), (now or {}).get(name)) for name in names}
-            kind = DifferenceKind.ADDED if was is None else DifferenceKind.REMOVED if now is None else DifferenceKind.CHANGED
+            fields = {
+                name: FieldDifference((was or {}).get(name), (now or {}).get(name))
+                for name in names
+            }
+            kind = (
+                DifferenceKind.ADDED
+                if was is None
+                else DifferenceKind.REMOVED
+                if now is None
+                else DifferenceKind.CHANGED
+            )
             if kind is DifferenceKind.CHANGED:
-                fields = {name: field for name, field in fields.items() if field.baseline != field.present}
+                fields = {
+                    name: field for name, field in fields.items() if field.baseline != field.present
+                }
                 if not fields:
                     continue
-            account = next((str(side[path]) for side in (now, was) if side for path in accounts if path in side), None)
+            account = next(
+                (
+                    str(side[path])
+                    for side in (now, was)
+                    if side
+                    for path in accounts
+                    if path in side
+                ),
+                None,
+            )
             found.append(Difference(collection, identifier, account, kind, fields))
         return sorted(found, key=lambda each: (each.account_id or "", each.id))
 
@@ -122,12 +153,17 @@ def write_baseline(settings: Settings, without: Container[str] = ()) -> str:
         "version": VERSION,
         "without": sorted(without),
         "settings": {
-            collection: {identifier: _canonical(row, identifier, without) for identifier, row in settings[collection].items()}
+            collection: {
+                identifier: _canonical(row, identifier, without)
+                for identifier, row in settings[collection].items()
+            }
             for collection in sorted(settings)
         },
     }
     # a value is one line, however long it is
-    return _HEAD + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
+    return _HEAD + yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31
+    )
 
 
 def without_effect(settings: Settings, without: Container[str]) -> list[str]:
@@ -136,7 +172,10 @@ def without_effect(settings: Settings, without: Container[str]) -> list[str]:
     return [
         name
         for name in without
-        if all(_canonical(row, identifier, {name}) == _canonical(row, identifier, ()) for identifier, row in rows)
+        if all(
+            _canonical(row, identifier, {name}) == _canonical(row, identifier, ())
+            for identifier, row in rows
+        )
     ]
 
 
@@ -154,7 +193,9 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BaselineError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}.") from None
+        raise BaselineError(
+            f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}."
+        ) from None
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise BaselineError(
             f"{path}: expected `version: {VERSION}` at the top, as `magnetis settings export` writes it. Export it again."
@@ -166,7 +207,9 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     # where an indent was lost, a recipient stands in a key's place, and Dagster shows the words
     for name, rows in settings.items():
         if name not in collections:
-            raise BaselineError(f"{path}: settings.{masked(name)}: no such collection. There are: {', '.join(collections)}.")
+            raise BaselineError(
+                f"{path}: settings.{masked(name)}: no such collection. There are: {', '.join(collections)}."
+            )
         settings[name] = {
             identifier: _mapping(path, f"settings.{name}.{masked_id(identifier)}", row)
             for identifier, row in _mapping(path, f"settings.{name}", rows).items()
@@ -176,7 +219,9 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
 
 def _mapping(path: Path, where: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BaselineError(f"{path}: {where}: expected a mapping, got {'nothing' if value is None else type(value).__name__}.")
+        raise BaselineError(
+            f"{path}: {where}: expected a mapping, got {'nothing' if value is None else type(value).__name__}."
+        )
     return {str(key): member for key, member in value.items()}
 
 
@@ -188,13 +233,24 @@ def _canonical(row: Mapping[str, Any], identifier: str, without: Container[str])
 
 def _sorted(value: Any, path: str, without: Container[str]) -> Any:
     if isinstance(value, Mapping):
-        below = {str(name): (f"{path}.{name}" if path else str(name), member) for name, member in value.items()}
-        return {name: _sorted(member, at, without) for name, (at, member) in sorted(below.items()) if at not in without}
+        below = {
+            str(name): (f"{path}.{name}" if path else str(name), member)
+            for name, member in value.items()
+        }
+        return {
+            name: _sorted(member, at, without)
+            for name, (at, member) in sorted(below.items())
+            if at not in without
+        }
     if isinstance(value, list):
         members = [_sorted(member, path, without) for member in value]
         # recipients come in any order
         plain = not any(isinstance(member, dict | list) for member in members)
-        return sorted(members, key=lambda member: (str(type(member)), str(member))) if plain else members
+        return (
+            sorted(members, key=lambda member: (str(type(member)), str(member)))
+            if plain
+            else members
+        )
     # a float, as YAML reads numbers, would round it
     return str(value) if isinstance(value, Decimal) else value
 
@@ -236,28 +292,38 @@ class _Loader(yaml.SafeLoader):
         # an alias may lead into itself, or make gigabytes of a few lines
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "an alias; put texts that begin with * in quotes", mark)
+            raise yaml.composer.ComposerError(
+                None, None, "an alias; put texts that begin with * in quotes", mark
+            )
         return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag not in _TAGS:
-            raise yaml.constructor.ConstructorError(None, None, "a tag that means nothing here", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a tag that means nothing here", node.start_mark
+            )
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError):
-            raise yaml.constructor.ConstructorError(None, None, "not of the kind that it is tagged as", node.start_mark) from None
+            raise yaml.constructor.ConstructorError(
+                None, None, "not of the kind that it is tagged as", node.start_mark
+            ) from None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, "a key is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, "a key is there twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
+_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

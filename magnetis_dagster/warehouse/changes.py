@@ -75,8 +75,12 @@ def view_statements(catalogue: Catalogue) -> list[str]:
     if not watched:
         return []
     names = _account_names(catalogue)
-    versions = " UNION ALL ".join(statement for collection in watched for statement in _versions(collection, names))
-    comments = {f"VIEW {VIEW}": ABOUT} | {f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()}
+    versions = " UNION ALL ".join(
+        statement for collection in watched for statement in _versions(collection, names)
+    )
+    comments = {f"VIEW {VIEW}": ABOUT} | {
+        f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()
+    }
     # replaced and never dropped: grants on it, and views that users made of it, stay
     view = (
         f"CREATE OR REPLACE VIEW {VIEW} AS "
@@ -100,7 +104,11 @@ def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
     history = f"{DATA_SCHEMA}.{history_name(collection)}"
     # an overlay may take the column away or give it another type, and the type of a view's column cannot change
     title = 'CAST(h."title" AS text)' if "title" in collection.columns else "CAST(NULL AS text)"
-    received = 'CAST(h."account_name" AS text)' if "account_name" in collection.columns else "CAST(NULL AS text)"
+    received = (
+        'CAST(h."account_name" AS text)'
+        if "account_name" in collection.columns
+        else "CAST(NULL AS text)"
+    )
     name = f"coalesce({received}, {account_names})"
     named = (
         f"CAST('{collection.name}' AS text) AS collection, h.account_id, h.id AS setting_id, "
@@ -108,7 +116,11 @@ def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
     )
     # volatile members are no changes, in versions that were kept before they were declared either
     old, new = stable_sql(collection, "p.payload"), stable_sql(collection, "h.payload")
-    differs = f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}" if collection.volatile else ""
+    differs = (
+        f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}"
+        if collection.volatile
+        else ""
+    )
     first = f"(SELECT min(w.read_at) FROM {OPS_SCHEMA}.windows AS w WHERE w.collection = '{collection.name}')"
     begun = (
         f"SELECT h.valid_from AS changed_at, {named}, CASE WHEN p.id IS NOT NULL THEN 'changed' "
@@ -125,7 +137,12 @@ def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
 
 def read_changes(connection: Connection, collection: Collection, read_at: datetime) -> Changes:
     """Return what the reading that began at `read_at` found to be changed."""
-    names = {"collection": collection.name, "read_at": read_at, "most": MOST_CHANGES, "first": ChangeKind.FIRST_SEEN.value}
+    names = {
+        "collection": collection.name,
+        "read_at": read_at,
+        "most": MOST_CHANGES,
+        "first": ChangeKind.FIRST_SEEN.value,
+    }
     those = f"FROM {VIEW} AS c WHERE c.collection = :collection AND c.changed_at = :read_at"
     counts = connection.execute(text(f"SELECT kind, count(*) {those} GROUP BY kind"), names)
     # removed, changed, added: what nobody is told any more first, should there be too many
@@ -146,7 +163,10 @@ def read_changes(connection: Connection, collection: Collection, read_at: dateti
                 account_name,
                 setting_id,
                 title,
-                {name: FieldChange(value["old"], value["new"]) for name, value in sorted(changes.items())},
+                {
+                    name: FieldChange(value["old"], value["new"])
+                    for name, value in sorted(changes.items())
+                },
             )
             for kind, account_id, account_name, setting_id, title, changes in listed
         ],

@@ -59,7 +59,9 @@ class Comparison:
 def compare_columns(connection: Connection, collection: Collection) -> Comparison:
     """Compare the collection's tables with its declaration by one query on PostgreSQL's own tables."""
     typed = {name: _TYPES[column.type] for name, column in collection.columns.items()}
-    tables = zip((collection.name, history_name(collection)), _fixed_columns(collection.kind), strict=False)
+    tables = zip(
+        (collection.name, history_name(collection)), _fixed_columns(collection.kind), strict=False
+    )
     declared = {table: fixed | typed for table, fixed in tables}
     undeclared, disagreements = [], []
     for table, name, type_, plain in connection.execute(_COLUMNS, {"tables": list(declared)}):
@@ -90,7 +92,10 @@ def made_columns(connection: Connection, collection: Collection) -> dict[str, st
 def _fixed_columns(kind: Kind) -> list[dict[str, str]]:
     """Return name and type of the columns that every collection of the kind has, by table."""
     bare = Collection.model_construct(name="bare", kind=kind, description="", columns={})
-    return [{column.name: column.type.compile(dialect=_DIALECT).lower() for column in table.columns} for table in tables_of(bare)]
+    return [
+        {column.name: column.type.compile(dialect=_DIALECT).lower() for column in table.columns}
+        for table in tables_of(bare)
+    ]
 
 
 def require_declared_types(connection: Connection, collection: Collection) -> None:

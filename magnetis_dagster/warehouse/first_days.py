@@ -14,8 +14,14 @@ def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
     Raises DatabaseUnwell, DatabaseRefused.
     """
     with guarded(engine, "read the first loaded day"), engine.connect() as connection:
-        if not connection.execute(text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")).scalar_one():
+        if not connection.execute(
+            text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")
+        ).scalar_one():
             return None
-        statement = text("SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:collections)")
-        first: date | None = connection.execute(statement, {"collections": list(collections)}).scalar_one()
+        statement = text(
+            "SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:collections)"
+        )
+        first: date | None = connection.execute(
+            statement, {"collections": list(collections)}
+        ).scalar_one()
         return first

@@ -120,8 +120,17 @@ def record(
 def report(engine: Engine, work: str) -> list[ForecastLine]:
     """Return a line for each collection of the backfill. Raises UnknownBackfill, DatabaseUnwell, DatabaseRefused."""
     with guarded(engine, "read the forecast"), engine.connect() as connection:
-        prepared = connection.execute(text("SELECT to_regclass('magnetis_ops.forecasts') IS NOT NULL")).scalar_one()
-        lines = [ForecastLine(**row) for row in connection.execute(text(_REPORT), {"work": work}).mappings()] if prepared else []
+        prepared = connection.execute(
+            text("SELECT to_regclass('magnetis_ops.forecasts') IS NOT NULL")
+        ).scalar_one()
+        lines = (
+            [
+                ForecastLine(**row)
+                for row in connection.execute(text(_REPORT), {"work": work}).mappings()
+            ]
+            if prepared
+            else []
+        )
     if not lines:
         raise UnknownBackfill(
             f"No forecast is known for backfill {work!r} in this database. Take the id from the address of its page in Dagster, "

@@ -10,7 +10,15 @@ from sqlalchemy import Connection, MetaData, text
 from magnetis_dagster.errors import NeedsChange
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA
 
-_KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "S": "sequence", "f": "foreign table", "c": "type"}
+_KINDS = {
+    "r": "table",
+    "p": "table",
+    "v": "view",
+    "m": "materialized view",
+    "S": "sequence",
+    "f": "foreign table",
+    "c": "type",
+}
 _TABLES = {"r", "p"}
 _OBJECTS = text("""
     SELECT n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, t.relname AS indexed,
@@ -46,7 +54,9 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
     tables = {table.name: table for table in metadata.tables.values()}
     indexes = {str(index.name): table.name for table in tables.values() for index in table.indexes}
     found = connection.execute(_OBJECTS, {"schemas": [DATA_SCHEMA, OPS_SCHEMA]}).all()
-    known = {"schema_state", "alembic_version"} <= {row.name for row in found if row.schema == OPS_SCHEMA and row.kind in _TABLES}
+    known = {"schema_state", "alembic_version"} <= {
+        row.name for row in found if row.schema == OPS_SCHEMA and row.kind in _TABLES
+    }
     foreign = []
     for row in found:
         name, is_data = f"{row.schema}.{row.name}", row.schema == DATA_SCHEMA
@@ -57,7 +67,9 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
                 foreign.append(f"{kind} {name}")
             elif not (required <= set(row.columns) and "id" in row.key):
                 lacks = sorted(required - set(row.columns))
-                foreign.append(f"table {name} ({'without ' + ', '.join(lacks) if lacks else 'without a primary key on id'})")
+                foreign.append(
+                    f"table {name} ({'without ' + ', '.join(lacks) if lacks else 'without a primary key on id'})"
+                )
         elif is_data and row.name in indexes:
             if row.indexed != indexes[row.name]:
                 foreign.append(f"{kind} {name}")

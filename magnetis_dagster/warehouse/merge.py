@@ -109,9 +109,13 @@ _STRAY = text("""
     INSERT INTO magnetis_ops.strays AS s (collection, day, held) VALUES (:collection, :day, :rows)
     ON CONFLICT (collection, day) DO UPDATE SET held = s.held + excluded.held
 """)
-_NO_STRAYS = text("DELETE FROM magnetis_ops.strays WHERE collection = :collection AND (day = ANY(:days) OR held = 0)")
+_NO_STRAYS = text(
+    "DELETE FROM magnetis_ops.strays WHERE collection = :collection AND (day = ANY(:days) OR held = 0)"
+)
 _COUNTS = ("held", "padding", "quarantined", "inserted", "changed", "deleted")
-_KNOWN = text("SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)")
+_KNOWN = text(
+    "SELECT day FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days)"
+)
 _DAYS = text("""
     INSERT INTO magnetis_ops.days AS d (collection, day, window_id, read_at, announced, held, run_id)
     VALUES (:collection, :day, :window, :read_at, :announced, :held, :run_id)
@@ -170,7 +174,9 @@ class Merged:
     """Rows that the table held on another day before."""
 
 
-def merge(connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally) -> Merged:
+def merge(
+    connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally
+) -> Merged:
     """Merge the staged rows, counted by `tally`, in the caller's transaction.
 
     Raises: Incomplete if the counts disagree; MovedRows if many ids are held by other days.
@@ -179,12 +185,17 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     wait_for_turn(connection, collection)
     superseded = _superseded(connection, collection, facts)
     asked = [day for day in facts.days if day not in superseded]
-    statements = _Statements(collection, compare_columns(connection, collection).undeclared_in(collection.name))
+    statements = _Statements(
+        collection, compare_columns(connection, collection).undeclared_in(collection.name)
+    )
     announced = tally.by_day
     if not collection.is_events:
         announced = Counter[date | None]({facts.days[0]: tally.by_day.total()})
     # a backfill's days hold nothing yet, and then nothing can have left them
-    held_before = bool(asked) and connection.execute(statements.held_before, {"days": asked}).first() is not None
+    held_before = (
+        bool(asked)
+        and connection.execute(statements.held_before, {"days": asked}).first() is not None
+    )
     days_before = _days_before(connection, statements, asked, tally) if held_before else []
     doubted, kept, undeleted = _doubt(facts.rules, announced, days_before)
     asked = [day for day in asked if day not in doubted]
@@ -194,10 +205,20 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     outcome = Merged([], padding, quarantined, sorted(superseded), doubted)
     if not asked:
         if tally.unplaced:
-            window = _write_window(connection, collection, facts, dict.fromkeys(_COUNTS, 0) | {"quarantined": quarantined})
+            window = _write_window(
+                connection,
+                collection,
+                facts,
+                dict.fromkeys(_COUNTS, 0) | {"quarantined": quarantined},
+            )
             _quarantine(connection, collection, facts, window, tally)
         return outcome
-    parameters = {"days": asked, "undeleted": undeleted, "read_at": facts.read_at, "collection": collection.name}
+    parameters = {
+        "days": asked,
+        "undeleted": undeleted,
+        "read_at": facts.read_at,
+        "collection": collection.name,
+    }
     known = set(connection.execute(_KNOWN, parameters).scalars())
 
     touched: dict[date, tuple[int, int]] = {}
@@ -236,14 +257,26 @@ def merge(connection: Connection, collection: Collection, facts: WindowFacts, ta
     _quarantine(connection, collection, facts, window, tally)
     days = [
         MergedDay(
-            day, announced[day], held.get(day, 0), *touched.get(day, (0, 0)), deleted.get(day, 0), first_read=day not in known
+            day,
+            announced[day],
+            held.get(day, 0),
+            *touched.get(day, (0, 0)),
+            deleted.get(day, 0),
+            first_read=day not in known,
         )
         for day in asked
     ]
     connection.execute(
         _DAYS,
         [
-            parameters | {"day": day.day, "window": window, "announced": day.announced, "held": day.held, "run_id": facts.run_id}
+            parameters
+            | {
+                "day": day.day,
+                "window": window,
+                "announced": day.announced,
+                "held": day.held,
+                "run_id": facts.run_id,
+            }
             for day in days
         ],
     )
@@ -282,7 +315,9 @@ class _DayBefore:
     """Rows received for the day whose id cannot be read: each may be one of `leaving`."""
 
 
-def _days_before(connection: Connection, statements: "_Statements", asked: list[date], tally: Tally) -> list[_DayBefore]:
+def _days_before(
+    connection: Connection, statements: "_Statements", asked: list[date], tally: Tally
+) -> list[_DayBefore]:
     nameless = _per_day(connection, statements.nameless, {"days": asked}) if tally.unplaced else {}
     return [
         _DayBefore(day, held, leaving, unreadable, nameless.get(day, 0))
@@ -322,7 +357,10 @@ def _doubt(
 
 
 def _refuse_mass_moves(
-    collection: Collection, rules: Rules, moves: Counter[tuple[date | None, date]], announced: dict[date, int]
+    collection: Collection,
+    rules: Rules,
+    moves: Counter[tuple[date | None, date]],
+    announced: dict[date, int],
 ) -> None:
     """Raise MovedRows if many rows of an asked day come from another day or leave for one.
 
@@ -344,7 +382,10 @@ def _refuse_mass_moves(
 
 
 def _record_moves(
-    connection: Connection, collection: Collection, moves: Counter[tuple[date | None, date]], asked: Sequence[date]
+    connection: Connection,
+    collection: Collection,
+    moves: Counter[tuple[date | None, date]],
+    asked: Sequence[date],
 ) -> None:
     """Correct the records of days that were not asked and that rows left or reached."""
     changes: Counter[date | None] = Counter()
@@ -365,7 +406,9 @@ def age_days(day: date, read_on: date) -> int:
     return max(0, (read_on - day).days - 1)
 
 
-def _per_day(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> dict[date, int]:
+def _per_day(
+    connection: Connection, statement: TextClause, parameters: dict[str, object]
+) -> dict[date, int]:
     return {day: int(number) for day, number in connection.execute(statement, parameters)}
 
 
@@ -402,10 +445,16 @@ def _superseded(connection: Connection, collection: Collection, facts: WindowFac
     if collection.is_events:
         return set(connection.execute(text(f"{newer} AND day = ANY(:days)"), parameters).scalars())
     # the present state has no days of its own: any newer reading supersedes this one whole
-    return set(facts.days) if connection.execute(text(f"{newer} LIMIT 1"), parameters).first() else set()
+    return (
+        set(facts.days)
+        if connection.execute(text(f"{newer} LIMIT 1"), parameters).first()
+        else set()
+    )
 
 
-def _write_window(connection: Connection, collection: Collection, facts: WindowFacts, counts: dict[str, int]) -> int:
+def _write_window(
+    connection: Connection, collection: Collection, facts: WindowFacts, counts: dict[str, int]
+) -> int:
     values: dict[str, object] = {
         "collection": collection.name,
         "first_day": facts.days[0],
@@ -420,11 +469,17 @@ def _write_window(connection: Connection, collection: Collection, facts: WindowF
         "witness_calls": facts.witness_calls,
         **counts,
     }
-    statement = windows.insert().values(committed_at=func.clock_timestamp(), **values).returning(windows.c.id)
+    statement = (
+        windows.insert()
+        .values(committed_at=func.clock_timestamp(), **values)
+        .returning(windows.c.id)
+    )
     return int(connection.execute(statement).scalar_one())
 
 
-def _quarantine(connection: Connection, collection: Collection, facts: WindowFacts, window: int, tally: Tally) -> None:
+def _quarantine(
+    connection: Connection, collection: Collection, facts: WindowFacts, window: int, tally: Tally
+) -> None:
     names = {"collection": collection.name, "window": window, "read_at": facts.read_at}
     if tally.unplaced:
         connection.execute(_QUARANTINE, names)
@@ -437,7 +492,10 @@ class _Statements:
     def __init__(self, collection: Collection, undeclared: Sequence[str]) -> None:
         table = f"{DATA_SCHEMA}.{collection.name}"
         # read from a former payload; beside an equal one the values still hold, as for another overlay on the same database
-        cleared = "".join(f'"{name}" = CASE WHEN t.payload = excluded.payload THEN t."{name}" END, ' for name in undeclared)
+        cleared = "".join(
+            f'"{name}" = CASE WHEN t.payload = excluded.payload THEN t."{name}" END, '
+            for name in undeclared
+        )
         typed = [f'"{name}"' for name in collection.columns]  # an overlay may call a column `order`
         moments = ["occurred_at", "day"] if collection.is_events else []
         received = ["id", "account_id", "payload", *moments, *typed]
@@ -505,8 +563,12 @@ class _Statements:
             SELECT {nameless_day}, count(*) FROM incoming AS s
             WHERE s.reason IS NOT NULL AND s.id IS NULL AND {nameless_day} = ANY(:days) GROUP BY 1
         """)
-        self.held = text(f"SELECT {day} AS day, count(*) FROM {table} AS t WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1")
-        self.held_before = text(f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1")
+        self.held = text(
+            f"SELECT {day} AS day, count(*) FROM {table} AS t WHERE deleted_at IS NULL AND {is_asked_day} GROUP BY 1"
+        )
+        self.held_before = text(
+            f"SELECT 1 FROM {table} WHERE deleted_at IS NULL AND {is_asked_day} LIMIT 1"
+        )
         if not collection.is_events:
             history = f"{DATA_SCHEMA}.{history_name(collection)}"
             columns = ", ".join(["id", "account_id", "payload", *typed])

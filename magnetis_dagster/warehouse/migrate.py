@@ -40,7 +40,13 @@ from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_
 from magnetis_dagster.warehouse.foreign import require_own
 from magnetis_dagster.warehouse.merge import lock
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
-from magnetis_dagster.warehouse.views import declared_statements, drop_view, refresh_views, view_comments, view_name
+from magnetis_dagster.warehouse.views import (
+    declared_statements,
+    drop_view,
+    refresh_views,
+    view_comments,
+    view_name,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
@@ -66,7 +72,10 @@ class NewerDatabase(NeedsChange):
 
 
 def migrate(
-    engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None, zone: ZoneInfo = PARIS
+    engine: Engine,
+    catalogue: Catalogue,
+    progress: Callable[[str], None] = lambda _line: None,
+    zone: ZoneInfo = PARIS,
 ) -> bool:
     """Bring the database to this version and this catalogue; return whether anything was done.
 
@@ -85,19 +94,32 @@ def migrate(
                 return False
 
         def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
-            return [] if _applied(connection) == digest else _upgrade(connection, catalogue, metadata, views, zone)
+            return (
+                []
+                if _applied(connection) == digest
+                else _upgrade(connection, catalogue, metadata, views, zone)
+            )
 
         for index in change_tables(engine, doing, upgrade, progress):
             # of a crash between two indexes the next run finds the rest missing
             if collection := catalogue.collections.get(index.table_name):
                 # before: an index contains the old versions of rows that its own transaction updates
-                change_tables(engine, doing, partial(_clear_too_long, index=index, collection=collection), progress)
+                change_tables(
+                    engine,
+                    doing,
+                    partial(_clear_too_long, index=index, collection=collection),
+                    progress,
+                )
             change_tables(engine, doing, partial(_create_index, index=index), progress)
         return change_tables(engine, doing, partial(_record, digest=digest), progress)
 
 
 def _upgrade(
-    connection: Connection, catalogue: Catalogue, metadata: MetaData, views: list[str], zone: ZoneInfo
+    connection: Connection,
+    catalogue: Catalogue,
+    metadata: MetaData,
+    views: list[str],
+    zone: ZoneInfo,
 ) -> list[ops.CreateIndexOp]:
     """Bring tables, columns and views up to date; return the indexes that tables with rows lack."""
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
@@ -113,9 +135,19 @@ def _upgrade(
             "The tables of magnetis_ops were made by a newer version of magnetis_dagster, which this one does not know. "
             "Install that version or a later one; nothing was changed."
         ) from None
-    missing = [operation for operation in differences(connection, metadata) if isinstance(operation, _ADDITIVE)]
-    new = {operation.table_name for operation in missing if isinstance(operation, ops.CreateTableOp)}
-    later = [operation for operation in missing if isinstance(operation, ops.CreateIndexOp) and operation.table_name not in new]
+    missing = [
+        operation
+        for operation in differences(connection, metadata)
+        if isinstance(operation, _ADDITIVE)
+    ]
+    new = {
+        operation.table_name for operation in missing if isinstance(operation, ops.CreateTableOp)
+    }
+    later = [
+        operation
+        for operation in missing
+        if isinstance(operation, ops.CreateIndexOp) and operation.table_name not in new
+    ]
     operations = Operations(MigrationContext.configure(connection))
     for operation in missing:
         if operation not in later:
@@ -127,13 +159,22 @@ def _upgrade(
     return later
 
 
-def _clear_too_long(connection: Connection, index: ops.CreateIndexOp, collection: Collection) -> None:
+def _clear_too_long(
+    connection: Connection, index: ops.CreateIndexOp, collection: Collection
+) -> None:
     """Set texts to NULL that the index would reject, as if their rows were received again; `payload` keeps them."""
-    names = {column if isinstance(column, str) else getattr(column, "name", "") for column in index.columns}
+    names = {
+        column if isinstance(column, str) else getattr(column, "name", "")
+        for column in index.columns
+    }
     indexed = names & collection.indexed & collection.columns.keys()
-    for name in sorted(name for name in indexed if collection.columns[name].type is ColumnType.TEXT):
+    for name in sorted(
+        name for name in indexed if collection.columns[name].type is ColumnType.TEXT
+    ):
         too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
-        connection.execute(text(f'UPDATE {DATA_SCHEMA}.{index.table_name} SET "{name}" = NULL WHERE {too_long}'))
+        connection.execute(
+            text(f'UPDATE {DATA_SCHEMA}.{index.table_name} SET "{name}" = NULL WHERE {too_long}')
+        )
 
 
 def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
@@ -158,7 +199,9 @@ def _record(connection: Connection, digest: str) -> bool:
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
     """Compare the columns of every collection with its declaration. Raises DatabaseUnwell, DatabaseRefused."""
     with guarded(engine, "compare the columns"), engine.connect() as connection:
-        found = [compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)]
+        found = [
+            compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)
+        ]
     return Comparison(
         undeclared=[column for each in found for column in each.undeclared],
         disagreements=[sentence for each in found for sentence in each.disagreements],
@@ -166,7 +209,10 @@ def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
 
 
 def drop_columns(
-    engine: Engine, catalogue: Catalogue, progress: Callable[[str], None] = lambda _line: None, zone: ZoneInfo = PARIS
+    engine: Engine,
+    catalogue: Catalogue,
+    progress: Callable[[str], None] = lambda _line: None,
+    zone: ZoneInfo = PARIS,
 ) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
 
@@ -179,11 +225,16 @@ def drop_columns(
             if compare_columns(connection, collection).undeclared:
                 lock(connection, collection)
                 dropped += compare_columns(connection, collection).undeclared
-        ours = {f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()}
+        ours = {
+            f"the view {DATA_SCHEMA}.{view_name(each)}": each
+            for each in catalogue.collections.values()
+        }
         found = [
             (column, what)
             for column in dropped
-            for _, what in connection.execute(_DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]})
+            for _, what in connection.execute(
+                _DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
+            )
         ]
         uses = [f"{column} is used by {what}" for column, what in found if what not in ours]
         if uses:
@@ -192,9 +243,13 @@ def drop_columns(
                 "`magnetis migrate --drop-columns --yes` again."
             )
         used = {what: ours[what] for _, what in found}
-        grants = [grant for collection in used.values() for grant in drop_view(connection, collection)]
+        grants = [
+            grant for collection in used.values() for grant in drop_view(connection, collection)
+        ]
         for column in dropped:
-            connection.execute(text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"'))
+            connection.execute(
+                text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"')
+            )
         if used:
             refresh_views(connection, catalogue, zone)
         for grant in grants:
@@ -241,19 +296,25 @@ def _applied(connection: Connection) -> str | None:
     )
     if connection.execute(text(there), {"schema": OPS_SCHEMA}).scalar() is None:
         return None
-    found = connection.execute(text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")).scalar()
+    found = connection.execute(
+        text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")
+    ).scalar()
     return str(found) if found else None
 
 
 def _digest(metadata: MetaData, views: list[str]) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    statements = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
+    statements = [
+        str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables
+    ]
     statements += [
         str(CreateIndex(index).compile(dialect=dialect))
         for table in metadata.sorted_tables
         for index in sorted(table.indexes, key=str)
     ]
-    head = sorted(path.name for path in (Path(__file__).parent / "migrations" / "versions").glob("*.py"))
+    head = sorted(
+        path.name for path in (Path(__file__).parent / "migrations" / "versions").glob("*.py")
+    )
     return hashlib.sha256("\n".join(statements + views + head).encode()).hexdigest()
 
 

@@ -50,7 +50,11 @@ class KeptPages:
     def __init__(self, engine: Engine, collection: Collection, work: str, request: str) -> None:
         """`request`: fingerprint of the requests; pages of others are neither returned nor used."""
         self._engine = engine
-        self._names: dict[str, object] = {"work": work, "collection": collection.name, "request": request}
+        self._names: dict[str, object] = {
+            "work": work,
+            "collection": collection.name,
+            "request": request,
+        }
 
     def windows(self) -> list[KeptWindow]:
         """Return the windows of which usable pages are kept, oldest days first."""
@@ -62,20 +66,30 @@ class KeptPages:
         with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
             return [
                 KeptWindow(first, last, read_at, frozenset(pages))
-                for first, last, read_at, pages in connection.execute(statement, self._names | {"longest": LONGEST_KEPT_DAYS})
+                for first, last, read_at, pages in connection.execute(
+                    statement, self._names | {"longest": LONGEST_KEPT_DAYS}
+                )
             ]
 
     def keep(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> None:
         """Keep the body of one page of the window over `days`."""
         keep = self.keeping(days, page, body, fetched_at)
-        with guarded(self._engine, "keep a page"), self._engine.begin() as connection, driver_of(connection).cursor() as cursor:
+        with (
+            guarded(self._engine, "keep a page"),
+            self._engine.begin() as connection,
+            driver_of(connection).cursor() as cursor,
+        ):
             keep(cursor)
 
     def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
         """Return what keeps the body of one page of the window over `days` in the transaction of a cursor."""
-        packed = zstandard.compress(body, 1)  # fast rather than small: the pages are gone within minutes
+        packed = zstandard.compress(
+            body, 1
+        )  # fast rather than small: the pages are gone within minutes
         values = (
-            self._names | _window(days) | {"page": page, "fetched_at": fetched_at, "body": packed, "longest": LONGEST_KEPT_DAYS}
+            self._names
+            | _window(days)
+            | {"page": page, "fetched_at": fetched_at, "body": packed, "longest": LONGEST_KEPT_DAYS}
         )
         return lambda cursor: cursor.execute(_KEEP, values)
 
@@ -83,16 +97,22 @@ class KeptPages:
         """Return the body of a kept page."""
         statement = text(f"SELECT body FROM magnetis_ops.pages WHERE {_WINDOW} AND page = :page")
         with guarded(self._engine, "read the kept pages"), self._engine.connect() as connection:
-            packed = connection.execute(statement, self._names | _window(days) | {"page": page}).scalar()
+            packed = connection.execute(
+                statement, self._names | _window(days) | {"page": page}
+            ).scalar()
         return None if packed is None else zstandard.decompress(packed)
 
     def forget(self, days: Sequence[date]) -> None:
         """Drop the pages of the window over `days`."""
         with guarded(self._engine, "drop the kept pages"), self._engine.begin() as connection:
-            connection.execute(text(f"DELETE FROM magnetis_ops.pages WHERE {_WINDOW}"), self._names | _window(days))
+            connection.execute(
+                text(f"DELETE FROM magnetis_ops.pages WHERE {_WINDOW}"), self._names | _window(days)
+            )
 
 
-def forget_committed(connection: Connection, collection: Collection, work: str | None, days: Sequence[date]) -> None:
+def forget_committed(
+    connection: Connection, collection: Collection, work: str | None, days: Sequence[date]
+) -> None:
     """Drop the pages of a window in the transaction that commits it, and any that nobody came back for."""
     connection.execute(
         text(

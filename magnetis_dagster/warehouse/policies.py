@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType, Policy
-from magnetis_dagster.catalog.policies import AllowedDomains, HasOwner, HasRecipient, LiveAccount, MissedCallAlert, SaneThresholds
+from magnetis_dagster.catalog.policies import (
+    AllowedDomains,
+    HasOwner,
+    HasRecipient,
+    LiveAccount,
+    MissedCallAlert,
+    SaneThresholds,
+)
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.tables import DATA_SCHEMA
@@ -55,9 +62,15 @@ class Judgement:
     """Why nothing can be said; None: judged."""
 
 
-def judge(engine: Engine, catalogue: Catalogue, policy: Policy, collection: Collection) -> Judgement:
+def judge(
+    engine: Engine, catalogue: Catalogue, policy: Policy, collection: Collection
+) -> Judgement:
     """Return what the present rows of the collection are by the policy. Raises DatabaseUnwell, DatabaseRefused."""
-    names = [name for name in policy.collections if catalogue[name].enabled] if policy.across_collections else [collection.name]
+    names = (
+        [name for name in policy.collections if catalogue[name].enabled]
+        if policy.across_collections
+        else [collection.name]
+    )
     needed = [*([ACCOUNTS] if policy.needs_accounts else []), *names]
     if off := [name for name in needed if not catalogue[name].enabled]:
         return Judgement(unjudged=f"{off[0]} is switched off in the catalogue.")
@@ -70,7 +83,9 @@ def judge(engine: Engine, catalogue: Catalogue, policy: Policy, collection: Coll
                 return Judgement(unjudged=found)
             rows[name] = found
         if policy.needs_accounts and not rows[ACCOUNTS].known:
-            return Judgement(unjudged="No account is known: the key may not have them in its scope.")
+            return Judgement(
+                unjudged="No account is known: the key may not have them in its scope."
+            )
         statement, parameters = _offences(policy, collection.name, names, catalogue)
         judged = rows[ACCOUNTS if isinstance(policy, MissedCallAlert) else collection.name].present
         rule = f"""
@@ -78,7 +93,9 @@ def judge(engine: Engine, catalogue: Catalogue, policy: Policy, collection: Coll
             WHERE id <> ALL(CAST(:ignore AS text[])) AND (account_id IS NULL OR account_id <> ALL(CAST(:ignore AS text[])))
             ORDER BY account_id NULLS FIRST, id LIMIT {MOST_ROWS}
         """
-        offences = connection.execute(text(rule), {**parameters, "ignore": list(policy.ignore)}).all()
+        offences = connection.execute(
+            text(rule), {**parameters, "ignore": list(policy.ignore)}
+        ).all()
     return Judgement(
         number=offences[0].number if offences else 0,
         offences=[Offence(row.id, row.account_id, row.title, row.reason) for row in offences],
@@ -92,14 +109,20 @@ class _Rows(NamedTuple):
     present: int
 
 
-def _state(connection: Connection, collection: Collection, columns: Sequence[Sequence[str]]) -> _Rows | str:
+def _state(
+    connection: Connection, collection: Collection, columns: Sequence[Sequence[str]]
+) -> _Rows | str:
     """Return how many rows there are, or why they cannot be judged.
 
     Most member names are assumptions: where no row holds a member under any of its declared names, its absence says nothing.
     """
     for group in columns:
         usable = [name for name in group if name in collection.columns]
-        wrong = [name for name in usable if collection.columns[name].type not in _TYPES.get(name, set(ColumnType))]
+        wrong = [
+            name
+            for name in usable
+            if collection.columns[name].type not in _TYPES.get(name, set(ColumnType))
+        ]
         if not usable or wrong:
             return f"{collection.name} has no column {' or '.join(wrong or group)} of the type that is needed, by MAGNETIS_CONFIG."
     if disagreements := compare_columns(connection, collection).disagreements:
@@ -133,7 +156,9 @@ def _state(connection: Connection, collection: Collection, columns: Sequence[Seq
     return _Rows(known, rows)
 
 
-def _offences(policy: Policy, name: str, names: Sequence[str], catalogue: Catalogue) -> tuple[str, dict[str, Any]]:
+def _offences(
+    policy: Policy, name: str, names: Sequence[str], catalogue: Catalogue
+) -> tuple[str, dict[str, Any]]:
     """Return the query for the rows that the policy does not allow, and its parameters. Names come from the validated catalogue."""
     accounts = f"{DATA_SCHEMA}.{ACCOUNTS}"
     match policy:
@@ -165,14 +190,20 @@ def _offences(policy: Policy, name: str, names: Sequence[str], catalogue: Catalo
                  WHERE jsonb_typeof(leaf) = 'string' AND word LIKE '%@%' AND domain <> ALL(:domains) AND NOT EXISTS (
                     SELECT FROM unnest(CAST(:below AS text[])) AS suffix WHERE right(domain, length(suffix)) = suffix))
             """
-            below = [domain.removeprefix("*") for domain in policy.domains if domain.startswith("*.")]
+            below = [
+                domain.removeprefix("*") for domain in policy.domains if domain.startswith("*.")
+            ]
             # of the row's recipients, the number and no more
-            condition = (
-                f"(SELECT 'recipients outside the allowed domains: ' || number FROM {outside} AS f(number) WHERE number > 0)"
-            )
-            return _rows(catalogue[name], condition), {"domains": list(policy.domains), "below": below}
+            condition = f"(SELECT 'recipients outside the allowed domains: ' || number FROM {outside} AS f(number) WHERE number > 0)"
+            return _rows(catalogue[name], condition), {
+                "domains": list(policy.domains),
+                "below": below,
+            }
         case SaneThresholds():
-            less, more = (_column(catalogue[name], "t", column, "numeric") for column in ("less_than", "more_than"))
+            less, more = (
+                _column(catalogue[name], "t", column, "numeric")
+                for column in ("less_than", "more_than")
+            )
             condition = f"""
                 CASE WHEN {less} < 0 THEN 'less_than is negative' WHEN {more} < 0 THEN 'more_than is negative'
                      WHEN {less} <= {more} THEN 'less_than is not above more_than' END
@@ -203,4 +234,8 @@ def _rows(collection: Collection, reason: str) -> str:
 
 
 def _column(collection: Collection, alias: str, name: str, kind: str = "text") -> str:
-    return f'CAST({alias}."{name}" AS {kind})' if name in collection.columns else f"CAST(NULL AS {kind})"
+    return (
+        f'CAST({alias}."{name}" AS {kind})'
+        if name in collection.columns
+        else f"CAST(NULL AS {kind})"
+    )

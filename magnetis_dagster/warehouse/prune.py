@@ -133,7 +133,9 @@ _DAGSTERS = (
 )
 
 
-def prune(engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[str], None]) -> dict[str, int]:
+def prune(
+    engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[str], None]
+) -> dict[str, int]:
     """Delete bookkeeping older than `days` (24 hours each, by the database's clock).
 
     `dagster_schema`: schema of Dagster's tables; they are skipped if it contains none.
@@ -146,12 +148,16 @@ def prune(engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[
         with engine.connect() as connection:
             now: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
             there = text("SELECT to_regclass(:table) IS NOT NULL")
-            dagsters = connection.execute(there, {"table": f"{dagster_schema}.event_logs"}).scalar_one()
+            dagsters = connection.execute(
+                there, {"table": f"{dagster_schema}.event_logs"}
+            ).scalar_one()
         deleted = {}
         for rule in (*_OURS, *(_DAGSTERS if dagsters else ())):
             before = now - timedelta(days=max(days, rule.least_days))
             statement = text(_BATCH.format(**asdict(rule)).format(dagster=dagster_schema))
-            deleted[rule.table.format(dagster=dagster_schema)] = _prune(engine, statement, before, forget_run)
+            deleted[rule.table.format(dagster=dagster_schema)] = _prune(
+                engine, statement, before, forget_run
+            )
         with engine.begin() as connection:
             old = text("DELETE FROM magnetis_ops.pages WHERE fetched_at < :before")
             before = now - timedelta(days=LONGEST_KEPT_DAYS)
@@ -159,15 +165,21 @@ def prune(engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[
     return deleted
 
 
-def _prune(engine: Engine, statement: TextClause, before: datetime, forget_run: Callable[[str], None]) -> int:
+def _prune(
+    engine: Engine, statement: TextClause, before: datetime, forget_run: Callable[[str], None]
+) -> int:
     total, after, more = 0, 0, True
     while more:
         with engine.begin() as connection:
-            connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": LOCK_TIMEOUT})
+            connection.execute(
+                text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": LOCK_TIMEOUT}
+            )
             alone = text("SELECT pg_try_advisory_xact_lock(:lock)")
             if not connection.execute(alone, {"lock": _LOCK}).scalar_one():
                 break
-            found = connection.execute(statement, {"before": before, "after": after, "batch": BATCH}).one()
+            found = connection.execute(
+                statement, {"before": before, "after": after, "batch": BATCH}
+            ).one()
             # before the commit: what fails here is repeated by the next prune
             for run in found.runs or ():
                 forget_run(run)

@@ -53,12 +53,15 @@ def grant(connection: Connection) -> None:
         return
     for schema in SCHEMAS:
         owned = connection.execute(
-            text("SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = :schema"), {"schema": schema}
+            text("SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = :schema"),
+            {"schema": schema},
         ).scalar()
         if not owned:
             continue
         connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {ROLE}"))
-        connection.execute(text(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {ROLE}"))
+        connection.execute(
+            text(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {ROLE}")
+        )
         unread = connection.execute(
             text(
                 "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = CAST(:schema AS regnamespace) "
@@ -77,8 +80,13 @@ def instructions(url: str) -> str:
     owner = _identifier(parameters.get("user", "magnetis"))
     address = shown(engine_url("postgresql", parameters | {"user": ROLE, "password": "given"}))
     statements = [_CREATE, *_limits()]
-    statements += [f"GRANT USAGE ON SCHEMA {SCHEMAS[0]} TO {ROLE}", f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMAS[0]} TO {ROLE}"]
-    statements += [f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {SCHEMAS[0]} GRANT SELECT ON TABLES TO {ROLE}"]
+    statements += [
+        f"GRANT USAGE ON SCHEMA {SCHEMAS[0]} TO {ROLE}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMAS[0]} TO {ROLE}",
+    ]
+    statements += [
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {SCHEMAS[0]} GRANT SELECT ON TABLES TO {ROLE}"
+    ]
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
         f"MAGNETIS_DATABASE_URL names a server of your own, so its administrator must create the role {ROLE}. In psql, in that "
@@ -93,7 +101,10 @@ def _identifier(name: str) -> str:
 
 
 def _limits() -> list[str]:
-    return [f"ALTER ROLE {ROLE} SET {name} = {_quoted(name, value)}" for name, value in _DEFAULTS.items()]
+    return [
+        f"ALTER ROLE {ROLE} SET {name} = {_quoted(name, value)}"
+        for name, value in _DEFAULTS.items()
+    ]
 
 
 def _quoted(name: str, value: str) -> str:
@@ -101,4 +112,8 @@ def _quoted(name: str, value: str) -> str:
 
 
 def _exists(connection: Connection) -> bool:
-    return bool(connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": ROLE}).scalar())
+    return bool(
+        connection.execute(
+            text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": ROLE}
+        ).scalar()
+    )

@@ -27,7 +27,9 @@ class DayDifference:
     """Rows of the table that are not deleted."""
 
 
-def reconcile(engine: Engine, collection: Collection, days: Several[date] | None = None) -> list[DayDifference]:
+def reconcile(
+    engine: Engine, collection: Collection, days: Several[date] | None = None
+) -> list[DayDifference]:
     """Return the days whose recorded count is wrong, oldest first: those among `days`, or of the whole table.
 
     One statement, so that it sees a load that commits meanwhile whole or not at all. Of a snapshot
@@ -81,7 +83,9 @@ def recount(connection: Connection, collection: Collection) -> None:
         ),
         parameters,
     )
-    connection.execute(text("DELETE FROM magnetis_ops.strays WHERE collection = :collection"), parameters)
+    connection.execute(
+        text("DELETE FROM magnetis_ops.strays WHERE collection = :collection"), parameters
+    )
     connection.execute(
         text(
             "INSERT INTO magnetis_ops.strays (collection, day, held) SELECT :collection, day, held FROM counted "

@@ -38,14 +38,23 @@ class Reparsed:
     """Events whose moment can no longer be read by the declared time fields; they keep the one that they have."""
 
 
-def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[int], None] = lambda _read: None) -> Reparsed:
+def reparse(
+    warehouse: Warehouse,
+    collection: Collection,
+    progress: Callable[[int], None] = lambda _read: None,
+) -> Reparsed:
     """Read every row of the collection again by its declaration; `progress` is told the rows read so far.
 
     One transaction: readers see the table before or after. Raises DatabaseUnwell, DatabaseRefused, SchemaDisagrees.
     """
     warehouse.prepare()
-    tables = [collection.name] if collection.is_events else [collection.name, history_name(collection)]
-    with guarded(warehouse.engine, f"reparse {collection.name}"), warehouse.engine.begin() as connection:
+    tables = (
+        [collection.name] if collection.is_events else [collection.name, history_name(collection)]
+    )
+    with (
+        guarded(warehouse.engine, f"reparse {collection.name}"),
+        warehouse.engine.begin() as connection,
+    ):
         wait_for_turn(connection, collection)
         require_declared_types(connection, collection)
         worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
@@ -57,7 +66,13 @@ def reparse(warehouse: Warehouse, collection: Collection, progress: Callable[[in
 
 
 class _Reparse:
-    def __init__(self, connection: Connection, collection: Collection, reader: RowReader, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        collection: Collection,
+        reader: RowReader,
+        progress: Callable[[int], None],
+    ) -> None:
         self.connection = connection
         self.collection = collection
         self.reader = reader
@@ -66,12 +81,16 @@ class _Reparse:
 
     def table(self, table: str, *, has_moment: bool) -> None:
         moment = {"occurred_at": "timestamptz", "day": "date"} if has_moment else {}
-        typed = {name: postgresql_type(column.type) for name, column in self.collection.columns.items()}
+        typed = {
+            name: postgresql_type(column.type) for name, column in self.collection.columns.items()
+        }
         columns = {"account_id": "text"} | moment | typed
         names = [f'"{name}"' for name in columns]
         listed = ", ".join(names)
         self.connection.execute(
-            text(f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid::text AS _at, {listed} FROM {table} WITH NO DATA")
+            text(
+                f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid::text AS _at, {listed} FROM {table} WITH NO DATA"
+            )
         )
         update = text(
             f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v "
@@ -79,10 +98,19 @@ class _Reparse:
             f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
         )
         # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
-        select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
-        with self.connection.execute(select, execution_options={"stream_results": True, "yield_per": BATCH}) as rows:
+        select = text(
+            f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}"
+        )
+        with self.connection.execute(
+            select, execution_options={"stream_results": True, "yield_per": BATCH}
+        ) as rows:
             for batch in rows.partitions(BATCH):
-                copy_rows(self.connection, "reparsed", {"_at": "text"} | columns, self._records(batch, has_moment=has_moment))
+                copy_rows(
+                    self.connection,
+                    "reparsed",
+                    {"_at": "text"} | columns,
+                    self._records(batch, has_moment=has_moment),
+                )
                 self.updated += self.connection.execute(update).rowcount
                 self.connection.execute(text("TRUNCATE reparsed"))
                 self.read += len(batch)

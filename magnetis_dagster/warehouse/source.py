@@ -6,7 +6,9 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import NeedsChange
 
-_KNOWN = text("SELECT key_fingerprint, origin FROM magnetis_ops.sources WHERE collection = :collection")
+_KNOWN = text(
+    "SELECT key_fingerprint, origin FROM magnetis_ops.sources WHERE collection = :collection"
+)
 _CLAIM = text("""
     INSERT INTO magnetis_ops.sources (collection, key_fingerprint, origin, adopted_at)
     VALUES (:collection, :key_fingerprint, :origin, magnetis_ops.now()) ON CONFLICT (collection) DO NOTHING
@@ -33,7 +35,11 @@ def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origi
             known = connection.execute(_KNOWN, names).one()
     if tuple(known) == (key_fingerprint, origin):
         return
-    what = f"from {known.origin}, not from {origin}" if known.key_fingerprint == key_fingerprint else "with another API key"
+    what = (
+        f"from {known.origin}, not from {origin}"
+        if known.key_fingerprint == key_fingerprint
+        else "with another API key"
+    )
     raise ForeignSource(
         f"{collection.name}: its table was filled {what}. Rows of two sources in one table would delete each other, so nothing "
         "was requested. If the key was rotated and has the scope of the old one, run `magnetis migrate --adopt-key` once. "

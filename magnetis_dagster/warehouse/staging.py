@@ -48,15 +48,27 @@ class _JsonText(JsonbBinaryDumper):
         return b"\x01" + obj.encode()
 
 
-def copy_rows(connection: Connection, table: str, columns: Mapping[str, str], records: Iterable[tuple[Any, ...]]) -> None:
+def copy_rows(
+    connection: Connection,
+    table: str,
+    columns: Mapping[str, str],
+    records: Iterable[tuple[Any, ...]],
+) -> None:
     """COPY `records`, JSON as text, into `columns` (name to PostgreSQL type) of a temporary table, in the transaction."""
     with driver_of(connection).cursor() as cursor:
         _copy_rows(cursor, table, columns, records)
 
 
-def _copy_rows(cursor: psycopg.Cursor[Any], table: str, columns: Mapping[str, str], records: Iterable[tuple[Any, ...]]) -> None:
+def _copy_rows(
+    cursor: psycopg.Cursor[Any],
+    table: str,
+    columns: Mapping[str, str],
+    records: Iterable[tuple[Any, ...]],
+) -> None:
     # in text, each value would be searched for what must be escaped
-    statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(Identifier(table), SQL(", ").join(map(Identifier, columns)))
+    statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        Identifier(table), SQL(", ").join(map(Identifier, columns))
+    )
     cursor.adapters.register_dumper(None, _JsonText)
     with cursor.copy(statement) as copy:
         copy.set_types(list(columns.values()))
@@ -75,7 +87,16 @@ def _digest(payload: str, met: Counter[str]) -> str:
 def _quarantined(record: tuple[Any, ...], reason: str) -> tuple[Any, ...]:
     """Return a record that PostgreSQL can store: its payload becomes a string of JSON text, its columns are empty."""
     key, _, id_, account_id, payload, occurred_at, day, *columns = record
-    return key, reason, id_, account_id, dump_json(payload), occurred_at, day, *[None] * len(columns)
+    return (
+        key,
+        reason,
+        id_,
+        account_id,
+        dump_json(payload),
+        occurred_at,
+        day,
+        *[None] * len(columns),
+    )
 
 
 def _rejects_value(error: psycopg.Error) -> bool:
@@ -118,7 +139,9 @@ class Staging:
         self.reader = reader
         self.collection = collection
         self._lock = threading.Lock()
-        self._columns = _FIXED | {f"c_{name}": postgresql_type(column.type) for name, column in collection.columns.items()}
+        self._columns = _FIXED | {
+            f"c_{name}": postgresql_type(column.type) for name, column in collection.columns.items()
+        }
         self.misfits: Counter[str] = Counter()
         """Column to the number of received values that do not fit it."""
         self.unknown: set[str] = set()
@@ -139,11 +162,20 @@ class Staging:
             self.connection: Connection = self._engine.connect()
             columns = {"seq": "bigint GENERATED ALWAYS AS IDENTITY"} | self._columns
             self.connection.execute(text("DROP TABLE IF EXISTS pg_temp.incoming"))
-            self.connection.execute(text(f"CREATE TEMPORARY TABLE incoming ({', '.join(f'{n} {t}' for n, t in columns.items())})"))
+            self.connection.execute(
+                text(
+                    f"CREATE TEMPORARY TABLE incoming ({', '.join(f'{n} {t}' for n, t in columns.items())})"
+                )
+            )
             self.connection.commit()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Drop the connection, and the table with it."""
         # when a page fails, the thread that loads another one is left behind: it must not find its connection freed while it writes
         with self._lock:
@@ -190,7 +222,14 @@ class Staging:
         for row in rows if len(objects) < len(rows) else ():
             if not isinstance(row, dict):
                 payload, reason = dump_jsonb(row)
-                record = (_digest(payload, nameless), f"not an object but {type(row).__name__}", None, None, payload, *blank)
+                record = (
+                    _digest(payload, nameless),
+                    f"not an object but {type(row).__name__}",
+                    None,
+                    None,
+                    payload,
+                    *blank,
+                )
                 records.append(_quarantined(record, reason) if reason else record)
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
             driver = driver_of(self.connection)
@@ -238,7 +277,9 @@ class Staging:
         self.members.update(map(shown_name, fresh))
         self.unknown.update(map(shown_name, self.reader.unknown(fresh)))
 
-    def _why_unplaceable(self, id_: str | None, occurred_at: datetime | None, unreadable_time: str | None) -> str | None:
+    def _why_unplaceable(
+        self, id_: str | None, occurred_at: datetime | None, unreadable_time: str | None
+    ) -> str | None:
         if id_ is None:
             return "no id"
         # a character has up to four bytes
@@ -254,16 +295,24 @@ class Staging:
         """Return the times of the `rows`-th oldest and the `rows`-th newest row; None if fewer rows have a time."""
         nth = "(SELECT occurred_at FROM incoming WHERE occurred_at IS NOT NULL ORDER BY occurred_at {} OFFSET :n LIMIT 1)"
         with guarded(self._engine, "verify what was received"):
-            found = self.connection.execute(text(f"SELECT {nth.format('')}, {nth.format('DESC')}"), {"n": max(0, rows - 1)}).one()
+            found = self.connection.execute(
+                text(f"SELECT {nth.format('')}, {nth.format('DESC')}"), {"n": max(0, rows - 1)}
+            ).one()
             self.connection.commit()
         return None if found[0] is None else (found[0], found[1])
 
     def lacks(self, rows: Sequence[Any], days: Container[date]) -> bool:
         """Return whether one of these rows of the API lies on one of `days` and was not received before."""
         parsed = self.reader.read_all([row for row in rows if isinstance(row, dict)])
-        ids = [id_ for id_, day in zip(parsed.ids, parsed.days, strict=True) if id_ is not None and day in days]
+        ids = [
+            id_
+            for id_, day in zip(parsed.ids, parsed.days, strict=True)
+            if id_ is not None and day in days
+        ]
         with guarded(self._engine, "verify what was received"):
-            known = self.connection.execute(text("SELECT DISTINCT id FROM incoming WHERE id = ANY(:ids)"), {"ids": ids}).scalars()
+            known = self.connection.execute(
+                text("SELECT DISTINCT id FROM incoming WHERE id = ANY(:ids)"), {"ids": ids}
+            ).scalars()
             unknown = set(ids) - set(known)
             self.connection.commit()
         return bool(unknown)
@@ -273,7 +322,9 @@ class Staging:
         with guarded(self._engine, "count what was received"):
             total, distinct = self.connection.execute(
                 # count(DISTINCT key) would sort
-                text("SELECT coalesce(sum(times), 0), count(*) FROM (SELECT count(*) AS times FROM incoming GROUP BY key) AS keys")
+                text(
+                    "SELECT coalesce(sum(times), 0), count(*) FROM (SELECT count(*) AS times FROM incoming GROUP BY key) AS keys"
+                )
             ).one()
             if total != distinct:
                 # against the newest alone: joined to each other, 1,000 copies of a row would be 500,000 pairs
@@ -284,7 +335,9 @@ class Staging:
                     )
                 )
             tally = Tally()
-            for day, reason, rows in self.connection.execute(text("SELECT day, reason, count(*) FROM incoming GROUP BY 1, 2")):
+            for day, reason, rows in self.connection.execute(
+                text("SELECT day, reason, count(*) FROM incoming GROUP BY 1, 2")
+            ):
                 tally.add(day, reason, rows)
             self.connection.commit()
         self.tally = tally

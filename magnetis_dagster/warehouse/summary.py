@@ -26,7 +26,9 @@ class SummaryLine:
     """Seconds that the given runs spent reading and merging."""
 
 
-def summary(engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]) -> list[SummaryLine]:
+def summary(
+    engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]
+) -> list[SummaryLine]:
     """Return a line per enabled collection, over the days `first` to `last` inclusive. Raises DatabaseUnwell, DatabaseRefused."""
     with guarded(engine, "read the summary"), engine.connect() as connection:
         done = {

@@ -42,7 +42,10 @@ def view_name(collection: Collection) -> str:
 
 def view_comments(catalogue: Catalogue) -> dict[str, str]:
     """Return view with its schema to its comment, by which this program recognises its own views."""
-    return {f"{DATA_SCHEMA}.{view_name(each)}": _comment(each) for each in catalogue.collections.values()}
+    return {
+        f"{DATA_SCHEMA}.{view_name(each)}": _comment(each)
+        for each in catalogue.collections.values()
+    }
 
 
 def _comment(collection: Collection) -> str:
@@ -55,7 +58,10 @@ def _comment(collection: Collection) -> str:
 def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
     """Return the statements for tables that have the declared columns and no others."""
     types = {
-        collection.name: {column.name: column.type.compile(dialect=_DIALECT).lower() for column in tables_of(collection)[0].columns}
+        collection.name: {
+            column.name: column.type.compile(dialect=_DIALECT).lower()
+            for column in tables_of(collection)[0].columns
+        }
         for collection in catalogue.collections.values()
     }
     return [_select(collection, types, zone) for collection in catalogue.collections.values()]
@@ -66,7 +72,10 @@ def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) 
 
     Raises ViewInUse if a column has disappeared from a table and an object uses the view.
     """
-    types = {collection.name: made_columns(connection, collection) for collection in catalogue.collections.values()}
+    types = {
+        collection.name: made_columns(connection, collection)
+        for collection in catalogue.collections.values()
+    }
     for collection in catalogue.collections.values():
         _replace(connection, collection, _select(collection, types, zone))
 
@@ -105,22 +114,38 @@ def _replace(connection: Connection, collection: Collection, select: str) -> Non
 
 def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> str:
     rows = _ALIASES.get(collection.name, "t")
-    chain = [alias for alias in _CHAIN[_CHAIN.index(rows) :] if alias == rows or _COLLECTIONS[alias] in types]
+    chain = [
+        alias
+        for alias in _CHAIN[_CHAIN.index(rows) :]
+        if alias == rows or _COLLECTIONS[alias] in types
+    ]
     own = types[collection.name]
-    columns_of = {alias: types[_COLLECTIONS[alias]] for alias in chain if alias != rows} | {rows: own}
+    columns_of = {alias: types[_COLLECTIONS[alias]] for alias in chain if alias != rows} | {
+        rows: own
+    }
 
     def first(*members: tuple[str, str]) -> str:
         """Return the first of the (alias, column) that is not NULL, of those that exist."""
-        found = [f'CAST({alias}."{name}" AS text)' for alias, name in members if name in columns_of.get(alias, ())]
+        found = [
+            f'CAST({alias}."{name}" AS text)'
+            for alias, name in members
+            if name in columns_of.get(alias, ())
+        ]
         return f"coalesce({', '.join(found)})" if found else "CAST(NULL AS text)"
 
     names = {
         "account_name": first(("t", "account_name"), ("a", "name")),
         "network_name": first(("t", "network_name"), ("a", "network_name"), ("n", "name")),
-        "entity_name": first(("t", "entity_name"), ("a", "entity_name"), ("n", "entity_name"), ("e", "name")),
+        "entity_name": first(
+            ("t", "entity_name"), ("a", "entity_name"), ("n", "entity_name"), ("e", "name")
+        ),
     }
     shown = dict(list(names.items())[_CHAIN.index(rows) :])
-    columns = [f'{rows}."id"', f'{rows}."account_id"', *(f"{expression} AS {name}" for name, expression in shown.items())]
+    columns = [
+        f'{rows}."id"',
+        f'{rows}."account_id"',
+        *(f"{expression} AS {name}" for name, expression in shown.items()),
+    ]
     for name, type_ in own.items():
         if name in {"id", "account_id", *shown, *_HIDDEN}:
             continue
@@ -133,9 +158,14 @@ def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) 
         "n": first(("a", "network_id")),
         "e": first(("a", "entity_id"), ("n", "entity_id")),
     }
-    joins = [f'LEFT JOIN {DATA_SCHEMA}.{_COLLECTIONS[alias]} AS {alias} ON {alias}."id" = {keys[alias]}' for alias in chain[1:]]
+    joins = [
+        f'LEFT JOIN {DATA_SCHEMA}.{_COLLECTIONS[alias]} AS {alias} ON {alias}."id" = {keys[alias]}'
+        for alias in chain[1:]
+    ]
     of = f"{DATA_SCHEMA}.{collection.name} AS {rows}"
-    return " ".join([f"SELECT {', '.join(columns)} FROM {of}", *joins, f'WHERE {rows}."deleted_at" IS NULL'])
+    return " ".join(
+        [f"SELECT {', '.join(columns)} FROM {of}", *joins, f'WHERE {rows}."deleted_at" IS NULL']
+    )
 
 
 def _users(connection: Connection, collection: Collection) -> list[str]:

@@ -59,7 +59,9 @@ class Warehouse:
 
     def reader(self, collection: Collection) -> RowReader:
         """Return a reader of the collection's rows in this warehouse's zones."""
-        return RowReader(collection, response_zone=self.response_zone, partition_zone=self.partition_zone)
+        return RowReader(
+            collection, response_zone=self.response_zone, partition_zone=self.partition_zone
+        )
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
@@ -82,7 +84,9 @@ class Warehouse:
             "WHERE collection = :collection AND learned_at > magnetis_ops.now() - interval '30 days'"
         )
         with guarded(self.engine, "read what was learned"), self.engine.connect() as connection:
-            found = connection.execute(text(statement), {"collection": collection.name}).one_or_none()
+            found = connection.execute(
+                text(statement), {"collection": collection.name}
+            ).one_or_none()
         return WindowLimits(*found) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
@@ -100,7 +104,9 @@ class Warehouse:
             f"SET {column} = excluded.{column}, reason = excluded.reason, learned_at = excluded.learned_at"
         )
         with guarded(self.engine, "remember what was learned"), self.engine.begin() as connection:
-            connection.execute(text(statement), {"collection": collection.name, "limit": limit, "reason": reason})
+            connection.execute(
+                text(statement), {"collection": collection.name, "limit": limit, "reason": reason}
+            )
 
     def announced_totals(self, collection: Collection, days: Sequence[date]) -> list[int]:
         """Return the total of the newest window of the collection that covers other days than `days`, if there is one."""
@@ -122,7 +128,11 @@ class Warehouse:
             "SELECT day FROM doubtful ORDER BY day"
         )
         with guarded(self.engine, "doubt windows at a cap"), self.engine.begin() as connection:
-            return list(connection.execute(text(statement), {"collection": collection.name, "cap": cap}).scalars())
+            return list(
+                connection.execute(
+                    text(statement), {"collection": collection.name, "cap": cap}
+                ).scalars()
+            )
 
     def now(self) -> datetime:
         """Return the database's clock, UTC: the one clock that loads on several machines share."""
@@ -135,7 +145,9 @@ class Warehouse:
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
             return merge(staging.connection, staging.collection, facts, staging.tally)
 
-    def done(self, collection: Collection, days: Sequence[date], *, run_id: str | None = None) -> dict[date, MergedDay]:
+    def done(
+        self, collection: Collection, days: Sequence[date], *, run_id: str | None = None
+    ) -> dict[date, MergedDay]:
         """Return those of `days` that are done, with what they hold; where `run_id` is given, by that run, and what it changed."""
         condition = " AND d.run_id = :run_id" if run_id else ""
         read = "coalesce(r.inserted, 0), coalesce(r.changed, 0), coalesce(r.deleted, 0), coalesce(r.first_read, false)"
@@ -151,16 +163,25 @@ class Warehouse:
             )
             return {day: MergedDay(day, *counts) for day, *counts in found}
 
-    def changes(self, collection: Collection, day: date, read_at: datetime | None = None) -> Changes | None:
+    def changes(
+        self, collection: Collection, day: date, read_at: datetime | None = None
+    ) -> Changes | None:
         """Return what a committed reading of settings found to be changed: that of `read_at`, else the newest of `day`.
 
         None for other collections, and where there is no such reading.
         """
         if not collection.is_setting:
             return None
-        newest = "SELECT read_at FROM magnetis_ops.days WHERE collection = :collection AND day = :day"
+        newest = (
+            "SELECT read_at FROM magnetis_ops.days WHERE collection = :collection AND day = :day"
+        )
         with guarded(self.engine, "read what has changed"), self.engine.connect() as connection:
-            read_at = read_at or connection.execute(text(newest), {"collection": collection.name, "day": day}).scalar()
+            read_at = (
+                read_at
+                or connection.execute(
+                    text(newest), {"collection": collection.name, "day": day}
+                ).scalar()
+            )
             return read_changes(connection, collection, read_at) if read_at else None
 
     def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
@@ -170,9 +191,15 @@ class Warehouse:
                 "SELECT coalesce(sum(quarantined), 0) FROM magnetis_ops.windows WHERE id IN "
                 "(SELECT window_id FROM magnetis_ops.days WHERE collection = :collection AND day = ANY(:days))"
             )
-            return int(connection.execute(text(statement), {"collection": collection.name, "days": list(days)}).scalar_one())
+            return int(
+                connection.execute(
+                    text(statement), {"collection": collection.name, "days": list(days)}
+                ).scalar_one()
+            )
 
-    def reconcile(self, collection: Collection, days: Sequence[date] | None = None) -> list[DayDifference]:
+    def reconcile(
+        self, collection: Collection, days: Sequence[date] | None = None
+    ) -> list[DayDifference]:
         """Return the days, among `days` or of the whole table, whose recorded count is not the number of their rows."""
         return reconcile(self.engine, collection, days)
 
@@ -186,5 +213,9 @@ class Warehouse:
                     "UNION ALL SELECT held FROM magnetis_ops.strays WHERE collection = :collection) AS recorded"
                 )
             else:
-                statement = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
-            return int(connection.execute(text(statement), {"collection": collection.name}).scalar_one())
+                statement = (
+                    f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
+                )
+            return int(
+                connection.execute(text(statement), {"collection": collection.name}).scalar_one()
+            )

@@ -12,7 +12,11 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def raw(status: int, body: bytes = b"", **headers: str) -> bytes:
-    fields = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    fields = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body
@@ -22,9 +26,18 @@ def answer(status: int, content: Any, **headers: str) -> bytes:
     return raw(status, json.dumps(content).encode(), **headers)
 
 
-def page(rows: Any, *, total: Any = None, last_page: Any = 1, following: str | None = None) -> bytes:
+def page(
+    rows: Any, *, total: Any = None, last_page: Any = 1, following: str | None = None
+) -> bytes:
     total = len(rows) if total is None else total
-    return answer(200, {"data": rows, "links": {"next": following}, "meta": {"total": total, "last_page": last_page}})
+    return answer(
+        200,
+        {
+            "data": rows,
+            "links": {"next": following},
+            "meta": {"total": total, "last_page": last_page},
+        },
+    )
 
 
 async def hang(_: asyncio.StreamWriter) -> None:
@@ -32,7 +45,9 @@ async def hang(_: asyncio.StreamWriter) -> None:
 
 
 async def reset(writer: asyncio.StreamWriter) -> None:
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
     writer.transport.abort()
 
 

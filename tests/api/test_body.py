@@ -37,7 +37,10 @@ def received(ask, body, **headers):
     assert trial.page is not None, trial.error
     # a kept page is read again from its body alone
     again = read_envelope(trial.page.body, 250)
-    assert (again.rows, again.replaced_characters) == (trial.page.rows, trial.page.replaced_characters)
+    assert (again.rows, again.replaced_characters) == (
+        trial.page.rows,
+        trial.page.replaced_characters,
+    )
     return trial.page
 
 
@@ -61,7 +64,11 @@ def test_compressions(ask, encoding, body):
 
 def test_a_body_that_arrives_byte_by_byte(ask):
     for body, encoding in ((members(UTF8, 30), "gzip"), (raw_deflate(UTF8), "deflate")):
-        chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-encoding: " + encoding.encode() + b"\r\n\r\n"
+        chunked = (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-encoding: "
+            + encoding.encode()
+            + b"\r\n\r\n"
+        )
         chunked += b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
         assert ask(chunked).page.rows == ROWS
 
@@ -89,17 +96,50 @@ def test_bombs_of_many_members_end_at_the_cap(ask):
     full = zipped(b" " * 2**19) * 4
     empty = zipped(b"") * 60_000
     for body in (full, empty):
-        assert type(ask(raw(200, body, content_encoding="gzip"), limits=limits).error) is api.BodyTooLarge
+        assert (
+            type(ask(raw(200, body, content_encoding="gzip"), limits=limits).error)
+            is api.BodyTooLarge
+        )
 
 
 @pytest.mark.parametrize(
     ("charset", "codec"),
     [
-        *(("ISO-8859-1", "latin-1"), ("iso-8859-15", "iso-8859-15"), ('"Windows-1252"', "cp1252"), ("macintosh", "mac-roman")),
-        *(("utf-16", "utf-16"), ("UTF-16LE", "utf-16-le"), ("utf-16be", "utf-16-be"), ("utf-32", "utf-32"), ("utf-7", "utf-7")),
-        *(("utf-8", "utf-8"), ("utf-8", "utf-8-sig"), ("UTF8", "utf-8"), ("utf-8", "utf-16"), ("utf-8", "utf-32-le")),
-        *(("us-ascii", "utf-8"), ("iso-8859-1", "utf-8"), ("utf-16", "utf-8"), ("klingon", "utf-8"), ("unicode_escape", "utf-8")),
-        *(("rot13", "utf-8"), ("hex", "utf-8"), ("idna", "utf-8"), ("", "utf-8"), ("../x", "utf-8"), ("cp500", "cp500")),
+        *(
+            ("ISO-8859-1", "latin-1"),
+            ("iso-8859-15", "iso-8859-15"),
+            ('"Windows-1252"', "cp1252"),
+            ("macintosh", "mac-roman"),
+        ),
+        *(
+            ("utf-16", "utf-16"),
+            ("UTF-16LE", "utf-16-le"),
+            ("utf-16be", "utf-16-be"),
+            ("utf-32", "utf-32"),
+            ("utf-7", "utf-7"),
+        ),
+        *(
+            ("utf-8", "utf-8"),
+            ("utf-8", "utf-8-sig"),
+            ("UTF8", "utf-8"),
+            ("utf-8", "utf-16"),
+            ("utf-8", "utf-32-le"),
+        ),
+        *(
+            ("us-ascii", "utf-8"),
+            ("iso-8859-1", "utf-8"),
+            ("utf-16", "utf-8"),
+            ("klingon", "utf-8"),
+            ("unicode_escape", "utf-8"),
+        ),
+        *(
+            ("rot13", "utf-8"),
+            ("hex", "utf-8"),
+            ("idna", "utf-8"),
+            ("", "utf-8"),
+            ("../x", "utf-8"),
+            ("cp500", "cp500"),
+        ),
     ],
 )
 def test_declared_charsets(ask, charset, codec):
@@ -107,7 +147,9 @@ def test_declared_charsets(ask, charset, codec):
     assert (page.rows, page.replaced_characters) == (ROWS, 0)
 
 
-@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize(
+    "codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"]
+)
 def test_unicode_without_a_declaration(ask, codec):
     page = received(ask, PAGE.encode(codec), content_type="application/json")
     assert (page.rows, page.replaced_characters) == (ROWS, 0)
@@ -116,7 +158,12 @@ def test_unicode_without_a_declaration(ask, codec):
 @pytest.mark.parametrize("codec", ["shift_jis", "gb18030", "iso-2022-jp", "euc-kr", "big5"])
 def test_charsets_of_several_bytes(ask, codec):
     text = '{"data":[{"id":"1","name":"日本"}]}'
-    assert received(ask, text.encode(codec), content_type=f"application/json; charset={codec}").rows[0]["name"] == "日本"
+    assert (
+        received(ask, text.encode(codec), content_type=f"application/json; charset={codec}").rows[
+            0
+        ]["name"]
+        == "日本"
+    )
 
 
 def test_bytes_that_the_charset_does_not_have_are_replaced_and_counted(ask):
@@ -130,10 +177,22 @@ def test_bytes_that_the_charset_does_not_have_are_replaced_and_counted(ask):
 def test_a_body_that_grows_past_the_cap_in_utf8(ask):
     body = b'{"data":[{"id":"' + b"\xe9" * 700 + b'"}]}'
     limits = api.ClientLimits(attempts=1, body_bytes=1_000)
-    assert type(ask(raw(200, body, content_type="application/json; charset=latin-1"), limits=limits).error) is api.BodyTooLarge
+    assert (
+        type(
+            ask(
+                raw(200, body, content_type="application/json; charset=latin-1"), limits=limits
+            ).error
+        )
+        is api.BodyTooLarge
+    )
 
 
-@given(st.binary(max_size=60), st.sampled_from([None, "latin-1", "utf-16", "cp1252", "utf-7", "big5", "cp037", "x", "\0", "hz"]))
+@given(
+    st.binary(max_size=60),
+    st.sampled_from(
+        [None, "latin-1", "utf-16", "cp1252", "utf-7", "big5", "cp037", "x", "\0", "hz"]
+    ),
+)
 def test_nothing_makes_it_crash(body, charset):
     once = to_utf8(body, charset)
     assert isinstance(once, bytes)

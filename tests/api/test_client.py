@@ -13,32 +13,56 @@ from email.utils import format_datetime
 import pytest
 import stamina
 from scripted_server import ScriptedServer, answer, cut, drip, flood, hang, page, raw, reset
-from trial import CALL, CALLER, CALLER_DIGITS, KEY, QUICK, SENDER, GateClosedError, RecordingGate, chain
+from trial import (
+    CALL,
+    CALLER,
+    CALLER_DIGITS,
+    KEY,
+    QUICK,
+    SENDER,
+    GateClosedError,
+    RecordingGate,
+    chain,
+)
 
 from magnetis_dagster import api
 from magnetis_dagster.api import CHARGED_AHEAD, Call, ClientLimits, MagnetisClient
 from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import NeedsChange, TryAgain
 
-ROWS = [{"id": f"call-{number}", "caller_number": CALLER_DIGITS, "name": SENDER} for number in range(3)]
+ROWS = [
+    {"id": f"call-{number}", "caller_number": CALLER_DIGITS, "name": SENDER} for number in range(3)
+]
 GOOD = page(ROWS)
-ECHO = {"message": f"Bad thing: {KEY} {CALLER} {CALLER_DIGITS} {SENDER}", "errors": {"from": [CALLER], "to": ["bad"]}}
+ECHO = {
+    "message": f"Bad thing: {KEY} {CALLER} {CALLER_DIGITS} {SENDER}",
+    "errors": {"from": [CALLER], "to": ["bad"]},
+}
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def test_a_page_is_asked_for_as_documented(ask):
-    trial = ask(page(ROWS, total=7, last_page=3, following="https://elsewhere.example/calls?page=2"))
+    trial = ask(
+        page(ROWS, total=7, last_page=3, following="https://elsewhere.example/calls?page=2")
+    )
     assert trial.page.rows == ROWS
     assert (trial.page.total, trial.page.last_page, trial.page.has_next) == (7, 3, True)
     head = trial.requests[0].lower()
-    assert head.startswith("get /calls?from=20250101000000&to=20250102000000&limit=250&page=1 http/1.1")
+    assert head.startswith(
+        "get /calls?from=20250101000000&to=20250102000000&limit=250&page=1 http/1.1"
+    )
     assert f"x-api-key: {KEY}" in head
     assert "accept: application/json" in head
     assert "user-agent: magnetis_dagster/" in head
     assert "cookie" not in head
     assert "authorization" not in head
     outcome = trial.outcomes[0]
-    assert (outcome.status, outcome.rows, outcome.bytes, outcome.error) == (200, 3, trial.page.bytes, None)
+    assert (outcome.status, outcome.rows, outcome.bytes, outcome.error) == (
+        200,
+        3,
+        trial.page.bytes,
+        None,
+    )
     assert len(trial.requests) == 1, "`next` names another host and is never followed"
 
 
@@ -60,7 +84,12 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
     assert type(trial.error) is error
     assert isinstance(trial.error, NeedsChange)
     assert len(trial.requests) == 1
-    for word in ["calls: GET /calls, page 1", f"HTTP {status}", "Bad thing: [key] [digits]", *words]:
+    for word in [
+        "calls: GET /calls, page 1",
+        f"HTTP {status}",
+        "Bad thing: [key] [digits]",
+        *words,
+    ]:
         assert word in str(trial.error)
     assert (trial.outcomes[0].status, trial.outcomes[0].error) == (status, error.__name__)
     assert not trial.outcomes[0].over_quota
@@ -70,24 +99,64 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
     ("fault", "error", "status", "word"),
     [
         pytest.param(answer(500, ECHO), api.ServerUnwell, 500, "HTTP 500", id="500"),
-        pytest.param(raw(502, b"<html>Bad gateway</html>"), api.ServerUnwell, 502, "HTTP 502", id="502 in HTML"),
+        pytest.param(
+            raw(502, b"<html>Bad gateway</html>"),
+            api.ServerUnwell,
+            502,
+            "HTTP 502",
+            id="502 in HTML",
+        ),
         pytest.param(raw(408), api.ServerUnwell, 408, "HTTP 408", id="408"),
         pytest.param(hang, api.Unreachable, None, "silence", id="hang"),
         pytest.param(reset, api.Unreachable, None, "lost", id="reset"),
         pytest.param(cut(GOOD), api.Unreachable, 200, "lost", id="body cut short"),
         pytest.param(cut(GOOD, 0.1), api.Unreachable, None, "lost", id="head cut short"),
-        pytest.param(f"{CALLER} {KEY}\r\n\r\n".encode(), api.Unreachable, None, "lost", id="not HTTP"),
-        pytest.param(raw(200, b"<!DOCTYPE html><p>" + CALLER.encode()), api.UnexpectedAnswer, 200, "HTML", id="HTML"),
-        pytest.param(raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]), api.UnexpectedAnswer, 200, "cut short", id="JSON cut short"),
+        pytest.param(
+            f"{CALLER} {KEY}\r\n\r\n".encode(), api.Unreachable, None, "lost", id="not HTTP"
+        ),
+        pytest.param(
+            raw(200, b"<!DOCTYPE html><p>" + CALLER.encode()),
+            api.UnexpectedAnswer,
+            200,
+            "HTML",
+            id="HTML",
+        ),
+        pytest.param(
+            raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]),
+            api.UnexpectedAnswer,
+            200,
+            "cut short",
+            id="JSON cut short",
+        ),
         pytest.param(raw(200), api.UnexpectedAnswer, 200, "an empty body", id="empty"),
         pytest.param(raw(204), api.UnexpectedAnswer, 204, "an empty body", id="204"),
-        pytest.param(answer(200, {"data": None}), api.UnexpectedAnswer, 200, "`data` is null", id="data null"),
-        pytest.param(answer(200, {"x": 1}), api.UnexpectedAnswer, 200, "without `data`", id="no data"),
-        pytest.param(answer(200, ECHO), api.ServerUnwell, 200, "HTTP 200 and this error", id="message without data"),
         pytest.param(
-            answer(200, {"success": False, "data": []}), api.ServerUnwell, 200, "HTTP 200 and this error", id="no success"
+            answer(200, {"data": None}), api.UnexpectedAnswer, 200, "`data` is null", id="data null"
         ),
-        pytest.param(raw(200, b"gzip?", content_encoding="gzip"), api.UnexpectedAnswer, 200, "compressed", id="broken gzip"),
+        pytest.param(
+            answer(200, {"x": 1}), api.UnexpectedAnswer, 200, "without `data`", id="no data"
+        ),
+        pytest.param(
+            answer(200, ECHO),
+            api.ServerUnwell,
+            200,
+            "HTTP 200 and this error",
+            id="message without data",
+        ),
+        pytest.param(
+            answer(200, {"success": False, "data": []}),
+            api.ServerUnwell,
+            200,
+            "HTTP 200 and this error",
+            id="no success",
+        ),
+        pytest.param(
+            raw(200, b"gzip?", content_encoding="gzip"),
+            api.UnexpectedAnswer,
+            200,
+            "compressed",
+            id="broken gzip",
+        ),
         pytest.param(
             raw(200, gzip.compress(b'{"data": []}')[:-9], content_encoding="gzip"),
             api.UnexpectedAnswer,
@@ -95,7 +164,13 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             "ends too early",
             id="gzip cut short",
         ),
-        pytest.param(raw(200, b"x", content_encoding="br"), api.UnexpectedAnswer, 200, "compression", id="brotli"),
+        pytest.param(
+            raw(200, b"x", content_encoding="br"),
+            api.UnexpectedAnswer,
+            200,
+            "compression",
+            id="brotli",
+        ),
     ],
 )
 def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
@@ -104,7 +179,9 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
     assert isinstance(lasting.error, TryAgain)
     assert word in str(lasting.error)
     assert "calls: GET /calls, page 1" in str(lasting.error)
-    assert [(outcome.status, outcome.error) for outcome in lasting.outcomes] == [(status, error.__name__)] * 3
+    assert [(outcome.status, outcome.error) for outcome in lasting.outcomes] == [
+        (status, error.__name__)
+    ] * 3
 
     passing = ask(fault, fault, GOOD)
     assert passing.page.rows == ROWS
@@ -119,31 +196,45 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
         ({"status": "error", "message": "Unauthenticated."}, api.KeyRefused),
         ({"error": {"status": 403, "message": "Scope"}}, api.AccessForbidden),
         ({"code": 404, "data": None}, api.RouteUnavailable),
-        ({"success": False, "code": 422, "errors": {"from": [CALLER]}, "data": []}, api.RequestRejected),
+        (
+            {"success": False, "code": 422, "errors": {"from": [CALLER]}, "data": []},
+            api.RequestRejected,
+        ),
     ],
 )
 def test_an_error_inside_a_200_means_what_its_status_would(ask, content, error):
     trial = ask(answer(200, content), gate=RecordingGate(close_when_over_quota=True))
     again = error is api.TooManyCalls
     assert type(trial.error) is (GateClosedError if again else error)
-    assert [(outcome.status, outcome.error, outcome.over_quota) for outcome in trial.outcomes] == [(200, error.__name__, again)]
+    assert [(outcome.status, outcome.error, outcome.over_quota) for outcome in trial.outcomes] == [
+        (200, error.__name__, again)
+    ]
     assert len(trial.requests) == 1
     if not again:
         assert "HTTP 200 and this error in its body" in str(trial.error)
 
 
 def test_an_error_body_is_searched_for_its_message(ask):
-    trial = ask(answer(403, {"error": {"message": "Daily quota exceeded"}}), gate=RecordingGate(close_when_over_quota=True))
+    trial = ask(
+        answer(403, {"error": {"message": "Daily quota exceeded"}}),
+        gate=RecordingGate(close_when_over_quota=True),
+    )
     assert [outcome.over_quota for outcome in trial.outcomes] == [True]
     trial = ask(
-        raw(403, '{"message": "Quota d’appels dépassé"}'.encode("cp1252"), content_type="application/json; charset=windows-1252"),
+        raw(
+            403,
+            '{"message": "Quota d’appels dépassé"}'.encode("cp1252"),
+            content_type="application/json; charset=windows-1252",
+        ),
         gate=RecordingGate(close_when_over_quota=True),
     )
     assert [outcome.over_quota for outcome in trial.outcomes] == [True]
 
 
 def test_a_small_response_of_many_values_fills_no_memory(ask):
-    bomb = raw(200, gzip.compress(b'{"data":[' + b"{}," * 5_000_000 + b"{}]}", 1), content_encoding="gzip")
+    bomb = raw(
+        200, gzip.compress(b'{"data":[' + b"{}," * 5_000_000 + b"{}]}", 1), content_encoding="gzip"
+    )
     tracemalloc.start()
     trial = ask(bomb, limits=ClientLimits(attempts=3))
     peak = tracemalloc.get_traced_memory()[1]
@@ -156,7 +247,12 @@ def test_a_small_response_of_many_values_fills_no_memory(ask):
 
 def test_a_server_that_drips_meets_the_deadline(ask):
     limits = ClientLimits(attempts=2, read=1, total=0.3)
-    trial = ask(drip(CHUNKED[: -len(b"transfer-encoding: chunked\r\n\r\n")] + b"content-length: 999\r\n\r\n"), limits=limits)
+    trial = ask(
+        drip(
+            CHUNKED[: -len(b"transfer-encoding: chunked\r\n\r\n")] + b"content-length: 999\r\n\r\n"
+        ),
+        limits=limits,
+    )
     assert type(trial.error) is api.Unreachable
     assert "not complete after 0.3 s" in str(trial.error)
     assert 0.6 <= trial.seconds < 3
@@ -166,16 +262,24 @@ def test_nobody_listens(ask):
     async def attempt():
         async with ScriptedServer([GOOD]) as server:
             origin = server.origin
-        async with MagnetisClient(origin, KEY, gate, limits=QUICK, report=reported.append) as client:
+        async with MagnetisClient(
+            origin, KEY, gate, limits=QUICK, report=reported.append
+        ) as client:
             await client.page(CALL)
 
     gate, reported = RecordingGate(), []
-    with pytest.raises(api.NotConnected, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL") as caught:
+    with pytest.raises(
+        api.NotConnected, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL"
+    ) as caught:
         asyncio.run(attempt())
     assert isinstance(caught.value, api.Unreachable)
-    assert len(gate.charges) == len(gate.outcomes) == 1, "nothing was sent, so the next attempt uses the same charge"
+    assert len(gate.charges) == len(gate.outcomes) == 1, (
+        "nothing was sent, so the next attempt uses the same charge"
+    )
     assert chain(caught.value) == [caught.value]
-    assert [line.split("Next attempt")[0] for line in reported] == [f"{caught.value} Nothing was sent. "] * 2
+    assert [line.split("Next attempt")[0] for line in reported] == [
+        f"{caught.value} Nothing was sent. "
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -187,9 +291,16 @@ def test_nobody_listens(ask):
     ],
 )
 def test_429_closes_the_gate(ask, headers, wait):
-    if headers.get("retry_after") == "in 600 s":  # a date, made now: tests are collected long before they run
-        headers = {"retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)}
-    trial = ask(answer(429, {"message": "Too Many Attempts."}, **headers), gate=RecordingGate(close_when_over_quota=True))
+    if (
+        headers.get("retry_after") == "in 600 s"
+    ):  # a date, made now: tests are collected long before they run
+        headers = {
+            "retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+        }
+    trial = ask(
+        answer(429, {"message": "Too Many Attempts."}, **headers),
+        gate=RecordingGate(close_when_over_quota=True),
+    )
     assert isinstance(trial.error, GateClosedError)
     assert len(trial.requests) == 1, "the gate is closed after the first, so nothing more is sent"
     assert trial.outcomes[0].over_quota
@@ -199,7 +310,11 @@ def test_429_closes_the_gate(ask, headers, wait):
 
 def test_429_leaves_the_waiting_to_the_gate(ask):
     with stamina.set_testing(False):
-        trial = ask(answer(429, {}, retry_after="30"), GOOD, limits=ClientLimits(wait_initial=30, wait_max=30))
+        trial = ask(
+            answer(429, {}, retry_after="30"),
+            GOOD,
+            limits=ClientLimits(wait_initial=30, wait_max=30),
+        )
     assert trial.page.rows == ROWS
     assert trial.seconds < 1
 
@@ -213,7 +328,11 @@ def test_429_with_a_gate_that_stays_open_ends(ask):
 
 
 @pytest.mark.parametrize(
-    "body", [drip(raw(429, content_length="999", retry_after="5")), cut(answer(429, ECHO, retry_after="5"), 0.95)]
+    "body",
+    [
+        drip(raw(429, content_length="999", retry_after="5")),
+        cut(answer(429, ECHO, retry_after="5"), 0.95),
+    ],
 )
 def test_429_counts_even_if_its_body_never_ends(ask, body, monkeypatch):
     monkeypatch.setattr("magnetis_dagster.api.client._ERROR_BODY_SECONDS", 0.1)
@@ -240,7 +359,11 @@ def test_403_may_mean_the_quota(ask, message, over_quota):
 
 def test_503_waits_as_asked_when_that_is_short(ask):
     with stamina.set_testing(False):
-        trial = ask(answer(503, {}, retry_after="0.3"), GOOD, limits=ClientLimits(wait_initial=30, wait_max=30))
+        trial = ask(
+            answer(503, {}, retry_after="0.3"),
+            GOOD,
+            limits=ClientLimits(wait_initial=30, wait_max=30),
+        )
     assert trial.page.rows == ROWS
     assert 0.3 <= trial.seconds < 5
     assert trial.outcomes[0].retry_after == 0.3
@@ -284,7 +407,9 @@ def test_a_field_of_5_mb_arrives_whole(ask):
 
 
 def test_deflate_is_undone(ask):
-    assert ask(raw(200, zlib.compress(b'{"data": [{"id": 1}]}'), content_encoding="deflate")).page.rows == [{"id": 1}]
+    assert ask(
+        raw(200, zlib.compress(b'{"data": [{"id": 1}]}'), content_encoding="deflate")
+    ).page.rows == [{"id": 1}]
 
 
 def test_a_compressed_bomb_fills_no_memory(ask):
@@ -302,7 +427,10 @@ def test_a_compressed_bomb_fills_no_memory(ask):
 
 
 def test_an_endless_body_ends_at_the_cap(ask):
-    trial = ask(flood(CHUNKED, b"10000\r\n" + b" " * 0x10000 + b"\r\n"), limits=ClientLimits(body_bytes=2**20))
+    trial = ask(
+        flood(CHUNKED, b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
+        limits=ClientLimits(body_bytes=2**20),
+    )
     assert type(trial.error) is api.BodyTooLarge
 
 
@@ -317,7 +445,10 @@ def test_what_the_gate_raises_passes_through_and_nothing_is_sent(ask, refuse_fro
 @pytest.mark.parametrize("cancellations", [1, 2])
 def test_a_cancelled_call_is_settled(cancellations):
     async def cancelled():
-        async with ScriptedServer([hang]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+        async with (
+            ScriptedServer([hang]) as server,
+            MagnetisClient(server.origin, KEY, gate) as client,
+        ):
             task = asyncio.create_task(client.page(CALL))
             await server.asked.wait()
             for _ in range(cancellations):
@@ -330,7 +461,9 @@ def test_a_cancelled_call_is_settled(cancellations):
     gate = RecordingGate()
     asyncio.run(cancelled())
     assert len(gate.charges) == 1
-    assert [(outcome.status, outcome.error) for outcome in gate.outcomes.values()] == [(None, "CancelledError")]
+    assert [(outcome.status, outcome.error) for outcome in gate.outcomes.values()] == [
+        (None, "CancelledError")
+    ]
 
 
 def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
@@ -341,7 +474,10 @@ def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
             await super().settle(charge, outcome)
 
     async def two():
-        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+        async with (
+            ScriptedServer([GOOD]) as server,
+            MagnetisClient(server.origin, KEY, gate) as client,
+        ):
             await asyncio.gather(client.page(CALL), client.page(CALL))
 
     gate = ForgetfulGate()
@@ -355,7 +491,9 @@ def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
     async def two():
         async with (
             ScriptedServer([GOOD]) as server,
-            MagnetisClient(server.origin, KEY, RecordingGate(), concurrency=2, start=start) as client,
+            MagnetisClient(
+                server.origin, KEY, RecordingGate(), concurrency=2, start=start
+            ) as client,
         ):
             kept = []
 
@@ -389,14 +527,23 @@ def test_no_more_requests_at_once_than_allowed():
 
     async def many():
         gate = CountingGate()
-        async with ScriptedServer([slow]) as server, MagnetisClient(server.origin, KEY, gate, concurrency=3) as client:
-            await asyncio.gather(*(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12)))
+        async with (
+            ScriptedServer([slow]) as server,
+            MagnetisClient(server.origin, KEY, gate, concurrency=3) as client,
+        ):
+            await asyncio.gather(
+                *(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12))
+            )
             return server.most_at_once, gate.most_open, len(server.requests)
 
-    assert asyncio.run(many()) == (3, 3 + CHARGED_AHEAD, 12), "few calls are charged that cannot be sent yet"
+    assert asyncio.run(many()) == (3, 3 + CHARGED_AHEAD, 12), (
+        "few calls are charged that cannot be sent yet"
+    )
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpcore closes no cancelled handshake
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # httpcore closes no cancelled handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
     """Nothing connects at all, or TCP connects and TLS never does. The limits are a tenth of the real ones."""
@@ -433,12 +580,20 @@ def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
 
 def test_a_refused_connection_is_an_error_well_within_30_seconds():
     limits = ClientLimits()
-    assert sum(min(limits.wait_initial * 2**tried, limits.wait_max) * 2 for tried in range(limits.attempts - 1)) < 20
+    assert (
+        sum(
+            min(limits.wait_initial * 2**tried, limits.wait_max) * 2
+            for tried in range(limits.attempts - 1)
+        )
+        < 20
+    )
 
 
 def test_no_request_can_take_longer_than_the_ledger_counts_it():
     assert ClientLimits().longest_call < LONGEST_CALL.total_seconds()
-    assert ClientLimits().longest_call > GRANT_SECONDS + ClientLimits().connect + ClientLimits().total
+    assert (
+        ClientLimits().longest_call > GRANT_SECONDS + ClientLimits().connect + ClientLimits().total
+    )
     with pytest.raises(ValueError, match="LONGEST_CALL"):
         ClientLimits(total=LONGEST_CALL.total_seconds())
 
@@ -463,7 +618,10 @@ class ConfirmingGate(RecordingGate):
 
 def test_a_charge_is_confirmed_directly_before_each_request_and_may_be_replaced():
     async def two():
-        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, gate) as client:
+        async with (
+            ScriptedServer([GOOD]) as server,
+            MagnetisClient(server.origin, KEY, gate) as client,
+        ):
             await client.page(CALL)
             await client.page(CALL)
             return len(server.requests)
@@ -487,7 +645,10 @@ def test_a_charge_that_is_not_confirmed_is_not_sent(ask):
     [
         (answer(401, {"message": "Unauthenticated."}), api.KeyRefused),
         (answer(403, {"message": "This API key has been revoked."}), api.KeyRefused),
-        (answer(403, {"message": "Access limited to authorized IP addresses"}), api.AccessForbidden),
+        (
+            answer(403, {"message": "Access limited to authorized IP addresses"}),
+            api.AccessForbidden,
+        ),
     ],
 )
 def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
@@ -497,7 +658,9 @@ def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
             MagnetisClient(server.origin, KEY, gate, concurrency=2) as client,
         ):
             await client.page(CALL)
-            pages = await asyncio.gather(*(client.page(CALL) for _ in range(30)), return_exceptions=True)
+            pages = await asyncio.gather(
+                *(client.page(CALL) for _ in range(30)), return_exceptions=True
+            )
             assert {type(page) for page in pages} == {error}
             with pytest.raises(error):
                 await client.page(CALL)
@@ -505,7 +668,9 @@ def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
 
     gate = RecordingGate()
     received = asyncio.run(many())
-    assert received == len(gate.charges) <= 1 + 2 + CHARGED_AHEAD, "those that were charged before the first refusal"
+    assert received == len(gate.charges) <= 1 + 2 + CHARGED_AHEAD, (
+        "those that were charged before the first refusal"
+    )
 
 
 def test_a_collection_that_is_forbidden_does_not_stop_the_others():

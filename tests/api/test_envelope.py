@@ -8,12 +8,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnetis_dagster.api import envelope
-from magnetis_dagster.api.envelope import EnvelopeError, EnvelopeTooLarge, ErrorInside, read_envelope
+from magnetis_dagster.api.envelope import (
+    EnvelopeError,
+    EnvelopeTooLarge,
+    ErrorInside,
+    read_envelope,
+)
 from magnetis_dagster.exact_json import dump_json
 
 ERRORS = [
-    ({"success": False, "message": "Database unavailable", "data": []}, 500, "Database unavailable"),
-    ({"data": [], "errors": [{"message": "backend timeout"}], "meta": {"total": 0, "last_page": 1}}, 500, "timeout"),
+    (
+        {"success": False, "message": "Database unavailable", "data": []},
+        500,
+        "Database unavailable",
+    ),
+    (
+        {
+            "data": [],
+            "errors": [{"message": "backend timeout"}],
+            "meta": {"total": 0, "last_page": 1},
+        },
+        500,
+        "timeout",
+    ),
     ({"data": [], "meta": {"total": 0, "error": "index is rebuilding"}}, 500, "rebuilding"),
     ({"status": "error", "message": "Oops", "data": []}, 500, "Oops"),
     ({"status": "FAILED", "data": []}, 500, ""),
@@ -39,11 +56,15 @@ ERRORS = [
 
 
 def read(content, limit=250):
-    return read_envelope(content if isinstance(content, bytes) else json.dumps(content).encode(), limit)
+    return read_envelope(
+        content if isinstance(content, bytes) else json.dumps(content).encode(), limit
+    )
 
 
 def test_numbers_of_meta_may_be_text():
-    page = read({"data": [], "links": {"next": None}, "meta": {"total": " 1200 ", "last_page": "5"}})
+    page = read(
+        {"data": [], "links": {"next": None}, "meta": {"total": " 1200 ", "last_page": "5"}}
+    )
     assert (page.total, page.last_page, page.has_next) == (1200, 5, False)
 
 
@@ -53,14 +74,19 @@ def test_a_total_that_is_no_count_is_unknown(odd):
     assert (page.total, page.last_page, page.has_next) == (None, None, None)
 
 
-@pytest.mark.parametrize("missing", [{}, {"links": None, "meta": None}, {"links": [], "meta": []}, {"links": {}, "meta": {}}])
+@pytest.mark.parametrize(
+    "missing",
+    [{}, {"links": None, "meta": None}, {"links": [], "meta": []}, {"links": {}, "meta": {}}],
+)
 def test_links_and_meta_may_be_missing(missing):
     page = read({"data": [{"id": 1}], **missing})
     assert (page.rows, page.total, page.last_page, page.has_next) == ([{"id": 1}], None, None, None)
 
 
 def test_the_older_paginator_is_read_too():
-    page = read({"data": [{"id": 1}], "total": 9, "last_page": 2, "next_page_url": "https://x/?page=2"})
+    page = read(
+        {"data": [{"id": 1}], "total": 9, "last_page": 2, "next_page_url": "https://x/?page=2"}
+    )
     assert (page.total, page.last_page, page.has_next) == (9, 2, True)
 
 
@@ -74,7 +100,9 @@ def test_a_bare_array_says_nothing_about_pages(rows):
 
 def test_data_as_an_object():
     assert read({"data": {"0": {"id": "a"}, "7": {"id": "b"}}}).rows == [{"id": "a"}, {"id": "b"}]
-    assert read({"data": {"id": "a", "account": {"id": 1}}}).rows == [{"id": "a", "account": {"id": 1}}]
+    assert read({"data": {"id": "a", "account": {"id": 1}}}).rows == [
+        {"id": "a", "account": {"id": 1}}
+    ]
     assert read({"data": {}}).rows == []
     with pytest.raises(EnvelopeError, match="`data` is a single dict"):
         read({"data": {"name": "x"}})
@@ -142,11 +170,17 @@ def test_a_byte_order_mark_is_passed_over():
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
 def test_numbers_that_json_does_not_have_become_null(number):
-    assert read(b'{"data": [{"id": "1", "value": ' + number + b"}]}").rows == [{"id": "1", "value": None}]
+    assert read(b'{"data": [{"id": "1", "value": ' + number + b"}]}").rows == [
+        {"id": "1", "value": None}
+    ]
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -154,7 +188,9 @@ JSON = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=4), st.booleans())
 def test_any_rows_arrive_storable_and_otherwise_untouched(rows, ascii_only):
-    page = read_envelope(json.dumps({"data": rows}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"), 250)
+    page = read_envelope(
+        json.dumps({"data": rows}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"), 250
+    )
     stored = dump_json(page.rows)
     assert "\\u0000" not in stored.replace("\\\\", "")
     stored.encode()
@@ -162,7 +198,10 @@ def test_any_rows_arrive_storable_and_otherwise_untouched(rows, ascii_only):
         assert page.rows == rows  # a Decimal equals the integer that it is
 
 
-@given(st.binary() | JSON.map(lambda value: json.dumps({"data": value, "meta": value, "links": value}).encode()))
+@given(
+    st.binary()
+    | JSON.map(lambda value: json.dumps({"data": value, "meta": value, "links": value}).encode())
+)
 def test_nothing_makes_it_crash(body):
     try:
         page = read_envelope(body, 250)
@@ -201,13 +240,17 @@ def test_calls_left_by_the_apis_own_word(key, remaining):
         {"message": "Results are limited to 250 rows a page."},
     ],
 )
-@pytest.mark.parametrize("rows", [[], [{"id": "1", "status": "failed", "error": "no answer", "code": 500}]])
+@pytest.mark.parametrize(
+    "rows", [[], [{"id": "1", "status": "failed", "error": "no answer", "code": 500}]]
+)
 def test_flags_that_report_no_error(fine, rows):
     assert read({"data": rows, **fine}).rows == rows
 
 
 def test_a_single_row_may_have_failed_itself():
-    assert read({"data": {"id": "1", "status": "failed", "error": "busy"}}).rows[0]["error"] == "busy"
+    assert (
+        read({"data": {"id": "1", "status": "failed", "error": "busy"}}).rows[0]["error"] == "busy"
+    )
 
 
 @pytest.mark.parametrize("body", ERRORS, ids=[str(each[0])[:60] for each in ERRORS])
@@ -221,7 +264,13 @@ def test_an_error_inside_a_200_is_no_page(body):
 
 def test_a_flagged_error_is_no_page_even_with_rows():
     with pytest.raises(ErrorInside):
-        read({"data": [{"id": 1}], "errors": [{"message": "2 of 3 shards failed"}], "meta": {"total": 1}})
+        read(
+            {
+                "data": [{"id": 1}],
+                "errors": [{"message": "2 of 3 shards failed"}],
+                "meta": {"total": 1},
+            }
+        )
 
 
 def test_rows_and_values_of_a_page_are_limited(monkeypatch):
@@ -239,7 +288,10 @@ def test_rows_and_values_of_a_page_are_limited(monkeypatch):
 
 def test_large_pages_pass():
     assert len(read({"data": [{f"member_{n}": n for n in range(1_000)}] * 250}).rows) == 250
-    assert len(read({"data": [{"id": 1, "body": "Dear all, [note], {x}, " * 1_000}] * 250}).rows) == 250
+    assert (
+        len(read({"data": [{"id": 1, "body": "Dear all, [note], {x}, " * 1_000}] * 250}).rows)
+        == 250
+    )
 
 
 @pytest.mark.parametrize("text", [",,[[{{" * 1_000, '\\",' * 1_000, "\\\\", '"'])
@@ -249,7 +301,9 @@ def test_separators_in_texts_are_no_values(monkeypatch, text):
     assert read({"data": rows}).rows == rows
 
 
-@pytest.mark.parametrize("body", [b'["' + b'\\"' * 1_000_000, b'["' + b'""' * 2_000_000, b"[" + b'"",' * 2_000_000])
+@pytest.mark.parametrize(
+    "body", [b'["' + b'\\"' * 1_000_000, b'["' + b'""' * 2_000_000, b"[" + b'"",' * 2_000_000]
+)
 def test_counting_takes_linear_time(monkeypatch, body):
     monkeypatch.setattr(envelope, "MOST_VALUES", 100)
     began = time.process_time()
@@ -274,11 +328,20 @@ def test_counting_takes_linear_time(monkeypatch, body):
 def test_an_empty_list_beside_a_doubt_is_no_empty_day(uneasy):
     with pytest.raises(ErrorInside):
         read_envelope(json.dumps({"data": [], **uneasy}).encode(), 250)
-    assert read_envelope(json.dumps({"data": [{"id": "1"}], "message": "Service temporarily unavailable"}).encode(), 250).rows
+    assert read_envelope(
+        json.dumps({"data": [{"id": "1"}], "message": "Service temporarily unavailable"}).encode(),
+        250,
+    ).rows
 
 
 @pytest.mark.parametrize(
-    "fine", [{"error_code": "00"}, {"error_message": "OK"}, {"error": "No results"}, {"message": "Aucun appel"}]
+    "fine",
+    [
+        {"error_code": "00"},
+        {"error_message": "OK"},
+        {"error": "No results"},
+        {"message": "Aucun appel"},
+    ],
 )
 def test_an_empty_list_that_says_so_is_an_empty_day(fine):
     assert read_envelope(json.dumps({"data": [], **fine}).encode(), 250).rows == []

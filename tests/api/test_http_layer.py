@@ -21,14 +21,29 @@ GOOD = page([{"id": 1}])
 
 METHODS = [
     *("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT"),
-    *("PROPFIND", "MKCOL", "MOVE", "QUERY", "post", "Delete", "GETX", " GET", "GET ", "G\u00cbT", ""),
+    *(
+        "PROPFIND",
+        "MKCOL",
+        "MOVE",
+        "QUERY",
+        "post",
+        "Delete",
+        "GETX",
+        " GET",
+        "GET ",
+        "G\u00cbT",
+        "",
+    ),
 ]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_only_get_leaves(method):
     async def attempt():
-        async with ScriptedServer([GOOD]) as server, open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http:
+        async with (
+            ScriptedServer([GOOD]) as server,
+            open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
+        ):
             address = f"{server.origin}/calls"
 
             async def stream():
@@ -41,7 +56,9 @@ def test_only_get_leaves(method):
                 lambda: http.send(http.build_request(method, address)),
                 stream,
             ):
-                with pytest.raises(api.RequestNotAllowed, match=f"expected a GET, got {method.upper()}"):
+                with pytest.raises(
+                    api.RequestNotAllowed, match=f"expected a GET, got {method.upper()}"
+                ):
                     await send()
             assert server.requests == []
             assert (await http.get(address)).status_code == 200
@@ -51,7 +68,10 @@ def test_only_get_leaves(method):
 
 def test_no_shortcut_of_the_http_client_leaves():
     async def attempt():
-        async with ScriptedServer([GOOD]) as server, open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http:
+        async with (
+            ScriptedServer([GOOD]) as server,
+            open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
+        ):
             for shortcut in (http.post, http.put, http.patch, http.delete, http.head, http.options):
                 with pytest.raises(api.RequestNotAllowed):
                     await shortcut(f"{server.origin}/alerts/email")
@@ -66,8 +86,18 @@ def test_nothing_else_in_the_package_opens_a_way_to_the_api():
     way_out = re.compile(
         r"httpx\.(Async)?(Client|HTTPTransport)\(|httpx\.(get|post|put|patch|delete|request|stream)\(|urlopen|http\.client"
     )
-    found = {str(path.relative_to(package)) for path in package.rglob("*.py") if way_out.search(path.read_text(encoding="utf-8"))}
-    assert found == {"api/transport.py", "cli_sandbox.py", "dev/dagster_api.py", "dev/run.py", "notify.py"}
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if way_out.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {
+        "api/transport.py",
+        "cli_sandbox.py",
+        "dev/dagster_api.py",
+        "dev/run.py",
+        "notify.py",
+    }
 
 
 def test_only_the_origin_is_asked():
@@ -98,7 +128,9 @@ def test_a_redirect_cannot_be_followed_even_on_request(status):
                     ScriptedServer([raw(status, location=location)]) as server,
                     open_http(server.origin, KEY, connections=1, timeout=httpx.Timeout(1)) as http,
                 ):
-                    assert (await http.get(server.origin, follow_redirects=True)).status_code == status
+                    assert (
+                        await http.get(server.origin, follow_redirects=True)
+                    ).status_code == status
                     assert [request.split(" ")[0] for request in server.requests] == ["GET"]
             assert elsewhere.requests == []
 
@@ -110,7 +142,9 @@ def test_a_route_cannot_name_another_host():
         async with ScriptedServer([GOOD]) as elsewhere, ScriptedServer([GOOD]) as server:
             async with MagnetisClient(server.origin, KEY, RecordingGate(), limits=QUICK) as client:
                 with pytest.raises(api.RequestNotAllowed):
-                    await client.page(Call("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {}))
+                    await client.page(
+                        Call("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
+                    )
             assert server.requests == elsewhere.requests == []
 
     asyncio.run(attempt())
@@ -122,7 +156,10 @@ def test_netrc_adds_no_second_identity(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(netrc))
 
     async def attempt():
-        async with ScriptedServer([GOOD]) as server, MagnetisClient(server.origin, KEY, RecordingGate()) as client:
+        async with (
+            ScriptedServer([GOOD]) as server,
+            MagnetisClient(server.origin, KEY, RecordingGate()) as client,
+        ):
             await client.page(CALL)
             assert "authorization" not in server.requests[0].lower()
 
@@ -141,7 +178,9 @@ def test_calls_go_through_the_proxy(monkeypatch):
     async def attempt():
         async with ScriptedServer([GOOD]) as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.origin)
-            async with MagnetisClient("http://api.invalid", KEY, RecordingGate(), limits=QUICK) as client:
+            async with MagnetisClient(
+                "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+            ) as client:
                 assert (await client.page(CALL)).rows == [{"id": 1}]
                 assert proxy.requests[0].startswith("GET http://api.invalid/calls?")
                 with pytest.raises(api.RequestNotAllowed):

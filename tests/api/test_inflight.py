@@ -14,7 +14,9 @@ from magnetis_dagster.api.inflight import CAREFUL_ROUNDS, CHARGED_AHEAD, InFligh
     start=st.none() | st.integers(1, 12),
     steps=st.lists(st.sampled_from(["enter", "leave", "well", "trouble"]), max_size=80),
 )
-def test_never_more_than_allowed_and_no_place_is_lost(most: int, start: int | None, steps: list[str]) -> None:
+def test_never_more_than_allowed_and_no_place_is_lost(
+    most: int, start: int | None, steps: list[str]
+) -> None:
     async def play() -> None:
         places, under_way = InFlight(most, start), 0
         for step in steps:

@@ -30,7 +30,12 @@ PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES), "SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in (
+        *PROXY_VARIABLES,
+        *map(str.upper, PROXY_VARIABLES),
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -89,7 +94,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (API, "10.0.0.0/8", False),
     ],
 )
-def test_no_proxy_is_read_as_curl_and_requests_read_it(url: str, no_proxy: str, expected: bool) -> None:
+def test_no_proxy_is_read_as_curl_and_requests_read_it(
+    url: str, no_proxy: str, expected: bool
+) -> None:
     assert bypasses_proxy(httpx.URL(url), no_proxy) is expected
 
 
@@ -169,7 +176,9 @@ def test_a_malformed_proxy_is_one_sentence_without_its_value(
     monkeypatch: pytest.MonkeyPatch, user: Callable[[], None], value: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
-    with pytest.raises(NeedsChange, match=r"^HTTPS_PROXY does not name a proxy: expected http://host:port") as caught:
+    with pytest.raises(
+        NeedsChange, match=r"^HTTPS_PROXY does not name a proxy: expected http://host:port"
+    ) as caught:
         user()
     assert PASSWORD not in "".join(map(repr, chain(caught.value)))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -177,7 +186,9 @@ def test_a_malformed_proxy_is_one_sentence_without_its_value(
 
 
 @everybody
-def test_a_socks_proxy_without_its_package(monkeypatch: pytest.MonkeyPatch, user: Callable[[], None]) -> None:
+def test_a_socks_proxy_without_its_package(
+    monkeypatch: pytest.MonkeyPatch, user: Callable[[], None]
+) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://me:{PASSWORD}@proxy")
     with pytest.raises(NeedsChange, match=r"^ALL_PROXY names a SOCKS proxy, .* socksio") as caught:
         user()
@@ -204,7 +215,12 @@ def test_a_socks_proxy_without_its_package(monkeypatch: pytest.MonkeyPatch, user
     ],
 )
 def test_certificates_that_cannot_be_used_are_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: Callable[[], None], variable: str, content: bytes | None, reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: Callable[[], None],
+    variable: str,
+    content: bytes | None,
+    reason: str,
 ) -> None:
     path = tmp_path / "ca"
     if content is ...:
@@ -212,7 +228,9 @@ def test_certificates_that_cannot_be_used_are_one_sentence(
     elif content is not None:
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
-    with pytest.raises(NeedsChange, match=rf"^{variable}: .*({reason}).*Correct the variable, or unset it"):
+    with pytest.raises(
+        NeedsChange, match=rf"^{variable}: .*({reason}).*Correct the variable, or unset it"
+    ):
         user()
 
 
@@ -256,7 +274,8 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @asynccontextmanager
 async def listening(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], context: ssl.SSLContext | None = None
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object],
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
@@ -288,14 +307,18 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
             proxy = Proxy(target)
             async with listening(proxy.serve) as port:
                 monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
-                async with MagnetisClient("https://api.test", KEY, RecordingGate(), limits=QUICK) as untrusting:
+                async with MagnetisClient(
+                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                ) as untrusting:
                     with pytest.raises(api.CertificateRefused, match="SSL_CERT_FILE"):
                         await untrusting.page(CALL)
                 if by_directory:
                     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
                 else:
                     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-                async with MagnetisClient("https://api.test", KEY, RecordingGate(), limits=QUICK) as trusting:
+                async with MagnetisClient(
+                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                ) as trusting:
                     assert (await trusting.page(CALL)).rows == [{"id": 1}]
             credentials = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
             assert proxy.heads[-1].startswith("CONNECT api.test:443 ")
@@ -315,10 +338,16 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
     ],
 )
 def test_a_proxy_that_refuses_is_named_without_credentials(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int, kind: type[Exception], words: str
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    kind: type[Exception],
+    words: str,
 ) -> None:
     async def attempt() -> str:
-        proxy = Proxy(refusal=raw(status, b"me: " + PASSWORD.encode()).replace(b"Scripted", PASSWORD.encode()))
+        proxy = Proxy(
+            refusal=raw(status, b"me: " + PASSWORD.encode()).replace(b"Scripted", PASSWORD.encode())
+        )
         async with listening(proxy.serve) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
             gate = RecordingGate()
@@ -334,9 +363,13 @@ def test_a_proxy_that_refuses_is_named_without_credentials(
     assert PASSWORD not in asyncio.run(attempt())
 
 
-def test_a_proxy_that_rejects_plain_http_and_one_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_rejects_plain_http_and_one_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def fails(kind: type[Exception]) -> str:
-        async with MagnetisClient("http://api.invalid", KEY, RecordingGate(), limits=QUICK) as client:
+        async with MagnetisClient(
+            "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+        ) as client:
             with pytest.raises(kind) as caught:
                 await client.page(CALL)
         return str(caught.value)
@@ -345,7 +378,11 @@ def test_a_proxy_that_rejects_plain_http_and_one_that_is_away(monkeypatch: pytes
         async with ScriptedServer([raw(407)]) as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.origin)
             address = proxy.origin.removeprefix("http://")
-            assert f"the proxy {address} rejected the request (HTTP 407)" in await fails(api.ProxyRefused)
-        assert f"api.invalid: no connection through the proxy {address}. Check " in await fails(api.NotConnected)
+            assert f"the proxy {address} rejected the request (HTTP 407)" in await fails(
+                api.ProxyRefused
+            )
+        assert f"api.invalid: no connection through the proxy {address}. Check " in await fails(
+            api.NotConnected
+        )
 
     asyncio.run(attempt())

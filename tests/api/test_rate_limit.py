@@ -80,32 +80,98 @@ def test_retry_after(value, wait):
 
 def test_a_time_is_measured_by_the_servers_own_clock():
     server = datetime.fromtimestamp(NOW, UTC) + timedelta(hours=3)
-    assert read(retry_after=str(NOW + 3 * 3600 + 45), date=format_datetime(server, usegmt=True)).wait == 45
+    assert (
+        read(retry_after=str(NOW + 3 * 3600 + 45), date=format_datetime(server, usegmt=True)).wait
+        == 45
+    )
 
 
 @pytest.mark.parametrize(
     ("headers", "wait", "throttle"),
     [
         ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": "47"}, 47, True),
-        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": "600"}, 600, True),
-        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0"}, 60, True),
-        ({"x_ratelimit_limit": "60, 60", "x_ratelimit_remaining": "0, 0", "retry_after": "47, 47"}, 47, True),
-        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "x_ratelimit_reset": str(NOW + 30)}, 30, True),
-        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": str(NOW + 30)}, 30, True),
-        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": "0", "x_ratelimit_reset": "30"}, 30, True),
-        ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "0", "x_ratelimit_reset": str(NOW + 7_200)}, 7_200, False),
-        ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "0"}, None, False),
-        ({"x_ratelimit_limit": "500", "x_ratelimit_remaining": "0", "x_ratelimit_reset": "20000"}, 20_000, False),
-        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": str(NOW + 3_000)}, 3_000, False),
-        ({"ratelimit_limit": "60, 60;w=60, 5000;w=86400", "ratelimit_remaining": "0", "ratelimit_reset": "12"}, 12, True),
-        ({"ratelimit": "limit=100, remaining=0, reset=5"}, 5, True),
         (
-            {"ratelimit": '"burst";r=0;t=30, "day";r=4000;t=7200', "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400'},
+            {"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": "600"},
+            600,
+            True,
+        ),
+        ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0"}, 60, True),
+        (
+            {
+                "x_ratelimit_limit": "60, 60",
+                "x_ratelimit_remaining": "0, 0",
+                "retry_after": "47, 47",
+            },
+            47,
+            True,
+        ),
+        (
+            {
+                "x_ratelimit_limit": "60",
+                "x_ratelimit_remaining": "0",
+                "x_ratelimit_reset": str(NOW + 30),
+            },
             30,
             True,
         ),
         (
-            {"ratelimit": '"burst";r=9;t=30, "day";r=0;t=7200', "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400'},
+            {"x_ratelimit_limit": "60", "x_ratelimit_remaining": "0", "retry_after": str(NOW + 30)},
+            30,
+            True,
+        ),
+        (
+            {
+                "x_ratelimit_limit": "60",
+                "x_ratelimit_remaining": "0",
+                "retry_after": "0",
+                "x_ratelimit_reset": "30",
+            },
+            30,
+            True,
+        ),
+        (
+            {
+                "x_ratelimit_limit": "5000",
+                "x_ratelimit_remaining": "0",
+                "x_ratelimit_reset": str(NOW + 7_200),
+            },
+            7_200,
+            False,
+        ),
+        ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "0"}, None, False),
+        (
+            {
+                "x_ratelimit_limit": "500",
+                "x_ratelimit_remaining": "0",
+                "x_ratelimit_reset": "20000",
+            },
+            20_000,
+            False,
+        ),
+        ({"x_ratelimit_remaining": "0", "x_ratelimit_reset": str(NOW + 3_000)}, 3_000, False),
+        (
+            {
+                "ratelimit_limit": "60, 60;w=60, 5000;w=86400",
+                "ratelimit_remaining": "0",
+                "ratelimit_reset": "12",
+            },
+            12,
+            True,
+        ),
+        ({"ratelimit": "limit=100, remaining=0, reset=5"}, 5, True),
+        (
+            {
+                "ratelimit": '"burst";r=0;t=30, "day";r=4000;t=7200',
+                "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400',
+            },
+            30,
+            True,
+        ),
+        (
+            {
+                "ratelimit": '"burst";r=9;t=30, "day";r=0;t=7200',
+                "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400',
+            },
             7_200,
             False,
         ),
@@ -124,11 +190,24 @@ def test_the_limit_that_is_exhausted_decides(headers, wait, throttle):
         ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "4321"}, 4_321),
         ({"x_ratelimit_limit": "60", "x_ratelimit_remaining": "59"}, None),
         ({"x_ratelimit_limit": "1000", "x_ratelimit_remaining": "999"}, None),
-        ({"x_ratelimit_limit": "10000", "x_ratelimit_remaining": "17", "x_ratelimit_reset": str(NOW + 20_000)}, 17),
+        (
+            {
+                "x_ratelimit_limit": "10000",
+                "x_ratelimit_remaining": "17",
+                "x_ratelimit_reset": str(NOW + 20_000),
+            },
+            17,
+        ),
         ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "6000"}, None),
         ({"x_ratelimit_limit": "5000", "x_ratelimit_remaining": "-1"}, None),
         ({"x_ratelimit_remaining": "12"}, None),
-        ({"ratelimit": '"burst";r=9;t=30, "day";r=40;t=7200', "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400'}, 40),
+        (
+            {
+                "ratelimit": '"burst";r=9;t=30, "day";r=40;t=7200',
+                "ratelimit_policy": '"burst";q=60;w=60,"day";q=5000;w=86400',
+            },
+            40,
+        ),
     ],
 )
 def test_what_remains_is_believed_only_of_the_day(headers, remaining):
@@ -136,9 +215,19 @@ def test_what_remains_is_believed_only_of_the_day(headers, remaining):
 
 
 def test_the_signal_contains_numbers_and_dates_only():
-    found = read(retry_after="0033612345678", x_ratelimit_limit="60;comment=jean@exemple.fr", ratelimit='"jean";r=0;t=5')
-    assert found.signal == "Retry-After: implausible, X-RateLimit-Limit: limit=60, RateLimit: remaining=0 reset=5"
-    assert read(retry_after=f"{NOW + 60}, key-5ecret").signal == "Retry-After: 2025-11-28T12:01:00Z, unreadable"
+    found = read(
+        retry_after="0033612345678",
+        x_ratelimit_limit="60;comment=jean@exemple.fr",
+        ratelimit='"jean";r=0;t=5',
+    )
+    assert (
+        found.signal
+        == "Retry-After: implausible, X-RateLimit-Limit: limit=60, RateLimit: remaining=0 reset=5"
+    )
+    assert (
+        read(retry_after=f"{NOW + 60}, key-5ecret").signal
+        == "Retry-After: 2025-11-28T12:01:00Z, unreadable"
+    )
 
 
 def test_a_response_without_the_headers_says_nothing():
@@ -154,7 +243,10 @@ VALUES = st.one_of(
 )
 
 
-@given(headers=st.dictionaries(st.sampled_from(HEADERS), VALUES), now=st.integers(1_500_000_000, 2_500_000_000))
+@given(
+    headers=st.dictionaries(st.sampled_from(HEADERS), VALUES),
+    now=st.integers(1_500_000_000, 2_500_000_000),
+)
 def test_no_header_closes_for_longer_than_a_day_and_none_fails(headers, now):
     found = read_rate_limit(headers, now)
     if found is None:

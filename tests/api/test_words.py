@@ -32,12 +32,18 @@ def test_no_half_of_a_key_survives_a_cut():
 
 
 def test_field_names_are_shown_and_their_messages_are_not():
-    body = b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], "jean@exemple.fr": [], "%s": []}}' % KEY.encode()
+    body = (
+        b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], "jean@exemple.fr": [], "%s": []}}'
+        % KEY.encode()
+    )
     text = str(judge(CALL, 422, None, body, KEY))
     assert "Refused: from, [e-mail], [key]." in text
     assert "is no date" not in text
 
 
-@pytest.mark.parametrize("body", [None, b"", b"<html>0612345678</html>", b"[]", b'{"message": null}', b'{"message": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "body",
+    [None, b"", b"<html>0612345678</html>", b"[]", b'{"message": null}', b'{"message": {"a": 1}}'],
+)
 def test_an_error_body_of_any_form_is_taken(body):
     assert "The server says" not in str(judge(CALL, 500, None, body, KEY))

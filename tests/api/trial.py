@@ -32,7 +32,9 @@ class RecordingGate:
 
     async def charge(self, call: Call) -> int:
         await asyncio.sleep(0)
-        if self.closed or (self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from):
+        if self.closed or (
+            self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from
+        ):
             raise GateClosedError
         self.charges.append(call)
         return len(self.charges)
@@ -84,7 +86,9 @@ def chain(error: BaseException | None) -> list[BaseException]:
 
 def assert_no_secrets(error: BaseException | None, logged: str) -> None:
     errors = chain(error)
-    assert not [one for one in errors if isinstance(one, httpx.HTTPError)], "an error of httpx holds the request, and so the key"
+    assert not [one for one in errors if isinstance(one, httpx.HTTPError)], (
+        "an error of httpx holds the request, and so the key"
+    )
     shown = "\n".join([logged, *(f"{one!r} {one} {vars(one)}" for one in errors)])
     if error is not None:
         shown += "".join(traceback.format_exception(error))
@@ -98,7 +102,11 @@ def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
     caplog.set_level(logging.DEBUG)
 
     def _ask(
-        *script: Answer, call: Call = CALL, limits: ClientLimits = QUICK, gate: RecordingGate | None = None, sent: int | None = None
+        *script: Answer,
+        call: Call = CALL,
+        limits: ClientLimits = QUICK,
+        gate: RecordingGate | None = None,
+        sent: int | None = None,
     ) -> Trial:
         trial = asyncio.run(_try(script, call, limits, gate or RecordingGate()))
         assert len(trial.gate.charges) == (len(trial.requests) if sent is None else sent)
@@ -109,7 +117,9 @@ def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
     return _ask
 
 
-async def _try(script: Sequence[Answer], call: Call, limits: ClientLimits, gate: RecordingGate) -> Trial:
+async def _try(
+    script: Sequence[Answer], call: Call, limits: ClientLimits, gate: RecordingGate
+) -> Trial:
     page = error = None
     async with ScriptedServer(script) as server:
         started = asyncio.get_running_loop().time()
@@ -118,4 +128,6 @@ async def _try(script: Sequence[Answer], call: Call, limits: ClientLimits, gate:
                 page = await client.page(call)
             except BaseException as caught:  # noqa: BLE001 - whatever it is, the test looks at it
                 error = caught
-        return Trial(page, error, gate, server.requests, asyncio.get_running_loop().time() - started)
+        return Trial(
+            page, error, gate, server.requests, asyncio.get_running_loop().time() - started
+        )

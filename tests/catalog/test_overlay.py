@@ -23,8 +23,13 @@ def overlay(tmp_path: Path) -> Overlay:
     return write
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet\n", "collections:\n", "collections: {}\n", "collections: {calls: {}}\n"])
-def test_an_overlay_of_nothing_is_the_shipped_catalogue(overlay: Overlay, catalogue: Catalogue, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing yet\n", "collections:\n", "collections: {}\n", "collections: {calls: {}}\n"],
+)
+def test_an_overlay_of_nothing_is_the_shipped_catalogue(
+    overlay: Overlay, catalogue: Catalogue, text: str
+) -> None:
     assert load_catalogue(overlay(text)) == catalogue
 
 
@@ -33,13 +38,22 @@ def test_a_route_goes_first_and_the_others_stay_candidates(overlay: Overlay) -> 
     assert [route.path for route in routes] == ["/journeys", "/visits", "/visitors", "/sessions"]
 
 
-def test_a_route_of_the_catalogue_loses_its_evidence_mark_but_not_its_path(overlay: Overlay) -> None:
+def test_a_route_of_the_catalogue_loses_its_evidence_mark_but_not_its_path(
+    overlay: Overlay,
+) -> None:
     routes = load_catalogue(overlay("collections: {calls: {route: /v2/calls}}"))["calls"].routes
-    assert [(route.path, route.evidence) for route in routes] == [("/v2/calls", Evidence.ASSUMED), ("/calls", Evidence.OBSERVED)]
+    assert [(route.path, route.evidence) for route in routes] == [
+        ("/v2/calls", Evidence.ASSUMED),
+        ("/calls", Evidence.OBSERVED),
+    ]
 
 
 def test_an_overlay_adds_a_reference(overlay: Overlay) -> None:
-    catalogue = load_catalogue(overlay("collections: {calls: {references: [numbers, accounts]}, numbers: {enabled: false}}"))
+    catalogue = load_catalogue(
+        overlay(
+            "collections: {calls: {references: [numbers, accounts]}, numbers: {enabled: false}}"
+        )
+    )
     assert [each.name for each in catalogue.references_of(catalogue["calls"])] == [
         *("entities", "networks", "accounts"),
         *("pools", "recipients"),
@@ -48,14 +62,19 @@ def test_an_overlay_adds_a_reference(overlay: Overlay) -> None:
 
 @pytest.mark.parametrize(
     ("references", "says"),
-    [("{calls: {references: [faxes]}}", "references name 'faxes'"), ("{visits: {references: [calls]}}", "make a circle")],
+    [
+        ("{calls: {references: [faxes]}}", "references name 'faxes'"),
+        ("{visits: {references: [calls]}}", "make a circle"),
+    ],
 )
 def test_references_exist_and_make_no_circle(overlay: Overlay, references: str, says: str) -> None:
     with pytest.raises(CatalogueError, match=says):
         load_catalogue(overlay(f"collections: {references}"))
 
 
-def test_columns_parameters_and_lists_are_laid_over_one_by_one(overlay: Overlay, catalogue: Catalogue) -> None:
+def test_columns_parameters_and_lists_are_laid_over_one_by_one(
+    overlay: Overlay, catalogue: Catalogue
+) -> None:
     calls = load_catalogue(
         overlay("""
 collections:
@@ -73,33 +92,55 @@ collections:
     assert calls.parameters == {"expand": "account"}
     assert calls.time_fields == ("begun_at",)
     assert calls.window is not None
-    assert (calls.window.start, calls.window.end, calls.window.format) == ("since", "until", "%Y%m%d%H%M%S")
+    assert (calls.window.start, calls.window.end, calls.window.format) == (
+        "since",
+        "until",
+        "%Y%m%d%H%M%S",
+    )
     assert calls.columns["caller_number"].paths == ("msisdn",)
-    assert calls.columns["caller_number"].personal_data is shipped.columns["caller_number"].personal_data
+    assert (
+        calls.columns["caller_number"].personal_data
+        is shipped.columns["caller_number"].personal_data
+    )
     assert calls.columns["our_reference"].paths == ("our_reference",)
     assert calls.columns.keys() == (shipped.columns.keys() - {"caller_name"}) | {"our_reference"}
 
 
-def test_ids_accounts_and_volatile_members_are_declared_as_lists(overlay: Overlay, catalogue: Catalogue) -> None:
+def test_ids_accounts_and_volatile_members_are_declared_as_lists(
+    overlay: Overlay, catalogue: Catalogue
+) -> None:
     calls = load_catalogue(
-        overlay("collections: {calls: {id_paths: [[id, leg], call_id], account_paths: [client.id], volatile: [score, 'link?']}}")
+        overlay(
+            "collections: {calls: {id_paths: [[id, leg], call_id], account_paths: [client.id], volatile: [score, 'link?']}}"
+        )
     )["calls"]
     assert calls.id_paths == (("id", "leg"), ("call_id",))
     assert calls.account_paths == ("client.id",)
     assert calls.volatile == ("score", "link?")
     assert calls.key_paths == {"id", "leg", "call_id", "client.id"}
-    assert (catalogue["calls"].id_paths, catalogue["calls"].account_paths) == ((("id",), ("uuid",)), ("account.id", "account_id"))
+    assert (catalogue["calls"].id_paths, catalogue["calls"].account_paths) == (
+        (("id",), ("uuid",)),
+        ("account.id", "account_id"),
+    )
 
 
 def test_a_collection_can_be_switched_off(overlay: Overlay) -> None:
-    changed = load_catalogue(overlay("collections: {pools: {enabled: false, reason: not in our contract}}"))
+    changed = load_catalogue(
+        overlay("collections: {pools: {enabled: false, reason: not in our contract}}")
+    )
     assert "pools" not in [collection.name for collection in changed.enabled]
     assert len(changed.enabled) == 17
     assert changed["pools"].reason == "not in our contract"
 
 
-def test_laying_over_leaves_the_shipped_catalogue_alone(overlay: Overlay, catalogue: Catalogue) -> None:
-    load_catalogue(overlay("collections: {calls: {route: /x, columns: {caller_number: {paths: [x]}}, parameters: {a: b}}}"))
+def test_laying_over_leaves_the_shipped_catalogue_alone(
+    overlay: Overlay, catalogue: Catalogue
+) -> None:
+    load_catalogue(
+        overlay(
+            "collections: {calls: {route: /x, columns: {caller_number: {paths: [x]}}, parameters: {a: b}}}"
+        )
+    )
     assert load_catalogue() == catalogue
 
 
@@ -118,48 +159,67 @@ MISTAKES = {
     % "rute: /x": "collections.calls.rute: unknown name. Did you mean 'route'? Allowed here: account_paths, columns, description",
     CALLS % "kind: snapshot": "collections.calls.kind: unknown name.",
     CALLS % "route: calls": "collections.calls.route.path: String should match pattern '^/",
-    CALLS % "route: 'https://elsewhere.example/calls'": "collections.calls.route.path: String should match pattern",
+    CALLS
+    % "route: 'https://elsewhere.example/calls'": "collections.calls.route.path: String should match pattern",
     CALLS % "route: //elsewhere.example/calls": "no second host; got '//elsewhere.example/calls'",
     CALLS % "route: /../admin": "no '..'",
     CALLS % "routes: /calls": "collections.calls.routes: expected a list, got '/calls'",
     CALLS % "routes: null, route: /x": "collections.calls.routes: expected a list, got None",
     CALLS % "routes: [/calls]": "collections.calls.routes.0: expected a mapping, got '/calls'",
     CALLS % "routes: []": "collections.calls.routes: Tuple should have at least 1 item",
-    CALLS % "routes: [{pfad: /x}]": "collections.calls.routes.0.pfad: unknown name. Allowed here: path, evidence.",
-    CALLS % "routes: [{path: /x, evidence: sure}]": "'confirmed', 'observed', 'inferred' or 'assumed'; got 'sure'",
-    CALLS % "time_fields: begun_at": "collections.calls.time_fields: expected a list; got 'begun_at'",
+    CALLS
+    % "routes: [{pfad: /x}]": "collections.calls.routes.0.pfad: unknown name. Allowed here: path, evidence.",
+    CALLS
+    % "routes: [{path: /x, evidence: sure}]": "'confirmed', 'observed', 'inferred' or 'assumed'; got 'sure'",
+    CALLS
+    % "time_fields: begun_at": "collections.calls.time_fields: expected a list; got 'begun_at'",
     CALLS % "time_fields: []": "collections.calls: an events collection needs time_fields",
-    CALLS % "window: {begin: since}": "collections.calls.window.begin: unknown name. Allowed here: start, end, format.",
+    CALLS
+    % "window: {begin: since}": "collections.calls.window.begin: unknown name. Allowed here: start, end, format.",
     CALLS
     % "window: {format: '%Q'}": "collections.calls.window.format: expected a strftime format that holds at least year, month and",
-    CALLS % "window: {format: '%H%M'}": "collections.calls.window.format: expected a strftime format",
+    CALLS
+    % "window: {format: '%H%M'}": "collections.calls.window.format: expected a strftime format",
     CALLS % "window: since": "collections.calls.window: expected a mapping, got 'since'",
-    CALLS % "parameters: {analysis: 1}": "collections.calls.parameters.analysis: Input should be a valid string; got 1",
+    CALLS
+    % "parameters: {analysis: 1}": "collections.calls.parameters.analysis: Input should be a valid string; got 1",
     CALLS % "enabled: maybe": "collections.calls.enabled: Input should be a valid boolean",
-    CALLS % "columns: {x: {tipe: text}}": "collections.calls.columns.x.tipe: unknown name. Did you mean 'type'? Allowed here: type",
-    CALLS % "columns: {x: {type: strin}}": "collections.calls.columns.x.type: Input should be 'text', 'integer', 'decimal'",
-    CALLS % "columns: {x: {paths: a.b}}": "collections.calls.columns.x.paths: expected a list; got 'a.b'",
-    CALLS % "columns: {x: {personal_data: yes please}}": "Input should be 'none', 'pseudonym' or 'personal'",
+    CALLS
+    % "columns: {x: {tipe: text}}": "collections.calls.columns.x.tipe: unknown name. Did you mean 'type'? Allowed here: type",
+    CALLS
+    % "columns: {x: {type: strin}}": "collections.calls.columns.x.type: Input should be 'text', 'integer', 'decimal'",
+    CALLS
+    % "columns: {x: {paths: a.b}}": "collections.calls.columns.x.paths: expected a list; got 'a.b'",
+    CALLS
+    % "columns: {x: {personal_data: yes please}}": "Input should be 'none', 'pseudonym' or 'personal'",
     CALLS
     % "columns: {Our-Ref: {}}": "collections.calls.columns.Our-Ref.[key]: String should match pattern '^[a-z][a-z0-9_]{0,39}$'",
-    CALLS % "columns: {day: {}}": "collections.calls: column names ['day'] are kept for every table; choose other names",
-    CALLS % "columns: {id: {paths: [call_id]}}": "or declare what fills these: id_paths, account_paths or time_fields",
-    CALLS % "id_path: [call_id]": "collections.calls.id_path: unknown name. Did you mean 'id_paths'?",
+    CALLS
+    % "columns: {day: {}}": "collections.calls: column names ['day'] are kept for every table; choose other names",
+    CALLS
+    % "columns: {id: {paths: [call_id]}}": "or declare what fills these: id_paths, account_paths or time_fields",
+    CALLS
+    % "id_path: [call_id]": "collections.calls.id_path: unknown name. Did you mean 'id_paths'?",
     CALLS % "id_paths: call_id": "collections.calls.id_paths: expected a list; got 'call_id'",
     CALLS % "id_paths: []": "collections.calls.id_paths: Tuple should have at least 1 item",
     CALLS
     % "id_paths: [[]]": "collections.calls.id_paths.0: expected a member such as call_id, or a list of members that make one id",
-    CALLS % "id_paths: [id, [id, 2]]": "collections.calls.id_paths.1: expected a member such as call_id, or a list of members",
+    CALLS
+    % "id_paths: [id, [id, 2]]": "collections.calls.id_paths.1: expected a member such as call_id, or a list of members",
     CALLS
     % "id_paths: [7]": "collections.calls.id_paths.0: expected a member such as call_id, or a list of members that make one id "
     "together, such as [id, leg]; got 7",
-    CALLS % "account_paths: account": "collections.calls.account_paths: expected a list; got 'account'",
-    CALLS % "account_paths: ['']": "collections.calls.account_paths.0: String should have at least 1 character",
-    CALLS % "volatile: last_sent_at": "collections.calls.volatile: expected a list; got 'last_sent_at'",
+    CALLS
+    % "account_paths: account": "collections.calls.account_paths: expected a list; got 'account'",
+    CALLS
+    % "account_paths: ['']": "collections.calls.account_paths.0: String should have at least 1 character",
+    CALLS
+    % "volatile: last_sent_at": "collections.calls.volatile: expected a list; got 'last_sent_at'",
     CALLS
     % "volatile: ['a..b']": "collections.calls.volatile.0: expected a dotted member such as last_sent_at; `*` is every element",
     CALLS % "volatile: ['url?x']": "means the query string of a link only; got 'url?x'",
-    CALLS % "columns: {duration_seconds: {received_unit: fortnights}}": "columns.duration_seconds: received_unit: expected one of "
+    CALLS
+    % "columns: {duration_seconds: {received_unit: fortnights}}": "columns.duration_seconds: received_unit: expected one of "
     "milliseconds, seconds, minutes, hours; got 'fortnights'",
     CALLS
     % "columns: {status: {received_unit: seconds}}": "columns.status: received_unit needs a column of type integer or decimal",
@@ -169,7 +229,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), MISTAKES.items(), ids=MISTAKES)
-def test_a_mistake_names_the_file_the_key_and_what_is_allowed(overlay: Overlay, text: str, expected: str) -> None:
+def test_a_mistake_names_the_file_the_key_and_what_is_allowed(
+    overlay: Overlay, text: str, expected: str
+) -> None:
     path = overlay(text)
     with pytest.raises(CatalogueError) as caught:
         load_catalogue(path)
@@ -183,7 +245,11 @@ def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_told_apart(tmp_p
     missing = tmp_path / "none.yaml"
     binary = tmp_path / "binary.yaml"
     binary.write_bytes("# café".encode("latin-1"))
-    for path, expected in {missing: "No such file", tmp_path: "Is a directory", binary: "expected YAML in UTF-8"}.items():
+    for path, expected in {
+        missing: "No such file",
+        tmp_path: "Is a directory",
+        binary: "expected YAML in UTF-8",
+    }.items():
         with pytest.raises(CatalogueError, match=expected) as caught:
             load_catalogue(path)
         assert str(path) in str(caught.value)
@@ -195,11 +261,25 @@ patient = settings(deadline=None)
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["path", "type", "paths", "x"]) | st.text(max_size=3), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["path", "type", "paths", "x"]) | st.text(max_size=3), inner
+        )
     ),
     max_leaves=6,
 )
-KEYS = ["route", "routes", "parameters", "columns", "window", "time_fields", "enabled", "reason", "description", "window_evidence"]
+KEYS = [
+    "route",
+    "routes",
+    "parameters",
+    "columns",
+    "window",
+    "time_fields",
+    "enabled",
+    "reason",
+    "description",
+    "window_evidence",
+]
 
 
 @patient
@@ -208,7 +288,9 @@ def test_any_value_of_any_key_gives_a_catalogue_or_a_named_mistake(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
-    path.write_text(yaml.safe_dump({"collections": {"calls": changes}}, allow_unicode=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"collections": {"calls": changes}}, allow_unicode=False), encoding="utf-8"
+    )
     try:
         load_catalogue(path)
     except CatalogueError as error:
@@ -216,10 +298,19 @@ def test_any_value_of_any_key_gives_a_catalogue_or_a_named_mistake(
 
 
 @pytest.mark.parametrize("name", ["calls_current", "accounts_history", "settings_changes"])
-def test_a_new_collection_takes_no_name_of_another_table_or_view(overlay: Overlay, name: str) -> None:
+def test_a_new_collection_takes_no_name_of_another_table_or_view(
+    overlay: Overlay, name: str
+) -> None:
     with pytest.raises(CatalogueError, match=f"collection {name}: a table or view"):
-        load_catalogue(overlay(f"collections: {{{name}: {{family: activity, kind: snapshot, route: /x}}}}"))
+        load_catalogue(
+            overlay(f"collections: {{{name}: {{family: activity, kind: snapshot, route: /x}}}}")
+        )
 
 
 def test_an_index_goes_with_a_column_that_becomes_json(overlay: Overlay) -> None:
-    assert load_catalogue(overlay("collections: {calls: {columns: {caller_number: {type: json}}}}"))["calls"].indexes == ()
+    assert (
+        load_catalogue(overlay("collections: {calls: {columns: {caller_number: {type: json}}}}"))[
+            "calls"
+        ].indexes
+        == ()
+    )

@@ -25,10 +25,14 @@ def overlay(tmp_path: Path) -> Overlay:
     return write
 
 
-def test_one_of_each_kind_is_shipped_and_on_but_for_the_domains_that_nobody_knows(catalogue: Catalogue) -> None:
+def test_one_of_each_kind_is_shipped_and_on_but_for_the_domains_that_nobody_knows(
+    catalogue: Catalogue,
+) -> None:
     assert list(catalogue.policies) == list(KINDS)
     assert [policy.kind for policy in catalogue.policies.values()] == list(KINDS)
-    assert [name for name, policy in catalogue.policies.items() if not policy.enabled] == ["allowed_domains"]
+    assert [name for name, policy in catalogue.policies.items() if not policy.enabled] == [
+        "allowed_domains"
+    ]
     assert {policy.severity for policy in catalogue.policies.values()} == {Severity.WARN}
     missed = catalogue.policies["missed_call_alert"]
     assert isinstance(missed, MissedCallAlert)
@@ -38,8 +42,17 @@ def test_one_of_each_kind_is_shipped_and_on_but_for_the_domains_that_nobody_know
 def test_each_policy_is_about_the_collections_that_it_names(catalogue: Catalogue) -> None:
     alerts = ["missed_call_alert", "has_recipient", "sane_thresholds", "live_account", "has_owner"]
     reports = ["has_recipient", "live_account", "has_owner"]
-    expected = {"reports": reports, "email_alerts": alerts, "sms_alerts": alerts, "accounts": [], "calls": []}
-    assert {name: [policy.name for policy in catalogue.policies_of(catalogue[name])] for name in expected} == expected
+    expected = {
+        "reports": reports,
+        "email_alerts": alerts,
+        "sms_alerts": alerts,
+        "accounts": [],
+        "calls": [],
+    }
+    assert {
+        name: [policy.name for policy in catalogue.policies_of(catalogue[name])]
+        for name in expected
+    } == expected
 
 
 def test_an_overlay_switches_off_changes_and_adds(overlay: Overlay, catalogue: Catalogue) -> None:
@@ -53,7 +66,11 @@ policies:
   trackers_forward: {kind: has_recipient, collections: [email_trackers], description: Tracked addresses are forwarded.}
 """)
     ).policies
-    missed, domains, added = changed["missed_call_alert"], changed["allowed_domains"], changed["trackers_forward"]
+    missed, domains, added = (
+        changed["missed_call_alert"],
+        changed["allowed_domains"],
+        changed["trackers_forward"],
+    )
     assert isinstance(missed, MissedCallAlert)
     assert isinstance(domains, AllowedDomains)
     assert isinstance(added, HasRecipient)
@@ -64,7 +81,9 @@ policies:
         ("acc-1",),
         ("email_alerts",),
     )
-    assert missed.description == catalogue.policies["missed_call_alert"].description, "what is not said stays"
+    assert missed.description == catalogue.policies["missed_call_alert"].description, (
+        "what is not said stays"
+    )
     assert domains.domains == ("exemple.fr", "*.exemple.com")
     assert (added.severity, added.enabled) == (Severity.WARN, True)
     assert changed["has_owner"] == catalogue.policies["has_owner"]
@@ -99,7 +118,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), MISTAKES.items(), ids=MISTAKES)
-def test_a_mistake_names_the_file_the_key_and_what_is_allowed(overlay: Overlay, text: str, expected: str) -> None:
+def test_a_mistake_names_the_file_the_key_and_what_is_allowed(
+    overlay: Overlay, text: str, expected: str
+) -> None:
     path = overlay(text)
     with pytest.raises(CatalogueError) as caught:
         load_catalogue(path)
@@ -112,16 +133,26 @@ def examples() -> list[str]:
     return re.findall(r"```yaml\n(policies:\n.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_every_policy_of_the_documentation_can_be_laid_and_changes_something(overlay: Overlay, catalogue: Catalogue) -> None:
+def test_every_policy_of_the_documentation_can_be_laid_and_changes_something(
+    overlay: Overlay, catalogue: Catalogue
+) -> None:
     assert len(examples()) >= 2
     for text in examples():
         changed = load_catalogue(overlay(text)).policies
-        assert [name for name in yaml.safe_load(text)["policies"] if changed[name] == catalogue.policies.get(name)] == []
+        assert [
+            name
+            for name in yaml.safe_load(text)["policies"]
+            if changed[name] == catalogue.policies.get(name)
+        ] == []
 
 
 def test_the_documentation_lists_every_shipped_policy(catalogue: Catalogue) -> None:
-    listed = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
-    assert {name: policy.description for name, policy in catalogue.policies.items()}.items() <= listed.items()
+    listed = dict(
+        re.findall(r"^\| `(\w+)` \| (.+?) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert {
+        name: policy.description for name, policy in catalogue.policies.items()
+    }.items() <= listed.items()
 
 
 def test_addresses_and_numbers_in_free_text_are_masked() -> None:

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
-from magnetis_dagster.catalog.reader import ParsedRow, ParsedRows, RowReader, as_boolean, as_decimal, as_integer, as_moment, as_text
+from magnetis_dagster.catalog.reader import (
+    ParsedRow,
+    ParsedRows,
+    RowReader,
+    as_boolean,
+    as_decimal,
+    as_integer,
+    as_moment,
+    as_text,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 START = {"id": "call-1", "start_at": "2025-03-04 09:06:09"}
@@ -174,7 +183,9 @@ def test_the_first_candidate_that_fits_wins() -> None:
 
 def test_lists_and_objects_are_kept_as_json() -> None:
     recipients = ["a@example.com", {"name": "B"}]
-    assert stdlib_json.loads(value({"recipients": recipients}, "recipients", "reports")) == recipients
+    assert (
+        stdlib_json.loads(value({"recipients": recipients}, "recipients", "reports")) == recipients
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,10 +251,22 @@ def test_refused_times(received: object) -> None:
 
 
 def read_all(rows: list[dict[str, Any]], collection: Collection | None = None) -> ParsedRows:
-    return RowReader(collection or load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS).read_all(rows)
+    return RowReader(
+        collection or load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS
+    ).read_all(rows)
 
 
-ABSENT = [None, "", "  ", 0, "0", "0000-00-00 00:00:00", "0000-00-00", "-0001-11-30T00:00:00+00:00", "1970-01-01 00:00:00"]
+ABSENT = [
+    None,
+    "",
+    "  ",
+    0,
+    "0",
+    "0000-00-00 00:00:00",
+    "0000-00-00",
+    "-0001-11-30T00:00:00+00:00",
+    "1970-01-01 00:00:00",
+]
 
 
 @pytest.mark.parametrize("absent", ABSENT)
@@ -254,11 +277,28 @@ def test_an_absent_time_leaves_the_row_to_the_next_candidate(absent: object) -> 
 
 
 @pytest.mark.parametrize(
-    "unreadable", ["soon", "2025-03-04 11:00:00 CET", "2025-03-04", "0025-03-04 10:00:00", "2999-01-01 00:00:00", True, -1, [], {}]
+    "unreadable",
+    [
+        "soon",
+        "2025-03-04 11:00:00 CET",
+        "2025-03-04",
+        "0025-03-04 10:00:00",
+        "2999-01-01 00:00:00",
+        True,
+        -1,
+        [],
+        {},
+    ],
 )
 def test_an_unreadable_time_is_not_replaced_by_a_later_candidate(unreadable: object) -> None:
     good = {"id": 0, "start_at": "2025-03-04 10:00:00"}
-    rows = read_all([good, {"id": 1, "started_at": unreadable, "created_at": "2025-03-06 00:10:00"}, good | {"date": unreadable}])
+    rows = read_all(
+        [
+            good,
+            {"id": 1, "started_at": unreadable, "created_at": "2025-03-06 00:10:00"},
+            good | {"date": unreadable},
+        ]
+    )
     assert rows.occurred_at[1] is None
     assert rows.days == [date(2025, 3, 4), None, date(2025, 3, 4)]
     assert rows.unreadable_time == [None, "started_at", None]
@@ -268,7 +308,12 @@ def test_an_unreadable_time_is_not_replaced_by_a_later_candidate(unreadable: obj
 def test_a_row_without_a_moment_gets_the_hint_of_another_candidate() -> None:
     rows = read_all(
         [
-            {"id": 1, "start_at": "soon", "date": "2025-03-04", "created_at": "2025-03-06 00:10:00"},
+            {
+                "id": 1,
+                "start_at": "soon",
+                "date": "2025-03-04",
+                "created_at": "2025-03-06 00:10:00",
+            },
             {"id": 2, "start_at": "soon", "date": "later", "created_at": "2025-03-06 00:10:00"},
             {"id": 3, "start_at": "soon", "date": "31/12/2024"},
             {"id": 4, "start_at": "soon", "date": "2025-13-77"},
@@ -276,7 +321,14 @@ def test_a_row_without_a_moment_gets_the_hint_of_another_candidate() -> None:
             {"id": 6, "start_at": "2025-03-04 11:00:00 CET"},
         ]
     )
-    assert rows.hint_days == [date(2025, 3, 4), date(2025, 3, 6), date(2024, 12, 31), None, None, date(2025, 3, 4)]
+    assert rows.hint_days == [
+        date(2025, 3, 4),
+        date(2025, 3, 6),
+        date(2024, 12, 31),
+        None,
+        None,
+        date(2025, 3, 4),
+    ]
 
 
 def test_a_row_without_a_moment_has_no_day_and_a_snapshot_needs_none() -> None:
@@ -313,19 +365,30 @@ def test_days_over_both_clock_changes(received: str, moment: str, day: date) -> 
 
 def test_response_zone_and_partition_zone_are_two_things() -> None:
     row = read({"id": 1, "start_at": "2025-07-01 23:30:00"}, response_zone=ZoneInfo("UTC"))
-    assert (row.occurred_at, row.day) == (datetime(2025, 7, 1, 23, 30, tzinfo=UTC), date(2025, 7, 2))
+    assert (row.occurred_at, row.day) == (
+        datetime(2025, 7, 1, 23, 30, tzinfo=UTC),
+        date(2025, 7, 2),
+    )
 
 
 def declared(**changes: Any) -> Collection:
     calls = load_catalogue()["calls"].model_dump()
-    return Collection.model_validate(calls | changes | {"columns": calls["columns"] | changes.get("columns", {})})
+    return Collection.model_validate(
+        calls | changes | {"columns": calls["columns"] | changes.get("columns", {})}
+    )
 
 
-def columns(row: dict[str, Any], collection: Collection | None = None) -> tuple[dict[str, Any], set[str]]:
+def columns(
+    row: dict[str, Any], collection: Collection | None = None
+) -> tuple[dict[str, Any], set[str]]:
     """Return the columns that have a value, and the misfits."""
     collection = collection or load_catalogue()["calls"]
     parsed = read_all([START | row], collection)
-    values = {name: values[0] for name, values in zip(collection.columns, parsed.columns, strict=True) if values[0] is not None}
+    values = {
+        name: values[0]
+        for name, values in zip(collection.columns, parsed.columns, strict=True)
+        if values[0] is not None
+    }
     return values, set(parsed.misfits)
 
 
@@ -349,20 +412,39 @@ def test_ids_by_declaration(id_paths: list[Any], row: dict[str, Any], expected: 
 
 
 @settings(deadline=None)
-@given(parts=st.lists(st.tuples(*[st.text("a|\\1", min_size=1, max_size=4)] * 2), min_size=2, max_size=2, unique=True))
+@given(
+    parts=st.lists(
+        st.tuples(*[st.text("a|\\1", min_size=1, max_size=4)] * 2),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
+)
 def test_no_two_composite_ids_become_one(parts: list[tuple[str, str]]) -> None:
-    ids = read_all([{"id": first, "leg": second} for first, second in parts], declared(id_paths=[["id", "leg"]])).ids
+    ids = read_all(
+        [{"id": first, "leg": second} for first, second in parts],
+        declared(id_paths=[["id", "leg"]]),
+    ).ids
     assert len(set(ids)) == 2
 
 
 def test_accounts_by_declaration() -> None:
     collection = declared(account_paths=["client.ref"])
-    assert read_all([{"client": {"ref": 7}, "account": {"id": "x"}}, {"client": {}}], collection).account_ids == ["7", None]
+    assert read_all(
+        [{"client": {"ref": 7}, "account": {"id": "x"}}, {"client": {}}], collection
+    ).account_ids == ["7", None]
 
 
-@pytest.mark.parametrize("account", [{"name": "A"}, {"id": {"x": 1}}, ["acc-1", "acc-2"], [{"id": 1}, {"id": 2}], True, "a" * 513])
-def test_an_unreadable_account_is_a_misfit_unless_another_candidate_supplies_it(account: object) -> None:
-    rows = read_all([START | {"account": account}, START | {"account": account, "account_id": "acc-9"}, START])
+@pytest.mark.parametrize(
+    "account",
+    [{"name": "A"}, {"id": {"x": 1}}, ["acc-1", "acc-2"], [{"id": 1}, {"id": 2}], True, "a" * 513],
+)
+def test_an_unreadable_account_is_a_misfit_unless_another_candidate_supplies_it(
+    account: object,
+) -> None:
+    rows = read_all(
+        [START | {"account": account}, START | {"account": account, "account_id": "acc-9"}, START]
+    )
     assert rows.account_ids == [None, "acc-9", None]
     assert rows.misfits["account_id"] == [0]
 
@@ -397,7 +479,13 @@ def test_names_in_any_convention(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [{"callers_number": "+33 1"}, {"number_caller": "+33 1"}, {"call_number": "+33 1"}, {"càller": "+33 1"}]
+    "row",
+    [
+        {"callers_number": "+33 1"},
+        {"number_caller": "+33 1"},
+        {"call_number": "+33 1"},
+        {"càller": "+33 1"},
+    ],
 )
 def test_names_of_another_meaning_do_not_match(row: dict[str, Any]) -> None:
     assert columns(row) == ({}, set())
@@ -427,7 +515,11 @@ def test_an_exact_declared_name_goes_before_other_spellings() -> None:
         ({"recipient": "rec-1"}, {"recipient_id": "rec-1"}, set()),
         ({"recipient": 17}, {"recipient_id": "17"}, set()),
         ({"recipient": ["rec-1"]}, {"recipient_id": "rec-1"}, set()),
-        ({"recipient": [{"id": "rec-1", "number": "0033"}]}, {"recipient_id": "rec-1", "recipient_number": "0033"}, set()),
+        (
+            {"recipient": [{"id": "rec-1", "number": "0033"}]},
+            {"recipient_id": "rec-1", "recipient_number": "0033"},
+            set(),
+        ),
         ({"recipient": ["rec-1", "rec-2"]}, {}, {"recipient_id", "recipient_number"}),
         # a phone number, an address or a name is no id
         ({"recipient": "+33199000001"}, {}, {"recipient_id", "recipient_number"}),
@@ -438,7 +530,11 @@ def test_an_exact_declared_name_goes_before_other_spellings() -> None:
         ({"number": "+33 1 99 00"}, {"number": "+33 1 99 00"}, set()),
         ({"number": 33612345678.0}, {"number": "33612345678"}, set()),
         ({"number": ["0033199"]}, {"number": "0033199"}, set()),
-        ({"number": "num-1", "called_number": "0033199"}, {"number_id": "num-1", "number": "0033199"}, set()),
+        (
+            {"number": "num-1", "called_number": "0033199"},
+            {"number_id": "num-1", "number": "0033199"},
+            set(),
+        ),
         ({"number": {"id": "num-1"}}, {"number_id": "num-1"}, {"number"}),
         ({"number": [1, 2]}, {}, {"number"}),
         ({"status": {"label": "completed"}}, {}, {"status"}),
@@ -508,11 +604,26 @@ def test_durations_in_seconds(received: object, seconds: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("received", "seconds"), [(201000, 201), ("201000", 201), (201400.0, 201), ("00:03:21", 201), ("PT3M21S", 201), ("201 s", 201)]
+    ("received", "seconds"),
+    [
+        (201000, 201),
+        ("201000", 201),
+        (201400.0, 201),
+        ("00:03:21", 201),
+        ("PT3M21S", 201),
+        ("201 s", 201),
+    ],
 )
 def test_milliseconds_by_declaration(received: object, seconds: int) -> None:
-    column = {"type": "integer", "unit": "seconds", "received_unit": "milliseconds", "paths": ["duration"]}
-    assert columns({"duration": received}, declared(columns={"duration_seconds": column}))[0] == {"duration_seconds": seconds}
+    column = {
+        "type": "integer",
+        "unit": "seconds",
+        "received_unit": "milliseconds",
+        "paths": ["duration"],
+    }
+    assert columns({"duration": received}, declared(columns={"duration_seconds": column}))[0] == {
+        "duration_seconds": seconds
+    }
 
 
 def test_a_plain_number_is_not_read_as_a_clock_without_a_unit() -> None:
@@ -520,14 +631,20 @@ def test_a_plain_number_is_not_read_as_a_clock_without_a_unit() -> None:
     assert columns({"score": "03:21"}, collection) == ({}, {"score"})
 
 
-@pytest.mark.parametrize("received", [33612345678, 33612345678.0, Decimal("33612345678.0"), "33612345678.0", " 33612345678 "])
+@pytest.mark.parametrize(
+    "received",
+    [33612345678, 33612345678.0, Decimal("33612345678.0"), "33612345678.0", " 33612345678 "],
+)
 def test_a_phone_number_that_passed_through_a_float(received: object) -> None:
     assert columns({"caller_number": received})[0] == {"caller_number": "33612345678"}
 
 
 def test_numbers_keep_every_digit() -> None:
     digits = "340282366920938463463374607431768211455"
-    assert columns({"visit_id": Decimal(digits), "number_id": int(digits)})[0] == {"visit_id": digits, "number_id": digits}
+    assert columns({"visit_id": Decimal(digits), "number_id": int(digits)})[0] == {
+        "visit_id": digits,
+        "number_id": digits,
+    }
     assert as_decimal(Decimal("12345678901234567.89")) == Decimal("12345678901234567.89")
     assert as_text(Decimal("48.858370123456789012")) == "48.858370123456789012"
     assert as_text(10**5000) == f"1{'0' * 5000}"
@@ -552,7 +669,9 @@ def test_decimals_that_postgresql_takes(received: object, fits: bool) -> None:
     assert (as_decimal(received) is not None) is fits
 
 
-def test_known_members_are_the_top_level_names_that_some_declaration_reads(catalogue: Catalogue) -> None:
+def test_known_members_are_the_top_level_names_that_some_declaration_reads(
+    catalogue: Catalogue,
+) -> None:
     known = RowReader(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS).known_members
     assert {"id", "account", "start_at", "utm", "utm_source", "caller_number"} <= known
     assert not [member for member in known if "." in member]
@@ -562,15 +681,36 @@ def test_known_members_are_the_top_level_names_that_some_declaration_reads(catal
 patient = settings(deadline=None)
 """A loaded machine is slow, not wrong."""
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes().map(str)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.datetimes().map(str)
+)
 json = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
 )
 MEMBERS = sorted(
-    {part for c in load_catalogue().enabled for column in c.columns.values() for path in column.paths for part in path.split(".")}
+    {
+        part
+        for c in load_catalogue().enabled
+        for column in c.columns.values()
+        for path in column.paths
+        for part in path.split(".")
+    }
 )
-members = st.sampled_from([*MEMBERS, "id", "uuid", "account", "account_id", "start_at", "created_at", "date"])
-rows = st.dictionaries(members | st.text(max_size=5), json | st.dictionaries(members, json, max_size=3), max_size=8)
+members = st.sampled_from(
+    [*MEMBERS, "id", "uuid", "account", "account_id", "start_at", "created_at", "date"]
+)
+rows = st.dictionaries(
+    members | st.text(max_size=5), json | st.dictionaries(members, json, max_size=3), max_size=8
+)
 
 
 @pytest.mark.parametrize("collection", ["calls", "emails", "email_alerts", "conversions"])
@@ -608,13 +748,26 @@ def test_moments_with_a_zone_survive_the_round_trip(moment: datetime) -> None:
 
 @patient
 @given(moment=st.datetimes(datetime(1990, 1, 2), datetime(2199, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_hour(moment: datetime) -> None:
+def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_hour(
+    moment: datetime,
+) -> None:
     local = moment.astimezone(PARIS)
-    read_back = as_moment(local.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds"), PARIS)
+    read_back = as_moment(
+        local.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds"), PARIS
+    )
     assert read_back == moment.astimezone(UTC) - timedelta(hours=local.fold)
 
 
-zones = st.sampled_from(["Europe/Paris", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca", "UTC"])
+zones = st.sampled_from(
+    [
+        "Europe/Paris",
+        "America/St_Johns",
+        "Australia/Lord_Howe",
+        "Asia/Kathmandu",
+        "Africa/Casablanca",
+        "UTC",
+    ]
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -639,10 +792,19 @@ def test_times_of_rows_are_read_as_as_moment_reads_them(local: datetime, zone: Z
 def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
     seconds = int(moment.timestamp())
     expected = moment.replace(microsecond=0)
-    assert as_moment(seconds, PARIS) == as_moment(str(seconds), PARIS) == as_moment(seconds * 1000, PARIS) == expected
+    assert (
+        as_moment(seconds, PARIS)
+        == as_moment(str(seconds), PARIS)
+        == as_moment(seconds * 1000, PARIS)
+        == expected
+    )
 
 
 @patient
-@given(number=st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
+@given(
+    number=st.decimals(
+        allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9
+    )
+)
 def test_decimals_survive_with_a_point_or_a_comma(number: Decimal) -> None:
     assert as_decimal(str(number)) == as_decimal(str(number).replace(".", ",")) == number

@@ -47,15 +47,26 @@ class Stack:
 
     def run(self, *command: str, check: bool = True, **options: Any) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=900, **options
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            **options,
         )
-        assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert not check or done.returncode == 0, (
+            f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
         return done.stdout
 
     def compose(self, *arguments: str, **options: Any) -> str:
         # both generations of compose are to work; COMPOSE="docker compose" takes the newer one
         program = os.environ.get("COMPOSE", "docker-compose").split()
-        return self.run(*program, *(f"--profile={profile}" for profile in self.profiles), *arguments, **options)
+        return self.run(
+            *program, *(f"--profile={profile}" for profile in self.profiles), *arguments, **options
+        )
 
     def docker(self, *arguments: str) -> str:
         return self.run("/usr/bin/docker", *arguments)
@@ -99,7 +110,9 @@ class Stack:
 
     def opened(self, source: str, ports: dict[str, str]) -> set[str]:
         """Return the services that a process in the container `source` can open at any of their addresses."""
-        tries = [f"(timeout 3 bash -c '</dev/tcp/{port}' 2>/dev/null && echo {port}) &" for port in ports]
+        tries = [
+            f"(timeout 3 bash -c '</dev/tcp/{port}' 2>/dev/null && echo {port}) &" for port in ports
+        ]
         found = self.execute(source, "bash", "-c", " ".join([*tries, "wait"]))
         return {ports[port] for port in found.split()}
 
@@ -115,7 +128,9 @@ class Stack:
         def back() -> bool:
             state = self.inspect(service)["State"]
             return bool(
-                state["Running"] and state["Pid"] != before["Pid"] and state.get("Health", {}).get("Status") in {None, "healthy"}
+                state["Running"]
+                and state["Pid"] != before["Pid"]
+                and state.get("Health", {}).get("Status") in {None, "healthy"}
             )
 
         wait(back, f"{service} is back", 240)
@@ -135,7 +150,10 @@ class Stack:
 
     def counts(self) -> dict[str, int]:
         names = (*EVENTS, "accounts", "email_alerts")
-        return {name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL")) for name in names}
+        return {
+            name: int(self.sql(f"SELECT count(*) FROM magnetis.{name} WHERE deleted_at IS NULL"))
+            for name in names
+        }
 
     def load(self, first: int, last: int) -> None:
         """Load the days from `first` to `last` days before LAST, and check them."""
@@ -147,14 +165,18 @@ class Stack:
 
     def holds(self, first: int, last: int) -> None:
         """Each day was read, and the table holds as many rows as `days` says."""
-        between = f"day BETWEEN '{LAST - timedelta(days=first)}' AND '{LAST - timedelta(days=last)}'"
+        between = (
+            f"day BETWEEN '{LAST - timedelta(days=first)}' AND '{LAST - timedelta(days=last)}'"
+        )
         for name in EVENTS:
             found = self.sql(
                 f"SELECT count(*), count(*) FILTER (WHERE held = (SELECT count(*) FROM magnetis.{name} AS t "
                 f"WHERE t.day = d.day AND deleted_at IS NULL)) FROM magnetis_ops.days AS d "
                 f"WHERE collection = '{name}' AND {between}"
             )
-            assert found == f"{first - last + 1}|{first - last + 1}", f"{name}: days read, and of these complete: {found}"
+            assert found == f"{first - last + 1}|{first - last + 1}", (
+                f"{name}: days read, and of these complete: {found}"
+            )
 
     def green(self) -> dict[str, set[date]]:
         with self.api() as api:
@@ -173,7 +195,9 @@ def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
 def engine() -> Iterator[str]:
     """Start the tests' own Docker engine and yield its DOCKER_HOST; one that ran before keeps running."""
     ran = subprocess.run([HERE / "engine.sh", "running"], check=False, timeout=60).returncode == 0
-    started = subprocess.run([HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600)
+    started = subprocess.run(
+        [HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600
+    )
     assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
     try:
         yield started.stdout.strip()
@@ -196,7 +220,11 @@ def brought_up(
     """Build the stack and bring it up, in a copy of the project; tear it down with its volumes."""
     environment = {
         **IMAGES,
-        **{name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+        },
         "DOCKER_HOST": docker_host,
         "COMPOSE_PROJECT_NAME": os.environ.get("COMPOSE_PROJECT_NAME", "magnetis-test"),
         "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
@@ -207,14 +235,18 @@ def brought_up(
     }
     subprocess.run([HERE / "standins.sh"], env=environment, check=True, timeout=900)
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+    for name in subprocess.run(
+        listing, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     stack = Stack(folder, environment, profiles)
     said = stack.run("deploy/secrets.sh", *secrets)
     lines = [line for line in said.splitlines() if "password" in line]
-    stack.passwords = {line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in lines}
+    stack.passwords = {
+        line.split("user ")[1].split(",")[0]: line.rsplit(" ", 1)[1] for line in lines
+    }
     stack.compose("down", "--volumes", "--timeout", "10")
     stack.compose("build")
     try:

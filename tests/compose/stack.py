@@ -33,7 +33,9 @@ AT_ONCE, A_MINUTE = 21, 10
 
 @pytest.fixture(scope="module")
 def stack(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with brought_up(docker_host, tmp_path_factory.mktemp("stack"), overlay="tests/compose/slow_sandbox.yml") as stack:
+    with brought_up(
+        docker_host, tmp_path_factory.mktemp("stack"), overlay="tests/compose/slow_sandbox.yml"
+    ) as stack:
         yield stack
 
 
@@ -41,7 +43,9 @@ def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
     for port in (stack.environment["UI_PORT"], stack.environment["VIEWER_PORT"]):
         for path in ("/", "/graphql", "/server_info", "/logs"):
             assert httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 401
-    assert stack.get("viewer", "/", stack.environment["UI_PORT"]).status_code == 401, "who may look may not launch"
+    assert stack.get("viewer", "/", stack.environment["UI_PORT"]).status_code == 401, (
+        "who may look may not launch"
+    )
     assert stack.get("admin", "/").status_code == 200
     assert stack.get("viewer", "/").status_code == 200
     headers = stack.get("admin", "/").headers
@@ -52,13 +56,24 @@ def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
 
 
 def test_a_page_of_another_site_gets_nothing_even_with_the_password(stack: Stack) -> None:
-    ui, password = f"http://127.0.0.1:{stack.environment['UI_PORT']}", ("admin", stack.passwords["admin"])
+    ui, password = (
+        f"http://127.0.0.1:{stack.environment['UI_PORT']}",
+        ("admin", stack.passwords["admin"]),
+    )
     mutation = "mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION}) { __typename } }"
     with httpx.Client(base_url=ui, auth=password, trust_env=False) as client:
         assert client.post("/graphql", json={"query": "{version}"}).status_code == 200
-        assert client.post("/graphql", json={"query": "{version}"}, headers={"Origin": ui}).status_code == 200
+        assert (
+            client.post("/graphql", json={"query": "{version}"}, headers={"Origin": ui}).status_code
+            == 200
+        )
         assert client.get(
-            "/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+            "/",
+            headers={
+                "Sec-Fetch-Site": "cross-site",
+                "Sec-Fetch-Mode": "navigate",
+                "Sec-Fetch-Dest": "document",
+            },
         ).is_success
         refused = [
             *(
@@ -71,18 +86,33 @@ def test_a_page_of_another_site_gets_nothing_even_with_the_password(stack: Stack
             ),
             client.get("/", headers={"X-Forwarded-Host": "evil.example"}),
             client.get("/graphql", params={"query": mutation}),
-            client.post("/graphql", content=mutation, headers={"Content-Type": "text/plain;application/json"}),
+            client.post(
+                "/graphql",
+                content=mutation,
+                headers={"Content-Type": "text/plain;application/json"},
+            ),
             client.post("/report_asset_materialization/magnetis/calls"),
             client.request("OPTIONS", "/graphql"),
         ]
         assert {answer.status_code for answer in refused} == {403}
-        for name in ("x-frame-options", "cross-origin-opener-policy", "cross-origin-resource-policy", "x-content-type-options"):
+        for name in (
+            "x-frame-options",
+            "cross-origin-opener-policy",
+            "cross-origin-resource-policy",
+            "x-content-type-options",
+        ):
             assert len(client.get("/").headers.get_list(name)) == 1, name
 
 
 def test_every_service_says_that_it_is_well(stack: Stack) -> None:
     for service in sorted(SERVICES - {"sandbox"}):
-        wait(lambda service=service: stack.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} is well", 240)  # type: ignore[misc]
+        wait(
+            lambda service=service: (
+                stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
+            ),
+            f"{service} is well",
+            240,
+        )  # type: ignore[misc]
 
 
 GUESSES = """
@@ -114,13 +144,18 @@ def allowed(seconds: float) -> float:
 
 def asked(url: str, number: int, **options: Any) -> Counter[int]:
     """Return the status codes of `number` requests without a session, each with a password."""
-    return Counter(httpx.get(url, trust_env=False, timeout=30, **options).status_code for _ in range(number))
+    return Counter(
+        httpx.get(url, trust_env=False, timeout=30, **options).status_code for _ in range(number)
+    )
 
 
 def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(stack: Stack) -> None:
     stack.compose("restart", "proxy")  # forgets the guesses
     wait(stack.serves, "the UI is served", 120)
-    right, wrong = stack.url("admin"), f"http://admin:wrong@127.0.0.1:{stack.environment['UI_PORT']}"
+    right, wrong = (
+        stack.url("admin"),
+        f"http://admin:wrong@127.0.0.1:{stack.environment['UI_PORT']}",
+    )
     admin = httpx.Client(base_url=right, trust_env=False, timeout=30)
     assert admin.get("/").status_code == 200
     try:
@@ -130,7 +165,10 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
         guess(stack, "viewer", "viewer", 8081)  # another address has its own
 
         # nor does the right password in between, a cookie that was made up, or one of the other server
-        made_up, other = {"magnetis_ui": "0" * 32}, {"magnetis_viewer": admin.cookies["magnetis_ui"]}
+        made_up, other = (
+            {"magnetis_ui": "0" * 32},
+            {"magnetis_viewer": admin.cookies["magnetis_ui"]},
+        )
         began = time.monotonic()
         answers = asked(wrong, 15) + asked(right, 15) + asked(wrong, 15)
         answers += asked(right, 15, cookies=made_up) + asked(stack.url("viewer"), 15, cookies=other)
@@ -149,14 +187,20 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
 
 
 def test_people_in_a_browser_are_not_slowed_by_guesses_from_their_own_address(stack: Stack) -> None:
-    chromium = stack.run(sys.executable, str(Path(__file__).parents[2] / "tools" / "browser.py")).strip()
+    chromium = stack.run(
+        sys.executable, str(Path(__file__).parents[2] / "tools" / "browser.py")
+    ).strip()
     answers: Counter[int] = Counter()
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+            )
             pages = []
             for _ in range(3):  # three people behind one address
-                page = browser.new_context(http_credentials={"username": "admin", "password": stack.passwords["admin"]}).new_page()
+                page = browser.new_context(
+                    http_credentials={"username": "admin", "password": stack.passwords["admin"]}
+                ).new_page()
                 page.on("response", lambda answer: answers.update([answer.status]))
                 page.goto(f"http://127.0.0.1:{stack.environment['UI_PORT']}/", timeout=120_000)
                 pages.append(page)
@@ -164,7 +208,9 @@ def test_people_in_a_browser_are_not_slowed_by_guesses_from_their_own_address(st
             assert asked(wrong, 60)[429] > 0, "the address has guesses left"
             for page in pages:
                 for path in ("/runs", "/assets", "/deployment/daemons"):
-                    page.goto(f"http://127.0.0.1:{stack.environment['UI_PORT']}{path}", timeout=120_000)
+                    page.goto(
+                        f"http://127.0.0.1:{stack.environment['UI_PORT']}{path}", timeout=120_000
+                    )
                     page.wait_for_load_state("networkidle", timeout=60_000)
             browser.close()
     finally:
@@ -178,7 +224,10 @@ def test_answers_to_strangers_have_no_session_cookie(stack: Stack) -> None:
     for user, name in (("admin", "magnetis_ui"), ("viewer", "magnetis_viewer")):
         port = stack.environment["UI_PORT" if user == "admin" else "VIEWER_PORT"]
         assert "set-cookie" not in httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).headers
-        assert "set-cookie" not in httpx.get(f"http://{user}:wrong@127.0.0.1:{port}/", trust_env=False).headers
+        assert (
+            "set-cookie"
+            not in httpx.get(f"http://{user}:wrong@127.0.0.1:{port}/", trust_env=False).headers
+        )
         given = httpx.get(stack.url(user), trust_env=False).headers["set-cookie"]
         assert re.fullmatch(f"{name}=[0-9a-f]{{32}}; Path=/; HttpOnly; SameSite=Lax", given)
 
@@ -203,9 +252,17 @@ def test_roles_may_do_in_the_database_what_their_services_do(stack: Stack) -> No
         assert role
         found = json.loads(stack.execute(service, "python3", "-", input=program))
         assert found["role"] == role
-        assert {schema: frozenset(kinds) for schema, kinds in found["allowed"].items()} == DATABASE_ROLES[role], service
-    found = json.loads(stack.compose("run", "--rm", "-T", "--no-deps", "migrate", "python3", "-", input=program).splitlines()[-1])
-    assert {schema: frozenset(kinds) for schema, kinds in found["allowed"].items()} == DATABASE_ROLES["magnetis_owner"]
+        assert {
+            schema: frozenset(kinds) for schema, kinds in found["allowed"].items()
+        } == DATABASE_ROLES[role], service
+    found = json.loads(
+        stack.compose(
+            "run", "--rm", "-T", "--no-deps", "migrate", "python3", "-", input=program
+        ).splitlines()[-1]
+    )
+    assert {
+        schema: frozenset(kinds) for schema, kinds in found["allowed"].items()
+    } == DATABASE_ROLES["magnetis_owner"]
     # `up` grants again what was lost, as on a volume of an older version
     stack.sql("REVOKE SELECT ON dagster.runs FROM magnetis_view")
     stack.compose("up", "--detach")
@@ -221,7 +278,9 @@ def test_ports_answer_where_they_are_needed_and_nowhere_else(stack: Stack) -> No
     for source in sorted(SERVICES):
         # a container reaches itself
         others = {port: name for port, name in ports.items() if name != source}
-        assert stack.opened(source, others) == {name for name in others.values() if reachable(source, name)}, source
+        assert stack.opened(source, others) == {
+            name for name in others.values() if reachable(source, name)
+        }, source
     # proxy and sandbox share networks with the code server: its port is closed there, not absent
     assert list(ports.values()).count("code") == len(RIGHTS["code"].networks)
     assert all(RIGHTS["code"].networks & RIGHTS[name].networks for name in ("proxy", "sandbox"))
@@ -233,7 +292,9 @@ def test_a_backfill_is_launched_through_the_proxy_and_ends_well(stack: Stack) ->
 
 def test_a_plan_is_launched_from_within_the_stack(stack: Stack) -> None:
     range_of = ["--from", str(LAST - timedelta(days=4)), "--to", str(LAST)]
-    said = stack.execute("code", "entrypoint", "magnetis", "plan", "calls", *range_of, "--launch", "--json")
+    said = stack.execute(
+        "code", "entrypoint", "magnetis", "plan", "calls", *range_of, "--launch", "--json"
+    )
     launched = json.loads(said)["launched"]
     assert launched["page"] == f"http://webserver:3000/runs/b/{launched['backfill']}"
     assert ended(stack, launched["backfill"], 300) == "COMPLETED_SUCCESS"
@@ -248,7 +309,9 @@ def test_a_backfill_survives_the_death_of_every_service_in_turn(stack: Stack) ->
     wait(lambda: int(stack.sql(calls)) > before + 3, "the backfill calls", 120)
     for service in ("code", "daemon", "webserver", "postgres"):
         stack.kill(service)
-        assert not status_of(stack, backfill).startswith("COMPLETED"), f"over before {service} was killed: nothing was tested"
+        assert not status_of(stack, backfill).startswith("COMPLETED"), (
+            f"over before {service} was killed: nothing was tested"
+        )
     assert ended(stack, backfill, 900) == "COMPLETED_SUCCESS"
     stack.holds(60, 6)
     spent, limit = stack.sql(
@@ -274,11 +337,18 @@ def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> No
     dump = stack.run("deploy/backup.sh", "sandbox").strip()
     stack.compose("down", "--volumes", "--timeout", "10")
     stack.compose("up", "--detach", "postgres")
-    wait(lambda: stack.inspect("postgres")["State"]["Health"]["Status"] == "healthy", "the server is up", 120)
+    wait(
+        lambda: stack.inspect("postgres")["State"]["Health"]["Status"] == "healthy",
+        "the server is up",
+        120,
+    )
     assert "tables hold what the backup counted" in stack.run("deploy/restore.sh", dump, "sandbox")
     stack.up()
     assert stack.counts() == counts
-    assert all({LAST - timedelta(days=66), LAST - timedelta(days=68)} <= found for found in stack.green().values())
+    assert all(
+        {LAST - timedelta(days=66), LAST - timedelta(days=68)} <= found
+        for found in stack.green().values()
+    )
     stack.holds(68, 66)
     stack.load(72, 71)  # the roles may work on what the superuser restored
 
@@ -303,13 +373,17 @@ def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
         assert host["Init"], service
         assert not any("docker.sock" in str(mount) for mount in found["Mounts"]), service
         text = json.dumps(found)
-        assert not [secret for secret in secrets if secret in text], f"{service}: docker inspect shows a secret"
+        assert not [secret for secret in secrets if secret in text], (
+            f"{service}: docker inspect shows a secret"
+        )
         if bindings := [each for bound in (host["PortBindings"] or {}).values() for each in bound]:
             published[service] = bindings
     assert published.keys() == {"proxy"}
     assert {each["HostIp"] for each in published["proxy"]} == {"127.0.0.1"}
     image = stack.inspect("code")["Image"]
-    assert not [secret for secret in secrets if secret in stack.docker("history", "--no-trunc", image)]
+    assert not [
+        secret for secret in secrets if secret in stack.docker("history", "--no-trunc", image)
+    ]
     assert not [secret for secret in secrets if secret in stack.compose("logs", "--no-color")]
 
 
@@ -318,7 +392,18 @@ def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
     # as docs/deployment.md has it, on ports of this machine alone
     certificate = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", "secrets/tls_key", "-out", "secrets/tls_certificate"]
-    stack.run("openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "2", *certificate, *files)
+    stack.run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:3072",
+        "-nodes",
+        "-days",
+        "2",
+        *certificate,
+        *files,
+    )
     for name in ("tls_key", "tls_certificate"):
         (stack.folder / "secrets" / name).chmod(0o644)
     tls = {"admin": free_port(), "viewer": free_port()}
@@ -334,12 +419,17 @@ def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
         context = ssl.create_default_context(cafile=stack.folder / "secrets" / "tls_certificate")
         with httpx.Client(verify=context, trust_env=False, timeout=30) as client:
 
-            def answers(user: str, path: str = "/server_info", auth: tuple[str, str] | None = None) -> httpx.Response:
+            def answers(
+                user: str, path: str = "/server_info", auth: tuple[str, str] | None = None
+            ) -> httpx.Response:
                 return client.get(f"https://localhost:{tls[user]}{path}", auth=auth)
 
             def served() -> bool:
                 try:
-                    return answers("admin", auth=("admin", stack.passwords["admin"])).status_code == 200
+                    return (
+                        answers("admin", auth=("admin", stack.passwords["admin"])).status_code
+                        == 200
+                    )
                 except httpx.HTTPError:
                     return False
 
@@ -350,7 +440,10 @@ def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
                 assert page.status_code == 200
                 assert page.headers["strict-transport-security"] == "max-age=31536000"
                 assert page.headers["x-frame-options"] == "DENY"
-                closed = httpx.get(f"http://127.0.0.1:{plain['UI_PORT' if user == 'admin' else 'VIEWER_PORT']}/", trust_env=False)
+                closed = httpx.get(
+                    f"http://127.0.0.1:{plain['UI_PORT' if user == 'admin' else 'VIEWER_PORT']}/",
+                    trust_env=False,
+                )
                 assert closed.status_code == 403, "a password must not travel"
                 assert "www-authenticate" not in closed.headers
             began = time.monotonic()
@@ -358,7 +451,9 @@ def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
             assert guesses[401] + guesses[429] == 90, guesses
             assert guesses[401] <= allowed(time.monotonic() - began), guesses
             for user in tls:
-                assert answers(user, "/", (user, stack.passwords[user])).status_code == 200, "who is logged in is not slowed"
+                assert answers(user, "/", (user, stack.passwords[user])).status_code == 200, (
+                    "who is logged in is not slowed"
+                )
     finally:
         stack.environment = plain
         stack.compose("up", "--detach")

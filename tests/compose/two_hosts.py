@@ -33,7 +33,11 @@ def stack(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         variables={"WORKER_RUNS": "1"},
         up=("--scale", "worker=2"),
     ) as stack:
-        wait(lambda: all(health(stack, worker) == "healthy" for worker in workers(stack)), "both workers are well", 240)
+        wait(
+            lambda: all(health(stack, worker) == "healthy" for worker in workers(stack)),
+            "both workers are well",
+            240,
+        )
         yield stack
 
 
@@ -98,7 +102,11 @@ def test_two_workers_share_the_work_and_the_quota(stack: Stack) -> None:
     assert ended(stack, backfill, 400) == "COMPLETED_SUCCESS"
     wait(lambda: status(stack, one) == status(stack, two) == "SUCCESS", "both runs have ended", 240)
     assert set(taken(stack).values()) == set(workers(stack))
-    wait(lambda: charged(stack) == len(received(stack)), "the ledger says what was asked of the API", 30)
+    wait(
+        lambda: charged(stack) == len(received(stack)),
+        "the ledger says what was asked of the API",
+        30,
+    )
     for name in OTHERS:
         complete(stack, name, LAST - timedelta(days=20), 21)
 
@@ -113,15 +121,25 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     lost = taken(stack)[run]
     [other] = set(workers(stack)) - {lost}
     networks = stack.docker(
-        "inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", lost
+        "inspect",
+        "--format",
+        "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}",
+        lost,
     ).split()
-    assert set(networks) == {f"{stack.environment['COMPOSE_PROJECT_NAME']}_{name}" for name in SERVICES["worker"].networks}
+    assert set(networks) == {
+        f"{stack.environment['COMPOSE_PROJECT_NAME']}_{name}"
+        for name in SERVICES["worker"].networks
+    }
     for network in networks:
         stack.docker("network", "disconnect", "--force", network, lost)
     try:
         at_cut = len(received(stack))
         wait(lambda: status(stack, run) == "FAILURE", "run monitoring gives the run up", 300)
-        wait(lambda: "The database has not answered" in logs(stack, lost), "the worker has ended its run by itself", 5)
+        wait(
+            lambda: "The database has not answered" in logs(stack, lost),
+            "the worker has ended its run by itself",
+            5,
+        )
         assert ended(stack, backfill, 600) == "COMPLETED_SUCCESS"
     finally:
         for network in networks:
@@ -149,13 +167,24 @@ def logs(stack: Stack, worker: str) -> str:
 
 def test_the_worker_that_is_back_changes_nothing_and_takes_runs_again(stack: Stack) -> None:
     calls, counts = charged(stack), stack.counts()
-    wait(lambda: all(health(stack, worker) == "healthy" for worker in workers(stack)), "both workers are well", 300)
+    wait(
+        lambda: all(health(stack, worker) == "healthy" for worker in workers(stack)),
+        "both workers are well",
+        300,
+    )
     time.sleep(30)
     assert charged(stack) == calls, "the run that was cut off asks again"
     assert stack.counts() == counts
     with stack.api() as api:
-        launched = [api.launch([name], LAST - timedelta(days=40), LAST - timedelta(days=21), {}) for name in OTHERS]
-    wait(lambda: all(status(stack, run) == "SUCCESS" for run in launched), "both runs have ended", 300)
+        launched = [
+            api.launch([name], LAST - timedelta(days=40), LAST - timedelta(days=21), {})
+            for name in OTHERS
+        ]
+    wait(
+        lambda: all(status(stack, run) == "SUCCESS" for run in launched),
+        "both runs have ended",
+        300,
+    )
     assert {taken(stack)[run] for run in launched} == set(workers(stack))
 
 
@@ -165,17 +194,33 @@ def test_redis_that_dies_loses_no_run(stack: Stack) -> None:
         wait(lambda: status(stack, run) == "STARTED", "the run works", 120)
         stack.kill("redis")
         later = api.launch(OTHERS[1:], LAST - timedelta(days=90), LAST - timedelta(days=41), {})
-    wait(lambda: status(stack, run) == status(stack, later) == "SUCCESS", "both runs have ended", 400)
+    wait(
+        lambda: status(stack, run) == status(stack, later) == "SUCCESS", "both runs have ended", 400
+    )
 
 
 def test_redis_is_open_to_those_who_use_it(stack: Stack) -> None:
     port = stack.ports(["redis"])
-    for service in ("code", "webserver", "viewer", "proxy", "sandbox", "postgres", "daemon", "worker"):
-        assert stack.opened(service, port) == ({"redis"} if service in {"daemon", "worker"} else set()), service
+    for service in (
+        "code",
+        "webserver",
+        "viewer",
+        "proxy",
+        "sandbox",
+        "postgres",
+        "daemon",
+        "worker",
+    ):
+        assert stack.opened(service, port) == (
+            {"redis"} if service in {"daemon", "worker"} else set()
+        ), service
     for service in ("daemon", "worker"):
         there = stack.execute(service, "ls", "/run/secrets").split()
         assert set(there) == SERVICES[service].secrets
-    assert stack.execute("webserver", "sh", "-c", "echo $MAGNETIS_CELERY_BROKER_URL").strip() == "redis://redis:6379/0"
+    assert (
+        stack.execute("webserver", "sh", "-c", "echo $MAGNETIS_CELERY_BROKER_URL").strip()
+        == "redis://redis:6379/0"
+    )
 
 
 def test_nothing_shows_the_password_of_redis(stack: Stack) -> None:
@@ -183,5 +228,7 @@ def test_nothing_shows_the_password_of_redis(stack: Stack) -> None:
     assert password not in stack.compose("logs", "--no-color")
     for container in stack.compose("ps", "-q").split():
         assert password not in stack.docker("inspect", container)
-    assert password not in stack.compose("exec", "-T", "postgres", "pg_dump", "--username=magnetis", "sandbox")
+    assert password not in stack.compose(
+        "exec", "-T", "postgres", "pg_dump", "--username=magnetis", "sandbox"
+    )
     assert password not in stack.run("ps", "-ef")

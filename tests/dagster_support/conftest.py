@@ -57,14 +57,22 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def chromium() -> Iterator[Browser]:
     """A Chromium in which evil.example and ui.company.test are this machine."""
     found = subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"], capture_output=True, text=True, check=False
+        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert found.returncode == 0, f"{found.stderr}\n`make browser` finds or installs one."
     rules = ", ".join(f"MAP {name} 127.0.0.1" for name in (EVIL, UI_NAME))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found.stdout.strip(),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--host-resolver-rules={rules}"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                f"--host-resolver-rules={rules}",
+            ],
         )
         yield browser
         browser.close()

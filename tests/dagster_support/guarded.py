@@ -51,8 +51,8 @@ def body(query: str) -> str:
 
 
 def materializations(url: str) -> int:
-    query = (
-        "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations { runId } } } }"
-    )
+    query = "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations { runId } } } }"
     with DagsterApi(url) as api:
-        return len(api.ask(query, key=asset_key("raw"))["assetNodeOrError"]["assetMaterializations"])
+        return len(
+            api.ask(query, key=asset_key("raw"))["assetNodeOrError"]["assetMaterializations"]
+        )

@@ -98,12 +98,23 @@ def page(chromium: Browser, webserver: str) -> Iterator[Page]:
     page.close()
 
 
-@pytest.mark.parametrize("site", [EVIL, "127.0.0.1"], ids=["another site", "another port of this machine"])
-def test_a_foreign_page_reaches_nothing(page: Page, webserver: str, foreign: Foreign, site: str) -> None:
+@pytest.mark.parametrize(
+    "site", [EVIL, "127.0.0.1"], ids=["another site", "another port of this machine"]
+)
+def test_a_foreign_page_reaches_nothing(
+    page: Page, webserver: str, foreign: Foreign, site: str
+) -> None:
     before = materializations(webserver)
-    attacks = ATTACKS.replace("MUTATION", json.dumps(MUTATION)).replace("BODY", json.dumps(body(MUTATION)))
+    attacks = ATTACKS.replace("MUTATION", json.dumps(MUTATION)).replace(
+        "BODY", json.dumps(body(MUTATION))
+    )
     port = urlsplit(webserver).port
-    for ui in (webserver, f"http://{UI_NAME}:{port}", f"http://0.0.0.0:{port}", f"http://{EVIL}:{port}"):
+    for ui in (
+        webserver,
+        f"http://{UI_NAME}:{port}",
+        f"http://0.0.0.0:{port}",
+        f"http://{EVIL}:{port}",
+    ):
         page.goto(f"http://{site}:{foreign.port}/page")
         seen = page.evaluate(attacks, ui)
         # an opaque answer is one that the page cannot read
@@ -112,7 +123,9 @@ def test_a_foreign_page_reaches_nothing(page: Page, webserver: str, foreign: For
     assert materializations(webserver) == before
 
 
-def test_a_rebound_name_is_another_origin_of_ours_and_gets_nothing(page: Page, webserver: str) -> None:
+def test_a_rebound_name_is_another_origin_of_ours_and_gets_nothing(
+    page: Page, webserver: str
+) -> None:
     answer = page.goto(f"http://{EVIL}:{urlsplit(webserver).port}/")
     assert answer
     assert answer.status == 403
@@ -125,31 +138,58 @@ def test_a_rebound_name_is_another_origin_of_ours_and_gets_nothing(page: Page, w
 
 def test_a_link_on_another_site_opens_the_ui(page: Page, webserver: str, foreign: Foreign) -> None:
     page.goto(f"http://{EVIL}:{foreign.port}/page")
-    page.evaluate("ui => { document.body.innerHTML = `<a href='${ui}/jobs'>to the run</a>`; }", webserver)
+    page.evaluate(
+        "ui => { document.body.innerHTML = `<a href='${ui}/jobs'>to the run</a>`; }", webserver
+    )
     page.get_by_text("to the run").click()
     expect(page.get_by_text("greetings").first).to_be_visible()
 
 
 def test_the_ui_cannot_be_framed(page: Page, webserver: str, foreign: Foreign) -> None:
     page.goto(f"http://{EVIL}:{foreign.port}/page")
-    page.evaluate("ui => { document.body.innerHTML = `<iframe src='${ui}/jobs'></iframe>`; }", webserver)
+    page.evaluate(
+        "ui => { document.body.innerHTML = `<iframe src='${ui}/jobs'></iframe>`; }", webserver
+    )
     frame = page.frame_locator("iframe")
     expect(frame.get_by_text("greetings")).to_have_count(0)
-    assert not [each.url for each in page.frames if each.url.startswith(webserver) and "greetings" in each.content()]
+    assert not [
+        each.url
+        for each in page.frames
+        if each.url.startswith(webserver) and "greetings" in each.content()
+    ]
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", UI_NAME])
-def test_the_ui_launches_a_run_and_shows_its_events_live(page: Page, webserver: str, name: str) -> None:
+def test_the_ui_launches_a_run_and_shows_its_events_live(
+    page: Page, webserver: str, name: str
+) -> None:
     sockets, refused = list[str](), list[str]()
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: sockets.append(str(frame))))
-    page.on("response", lambda response: refused.append(response.url) if response.status in {400, 403, 405, 415} else None)
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda frame: sockets.append(str(frame))),
+    )
+    page.on(
+        "response",
+        lambda response: (
+            refused.append(response.url) if response.status in {400, 403, 405, 415} else None
+        ),
+    )
     blocked = list[str]()
-    page.on("console", lambda message: blocked.append(message.text) if "Content Security Policy" in message.text else None)
-    page.goto(f"http://{name}:{urlsplit(webserver).port}/locations/stand_in.py/jobs/greetings/playground")
+    page.on(
+        "console",
+        lambda message: (
+            blocked.append(message.text) if "Content Security Policy" in message.text else None
+        ),
+    )
+    page.goto(
+        f"http://{name}:{urlsplit(webserver).port}/locations/stand_in.py/jobs/greetings/playground"
+    )
     page.get_by_role("button", name="Launch run").click()
     page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}"))
     expect(page.get_by_text("Finished execution of run for").first).to_be_visible()
-    assert any("PipelineRunLogsSubscriptionSuccess" in frame for frame in sockets), "events come over the websocket"
+    assert any("PipelineRunLogsSubscriptionSuccess" in frame for frame in sockets), (
+        "events come over the websocket"
+    )
     assert refused == []
     assert blocked == []
 
@@ -157,7 +197,9 @@ def test_the_ui_launches_a_run_and_shows_its_events_live(page: Page, webserver: 
 def test_the_ui_reloads_definitions(page: Page, webserver: str) -> None:
     page.goto("/locations")
     with page.expect_response(
-        lambda response: "graphql" in response.url and "Reload" in (response.request.post_data or "")
+        lambda response: (
+            "graphql" in response.url and "Reload" in (response.request.post_data or "")
+        )
     ) as reloaded:
         page.get_by_role("button", name=re.compile("Reload")).first.click()
     assert reloaded.value.status == 200
@@ -166,7 +208,11 @@ def test_the_ui_reloads_definitions(page: Page, webserver: str) -> None:
 
 
 def launch(api: DagsterApi, asset: str) -> str:
-    selector = {"jobName": "__ASSET_JOB", "repositoryName": "__repository__", "repositoryLocationName": "stand_in.py"}
+    selector = {
+        "jobName": "__ASSET_JOB",
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "stand_in.py",
+    }
     parameters = {
         "selector": selector | {"assetSelection": [asset_key(asset)]},
         "mode": "default",
@@ -182,7 +228,9 @@ PLACES = {
 }
 
 
-def test_foreign_text_is_shown_as_it_is_and_loads_nothing(chromium: Browser, webserver: str, foreign: Foreign) -> None:
+def test_foreign_text_is_shown_as_it_is_and_loads_nothing(
+    chromium: Browser, webserver: str, foreign: Foreign
+) -> None:
     """Without the guard's policy on images: escaping alone must do."""
     with DagsterApi(webserver, location="stand_in.py") as api:
         assert api.loaded()
@@ -190,7 +238,9 @@ def test_foreign_text_is_shown_as_it_is_and_loads_nothing(chromium: Browser, web
         while (status := api.news(run).status) not in ENDED:
             pass
         assert status == "SUCCESS"
-    context = chromium.new_context(bypass_csp=True, base_url=webserver, viewport={"width": 1600, "height": 1400})
+    context = chromium.new_context(
+        bypass_csp=True, base_url=webserver, viewport={"width": 1600, "height": 1400}
+    )
     requests = list[str]()
     context.on("request", lambda request: requests.append(request.url))
     page = context.new_page()
@@ -201,10 +251,14 @@ def test_foreign_text_is_shown_as_it_is_and_loads_nothing(chromium: Browser, web
         described = page.locator(".dagster-markdown").filter(has_text=shown)
         expect(described.first, place).to_be_visible()
         for each in described.all():
-            assert each.locator("img, a, h1, strong, em, del, table, blockquote, pre, b").count() == 0, place
+            assert (
+                each.locator("img, a, h1, strong, em, del, table, blockquote, pre, b").count() == 0
+            ), place
     page.goto("/assets/magnetis/raw?view=overview")
     expect(page.locator(".dagster-markdown img")).to_have_count(1)
-    assert {url for url in requests if "evil" in url} == {"http://evil.example/raw.png"}, "only what nobody escaped"
+    assert {url for url in requests if "evil" in url} == {"http://evil.example/raw.png"}, (
+        "only what nobody escaped"
+    )
     context.close()
 
 

@@ -52,7 +52,11 @@ def authority() -> trustme.CA:
 
 def told(url: str) -> DatabaseRefused:
     engine = connect(url)
-    with pytest.raises(DatabaseRefused) as raised, guarded(engine, "ask"), engine.connect() as connection:
+    with (
+        pytest.raises(DatabaseRefused) as raised,
+        guarded(engine, "ask"),
+        engine.connect() as connection,
+    ):
         connection.execute(text("SELECT 1"))
     engine.dispose()
     assert "hush" not in str(raised.value)
@@ -87,24 +91,32 @@ def test_the_certificate_is_of_another_host(
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "authority.pem"))
     port = server(by(authority, "db.example.org"))
-    assert "for another host" in str(told(f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1"))
+    assert "for another host" in str(
+        told(f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1")
+    )
 
 
 def test_the_server_has_no_tls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
-    assert "the server does not offer it" in str(told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none"))
+    assert "the server does not offer it" in str(
+        told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none")
+    )
 
 
 def test_a_session_that_ends_in_tls_is_tried_again() -> None:
     # the words of libpq for a server that went away: nothing that somebody has to change
     engine = connect("postgresql://me:hush@127.0.0.1:1/none")
     with pytest.raises(DatabaseUnwell), guarded(engine, "ask"):
-        raise psycopg.OperationalError("consuming input failed: SSL connection has been closed unexpectedly")
+        raise psycopg.OperationalError(
+            "consuming input failed: SSL connection has been closed unexpectedly"
+        )
 
 
 def test_a_database_without_utf_8_is_refused(postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        connection.execute(
+            "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+        )
         refused = str(told(postgres_url.replace("/postgres?", "/bytes?")))
         assert "has the encoding SQL_ASCII; expected UTF8" in refused
         # nothing of it stays connected

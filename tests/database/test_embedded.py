@@ -35,12 +35,21 @@ embedded.stop(home)
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux lets a process take over orphans as a container's first process does"
+    sys.platform != "linux",
+    reason="only Linux lets a process take over orphans as a container's first process does",
 )
-def test_a_killed_server_that_nobody_reaps_is_started_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_killed_server_that_nobody_reaps_is_started_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     """A container whose first process is no init: the killed server keeps its number, so its lock files look held."""
     home = tmp_path_factory.mktemp("unreaped")
-    ran = subprocess.run([sys.executable, "-c", NOBODY_REAPS, home], capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", NOBODY_REAPS, home],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert int(ran.stdout) > 0
     assert not embedded.address(home)[1]

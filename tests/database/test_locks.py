@@ -54,7 +54,9 @@ def api() -> Iterator[SmallApi]:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_migration_gives_up_and_names_who_is_in_its_way(database_url: str, engine: Engine, overlaid: Catalogue) -> None:
+def test_a_migration_gives_up_and_names_who_is_in_its_way(
+    database_url: str, engine: Engine, overlaid: Catalogue
+) -> None:
     lines: list[str] = []
     with (
         psycopg.connect(database_url, application_name="analyst's notebook") as analyst,
@@ -66,7 +68,8 @@ def test_a_migration_gives_up_and_names_who_is_in_its_way(database_url: str, eng
             migrate(engine, overlaid, lines.append)
         told = str(raised.value)
         assert (
-            f"session {analyst.info.backend_pid} (role postgres, application analyst's notebook, idle in transaction since" in told
+            f"session {analyst.info.backend_pid} (role postgres, application analyst's notebook, idle in transaction since"
+            in told
         )
         assert f"SELECT pg_terminate_backend({analyst.info.backend_pid})" in told
         assert "innocent" not in told
@@ -92,7 +95,9 @@ def test_loads_and_queries_pass_between_the_attempts(
 
     migrating = connect(database_url)
     done: list[bool] = []
-    migration = threading.Thread(target=lambda: done.append(migrate(migrating, overlaid, progress)), daemon=True)
+    migration = threading.Thread(
+        target=lambda: done.append(migrate(migrating, overlaid, progress)), daemon=True
+    )
     with psycopg.connect(database_url) as analyst:
         analyst.execute("SELECT 1 FROM magnetis.calls LIMIT 1")
         migration.start()
@@ -109,11 +114,14 @@ def test_loads_and_queries_pass_between_the_attempts(
     assert done == [True]
 
 
-def test_preparing_an_up_to_date_database_waits_for_no_lock(database_url: str, engine: Engine, catalogue: Catalogue) -> None:
+def test_preparing_an_up_to_date_database_waits_for_no_lock(
+    database_url: str, engine: Engine, catalogue: Catalogue
+) -> None:
     with psycopg.connect(database_url) as other:
         for schema in ("magnetis", "magnetis_ops"):
             tables = other.execute(
-                "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'", (schema,)
+                "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
+                (schema,),
             )
             for (table,) in tables.fetchall():
                 # what writers, VACUUM and CREATE INDEX hold
@@ -122,13 +130,19 @@ def test_preparing_an_up_to_date_database_waits_for_no_lock(database_url: str, e
         assert migrate(engine, catalogue) is False
 
 
-def test_indexes_of_tables_with_rows_come_after_the_other_changes(engine: Engine, overlaid: Catalogue) -> None:
+def test_indexes_of_tables_with_rows_come_after_the_other_changes(
+    engine: Engine, overlaid: Catalogue
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX magnetis.ix_calls_day"))
         connection.execute(text("DROP INDEX magnetis.ix_visits_day"))
     assert migrate(engine, overlaid) is True
     with engine.connect() as connection:
-        found = connection.execute(text("SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_calls_day', 'ix_visits_day')"))
+        found = connection.execute(
+            text(
+                "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_calls_day', 'ix_visits_day')"
+            )
+        )
         assert found.scalar_one() == 2
 
 
@@ -144,7 +158,10 @@ def test_a_row_that_somebody_keeps_locked(
         "charge": "SELECT 1 FROM magnetis_ops.quota_keys FOR UPDATE",
         "merge": "LOCK TABLE magnetis_ops.windows IN SHARE MODE",
     }
-    with psycopg.connect(database_url, application_name="psql") as other, psycopg.connect(database_url) as reader:
+    with (
+        psycopg.connect(database_url, application_name="psql") as other,
+        psycopg.connect(database_url) as reader,
+    ):
         reader.execute("SELECT count(*) FROM magnetis_ops.quota_keys, magnetis_ops.windows")
         other.execute(locked[what])
 

@@ -23,7 +23,9 @@ from magnetis_dagster.database import DatabaseRefused, connect, guarded
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tools"))
 PGBOUNCER = __import__("pgbouncer").find()
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed: make pgbouncer")
+pytestmark = pytest.mark.skipif(
+    PGBOUNCER is None, reason="PgBouncer is not installed: make pgbouncer"
+)
 
 
 @pytest.fixture
@@ -52,11 +54,17 @@ def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., st
             "ignore_startup_parameters": "extra_float_digits,options",
             **options,
         }
-        content = f"[databases]\n{database} = {server}\n[pgbouncer]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items())
+        content = f"[databases]\n{database} = {server}\n[pgbouncer]\n" + "".join(
+            f"{k} = {v}\n" for k, v in lines.items()
+        )
         configuration = tmp_path / "pgbouncer.ini"
         configuration.write_text(content)
         # it refuses to run as root, and only the server's owner reaches its socket
-        drop = {"user": owner, "group": owner, "extra_groups": []} if Path.home() == Path("/root") else {}
+        drop = (
+            {"user": owner, "group": owner, "extra_groups": []}
+            if Path.home() == Path("/root")
+            else {}
+        )
         with configuration.open("rb") as stdin:
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             process = subprocess.Popen([PGBOUNCER, "/dev/stdin"], stdin=stdin, **quiet, **drop)
@@ -83,14 +91,23 @@ def api() -> Iterator[SmallApi]:
 
 def tables(url: str) -> dict[str, int]:
     with psycopg.connect(url) as connection:
-        found = connection.execute("SELECT schemaname, count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|info)' GROUP BY 1")
+        found = connection.execute(
+            "SELECT schemaname, count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|info)' GROUP BY 1"
+        )
         return dict(found.fetchall())
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-@pytest.mark.parametrize("options", [{}, {"server_round_robin": 1}, {"default_pool_size": 1}], ids=["", "in turn", "one"])
+@pytest.mark.parametrize(
+    "options", [{}, {"server_round_robin": 1}, {"default_pool_size": 1}], ids=["", "in turn", "one"]
+)
 def test_modes_that_keep_no_session_are_rejected(
-    mode: str, options: dict[str, int], pooled: Callable[..., str], api: SmallApi, catalogue: Catalogue, empty_database_url: str
+    mode: str,
+    options: dict[str, int],
+    pooled: Callable[..., str],
+    api: SmallApi,
+    catalogue: Catalogue,
+    empty_database_url: str,
 ) -> None:
     engine = connect(pooled(mode, **options))
     with pytest.raises(DatabaseRefused, match="PgBouncer: pool_mode = session"):

@@ -34,6 +34,8 @@ class Postgres:
         raise psutil.AccessDenied
 
 
-def test_the_systems_own_server_with_the_number_of_a_dead_one_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_own_server_with_the_number_of_a_dead_one_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(psutil, "Process", Postgres)
     assert not is_alive(4711, tmp_path)

@@ -20,7 +20,9 @@ from magnetis_dagster.database import embedded, postmaster
 from magnetis_dagster.database.postmaster import Cluster, ServerRefused
 
 OTHER = "magnetis-other"
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a second user of the machine and act as it")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can create a second user of the machine and act as it"
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,9 @@ def query(url: str, statement: str) -> list[Any]:
 
 
 @needs_root
-def test_another_user_can_neither_connect_nor_read_files(home: Path, other: pwd.struct_passwd) -> None:
+def test_another_user_can_neither_connect_nor_read_files(
+    home: Path, other: pwd.struct_passwd
+) -> None:
     url = embedded.start(home)
     access = embedded.allow_tcp(home, "postgres")
     folder = Path(url.split("host=")[1])
@@ -92,7 +96,9 @@ def test_another_user_can_neither_connect_nor_read_files(home: Path, other: pwd.
     assert "OperationalError" in refused
     assert "Permission denied" in refused
     assert "no password supplied" in as_user(other, lambda: psycopg.connect(tcp))
-    assert "password authentication failed" in as_user(other, lambda: psycopg.connect(f"{tcp}?password=guess"))
+    assert "password authentication failed" in as_user(
+        other, lambda: psycopg.connect(f"{tcp}?password=guess")
+    )
     for look in (
         lambda: list(home.iterdir()),
         lambda: list(folder.iterdir()),
@@ -117,11 +123,15 @@ def test_another_users_home_is_refused_by_name(long_home: Path, other: pwd.struc
     embedded.stop(home)
     assert "ServerRefused" in as_user(other, lambda: embedded.address(home))
     home.chmod(0o755)
-    assert "belongs to the user root, and you are magnetis-other" in as_user(other, lambda: embedded.start(home))
+    assert "belongs to the user root, and you are magnetis-other" in as_user(
+        other, lambda: embedded.start(home)
+    )
 
 
 @needs_root
-def test_two_users_have_a_server_each_at_the_same_time(long_home: Path, other: pwd.struct_passwd) -> None:
+def test_two_users_have_a_server_each_at_the_same_time(
+    long_home: Path, other: pwd.struct_passwd
+) -> None:
     home = long_home
     url = embedded.start(home)
     theirs = home.parent / "theirs" / home.name
@@ -154,7 +164,9 @@ def test_files_are_for_their_owner_whatever_the_umask(home: Path) -> None:
     # as root, the server's user must pass through
     assert mode(home) == (0o710 if os.geteuid() == 0 else 0o700)
     assert mode(home / "postgres") == mode(Path(url.split("host=")[1])) == 0o700
-    assert {path.name: mode(path) for path in home.iterdir() if path.is_file() and mode(path) & 0o077} == {}
+    assert {
+        path.name: mode(path) for path in home.iterdir() if path.is_file() and mode(path) & 0o077
+    } == {}
     assert mode(home / "postgres" / "log") == 0o600
     assert mode((Path(url.split("host=")[1]) / postmaster.SOCKET).resolve()) == 0o700
 
@@ -174,7 +186,9 @@ def test_a_server_that_trusted_everybody_asks_who_connects(long_home: Path) -> N
     rules = "SELECT type, auth_method FROM pg_hba_file_rules ORDER BY rule_number"
     assert query(url, rules) == [("local", "peer")]
     for stopped in (True, False):
-        (home / "postgres" / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
+        (home / "postgres" / "pg_hba.conf").write_text(
+            "local all all trust\nhost all all 127.0.0.1/32 trust\n"
+        )
         if stopped:
             embedded.stop(home)
         else:
@@ -193,7 +207,9 @@ def test_roles_of_a_kit_log_in_by_the_same_socket(long_home: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("kind", ["open", "symlink", "file", "foreign"])
-def test_a_socket_folder_that_somebody_prepared_is_refused(kind: str, tmp_path: Path, other: pwd.struct_passwd) -> None:
+def test_a_socket_folder_that_somebody_prepared_is_refused(
+    kind: str, tmp_path: Path, other: pwd.struct_passwd
+) -> None:
     parent = Path(tempfile.mkdtemp(prefix="magnetis-private-"))
     home = parent / ("h" * 100)
     folder = Cluster(home.resolve() / "postgres").socket_folder()
@@ -226,7 +242,9 @@ def test_the_port_is_remembered_unless_another_program_has_it(long_home: Path) -
     embedded.stop(home)
 
     with socket.create_server(("127.0.0.1", port)):
-        with pytest.raises(ServerRefused, match=f"--database-port: another program uses port {port}"):
+        with pytest.raises(
+            ServerRefused, match=f"--database-port: another program uses port {port}"
+        ):
             embedded.start(home, port=port)
         embedded.start(home)
         another = embedded.allow_tcp(home, "postgres")

@@ -56,7 +56,9 @@ def test_the_role_has_no_connection_left(empty_database_url: str, role: str, sud
     assert f'too many connections for role "{role}"' in str(told)
 
 
-def test_the_database_has_no_connection_left(empty_database_url: str, role: str, sudo: Sudo) -> None:
+def test_the_database_has_no_connection_left(
+    empty_database_url: str, role: str, sudo: Sudo
+) -> None:
     name = empty_database_url.partition("/test_")[2].partition("?")[0]
     sudo(f"ALTER DATABASE test_{name} CONNECTION LIMIT 0")
     assert "too many connections for database" in str(refusal(as_role(empty_database_url, role)))
@@ -103,8 +105,13 @@ def test_the_database_does_not_exist(postgres_url: str) -> None:
         ("58030", DatabaseUnwell, "SQLSTATE 58030"),
     ],
 )
-def test_what_a_session_reports(empty_database_url: str, state: str, kind: type[Exception], words: str) -> None:
-    told = refusal(empty_database_url, f"DO $$BEGIN RAISE EXCEPTION '0033199' USING ERRCODE = '{state}', DETAIL = '0033199'; END$$")
+def test_what_a_session_reports(
+    empty_database_url: str, state: str, kind: type[Exception], words: str
+) -> None:
+    told = refusal(
+        empty_database_url,
+        f"DO $$BEGIN RAISE EXCEPTION '0033199' USING ERRCODE = '{state}', DETAIL = '0033199'; END$$",
+    )
     assert type(told) is kind
     assert words in str(told)
     assert "0033199" not in str(told)
@@ -122,7 +129,9 @@ def test_a_missing_privilege_names_its_object(empty_database_url: str, role: str
 def answering(state: str, words: str) -> Iterator[int]:
     """Listen as a server that refuses every session with this state, in its own language; yield its port."""
     fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": words, "F": "x.c", "L": "1", "R": "x"}
-    content = b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
+    content = (
+        b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
+    )
     with create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -146,14 +155,31 @@ def answering(state: str, words: str) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("state", "words", "kind", "meaning"),
     [
-        ("53300", "désolé, trop de clients sont déjà connectés", DatabaseUnwell, "no connection is free"),
-        ("28P01", "authentification par mot de passe échouée", DatabaseRefused, "rejects the password"),
+        (
+            "53300",
+            "désolé, trop de clients sont déjà connectés",
+            DatabaseUnwell,
+            "no connection is free",
+        ),
+        (
+            "28P01",
+            "authentification par mot de passe échouée",
+            DatabaseRefused,
+            "rejects the password",
+        ),
         ("28000", "aucune entrée dans pg_hba.conf", DatabaseRefused, "pg_hba.conf"),
-        ("57P03", "le système de bases de données se lance", DatabaseUnwell, "starting, stopping or in recovery"),
+        (
+            "57P03",
+            "le système de bases de données se lance",
+            DatabaseUnwell,
+            "starting, stopping or in recovery",
+        ),
         ("3D000", "la base de données n'existe pas", DatabaseRefused, "does not exist"),
     ],
 )
-def test_a_server_that_speaks_french(state: str, words: str, kind: type[Exception], meaning: str) -> None:
+def test_a_server_that_speaks_french(
+    state: str, words: str, kind: type[Exception], meaning: str
+) -> None:
     with answering(state, words) as port:
         told = refusal(f"postgresql://me:hush@127.0.0.1:{port}/none")
     assert type(told) is kind
@@ -184,8 +210,14 @@ def test_urls_that_libpq_does_not_take(url: str, words: str) -> None:
             "postgresql://me:***@a:5432,b:5433/x?target_session_attrs=read-write",
         ),
         ("postgresql+psycopg2://me@a,b/x", "postgresql://me@a,b/x"),
-        ("postgresql:///x?host=/run/postgresql&password=hush", "postgresql:///x?host=/run/postgresql"),
-        ("postgresql://me@[::1]:5432/x?sslpassword=hush", "postgresql://me@[::1]:5432/x?sslpassword=***"),
+        (
+            "postgresql:///x?host=/run/postgresql&password=hush",
+            "postgresql:///x?host=/run/postgresql",
+        ),
+        (
+            "postgresql://me@[::1]:5432/x?sslpassword=hush",
+            "postgresql://me@[::1]:5432/x?sslpassword=***",
+        ),
         ("postgresql:///?service=main", "postgresql:///?service=main"),
     ],
 )
@@ -200,9 +232,7 @@ def test_the_first_of_several_hosts_does_not_answer(
         info = connection.info
         lines = f"[main]\nhost=127.0.0.1,{info.host}\nport=1,{info.port}\ndbname={info.dbname}\nuser={info.user}\n"
         database, password = info.dbname, info.password
-        several = (
-            f"postgresql:///{database}?host=127.0.0.1,{info.host}&port=1,{info.port}&user={info.user}&target_session_attrs=primary"
-        )
+        several = f"postgresql:///{database}?host=127.0.0.1,{info.host}&port=1,{info.port}&user={info.user}&target_session_attrs=primary"
     (tmp_path / "service.conf").write_text(lines)
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "service.conf"))
     if password:

@@ -47,40 +47,62 @@ class Daemon:
         if self._alone != name:
             for other in self.repository.get_sensors():
                 if other.name != name:
-                    self.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
+                    self.instance.stop_sensor(
+                        other.get_remote_origin_id(), other.selector_id, other
+                    )
             self._alone = name
         sensor = self.repository.get_sensor(name)
-        if self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id) is None:
+        if (
+            self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
+            is None
+        ):
             self.instance.start_sensor(sensor)
         self._now += after
         with freeze_time(self._now):
             errors = list(execute_sensor_iteration(self.workspace, LOGGER, None, None))
         assert not any(errors), errors
-        return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[0]
+        return self.instance.get_ticks(sensor.get_remote_origin_id(), sensor.selector_id, limit=1)[
+            0
+        ]
 
     def cursor(self, name: str) -> str | None:
         sensor = self.repository.get_sensor(name)
-        state = self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
-        return state.instigator_data.cursor if state and isinstance(state.instigator_data, SensorInstigatorData) else None
+        state = self.instance.get_instigator_state(
+            sensor.get_remote_origin_id(), sensor.selector_id
+        )
+        return (
+            state.instigator_data.cursor
+            if state and isinstance(state.instigator_data, SensorInstigatorData)
+            else None
+        )
 
     def set_cursor(self, name: str, cursor: str) -> None:
         """As people do on the sensor's page."""
         sensor = self.repository.get_sensor(name)
-        state = self.instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
+        state = self.instance.get_instigator_state(
+            sensor.get_remote_origin_id(), sensor.selector_id
+        )
         assert state
         assert isinstance(state.instigator_data, SensorInstigatorData)
-        self.instance.update_instigator_state(state.with_data(state.instigator_data._replace(cursor=cursor)))
+        self.instance.update_instigator_state(
+            state.with_data(state.instigator_data._replace(cursor=cursor))
+        )
 
     def schedule_tick(self, name: str, moment: datetime) -> InstigatorTick:
         for other in self.repository.get_schedules():
             if other.name != name:
                 self.instance.stop_schedule(other.get_remote_origin_id(), other.selector_id, other)
-        for now in (moment - timedelta(minutes=1), moment + timedelta(minutes=1)):  # the first look notes since when it is on
+        for now in (
+            moment - timedelta(minutes=1),
+            moment + timedelta(minutes=1),
+        ):  # the first look notes since when it is on
             with freeze_time(now):
                 errors = list(launch_scheduled_runs(self.workspace, LOGGER, now, {}))
             assert not any(errors), errors
         schedule = self.repository.get_schedule(name)
-        return self.instance.get_ticks(schedule.get_remote_origin_id(), schedule.selector_id, limit=1)[0]
+        return self.instance.get_ticks(
+            schedule.get_remote_origin_id(), schedule.selector_id, limit=1
+        )[0]
 
     def run_of(self, tick: InstigatorTick) -> dg.DagsterRun:
         [run_id] = tick.run_ids
@@ -101,7 +123,9 @@ def daemon(folder: Path) -> Iterator[Daemon]:
     """A daemon over the code location as the environment says."""
     (folder / "dagster.yaml").write_text(INSTANCE)
     (folder / "location.py").write_text(LOCATION)
-    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(folder / "location.py")), location_name="location")
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(python_file=str(folder / "location.py")), location_name="location"
+    )
     with (
         # Dagster's own code uses what it has marked as deprecated
         warnings.catch_warnings(action="ignore", category=DeprecationWarning),

@@ -21,34 +21,76 @@ CALLS = dg.AssetKey(["magnetis", "calls"])
 
 
 def everything_logged(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
-    return "\n".join(str(record.event_log_entry) for record in instance.get_records_for_run(result.run_id).records)
+    return "\n".join(
+        str(record.event_log_entry)
+        for record in instance.get_records_for_run(result.run_id).records
+    )
 
 
-def test_each_day_turns_green_with_its_numbers(api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance) -> None:
-    api.rows["/calls"] = [call(f"{day}{n}", f"2025-03-{day} 10:00:0{n}") for day in (28, 29, 31) for n in range(3)]
+def test_each_day_turns_green_with_its_numbers(
+    api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance
+) -> None:
+    api.rows["/calls"] = [
+        call(f"{day}{n}", f"2025-03-{day} 10:00:0{n}") for day in (28, 29, 31) for n in range(3)
+    ]
     result = materialize("calls", DAY, 4)
     assert result.success
     events = result.asset_materializations_for_node("magnetis__calls")
-    assert [event.partition for event in events] == ["2025-03-28", "2025-03-29", "2025-03-30", "2025-03-31"]
-    assert instance.get_materialized_partitions(CALLS) == {"2025-03-28", "2025-03-29", "2025-03-30", "2025-03-31"}
+    assert [event.partition for event in events] == [
+        "2025-03-28",
+        "2025-03-29",
+        "2025-03-30",
+        "2025-03-31",
+    ]
+    assert instance.get_materialized_partitions(CALLS) == {
+        "2025-03-28",
+        "2025-03-29",
+        "2025-03-30",
+        "2025-03-31",
+    }
     numbers = {name: value.value for name, value in events[0].metadata.items()}
     assert numbers["dagster/table_name"] == "magnetis.calls"
     assert numbers["dagster/row_count"] == 9
-    assert (numbers["rows"], numbers["announced rows"], numbers["new rows"], numbers["changed rows"]) == (3, 3, 3, 0)
+    assert (
+        numbers["rows"],
+        numbers["announced rows"],
+        numbers["new rows"],
+        numbers["changed rows"],
+    ) == (3, 3, 3, 0)
     assert numbers["quota left"] == 4999
     calls = [event.metadata["API calls"].value for event in events]
-    assert (sum(calls), {type(number) for number in calls}) == (1, {int}), "whole requests that add up to those of the window"
+    assert (sum(calls), {type(number) for number in calls}) == (1, {int}), (
+        "whole requests that add up to those of the window"
+    )
     assert "dagster/partition_row_count" not in numbers, "it would plot `rows` a second time"
     assert numbers["query"].endswith(
         "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER BY occurred_at;\n```"
     )
-    plotted = {name for name, value in events[0].metadata.items() if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)}
-    assert {"rows", "announced rows", "changed rows", "API calls", "bytes", "seconds", "quota left"} <= plotted
+    plotted = {
+        name
+        for name, value in events[0].metadata.items()
+        if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
+    }
+    assert {
+        "rows",
+        "announced rows",
+        "changed rows",
+        "API calls",
+        "bytes",
+        "seconds",
+        "quota left",
+    } <= plotted
 
 
-def test_only_rows_of_a_day_that_was_loaded_before_are_late(api: SmallApi, materialize: Materialize) -> None:
+def test_only_rows_of_a_day_that_was_loaded_before_are_late(
+    api: SmallApi, materialize: Materialize
+) -> None:
     def late(result: dg.ExecuteInProcessResult) -> object:
-        [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+        [check] = [
+            check
+            for check in result.get_asset_check_evaluations()
+            if check.check_name == "complete"
+        ]
         return check.metadata["late rows"].value
 
     api.rows["/calls"] = [call(n, f"2025-03-28 10:00:0{n}") for n in range(3)]
@@ -59,7 +101,9 @@ def test_only_rows_of_a_day_that_was_loaded_before_are_late(api: SmallApi, mater
 
 def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materialize) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00", duration="soon", invented=1)]
-    api.respond = lambda request: api.envelope([*api.rows["/calls"], {"start_at": "2025-03-28 11:00:00"}], request)
+    api.respond = lambda request: api.envelope(
+        [*api.rows["/calls"], {"start_at": "2025-03-28 11:00:00"}], request
+    )
     result = materialize("calls", DAY)
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert result.success
@@ -71,12 +115,16 @@ def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materializ
         "counts_agree": True,
         "no_missing_days": False,
     }
-    assert {check.severity for check in checks.values() if not check.passed} == {dg.AssetCheckSeverity.WARN}
+    assert {check.severity for check in checks.values() if not check.passed} == {
+        dg.AssetCheckSeverity.WARN
+    }
     assert checks["unknown_fields"].description == "Not declared, kept in payload: invented."
     assert "duration_seconds (1)" in str(checks["misfit_values"].description)
 
 
-def test_counts_that_differ_are_named_with_what_repairs_them(api: SmallApi, materialize: Materialize, engine: Engine) -> None:
+def test_counts_that_differ_are_named_with_what_repairs_them(
+    api: SmallApi, materialize: Materialize, engine: Engine
+) -> None:
     yesterday = datetime.now(PARIS).date() - timedelta(days=1)
     api.rows["/calls"] = [call(f"{day:%d}", f"{day} 10:00:00") for day in (DAY, yesterday)]
 
@@ -87,7 +135,9 @@ def test_counts_that_differ_are_named_with_what_repairs_them(api: SmallApi, mate
 
     assert check(DAY)[0]
     with engine.begin() as connection:
-        connection.execute(text("UPDATE magnetis_ops.days SET held = 3 WHERE day = :day"), {"day": DAY})
+        connection.execute(
+            text("UPDATE magnetis_ops.days SET held = 3 WHERE day = :day"), {"day": DAY}
+        )
     passed, words = check(yesterday)
     assert not passed, "the nightly load compares every day"
     assert f"{DAY}: 3 recorded, 1 rows. `magnetis reparse calls` records the counts again" in words
@@ -103,14 +153,23 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
     api.respond = lambda request: api.envelope(api.rows["/calls"], request, total=2)
     job = materialize("calls", DAY)
     assert not job.success
-    [check] = [check for check in job.get_asset_check_evaluations() if check.check_name == "complete"][-1:]
-    assert (check.passed, check.metadata["announced rows"].value, check.metadata["received rows"].value) == (False, 2, 1)
+    [check] = [
+        check for check in job.get_asset_check_evaluations() if check.check_name == "complete"
+    ][-1:]
+    assert (
+        check.passed,
+        check.metadata["announced rows"].value,
+        check.metadata["received rows"].value,
+    ) == (False, 2, 1)
     assert instance.get_materialized_partitions(CALLS) == set()
-    assert len(api.requests) == 6, "three readings of two pages are enough: the step is not tried again immediately"
+    assert len(api.requests) == 6, (
+        "three readings of two pages are enough: the step is not tried again immediately"
+    )
 
 
 @pytest.mark.parametrize(
-    ("raised", "tries"), [(TryAgain("not well"), 2), (NeedsChange("wrong"), 1), (DagsterExecutionInterruptedError(), 1)]
+    ("raised", "tries"),
+    [(TryAgain("not well"), 2), (NeedsChange("wrong"), 1), (DagsterExecutionInterruptedError(), 1)],
 )
 def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
     materialize: Materialize, monkeypatch: pytest.MonkeyPatch, raised: BaseException, tries: int
@@ -129,10 +188,14 @@ def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
     assert len(read) == tries
 
 
-@pytest.mark.parametrize("tag", ["dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry"])
+@pytest.mark.parametrize(
+    "tag", ["dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry"]
+)
 def test_a_retried_run_goes_on_with_the_work_of_the_first(tag: str) -> None:
     root = str(uuid.uuid4())
-    run = dg.DagsterRun(job_name="daily_events", tags={tag: "true"}, root_run_id=root, parent_run_id=root)
+    run = dg.DagsterRun(
+        job_name="daily_events", tags={tag: "true"}, root_run_id=root, parent_run_id=root
+    )
     identity = identity_of(run, step_retry=0)
     assert (identity.work_id, identity.resumes) == (root, True)
 
@@ -158,15 +221,25 @@ def test_refusals_fail_at_once_with_what_to_do(
     assert "Traceback" not in str(failed.step_failure_data.user_failure_data.description)
 
 
-def test_a_past_snapshot_says_so_without_a_call(api: SmallApi, instance: dg.DagsterInstance) -> None:
+def test_a_past_snapshot_says_so_without_a_call(
+    api: SmallApi, instance: dg.DagsterInstance
+) -> None:
     key = dg.AssetKey(["magnetis", "accounts"])
-    for definitions in (build_defs(), build_defs(taken=[])):  # the day is a partition, or has ceased to be one
+    for definitions in (
+        build_defs(),
+        build_defs(taken=[]),
+    ):  # the day is a partition, or has ceased to be one
         job = definitions.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
-            instance=instance, asset_selection=[key], tags={"dagster/partition": str(DAY)}, raise_on_error=False
+            instance=instance,
+            asset_selection=[key],
+            tags={"dagster/partition": str(DAY)},
+            raise_on_error=False,
         )
         [failed] = [event for event in result.all_events if event.is_step_failure]
-        assert "the API shows only the present" in str(failed.step_failure_data.user_failure_data.description)
+        assert "the API shows only the present" in str(
+            failed.step_failure_data.user_failure_data.description
+        )
     assert api.requests == []
 
 
@@ -178,20 +251,29 @@ def test_a_past_snapshot_that_was_taken_turns_green_again_without_a_call(
     api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
     assert materialize("accounts", today).success
     with engine.begin() as connection:  # as if it were tomorrow
-        connection.execute(text("UPDATE magnetis_ops.days SET day = :day WHERE collection = 'accounts'"), {"day": yesterday})
+        connection.execute(
+            text("UPDATE magnetis_ops.days SET day = :day WHERE collection = 'accounts'"),
+            {"day": yesterday},
+        )
     asked = len(api.requests)
     assert materialize("accounts", yesterday).success
-    assert str(yesterday) in instance.get_materialized_partitions(dg.AssetKey(["magnetis", "accounts"]))
+    assert str(yesterday) in instance.get_materialized_partitions(
+        dg.AssetKey(["magnetis", "accounts"])
+    )
     assert len(api.requests) == asked
 
 
-def test_load_latest_loads_yesterday_and_todays_snapshots(api: SmallApi, instance: dg.DagsterInstance) -> None:
+def test_load_latest_loads_yesterday_and_todays_snapshots(
+    api: SmallApi, instance: dg.DagsterInstance
+) -> None:
     today = datetime.now(PARIS).date()
     api.rows["/calls"] = [call(1, f"{today - timedelta(days=1)} 10:00:00")]
     result = build_defs().resolve_job_def("load_latest").execute_in_process(instance=instance)
     assert result.success
     assert instance.get_materialized_partitions(CALLS) == {str(today - timedelta(days=1))}
-    assert instance.get_materialized_partitions(dg.AssetKey(["magnetis", "accounts"])) == {str(today)}
+    assert instance.get_materialized_partitions(dg.AssetKey(["magnetis", "accounts"])) == {
+        str(today)
+    }
     check = dg.AssetCheckKey(CALLS, "complete")
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
     assert found.event
@@ -204,15 +286,22 @@ def test_todays_snapshot(api: SmallApi, materialize: Materialize, query: Any) ->
     assert query("SELECT id, name FROM magnetis.accounts") == [("acc-1", "Agence")]
 
 
-def test_a_missing_key_is_said_plainly(materialize: Materialize, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_said_plainly(
+    materialize: Materialize, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MAGNETIS_API_KEY")
     result = materialize("calls", DAY)
     [failed] = [event for event in result.all_events if event.is_step_failure]
-    assert "MAGNETIS_API_KEY is not set" in str(failed.step_failure_data.user_failure_data.description)
+    assert "MAGNETIS_API_KEY is not set" in str(
+        failed.step_failure_data.user_failure_data.description
+    )
 
 
 def test_an_unreachable_database_is_said_plainly(
-    api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+    api: SmallApi,
+    materialize: Materialize,
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://someone:pass-w0rd@127.0.0.1:1/none")
     result = materialize("calls", DAY)
@@ -222,7 +311,9 @@ def test_an_unreachable_database_is_said_plainly(
     assert api.requests == []
 
 
-def test_one_collection_that_is_missing_leaves_the_others_alone(api: SmallApi, instance: dg.DagsterInstance, query: Any) -> None:
+def test_one_collection_that_is_missing_leaves_the_others_alone(
+    api: SmallApi, instance: dg.DagsterInstance, query: Any
+) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     api.respond = lambda request: (404, {}, b"{}") if request.path == "/leads" else None
     result = (
@@ -231,8 +322,15 @@ def test_one_collection_that_is_missing_leaves_the_others_alone(api: SmallApi, i
         .execute_in_process(instance=instance, partition_key="2025-03-28", raise_on_error=False)
     )
     assert not result.success
-    assert {event.node_name for event in result.all_events if event.is_step_failure} == {"magnetis__leads"}
-    assert query("SELECT collection FROM magnetis_ops.days ORDER BY 1") == [("calls",), ("conversions",), ("emails",), ("visits",)]
+    assert {event.node_name for event in result.all_events if event.is_step_failure} == {
+        "magnetis__leads"
+    }
+    assert query("SELECT collection FROM magnetis_ops.days ORDER BY 1") == [
+        ("calls",),
+        ("conversions",),
+        ("emails",),
+        ("visits",),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -264,13 +362,17 @@ def test_an_unknown_lane_is_refused(api: SmallApi, materialize: Materialize) -> 
 def test_neither_key_nor_callers_are_in_any_event(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, query: Any
 ) -> None:
-    api.rows["/calls"] = [call(n, "2025-03-28 10:00:00", caller_name="Jeanne Personne") for n in range(300)]
+    api.rows["/calls"] = [
+        call(n, "2025-03-28 10:00:00", caller_name="Jeanne Personne") for n in range(300)
+    ]
     api.rows["/calls"].append(call(999, "not a time", caller_name="Jeanne Personne"))
     api.moment = lambda _row: datetime(2025, 3, 28, 12, tzinfo=PARIS)  # type: ignore[method-assign]
     result = materialize("calls", DAY)
     logged = everything_logged(instance, result)
     assert "calls 2025-03-28: 300 rows; 2 API calls" in logged
-    assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number LIKE '0033199%'") == [(300,)]
+    assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number LIKE '0033199%'") == [
+        (300,)
+    ]
     for secret in (KEY, "0033199", "Jeanne"):
         assert secret not in logged
 
@@ -285,7 +387,11 @@ def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
     def again(setting: str) -> tuple[bool, str, int]:
         monkeypatch.setenv("MAGNETIS_EMPTIED_DAYS", setting)
         result = materialize("calls", DAY)
-        [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+        [check] = [
+            check
+            for check in result.get_asset_check_evaluations()
+            if check.check_name == "complete"
+        ]
         [(held,)] = query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL")
         return check.passed, str(check.description), held
 
@@ -297,10 +403,20 @@ def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
     assert again("delete")[::2] == (True, 0)
 
 
-def test_a_backfill_shows_its_forecast_against_what_it_spent(api: SmallApi, materialize: Materialize) -> None:
+def test_a_backfill_shows_its_forecast_against_what_it_spent(
+    api: SmallApi, materialize: Materialize
+) -> None:
     days = [DAY + timedelta(days=n) for n in range(3)]
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 10:00:00") for day in days for n in range(300)]
+    api.rows["/calls"] = [
+        call(f"{day:%d}{n:03d}", f"{day} 10:00:00") for day in days for n in range(300)
+    ]
     result = materialize("calls", DAY, 3, tags={"dagster/backfill": "abcdefgh"})
-    [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+    [check] = [
+        check for check in result.get_asset_check_evaluations() if check.check_name == "complete"
+    ]
     numbers = {name: entry.value for name, entry in check.metadata.items()}
-    assert (numbers["forecast API calls"], numbers["API calls of the backfill"], numbers["API calls"]) == (5, 5, 5)
+    assert (
+        numbers["forecast API calls"],
+        numbers["API calls of the backfill"],
+        numbers["API calls"],
+    ) == (5, 5, 5)

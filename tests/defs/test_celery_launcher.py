@@ -64,16 +64,37 @@ def folder(tmp_path: Path) -> dict[str, Any]:
     for name in ("queue", "control"):
         (tmp_path / name).mkdir()
     queue = str(tmp_path / "queue")
-    options = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": str(tmp_path / "control")}
+    options = {
+        "data_folder_in": queue,
+        "data_folder_out": queue,
+        "control_folder": str(tmp_path / "control"),
+    }
     return {"broker_url": "filesystem://", "broker_transport_options": options}
 
 
 @contextmanager
 def worker(tmp_path: Path, folder: dict[str, Any]) -> Iterator["subprocess.Popen[bytes]"]:
     (tmp_path / "worker.py").write_text(WORKER.format(here=str(tmp_path), folder=folder))
-    command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--concurrency", "6", "--loglevel", "INFO"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "--app",
+        "worker",
+        "worker",
+        "--concurrency",
+        "6",
+        "--loglevel",
+        "INFO",
+    ]
     with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--without-mingle"], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [*command, "--without-mingle"],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             yield process
         finally:
@@ -87,14 +108,18 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def test_runs_live_and_end_as_their_status_says(instance: dg.DagsterInstance, tmp_path: Path, folder: dict[str, Any]) -> None:
+def test_runs_live_and_end_as_their_status_says(
+    instance: dg.DagsterInstance, tmp_path: Path, folder: dict[str, Any]
+) -> None:
     launcher = instance.run_launcher
     assert isinstance(launcher, MagnetisCeleryRunLauncher)
     launcher.celery.conf.update(folder)
     job = ReconstructableJob.for_file(str(tmp_path / "location.py"), "waiting")
 
     def launch() -> str:
-        run = instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin())
+        run = instance.create_run_for_job(
+            job.get_definition(), job_code_origin=job.get_python_origin()
+        )
         instance.launch_run(run.run_id, workspace=None)  # type: ignore[arg-type]  # the launcher asks no code server
         return run.run_id
 
@@ -117,7 +142,9 @@ def test_runs_live_and_end_as_their_status_says(instance: dg.DagsterInstance, tm
     def gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
-    assert PASSWORD not in serialize_value(instance.get_ref()), "what travels with a run says nothing of the broker"
+    assert PASSWORD not in serialize_value(instance.get_ref()), (
+        "what travels with a run says nothing of the broker"
+    )
     canceled_in_queue, failed_in_queue = launch(), launch()
     assert instance.run_launcher.terminate(canceled_in_queue)
     instance.report_run_failed(run_of(failed_in_queue), "waited too long")
@@ -126,7 +153,9 @@ def test_runs_live_and_end_as_their_status_says(instance: dg.DagsterInstance, tm
 
     with worker(tmp_path, folder) as process:
         for run_id in (to_cancel, to_die, given_up, left):
-            until(lambda run_id=run_id: "Started execution of step" in said(run_id), "the run works")  # type: ignore[misc]
+            until(
+                lambda run_id=run_id: "Started execution of step" in said(run_id), "the run works"
+            )  # type: ignore[misc]
             assert "Taken by Celery worker celery@" in said(run_id)
             assert launcher.check_run_worker_health(run_of(run_id)).status is WorkerStatus.RUNNING
         assert status(canceled_in_queue) is dg.DagsterRunStatus.CANCELED
@@ -136,16 +165,27 @@ def test_runs_live_and_end_as_their_status_says(instance: dg.DagsterInstance, tm
         instance.report_run_failed(run_of(given_up), "run monitoring took its worker for dead")
         assert launcher.terminate(to_cancel)
         process_of(to_die).kill()
-        until(lambda: gone(zombie), "a run that was given up is ended, before its retry does the same work")
+        until(
+            lambda: gone(zombie),
+            "a run that was given up is ended, before its retry does the same work",
+        )
         until(lambda: status(to_cancel) is dg.DagsterRunStatus.CANCELED, "it is canceled")
-        until(lambda: status(to_die) is dg.DagsterRunStatus.FAILURE, "a process that died is reported")
-        assert re.search(r"process on celery@\S+ ended with code -9. It is started again", said(to_die))
-        assert "Execution was interrupted for a run that was already in a failure state" in said(given_up)
+        until(
+            lambda: status(to_die) is dg.DagsterRunStatus.FAILURE, "a process that died is reported"
+        )
+        assert re.search(
+            r"process on celery@\S+ ended with code -9. It is started again", said(to_die)
+        )
+        assert "Execution was interrupted for a run that was already in a failure state" in said(
+            given_up
+        )
 
         process.terminate()
         until(lambda: process.poll() is not None, "a worker that is stopped ends")
         assert status(left) is dg.DagsterRunStatus.FAILURE
-        assert "Execution was interrupted unexpectedly" in said(left), "a reason that run retries take"
+        assert "Execution was interrupted unexpectedly" in said(left), (
+            "a reason that run retries take"
+        )
     assert PASSWORD not in (tmp_path / "worker.log").read_text()
 
 
@@ -164,7 +204,9 @@ class Inspect:
         if isinstance(self.answer, Exception):
             raise self.answer
         # Celery says None where nobody answers
-        return {worker: [{"id": task} for task in tasks] for worker, tasks in self.answer.items()} or None
+        return {
+            worker: [{"id": task} for task in tasks] for worker, tasks in self.answer.items()
+        } or None
 
 
 @pytest.fixture
@@ -186,10 +228,14 @@ def now() -> Now:
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch, workers: Inspect, now: Now) -> Iterator[MagnetisCeleryRunLauncher]:
+def launcher(
+    monkeypatch: pytest.MonkeyPatch, workers: Inspect, now: Now
+) -> Iterator[MagnetisCeleryRunLauncher]:
     launcher = MagnetisCeleryRunLauncher(BROKER, clock=now)
     monkeypatch.setattr(launcher.celery.control, "inspect", workers)
-    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True, "max_retries": 0}}) as ephemeral:
+    with dg.DagsterInstance.ephemeral(
+        settings={"run_retries": {"enabled": True, "max_retries": 0}}
+    ) as ephemeral:
         ephemeral.add_run(RUN)
         launcher.register_instance(ephemeral)
         yield launcher
@@ -230,7 +276,9 @@ def test_a_worker_that_is_cut_off_is_given_up_once_it_was_silent_for_long(
     assert health(OTHER) is WorkerStatus.RUNNING
 
 
-@pytest.mark.parametrize("trouble", [OperationalError("Error 111 connecting"), ConnectionResetError()])
+@pytest.mark.parametrize(
+    "trouble", [OperationalError("Error 111 connecting"), ConnectionResetError()]
+)
 def test_a_broker_that_does_not_answer_fails_no_run(
     launcher: MagnetisCeleryRunLauncher, workers: Inspect, now: Now, trouble: Exception
 ) -> None:
@@ -240,17 +288,26 @@ def test_a_broker_that_does_not_answer_fails_no_run(
         workers.answer = trouble
         assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING
     workers.answer = {}
-    assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING, "workers need time to come back, too"
+    assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING, (
+        "workers need time to come back, too"
+    )
     now.seconds += SILENCE_SECONDS
     assert launcher.check_run_worker_health(RUN).status is WorkerStatus.NOT_FOUND
 
 
-def test_a_run_that_a_command_started_is_left_alone(launcher: MagnetisCeleryRunLauncher, workers: Inspect) -> None:
-    assert launcher.check_run_worker_health(dg.DagsterRun(job_name="here")).status is WorkerStatus.RUNNING
+def test_a_run_that_a_command_started_is_left_alone(
+    launcher: MagnetisCeleryRunLauncher, workers: Inspect
+) -> None:
+    assert (
+        launcher.check_run_worker_health(dg.DagsterRun(job_name="here")).status
+        is WorkerStatus.RUNNING
+    )
     assert workers.asked == 0
 
 
-def test_a_run_that_waited_too_long_says_who_could_have_taken_it(launcher: MagnetisCeleryRunLauncher, workers: Inspect) -> None:
+def test_a_run_that_waited_too_long_says_who_could_have_taken_it(
+    launcher: MagnetisCeleryRunLauncher, workers: Inspect
+) -> None:
     workers.answer = {"celery@b": [], "celery@a": []}
     assert "answer: celery@a, celery@b." in str(launcher.get_run_worker_debug_info(RUN))
 
@@ -264,7 +321,9 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
     assert celery_worker.app.conf.task_ignore_result
     now = Now()
     with dg.DagsterInstance.get() as instance:
-        run = instance.create_run_for_job(dg.JobDefinition(graph_def=dg.GraphDefinition(name="empty"), resource_defs={}))
+        run = instance.create_run_for_job(
+            dg.JobDefinition(graph_def=dg.GraphDefinition(name="empty"), resource_defs={})
+        )
     engine: Engine = connect(database_url)
     statuses = celery_worker.Statuses(engine, clock=now)
     monkeypatch.setattr(celery_worker, "_statuses", statuses)
@@ -273,7 +332,10 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
         statuses.watching(run.run_id),
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process,
     ):
-        until(lambda: statuses.of(run.run_id) is dg.DagsterRunStatus.NOT_STARTED, "the status is known")
+        until(
+            lambda: statuses.of(run.run_id) is dg.DagsterRunStatus.NOT_STARTED,
+            "the status is known",
+        )
         with engine.begin() as connection:
             connection.execute(text("ALTER TABLE dagster.runs RENAME TO elsewhere"))
         try:
@@ -288,22 +350,31 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
     engine.dispose()
 
 
-def test_without_a_broker_dagster_runs_as_before(celery_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_broker_dagster_runs_as_before(
+    celery_home: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAGNETIS_CELERY_BROKER_URL", "")
     with dg.DagsterInstance.get() as instance:
         assert type(instance.run_launcher) is MagnetisRunLauncher
 
 
-def test_a_broker_without_the_extra_says_what_to_install(celery_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_without_the_extra_says_what_to_install(
+    celery_home: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "magnetis_dagster.defs.celery_launcher")
     for name in [name for name in sys.modules if name.partition(".")[0] == "dagster_celery"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "dagster_celery", None)
-    with pytest.raises(SettingsError, match=r"pip install 'magnetis_dagster\[celery\]'"), dg.DagsterInstance.get() as instance:
+    with (
+        pytest.raises(SettingsError, match=r"pip install 'magnetis_dagster\[celery\]'"),
+        dg.DagsterInstance.get() as instance,
+    ):
         _ = instance.run_launcher
 
 
-@pytest.mark.parametrize("url", ["redis://redis:6379/0", f"rediss://:{PASSWORD}@host:6380/0?ssl_cert_reqs=required"])
+@pytest.mark.parametrize(
+    "url", ["redis://redis:6379/0", f"rediss://:{PASSWORD}@host:6380/0?ssl_cert_reqs=required"]
+)
 def test_an_address_may_come_as_a_file(url: str, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "magnetis_celery_broker_url").write_text(f"{url}\n")

@@ -48,13 +48,20 @@ def today() -> Any:
     return datetime.now(PARIS).date()
 
 
-def test_the_first_snapshot_is_counted_and_not_listed(api: SmallApi, materialize: Materialize) -> None:
+def test_the_first_snapshot_is_counted_and_not_listed(
+    api: SmallApi, materialize: Materialize
+) -> None:
     api.rows["/alerts/email"] = [alert(1), alert(2)]
     found = numbers(materialize("email_alerts", today()))
     assert (found["settings first seen"], found["settings changed"], found["new rows"]) == (2, 0, 2)
     assert not {"changes", "changes not shown"} & found.keys()
     again = numbers(materialize("email_alerts", today()))
-    assert (again["settings changed"], again["new rows"], again["changed rows"], again["deleted rows"]) == (0, 0, 0, 0)
+    assert (
+        again["settings changed"],
+        again["new rows"],
+        again["changed rows"],
+        again["deleted rows"],
+    ) == (0, 0, 0, 0)
     assert not {"changes", "settings first seen"} & again.keys()
 
 
@@ -65,13 +72,27 @@ def test_changes_are_a_table_without_personal_values(
     materialize("email_alerts", today())
     api.rows["/alerts/email"] = [
         alert(1, enabled=0, recipients=[ADDRESSES[0], ADDRESSES[2]]),
-        alert(2, less_than=23, title="Alerte de jeanne.personne@example.fr", phone_of_boss="0033199000002"),
-        alert(4, account={"id": "acc-1", "name": "Agence de Lyon", "owner": "Paul Autre"}, recipients=ADDRESSES[1::-1]),
+        alert(
+            2,
+            less_than=23,
+            title="Alerte de jeanne.personne@example.fr",
+            phone_of_boss="0033199000002",
+        ),
+        alert(
+            4,
+            account={"id": "acc-1", "name": "Agence de Lyon", "owner": "Paul Autre"},
+            recipients=ADDRESSES[1::-1],
+        ),
         alert(5, recipients=ADDRESSES[:1], type={"of": "Jeanne"}),
     ]
     result = materialize("email_alerts", today())
     found = numbers(result)
-    assert (found["settings changed"], found["new rows"], found["changed rows"], found["deleted rows"]) == (5, 1, 3, 1)
+    assert (
+        found["settings changed"],
+        found["new rows"],
+        found["changed rows"],
+        found["deleted rows"],
+    ) == (5, 1, 3, 1)
     assert found["changes not shown"] == 0
     table = {(row["change"], row["setting id"]): row for row in rows(found)}
     assert {key: row["what"] for key, row in table.items()} == {
@@ -79,17 +100,31 @@ def test_changes_are_a_table_without_personal_values(
             "removed",
             "ale-3",
         ): "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; recipients: 2 recipients; type: lost_calls",
-        ("changed", "ale-1"): "enabled: 1 → 0; recipients: 2 recipients → 2 recipients (1 added, 1 removed)",
-        ("changed", "ale-2"): "less_than: null → 23; phone_of_boss: null → ***; title: Alerte sur appel manqué → Alerte de ***",
-        ("changed", "ale-4"): "account.owner: *** → ***; recipients: 2 recipients → 2 recipients (in another order)",
+        (
+            "changed",
+            "ale-1",
+        ): "enabled: 1 → 0; recipients: 2 recipients → 2 recipients (1 added, 1 removed)",
+        (
+            "changed",
+            "ale-2",
+        ): "less_than: null → 23; phone_of_boss: null → ***; title: Alerte sur appel manqué → Alerte de ***",
+        (
+            "changed",
+            "ale-4",
+        ): "account.owner: *** → ***; recipients: 2 recipients → 2 recipients (in another order)",
         (
             "added",
             "ale-5",
         ): "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; recipients: 1 recipient; type.of: ***",
     }
-    assert {(row["account"], row["account id"]) for row in table.values()} == {("Agence de Lyon", "acc-1")}
+    assert {(row["account"], row["account id"]) for row in table.values()} == {
+        ("Agence de Lyon", "acc-1")
+    }
     assert table["removed", "ale-3"]["title"] == "Alerte sur appel manqué"
-    logged = "\n".join(str(record.event_log_entry) for record in instance.get_records_for_run(result.run_id).records)
+    logged = "\n".join(
+        str(record.event_log_entry)
+        for record in instance.get_records_for_run(result.run_id).records
+    )
     assert not [word for word in PERSONAL if word in logged or word.capitalize() in logged]
     statement = found["query of the changes"].removeprefix("```sql\n").removesuffix("\n```")
     assert len(query(statement)) == 5
@@ -108,9 +143,17 @@ def test_other_snapshots_are_counted(api: SmallApi, materialize: Materialize) ->
         api.rows["/recipients"] = state
         result = materialize("recipients", today())
         [event] = result.asset_materializations_for_node("magnetis__recipients")
-        assert tuple(event.metadata[name].value for name in ("new rows", "changed rows", "deleted rows")) == counts
+        assert (
+            tuple(
+                event.metadata[name].value for name in ("new rows", "changed rows", "deleted rows")
+            )
+            == counts
+        )
         assert not {"changes", "settings changed"} & event.metadata.keys()
-        assert event.description == f"{today()}: 2 rows, {counts[0]} new, {counts[1]} changed, {counts[2]} deleted"
+        assert (
+            event.description
+            == f"{today()}: 2 rows, {counts[0]} new, {counts[1]} changed, {counts[2]} deleted"
+        )
 
 
 def test_a_step_that_fails_after_its_commit_tells_the_changes_when_it_is_tried_again(
@@ -130,15 +173,27 @@ def test_a_step_that_fails_after_its_commit_tells_the_changes_when_it_is_tried_a
     monkeypatch.setattr(Ingestion, "read_snapshot", fails)
     found = numbers(materialize("email_alerts", today()))
     assert len(api.requests) == calls + 1
-    assert (found["new rows"], found["changed rows"], found["deleted rows"], found["settings changed"]) == (1, 1, 1, 3)
+    assert (
+        found["new rows"],
+        found["changed rows"],
+        found["deleted rows"],
+        found["settings changed"],
+    ) == (1, 1, 1, 3)
     assert [row["change"] for row in rows(found)] == ["removed", "changed", "added"]
 
 
 def shown(collection: Collection, **fields: tuple[Any, Any]) -> dict[str, Any]:
     change = Change(
-        ChangeKind.CHANGED, "acc-1", "Agence", "ale-1", "Titre", {name: FieldChange(*values) for name, values in fields.items()}
+        ChangeKind.CHANGED,
+        "acc-1",
+        "Agence",
+        "ale-1",
+        "Titre",
+        {name: FieldChange(*values) for name, values in fields.items()},
     )
-    metadata = changes_metadata(collection, Changes(datetime(2025, 5, 1, tzinfo=UTC), {ChangeKind.CHANGED: 1}, [change]))
+    metadata = changes_metadata(
+        collection, Changes(datetime(2025, 5, 1, tzinfo=UTC), {ChangeKind.CHANGED: 1}, [change])
+    )
     [row] = rows({name: getattr(entry, "value", entry) for name, entry in metadata.items()})
     return row
 
@@ -177,7 +232,11 @@ def test_values_of_another_shape_than_declared_are_masked() -> None:
         load_catalogue()["email_alerts"],
         type=(["Jeanne"], {"a": {"b": {"c": {"d": "Jeanne"}}}}),
         recipients=("jeanne@example.fr", None),
-        **{"account.name": (None, "Jeanne"), "jeanne@example.fr": (None, 1), "0612345678": ([1, 2, 3], [])},
+        **{
+            "account.name": (None, "Jeanne"),
+            "jeanne@example.fr": (None, 1),
+            "0612345678": ([1, 2, 3], []),
+        },
     )
     assert row["what"] == (
         "type: 1 type → null; type.a.b.c: null → ***; recipients: *** → null; *: null → ***; *: null → ***; "

@@ -9,9 +9,7 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SESSIONS = (
-    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-)
+SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 
 
 @pytest.fixture
@@ -31,7 +29,10 @@ def server(database_url: str) -> Iterator[psycopg.Connection]:
 def backends(server: psycopg.Connection) -> set[int]:
     """Return the sessions that stay: one that its client has closed may be seen for a moment longer."""
     end = time.monotonic() + 5
-    while len(found := {pid for (pid,) in server.execute(f"SELECT pid {SESSIONS}")}) > 1 and time.monotonic() < end:
+    while (
+        len(found := {pid for (pid,) in server.execute(f"SELECT pid {SESSIONS}")}) > 1
+        and time.monotonic() < end
+    ):
         time.sleep(0.05)
     return found
 
@@ -40,7 +41,9 @@ def report(instance: dg.DagsterInstance, number: int) -> None:
     instance.report_runless_asset_event(dg.AssetMaterialization("here", partition=str(number)))
 
 
-def test_events_are_written_through_one_connection(stored: dg.DagsterInstance, server: psycopg.Connection) -> None:
+def test_events_are_written_through_one_connection(
+    stored: dg.DagsterInstance, server: psycopg.Connection
+) -> None:
     report(stored, 0)
     before = backends(server)
     for number in range(1, 20):
@@ -49,10 +52,14 @@ def test_events_are_written_through_one_connection(stored: dg.DagsterInstance, s
         stored.all_instigator_state()
     assert len(before) == 1
     assert backends(server) == before
-    assert stored.get_materialized_partitions(dg.AssetKey("here")) == {str(number) for number in range(20)}
+    assert stored.get_materialized_partitions(dg.AssetKey("here")) == {
+        str(number) for number in range(20)
+    }
 
 
-def test_a_server_that_ended_the_connections_is_not_noticed(stored: dg.DagsterInstance, server: psycopg.Connection) -> None:
+def test_a_server_that_ended_the_connections_is_not_noticed(
+    stored: dg.DagsterInstance, server: psycopg.Connection
+) -> None:
     report(stored, 0)
     assert len(backends(server)) == 1
     assert server.execute(f"SELECT count(pg_terminate_backend(pid)) {SESSIONS}").fetchone() == (1,)

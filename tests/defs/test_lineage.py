@@ -7,7 +7,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.selector import PartitionRangeSelector, PartitionsByAssetSelector, PartitionsSelector
+from dagster._core.definitions.selector import (
+    PartitionRangeSelector,
+    PartitionsByAssetSelector,
+    PartitionsSelector,
+)
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.launcher.sync_in_memory_run_launcher import SyncInMemoryRunLauncher
@@ -19,7 +23,9 @@ from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs.days import days_of, days_tags
 
-pytestmark = pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated")  # Dagster's own use
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Function `AssetSelection.sources` is deprecated"
+)  # Dagster's own use
 
 FIRST, LAST = date(2025, 3, 28), date(2025, 3, 29)
 TODAY = datetime.now(PARIS).date()
@@ -33,7 +39,10 @@ def backfill(running: Daemon, ranges: dict[str, tuple[date, date]]) -> None:
     """Launch a backfill as the UI does, and evaluate it once as the daemon does."""
     asked: Sequence[PartitionsByAssetSelector] = [
         PartitionsByAssetSelector(
-            asset_key=key(name), partitions=PartitionsSelector(ranges=[PartitionRangeSelector(start=str(first), end=str(last))])
+            asset_key=key(name),
+            partitions=PartitionsSelector(
+                ranges=[PartitionRangeSelector(start=str(first), end=str(last))]
+            ),
         )
         for name, (first, last) in ranges.items()
     ]
@@ -57,8 +66,15 @@ def backfill(running: Daemon, ranges: dict[str, tuple[date, date]]) -> None:
 def test_the_graph_shows_the_references_of_the_catalogue() -> None:
     graph = build_defs().resolve_asset_graph()
     for collection in load_catalogue().enabled:
-        assert graph.get(key(collection.name)).parent_keys >= {key(name) for name in collection.references}
-    assert graph.get(key("calls")).parent_keys == {key("numbers"), key("pools"), key("recipients"), key("visits")}
+        assert graph.get(key(collection.name)).parent_keys >= {
+            key(name) for name in collection.references
+        }
+    assert graph.get(key("calls")).parent_keys == {
+        key("numbers"),
+        key("pools"),
+        key("recipients"),
+        key("visits"),
+    }
 
 
 def test_every_ancestor_of_an_asset_is_its_parent() -> None:
@@ -72,7 +88,16 @@ def test_every_ancestor_of_an_asset_is_its_parent() -> None:
 EVENTS = [collection.name for collection in load_catalogue().enabled if collection.is_events]
 
 
-@pytest.mark.parametrize("names", [("visits", "leads"), ("calls", "leads"), ("conversions", "visits"), EVENTS, ("emails", "leads")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("visits", "leads"),
+        ("calls", "leads"),
+        ("conversions", "visits"),
+        EVENTS,
+        ("emails", "leads"),
+    ],
+)
 def test_a_backfill_by_partition_names_targets_every_day_of_every_asset(names: list[str]) -> None:
     """As the UI launches it."""
     graph = build_defs(taken=[]).resolve_asset_graph()
@@ -86,7 +111,10 @@ def test_a_backfill_by_partition_names_targets_every_day_of_every_asset(names: l
             backfill_start_timestamp=datetime.now(PARIS).timestamp(),
             all_partitions=False,
         ).target_subset
-    found = {(partition.asset_key.path[-1], partition.partition_key) for partition in target.iterate_asset_partitions()}
+    found = {
+        (partition.asset_key.path[-1], partition.partition_key)
+        for partition in target.iterate_asset_partitions()
+    }
     assert found == {(name, day) for name in names for day in days}
 
 
@@ -101,18 +129,29 @@ def test_a_snapshot_of_today_and_what_refers_to_it_are_targeted_with_yesterday()
             backfill_start_timestamp=datetime.now(PARIS).timestamp(),
             all_partitions=False,
         ).target_subset
-    found = {(partition.asset_key.path[-1], partition.partition_key) for partition in target.iterate_asset_partitions()}
+    found = {
+        (partition.asset_key.path[-1], partition.partition_key)
+        for partition in target.iterate_asset_partitions()
+    }
     yesterday = str(TODAY - timedelta(days=1))
     assert found == {("numbers", str(TODAY)), ("calls", yesterday), ("leads", yesterday)}
 
 
 def test_a_run_loads_what_refers_to_a_collection_that_fails(api: SmallApi) -> None:
-    api.respond = lambda request: (403, {}, b"{}") if request.path in {"/calls", "/visits"} else None
+    api.respond = lambda request: (
+        (403, {}, b"{}") if request.path in {"/calls", "/visits"} else None
+    )
     with dg.DagsterInstance.ephemeral() as instance:
         job = build_defs().resolve_job_def("daily_events")
-        result = job.execute_in_process(instance=instance, tags=days_tags(FIRST, LAST), raise_on_error=False)
+        result = job.execute_in_process(
+            instance=instance, tags=days_tags(FIRST, LAST), raise_on_error=False
+        )
         skipped = [event.step_key for event in result.all_events if event.is_step_skipped]
-        done = {name for name in ("calls", "visits", "leads", "emails") if instance.get_materialized_partitions(key(name))}
+        done = {
+            name
+            for name in ("calls", "visits", "leads", "emails")
+            if instance.get_materialized_partitions(key(name))
+        }
     assert (skipped, done) == ([], {"leads", "emails"})
 
 
@@ -122,20 +161,30 @@ def test_a_backfill_requests_everything_at_once_and_days_that_the_reference_does
     # only what is requested: a run in this process would be inside the event loop of the backfill daemon
     monkeypatch.setattr(SyncInMemoryRunLauncher, "launch_run", lambda *_: None)
     with daemon(tmp_path) as running:
-        days = {"calls": (FIRST, LAST), "leads": (FIRST, LAST), "numbers": (TODAY, TODAY), "recipients": (TODAY, TODAY)}
+        days = {
+            "calls": (FIRST, LAST),
+            "leads": (FIRST, LAST),
+            "numbers": (TODAY, TODAY),
+            "recipients": (TODAY, TODAY),
+        }
         backfill(running, days)
         requested = {
             (frozenset(key.path[-1] for key in run.asset_selection or ()), *days_of(run.tags))
             for run in running.instance.get_runs()
         }
-    assert requested == {(frozenset({"calls", "leads"}), FIRST, LAST), (frozenset({"numbers", "recipients"}), TODAY)}
+    assert requested == {
+        (frozenset({"calls", "leads"}), FIRST, LAST),
+        (frozenset({"numbers", "recipients"}), TODAY),
+    }
 
 
 def test_snapshots_have_the_days_that_were_taken_and_today() -> None:
     days = [TODAY - timedelta(days=age) for age in (9, 8, 1)]
 
     def keys(taken: list[date] | None) -> list[str]:
-        partitions = build_defs(taken=taken).resolve_asset_graph().get(key("accounts")).partitions_def
+        partitions = (
+            build_defs(taken=taken).resolve_asset_graph().get(key("accounts")).partitions_def
+        )
         assert partitions
         return list(partitions.get_partition_keys())
 

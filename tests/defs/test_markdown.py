@@ -60,7 +60,9 @@ def rendered(markdown: str) -> str:
     assert {child.type for child in inline.children or []} <= {"text", "code_inline"}, markdown
     for child in inline.children or []:
         # GitHub's dialect makes links of these in text, and not in code
-        assert child.type == "code_inline" or not any(sign in child.content.lower() for sign in ("://", "www.", "@")), markdown
+        assert child.type == "code_inline" or not any(
+            sign in child.content.lower() for sign in ("://", "www.", "@")
+        ), markdown
     return "".join(child.content for child in inline.children or [])
 
 
@@ -80,10 +82,16 @@ def test_nothing_in_a_text_is_active(text: str) -> None:
 
 
 def test_plain_prose_and_our_own_code_stay_as_they_are(catalogue: Catalogue) -> None:
-    for text in ("first_seen_at is 3 > 2 & 5 - 4.", "`magnetis probe` shows them (`--write` too); 12) is no list."):
+    for text in (
+        "first_seen_at is 3 > 2 & 5 - 4.",
+        "`magnetis probe` shows them (`--write` too); 12) is no list.",
+    ):
         assert literal(text) == text
     for collection in catalogue.enabled:
-        for words in (collection.description, *(column.description for column in collection.columns.values())):
+        for words in (
+            collection.description,
+            *(column.description for column in collection.columns.values()),
+        ):
             assert literal(words) == words.strip()
 
 
@@ -91,7 +99,12 @@ def test_plain_prose_and_our_own_code_stay_as_they_are(catalogue: Catalogue) -> 
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     """The catalogue under an overlay whose descriptions are hostile."""
     overlay = {
-        "collections": {"calls": {"description": IMAGE, "columns": {"ours": {"type": "text", "description": IMAGE}}}},
+        "collections": {
+            "calls": {
+                "description": IMAGE,
+                "columns": {"ours": {"type": "text", "description": IMAGE}},
+            }
+        },
         "policies": {"has_recipient": {"description": IMAGE}},
     }
     path = tmp_path / "magnetis.yaml"
@@ -121,13 +134,26 @@ def test_evaluations_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPat
     tally = CheckTally(KEY)
     tally._unknown.update([IMAGE, "_both_sides_"])
     tally._misfits.update({IMAGE: 2})
-    found = {result.check_name: result.description or "" for result in tally.results() if result.description}
-    assert rendered(found["unknown_fields"]) == f"Not declared, kept in payload: {IMAGE}, _both_sides_."
+    found = {
+        result.check_name: result.description or ""
+        for result in tally.results()
+        if result.description
+    }
+    assert (
+        rendered(found["unknown_fields"])
+        == f"Not declared, kept in payload: {IMAGE}, _both_sides_."
+    )
     assert f"{IMAGE} (2)" in rendered(found["misfit_values"])
-    assert rendered(tally.incomplete(Incomplete(f"calls: the API returned {IMAGE}")).description or "").endswith(IMAGE)
+    assert rendered(
+        tally.incomplete(Incomplete(f"calls: the API returned {IMAGE}")).description or ""
+    ).endswith(IMAGE)
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
     demands = Demands(hostile, hostile["email_alerts"], Settings.load())
-    [policy] = [policy for policy in hostile.policies_of(hostile["email_alerts"]) if policy.name == "has_recipient"]
+    [policy] = [
+        policy
+        for policy in hostile.policies_of(hostile["email_alerts"])
+        if policy.name == "has_recipient"
+    ]
     judged = demands._judged(KEY, policy, Judgement(unjudged=IMAGE))
     assert rendered(judged.description or "") == f"Could not be judged: {IMAGE}"
     missing = demands._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
@@ -140,8 +166,12 @@ def test_queries_are_one_block_of_code(catalogue: Catalogue) -> None:
         assert (fence.type, fence.info) == ("fence", "sql")
 
 
-@pytest.mark.parametrize("text", [HOSTILE["image"], HOSTILE["mention"], HOSTILE["html"], HOSTILE["emphasis"]])
+@pytest.mark.parametrize(
+    "text", [HOSTILE["image"], HOSTILE["mention"], HOSTILE["html"], HOSTILE["emphasis"]]
+)
 def test_alerts_of_failed_runs(text: str) -> None:
     said = failure(NeedsChange(text))
-    data = StepFailureData(error=None, user_failure_data=UserFailureData("", said.description, said.metadata))
+    data = StepFailureData(
+        error=None, user_failure_data=UserFailureData("", said.description, said.metadata)
+    )
     assert rendered(step_words("magnetis__calls", data)) == " ".join(text.split())

@@ -52,18 +52,29 @@ def refuse(api: SmallApi) -> None:
 
 
 def evaluated(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    [found] = [each for each in result.get_asset_check_evaluations() if each.check_name == "no_missing_days"]
+    [found] = [
+        each
+        for each in result.get_asset_check_evaluations()
+        if each.check_name == "no_missing_days"
+    ]
     return found
 
 
 def shown(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
-    return {name: value.value for name, value in evaluation.metadata.items() if not isinstance(value, dg.TableMetadataValue)}
+    return {
+        name: value.value
+        for name, value in evaluation.metadata.items()
+        if not isinstance(value, dg.TableMetadataValue)
+    }
 
 
 def ranges(evaluation: dg.AssetCheckEvaluation) -> list[tuple[Any, ...]]:
     table = evaluation.metadata["ranges"]
     assert isinstance(table, dg.TableMetadataValue)
-    return [tuple(record.data[name] for name in ("from", "to", "days", "why")) for record in table.records]
+    return [
+        tuple(record.data[name] for name in ("from", "to", "days", "why"))
+        for record in table.records
+    ]
 
 
 def test_a_run_says_what_is_still_missing(materialize: Materialize) -> None:
@@ -86,8 +97,14 @@ def test_a_run_says_what_is_still_missing(materialize: Materialize) -> None:
     assert "`magnetis plan calls --missing --launch`" in str(found.description)
 
 
-def test_history_that_nobody_has_requested_is_not_missing(materialize: Materialize, instance: dg.DagsterInstance) -> None:
-    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+def test_history_that_nobody_has_requested_is_not_missing(
+    materialize: Materialize, instance: dg.DagsterInstance
+) -> None:
+    job = (
+        build_defs()
+        .resolve_implicit_global_asset_job_def()
+        .get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    )
     found = evaluated(job.execute_in_process(instance=instance))
     assert found.passed
     assert shown(found) == {"missing days": 0, "closed days": 0, "days not requested": 10}
@@ -111,43 +128,63 @@ def test_a_failed_load_of_a_green_day_makes_it_missing_at_once_and_later(
     refuse(api)
     failed = materialize("calls", ago(4), 2)
     assert not failed.success
-    assert ranges(evaluated(failed)) == [(str(ago(4)), str(ago(3)), 2, FAILED)], "said by the run that fails, before it ends"
-    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    assert ranges(evaluated(failed)) == [(str(ago(4)), str(ago(3)), 2, FAILED)], (
+        "said by the run that fails, before it ends"
+    )
+    job = (
+        build_defs()
+        .resolve_implicit_global_asset_job_def()
+        .get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    )
     asked = len(api.requests)
     later = job.execute_in_process(instance=instance)
     assert ranges(evaluated(later)) == [(str(ago(4)), str(ago(3)), 2, FAILED)]
     assert len(api.requests) == asked, "no API call"
-    assert [step.step_key for step in later.all_events if step.is_step_success] == ["no_missing_days"]
+    assert [step.step_key for step in later.all_events if step.is_step_success] == [
+        "no_missing_days"
+    ]
     api.respond = lambda _request: None
     assert evaluated(materialize("calls", ago(4), 2)).passed
 
 
-def test_days_that_another_run_reads_again_are_not_missing(materialize: Materialize, instance: dg.DagsterInstance) -> None:
+def test_days_that_another_run_reads_again_are_not_missing(
+    materialize: Materialize, instance: dg.DagsterInstance
+) -> None:
     materialize("calls", ago(10), 9)
     job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_selection={CALLS})
-    instance.create_run_for_job(job, tags=days_tags(ago(4), ago(1)), status=dg.DagsterRunStatus.STARTED)
+    instance.create_run_for_job(
+        job, tags=days_tags(ago(4), ago(1)), status=dg.DagsterRunStatus.STARTED
+    )
     days = look(instance, load_catalogue()["calls"], Settings.load())
     assert days.missing == {ago(1): NEVER_LOADED}
     assert days.in_progress == {ago(4), ago(3), ago(2), ago(1)}
 
 
-def test_a_waiting_load_is_waited_for(api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiting_load_is_waited_for(
+    api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.05)
     answers = iter([(503, {"Retry-After": "0"}, b"down")] * 12)
     api.respond = lambda _request: next(answers, None)
     api.rows["/calls"] = [call(1, f"{ago(3)} 10:00:00")]
     result = materialize("calls", ago(10), 10)
     assert result.success
-    assert {event.step_key for event in result.all_events if event.is_step_up_for_retry} >= {"magnetis__calls"}
+    assert {event.step_key for event in result.all_events if event.is_step_up_for_retry} >= {
+        "magnetis__calls"
+    }
     assert evaluated(result).passed
     ends = [event.step_key for event in result.all_events if event.is_step_success]
     assert ends == ["magnetis__calls", "no_missing_days"]
 
 
-def test_the_daily_job_evaluates_it_for_every_events_collection_in_one_step(api: SmallApi, instance: dg.DagsterInstance) -> None:
+def test_the_daily_job_evaluates_it_for_every_events_collection_in_one_step(
+    api: SmallApi, instance: dg.DagsterInstance
+) -> None:
     api.respond = lambda request: (404, {}, b"{}") if request.path == "/leads" else None
     job = build_defs().resolve_job_def("daily_events")
-    result = job.execute_in_process(instance=instance, tags=days_tags(ago(10), ago(1)), raise_on_error=False)
+    result = job.execute_in_process(
+        instance=instance, tags=days_tags(ago(10), ago(1)), raise_on_error=False
+    )
     found = {
         each.asset_key.path[-1]: (each.passed, each.metadata["missing days"].value)
         for each in result.get_asset_check_evaluations()
@@ -160,14 +197,24 @@ def test_the_daily_job_evaluates_it_for_every_events_collection_in_one_step(api:
         "leads": (False, 10),
         "visits": (True, 0),
     }
-    assert [event.step_key for event in result.all_events if event.is_step_start].count("no_missing_days") == 1
+    assert [event.step_key for event in result.all_events if event.is_step_start].count(
+        "no_missing_days"
+    ) == 1
 
 
-def test_fifty_ranges_are_shown_and_the_rest_counted(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_ranges_are_shown_and_the_rest_counted(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(121)))
     for number in range(2, 121, 2):
-        instance.report_runless_asset_event(dg.AssetMaterialization(CALLS, partition=str(ago(number))))
-    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={CHECK}, asset_selection=set())
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(CALLS, partition=str(ago(number)))
+        )
+    job = (
+        build_defs()
+        .resolve_implicit_global_asset_job_def()
+        .get_subset(asset_check_selection={CHECK}, asset_selection=set())
+    )
     found = evaluated(job.execute_in_process(instance=instance))
     assert (shown(found)["missing days"], shown(found)["ranges not shown"]) == (60, 10)
     assert len(ranges(found)) == 50
@@ -193,10 +240,16 @@ def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
             )
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(2))))
     asked = []
-    for days in (1096, 7, 1096):  # the first look opens connections, and a new start makes the cache anew
+    for days in (
+        1096,
+        7,
+        1096,
+    ):  # the first look opens connections, and a new start makes the cache anew
         monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(days)))
         with statements() as met:
-            assert [len(look(instance, collection, Settings.load()).missing) for collection in events] == [1] * 5
+            assert [
+                len(look(instance, collection, Settings.load()).missing) for collection in events
+            ] == [1] * 5
         asked.append(len(met))
     assert asked[1] == asked[2] <= 15 * len(events)
 
@@ -223,15 +276,35 @@ def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
     attempts.add("calls", between(date(2025, 1, 1), date(2025, 1, 31)))
     attempts.add("calls", [date(2025, 1, 15)])
     text = attempts.cursor()
-    assert text == ('{"calls":[["2025-01-01","2025-01-14",1],["2025-01-15","2025-01-15",2],["2025-01-16","2025-01-31",1]]}')
+    assert text == (
+        '{"calls":[["2025-01-01","2025-01-14",1],["2025-01-15","2025-01-15",2],["2025-01-16","2025-01-31",1]]}'
+    )
     again = Attempts.parse(text)
-    assert (again.made("calls", date(2025, 1, 15)), again.made("calls", date(2025, 2, 1)), again.made("leads", ago(0))) == (2, 0, 0)
-    assert again.only({"calls": [date(2025, 1, 15)]}).cursor() == '{"calls":[["2025-01-15","2025-01-15",2]]}'
+    assert (
+        again.made("calls", date(2025, 1, 15)),
+        again.made("calls", date(2025, 2, 1)),
+        again.made("leads", ago(0)),
+    ) == (2, 0, 0)
+    assert (
+        again.only({"calls": [date(2025, 1, 15)]}).cursor()
+        == '{"calls":[["2025-01-15","2025-01-15",2]]}'
+    )
     assert again.only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
 
 
 @pytest.mark.parametrize(
-    "cursor", [None, "", "{}", "[]", "0", "{", '{"calls": 3}', '{"calls": [["soon", 1]]}', '{"calls": [[1, 2, 3]]}']
+    "cursor",
+    [
+        None,
+        "",
+        "{}",
+        "[]",
+        "0",
+        "{",
+        '{"calls": 3}',
+        '{"calls": [["soon", 1]]}',
+        '{"calls": [[1, 2, 3]]}',
+    ],
 )
 def test_a_cursor_that_cannot_be_read_says_nothing(cursor: str | None) -> None:
     assert Attempts.parse(cursor).cursor() == "{}"

@@ -44,7 +44,10 @@ def load(materialize: Materialize, instance: dg.DagsterInstance) -> Check:
     def load(collection: str) -> dict[str, dg.AssetCheckEvaluation]:
         result = materialize(collection, datetime.now(PARIS).date())
         assert result.success
-        logged = "\n".join(str(record.event_log_entry) for record in instance.get_records_for_run(result.run_id).records)
+        logged = "\n".join(
+            str(record.event_log_entry)
+            for record in instance.get_records_for_run(result.run_id).records
+        )
         logged += "\n".join(map(str, latest(instance).values()))
         assert [word for word in PERSONAL if word in logged.lower()] == []
         return {
@@ -63,8 +66,16 @@ def latest(instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
         for name in ("baseline", *(f"policy_{name}" for name in KINDS))
     ]
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    found = {f"{key.asset_key.path[-1]}:{key.name}": record.event for key, record in records.items() if record.event}
-    return {name: event.dagster_event.asset_check_evaluation_data for name, event in found.items() if event.dagster_event}  # type: ignore[misc]
+    found = {
+        f"{key.asset_key.path[-1]}:{key.name}": record.event
+        for key, record in records.items()
+        if record.event
+    }
+    return {
+        name: event.dagster_event.asset_check_evaluation_data
+        for name, event in found.items()
+        if event.dagster_event
+    }  # type: ignore[misc]
 
 
 def table(check: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]]:
@@ -75,9 +86,13 @@ def test_offending_rows_are_in_the_metadata_and_block_nothing(
     api: SmallApi, load: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overlay = tmp_path / "magnetis.yaml"
-    overlay.write_text("policies: {allowed_domains: {enabled: true, severity: error, domains: [exemple.fr]}}")
+    overlay.write_text(
+        "policies: {allowed_domains: {enabled: true, severity: error, domains: [exemple.fr]}}"
+    )
     monkeypatch.setenv("MAGNETIS_CONFIG", str(overlay))
-    accounts = [{"id": f"acc-{number}", "name": "Agence, tél. 06 12 34 56 78"} for number in (1, 2, 3)]
+    accounts = [
+        {"id": f"acc-{number}", "name": "Agence, tél. 06 12 34 56 78"} for number in (1, 2, 3)
+    ]
     api.rows["/accounts"] = accounts
     api.rows["/alerts/sms"] = []
     api.rows["/alerts/email"] = [
@@ -111,9 +126,17 @@ def test_offending_rows_are_in_the_metadata_and_block_nothing(
             "reason": "its alert on missed calls is switched off",
         }
     ]
-    assert table(checks["allowed_domains"], "rows")[0]["reason"] == "recipients outside the allowed domains: 1"
-    assert [(row["id"], row["account"]) for row in table(checks["has_owner"], "rows")] == [("ale-4", ""), ("ale-5", "***")]
-    numbers = {name: value.value for name, value in checks["has_owner"].metadata.items() if name != "rows"}
+    assert (
+        table(checks["allowed_domains"], "rows")[0]["reason"]
+        == "recipients outside the allowed domains: 1"
+    )
+    assert [(row["id"], row["account"]) for row in table(checks["has_owner"], "rows")] == [
+        ("ale-4", ""),
+        ("ale-5", "***"),
+    ]
+    numbers = {
+        name: value.value for name, value in checks["has_owner"].metadata.items() if name != "rows"
+    }
     assert numbers == {"offending rows": 2, "judged rows": 5, "rows not shown": 0}
     assert checks["has_owner"].description == "2 of 5 rows violate this policy."
 
@@ -138,7 +161,9 @@ def test_what_cannot_be_judged_passes_and_says_so(api: SmallApi, load: Check) ->
     checks = load("email_alerts")
     assert all(check.passed for check in checks.values())
     for name in ("missed_call_alert", "live_account", "has_owner"):
-        assert str(checks[name].description).startswith("Could not be judged: accounts has never been read.")
+        assert str(checks[name].description).startswith(
+            "Could not be judged: accounts has never been read."
+        )
         assert checks[name].metadata == {}
     assert checks["has_recipient"].description is None
     assert checks["has_recipient"].metadata["offending rows"].value == 0
@@ -147,7 +172,10 @@ def test_what_cannot_be_judged_passes_and_says_so(api: SmallApi, load: Check) ->
 def test_at_most_fifty_rows_are_shown(api: SmallApi, load: Check) -> None:
     api.rows["/alerts/email"] = [alert(f"ale-{number:02}", recipients=[]) for number in range(60)]
     check = load("email_alerts")["has_recipient"]
-    assert (check.metadata["offending rows"].value, check.metadata["rows not shown"].value) == (60, 10)
+    assert (check.metadata["offending rows"].value, check.metadata["rows not shown"].value) == (
+        60,
+        10,
+    )
     assert len(table(check, "rows")) == 50
 
 
@@ -169,18 +197,55 @@ def test_drift_from_the_baseline_is_shown_masked(
     assert (check.passed, check.description, check.metadata["differences"].value) == (True, None, 0)
     assert "says nothing of reports" in str(load("reports")["baseline"].description)
 
-    changed = alert("ale-2", recipients=["jean@ailleurs.fr", "jean@exemple.fr"], enabled=0, secret="jean")
+    changed = alert(
+        "ale-2", recipients=["jean@ailleurs.fr", "jean@exemple.fr"], enabled=0, secret="jean"
+    )
     api.rows["/alerts/email"] = [alert("ale-1"), changed, alert("ale-4")]
     check = load("email_alerts")["baseline"]
     assert not check.passed
     assert check.metadata["differences"].value == 3
     common = {"account": "acc-1"}
     assert table(check, "diff") == [
-        {"id": "ale-2", **common, "change": "changed", "field": "enabled", "baseline": "1", "present": "0"},
-        {"id": "ale-2", **common, "change": "changed", "field": "recipients", "baseline": "*** (1)", "present": "*** (2)"},
-        {"id": "ale-2", **common, "change": "changed", "field": "secret", "baseline": "", "present": "***"},
-        {"id": "ale-3", **common, "change": "removed", "field": "title", "baseline": "Alerte *** ***", "present": ""},
-        {"id": "ale-4", **common, "change": "added", "field": "title", "baseline": "", "present": "Alerte *** ***"},
+        {
+            "id": "ale-2",
+            **common,
+            "change": "changed",
+            "field": "enabled",
+            "baseline": "1",
+            "present": "0",
+        },
+        {
+            "id": "ale-2",
+            **common,
+            "change": "changed",
+            "field": "recipients",
+            "baseline": "*** (1)",
+            "present": "*** (2)",
+        },
+        {
+            "id": "ale-2",
+            **common,
+            "change": "changed",
+            "field": "secret",
+            "baseline": "",
+            "present": "***",
+        },
+        {
+            "id": "ale-3",
+            **common,
+            "change": "removed",
+            "field": "title",
+            "baseline": "Alerte *** ***",
+            "present": "",
+        },
+        {
+            "id": "ale-4",
+            **common,
+            "change": "added",
+            "field": "title",
+            "baseline": "",
+            "present": "Alerte *** ***",
+        },
     ]
 
 
@@ -189,6 +254,11 @@ def test_each_settings_asset_has_a_check_for_each_of_its_policies(tmp_path: Path
     catalogue = load_catalogue()
     key = dg.AssetKey(["magnetis", "reports"])
     specs = Demands(catalogue, catalogue["reports"], settings).specs(key)
-    assert [spec.name for spec in specs] == ["policy_has_recipient", "policy_live_account", "policy_has_owner", "baseline"]
+    assert [spec.name for spec in specs] == [
+        "policy_has_recipient",
+        "policy_live_account",
+        "policy_has_owner",
+        "baseline",
+    ]
     assert not any(spec.blocking for spec in specs)
     assert Demands(catalogue, catalogue["numbers"], settings).specs(key) == []

@@ -68,7 +68,9 @@ def age(database_url: str) -> Callable[[int], None]:
     def age(days: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
             for table, columns in MOMENTS.items():
-                moved = ", ".join(f"{column} = {column} - interval '{days} days'" for column in columns)
+                moved = ", ".join(
+                    f"{column} = {column} - interval '{days} days'" for column in columns
+                )
                 connection.execute(f"UPDATE {table} SET {moved}")
             connection.execute(f"UPDATE dagster.runs SET end_time = end_time - {days * 86_400}")
 
@@ -88,9 +90,16 @@ def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str
     settings = Settings.load()
     query_all = {
         table: query(f"SELECT * FROM {table} ORDER BY 1, 2")
-        for table in ("magnetis.calls", "magnetis_ops.days", "magnetis_ops.quota_days", "magnetis_ops.quarantine")
+        for table in (
+            "magnetis.calls",
+            "magnetis_ops.days",
+            "magnetis_ops.quota_days",
+            "magnetis_ops.quarantine",
+        )
     }
-    with psycopg.connect(engine.url.set(drivername="postgresql").render_as_string(False), autocommit=True) as connection:
+    with psycopg.connect(
+        engine.url.set(drivername="postgresql").render_as_string(False), autocommit=True
+    ) as connection:
         connection.execute("UPDATE dagster.asset_keys SET cached_status_data = NULL")
     checks = [
         dg.AssetCheckKey(dg.AssetKey(["magnetis", "calls"]), name)
@@ -98,7 +107,9 @@ def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str
     ]
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
     [observation] = instance.fetch_observations(QUOTA, limit=1).records
-    today = read_today(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    today = read_today(
+        engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy
+    )
     return query_all | {
         "days": look(instance, CALLS, settings),
         "materialized": instance.get_materialized_partitions(dg.AssetKey(["magnetis", "calls"])),
@@ -116,7 +127,13 @@ def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str
 
 
 @pytest.fixture
-def loaded(instance: dg.DagsterInstance, api: SmallApi, materialize: Materialize, running: Daemon, engine: Engine) -> None:
+def loaded(
+    instance: dg.DagsterInstance,
+    api: SmallApi,
+    materialize: Materialize,
+    running: Daemon,
+    engine: Engine,
+) -> None:
     """Seven days green, three of them read again and one of them failed; a backfill; quota observations."""
     assert materialize("calls", ago(8), 4, tags={"dagster/backfill": "backfill-1"}).success
     assert materialize("calls", ago(5), 4).success
@@ -138,7 +155,9 @@ def test_what_people_see_stays_when_all_bookkeeping_is_years_old(
     events = query("SELECT count(*) FROM dagster.event_logs")[0][0]
     found = run(instance)
     assert seen(instance, engine, query) | {"runs": before["runs"]} == before
-    assert {each.run_id for each in instance.get_runs()} > set(before["runs"]), "every run is still listed"
+    assert {each.run_id for each in instance.get_runs()} > set(before["runs"]), (
+        "every run is still listed"
+    )
     assert found["deleted from dagster.event_logs"] > 0.7 * events
     assert found["deleted from dagster.asset_check_executions"] > 0
     assert found["deleted from magnetis_ops.api_calls"] > 0
@@ -146,7 +165,10 @@ def test_what_people_see_stays_when_all_bookkeeping_is_years_old(
     assert found["bytes of dagster"] > 100_000
     again = run(instance)
     assert again["deleted rows"] == 0
-    assert query("SELECT count(*) FROM magnetis_ops.api_calls WHERE backfill_id = 'backfill-1'")[0][0] > 0
+    assert (
+        query("SELECT count(*) FROM magnetis_ops.api_calls WHERE backfill_id = 'backfill-1'")[0][0]
+        > 0
+    )
 
 
 def test_what_is_younger_than_the_retention_stays(
@@ -176,21 +198,33 @@ def test_windows_that_nothing_refers_to(
     age(100)
     kept = query("SELECT min(id), max(id) FROM magnetis_ops.windows")[0]
     assert run(instance)["deleted from magnetis_ops.windows"] == 2
-    assert tuple(number for (number,) in query("SELECT id FROM magnetis_ops.windows ORDER BY id")) == kept
+    assert (
+        tuple(number for (number,) in query("SELECT id FROM magnetis_ops.windows ORDER BY id"))
+        == kept
+    )
 
 
 def test_a_run_in_progress_keeps_its_events_and_logs(
-    instance: dg.DagsterInstance, materialize: Materialize, query: Query, age: Callable[[int], None], database_url: str
+    instance: dg.DagsterInstance,
+    materialize: Materialize,
+    query: Query,
+    age: Callable[[int], None],
+    database_url: str,
 ) -> None:
     ended, still = materialize("calls", ago(3)), materialize("calls", ago(4))
     logs = instance.compute_log_manager
     assert isinstance(logs, LocalComputeLogManager)
-    paths = [Path(logs.get_captured_local_path([each.run_id, "compute_logs", "x"], "out")) for each in (ended, still)]
+    paths = [
+        Path(logs.get_captured_local_path([each.run_id, "compute_logs", "x"], "out"))
+        for each in (ended, still)
+    ]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("a line")
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE dagster.runs SET status = 'STARTED' WHERE run_id = %s", [still.run_id])
+        connection.execute(
+            "UPDATE dagster.runs SET status = 'STARTED' WHERE run_id = %s", [still.run_id]
+        )
     age(1000)
     events = len(instance.all_logs(still.run_id))
     run(instance)
@@ -232,7 +266,12 @@ def test_a_prune_that_is_blocked_interrupted_or_runs_twice_at_once(
         prune.prune(engine, 90, "dagster", interrupt)
     assert seen(instance, engine, query) == before
     deleted: list[dict[str, int]] = []
-    threads = [threading.Thread(target=lambda: deleted.append(prune.prune(engine, 90, "dagster", forgotten.add))) for _ in "ab"]
+    threads = [
+        threading.Thread(
+            target=lambda: deleted.append(prune.prune(engine, 90, "dagster", forgotten.add))
+        )
+        for _ in "ab"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -244,7 +283,9 @@ def test_a_prune_that_is_blocked_interrupted_or_runs_twice_at_once(
     assert sum(prune.prune(engine, 90, "dagster", forgotten.add).values()) == 0
 
 
-def test_a_planned_check_is_one_row_that_its_result_replaces(materialize: Materialize, query: Query) -> None:
+def test_a_planned_check_is_one_row_that_its_result_replaces(
+    materialize: Materialize, query: Query
+) -> None:
     result = materialize("calls", ago(8), 8)
     rows = query(
         "SELECT check_name, execution_status, partition FROM dagster.asset_check_executions WHERE run_id = :run",
@@ -257,7 +298,11 @@ def test_a_planned_check_is_one_row_that_its_result_replaces(materialize: Materi
 
 
 def test_leftover_plans_of_earlier_versions_are_deleted(
-    instance: dg.DagsterInstance, materialize: Materialize, query: Query, age: Callable[[int], None], database_url: str
+    instance: dg.DagsterInstance,
+    materialize: Materialize,
+    query: Query,
+    age: Callable[[int], None],
+    database_url: str,
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         for day in range(3):
@@ -269,7 +314,12 @@ def test_leftover_plans_of_earlier_versions_are_deleted(
     materialize("calls", ago(3))
     age(100)
     run(instance)
-    assert query("SELECT count(*) FROM dagster.asset_check_executions WHERE execution_status = 'PLANNED'")[0][0] == 0
+    assert (
+        query(
+            "SELECT count(*) FROM dagster.asset_check_executions WHERE execution_status = 'PLANNED'"
+        )[0][0]
+        == 0
+    )
 
 
 def test_the_schedule_runs_it_every_night_without_a_request(running: Daemon, api: SmallApi) -> None:
@@ -280,7 +330,10 @@ def test_the_schedule_runs_it_every_night_without_a_request(running: Daemon, api
 
 
 def test_logs_are_deleted_inside_their_own_folder_only(
-    instance: dg.DagsterInstance, materialize: Materialize, age: Callable[[int], None], database_url: str
+    instance: dg.DagsterInstance,
+    materialize: Materialize,
+    age: Callable[[int], None],
+    database_url: str,
 ) -> None:
     materialize("calls", ago(3))
     logs = instance.compute_log_manager
@@ -288,7 +341,9 @@ def test_logs_are_deleted_inside_their_own_folder_only(
     outside = Path(logs.get_captured_local_path(["x"], "out")).parents[1] / "outside"
     outside.mkdir()
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', now())")
+        connection.execute(
+            "INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', now())"
+        )
     age(100)
     run(instance)
     assert outside.exists()

@@ -61,11 +61,17 @@ def last(instance: dg.DagsterInstance) -> Mapping[str, Any]:
 def verdicts(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
     keys = [dg.AssetCheckKey(QUOTA, name) for name in ("quota_pace", "floors_kept")]
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    evaluations = {key.name: record.event.asset_check_evaluation for key, record in found.items() if record.event}  # type: ignore[union-attr]
+    evaluations = {
+        key.name: record.event.asset_check_evaluation
+        for key, record in found.items()
+        if record.event
+    }  # type: ignore[union-attr]
     return {name: (each.passed, each.severity.value) for name, each in evaluations.items() if each}
 
 
-def test_a_tick_observes_without_a_run(tick: Any, instance: dg.DagsterInstance, engine: Engine, api: SmallApi) -> None:
+def test_a_tick_observes_without_a_run(
+    tick: Any, instance: dg.DagsterInstance, engine: Engine, api: SmallApi
+) -> None:
     spend(engine, "schedule", 1)
     spend(engine, "backfill", 2)
     assert tick().skip_message == "Observed: 3 of 20 calls used, 17 left"
@@ -76,23 +82,40 @@ def test_a_tick_observes_without_a_run(tick: Any, instance: dg.DagsterInstance, 
         "limit": 20,
         "used elsewhere": 0,
     }
-    assert [seen[f"used by {lane}"] for lane in ("schedule", "settings", "manual", "backfill")] == [1, 0, 0, 2]
+    assert [seen[f"used by {lane}"] for lane in ("schedule", "settings", "manual", "backfill")] == [
+        1,
+        0,
+        0,
+        2,
+    ]
     assert [seen[f"{lane} may use"] for lane in ("schedule", "backfill")] == [17, 12]
     assert verdicts(instance) == {"quota_pace": (True, "WARN"), "floors_kept": (True, "ERROR")}
     assert instance.get_runs() == []
     assert api.requests == []
 
 
-def test_calls_made_elsewhere_and_a_closed_key_are_seen(tick: Any, instance: dg.DagsterInstance, engine: Engine) -> None:
+def test_calls_made_elsewhere_and_a_closed_key_are_seen(
+    tick: Any, instance: dg.DagsterInstance, engine: Engine
+) -> None:
     spend(engine, "manual", 1)
-    Ledger(engine, key_fingerprint=Settings.load().key_fingerprint, policy=Settings.load().quota_policy).close(7200)
-    assert tick().skip_message == "Observed: 20 of 20 calls used, 0 left, closed until 2025-06-15 12:00 CEST"
+    Ledger(
+        engine, key_fingerprint=Settings.load().key_fingerprint, policy=Settings.load().quota_policy
+    ).close(7200)
+    assert (
+        tick().skip_message
+        == "Observed: 20 of 20 calls used, 0 left, closed until 2025-06-15 12:00 CEST"
+    )
     assert (last(instance)["used elsewhere"], last(instance)["schedule may use"]) == (19, 0)
 
 
 @pytest.mark.parametrize(
     ("used", "local_hour", "window", "passed"),
-    [(15, 17, "calendar", True), (16, 17, "calendar", False), (16, 18, "calendar", True), (16, 20, "rolling", False)],
+    [
+        (15, 17, "calendar", True),
+        (16, 17, "calendar", False),
+        (16, 18, "calendar", True),
+        (16, 20, "rolling", False),
+    ],
 )
 def test_the_pace_warns_at_80_percent_before_18_oclock(
     tick: Any,
@@ -112,7 +135,9 @@ def test_the_pace_warns_at_80_percent_before_18_oclock(
     assert verdicts(instance)["quota_pace"] == (passed, "WARN")
 
 
-def test_a_broken_floor_fails_for_the_rest_of_the_day(tick: Any, instance: dg.DagsterInstance, engine: Engine, clock: Any) -> None:
+def test_a_broken_floor_fails_for_the_rest_of_the_day(
+    tick: Any, instance: dg.DagsterInstance, engine: Engine, clock: Any
+) -> None:
     tick()
     spend(engine, "backfill", 14)
     tick()
@@ -128,7 +153,11 @@ def test_a_broken_floor_fails_for_the_rest_of_the_day(tick: Any, instance: dg.Da
 
 
 def test_floors_that_were_changed_are_not_broken(
-    tick: Any, instance: dg.DagsterInstance, engine: Engine, clock: Any, monkeypatch: pytest.MonkeyPatch
+    tick: Any,
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
     tick()
@@ -140,10 +169,14 @@ def test_floors_that_were_changed_are_not_broken(
     for _ in range(2):
         clock.advance(timedelta(minutes=15))
         tick()
-        assert verdicts(instance)["floors_kept"] == (True, "ERROR"), "those calls were granted by the settings of their time"
+        assert verdicts(instance)["floors_kept"] == (True, "ERROR"), (
+            "those calls were granted by the settings of their time"
+        )
 
 
-def test_a_run_observes_too_and_asks_the_api_nothing(instance: dg.DagsterInstance, engine: Engine, api: SmallApi) -> None:
+def test_a_run_observes_too_and_asks_the_api_nothing(
+    instance: dg.DagsterInstance, engine: Engine, api: SmallApi
+) -> None:
     spend(engine, "manual", 2)
     job = build_defs().resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(instance=instance, asset_selection=[QUOTA])
@@ -156,7 +189,9 @@ def test_a_run_observes_too_and_asks_the_api_nothing(instance: dg.DagsterInstanc
 def test_the_last_load_of_a_run_observes_it(api: SmallApi, instance: dg.DagsterInstance) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     job = build_defs().resolve_job_def("daily_events")
-    assert job.execute_in_process(instance=instance, tags=days_tags(date(2025, 3, 28), date(2025, 3, 28))).success
+    assert job.execute_in_process(
+        instance=instance, tags=days_tags(date(2025, 3, 28), date(2025, 3, 28))
+    ).success
     assert len(instance.fetch_observations(QUOTA, limit=9).records) == 1
     assert last(instance)["used by manual"] == len(api.requests) == 5
 
@@ -173,7 +208,12 @@ def test_the_last_load_of_a_run_observes_it(api: SmallApi, instance: dg.DagsterI
     ],
 )
 def test_what_it_cannot_look_at_is_a_skip_reason(
-    tick: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+    tick: Any,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    says: str,
 ) -> None:
     definitions = build_defs()
     monkeypatch.setenv(name, value)
@@ -182,13 +222,18 @@ def test_what_it_cannot_look_at_is_a_skip_reason(
     assert "hush" not in seen.skip_message
     assert seen.asset_events == []
     job = definitions.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(instance=instance, asset_selection=[QUOTA], raise_on_error=False)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[QUOTA], raise_on_error=False
+    )
     [failed] = [event for event in result.all_events if event.is_step_failure]
     assert says in str(failed.step_failure_data.user_failure_data.description)
 
 
 def test_a_database_without_tables_has_all_its_calls(
-    tick: Any, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, empty_database_url: str
+    tick: Any,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    empty_database_url: str,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
     assert tick().skip_message == "Observed: 0 of 20 calls used, 20 left"
@@ -202,10 +247,19 @@ def test_the_key_is_nowhere(tick: Any, instance: dg.DagsterInstance) -> None:
 def test_it_is_no_collection_and_starts_by_itself() -> None:
     definitions = build_defs()
     node = definitions.resolve_asset_graph().get(QUOTA)
-    assert (node.is_observable, node.is_materializable, node.group_name) == (True, False, "operations")
+    assert (node.is_observable, node.is_materializable, node.group_name) == (
+        True,
+        False,
+        "operations",
+    )
     sensor = definitions.resolve_sensor_def("quota_sensor")
-    assert (sensor.minimum_interval_seconds, sensor.default_status) == (900, dg.DefaultSensorStatus.RUNNING)
-    assert sensor.asset_selection == dg.AssetSelection.assets(QUOTA), "the asset's page names the sensor"
+    assert (sensor.minimum_interval_seconds, sensor.default_status) == (
+        900,
+        dg.DefaultSensorStatus.RUNNING,
+    )
+    assert sensor.asset_selection == dg.AssetSelection.assets(QUOTA), (
+        "the asset's page names the sensor"
+    )
     for job in ("daily_events", "daily_snapshots"):
         assert QUOTA not in definitions.resolve_job_def(job).asset_layer.executable_asset_keys
 
@@ -215,16 +269,25 @@ def test_the_code_location_stays_light() -> None:
         "import sys, magnetis_dagster.definitions; "
         "print([name for name in ('sqlalchemy', 'httpx', 'magnetis_dagster.quota.report') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
-def test_equal_results_within_an_hour_are_evaluated_once(instance: dg.DagsterInstance, engine: Engine, clock: Any) -> None:
+def test_equal_results_within_an_hour_are_evaluated_once(
+    instance: dg.DagsterInstance, engine: Engine, clock: Any
+) -> None:
     definitions, cursor = build_defs(), None
     found = []
     for minutes, calls in ((0, 1), (15, 0), (30, 16), (45, 0), (60, 0)):
         clock.set(MORNING + timedelta(minutes=minutes))
         spend(engine, "manual", calls)
-        with dg.build_sensor_context(instance=instance, definitions=definitions, cursor=cursor) as context:
+        with dg.build_sensor_context(
+            instance=instance, definitions=definitions, cursor=cursor
+        ) as context:
             data = definitions.resolve_sensor_def("quota_sensor").evaluate_tick(context)
         cursor = data.cursor
         kinds = [type(event).__name__ for event in data.asset_events]

@@ -29,7 +29,10 @@ def ago(days: int) -> date:
 @pytest.fixture(autouse=True)
 def _only_calls_and_visits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
-    off = "".join(f"  {name}: {{enabled: false, reason: not looked at}}\n" for name in ("conversions", "emails", "leads"))
+    off = "".join(
+        f"  {name}: {{enabled: false, reason: not looked at}}\n"
+        for name in ("conversions", "emails", "leads")
+    )
     overlay.write_text(f"collections:\n{off}")
     monkeypatch.setenv("MAGNETIS_CONFIG", str(overlay))
     monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(40)))
@@ -55,7 +58,9 @@ def mark(running: Daemon, collection: str, days: list[date]) -> None:
     """As if a run had loaded them."""
     key = dg.AssetKey(["magnetis", collection])
     for day in days:
-        running.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(day)))
+        running.instance.report_runless_asset_event(
+            dg.AssetMaterialization(key, partition=str(day))
+        )
 
 
 def missing(running: Daemon, collection: str) -> list[date]:
@@ -65,7 +70,9 @@ def missing(running: Daemon, collection: str) -> list[date]:
 def asked(running: Daemon) -> list[tuple[str, date, date, str]]:
     """Collection, first and last day and attempt of each run of the sensor, in order."""
     found = []
-    for run in reversed(running.instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "repair_sensor"}))):
+    for run in reversed(
+        running.instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "repair_sensor"}))
+    ):
         [key] = run.asset_selection or [dg.AssetKey("none")]
         days = days_of(run.tags)
         found.append((key.path[-1], days[0], days[-1], run.tags["magnetis/repair"]))
@@ -82,7 +89,9 @@ def refuse(api: SmallApi, path: str, *days: date) -> None:
             datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) + shift
             for name, shift in (("from", timedelta(hours=2)), ("to", timedelta(hours=-2)))
         )
-        window = between(first.astimezone(PARIS).date(), (last - timedelta(seconds=1)).astimezone(PARIS).date())
+        window = between(
+            first.astimezone(PARIS).date(), (last - timedelta(seconds=1)).astimezone(PARIS).date()
+        )
         return (403, {}, b"{}") if set(window) & set(days) else None
 
     api.respond = respond
@@ -108,7 +117,9 @@ def test_holes_are_filled_newest_first_in_the_backfill_lane(
     assert query("SELECT DISTINCT lane FROM magnetis_ops.api_calls") == [("backfill",)]
 
 
-def test_a_day_that_is_missing_again_is_asked_again(running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi) -> None:
+def test_a_day_that_is_missing_again_is_asked_again(
+    running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
+) -> None:
     mark(running, "visits", between(ago(40), ago(2)))
     mark(running, "calls", between(ago(40), ago(2)))
     assert len(tick().run_ids) == 2
@@ -116,14 +127,22 @@ def test_a_day_that_is_missing_again_is_asked_again(running: Daemon, tick: Calla
     refuse(api, "/calls", ago(1))
     job = build_defs().resolve_implicit_global_asset_job_def()
     failed = job.execute_in_process(
-        instance=running.instance, asset_selection=[CALLS], tags=days_tags(ago(1), ago(1)), raise_on_error=False
+        instance=running.instance,
+        asset_selection=[CALLS],
+        tags=days_tags(ago(1), ago(1)),
+        raise_on_error=False,
     )
     assert not failed.success
     assert missing(running, "calls") == [ago(1)]
     refuse(api, "/calls")
     tick()
     assert missing(running, "calls") == []
-    assert [each for each in asked(running) if each[0] == "calls"][-1] == ("calls", ago(1), ago(1), "1 of 3")
+    assert [each for each in asked(running) if each[0] == "calls"][-1] == (
+        "calls",
+        ago(1),
+        ago(1),
+        "1 of 3",
+    )
 
 
 def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
@@ -147,12 +166,18 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
     assert len(asked(running)) == ticks, "not hammered"
 
     check = dg.AssetCheckKey(CALLS, "no_missing_days")
-    job = build_defs().resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={check}, asset_selection=set())
+    job = (
+        build_defs()
+        .resolve_implicit_global_asset_job_def()
+        .get_subset(asset_check_selection={check}, asset_selection=set())
+    )
     job.execute_in_process(instance=running.instance)
     found = running.check("no_missing_days", "calls")
     assert f"repair_sensor gave up on {bad}. Its runs contain the reasons;" in found.description
     assert found.metadata["days given up"].value == 1
-    assert [record.data["why"] for record in found.metadata["ranges"].records] == ["repair_sensor gave up after 3 attempts"]
+    assert [record.data["why"] for record in found.metadata["ranges"].records] == [
+        "repair_sensor gave up after 3 attempts"
+    ]
 
 
 def test_three_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,15 +196,21 @@ def test_runs_of_it_that_wait_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with daemon(tmp_path) as running:
         for name in ("calls", "leads", "visits"):
             key = dg.AssetKey(["magnetis", name])
-            job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={key})
+            job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+                asset_selection={key}
+            )
             tags = {**days_tags(ago(5), ago(4)), "magnetis/repair": "1 of 3"}
-            running.instance.create_run_for_job(job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED)
+            running.instance.create_run_for_job(
+                job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED
+            )
         assert running.sensor_tick("repair_sensor").skip_reason == (
             "A run or a backfill is under way over calls, leads, visits. 3 runs of this sensor are under way."
         )
 
 
-def test_a_reset_cursor_lets_it_try_again(running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi) -> None:
+def test_a_reset_cursor_lets_it_try_again(
+    running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
+) -> None:
     mark(running, "visits", between(ago(40), ago(1)))
     mark(running, "calls", between(ago(40), ago(2)))
     refuse(api, "/calls", ago(1))
@@ -193,14 +224,21 @@ def test_a_reset_cursor_lets_it_try_again(running: Daemon, tick: Callable[[], In
 
 
 def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
-    running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tick: Callable[[], InstigatorTick],
+    api: SmallApi,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("magnetis_dagster.defs.repair.STOP_DAYS", 2)
     api.respond = lambda request: (404, {}, b"{}") if request.path == "/calls" else None
     ticks = [tick() for _ in range(6)]
     assert missing(running, "visits") == [], "the other goes on"
-    assert len([each for each in asked(running) if each[0] == "calls"]) == 1 + 1 + 2  # 31 days, 6, two days one by one
-    assert "Nothing else of calls is asked for until its cursor is reset." in str(ticks[-1].skip_reason)
+    assert (
+        len([each for each in asked(running) if each[0] == "calls"]) == 1 + 1 + 2
+    )  # 31 days, 6, two days one by one
+    assert "Nothing else of calls is asked for until its cursor is reset." in str(
+        ticks[-1].skip_reason
+    )
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
@@ -259,7 +297,10 @@ def test_trouble_with_the_storage_is_a_skip_reason(
     cursor = tick().cursor
     monkeypatch.setattr("magnetis_dagster.defs.repair.look", fail)
     said = tick()
-    assert said.skip_reason == "Dagster's storage does not answer (OperationalError). The next tick looks again."
+    assert (
+        said.skip_reason
+        == "Dagster's storage does not answer (OperationalError). The next tick looks again."
+    )
     monkeypatch.undo()
     assert cursor != "{}"
 
@@ -267,7 +308,15 @@ def test_trouble_with_the_storage_is_a_skip_reason(
 def test_it_is_off_for_events_only_and_says_what_it_does() -> None:
     definitions = build_defs()
     sensor = definitions.resolve_sensor_def("repair_sensor")
-    assert (sensor.default_status, sensor.minimum_interval_seconds) == (dg.DefaultSensorStatus.STOPPED, 3600)
+    assert (sensor.default_status, sensor.minimum_interval_seconds) == (
+        dg.DefaultSensorStatus.STOPPED,
+        3600,
+    )
     assert sensor.job_name == "daily_events"
-    for words in ("loads history step by step", "newest first", "dagster sensor cursor repair_sensor --delete", "at most 3 times"):
+    for words in (
+        "loads history step by step",
+        "newest first",
+        "dagster sensor cursor repair_sensor --delete",
+        "at most 3 times",
+    ):
         assert words in str(sensor.description)

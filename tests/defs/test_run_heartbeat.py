@@ -49,8 +49,12 @@ def load(api: SmallApi, heartbeat: Heartbeat, catalogue: Catalogue) -> Callable[
 
     def load() -> int:
         run = RunIdentity(heartbeat.run_id, "manual")
-        with open_ingestion(Settings.load(start_date=DAY), catalogue, run, permit=heartbeat) as ingestion:
-            return sum(day.rows for window in ingestion.read_days(collection, [DAY]) for day in window.days)
+        with open_ingestion(
+            Settings.load(start_date=DAY), catalogue, run, permit=heartbeat
+        ) as ingestion:
+            return sum(
+                day.rows for window in ingestion.read_days(collection, [DAY]) for day in window.days
+            )
 
     return load
 
@@ -73,7 +77,9 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return asleep
 
 
-def test_a_worker_that_only_slept_goes_on(load: Callable[[], int], asleep: Callable[[], None]) -> None:
+def test_a_worker_that_only_slept_goes_on(
+    load: Callable[[], int], asleep: Callable[[], None]
+) -> None:
     asleep()
     assert load() == 7
 
@@ -114,7 +120,9 @@ def test_a_worker_that_was_given_up_after_its_last_request_commits_nothing(
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_a_heartbeat_in_time_prevents_that_its_worker_is_given_up(heartbeat: Heartbeat, storage: HeartbeatRunStorage) -> None:
+def test_a_heartbeat_in_time_prevents_that_its_worker_is_given_up(
+    heartbeat: Heartbeat, storage: HeartbeatRunStorage
+) -> None:
     seen = storage.last_beat(heartbeat.run_id)
     assert seen
     heartbeat.confirm()
@@ -127,7 +135,10 @@ def test_a_heartbeat_in_time_prevents_that_its_worker_is_given_up(heartbeat: Hea
 def test_a_run_that_somebody_ended_is_over_for_its_worker(
     heartbeat: Heartbeat, storage: HeartbeatRunStorage, status: str, query: Callable[..., list[Any]]
 ) -> None:
-    kind = {"FAILURE": dg.DagsterEventType.RUN_FAILURE, "CANCELED": dg.DagsterEventType.RUN_CANCELED}[status]
+    kind = {
+        "FAILURE": dg.DagsterEventType.RUN_FAILURE,
+        "CANCELED": dg.DagsterEventType.RUN_CANCELED,
+    }[status]
     storage.handle_run_event(heartbeat.run_id, dg.DagsterEvent(kind.value, "here"))
     assert query("SELECT count(*) FROM dagster.kvs") == [(0,)]
     with pytest.raises(RunEnded):
@@ -136,7 +147,10 @@ def test_a_run_that_somebody_ended_is_over_for_its_worker(
 
 
 def test_a_magnetis_dev_that_starts_ends_no_run_that_works_on_another_machine(
-    heartbeat: Heartbeat, storage: HeartbeatRunStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    heartbeat: Heartbeat,
+    storage: HeartbeatRunStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(run_heartbeat, "machine", lambda: "elsewhere")
     end_orphans()

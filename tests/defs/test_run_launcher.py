@@ -19,7 +19,11 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import GrpcServerTarget, InProcessWorkspaceLoadTarget, WorkspaceLoadTarget
+from dagster._core.workspace.load_target import (
+    GrpcServerTarget,
+    InProcessWorkspaceLoadTarget,
+    WorkspaceLoadTarget,
+)
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import ExecuteRunArgs
@@ -50,14 +54,24 @@ class CodeServer:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         dagster = Path(sys.executable).parent / "dagster"
-        self._command = [dagster, "code-server", "start", "--port", str(self.port), "-f", folder / "location.py"]
+        self._command = [
+            dagster,
+            "code-server",
+            "start",
+            "--port",
+            str(self.port),
+            "-f",
+            folder / "location.py",
+        ]
 
     @property
     def client(self) -> DagsterGrpcClient:
         return DagsterGrpcClient(port=self.port, host="localhost")
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until(lambda: self.client.health_check_query() == "SERVING", "the code server is up")
 
     def reload(self) -> None:
@@ -112,12 +126,19 @@ class Run:
         until(lambda: self.last_beat().written != seen, "another heartbeat")
 
     def process_ended(self) -> bool:
-        return not psutil.pid_exists(self.pid) or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        return (
+            not psutil.pid_exists(self.pid)
+            or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        )
 
     def ends(self) -> list[str]:
         events = self.instance.all_logs(self.run_id)
         kinds = [event.dagster_event_type for event in events]
-        ends = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_CANCELED)
+        ends = (
+            dg.DagsterEventType.RUN_FAILURE,
+            dg.DagsterEventType.RUN_SUCCESS,
+            dg.DagsterEventType.RUN_CANCELED,
+        )
         return [kind.name for kind in kinds if kind in ends]
 
 
@@ -166,14 +187,20 @@ def launched(instance: dg.DagsterInstance, server: CodeServer) -> Iterator[Run]:
 @pytest.fixture
 def executed(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Run]:
     """A run without a code server, as `dagster job execute` starts it."""
-    origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file=str(tmp_path / "location.py")), location_name="here")
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(python_file=str(tmp_path / "location.py")), location_name="here"
+    )
     with waiting_run(instance, InProcessWorkspaceLoadTarget(origin)) as run:
         made = instance.get_run_by_id(run.run_id)
         assert made
         assert made.job_code_origin
-        arguments = serialize_value(ExecuteRunArgs(made.job_code_origin, run.run_id, instance_ref=None))
+        arguments = serialize_value(
+            ExecuteRunArgs(made.job_code_origin, run.run_id, instance_ref=None)
+        )
         command = [sys.executable, "-m", "dagster", "api", "execute_run", arguments]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
             try:
                 run.wait_for_start()
                 yield run
@@ -189,7 +216,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_launcher, "CONFIRM_SECONDS", 0.2)
 
 
-def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(launched: Run, server: CodeServer) -> None:
+def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(
+    launched: Run, server: CodeServer
+) -> None:
     run, before = launched, server.client.get_server_id()
     server.reload()
     assert server.client.get_server_id() != before
@@ -237,9 +266,14 @@ def test_a_worker_that_was_killed_is_noticed_at_the_next_look(executed: Run) -> 
     assert executed.ends() == ["RUN_FAILURE"]
 
 
-def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(executed: Run, elsewhere: None, database_url: str) -> None:
+def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(
+    executed: Run, elsewhere: None, database_url: str
+) -> None:
     run = executed
-    until(lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)), "the step works")
+    until(
+        lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)),
+        "the step works",
+    )
     run.until_beat()  # by then the step has written its last event, and the heartbeat alone uses the database
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
@@ -251,7 +285,9 @@ def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(executed: Run,
     os.kill(run.pid, signal.SIGSTOP)
     until(lambda: run.last_beat().age > run_launcher.SILENCE_SECONDS, "it is silent")
     run.monitor()
-    assert run.status() is dg.DagsterRunStatus.STARTED, "the database may have been away: looked at again"
+    assert run.status() is dg.DagsterRunStatus.STARTED, (
+        "the database may have been away: looked at again"
+    )
     time.sleep(run_launcher.CONFIRM_SECONDS)
     run.monitor()
     assert run.status() is dg.DagsterRunStatus.FAILURE
@@ -262,11 +298,17 @@ def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(executed: Run,
     assert run.ends() == ["RUN_FAILURE"]
 
 
-def test_a_worker_that_sleeps_is_alive_while_its_process_exists(instance: dg.DagsterInstance) -> None:
+def test_a_worker_that_sleeps_is_alive_while_its_process_exists(
+    instance: dg.DagsterInstance,
+) -> None:
     process = psutil.Process()
 
     def beat(**changes: Any) -> LastBeat:
-        parts = {"machine": run_heartbeat.machine(), "pid": process.pid, "started": process.create_time()}
+        parts = {
+            "machine": run_heartbeat.machine(),
+            "pid": process.pid,
+            "started": process.create_time(),
+        }
         return LastBeat("", 3600.0, **{**parts, **changes})
 
     launcher = instance.run_launcher
@@ -274,12 +316,16 @@ def test_a_worker_that_sleeps_is_alive_while_its_process_exists(instance: dg.Dag
     run = dg.DagsterRun(job_name="here")
     assert beat().process_lives() is True
     assert launcher._sign_of_life(run, beat(), lives=True)
-    assert beat(started=process.create_time() - 3600).process_lives() is None, "another has its pid, or the clock was set"
+    assert beat(started=process.create_time() - 3600).process_lives() is None, (
+        "another has its pid, or the clock was set"
+    )
     assert beat(pid=2**22 + 1).process_lives() is False
     assert beat(machine="elsewhere").process_lives() is None
 
 
-def test_a_run_of_an_older_version_is_judged_by_its_code_server(launched: Run, server: CodeServer) -> None:
+def test_a_run_of_an_older_version_is_judged_by_its_code_server(
+    launched: Run, server: CodeServer
+) -> None:
     instance, launcher = launched.instance, launched.instance.run_launcher
     older = instance.get_run_by_id(launched.run_id)
     assert older
@@ -290,10 +336,14 @@ def test_a_run_of_an_older_version_is_judged_by_its_code_server(launched: Run, s
     instance.add_run(unknown)
     assert launcher.check_run_worker_health(unknown).status is WorkerStatus.NOT_FOUND
     server.kill()
-    assert launcher.check_run_worker_health(unknown).status is WorkerStatus.RUNNING, "it may come back"
+    assert launcher.check_run_worker_health(unknown).status is WorkerStatus.RUNNING, (
+        "it may come back"
+    )
 
 
-def test_a_run_that_a_command_of_an_older_version_started_is_left_alone(instance: dg.DagsterInstance) -> None:
+def test_a_run_that_a_command_of_an_older_version_started_is_left_alone(
+    instance: dg.DagsterInstance,
+) -> None:
     run = dg.DagsterRun(job_name="here", tags={})
     launcher = instance.run_launcher
     assert isinstance(launcher, MagnetisRunLauncher)

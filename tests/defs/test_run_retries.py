@@ -13,7 +13,9 @@ import yaml
 from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.utils import make_new_run_id
-from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
+from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
+    consume_new_runs_for_automatic_reexecution,
+)
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 from dagster_daemon import Daemon, daemon
@@ -30,23 +32,38 @@ DAY = date(2025, 3, 28)
 def test_the_instances_allow_three_attempts() -> None:
     for path in ("dagster.yaml", "deploy/kubernetes/dagster.yaml"):
         retries = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))["run_retries"]
-        assert retries == {"enabled": True, "max_retries": ATTEMPTS - 1, "retry_on_asset_or_op_failure": False}
+        assert retries == {
+            "enabled": True,
+            "max_retries": ATTEMPTS - 1,
+            "retry_on_asset_or_op_failure": False,
+        }
 
 
 @pytest.fixture(scope="module")
 def retrying() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True, "max_retries": ATTEMPTS - 1}}) as instance:
+    with dg.DagsterInstance.ephemeral(
+        settings={"run_retries": {"enabled": True, "max_retries": ATTEMPTS - 1}}
+    ) as instance:
         yield instance
 
 
-def started(instance: dg.DagsterInstance, parent: dg.DagsterRun | None = None, **tags: str) -> dg.DagsterRun:
+def started(
+    instance: dg.DagsterInstance, parent: dg.DagsterRun | None = None, **tags: str
+) -> dg.DagsterRun:
     """Return a run that a worker has begun: the first of a group, or one that follows `parent`."""
     if parent:
         parent = instance.get_run_by_id(parent.run_id)
         assert parent
         root = parent.root_run_id or parent.run_id
-        inherited = {name: value for name, value in parent.tags.items() if name != "dagster/retry_number"}
-        tags = {**inherited, "dagster/root_run_id": root, "dagster/parent_run_id": parent.run_id, **tags}
+        inherited = {
+            name: value for name, value in parent.tags.items() if name != "dagster/retry_number"
+        }
+        tags = {
+            **inherited,
+            "dagster/root_run_id": root,
+            "dagster/parent_run_id": parent.run_id,
+            **tags,
+        }
     run = dg.DagsterRun(
         job_name="a_job",
         run_id=make_new_run_id(),
@@ -62,10 +79,16 @@ def starts_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether Dagster starts a run again after its worker died, by Dagster's own rule."""
     found = instance.get_run_by_id(run.run_id)
     assert found
-    return bool(auto_reexecution_should_retry_run(instance, found.with_status(dg.DagsterRunStatus.FAILURE), None))
+    return bool(
+        auto_reexecution_should_retry_run(
+            instance, found.with_status(dg.DagsterRunStatus.FAILURE), None
+        )
+    )
 
 
-def follow(instance: dg.DagsterInstance, attempts: list[bool], parent: dg.DagsterRun | None = None) -> tuple[int, dg.DagsterRun]:
+def follow(
+    instance: dg.DagsterInstance, attempts: list[bool], parent: dg.DagsterRun | None = None
+) -> tuple[int, dg.DagsterRun]:
     """Let attempts with (True) and without progress die one after the other; return how many there were, and the last."""
     run = parent
     for number, progress in enumerate(attempts, start=1):
@@ -81,9 +104,16 @@ def follow(instance: dg.DagsterInstance, attempts: list[bool], parent: dg.Dagste
 
 @settings(max_examples=60, deadline=None)
 @given(attempts=st.lists(st.booleans(), min_size=1, max_size=20))
-def test_the_third_attempt_in_a_row_without_progress_is_the_last(retrying: dg.DagsterInstance, attempts: list[bool]) -> None:
+def test_the_third_attempt_in_a_row_without_progress_is_the_last(
+    retrying: dg.DagsterInstance, attempts: list[bool]
+) -> None:
     expected = next(
-        (number for number in range(ATTEMPTS, len(attempts) + 1) if not any(attempts[number - ATTEMPTS : number])), None
+        (
+            number
+            for number in range(ATTEMPTS, len(attempts) + 1)
+            if not any(attempts[number - ATTEMPTS : number])
+        ),
+        None,
     )
     made, last = follow(retrying, attempts)
     assert made == (expected or len(attempts))
@@ -99,7 +129,9 @@ def test_the_last_attempt_is_announced_and_its_end_explained(retrying: dg.Dagste
     assert after_death(retrying, third) == "It is started again where it stopped."
 
 
-def test_a_person_who_re_executes_a_run_has_three_attempts_again(retrying: dg.DagsterInstance) -> None:
+def test_a_person_who_re_executes_a_run_has_three_attempts_again(
+    retrying: dg.DagsterInstance,
+) -> None:
     made, failed = follow(retrying, [True, False, False, False])
     assert made == 4
     by_hand = started(retrying, failed)
@@ -116,7 +148,9 @@ def test_more_retries_that_somebody_allowed_stay(retrying: dg.DagsterInstance) -
     assert found.tags["dagster/max_retries"] == "9"
 
 
-def test_a_group_whose_first_run_was_deleted_goes_on_without_retries(retrying: dg.DagsterInstance) -> None:
+def test_a_group_whose_first_run_was_deleted_goes_on_without_retries(
+    retrying: dg.DagsterInstance,
+) -> None:
     first = started(retrying)
     second = started(retrying, first, **{"dagster/retry_number": "1"})
     retrying.delete_run(first.run_id)
@@ -157,14 +191,20 @@ telemetry: {enabled: false}
 class Workers:
     """Runs as Dagster's daemon launches them, each in a process that the API may kill at a request."""
 
-    def __init__(self, running: Daemon, api: SmallApi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, running: Daemon, api: SmallApi, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self._running = running
         self._folder = folder
         self._launched: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._left = 0
         api.respond = self._respond
-        monkeypatch.setattr(dg.DagsterInstance, "launch_run", lambda _self, run_id, _workspace: self._launched.append(run_id))
+        monkeypatch.setattr(
+            dg.DagsterInstance,
+            "launch_run",
+            lambda _self, run_id, _workspace: self._launched.append(run_id),
+        )
 
     def _respond(self, _request: Request) -> None:
         self._left -= 1
@@ -189,7 +229,10 @@ class Workers:
                 asset_check_selection=None,
             )
         )
-        tags = {"dagster/asset_partition_range_start": str(day), "dagster/asset_partition_range_end": str(day)}
+        tags = {
+            "dagster/asset_partition_range_start": str(day),
+            "dagster/asset_partition_range_end": str(day),
+        }
         plan = location.get_execution_plan(subset, {}, step_keys_to_execute=None, known_state=None)
         instance = self._running.instance
         run = instance.create_run(
@@ -225,21 +268,34 @@ class Workers:
         run = instance.get_run_by_id(run_id)
         assert run
         assert run.job_code_origin
-        args = serialize_value(ExecuteRunArgs(run.job_code_origin, run_id, instance_ref=instance.get_ref()))
+        args = serialize_value(
+            ExecuteRunArgs(run.job_code_origin, run_id, instance_ref=instance.get_ref())
+        )
         self._left = kill_at
         with (self._folder / "worker.log").open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "dagster", "api", "execute_run", args], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dagster", "api", "execute_run", args],
+                stdout=log,
+                stderr=log,
+            )
         code = self._process.wait(120)
         assert self._left <= 0 or code == 0, (self._folder / "worker.log").read_text()[-3000:]
         if code != 0:
             instance.report_run_failed(run, f"Its worker is gone. {after_death(instance, run)}")
         [record] = instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
-        list(consume_new_runs_for_automatic_reexecution(self._running.workspace, [record], dg.get_dagster_logger()))  # type: ignore[arg-type]
+        list(
+            consume_new_runs_for_automatic_reexecution(
+                self._running.workspace, [record], dg.get_dagster_logger()
+            )
+        )  # type: ignore[arg-type]
         return record.dagster_run.status.value, list(self._launched)
 
     def log_of_last(self) -> str:
         [newest] = self._running.instance.get_runs(limit=1)
-        return "\n".join(event.user_message or event.message for event in self._running.instance.all_logs(newest.run_id))
+        return "\n".join(
+            event.user_message or event.message
+            for event in self._running.instance.all_logs(newest.run_id)
+        )
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ TUESDAY, MONDAY = date(2025, 4, 1), date(2025, 3, 31)
 def asked(schedule: str, moment: datetime) -> tuple[str, str] | str | None:
     """First and last day, or why none."""
     defs = build_defs()
-    context = dg.build_schedule_context(scheduled_execution_time=moment, repository_def=defs.get_repository_def())
+    context = dg.build_schedule_context(
+        scheduled_execution_time=moment, repository_def=defs.get_repository_def()
+    )
     data = defs.resolve_schedule_def(schedule).evaluate_tick(context)
     if not data.run_requests:
         return data.skip_message
@@ -49,7 +51,11 @@ def at(day: date, hour: int = 1) -> datetime:
         ({"START_DATE": "2025-03-29"}, TUESDAY, ("2025-03-29", "2025-03-31")),
         ({"START_DATE": "2025-03-29"}, MONDAY, ("2025-03-29", "2025-03-30")),
         ({"START_DATE": "2025-03-31"}, TUESDAY, ("2025-03-31", "2025-03-31")),
-        ({"START_DATE": "2025-04-01"}, TUESDAY, "No day since MAGNETIS_START_DATE (2025-04-01) has ended yet."),
+        (
+            {"START_DATE": "2025-04-01"},
+            TUESDAY,
+            "No day since MAGNETIS_START_DATE (2025-04-01) has ended yet.",
+        ),
         (
             {"TIMEZONE": "America/New_York"},
             TUESDAY,
@@ -58,7 +64,10 @@ def at(day: date, hour: int = 1) -> datetime:
     ],
 )
 def test_yesterday_and_the_look_back(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], day: date, expected: tuple[str, str] | str
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    day: date,
+    expected: tuple[str, str] | str,
 ) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(f"MAGNETIS_{name}", value)
@@ -80,18 +89,28 @@ def test_days_on_which_clocks_change_are_days_like_others(change: date) -> None:
 def test_a_snapshot_that_was_missed_before_midnight_is_skipped() -> None:
     today = datetime.now(PARIS).date()
     assert asked("daily_snapshots", at(today, 0)) == (str(today), str(today))
-    assert "the API shows only the present" in str(asked("daily_snapshots", at(today - timedelta(days=1), 0)))
+    assert "the API shows only the present" in str(
+        asked("daily_snapshots", at(today - timedelta(days=1), 0))
+    )
 
 
 def test_schedules_are_on_and_say_what_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("daily_events", "daily_snapshots"):
         schedule = build_defs().resolve_schedule_def(name)
-        assert (schedule.execution_timezone, schedule.default_status) == ("Europe/Paris", dg.DefaultScheduleStatus.RUNNING)
+        assert (schedule.execution_timezone, schedule.default_status) == (
+            "Europe/Paris",
+            dg.DefaultScheduleStatus.RUNNING,
+        )
     said = str(build_defs().resolve_schedule_def("daily_events").description)
-    assert "yesterday and the 7 days before it (MAGNETIS_LOOKBACK_DAYS), on Mondays the 30 days" in said
+    assert (
+        "yesterday and the 7 days before it (MAGNETIS_LOOKBACK_DAYS), on Mondays the 30 days"
+        in said
+    )
     monkeypatch.setenv("MAGNETIS_WEEKLY_LOOKBACK_DAYS", "0")
     monkeypatch.setenv("MAGNETIS_LOOKBACK_DAYS", "0")
-    assert str(build_defs().resolve_schedule_def("daily_events").description).startswith("Loads yesterday, of every events")
+    assert str(build_defs().resolve_schedule_def("daily_events").description).startswith(
+        "Loads yesterday, of every events"
+    )
 
 
 def test_the_daemon_launches_one_run_that_reads_the_whole_range(
@@ -102,27 +121,38 @@ def test_the_daemon_launches_one_run_that_reads_the_whole_range(
         tick = running.schedule_tick("daily_events", at(TUESDAY))
         run = running.run_of(tick)
         assert (run.status, run.job_name) == (dg.DagsterRunStatus.SUCCESS, "daily_events")
-        green = {name: running.instance.get_materialized_partitions(dg.AssetKey(["magnetis", name])) for name in EVENTS}
+        green = {
+            name: running.instance.get_materialized_partitions(dg.AssetKey(["magnetis", name]))
+            for name in EVENTS
+        }
         again = running.schedule_tick("daily_events", at(TUESDAY))
         assert again.run_ids == tick.run_ids, "one run for each scheduled day"
     assert green == {name: {f"2025-03-{day}" for day in range(24, 32)} for name in EVENTS}
-    assert query("SELECT array_agg(day::text ORDER BY day) FROM magnetis.calls") == [([f"2025-03-{day}" for day in range(24, 32)],)]
-    assert query("SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows ORDER BY 1") == [
-        (name, "2025-03-24", "2025-03-31") for name in EVENTS
+    assert query("SELECT array_agg(day::text ORDER BY day) FROM magnetis.calls") == [
+        ([f"2025-03-{day}" for day in range(24, 32)],)
     ]
-    assert query("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY lane") == [("schedule", 5 + 4)], (
-        "the empty weeks of four collections are verified"
-    )
+    assert query(
+        "SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows ORDER BY 1"
+    ) == [(name, "2025-03-24", "2025-03-31") for name in EVENTS]
+    assert query("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY lane") == [
+        ("schedule", 5 + 4)
+    ], "the empty weeks of four collections are verified"
 
 
-def test_a_look_back_finds_late_changes(tmp_path: Path, api: SmallApi, query: Callable[..., list[Any]]) -> None:
-    api.rows["/calls"] = [call(day, f"2025-03-{day:02} 10:00:00", status="missed") for day in range(20, 32)]
+def test_a_look_back_finds_late_changes(
+    tmp_path: Path, api: SmallApi, query: Callable[..., list[Any]]
+) -> None:
+    api.rows["/calls"] = [
+        call(day, f"2025-03-{day:02} 10:00:00", status="missed") for day in range(20, 32)
+    ]
     with daemon(tmp_path) as running:
         running.schedule_tick("daily_events", at(TUESDAY))
         for row in api.rows["/calls"]:
             row["status"] = "answered"
         running.schedule_tick("daily_events", at(TUESDAY + timedelta(days=1)))
-    assert query("SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status ORDER BY status") == [
+    assert query(
+        "SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status ORDER BY status"
+    ) == [
         ("answered", [f"2025-03-{day}" for day in range(25, 32)]),
         ("missed", ["2025-03-24"]),
     ]

@@ -20,12 +20,20 @@ from magnetis_dagster.warehouse import Warehouse
 
 SENSOR = "alert_settings_sensor"
 EMAIL, SMS = "/alerts/email", "/alerts/sms"
-ALERTS = frozenset({dg.AssetKey(["magnetis", "email_alerts"]), dg.AssetKey(["magnetis", "sms_alerts"])})
+ALERTS = frozenset(
+    {dg.AssetKey(["magnetis", "email_alerts"]), dg.AssetKey(["magnetis", "sms_alerts"])}
+)
 RECIPIENT = "jeanne.martin@exemple.fr"
 
 
 def alert(number: int, **members: Any) -> dict[str, Any]:
-    known = {"enabled": 1, "less_than": None, "recipients": [RECIPIENT], "title": f"Alerte {number}", "type": "lost_calls"}
+    known = {
+        "enabled": 1,
+        "less_than": None,
+        "recipients": [RECIPIENT],
+        "title": f"Alerte {number}",
+        "type": "lost_calls",
+    }
     return {"id": f"ale-{number}", "account": {"id": "acc-1", "name": "Agence"}, **known, **members}
 
 
@@ -49,11 +57,16 @@ def tick(running: Daemon) -> Callable[..., InstigatorTick]:
 def runs(running: Daemon) -> list[tuple[str, list[str]]]:
     """Status and collections of each run, the oldest first."""
     found = reversed(running.instance.get_runs())
-    return [(run.status.value, sorted(key.path[-1] for key in run.asset_selection or ())) for run in found]
+    return [
+        (run.status.value, sorted(key.path[-1] for key in run.asset_selection or ()))
+        for run in found
+    ]
 
 
 def changed(api: SmallApi, route: str, number: int, **members: Any) -> None:
-    api.rows[route] = [row | members if row["id"] == f"ale-{number}" else row for row in api.rows[route]]
+    api.rows[route] = [
+        row | members if row["id"] == f"ale-{number}" else row for row in api.rows[route]
+    ]
 
 
 HISTORY = "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history ORDER BY valid_from, id"
@@ -80,7 +93,9 @@ def test_each_change_is_one_run_of_what_changed_and_costs_no_further_call(
         ("ale-1", "B", False),
         ("ale-1", "Alerte 1", True),
     ]
-    assert query("SELECT lane, run_id, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2") == [("settings", SENSOR, 14)]
+    assert query("SELECT lane, run_id, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2") == [
+        ("settings", SENSOR, 14)
+    ]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
@@ -89,10 +104,14 @@ def test_what_was_loaded_before_the_first_look_is_not_loaded_again(
 ) -> None:
     job = build_defs().resolve_job_def("daily_snapshots")
     today = str(datetime.now(PARIS).date())
-    waiting = running.instance.create_run_for_job(job, tags={"dagster/partition": today}, asset_selection=ALERTS)
+    waiting = running.instance.create_run_for_job(
+        job, tags={"dagster/partition": today}, asset_selection=ALERTS
+    )
     assert "email_alerts: a run is loading it; the next tick compares." in str(tick().skip_reason)
     running.instance.delete_run(waiting.run_id)
-    assert job.execute_in_process(instance=running.instance, asset_selection=[*ALERTS], partition_key=today).success
+    assert job.execute_in_process(
+        instance=running.instance, asset_selection=[*ALERTS], partition_key=today
+    ).success
     assert "email_alerts: 2 rows, loaded before this first look." in str(tick().skip_reason)
     assert "email_alerts: 2 rows, the same since" in str(tick().skip_reason)
     changed(api, EMAIL, 1, title="B")
@@ -100,7 +119,9 @@ def test_what_was_loaded_before_the_first_look_is_not_loaded_again(
     assert runs(running)[1:] == [("SUCCESS", ["email_alerts"])]
 
 
-def test_a_removal_and_the_return_of_a_row(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any) -> None:
+def test_a_removal_and_the_return_of_a_row(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
+) -> None:
     tick(TickStatus.SUCCESS)
     gone = api.rows[EMAIL].pop()
     tick(TickStatus.SUCCESS)
@@ -108,16 +129,24 @@ def test_a_removal_and_the_return_of_a_row(running: Daemon, tick: Callable[..., 
     api.rows[EMAIL].append(gone)
     tick(TickStatus.SUCCESS)
     tick()
-    assert query(HISTORY) == [("ale-1", "Alerte 1", True), ("ale-2", "Alerte 2", False), ("ale-2", "Alerte 2", True)]
+    assert query(HISTORY) == [
+        ("ale-1", "Alerte 1", True),
+        ("ale-2", "Alerte 2", False),
+        ("ale-2", "Alerte 2", True),
+    ]
 
 
-def test_more_rows_than_a_page(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any) -> None:
+def test_more_rows_than_a_page(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
+) -> None:
     for rows in (300, 251):
         api.rows[EMAIL] = [alert(number) for number in range(rows)]
         before = len(api.requests)
         tick(TickStatus.SUCCESS)
         assert len(api.requests) == before + 3
-        assert query("SELECT count(*) FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [(rows,)]
+        assert query("SELECT count(*) FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [
+            (rows,)
+        ]
 
 
 ANSWERS = {
@@ -149,16 +178,26 @@ def test_what_fails_is_told_and_the_change_is_seen_afterwards(
     assert [found for _, found in runs(running)[1:]] == [["email_alerts"]] * len(ANSWERS)
 
 
-def test_what_goes_on_failing_is_asked_less_often(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+def test_what_goes_on_failing_is_asked_less_often(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
     api.respond = lambda request: ANSWERS["no such route"] if request.path == EMAIL else None
     tick(TickStatus.SUCCESS)  # the other collection is loaded
     reasons = [str(tick().skip_reason) for _ in range(6)]
-    assert [request.path for request in api.requests].count(EMAIL) == 3, "behind 1, 2, 3 failures 0, 1, 3 ticks are left out"
-    assert "email_alerts: left out, after 3 failures in a row. sms_alerts: 1 rows, the same since" in reasons[-1]
+    assert [request.path for request in api.requests].count(EMAIL) == 3, (
+        "behind 1, 2, 3 failures 0, 1, 3 ticks are left out"
+    )
+    assert (
+        "email_alerts: left out, after 3 failures in a row. sms_alerts: 1 rows, the same since"
+        in reasons[-1]
+    )
 
 
 def test_a_spent_quota_asks_for_nothing(
-    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tick: Callable[..., InstigatorTick],
+    api: SmallApi,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "2")
     tick(TickStatus.SUCCESS)
@@ -169,15 +208,24 @@ def test_a_spent_quota_asks_for_nothing(
     assert len(api.requests) == 4
 
 
-def test_rows_that_move_while_they_are_looked_at(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+def test_rows_that_move_while_they_are_looked_at(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
     tick(TickStatus.SUCCESS)
     twice = [alert(1), alert(1)]
     api.respond = lambda request: api.envelope(twice, request) if request.path == EMAIL else None
-    assert "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows came twice" in str(tick().skip_reason)
+    assert (
+        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows came twice"
+        in str(tick().skip_reason)
+    )
 
 
 def test_a_run_that_failed_is_asked_for_again_and_loads_what_was_seen(
-    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tick: Callable[..., InstigatorTick],
+    api: SmallApi,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commit, failures = Warehouse.commit, [1]
 
@@ -190,7 +238,10 @@ def test_a_run_that_failed_is_asked_for_again_and_loads_what_was_seen(
     monkeypatch.setattr(Warehouse, "commit", fails_once)
     tick(TickStatus.SUCCESS)
     tick(TickStatus.SUCCESS)
-    assert runs(running) == [("FAILURE", ["email_alerts", "sms_alerts"]), ("SUCCESS", ["email_alerts", "sms_alerts"])]
+    assert runs(running) == [
+        ("FAILURE", ["email_alerts", "sms_alerts"]),
+        ("SUCCESS", ["email_alerts", "sms_alerts"]),
+    ]
     tick()
     tick()
     assert query("SELECT count(*) FROM magnetis.email_alerts_history") == [(2,)]
@@ -203,21 +254,33 @@ def test_a_tick_that_is_evaluated_twice_launches_one_run(
     cursor = running.cursor(SENSOR)
     changed(api, EMAIL, 1, title="B")
     tick(TickStatus.SUCCESS)
-    running.set_cursor(SENSOR, cursor)  # the daemon died before it noted what it had launched, or a second one runs
+    running.set_cursor(
+        SENSOR, cursor
+    )  # the daemon died before it noted what it had launched, or a second one runs
     tick()
     assert len(runs(running)) == 2
-    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+    assert query(HISTORY) == [
+        ("ale-1", "Alerte 1", False),
+        ("ale-2", "Alerte 2", True),
+        ("ale-1", "B", True),
+    ]
 
 
 def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_is_asked_for_again(
-    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tick: Callable[..., InstigatorTick],
+    api: SmallApi,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tick(TickStatus.SUCCESS)
     changed(api, EMAIL, 1, title="B")
     request = settings_sensors._request
 
     def behind_a_twin(name: str, seen: Any, states: Any, *more: Any) -> Any:
-        a_second_ago = [(each, replace(look, at=look.at - timedelta(seconds=1))) for each, look in seen]
+        a_second_ago = [
+            (each, replace(look, at=look.at - timedelta(seconds=1))) for each, look in seen
+        ]
         assert request(name, a_second_ago, deepcopy(states), *more)
         return request(name, seen, states, *more)
 
@@ -227,24 +290,38 @@ def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_i
     tick(TickStatus.SUCCESS)  # the twin died before it launched
     tick()
     assert len(runs(running)) == 2
-    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+    assert query(HISTORY) == [
+        ("ale-1", "Alerte 1", False),
+        ("ale-2", "Alerte 2", True),
+        ("ale-1", "B", True),
+    ]
 
 
 def test_a_daemon_that_dies_before_it_launches_loses_no_change(
-    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tick: Callable[..., InstigatorTick],
+    api: SmallApi,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tick(TickStatus.SUCCESS)
     cursor = running.cursor(SENSOR)
     changed(api, EMAIL, 1, title="B")
     with monkeypatch.context() as dies:
-        dies.setattr(dg.DagsterInstance, "submit_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        dies.setattr(
+            dg.DagsterInstance, "submit_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             running.sensor_tick(SENSOR)
     assert running.cursor(SENSOR) == cursor
     tick(TickStatus.SUCCESS)
     tick()
     assert [status for status, _ in runs(running)] == ["SUCCESS", "SUCCESS"]
-    assert query(HISTORY) == [("ale-1", "Alerte 1", False), ("ale-2", "Alerte 2", True), ("ale-1", "B", True)]
+    assert query(HISTORY) == [
+        ("ale-1", "Alerte 1", False),
+        ("ale-2", "Alerte 2", True),
+        ("ale-1", "B", True),
+    ]
 
 
 def test_an_emptied_cursor_or_one_that_is_not_ours_has_everything_loaded_once_more(
@@ -253,7 +330,14 @@ def test_an_emptied_cursor_or_one_that_is_not_ours_has_everything_loaded_once_mo
     tick(TickStatus.SUCCESS)
     wrong = json.loads(running.cursor(SENSOR) or "{}")
     wrong["email_alerts"]["since"] = "yesterday"
-    for cursor in ("{}", "nonsense", "[]", '{"email_alerts": 3}', '{"email_alerts": {"digest": 1}}', json.dumps(wrong)):
+    for cursor in (
+        "{}",
+        "nonsense",
+        "[]",
+        '{"email_alerts": 3}',
+        '{"email_alerts": {"digest": 1}}',
+        json.dumps(wrong),
+    ):
         running.set_cursor(SENSOR, cursor)
         tick(TickStatus.SUCCESS)
         tick()
@@ -289,7 +373,10 @@ def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
             return None
         moves["number"] += 0 if moves["still"] else 1
         sent = f"2025-03-28 10:00:{moves['number']:02d}"
-        rows = [alert(number, stats={"sent_at": sent, "0033199000001": 1}, title=f"T{number}") for number in range(3)]
+        rows = [
+            alert(number, stats={"sent_at": sent, "0033199000001": 1}, title=f"T{number}")
+            for number in range(3)
+        ]
         return api.envelope(rows, request)
 
     api.respond = respond
@@ -323,12 +410,20 @@ def test_members_that_change_now_and_then_are_not_blamed(
 ) -> None:
     tick(TickStatus.SUCCESS)
     for number in range(6):
-        changed(api, EMAIL, 1, rotating=str(number), **({"title": f"by hand {number}"} if number % 2 else {}))
+        changed(
+            api,
+            EMAIL,
+            1,
+            rotating=str(number),
+            **({"title": f"by hand {number}"} if number % 2 else {}),
+        )
         running.sensor_tick(SENSOR)
     assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["rotating"]
 
 
-def test_rows_that_come_and_go_are_called_so(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+def test_rows_that_come_and_go_are_called_so(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
     tick(TickStatus.SUCCESS)
     for number in range(5):
         api.rows[EMAIL] = [alert(number + 10), alert(2)]
@@ -338,7 +433,9 @@ def test_rows_that_come_and_go_are_called_so(running: Daemon, tick: Callable[...
     assert "volatile" not in words
 
 
-def test_a_cursor_of_an_earlier_version_goes_on(running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi) -> None:
+def test_a_cursor_of_an_earlier_version_goes_on(
+    running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
+) -> None:
     tick(TickStatus.SUCCESS)
     known = json.loads(str(running.cursor(SENSOR)))
     for state in known.values():
@@ -351,7 +448,10 @@ def test_a_cursor_of_an_earlier_version_goes_on(running: Daemon, tick: Callable[
     assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["title"]
 
 
-@pytest.mark.parametrize(("seconds", "pauses"), [(900, [1, 3, 3, 3]), (60, [1, 3, 7, 15]), (3600, [0, 0, 0, 0]), (86_400, [0] * 4)])
+@pytest.mark.parametrize(
+    ("seconds", "pauses"),
+    [(900, [1, 3, 3, 3]), (60, [1, 3, 7, 15]), (3600, [0, 0, 0, 0]), (86_400, [0] * 4)],
+)
 def test_the_time_between_looks_doubles_up_to_an_hour(seconds: int, pauses: list[int]) -> None:
     found = []
     for changes in range(4, 9):

@@ -46,16 +46,25 @@ def advance_after(monkeypatch: pytest.MonkeyPatch, clock: Any) -> AdvanceAfter:
 
 
 def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
-    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, query: Any, clock: Any, instance: dg.DagsterInstance
+    api: SmallApi,
+    materialize: Materialize,
+    advance_after: AdvanceAfter,
+    query: Any,
+    clock: Any,
+    instance: dg.DagsterInstance,
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(7)]
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(400)]
+    api.rows["/calls"] = [
+        call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(400)
+    ]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     advance_after(2, timedelta(days=1))
     result = materialize("calls", days[0], 7)
     assert result.success
     records = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    logged = Counter(record.asset_materialization.partition for record in records if record.asset_materialization)
+    logged = Counter(
+        record.asset_materialization.partition for record in records if record.asset_materialization
+    )
     assert logged == Counter({str(day): 1 for day in days})
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(2800, 7)]
     assert query("SELECT max(manual) FROM magnetis_ops.quota_days") == [(4,)]
@@ -70,18 +79,29 @@ def test_the_log_says_why_it_waits_and_until_when(
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(3)]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
-    api.respond = lambda request: (429, {"Retry-After": "7200"}, b"{}") if request.number == 1 else None
+    api.respond = lambda request: (
+        (429, {"Retry-After": "7200"}, b"{}") if request.number == 1 else None
+    )
     advance_after(2, timedelta(hours=2, seconds=1))
     result = materialize("calls", DAY)
     assert result.success
     assert query("SELECT status FROM magnetis_ops.api_calls ORDER BY id") == [(429,), (200,)]
-    retried = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    retried = [
+        event
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY
+    ]
     assert retried
     assert not [event for event in result.all_events if event.is_step_failure]
 
 
 def test_a_day_that_no_quota_day_can_hold_takes_two(
-    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, query: Any, instance: dg.DagsterInstance
+    api: SmallApi,
+    materialize: Materialize,
+    advance_after: AdvanceAfter,
+    clock: Any,
+    query: Any,
+    instance: dg.DagsterInstance,
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(1100)]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -91,13 +111,20 @@ def test_a_day_that_no_quota_day_can_hold_takes_two(
     assert pages == [1, 1, 2, 3, 4, 5], "page 1 is compared with the kept one at the end"
     assert query("SELECT count(*) FROM magnetis.calls") == [(1100,)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
-    assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [("2025-06-01", 4), ("2025-06-02", 2)]
+    assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [
+        ("2025-06-01", 4),
+        ("2025-06-02", 2),
+    ]
     # the day was as the first of its pages showed it
     assert query("SELECT read_at::date::text FROM magnetis_ops.days") == [("2025-06-01",)]
 
 
 def test_waiting_does_not_use_up_the_tries_of_a_failure(
-    api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, monkeypatch: pytest.MonkeyPatch
+    api: SmallApi,
+    materialize: Materialize,
+    advance_after: AdvanceAfter,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
     monkeypatch.setattr("magnetis_dagster.defs.failures.RETRIES", 2)
@@ -111,7 +138,15 @@ def test_waiting_does_not_use_up_the_tries_of_a_failure(
     with stamina.set_testing(True, attempts=100, cap=True):
         result = materialize("calls", DAY)
     assert result.success
-    retried = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
-    causes = [event.step_retry_data.error.cause.cls_name for event in retried if event.step_key == "magnetis__calls"]
+    retried = [
+        event
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY
+    ]
+    causes = [
+        event.step_retry_data.error.cause.cls_name
+        for event in retried
+        if event.step_key == "magnetis__calls"
+    ]
     assert causes.count("QuotaExhausted") > 3
     assert causes.count("ServerUnwell") == 2

@@ -62,8 +62,26 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}")
     port = free_port()
     children = Children(folder)
-    command = [sys.executable, "-m", "dagster", "dev", "-d", str(folder), "-m", "stand_in", "-m", "broken", "-p", str(port)]
-    clean = {"DAGSTER_HOME": str(folder), "PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", MARK: os.environ[MARK]}
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-d",
+        str(folder),
+        "-m",
+        "stand_in",
+        "-m",
+        "broken",
+        "-p",
+        str(port),
+    ]
+    clean = {
+        "DAGSTER_HOME": str(folder),
+        "PYTHONPATH": str(folder),
+        "PATH": "/usr/bin:/bin",
+        MARK: os.environ[MARK],
+    }
     children.start("dagster", command, clean)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -49,7 +49,9 @@ def plan(*lines: PlanLine) -> Plan:
     )
 
 
-CALLS = PlanLine("calls", 4, (PricedRange(june(1), june(3), 600, 3), PricedRange(june(9), june(9), 250, 1)))
+CALLS = PlanLine(
+    "calls", 4, (PricedRange(june(1), june(3), 600, 3), PricedRange(june(9), june(9), 250, 1))
+)
 VISITS = PlanLine("visits", 1, (PricedRange(june(5), june(5), 10, 1),))
 DONE = PlanLine("leads", 0, ())
 
@@ -57,16 +59,26 @@ DONE = PlanLine("leads", 0, ())
 def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> None:
     webserver = Webserver()
     launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
-    assert launched.as_dict() == {"backfill": "abcdefgh", "page": "http://127.0.0.1:3000/runs/b/abcdefgh"}
+    assert launched.as_dict() == {
+        "backfill": "abcdefgh",
+        "page": "http://127.0.0.1:3000/runs/b/abcdefgh",
+    }
     [asked] = webserver.asked
-    assert asked["ranges"] == {"calls": [(june(1), june(3)), (june(9), june(9))], "visits": [(june(5), june(5))]}
+    assert asked["ranges"] == {
+        "calls": [(june(1), june(3)), (june(9), june(9))],
+        "visits": [(june(5), june(5))],
+    }
     assert asked["title"] == "forecast: 5 calls, done about today 15:40"
     assert "calls: 4 days, 850 rows, 4 calls" in asked["description"]
     assert asked["tags"] == {PLANNED_TAG: "5"}
 
-    elsewhere = launch_plan(plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com")
+    elsewhere = launch_plan(
+        plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com"
+    )
     assert elsewhere.page == "https://dagster.example.com/runs/b/abcdefgh"
-    assert [(line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")] == [
+    assert [
+        (line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")
+    ] == [
         ("calls", 4, 850, 4),
         ("visits", 1, 10, 1),
     ]
@@ -79,7 +91,9 @@ def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> Non
         ((CALLS, PlanLine("emails", 4, (), "emails: no price")), "Leave out: emails"),
     ],
 )
-def test_what_has_no_price_or_no_days_is_not_launched(engine: Engine, lines: tuple[PlanLine, ...], words: str) -> None:
+def test_what_has_no_price_or_no_days_is_not_launched(
+    engine: Engine, lines: tuple[PlanLine, ...], words: str
+) -> None:
     webserver = Webserver()
     with pytest.raises(NothingToLaunch, match=words):
         launch_plan(plan(*lines), cast("DagsterApi", webserver), engine)

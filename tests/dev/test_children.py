@@ -27,7 +27,9 @@ def children(tmp_path: Path) -> Iterator[Children]:
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ESCALATION", ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(
+        module, "ESCALATION", ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
+    )
 
 
 def spawn(children: Children, code: str, *, lines: int = 1) -> module.Child:
@@ -41,7 +43,11 @@ def spawn(children: Children, code: str, *, lines: int = 1) -> module.Child:
 
 
 def living(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    return [
+        pid
+        for pid in pids
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 REAL_ESCALATION = module.ESCALATION
@@ -71,7 +77,9 @@ def test_grandchildren_that_ignore_signals_do_not_outlive_the_stop(children: Chi
 
 def test_an_orphan_in_a_session_of_its_own_is_found(children: Children) -> None:
     child = spawn(
-        children, f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {POLITE!r}], start_new_session=True)", lines=1
+        children,
+        f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {POLITE!r}], start_new_session=True)",
+        lines=1,
     )
     child.process.wait(10)
     pids = [process.pid for process in child.family()]
@@ -84,7 +92,9 @@ def test_an_orphan_in_a_session_of_its_own_is_found(children: Children) -> None:
 def test_what_was_not_started_here_is_left_alone(children: Children) -> None:
     spawn(children, POLITE)
     others = [
-        subprocess.Popen([sys.executable, "-c", POLITE], stdout=subprocess.DEVNULL, env={**os.environ, **mark})
+        subprocess.Popen(
+            [sys.executable, "-c", POLITE], stdout=subprocess.DEVNULL, env={**os.environ, **mark}
+        )
         for mark in ({}, {MARK: "dagster-of-another-dev"})
     ]
     try:
@@ -96,7 +106,9 @@ def test_what_was_not_started_here_is_left_alone(children: Children) -> None:
             other.wait()
 
 
-def test_what_a_killed_predecessor_of_the_same_home_left_is_ended(children: Children, tmp_path: Path) -> None:
+def test_what_a_killed_predecessor_of_the_same_home_left_is_ended(
+    children: Children, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     others = Children(tmp_path / "other")
     other = spawn(others, POLITE)
@@ -120,7 +132,9 @@ def test_a_polite_child_gets_sigint_first_and_is_not_killed(children: Children) 
     assert child.process.returncode == 0
 
 
-def test_a_child_that_swallows_its_first_sigint_is_asked_again(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_swallows_its_first_sigint_is_asked_again(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ESCALATION", (*module.ESCALATION[:1], *module.ESCALATION))
     child = spawn(
         children,
@@ -144,15 +158,15 @@ with StopSignals():
     child = Children(Path({str(tmp_path)!r})).start("child", {command!r}, {{}})
     child.process.wait()
 """
-    ignored = (
-        f"import signal, os, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
-    )
+    ignored = f"import signal, os, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
     subprocess.run([sys.executable, "-c", ignored], check=True)
     assert "default_int_handler" in (tmp_path / "logs" / "child.log").read_text()
 
 
 def test_losing_patience_kills_at_once(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ESCALATION", ((signal.SIGINT, 60.0), (signal.SIGTERM, 60.0), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(
+        module, "ESCALATION", ((signal.SIGINT, 60.0), (signal.SIGTERM, 60.0), (signal.SIGKILL, 5.0))
+    )
     child = spawn(children, DEAF)
     started = time.monotonic()
     children.stop(lambda: time.monotonic() - started > 0.5)
@@ -170,9 +184,13 @@ def test_last_started_is_stopped_first(children: Children, tmp_path: Path) -> No
 
 
 def test_a_child_that_dies_is_reported_with_the_end_of_its_log(children: Children) -> None:
-    child = spawn(children, "print('\\x1b[31mno space left\\x1b[0m', flush=True); raise SystemExit(7)")
+    child = spawn(
+        children, "print('\\x1b[31mno space left\\x1b[0m', flush=True); raise SystemExit(7)"
+    )
     child.process.wait(10)
-    with pytest.raises(ChildDied, match=r"child ended by itself \(exit code 7\)[^\x1b]*\nno space left$"):
+    with pytest.raises(
+        ChildDied, match=r"child ended by itself \(exit code 7\)[^\x1b]*\nno space left$"
+    ):
         children.check()
 
 

@@ -43,7 +43,10 @@ def test_a_load_brings_what_is_missing_and_only_that(api: DagsterApi) -> None:
     assert len(outcome.runs) == 1
     assert first.days_asked == {"calls": 1, "visits": 1}
     assert first.rows == {"calls": [7], "visits": [7]}
-    assert missing_days(api, {"calls": DAYS, "visits": DAYS}) == {"calls": DAYS[1:], "visits": DAYS[1:]}
+    assert missing_days(api, {"calls": DAYS, "visits": DAYS}) == {
+        "calls": DAYS[1:],
+        "visits": DAYS[1:],
+    }
 
     second = Diary()
     outcome = load(api, {"calls": DAYS, "visits": DAYS}, second, lambda: None)
@@ -67,10 +70,14 @@ def test_a_failure_is_told_in_the_words_of_the_error(api: DagsterApi) -> None:
     assert outcome.errors == {"leads": "KeyRefused", "emails": "KeyRefused"}
     assert diary.rows == {"leads": [7]}
     assert diary.notes == ["emails: will be tried again. emails: the API said no on 2024-01-01."]
-    assert missing_days(api, {"leads": DAYS}) == {"leads": DAYS[1:]}, "the day that was done before the failure stays green"
+    assert missing_days(api, {"leads": DAYS}) == {"leads": DAYS[1:]}, (
+        "the day that was done before the failure stays green"
+    )
 
 
-def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(api: DagsterApi) -> None:
+def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(
+    api: DagsterApi,
+) -> None:
     with pytest.raises(DagsterUnwell, match="did not launch"):
         load(api, {"faxes": DAYS}, Diary(), lambda: None)
 
@@ -78,21 +85,35 @@ def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(api:
 def test_the_reason_why_a_code_location_does_not_load_is_shown(webserver: str) -> None:
     with (
         DagsterApi(webserver, location="broken") as api,
-        pytest.raises(LocationFailed, match=r"broken does not load: MAGNETIS_TIMEZONE: expected the name of a time zone\.$"),
+        pytest.raises(
+            LocationFailed,
+            match=r"broken does not load: MAGNETIS_TIMEZONE: expected the name of a time zone\.$",
+        ),
     ):
         api.loaded()
 
 
-def test_a_backfill_brings_exactly_its_ranges_of_each_asset(api: DagsterApi, webserver: str) -> None:
+def test_a_backfill_brings_exactly_its_ranges_of_each_asset(
+    api: DagsterApi, webserver: str
+) -> None:
     def march(day: int) -> date:
         return date(2024, 3, day)
 
-    ranges = {"calls": [(march(1), march(2)), (march(5), march(5))], "visits": [(march(3), march(4))]}
+    ranges = {
+        "calls": [(march(1), march(2)), (march(5), march(5))],
+        "visits": [(march(3), march(4))],
+    }
     backfill = api.launch_backfill(
-        ranges, title="forecast: 5 calls, done about today 15:40", description="of 2 collections", tags={"magnetis/x": "y"}
+        ranges,
+        title="forecast: 5 calls, done about today 15:40",
+        description="of 2 collections",
+        tags={"magnetis/x": "y"},
     )
     assert api.backfill_page(backfill) == f"{webserver}/runs/b/{backfill}"
-    assert api.backfill_page(backfill, ui_url="https://dagster.example.com") == f"https://dagster.example.com/runs/b/{backfill}"
+    assert (
+        api.backfill_page(backfill, ui_url="https://dagster.example.com")
+        == f"https://dagster.example.com/runs/b/{backfill}"
+    )
     query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
         title description tags { key value }
         assetBackfillData { assetBackfillStatuses {
@@ -100,17 +121,25 @@ def test_a_backfill_brings_exactly_its_ranges_of_each_asset(api: DagsterApi, web
         } }
     } } }"""
     found = api.ask(query, id=backfill)["partitionBackfillOrError"]
-    assert (found["title"], found["description"]) == ("forecast: 5 calls, done about today 15:40", "of 2 collections")
+    assert (found["title"], found["description"]) == (
+        "forecast: 5 calls, done about today 15:40",
+        "of 2 collections",
+    )
     assert {"key": "magnetis/x", "value": "y"} in found["tags"]
     statuses = found["assetBackfillData"]["assetBackfillStatuses"]
-    assert {each["assetKey"]["path"][-1]: each["numPartitionsTargeted"] for each in statuses} == {"calls": 3, "visits": 2}
+    assert {each["assetKey"]["path"][-1]: each["numPartitionsTargeted"] for each in statuses} == {
+        "calls": 3,
+        "visits": 2,
+    }
 
 
 def test_a_backfill_that_dagster_refuses_says_why(api: DagsterApi) -> None:
     with pytest.raises(DagsterUnwell):
         api.launch_backfill({"faxes": [(DAYS[0], DAYS[0])]}, title="x", description="", tags={})
     with pytest.raises(DagsterUnwell):
-        api.launch_backfill({"calls": [(date(1999, 1, 1), date(1999, 1, 2))]}, title="x", description="", tags={})
+        api.launch_backfill(
+            {"calls": [(date(1999, 1, 1), date(1999, 1, 2))]}, title="x", description="", tags={}
+        )
 
 
 def test_a_death_meanwhile_ends_the_load(api: DagsterApi) -> None:

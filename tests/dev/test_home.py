@@ -26,11 +26,16 @@ with claimed(Path(sys.argv[1])):
 
 
 def test_a_second_instance_is_told_who_holds_the_folder_and_what_helps(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         assert claims.is_claimed(tmp_path)
-        with pytest.raises(claims.AlreadyRunning, match=rf"pid {holder.pid}\b.*MAGNETIS_HOME"), claims.claimed(tmp_path):
+        with (
+            pytest.raises(claims.AlreadyRunning, match=rf"pid {holder.pid}\b.*MAGNETIS_HOME"),
+            claims.claimed(tmp_path),
+        ):
             pytest.fail("claimed twice")
         holder.send_signal(signal.SIGKILL)
     assert not claims.is_claimed(tmp_path), "the kernel lets go of what a killed process held"
@@ -50,7 +55,9 @@ def test_a_taken_port_names_the_option_that_changes_it() -> None:
     claims.check_port("127.0.0.1", port, option="--port")
 
 
-def test_a_busy_port_is_reported_with_the_form_that_works_with_make(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_port_is_reported_with_the_form_that_works_with_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -93,7 +100,9 @@ def test_the_working_directory_comes_before_the_package(tmp_path: Path) -> None:
     assert claims.project_files() == (tmp_path / "dagster.yaml", tmp_path / "workspace.yaml")
 
 
-def test_without_project_files_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_project_files_it_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claims, "__file__", str(tmp_path / "a" / "b" / "home.py"))
     with pytest.raises(claims.ProjectNotFound, match=str(tmp_path)):
         claims.project_files()
@@ -106,8 +115,12 @@ def test_dagsters_home_gets_the_newest_dagster_yaml(tmp_path: Path) -> None:
         assert (claims.dagster_home(tmp_path / "home", source) / "dagster.yaml").read_text() == text
 
 
-def test_the_state_of_another_users_dev_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = RunningDev("http://127.0.0.1:8250", "sandbox-key", "postgresql://their.example/magnetis")
+def test_the_state_of_another_users_dev_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = RunningDev(
+        "http://127.0.0.1:8250", "sandbox-key", "postgresql://their.example/magnetis"
+    )
     with claims.claimed(tmp_path), announced(tmp_path, running):
         assert running_dev(tmp_path) == running
         owner = os.geteuid()

@@ -35,10 +35,17 @@ def test_collections_that_miss_the_same_days_share_a_run() -> None:
 
 @given(st.dictionaries(st.sampled_from(["calls", "visits", "leads"]), st.sets(st.integers(0, 40))))
 def test_runs_bring_exactly_the_missing_days_once(missing: dict[str, set[int]]) -> None:
-    wanted = sorted((name, TODAY - timedelta(days=age)) for name, ages in missing.items() for age in ages)
-    made = batches({name: [TODAY - timedelta(days=age) for age in ages] for name, ages in missing.items()})
+    wanted = sorted(
+        (name, TODAY - timedelta(days=age)) for name, ages in missing.items() for age in ages
+    )
+    made = batches(
+        {name: [TODAY - timedelta(days=age) for age in ages] for name, ages in missing.items()}
+    )
     brought = sorted(
-        (name, batch.first + timedelta(days=number)) for batch in made for name in batch.collections for number in range(batch.days)
+        (name, batch.first + timedelta(days=number))
+        for batch in made
+        for name in batch.collections
+        for number in range(batch.days)
     )
     assert brought == wanted
 
@@ -46,7 +53,10 @@ def test_runs_bring_exactly_the_missing_days_once(missing: dict[str, set[int]]) 
 def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
     outcome = Outcome(
         failures={
-            **{name: f"{name}: GET /{name}, page 1: the key is unknown." for name in ("calls", "visits", "leads", "emails")},
+            **{
+                name: f"{name}: GET /{name}, page 1: the key is unknown."
+                for name in ("calls", "visits", "leads", "emails")
+            },
             "tags": "tags: GET /tags, page 2: HTTP 500.",
             "sms": "3 days were not loaded, the first is 2026-11-01.",
         }
@@ -60,7 +70,10 @@ def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
 
 def test_a_load_needs_a_change_where_nothing_failed_for_another_reason() -> None:
     assert issubclass(KeyRefused, NeedsChange)
-    refused = Outcome(failures={"calls": "no", "leads": "no"}, errors={"calls": "KeyRefused", "leads": "RouteUnavailable"})
+    refused = Outcome(
+        failures={"calls": "no", "leads": "no"},
+        errors={"calls": "KeyRefused", "leads": "RouteUnavailable"},
+    )
     assert refused.needs_change()
     for other in ("Unreachable", "SomebodyElsesError"):
         refused.errors["leads"] = other

@@ -12,7 +12,9 @@ from magnetis_dagster.sandbox.options import SANDBOX_KEY
 from magnetis_dagster.settings import Settings
 
 
-def test_the_sandbox_does_not_adopt_the_tables_of_a_real_key(engine: Engine, database_url: str, tmp_path: Path) -> None:
+def test_the_sandbox_does_not_adopt_the_tables_of_a_real_key(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
     called = (
         "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, collection, route, page, lane, status, rows) "
         "VALUES ('real', current_date, now(), 'calls', '/calls', 1, 'manual', 200, 250)"
@@ -22,10 +24,17 @@ def test_the_sandbox_does_not_adopt_the_tables_of_a_real_key(engine: Engine, dat
     with engine.begin() as connection:
         for statement in (called, counted, claimed):
             connection.execute(text(statement))
-    settings = Settings.load(home=tmp_path, database_url=database_url, api_key=SANDBOX_KEY, api_url="http://127.0.0.1:8250")
+    settings = Settings.load(
+        home=tmp_path,
+        database_url=database_url,
+        api_key=SANDBOX_KEY,
+        api_url="http://127.0.0.1:8250",
+    )
     session = _Session(DevOptions(), settings, StopSignals(), Console())
     session.sandbox = True
     with pytest.raises(MixedData, match="rows of the real API"):
         session._prepare_database()
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT key_fingerprint FROM magnetis_ops.sources")).scalars().all() == ["real"]
+        assert connection.execute(
+            text("SELECT key_fingerprint FROM magnetis_ops.sources")
+        ).scalars().all() == ["real"]

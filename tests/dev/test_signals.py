@@ -69,7 +69,9 @@ def test_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python's word for what this test brings about
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Python's word for what this test brings about
 def test_a_signal_that_a_finalizer_swallows_is_not_lost() -> None:
     class Collected:
         def __del__(self) -> None:

@@ -11,7 +11,9 @@ from magnetis_dagster.dev import console as console_module
 from magnetis_dagster.dev.console import Steps
 
 
-def test_a_long_step_is_named_again_and_again_until_somebody_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_step_is_named_again_and_again_until_somebody_prints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(console_module, "QUIET_SECONDS", 1.0)
     file = io.StringIO()
     with Steps(Console(file=file, width=80)) as steps:

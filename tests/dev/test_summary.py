@@ -65,24 +65,44 @@ def window(engine: Engine, collection: str, held: dict[int, int], *, run: str, c
             )
 
 
-def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(engine: Engine, catalogue: Catalogue) -> None:
+def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     window(engine, "calls", {18: 1000, 21: 10, 22: 20}, run="now", calls=3)
     window(engine, "visits", {22: 5}, run="before", calls=2)
     window(engine, "entities", {22: 7, 23: 8}, run="now", calls=1)
-    lines = {line.collection: line for line in summary(engine, catalogue, date(2026, 11, 20), date(2026, 11, 23), ["now"])}
+    lines = {
+        line.collection: line
+        for line in summary(engine, catalogue, date(2026, 11, 20), date(2026, 11, 23), ["now"])
+    }
     assert list(lines) == [collection.name for collection in catalogue.enabled]
-    assert lines["calls"] == SummaryLine("calls", "activity", days=2, rows=30, api_calls=3, seconds=1.5)
-    assert lines["visits"] == SummaryLine("visits", "activity", days=1, rows=5, api_calls=0, seconds=0.0)
-    assert lines["entities"] == SummaryLine("entities", "organization", days=2, rows=8, api_calls=1, seconds=1.5)
+    assert lines["calls"] == SummaryLine(
+        "calls", "activity", days=2, rows=30, api_calls=3, seconds=1.5
+    )
+    assert lines["visits"] == SummaryLine(
+        "visits", "activity", days=1, rows=5, api_calls=0, seconds=0.0
+    )
+    assert lines["entities"] == SummaryLine(
+        "entities", "organization", days=2, rows=8, api_calls=1, seconds=1.5
+    )
     assert lines["leads"] == SummaryLine("leads", "leads", days=0, rows=0, api_calls=0, seconds=0.0)
 
 
 def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
     """Not one that was mistyped and refused, found nothing, or was only probed or planned with."""
     assert keys_used(engine) == set()
-    called = [("good", 200, 5, "run"), ("good", 200, 9, "run"), ("typo", 401, None, "run"), ("empty", 200, 0, "run")]
+    called = [
+        ("good", 200, 5, "run"),
+        ("good", 200, 9, "run"),
+        ("typo", 401, None, "run"),
+        ("empty", 200, 0, "run"),
+    ]
     with engine.begin() as connection:
-        called += [("probed", 200, 1, "magnetis probe"), ("planned", 200, 1, "magnetis plan"), ("by hand", 200, 3, None)]
+        called += [
+            ("probed", 200, 1, "magnetis probe"),
+            ("planned", 200, 1, "magnetis plan"),
+            ("by hand", 200, 3, None),
+        ]
         for key, status, rows, run in called:
             connection.execute(
                 insert(quota_days).from_select(
@@ -92,8 +112,18 @@ def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
                     ),
                 )
             )
-            call = {"day": NOW.date(), "charged_at": NOW, "collection": "calls", "route": "/calls", "page": 1, "lane": "manual"}
-            connection.execute(insert(api_calls), {**call, "key_fingerprint": key, "status": status, "rows": rows, "run_id": run})
+            call = {
+                "day": NOW.date(),
+                "charged_at": NOW,
+                "collection": "calls",
+                "route": "/calls",
+                "page": 1,
+                "lane": "manual",
+            }
+            connection.execute(
+                insert(api_calls),
+                {**call, "key_fingerprint": key, "status": status, "rows": rows, "run_id": run},
+            )
     assert keys_used(engine) == {"good", "by hand"}
 
 
@@ -110,7 +140,9 @@ def test_progress_is_lines_where_there_is_no_terminal() -> None:
 
 def test_progress_is_bars_on_a_terminal() -> None:
     output = io.StringIO()
-    with LoadProgress(Console(file=output, width=100, force_terminal=True, color_system=None)) as progress:
+    with LoadProgress(
+        Console(file=output, width=100, force_terminal=True, color_system=None)
+    ) as progress:
         progress.asked("calls", 2)
         progress.done("calls", 1000)
     assert "calls" in output.getvalue()
@@ -120,7 +152,10 @@ def test_progress_is_bars_on_a_terminal() -> None:
 
 def test_the_table_adds_up() -> None:
     output = io.StringIO()
-    lines = [SummaryLine("calls", "activity", 2, 1500, 7, 1.25), SummaryLine("leads", "leads", 1, 500, 3, 0.75)]
+    lines = [
+        SummaryLine("calls", "activity", 2, 1500, 7, 1.25),
+        SummaryLine("leads", "leads", 1, 500, 3, 0.75),
+    ]
     print_summary(Console(file=output, width=100), "title", lines)
     total = next(line for line in output.getvalue().splitlines() if "total" in line)
     assert total.split() == ["│", "total", "│", "│", "3", "│", "2,000", "│", "10", "│", "2.0", "│"]

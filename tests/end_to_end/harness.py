@@ -56,7 +56,9 @@ class Dev:
         end = time.monotonic() + seconds
         while words not in self.said:
             self._glance()
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.told}"
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode}:\n{self.told}"
+            )
             assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.told}"
             time.sleep(0.2)
 
@@ -87,14 +89,24 @@ class Dev:
     def note_processes(self) -> None:
         """Remember who belongs to it. By the folder in command line or environment: no knowledge of how it keeps track itself."""
         for process in psutil.process_iter(["cmdline", "environ", "create_time", "status"]):
-            belongs = [*(process.info["cmdline"] or []), (process.info["environ"] or {}).get("MAGNETIS_HOME", "")]
-            if any(str(self.home) in part for part in belongs) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            belongs = [
+                *(process.info["cmdline"] or []),
+                (process.info["environ"] or {}).get("MAGNETIS_HOME", ""),
+            ]
+            if (
+                any(str(self.home) in part for part in belongs)
+                and process.info["status"] != psutil.STATUS_ZOMBIE
+            ):
                 self.seen[process.pid] = process.info["create_time"]
         self.noted = time.monotonic()
 
     def dagsters(self) -> list[str]:
         """Return the command lines of Dagster's processes that run now."""
-        return [command for command in self.left() if "dagster" in command and "magnetis_dagster.cli" not in command]
+        return [
+            command
+            for command in self.left()
+            if "dagster" in command and "magnetis_dagster.cli" not in command
+        ]
 
     def left(self) -> list[str]:
         """Return what still runs of all that belonged to it."""
@@ -140,10 +152,22 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
     def start(*options: str, environment: Mapping[str, str] | None = None) -> Dev:
         port = free_port()
         output = home.parent / f"{home.name}-{len(started)}.out"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+        }
         with output.open("wb") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--port", str(port), *options],
+                [
+                    sys.executable,
+                    "-m",
+                    "magnetis_dagster.cli",
+                    "dev",
+                    "--port",
+                    str(port),
+                    *options,
+                ],
                 env={**clean, "MAGNETIS_HOME": str(home), **(environment or {})},
                 cwd=home.parent,  # no .env there
                 stdout=sink,

@@ -13,7 +13,9 @@ KEY = "e2e-settings-0b1d77a94c"
 
 @pytest.fixture
 def sandbox() -> Any:
-    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)) as sandbox:
+    with SandboxServer(
+        SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)
+    ) as sandbox:
         yield sandbox
 
 
@@ -26,10 +28,14 @@ def runs(api: DagsterApi) -> list[dict[str, Any]]:
 
 
 def changes(dev: Dev, kind: str) -> list[tuple[object, ...]]:
-    return dev.query(f"SELECT setting_id, changes FROM magnetis.settings_changes WHERE kind = '{kind}' ORDER BY changed_at")
+    return dev.query(
+        f"SELECT setting_id, changes FROM magnetis.settings_changes WHERE kind = '{kind}' ORDER BY changed_at"
+    )
 
 
-def test_an_edited_alert_is_noticed_loaded_once_and_remembered(start: Start, sandbox: SandboxServer) -> None:
+def test_an_edited_alert_is_noticed_loaded_once_and_remembered(
+    start: Start, sandbox: SandboxServer
+) -> None:
     dev = start(
         "--load",
         "0",
@@ -40,8 +46,13 @@ def test_an_edited_alert_is_noticed_loaded_once_and_remembered(start: Start, san
         },
     )
     dev.wait_until(lambda: "http://" in dev.said, "the UI is there")
-    seen = "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
-    dev.wait_until(lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")), "the tables are there")
+    seen = (
+        "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
+    )
+    dev.wait_until(
+        lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")),
+        "the tables are there",
+    )
     dev.wait_until(lambda: dev.query(seen) == [(2,)], "the first look is loaded")
     assert changes(dev, "changed") == []
 
@@ -49,7 +60,9 @@ def test_an_edited_alert_is_noticed_loaded_once_and_remembered(start: Start, san
     before = sandbox.world.edit("email_alerts", number)
     sandbox.world.edit("email_alerts", number, title="A test")
     dev.wait_until(lambda: bool(changes(dev, "changed")), "the edit is noticed and loaded")
-    assert changes(dev, "changed") == [(number, {"title": {"old": before["title"], "new": "A test"}})]
+    assert changes(dev, "changed") == [
+        (number, {"title": {"old": before["title"], "new": "A test"}})
+    ]
     sandbox.world.delete("email_alerts", number)
     dev.wait_until(lambda: bool(changes(dev, "removed")), "the removal is noticed and loaded")
 
@@ -58,6 +71,10 @@ def test_an_edited_alert_is_noticed_loaded_once_and_remembered(start: Start, san
     with DagsterApi(dev.ui) as api:
         found = runs(api)
     assert [run["status"] for run in found] == ["SUCCESS"] * 3
-    assert [[key["path"][-1] for key in run["assetSelection"]] for run in found[:2]] == [["email_alerts"]] * 2
+    assert [[key["path"][-1] for key in run["assetSelection"]] for run in found[:2]] == [
+        ["email_alerts"]
+    ] * 2
     assert len(changes(dev, "changed")) == len(changes(dev, "removed")) == 1
-    assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [(0,)], "runs made no call"
+    assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [
+        (0,)
+    ], "runs made no call"

@@ -27,7 +27,13 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
-from magnetis_dagster.sandbox import PERSONAL_MARKERS, Answer, Request, SandboxOptions, SandboxServer
+from magnetis_dagster.sandbox import (
+    PERSONAL_MARKERS,
+    Answer,
+    Request,
+    SandboxOptions,
+    SandboxServer,
+)
 
 KEY = "e2e-0f9d1c7ab35e4c21"
 LOCATION = "magnetis_dagster.definitions"
@@ -66,12 +72,16 @@ def api(dev: Dev) -> Iterator[DagsterApi]:
 @pytest.fixture(scope="module")
 def page(dev: Dev) -> Iterator[Page]:
     chromium = subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"], capture_output=True, text=True, check=False
+        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert chromium.returncode == 0, f"{chromium.stderr}\n`make browser` finds or installs one."
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium.stdout.strip(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=chromium.stdout.strip(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         page = browser.new_page(viewport={"width": 1440, "height": 1500}, base_url=dev.ui)
         page.set_default_timeout(90_000)
@@ -82,7 +92,9 @@ def page(dev: Dev) -> Iterator[Page]:
 
 
 def ids(dev: Dev, collection: str, day: date) -> list[str]:
-    rows = dev.query(f"SELECT id FROM magnetis.{collection} WHERE day = DATE '{day}' AND deleted_at IS NULL")
+    rows = dev.query(
+        f"SELECT id FROM magnetis.{collection} WHERE day = DATE '{day}' AND deleted_at IS NULL"
+    )
     return sorted(str(row[0]) for row in rows)
 
 
@@ -90,7 +102,9 @@ def truth(sandbox: SandboxServer, collection: str, day: date) -> list[str]:
     return sorted(str(row["id"]) for row in sandbox.world.truth(collection, day, day))
 
 
-def test_the_load_holds_what_the_api_has(dev: Dev, sandbox: SandboxServer, catalogue: Catalogue) -> None:
+def test_the_load_holds_what_the_api_has(
+    dev: Dev, sandbox: SandboxServer, catalogue: Catalogue
+) -> None:
     for collection in catalogue.enabled:
         if collection.is_events:
             for day in (ago(1), ago(2)):
@@ -98,7 +112,12 @@ def test_the_load_holds_what_the_api_has(dev: Dev, sandbox: SandboxServer, catal
             assert ids(dev, collection.name, ago(3)) == []
         else:
             expected = sorted(str(row["id"]) for row in sandbox.world.truth(collection.name))
-            assert sorted(str(row[0]) for row in dev.query(f"SELECT id FROM magnetis.{collection.name}")) == expected
+            assert (
+                sorted(
+                    str(row[0]) for row in dev.query(f"SELECT id FROM magnetis.{collection.name}")
+                )
+                == expected
+            )
             assert expected
     assert sum(len(ids(dev, "calls", ago(day))) for day in (1, 2)) > 0
 
@@ -120,18 +139,23 @@ def test_a_page_of_another_site_gets_nothing(dev: Dev) -> None:
     report = f"{dev.ui}/report_asset_materialization/magnetis/calls?partition={ago(400)}"
     with httpx.Client(trust_env=False) as client:
         assert client.get(f"{dev.ui}/server_info").status_code == 200
-        assert client.get(f"{dev.ui}/server_info", headers={"Host": "evil.example"}).status_code == 403
+        assert (
+            client.get(f"{dev.ui}/server_info", headers={"Host": "evil.example"}).status_code == 403
+        )
         assert client.get(f"{dev.ui}/graphql", params={"query": "{version}"}).status_code == 405
         assert client.post(report, headers={"Origin": "https://evil.example"}).status_code == 403
         assert client.post(report).status_code == 415
     listening = {
         connection.laddr.port
         for pid in dev.seen
-        if psutil.pid_exists(pid) and psutil.Process(pid).name() != "postgres"  # which has its own tests
+        if psutil.pid_exists(pid)
+        and psutil.Process(pid).name() != "postgres"  # which has its own tests
         for connection in psutil.Process(pid).net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert listening == {dev.port}, "no other port is open: neither a code server's nor an unguarded webserver's"
+    assert listening == {dev.port}, (
+        "no other port is open: neither a code server's nor an unguarded webserver's"
+    )
 
 
 def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
@@ -177,10 +201,19 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
     dev: Dev, api: DagsterApi, sandbox: SandboxServer, environment: dict[str, str]
 ) -> None:
     def plan(*arguments: str) -> dict[str, Any]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+        }
         ended = subprocess.run(
             [sys.executable, "-m", "magnetis_dagster.cli", "plan", *arguments, "--json"],
-            env={**clean, **environment, "MAGNETIS_HOME": str(dev.home), "MAGNETIS_DAGSTER_URL": dev.ui},
+            env={
+                **clean,
+                **environment,
+                "MAGNETIS_HOME": str(dev.home),
+                "MAGNETIS_DAGSTER_URL": dev.ui,
+            },
             cwd=dev.home.parent,
             capture_output=True,
             text=True,
@@ -196,7 +229,9 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
     planned = plan("calls", "conversions", *days, "--missing", "--launch")
     backfill = planned["launched"]["backfill"]
     assert planned["launched"]["page"] == f"{dev.ui}/runs/b/{backfill}"
-    assert [(line["name"], line["days"], len(line["ranges"])) for line in planned["collections"]] == [
+    assert [
+        (line["name"], line["days"], len(line["ranges"])) for line in planned["collections"]
+    ] == [
         ("calls", 26, 2),
         ("conversions", 27, 1),
     ]
@@ -217,10 +252,14 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
     assert report["total"]["calls"] == planned["calls"]
     assert ids(dev, "calls", ago(6)) == truth(sandbox, "calls", ago(6)) != []
     left = plan("calls", "conversions", *days, "--missing")
-    assert (left["calls"], left["spent"]) == (0, 0), "nothing is missing, and that costs no call to tell"
+    assert (left["calls"], left["spent"]) == (0, 0), (
+        "nothing is missing, and that costs no call to tell"
+    )
 
 
-def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
+def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(
+    dev: Dev, api: DagsterApi, sandbox: SandboxServer
+) -> None:
     held, release = threading.Event(), threading.Event()
 
     def hold(request: Request) -> Answer | None:
@@ -231,7 +270,11 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev
 
     def checks(run: str) -> int:
         """How often run monitoring has checked its health."""
-        return (dev.home / "logs" / "dagster.log").read_text(errors="replace").count(f"Checking run {run}")
+        return (
+            (dev.home / "logs" / "dagster.log")
+            .read_text(errors="replace")
+            .count(f"Checking run {run}")
+        )
 
     sandbox.intercept(hold)
     try:
@@ -240,16 +283,27 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(dev: Dev
             release.clear()
             run = api.launch(["calls"], day, day, {})
             dev.wait_until(held.is_set, "the run waits for an answer")
-            api.ask(f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}')
+            api.ask(
+                f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}'
+            )
             before = checks(run)
-            dev.wait_until(lambda run=run, before=before: checks(run) >= before + 2, "its health was checked twice")
+            dev.wait_until(
+                lambda run=run, before=before: checks(run) >= before + 2,
+                "its health was checked twice",
+            )
             assert api.news(run).status == "STARTED"
             if end == "CANCELED":
-                api.ask("mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run)
-                dev.wait_until(lambda run=run: api.news(run).status == "CANCELED", "it is canceled", 60)
+                api.ask(
+                    "mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run
+                )
+                dev.wait_until(
+                    lambda run=run: api.news(run).status == "CANCELED", "it is canceled", 60
+                )
             release.set()
             dev.wait_until(lambda run=run, end=end: api.news(run).status == end, f"it ends: {end}")
-            assert dev.query(f"SELECT count(*) FROM dagster.run_tags WHERE value = '{run}'") == [(0,)], "no retry"
+            assert dev.query(f"SELECT count(*) FROM dagster.run_tags WHERE value = '{run}'") == [
+                (0,)
+            ], "no retry"
     finally:
         release.set()
         sandbox.intercept(lambda _request: None)
@@ -263,7 +317,9 @@ def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catal
     expect(rows.filter(has=page.get_by_title("content", exact=True))).to_be_visible()
     groups = rows.count()
     for family in catalogue.families:
-        row = rows.filter(has=page.get_by_title(family, exact=True)).filter(has=page.get_by_label("asset_group"))
+        row = rows.filter(has=page.get_by_title(family, exact=True)).filter(
+            has=page.get_by_label("asset_group")
+        )
         row.get_by_label("arrow_drop_down").click()
     expect(rows).to_have_count(groups + len(catalogue.enabled))
     shown: dict[str, set[str]] = {}
@@ -279,7 +335,9 @@ def test_the_browser_shows_every_asset_in_its_group(page: Page, catalogue: Catal
     assert {family: names for family, names in shown.items() if family in expected} == expected
 
 
-def test_a_person_materializes_a_day_by_clicking(page: Page, dev: Dev, sandbox: SandboxServer) -> None:
+def test_a_person_materializes_a_day_by_clicking(
+    page: Page, dev: Dev, sandbox: SandboxServer
+) -> None:
     day = ago(10)
     assert ids(dev, "emails", day) == []
     page.goto("/assets/magnetis/emails?view=partitions")
@@ -293,12 +351,17 @@ def test_a_person_materializes_a_day_by_clicking(page: Page, dev: Dev, sandbox: 
     partitions.press("Enter")
     dialog.get_by_role("button", name="Launch 1 run").click()
     expect(page.get_by_text("Launched run")).to_be_visible()
-    dev.wait_until(lambda: ids(dev, "emails", day) == truth(sandbox, "emails", day) != [], f"emails of {day} are there")
+    dev.wait_until(
+        lambda: ids(dev, "emails", day) == truth(sandbox, "emails", day) != [],
+        f"emails of {day} are there",
+    )
     page.goto(f"/assets/magnetis/emails?view=partitions&partition={day}")
     expect(page.get_by_text("announced rows")).to_be_visible()
 
 
-def test_nothing_tells_the_key_or_a_person(dev: Dev, api: DagsterApi, catalogue: Catalogue, sandbox: SandboxServer) -> None:
+def test_nothing_tells_the_key_or_a_person(
+    dev: Dev, api: DagsterApi, catalogue: Catalogue, sandbox: SandboxServer
+) -> None:
     """Searches output, every file of the home but the data folder, the schema `dagster`, and what the webserver answers."""
     captured = {"output": dev.said}
     for file in dev.home.rglob("*"):
@@ -306,10 +369,18 @@ def test_nothing_tells_the_key_or_a_person(dev: Dev, api: DagsterApi, catalogue:
             captured[str(file.relative_to(dev.home))] = file.read_text(errors="replace")
     captured["postgres log"] = (dev.home / "postgres" / "log").read_text(errors="replace")
     captured |= _dump(dev.database_url, "dagster")
-    captured |= {name: text for name, text in _dump(dev.database_url, "magnetis_ops").items() if name != "magnetis_ops.quarantine"}
+    captured |= {
+        name: text
+        for name, text in _dump(dev.database_url, "magnetis_ops").items()
+        if name != "magnetis_ops.quarantine"
+    }
     for collection in catalogue.enabled:
-        captured[f"UI {collection.name}"] = json.dumps(api.ask(_ASSET, key=asset_key(collection.name)))
-    runs = api.ask("{ runsOrError { ... on Runs { results { runId tags { key value } runConfigYaml } } } }")
+        captured[f"UI {collection.name}"] = json.dumps(
+            api.ask(_ASSET, key=asset_key(collection.name))
+        )
+    runs = api.ask(
+        "{ runsOrError { ... on Runs { results { runId tags { key value } runConfigYaml } } } }"
+    )
     captured["UI runs"] = json.dumps(runs)
     for run in runs["runsOrError"]["results"]:
         captured[f"UI log {run['runId']}"] = json.dumps(api.ask(_LOG, run=run["runId"]))
@@ -320,13 +391,20 @@ def test_nothing_tells_the_key_or_a_person(dev: Dev, api: DagsterApi, catalogue:
     assert calls, "the tables are where personal data may be"
     assert any(marker in str(calls) for marker in PERSONAL_MARKERS), "the markers must mark"
     forbidden = [KEY, *PERSONAL_MARKERS, *{str(number) for (number,) in calls}]
-    found = {(place, secret) for place, text in captured.items() for secret in forbidden if secret in text}
+    found = {
+        (place, secret)
+        for place, text in captured.items()
+        for secret in forbidden
+        if secret in text
+    }
     assert not found
 
 
 def test_ctrl_c_ends_it_well_and_leaves_no_process(dev: Dev) -> None:
     assert dev.end(signal.SIGINT, 60) == 0
-    assert len(dev.seen) >= 6, "database, dagster dev, webserver, daemon, code servers, run workers were seen"
+    assert len(dev.seen) >= 6, (
+        "database, dagster dev, webserver, daemon, code servers, run workers were seen"
+    )
     assert dev.left() == []
 
 
@@ -378,7 +456,9 @@ def _dump(url: str, schema: str) -> dict[str, str]:
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
         ).fetchall()
         for (table,) in tables:
-            with connection.cursor().copy(f"COPY (SELECT * FROM {schema}.{table}) TO STDOUT") as copy:  # type: ignore[arg-type]
+            with connection.cursor().copy(
+                f"COPY (SELECT * FROM {schema}.{table}) TO STDOUT"
+            ) as copy:  # type: ignore[arg-type]
                 dumped[f"{schema}.{table}"] = b"".join(bytes(block) for block in copy).decode()
     return dumped
 

@@ -36,7 +36,9 @@ query {
 
 def shown(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]:
     data = api.ask(ASSETS)
-    return {node["assetKey"]["path"][-1]: node for node in data["assetNodes"]}, data["runsOrError"]["results"]
+    return {node["assetKey"]["path"][-1]: node for node in data["assetNodes"]}, data["runsOrError"][
+        "results"
+    ]
 
 
 def not_green(assets: dict[str, Any]) -> dict[str, object]:
@@ -45,23 +47,37 @@ def not_green(assets: dict[str, Any]) -> dict[str, object]:
     for name, node in assets.items():
         if (stats := node["partitionStats"]) and stats["numMaterialized"] != stats["numPartitions"]:
             found[name] = stats
-        if node["freshnessStatusInfo"] and node["freshnessStatusInfo"]["freshnessStatus"] not in {"HEALTHY", "UNKNOWN"}:
+        if node["freshnessStatusInfo"] and node["freshnessStatusInfo"]["freshnessStatus"] not in {
+            "HEALTHY",
+            "UNKNOWN",
+        }:
             found[f"{name} freshness"] = node["freshnessStatusInfo"]
         for check in node["assetChecksOrError"].get("checks", []):
-            if (last := check["executionForLatestMaterialization"]) and last["status"] not in {"SUCCEEDED", "IN_PROGRESS"}:
+            if (last := check["executionForLatestMaterialization"]) and last["status"] not in {
+                "SUCCEEDED",
+                "IN_PROGRESS",
+            }:
                 found[f"{name} {check['name']}"] = last["status"]
     return found
 
 
 def numbers(event: dict[str, Any]) -> dict[str, int]:
-    return {entry["label"]: entry["intValue"] for entry in event["metadataEntries"] if "intValue" in entry}
+    return {
+        entry["label"]: entry["intValue"]
+        for entry in event["metadataEntries"]
+        if "intValue" in entry
+    }
 
 
 def sums(dev: Dev) -> tuple[int, int]:
     """Requests of the windows of calls, and those that the ledger has counted."""
     with psycopg.connect(dev.database_url.replace("/magnetis?", "/sandbox?")) as connection:
-        [[calls]] = connection.execute("SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'").fetchall()
-        [[used]] = connection.execute("SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days").fetchall()
+        [[calls]] = connection.execute(
+            "SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'"
+        ).fetchall()
+        [[used]] = connection.execute(
+            "SELECT sum(schedule + settings + manual + backfill) FROM magnetis_ops.quota_days"
+        ).fetchall()
     return calls, used
 
 
@@ -80,12 +96,22 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
             "settings": 3,
             "content": 3,
         }
-        parts = {name: node["partitionStats"]["numPartitions"] for name, node in assets.items() if node["partitionStats"]}
+        parts = {
+            name: node["partitionStats"]["numPartitions"]
+            for name, node in assets.items()
+            if node["partitionStats"]
+        }
         assert (parts["calls"], parts["accounts"]) == (2, 1)
 
-        assert {run["jobName"] for run in runs} == {"daily_events", "daily_snapshots"}, "none is jobless"
-        loaded = Counter(name for name, node in assets.items() for _ in node["assetMaterializations"])
-        assert set(loaded.values()) == {1, 2}, "settings are loaded once, whether by the load or by a sensor"
+        assert {run["jobName"] for run in runs} == {"daily_events", "daily_snapshots"}, (
+            "none is jobless"
+        )
+        loaded = Counter(
+            name for name, node in assets.items() for _ in node["assetMaterializations"]
+        )
+        assert set(loaded.values()) == {1, 2}, (
+            "settings are loaded once, whether by the load or by a sensor"
+        )
         assert loaded["email_alerts"] == loaded["reports"] == 1
 
         calls = [numbers(event) for event in assets["calls"]["assetMaterializations"]]
@@ -94,13 +120,20 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         assert numbers(assets["quota"]["assetObservations"][0])["used"] == used
 
         # the next night: settings are judged against accounts that are there now
-        snapshots = [name for name, node in assets.items() if node["partitionStats"] and node["groupName"] in SNAPSHOT_GROUPS]
+        snapshots = [
+            name
+            for name, node in assets.items()
+            if node["partitionStats"] and node["groupName"] in SNAPSHOT_GROUPS
+        ]
         today = datetime.now(ZoneInfo("Europe/Paris")).date()
         run = api.launch(snapshots, today, today, {}, job="daily_snapshots")
         dev.wait_until(lambda: api.news(run).status in ENDED, "the snapshots are taken again")
         assert not_green(shown(api)[0]) == {}
 
-        upstream = {name: {key["path"][-1] for key in node["dependencyKeys"]} for name, node in assets.items()}
+        upstream = {
+            name: {key["path"][-1] for key in node["dependencyKeys"]}
+            for name, node in assets.items()
+        }
         assert upstream["calls"] == {"numbers", "pools", "recipients", "visits"}
         assert upstream["leads"] >= {"calls", "emails", "visits"}
         assert upstream["accounts"] == {"networks", "entities"}

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.timeout(600)
 
 def beside(dev: Dev, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a command where `dev` was started, with no export but its folder."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+    }
     return subprocess.run(
         [sys.executable, "-m", "magnetis_dagster.cli", *arguments],
         env={**clean, "MAGNETIS_HOME": str(dev.home), **environment},
@@ -41,7 +45,9 @@ def test_every_command_finds_the_sandbox_without_exports(start: Start) -> None:
     assert quota >= spent
     url = beside(dev, "db-url").stdout.strip()
     with psycopg.connect(url) as connection:
-        manual = connection.execute("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'manual'").fetchone()
+        manual = connection.execute(
+            "SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'manual'"
+        ).fetchone()
     assert manual == (spent,), "the same database as that of the running one"
     assert beside(dev, "migrate").stdout == "Up to date already.\n"
     assert "calls: 0 rows read" in beside(dev, "reparse", "calls").stdout

@@ -29,7 +29,9 @@ FLOORS = 18  # 25 % + 5 % + 15 % of 40: backfill has 22 calls a day
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxServer]:
     # no quota of its own: it counts what arrives, and our ledger alone keeps the limit
-    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)) as sandbox:
+    with SandboxServer(
+        SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)
+    ) as sandbox:
         yield sandbox
 
 
@@ -37,7 +39,10 @@ def sandbox() -> Iterator[SandboxServer]:
 def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     overlay = tmp_path_factory.mktemp("overlay") / "magnetis.yaml"
     # their sensors would call while the backfill's calls are counted
-    off = (f"{name}: {{enabled: false, reason: not looked at}}" for name in ("reports", "email_alerts", "sms_alerts"))
+    off = (
+        f"{name}: {{enabled: false, reason: not looked at}}"
+        for name in ("reports", "email_alerts", "sms_alerts")
+    )
     overlay.write_text(f"collections: {{{', '.join(off)}}}\n")
     return {
         "MAGNETIS_CONFIG": str(overlay),
@@ -61,7 +66,9 @@ def move_clock(dev: Dev, day: date) -> None:
 
 
 def spent(dev: Dev, lane: str) -> int:
-    return int(str(dev.query(f"SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = '{lane}'")[0][0]))
+    return int(
+        str(dev.query(f"SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = '{lane}'")[0][0])
+    )
 
 
 def finish(api: DagsterApi, run: str) -> str:
@@ -82,13 +89,16 @@ def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
 
 def backfill_status(api: DagsterApi, backfill: str) -> str:
     answer = api.ask(
-        "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }", id=backfill
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+        id=backfill,
     )
     return str(answer["partitionBackfillOrError"]["status"])
 
 
 @pytest.mark.timeout(800)
-def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environment: dict[str, str], sandbox: SandboxServer) -> None:
+def test_a_backfill_waits_for_calls_and_ends_well(
+    module_start: Start, environment: dict[str, str], sandbox: SandboxServer
+) -> None:
     dev = module_start("--load", "0", environment=environment)
     dev.wait_for("Serving until Ctrl-C.")
     move_clock(dev, TODAY)
@@ -104,9 +114,13 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
         )["launchPartitionBackfill"]["backfillId"]
 
         # it takes what backfill may take, and waits: in progress, with the reason in the log
-        dev.wait_until(lambda: spent(dev, "backfill") >= LIMIT - FLOORS - 2, "the lane is nearly empty")
+        dev.wait_until(
+            lambda: spent(dev, "backfill") >= LIMIT - FLOORS - 2, "the lane is nearly empty"
+        )
         [run] = runs_of(api, backfill)
-        dev.wait_until(lambda: "Waiting for API calls." in _log(api, run["runId"]), "it says that it waits")
+        dev.wait_until(
+            lambda: "Waiting for API calls." in _log(api, run["runId"]), "it says that it waits"
+        )
         assert "are kept for schedules, settings and people" in _log(api, run["runId"])
         assert spent(dev, "backfill") <= LIMIT - FLOORS
         assert [each["status"] for each in runs_of(api, backfill)] == ["STARTED"]
@@ -122,7 +136,9 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
         dev.wait_until(lambda: "Waiting for API calls." in _log(api, of_load), "the load waits too")
     dev.kill()
     dev = module_start("--load", "0", environment=environment)
-    dev.wait_for("Runs that the last magnetis dev left unfinished: 1 to be started again, 1 canceled.")
+    dev.wait_for(
+        "Runs that the last magnetis dev left unfinished: 1 to be started again, 1 canceled."
+    )
     dev.wait_for("Serving until Ctrl-C.")
     with DagsterApi(dev.ui) as api:
         assert api.loaded()
@@ -134,7 +150,8 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
             move_clock(dev, day)
             dev.wait_until(
                 lambda before=before: (
-                    spent(dev, "backfill") >= before + LIMIT - FLOORS - 2 or backfill_status(api, backfill) != "REQUESTED"
+                    spent(dev, "backfill") >= before + LIMIT - FLOORS - 2
+                    or backfill_status(api, backfill) != "REQUESTED"
                 ),
                 "the day's calls are used, or the backfill ends",
                 180,
@@ -147,9 +164,15 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
             "{ ... on TimePartitionStatuses { ranges { status } } } } }",
             keys=[asset_key(name) for name in EVENTS],
         )["assetNodes"]
-        assert {span["status"] for node in partitions for span in node["assetPartitionStatuses"]["ranges"]} == {"MATERIALIZED"}
+        assert {
+            span["status"]
+            for node in partitions
+            for span in node["assetPartitionStatuses"]["ranges"]
+        } == {"MATERIALIZED"}
     for name in EVENTS:
-        held = dev.query(f"SELECT count(*) FROM magnetis.{name} WHERE day BETWEEN '{FIRST}' AND '{LAST}'")[0][0]
+        held = dev.query(
+            f"SELECT count(*) FROM magnetis.{name} WHERE day BETWEEN '{FIRST}' AND '{LAST}'"
+        )[0][0]
         assert held == sandbox.world.count(name, FIRST, LAST)
     twice = dev.query(
         "SELECT w.collection, d.day, count(*) FROM magnetis_ops.windows AS w "
@@ -157,7 +180,9 @@ def test_a_backfill_waits_for_calls_and_ends_well(module_start: Start, environme
         f"WHERE d.day < '{LAST}' GROUP BY 1, 2 HAVING count(*) > 1"
     )
     assert twice == []
-    assert dev.query("SELECT max(schedule + settings + manual + backfill) <= 40 FROM magnetis_ops.quota_days") == [(True,)]
+    assert dev.query(
+        "SELECT max(schedule + settings + manual + backfill) <= 40 FROM magnetis_ops.quota_days"
+    ) == [(True,)]
     assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls")[0][0] == sandbox.received
     assert dev.query("SELECT count(DISTINCT day) >= 2 FROM magnetis_ops.api_calls") == [(True,)]
     assert dev.end(signal.SIGINT, 60) == 0

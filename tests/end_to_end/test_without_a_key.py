@@ -20,18 +20,29 @@ def test_the_sandbox_is_used_loaded_and_left_alone_the_next_time(start: Start) -
     assert "Traceback" not in dev.said
     assert dev.left() == []
 
-    told = re.search(r"export MAGNETIS_API_URL=(http://127\.0\.0\.1:\d+) MAGNETIS_API_KEY=sandbox-key\n", dev.said)
+    told = re.search(
+        r"export MAGNETIS_API_URL=(http://127\.0\.0\.1:\d+) MAGNETIS_API_KEY=sandbox-key\n",
+        dev.said,
+    )
     assert told, dev.said
 
     # then the key comes: its rows have a database of their own
     server = dev.home / "postgres"
-    real = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"})
+    real = start(
+        environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"}
+    )
     real.wait_for("Serving until Ctrl-C.")
     assert real.query("SELECT count(*) FROM magnetis.calls") == [(0,)]
     with psycopg.connect(f"postgresql://postgres:@/sandbox?host={server}") as sandbox:
         assert sandbox.execute("SELECT count(*) > 0 FROM magnetis.calls").fetchone() == (True,)
     url = f"postgresql://postgres:@/sandbox?host={server}"
-    mixed = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_DATABASE_URL": url, "MAGNETIS_HOME": f"{dev.home}-2"})
+    mixed = start(
+        environment={
+            "MAGNETIS_API_KEY": "a-real-key",
+            "MAGNETIS_DATABASE_URL": url,
+            "MAGNETIS_HOME": f"{dev.home}-2",
+        }
+    )
     assert mixed.end() == 2, mixed.said
     assert "rows invented by the sandbox" in mixed.said
     assert "a-real-key" not in mixed.said + real.said
@@ -41,14 +52,28 @@ def test_the_sandbox_is_used_loaded_and_left_alone_the_next_time(start: Start) -
 
 @pytest.mark.parametrize(
     ("number", "sign"),
-    [(signal.SIGTERM, "postgres"), (signal.SIGINT, "logs/dagster.log"), (signal.SIGHUP, "dagster/dagster.yaml")],
-    ids=["SIGTERM while the database starts", "SIGINT while Dagster is imported", "SIGHUP while the code server starts"],
+    [
+        (signal.SIGTERM, "postgres"),
+        (signal.SIGINT, "logs/dagster.log"),
+        (signal.SIGHUP, "dagster/dagster.yaml"),
+    ],
+    ids=[
+        "SIGTERM while the database starts",
+        "SIGINT while Dagster is imported",
+        "SIGHUP while the code server starts",
+    ],
 )
-def test_stopped_early_it_leaves_no_process(start: Start, number: signal.Signals, sign: str) -> None:
-    dev = start(environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"})
+def test_stopped_early_it_leaves_no_process(
+    start: Start, number: signal.Signals, sign: str
+) -> None:
+    dev = start(
+        environment={"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"}
+    )
     dev.wait_until((dev.home / sign).exists, sign)
     if number == signal.SIGHUP:
-        dev.wait_until(lambda: len(dev.dagsters()) >= 3, "dagster dev, its code server and what that starts")
+        dev.wait_until(
+            lambda: len(dev.dagsters()) >= 3, "dagster dev, its code server and what that starts"
+        )
     started = time.monotonic()
     assert dev.end(number, 60) == 128 + number, dev.said
     assert time.monotonic() - started < 20
@@ -59,7 +84,9 @@ def test_stopped_early_it_leaves_no_process(start: Start, number: signal.Signals
 def test_what_a_killed_one_left_is_ended_by_the_next(start: Start) -> None:
     environment = {"MAGNETIS_API_KEY": "a-real-key", "MAGNETIS_API_URL": "http://127.0.0.1:9"}
     killed = start(environment=environment)
-    killed.wait_until(lambda: len(killed.dagsters()) >= 3, "dagster dev, its code server and what that starts")
+    killed.wait_until(
+        lambda: len(killed.dagsters()) >= 3, "dagster dev, its code server and what that starts"
+    )
     killed.process.kill()
     killed.process.wait()
     assert killed.dagsters(), "nothing outlived it, so there is nothing to test"
@@ -68,7 +95,9 @@ def test_what_a_killed_one_left_is_ended_by_the_next(start: Start) -> None:
     heir.wait_for("Stopped ")
     heir.wait_for("Serving until Ctrl-C.")
     assert "Nothing is loaded at the start with a real key" in heir.said
-    assert heir.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [(0,)]
+    assert heir.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [
+        (0,)
+    ]
     second = start(environment=environment)
     assert second.end() == 2
     assert f"pid {heir.process.pid}" in second.said

@@ -28,35 +28,50 @@ INTERVAL = 10
 
 @pytest.fixture
 def sandbox() -> Any:
-    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)) as sandbox:
+    with SandboxServer(
+        SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)
+    ) as sandbox:
         yield sandbox
 
 
 def own_daemon(dev: Dev) -> psutil.Process:
     """Return the daemon that `magnetis dev` runs."""
-    found = [process for process in psutil.process_iter(["cmdline", "environ"]) if is_daemon(process, dev.home)]
+    found = [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if is_daemon(process, dev.home)
+    ]
     [daemon] = found
     return daemon
 
 
 def is_daemon(process: psutil.Process, home: Path) -> bool:
     words = process.info["cmdline"] or []
-    return any(word.startswith("dagster._daemon") for word in words) and (process.info["environ"] or {}).get(
-        "MAGNETIS_HOME"
-    ) == str(home)
+    return any(word.startswith("dagster._daemon") for word in words) and (
+        process.info["environ"] or {}
+    ).get("MAGNETIS_HOME") == str(home)
 
 
 @contextmanager
 def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
     """As from another terminal, with the same settings."""
     environment = {name: value for name, value in first.environ().items() if name != MARK}
-    command = [Path(sys.executable).parent / "dagster-daemon", "run", "--workspace", PROJECT / "workspace.yaml"]
+    command = [
+        Path(sys.executable).parent / "dagster-daemon",
+        "run",
+        "--workspace",
+        PROJECT / "workspace.yaml",
+    ]
     log = dev.home.parent / "second-daemon.log"
     with log.open("wb") as output:
-        started = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+        started = subprocess.Popen(
+            command, env=environment, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT
+        )
     try:
         dev.wait_until(
-            lambda: "Instance is configured with the following daemons" in log.read_text(), "the second daemon is there", 120
+            lambda: "Instance is configured with the following daemons" in log.read_text(),
+            "the second daemon is there",
+            120,
         )
         yield psutil.Process(started.pid)
     finally:
@@ -108,7 +123,9 @@ RUNS = (
 
 
 @pytest.mark.timeout(600)  # two daemons share two cores with whatever else runs
-def test_two_daemons_load_and_remember_each_change_once(start: Start, sandbox: SandboxServer) -> None:
+def test_two_daemons_load_and_remember_each_change_once(
+    start: Start, sandbox: SandboxServer
+) -> None:
     dev = start(
         "--load",
         "0",
@@ -119,15 +136,22 @@ def test_two_daemons_load_and_remember_each_change_once(start: Start, sandbox: S
         },
     )
     dev.wait_until(lambda: "http://" in dev.said, "the UI is there")
-    dev.wait_until(lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")), "the tables are there")
-    seen = "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
+    dev.wait_until(
+        lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")),
+        "the tables are there",
+    )
+    seen = (
+        "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
+    )
     dev.wait_until(lambda: dev.query(seen) == [(2,)], "the first look is loaded")
     number = str(dev.query("SELECT id FROM magnetis.email_alerts ORDER BY id LIMIT 1")[0][0])
     first = own_daemon(dev)
     known: list[tuple[object, ...]] = []
 
     def loaded(kind: str) -> None:
-        dev.wait_until(lambda: len(dev.query(CHANGES)) > len(known), f"{kind} is noticed and loaded", 120)
+        dev.wait_until(
+            lambda: len(dev.query(CHANGES)) > len(known), f"{kind} is noticed and loaded", 120
+        )
         known.append(dev.query(CHANGES)[-1])
         assert known[-1][:2] == (number, kind)
 
@@ -146,7 +170,9 @@ def test_two_daemons_load_and_remember_each_change_once(start: Start, sandbox: S
 
     assert dev.query(CHANGES) == known
     assert dev.query(OVERLAPS) == [(0,)]
-    assert dev.query(f"SELECT count(*) FROM magnetis.email_alerts_history WHERE id = '{number}'") == [(3,)]
+    assert dev.query(
+        f"SELECT count(*) FROM magnetis.email_alerts_history WHERE id = '{number}'"
+    ) == [(3,)]
     finished = Counter(dev.query(RUNS))
     assert len(finished) == 4
     assert set(finished.values()) == {1}

@@ -37,12 +37,17 @@ def opened(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
         **changes: Any,
     ) -> Ingestion:
         warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
-        ledger = Ledger(engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=quota, zone=PARIS))
+        ledger = Ledger(
+            engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=quota, zone=PARIS)
+        )
         zones = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
         limits = ClientLimits(attempts=3, read=2.0, total=5.0, wait_initial=0.01, wait_max=0.05)
         identity = RunIdentity(run, "manual", resumes=resumes)
         return Ingestion(
-            warehouse, ledger, identity, **{"origin": api.url, "key": key, "zones": zones, "limits": limits, **changes}
+            warehouse,
+            ledger,
+            identity,
+            **{"origin": api.url, "key": key, "zones": zones, "limits": limits, **changes},
         )
 
     return open_

@@ -19,21 +19,39 @@ def advances(api: SmallApi, opened: Open, catalogue: Catalogue) -> Any:
 
     def advances(days: int = 1, *, resumes: bool = False, run: str = "run-1") -> int:
         calls: list[None] = []
-        with opened(run=run, resumes=resumes, concurrency=1, chunk_rows=150, advanced=lambda: calls.append(None)) as ingestion:
+        with opened(
+            run=run,
+            resumes=resumes,
+            concurrency=1,
+            chunk_rows=150,
+            advanced=lambda: calls.append(None),
+        ) as ingestion:
             try:
-                list(ingestion.read_days(catalogue["calls"], [DAY + timedelta(days=n) for n in range(days)]))
+                list(
+                    ingestion.read_days(
+                        catalogue["calls"], [DAY + timedelta(days=n) for n in range(days)]
+                    )
+                )
             except MagnetisError:
-                assert api.respond(api.requests[-1]) == DOWN, "only the API that is down may fail it"
+                assert api.respond(api.requests[-1]) == DOWN, (
+                    "only the API that is down may fail it"
+                )
         return len(calls)
 
     return advances
 
 
 def rows(days: int, number: int) -> list[dict[str, Any]]:
-    return [call(f"{day}{n:03d}", f"{DAY + timedelta(days=day)} 10:00:00") for day in range(days) for n in range(number)]
+    return [
+        call(f"{day}{n:03d}", f"{DAY + timedelta(days=day)} 10:00:00")
+        for day in range(days)
+        for n in range(number)
+    ]
 
 
-def test_each_committed_window_counts_and_those_done_before_do_not(api: SmallApi, advances: Any) -> None:
+def test_each_committed_window_counts_and_those_done_before_do_not(
+    api: SmallApi, advances: Any
+) -> None:
     api.rows["/calls"] = rows(3, 100)
     assert advances(3) >= 2
     assert advances(3, resumes=True) == 0

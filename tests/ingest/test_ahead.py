@@ -24,7 +24,9 @@ PATIENCE = 10.0
 @pytest.fixture(autouse=True)
 def _rows(api: SmallApi) -> None:
     # nearly a page a day; with 500 rows a chunk the range is announced, then read by two days
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(245)]
+    api.rows["/calls"] = [
+        call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(245)
+    ]
 
 
 def read(opened: Open, **options: Any) -> list[Any]:
@@ -37,14 +39,18 @@ def of(request: Request) -> tuple[str, int]:
     return f"{int(request.query['from'][6:8]) + 1:02d}", request.page
 
 
-def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_answered(api: SmallApi, opened: Open) -> None:
+def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_answered(
+    api: SmallApi, opened: Open
+) -> None:
     next_one = threading.Event()
 
     def respond(request: Request) -> None:
         if of(request) == ("05", 1):
             next_one.set()
         if of(request) == ("03", 2) and len(api.requests) > 2:
-            assert next_one.wait(PATIENCE), "nothing was asked behind the last page of the first window"
+            assert next_one.wait(PATIENCE), (
+                "nothing was asked behind the last page of the first window"
+            )
 
     api.respond = respond
     results = read(opened)
@@ -61,12 +67,20 @@ def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
     api: SmallApi, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(14)]
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(250)]
+    api.rows["/calls"] = [
+        call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in days for n in range(250)
+    ]
     next_one = threading.Event()
     waited: list[bool] = []
     begin = Ingestion._begin
 
-    def noted(ingestion: Ingestion, collection: Collection, window: Window, *arguments: Any, **options: Any) -> Any:
+    def noted(
+        ingestion: Ingestion,
+        collection: Collection,
+        window: Window,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         if window.first == DAY + timedelta(days=6):
             next_one.set()
         return begin(ingestion, collection, window, *arguments, **options)
@@ -74,7 +88,9 @@ def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
     def respond(request: Request) -> None:
         # both places: pages 4 and 5 are charged and wait, page 6 is nobody's yet
         if of(request) in {("03", 2), ("03", 3)}:
-            waited.append(next_one.wait(2.0))  # an assertion here would be a 500, which is tried again
+            waited.append(
+                next_one.wait(2.0)
+            )  # an assertion here would be a 500, which is tried again
 
     monkeypatch.setattr(Ingestion, "_begin", noted)
     api.respond = respond
@@ -84,9 +100,13 @@ def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
     assert waited == [True, True], "the next window waits until the last page is asked"
 
 
-def test_calls_are_noted_under_the_days_that_they_read(api: SmallApi, opened: Open, query: Any) -> None:
+def test_calls_are_noted_under_the_days_that_they_read(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     read(opened)
-    noted = query("SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2 ORDER BY 1, 2")
+    noted = query(
+        "SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2 ORDER BY 1, 2"
+    )
     assert noted == [
         (DAYS[0], DAYS[1], 2),
         (DAYS[0], DAYS[5], 1),
@@ -95,16 +115,23 @@ def test_calls_are_noted_under_the_days_that_they_read(api: SmallApi, opened: Op
     ]
 
 
-def test_a_window_ahead_that_fails_lets_the_present_one_through(api: SmallApi, opened: Open) -> None:
+def test_a_window_ahead_that_fails_lets_the_present_one_through(
+    api: SmallApi, opened: Open
+) -> None:
     api.respond = lambda request: (404, {}, b"{}") if of(request)[0] == "05" else None
     done = []
     with opened(chunk_rows=500) as ingestion, pytest.raises(RouteUnavailable):
-        done.extend(str(result.window) for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS))
+        done.extend(
+            str(result.window)
+            for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
+        )
     assert done == ["2025-03-03...2025-03-04"]
 
 
 @pytest.mark.parametrize(("failed", "announced"), [(False, 500), (True, None)])
-def test_nothing_is_begun_behind_a_window_that_has_failed(failed: bool, announced: int | None) -> None:
+def test_nothing_is_begun_behind_a_window_that_has_failed(
+    failed: bool, announced: int | None
+) -> None:
     async def reading() -> int:
         if failed:
             raise RouteUnavailable("It is gone.")
@@ -116,12 +143,16 @@ def test_nothing_is_begun_behind_a_window_that_has_failed(failed: bool, announce
         reader.nearly_asked.set()
         task = asyncio.create_task(reading())
         await asyncio.wait([task])
-        return await _Underway(Window(DAYS[0], DAYS[1]), cast("WindowReader", reader), task).announced()
+        return await _Underway(
+            Window(DAYS[0], DAYS[1]), cast("WindowReader", reader), task
+        ).announced()
 
     assert asyncio.run(told()) == announced
 
 
-def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(api: SmallApi, opened: Open, query: Any) -> None:
+def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     ahead = threading.Event()
 
     def respond(request: Request) -> Any:
@@ -150,7 +181,9 @@ def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(api: Sma
 
 
 @pytest.mark.parametrize("quota", range(1, 8))
-def test_out_of_calls_no_page_is_paid_twice(api: SmallApi, opened: Open, query: Any, quota: int) -> None:
+def test_out_of_calls_no_page_is_paid_twice(
+    api: SmallApi, opened: Open, query: Any, quota: int
+) -> None:
     if quota < 7:
         with pytest.raises(QuotaExhausted):
             read(opened, run="first", quota=quota)
@@ -160,7 +193,9 @@ def test_out_of_calls_no_page_is_paid_twice(api: SmallApi, opened: Open, query: 
     assert query("SELECT count(*) FROM magnetis.calls") == [(1470,)]
 
 
-def test_a_refused_window_takes_the_one_ahead_with_it(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_refused_window_takes_the_one_ahead_with_it(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     ahead = threading.Event()
 
     def respond(request: Request) -> Any:
@@ -182,7 +217,9 @@ def test_a_refused_window_takes_the_one_ahead_with_it(api: SmallApi, opened: Ope
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
-def test_who_leaves_in_the_middle_leaves_no_session_behind(api: SmallApi, opened: Open, query: Any) -> None:
+def test_who_leaves_in_the_middle_leaves_no_session_behind(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     held = threading.Event()
     api.respond = lambda request: held.wait(1) and None if of(request)[0] == "07" else None
     with opened(chunk_rows=500) as ingestion:

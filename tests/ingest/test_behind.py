@@ -79,7 +79,9 @@ def test_a_reading_that_fails_lets_the_one_before_it_through(thread: ReadingThre
         next(results)
 
 
-def test_a_commit_that_fails_waits_for_what_is_being_read_and_discards_it(thread: ReadingThread) -> None:
+def test_a_commit_that_fails_waits_for_what_is_being_read_and_discards_it(
+    thread: ReadingThread,
+) -> None:
     failing, discarded = threading.Event(), []
 
     async def reading() -> int:

@@ -48,7 +48,9 @@ CALLS = 24
 PAGE = 10
 """Rows of a page, as if the API gave no more."""
 MOST_RUNS = 400
-IMPATIENT = ClientLimits(attempts=2, connect=5.0, read=0.15, total=1.0, wait_initial=0.001, wait_max=0.002)
+IMPATIENT = ClientLimits(
+    attempts=2, connect=5.0, read=0.15, total=1.0, wait_initial=0.001, wait_max=0.002
+)
 PATIENT = ClientLimits(attempts=2, wait_initial=0.001, wait_max=0.002)
 """Once the chaos is over, a slow machine must not look like a time-out."""
 FAULTS = {
@@ -83,12 +85,16 @@ class Server:
         self.execute("SELECT pg_reload_conf()")
 
     def execute(self, statement: str, database: str = "postgres") -> list[Any]:
-        with psycopg.connect(self.url.replace("/postgres?", f"/{database}?"), autocommit=True) as connection:
+        with psycopg.connect(
+            self.url.replace("/postgres?", f"/{database}?"), autocommit=True
+        ) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def end_sessions(self) -> None:
-        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL")
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+        )
 
     def restart(self) -> None:
         embedded.stop(self._home)
@@ -96,10 +102,15 @@ class Server:
 
     def crash(self) -> None:
         """Kill one session: the server ends all others, recovers, and has lost what is unlogged or was not awaited."""
-        with closing(psycopg.connect(self.url)) as victim, closing(psycopg.connect(self.url)) as witness:
+        with (
+            closing(psycopg.connect(self.url)) as victim,
+            closing(psycopg.connect(self.url)) as witness,
+        ):
             os.kill(victim.info.backend_pid, signal.SIGKILL)
             with suppress(psycopg.OperationalError):
-                witness.execute("SELECT pg_sleep(60)")  # until the server has noticed, it takes sessions that it will end
+                witness.execute(
+                    "SELECT pg_sleep(60)"
+                )  # until the server has noticed, it takes sessions that it will end
         embedded.start(self._home, database="postgres")  # waits for the recovery
 
     def stop(self) -> None:
@@ -130,7 +141,14 @@ def database_url(server: Server) -> Iterator[str]:
 class Chaos:
     """What a seed does to the calls, by their numbers, up to the call at which it is over."""
 
-    def __init__(self, seed: int, sandbox: SandboxServer, faults: dict[str, float], server: Server, query: Query) -> None:
+    def __init__(
+        self,
+        seed: int,
+        sandbox: SandboxServer,
+        faults: dict[str, float],
+        server: Server,
+        query: Query,
+    ) -> None:
         dice = random.Random(seed)
         self._seed = seed
         self._sandbox = sandbox
@@ -146,8 +164,21 @@ class Chaos:
         self._editing = dice.choice([0.0, 0.1, 0.4])
         self._again = dice.uniform(0.0, 0.06)
         self._too_many = dice.uniform(0.0, 0.04)
-        disturbances = dice.choice([[], ["end_sessions"], ["end_sessions"] * 3, ["restart"], ["crash"], ["restart", "crash"]])
-        self._disturbances = dict(zip(dice.sample(range(1, self._last_call), len(disturbances)), disturbances, strict=True))
+        disturbances = dice.choice(
+            [
+                [],
+                ["end_sessions"],
+                ["end_sessions"] * 3,
+                ["restart"],
+                ["crash"],
+                ["restart", "crash"],
+            ]
+        )
+        self._disturbances = dict(
+            zip(
+                dice.sample(range(1, self._last_call), len(disturbances)), disturbances, strict=True
+            )
+        )
         self._faults = faults
         self._faults.update({kind: dice.uniform(most / 4, most) for kind, most in FAULTS.items()})
         self.over = False
@@ -187,19 +218,34 @@ class Chaos:
     def _told_to_wait(self, dice: random.Random) -> Answer:
         status, message = dice.choice([(429, "Too Many Attempts."), (403, "Daily quota reached.")])
         wait = dice.choice([{}, {"retry-after": "2"}, {"retry-after": "7200"}])
-        return Answer(status, b'{"message": "%b"}' % message.encode(), {"content-type": "application/json", **wait})
+        return Answer(
+            status,
+            b'{"message": "%b"}' % message.encode(),
+            {"content-type": "application/json", **wait},
+        )
 
     def _edit(self, dice: random.Random) -> None:
         world = self._sandbox.world
-        collection, day = ("numbers", None) if dice.random() < 0.15 else ("calls", dice.choice(self.days))
+        collection, day = (
+            ("numbers", None) if dice.random() < 0.15 else ("calls", dice.choice(self.days))
+        )
         row = dice.choice(list(world.truth(collection, day, day)))
         number = len(self.edits)
         # more of what changes the count, and few windows would come through three readings
         match dice.choices(["edit", "insert", "delete", "move"], [10, 2, 1, 2])[0]:
             case "edit":
-                world.edit(collection, row["id"], version=number, status=f"status-{number}", name=f"name-{number}")
+                world.edit(
+                    collection,
+                    row["id"],
+                    version=number,
+                    status=f"status-{number}",
+                    name=f"name-{number}",
+                )
             case "insert":
-                world.insert(collection, row | {"id": f"{row['id'][:-12]}new{number:09d}"} | self._at(dice, day))
+                world.insert(
+                    collection,
+                    row | {"id": f"{row['id'][:-12]}new{number:09d}"} | self._at(dice, day),
+                )
             case "delete":
                 world.delete(collection, row["id"])
             case "move" if day is not None:
@@ -213,7 +259,11 @@ class Chaos:
     @staticmethod
     def _at(dice: random.Random, day: date | None) -> dict[str, str]:
         """Return members that place a row: at the edges of the day, or in it."""
-        return {"start_at": f"{day} {dice.choice(['00:00:00', '11:30:00', '23:59:59'])}"} if day else {}
+        return (
+            {"start_at": f"{day} {dice.choice(['00:00:00', '11:30:00', '23:59:59'])}"}
+            if day
+            else {}
+        )
 
     def _now(self) -> datetime:
         [(moment,)] = self._query("SELECT magnetis_ops.now()")
@@ -236,7 +286,10 @@ class Waiting:
             await asyncio.to_thread(self.wait, timedelta(seconds=seconds))
 
     def wait(self, duration: timedelta) -> None:
-        with self._lock, suppress(OperationalError):  # of a database that is going down: whoever waits looks again
+        with (
+            self._lock,
+            suppress(OperationalError),
+        ):  # of a database that is going down: whoever waits looks again
             self._clock.advance(duration)
 
 
@@ -254,7 +307,9 @@ def test_the_final_tables_equal_the_truth(
     waiting = Waiting(clock)
     monkeypatch.setattr(gate, "asyncio", waiting)
     faults: dict[str, float] = {}
-    options = SandboxOptions(seed=seed, calls_per_day=CALLS, daily_quota=None, faults=faults, fault_seed=seed)
+    options = SandboxOptions(
+        seed=seed, calls_per_day=CALLS, daily_quota=None, faults=faults, fault_seed=seed
+    )
     with SandboxServer(options, catalogue) as sandbox:
         chaos = Chaos(seed, sandbox, faults, server, query)
         sandbox.intercept(chaos)
@@ -318,10 +373,16 @@ def stale_days(query: Query, chaos: Chaos) -> set[date]:
     """Return the days that were edited after their reading began."""
     read_at = dict(query("SELECT day, read_at FROM magnetis_ops.days WHERE collection = 'calls'"))
     assert sorted(read_at) == chaos.days
-    return {day for moment, collection, day in chaos.edits if collection == "calls" and day and moment >= read_at[day]}
+    return {
+        day
+        for moment, collection, day in chaos.edits
+        if collection == "calls" and day and moment >= read_at[day]
+    }
 
 
-def check_rows(query: Query, sandbox: SandboxServer, opened: Open, collection: str, days: list[date]) -> None:
+def check_rows(
+    query: Query, sandbox: SandboxServer, opened: Open, collection: str, days: list[date]
+) -> None:
     """Ids, payloads and columns are those of the API; what it no longer returns is marked, and nothing else."""
     warehouse = opened()._warehouse
     declared = warehouse.catalogue[collection]
@@ -330,13 +391,22 @@ def check_rows(query: Query, sandbox: SandboxServer, opened: Open, collection: s
     names = ["id", "payload", "account_id", *moments, *declared.columns]
     on = "day = ANY(:days)" if declared.is_events else "true"
     columns = ", ".join(f'"{name}"' for name in names)
-    held = query(f"SELECT {columns} FROM magnetis.{collection} WHERE deleted_at IS NULL AND {on}", days=days)
+    held = query(
+        f"SELECT {columns} FROM magnetis.{collection} WHERE deleted_at IS NULL AND {on}", days=days
+    )
     world, truth = sandbox.world, {}
     is_json = [column.type is ColumnType.JSON for column in declared.columns.values()]
-    for row in [row for day in days for row in world.truth(collection, day, day)] if days else world.truth(collection):
+    for row in (
+        [row for day in days for row in world.truth(collection, day, day)]
+        if days
+        else world.truth(collection)
+    ):
         parsed = reader.read(row)
         placed = [parsed.occurred_at, parsed.day] if declared.is_events else []
-        values = [json.loads(value) if value and json_ else value for value, json_ in zip(parsed.values, is_json, strict=True)]
+        values = [
+            json.loads(value) if value and json_ else value
+            for value, json_ in zip(parsed.values, is_json, strict=True)
+        ]
         truth[row["id"]] = (row["id"], row, parsed.account_id, *placed, *values)
     assert len(held) == len(truth)
     assert {row[0]: row for row in held} == truth
@@ -344,11 +414,15 @@ def check_rows(query: Query, sandbox: SandboxServer, opened: Open, collection: s
 
 def check_counts(query: Query, chaos: Chaos) -> None:
     """Every day is done once, by its newest window, with as many rows as the table holds; windows add up."""
-    days = query("SELECT day, announced, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day")
+    days = query(
+        "SELECT day, announced, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day"
+    )
     held = "SELECT day, count(*), count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day ORDER BY day"
     assert days == query(held)
     assert [day for day, *_ in days] == chaos.days
-    assert query("SELECT count(*) FROM magnetis_ops.windows WHERE announced <> received OR quarantined > 0") == [(0,)]
+    assert query(
+        "SELECT count(*) FROM magnetis_ops.windows WHERE announced <> received OR quarantined > 0"
+    ) == [(0,)]
     unread = (
         "SELECT count(*) FROM magnetis_ops.days AS d LEFT JOIN magnetis_ops.day_reads AS r USING (window_id, day) "
         "LEFT JOIN magnetis_ops.windows AS w ON w.id = d.window_id AND d.day BETWEEN w.first_day AND w.last_day "
@@ -361,13 +435,17 @@ def check_counts(query: Query, chaos: Chaos) -> None:
 
 def check_history(query: Query) -> None:
     present = "SELECT id, payload FROM magnetis.numbers WHERE deleted_at IS NULL ORDER BY id"
-    assert query("SELECT id, payload FROM magnetis.numbers_history WHERE valid_to IS NULL ORDER BY id") == query(present)
+    assert query(
+        "SELECT id, payload FROM magnetis.numbers_history WHERE valid_to IS NULL ORDER BY id"
+    ) == query(present)
     overlapping = (
         "SELECT count(*) FROM magnetis.numbers_history AS a JOIN magnetis.numbers_history AS b ON a.id = b.id "
         "AND a.valid_from < b.valid_from AND (a.valid_to IS NULL OR a.valid_to > b.valid_from)"
     )
     assert query(overlapping) == [(0,)]
-    assert query("SELECT count(*) FROM magnetis.numbers_history WHERE valid_to <= valid_from") == [(0,)]
+    assert query("SELECT count(*) FROM magnetis.numbers_history WHERE valid_to <= valid_from") == [
+        (0,)
+    ]
 
 
 def check_ledger(query: Query, chaos: Chaos, received: int) -> None:

@@ -62,7 +62,9 @@ def test_an_empty_stretch_is_not_walked() -> None:
         (5, 100_000, [1] * 5),
     ],
 )
-def test_windows_are_of_one_size_and_the_last_is_small(days: int, a_day: int, spans: list[int]) -> None:
+def test_windows_are_of_one_size_and_the_last_is_small(
+    days: int, a_day: int, spans: list[int]
+) -> None:
     range_ = range_of(days)
     cut, found = Cut(range_, 62_500), []
     cut.too_large(range_, days * a_day)
@@ -73,7 +75,9 @@ def test_windows_are_of_one_size_and_the_last_is_small(days: int, a_day: int, sp
 
 
 @pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
-def test_a_window_that_is_refused_is_halved_and_remembered(api: SmallApi, opened: Open, query, status: int, least: int) -> None:
+def test_a_window_that_is_refused_is_halved_and_remembered(
+    api: SmallApi, opened: Open, query, status: int, least: int
+) -> None:
     days = [DAY + timedelta(days=n) for n in range(20)]
     api.rows["/calls"] = [call(f"{day:%d}", f"{day} 12:00:00") for day in days]
 
@@ -85,7 +89,9 @@ def test_a_window_that_is_refused_is_halved_and_remembered(api: SmallApi, opened
     with opened() as ingestion:
         results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
     assert [day.day for result in results for day in result.days] == days
-    [(most, reason)] = query("SELECT most_days, reason FROM magnetis_ops.window_limits WHERE collection = 'calls'")
+    [(most, reason)] = query(
+        "SELECT most_days, reason FROM magnetis_ops.window_limits WHERE collection = 'calls'"
+    )
     assert most == 5
     assert f"HTTP {status}" in reason
     before = len(api.requests)
@@ -94,7 +100,9 @@ def test_a_window_that_is_refused_is_halved_and_remembered(api: SmallApi, opened
     assert len(api.requests) - before == 4, "four windows of five days, none refused"
 
 
-@pytest.mark.parametrize(("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnwell, 6)])
+@pytest.mark.parametrize(
+    ("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnwell, 6)]
+)
 def test_an_api_that_refuses_every_window_is_not_asked_for_ever(
     api: SmallApi, opened: Open, status: int, error: type[Exception], most_calls: int
 ) -> None:

@@ -30,7 +30,9 @@ def without_id(number: int, **members: Any) -> dict[str, Any]:
     return {name: value for name, value in call(number, AT).items() if name != "id"} | members
 
 
-def test_an_id_under_another_name(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, tmp_path: Path) -> None:
+def test_an_id_under_another_name(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, tmp_path: Path
+) -> None:
     api.rows["/calls"] = [without_id(number, call_id=f"c{number}") for number in range(3)]
     with pytest.raises(Unplaceable, match=r"no id \(3 rows\).*\(collections\.calls\.id_paths\)"):
         load(opened, catalogue)
@@ -39,12 +41,20 @@ def test_an_id_under_another_name(api: SmallApi, opened: Open, catalogue: Catalo
     assert query("SELECT id FROM magnetis.calls ORDER BY id") == [("c0",), ("c1",), ("c2",)]
 
 
-def test_two_legs_of_a_call_share_an_id(api: SmallApi, opened: Open, query: Any, tmp_path: Path) -> None:
-    api.rows["/calls"] = [call(1, AT, leg=1, duration=5), call(1, AT, leg=2, duration=9), call(2, AT, leg=1)]
+def test_two_legs_of_a_call_share_an_id(
+    api: SmallApi, opened: Open, query: Any, tmp_path: Path
+) -> None:
+    api.rows["/calls"] = [
+        call(1, AT, leg=1, duration=5),
+        call(1, AT, leg=2, duration=9),
+        call(2, AT, leg=1),
+    ]
     catalogue = overlaid(tmp_path, "collections: {calls: {id_paths: [[id, leg]]}}")
     for _ in range(2):
         assert load(opened, catalogue).received == 3
-    assert query("SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+    assert query(
+        "SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id"
+    ) == [
         ("call-1|1", 5),
         ("call-1|2", 9),
         ("call-2|1", None),
@@ -53,17 +63,24 @@ def test_two_legs_of_a_call_share_an_id(api: SmallApi, opened: Open, query: Any,
 
 @pytest.mark.parametrize(
     ("moment", "reason"),
-    [("28 March, 10 h", "unreadable time in start_at"), (None, "no usable time in start_at, started_at, date, created_at")],
+    [
+        ("28 March, 10 h", "unreadable time in start_at"),
+        (None, "no usable time in start_at, started_at, date, created_at"),
+    ],
 )
 def test_errors_of_times_name_the_time_fields(
     api: SmallApi, opened: Open, catalogue: Catalogue, moment: str | None, reason: str
 ) -> None:
     api.respond = lambda request: api.envelope([call(1, AT) | {"start_at": moment}], request)
-    with pytest.raises(Unplaceable, match=rf"{reason} \(1 rows\).*\(collections\.calls\.time_fields\)"):
+    with pytest.raises(
+        Unplaceable, match=rf"{reason} \(1 rows\).*\(collections\.calls\.time_fields\)"
+    ):
         load(opened, catalogue)
 
 
-def test_rows_in_another_convention_fill_the_same_columns(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_rows_in_another_convention_fill_the_same_columns(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     row = {
         "Id": "call-1",
         "Account": {"Id": 12},
@@ -76,5 +93,9 @@ def test_rows_in_another_convention_fill_the_same_columns(api: SmallApi, opened:
     api.respond = lambda request: api.envelope([row], request)
     result = load(opened, catalogue)
     assert (result.misfits, result.unknown, result.quarantined) == ({}, [], 0)
-    columns = "id, account_id, day::text, caller_number, duration_seconds, recipient_number, utm_source"
-    assert query(f"SELECT {columns} FROM magnetis.calls") == [("call-1", "12", "2025-03-28", "33612345678", 201, "0033", "google")]
+    columns = (
+        "id, account_id, day::text, caller_number, duration_seconds, recipient_number, utm_source"
+    )
+    assert query(f"SELECT {columns} FROM magnetis.calls") == [
+        ("call-1", "12", "2025-03-28", "33612345678", 201, "0033", "google")
+    ]

@@ -20,7 +20,9 @@ LAST_COMMIT = 80
 @pytest.fixture(autouse=True)
 def _rows(api: SmallApi) -> None:
     api.limit = 25
-    api.rows["/calls"] = [call(f"{day:%m%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(30)]
+    api.rows["/calls"] = [
+        call(f"{day:%m%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(30)
+    ]
 
 
 def read(opened: Open, *, resumes: bool) -> None:
@@ -30,25 +32,45 @@ def read(opened: Open, *, resumes: bool) -> None:
 
 def check_nothing_is_half_written(query: Any) -> None:
     done = dict(query("SELECT day, held FROM magnetis_ops.days"))
-    assert dict(query("SELECT day, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day")) == done
+    assert (
+        dict(
+            query("SELECT day, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day")
+        )
+        == done
+    )
     assert set(done.values()) <= {30}
-    windows = query("SELECT first_day, last_day, received - padding, held FROM magnetis_ops.windows")
-    assert all(received == held == 30 * ((last - first).days + 1) for first, last, received, held in windows)
-    covered = [first + timedelta(days=n) for first, last, *_ in windows for n in range((last - first).days + 1)]
+    windows = query(
+        "SELECT first_day, last_day, received - padding, held FROM magnetis_ops.windows"
+    )
+    assert all(
+        received == held == 30 * ((last - first).days + 1)
+        for first, last, received, held in windows
+    )
+    covered = [
+        first + timedelta(days=n)
+        for first, last, *_ in windows
+        for n in range((last - first).days + 1)
+    ]
     assert sorted(covered) == sorted(done), "no window was written twice, and each with its days"
 
 
 def check_all_is_there(query: Any) -> None:
     check_nothing_is_half_written(query)
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(len(DAYS),)]
-    assert query("SELECT count(*), count(*) FILTER (WHERE changed_at <> first_seen_at) FROM magnetis.calls") == [(120, 0)]
+    assert query(
+        "SELECT count(*), count(*) FILTER (WHERE changed_at <> first_seen_at) FROM magnetis.calls"
+    ) == [(120, 0)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
-    assert query("SELECT count(*) FROM magnetis_ops.day_reads WHERE first_read AND inserted = 30") == [(len(DAYS),)]
+    assert query(
+        "SELECT count(*) FROM magnetis_ops.day_reads WHERE first_read AND inserted = 30"
+    ) == [(len(DAYS),)]
 
 
 @pytest.mark.parametrize("broken_at", range(1, CALLS + 1))
 @pytest.mark.parametrize("fatal", [True, False], ids=["refused", "cut off"])
-def test_broken_at_every_call(api: SmallApi, opened: Open, query: Any, broken_at: int, fatal: bool) -> None:
+def test_broken_at_every_call(
+    api: SmallApi, opened: Open, query: Any, broken_at: int, fatal: bool
+) -> None:
     def respond(request: Request) -> Any:
         if request.number < broken_at:
             return None
@@ -65,12 +87,19 @@ def test_broken_at_every_call(api: SmallApi, opened: Open, query: Any, broken_at
     check_all_is_there(query)
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
     if fatal:
-        assert len(api.requests) - broken <= CALLS - broken_at + 2, "what was paid for is not asked again"
+        assert len(api.requests) - broken <= CALLS - broken_at + 2, (
+            "what was paid for is not asked again"
+        )
 
 
 @pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after it"])
 def test_broken_at_every_commit(
-    api: SmallApi, opened: Open, query: Any, engine: Any, monkeypatch: pytest.MonkeyPatch, committed: bool
+    api: SmallApi,
+    opened: Open,
+    query: Any,
+    engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: bool,
 ) -> None:
     commit = psycopg.Connection.commit
     with opened():

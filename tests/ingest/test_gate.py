@@ -21,20 +21,28 @@ from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Ledger, QuotaEx
 DAY = date(2025, 3, 28)
 
 
-def test_the_apis_own_count_reaches_the_ledger(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_the_apis_own_count_reaches_the_ledger(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
-    api.respond = lambda request: api.envelope(api.window(request), request, apiKey={"id": "key-1", "remaining": 3})
+    api.respond = lambda request: api.envelope(
+        api.window(request), request, apiKey={"id": "key-1", "remaining": 3}
+    )
     with opened() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [DAY])
     assert result.quota_left == 3
     assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(4996,)]
 
 
-def test_paced_calls_are_sent_at_their_pace(api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine) -> None:
+def test_paced_calls_are_sent_at_their_pace(
+    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(740)]
     with opened() as ingestion:
         policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition, calls_per_second=4)
-        ingestion._gate.ledger = ingestion._ledger = Ledger(engine, key_fingerprint="0123456789ab", policy=policy)
+        ingestion._gate.ledger = ingestion._ledger = Ledger(
+            engine, key_fingerprint="0123456789ab", policy=policy
+        )
         started = time.monotonic()
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert len(api.requests) == 3
@@ -47,7 +55,9 @@ def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
     turn, ended = Ledger.turn, []
 
-    def once_too_late(ledger: Ledger, charges: Sequence[Charge], settlements: Mapping[int, Settlement]) -> list[Any]:
+    def once_too_late(
+        ledger: Ledger, charges: Sequence[Charge], settlements: Mapping[int, Settlement]
+    ) -> list[Any]:
         if settlements and not ended:
             ended.extend(settlements)
             raise DatabaseUnwell("the session has ended")
@@ -57,7 +67,9 @@ def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
     with opened() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [date(2025, 3, 3)])
     assert (result.received, result.api_calls) == (1, 1)
-    assert query("SELECT id, status FROM magnetis_ops.api_calls WHERE settled_at IS NOT NULL") == [(ended[0], 200)]
+    assert query("SELECT id, status FROM magnetis_ops.api_calls WHERE settled_at IS NOT NULL") == [
+        (ended[0], 200)
+    ]
 
 
 REFUSAL = (401, {}, b'{"message": "Unauthenticated."}')
@@ -72,10 +84,14 @@ def test_a_refused_key_costs_one_request_over_all_collections_and_runs(
             list(ingestion.read_days(catalogue[name], WEEK))
     assert len(api.requests) == 1
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(401, "KeyRefused")]
-    assert query("SELECT closed_signal FROM magnetis_ops.quota_keys") == [("HTTP 401, key refused",)]
+    assert query("SELECT closed_signal FROM magnetis_ops.quota_keys") == [
+        ("HTTP 401, key refused",)
+    ]
 
 
-def test_a_run_that_people_retry_tries_the_key_once_more(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_a_run_that_people_retry_tries_the_key_once_more(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     api.rows["/calls"] = [call(1, "2025-03-02 10:00:00")]
     for requests in (1, 2):
         with opened(key="expired", resumes=requests > 1) as ingestion, pytest.raises(KeyRefused):
@@ -83,10 +99,14 @@ def test_a_run_that_people_retry_tries_the_key_once_more(api: SmallApi, opened: 
         assert len(api.requests) == requests
     with opened(resumes=True) as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], WEEK)
-    assert (result.received, len(api.requests)) == (1, 3 + 2), "both edges of the week are empty, and verified"
+    assert (result.received, len(api.requests)) == (1, 3 + 2), (
+        "both edges of the week are empty, and verified"
+    )
 
 
-def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-02 10:00:00") for n in range(250 * 40 - 7)]
     api.respond = lambda request: REFUSAL if request.page > 1 else None
     with opened(concurrency=4) as ingestion, pytest.raises(KeyRefused):
@@ -95,14 +115,18 @@ def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(api: SmallApi, open
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
 
 
-def test_an_unreachable_api_costs_one_charge_and_is_reported_immediately(opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_an_unreachable_api_costs_one_charge_and_is_reported_immediately(
+    opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as closed:
         origin = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with opened(origin=origin, progress=lines.append) as ingestion, pytest.raises(NotConnected):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(None, "NotConnected")]
-    assert [re.sub(r"[\d.]+ s \(", "N s (", line.partition("Nothing was sent. ")[2]) for line in lines] == [
+    assert [
+        re.sub(r"[\d.]+ s \(", "N s (", line.partition("Nothing was sent. ")[2]) for line in lines
+    ] == [
         "Next attempt in N s (2 of 3).",
         "Next attempt in N s (3 of 3).",
     ]
@@ -114,19 +138,29 @@ def test_a_429_is_recorded_with_its_headers_and_closes_as_long_as_they_say(
     reset = int(time.time()) + 300
     headers = {"Retry-After": str(reset), "X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0"}
     api.respond = lambda _request: (429, headers, b'{"message": "Too Many Attempts."}')
-    with opened() as ingestion, pytest.raises(QuotaExhausted, match="The API said: HTTP 429, Retry-After: ") as raised:
+    with (
+        opened() as ingestion,
+        pytest.raises(QuotaExhausted, match="The API said: HTTP 429, Retry-After: ") as raised,
+    ):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert 290 <= (raised.value.available_at - raised.value.at).total_seconds() <= 301
     [(signal, seconds)] = query(
         "SELECT closed_signal, extract(epoch FROM closed_until - magnetis_ops.now()) FROM magnetis_ops.quota_keys"
     )
     shown = f"{datetime.fromtimestamp(reset, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    assert signal == f"HTTP 429, Retry-After: {shown}, X-RateLimit-Limit: limit=60, X-RateLimit-Remaining: 0"
+    assert (
+        signal
+        == f"HTTP 429, Retry-After: {shown}, X-RateLimit-Limit: limit=60, X-RateLimit-Remaining: 0"
+    )
     assert 290 <= seconds <= 301
-    assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(0,)], "60 a minute say nothing about the day"
+    assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(0,)], (
+        "60 a minute say nothing about the day"
+    )
 
 
-def test_429_with_retry_after_0_is_no_hot_loop(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_429_with_retry_after_0_is_no_hot_loop(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     api.respond = lambda _request: (429, {"Retry-After": "0"}, b"{}")
     started = time.monotonic()
     with opened() as ingestion, pytest.raises(TooManyCalls):
@@ -135,7 +169,9 @@ def test_429_with_retry_after_0_is_no_hot_loop(api: SmallApi, opened: Open, cata
     assert time.monotonic() - started >= 2
 
 
-def test_the_daily_remaining_header_reaches_the_ledger(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_the_daily_remaining_header_reaches_the_ledger(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
 
     def respond(request: Request) -> Any:
@@ -149,7 +185,11 @@ def test_the_daily_remaining_header_reaches_the_ledger(api: SmallApi, opened: Op
 
 
 def closed_ledger(engine: Engine, limit: int = 10) -> Ledger:
-    ledger = Ledger(engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=limit, zone=PARIS, floors={}))
+    ledger = Ledger(
+        engine,
+        key_fingerprint="0123456789ab",
+        policy=QuotaPolicy(limit=limit, zone=PARIS, floors={}),
+    )
     ledger.close(7 * 86_400.0)
     return ledger
 
@@ -167,10 +207,17 @@ def test_reopening_spends_one_request(
     ledger = closed_ledger(engine)
     api.respond = lambda _request: answer
     assert re.search(words, reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY))
-    assert [(request.path, request.query["limit"]) for request in api.requests] == [("/alerts/email", "1")]
-    assert query("SELECT run_id, lane FROM magnetis_ops.api_calls") == [("magnetis quota --reopen", "manual")]
+    assert [(request.path, request.query["limit"]) for request in api.requests] == [
+        ("/alerts/email", "1")
+    ]
+    assert query("SELECT run_id, lane FROM magnetis_ops.api_calls") == [
+        ("magnetis quota --reopen", "manual")
+    ]
     assert (ledger.usage().closed_until, ledger.left("manual")) == (None, 9)
-    assert reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY) == "The key is open: nothing was sent."
+    assert (
+        reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY)
+        == "The key is open: nothing was sent."
+    )
     assert len(api.requests) == 1
 
 
@@ -183,7 +230,12 @@ def test_reopening_spends_one_request(
     ],
 )
 def test_a_trial_that_fails_closes_as_long_as_the_api_says(
-    api: SmallApi, engine: Engine, catalogue: Catalogue, answer: Any, error: type[Exception], closed_seconds: float
+    api: SmallApi,
+    engine: Engine,
+    catalogue: Catalogue,
+    answer: Any,
+    error: type[Exception],
+    closed_seconds: float,
 ) -> None:
     ledger = closed_ledger(engine)
     api.respond = lambda _request: answer
@@ -195,9 +247,13 @@ def test_a_trial_that_fails_closes_as_long_as_the_api_says(
     assert len(api.requests) == 1
 
 
-def test_reopening_sends_nothing_if_the_quota_is_used_up(api: SmallApi, engine: Engine, catalogue: Catalogue) -> None:
+def test_reopening_sends_nothing_if_the_quota_is_used_up(
+    api: SmallApi, engine: Engine, catalogue: Catalogue
+) -> None:
     ledger = closed_ledger(engine, limit=1)
-    ledger.settle(ledger.charge(Charge("calls", "/calls", 1, "manual", trial=True)).number, Settlement(503))
+    ledger.settle(
+        ledger.charge(Charge("calls", "/calls", 1, "manual", trial=True)).number, Settlement(503)
+    )
     with pytest.raises(QuotaExhausted, match="all 1 calls are spent"):
         reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY)
     assert api.requests == []

@@ -28,8 +28,12 @@ def days(first: date, number: int) -> list[date]:
 
 def hourly(first: date, number: int) -> list[dict[str, Any]]:
     """A call at each half past of the local clock, on `number` local days; repeated hours are there twice."""
-    start = datetime.combine(first, datetime.min.time(), PARIS).astimezone(UTC) + timedelta(minutes=30)
-    end = datetime.combine(first + timedelta(days=number), datetime.min.time(), PARIS).astimezone(UTC)
+    start = datetime.combine(first, datetime.min.time(), PARIS).astimezone(UTC) + timedelta(
+        minutes=30
+    )
+    end = datetime.combine(first + timedelta(days=number), datetime.min.time(), PARIS).astimezone(
+        UTC
+    )
     rows = []
     while start < end:
         local = start.astimezone(PARIS)
@@ -54,7 +58,9 @@ def test_every_row_lands_on_its_local_day(
     by_day = dict(query("SELECT day, count(*) FROM magnetis.calls GROUP BY day"))
     assert by_day == {day: hours if day == odd_day else 24 for day in asked}
     assert [day.day for result in results for day in result.days] == asked
-    assert all(day.announced == day.rows == by_day[day.day] for result in results for day in result.days)
+    assert all(
+        day.announced == day.rows == by_day[day.day] for result in results for day in result.days
+    )
     assert sum(result.padding for result in results) == 4 * len(results)
     assert (
         sum(result.api_calls for result in results)
@@ -63,13 +69,29 @@ def test_every_row_lands_on_its_local_day(
     )
 
 
-def test_pages_follow_concurrently_and_the_ledger_knows_each(api: SmallApi, opened: Open, query: Any) -> None:
+def test_pages_follow_concurrently_and_the_ledger_knows_each(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     api.rows["/calls"] = [call(n, f"2025-03-28 {n % 24:02d}:00:00") for n in range(1001)]
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
-    assert (result.announced, result.received, result.api_calls, result.quota_left, result.rows_held) == (1001, 1001, 6, 4994, 1001)
-    assert sorted(request.page for request in api.requests) == [1, 1, 2, 3, 4, 5], "page 1 is verified at the end"
-    assert {key for request in api.requests for key in request.query} == {"from", "to", "limit", "page", "analysis"}
+    assert (
+        result.announced,
+        result.received,
+        result.api_calls,
+        result.quota_left,
+        result.rows_held,
+    ) == (1001, 1001, 6, 4994, 1001)
+    assert sorted(request.page for request in api.requests) == [1, 1, 2, 3, 4, 5], (
+        "page 1 is verified at the end"
+    )
+    assert {key for request in api.requests for key in request.query} == {
+        "from",
+        "to",
+        "limit",
+        "page",
+        "analysis",
+    }
     assert api.requests[0].query | {"page": "1"} == {
         "from": "20250327210000",
         "to": "20250329010000",
@@ -82,31 +104,44 @@ def test_pages_follow_concurrently_and_the_ledger_knows_each(api: SmallApi, open
         "WHERE settled_at IS NOT NULL AND bytes > 0 ORDER BY page"
     )
     assert calls == [
-        (page, 250 if page < 5 else 1, 200, "manual", "run-1", "calls", "2025-03-28", None) for page in [1, *range(1, 6)]
+        (page, 250 if page < 5 else 1, 200, "manual", "run-1", "calls", "2025-03-28", None)
+        for page in [1, *range(1, 6)]
     ]
     assert query("SELECT api_calls, witness_calls FROM magnetis_ops.windows") == [(6, 1)]
 
 
-def test_a_long_range_is_cut_and_stays_near_the_least_calls(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_long_range_is_cut_and_stays_near_the_least_calls(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     asked = days(DAY, 60)
     api.rows["/calls"] = [
-        call(f"{index}{n:03d}", f"{day} 12:00:{n % 60:02d}") for index, day in enumerate(asked) for n in range(100)
+        call(f"{index}{n:03d}", f"{day} 12:00:{n % 60:02d}")
+        for index, day in enumerate(asked)
+        for n in range(100)
     ]
     with opened(chunk_rows=2000) as ingestion:
         results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
-    assert query("SELECT count(*), min(c), max(c) FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d") == [
-        (60, 100, 100)
-    ]
+    assert query(
+        "SELECT count(*), min(c), max(c) FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d"
+    ) == [(60, 100, 100)]
     assert [len(result.days) for result in results] == [17, 17, 17, 9]
     pages, witnesses = 6000 // 250 + 1, 4 + 2
-    assert len(api.requests) == 1 + pages + witnesses, "announcement, pages (one is not full), page 1 of 4 windows, 2 halves"
-    assert sum(day.api_calls for result in results for day in result.days) == pytest.approx(pages + witnesses)
+    assert len(api.requests) == 1 + pages + witnesses, (
+        "announcement, pages (one is not full), page 1 of 4 windows, 2 halves"
+    )
+    assert sum(day.api_calls for result in results for day in result.days) == pytest.approx(
+        pages + witnesses
+    )
     assert query("SELECT sum(witness_calls) FROM magnetis_ops.windows") == [(witnesses,)]
 
 
 def test_finished_windows_stay_and_a_retry_goes_on(api: SmallApi, opened: Open, query: Any) -> None:
     asked = days(DAY, 6)
-    api.rows["/calls"] = [call(f"{index}{n:03d}", f"{day} 12:00:00") for index, day in enumerate(asked) for n in range(100)]
+    api.rows["/calls"] = [
+        call(f"{index}{n:03d}", f"{day} 12:00:00")
+        for index, day in enumerate(asked)
+        for n in range(100)
+    ]
     api.respond = lambda request: (404, {}, b"{}") if request.query["from"] > "20250329" else None
     with opened(chunk_rows=200) as ingestion, pytest.raises(RouteUnavailable):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
@@ -121,7 +156,9 @@ def test_finished_windows_stay_and_a_retry_goes_on(api: SmallApi, opened: Open, 
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
 
 
-def test_rows_that_move_while_being_read_are_read_again(api: SmallApi, opened: Open, query: Any) -> None:
+def test_rows_that_move_while_being_read_are_read_again(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(600)]
     api.rows["/calls"] = rows[:500]
 
@@ -132,16 +169,23 @@ def test_rows_that_move_while_being_read_are_read_again(api: SmallApi, opened: O
     api.respond = insert_before_page_2
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
-    assert (result.announced, result.received, result.api_calls) == (600, 600, 3 + 3), "two pages, one more after a full one"
+    assert (result.announced, result.received, result.api_calls) == (600, 600, 3 + 3), (
+        "two pages, one more after a full one"
+    )
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
 
 
-def test_a_window_that_never_adds_up_writes_nothing(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_window_that_never_adds_up_writes_nothing(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(3)]
     api.respond = lambda request: api.envelope(api.window(request), request, total=4)
     with (
         opened() as ingestion,
-        pytest.raises(IncompleteWindow, match="announced 4 rows and returned 3 distinct ones; page 2 of 2 came without") as raised,
+        pytest.raises(
+            IncompleteWindow,
+            match="announced 4 rows and returned 3 distinct ones; page 2 of 2 came without",
+        ) as raised,
     ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert isinstance(raised.value, TryAgain)
@@ -153,7 +197,10 @@ def test_a_window_that_never_adds_up_writes_nothing(api: SmallApi, opened: Open,
 def test_duplicate_ids_across_pages_are_noticed(api: SmallApi, opened: Open) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(499)]
     api.rows["/calls"] = [*rows[:250], rows[249], *rows[250:]]
-    with opened() as ingestion, pytest.raises(IncompleteWindow, match="announced 500 rows and returned 499"):
+    with (
+        opened() as ingestion,
+        pytest.raises(IncompleteWindow, match="announced 500 rows and returned 499"),
+    ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
 
 
@@ -176,19 +223,30 @@ def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -
         ("call-2", 13, "acc-1"),
         ("call-3", None, "acc-1"),
     ]
-    assert query("SELECT length(payload ->> 'note') FROM magnetis.calls WHERE id = 'call-4'") == [(5_000_000,)]
-    assert query("SELECT payload ->> 'note' FROM magnetis.calls WHERE id = 'call-5'") == [("nul \ufffd and half a pair \ufffd",)]
-    assert query("SELECT key, reason FROM magnetis_ops.quarantine") == [("call-6", "unreadable time in start_at")]
+    assert query("SELECT length(payload ->> 'note') FROM magnetis.calls WHERE id = 'call-4'") == [
+        (5_000_000,)
+    ]
+    assert query("SELECT payload ->> 'note' FROM magnetis.calls WHERE id = 'call-5'") == [
+        ("nul \ufffd and half a pair \ufffd",)
+    ]
+    assert query("SELECT key, reason FROM magnetis_ops.quarantine") == [
+        ("call-6", "unreadable time in start_at")
+    ]
     assert result.misfits == {"duration_seconds": 1, "occurred_at": 1}
     assert result.unknown == ["enabled", "fold", "mystery", "note"]
     assert (result.quarantined, result.replaced_characters, result.announced) == (1, 2, 6)
 
 
-@pytest.mark.parametrize("shape", ["object of objects", "bare array", "numbers as text", "no links"])
+@pytest.mark.parametrize(
+    "shape", ["object of objects", "bare array", "numbers as text", "no links"]
+)
 def test_envelopes_of_other_shapes(api: SmallApi, opened: Open, query: Any, shape: str) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(3)]
     content: Any = {
-        "object of objects": {"data": {str(n): row for n, row in enumerate(rows)}, "meta": {"total": 3, "last_page": 1}},
+        "object of objects": {
+            "data": {str(n): row for n, row in enumerate(rows)},
+            "meta": {"total": 3, "last_page": 1},
+        },
         "bare array": rows,
         "numbers as text": {"data": rows, "meta": {"total": "3", "last_page": "1"}},
         "no links": {"data": rows, "meta": {"total": 3}},
@@ -210,26 +268,46 @@ def test_a_bare_array_is_paged_to_its_end(api: SmallApi, opened: Open, query: An
     assert (result.announced, result.api_calls) == (510, 4), "nothing says that page 3 is the last"
 
 
-def test_a_route_that_ignores_the_window_is_refused_after_one_call(api: SmallApi, opened: Open, query: Any) -> None:
-    api.rows["/visits"] = [call(n, "2024-01-05 10:00:00", created_at="2024-01-05 10:00:00") for n in range(900)]
+def test_a_route_that_ignores_the_window_is_refused_after_one_call(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
+    api.rows["/visits"] = [
+        call(n, "2024-01-05 10:00:00", created_at="2024-01-05 10:00:00") for n in range(900)
+    ]
     api.respond = lambda request: api.envelope(api.rows["/visits"], request)
-    with opened() as ingestion, pytest.raises(FilterIgnored, match=r"seems to ignore from.*visits\.window"):
+    with (
+        opened() as ingestion,
+        pytest.raises(FilterIgnored, match=r"seems to ignore from.*visits\.window"),
+    ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["visits"], [DAY]))
     assert len(api.requests) == 1
 
 
-def test_rows_without_any_known_time_are_refused_by_name(api: SmallApi, opened: Open, query: Any) -> None:
+def test_rows_without_any_known_time_are_refused_by_name(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     api.respond = lambda request: api.envelope(
         [{"id": "call-1", "begun": "2025-03-28 10:00:00", "caller": "0033199000001"}], request
     )
-    with opened() as ingestion, pytest.raises(Unplaceable, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"):
+    with (
+        opened() as ingestion,
+        pytest.raises(
+            Unplaceable, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"
+        ),
+    ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis_ops.windows") == [(0,)]
 
 
-def test_the_quota_ends_a_range_with_what_was_finished(api: SmallApi, opened: Open, query: Any) -> None:
+def test_the_quota_ends_a_range_with_what_was_finished(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     asked = days(DAY, 4)
-    api.rows["/calls"] = [call(f"{index}{n:03d}", f"{day} 12:00:00") for index, day in enumerate(asked) for n in range(300)]
+    api.rows["/calls"] = [
+        call(f"{index}{n:03d}", f"{day} 12:00:00")
+        for index, day in enumerate(asked)
+        for n in range(300)
+    ]
     with (
         opened(quota=5, chunk_rows=300) as ingestion,
         pytest.raises(QuotaExhausted, match="all 5 calls are spent") as raised,
@@ -237,34 +315,51 @@ def test_the_quota_ends_a_range_with_what_was_finished(api: SmallApi, opened: Op
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
     assert raised.value.available_at > datetime.now(UTC)
     assert len(api.requests) == 5
-    assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [("2025-03-28", 300), ("2025-03-29", 300)]
+    assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [
+        ("2025-03-28", 300),
+        ("2025-03-29", 300),
+    ]
 
 
 def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) -> None:
-    api.respond = lambda _request: (429, {"Retry-After": "7200"}, b'{"message": "Too Many Attempts."}')
+    api.respond = lambda _request: (
+        429,
+        {"Retry-After": "7200"},
+        b'{"message": "Too Many Attempts."}',
+    )
     for run in ("run-1", "run-2"):
-        with opened(run=run) as ingestion, pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
+        with (
+            opened(run=run) as ingestion,
+            pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"),
+        ):
             list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert len(api.requests) == 1
 
 
 def test_a_short_pause_asked_by_the_api_is_waited_out(api: SmallApi, opened: Open) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
-    api.respond = lambda request: (429, {"Retry-After": "1"}, b"{}") if request.number == 1 else None
+    api.respond = lambda request: (
+        (429, {"Retry-After": "1"}, b"{}") if request.number == 1 else None
+    )
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
     assert (result.received, result.api_calls) == (1, 2)
 
 
 def test_a_refused_key(api: SmallApi, opened: Open, query: Any) -> None:
-    with opened(key="key-0f-the-tests-expired") as ingestion, pytest.raises(KeyRefused, match="unknown or expired") as raised:
+    with (
+        opened(key="key-0f-the-tests-expired") as ingestion,
+        pytest.raises(KeyRefused, match="unknown or expired") as raised,
+    ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert isinstance(raised.value, NeedsChange)
     assert "key-0f-the-tests" not in str(raised.value)
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(401, "KeyRefused")]
 
 
-def test_a_past_snapshot_and_an_open_day_cost_no_call(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_a_past_snapshot_and_an_open_day_cost_no_call(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     today = datetime.now(PARIS).date()
     with opened() as ingestion:
         with pytest.raises(PastSnapshot, match=f"Materialize the partition {today}"):
@@ -274,17 +369,25 @@ def test_a_past_snapshot_and_an_open_day_cost_no_call(api: SmallApi, opened: Ope
     assert api.requests == []
 
 
-def test_a_snapshot_is_read_whole(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_snapshot_is_read_whole(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/accounts"] = [{"id": f"acc-{n}", "name": f"Agence {n}"} for n in range(251)]
     with opened() as ingestion:
         result = ingestion.read_snapshot(catalogue["accounts"], datetime.now(PARIS).date())
     assert (result.announced, result.days[0].rows, result.api_calls) == (251, 251, 2)
-    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.accounts_history WHERE valid_to IS NULL") == [(251, 251)]
+    assert query(
+        "SELECT count(*), count(DISTINCT id) FROM magnetis.accounts_history WHERE valid_to IS NULL"
+    ) == [(251, 251)]
 
 
-def test_a_retry_still_knows_of_rows_quarantined_before_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_retry_still_knows_of_rows_quarantined_before_it(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
-    api.respond = lambda request: api.envelope([*api.window(request), {"start_at": "2025-03-28 11:00:00"}], request)
+    api.respond = lambda request: api.envelope(
+        [*api.window(request), {"start_at": "2025-03-28 11:00:00"}], request
+    )
     for resumes in (False, True):
         with opened(resumes=resumes) as ingestion:
             [result] = ingestion.read_days(catalogue["calls"], [DAY])
@@ -305,7 +408,9 @@ def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
     assert (result.skipped, result.days[0].rows, len(api.requests)) == (True, 1, 1)
 
 
-def test_the_database_restarts_in_the_middle(api: SmallApi, opened: Open, query: Any, engine: Engine) -> None:
+def test_the_database_restarts_in_the_middle(
+    api: SmallApi, opened: Open, query: Any, engine: Engine
+) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(1000)]
 
     def kill_connections(request: Request) -> None:
@@ -329,7 +434,11 @@ def test_the_database_restarts_in_the_middle(api: SmallApi, opened: Open, query:
 
 def test_two_runs_of_the_same_days_at_once(api: SmallApi, opened: Open, query: Any) -> None:
     asked = days(DAY, 3)
-    api.rows["/calls"] = [call(f"{index}{n:03d}", f"{day} 12:00:00") for index, day in enumerate(asked) for n in range(400)]
+    api.rows["/calls"] = [
+        call(f"{index}{n:03d}", f"{day} 12:00:00")
+        for index, day in enumerate(asked)
+        for n in range(400)
+    ]
     errors: list[BaseException] = []
 
     def run(name: str) -> None:
@@ -345,11 +454,17 @@ def test_two_runs_of_the_same_days_at_once(api: SmallApi, opened: Open, query: A
     for thread in threads:
         thread.join()
     assert errors == []
-    assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [(str(day), 400) for day in asked]
-    assert query("SELECT count(*), count(*) FILTER (WHERE deleted_at IS NULL) FROM magnetis.calls") == [(1200, 1200)]
+    assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [
+        (str(day), 400) for day in asked
+    ]
+    assert query(
+        "SELECT count(*), count(*) FILTER (WHERE deleted_at IS NULL) FROM magnetis.calls"
+    ) == [(1200, 1200)]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     counts=st.lists(st.integers(0, 40), min_size=5, max_size=5),
     chunk_rows=st.integers(1, 120),
@@ -357,7 +472,14 @@ def test_two_runs_of_the_same_days_at_once(api: SmallApi, opened: Open, query: A
     limit=st.integers(3, 50),
 )
 def test_any_split_into_windows_gives_the_same_table(
-    api: SmallApi, opened: Open, query: Any, engine: Engine, counts: list[int], chunk_rows: int, cuts: set[int], limit: int
+    api: SmallApi,
+    opened: Open,
+    query: Any,
+    engine: Engine,
+    counts: list[int],
+    chunk_rows: int,
+    cuts: set[int],
+    limit: int,
 ) -> None:
     asked = days(date(2025, 3, 28), 5)
     api.limit = limit
@@ -378,5 +500,8 @@ def test_any_split_into_windows_gives_the_same_table(
         for start, end in pairwise(edges):
             list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked[start:end]))
     expected = sorted((row["id"], row["start_at"][:10]) for row in api.rows["/calls"])
-    assert query("SELECT id, day::text FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == expected
+    assert (
+        query("SELECT id, day::text FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id")
+        == expected
+    )
     assert sum(held for (held,) in query("SELECT held FROM magnetis_ops.days")) == len(expected)

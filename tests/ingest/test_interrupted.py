@@ -20,7 +20,9 @@ VERIFIED = 1
 
 @pytest.fixture(autouse=True)
 def _rows(api: SmallApi) -> None:
-    api.rows["/calls"] = [call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(490)]
+    api.rows["/calls"] = [
+        call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(490)
+    ]
 
 
 def read(opened: Open, days: list[date] = DAYS, **options: Any) -> list[Any]:
@@ -40,7 +42,9 @@ def asked(api: SmallApi) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("at", range(2, 9))
-def test_a_retry_asks_only_for_the_pages_that_are_missing(api: SmallApi, opened: Open, query: Any, at: int) -> None:
+def test_a_retry_asks_only_for_the_pages_that_are_missing(
+    api: SmallApi, opened: Open, query: Any, at: int
+) -> None:
     broken_off(api, opened, at, run="first")
     assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
     # where a long window fails, its first day is tried alone, and what was kept of the window is given up
@@ -49,12 +53,16 @@ def test_a_retry_asks_only_for_the_pages_that_are_missing(api: SmallApi, opened:
     [result] = read(opened, run="first", resumes=True)
     # page 1, requested again at the end, is compared with the kept one
     assert (result.received, result.api_calls) == (ROWS, PAGES + VERIFIED)
-    assert sorted(page for _, page in asked(api)) == sorted([*set(range(1, 9)) - kept, *[1] * VERIFIED])
+    assert sorted(page for _, page in asked(api)) == sorted(
+        [*set(range(1, 9)) - kept, *[1] * VERIFIED]
+    )
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
 @pytest.mark.parametrize("left", range(1, 9))
-def test_out_of_calls_in_the_middle_no_page_is_paid_twice(api: SmallApi, opened: Open, query: Any, left: int) -> None:
+def test_out_of_calls_in_the_middle_no_page_is_paid_twice(
+    api: SmallApi, opened: Open, query: Any, left: int
+) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=left - 1 or 1)
     read(opened, run="first", resumes=True)
@@ -69,13 +77,17 @@ def test_another_run_starts_afresh(api: SmallApi, opened: Open, query: Any) -> N
     assert len(api.requests) == 4 + PAGES + VERIFIED
 
 
-def test_rows_that_moved_since_the_kept_pages_are_read_again(api: SmallApi, opened: Open, query: Any) -> None:
+def test_rows_that_moved_since_the_kept_pages_are_read_again(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=4)
     api.rows["/calls"].insert(0, call("late", f"{DAY} 00:00:01"))
     [result] = read(opened, run="first", resumes=True)
     assert result.received == ROWS + 1
-    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(ROWS + 1, ROWS + 1)]
+    assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [
+        (ROWS + 1, ROWS + 1)
+    ]
 
 
 def test_the_database_loses_the_kept_pages(api: SmallApi, opened: Open, engine: Engine) -> None:
@@ -89,27 +101,39 @@ def test_the_database_loses_the_kept_pages(api: SmallApi, opened: Open, engine: 
     assert sorted(page for _, page in asked(api)[4:]) == [1, *range(1, 9)]
 
 
-def test_pages_that_nobody_comes_back_for_are_dropped(api: SmallApi, opened: Open, query: Any, engine: Engine) -> None:
+def test_pages_that_nobody_comes_back_for_are_dropped(
+    api: SmallApi, opened: Open, query: Any, engine: Engine
+) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=4)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'"))
+        connection.execute(
+            text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'")
+        )
     read(opened, DAYS[:1], run="second")
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
-def test_a_window_that_is_committed_while_the_next_one_fails_stays(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_window_that_is_committed_while_the_next_one_fails_stays(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     def respond(request: Request) -> Any:
         return (500, {}, b"{}") if request.query["from"] > "20250304" else None
 
     api.respond = respond
     done: list[date] = []
     with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnwell):
-        done.extend(day.day for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS) for day in result.days)
+        done.extend(
+            day.day
+            for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
+            for day in result.days
+        )
     assert done == DAYS[:2] == [day for (day,) in query("SELECT day FROM magnetis_ops.days")]
 
 
-def test_kept_pages_of_a_longer_window_are_not_taken_for_those_of_a_shorter(api: SmallApi, opened: Open, query: Any) -> None:
+def test_kept_pages_of_a_longer_window_are_not_taken_for_those_of_a_shorter(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=4)
     kept_since = query("SELECT min(fetched_at) FROM magnetis_ops.pages")

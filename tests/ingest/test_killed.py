@@ -43,7 +43,9 @@ PATIENCE = 60.0
 """Seconds for one process, or until a page is kept; they take 1, and a hundredth."""
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Children are forked from one process that has imported everything: a fresh Python takes a second for that."""
-FORKSERVER.set_forkserver_preload(["pytest", "magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"])
+FORKSERVER.set_forkserver_preload(
+    ["pytest", "magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"]
+)
 Query = Callable[..., list[Any]]
 
 
@@ -124,8 +126,12 @@ class Killer:
             self._served += 1
 
     def _is_kept(self, request: Request) -> bool:
-        first = datetime.strptime(request.query["from"], "%Y%m%d%H%M%S").replace(tzinfo=UTC) + PADDING
-        statement = "SELECT count(*) FROM magnetis_ops.pages WHERE page = :page AND first_day = :first"
+        first = (
+            datetime.strptime(request.query["from"], "%Y%m%d%H%M%S").replace(tzinfo=UTC) + PADDING
+        )
+        statement = (
+            "SELECT count(*) FROM magnetis_ops.pages WHERE page = :page AND first_day = :first"
+        )
         names = {"page": int(request.query["page"]), "first": first.astimezone(PARIS).date()}
         with self._engine.connect() as connection:
             return bool(connection.execute(text(statement), names).scalar_one())
@@ -139,7 +145,9 @@ class Killer:
             return int(connection.execute(text(f"SELECT ({kept}) + ({committed})")).scalar_one())
 
 
-def test_killed_again_and_again(database_url: str, engine: Engine, catalogue: Catalogue, query: Query) -> None:
+def test_killed_again_and_again(
+    database_url: str, engine: Engine, catalogue: Catalogue, query: Query
+) -> None:
     options = SandboxOptions(calls_per_day=12, daily_quota=None)
     with SandboxServer(options, catalogue) as sandbox:
         killer = Killer(sandbox, engine)
@@ -153,13 +161,20 @@ def test_killed_again_and_again(database_url: str, engine: Engine, catalogue: Ca
     assert dict(query("SELECT id, payload FROM magnetis.calls WHERE deleted_at IS NULL")) == truth
     held = "SELECT day, count(*) FROM magnetis.calls GROUP BY day ORDER BY day"
     assert query("SELECT day, held FROM magnetis_ops.days ORDER BY day") == query(held)
-    assert query("SELECT first_day, last_day FROM magnetis_ops.windows ORDER BY id") == [(DAYS[0], DAYS[14]), (DAYS[15], DAYS[29])]
+    assert query("SELECT first_day, last_day FROM magnetis_ops.windows ORDER BY id") == [
+        (DAYS[0], DAYS[14]),
+        (DAYS[15], DAYS[29]),
+    ]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
     assert all(number <= most for number, most in zip(lost, (*LOST, 0), strict=True)), lost
     least = killer.safe
-    assert killer.received - killer.witnesses == least + sum(lost) <= least * 1.05 + 2 * len(KILLED_AT)
-    assert killer.witnesses <= len(KILLED_AT) + 2 * 2, "two pages of each window, again after a kill among them"
+    assert (
+        killer.received - killer.witnesses == least + sum(lost) <= least * 1.05 + 2 * len(KILLED_AT)
+    )
+    assert killer.witnesses <= len(KILLED_AT) + 2 * 2, (
+        "two pages of each window, again after a kill among them"
+    )
     [(charged, unsettled)] = query(
         "SELECT count(*), count(*) FILTER (WHERE settled_at IS NULL AND run_id = :last) FROM magnetis_ops.api_calls",
         last=f"run-{len(KILLED_AT)}",

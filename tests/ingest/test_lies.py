@@ -32,7 +32,10 @@ def _small_scale(api: SmallApi, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def truth_of(counts: list[int]) -> list[dict[str, Any]]:
     return [
-        call(f"{number:02d}{n:03d}", f"{DAY + timedelta(days=number)} {3 + n % 19:02d}:{n % 60:02d}:00")
+        call(
+            f"{number:02d}{n:03d}",
+            f"{DAY + timedelta(days=number)} {3 + n % 19:02d}:{n % 60:02d}:00",
+        )
         for number, count in enumerate(counts)
         for n in range(count)
     ]
@@ -49,16 +52,28 @@ def load(opened: Open, catalogue: Catalogue, days: list[date], run: str, **optio
 def wrong_days(engine: Engine, truth: list[dict[str, Any]]) -> dict[date, tuple[int, int]]:
     """Return the days that are done and differ from the truth, with rows held and rows that are right."""
     with engine.connect() as connection:
-        done = list(connection.execute(text("SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls'")))
-        rows = list(connection.execute(text("SELECT day, id FROM magnetis.calls WHERE deleted_at IS NULL")))
+        done = list(
+            connection.execute(
+                text("SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls'")
+            )
+        )
+        rows = list(
+            connection.execute(text("SELECT day, id FROM magnetis.calls WHERE deleted_at IS NULL"))
+        )
     held: dict[date, set[str]] = {day: set() for day, _ in done}
     for day, identifier in rows:
         held.setdefault(day, set()).add(identifier)
     right: dict[date, set[str]] = {day: set() for day, _ in done}
     for row in truth:
         right.setdefault(date.fromisoformat(row["start_at"][:10]), set()).add(row["id"])
-    assert all(len(held[day]) == number for day, number in done), "magnetis_ops.days.held is what the table holds"
-    return {day: (len(held[day]), len(held[day] & right[day])) for day, _ in done if held[day] != right[day]}
+    assert all(len(held[day]) == number for day, number in done), (
+        "magnetis_ops.days.held is what the table holds"
+    )
+    return {
+        day: (len(held[day]), len(held[day] & right[day]))
+        for day, _ in done
+        if held[day] != right[day]
+    }
 
 
 def reset(engine: Engine) -> None:
@@ -72,7 +87,9 @@ def reset(engine: Engine) -> None:
         )
 
 
-@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the fixtures, if an example fails
+@pytest.mark.filterwarnings(
+    "ignore:Generating overly large repr"
+)  # of the fixtures, if an example fails
 @settings(
     max_examples=int(os.environ.get("LIES_EXAMPLES", "40")),
     deadline=None,
@@ -85,14 +102,31 @@ def reset(engine: Engine) -> None:
     cap=st.sampled_from([30, 60, 90]),
 )
 def test_no_green_day_differs_from_the_truth(
-    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, counts: list[int], lies: list[str], before: bool, cap: int
+    api: SmallApi,
+    opened: Open,
+    catalogue: Catalogue,
+    engine: Engine,
+    counts: list[int],
+    lies: list[str],
+    before: bool,
+    cap: int,
 ) -> None:
     # the page names these: with a bound that is ignored, and in shortened windows without a total, no request can prove a cap
     capped = any(lie.startswith("caps") for lie in lies)
     assume(not (capped and any(lie.startswith("ignores") for lie in lies)))
-    assume(not (capped and any(lie.startswith("shortens") for lie in lies) and "announces nothing but next" in lies))
+    assume(
+        not (
+            capped
+            and any(lie.startswith("shortens") for lie in lies)
+            and "announces nothing but next" in lies
+        )
+    )
     # nor within one day
-    without_total = {"announces the page's rows as the total", "announces nothing but next", "returns bare arrays"}
+    without_total = {
+        "announces the page's rows as the total",
+        "announces nothing but next",
+        "returns bare arrays",
+    }
     assume(not (capped and max(counts) > cap and without_total & set(lies)))
     reset(engine)
     days = [DAY + timedelta(days=n) for n in range(len(counts))]
@@ -108,7 +142,9 @@ def test_no_green_day_differs_from_the_truth(
 
 @pytest.mark.parametrize("lie", [lie for lie in LIES if lie != SWAPS])
 @pytest.mark.parametrize("counts", [[40] * 12, [15] * 5 + [0] * 3, [0, 4, 40, 0], [40]], ids=str)
-def test_each_lie_alone(api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, lie: str, counts: list[int]) -> None:
+def test_each_lie_alone(
+    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, lie: str, counts: list[int]
+) -> None:
     truth = truth_of(counts)
     LyingApi(api, truth, (lie,))
     days = [DAY + timedelta(days=n) for n in range(len(counts))]

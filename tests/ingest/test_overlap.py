@@ -63,7 +63,9 @@ class Editor:
 
 @pytest.fixture
 def sandbox(catalogue: Catalogue) -> Iterator[SandboxServer]:
-    with SandboxServer(SandboxOptions(calls_per_day=120, daily_quota=None, latency=0.05), catalogue) as server:
+    with SandboxServer(
+        SandboxOptions(calls_per_day=120, daily_quota=None, latency=0.05), catalogue
+    ) as server:
         yield server
 
 
@@ -87,12 +89,16 @@ def nothing_is_lost(query: Callable[..., list[Any]], editor: Editor) -> None:
         day, held, deleted = rows.get(identifier, (DAYS[0], 0, True))
         if not deleted and moment < read_at[day]:
             assert held >= version, f"the edit {version} is lost"
-    assert {identifier for identifier, (*_, deleted) in rows.items() if deleted} <= {identifier for _, identifier in editor.deleted}
+    assert {identifier for identifier, (*_, deleted) in rows.items() if deleted} <= {
+        identifier for _, identifier in editor.deleted
+    }
     for moment, identifier in editor.deleted:
         if identifier in rows and moment < read_at[rows[identifier][0]]:
             assert rows[identifier][2], "a deleted row is back"
     held = "SELECT day, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day ORDER BY day"
-    assert query("SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day") == query(held)
+    assert query(
+        "SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day"
+    ) == query(held)
 
 
 def the_table_is_the_truth(query: Callable[..., list[Any]], sandbox: SandboxServer) -> None:
@@ -121,11 +127,18 @@ def test_two_readings_of_the_same_days(
         connection.exec_driver_sql(GUARD)
     guard.dispose()
 
-    def read(run: str, days: list[date], wait: float = 0.0, concurrency: int = 8, chunk_rows: int = 400) -> None:
+    def read(
+        run: str, days: list[date], wait: float = 0.0, concurrency: int = 8, chunk_rows: int = 400
+    ) -> None:
         threading.Event().wait(wait)
         engine = connect(database_url)  # as another process has its own
         with opened(
-            run=run, engine=engine, origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows, concurrency=concurrency
+            run=run,
+            engine=engine,
+            origin=sandbox.url,
+            key=sandbox.key,
+            chunk_rows=chunk_rows,
+            concurrency=concurrency,
         ) as ingestion:
             list(ingestion.read_days(catalogue["calls"], days))
         engine.dispose()

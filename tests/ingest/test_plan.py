@@ -36,15 +36,27 @@ def june(day: int) -> date:
 def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Make:
     clock.set(NOON)
 
-    def make(*names: str, window: Window = JUNE, quota: int = 5000, catalogue: Catalogue = catalogue, **changes: Any) -> Plan:
+    def make(
+        *names: str,
+        window: Window = JUNE,
+        quota: int = 5000,
+        catalogue: Catalogue = catalogue,
+        **changes: Any,
+    ) -> Plan:
         return make_plan(
             chosen(catalogue, names, every=not names),
             window,
             Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS),
-            Ledger(engine, key_fingerprint=FINGERPRINT, policy=QuotaPolicy(limit=quota, zone=PARIS)),
+            Ledger(
+                engine, key_fingerprint=FINGERPRINT, policy=QuotaPolicy(limit=quota, zone=PARIS)
+            ),
             key_fingerprint=FINGERPRINT,
             zones=Zones(partition=PARIS, query=PARIS, response=PARIS),
-            **{"origin": api.url, "key": KEY, "limits": ClientLimits(attempts=2, read=2.0, wait_initial=0.01, wait_max=0.05)}
+            **{
+                "origin": api.url,
+                "key": KEY,
+                "limits": ClientLimits(attempts=2, read=2.0, wait_initial=0.01, wait_max=0.05),
+            }
             | changes,
         )
 
@@ -77,9 +89,13 @@ def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, quer
         ("calls", 10, 12_345, 50 + 2),
         ("visits", 10, 100_000, plan.lines[1].calls),
     ]
-    assert 405 <= plan.lines[1].calls <= 412, "beyond a chunk and a half it is cut: an announcement, padding, part pages, witnesses"
+    assert 405 <= plan.lines[1].calls <= 412, (
+        "beyond a chunk and a half it is cut: an announcement, padding, part pages, witnesses"
+    )
     assert [request.query["limit"] for request in api.requests] == ["1", "1"]
-    assert {(request.query["from"], request.query["to"]) for request in api.requests} == {("20250531220000", "20250611020000")}
+    assert {(request.query["from"], request.query["to"]) for request in api.requests} == {
+        ("20250531220000", "20250611020000")
+    }
     assert plan.spent == 2
     assert (
         query("SELECT lane, run_id, page, first_day, last_day, status FROM magnetis_ops.api_calls")
@@ -89,8 +105,12 @@ def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, quer
     assert plan.forecast.days == ((june(12), plan.calls),)
 
 
-def test_only_missing_days_are_priced_for_one_call(make: Make, api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
-    api.rows["/calls"] = [call(f"{day}{n}", f"2025-06-{day:02} 12:00:00") for day in range(1, 11) for n in range(30)]
+def test_only_missing_days_are_priced_for_one_call(
+    make: Make, api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
+    api.rows["/calls"] = [
+        call(f"{day}{n}", f"2025-06-{day:02} 12:00:00") for day in range(1, 11) for n in range(30)
+    ]
     calls = catalogue["calls"]
     with opened() as ingestion:
         list(ingestion.read_days(calls, [june(1), june(2), june(5), june(6)]))
@@ -102,9 +122,15 @@ def test_only_missing_days_are_priced_for_one_call(make: Make, api: SmallApi, op
         (june(7), june(10), 120, 1),
     ]
     assert (line.days, line.rows, line.calls, plan.spent) == (6, 180, 2, 1)
-    assert api.requests[0].query["from"] == "20250602220000", "only the range that holds the missing days is announced"
+    assert api.requests[0].query["from"] == "20250602220000", (
+        "only the range that holds the missing days is announced"
+    )
     with opened() as ingestion:
-        results = list(ingestion.read_days(calls, [day for each in line.ranges for day in Window(each.first, each.last).days]))
+        results = list(
+            ingestion.read_days(
+                calls, [day for each in line.ranges for day in Window(each.first, each.last).days]
+            )
+        )
     assert sum(result.api_calls for result in results) == line.calls
     done = make("calls", missing=True)
     assert (done.lines[0].days, done.calls, done.spent, done.problems) == (0, 0, 0, [])
@@ -153,7 +179,12 @@ def test_a_route_without_a_window_is_read_whole_for_each_range(
     make: Make, api: SmallApi, catalogue: Catalogue, opened: Open
 ) -> None:
     whole = catalogue.model_copy(
-        update={"collections": {**catalogue.collections, "calls": catalogue["calls"].model_copy(update={"window": None})}}
+        update={
+            "collections": {
+                **catalogue.collections,
+                "calls": catalogue["calls"].model_copy(update={"window": None}),
+            }
+        }
     )
     announcing(api, {"/calls": 1_000_000})
     plan = make("calls", catalogue=whole)
@@ -181,8 +212,12 @@ def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engin
     assert "202 calls over 3 quota days, done about 2025-06-14 00:01" in words
     assert "2025-06-13      100 ████████████████████████████████████████\n" in words
     assert "This plan spent 1 API call, in lane manual." in words
-    assert "2025-06-13      100 ########################################\n" in shown(plan, ascii_only=True)
-    assert json.loads(json.dumps(plan.as_dict()))["quota"]["done_at"].startswith("2025-06-14T00:00:")
+    assert "2025-06-13      100 ########################################\n" in shown(
+        plan, ascii_only=True
+    )
+    assert json.loads(json.dumps(plan.as_dict()))["quota"]["done_at"].startswith(
+        "2025-06-14T00:00:"
+    )
     long = shown(make("calls", quota=17))
     assert "on 2 more days" in long
 
@@ -210,15 +245,28 @@ def test_ends_that_nobody_sees(make: Make, api: SmallApi) -> None:
         (("numbers",), False, "snapshot collection: the API shows only its present"),
     ],
 )
-def test_collections_that_cannot_be_planned(catalogue: Catalogue, names: tuple[str, ...], every: bool, words: str) -> None:
+def test_collections_that_cannot_be_planned(
+    catalogue: Catalogue, names: tuple[str, ...], every: bool, words: str
+) -> None:
     with pytest.raises(BadPlan, match=words):
         chosen(catalogue, names, every=every)
 
 
 def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
-    assert [each.name for each in chosen(catalogue, (), every=True)] == ["calls", "visits", "conversions", "emails", "leads"]
+    assert [each.name for each in chosen(catalogue, (), every=True)] == [
+        "calls",
+        "visits",
+        "conversions",
+        "emails",
+        "leads",
+    ]
     off = catalogue.model_copy(
-        update={"collections": {**catalogue.collections, "calls": catalogue["calls"].model_copy(update={"enabled": False})}}
+        update={
+            "collections": {
+                **catalogue.collections,
+                "calls": catalogue["calls"].model_copy(update={"enabled": False}),
+            }
+        }
     )
     assert "calls" not in [each.name for each in chosen(off, (), every=True)]
     with pytest.raises(BadPlan, match="switched off"):

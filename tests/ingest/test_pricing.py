@@ -28,7 +28,9 @@ def test_one_window_costs_its_pages() -> None:
     assert expected_calls(100, days=0) == 0
 
 
-@pytest.mark.parametrize(("a_day", "days"), [(600, 1095), (6_000, 365), (6_000, 1095), (10_000, 365), (10_000, 1095)])
+@pytest.mark.parametrize(
+    ("a_day", "days"), [(600, 1095), (6_000, 365), (6_000, 1095), (10_000, 365), (10_000, 1095)]
+)
 def test_a_range_that_is_cut_costs_little_more_than_its_pages(a_day: int, days: int) -> None:
     least = ceil(a_day * days / PAGE_ROWS)
     assert least < expected_calls(a_day * days, days=days) <= 1.05 * least + 2
@@ -65,7 +67,9 @@ def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
 
 def test_days_too_large_for_a_chunk_are_windows_of_their_own() -> None:
     # an announcement, then ten days of 400 pages; each half a page more, and four hours at a quarter of the mean rate
-    assert expected_calls(1_000_000, days=10) == pytest.approx(1 + 4000 + 10 * (0.5 + 400 / 24), abs=20)
+    assert expected_calls(1_000_000, days=10) == pytest.approx(
+        1 + 4000 + 10 * (0.5 + 400 / 24), abs=20
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,9 @@ def test_the_price_is_what_it_costs(
         spent = sandbox.received
     assert sum(day.rows for result in results for day in result.days) == announced
     # a connection that broke on a loaded machine is a call charged, and perhaps never received
-    [(charged, broken)] = query("SELECT count(*), count(*) FILTER (WHERE status IS NULL) FROM magnetis_ops.api_calls")
+    [(charged, broken)] = query(
+        "SELECT count(*), count(*) FILTER (WHERE status IS NULL) FROM magnetis_ops.api_calls"
+    )
     assert charged - broken <= spent <= charged
     price = expected_calls(announced, chunk_rows=chunk_rows, days=days)
     assert abs(price - spent) <= max(2, 0.05 * spent), f"priced {price}, spent {spent}"

@@ -71,7 +71,8 @@ def api(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("socketserver.StreamRequestHandler.disable_nagle_algorithm", True)
     with serve() as small:
         small.rows = {
-            one.route: [{"id": f"{one.name}-1", "name": "x", "created_at": "2025-06-17 11:30:00"}] for one in catalogue.enabled
+            one.route: [{"id": f"{one.name}-1", "name": "x", "created_at": "2025-06-17 11:30:00"}]
+            for one in catalogue.enabled
         }
         small.rows["/calls"] = [CALL]
         small.respond = lambda request: None if request.path in small.rows else refusal(404)
@@ -86,9 +87,18 @@ def refusal(status: int, message: str = "Nope."):
 def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
 
-    def _probe(catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes) -> ProbeReport:
+    def _probe(
+        catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes
+    ) -> ProbeReport:
         gate = gate or Gate()
-        report = run_probe(catalogue, ZONES, gate, origin=api.url, key=KEY, **{"today": TODAY, "limits": LIMITS, **changes})
+        report = run_probe(
+            catalogue,
+            ZONES,
+            gate,
+            origin=api.url,
+            key=KEY,
+            **{"today": TODAY, "limits": LIMITS, **changes},
+        )
         assert report.calls == len(gate.charged) == len(gate.settled) == len(api.requests)
         shown = repr(report) + json.dumps(report.as_dict()) + table(report) + caplog.text
         for secret in (KEY, CALLER, "jeanne", "a while", "Agence"):
@@ -119,11 +129,15 @@ def finding(report: ProbeReport, collection: str):
 
 def reroute(catalogue: Catalogue, tmp_path: Path, **routes: str) -> Catalogue:
     path = tmp_path / "reroute.yaml"
-    path.write_text(yaml.safe_dump({"collections": {name: {"route": route} for name, route in routes.items()}}))
+    path.write_text(
+        yaml.safe_dump({"collections": {name: {"route": route} for name, route in routes.items()}})
+    )
     return load_catalogue(path)
 
 
-def test_the_price_is_one_request_for_each_collection_and_three_more_for_events(probe, api: SmallApi, catalogue: Catalogue):
+def test_the_price_is_one_request_for_each_collection_and_three_more_for_events(
+    probe, api: SmallApi, catalogue: Catalogue
+):
     lines: list[str] = []
     report = probe(progress=lines.append)
     assert len(catalogue.enabled) == 18
@@ -161,7 +175,12 @@ def test_the_window_lies_in_the_working_week_and_well_in_the_past(days):
 
 def test_fields_found_unknown_and_missing(probe):
     calls = finding(probe(), "calls")
-    assert (calls.answered, calls.evidence, calls.status, calls.announced) == ("/calls", "observed", 200, 1)
+    assert (calls.answered, calls.evidence, calls.status, calls.announced) == (
+        "/calls",
+        "observed",
+        200,
+        1,
+    )
     assert calls.columns["account_name"] == "account.name"
     assert calls.columns["caller_number"] == "caller_number"
     assert calls.columns["gclid"] == "gclid", "a member that is null is there"
@@ -169,7 +188,13 @@ def test_fields_found_unknown_and_missing(probe):
     assert calls.misfits == ["duration_seconds"]
     assert "status" in calls.missing
     assert "id" not in calls.missing
-    assert calls.unknown == ["account.plan.tier", "answered_at", "by_number.*", "by_number.*.x", "tags"]
+    assert calls.unknown == [
+        "account.plan.tier",
+        "answered_at",
+        "by_number.*",
+        "by_number.*.x",
+        "tags",
+    ]
     assert calls.time_field == "start_at"
     assert calls.times == ["answered_at", "start_at"]
     assert "Unknown: account.plan.tier" in calls.notes()
@@ -194,7 +219,13 @@ def test_a_row_without_id_and_time_is_told(probe, api: SmallApi):
 def test_no_rows_no_fields(probe, api: SmallApi):
     api.rows["/calls"] = []
     calls = finding(probe(), "calls")
-    assert (calls.found, calls.announced, calls.columns, calls.missing, calls.outside_seconds) == (Found.YES, 0, {}, [], None)
+    assert (calls.found, calls.announced, calls.columns, calls.missing, calls.outside_seconds) == (
+        Found.YES,
+        0,
+        {},
+        [],
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +240,9 @@ def test_offset_of_the_returned_time(probe, api: SmallApi, start_at, outside, ed
     """The server honours the window, in another zone than the settings say."""
     inside = [CALL | {"start_at": start_at}]
     api.respond = lambda request: (
-        api.envelope(inside if request.query["from"] == "20250616100000" else [], request) if request.path == "/calls" else None
+        api.envelope(inside if request.query["from"] == "20250616100000" else [], request)
+        if request.path == "/calls"
+        else None
     )
     report = probe()
     calls = finding(report, "calls")
@@ -219,24 +252,38 @@ def test_offset_of_the_returned_time(probe, api: SmallApi, start_at, outside, ed
     assert report.overlay() == {}
 
 
-def test_candidates_are_tried_where_the_first_is_not_there(probe, api: SmallApi, catalogue: Catalogue, tmp_path):
+def test_candidates_are_tried_where_the_first_is_not_there(
+    probe, api: SmallApi, catalogue: Catalogue, tmp_path
+):
     api.rows["/audio-files"] = api.rows.pop("/audios")
     wrong = reroute(catalogue, tmp_path, calls="/v2/calls", numbers="/nummern")
     report = probe(wrong)
-    assert finding(report, "audio_files").tried == {"/audios": 404, "/audio": 404, "/audio-files": 200}
+    assert finding(report, "audio_files").tried == {
+        "/audios": 404,
+        "/audio": 404,
+        "/audio-files": 200,
+    }
     assert finding(report, "audio_files").evidence == "assumed"
     assert finding(report, "calls").answered == "/calls"
     assert report.calls == 18 + 2 + 1 + 1 + 3 * 5
     assert report.complete
     assert report.overlay() == {
-        "collections": {"numbers": {"route": "/numbers"}, "calls": {"route": "/calls"}, "audio_files": {"route": "/audio-files"}}
+        "collections": {
+            "numbers": {"route": "/numbers"},
+            "calls": {"route": "/calls"},
+            "audio_files": {"route": "/audio-files"},
+        }
     }
 
 
 def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_path):
     del api.rows["/sms"]
     api.respond = lambda request: (
-        refusal(403, "Forbidden.") if request.path == "/leads" else None if request.path in api.rows else refusal(405)
+        refusal(403, "Forbidden.")
+        if request.path == "/leads"
+        else None
+        if request.path in api.rows
+        else refusal(405)
     )
     report = probe()
     assert not report.complete
@@ -245,13 +292,19 @@ def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_pa
     assert "scope" in finding(report, "leads").notes()
     assert report.overlay()["collections"] == {
         "leads": {"enabled": False, "reason": "magnetis probe: outside the key's scope (HTTP 403)"},
-        "sms_messages": {"enabled": False, "reason": "magnetis probe: no route answered: /sms (405), /contents/sms (405)"},
+        "sms_messages": {
+            "enabled": False,
+            "reason": "magnetis probe: no route answered: /sms (405), /contents/sms (405)",
+        },
     }
     path = tmp_path / "new" / "magnetis.yaml"
     assert write_overlay(path, report.overlay())
     laid = load_catalogue(path)
     assert not laid["leads"].enabled
-    assert laid["sms_messages"].reason == "magnetis probe: no route answered: /sms (405), /contents/sms (405)"
+    assert (
+        laid["sms_messages"].reason
+        == "magnetis probe: no route answered: /sms (405), /contents/sms (405)"
+    )
 
 
 def test_a_route_that_is_another_collections_is_only_hinted_at(probe, api: SmallApi):
@@ -270,7 +323,12 @@ def test_a_route_that_is_another_collections_is_only_hinted_at(probe, api: Small
 def test_a_route_known_to_be_absent_is_not_paid_for_twice(probe, api: SmallApi):
     del api.rows["/emails"], api.rows["/email-tracking"]
     trackers = finding(probe(), "email_trackers")
-    assert trackers.tried == {"/email-tracking": 404, "/emails/trackers": 404, "/email-trackers": 404, "/emails": 404}
+    assert trackers.tried == {
+        "/email-tracking": 404,
+        "/emails/trackers": 404,
+        "/email-trackers": 404,
+        "/emails": 404,
+    }
     assert [request.path for request in api.requests].count("/emails") == 1
 
 
@@ -281,7 +339,13 @@ def test_two_collections_on_one_route_are_told(probe, catalogue: Catalogue, tmp_
 
 
 @pytest.mark.parametrize(
-    "answer", [refusal(422, "The from field is invalid."), refusal(500), (200, {}, b"<html>"), (302, {"Location": "/login"}, b"")]
+    "answer",
+    [
+        refusal(422, "The from field is invalid."),
+        refusal(500),
+        (200, {}, b"<html>"),
+        (302, {"Location": "/login"}, b""),
+    ],
 )
 def test_an_unclear_answer_switches_nothing_off(probe, api: SmallApi, answer):
     api.respond = lambda request: answer if request.path == "/visits" else None
@@ -314,9 +378,13 @@ def test_no_call_left_stops_with_what_is_known(probe, api: SmallApi):
 
 def test_nobody_there_stops_at_once(probe, api: SmallApi, catalogue: Catalogue):
     gate = Gate()
-    report = run_probe(catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS)
+    report = run_probe(
+        catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
+    )
     assert "127.0.0.1:9: no connection" in report.stopped
-    assert len(gate.charged) == report.calls == 1, "nothing was sent, so each attempt uses the same charge"
+    assert len(gate.charged) == report.calls == 1, (
+        "nothing was sent, so each attempt uses the same charge"
+    )
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -331,7 +399,15 @@ def test_the_reports_are_complete_and_safe_to_print(probe, api: SmallApi):
     as_json = json.loads(json.dumps(report.as_dict()))
     assert as_json["calls"] == 33
     assert len(as_json["findings"]) == 18
-    assert {"collection", "answered", "status", "announced", "columns", "unknown", "missing"} <= as_json["findings"][0].keys()
+    assert {
+        "collection",
+        "answered",
+        "status",
+        "announced",
+        "columns",
+        "unknown",
+        "missing",
+    } <= as_json["findings"][0].keys()
     shown = table(report)
     for one in report.findings:
         assert one.collection in shown
@@ -342,7 +418,9 @@ def test_writing_keeps_what_the_user_wrote(tmp_path):
     mine = "# mine\ncollections:\n  calls:\n    route: /wrong\n    columns: {our_ref: {paths: [réf]}}\n  pools: {enabled: false}\n"
     path.write_text(mine, encoding="utf-8")
     path.chmod(0o640)
-    assert write_overlay(path, {"collections": {"calls": {"route": "/calls"}, "leads": {"enabled": False}}})
+    assert write_overlay(
+        path, {"collections": {"calls": {"route": "/calls"}, "leads": {"enabled": False}}}
+    )
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == {
         "collections": {
             "calls": {"route": "/calls", "columns": {"our_ref": {"paths": ["réf"]}}},
@@ -391,4 +469,6 @@ def test_a_file_that_is_no_yaml_is_left_alone(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NeedsChange, match=r"magnetis\.yaml, which cannot be written"):
-        write_overlay(tmp_path / "file" / "magnetis.yaml", {"collections": {"calls": {"route": "/x"}}})
+        write_overlay(
+            tmp_path / "file" / "magnetis.yaml", {"collections": {"calls": {"route": "/x"}}}
+        )

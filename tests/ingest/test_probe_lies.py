@@ -77,7 +77,15 @@ def only(tmp_path: Path, name: str, **overlay: Any) -> Catalogue:
 def probe(api: SmallApi, tmp_path: Path) -> Callable[..., Finding]:
     def probe(name: str = "calls", **overlay: Any) -> Finding:
         api.requests.clear()
-        report = run_probe(only(tmp_path, name, **overlay), ZONES, Gate(), origin=api.url, key=KEY, today=TODAY, limits=LIMITS)
+        report = run_probe(
+            only(tmp_path, name, **overlay),
+            ZONES,
+            Gate(),
+            origin=api.url,
+            key=KEY,
+            today=TODAY,
+            limits=LIMITS,
+        )
         assert report.calls == len(api.requests)
         assert report.stopped is None
         probe.report = report  # type: ignore[attr-defined]
@@ -86,17 +94,31 @@ def probe(api: SmallApi, tmp_path: Path) -> Callable[..., Finding]:
     return probe
 
 
-def calls(step: timedelta = timedelta(minutes=20), days: int = 60, **members: Callable[[int, datetime], Any]) -> list[Row]:
+def calls(
+    step: timedelta = timedelta(minutes=20),
+    days: int = 60,
+    **members: Callable[[int, datetime], Any],
+) -> list[Row]:
     """Return rows, oldest first, of the days before TODAY."""
     start = datetime(2025, 6, 20, 9, tzinfo=PARIS) - timedelta(days=days)
-    members = {"id": lambda n, _: f"call-{uuid.UUID(int=n + 7)}", "start_at": lambda _, at: at} | members
+    members = {
+        "id": lambda n, _: f"call-{uuid.UUID(int=n + 7)}",
+        "start_at": lambda _, at: at,
+    } | members
     moments = [start + number * step for number in range(int(timedelta(days=days) / step))]
-    rows = [{name: make(number, at) for name, make in members.items()} for number, at in enumerate(moments)]
+    rows = [
+        {name: make(number, at) for name, make in members.items()}
+        for number, at in enumerate(moments)
+    ]
     return [{name: text(value) for name, value in row.items() if value is not ...} for row in rows]
 
 
 def text(value: Any) -> Any:
-    return value.astimezone(PARIS).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else value
+    return (
+        value.astimezone(PARIS).strftime("%Y-%m-%d %H:%M:%S")
+        if isinstance(value, datetime)
+        else value
+    )
 
 
 def play(
@@ -112,9 +134,13 @@ def play(
     rows = rows[::-1] if newest_first else rows
 
     def respond(request: Request):
-        query = {"limit": "250", "page": "1"} | {name: value for name, value in request.query.items() if name in honours}
+        query = {"limit": "250", "page": "1"} | {
+            name: value for name, value in request.query.items() if name in honours
+        }
         bounds = {
-            name: datetime.strptime(query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) for name in ("from", "to") if name in query
+            name: datetime.strptime(query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+            for name in ("from", "to")
+            if name in query
         }
 
         def inside(row: Row) -> bool:
@@ -144,11 +170,23 @@ def verdicts(found: Finding) -> dict[str, str]:
 
 @pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
 @pytest.mark.parametrize(
-    "total", [{}, {"total": None, "last_page": None}, {"total": 10_000}], ids=["totals", "no totals", "capped"]
+    "total",
+    [{}, {"total": None, "last_page": None}, {"total": 10_000}],
+    ids=["totals", "no totals", "capped"],
 )
-@pytest.mark.parametrize("ignored", [(), ("to",), ("from",), ("from", "to")], ids=lambda names: "-".join(names) or "none")
-def test_the_bounds_that_are_ignored_are_named_within_four_requests(api, probe, ignored, total, newest_first):
-    play(api, calls(), honours=tuple(name for name in ALL if name not in ignored), newest_first=newest_first, **total)
+@pytest.mark.parametrize(
+    "ignored", [(), ("to",), ("from",), ("from", "to")], ids=lambda names: "-".join(names) or "none"
+)
+def test_the_bounds_that_are_ignored_are_named_within_four_requests(
+    api, probe, ignored, total, newest_first
+):
+    play(
+        api,
+        calls(),
+        honours=tuple(name for name in ALL if name not in ignored),
+        newest_first=newest_first,
+        **total,
+    )
     found = probe()
     assert {name: verdicts(found)[name] for name in ("from", "to")} == {
         name: "ignored" if name in ignored else "honoured" for name in ("from", "to")
@@ -169,7 +207,12 @@ def test_the_bounds_that_are_ignored_are_named_within_four_requests(api, probe, 
 def test_bounds_may_be_exclusive(api, probe, exclusive):
     rows = calls(step=timedelta(hours=1))
     play(api, [row for row in rows if not (exclusive and row["start_at"].endswith("12:00:00"))])
-    assert verdicts(probe()) | {"page": ""} == {"from": "honoured", "to": "honoured", "limit": "honoured", "page": ""}
+    assert verdicts(probe()) | {"page": ""} == {
+        "from": "honoured",
+        "to": "honoured",
+        "limit": "honoured",
+        "page": "",
+    }
 
 
 def test_an_empty_collection_costs_two_requests_and_decides_nothing(api, probe):
@@ -177,7 +220,10 @@ def test_an_empty_collection_costs_two_requests_and_decides_nothing(api, probe):
     found = probe()
     assert set(verdicts(found).values()) == {"undecided"}
     assert asked(api) == [("1", "1"), ("50", "1")]
-    assert "No row came back, so it is undecided whether the route honours from and to" in found.notes()
+    assert (
+        "No row came back, so it is undecided whether the route honours from and to"
+        in found.notes()
+    )
     assert probe.report.overlay() == {}
 
 
@@ -210,7 +256,11 @@ def test_a_refused_hour_leaves_its_bound_undecided_with_the_reason(api, probe):
     play(api, calls())
     honest = api.respond
     api.respond = lambda request: (
-        (422, {"Content-Type": "application/json"}, b'{"message": "The to must be a date before now."}')
+        (
+            422,
+            {"Content-Type": "application/json"},
+            b'{"message": "The to must be a date before now."}',
+        )
         if request.query["to"] > "20250620"
         else honest(request)
     )
@@ -230,7 +280,11 @@ def test_a_total_that_ignores_the_window_is_reported(api, probe):
 
 @pytest.mark.parametrize("ignored", ["limit", "page"])
 def test_an_ignored_limit_or_page_shows_without_a_request_of_its_own(api, probe, ignored):
-    play(api, calls(step=timedelta(minutes=5)), honours=tuple(name for name in ALL if name != ignored))
+    play(
+        api,
+        calls(step=timedelta(minutes=5)),
+        honours=tuple(name for name in ALL if name != ignored),
+    )
     found = probe()
     assert verdicts(found)[ignored] == "ignored"
     assert f"ignores {ignored}" in found.notes()
@@ -263,14 +317,22 @@ def test_an_ignored_window_is_written_with_the_reason_as_a_comment_that_stays(ap
     loaded = load_catalogue(path)["calls"]
     assert loaded.window is None
     assert loaded.window_evidence is Evidence.OBSERVED
-    assert "# magnetis probe: collections.calls.window is null: /calls ignored from and to on 2025-06-20." in path.read_text()
+    assert (
+        "# magnetis probe: collections.calls.window is null: /calls ignored from and to on 2025-06-20."
+        in path.read_text()
+    )
     assert write_overlay(path, {"collections": {"leads": {"enabled": False}}})
     assert path.read_text().count("# magnetis probe: collections.calls.window is null") == 1
 
 
 def test_a_misread_zone_shows_on_the_row_at_the_edge(api, probe):
     """Rows read two hours late: of a long day, only the first row received lies near an edge."""
-    play(api, calls(step=timedelta(minutes=5), start_at=moved(120), hidden=lambda _, at: at), time="hidden", newest_first=True)
+    play(
+        api,
+        calls(step=timedelta(minutes=5), start_at=moved(120), hidden=lambda _, at: at),
+        time="hidden",
+        newest_first=True,
+    )
     found = probe()
     assert 6900 <= found.outside_seconds <= 7200
     assert "MAGNETIS_RESPONSE_TIMEZONE" in found.notes()
@@ -307,8 +369,13 @@ def test_the_member_inside_the_window_is_proposed_as_the_time(api, probe, tmp_pa
     play(api, rows, time="begun")
     found = probe()
     assert found.proposals.time_field == "begun"
-    assert "time_fields: [begun] (50 of 50 rows lie inside the window by it; also inside: over)" in found.notes()
-    assert probe.report.overlay() == {"collections": {"calls": {"time_fields": ["begun"], "time_evidence": "observed"}}}
+    assert (
+        "time_fields: [begun] (50 of 50 rows lie inside the window by it; also inside: over)"
+        in found.notes()
+    )
+    assert probe.report.overlay() == {
+        "collections": {"calls": {"time_fields": ["begun"], "time_evidence": "observed"}}
+    }
     again = accepted(probe, tmp_path)
     assert again.time_field == "begun"
     assert again.outside_seconds == 0
@@ -326,7 +393,11 @@ def test_the_member_inside_the_window_is_proposed_as_the_time(api, probe, tmp_pa
     ids=["iso", "unix", "milliseconds", "french", "utc"],
 )
 def test_a_time_in_any_form_is_proposed(api, probe, form):
-    play(api, calls(begun=lambda _, at: form(at), filtered=lambda _, at: at, start_at=lambda *_: "soon"), time="filtered")
+    play(
+        api,
+        calls(begun=lambda _, at: form(at), filtered=lambda _, at: at, start_at=lambda *_: "soon"),
+        time="filtered",
+    )
     found = probe()
     assert found.proposals.time_field == "begun"
     assert "filtered" in found.notes()
@@ -334,19 +405,34 @@ def test_a_time_in_any_form_is_proposed(api, probe, form):
 
 def test_a_declared_time_outside_the_window_gives_way_to_the_one_that_is_filtered_by(api, probe):
     """`date` is the day of a contract; the route filters by a member that nobody declared."""
-    play(api, calls(start_at=lambda *_: "2019-04-01 10:00:00", happened=lambda _, at: at), time="happened")
+    play(
+        api,
+        calls(start_at=lambda *_: "2019-04-01 10:00:00", happened=lambda _, at: at),
+        time="happened",
+    )
     found = probe()
     assert found.proposals.time_field == "happened"
     assert verdicts(found)["from"] == "honoured"
 
 
 def test_a_member_that_is_equal_in_all_rows_is_no_time_of_an_event(api, probe):
-    play(api, calls(start_at=lambda *_: ..., day=lambda *_: "2025-06-16 12:30:00", hidden=lambda _, at: at), time="hidden")
+    play(
+        api,
+        calls(
+            start_at=lambda *_: ..., day=lambda *_: "2025-06-16 12:30:00", hidden=lambda _, at: at
+        ),
+        time="hidden",
+    )
     assert probe().proposals.time_field == "hidden"
 
 
 def test_no_time_is_proposed_where_the_window_is_ignored(api, probe):
-    play(api, calls(start_at=lambda *_: ..., begun=lambda _, at: at), time="begun", honours=("limit", "page"))
+    play(
+        api,
+        calls(start_at=lambda *_: ..., begun=lambda _, at: at),
+        time="begun",
+        honours=("limit", "page"),
+    )
     found = probe()
     assert found.proposals.time_field is None
     assert "(members that hold one: begun)" in found.notes()
@@ -375,14 +461,18 @@ def test_an_id_is_proposed_by_form_and_uniqueness(api, probe, tmp_path, member, 
     play(api, rows)
     found = probe()
     assert found.proposals.id_path == [member]
-    assert probe.report.overlay() == {"collections": {"calls": {"id_paths": [member], "id_evidence": "observed"}}}
+    assert probe.report.overlay() == {
+        "collections": {"calls": {"id_paths": [member], "id_evidence": "observed"}}
+    }
     again = accepted(probe, tmp_path)
     assert "id" not in again.missing
 
 
 @pytest.mark.parametrize("base", ["id", "call_id"])
 @pytest.mark.parametrize("leg", ["leg", "legNumber", "segment_ref"])
-def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(api, probe, tmp_path, base, leg):
+def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(
+    api, probe, tmp_path, base, leg
+):
     rows = calls(
         step=timedelta(minutes=10),
         **({} if base == "id" else {"id": lambda *_: ...}),
@@ -403,7 +493,14 @@ def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(api
 def test_an_id_that_nothing_makes_unique_is_not_proposed(api, probe):
     """A duration and a status may change, and the id would change with them."""
     status = ("missed", "completed")
-    play(api, calls(id=lambda n, _: f"call-{n // 2}", status=lambda n, _: status[n % 2], duration=lambda n, _: n))
+    play(
+        api,
+        calls(
+            id=lambda n, _: f"call-{n // 2}",
+            status=lambda n, _: status[n % 2],
+            duration=lambda n, _: n,
+        ),
+    )
     found = probe()
     assert found.proposals.id_path == []
     assert "The id repeats in 24 of 50 rows: set id_paths" in found.notes()
@@ -443,7 +540,9 @@ PHONES = {
 
 @pytest.mark.parametrize("form", PHONES)
 @pytest.mark.parametrize("member", ["msisdn", "callerPhoneE164", "calling_party"])
-def test_phone_numbers_are_proposed_by_form_for_the_column_that_has_none(api, probe, tmp_path, form, member):
+def test_phone_numbers_are_proposed_by_form_for_the_column_that_has_none(
+    api, probe, tmp_path, form, member
+):
     rows = calls(
         **{member: lambda n, _: PHONES[form](n)},
         dialled=lambda n, _: f"+3318500000{n % 3}",
@@ -468,13 +567,23 @@ def test_phone_numbers_that_could_be_anybodys_are_named_and_not_saved(api, probe
 
 
 def test_a_word_that_the_names_share_decides_before_variation(api, probe):
-    rows = calls(recipientMobile=lambda n, _: PHONES["00"](n), caller_mobile=lambda n, _: PHONES["E.164"](n))
+    rows = calls(
+        recipientMobile=lambda n, _: PHONES["00"](n), caller_mobile=lambda n, _: PHONES["E.164"](n)
+    )
     play(api, rows)
-    assert probe().proposals.columns == {"caller_number": "caller_mobile", "recipient_number": "recipientMobile"}
+    assert probe().proposals.columns == {
+        "caller_number": "caller_mobile",
+        "recipient_number": "recipientMobile",
+    }
 
 
 def test_a_declared_number_that_is_filled_stays(api, probe):
-    play(api, calls(caller_number=lambda n, _: PHONES["E.164"](n), mobile=lambda n, _: PHONES["French"](n)))
+    play(
+        api,
+        calls(
+            caller_number=lambda n, _: PHONES["E.164"](n), mobile=lambda n, _: PHONES["French"](n)
+        ),
+    )
     assert probe().proposals.columns == {}
 
 
@@ -483,7 +592,10 @@ def test_names_that_may_be_values_are_never_shown_or_written(api, probe):
         id=lambda *_: ...,
         start_at=lambda *_: ...,
         hidden=lambda _, at: at,
-        by_agent=lambda n, at: {f"Jeanne{chr(97 + n % 26)}": text(at), f"Paul{chr(97 + n % 23)}": f"+3361234{n:04}"},
+        by_agent=lambda n, at: {
+            f"Jeanne{chr(97 + n % 26)}": text(at),
+            f"Paul{chr(97 + n % 23)}": f"+3361234{n:04}",
+        },
         **{"0612345678": lambda n, _: f"call-{uuid.UUID(int=n)}"},
     )
     play(api, rows, time="hidden")
@@ -513,7 +625,9 @@ def test_what_the_probe_writes_loads_a_complete_day(api, probe, tmp_path, opened
     with opened(catalogue=catalogue) as ingestion:
         (result,) = ingestion.read_days(catalogue["calls"], [date(2025, 6, 17)])
     assert [day.rows for day in result.days] == [72]
-    stored = query("SELECT count(*), count(DISTINCT id), count(caller_number), min(day), max(day) FROM magnetis.calls")
+    stored = query(
+        "SELECT count(*), count(DISTINCT id), count(caller_number), min(day), max(day) FROM magnetis.calls"
+    )
     assert stored == [(72, 72, 72, date(2025, 6, 17), date(2025, 6, 17))]
 
 
@@ -532,15 +646,26 @@ def sent(**members: Callable[[int, datetime], Any]) -> list[Row]:
         ({"sent_at": lambda _, at: at}, ["sent_at"]),
         ({"created_at": lambda _, at: at, "booked_at": moved(50)}, ["booked_at"]),
         ({"created_at": lambda _, at: at, "appointment": moved(3000)}, ["appointment"]),
-        ({"created_at": lambda _, at: at, "call": lambda n, _: {"id": f"call-{n}"}}, ["created_at", "call.id"]),
-        ({"created_at": lambda _, at: at, "phone": lambda n, _: PHONES["E.164"](n)}, ["created_at", "phone"]),
+        (
+            {"created_at": lambda _, at: at, "call": lambda n, _: {"id": f"call-{n}"}},
+            ["created_at", "call.id"],
+        ),
+        (
+            {"created_at": lambda _, at: at, "phone": lambda n, _: PHONES["E.164"](n)},
+            ["created_at", "phone"],
+        ),
     ],
 )
-def test_a_snapshot_whose_rows_look_like_events_is_reported(api, probe, members, named, newest_first):
+def test_a_snapshot_whose_rows_look_like_events_is_reported(
+    api, probe, members, named, newest_first
+):
     play(api, sent(**members), newest_first=newest_first)
     found = probe("sms_messages")
     assert found.event_members == named
-    assert f"Rows look like events and not like a present state: {', '.join(named)} differ" in found.notes()
+    assert (
+        f"Rows look like events and not like a present state: {', '.join(named)} differ"
+        in found.notes()
+    )
     assert "magnetis.sms_messages" in found.notes()
     assert len(api.requests) == 2
     assert probe.report.overlay() == {}, "the kind of a collection is not for the probe to change"
@@ -548,7 +673,9 @@ def test_a_snapshot_whose_rows_look_like_events_is_reported(api, probe, members,
 
 def test_events_of_years_are_seen_at_the_end_that_is_recent(api, probe):
     """Oldest first: the first page has rows of years ago."""
-    rows = calls(step=timedelta(days=1), days=1500, start_at=lambda *_: ..., sent_at=lambda _, at: at)
+    rows = calls(
+        step=timedelta(days=1), days=1500, start_at=lambda *_: ..., sent_at=lambda _, at: at
+    )
     play(api, rows)
     assert probe("sms_messages").event_members == ["sent_at"]
     assert asked(api) == [("1", "1"), ("50", "30")]
@@ -558,9 +685,17 @@ def test_events_of_years_are_seen_at_the_end_that_is_recent(api, probe):
     "members",
     [
         {"created_at": lambda _, at: at},
-        {"created_at": lambda _, at: at, "updated_at": moved(60), "expires_at": moved(9000), "last_call_at": moved(5)},
+        {
+            "created_at": lambda _, at: at,
+            "updated_at": moved(60),
+            "expires_at": moved(9000),
+            "last_call_at": moved(5),
+        },
         {"created_at": lambda _, at: at, "exported_at": lambda *_: "2025-06-20 03:00:00"},
-        {"created_at": lambda _, at: at, "signed_at": lambda n, _: datetime(2019, 3, 1 + n % 28, 9, n % 60, tzinfo=PARIS)},
+        {
+            "created_at": lambda _, at: at,
+            "signed_at": lambda n, _: datetime(2019, 3, 1 + n % 28, 9, n % 60, tzinfo=PARIS),
+        },
     ],
     ids=["created", "of state", "equal", "old"],
 )
@@ -591,7 +726,11 @@ def test_the_sandbox_is_honest():
         assert found.proposals == Proposals()
         assert found.event_members == []
         assert found.unfinished == []
-        assert verdicts(found).get("from", "honoured") == verdicts(found).get("to", "honoured") == "honoured"
+        assert (
+            verdicts(found).get("from", "honoured")
+            == verdicts(found).get("to", "honoured")
+            == "honoured"
+        )
 
 
 # --- any rows at all
@@ -609,10 +748,26 @@ values = st.recursive(
         st.sampled_from(["2025-06-17 10:00:00", "+33612345678", "call-1"]),
         st.text(max_size=3).map(lambda text: SECRET + text),
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "number", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "number", "x"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-members = st.sampled_from(["id", "call", "start_at", "caller", "caller_number", "ref", "sent_at", "created_at", "leg", "number"])
+members = st.sampled_from(
+    [
+        "id",
+        "call",
+        "start_at",
+        "caller",
+        "caller_number",
+        "ref",
+        "sent_at",
+        "created_at",
+        "leg",
+        "number",
+    ]
+)
 
 
 @settings(deadline=None)
@@ -622,7 +777,9 @@ members = st.sampled_from(["id", "call", "start_at", "caller", "caller_number", 
 )
 def test_any_rows_give_names_and_numbers_and_no_value(rows, name):
     collection = load_shipped()[name]
-    sample = Sample(collection, rows, ZONES, probe_window(TODAY, ZONES) if collection.is_events else None)
+    sample = Sample(
+        collection, rows, ZONES, probe_window(TODAY, ZONES) if collection.is_events else None
+    )
     found = Finding(name, collection.route, Found.YES, answered=collection.route)
     examine(sample, found)
     found.proposals, found.event_members = propose(sample), event_members(sample, TODAY)

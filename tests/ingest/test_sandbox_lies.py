@@ -19,7 +19,11 @@ Query = Callable[..., list[Any]]
 
 def opened_sandbox(*lies: str) -> SandboxServer:
     # five days of some 400 calls: eight pages, and more than the cap
-    return SandboxServer(SandboxOptions(calls_per_day=350, daily_quota=None, accounts=3, visits_per_call=0, lies=parse(lies)))
+    return SandboxServer(
+        SandboxOptions(
+            calls_per_day=350, daily_quota=None, accounts=3, visits_per_call=0, lies=parse(lies)
+        )
+    )
 
 
 def load(opened: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | None:
@@ -35,14 +39,21 @@ def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
     """Return the days that are complete and hold other rows than the sandbox has."""
     wrong = []
     for (day,) in query("SELECT day FROM magnetis_ops.days WHERE collection = 'calls'"):
-        held = {row for (row,) in query("SELECT id FROM magnetis.calls WHERE day = :day AND deleted_at IS NULL", day=day)}
+        held = {
+            row
+            for (row,) in query(
+                "SELECT id FROM magnetis.calls WHERE day = :day AND deleted_at IS NULL", day=day
+            )
+        }
         if held != {row["id"] for row in sandbox.world.truth("calls", day, day)}:
             wrong.append(day)
     return wrong
 
 
 @pytest.mark.parametrize("lie", [name for name in LIES if name != "swap"])
-def test_no_green_day_differs_from_the_truth(lie: str, opened: Open, catalogue: Catalogue, query: Query) -> None:
+def test_no_green_day_differs_from_the_truth(
+    lie: str, opened: Open, catalogue: Catalogue, query: Query
+) -> None:
     with opened_sandbox(lie) as sandbox:
         honest = [row["id"] for row in sandbox.world.truth("calls", DAYS[0], DAYS[-1])]
         assert len(honest) > 1600
@@ -74,7 +85,10 @@ def test_what_docs_sandbox_md_says_of_a_load(
 
 def pages(sandbox: SandboxServer) -> list[bytes]:
     window = {"from": "20260301230000", "to": "20260306225959"}
-    return [sandbox.app._rows(Request(page, "/calls", window | {"page": str(page)}), sandbox.key).body for page in (1, 2)]
+    return [
+        sandbox.app._rows(Request(page, "/calls", window | {"page": str(page)}), sandbox.key).body
+        for page in (1, 2)
+    ]
 
 
 def test_each_lie_changes_what_is_answered() -> None:

@@ -40,7 +40,9 @@ def test_rows_of_another_key_are_refused_before_any_request(
     api.rows["/calls"] = ROWS
     assert load(opened, catalogue) == 3
     before = len(api.requests)
-    with pytest.raises(ForeignSource, match=r"calls: its table was filled with another API key.*--adopt-key"):
+    with pytest.raises(
+        ForeignSource, match=r"calls: its table was filled with another API key.*--adopt-key"
+    ):
         of_another_key(opened, catalogue, engine)
     assert len(api.requests) == before
     adopted = adopt(engine, key_fingerprint="another00000", origin=api.url)
@@ -50,7 +52,9 @@ def test_rows_of_another_key_are_refused_before_any_request(
         load(opened, catalogue)
 
 
-def test_rows_of_another_origin_are_refused(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_rows_of_another_origin_are_refused(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     api.rows["/calls"] = ROWS
     load(opened, catalogue)
     with serve() as other:
@@ -59,19 +63,33 @@ def test_rows_of_another_origin_are_refused(api: SmallApi, opened: Open, catalog
             load(opened, catalogue, origin=other.url)
         assert other.requests == []
         other.rows["/pools"] = [{"id": "p"}]
-        assert load(opened, catalogue, "pools", origin=other.url) == 1, "another table may have another source"
+        assert load(opened, catalogue, "pools", origin=other.url) == 1, (
+            "another table may have another source"
+        )
 
 
 def test_the_command_adopts_the_key_of_the_environment(
-    api: SmallApi, opened: Open, catalogue: Catalogue, database_url: str, monkeypatch: pytest.MonkeyPatch, query: object
+    api: SmallApi,
+    opened: Open,
+    catalogue: Catalogue,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    query: object,
 ) -> None:
     api.rows["/calls"] = ROWS
     load(opened, catalogue)
-    for name, value in {"API_KEY": "a-new-key", "API_URL": api.url, "DATABASE_URL": database_url}.items():
+    for name, value in {
+        "API_KEY": "a-new-key",
+        "API_URL": api.url,
+        "DATABASE_URL": database_url,
+    }.items():
         monkeypatch.setenv(f"MAGNETIS_{name}", value)
     runner = CliRunner()
     assert "Adopted: calls." in runner.invoke(app, ["migrate", "--adopt-key"]).output
-    assert "The tables are those of this key already." in runner.invoke(app, ["migrate", "--adopt-key"]).output
+    assert (
+        "The tables are those of this key already."
+        in runner.invoke(app, ["migrate", "--adopt-key"]).output
+    )
     assert query("SELECT key_fingerprint, origin FROM magnetis_ops.sources") == [  # type: ignore[operator]
         (Settings.load().key_fingerprint, api.url)
     ]

@@ -18,7 +18,11 @@ DAYS = [DAY - timedelta(days=2), DAY - timedelta(days=1), DAY]
 
 
 def calls(number: int, **members: Any) -> list[dict[str, Any]]:
-    return [call(f"{day:%d}{n:03d}", f"{day} 10:00:00", **members) for day in DAYS for n in range(number)]
+    return [
+        call(f"{day:%d}{n:03d}", f"{day} 10:00:00", **members)
+        for day in DAYS
+        for n in range(number)
+    ]
 
 
 def encoded(api: SmallApi, request: Request, charset: str) -> Answer:
@@ -27,7 +31,9 @@ def encoded(api: SmallApi, request: Request, charset: str) -> Answer:
     return 200, {"Content-Type": f"application/json; charset={charset}"}, text.encode(charset)
 
 
-def test_pages_in_another_charset_are_kept_and_read_again(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_pages_in_another_charset_are_kept_and_read_again(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = calls(300, caller_name="Hélène Çà")
     api.respond = lambda request: encoded(api, request, "iso-8859-1")
     with pytest.raises(QuotaExhausted), opened(run="first", quota=3) as ingestion:
@@ -35,7 +41,9 @@ def test_pages_in_another_charset_are_kept_and_read_again(api: SmallApi, opened:
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
     with opened(run="first", resumes=True) as ingestion:
         list(ingestion.read_days(catalogue["calls"], DAYS))
-    assert query("SELECT caller_name, count(*) FROM magnetis.calls GROUP BY 1") == [("Hélène Çà", 900)]
+    assert query("SELECT caller_name, count(*) FROM magnetis.calls GROUP BY 1") == [
+        ("Hélène Çà", 900)
+    ]
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -50,7 +58,9 @@ def test_an_error_inside_any_page_leaves_no_day_done(
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_a_poisoned_row_costs_one_row_of_its_window(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_poisoned_row_costs_one_row_of_its_window(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = calls(300)
 
     def respond(request: Request) -> Answer:
@@ -64,7 +74,11 @@ def test_a_poisoned_row_costs_one_row_of_its_window(api: SmallApi, opened: Open,
     with opened() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], DAYS)
     assert (result.received, result.quarantined) == (900, 3)
-    assert query("SELECT key FROM magnetis_ops.quarantine ORDER BY 1") == [("call-28005",), ("call-28006",), ("call-28007",)]
+    assert query("SELECT key FROM magnetis_ops.quarantine ORDER BY 1") == [
+        ("call-28005",),
+        ("call-28006",),
+        ("call-28007",),
+    ]
     assert query("SELECT count(*) FROM magnetis.calls") == [(897,)]
 
 
@@ -76,7 +90,9 @@ class _Gate:
         pass
 
 
-def test_settings_are_compared_by_every_digit_and_at_any_depth(api: SmallApi, catalogue: Catalogue, query: Any) -> None:
+def test_settings_are_compared_by_every_digit_and_at_any_depth(
+    api: SmallApi, catalogue: Catalogue, query: Any
+) -> None:
     collection = catalogue["email_alerts"]
 
     def seen(members: str) -> Look:

@@ -34,7 +34,9 @@ def days(number: int) -> list[date]:
 def edges(counts: list[int]) -> list[tuple[int, int]]:
     asked = days(len(counts))
     by_day = Counter[date | None](dict(zip(asked, counts, strict=True)))
-    return [((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(asked, by_day)]
+    return [
+        ((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(asked, by_day)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,13 @@ def test_an_edge_has_only_empty_days_of_the_window(counts: list[int]) -> None:
 def test_totals_that_look_like_caps() -> None:
     suspicions = Suspicions(totals={2_345: None})
     window, other = Window(DAY, DAY), Window(DAY, days(2)[1])
-    assert [suspicions.doubts(window, total) for total in (10_000, 2_345, 3_333, 999, 500)] == [True, True, False, False, False]
+    assert [suspicions.doubts(window, total) for total in (10_000, 2_345, 3_333, 999, 500)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert suspicions.doubts(other, 3_333), "another window had this total"
     assert not suspicions.doubts(window, 3_333), "read again, the same window has the same total"
     suspicions.trusted.add(10_000)
@@ -76,7 +84,14 @@ def test_totals_that_look_like_caps() -> None:
 
 
 def test_pages_that_are_requested_again() -> None:
-    assert [rechecked_pages(pages) for pages in (1, 3, 4, 9, 10, 250)] == [[], [], [1], [1], [1, 5], [1, 125]]
+    assert [rechecked_pages(pages) for pages in (1, 3, 4, 9, 10, 250)] == [
+        [],
+        [],
+        [1],
+        [1],
+        [1, 5],
+        [1, 125],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,9 @@ def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: 
 def test_rows_far_outside_on_a_later_page() -> None:
     watch = FilterWatch(Window(DAY, DAY))
     assert watch.add([DAY] * 250) is None
-    assert watch.add([DAY] * 151 + [DAY + timedelta(days=9)] * 99) is None, "fewer than a hundred are no proof"
+    assert watch.add([DAY] * 151 + [DAY + timedelta(days=9)] * 99) is None, (
+        "fewer than a hundred are no proof"
+    )
     assert watch.add([DAY + timedelta(days=9)] * 250) is not None
 
 
@@ -115,7 +132,14 @@ def test_the_middle_of_an_interval_lies_in_it(seconds: int, shift: int) -> None:
 
 
 def page(rows: int, **said: Any) -> Page:
-    usual = {"total": None, "last_page": None, "has_next": None, "bytes": 0, "remaining": None, "replaced_characters": 0}
+    usual = {
+        "total": None,
+        "last_page": None,
+        "has_next": None,
+        "bytes": 0,
+        "remaining": None,
+        "replaced_characters": 0,
+    }
     return Page(rows=[object() for _ in range(rows)], **(usual | said))
 
 
@@ -143,9 +167,12 @@ def test_the_page_after_the_first(said: dict[str, Any], rows: int, following: in
 
 
 @pytest.mark.parametrize(
-    ("said", "rows", "pages"), [({"total": 600}, 250, 3), ({"total": 600}, 100, 6), ({"total": 600, "last_page": 3}, 100, 6)]
+    ("said", "rows", "pages"),
+    [({"total": 600}, 250, 3), ({"total": 600}, 100, 6), ({"total": 600, "last_page": 3}, 100, 6)],
 )
-def test_pages_are_counted_by_the_rows_that_come(said: dict[str, Any], rows: int, pages: int) -> None:
+def test_pages_are_counted_by_the_rows_that_come(
+    said: dict[str, Any], rows: int, pages: int
+) -> None:
     pagination = Pagination(250)
     pagination.add(1, page(rows, **said))
     assert pagination.announced_pages == pages
@@ -161,11 +188,15 @@ def read(opened: Open, catalogue: Catalogue, asked: list[date], **options: Any) 
 
 def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
     return [
-        call(f"{day:%m%d}{n:05d}", f"{day} {8 + n % 12:02d}:{n % 60:02d}:00") for day, count in counts.items() for n in range(count)
+        call(f"{day:%m%d}{n:05d}", f"{day} {8 + n % 12:02d}:{n % 60:02d}:00")
+        for day, count in counts.items()
+        for n in range(count)
     ]
 
 
-def test_a_cap_is_remembered_and_windows_stay_below_it(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_cap_is_remembered_and_windows_stay_below_it(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     asked = days(6)
     LyingApi(api, rows_of(dict.fromkeys(asked, 400)), ("caps a search, oldest first",), cap=2_000)
     assert sum(result.received for result in read(opened, catalogue, asked, run="1")) >= 2_400
@@ -174,7 +205,9 @@ def test_a_cap_is_remembered_and_windows_stay_below_it(api: SmallApi, opened: Op
     before = len(api.requests)
     results = read(opened, catalogue, asked, run="2")
     assert max(result.announced for result in results) < 2_000
-    assert len(api.requests) - before <= 1 + 11 + 3, "one window at the cap is announced, none is read"
+    assert len(api.requests) - before <= 1 + 11 + 3, (
+        "one window at the cap is announced, none is read"
+    )
 
 
 def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
@@ -188,16 +221,23 @@ def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_111,)]
     lines: list[str] = []
     read(opened, catalogue, second, run="2", progress=lines.append)
-    assert query("SELECT count(*) FROM magnetis.calls WHERE day >= :day", day=second[0]) == [(1_600,)]
+    assert query("SELECT count(*) FROM magnetis.calls WHERE day >= :day", day=second[0]) == [
+        (1_600,)
+    ]
     assert query("SELECT day FROM magnetis_ops.days ORDER BY day") == [(day,) for day in second]
     assert query("SELECT sum(held) FROM magnetis_ops.strays") == [(1_111,)]
-    assert any("4 days between 2025-03-03 and 2025-03-06 were read under the cap of 1111 rows" in line for line in lines)
+    assert any(
+        "4 days between 2025-03-03 and 2025-03-06 were read under the cap of 1111 rows" in line
+        for line in lines
+    )
     read(opened, catalogue, first, run="3")
     assert query("SELECT count(*) FROM magnetis.calls") == [(len(truth),)]
     assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
 
 
-def test_a_single_day_at_the_cap_fails(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_single_day_at_the_cap_fails(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     LyingApi(api, rows_of({DAY: 1_500}), ("caps a search, oldest first",), cap=1_000)
     with pytest.raises(IncompleteAnswer, match="caps a search at 1000 rows"):
         read(opened, catalogue, [DAY])
@@ -209,7 +249,12 @@ def test_a_cap_is_found_if_all_rows_lie_in_one_half(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, counts: Any
 ) -> None:
     asked = days(len(counts))
-    LyingApi(api, rows_of(dict(zip(asked, counts, strict=True))), ("caps a search, oldest first",), cap=1_000)
+    LyingApi(
+        api,
+        rows_of(dict(zip(asked, counts, strict=True))),
+        ("caps a search, oldest first",),
+        cap=1_000,
+    )
     with pytest.raises(IncompleteAnswer):
         read(opened, catalogue, asked)
     assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
@@ -221,11 +266,15 @@ def test_a_round_total_that_is_no_cap_costs_two_requests_once(
     asked = days(4)
     api.rows["/calls"] = rows_of(dict.fromkeys(asked, 500))
     [result] = read(opened, catalogue, asked)
-    assert (result.received, len(api.requests)) == (2_000, 8 + 1 + 1 + 2), "pages, one after a full one, page 1 again, two halves"
+    assert (result.received, len(api.requests)) == (2_000, 8 + 1 + 1 + 2), (
+        "pages, one after a full one, page 1 again, two halves"
+    )
     assert query("SELECT witness_calls FROM magnetis_ops.windows") == [(1 + 2,)]
 
 
-def test_a_long_window_never_empties_days(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_long_window_never_empties_days(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     asked = days(5)
     api.rows["/calls"] = rows_of(dict.fromkeys(asked, 20))
     read(opened, catalogue, asked, run="1")
@@ -235,7 +284,9 @@ def test_a_long_window_never_empties_days(api: SmallApi, opened: Open, catalogue
         found = api.window(request)
         days_asked = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
         if days_asked > 2:
-            found = [row for row in found if row["start_at"][:10] not in {str(asked[1]), str(asked[2])}]
+            found = [
+                row for row in found if row["start_at"][:10] not in {str(asked[1]), str(asked[2])}
+            ]
         return api.envelope(found, request)
 
     api.respond = forgetful
@@ -249,7 +300,9 @@ def test_a_long_window_never_empties_days(api: SmallApi, opened: Open, catalogue
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(100, 0)]
 
 
-def test_a_scope_that_shrank_is_doubted_day_by_day(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_scope_that_shrank_is_doubted_day_by_day(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     asked = days(3)
     api.rows["/calls"] = rows_of(dict.fromkeys(asked, 50))
     read(opened, catalogue, asked, run="1")
@@ -257,7 +310,9 @@ def test_a_scope_that_shrank_is_doubted_day_by_day(api: SmallApi, opened: Open, 
     results = read(opened, catalogue, asked, run="2")
     doubted = {day: doubt for result in results for day, doubt in result.doubted.items()}
     assert list(doubted) == asked
-    assert {(doubt.reason, doubt.held, doubt.rows) for doubt in doubted.values()} == {(DoubtReason.DELETIONS, 50, 45)}
+    assert {(doubt.reason, doubt.held, doubt.rows) for doubt in doubted.values()} == {
+        (DoubtReason.DELETIONS, 50, 45)
+    }
     assert query("SELECT count(deleted_at) FROM magnetis.calls") == [(0,)]
 
 
@@ -280,34 +335,54 @@ def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalo
         call(1, f"{DAY} 10:00:00", duration=9),
         call(2, f"{DAY} 11:00:00"),
     ]
-    with opened() as ingestion, pytest.raises(RepeatedIds, match=r"1 rows? ha\w+ the id of another row .*calls\.id_paths"):
+    with (
+        opened() as ingestion,
+        pytest.raises(RepeatedIds, match=r"1 rows? ha\w+ the id of another row .*calls\.id_paths"),
+    ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert len(api.requests) == 1
-    api.rows["/calls"] = [call(1, f"{DAY} 10:00:00"), call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")]
-    with opened(run="2") as ingestion, pytest.raises(IncompleteWindow, match="came twice on one page"):
+    api.rows["/calls"] = [
+        call(1, f"{DAY} 10:00:00"),
+        call(1, f"{DAY} 10:00:00"),
+        call(2, f"{DAY} 11:00:00"),
+    ]
+    with (
+        opened(run="2") as ingestion,
+        pytest.raises(IncompleteWindow, match="came twice on one page"),
+    ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
 
 def between(api: SmallApi, request: Request) -> tuple[datetime, datetime]:
-    start, end = (datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) for name in ("from", "to"))
+    start, end = (
+        datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        for name in ("from", "to")
+    )
     return start, end
 
 
-def test_a_shortened_window_is_found_over_a_gap(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_shortened_window_is_found_over_a_gap(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     """One call in ten days; windows are answered for 31 days."""
     asked = days(120)
     api.rows["/calls"] = rows_of(dict.fromkeys(asked[::10], 1))
 
     def respond(request: Request) -> Any:
         start, _ = between(api, request)
-        return api.envelope([row for row in api.window(request) if api.moment(row) <= start + timedelta(days=31)], request)
+        return api.envelope(
+            [row for row in api.window(request) if api.moment(row) <= start + timedelta(days=31)],
+            request,
+        )
 
     api.respond = respond
     read(opened, catalogue, asked)
     assert query("SELECT count(*) FROM magnetis.calls") == [(12,)]
 
 
-def test_a_cap_without_totals_splits_the_window(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_cap_without_totals_splits_the_window(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     truth = rows_of(dict.fromkeys(days(3), 400))
 
     def respond(request: Request) -> Any:
@@ -320,11 +395,15 @@ def test_a_cap_without_totals_splits_the_window(api: SmallApi, opened: Open, cat
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_200,)]
 
 
-def test_deep_pages_that_are_never_served_halve_the_window(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_deep_pages_that_are_never_served_halve_the_window(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     truth = rows_of(dict.fromkeys(days(4), 90))
     api.rows["/calls"], api.limit = truth, 10
     api.respond = lambda request: (
-        ok({"data": [], "meta": {"total": len(api.window(request)), "last_page": 36}}) if request.page > 20 else None
+        ok({"data": [], "meta": {"total": len(api.window(request)), "last_page": 36}})
+        if request.page > 20
+        else None
     )
     read(opened, catalogue, days(4))
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(360, 4)]
@@ -355,7 +434,10 @@ def test_a_full_page_is_no_proof_of_the_end(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, order: int, after: str, rows: int
 ) -> None:
     """Only the first page of a search comes, and nothing announces the others: a day without more rows costs two requests."""
-    spread = [f"{DAY} {n * 86_000 // rows // 3600:02d}:{n * 86_000 // rows // 60 % 60:02d}:00" for n in range(rows)]
+    spread = [
+        f"{DAY} {n * 86_000 // rows // 3600:02d}:{n * 86_000 // rows // 60 % 60:02d}:00"
+        for n in range(rows)
+    ]
     truth = [call(f"{n:05d}", moment) for n, moment in enumerate(spread)]
 
     def respond(request: Request) -> Any:
@@ -366,7 +448,9 @@ def test_a_full_page_is_no_proof_of_the_end(
         return ok([] if request.page > 1 and after == "empty" else found[:250])
 
     api.respond = respond
-    with pytest.raises(IncompleteWindow, match="a search within the window has rows that its pages lack"):
+    with pytest.raises(
+        IncompleteWindow, match="a search within the window has rows that its pages lack"
+    ):
         read(opened, catalogue, [DAY], run="cut")
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
     del truth[250:]
@@ -375,12 +459,18 @@ def test_a_full_page_is_no_proof_of_the_end(
     assert (result.received, len(api.requests) - before) == (250, 4)
 
 
-def test_a_cut_list_is_read_in_shorter_windows(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_cut_list_is_read_in_shorter_windows(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     truth = rows_of(dict.fromkeys(days(4), 130))
 
     def respond(request: Request) -> Any:
         start, end = between(api, request)
-        return ok([row for row in truth if start <= api.moment(row) <= end][:250] if request.page == 1 else [])
+        return ok(
+            [row for row in truth if start <= api.moment(row) <= end][:250]
+            if request.page == 1
+            else []
+        )
 
     api.respond = respond
     read(opened, catalogue, days(4))
@@ -392,24 +482,35 @@ def test_a_route_that_ignores_the_page_and_announces_many_costs_few_requests(
 ) -> None:
     rows = rows_of({DAY: 3})
     api.respond = lambda _request: ok({"data": rows, "meta": {"last_page": 400}})
-    with pytest.raises(IncompleteWindow, match="repeats page 1, so the route seems to ignore `page`"):
+    with pytest.raises(
+        IncompleteWindow, match="repeats page 1, so the route seems to ignore `page`"
+    ):
         read(opened, catalogue, [DAY])
     assert len(api.requests) <= 3 * (1 + 8 + 2)
 
 
-def test_a_filter_by_whole_days_is_not_taken_for_a_cap(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     truth = rows_of(dict.fromkeys(days(3), 1_000))
 
     def respond(request: Request) -> Any:
         start, end = (moment.astimezone(PARIS).date() for moment in between(api, request))
-        return api.envelope([row for row in truth if start <= date.fromisoformat(row["start_at"][:10]) <= end], request)
+        return api.envelope(
+            [row for row in truth if start <= date.fromisoformat(row["start_at"][:10]) <= end],
+            request,
+        )
 
     api.respond = respond
-    assert [day.rows for result in read(opened, catalogue, [days(3)[1]]) for day in result.days] == [1_000]
+    assert [
+        day.rows for result in read(opened, catalogue, [days(3)[1]]) for day in result.days
+    ] == [1_000]
     assert query("SELECT count(*) FROM magnetis_ops.window_limits") == [(0,)]
 
 
-def test_a_small_limit_that_is_refused_costs_one_request_more(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_a_small_limit_that_is_refused_costs_one_request_more(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     api.rows["/calls"] = rows_of({DAY: 5})
     api.respond = lambda request: (422, {}, b"{}") if request.query["limit"] == "1" else None
     [result] = read(opened, catalogue, days(5))
@@ -424,15 +525,24 @@ def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
         read(opened, catalogue, [DAY], run="first", quota=4, **options)
 
 
-def test_kept_pages_of_another_declaration_are_not_used(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_kept_pages_of_another_declaration_are_not_used(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     api.rows["/calls"] = rows_of({DAY: 990})
     api.limit = 100
     calls = catalogue["calls"]
     without = catalogue.model_copy(
-        update={"collections": catalogue.collections | {"calls": calls.model_copy(update={"parameters": {}})}}
+        update={
+            "collections": catalogue.collections
+            | {"calls": calls.model_copy(update={"parameters": {}})}
+        }
     )
     api.respond = lambda request: api.envelope(
-        [row | {"analysis": {"x": 1}} if "analysis" in request.query else row for row in api.window(request)], request
+        [
+            row | {"analysis": {"x": 1}} if "analysis" in request.query else row
+            for row in api.window(request)
+        ],
+        request,
     )
     interrupted(opened, without)
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
@@ -441,14 +551,18 @@ def test_kept_pages_of_another_declaration_are_not_used(api: SmallApi, opened: O
     assert query("SELECT count(*) FROM magnetis.calls WHERE payload ? 'analysis'") == [(990,)]
 
 
-def test_kept_pages_are_given_up_if_page_1_has_changed(api: SmallApi, opened: Open, catalogue: Catalogue, query: Any) -> None:
+def test_kept_pages_are_given_up_if_page_1_has_changed(
+    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+) -> None:
     rows = rows_of({DAY: 990})
     api.rows["/calls"], api.limit = list(rows), 100
     interrupted(opened, catalogue)
     api.rows["/calls"] = rows[3:] + [call(f"new-{n}", f"{DAY} 12:00:00") for n in range(3)]
     [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
     assert result.received == 990
-    assert {identifier for (identifier,) in query("SELECT id FROM magnetis.calls")} == {row["id"] for row in api.rows["/calls"]}
+    assert {identifier for (identifier,) in query("SELECT id FROM magnetis.calls")} == {
+        row["id"] for row in api.rows["/calls"]
+    }
 
 
 def test_kept_pages_that_are_too_old_are_not_used(
@@ -457,8 +571,12 @@ def test_kept_pages_that_are_too_old_are_not_used(
     api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
     interrupted(opened, catalogue)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'"))
+        connection.execute(
+            text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'")
+        )
     before = len(api.requests)
     read(opened, catalogue, [DAY], run="first", resumes=True)
     assert len(api.requests) - before == 10 + 2, "every page, and two pages again"
-    assert query("SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days") == [(True,)]
+    assert query(
+        "SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days"
+    ) == [(True,)]

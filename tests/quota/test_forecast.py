@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow, Usage
-from magnetis_dagster.quota.forecast import MOST_DAYS, STEP, Forecast, Pace, capacity, forecast, mean_a_day
+from magnetis_dagster.quota.forecast import (
+    MOST_DAYS,
+    STEP,
+    Forecast,
+    Pace,
+    capacity,
+    forecast,
+    mean_a_day,
+)
 from magnetis_dagster.quota.policy import BACKFILL, DAY, Granted, decide
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -46,21 +54,29 @@ def test_what_fits_today_is_done_today() -> None:
 def test_a_backfill_of_three_days_takes_the_floors_as_they_melt() -> None:
     # 08:00: 3,500 at once, 1,500 more as the floors melt from 18:00; 3,500 at the third midnight
     told = forecast(rules(), usage(), 13_500, pace(seconds=0.36))
-    assert told.days == ((date(2025, 6, 2), 5000), (date(2025, 6, 3), 5000), (date(2025, 6, 4), 3500))
+    assert told.days == (
+        (date(2025, 6, 2), 5000),
+        (date(2025, 6, 3), 5000),
+        (date(2025, 6, 4), 3500),
+    )
     assert told.done_at == local(4, 0, 21)
     melted = forecast(rules(), usage(), 4_250, pace())
     assert melted.done_at is not None
-    assert abs(melted.done_at - local(2, 21)) < timedelta(minutes=1), "half of the floors is melted three hours before the end"
+    assert abs(melted.done_at - local(2, 21)) < timedelta(minutes=1), (
+        "half of the floors is melted three hours before the end"
+    )
 
 
 def test_calls_of_the_others_are_left_to_them() -> None:
     # schedule's own floor covers 1,000 of its 1,400, and 200 are used already
-    told = forecast(rules(), usage(schedule=200, manual=10), 20_000, pace(schedule=1_400, manual=10))
+    told = forecast(
+        rules(), usage(schedule=200, manual=10), 20_000, pace(schedule=1_400, manual=10)
+    )
     # the last minutes go to who comes first
     assert [calls for _, calls in told.days[:2]] == pytest.approx([5000 - 1410] * 2, abs=15)
-    assert capacity(rules(), usage(schedule=200, manual=10), pace(schedule=1_400, manual=10)) == tuple(
-        calls for _, calls in told.days[:2]
-    )
+    assert capacity(
+        rules(), usage(schedule=200, manual=10), pace(schedule=1_400, manual=10)
+    ) == tuple(calls for _, calls in told.days[:2])
 
 
 def test_slow_calls_fill_the_day_by_the_clock() -> None:
@@ -93,7 +109,9 @@ def test_days_of_clock_changes(day: date, hours: int) -> None:
 def test_what_never_ends_is_said_at_once() -> None:
     started = time.monotonic()
     others = [(MORNING + timedelta(seconds=17 * number), "manual") for number in range(1, 5001)]
-    crowded = forecast(rules(window=QuotaWindow.ROLLING), usage(manual=5000), 100, pace(manual=5100, aging=others))
+    crowded = forecast(
+        rules(window=QuotaWindow.ROLLING), usage(manual=5000), 100, pace(manual=5100, aging=others)
+    )
     assert (crowded.done_at, crowded.calls_left) == (None, 100)
     for window in QuotaWindow:
         endless = forecast(rules(window=window), usage(), 10**9, pace())
@@ -106,13 +124,20 @@ def test_what_never_ends_is_said_at_once() -> None:
 
 def test_a_rolling_window_gives_calls_back_a_day_later() -> None:
     spent_at = MORNING - timedelta(hours=20)
-    told = forecast(rules(window=QuotaWindow.ROLLING), usage(backfill=3500), 3501, pace(aging=[(spent_at + DAY, BACKFILL)] * 3500))
+    told = forecast(
+        rules(window=QuotaWindow.ROLLING),
+        usage(backfill=3500),
+        3501,
+        pace(aging=[(spent_at + DAY, BACKFILL)] * 3500),
+    )
     assert told.days == ((date(2025, 6, 2), 3500), (date(2025, 6, 3), 1))
     assert told.done_at is not None
     assert timedelta(0) <= told.done_at - local(3, 12) < STEP
 
 
-def replay(policy: QuotaPolicy, start: Usage, calls: int, seconds: int, used: Mapping[str, int]) -> tuple[Counter[date], datetime]:
+def replay(
+    policy: QuotaPolicy, start: Usage, calls: int, seconds: int, used: Mapping[str, int]
+) -> tuple[Counter[date], datetime]:
     """Ask the policy for every call, as the ledger does, while nobody else calls."""
     aging = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
     at, known, sent = start.at, start, Counter[date]()
@@ -130,7 +155,9 @@ def replay(policy: QuotaPolicy, start: Usage, calls: int, seconds: int, used: Ma
         calls -= 1
         sent[policy.day_of(at)] += 1
         aging.append((at + DAY, BACKFILL))
-        known = replace(known, by_lane={**known.by_lane, BACKFILL: known.by_lane.get(BACKFILL, 0) + 1})
+        known = replace(
+            known, by_lane={**known.by_lane, BACKFILL: known.by_lane.get(BACKFILL, 0) + 1}
+        )
         at += timedelta(seconds=seconds)
     return sent, at
 
@@ -172,7 +199,9 @@ def test_it_agrees_with_the_policy_asked_call_by_call(
     if window is QuotaWindow.CALENDAR:
         assert {day: number for day, number in told.days if number} == dict(sent)
     else:
-        a, b = (list(accumulate(found.get(day, 0) for day in days)) for found in (sent, dict(told.days)))
+        a, b = (
+            list(accumulate(found.get(day, 0) for day in days)) for found in (sent, dict(told.days))
+        )
         assert a[-1] == b[-1] == calls
 
 

@@ -20,7 +20,9 @@ TODAY = date(2025, 6, 12)
 
 
 def pace_of(engine: Engine, usage: Usage, policy: QuotaPolicy = POLICY) -> Pace:
-    return read_pace(engine, Ledger(engine, key_fingerprint=KEY, policy=policy), key_fingerprint=KEY, usage=usage)
+    return read_pace(
+        engine, Ledger(engine, key_fingerprint=KEY, policy=policy), key_fingerprint=KEY, usage=usage
+    )
 
 
 def ago(days: int) -> date:
@@ -89,4 +91,6 @@ def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any
     pace = pace_of(engine, usage, rolling)
     assert len(pace.aging) == usage.used == 2
     assert {lane for _, lane in pace.aging} == {"manual"}
-    assert min(end for end, _ in pace.aging) - NOON == pytest.approx(timedelta(minutes=65), abs=timedelta(seconds=5))
+    assert min(end for end, _ in pace.aging) - NOON == pytest.approx(
+        timedelta(minutes=65), abs=timedelta(seconds=5)
+    )

@@ -37,7 +37,9 @@ PATIENCE = 60.0
 REFUSED_RIGHTLY, REFUSED_WRONGLY = 40, 41
 """Exit codes of a worker. A queue would do too, but a process killed while it writes to one blocks it for the others."""
 CHARGE = Charge(collection="calls", route="/calls", page=1, lane="manual")
-POLICY = QuotaPolicy(limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1})
+POLICY = QuotaPolicy(
+    limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1}
+)
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Workers are forked from one small process that has imported everything: a fresh Python takes a second of CPU for that."""
 FORKSERVER.set_forkserver_preload(
@@ -64,7 +66,10 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
 
     async def ask() -> None:
         gate = LedgerGate(ledger, RunIdentity(f"worker-{first_page}", lane))
-        async with MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client, asyncio.TaskGroup() as two_at_once:
+        async with (
+            MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client,
+            asyncio.TaskGroup() as two_at_once,
+        ):
             for place in range(2):
                 two_at_once.create_task(pages(client, first_page + 5_000 * place))
 
@@ -82,7 +87,9 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
 def left(engine: Engine, lane: str) -> int:
     """Count what a lane has left; at noon it never grows, so a refusal that was wrong is still seen to be."""
     with engine.connect() as connection:
-        used = connection.execute(text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")).one()
+        used = connection.execute(
+            text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")
+        ).one()
     kept = max(0, 100 - used.schedule) + max(0, 50 - used.manual)
     return LIMIT - sum(used) - (kept if lane == "backfill" else 0)
 
@@ -98,7 +105,9 @@ class Workers:
             self.start(LANES[number % len(LANES)])
 
     def start(self, lane: str) -> None:
-        process = FORKSERVER.Process(target=work, args=(*self._addresses, lane, next(self._first_pages)))
+        process = FORKSERVER.Process(
+            target=work, args=(*self._addresses, lane, next(self._first_pages))
+        )
         process.start()
         self.running.append((process, lane))
 
@@ -154,8 +163,12 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
         workers.close()
     received = Counter(int(request.query["page"]) for request, _ in api.requests)
     with engine.connect() as connection:
-        calls = connection.execute(text("SELECT page, lane, status FROM magnetis_ops.api_calls")).all()
-        days = connection.execute(text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")).all()
+        calls = connection.execute(
+            text("SELECT page, lane, status FROM magnetis_ops.api_calls")
+        ).all()
+        days = connection.execute(
+            text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")
+        ).all()
     charged = Counter(call.page for call in calls)
     assert received.total() <= LIMIT
     assert received <= charged, "received and not charged"
@@ -164,12 +177,22 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
     lanes = Counter(call.lane for call in calls)
     assert [tuple(day) for day in days] == [tuple(lanes[lane] for lane in LANES)]
     # 350 where no other lane had used its floor yet when backfill took its last call, more once they had
-    assert lanes["backfill"] + max(100, lanes["schedule"]) + max(50, lanes["manual"]) + lanes["settings"] <= LIMIT
+    assert (
+        lanes["backfill"]
+        + max(100, lanes["schedule"])
+        + max(50, lanes["manual"])
+        + lanes["settings"]
+        <= LIMIT
+    )
 
 
-def test_a_process_that_stands_still_does_not_hold_the_others_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_stands_still_does_not_hold_the_others_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_LOCK", module._LOCK.replace("'10s'", "'300ms'"))
-    stopped, other = (Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY) for _ in range(2))
+    stopped, other = (
+        Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY) for _ in range(2)
+    )
     other.charge(CHARGE)
     begun = time.monotonic()
     stands_still = stopped._transaction("charge a call")

@@ -17,17 +17,32 @@ from magnetis_dagster.database import DatabaseUnwell, connect, driver_of
 from magnetis_dagster.errors import TryAgain
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota import ledger as ledger_module
-from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Charged, Ledger, QuotaExhausted, Settlement
+from magnetis_dagster.quota.ledger import (
+    REFUSED_PAUSE,
+    Charge,
+    Charged,
+    Ledger,
+    QuotaExhausted,
+    Settlement,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 CHARGE = Charge(
-    collection="calls", route="/calls", page=3, lane="manual", run_id="run-1", first_day=date(2025, 3, 1), last_day=date(2025, 3, 2)
+    collection="calls",
+    route="/calls",
+    page=3,
+    lane="manual",
+    run_id="run-1",
+    first_day=date(2025, 3, 1),
+    last_day=date(2025, 3, 2),
 )
 
 
 def ledger(engine: Engine, *, quota: int = 3, key: str = "aaaaaaaaaaaa", **policy: Any) -> Ledger:
     policy = {"floors": {}} | policy
-    return Ledger(engine, key_fingerprint=key, policy=QuotaPolicy(limit=quota, zone=PARIS, **policy))
+    return Ledger(
+        engine, key_fingerprint=key, policy=QuotaPolicy(limit=quota, zone=PARIS, **policy)
+    )
 
 
 def done(book: Ledger, charged: Charged) -> None:
@@ -49,7 +64,10 @@ def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -
         "FROM magnetis_ops.api_calls",
     ) == ("calls", "/calls", 3, "manual", "run-1", "2025-03-01", "2025-03-02", None, None)
     book.settle(charged.number, Settlement(status=200, rows=250, size=1234, milliseconds=56))
-    assert one(engine, "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls") == (
+    assert one(
+        engine,
+        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls",
+    ) == (
         True,
         200,
         250,
@@ -59,17 +77,24 @@ def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -
     )
 
 
-def test_the_limit_holds_and_the_error_names_the_next_local_midnight(engine: Engine, clock: Any) -> None:
+def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
+    engine: Engine, clock: Any
+) -> None:
     # 31 March 2025 in Paris begins at 22:00 UTC on the 30th, the day on which the clocks go forward
     clock.set(datetime(2025, 3, 30, 12, tzinfo=UTC))
     book = ledger(engine)
     for _ in range(3):
         book.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST") as raised:
+    with pytest.raises(
+        QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST"
+    ) as raised:
         book.charge(CHARGE)
     assert isinstance(raised.value, TryAgain)
     assert raised.value.available_at == datetime(2025, 3, 30, 22, tzinfo=UTC)
-    assert one(engine, "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (3, 3)
+    assert one(
+        engine,
+        "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days",
+    ) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +106,9 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(engine: Eng
     ],
     ids=["winter", "23-hour day", "25-hour day"],
 )
-def test_the_day_turns_at_local_midnight(engine: Engine, clock: Any, before: datetime, after: datetime) -> None:
+def test_the_day_turns_at_local_midnight(
+    engine: Engine, clock: Any, before: datetime, after: datetime
+) -> None:
     clock.set(before)
     book = ledger(engine, quota=1)
     done(book, book.charge(CHARGE))
@@ -92,7 +119,9 @@ def test_the_day_turns_at_local_midnight(engine: Engine, clock: Any, before: dat
     assert book.usage().used == 1
 
 
-def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(engine: Engine, clock: Any) -> None:
+def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 21, 59, 58, tzinfo=UTC))
     book = ledger(engine, quota=2)
     done(book, book.charge(CHARGE))
@@ -123,13 +152,19 @@ def test_the_limit_may_change_during_the_day(engine: Engine) -> None:
     assert ledger(engine, quota=1).left("manual") == 0
 
 
-def test_a_closed_key_is_closed_for_every_process_until_the_server_says(engine: Engine, clock: Any) -> None:
+def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine), ledger(engine)
     book.close(90)
-    with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left") as raised:
+    with pytest.raises(
+        QuotaExhausted, match="the API answered that this key has no calls left"
+    ) as raised:
         other.charge(CHARGE)
-    assert timedelta(seconds=80) < raised.value.available_at - raised.value.at <= timedelta(seconds=90)
+    assert (
+        timedelta(seconds=80) < raised.value.available_at - raised.value.at <= timedelta(seconds=90)
+    )
     clock.advance(timedelta(seconds=91))
     other.charge(CHARGE)
 
@@ -142,13 +177,17 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
     trial = book.charge(CHARGE)
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
         other.charge(CHARGE)
-    book.settle(trial.number, Settlement(status=429, error="TooManyCalls", over_quota=True, retry_after=30))
+    book.settle(
+        trial.number, Settlement(status=429, error="TooManyCalls", over_quota=True, retry_after=30)
+    )
     with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
         other.charge(CHARGE)
     clock.advance(timedelta(seconds=31))
     trial = other.charge(CHARGE)
     other.settle(trial.number, Settlement(status=503, error="ServerUnwell"))
-    trial = other.charge(CHARGE)  # the answer said nothing about the quota: the next call is a trial again
+    trial = other.charge(
+        CHARGE
+    )  # the answer said nothing about the quota: the next call is a trial again
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
         book.charge(CHARGE)
     done(other, trial)
@@ -185,14 +224,18 @@ def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine, clo
         book.charge(CHARGE)
 
 
-def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(engine: Engine, clock: Any) -> None:
+def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
     done(book, book.charge(CHARGE))
     book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=20))
     assert book.usage().elsewhere == 0
     clock.advance(timedelta(seconds=21))
-    book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=3600))
+    book.settle(
+        book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=3600)
+    )
     assert (book.usage().elsewhere, book.usage().used, book.left("manual")) == (7, 10, 0)
     clock.advance(timedelta(seconds=3601))
     done(book, book.charge(CHARGE))
@@ -212,10 +255,16 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
     book = ledger(engine, quota=20, floors={"schedule": 0.2, "manual": 0.1})
     for _ in range(14):
         book.charge(replace(CHARGE, lane="backfill"))
-    with pytest.raises(QuotaExhausted, match="the 6 calls left are kept for schedules, settings and people") as raised:
+    with pytest.raises(
+        QuotaExhausted, match="the 6 calls left are kept for schedules, settings and people"
+    ) as raised:
         book.charge(replace(CHARGE, lane="backfill"))
     # the floors of 4 and 2 melt from 18:00 to 24:00: the first whole call is free within the first hours
-    assert datetime(2025, 6, 1, 16, tzinfo=UTC) < raised.value.available_at < datetime(2025, 6, 1, 22, tzinfo=UTC)
+    assert (
+        datetime(2025, 6, 1, 16, tzinfo=UTC)
+        < raised.value.available_at
+        < datetime(2025, 6, 1, 22, tzinfo=UTC)
+    )
     for _ in range(6):
         book.charge(replace(CHARGE, lane="settings"))
     with pytest.raises(QuotaExhausted, match="all 20 calls are spent"):
@@ -241,7 +290,9 @@ def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> Non
     clock.set(datetime(2025, 6, 2, 9, 59, tzinfo=UTC))
     with pytest.raises(QuotaExhausted) as raised:
         book.charge(CHARGE)
-    assert abs(raised.value.available_at - datetime(2025, 6, 2, 10, tzinfo=UTC)) < timedelta(seconds=5)
+    assert abs(raised.value.available_at - datetime(2025, 6, 2, 10, tzinfo=UTC)) < timedelta(
+        seconds=5
+    )
     clock.set(datetime(2025, 6, 2, 10, 0, 10, tzinfo=UTC))
     book.charge(CHARGE)
     with pytest.raises(QuotaExhausted):
@@ -255,13 +306,17 @@ def test_paced_calls_get_a_pause_and_later_ones_a_time(engine: Engine, clock: An
     assert pauses == pytest.approx([0, 0.5, 1.0, 1.5], abs=0.2)
 
 
-def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(engine: Engine, clock: Any) -> None:
+def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))  # twelve hours before midnight in Paris
     book = ledger(engine, quota=12, spread=frozenset({"backfill"}))
     book.charge(replace(CHARGE, lane="backfill"))
     with pytest.raises(QuotaExhausted, match="are paced") as raised:
         book.charge(replace(CHARGE, lane="backfill"))
-    assert timedelta(minutes=55) < raised.value.available_at - raised.value.at < timedelta(minutes=65)
+    assert (
+        timedelta(minutes=55) < raised.value.available_at - raised.value.at < timedelta(minutes=65)
+    )
     book.charge(CHARGE)
 
 
@@ -274,7 +329,9 @@ def test_an_unreachable_ledger_grants_nothing() -> None:
 
 def test_a_password_among_the_parameters_of_the_address_is_not_shown() -> None:
     with pytest.raises(DatabaseUnwell, match="cannot be reached") as raised:
-        ledger(connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")).usage()
+        ledger(
+            connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")
+        ).usage()
     assert "secret-password" not in str(raised.value)
     assert "sslmode=disable" in str(raised.value)
 
@@ -300,25 +357,39 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def test_processes_together_never_pass_the_limit(database_url: str, engine: Engine, processes: ProcessPoolExecutor) -> None:
+def test_processes_together_never_pass_the_limit(
+    database_url: str, engine: Engine, processes: ProcessPoolExecutor
+) -> None:
     granted = list(processes.map(_spend, [database_url] * 6, [30] * 6))
     assert sum(granted) == 100
-    assert one(engine, "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days") == (100, 100)
+    assert one(
+        engine,
+        "SELECT manual, (SELECT count(*) FROM magnetis_ops.api_calls) FROM magnetis_ops.quota_days",
+    ) == (100, 100)
 
 
 def test_statement_parameters_are_hidden_in_driver_errors(engine: Engine) -> None:
     with pytest.raises(sqlalchemy.exc.DBAPIError) as raised, engine.connect() as connection:
-        connection.execute(text("SELECT 1 / :zero, :number"), {"zero": 0, "number": "0033199000001"})
+        connection.execute(
+            text("SELECT 1 / :zero, :number"), {"zero": 0, "number": "0033199000001"}
+        )
     assert "0033199000001" not in str(raised.value)
 
 
 def errors(engine: Engine) -> list[tuple[object, ...]]:
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text("SELECT id, error FROM magnetis_ops.api_calls ORDER BY id"))]
+        return [
+            tuple(row)
+            for row in connection.execute(
+                text("SELECT id, error FROM magnetis_ops.api_calls ORDER BY id")
+            )
+        ]
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
-def test_a_renewed_charge_counts_from_now_and_costs_nothing(engine: Engine, clock: Any, window: QuotaWindow) -> None:
+def test_a_renewed_charge_counts_from_now_and_costs_nothing(
+    engine: Engine, clock: Any, window: QuotaWindow
+) -> None:
     clock.set(datetime(2025, 6, 1, 21, 50, tzinfo=UTC))
     book = ledger(engine, quota=1, window=window)
     waiting = book.charge(CHARGE)
@@ -341,11 +412,15 @@ def test_a_charge_of_yesterday_is_charged_again(engine: Engine, clock: Any) -> N
     today = book.charge(replace(CHARGE, renews=yesterday.number))
     assert today.number != yesterday.number
     assert errors(engine) == [(yesterday.number, "NotSent"), (today.number, None)]
-    assert one(engine, "SELECT sum(manual), count(*) FROM magnetis_ops.quota_days") == (2, 2), "nothing is refunded"
+    assert one(engine, "SELECT sum(manual), count(*) FROM magnetis_ops.quota_days") == (2, 2), (
+        "nothing is refunded"
+    )
     assert book.usage().used == 1, "a call that was not sent counts on its own day only"
 
 
-def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(engine: Engine, clock: Any) -> None:
+def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 21, 50, tzinfo=UTC))
     book = ledger(engine, quota=1)
     yesterday = book.charge(CHARGE)
@@ -383,7 +458,9 @@ def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clo
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
-def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(engine: Engine, clock: Any, window: QuotaWindow) -> None:
+def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
+    engine: Engine, clock: Any, window: QuotaWindow
+) -> None:
     """A machine slept with the request in flight: the API may have received it after the machine woke up."""
     clock.set(datetime(2025, 6, 1, 20, tzinfo=UTC))
     book = ledger(engine, quota=2, window=window)
@@ -399,7 +476,10 @@ def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(engine:
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
 def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow) -> None:
-    statement = {QuotaWindow.CALENDAR: ledger_module._CALENDAR, QuotaWindow.ROLLING: ledger_module._ROLLING}[window]
+    statement = {
+        QuotaWindow.CALENDAR: ledger_module._CALENDAR,
+        QuotaWindow.ROLLING: ledger_module._ROLLING,
+    }[window]
     with engine.connect() as connection:
         cursor = driver_of(connection).cursor()
         cursor.execute("SET LOCAL enable_seqscan = off")
@@ -408,12 +488,16 @@ def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow
     assert "ix_api_calls_late" in plan
 
 
-def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(engine: Engine, clock: Any) -> None:
+def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
     refused = Settlement(status=401, error="KeyRefused", key_refused=True, signal="HTTP 401")
     book.settle(book.charge(CHARGE).number, refused)
-    with pytest.raises(QuotaExhausted, match=r"refused this key .*HTTP 401, key refused.*--reopen") as raised:
+    with pytest.raises(
+        QuotaExhausted, match=r"refused this key .*HTTP 401, key refused.*--reopen"
+    ) as raised:
         other.charge(CHARGE)
     assert raised.value.key_refused
     assert raised.value.available_at - raised.value.at <= timedelta(seconds=REFUSED_PAUSE)
@@ -430,7 +514,9 @@ def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(engine: Eng
 def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     signal = "HTTP 429, Retry-After: 300, X-RateLimit-Limit: limit=60"
-    throttled = Settlement(status=429, over_quota=True, throttled=True, retry_after=300, signal=signal)
+    throttled = Settlement(
+        status=429, over_quota=True, throttled=True, retry_after=300, signal=signal
+    )
     book.settle(book.charge(CHARGE).number, throttled)
     assert book.usage().elsewhere == 0
     with pytest.raises(QuotaExhausted, match=f"The API said: {signal}"):
@@ -444,7 +530,12 @@ def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
         (Settlement(status=404, error="RouteUnavailable"), None),
         (Settlement(status=503, error="ServerUnwell"), 7_000),
         (Settlement(status=None, error="NotConnected"), 7_000),
-        (Settlement(status=429, over_quota=True, retry_after=60.0, signal="HTTP 429, Retry-After: 60"), 60),
+        (
+            Settlement(
+                status=429, over_quota=True, retry_after=60.0, signal="HTTP 429, Retry-After: 60"
+            ),
+            60,
+        ),
         (Settlement(status=401, key_refused=True, signal="HTTP 401"), REFUSED_PAUSE),
     ],
 )
@@ -465,7 +556,9 @@ def test_a_trial_may_be_asked_for_while_the_key_is_closed(
         assert (usage.closed_until, usage.elsewhere) == (None, 0)
     else:
         assert usage.closed_until is not None
-        assert (usage.closed_until - usage.at).total_seconds() == pytest.approx(closed_seconds, abs=5)
+        assert (usage.closed_until - usage.at).total_seconds() == pytest.approx(
+            closed_seconds, abs=5
+        )
 
 
 def test_a_trial_respects_the_quota(engine: Engine) -> None:
@@ -479,6 +572,14 @@ def test_a_trial_respects_the_quota(engine: Engine) -> None:
 def test_the_signal_is_that_of_the_closing_that_lasts(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     first, second = book.charge(CHARGE), book.charge(CHARGE)
-    book.settle(first.number, Settlement(status=429, over_quota=True, retry_after=600, signal="HTTP 429, Retry-After: 600"))
-    book.settle(second.number, Settlement(status=429, over_quota=True, retry_after=5, signal="HTTP 429, Retry-After: 5"))
+    book.settle(
+        first.number,
+        Settlement(
+            status=429, over_quota=True, retry_after=600, signal="HTTP 429, Retry-After: 600"
+        ),
+    )
+    book.settle(
+        second.number,
+        Settlement(status=429, over_quota=True, retry_after=5, signal="HTTP 429, Retry-After: 5"),
+    )
     assert book.usage().closed_signal == "HTTP 429, Retry-After: 600"

@@ -16,7 +16,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow
@@ -70,15 +76,24 @@ class ModelKey:
         if window is QuotaWindow.ROLLING:
             return [call for call in self.calls if call.until > now - DAY]
         today = day_of(now)
-        return [call for call in self.calls if day_of(call.charged_at) <= today <= day_of(call.until)]
+        return [
+            call for call in self.calls if day_of(call.charged_at) <= today <= day_of(call.until)
+        ]
 
     def room(self, window: QuotaWindow, limit: int, lane: str, now: datetime) -> int:
         lanes = Counter(call.lane for call in self.counting(window, now))
         elsewhere = 0 if self.closed_until else self.elsewhere[day_of(now)]
         room = limit - lanes.total() - elsewhere
         if lane == "backfill":
-            hours = 24.0 if window is QuotaWindow.ROLLING else (midnight_after(now) - now).total_seconds() / 3600
-            kept = {of: int(share * limit / 100 * min(1.0, hours / 6) + 1e-9) for of, share in FLOORS.items()}
+            hours = (
+                24.0
+                if window is QuotaWindow.ROLLING
+                else (midnight_after(now) - now).total_seconds() / 3600
+            )
+            kept = {
+                of: int(share * limit / 100 * min(1.0, hours / 6) + 1e-9)
+                for of, share in FLOORS.items()
+            }
             room -= sum(max(0, floor - lanes[of]) for of, floor in kept.items())
         return room
 
@@ -114,7 +129,11 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def begin(self, start: datetime) -> None:
         with self.engine.begin() as connection:
-            connection.execute(text("TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"))
+            connection.execute(
+                text(
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                )
+            )
         self.now = start
         self.set_clock(start)
 
@@ -132,11 +151,21 @@ class LedgerMachine(RuleBasedStateMachine):
         policy = QuotaPolicy(limit=self.limit, zone=PARIS, window=self.window, floors=floors)
         return Ledger(self.engine, key_fingerprint=key, policy=policy)
 
-    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), times=st.integers(1, 6), at_once=st.booleans())
+    @rule(
+        key=st.sampled_from(KEYS),
+        lane=st.sampled_from(LANES),
+        times=st.integers(1, 6),
+        at_once=st.booleans(),
+    )
     def charge(self, key: str, lane: str, times: int, at_once: bool) -> None:
-        charge, known = Charge(collection="calls", route="/calls", page=1, lane=lane), self.keys[key]
+        charge, known = (
+            Charge(collection="calls", route="/calls", page=1, lane=lane),
+            self.keys[key],
+        )
         turns = [times] if at_once else [1] * times
-        for answer in (answer for charges in turns for answer in self.ledger(key).turn([charge] * charges)):
+        for answer in (
+            answer for charges in turns for answer in self.ledger(key).turn([charge] * charges)
+        ):
             if not known.grants(self.window, self.limit, lane, self.now):
                 assert isinstance(answer, QuotaExhausted)
                 self.check_moment(key, lane, answer)
@@ -164,9 +193,14 @@ class LedgerMachine(RuleBasedStateMachine):
             late = (
                 moment == named
                 and self.window is QuotaWindow.CALENDAR
-                and any(call.settled_at is None and day_of(call.until) > day_of(call.charged_at) for call in known.calls)
+                and any(
+                    call.settled_at is None and day_of(call.until) > day_of(call.charged_at)
+                    for call in known.calls
+                )
             )
-            assert grants == expected or (late and not grants), f"named {named}, and the model says {grants} at {moment}"
+            assert grants == expected or (late and not grants), (
+                f"named {named}, and the model says {grants} at {moment}"
+            )
             self.set_clock(moment)
             try:
                 self.ledger(key).require(lane)
@@ -207,13 +241,21 @@ class LedgerMachine(RuleBasedStateMachine):
             own = len(known.counting(self.window, self.now))
             known.elsewhere[today] = max(known.elsewhere[today], self.limit - own - remaining)
 
-    @rule(key=st.sampled_from(KEYS), data=st.data(), status=st.sampled_from([200, 200, 200, 404, 500, None]))
+    @rule(
+        key=st.sampled_from(KEYS),
+        data=st.data(),
+        status=st.sampled_from([200, 200, 200, 404, 500, None]),
+    )
     def answer(self, key: str, data: st.DataObject, status: int | None) -> None:
         if self.keys[key].open:
             _, call = self.take(key, data)
             self.settle(key, call, Settlement(status=status))
 
-    @rule(key=st.sampled_from(KEYS), data=st.data(), retry_after=st.sampled_from([None, None, 0.0, 20.0, 120.0, 7200.0, 100_000.0]))
+    @rule(
+        key=st.sampled_from(KEYS),
+        data=st.data(),
+        retry_after=st.sampled_from([None, None, 0.0, 20.0, 120.0, 7200.0, 100_000.0]),
+    )
     def answer_429(self, key: str, data: st.DataObject, retry_after: float | None) -> None:
         if self.keys[key].open:
             _, call = self.take(key, data)
@@ -230,12 +272,18 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.keys[key].open:
             self.take(key, data)
 
-    @rule(by=st.sampled_from([1, 30, 61, 240, 3600, 4 * 3600, 7 * 3600, 23 * 3600, 24 * 3600, 25 * 3600]))
+    @rule(
+        by=st.sampled_from(
+            [1, 30, 61, 240, 3600, 4 * 3600, 7 * 3600, 23 * 3600, 24 * 3600, 25 * 3600]
+        )
+    )
     def pass_time(self, by: int) -> None:
         self.now += timedelta(seconds=by)
         for known in self.keys.values():
             # the client gives up after three minutes
-            late = [call for call in known.open if call.charged_at < self.now - timedelta(minutes=3)]
+            late = [
+                call for call in known.open if call.charged_at < self.now - timedelta(minutes=3)
+            ]
             known.open = [call for call in known.open if call not in late]
         self.set_clock(self.now)
 
@@ -243,18 +291,33 @@ class LedgerMachine(RuleBasedStateMachine):
     def pass_to_the_edge_of_the_day(self) -> None:
         self.pass_time(int((midnight_after(self.now) - self.now).total_seconds()) - 1 or 1)
 
-    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), remaining=st.sampled_from([None, 0, 1]), data=st.data())
-    def answer_after_midnight(self, key: str, lane: str, remaining: int | None, data: st.DataObject) -> None:
+    @rule(
+        key=st.sampled_from(KEYS),
+        lane=st.sampled_from(LANES),
+        remaining=st.sampled_from([None, 0, 1]),
+        data=st.data(),
+    )
+    def answer_after_midnight(
+        self, key: str, lane: str, remaining: int | None, data: st.DataObject
+    ) -> None:
         self.pass_to_the_edge_of_the_day()
         self.charge(key, lane, 1, at_once=False)
         self.pass_time(3)
         if self.keys[key].open:
             _, call = self.take(key, data)
             over = remaining is None
-            self.settle(key, call, Settlement(status=429 if over else 200, over_quota=over, remaining=remaining))
+            self.settle(
+                key,
+                call,
+                Settlement(status=429 if over else 200, over_quota=over, remaining=remaining),
+            )
         self.charge(key, lane, 1, at_once=False)
 
-    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), status=st.sampled_from([200, 503, 429]))
+    @rule(
+        key=st.sampled_from(KEYS),
+        lane=st.sampled_from(LANES),
+        status=st.sampled_from([200, 503, 429]),
+    )
     def close_and_try_again(self, key: str, lane: str, status: int) -> None:
         self.charge(key, lane, 1, at_once=False)
         if self.keys[key].open:
@@ -264,7 +327,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.charge(key, lane, 2, at_once=True)
         if self.keys[key].open:
             call = self.keys[key].open.pop()
-            self.settle(key, call, Settlement(status=status, over_quota=status == 429, retry_after=120.0))
+            self.settle(
+                key, call, Settlement(status=status, over_quota=status == 429, retry_after=120.0)
+            )
         self.charge(key, lane, 2, at_once=True)
 
     @rule(limit=st.sampled_from([1, 2, 3, 4, 5, 8, 10]))
@@ -279,22 +344,48 @@ class LedgerMachine(RuleBasedStateMachine):
                     "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status FROM magnetis_ops.api_calls ORDER BY id"
                 )
             ).all()
-            days = connection.execute(text("SELECT * FROM magnetis_ops.quota_days")).mappings().all()
+            days = (
+                connection.execute(text("SELECT * FROM magnetis_ops.quota_days")).mappings().all()
+            )
             closed: dict[str, Any] = {
                 row.key_fingerprint: row
-                for row in connection.execute(text("SELECT key_fingerprint, closed_until, trial_call FROM magnetis_ops.quota_keys"))
+                for row in connection.execute(
+                    text(
+                        "SELECT key_fingerprint, closed_until, trial_call FROM magnetis_ops.quota_keys"
+                    )
+                )
             }
         model = sorted(
-            (call.number, key, call.lane, day_of(call.charged_at), call.charged_at, call.settled_at, call.status)
+            (
+                call.number,
+                key,
+                call.lane,
+                day_of(call.charged_at),
+                call.charged_at,
+                call.settled_at,
+                call.status,
+            )
             for key, known in self.keys.items()
             for call in known.calls
         )
         assert [(row.id, row.key_fingerprint, *row[2:]) for row in rows] == model
-        tallies = Counter((key, day_of(call.charged_at), call.lane) for key, known in self.keys.items() for call in known.calls)
-        held = Counter({(row["key_fingerprint"], row["day"], lane): row[lane] for row in days for lane in LANES})
+        tallies = Counter(
+            (key, day_of(call.charged_at), call.lane)
+            for key, known in self.keys.items()
+            for call in known.calls
+        )
+        held = Counter(
+            {
+                (row["key_fingerprint"], row["day"], lane): row[lane]
+                for row in days
+                for lane in LANES
+            }
+        )
         assert +held == tallies
         for key, known in self.keys.items():
-            noted = {row["day"]: row["used_elsewhere"] for row in days if row["key_fingerprint"] == key}
+            noted = {
+                row["day"]: row["used_elsewhere"] for row in days if row["key_fingerprint"] == key
+            }
             assert +Counter(noted) == +known.elsewhere
             if key in closed:
                 assert closed[key].closed_until == known.closed_until
@@ -305,6 +396,10 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_ledger_does_what_the_model_does(engine: Engine, window: QuotaWindow) -> None:
     machine = type("Machine", (LedgerMachine,), {"window": window, "engine": engine})
     limits = settings(
-        max_examples=EXAMPLES, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=EXAMPLES,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
     run_state_machine_as_test(machine, settings=limits)

@@ -13,13 +13,33 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.quota import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
-from magnetis_dagster.quota.policy import BACKFILL, DAY, LONGEST_SPACING_WAIT, TRIAL_POLL, Granted, Refused, decide
+from magnetis_dagster.quota.policy import (
+    BACKFILL,
+    DAY,
+    LONGEST_SPACING_WAIT,
+    TRIAL_POLL,
+    Granted,
+    Refused,
+    decide,
+)
 
 PARIS = ZoneInfo("Europe/Paris")
 SECOND = timedelta(seconds=1)
 NOON = datetime(2025, 6, 1, 10, tzinfo=UTC)
-LONG_AND_SHORT_DAYS = [date(2025, 3, 29), date(2025, 3, 30), date(2025, 3, 31), date(2025, 10, 26), date(2025, 10, 27)]
-ZONES = [PARIS, ZoneInfo("UTC"), ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe"), ZoneInfo("Asia/Kathmandu")]
+LONG_AND_SHORT_DAYS = [
+    date(2025, 3, 29),
+    date(2025, 3, 30),
+    date(2025, 3, 31),
+    date(2025, 10, 26),
+    date(2025, 10, 27),
+]
+ZONES = [
+    PARIS,
+    ZoneInfo("UTC"),
+    ZoneInfo("America/New_York"),
+    ZoneInfo("Australia/Lord_Howe"),
+    ZoneInfo("Asia/Kathmandu"),
+]
 Aging = list[tuple[datetime, str]]
 
 
@@ -47,7 +67,9 @@ def policies(draw: st.DrawFn, window: QuotaWindow | None = None, paced: bool = T
 
 
 moments = st.builds(
-    lambda day, seconds: datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=seconds),
+    lambda day, seconds: (
+        datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=seconds)
+    ),
     st.sampled_from(LONG_AND_SHORT_DAYS),
     st.floats(0, 86_400),
 )
@@ -84,7 +106,9 @@ def later(rules: QuotaPolicy, known: Usage, aging: Aging, at: datetime) -> Usage
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), rules=policies(), lane=st.sampled_from(LANES))
-def test_a_refusal_names_the_first_second_of_a_grant(data: st.DataObject, rules: QuotaPolicy, lane: str) -> None:
+def test_a_refusal_names_the_first_second_of_a_grant(
+    data: st.DataObject, rules: QuotaPolicy, lane: str
+) -> None:
     fresh = Usage(at=rules.day_start(date(2025, 1, 1)), by_lane={})
     assume(allowance(rules, fresh, lane, rules.day_end(fresh.at) - SECOND) >= 1)
     now, aging = data.draw(usages(rules.limit))
@@ -95,7 +119,12 @@ def test_a_refusal_names_the_first_second_of_a_grant(data: st.DataObject, rules:
     assert decision.available_at > now.at
 
     def ask(at: datetime) -> Granted | Refused:
-        return decide(rules, later(rules, now, aging, at), lane, lambda: [(end, of) for end, of in aging if end > at])
+        return decide(
+            rules,
+            later(rules, now, aging, at),
+            lane,
+            lambda: [(end, of) for end, of in aging if end > at],
+        )
 
     assert isinstance(ask(decision.available_at), Granted)
     if (earlier := decision.available_at - SECOND) > now.at:
@@ -120,19 +149,33 @@ def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
 
 @pytest.mark.parametrize(
     ("day", "midnight"),
-    [(date(2025, 3, 30), datetime(2025, 3, 30, 22, tzinfo=UTC)), (date(2025, 10, 26), datetime(2025, 10, 26, 23, tzinfo=UTC))],
+    [
+        (date(2025, 3, 30), datetime(2025, 3, 30, 22, tzinfo=UTC)),
+        (date(2025, 10, 26), datetime(2025, 10, 26, 23, tzinfo=UTC)),
+    ],
     ids=["23 hours", "25 hours"],
 )
-def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(day: date, midnight: datetime) -> None:
+def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(
+    day: date, midnight: datetime
+) -> None:
     rules = policy(floors={"schedule": 0.6}, release_hours=6)
-    left = [allowance(rules, usage(midnight - timedelta(hours=hours)), BACKFILL) for hours in (22, 6, 5, 3, 1)]
+    left = [
+        allowance(rules, usage(midnight - timedelta(hours=hours)), BACKFILL)
+        for hours in (22, 6, 5, 3, 1)
+    ]
     assert left == [40, 40, 50, 70, 90]
     assert allowance(rules, usage(rules.day_start(day)), BACKFILL) == 40
     assert allowance(rules, usage(midnight), BACKFILL) == 40
 
 
-@given(rules=policies(QuotaWindow.CALENDAR), day=st.sampled_from(LONG_AND_SHORT_DAYS), lane=st.sampled_from(LANES[:3]))
-def test_floors_only_ever_melt_and_are_gone_at_the_days_end(rules: QuotaPolicy, day: date, lane: str) -> None:
+@given(
+    rules=policies(QuotaWindow.CALENDAR),
+    day=st.sampled_from(LONG_AND_SHORT_DAYS),
+    lane=st.sampled_from(LANES[:3]),
+)
+def test_floors_only_ever_melt_and_are_gone_at_the_days_end(
+    rules: QuotaPolicy, day: date, lane: str
+) -> None:
     begun = rules.day_start(day)
     end = rules.day_end(begun)
     whole = int(Fraction(round(rules.floors[lane] * 100), 100) * rules.limit)
@@ -142,12 +185,19 @@ def test_floors_only_ever_melt_and_are_gone_at_the_days_end(rules: QuotaPolicy, 
     assert all(whole >= floor >= 0 for floor in floors)
     assert rules.floor(lane, end - SECOND) == (0 if rules.release_hours else whole)
     if rules.release_hours:
-        assert rules.floor(lane, max(begun, end - timedelta(hours=rules.release_hours) / 2)) <= whole / 2
+        assert (
+            rules.floor(lane, max(begun, end - timedelta(hours=rules.release_hours) / 2))
+            <= whole / 2
+        )
 
 
 @given(rules=policies(QuotaWindow.ROLLING), at=moments, lane=st.sampled_from(LANES[:3]))
-def test_a_rolling_day_has_no_end_so_its_floors_stay(rules: QuotaPolicy, at: datetime, lane: str) -> None:
-    assert rules.floor(lane, at) == int(Fraction(round(rules.floors[lane] * 100), 100) * rules.limit)
+def test_a_rolling_day_has_no_end_so_its_floors_stay(
+    rules: QuotaPolicy, at: datetime, lane: str
+) -> None:
+    assert rules.floor(lane, at) == int(
+        Fraction(round(rules.floors[lane] * 100), 100) * rules.limit
+    )
 
 
 @given(data=st.data(), rules=policies(paced=False))
@@ -161,14 +211,18 @@ def test_backfill_never_takes_an_unused_floor(data: st.DataObject, rules: QuotaP
 
 
 @given(data=st.data(), rules=policies(paced=False), lane=st.sampled_from(LANES[:3]))
-def test_the_other_lanes_may_use_everything(data: st.DataObject, rules: QuotaPolicy, lane: str) -> None:
+def test_the_other_lanes_may_use_everything(
+    data: st.DataObject, rules: QuotaPolicy, lane: str
+) -> None:
     now, _ = data.draw(usages(rules.limit))
     now = replace(now, closed_until=None)
     assert isinstance(decide(rules, now, lane), Granted) == (rules.limit > now.used)
 
 
 @given(data=st.data(), rules=policies(), lane=st.sampled_from(LANES))
-def test_nothing_is_granted_while_the_key_is_closed(data: st.DataObject, rules: QuotaPolicy, lane: str) -> None:
+def test_nothing_is_granted_while_the_key_is_closed(
+    data: st.DataObject, rules: QuotaPolicy, lane: str
+) -> None:
     now, aging = data.draw(usages(rules.limit))
     closed = replace(now, closed_until=now.at + timedelta(seconds=data.draw(st.floats(0.001, 1e6))))
     decision = decide(rules, closed, lane, aging=lambda: aging)
@@ -186,7 +240,9 @@ def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> 
         assert decide(policy(), tried, lane) == Refused(
             "one call is being tried to see whether the API has reopened", NOON + TRIAL_POLL
         )
-    assert decide(policy(), replace(tried, at=NOON + timedelta(minutes=5)), "manual") == Granted(NOON + timedelta(minutes=5), True)
+    assert decide(policy(), replace(tried, at=NOON + timedelta(minutes=5)), "manual") == Granted(
+        NOON + timedelta(minutes=5), True
+    )
 
 
 def test_a_trial_too_needs_a_call_of_our_own() -> None:
@@ -199,7 +255,9 @@ def test_a_floor_that_melts_lets_backfill_in() -> None:
     # the floor of 3 melts from 18:00 Paris: 2, then 1 and then 0 calls are kept after 18:00:01, 20:00:01, 22:00:01
     for used, hour in ((7, 16), (8, 18), (9, 20)):
         reason = f"the {10 - used} calls left are kept for schedules, settings and people"
-        assert decide(rules, usage(manual=used), BACKFILL) == Refused(reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC))
+        assert decide(rules, usage(manual=used), BACKFILL) == Refused(
+            reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC)
+        )
     assert decide(rules, usage(manual=6), BACKFILL) == Granted(NOON)
 
 
@@ -214,7 +272,9 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
         else:
             counted = [moment for moment in sent if rules.day_of(moment) == rules.day_of(at)]
         now = Usage(at=at, by_lane={lane: len(counted)}, last_sent=last, lane_last_sent=last)
-        decision = decide(rules, now, lane, aging=lambda: [(moment + DAY, lane) for moment in counted])  # noqa: B023 - asked at once
+        decision = decide(
+            rules, now, lane, aging=lambda: [(moment + DAY, lane) for moment in counted]
+        )  # noqa: B023 - asked at once
         if isinstance(decision, Granted):
             sent.append(decision.send_at)
         at = decision.send_at if isinstance(decision, Granted) else decision.available_at
@@ -254,20 +314,27 @@ def test_calls_a_second_are_kept_and_a_long_queue_comes_back() -> None:
     while isinstance(decision := decide(rules, now, "manual"), Granted):
         sent.append(decision.send_at)
         now = replace(now, last_sent=decision.send_at)
-    assert sent == [NOON + timedelta(seconds=4 * n) for n in range(8)]  # the next would wait 32 seconds
+    assert sent == [
+        NOON + timedelta(seconds=4 * n) for n in range(8)
+    ]  # the next would wait 32 seconds
     assert decision == Refused("the calls of lane manual are paced", NOON + timedelta(seconds=2))
 
 
 def test_a_paced_call_is_sent_on_the_day_that_it_is_charged_to() -> None:
     midnight = datetime(2025, 6, 1, 22, tzinfo=UTC)
     rules = policy(calls_per_second=0.1)
-    now = usage(midnight - timedelta(seconds=3), manual=1, last_sent=midnight - timedelta(seconds=5))
+    now = usage(
+        midnight - timedelta(seconds=3), manual=1, last_sent=midnight - timedelta(seconds=5)
+    )
     assert decide(rules, now, "manual") == Refused("the calls of lane manual are paced", midnight)
-    assert decide(replace(rules, window=QuotaWindow.ROLLING), now, "manual") == Granted(midnight + timedelta(seconds=5))
+    assert decide(replace(rules, window=QuotaWindow.ROLLING), now, "manual") == Granted(
+        midnight + timedelta(seconds=5)
+    )
 
 
 @pytest.mark.parametrize(
-    ("share", "limit", "floor"), [(0.29, 100, 29), (0.57, 100, 57), (0.07, 5000, 350), (0.2, 4, 0), (0.999, 1000, 999)]
+    ("share", "limit", "floor"),
+    [(0.29, 100, 29), (0.57, 100, 57), (0.07, 5000, 350), (0.2, 4, 0), (0.999, 1000, 999)],
 )
 def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor: int) -> None:
     assert policy(limit=limit, floors={"manual": share}).floor("manual", NOON) == floor
@@ -278,26 +345,42 @@ def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor
     [
         ({"limit": 0}, "MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got 0"),
         ({"limit": -5}, "MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got -5"),
-        ({"floors": {"schedule": 0.6, "manual": 0.4}}, r"MAGNETIS_QUOTA_FLOORS: expected shares .* a sum of 1: backfill would"),
+        (
+            {"floors": {"schedule": 0.6, "manual": 0.4}},
+            r"MAGNETIS_QUOTA_FLOORS: expected shares .* a sum of 1: backfill would",
+        ),
         ({"floors": {"schedule": -0.1}}, "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0"),
-        ({"floors": {"schedule": float("nan")}}, "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0"),
-        ({"floors": {"night": 0.1}}, "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. Lanes: schedule, settings, manual, backfill"),
+        (
+            {"floors": {"schedule": float("nan")}},
+            "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0",
+        ),
+        (
+            {"floors": {"night": 0.1}},
+            "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
+        ),
         ({"floors": {"backfill": 0.1}}, "MAGNETIS_QUOTA_FLOORS: backfill has no floor"),
         ({"spread": frozenset({"night"})}, "MAGNETIS_QUOTA_SPREAD: unknown lane 'night'"),
         ({"release_hours": -1}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got -1"),
         ({"release_hours": 25}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got 25"),
-        ({"release_hours": float("nan")}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got nan"),
+        (
+            {"release_hours": float("nan")},
+            "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got nan",
+        ),
         ({"calls_per_second": 0}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
         ({"calls_per_second": -2}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
         ({"calls_per_second": float("nan")}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
         ({"calls_per_second": 1e-300}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_by_the_settings_name(options: dict[str, Any], text: str) -> None:
+def test_what_cannot_be_kept_is_refused_by_the_settings_name(
+    options: dict[str, Any], text: str
+) -> None:
     with pytest.raises(BadPolicy, match=text):
         policy(**options)
 
 
 def test_an_unknown_lane_is_refused() -> None:
-    with pytest.raises(BadPolicy, match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill"):
+    with pytest.raises(
+        BadPolicy, match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill"
+    ):
         decide(policy(), usage(), "night")

@@ -34,7 +34,9 @@ def kept(engine: Engine, of: QuotaPolicy, now: datetime, since: datetime = LONG_
 
 
 def charge(engine: Engine, of: QuotaPolicy, lane: str) -> Charged:
-    return Ledger(engine, key_fingerprint=KEY, policy=of).charge(Charge(collection="calls", route="/calls", page=1, lane=lane))
+    return Ledger(engine, key_fingerprint=KEY, policy=of).charge(
+        Charge(collection="calls", route="/calls", page=1, lane=lane)
+    )
 
 
 def test_a_grant_too_many_is_found_where_it_is() -> None:
@@ -42,25 +44,33 @@ def test_a_grant_too_many_is_found_where_it_is() -> None:
     grants = [at("backfill", NOON + timedelta(seconds=n)) for n in range(16)]
     assert replay(rules, grants[:14], LONG_AGO) == FloorsKept(14, 0)
     assert replay(rules, grants, LONG_AGO) == FloorsKept(16, 2, NOON + timedelta(seconds=14))
-    assert replay(rules, grants, NOON + timedelta(seconds=15)) == FloorsKept(1, 1, NOON + timedelta(seconds=15))
+    assert replay(rules, grants, NOON + timedelta(seconds=15)) == FloorsKept(
+        1, 1, NOON + timedelta(seconds=15)
+    )
 
 
 def test_used_floors_are_not_kept_twice_and_melted_ones_not_at_all() -> None:
     rules = policy()
     others = [at(lane, NOON) for lane in ("schedule", "schedule", "settings", "manual")]
     backfill = [at("backfill", NOON + timedelta(seconds=n)) for n in range(15)]
-    assert replay(rules, others + backfill, LONG_AGO) == FloorsKept(15, 1, NOON + timedelta(seconds=14))
+    assert replay(rules, others + backfill, LONG_AGO) == FloorsKept(
+        15, 1, NOON + timedelta(seconds=14)
+    )
     late = datetime(2025, 6, 15, 21, 59, tzinfo=UTC)
     assert replay(rules, [at("backfill", late)] * 20, LONG_AGO) == FloorsKept(20, 0)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 7200)), min_size=1, max_size=120),
+    steps=st.lists(
+        st.tuples(st.sampled_from(LANES), st.integers(0, 7200)), min_size=1, max_size=120
+    ),
     window=st.sampled_from(QuotaWindow),
     release=st.sampled_from([0.0, 6.0, 24.0]),
 )
-def test_what_the_policy_grants_is_never_found(steps: Sequence[tuple[str, int]], window: QuotaWindow, release: float) -> None:
+def test_what_the_policy_grants_is_never_found(
+    steps: Sequence[tuple[str, int]], window: QuotaWindow, release: float
+) -> None:
     rules = policy(window=window, release_hours=release)
     day = rules.day_of(NOON)
     now = rules.day_start(day)
@@ -73,7 +83,9 @@ def test_what_the_policy_grants_is_never_found(steps: Sequence[tuple[str, int]],
         counted = [grant.lane for grant in given_out if grant.until > start]
         model = 20 - len(counted)
         if lane == "backfill":
-            model -= sum(max(0, rules.floor(other, now) - counted.count(other)) for other in LANES[:3])
+            model -= sum(
+                max(0, rules.floor(other, now) - counted.count(other)) for other in LANES[:3]
+            )
         if model >= 1:
             given_out.append(at(lane, now))
         elif lane == "backfill":
@@ -82,7 +94,9 @@ def test_what_the_policy_grants_is_never_found(steps: Sequence[tuple[str, int]],
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
-def test_the_ledger_keeps_them_and_another_setting_breaks_them(engine: Engine, clock: Any, window: QuotaWindow) -> None:
+def test_the_ledger_keeps_them_and_another_setting_breaks_them(
+    engine: Engine, clock: Any, window: QuotaWindow
+) -> None:
     clock.set(NOON)
     rules = policy(window=window)
     for _ in range(14):
@@ -93,7 +107,9 @@ def test_the_ledger_keeps_them_and_another_setting_breaks_them(engine: Engine, c
     charge(engine, policy(window=window, floors={}), "backfill")
     found = kept(engine, rules, NOON + timedelta(minutes=1))
     assert (found.judged, found.broken) == (15, 1)
-    assert kept(engine, rules, NOON + timedelta(minutes=1), since=NOON + timedelta(minutes=1)) == FloorsKept(0, 0)
+    assert kept(
+        engine, rules, NOON + timedelta(minutes=1), since=NOON + timedelta(minutes=1)
+    ) == FloorsKept(0, 0)
     assert kept(engine, rules, NOON + timedelta(days=2)) == FloorsKept(0, 0)
 
 

@@ -26,14 +26,27 @@ def policy(limit: int = 100, **changes: Any) -> QuotaPolicy:
     return QuotaPolicy(limit=limit, zone=PARIS, **changes)
 
 
-def spend(engine: Engine, lane: str, number: int = 1, *, status: int | None = 200, key: str = KEY, **charge: Any) -> None:
+def spend(
+    engine: Engine,
+    lane: str,
+    number: int = 1,
+    *,
+    status: int | None = 200,
+    key: str = KEY,
+    **charge: Any,
+) -> None:
     """Send so many calls past every floor: what was spent is given here, not decided."""
     book = Ledger(engine, key_fingerprint=key, policy=policy(10_000, floors={}))
-    asked = Charge(**{"collection": "calls", "route": "/calls", "page": 1, "lane": lane, "run_id": "run-1"} | charge)
+    asked = Charge(
+        **{"collection": "calls", "route": "/calls", "page": 1, "lane": lane, "run_id": "run-1"}
+        | charge
+    )
     for _ in range(number):
         charged = book.charge(asked)
         if status is not None:
-            book.settle(charged.number, Settlement(status=status, rows=250 if status == 200 else None))
+            book.settle(
+                charged.number, Settlement(status=status, rows=250 if status == 200 else None)
+            )
 
 
 def report(engine: Engine, **changes: Any) -> QuotaReport:
@@ -41,7 +54,10 @@ def report(engine: Engine, **changes: Any) -> QuotaReport:
 
 
 def lanes(engine: Engine, **changes: Any) -> dict[str, LaneToday]:
-    return {lane.lane: lane for lane in read_today(engine, key_fingerprint=KEY, policy=policy(**changes)).lanes}
+    return {
+        lane.lane: lane
+        for lane in read_today(engine, key_fingerprint=KEY, policy=policy(**changes)).lanes
+    }
 
 
 def shown(of: QuotaReport, width: int = 80, **options: Any) -> str:
@@ -57,13 +73,21 @@ def test_nothing_called_yet(request: pytest.FixtureRequest, url: str) -> None:
     found = report(engine, release_hours=0)
     engine.dispose()
     assert (found.today.used, found.today.remaining, found.today.closed_until) == (0, 100, None)
-    assert [(lane.lane, lane.floor, lane.remaining, lane.calls_again_at) for lane in found.today.lanes] == [
+    assert [
+        (lane.lane, lane.floor, lane.remaining, lane.calls_again_at) for lane in found.today.lanes
+    ] == [
         ("schedule", 20, 100, None),
         ("settings", 5, 100, None),
         ("manual", 5, 100, None),
         ("backfill", 0, 70, None),
     ]
-    assert (len(found.days), found.routes, found.collections, found.runs, found.other_keys) == (30, (), (), (), 0)
+    assert (len(found.days), found.routes, found.collections, found.runs, found.other_keys) == (
+        30,
+        (),
+        (),
+        (),
+        0,
+    )
     assert "No call yet." in shown(found)
 
 
@@ -74,17 +98,32 @@ def test_today_by_lane(engine: Engine, clock: Any) -> None:
     spend(engine, "backfill", 3)
     today = report(engine).today
     assert (today.used, today.remaining, today.limit, today.day) == (20, 80, 100, date(2025, 6, 15))
-    assert (today.at.tzinfo, today.at.hour, str(today.ends_at)) == (PARIS, 10, "2025-06-16 00:00:00+02:00")
+    assert (today.at.tzinfo, today.at.hour, str(today.ends_at)) == (
+        PARIS,
+        10,
+        "2025-06-16 00:00:00+02:00",
+    )
     found = {lane.lane: (lane.used, lane.floor, lane.kept, lane.remaining) for lane in today.lanes}
     # 12 of schedule's floor and 5 of settings' are unused; manual has used more than its own
-    assert found == {"schedule": (8, 20, 12, 80), "settings": (0, 5, 5, 80), "manual": (9, 5, 0, 80), "backfill": (3, 0, 0, 63)}
+    assert found == {
+        "schedule": (8, 20, 12, 80),
+        "settings": (0, 5, 5, 80),
+        "manual": (9, 5, 0, 80),
+        "backfill": (3, 0, 0, 63),
+    }
 
 
-def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(engine: Engine, clock: Any) -> None:
+def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(MORNING)
     spend(engine, "backfill", 70)
     found = lanes(engine)
-    assert (found["backfill"].remaining, found["schedule"].remaining, found["schedule"].calls_again_at) == (0, 30, None)
+    assert (
+        found["backfill"].remaining,
+        found["schedule"].remaining,
+        found["schedule"].calls_again_at,
+    ) == (0, 30, None)
     assert "are kept for schedules, settings and people" in str(found["backfill"].reason)
     again = found["backfill"].calls_again_at
     assert again is not None
@@ -127,16 +166,25 @@ def test_results_by_day_route_collection_and_run(engine: Engine, clock: Any) -> 
     clock.advance(LONGEST_CALL + timedelta(seconds=1))
     spend(engine, "manual", 1, status=None, collection="visits", route="/visits")  # under way
     found = report(engine)
-    days = {day.name: (day.calls, day.ok, day.over_quota, day.failed, day.rows) for day in found.days}
+    days = {
+        day.name: (day.calls, day.ok, day.over_quota, day.failed, day.rows) for day in found.days
+    }
     assert next(iter(days)) == "2025-05-17"
     assert list(days)[-1] == "2025-06-15"
     assert {name: counts for name, counts in days.items() if any(counts)} == {
         "2025-05-17": (2, 2, 0, 0, 500),
         "2025-06-15": (7, 3, 1, 2, 750),
     }
-    routes = {route.name: (route.calls, route.ok, route.over_quota, route.failed) for route in found.routes}
+    routes = {
+        route.name: (route.calls, route.ok, route.over_quota, route.failed)
+        for route in found.routes
+    }
     assert routes == {"/calls": (6, 5, 0, 1), "/leads": (2, 0, 1, 1), "/visits": (1, 0, 0, 0)}
-    assert [(each.name, each.calls) for each in found.collections] == [("calls", 4), ("leads", 2), ("visits", 1)]
+    assert [(each.name, each.calls) for each in found.collections] == [
+        ("calls", 4),
+        ("leads", 2),
+        ("visits", 1),
+    ]
     assert [(run.name, run.lane, run.calls) for run in found.runs] == [
         ("run-1", "manual", 3),
         ("run-2", "schedule", 3),
@@ -146,7 +194,9 @@ def test_results_by_day_route_collection_and_run(engine: Engine, clock: Any) -> 
 
 def test_a_day_keeps_the_limit_it_had(engine: Engine, clock: Any) -> None:
     clock.set(MORNING - timedelta(days=1))
-    Ledger(engine, key_fingerprint=KEY, policy=policy(50)).charge(Charge(collection="c", route="/c", page=1, lane="manual"))
+    Ledger(engine, key_fingerprint=KEY, policy=policy(50)).charge(
+        Charge(collection="c", route="/c", page=1, lane="manual")
+    )
     clock.set(MORNING)
     assert [day.limit for day in report(engine).days[-2:]] == [50, 100]
 
@@ -159,7 +209,9 @@ def test_the_limit_may_have_been_lowered_below_what_is_used(engine: Engine, cloc
     assert "20 of 10 calls used (200%), 0 left" in shown(found)
 
 
-def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(engine: Engine, clock: Any) -> None:
+def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 3)
     clock.set(MORNING + timedelta(hours=20))  # the next calendar day
@@ -171,7 +223,9 @@ def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(engine: Engine
     assert "any 24 hours" in shown(found)
 
 
-def test_other_keys_are_counted_and_nothing_else_of_them_is_shown(engine: Engine, clock: Any) -> None:
+def test_other_keys_are_counted_and_nothing_else_of_them_is_shown(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 4, key="bbbbbbbbbbbb", route="/secret-route", run_id="another")
     spend(engine, "manual", 1)
@@ -188,7 +242,11 @@ def test_json_holds_the_numbers_and_moments_with_offset(engine: Engine, clock: A
     spend(engine, "backfill", 70)
     plain = json.loads(report(engine).as_json())
     assert set(plain) == {"today", "days", "routes", "collections", "runs", "other_keys"}
-    assert (plain["today"]["used"], plain["today"]["day"], plain["days"][-1]["calls"]) == (70, "2025-06-15", 70)
+    assert (plain["today"]["used"], plain["today"]["day"], plain["days"][-1]["calls"]) == (
+        70,
+        "2025-06-15",
+        70,
+    )
     backfill = plain["today"]["lanes"][-1]
     assert datetime.fromisoformat(backfill["calls_again_at"]).utcoffset() == timedelta(hours=2)
 

@@ -55,13 +55,19 @@ class SuspendMachine(RuleBasedStateMachine):
         self.booted = self.now
         self.set_clock()
         with self.engine.begin() as connection:
-            connection.execute(text("TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"))
+            connection.execute(
+                text(
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                )
+            )
         policy = QuotaPolicy(limit=LIMIT, zone=PARIS, window=self.window, floors={})
         ledger = Ledger(self.engine, key_fingerprint="aaaaaaaaaaaa", policy=policy)
         self.gates = [LedgerGate(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
 
     def instant(self) -> moments.Moment:
-        return moments.Moment(self.now.timestamp() + self.wall_error, (self.now - self.booted).total_seconds())
+        return moments.Moment(
+            self.now.timestamp() + self.wall_error, (self.now - self.booted).total_seconds()
+        )
 
     def set_clock(self) -> None:
         with self.engine.begin() as connection:
@@ -76,7 +82,9 @@ class SuspendMachine(RuleBasedStateMachine):
     def charge(self, which: int, times: int) -> None:
         for _ in range(times):
             try:
-                number = self.loop.run_until_complete(self.gates[which].charge(Call("calls", "/calls", {})))
+                number = self.loop.run_until_complete(
+                    self.gates[which].charge(Call("calls", "/calls", {}))
+                )
             except QuotaExhausted:
                 return
             self.waiting.append((self.gates[which], number))
@@ -98,7 +106,10 @@ class SuspendMachine(RuleBasedStateMachine):
     @rule(data=st.data(), status=st.sampled_from([200, 500, None]))
     def answer(self, data: st.DataObject, status: int | None) -> None:
         if self.in_flight:
-            self.settle(*self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1))), Outcome(status))
+            self.settle(
+                *self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1))),
+                Outcome(status),
+            )
 
     def settle(self, of: LedgerGate, number: int, outcome: Outcome) -> None:
         self.loop.run_until_complete(of.settle(number, outcome))
@@ -109,7 +120,24 @@ class SuspendMachine(RuleBasedStateMachine):
             if calls:
                 calls.pop(data.draw(st.integers(0, len(calls) - 1)))
 
-    @rule(seconds=st.sampled_from([0.5, 2, 9, 11, 40, 301, 3_600, 3 * 3_600, 23 * 3_600, 24 * 3_600 - 5, 25 * 3_600, 72 * 3_600]))
+    @rule(
+        seconds=st.sampled_from(
+            [
+                0.5,
+                2,
+                9,
+                11,
+                40,
+                301,
+                3_600,
+                3 * 3_600,
+                23 * 3_600,
+                24 * 3_600 - 5,
+                25 * 3_600,
+                72 * 3_600,
+            ]
+        )
+    )
     def pass_time(self, seconds: float) -> None:
         """Awake or suspended: the clock since boot counts both."""
         self.now += timedelta(seconds=seconds)
@@ -153,10 +181,18 @@ class SuspendMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
-def test_the_api_never_receives_more_than_the_limit(engine: Engine, window: QuotaWindow, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = type("Machine", (SuspendMachine,), {"window": window, "engine": engine, "patch": monkeypatch})
+def test_the_api_never_receives_more_than_the_limit(
+    engine: Engine, window: QuotaWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = type(
+        "Machine", (SuspendMachine,), {"window": window, "engine": engine, "patch": monkeypatch}
+    )
     limits = settings(
-        max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=EXAMPLES,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
     run_state_machine_as_test(machine, settings=limits)
 
@@ -166,5 +202,7 @@ def test_the_clock_since_boot_counts_while_a_machine_sleeps() -> None:
         pytest.skip("no such clock on this system; the wall clock is compared everywhere")
     before, after = moments.Moment.now(), moments.Moment.now()
     assert 0 <= before.seconds_until(after) < 1
-    assert moments.Moment(100, 5).seconds_until(moments.Moment(101, 605)) == 600, "asleep, and the wall clock was set back since"
+    assert moments.Moment(100, 5).seconds_until(moments.Moment(101, 605)) == 600, (
+        "asleep, and the wall clock was set back since"
+    )
     assert moments.Moment(100, 5).seconds_until(moments.Moment(99, 6)) == float("inf")

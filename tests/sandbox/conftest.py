@@ -26,7 +26,9 @@ class Caller:
         return self.server.world
 
     def get(self, path: str, **parameters: object) -> httpx.Response:
-        return self.http.get(path, params={name.rstrip("_"): str(value) for name, value in parameters.items()})
+        return self.http.get(
+            path, params={name.rstrip("_"): str(value) for name, value in parameters.items()}
+        )
 
     def page(self, collection: str, **parameters: object) -> dict[str, Any]:
         answer = self.get(self.catalogue[collection].route, **parameters)
@@ -39,7 +41,13 @@ class Caller:
             pages.append(self.page(collection, **parameters, page=len(pages) + 1))
         return pages
 
-    def rows(self, collection: str, start: datetime | None = None, end: datetime | None = None, **more: object) -> list[Any]:
+    def rows(
+        self,
+        collection: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        **more: object,
+    ) -> list[Any]:
         for name, moment in (("from_", start), ("to", end)):
             if moment:
                 more[name] = f"{moment.astimezone(UTC):%Y%m%d%H%M%S}"
@@ -60,7 +68,9 @@ def open_sandbox(catalogue: Catalogue) -> Iterator[Callable[..., Caller]]:
             server = stack.enter_context(SandboxServer(SandboxOptions(**given), catalogue))
             servers.append(server)
             headers = {"x-api-key": server.key}
-            http = stack.enter_context(httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60))
+            http = stack.enter_context(
+                httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60)
+            )
             return Caller(server, http, catalogue)
 
         yield start

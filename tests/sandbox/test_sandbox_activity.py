@@ -17,7 +17,9 @@ SETTINGS = ("reports", "email_alerts", "sms_alerts")
 class Watch:
     def __init__(self, now: datetime = START, **options: Any) -> None:
         self.now = now
-        self.world = World(SandboxOptions(**({"activity": True, "clock": lambda: self.now} | options)))
+        self.world = World(
+            SandboxOptions(**({"activity": True, "clock": lambda: self.now} | options))
+        )
 
     def rows(self, collection: str, *days: date) -> dict[str, Row]:
         return {row["id"]: row for row in self.world.truth(collection, *days)}
@@ -32,16 +34,23 @@ def changed(before: dict[str, Row], after: dict[str, Row]) -> list[tuple[str, st
         (identifier, member)
         for identifier in both
         for member in after[identifier]
-        if after[identifier] != before[identifier] and after[identifier][member] != before[identifier][member]
+        if after[identifier] != before[identifier]
+        and after[identifier][member] != before[identifier][member]
     ]
 
 
 def test_nothing_changes_unless_asked() -> None:
     watch = Watch(activity=False)
     days = date(2026, 9, 7), date(2026, 9, 13)
-    before = {name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")}, watch.settings()
+    before = (
+        {name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")},
+        watch.settings(),
+    )
     watch.now += timedelta(days=40)
-    assert ({name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")}, watch.settings()) == before
+    assert (
+        {name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")},
+        watch.settings(),
+    ) == before
 
 
 def test_an_alert_is_edited_two_minutes_after_the_start() -> None:
@@ -82,9 +91,9 @@ def test_numbers_alerts_and_accounts_come_and_go_over_months() -> None:
         assert row["number"] in pools[row["pool"]["id"]]["numbers"]
     new = late.rows("email_alerts").keys() - early.rows("email_alerts").keys()
     assert all(late.rows("email_alerts")[each]["created_at"] >= "2026-01-01" for each in new)
-    assert {row["account"]["id"] for row in late.rows("email_alerts").values()} >= set(early.rows("accounts")), (
-        "each account keeps an alert"
-    )
+    assert {row["account"]["id"] for row in late.rows("email_alerts").values()} >= set(
+        early.rows("accounts")
+    ), "each account keeps an alert"
 
 
 def test_calls_change_late_and_some_are_deleted() -> None:
@@ -111,10 +120,14 @@ def test_leads_are_worked_on_in_order() -> None:
     day = date(2026, 9, 14)
     watch = Watch(datetime(2026, 9, 14, 22, tzinfo=UTC), calls_per_day=600)
     order = ("new", "qualified", "closed")
-    states = [{identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()}]
+    states = [
+        {identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()}
+    ]
     for _ in range(15):
         watch.now += timedelta(days=1)
-        states.append({identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()})
+        states.append(
+            {identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()}
+        )
     assert set(states[0].values()) == {"new"}
     assert set(states[-1].values()) == set(order)
     for identifier in states[0]:
@@ -124,10 +137,15 @@ def test_leads_are_worked_on_in_order() -> None:
 
 def whole(world: World) -> Any:
     days = date(2026, 9, 7), date(2026, 9, 20)
-    return {name: list(world.truth(name, *days)) for name in (*world._snapshots, *world.events_collections)}
+    return {
+        name: list(world.truth(name, *days))
+        for name in (*world._snapshots, *world.events_collections)
+    }
 
 
-def test_the_state_depends_on_seed_and_clock_and_not_on_when_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_depends_on_seed_and_clock_and_not_on_when_it_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # what the start itself brings aside
     monkeypatch.setattr("magnetis_dagster.sandbox.activity.SOON", timedelta(days=9999))
     long, late = Watch(), Watch(START + timedelta(days=10))
@@ -154,7 +172,13 @@ def test_a_page_is_answered_in_time_while_rows_change(open_sandbox: Callable[...
     sandbox = open_sandbox(activity=True, clock=lambda: now[0])
     for _ in range(3):
         page = sandbox.page("calls", from_="20260901000000", to="20260910000000")
-        assert page["meta"]["total"] == sandbox.world.count("calls", date(2026, 9, 1), date(2026, 9, 10)) - sum(
-            row["start_at"] > "2026-09-10 02:00:00" for row in sandbox.world.truth("calls", date(2026, 9, 10), date(2026, 9, 10))
-        ) - sum(row["start_at"] < "2026-09-01 02:00:00" for row in sandbox.world.truth("calls", date(2026, 9, 1), date(2026, 9, 1)))
+        assert page["meta"]["total"] == sandbox.world.count(
+            "calls", date(2026, 9, 1), date(2026, 9, 10)
+        ) - sum(
+            row["start_at"] > "2026-09-10 02:00:00"
+            for row in sandbox.world.truth("calls", date(2026, 9, 10), date(2026, 9, 10))
+        ) - sum(
+            row["start_at"] < "2026-09-01 02:00:00"
+            for row in sandbox.world.truth("calls", date(2026, 9, 1), date(2026, 9, 1))
+        )
         now[0] += timedelta(days=2)

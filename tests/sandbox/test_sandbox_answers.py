@@ -49,9 +49,22 @@ def test_head_is_get_without_the_body(sandbox: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("limit", value) for value in ("0", "251", "-1", "ten", "1.5", "١", "99999999999999999999")),
+        *(
+            ("limit", value)
+            for value in ("0", "251", "-1", "ten", "1.5", "١", "99999999999999999999")
+        ),
         *(("page", value) for value in ("0", "-1", "last", "99999999999999999999")),
-        *(("from", value) for value in ("2025-01-01", "20250101", "20251301000000", "2025111111111", "20250101T00000", "now")),
+        *(
+            ("from", value)
+            for value in (
+                "2025-01-01",
+                "20250101",
+                "20251301000000",
+                "2025111111111",
+                "20250101T00000",
+                "now",
+            )
+        ),
         ("to", "20250230000000"),
     ],
 )
@@ -75,7 +88,12 @@ def test_the_quota_of_a_local_day(open_sandbox: Callable[..., Any]) -> None:
     # 26 October 2025 has 25 hours in Paris: 01:30 is 23 h 30 min before the next day
     now = [datetime(2025, 10, 25, 23, 30, tzinfo=UTC)]
     sandbox = open_sandbox(daily_quota=4, keys=("one", "two"), clock=lambda: now[0])
-    calls = [("GET", "/calls", 200), ("GET", "/nowhere", 404), ("GET", "/calls?limit=0", 422), ("POST", "/calls", 405)]
+    calls = [
+        ("GET", "/calls", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/calls?limit=0", 422),
+        ("POST", "/calls", 405),
+    ]
     for method, path, status in calls:
         assert sandbox.http.get("/calls", headers={"x-api-key": "wrong"}).status_code == 401
         assert sandbox.http.request(method, path).status_code == status
@@ -85,10 +103,14 @@ def test_the_quota_of_a_local_day(open_sandbox: Callable[..., Any]) -> None:
     assert sandbox.http.get("/calls", headers={"x-api-key": "two"}).status_code == 200
     now[0] += timedelta(seconds=int(answer.headers["retry-after"]) - 1)
     assert sandbox.get("/calls").status_code == 429
-    assert sandbox.server.quota.used("one", now[0].astimezone(sandbox.server.options.zone).date()) == 4
+    assert (
+        sandbox.server.quota.used("one", now[0].astimezone(sandbox.server.options.zone).date()) == 4
+    )
     now[0] += timedelta(seconds=1)
     assert sandbox.get("/calls").status_code == 200
-    assert sandbox.server.quota.used("one", now[0].astimezone(sandbox.server.options.zone).date()) == 1
+    assert (
+        sandbox.server.quota.used("one", now[0].astimezone(sandbox.server.options.zone).date()) == 1
+    )
 
 
 def test_requests_are_seen_with_their_status(open_sandbox: Callable[..., Any]) -> None:
@@ -104,7 +126,11 @@ def test_requests_are_seen_with_their_status(open_sandbox: Callable[..., Any]) -
 
 def test_a_test_plays_its_own_answers(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(daily_quota=1)
-    sandbox.server.intercept(lambda request: Answer(418, b"tea", {"x-pot": "1"}) if request.query.get("page") == "2" else None)
+    sandbox.server.intercept(
+        lambda request: (
+            Answer(418, b"tea", {"x-pot": "1"}) if request.query.get("page") == "2" else None
+        )
+    )
     played = sandbox.get("/calls", page=2)
     assert (played.status_code, played.content, played.headers["x-pot"]) == (418, b"tea", "1")
     assert sandbox.get("/calls", page=1).status_code == 200, "what a test plays costs no quota"
@@ -125,16 +151,24 @@ def always(open_sandbox: Callable[..., Any], kind: str) -> Any:
 
 @pytest.mark.parametrize(
     ("kind", "status", "content_type"),
-    [("too_many", 429, "application/json"), ("error_500", 500, "application/json"), ("bad_gateway", 502, "text/html")],
+    [
+        ("too_many", 429, "application/json"),
+        ("error_500", 500, "application/json"),
+        ("bad_gateway", 502, "text/html"),
+    ],
 )
-def test_faults_with_a_status(open_sandbox: Callable[..., Any], kind: str, status: int, content_type: str) -> None:
+def test_faults_with_a_status(
+    open_sandbox: Callable[..., Any], kind: str, status: int, content_type: str
+) -> None:
     sandbox = always(open_sandbox, kind)
     answer = sandbox.get("/calls")
     assert (answer.status_code, answer.headers["content-type"]) == (status, content_type)
     assert answer.headers.get("retry-after") == ("1" if kind == "too_many" else None)
     assert (b"<html>" in answer.content) is (kind == "bad_gateway")
     today = sandbox.server.options.clock().astimezone(sandbox.server.options.zone).date()
-    assert sandbox.server.quota.used(sandbox.server.key, today) == 1, "a call that failed was a call"
+    assert sandbox.server.quota.used(sandbox.server.key, today) == 1, (
+        "a call that failed was a call"
+    )
     assert sandbox.http.get("/calls", headers={"x-api-key": "wrong"}).status_code == 401
 
 
@@ -165,7 +199,9 @@ def test_fault_dropped(open_sandbox: Callable[..., Any]) -> None:
 
 def test_fault_duplicated(open_sandbox: Callable[..., Any], sandbox: Any) -> None:
     bent = always(open_sandbox, "duplicated")
-    assert bent.page("calls", limit=9) == sandbox.page("calls", limit=9), "the first page is as it should be"
+    assert bent.page("calls", limit=9) == sandbox.page("calls", limit=9), (
+        "the first page is as it should be"
+    )
     rows, whole = (each.page("calls", limit=9, page=2)["data"] for each in (bent, sandbox))
     assert rows == [*whole[:-1], whole[0]]
 
@@ -179,7 +215,10 @@ def test_fault_total_moved(open_sandbox: Callable[..., Any], sandbox: Any) -> No
 def kinds(open_sandbox: Callable[..., Any], seed: int) -> list[str]:
     quick = [kind for kind in FAULTS if kind not in {"hang", "dropped"}]
     sandbox = open_sandbox(faults=dict.fromkeys(quick, 0.15), fault_seed=seed)
-    return [f"{answer.status_code} {answer.content[-80:]!r}" for answer in (sandbox.get("/calls", page=2) for _ in range(60))]
+    return [
+        f"{answer.status_code} {answer.content[-80:]!r}"
+        for answer in (sandbox.get("/calls", page=2) for _ in range(60))
+    ]
 
 
 def test_equal_fault_seeds_give_equal_faults(open_sandbox: Callable[..., Any]) -> None:

@@ -21,11 +21,22 @@ from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World
 
-EDIT = {"action": "edit", "collection": "email_alerts", "account": "2", "changes": {"title": "Mine"}}
+EDIT = {
+    "action": "edit",
+    "collection": "email_alerts",
+    "account": "2",
+    "changes": {"title": "Mine"},
+}
 
 
-def magnetis(*arguments: str, url: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAGNETIS_", "DAGSTER_"))}
+def magnetis(
+    *arguments: str, url: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAGNETIS_", "DAGSTER_"))
+    }
     if url is not None:
         environment["MAGNETIS_API_URL"] = url
     return subprocess.run(
@@ -54,27 +65,50 @@ def running(*arguments: str) -> Iterator[str]:
 
 
 def rows(url: str, path: str, **parameters: str) -> list[Any]:
-    answer = httpx.get(f"{url}{path}", params=parameters, headers={"x-api-key": SANDBOX_KEY}, trust_env=False)
+    answer = httpx.get(
+        f"{url}{path}", params=parameters, headers={"x-api-key": SANDBOX_KEY}, trust_env=False
+    )
     return list(answer.json()["data"])
 
 
 def test_the_commands_edit_every_process_of_the_running_sandbox() -> None:
     with running("--accounts", "3", "--workers", "2", "--still") as url:
         before = {row["id"]: row for row in rows(url, "/alerts/email")}
-        edited = magnetis("sandbox", "edit", "alert", "--account", "3", "--less-than", "45", "--title", "Mine", url=url)
+        edited = magnetis(
+            "sandbox",
+            "edit",
+            "alert",
+            "--account",
+            "3",
+            "--less-than",
+            "45",
+            "--title",
+            "Mine",
+            url=url,
+        )
         assert (edited.returncode, edited.stderr) == (
             0,
             "alert_settings_sensor sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS.\n",
         )
-        said = re.fullmatch(r"Changed less_than, title of email_alerts (\S+) \(.*\)\.\n", edited.stdout)
+        said = re.fullmatch(
+            r"Changed less_than, title of email_alerts (\S+) \(.*\)\.\n", edited.stdout
+        )
         assert said, edited.stdout
         for _ in range(8):  # either process may answer
             assert {row["id"]: row for row in rows(url, "/alerts/email")} == before | {
                 said[1]: before[said[1]] | {"less_than": 45, "title": "Mine"}
             }
         call = rows(url, "/calls", limit="3")[2]
-        assert magnetis("sandbox", "edit", "call", call["id"], "--status", "missed", url=url).returncode == 0
-        assert json.loads(magnetis("sandbox", "show", "calls", call["id"], url=url).stdout)["status"] == "missed"
+        assert (
+            magnetis(
+                "sandbox", "edit", "call", call["id"], "--status", "missed", url=url
+            ).returncode
+            == 0
+        )
+        assert (
+            json.loads(magnetis("sandbox", "show", "calls", call["id"], url=url).stdout)["status"]
+            == "missed"
+        )
         deleted = magnetis("sandbox", "delete", "calls", call["id"], url=url)
         assert deleted.returncode == 0
         assert call["id"] in deleted.stdout
@@ -86,12 +120,18 @@ def test_what_cannot_be_edited_is_named(open_sandbox: Callable[..., Any]) -> Non
     url = open_sandbox(keys=(SANDBOX_KEY,)).server.url
     for arguments, words in (
         (["edit", "call", "call-1", "--status", "x"], "calls has no row with this id."),
-        (["edit", "call", "--statu", "x"], "The row has no member statu; there are: id, account, analysis"),
+        (
+            ["edit", "call", "--statu", "x"],
+            "The row has no member statu; there are: id, account, analysis",
+        ),
         (["edit", "cals", "--status", "x"], "There is no collection 'cals'; there are: entities"),
         (["edit", "call"], "Nothing to change: name a member"),
         (["edit", "call", "--id", "call-1"], "The id and the account of a row cannot be changed."),
         (["edit", "call", "--start-at", "yesterday"], "Expected a time such as"),
-        (["edit", "alert", "--account", "9", "--title", "x"], "account: expected a number from 1 to 4"),
+        (
+            ["edit", "alert", "--account", "9", "--title", "x"],
+            "account: expected a number from 1 to 4",
+        ),
         (["edit", "call", "--status"], "Expected --MEMBER VALUE"),
         (["delete", "calls", "--status", "x"], "No such option: --status"),
     ):
@@ -109,7 +149,9 @@ def test_what_cannot_be_edited_is_named(open_sandbox: Callable[..., Any]) -> Non
     ],
 )
 def test_where_no_sandbox_is_the_command_says_so(url: str, words: str) -> None:
-    ended = magnetis("sandbox", "edit", "alert", "--title", "x", url=url, MAGNETIS_API_KEY="a-real-key")
+    ended = magnetis(
+        "sandbox", "edit", "alert", "--title", "x", url=url, MAGNETIS_API_KEY="a-real-key"
+    )
     assert ended.returncode == 3
     assert words in ended.stderr
     assert "a-real-key" not in ended.stderr
@@ -117,12 +159,20 @@ def test_where_no_sandbox_is_the_command_says_so(url: str, words: str) -> None:
 
 def control(sandbox: Any, **changes: Any) -> httpx.Response:
     headers = {"x-api-key": sandbox.server.key} | changes.pop("headers", {})
-    return sandbox.http.request(changes.pop("method", "POST"), CONTROL_PATH, headers=headers, **({"json": EDIT} | changes))
+    return sandbox.http.request(
+        changes.pop("method", "POST"), CONTROL_PATH, headers=headers, **({"json": EDIT} | changes)
+    )
 
 
 FOREIGN: dict[str, tuple[dict[str, Any], int]] = {
-    "a form": ({"json": None, "content": json.dumps(EDIT), "headers": {"content-type": "text/plain"}}, 415),
-    "two types": ({"json": None, "content": "{}", "headers": {"content-type": "text/plain;application/json"}}, 415),
+    "a form": (
+        {"json": None, "content": json.dumps(EDIT), "headers": {"content-type": "text/plain"}},
+        415,
+    ),
+    "two types": (
+        {"json": None, "content": "{}", "headers": {"content-type": "text/plain;application/json"}},
+        415,
+    ),
     "no type": ({"json": None, "content": json.dumps(EDIT)}, 415),
     "a page of another site": ({"headers": {"origin": "https://evil.example"}}, 403),
     "a page of another port": ({"headers": {"origin": "http://127.0.0.1:3000"}}, 403),
@@ -136,7 +186,10 @@ FOREIGN: dict[str, tuple[dict[str, Any], int]] = {
     "another key": ({"headers": {"x-api-key": "another"}}, 401),
     "the key of an account": ({"headers": {"x-api-key": SANDBOX_KEYS[2]}}, 401),
     "a long body": ({"json": EDIT | {"changes": {"title": "x" * 20_000}}}, 413),
-    "no JSON": ({"json": None, "content": "{", "headers": {"content-type": "application/json"}}, 400),
+    "no JSON": (
+        {"json": None, "content": "{", "headers": {"content-type": "application/json"}},
+        400,
+    ),
     "no object": ({"json": [1]}, 400),
     "no action": ({"json": {"collection": "calls"}}, 422),
 }
@@ -152,7 +205,9 @@ def test_foreign_requests_change_nothing(sandbox: Any, name: str) -> None:
     assert sandbox.rows("email_alerts") == before
 
 
-def test_an_edit_over_http_costs_no_quota_and_is_no_request_of_the_api(open_sandbox: Callable[..., Any]) -> None:
+def test_an_edit_over_http_costs_no_quota_and_is_no_request_of_the_api(
+    open_sandbox: Callable[..., Any],
+) -> None:
     sandbox = open_sandbox(daily_quota=1)
     for _ in range(3):
         answer = control(sandbox, headers={"content-type": "application/json; charset=utf-8"})
@@ -169,12 +224,25 @@ async def _nothing() -> dict[str, Any]:
 async def _answered(client: tuple[str, int] | None) -> int:
     world = World(SandboxOptions(accounts=3))
     editor = Control(world, load_catalogue(), [SANDBOX_KEY], Journal(), lambda: datetime.now(UTC))
-    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"x-api-key", SANDBOX_KEY.encode())]
-    return (await editor.answer({"method": "POST", "headers": headers, "client": client}, _nothing))[0]
+    headers = [
+        (b"host", b"127.0.0.1"),
+        (b"content-type", b"application/json"),
+        (b"x-api-key", SANDBOX_KEY.encode()),
+    ]
+    return (
+        await editor.answer({"method": "POST", "headers": headers, "client": client}, _nothing)
+    )[0]
 
 
 @pytest.mark.parametrize(
-    ("client", "status"), [(("10.1.2.3", 5), 403), (("::2", 5), 403), (None, 403), (("127.0.0.1", 5), 200), (("::1", 5), 200)]
+    ("client", "status"),
+    [
+        (("10.1.2.3", 5), 403),
+        (("::2", 5), 403),
+        (None, 403),
+        (("127.0.0.1", 5), 200),
+        (("::1", 5), 200),
+    ],
 )
 def test_only_this_machine_edits(client: tuple[str, int] | None, status: int) -> None:
     assert asyncio.run(_answered(client)) == status

@@ -29,7 +29,9 @@ def test_an_edit_is_seen_at_once_and_in_its_place(fresh: Any) -> None:
     assert ids(after) == ids(before)
     assert "analysis" not in fresh.day("calls", FIRST)[7]
     fresh.world.edit("calls", row["id"], status="completed")
-    assert fresh.day("calls", FIRST)[7]["added"] == {"by": "a test"}, "a second edit keeps the first"
+    assert fresh.day("calls", FIRST)[7]["added"] == {"by": "a test"}, (
+        "a second edit keeps the first"
+    )
 
 
 @pytest.mark.parametrize("collection", ["calls", "leads"])
@@ -41,10 +43,15 @@ def test_an_event_moves_to_another_day_and_on_and_back(fresh: Any, collection: s
         fresh.world.edit(collection, row["id"], **{moment: f"{day:%Y-%m-%d} 12:00:00"})
         moved = fresh.day(collection, day)
         assert row | {moment: f"{day:%Y-%m-%d} 12:00:00"} in moved
-        assert [each[moment] for each in moved] == sorted((each[moment] for each in moved), reverse=True)
+        assert [each[moment] for each in moved] == sorted(
+            (each[moment] for each in moved), reverse=True
+        )
         held = [len(fresh.day(collection, each)) for each in (FIRST, SECOND, THIRD)]
         assert held == [len(first) - 1, len(second) + (day is SECOND), len(third) + (day is THIRD)]
-        assert held == [fresh.world.count(collection, each.date(), each.date()) for each in (FIRST, SECOND, THIRD)]
+        assert held == [
+            fresh.world.count(collection, each.date(), each.date())
+            for each in (FIRST, SECOND, THIRD)
+        ]
     fresh.world.edit(collection, row["id"], **{moment: row[moment]})
     assert [fresh.day(collection, each) for each in (SECOND, THIRD)] == [second, third]
     assert sorted(fresh.day(collection, FIRST), key=str) == sorted(first, key=str)
@@ -58,7 +65,9 @@ def test_what_is_deleted_is_gone_until_it_is_inserted_again(fresh: Any, collecti
     for _ in range(2):
         row = fresh.world.delete(collection, before[2]["id"])
         assert row == before[2]
-        assert ids(fresh.rows(collection, *window)) == [each for each in ids(before) if each != row["id"]]
+        assert ids(fresh.rows(collection, *window)) == [
+            each for each in ids(before) if each != row["id"]
+        ]
         with pytest.raises(KeyError, match=row["id"]):
             fresh.world.delete(collection, row["id"])
         with pytest.raises(KeyError, match=row["id"]):
@@ -72,7 +81,12 @@ def test_snapshots_are_edited(fresh: Any) -> None:
     fresh.world.edit("numbers", before[1]["id"], enabled=0)
     fresh.world.edit("numbers", before[1]["id"], name="Renamed")
     fresh.world.insert("numbers", {"id": "num-new"})
-    expected = [{"id": "num-new"}, before[0], before[1] | {"enabled": 0, "name": "Renamed"}, *before[2:]]
+    expected = [
+        {"id": "num-new"},
+        before[0],
+        before[1] | {"enabled": 0, "name": "Renamed"},
+        *before[2:],
+    ]
     assert fresh.rows("numbers") == expected == list(fresh.world.truth("numbers"))
     assert fresh.world.count("numbers") == len(before) + 1
 
@@ -99,7 +113,11 @@ def test_an_inserted_row_is_its_own_copy(fresh: Any) -> None:
     fresh.world.insert("calls", row)
     row["start_at"] = "2025-06-04 10:00:00"
     fresh.world.edit("calls", "call-mine", seen=1)
-    assert fresh.world.delete("calls", "call-mine") == {"id": "call-mine", "start_at": "2025-06-03 10:00:00", "seen": 1}
+    assert fresh.world.delete("calls", "call-mine") == {
+        "id": "call-mine",
+        "start_at": "2025-06-03 10:00:00",
+        "seen": 1,
+    }
 
 
 def test_a_time_with_a_zone_stands_on_its_local_day(fresh: Any) -> None:
@@ -109,14 +127,23 @@ def test_a_time_with_a_zone_stands_on_its_local_day(fresh: Any) -> None:
 
 
 def test_an_edit_in_the_repeated_hour_stays_in_its_hour(fresh: Any) -> None:
-    second_hour = datetime(2025, 10, 26, 1, tzinfo=UTC), datetime(2025, 10, 26, 1, 59, 59, tzinfo=UTC)
+    second_hour = (
+        datetime(2025, 10, 26, 1, tzinfo=UTC),
+        datetime(2025, 10, 26, 1, 59, 59, tzinfo=UTC),
+    )
     row = fresh.rows("calls", *second_hour)[0]
     fresh.world.edit("calls", row["id"], status="seen")
     assert fresh.rows("calls", *second_hour)[0]["status"] == "seen"
 
 
 @pytest.mark.parametrize(
-    "change", [{"start_at": "no time"}, {"start_at": "2001-01-01 10:00:00"}, {"start_at": None}, {"start_at": 5}]
+    "change",
+    [
+        {"start_at": "no time"},
+        {"start_at": "2001-01-01 10:00:00"},
+        {"start_at": None},
+        {"start_at": 5},
+    ],
 )
 def test_an_edit_that_cannot_be_made_changes_nothing(fresh: Any, change: dict[str, Any]) -> None:
     before = fresh.day("calls", FIRST)
@@ -143,14 +170,21 @@ def test_an_inserted_row_waits_for_the_clock(open_sandbox: Any) -> None:
 
 Step = tuple[str, int, int]
 steps = st.lists(
-    st.tuples(st.sampled_from(["edit", "move", "delete", "insert"]), st.integers(0, 200), st.integers(0, 86_399)), max_size=12
+    st.tuples(
+        st.sampled_from(["edit", "move", "delete", "insert"]),
+        st.integers(0, 200),
+        st.integers(0, 86_399),
+    ),
+    max_size=12,
 )
 
 
 @settings(max_examples=40, deadline=None)
 @given(taken=steps)
 def test_any_sequence_of_changes_gives_what_a_list_would(taken: list[Step]) -> None:
-    world = World(SandboxOptions(accounts=2, calls_per_day=12, clock=lambda: datetime(2025, 6, 8, tzinfo=UTC)))
+    world = World(
+        SandboxOptions(accounts=2, calls_per_day=12, clock=lambda: datetime(2025, 6, 8, tzinfo=UTC))
+    )
     days = date(2025, 6, 3), date(2025, 6, 5)
     model = {row["id"]: row for row in world.truth("calls", *days)}
     gone: list[dict[str, Any]] = []
@@ -172,7 +206,9 @@ def test_any_sequence_of_changes_gives_what_a_list_would(taken: list[Step]) -> N
     assert sorted(rows, key=str) == sorted(model.values(), key=str)
     assert world.count("calls", *days) == len(model)
     for day in (3, 4, 5):
-        times = [row["start_at"] for row in world.truth("calls", date(2025, 6, day), date(2025, 6, day))]
+        times = [
+            row["start_at"] for row in world.truth("calls", date(2025, 6, day), date(2025, 6, day))
+        ]
         assert times == sorted(times, reverse=True)
         assert all(time.startswith(f"2025-06-0{day}") for time in times)
 
@@ -187,7 +223,9 @@ def test_a_page_read_while_rows_come_and_go_agrees_with_itself(fresh: Any) -> No
 
     writer = threading.Thread(target=disturb)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that the two meet within a page, which takes less than the usual 5 ms
+    sys.setswitchinterval(
+        1e-6
+    )  # so that the two meet within a page, which takes less than the usual 5 ms
     writer.start()
     try:
         seen = set()

@@ -16,7 +16,11 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(SandboxOptions(first_day=date(2024, 1, 1), clock=lambda: datetime(2025, 11, 20, 10, tzinfo=UTC)))
+    return World(
+        SandboxOptions(
+            first_day=date(2024, 1, 1), clock=lambda: datetime(2025, 11, 20, 10, tzinfo=UTC)
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +33,20 @@ def share(rows: list[Row], status: str) -> float:
 
 
 def test_numbers_are_reserved_for_fiction_and_each_caller_has_one() -> None:
-    assert FICTION_PREFIXES == ("003319900", "003326191", "003335301", "003346571", "003353649", "003363998")
+    assert FICTION_PREFIXES == (
+        "003319900",
+        "003326191",
+        "003335301",
+        "003346571",
+        "003353649",
+        "003363998",
+    )
     numbers = {number_of(caller) for caller in range(CALLERS)}
     assert len(numbers) == CALLERS
     assert {len(number) for number in numbers} == {13}
-    assert all(any(marker in name_of(caller) for marker in PERSONAL_MARKERS) for caller in range(200))
+    assert all(
+        any(marker in name_of(caller) for marker in PERSONAL_MARKERS) for caller in range(200)
+    )
 
 
 def test_first_time_and_returning_callers(calls: list[Row]) -> None:
@@ -74,7 +87,8 @@ def test_whoever_is_missed_calls_again(calls: list[Row]) -> None:
         within = timedelta(hours=24)
         return mean(
             any(
-                timedelta(0) < moment - datetime.fromisoformat(row["start_at"]) < within for moment in moments[row["caller_number"]]
+                timedelta(0) < moment - datetime.fromisoformat(row["start_at"]) < within
+                for moment in moments[row["caller_number"]]
             )
             for row in rows
         )
@@ -93,7 +107,10 @@ def test_statuses_durations_and_waiting_agree(calls: list[Row]) -> None:
     for row in calls:
         assert (row["duration"] > 0) is (row["status"] in {"completed", "voicemail"})
         assert row["analysis"]["duration"] == row["duration"]
-    waiting = {status: mean(row["waiting_time"] for row in calls if row["status"] == status) for status in ("completed", "missed")}
+    waiting = {
+        status: mean(row["waiting_time"] for row in calls if row["status"] == status)
+        for status in ("completed", "missed")
+    }
     assert waiting["missed"] > 1.5 * waiting["completed"] > 5
     spoken = [row["duration"] for row in calls if row["status"] == "completed"]
     assert 100 < mean(spoken) < quantiles(spoken, n=10)[8] < 700
@@ -101,7 +118,9 @@ def test_statuses_durations_and_waiting_agree(calls: list[Row]) -> None:
 
 def test_most_calls_are_missed_at_lunch_and_out_of_hours(calls: list[Row]) -> None:
     week = [row for row in calls if datetime.fromisoformat(row["start_at"]).weekday() < 5]
-    by_hour = {hour: [row for row in week if int(row["start_at"][11:13]) == hour] for hour in range(24)}
+    by_hour = {
+        hour: [row for row in week if int(row["start_at"][11:13]) == hour] for hour in range(24)
+    }
     assert share(by_hour[12], "missed") > 1.5 * share(by_hour[10], "missed")
     assert share(by_hour[20], "missed") > 2 * share(by_hour[10], "missed")
     assert share(by_hour[20], "voicemail") > 0.15
@@ -124,12 +143,15 @@ def test_some_numbers_are_never_called(world: World, calls: list[Row]) -> None:
     assert 2 <= len(silent) <= 8
 
 
-def test_campaigns_lead_from_visits_to_calls_leads_and_conversions(world: World, calls: list[Row]) -> None:
+def test_campaigns_lead_from_visits_to_calls_leads_and_conversions(
+    world: World, calls: list[Row]
+) -> None:
     campaigns = {row["utm_campaign"] for row in calls if row["utm_campaign"]}
     assert len(campaigns) >= 3
     days = date(2025, 9, 1), date(2025, 9, 30)
     counts = [
-        Counter(row["utm_campaign"] for row in world.truth(name, *days)) for name in ("visits", "calls", "leads", "conversions")
+        Counter(row["utm_campaign"] for row in world.truth(name, *days))
+        for name in ("visits", "calls", "leads", "conversions")
     ]
     for campaign in campaigns:
         visits, called, leads, conversions = (count[campaign] for count in counts)

@@ -33,12 +33,17 @@ def some_rows(sandbox: Any, collection: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_every_declared_column_is_filled_and_nothing_else_is_sent(sandbox: Any, catalogue: Catalogue, name: str) -> None:
+def test_every_declared_column_is_filled_and_nothing_else_is_sent(
+    sandbox: Any, catalogue: Catalogue, name: str
+) -> None:
     reader = RowReader(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     rows = some_rows(sandbox, name)
     parsed = [reader.read(row) for row in rows]
     filled = {
-        column for row in parsed for column, value in zip(catalogue[name].columns, row.values, strict=True) if value is not None
+        column
+        for row in parsed
+        for column, value in zip(catalogue[name].columns, row.values, strict=True)
+        if value is not None
     }
     assert filled == set(catalogue[name].columns)
     assert {member for row in rows for member in row} <= reader.known_members
@@ -51,7 +56,9 @@ def test_every_declared_column_is_filled_and_nothing_else_is_sent(sandbox: Any, 
 def test_every_personal_value_holds_a_marker(sandbox: Any, catalogue: Catalogue, name: str) -> None:
     reader = RowReader(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     for row in some_rows(sandbox, name):
-        for (column, declared), value in zip(catalogue[name].columns.items(), reader.read(row).values, strict=True):
+        for (column, declared), value in zip(
+            catalogue[name].columns.items(), reader.read(row).values, strict=True
+        ):
             if declared.personal_data is PersonalData.PERSONAL and value is not None:
                 values = json.loads(value) if declared.type == "json" else [value]
                 for each in values:
@@ -62,28 +69,42 @@ def test_every_personal_value_holds_a_marker(sandbox: Any, catalogue: Catalogue,
 def test_pages_hold_what_truth_says(sandbox: Any, name: str) -> None:
     first, last = date(2025, 11, 10), date(2025, 11, 12)
     truth = list(sandbox.world.truth(name, first, last))
-    window = (midnight(2025, 11, 10), midnight(2025, 11, 13) - timedelta(seconds=1)) if name in EVENTS else ()
+    window = (
+        (midnight(2025, 11, 10), midnight(2025, 11, 13) - timedelta(seconds=1))
+        if name in EVENTS
+        else ()
+    )
     rows = sandbox.rows(name, *window, limit=40, **sandbox.catalogue[name].parameters)
     assert sorted(rows, key=str) == sorted(truth, key=str)
     assert len(rows) == sandbox.world.count(name, first, last)
 
 
 def test_references_of_settings_and_numbers_exist(sandbox: Any) -> None:
-    held = {name: {row["id"]: row for row in sandbox.rows(name)} for name in COLLECTIONS if name not in EVENTS}
+    held = {
+        name: {row["id"]: row for row in sandbox.rows(name)}
+        for name in COLLECTIONS
+        if name not in EVENTS
+    }
     for row in held["numbers"].values():
         assert held["recipients"][row["recipient"]["id"]]["number"] == row["recipient"]["number"]
         assert row["number"] in held["pools"][row["pool"]["id"]]["numbers"]
     for name in EVENTS:
         assert {row["account"]["id"] for row in some_rows(sandbox, name)} <= held["accounts"].keys()
     assert {row["number"]["id"] for row in some_rows(sandbox, "calls")} <= held["numbers"].keys()
-    assert {row["email_tracker"]["id"] for row in some_rows(sandbox, "emails")} <= held["email_trackers"].keys()
+    assert {row["email_tracker"]["id"] for row in some_rows(sandbox, "emails")} <= held[
+        "email_trackers"
+    ].keys()
 
 
 def test_calls_visits_conversions_and_leads_agree(sandbox: Any) -> None:
     # five whole days without a clock change, so local times compare as text
     window = midnight(2025, 11, 10), midnight(2025, 11, 15) - timedelta(seconds=1)
     calls, visits, conversions, emails, leads = (
-        {row["id"]: row for row in sandbox.rows(name, *window, **sandbox.catalogue[name].parameters)} for name in EVENTS
+        {
+            row["id"]: row
+            for row in sandbox.rows(name, *window, **sandbox.catalogue[name].parameters)
+        }
+        for name in EVENTS
     )
     led_to = [call for call in calls.values() if call["visit"]]
     assert len(led_to) > 100
@@ -106,7 +127,9 @@ def test_calls_visits_conversions_and_leads_agree(sandbox: Any) -> None:
             source = calls[lead["call"]["id"]]
             assert lead["email"] is None
             assert lead["contact"]["phone"] == source["caller_number"]
-            assert lead["created_at"] >= min(source["end_at"], f"{source['start_at'][:10]} 23:59:59")
+            assert lead["created_at"] >= min(
+                source["end_at"], f"{source['start_at'][:10]} 23:59:59"
+            )
         else:
             source = emails[lead["email"]["id"]]
             assert lead["call"] is None
@@ -131,14 +154,25 @@ def test_the_autumn_day_has_25_hours_and_two_oclock_twice(sandbox: Any, name: st
     moment = "start_at" if name == "calls" else "created_at"
     assert {row[moment][:10] for row in rows} == {"2025-10-26"}
     first, second = (
-        sandbox.rows(name, datetime(2025, 10, 26, hour, tzinfo=UTC), datetime(2025, 10, 26, hour, 59, 59, tzinfo=UTC))
+        sandbox.rows(
+            name,
+            datetime(2025, 10, 26, hour, tzinfo=UTC),
+            datetime(2025, 10, 26, hour, 59, 59, tzinfo=UTC),
+        )
         for hour in (0, 1)
     )
-    assert {row[moment][:13] for row in first} == {row[moment][:13] for row in second} == {"2025-10-26 02"}
+    assert (
+        {row[moment][:13] for row in first}
+        == {row[moment][:13] for row in second}
+        == {"2025-10-26 02"}
+    )
     assert not {row["id"] for row in first} & {row["id"] for row in second}
     if name == "calls":
         assert {int(row[moment][11:13]) for row in rows} == set(range(24))
-        assert sandbox.server.world._days._hours(date(2025, 10, 26))[2:4] == [(b"2025-10-26 02:", 2)] * 2
+        assert (
+            sandbox.server.world._days._hours(date(2025, 10, 26))[2:4]
+            == [(b"2025-10-26 02:", 2)] * 2
+        )
 
 
 @pytest.mark.parametrize("name", ["calls", "visits"])
@@ -147,7 +181,9 @@ def test_the_spring_day_has_23_hours_and_no_two_oclock(sandbox: Any, name: str) 
     moment = "start_at" if name == "calls" else "created_at"
     assert {row[moment][:10] for row in rows} == {"2025-03-30"}
     assert "02" not in {row[moment][11:13] for row in rows}
-    at_one = sandbox.rows(name, datetime(2025, 3, 30, 1, tzinfo=UTC), datetime(2025, 3, 30, 1, 59, 59, tzinfo=UTC))
+    at_one = sandbox.rows(
+        name, datetime(2025, 3, 30, 1, tzinfo=UTC), datetime(2025, 3, 30, 1, 59, 59, tzinfo=UTC)
+    )
     assert {row[moment][:13] for row in at_one} == {"2025-03-30 03"}
     if name == "calls":
         assert {int(row[moment][11:13]) for row in rows} == set(range(24)) - {2}
@@ -180,11 +216,23 @@ def test_equal_seeds_give_equal_rows_in_any_process() -> None:
 
 
 def test_other_seeds_give_other_rows() -> None:
-    mine, others = (list(World(SandboxOptions(seed=seed)).truth("calls", date(2025, 3, 3), date(2025, 3, 3))) for seed in (1, 2))
+    mine, others = (
+        list(World(SandboxOptions(seed=seed)).truth("calls", date(2025, 3, 3), date(2025, 3, 3)))
+        for seed in (1, 2)
+    )
     assert not {row["id"] for row in mine} & {row["id"] for row in others}
 
 
 def test_no_event_before_the_first_day() -> None:
-    world = World(SandboxOptions(first_day=date(2025, 5, 2), clock=lambda: datetime(2025, 5, 3, 20, tzinfo=UTC)))
-    assert world.count("calls") == world.count("calls", date(2020, 1, 1)) == len(list(world.truth("calls"))) > 0
+    world = World(
+        SandboxOptions(
+            first_day=date(2025, 5, 2), clock=lambda: datetime(2025, 5, 3, 20, tzinfo=UTC)
+        )
+    )
+    assert (
+        world.count("calls")
+        == world.count("calls", date(2020, 1, 1))
+        == len(list(world.truth("calls")))
+        > 0
+    )
     assert world.count("visits", date(2025, 5, 1), date(2025, 5, 1)) == 0

@@ -30,7 +30,15 @@ def test_each_key_reads_the_rows_of_its_accounts(sandbox: Any, collection: str) 
     everything = read(sandbox, ORGANISATION, collection)
     for key in SANDBOX_KEYS:
         rows = read(sandbox, key, collection)
-        assert rows == {each: row for each, row in everything.items() if row["account"]["id"] in accounts[key]} != {}
+        assert (
+            rows
+            == {
+                each: row
+                for each, row in everything.items()
+                if row["account"]["id"] in accounts[key]
+            }
+            != {}
+        )
 
 
 def test_what_is_above_an_account_is_read_with_it(sandbox: Any) -> None:
@@ -41,7 +49,9 @@ def test_what_is_above_an_account_is_read_with_it(sandbox: Any) -> None:
 
 
 def test_an_account_outside_the_scope_is_forbidden(sandbox: Any) -> None:
-    mine, network, all_ = (read(sandbox, key, "accounts") for key in (ACCOUNT, NETWORK, ORGANISATION))
+    mine, network, all_ = (
+        read(sandbox, key, "accounts") for key in (ACCOUNT, NETWORK, ORGANISATION)
+    )
     other = next(each for each in network if each not in mine)
     outside = next(each for each in all_ if each not in network)
     for key, account, status in (
@@ -50,7 +60,12 @@ def test_an_account_outside_the_scope_is_forbidden(sandbox: Any) -> None:
         (NETWORK, other, 200),
         (NETWORK, outside, 403),
     ):
-        assert sandbox.http.get("/calls", params={"account_id": account}, headers={"x-api-key": key}).status_code == status
+        assert (
+            sandbox.http.get(
+                "/calls", params={"account_id": account}, headers={"x-api-key": key}
+            ).status_code
+            == status
+        )
 
 
 def test_each_key_has_its_own_quota_and_name(open_sandbox: Callable[..., Any]) -> None:
@@ -71,7 +86,9 @@ def test_scopes_of_keys_of_ones_own(open_sandbox: Callable[..., Any]) -> None:
     assert sandbox.world.count("calls", date(2025, 11, 10), date(2025, 11, 10)) > 0
 
 
-@pytest.mark.parametrize("scopes", [{"a": "account"}, {"a": "account:0"}, {"a": "house:1"}, {"b": "account:1"}])
+@pytest.mark.parametrize(
+    "scopes", [{"a": "account"}, {"a": "account:0"}, {"a": "house:1"}, {"b": "account:1"}]
+)
 def test_scopes_that_mean_nothing_are_refused(scopes: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="scopes"):
         SandboxOptions(keys=("a",), scopes=scopes)

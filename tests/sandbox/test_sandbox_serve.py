@@ -25,14 +25,19 @@ HEADERS = {"x-api-key": SANDBOX_KEY}
 
 
 @contextmanager
-def serving(workers: int = 2, options: str = "") -> Iterator[tuple[subprocess.Popen[str], str, list[psutil.Process]]]:
+def serving(
+    workers: int = 2, options: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], str, list[psutil.Process]]]:
     command = [sys.executable, "-c", PROGRAM.format(workers=workers, options=options)]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert program.stdout is not None
     processes: list[psutil.Process] = []
     try:
         url = program.stdout.readline().strip()
-        processes = [psutil.Process(program.pid), *psutil.Process(program.pid).children(recursive=True)]
+        processes = [
+            psutil.Process(program.pid),
+            *psutil.Process(program.pid).children(recursive=True),
+        ]
         assert len(processes) == workers
         assert httpx.get(url, trust_env=False).status_code == 200
         yield program, url, processes
@@ -57,7 +62,10 @@ def is_free(url: str) -> bool:
 
 
 def statuses(url: str, count: int) -> list[int]:
-    return [httpx.get(f"{url}/accounts", headers=HEADERS, trust_env=False).status_code for _ in range(count)]
+    return [
+        httpx.get(f"{url}/accounts", headers=HEADERS, trust_env=False).status_code
+        for _ in range(count)
+    ]
 
 
 def test_the_quota_is_one_for_all_workers() -> None:
@@ -75,8 +83,13 @@ def test_the_quota_is_one_for_all_workers() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_leaves_no_process_and_frees_the_port(number: signal.Signals, workers: int) -> None:
-    with serving(workers) as (program, url, processes), httpx.Client(headers=HEADERS, trust_env=False) as idle:
+def test_a_signal_leaves_no_process_and_frees_the_port(
+    number: signal.Signals, workers: int
+) -> None:
+    with (
+        serving(workers) as (program, url, processes),
+        httpx.Client(headers=HEADERS, trust_env=False) as idle,
+    ):
         assert idle.get(f"{url}/accounts").status_code == 200
         program.send_signal(number)
         assert program.wait(5) == 0
@@ -99,7 +112,9 @@ def test_answers_under_way_do_not_hold_the_end_up() -> None:
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{url}/accounts", headers=HEADERS, trust_env=False, timeout=0.3)
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as waiting:
-            waiting.sendall(f"GET /accounts HTTP/1.1\r\nHost: s\r\nx-api-key: {SANDBOX_KEY}\r\n\r\n".encode())
+            waiting.sendall(
+                f"GET /accounts HTTP/1.1\r\nHost: s\r\nx-api-key: {SANDBOX_KEY}\r\n\r\n".encode()
+            )
             time.sleep(0.2)
             program.terminate()
             assert program.wait(5) == 0
@@ -116,8 +131,12 @@ def test_workers_end_when_the_first_is_killed() -> None:
 
 def test_a_signal_while_starting_stops_the_workers_too() -> None:
     # `started` is told when the workers run and the first process does not serve yet
-    code = PROGRAM.format(workers=2, options="").replace("print(url, flush=True)", "__import__('signal').raise_signal(15)")
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=False)
+    code = PROGRAM.format(workers=2, options="").replace(
+        "print(url, flush=True)", "__import__('signal').raise_signal(15)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=False
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ended\n", "")
 
 
@@ -129,12 +148,25 @@ def test_a_taken_port_is_refused() -> None:
 def test_a_server_in_a_thread_frees_its_port_and_can_be_started_often() -> None:
     for _ in range(3):
         with SandboxServer() as server:
-            assert httpx.get(f"{server.url}/accounts", headers={"x-api-key": server.key}, trust_env=False).status_code == 200
+            assert (
+                httpx.get(
+                    f"{server.url}/accounts", headers={"x-api-key": server.key}, trust_env=False
+                ).status_code
+                == 200
+            )
         assert is_free(server.url)
 
 
 def test_a_server_in_a_thread_ends_with_a_hanging_answer() -> None:
     started = time.monotonic()
-    with SandboxServer(SandboxOptions(faults={"hang": 1.0})) as server, pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{server.url}/accounts", headers={"x-api-key": server.key}, trust_env=False, timeout=0.2)
+    with (
+        SandboxServer(SandboxOptions(faults={"hang": 1.0})) as server,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        httpx.get(
+            f"{server.url}/accounts",
+            headers={"x-api-key": server.key},
+            trust_env=False,
+            timeout=0.2,
+        )
     assert time.monotonic() - started < 3

@@ -30,7 +30,9 @@ def overlaid(engine: Engine, tmp_path: Path) -> Callable[[str], Warehouse]:
     def overlaid(overlay: str) -> Warehouse:
         path = tmp_path / "overlay.yaml"
         path.write_text(overlay)
-        warehouse = Warehouse(engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS)
+        warehouse = Warehouse(
+            engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS
+        )
         warehouse.prepare()
         return warehouse
 
@@ -40,11 +42,15 @@ def overlaid(engine: Engine, tmp_path: Path) -> Callable[[str], Warehouse]:
 def store(warehouse: Warehouse, name: str, *rows: dict[str, Any]) -> None:
     day = warehouse.now().astimezone(PARIS).date()
     collection = warehouse.catalogue[name]
-    stamped = [{"start_at": f"{day} 00:00:00", **row} if collection.is_events else row for row in rows]
+    stamped = [
+        {"start_at": f"{day} 00:00:00", **row} if collection.is_events else row for row in rows
+    ]
     with warehouse.staging(collection) as staging:
         staging.add(stamped)
         received = staging.settle().received
-        warehouse.commit(staging, WindowFacts([day], warehouse.now(), received, received, 1, 0, 0, "test", day))
+        warehouse.commit(
+            staging, WindowFacts([day], warehouse.now(), received, received, 1, 0, 0, "test", day)
+        )
 
 
 @pytest.mark.parametrize("name", ["calls", "pools"])
@@ -53,7 +59,13 @@ def test_a_new_payload_clears_an_undeclared_column(
 ) -> None:
     store(overlaid(BOTH), name, {"id": "changes", "crm": "old"}, {"id": "stays", "crm": "old"})
     warehouse.prepare()
-    store(warehouse, name, {"id": "changes", "crm": "new"}, {"id": "stays", "crm": "old"}, {"id": "comes", "crm": "new"})
+    store(
+        warehouse,
+        name,
+        {"id": "changes", "crm": "new"},
+        {"id": "stays", "crm": "old"},
+        {"id": "comes", "crm": "new"},
+    )
     assert query(f"SELECT id, payload ->> 'crm', crm FROM magnetis.{name} ORDER BY id") == [
         ("changes", "new", None),
         ("comes", "new", None),
@@ -68,12 +80,19 @@ def test_each_version_of_the_history_has_the_columns_of_its_payload(
     warehouse.prepare()
     store(warehouse, "pools", {"id": "p", "crm": "new"})
     store(overlaid(BOTH), "pools", {"id": "p", "crm": "newer"})
-    versions = query("SELECT payload ->> 'crm', crm FROM magnetis.pools_history ORDER BY valid_from")
+    versions = query(
+        "SELECT payload ->> 'crm', crm FROM magnetis.pools_history ORDER BY valid_from"
+    )
     assert versions == [("old", "old"), ("new", None), ("newer", "newer")]
 
 
-def test_two_overlays_in_turn_keep_each_others_columns(overlaid: Callable[[str], Warehouse], query: Query) -> None:
-    one, two = (f"collections: {{calls: {{columns: {{{name}: {{paths: [{name}]}}}}}}}}" for name in ("one", "two"))
+def test_two_overlays_in_turn_keep_each_others_columns(
+    overlaid: Callable[[str], Warehouse], query: Query
+) -> None:
+    one, two = (
+        f"collections: {{calls: {{columns: {{{name}: {{paths: [{name}]}}}}}}}}"
+        for name in ("one", "two")
+    )
     row = {"id": "c", "one": "1", "two": "2"}
     for overlay in (one, two, one):
         store(overlaid(overlay), "calls", row)
@@ -81,7 +100,9 @@ def test_two_overlays_in_turn_keep_each_others_columns(overlaid: Callable[[str],
     [(written,)] = query("SELECT xmin::text FROM magnetis.calls")
     for overlay in (two, one):
         store(overlaid(overlay), "calls", row)
-    assert query("SELECT xmin::text FROM magnetis.calls") == [(written,)], "a row that has not changed is not written again"
+    assert query("SELECT xmin::text FROM magnetis.calls") == [(written,)], (
+        "a row that has not changed is not written again"
+    )
 
 
 def test_columns_that_somebody_else_made_are_neither_cleared_nor_dropped(
@@ -97,11 +118,15 @@ def test_columns_that_somebody_else_made_are_neither_cleared_nor_dropped(
         )
         connection.execute(text("UPDATE magnetis.calls SET \"Note\" = 'by hand', reviewed = true"))
     store(warehouse, "calls", {"id": "c", "title": "bb"})
-    assert query('SELECT "Note", reviewed, size > 0 FROM magnetis.calls') == [("by hand", True, True)]
+    assert query('SELECT "Note", reviewed, size > 0 FROM magnetis.calls') == [
+        ("by hand", True, True)
+    ]
     assert compare(engine, catalogue).undeclared == []
 
 
-def test_a_fresh_database_has_the_declared_columns_only(engine: Engine, catalogue: Catalogue) -> None:
+def test_a_fresh_database_has_the_declared_columns_only(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     assert compare(engine, catalogue).undeclared == []
     assert compare(engine, catalogue).disagreements == []
 
@@ -124,21 +149,37 @@ def test_undeclared_columns_are_listed_and_dropped_with_those_of_the_history(
 @pytest.mark.parametrize(
     ("made", "named"),
     [
-        ("CREATE VIEW public.mine AS SELECT id, crm FROM magnetis.pools_history", "the view public.mine"),
+        (
+            "CREATE VIEW public.mine AS SELECT id, crm FROM magnetis.pools_history",
+            "the view public.mine",
+        ),
         ("CREATE VIEW public.mine AS SELECT * FROM magnetis.pools_history", "the view public.mine"),
-        ("CREATE MATERIALIZED VIEW public.mine AS SELECT crm FROM magnetis.pools_history", "the view public.mine"),
-        ("ALTER TABLE magnetis.pools_history ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED", "column mine"),
+        (
+            "CREATE MATERIALIZED VIEW public.mine AS SELECT crm FROM magnetis.pools_history",
+            "the view public.mine",
+        ),
+        (
+            "ALTER TABLE magnetis.pools_history ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED",
+            "column mine",
+        ),
     ],
 )
 def test_a_column_that_something_uses_is_named_and_nothing_is_dropped(
-    overlaid: Callable[[str], Warehouse], engine: Engine, catalogue: Catalogue, made: str, named: str
+    overlaid: Callable[[str], Warehouse],
+    engine: Engine,
+    catalogue: Catalogue,
+    made: str,
+    named: str,
 ) -> None:
     overlaid(BOTH)
     migrate(engine, catalogue)
     with engine.begin() as connection:
         connection.execute(text("CREATE VIEW public.other AS SELECT id FROM magnetis.calls"))
         connection.execute(text(made))
-    with pytest.raises(ColumnInUse, match=rf"magnetis\.pools_history\.crm is used by .*{named}.*No column was dropped"):
+    with pytest.raises(
+        ColumnInUse,
+        match=rf"magnetis\.pools_history\.crm is used by .*{named}.*No column was dropped",
+    ):
         drop_columns(engine, catalogue)
     assert len(compare(engine, catalogue).undeclared) == 3
 
@@ -157,7 +198,9 @@ def test_an_index_on_the_column_goes_with_it(
 WRONG = "collections: {%s: {columns: {%s: {type: %s}}}}"
 
 
-def test_a_wrong_type_stops_its_own_collection_only(overlaid: Callable[[str], Warehouse], query: Query) -> None:
+def test_a_wrong_type_stops_its_own_collection_only(
+    overlaid: Callable[[str], Warehouse], query: Query
+) -> None:
     wrong = overlaid(WRONG % ("calls", "status", "integer"))
     declared = r"magnetis\.calls\.status is declared as BIGINT, but the database has TEXT"
     with pytest.raises(SchemaDisagrees, match=declared):
@@ -171,22 +214,34 @@ def test_a_wrong_type_stops_its_own_collection_only(overlaid: Callable[[str], Wa
     assert "magnetis migrate --drop-columns" in sentence
 
 
-def test_a_wrong_type_does_not_keep_new_columns_of_others_out(overlaid: Callable[[str], Warehouse], query: Query) -> None:
-    more = "collections: {calls: {columns: {status: {type: integer}}}, visits: {columns: {crm: {}}}}"
+def test_a_wrong_type_does_not_keep_new_columns_of_others_out(
+    overlaid: Callable[[str], Warehouse], query: Query
+) -> None:
+    more = (
+        "collections: {calls: {columns: {status: {type: integer}}}, visits: {columns: {crm: {}}}}"
+    )
     overlaid(more)
     assert query("SELECT count(crm) FROM magnetis.visits") == [(0,)]
     assert migrate(overlaid(more).engine, overlaid(more).catalogue) is False, "it is up to date"
 
 
-def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(overlaid: Callable[[str], Warehouse]) -> None:
+def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(
+    overlaid: Callable[[str], Warehouse],
+) -> None:
     wrong = overlaid("collections: {sms_alerts: {columns: {enabled: {type: text}}}}")
     right = overlaid("")
     with right.engine.begin() as connection:
         connection.execute(
-            text("DROP VIEW magnetis.sms_alerts_current; ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text")
+            text(
+                "DROP VIEW magnetis.sms_alerts_current; ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text"
+            )
         )
     store(right, "accounts", {"id": "acc-1"})
-    store(right, "email_alerts", {"id": "a", "account": {"id": "acc-1"}, "type": "lost_calls", "enabled": 1})
+    store(
+        right,
+        "email_alerts",
+        {"id": "a", "account": {"id": "acc-1"}, "type": "lost_calls", "enabled": 1},
+    )
     policy = right.catalogue.policies["missed_call_alert"]
     assert "magnetis.sms_alerts.enabled is declared as BOOLEAN, but the database has TEXT" in str(
         judge(right.engine, right.catalogue, policy, right.catalogue["email_alerts"]).unjudged
@@ -195,7 +250,9 @@ def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(overla
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path) -> Callable[..., str]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> Callable[..., str]:
     """Run `magnetis migrate` in this process."""
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", database_url)
 
@@ -212,7 +269,9 @@ def command(monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path) 
     return command
 
 
-def test_the_command_lists_first_and_drops_when_told(command: Callable[..., str], query: Query) -> None:
+def test_the_command_lists_first_and_drops_when_told(
+    command: Callable[..., str], query: Query
+) -> None:
     assert command(overlay=BOTH).strip() == "Brought up to date."
     for options in ([], ["--drop-columns"]):
         listed = command(*options)
@@ -220,12 +279,17 @@ def test_the_command_lists_first_and_drops_when_told(command: Callable[..., str]
         assert "`magnetis migrate --drop-columns --yes` drops these columns" in listed
     assert query("SELECT count(crm) FROM magnetis.calls") == [(0,)]
     dropped = command("--drop-columns", "--yes")
-    assert "Dropped magnetis.calls.crm.\nDropped magnetis.pools.crm.\nDropped magnetis.pools_history.crm." in dropped
+    assert (
+        "Dropped magnetis.calls.crm.\nDropped magnetis.pools.crm.\nDropped magnetis.pools_history.crm."
+        in dropped
+    )
     assert "no longer declared" not in dropped
     assert "there is nothing to drop" in command("--drop-columns")
 
 
 def test_the_command_lists_wrong_types(command: Callable[..., str]) -> None:
     listed = command(overlay=WRONG % ("calls", "status", "integer"))
-    assert "Column magnetis.calls.status is declared as BIGINT, but the database has TEXT." in listed
+    assert (
+        "Column magnetis.calls.status is declared as BIGINT, but the database has TEXT." in listed
+    )
     assert "the others can." in listed

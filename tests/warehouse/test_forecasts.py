@@ -16,7 +16,14 @@ def june(day: int) -> date:
     return date(2025, 6, day)
 
 
-def spend(engine: Engine, calls: int, *, collection: str = "calls", backfill: str | None = WORK, run: str = "run-1") -> None:
+def spend(
+    engine: Engine,
+    calls: int,
+    *,
+    collection: str = "calls",
+    backfill: str | None = WORK,
+    run: str = "run-1",
+) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -28,11 +35,22 @@ def spend(engine: Engine, calls: int, *, collection: str = "calls", backfill: st
         )
 
 
-def do(engine: Engine, *days: date, collection: str = "calls", run: str = "run-1", ago: timedelta = timedelta(0)) -> None:
+def do(
+    engine: Engine,
+    *days: date,
+    collection: str = "calls",
+    run: str = "run-1",
+    ago: timedelta = timedelta(0),
+) -> None:
     with engine.begin() as connection:
         at = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one() - ago
         for day in days:
-            parameters: dict[str, Any] = {"collection": collection, "day": day, "at": at, "run": run}
+            parameters: dict[str, Any] = {
+                "collection": collection,
+                "day": day,
+                "at": at,
+                "run": run,
+            }
             window = connection.execute(
                 text(
                     "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, committed_at, announced, "
@@ -58,7 +76,14 @@ def test_forecast_against_spent_so_far_and_at_the_end(engine: Engine) -> None:
     record(engine, WORK, "visits", june(1), june(1), 1, 90, 1, planned=True)
     record(engine, "another0", "calls", june(1), june(30), 30, 900, 40, planned=True)
     calls, visits = report(engine, WORK)
-    assert (calls.collection, calls.first_day, calls.last_day, calls.days, calls.rows, calls.calls) == (
+    assert (
+        calls.collection,
+        calls.first_day,
+        calls.last_day,
+        calls.days,
+        calls.rows,
+        calls.calls,
+    ) == (
         "calls",
         june(1),
         june(10),
@@ -100,7 +125,9 @@ def test_a_backfill_from_the_ui_is_the_sum_of_its_runs(engine: Engine) -> None:
     record(engine, WORK, "calls", june(6), june(10), 5, 155, 2)
     record(engine, WORK, "calls", june(20), june(21), 2, 60, 1)
     [line] = report(engine, WORK)
-    assert (line.calls, line.days, line.last_day) == (10, 12, june(21)), "what a resumed run says again does not count twice"
+    assert (line.calls, line.days, line.last_day) == (10, 12, june(21)), (
+        "what a resumed run says again does not count twice"
+    )
     # a run reads before it records
     do(engine, june(1), ago=timedelta(seconds=30))
     assert report(engine, WORK)[0].days_done == 0
@@ -108,7 +135,9 @@ def test_a_backfill_from_the_ui_is_the_sum_of_its_runs(engine: Engine) -> None:
     assert report(engine, WORK)[0].days_done == 1, "the day was done by a run of the backfill"
 
 
-def test_an_unknown_backfill_and_a_database_without_tables(engine: Engine, empty_database_url: str) -> None:
+def test_an_unknown_backfill_and_a_database_without_tables(
+    engine: Engine, empty_database_url: str
+) -> None:
     with pytest.raises(UnknownBackfill, match="'nope'"):
         report(engine, "nope")
     empty = connect(empty_database_url)
@@ -126,6 +155,8 @@ def test_the_error_is_told_of_the_calls_spent() -> None:
 def test_forecasts_carry_their_moment(engine: Engine) -> None:
     record(engine, WORK, "calls", june(1), june(10), 10, 300, 9)
     with engine.connect() as connection:
-        at, now = connection.execute(text("SELECT forecast_at, magnetis_ops.now() FROM magnetis_ops.forecasts")).one()
+        at, now = connection.execute(
+            text("SELECT forecast_at, magnetis_ops.now() FROM magnetis_ops.forecasts")
+        ).one()
     assert isinstance(at, datetime)
     assert timedelta(0) <= now - at < timedelta(minutes=1)

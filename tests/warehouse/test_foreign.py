@@ -15,9 +15,7 @@ from magnetis_dagster.warehouse.foreign import ForeignObject
 from magnetis_dagster.warehouse.migrate import migrate
 
 ROOT = Path(__file__).parents[2]
-OBJECTS = (
-    "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname ~ '^(mag|dag)'"
-)
+OBJECTS = "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname ~ '^(mag|dag)'"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,9 @@ OBJECTS = (
         ("CREATE FUNCTION magnetis_ops.now() RETURNS int LANGUAGE sql AS 'SELECT 1'", "function magnetis_ops.now"),
     ],
 )  # fmt: skip
-def test_an_object_that_was_there_before(statement: str, name: str, empty_database_url: str, catalogue: Catalogue) -> None:
+def test_an_object_that_was_there_before(
+    statement: str, name: str, empty_database_url: str, catalogue: Catalogue
+) -> None:
     engine = connect(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA magnetis; CREATE SCHEMA magnetis_ops")
@@ -58,7 +58,9 @@ def test_a_table_in_the_way_of_a_new_collection(engine: Engine, tmp_path: Path) 
     path.write_text("collections: {pools: {columns: {region: {type: text, paths: [region]}}}}")
     more = load_catalogue(path)
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE magnetis.leads CASCADE"))  # as before the version that brought it
+        connection.execute(
+            text("DROP TABLE magnetis.leads CASCADE")
+        )  # as before the version that brought it
         connection.execute(text("CREATE TABLE magnetis.leads (id text PRIMARY KEY)"))
         connection.execute(text("CREATE TABLE magnetis.notes_of_analysts (id int)"))
     with pytest.raises(ForeignObject, match=r"table magnetis\.leads \(without") as raised:
@@ -66,7 +68,9 @@ def test_a_table_in_the_way_of_a_new_collection(engine: Engine, tmp_path: Path) 
     assert "notes_of_analysts" not in str(raised.value)
 
 
-def test_tables_restored_without_their_records_are_ours(engine: Engine, catalogue: Catalogue) -> None:
+def test_tables_restored_without_their_records_are_ours(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP VIEW magnetis.settings_changes"))
         connection.execute(text("DROP SCHEMA magnetis_ops CASCADE"))
@@ -74,7 +78,9 @@ def test_tables_restored_without_their_records_are_ours(engine: Engine, catalogu
 
 
 @pytest.fixture
-def storage(empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def storage(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
@@ -94,26 +100,37 @@ def storage(empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("CREATE TABLE dagster.orders (id int)", "dagster.orders"),
     ],
 )
-def test_others_in_the_schema_of_dagster(statement: str, name: str, empty_database_url: str, storage: Callable[[], None]) -> None:
+def test_others_in_the_schema_of_dagster(
+    statement: str, name: str, empty_database_url: str, storage: Callable[[], None]
+) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA dagster")
         connection.execute(statement)
         with pytest.raises(ForeignObject, match=f"Dagster did not create {name}"):
             storage()
-        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname IN ('dagster', 'public')").fetchone() < (2,)
+        assert connection.execute(
+            "SELECT count(*) FROM pg_tables WHERE schemaname IN ('dagster', 'public')"
+        ).fetchone() < (2,)
 
 
 def test_the_errors_of_dagsters_sessions_are_named(
-    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: Callable[[], None]
+    empty_database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    storage: Callable[[], None],
 ) -> None:
     storage()
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         role = f"role_{connection.info.dbname}"
         connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
         with dg.DagsterInstance.get() as instance:
-            url = instance.event_log_storage.postgres_url.replace("//postgres:@", f"//{role}@").replace("//postgres@", f"//{role}@")
+            url = instance.event_log_storage.postgres_url.replace(
+                "//postgres:@", f"//{role}@"
+            ).replace("//postgres@", f"//{role}@")
         engine = create_engine(url)
-        with pytest.raises(OperationalError, match=r"no connection is free.*too many connections for role"):
+        with pytest.raises(
+            OperationalError, match=r"no connection is free.*too many connections for role"
+        ):
             engine.connect()
         connection.execute(f"ALTER ROLE {role} NOLOGIN")
         with pytest.raises(DatabaseRefused, match="LOGIN"):

@@ -16,12 +16,27 @@ DAY = date(2025, 3, 28)
 NEXT = DAY + timedelta(days=1)
 
 
-def call(number: object, moment: str | None = "2025-03-28 10:00:00", **members: Any) -> dict[str, Any]:
-    return {"id": f"call-{number}", "account": {"id": "acc-1", "name": "Agence"}, "start_at": moment, **members}
+def call(
+    number: object, moment: str | None = "2025-03-28 10:00:00", **members: Any
+) -> dict[str, Any]:
+    return {
+        "id": f"call-{number}",
+        "account": {"id": "acc-1", "name": "Agence"},
+        "start_at": moment,
+        **members,
+    }
 
 
 def test_typed_columns_and_payload(load: Any, query: Any) -> None:
-    load("calls", [DAY], [call(1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1})])
+    load(
+        "calls",
+        [DAY],
+        [
+            call(
+                1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1}
+            )
+        ],
+    )
     row = query(
         "SELECT id, account_id, day::text, occurred_at, duration_seconds, caller_number, utm_source, payload, deleted_at "
         "FROM magnetis.calls"
@@ -35,7 +50,9 @@ def test_typed_columns_and_payload(load: Any, query: Any) -> None:
             61,
             "0033199000001",
             "google",
-            call(1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1}),
+            call(
+                1, duration="61", caller_number="0033199000001", utm_source="google", weird={"a": 1}
+            ),
             None,
         )
     ]
@@ -56,18 +73,29 @@ def test_a_row_no_longer_returned_is_marked_deleted_and_comes_back(load: Any, qu
     load("calls", [DAY], [call(1), call(2)])
     merged = load("calls", [DAY], [call(1)])
     assert [(day.deleted, day.held) for day in merged.days] == [(1, 1)]
-    deleted = query("SELECT id, deleted_at, changed_at, last_seen_at FROM magnetis.calls WHERE deleted_at IS NOT NULL")
+    deleted = query(
+        "SELECT id, deleted_at, changed_at, last_seen_at FROM magnetis.calls WHERE deleted_at IS NOT NULL"
+    )
     assert [row[0] for row in deleted] == ["call-2"]
     load("calls", [DAY], [call(1), call(2)])
     assert query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL") == [(2,)]
-    assert query("SELECT changed_at = first_seen_at FROM magnetis.calls WHERE id = 'call-2'") == [(True,)]
+    assert query("SELECT changed_at = first_seen_at FROM magnetis.calls WHERE id = 'call-2'") == [
+        (True,)
+    ]
 
 
 def test_other_days_are_not_touched_and_padding_is_not_stored(load: Any, query: Any) -> None:
     load("calls", [NEXT], [call("n", "2025-03-29 08:00:00")])
-    merged = load("calls", [DAY], [call(1), call("pad", "2025-03-29 00:30:00"), call("pad2", "2025-03-27 23:30:00")])
+    merged = load(
+        "calls",
+        [DAY],
+        [call(1), call("pad", "2025-03-29 00:30:00"), call("pad2", "2025-03-27 23:30:00")],
+    )
     assert merged.padding == 2
-    assert query("SELECT id FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [("call-1",), ("call-n",)]
+    assert query("SELECT id FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+        ("call-1",),
+        ("call-n",),
+    ]
 
 
 def test_a_row_that_moved_to_a_neighbouring_day_moves_in_the_table(load: Any, query: Any) -> None:
@@ -83,20 +111,36 @@ def test_a_row_that_moved_to_a_neighbouring_day_moves_in_the_table(load: Any, qu
 def test_the_older_of_two_reads_gives_way(load: Any, query: Any) -> None:
     newer = datetime(2025, 4, 1, 12, tzinfo=UTC)
     load("calls", [DAY], [call(1, duration=9), call(2)], read_at=newer)
-    merged = load("calls", [DAY, NEXT], [call(1, duration=1), call("n", "2025-03-29 08:00:00")], read_at=newer - timedelta(hours=1))
+    merged = load(
+        "calls",
+        [DAY, NEXT],
+        [call(1, duration=1), call("n", "2025-03-29 08:00:00")],
+        read_at=newer - timedelta(hours=1),
+    )
     assert merged.superseded == [DAY]
-    assert query("SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+    assert query(
+        "SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id"
+    ) == [
         ("call-1", 9),
         ("call-2", None),
         ("call-n", None),
     ]
 
 
-def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(load: Any, query: Any) -> None:
-    load("calls", [DAY], [call(1, duration=1), call(2)], read_at=datetime.now(UTC) + timedelta(days=300))
+def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(
+    load: Any, query: Any
+) -> None:
+    load(
+        "calls",
+        [DAY],
+        [call(1, duration=1), call(2)],
+        read_at=datetime.now(UTC) + timedelta(days=300),
+    )
     merged = load("calls", [DAY], [call(1, duration=2), call(3)])
     assert merged.superseded == []
-    assert query("SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id") == [
+    assert query(
+        "SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id"
+    ) == [
         ("call-1", 2),
         ("call-3", None),
     ]
@@ -104,18 +148,33 @@ def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(load: 
 
 def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(1, account={"id": secrets.token_hex(9_000)}), call(2)])
-    assert query("SELECT id, account_id FROM magnetis.calls ORDER BY id") == [("call-1", None), ("call-2", "acc-1")]
-    assert query("SELECT length(payload #>> '{account,id}') FROM magnetis.calls WHERE id = 'call-1'") == [(18_000,)]
+    assert query("SELECT id, account_id FROM magnetis.calls ORDER BY id") == [
+        ("call-1", None),
+        ("call-2", "acc-1"),
+    ]
+    assert query(
+        "SELECT length(payload #>> '{account,id}') FROM magnetis.calls WHERE id = 'call-1'"
+    ) == [(18_000,)]
 
 
 def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:
     nameless = {"start_at": "2025-03-28 10:00:00", "duration": 3}
-    rows = [call(1), call(2, "yesterday"), nameless, nameless, "text", call("x" * 600), call(3, None)]
+    rows = [
+        call(1),
+        call(2, "yesterday"),
+        nameless,
+        nameless,
+        "text",
+        call("x" * 600),
+        call(3, None),
+    ]
     for _ in range(2):
         merged = load("calls", [DAY], rows, rows)
         assert merged.quarantined == 6
         assert [(day.announced, day.held) for day in merged.days] == [(1, 1)]
-    reasons = [reason for (reason,) in query("SELECT reason FROM magnetis_ops.quarantine ORDER BY reason")]
+    reasons = [
+        reason for (reason,) in query("SELECT reason FROM magnetis_ops.quarantine ORDER BY reason")
+    ]
     assert reasons == [
         "id longer than 512 bytes",
         "no id",
@@ -134,30 +193,40 @@ def test_thousands_of_copies_of_a_row_are_one_row(load: Any, query: Any) -> None
     assert query("SELECT duration_seconds FROM magnetis.calls") == [(5,)]
 
 
-def test_a_held_row_that_becomes_unreadable_stays_and_the_day_is_doubted(load: Any, query: Any) -> None:
+def test_a_held_row_that_becomes_unreadable_stays_and_the_day_is_doubted(
+    load: Any, query: Any
+) -> None:
     load("calls", [DAY], [call(1), call(2)])
     merged = load("calls", [DAY], [call(1, duration=9), call(2, "???")])
     assert (merged.days, merged.quarantined) == ([], 1)
     assert merged.doubted == {DAY: Doubt(DoubtReason.UNREADABLE, held=2, rows=1)}
     assert query("SELECT payload ->> 'start_at' FROM magnetis_ops.quarantine") == [("???",)]
-    assert query("SELECT count(*), count(deleted_at), max(duration_seconds) FROM magnetis.calls") == [(2, 0, None)]
+    assert query(
+        "SELECT count(*), count(deleted_at), max(duration_seconds) FROM magnetis.calls"
+    ) == [(2, 0, None)]
     assert query("SELECT announced, held FROM magnetis_ops.days") == [(2, 2)]
 
 
 def test_a_small_share_of_unreadable_rows_stays_and_the_day_is_done(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(200)])
     merged = load("calls", [DAY], [call(0, "???"), *(call(n, duration=9) for n in range(1, 200))])
-    assert [(day.announced, day.held, day.changed, day.deleted) for day in merged.days] == [(199, 200, 199, 0)]
+    assert [(day.announced, day.held, day.changed, day.deleted) for day in merged.days] == [
+        (199, 200, 199, 0)
+    ]
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(200, 0)]
 
 
 @pytest.mark.parametrize(("left", "doubted"), [(0, True), (79, True), (80, False), (95, False)])
-def test_deleting_a_large_share_of_a_day_is_doubted(load: Any, query: Any, left: int, doubted: bool) -> None:
+def test_deleting_a_large_share_of_a_day_is_doubted(
+    load: Any, query: Any, left: int, doubted: bool
+) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
     merged = load("calls", [DAY], [call(n) for n in range(left)], emptied=Emptied.DOUBT)
     reason = DoubtReason.DELETIONS if left else DoubtReason.EMPTIED
     assert merged.doubted == ({DAY: Doubt(reason, held=100, rows=100 - left)} if doubted else {})
-    assert query("SELECT count(deleted_at) FROM magnetis.calls") == [(0 if doubted else 100 - left,)]
+    assert query("SELECT count(deleted_at) FROM magnetis.calls") == [
+        (0 if doubted else 100 - left,)
+    ]
     assert query("SELECT held FROM magnetis_ops.days") == [(100 if doubted else left,)]
 
 
@@ -169,27 +238,44 @@ def test_a_large_share_of_few_rows_is_deleted_without_doubt(load: Any, query: An
 
 def test_deleting_a_large_share_of_a_snapshot_is_doubted(load: Any, query: Any) -> None:
     load("pools", [DAY], [{"id": f"p{n}", "name": "a"} for n in range(100)])
-    merged = load("pools", [NEXT], [{"id": f"p{n}", "name": "b"} for n in range(50)], emptied=Emptied.DOUBT)
+    merged = load(
+        "pools", [NEXT], [{"id": f"p{n}", "name": "b"} for n in range(50)], emptied=Emptied.DOUBT
+    )
     assert merged.doubted == {NEXT: Doubt(DoubtReason.DELETIONS, held=100, rows=50)}
-    assert query("SELECT count(*), count(deleted_at), count(*) FILTER (WHERE name = 'a') FROM magnetis.pools") == [(100, 0, 100)]
+    assert query(
+        "SELECT count(*), count(deleted_at), count(*) FILTER (WHERE name = 'a') FROM magnetis.pools"
+    ) == [(100, 0, 100)]
     assert query("SELECT count(*) FROM magnetis.pools_history") == [(100,)]
 
 
 @pytest.mark.parametrize(("nameless", "doubted"), [(40, True), (1, False)])
-def test_rows_whose_id_is_unreadable_delete_nothing(load: Any, query: Any, nameless: int, doubted: bool) -> None:
+def test_rows_whose_id_is_unreadable_delete_nothing(
+    load: Any, query: Any, nameless: int, doubted: bool
+) -> None:
     load("calls", [DAY], [call(n) for n in range(200)])
     rows = [call(n) | ({"id": {"value": n}} if n < nameless else {}) for n in range(200)]
     merged = load("calls", [DAY], rows, emptied=Emptied.DOUBT)
-    assert merged.doubted == ({DAY: Doubt(DoubtReason.UNREADABLE, held=200, rows=nameless)} if doubted else {})
+    assert merged.doubted == (
+        {DAY: Doubt(DoubtReason.UNREADABLE, held=200, rows=nameless)} if doubted else {}
+    )
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(200, 0)]
     assert query("SELECT held FROM magnetis_ops.days") == [(200,)]
 
 
 def test_keep_takes_new_rows_and_deletes_none(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
-    merged = load("calls", [DAY], [call(n, duration=9) for n in range(10)] + [call("new")], emptied=Emptied.KEEP)
-    assert [(day.announced, day.held, day.inserted, day.changed, day.deleted) for day in merged.days] == [(11, 101, 1, 10, 0)]
-    assert query("SELECT count(*), count(deleted_at), count(duration_seconds) FROM magnetis.calls") == [(101, 0, 10)]
+    merged = load(
+        "calls",
+        [DAY],
+        [call(n, duration=9) for n in range(10)] + [call("new")],
+        emptied=Emptied.KEEP,
+    )
+    assert [
+        (day.announced, day.held, day.inserted, day.changed, day.deleted) for day in merged.days
+    ] == [(11, 101, 1, 10, 0)]
+    assert query(
+        "SELECT count(*), count(deleted_at), count(duration_seconds) FROM magnetis.calls"
+    ) == [(101, 0, 10)]
 
 
 def test_a_few_rows_that_move_out_of_a_large_day_are_no_mass_move(load: Any, query: Any) -> None:
@@ -208,7 +294,9 @@ def test_a_row_that_moves_between_days_corrects_both_records(load: Any, query: A
     assert query(held) == query(really) == [(str(DAY), 4), (str(NEXT), 1)]
 
 
-def test_a_row_that_moves_to_a_day_that_was_never_read_is_counted(load: Any, query: Any, warehouse: Warehouse) -> None:
+def test_a_row_that_moves_to_a_day_that_was_never_read_is_counted(
+    load: Any, query: Any, warehouse: Warehouse
+) -> None:
     load("calls", [DAY], [call(1), call(2)])
     load("calls", [DAY], [call(1), call(2, f"{NEXT} 00:30:00")])
     assert query("SELECT day, held FROM magnetis_ops.strays") == [(NEXT, 1)]
@@ -220,13 +308,19 @@ def test_a_row_that_moves_to_a_day_that_was_never_read_is_counted(load: Any, que
 
 def test_ids_that_many_rows_of_another_day_have_are_refused(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
-    with pytest.raises(MovedRows, match="2025-03-29: 100 of 100 rows have ids that the table holds on other days"):
+    with pytest.raises(
+        MovedRows, match="2025-03-29: 100 of 100 rows have ids that the table holds on other days"
+    ):
         load("calls", [NEXT], [call(n, f"{NEXT} 10:00:00") for n in range(100)])
     assert query("SELECT day, held FROM magnetis_ops.days") == [(DAY, 100)]
 
 
 def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
-    load("calls", [DAY, NEXT], [call(1), call(2), call(3, "2025-03-29 09:00:00"), call("p", "2025-03-30 01:00:00")])
+    load(
+        "calls",
+        [DAY, NEXT],
+        [call(1), call(2), call(3, "2025-03-29 09:00:00"), call("p", "2025-03-30 01:00:00")],
+    )
     assert query(
         "SELECT announced, received, padding, held, inserted, first_day::text, last_day::text FROM magnetis_ops.windows"
     ) == [(4, 4, 1, 3, 3, "2025-03-28", "2025-03-29")]
@@ -238,7 +332,9 @@ def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
 
 def test_an_empty_day_is_done_too(load: Any, query: Any) -> None:
     load("calls", [DAY], [])
-    assert query("SELECT day::text, announced, held FROM magnetis_ops.days") == [("2025-03-28", 0, 0)]
+    assert query("SELECT day::text, announced, held FROM magnetis_ops.days") == [
+        ("2025-03-28", 0, 0)
+    ]
 
 
 def test_snapshots_keep_versions(load: Any, query: Any) -> None:
@@ -253,11 +349,18 @@ def test_snapshots_keep_versions(load: Any, query: Any) -> None:
         "SELECT id, enabled, extract(hour FROM valid_from)::int, extract(hour FROM valid_to)::int "
         "FROM magnetis.email_alerts_history ORDER BY id, valid_from"
     )
-    assert versions == [("ale-1", True, 0, 1), ("ale-1", False, 1, None), ("ale-2", True, 0, 2), ("ale-2", True, 3, None)]
+    assert versions == [
+        ("ale-1", True, 0, 1),
+        ("ale-1", False, 1, None),
+        ("ale-2", True, 0, 2),
+        ("ale-2", True, 3, None),
+    ]
     assert query("SELECT count(*) FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [(2,)]
 
 
-def test_nothing_is_written_when_the_transaction_fails(warehouse: Warehouse, load: Any, query: Any) -> None:
+def test_nothing_is_written_when_the_transaction_fails(
+    warehouse: Warehouse, load: Any, query: Any
+) -> None:
     """PostgreSQL itself reports a full disk (SQLSTATE 53100) while the window is committed."""
     load("calls", [DAY], [call(1)])
     with warehouse.engine.begin() as connection:
@@ -268,7 +371,9 @@ def test_nothing_is_written_when_the_transaction_fails(warehouse: Warehouse, loa
             )
         )
         connection.execute(
-            text("CREATE TRIGGER full_disk BEFORE INSERT ON magnetis_ops.windows FOR EACH ROW EXECUTE FUNCTION public.full()")
+            text(
+                "CREATE TRIGGER full_disk BEFORE INSERT ON magnetis_ops.windows FOR EACH ROW EXECUTE FUNCTION public.full()"
+            )
         )
     with pytest.raises(Exception, match="disk of the database server is full") as raised:
         load("calls", [DAY], [call(2, caller_number="0033199000002")])
@@ -306,10 +411,16 @@ def _visible(found: list[Any]) -> list[Any]:
     return [row[:-1] for row in found if row[-1]]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(truth=snapshots_of_rows, data=st.data())
 def test_order_and_duplication_of_pages_do_not_matter(
-    warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], truth: list[Any], data: st.DataObject
+    warehouse: Warehouse,
+    load: Any,
+    query: Callable[..., list[Any]],
+    truth: list[Any],
+    data: st.DataObject,
 ) -> None:
     _reset(warehouse)
     load("calls", [DAY, NEXT], truth)
@@ -324,10 +435,16 @@ def test_order_and_duplication_of_pages_do_not_matter(
     assert query(TABLE) == straight
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(history=st.lists(snapshots_of_rows, min_size=1, max_size=4), split=st.booleans())
 def test_the_table_shows_the_last_complete_read(
-    warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], history: list[list[Any]], split: bool
+    warehouse: Warehouse,
+    load: Any,
+    query: Callable[..., list[Any]],
+    history: list[list[Any]],
+    split: bool,
 ) -> None:
     """Whatever was read before, and however the range is split into windows: asked days show exactly the last read."""
     _reset(warehouse)
@@ -345,16 +462,27 @@ snapshot_states = st.lists(
 )  # id to version of content
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(states=snapshot_states)
 def test_history_replays_to_exactly_the_snapshots(
     warehouse: Warehouse, load: Any, query: Callable[..., list[Any]], states: list[dict[int, int]]
 ) -> None:
     with warehouse.engine.begin() as connection:
-        connection.execute(text("TRUNCATE magnetis.pools, magnetis.pools_history, magnetis_ops.windows, magnetis_ops.days CASCADE"))
+        connection.execute(
+            text(
+                "TRUNCATE magnetis.pools, magnetis.pools_history, magnetis_ops.windows, magnetis_ops.days CASCADE"
+            )
+        )
     moments = [datetime(2025, 5, 1, hour, tzinfo=UTC) for hour in range(len(states))]
     for moment, state in zip(moments, states, strict=True):
-        load("pools", [DAY], [{"id": str(key), "name": str(value)} for key, value in state.items()], read_at=moment)
+        load(
+            "pools",
+            [DAY],
+            [{"id": str(key), "name": str(value)} for key, value in state.items()],
+            read_at=moment,
+        )
     for moment, state in zip(moments, states, strict=True):
         as_it_was = query(
             "SELECT id, name FROM magnetis.pools_history "
@@ -362,27 +490,45 @@ def test_history_replays_to_exactly_the_snapshots(
             at=moment,
         )
         assert as_it_was == sorted((str(key), str(value)) for key, value in state.items())
-    assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(len(states[-1]),)]
+    assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [
+        (len(states[-1]),)
+    ]
 
 
 @pytest.mark.parametrize("emptied", [Emptied.DOUBT, Emptied.KEEP])
-def test_a_whole_day_that_comes_empty_is_not_believed(load: Any, query: Any, emptied: Emptied) -> None:
+def test_a_whole_day_that_comes_empty_is_not_believed(
+    load: Any, query: Any, emptied: Emptied
+) -> None:
     first, second = DAY, NEXT
-    rows = [call(1, f"{first} 10:00:00"), call(2, f"{first} 11:00:00"), call(3, f"{second} 10:00:00")]
+    rows = [
+        call(1, f"{first} 10:00:00"),
+        call(2, f"{first} 11:00:00"),
+        call(3, f"{second} 10:00:00"),
+    ]
     load("calls", [first, second], rows)
     before = query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")
-    merged = load("calls", [first, second], [call(3, f"{second} 10:00:00"), call(4, f"{second} 12:00:00")], emptied=emptied)
+    merged = load(
+        "calls",
+        [first, second],
+        [call(3, f"{second} 10:00:00"), call(4, f"{second} 12:00:00")],
+        emptied=emptied,
+    )
     assert merged.doubted == {first: Doubt(DoubtReason.EMPTIED, held=2, rows=2)}
     assert [day.day for day in merged.days] == [second]
     assert query("SELECT count(*) FROM magnetis.calls WHERE deleted_at IS NULL") == [(4,)]
-    assert query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")[0] == before[0]
+    assert (
+        query("SELECT day::text, held, read_at FROM magnetis_ops.days ORDER BY day")[0] == before[0]
+    )
 
 
 def test_a_day_whose_rows_moved_to_another_is_believed(load: Any, query: Any) -> None:
     first, second = DAY, NEXT
     load("calls", [first, second], [call(1, f"{first} 10:00:00")])
     merged = load("calls", [first, second], [call(1, f"{second} 10:00:00")], emptied=Emptied.DOUBT)
-    assert (merged.doubted, [(day.day, day.held) for day in merged.days]) == ({}, [(first, 0), (second, 1)])
+    assert (merged.doubted, [(day.day, day.held) for day in merged.days]) == (
+        {},
+        [(first, 0), (second, 1)],
+    )
 
 
 def test_a_snapshot_that_comes_empty_is_not_believed(load: Any, query: Any) -> None:
@@ -397,14 +543,18 @@ def test_each_read_of_a_day_is_noted_with_its_age_and_what_it_found(load: Any, q
     load("calls", [DAY], [call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")], read_at=night)
     later = [call(1, f"{DAY} 10:00:00", status="answered"), call(3, f"{DAY} 12:00:00")]
     load("calls", [DAY], later, read_at=night + timedelta(days=3))
-    assert query("SELECT age_days, first_read, inserted, changed, deleted FROM magnetis_ops.day_reads ORDER BY window_id") == [
+    assert query(
+        "SELECT age_days, first_read, inserted, changed, deleted FROM magnetis_ops.day_reads ORDER BY window_id"
+    ) == [
         (0, True, 2, 0, 0),
         (3, False, 1, 1, 1),
     ]
     assert query("SELECT * FROM magnetis_ops.late_changes") == []
 
 
-def test_late_changes_tell_which_look_back_is_enough(load: Any, query: Any, warehouse: Warehouse) -> None:
+def test_late_changes_tell_which_look_back_is_enough(
+    load: Any, query: Any, warehouse: Warehouse
+) -> None:
     day = warehouse.now().date() - timedelta(days=12)
     for later, rows in ((1, 1), (2, 4), (3, 5), (9, 6)):
         read_at = datetime.combine(day + timedelta(days=later), time(12), UTC)

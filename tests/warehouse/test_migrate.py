@@ -18,7 +18,9 @@ def overlaid(tmp_path: Path, text_: str) -> Catalogue:
     return load_catalogue(path)
 
 
-def test_migrations_and_catalogue_give_the_declared_tables(engine: Engine, catalogue: Catalogue) -> None:
+def test_migrations_and_catalogue_give_the_declared_tables(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     with engine.connect() as connection:
         assert differences(connection, ops_metadata) == []
         assert differences(connection, data_metadata(catalogue)) == []
@@ -47,12 +49,26 @@ def test_an_overlay_adds_columns_and_keeps_rows(engine: Engine, tmp_path: Path) 
                 "VALUES ('1', '{}', now(), now(), now())"
             )
         )
-    more = overlaid(tmp_path, "collections: {pools: {columns: {region: {type: integer, paths: [region.id]}}}}")
+    more = overlaid(
+        tmp_path, "collections: {pools: {columns: {region: {type: integer, paths: [region.id]}}}}"
+    )
     assert migrate(engine, more) is True
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT id, region FROM magnetis.pools")).all() == [("1", None)]
-        assert connection.execute(text("SELECT pg_typeof(region)::text FROM magnetis.pools")).scalar_one() == "bigint"
-        assert connection.execute(text("SELECT count(region) FROM magnetis.pools_history")).scalar_one() == 0
+        assert connection.execute(text("SELECT id, region FROM magnetis.pools")).all() == [
+            ("1", None)
+        ]
+        assert (
+            connection.execute(
+                text("SELECT pg_typeof(region)::text FROM magnetis.pools")
+            ).scalar_one()
+            == "bigint"
+        )
+        assert (
+            connection.execute(
+                text("SELECT count(region) FROM magnetis.pools_history")
+            ).scalar_one()
+            == 0
+        )
 
 
 def test_an_older_program_says_that_the_database_is_newer(engine: Engine, tmp_path: Path) -> None:
@@ -66,7 +82,10 @@ def test_an_older_program_says_that_the_database_is_newer(engine: Engine, tmp_pa
 def test_processes_that_start_at_once(empty_database_url: str, catalogue: Catalogue) -> None:
     results: list[bool] = []
     engines = [connect(empty_database_url) for _ in range(4)]
-    threads = [threading.Thread(target=lambda engine=engine: results.append(migrate(engine, catalogue))) for engine in engines]
+    threads = [
+        threading.Thread(target=lambda engine=engine: results.append(migrate(engine, catalogue)))
+        for engine in engines
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -50,7 +50,10 @@ def test_a_poisoned_row_is_quarantined_alone_and_whole(load: Any, query: Any, na
     rows = [row("a"), row("p", more), row("b")]
     merged = load("calls", [DAY], page(*rows))
     assert (merged.days[0].held, merged.quarantined) == (2, 1)
-    assert query("SELECT id, caller_name FROM magnetis.calls ORDER BY id") == [("a", "Hélène"), ("b", "Hélène")]
+    assert query("SELECT id, caller_name FROM magnetis.calls ORDER BY id") == [
+        ("a", "Hélène"),
+        ("b", "Hélène"),
+    ]
     [(key, found, kind, received)] = query(
         "SELECT key, reason, jsonb_typeof(payload), payload #>> '{}' FROM magnetis_ops.quarantine"
     )
@@ -65,7 +68,9 @@ def test_a_poisoned_row_is_quarantined_alone_and_whole(load: Any, query: Any, na
 def test_what_is_no_object_is_quarantined_too(load: Any, query: Any, poison: str) -> None:
     merged = load("calls", [DAY], page(row("a"), poison, "7", row("b")))
     assert (merged.days[0].held, merged.quarantined) == (2, 2)
-    [(received,)] = query("SELECT payload #>> '{}' FROM magnetis_ops.quarantine WHERE jsonb_typeof(payload) = 'string'")
+    [(received,)] = query(
+        "SELECT payload #>> '{}' FROM magnetis_ops.quarantine WHERE jsonb_typeof(payload) = 'string'"
+    )
     assert received.replace("1E+5000", "1e5000") == poison
 
 
@@ -84,7 +89,9 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_rows_that_are_only_large_are_stored_as_received(load: Any, query: Any, warehouse: Warehouse, name: str) -> None:
+def test_rows_that_are_only_large_are_stored_as_received(
+    load: Any, query: Any, warehouse: Warehouse, name: str
+) -> None:
     source = row("g", GOOD[name])
     merged = load("calls", [DAY], page(row("a"), source))
     assert (merged.days[0].held, merged.quarantined) == (2, 0)
@@ -96,7 +103,9 @@ def test_rows_that_are_only_large_are_stored_as_received(load: Any, query: Any, 
     assert reparse(warehouse, warehouse.catalogue["calls"]).updated == 0
 
 
-def test_columns_are_filled_again_with_every_digit(load: Any, query: Any, warehouse: Warehouse, engine: Any) -> None:
+def test_columns_are_filled_again_with_every_digit(
+    load: Any, query: Any, warehouse: Warehouse, engine: Any
+) -> None:
     load("calls", [DAY], page(row("a", ',"visit_id":340282366920938463463374607431768211455')))
     [(visit,)] = query("SELECT visit_id FROM magnetis.calls")
     assert visit == "340282366920938463463374607431768211455"
@@ -118,7 +127,11 @@ def test_what_postgresql_rejects_is_found_and_quarantined(
 ) -> None:
     monkeypatch.setattr(exact_json, limit, 10**6)
     poisoned = {0, 7, 8, 100, 249}
-    merged = load("calls", [DAY], page(*(row(f"c{n:03}", f',"x":{poison}' if n in poisoned else "") for n in range(250))))
+    merged = load(
+        "calls",
+        [DAY],
+        page(*(row(f"c{n:03}", f',"x":{poison}' if n in poisoned else "") for n in range(250))),
+    )
     assert (merged.days[0].held, merged.quarantined) == (245, 5)
     found = query("SELECT key, reason, payload #>> '{}' FROM magnetis_ops.quarantine ORDER BY key")
     assert [key for key, _, _ in found] == [f"c{n:03}" for n in sorted(poisoned)]
@@ -126,24 +139,36 @@ def test_what_postgresql_rejects_is_found_and_quarantined(
     assert found[0][2] == row("c000", f',"x":{poison}')
 
 
-def test_depths_that_postgresql_rejects_are_quarantined(load: Any, query: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depths_that_postgresql_rejects_are_quarantined(
+    load: Any, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exact_json, "MOST_LEVELS", 10**6)
     load("calls", [DAY], page(row("a"), row("p", f',"x":{deep(900)}')))
-    assert query("SELECT count(*) FROM magnetis.calls") == [(2,)], "a limit of ours, not of PostgreSQL"
+    assert query("SELECT count(*) FROM magnetis.calls") == [(2,)], (
+        "a limit of ours, not of PostgreSQL"
+    )
     depths: list[Any] = []
     for _ in range(30_000):
         depths = [depths]
-    merged = load("calls", [DAY], [*page(row("a"), row("p")), {"id": "q", "start_at": AT, "x": depths}])
+    merged = load(
+        "calls", [DAY], [*page(row("a"), row("p")), {"id": "q", "start_at": AT, "x": depths}]
+    )
     assert (merged.days[0].held, merged.quarantined) == (2, 1)
-    assert query("SELECT reason FROM magnetis_ops.quarantine") == [("PostgreSQL rejects a value: StatementTooComplex",)]
+    assert query("SELECT reason FROM magnetis_ops.quarantine") == [
+        ("PostgreSQL rejects a value: StatementTooComplex",)
+    ]
 
 
-def test_a_kept_page_is_kept_once_if_a_value_is_rejected(warehouse: Warehouse, query: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_page_is_kept_once_if_a_value_is_rejected(
+    warehouse: Warehouse, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exact_json, "_MOST_DIGITS_AFTER_POINT", 10**6)
     with warehouse.staging(warehouse.catalogue["calls"]) as staging:
         staging.add(
             page(row("a"), row("p", f',"x":0.{"1" * 20_000}')),
-            lambda cursor: cursor.execute("INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-28', 1)"),
+            lambda cursor: cursor.execute(
+                "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-28', 1)"
+            ),
         )
         assert (staging.settle().received, staging.tally.unplaced.total()) == (2, 1)
     assert query("SELECT held FROM magnetis_ops.strays") == [(1,)]

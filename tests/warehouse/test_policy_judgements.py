@@ -21,19 +21,38 @@ def account(identifier: str, **more: Any) -> dict[str, Any]:
 
 
 def alert(identifier: str, owner: str | None = "acc-1", **more: Any) -> dict[str, Any]:
-    common = {"enabled": 1, "less_than": None, "more_than": None, "recipients": ["a@exemple.fr"], "type": "lost_calls"}
-    return {"id": identifier, "account": {"id": owner} if owner else None, "title": f"Alerte {identifier}"} | common | more
+    common = {
+        "enabled": 1,
+        "less_than": None,
+        "more_than": None,
+        "recipients": ["a@exemple.fr"],
+        "type": "lost_calls",
+    }
+    return (
+        {
+            "id": identifier,
+            "account": {"id": owner} if owner else None,
+            "title": f"Alerte {identifier}",
+        }
+        | common
+        | more
+    )
 
 
 def rows_of(cases: Sequence[tuple[Any, ...]], *members: str) -> list[dict[str, Any]]:
-    return [alert(f"ale-{number:02}", **dict(zip(members, case, strict=False))) for number, case in enumerate(cases)]
+    return [
+        alert(f"ale-{number:02}", **dict(zip(members, case, strict=False)))
+        for number, case in enumerate(cases)
+    ]
 
 
 @pytest.fixture
 def judged(engine: Engine, tmp_path: Path) -> Judge:
     """Judge the rows of a collection by a shipped policy, which `changes` may change."""
 
-    def judged(name: str, collection: str = "email_alerts", changes: str = "{}", more: str = "{}") -> Judgement:
+    def judged(
+        name: str, collection: str = "email_alerts", changes: str = "{}", more: str = "{}"
+    ) -> Judgement:
         overlay = tmp_path / "magnetis.yaml"
         overlay.write_text(f"policies: {{{name}: {changes}}}\ncollections: {more}\n")
         catalogue: Catalogue = load_catalogue(overlay)
@@ -48,7 +67,9 @@ def found(judgement: Judgement) -> list[tuple[str, str]]:
     return [(offence.id, offence.reason) for offence in judgement.offences]
 
 
-def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(load: Load, judged: Judge) -> None:
+def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(
+    load: Load, judged: Judge
+) -> None:
     load("accounts", DAY, [account(f"acc-{number}") for number in range(1, 8)])
     load(
         "email_alerts",
@@ -71,10 +92,12 @@ def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(load: 
             ("acc-7", "no alert on missed calls"),
         ]
         assert (judgement.judged, judgement.offences[0].title) == (7, "Agence acc-3")
-    assert [row[0] for row in found(judged("missed_call_alert", changes="{types: [custom_calls]}"))] == [
-        f"acc-{number}" for number in (1, 2, 4, 5, 6, 7)
-    ]
-    assert [row[0] for row in found(judged("missed_call_alert", changes="{ignore: [acc-3, acc-7]}"))] == ["acc-4"]
+    assert [
+        row[0] for row in found(judged("missed_call_alert", changes="{types: [custom_calls]}"))
+    ] == [f"acc-{number}" for number in (1, 2, 4, 5, 6, 7)]
+    assert [
+        row[0] for row in found(judged("missed_call_alert", changes="{ignore: [acc-3, acc-7]}"))
+    ] == ["acc-4"]
 
 
 def test_deleted_accounts_and_deleted_alerts_do_not_count(load: Load, judged: Judge) -> None:
@@ -107,7 +130,9 @@ RECIPIENTS: list[tuple[Any, bool]] = [
 def test_a_recipient_is_any_text_or_number(load: Load, judged: Judge) -> None:
     load("email_alerts", DAY, rows_of(RECIPIENTS, "recipients"))
     assert dict(found(judged("has_recipient"))) == {
-        f"ale-{number:02}": "no recipient" for number, (_, has_one) in enumerate(RECIPIENTS) if not has_one
+        f"ale-{number:02}": "no recipient"
+        for number, (_, has_one) in enumerate(RECIPIENTS)
+        if not has_one
     }
 
 
@@ -119,7 +144,14 @@ ADDRESSES: list[tuple[Any, int]] = [
     (["Jean <jean@exemple.fr>, paul@elsewhere.fr; marie@exemple.fr."], 1),
     ("a@elsewhere.fr", 1),
     ([{"name": "Jean", "email": "jean@elsewhere.fr"}], 1),
-    (["jean@elsewhere.fr/paul@exemple.fr", "jean@elsewhere.fr|paul@exemple.fr", "<jean@elsewhere.fr><paul@exemple.fr>"], 3),
+    (
+        [
+            "jean@elsewhere.fr/paul@exemple.fr",
+            "jean@elsewhere.fr|paul@exemple.fr",
+            "<jean@elsewhere.fr><paul@exemple.fr>",
+        ],
+        3,
+    ),
     (["mailto:jean@elsewhere.fr?cc=paul@exemple.fr", "Jean (jean@exemple.fr)"], 1),
     (["jean@"], 1),
     (["jean@elsewhere.fr@exemple.fr"], 0),
@@ -130,7 +162,9 @@ ADDRESSES: list[tuple[Any, int]] = [
 
 def test_addresses_outside_the_allowed_domains_are_counted(load: Load, judged: Judge) -> None:
     load("email_alerts", DAY, rows_of(ADDRESSES, "recipients"))
-    judgement = judged("allowed_domains", changes="{enabled: true, domains: [Exemple.fr, '*.exemple.com']}")
+    judgement = judged(
+        "allowed_domains", changes="{enabled: true, domains: [Exemple.fr, '*.exemple.com']}"
+    )
     assert dict(found(judgement)) == {
         f"ale-{number:02}": f"recipients outside the allowed domains: {outside}"
         for number, (_, outside) in enumerate(ADDRESSES)
@@ -159,11 +193,20 @@ def test_thresholds(load: Load, judged: Judge) -> None:
     }
 
 
-def test_a_setting_needs_a_known_account_and_a_deleted_one_is_known(load: Load, judged: Judge) -> None:
+def test_a_setting_needs_a_known_account_and_a_deleted_one_is_known(
+    load: Load, judged: Judge
+) -> None:
     load("accounts", DAY, [account("acc-1"), account("acc-2")])
     load("accounts", DAY, [account("acc-1")])
-    load("reports", DAY, [alert("rep-1"), alert("rep-2", "acc-2"), alert("rep-3", "acc-3"), alert("rep-4", None)])
-    assert found(judged("has_owner", "reports")) == [("rep-4", "no account"), ("rep-3", "unknown account")]
+    load(
+        "reports",
+        DAY,
+        [alert("rep-1"), alert("rep-2", "acc-2"), alert("rep-3", "acc-3"), alert("rep-4", None)],
+    )
+    assert found(judged("has_owner", "reports")) == [
+        ("rep-4", "no account"),
+        ("rep-3", "unknown account"),
+    ]
     assert found(judged("has_owner", "reports", "{ignore: [acc-3, rep-4]}")) == []
 
 
@@ -185,15 +228,26 @@ def test_what_was_never_read_cannot_be_judged(load: Load, judged: Judge) -> None
     assert "sms_alerts has never been read" in str(judged("missed_call_alert").unjudged)
     off = "{sms_alerts: {enabled: false}}"
     assert found(judged("missed_call_alert", more=off)) == [("acc-2", "no alert on missed calls")]
-    assert "accounts is switched off" in str(judged("has_owner", more="{accounts: {enabled: false}}").unjudged)
+    assert "accounts is switched off" in str(
+        judged("has_owner", more="{accounts: {enabled: false}}").unjudged
+    )
 
 
-def test_a_member_that_no_row_holds_under_a_known_name_cannot_be_judged(load: Load, judged: Judge) -> None:
-    nameless = [{name: value for name, value in alert(f"rep-{number}").items() if name != "recipients"} for number in range(3)]
+def test_a_member_that_no_row_holds_under_a_known_name_cannot_be_judged(
+    load: Load, judged: Judge
+) -> None:
+    nameless = [
+        {name: value for name, value in alert(f"rep-{number}").items() if name != "recipients"}
+        for number in range(3)
+    ]
     load("reports", DAY, [row | {"sent_to": ["a@exemple.fr"]} for row in nameless])
-    assert "None of the 3 rows of reports holds recipients" in str(judged("has_recipient", "reports").unjudged)
+    assert "None of the 3 rows of reports holds recipients" in str(
+        judged("has_recipient", "reports").unjudged
+    )
     load("reports", DAY, [*nameless, alert("rep-9", recipients=None)])
-    assert judged("has_recipient", "reports").number == 4, "one row has the member, so the others lack it"
+    assert judged("has_recipient", "reports").number == 4, (
+        "one row has the member, so the others lack it"
+    )
     load("reports", DAY, [])
     assert found(judged("has_recipient", "reports")) == [], "no row, nothing to find"
 
@@ -209,6 +263,8 @@ def test_an_overlay_may_leave_nothing_to_judge_by(load: Load, judged: Judge, col
 
 def test_columns_that_an_overlay_took_away_are_not_asked_for(load: Load, judged: Judge) -> None:
     load("email_alerts", DAY, [alert("ale-1", more_than=-1, recipients=[])])
-    judgement = judged("sane_thresholds", more="{email_alerts: {columns: {less_than: null, title: null}}}")
+    judgement = judged(
+        "sane_thresholds", more="{email_alerts: {columns: {less_than: null, title: null}}}"
+    )
     assert found(judgement) == [("ale-1", "more_than is negative")]
     assert judgement.offences[0].title is None

@@ -45,11 +45,18 @@ def bi(settings: Settings, owner: Engine) -> Iterator["psycopg.Connection[tuple[
         yield connection
 
 
-def test_it_reads_the_data_over_tcp_within_limits(settings: Settings, bi: "psycopg.Connection[tuple[object, ...]]") -> None:
+def test_it_reads_the_data_over_tcp_within_limits(
+    settings: Settings, bi: "psycopg.Connection[tuple[object, ...]]"
+) -> None:
     assert bi.info.host == "127.0.0.1"
     shown = [
         bi.execute("SELECT current_setting(%s)", (name,)).fetchone()
-        for name in ("default_transaction_read_only", "statement_timeout", "idle_in_transaction_session_timeout", "search_path")
+        for name in (
+            "default_transaction_read_only",
+            "statement_timeout",
+            "idle_in_transaction_session_timeout",
+            "search_path",
+        )
     ]
     assert shown == [("on",), ("5min",), ("5min",), ("magnetis, magnetis_marts",)]
     tables = bi.execute(
@@ -62,7 +69,9 @@ def test_it_reads_the_data_over_tcp_within_limits(settings: Settings, bi: "psyco
 
     passwords = settings.home / "postgres-passwords.json"
     assert stat.S_IMODE(passwords.stat().st_mode) == 0o600
-    assert shown_address(settings, tcp=True, read_only=True)[0].count(str(bi.info.password)) == 1, "generated once"
+    assert shown_address(settings, tcp=True, read_only=True)[0].count(str(bi.info.password)) == 1, (
+        "generated once"
+    )
     socket, _ = shown_address(settings, tcp=False, read_only=True)
     with psycopg.connect(socket) as connection:
         assert connection.execute("SELECT current_user").fetchone() == (read_only.ROLE,)
@@ -89,7 +98,9 @@ def test_it_reads_the_data_over_tcp_within_limits(settings: Settings, bi: "psyco
         "SELECT pg_reload_conf()",
     ],
 )
-def test_it_cannot_write_nor_read_anything_else(bi: "psycopg.Connection[tuple[object, ...]]", statement: str) -> None:
+def test_it_cannot_write_nor_read_anything_else(
+    bi: "psycopg.Connection[tuple[object, ...]]", statement: str
+) -> None:
     bi.execute("SET default_transaction_read_only = off")  # anybody may: rights decide
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         bi.execute(statement)  # type: ignore[call-overload]
@@ -110,7 +121,10 @@ def test_tables_and_schemas_made_later_are_readable(
 
 
 def test_the_other_database_of_the_server_is_readable_too(
-    settings: Settings, owner: Engine, bi: "psycopg.Connection[tuple[object, ...]]", catalogue: Catalogue
+    settings: Settings,
+    owner: Engine,
+    bi: "psycopg.Connection[tuple[object, ...]]",
+    catalogue: Catalogue,
 ) -> None:
     """A role belongs to the server: the tables of a real key, made later, are granted as they are made."""
     del owner

@@ -37,19 +37,38 @@ def execute(engine: Engine) -> Callable[[str], None]:
     [
         ("SELECT 1", []),
         ("DELETE FROM magnetis.calls WHERE id = 'c1'", [DayDifference(DAY, 2, 1)]),
-        ("UPDATE magnetis.calls SET deleted_at = now() WHERE day = '2025-03-29'", [DayDifference(NEXT, 1, 0)]),
+        (
+            "UPDATE magnetis.calls SET deleted_at = now() WHERE day = '2025-03-29'",
+            [DayDifference(NEXT, 1, 0)],
+        ),
         (
             "UPDATE magnetis.calls SET day = '2025-03-01' WHERE id = 'c1'",
             [DayDifference(date(2025, 3, 1), 0, 1), DayDifference(DAY, 2, 1)],
         ),
-        ("INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-02', 3)", [DayDifference(date(2025, 3, 2), 3, 0)]),
-        ("INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-29', 1)", [DayDifference(NEXT, 2, 1)]),
-        ("UPDATE magnetis_ops.days SET held = 7 WHERE day = '2025-03-28' AND collection = 'calls'", [DayDifference(DAY, 7, 2)]),
-        ("DELETE FROM magnetis_ops.days WHERE day = '2025-03-28' AND collection = 'calls'", [DayDifference(DAY, 0, 2)]),
+        (
+            "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-02', 3)",
+            [DayDifference(date(2025, 3, 2), 3, 0)],
+        ),
+        (
+            "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-29', 1)",
+            [DayDifference(NEXT, 2, 1)],
+        ),
+        (
+            "UPDATE magnetis_ops.days SET held = 7 WHERE day = '2025-03-28' AND collection = 'calls'",
+            [DayDifference(DAY, 7, 2)],
+        ),
+        (
+            "DELETE FROM magnetis_ops.days WHERE day = '2025-03-28' AND collection = 'calls'",
+            [DayDifference(DAY, 0, 2)],
+        ),
     ],
 )
 def test_events_are_compared_by_day(
-    warehouse: Warehouse, load: Load, execute: Callable[[str], None], statement: str, expected: list[DayDifference]
+    warehouse: Warehouse,
+    load: Load,
+    execute: Callable[[str], None],
+    statement: str,
+    expected: list[DayDifference],
 ) -> None:
     load("calls", [DAY, NEXT], [call(1), call(2), call(3, NEXT)])
     load("visits", [DAY], [call(1)])
@@ -61,7 +80,9 @@ def test_events_are_compared_by_day(
     assert warehouse.reconcile(warehouse.catalogue["visits"]) == []
 
 
-def test_the_newest_snapshot_is_compared(warehouse: Warehouse, load: Load, execute: Callable[[str], None]) -> None:
+def test_the_newest_snapshot_is_compared(
+    warehouse: Warehouse, load: Load, execute: Callable[[str], None]
+) -> None:
     pools = warehouse.catalogue["pools"]
     assert warehouse.reconcile(pools) == []
     load("pools", [DAY], [{"id": "a"}, {"id": "b"}])
@@ -76,7 +97,9 @@ def test_rows_on_days_without_a_complete_read_are_part_of_what_is_held(
 ) -> None:
     load("calls", [DAY], [call(1), call(2)])
     execute("UPDATE magnetis.calls SET day = '2025-03-01' WHERE id = 'c1'")
-    execute("UPDATE magnetis_ops.days SET held = 1; INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-01', 1)")
+    execute(
+        "UPDATE magnetis_ops.days SET held = 1; INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-01', 1)"
+    )
     assert warehouse.reconcile(warehouse.catalogue["calls"]) == []
     assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
 
@@ -84,7 +107,15 @@ def test_rows_on_days_without_a_complete_read_are_part_of_what_is_held(
 def test_a_reparse_moves_counts_with_the_rows_and_repairs_wrong_ones(
     engine: Engine, load: Load, query: Any, execute: Callable[[str], None], tmp_path: Path
 ) -> None:
-    load("calls", [DAY, NEXT], [call(1, rang_at="2025-03-29 09:00:00"), call(2, rang_at="2025-03-01 09:00:00"), call(3, NEXT)])
+    load(
+        "calls",
+        [DAY, NEXT],
+        [
+            call(1, rang_at="2025-03-29 09:00:00"),
+            call(2, rang_at="2025-03-01 09:00:00"),
+            call(3, NEXT),
+        ],
+    )
     load("visits", [DAY], [call(1)])
     path = tmp_path / "overlay.yaml"
     path.write_text("collections: {calls: {time_fields: [rang_at, start_at]}}")

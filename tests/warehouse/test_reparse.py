@@ -21,10 +21,21 @@ def overlaid(engine: Engine, tmp_path: Path, text: str) -> Warehouse:
     return Warehouse(engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS)
 
 
-def test_a_new_column_is_filled_and_nothing_else_moves(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
-    load("calls", [DAY], [{"id": f"c{n}", "start_at": "2025-03-28 10:00:00", "custom": {"ref": f"R{n}"}} for n in range(BATCH + 3)])
+def test_a_new_column_is_filled_and_nothing_else_moves(
+    engine: Engine, load: Any, query: Any, tmp_path: Path
+) -> None:
+    load(
+        "calls",
+        [DAY],
+        [
+            {"id": f"c{n}", "start_at": "2025-03-28 10:00:00", "custom": {"ref": f"R{n}"}}
+            for n in range(BATCH + 3)
+        ],
+    )
     before = query("SELECT id, changed_at, payload FROM magnetis.calls ORDER BY id LIMIT 5")
-    warehouse = overlaid(engine, tmp_path, "collections: {calls: {columns: {our_reference: {paths: [custom.ref]}}}}")
+    warehouse = overlaid(
+        engine, tmp_path, "collections: {calls: {columns: {our_reference: {paths: [custom.ref]}}}}"
+    )
     seen: list[int] = []
     done = reparse(warehouse, warehouse.catalogue["calls"], seen.append)
     assert (done.read, done.updated, done.misfits) == (BATCH + 3, BATCH + 3, 0)
@@ -34,8 +45,14 @@ def test_a_new_column_is_filled_and_nothing_else_moves(engine: Engine, load: Any
     assert reparse(warehouse, warehouse.catalogue["calls"]).updated == 0
 
 
-def test_events_move_to_the_day_of_another_time_field(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
-    load("calls", [DAY], [{"id": "c", "start_at": "2025-03-28 10:00:00", "rang_at": "2025-03-27 23:59:00"}])
+def test_events_move_to_the_day_of_another_time_field(
+    engine: Engine, load: Any, query: Any, tmp_path: Path
+) -> None:
+    load(
+        "calls",
+        [DAY],
+        [{"id": "c", "start_at": "2025-03-28 10:00:00", "rang_at": "2025-03-27 23:59:00"}],
+    )
     warehouse = overlaid(engine, tmp_path, "collections: {calls: {time_fields: [rang_at]}}")
     reparse(warehouse, warehouse.catalogue["calls"])
     assert query("SELECT day::text FROM magnetis.calls") == [("2025-03-27",)]
@@ -43,7 +60,9 @@ def test_events_move_to_the_day_of_another_time_field(engine: Engine, load: Any,
     assert query("SELECT day::text, held FROM magnetis_ops.strays") == [("2025-03-27", 1)]
 
 
-def test_columns_may_be_called_like_words_of_sql(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
+def test_columns_may_be_called_like_words_of_sql(
+    engine: Engine, load: Any, query: Any, tmp_path: Path
+) -> None:
     load("calls", [DAY], [{"id": "c", "start_at": "2025-03-28 10:00:00", "order": "o", "at": "a"}])
     load("pools", [DAY], [{"id": "p", "group": "g"}])
     more = "collections: {calls: {columns: {order: {}, at: {}}}, pools: {columns: {group: {}, user: {}}}}"
@@ -55,12 +74,17 @@ def test_columns_may_be_called_like_words_of_sql(engine: Engine, load: Any, quer
         staging.add([{"id": "p", "group": "h"}])
         staging.settle()
         warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test", DAY))
-    assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [("g",), ("h",)]
+    assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [
+        ("g",),
+        ("h",),
+    ]
 
 
 def test_history_is_filled_too(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
     load("pools", [DAY], [{"id": "p", "name": "a", "region": 1}])
     load("pools", [DAY], [{"id": "p", "name": "a", "region": 2}])
-    warehouse = overlaid(engine, tmp_path, "collections: {pools: {columns: {region: {type: integer}}}}")
+    warehouse = overlaid(
+        engine, tmp_path, "collections: {pools: {columns: {region: {type: integer}}}}"
+    )
     assert reparse(warehouse, warehouse.catalogue["pools"]).updated == 3
     assert query("SELECT region FROM magnetis.pools_history ORDER BY valid_from") == [(1,), (2,)]

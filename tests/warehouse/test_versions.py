@@ -25,7 +25,12 @@ Query = Callable[..., list[Any]]
 
 
 def alert(number: int, **members: Any) -> Row:
-    return {"id": f"ale-{number:03d}", "account": {"id": f"acc-{number % 3}"}, "title": f"Alerte {number}", **members}
+    return {
+        "id": f"ale-{number:03d}",
+        "account": {"id": f"acc-{number % 3}"},
+        "title": f"Alerte {number}",
+        **members,
+    }
 
 
 @pytest.fixture
@@ -67,7 +72,14 @@ def expected_changes(snapshots: list[list[Row]]) -> list[Any]:
                 kind = "removed" if not new else "changed" if old else appeared
                 row = new or old
                 found.append(
-                    (FIRST + number * HOUR, row["account"]["id"], key, row.get("title"), kind, canonical(differences(old, new)))
+                    (
+                        FIRST + number * HOUR,
+                        row["account"]["id"],
+                        key,
+                        row.get("title"),
+                        kind,
+                        canonical(differences(old, new)),
+                    )
                 )
         before = now
     return sorted(found, key=lambda change: change[:3])
@@ -78,7 +90,11 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
     for number, snapshot in enumerate(snapshots):
         pages = [snapshot[start : start + page] for start in range(0, len(snapshot), page)]
         merged = load("email_alerts", [DAY], *pages, read_at=FIRST + number * HOUR)
-        expected = [change[4] for change in expected_changes(snapshots[: number + 1]) if change[0] == FIRST + number * HOUR]
+        expected = [
+            change[4]
+            for change in expected_changes(snapshots[: number + 1])
+            if change[0] == FIRST + number * HOUR
+        ]
         [day] = merged.days
         assert (day.inserted, day.changed, day.deleted) == (
             expected.count("first_seen") + expected.count("added"),
@@ -86,9 +102,15 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
             expected.count("removed"),
         )
 
-    versions = query("SELECT id, payload, valid_from, valid_to FROM magnetis.email_alerts_history ORDER BY id, valid_from")
+    versions = query(
+        "SELECT id, payload, valid_from, valid_to FROM magnetis.email_alerts_history ORDER BY id, valid_from"
+    )
     for moment in (FIRST + half * HOUR / 2 for half in range(-1, 2 * len(snapshots))):
-        as_it_was = {key: canonical(row) for key, row, start, end in versions if start <= moment and (end is None or end > moment)}
+        as_it_was = {
+            key: canonical(row)
+            for key, row, start, end in versions
+            if start <= moment and (end is None or end > moment)
+        }
         newest = (moment - FIRST) // HOUR
         truth = snapshots[newest] if newest >= 0 else []
         assert as_it_was == {row["id"]: canonical(row) for row in truth}
@@ -98,7 +120,9 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
         if key == next_key:
             assert end is not None, f"{key} has two open versions"
             assert end <= next_start, f"{key} has versions that overlap"
-            assert end < next_start or canonical(payload) != canonical(next_payload), "a version that says nothing new"
+            assert end < next_start or canonical(payload) != canonical(next_payload), (
+                "a version that says nothing new"
+            )
     open_ids = [key for key, _, _, end in versions if end is None]
     assert open_ids == sorted(row["id"] for row in snapshots[-1])
 
@@ -110,15 +134,26 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
 
 
 values = st.sampled_from([0, 1, True, False, None, "", "x", [], ["a@b.fr"], {"a": 1}, {"a": None}])
-members = st.dictionaries(st.sampled_from(["enabled", "less_than", "recipients", "title", "o'connor"]), values, max_size=3)
+members = st.dictionaries(
+    st.sampled_from(["enabled", "less_than", "recipients", "title", "o'connor"]), values, max_size=3
+)
 titles = st.fixed_dictionaries({}, optional={"title": st.sampled_from(["Alerte", "Alerte bis"])})
 alerts = st.builds(
-    lambda number, content, title: {"id": f"ale-{number}", "account": {"id": "acc-1"}, **content, **title},
+    lambda number, content, title: {
+        "id": f"ale-{number}",
+        "account": {"id": "acc-1"},
+        **content,
+        **title,
+    },
     st.integers(0, 4),
-    members.map(lambda content: {name: value for name, value in content.items() if name != "title"}),
+    members.map(
+        lambda content: {name: value for name, value in content.items() if name != "title"}
+    ),
     titles,
 )
-sequences = st.lists(st.lists(alerts, max_size=5, unique_by=lambda row: row["id"]), min_size=1, max_size=5)
+sequences = st.lists(
+    st.lists(alerts, max_size=5, unique_by=lambda row: row["id"]), min_size=1, max_size=5
+)
 
 
 @settings(
@@ -140,14 +175,23 @@ def test_around_the_end_of_a_page(load: Any, query: Query, size: int) -> None:
     whole = [alert(number, enabled=1) for number in range(size)]
     without_first = whole[1:]
     one_more = [alert(999, enabled=1), *without_first]
-    edited = [row | {"enabled": 0} if number in {248, 249, 250, size - 1} else row for number, row in enumerate(one_more)]
-    load_and_compare([whole, whole[::-1], without_first, one_more, edited, [whole[0]], whole], load, query, 250)
+    edited = [
+        row | {"enabled": 0} if number in {248, 249, 250, size - 1} else row
+        for number, row in enumerate(one_more)
+    ]
+    load_and_compare(
+        [whole, whole[::-1], without_first, one_more, edited, [whole[0]], whole], load, query, 250
+    )
 
 
 def test_a_removal_and_a_return_are_both_told(load: Any, query: Query) -> None:
     one, two = alert(1, enabled=1), alert(2, enabled=1)
-    load_and_compare([[one, two], [one], [one], [two | {"enabled": 0}, one], [one], [one, two]], load, query, 250)
-    assert query("SELECT kind FROM magnetis.settings_changes WHERE setting_id = 'ale-002' ORDER BY changed_at") == [
+    load_and_compare(
+        [[one, two], [one], [one], [two | {"enabled": 0}, one], [one], [one, two]], load, query, 250
+    )
+    assert query(
+        "SELECT kind FROM magnetis.settings_changes WHERE setting_id = 'ale-002' ORDER BY changed_at"
+    ) == [
         ("first_seen",),
         ("removed",),
         ("added",),
@@ -159,7 +203,9 @@ def test_a_removal_and_a_return_are_both_told(load: Any, query: Query) -> None:
 def test_what_comes_after_an_empty_first_snapshot_is_added(load: Any, query: Query) -> None:
     load("sms_alerts", [DAY], [])
     load("sms_alerts", [DAY], [alert(1)])
-    assert query("SELECT collection, kind FROM magnetis.settings_changes") == [("sms_alerts", "added")]
+    assert query("SELECT collection, kind FROM magnetis.settings_changes") == [
+        ("sms_alerts", "added")
+    ]
 
 
 def test_a_reading_that_gives_way_to_a_newer_one_leaves_no_version(load: Any, query: Query) -> None:
@@ -173,7 +219,9 @@ def test_a_reading_that_gives_way_to_a_newer_one_leaves_no_version(load: Any, qu
     ]
 
 
-def test_versions_of_a_clock_that_was_ahead_come_before_the_next_reading(load: Any, query: Query) -> None:
+def test_versions_of_a_clock_that_was_ahead_come_before_the_next_reading(
+    load: Any, query: Query
+) -> None:
     ahead = datetime.now(UTC) + timedelta(days=300)
     load("email_alerts", [DAY], [alert(1, enabled=1), alert(2)], read_at=FIRST)
     load("email_alerts", [DAY], [alert(1, enabled=0), alert(3)], read_at=ahead)
@@ -198,7 +246,12 @@ def test_what_one_reading_found(warehouse: Warehouse, load: Any) -> None:
     collection = warehouse.catalogue["email_alerts"]
     account = {"id": "acc-1", "name": "Agence"}
     load("email_alerts", [DAY], [alert(1, enabled=1, account=account), alert(2)], read_at=FIRST)
-    load("email_alerts", [DAY], [alert(1, enabled=0, account=account), alert(3)], read_at=FIRST + HOUR)
+    load(
+        "email_alerts",
+        [DAY],
+        [alert(1, enabled=0, account=account), alert(3)],
+        read_at=FIRST + HOUR,
+    )
     first = warehouse.changes(collection, DAY, FIRST)
     newest = warehouse.changes(collection, DAY)
     assert first
@@ -221,7 +274,10 @@ def test_of_very_many_changes_the_first_are_listed(warehouse: Warehouse, load: A
     load("reports", [DAY], [alert(number) for number in range(MOST_CHANGES + 11)])
     found = warehouse.changes(warehouse.catalogue["reports"], DAY)
     assert found
-    assert (found.counts, len(found.listed)) == ({ChangeKind.ADDED: MOST_CHANGES + 10}, MOST_CHANGES)
+    assert (found.counts, len(found.listed)) == (
+        {ChangeKind.ADDED: MOST_CHANGES + 10},
+        MOST_CHANGES,
+    )
 
 
 def test_an_overlay_leaves_the_view_and_what_was_granted_on_it(
@@ -230,21 +286,29 @@ def test_an_overlay_leaves_the_view_and_what_was_granted_on_it(
     load("email_alerts", [DAY], [alert(1, enabled=1)])
     with warehouse.engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON magnetis.settings_changes TO PUBLIC"))
-        connection.execute(text("CREATE VIEW public.mine AS SELECT title FROM magnetis.settings_changes"))
+        connection.execute(
+            text("CREATE VIEW public.mine AS SELECT title FROM magnetis.settings_changes")
+        )
     path = tmp_path / "overlay.yaml"
     for columns in ("{our_reference: {paths: [ref]}}", "{title: null}", "{}"):
-        path.write_text(f"collections: {{email_alerts: {{columns: {columns}}}, sms_alerts: {{enabled: false}}}}")
+        path.write_text(
+            f"collections: {{email_alerts: {{columns: {columns}}}, sms_alerts: {{enabled: false}}}}"
+        )
         migrate(warehouse.engine, load_catalogue(path))
         title = None if "title" in columns else "Alerte 1"
         assert query("SELECT kind, title FROM magnetis.settings_changes") == [("first_seen", title)]
     assert query("SELECT title FROM public.mine") == [("Alerte 1",)]
-    assert query("SELECT has_table_privilege('public', 'magnetis.settings_changes', 'SELECT')") == [(True,)]
+    assert query("SELECT has_table_privilege('public', 'magnetis.settings_changes', 'SELECT')") == [
+        (True,)
+    ]
 
 
 def test_a_database_without_the_view_gets_it(warehouse: Warehouse, query: Query) -> None:
     with warehouse.engine.begin() as connection:
         connection.execute(text("DROP VIEW magnetis.settings_changes"))
-        connection.execute(text("UPDATE magnetis_ops.schema_state SET digest = 'of a version before it'"))
+        connection.execute(
+            text("UPDATE magnetis_ops.schema_state SET digest = 'of a version before it'")
+        )
     assert migrate(warehouse.engine, warehouse.catalogue) is True
     assert query("SELECT count(*) FROM magnetis.settings_changes") == [(0,)]
     [(about,)] = query("SELECT obj_description('magnetis.settings_changes'::regclass)")

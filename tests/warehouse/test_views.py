@@ -36,34 +36,59 @@ def hierarchy(load: Any) -> None:
 
 @pytest.mark.usefixtures("hierarchy")
 def test_rows_have_the_names_of_account_network_and_entity(load: Any, query: Query) -> None:
-    load("calls", [DAY], [call(1), call(2, account={"id": "a1", "name": "As received"}), call(3, account={"id": "unknown"})])
+    load(
+        "calls",
+        [DAY],
+        [
+            call(1),
+            call(2, account={"id": "a1", "name": "As received"}),
+            call(3, account={"id": "unknown"}),
+        ],
+    )
     names = "account_name, network_name, entity_name"
     assert query(f"SELECT id, {names} FROM magnetis.calls_current ORDER BY id") == [
         ("c1", "Agence Nord", "Réseau", "Groupe"),
         ("c2", "As received", "Réseau", "Groupe"),
         ("c3", None, None, None),
     ]
-    assert query("SELECT network_name, entity_name FROM magnetis.accounts_current") == [("Réseau", "Groupe")]
-    assert query("SELECT name, entity_name FROM magnetis.networks_current") == [("Réseau", "Groupe")]
+    assert query("SELECT network_name, entity_name FROM magnetis.accounts_current") == [
+        ("Réseau", "Groupe")
+    ]
+    assert query("SELECT name, entity_name FROM magnetis.networks_current") == [
+        ("Réseau", "Groupe")
+    ]
     assert query("SELECT id, account_id FROM magnetis.accounts") == [("a1", "a1")]
     assert query("SELECT DISTINCT account_id FROM magnetis.accounts_history") == [("a1",)]
 
 
-def test_deleted_rows_and_payloads_are_left_out_and_times_are_shown_in_both_zones(load: Any, query: Query) -> None:
+def test_deleted_rows_and_payloads_are_left_out_and_times_are_shown_in_both_zones(
+    load: Any, query: Query
+) -> None:
     load("calls", [DAY], [call(1, "01:30:00", end_at=f"{DAY} 03:10:00"), call(2)])
     load("calls", [DAY], [call(1, "01:30:00", end_at=f"{DAY} 03:10:00")])
-    shown = query("SELECT id, occurred_at::text, occurred_at_local::text, ended_at_local::text FROM magnetis.calls_current")
+    shown = query(
+        "SELECT id, occurred_at::text, occurred_at_local::text, ended_at_local::text FROM magnetis.calls_current"
+    )
     assert shown == [("c1", "2025-03-30 00:30:00+00", "2025-03-30 01:30:00", "2025-03-30 03:10:00")]
-    columns = {name for (name,) in query("SELECT attname FROM pg_attribute WHERE attrelid = 'magnetis.calls_current'::regclass")}
+    columns = {
+        name
+        for (name,) in query(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'magnetis.calls_current'::regclass"
+        )
+    }
     assert columns >= {"id", "account_id", "day", "caller_number", "first_seen_at", "changed_at"}
     assert not columns & {"payload", "deleted_at"}
 
 
-def test_local_times_are_those_of_the_configured_zone(engine: Engine, catalogue: Catalogue, load: Any, query: Query) -> None:
+def test_local_times_are_those_of_the_configured_zone(
+    engine: Engine, catalogue: Catalogue, load: Any, query: Query
+) -> None:
     load("calls", [DAY], [call(1, "10:00:00")])
     assert migrate(engine, catalogue, zone=ZoneInfo("America/Martinique")) is True
     assert migrate(engine, catalogue, zone=ZoneInfo("America/Martinique")) is False
-    assert query("SELECT occurred_at_local::text FROM magnetis.calls_current") == [("2025-03-30 04:00:00",)]
+    assert query("SELECT occurred_at_local::text FROM magnetis.calls_current") == [
+        ("2025-03-30 04:00:00",)
+    ]
 
 
 @pytest.fixture
@@ -78,7 +103,9 @@ def overlaid(engine: Engine, tmp_path: Path) -> Callable[[str], Catalogue]:
     return overlaid
 
 
-CRM = "collections: {calls: {columns: {crm: {paths: [crm]}, seen: {type: timestamp, paths: [seen]}}}}"
+CRM = (
+    "collections: {calls: {columns: {crm: {paths: [crm]}, seen: {type: timestamp, paths: [seen]}}}}"
+)
 
 
 def test_an_overlay_extends_the_view_and_grants_and_dependent_views_stay(
@@ -86,13 +113,17 @@ def test_an_overlay_extends_the_view_and_grants_and_dependent_views_stay(
 ) -> None:
     with engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON magnetis.calls_current TO PUBLIC"))
-        connection.execute(text("CREATE VIEW public.mine AS SELECT id, account_name FROM magnetis.calls_current"))
+        connection.execute(
+            text("CREATE VIEW public.mine AS SELECT id, account_name FROM magnetis.calls_current")
+        )
     overlaid(CRM)
     overlaid("{}")
     overlaid("collections: {accounts: {columns: {name: null, network_name: null}}}")
     overlaid("collections: {calls: {columns: {network_name: {paths: [region]}}}}")
     assert query("SELECT crm, seen, seen_local FROM magnetis.calls_current") == []
-    assert query("SELECT has_table_privilege('public', 'magnetis.calls_current', 'SELECT')") == [(True,)]
+    assert query("SELECT has_table_privilege('public', 'magnetis.calls_current', 'SELECT')") == [
+        (True,)
+    ]
     assert query("SELECT * FROM public.mine") == []
 
 
@@ -104,13 +135,21 @@ def test_columns_are_dropped_with_the_view_made_again_and_its_grants(
     with engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON magnetis.calls_current TO PUBLIC"))
         connection.execute(text("CREATE VIEW public.mine AS SELECT id FROM magnetis.calls_current"))
-    with pytest.raises(ViewInUse, match=r"magnetis\.calls_current must be recreated, and is used by the view public\.mine"):
+    with pytest.raises(
+        ViewInUse,
+        match=r"magnetis\.calls_current must be recreated, and is used by the view public\.mine",
+    ):
         drop_columns(engine, catalogue)
     assert query("SELECT crm FROM magnetis.calls_current") == []
     with engine.begin() as connection:
         connection.execute(text("DROP VIEW public.mine"))
-    assert [str(column) for column in drop_columns(engine, catalogue)] == ["magnetis.calls.crm", "magnetis.calls.seen"]
-    assert query("SELECT has_table_privilege('public', 'magnetis.calls_current', 'SELECT')") == [(True,)]
+    assert [str(column) for column in drop_columns(engine, catalogue)] == [
+        "magnetis.calls.crm",
+        "magnetis.calls.seen",
+    ]
+    assert query("SELECT has_table_privilege('public', 'magnetis.calls_current', 'SELECT')") == [
+        (True,)
+    ]
     with pytest.raises(Exception, match="crm"):
         query("SELECT crm FROM magnetis.calls_current")
 
@@ -150,9 +189,13 @@ def test_the_next_call_of_a_caller_is_found_by_the_index(engine: Engine, query: 
     assert query(NEXT_CALLS) == [(4_500, 5_000)]
 
 
-def test_a_value_that_an_index_would_reject_is_counted_and_kept_in_the_payload(load: Any, query: Query) -> None:
+def test_a_value_that_an_index_would_reject_is_counted_and_kept_in_the_payload(
+    load: Any, query: Query
+) -> None:
     load("calls", [DAY], [call(1, caller_number="é" * 128), call(2, caller_number="9" * 5000)])
-    found = query("SELECT id, length(caller_number), length(payload ->> 'caller_number') FROM magnetis.calls ORDER BY id")
+    found = query(
+        "SELECT id, length(caller_number), length(payload ->> 'caller_number') FROM magnetis.calls ORDER BY id"
+    )
     assert found == [("c1", 128, 128), ("c2", None, 5000)]
 
 
@@ -163,16 +206,22 @@ def test_indexed_text_that_is_too_long_is_a_misfit(catalogue: Catalogue) -> None
 
 
 @pytest.mark.usefixtures("hierarchy")
-def test_accounts_of_an_earlier_version_get_their_own_id(engine: Engine, warehouse: Warehouse, query: Query) -> None:
+def test_accounts_of_an_earlier_version_get_their_own_id(
+    engine: Engine, warehouse: Warehouse, query: Query
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE magnetis.accounts SET account_id = NULL"))
         connection.execute(text("UPDATE magnetis_ops.alembic_version SET version_num = '0004'"))
-        connection.execute(text("UPDATE magnetis_ops.schema_state SET digest = 'of an earlier version'"))
+        connection.execute(
+            text("UPDATE magnetis_ops.schema_state SET digest = 'of an earlier version'")
+        )
     warehouse.prepare()
     assert query("SELECT account_id FROM magnetis.accounts") == [("a1",)]
 
 
-def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(engine: Engine, catalogue: Catalogue) -> None:
+def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP INDEX magnetis.ix_calls_caller_number_occurred_at"))
         connection.execute(text("DELETE FROM magnetis_ops.schema_state WHERE name = 'catalogue'"))
@@ -186,7 +235,11 @@ def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(e
         )
     assert migrate(engine, catalogue)
     with engine.connect() as connection:
-        numbers = connection.execute(text("SELECT id, caller_number FROM magnetis.calls ORDER BY id"))
+        numbers = connection.execute(
+            text("SELECT id, caller_number FROM magnetis.calls ORDER BY id")
+        )
         assert [tuple(row) for row in numbers] == [("long", None), ("short", "1")]
-        index = text("SELECT to_regclass('magnetis.ix_calls_caller_number_occurred_at') IS NOT NULL")
+        index = text(
+            "SELECT to_regclass('magnetis.ix_calls_caller_number_occurred_at') IS NOT NULL"
+        )
         assert connection.execute(index).scalar_one()

@@ -12,27 +12,59 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.volatile import column_sql, same_sql, stable, stable_sql, volatile_columns
+from magnetis_dagster.catalog.volatile import (
+    column_sql,
+    same_sql,
+    stable,
+    stable_sql,
+    volatile_columns,
+)
 from magnetis_dagster.database import connect
 from magnetis_dagster.warehouse import Warehouse
 from magnetis_dagster.warehouse.baseline import present
 
 AUDIO = load_catalogue()["audio_files"]
-NAMES = ["url", "URL", "link", "files", "last_sent_at", "lastSentAt", "a", "b", "a.b", "aB", "it's", "é", "É", "", "_"]
+NAMES = [
+    "url",
+    "URL",
+    "link",
+    "files",
+    "last_sent_at",
+    "lastSentAt",
+    "a",
+    "b",
+    "a.b",
+    "aB",
+    "it's",
+    "é",
+    "É",
+    "",
+    "_",
+]
 
 
-def declaring(*volatile: str, collection: Collection = AUDIO, **columns: dict[str, Any]) -> Collection:
+def declaring(
+    *volatile: str, collection: Collection = AUDIO, **columns: dict[str, Any]
+) -> Collection:
     content = collection.model_dump() | {"volatile": volatile}
     return Collection.model_validate(content | {"columns": content["columns"] | columns})
 
 
 names = st.sampled_from(NAMES) | st.text("abé_. -'\"\\?#", max_size=4)
-texts = st.sampled_from(["", "https://files.invalid/1.mp3?sig=1#x", "/a#b?c", "?", "#", "caf\u00e9?\u2028", "a\\?b"])
+texts = st.sampled_from(
+    ["", "https://files.invalid/1.mp3?sig=1#x", "/a#b?c", "?", "#", "caf\u00e9?\u2028", "a\\?b"]
+)
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.just(12345678901234567890) | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=10)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=10,
+)
 rows = st.dictionaries(names, values, max_size=6)
 parts = st.sampled_from(["*", "url", "link", "files", "last_sent_at", "a", "b", "É"])
-paths = st.tuples(st.lists(parts, min_size=1, max_size=3), st.sampled_from(["", "?"])).map(lambda path: ".".join(path[0]) + path[1])
+paths = st.tuples(st.lists(parts, min_size=1, max_size=3), st.sampled_from(["", "?"])).map(
+    lambda path: ".".join(path[0]) + path[1]
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +76,19 @@ def connection(postgres_url: str) -> Iterator[Connection]:
 
 
 def in_sql(connection: Connection, collection: Collection, row: object) -> Any:
-    statement = text(f"SELECT {stable_sql(collection, 't.payload')} FROM (SELECT CAST(:row AS jsonb) AS payload) AS t")
+    statement = text(
+        f"SELECT {stable_sql(collection, 't.payload')} FROM (SELECT CAST(:row AS jsonb) AS payload) AS t"
+    )
     return connection.execute(statement, {"row": json.dumps(row)}).scalar_one()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(row=rows, volatile=st.lists(paths, max_size=4))
-def test_python_and_postgresql_leave_out_the_same(connection: Connection, row: dict[str, Any], volatile: list[str]) -> None:
+def test_python_and_postgresql_leave_out_the_same(
+    connection: Connection, row: dict[str, Any], volatile: list[str]
+) -> None:
     collection = declaring(*volatile)
     before = json.dumps(row)
     left = stable(collection, row)
@@ -65,7 +103,11 @@ def test_python_and_postgresql_leave_out_the_same(connection: Connection, row: d
 @pytest.mark.parametrize(
     ("volatile", "row", "left"),
     [
-        ("last_sent_at", {"id": 1, "lastSentAt": 1, "Last-Sent-At": 2, "last": 3}, {"id": 1, "last": 3}),
+        (
+            "last_sent_at",
+            {"id": 1, "lastSentAt": 1, "Last-Sent-At": 2, "last": 3},
+            {"id": 1, "last": 3},
+        ),
         ("url?", {"url": "https://x/1.mp3?sig=1#t"}, {"url": "https://x/1.mp3"}),
         ("url?", {"url": {"href": "https://x/1?sig=1"}}, {"url": {"href": "https://x/1?sig=1"}}),
         (
@@ -80,7 +122,9 @@ def test_python_and_postgresql_leave_out_the_same(connection: Connection, row: d
         ("lists.*", {"lists": [1, 2]}, {"lists": []}),
     ],
 )
-def test_what_is_left_out(connection: Connection, volatile: str, row: dict[str, Any], left: dict[str, Any]) -> None:
+def test_what_is_left_out(
+    connection: Connection, volatile: str, row: dict[str, Any], left: dict[str, Any]
+) -> None:
     collection = declaring(volatile)
     assert stable(collection, row) == in_sql(connection, collection, row) == left
 
@@ -92,10 +136,16 @@ def test_a_collection_without_volatile_members_pays_nothing(catalogue: Catalogue
     assert stable(catalogue["visits"], row) is row
 
 
-def test_the_expression_is_allowed_where_rows_are_merged(engine: Engine, catalogue: Catalogue) -> None:
+def test_the_expression_is_allowed_where_rows_are_merged(
+    engine: Engine, catalogue: Catalogue
+) -> None:
     same = same_sql(catalogue["calls"], "t.payload", "excluded.payload")
     with engine.connect() as connection:
-        connection.execute(text("CREATE TEMPORARY TABLE merged (id text PRIMARY KEY, payload jsonb, changed int DEFAULT 0)"))
+        connection.execute(
+            text(
+                "CREATE TEMPORARY TABLE merged (id text PRIMARY KEY, payload jsonb, changed int DEFAULT 0)"
+            )
+        )
         merge = text(
             f"INSERT INTO merged AS t (id, payload) VALUES ('1', CAST(:row AS jsonb)) ON CONFLICT (id) DO UPDATE SET "
             f"payload = excluded.payload, changed = CASE WHEN {same} THEN t.changed ELSE t.changed + 1 END"
@@ -129,21 +179,48 @@ def test_columns_that_volatile_members_supply(connection: Connection) -> None:
 
 
 def test_shipped_declarations_cover_links_files_and_counters(catalogue: Catalogue) -> None:
-    call = {"id": 1, "recordingUrl": "https://x/1?s=1", "recordings": [{"url": "https://x/2?s=1"}], "duration": 3}
-    assert stable(catalogue["calls"], call) == call | {"recordingUrl": "https://x/1", "recordings": [{"url": "https://x/2"}]}
-    assert stable(catalogue["audio_files"], {"url": "https://x/1?sig=1", "name": "A"}) == {"url": "https://x/1", "name": "A"}
+    call = {
+        "id": 1,
+        "recordingUrl": "https://x/1?s=1",
+        "recordings": [{"url": "https://x/2?s=1"}],
+        "duration": 3,
+    }
+    assert stable(catalogue["calls"], call) == call | {
+        "recordingUrl": "https://x/1",
+        "recordings": [{"url": "https://x/2"}],
+    }
+    assert stable(catalogue["audio_files"], {"url": "https://x/1?sig=1", "name": "A"}) == {
+        "url": "https://x/1",
+        "name": "A",
+    }
     for name in ("reports", "email_alerts", "sms_alerts"):
         row = {"id": 1, "enabled": 1, "recipients": []}
-        assert stable(catalogue[name], row | {"last_sent_at": "x", "lastTriggeredAt": "y", "sent_count": 4}) == row
+        assert (
+            stable(
+                catalogue[name],
+                row | {"last_sent_at": "x", "lastTriggeredAt": "y", "sent_count": 4},
+            )
+            == row
+        )
     for collection in catalogue.collections.values():
         # a declared column may lose a signature, and never its value
         assert not volatile_columns(collection), collection.name
-        assert not {fold(path) for path in collection.key_paths} & {fold(path.removesuffix("?")) for path in collection.volatile}
+        assert not {fold(path) for path in collection.key_paths} & {
+            fold(path.removesuffix("?")) for path in collection.volatile
+        }
 
 
-def test_volatile_members_are_no_changes_of_settings(warehouse: Warehouse, load: Any, query: Any) -> None:
+def test_volatile_members_are_no_changes_of_settings(
+    warehouse: Warehouse, load: Any, query: Any
+) -> None:
     def alert(sent: str, title: str = "Alerte") -> dict[str, Any]:
-        return {"id": "ale-1", "account": {"id": "acc-1"}, "title": title, "enabled": 1, "lastSentAt": sent}
+        return {
+            "id": "ale-1",
+            "account": {"id": "acc-1"},
+            "title": title,
+            "enabled": 1,
+            "lastSentAt": sent,
+        }
 
     for row in (alert("10:00"), alert("10:15"), alert("10:30", "Autre")):
         load("email_alerts", [date(2025, 3, 28)], [row])
@@ -152,4 +229,6 @@ def test_volatile_members_are_no_changes_of_settings(warehouse: Warehouse, load:
     assert changes[1][1] == {"title": {"old": "Alerte", "new": "Autre"}}
     assert "lastSentAt" not in changes[0][1]
     held = present(warehouse.engine, warehouse.catalogue["email_alerts"])
-    assert held == {"ale-1": {name: value for name, value in alert("", "Autre").items() if name != "lastSentAt"}}
+    assert held == {
+        "ale-1": {name: value for name, value in alert("", "Autre").items() if name != "lastSentAt"}
+    }

@@ -10,12 +10,16 @@ down_revision = None
 
 def upgrade() -> None:
     """Create the clock, the tables and the view."""
-    op.execute("CREATE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()'")
+    op.execute(
+        "CREATE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()'"
+    )
     op.create_table(
         "api_calls",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("key_fingerprint", sa.Text(), nullable=False),
-        sa.Column("day", sa.Date(), nullable=False, comment="Quota day that the call is charged to."),
+        sa.Column(
+            "day", sa.Date(), nullable=False, comment="Quota day that the call is charged to."
+        ),
         sa.Column("charged_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "settled_at",
@@ -25,13 +29,24 @@ def upgrade() -> None:
         ),
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column("route", sa.Text(), nullable=False),
-        sa.Column("first_day", sa.Date(), nullable=True, comment="First day of the window; NULL where the call has none."),
+        sa.Column(
+            "first_day",
+            sa.Date(),
+            nullable=True,
+            comment="First day of the window; NULL where the call has none.",
+        ),
         sa.Column("last_day", sa.Date(), nullable=True),
         sa.Column("page", sa.Integer(), nullable=False),
-        sa.Column("run_id", sa.Text(), nullable=True, comment="Dagster run, or the command that called."),
+        sa.Column(
+            "run_id", sa.Text(), nullable=True, comment="Dagster run, or the command that called."
+        ),
         sa.Column("lane", sa.Text(), nullable=False),
-        sa.Column("status", sa.Integer(), nullable=True, comment="HTTP status; NULL where no answer came."),
-        sa.Column("error", sa.Text(), nullable=True, comment="Class of the error, NULL on success."),
+        sa.Column(
+            "status", sa.Integer(), nullable=True, comment="HTTP status; NULL where no answer came."
+        ),
+        sa.Column(
+            "error", sa.Text(), nullable=True, comment="Class of the error, NULL on success."
+        ),
         sa.Column("rows", sa.Integer(), nullable=True),
         sa.Column("bytes", sa.BigInteger(), nullable=True),
         sa.Column("milliseconds", sa.Integer(), nullable=True),
@@ -40,25 +55,52 @@ def upgrade() -> None:
         comment="One row per call sent to the API, retries included; written before the call leaves.",
     )
     op.create_index(
-        "ix_api_calls_key_charged_at", "api_calls", ["key_fingerprint", "charged_at"], unique=False, schema="magnetis_ops"
+        "ix_api_calls_key_charged_at",
+        "api_calls",
+        ["key_fingerprint", "charged_at"],
+        unique=False,
+        schema="magnetis_ops",
     )
-    op.create_index("ix_api_calls_run", "api_calls", ["run_id"], unique=False, schema="magnetis_ops")
+    op.create_index(
+        "ix_api_calls_run", "api_calls", ["run_id"], unique=False, schema="magnetis_ops"
+    )
     op.create_table(
         "quota_days",
         sa.Column("key_fingerprint", sa.Text(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False, comment="Calendar day in MAGNETIS_TIMEZONE."),
-        sa.Column("daily_quota", sa.Integer(), nullable=False, comment="Calls allowed on that day, as last configured."),
         sa.Column(
-            "schedule", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane schedule; never lowered."
+            "daily_quota",
+            sa.Integer(),
+            nullable=False,
+            comment="Calls allowed on that day, as last configured.",
         ),
         sa.Column(
-            "settings", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane settings; never lowered."
+            "schedule",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="Calls charged in lane schedule; never lowered.",
         ),
         sa.Column(
-            "manual", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane manual; never lowered."
+            "settings",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="Calls charged in lane settings; never lowered.",
         ),
         sa.Column(
-            "backfill", sa.Integer(), server_default="0", nullable=False, comment="Calls charged in lane backfill; never lowered."
+            "manual",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="Calls charged in lane manual; never lowered.",
+        ),
+        sa.Column(
+            "backfill",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="Calls charged in lane backfill; never lowered.",
         ),
         sa.Column(
             "used_elsewhere",
@@ -74,7 +116,10 @@ def upgrade() -> None:
     op.create_table(
         "quota_keys",
         sa.Column(
-            "key_fingerprint", sa.Text(), nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."
+            "key_fingerprint",
+            sa.Text(),
+            nullable=False,
+            comment="Twelve hexadecimal digits of the key's SHA-256; never the key.",
         ),
         sa.Column(
             "closed_until",
@@ -83,7 +128,10 @@ def upgrade() -> None:
             comment="The API said that no call is left until then; set until a trial call goes well.",
         ),
         sa.Column(
-            "trial_call", sa.BigInteger(), nullable=True, comment="The call in api_calls that tries whether the API has reopened."
+            "trial_call",
+            sa.BigInteger(),
+            nullable=True,
+            comment="The call in api_calls that tries whether the API has reopened.",
         ),
         sa.Column(
             "trial_until",
@@ -92,7 +140,10 @@ def upgrade() -> None:
             comment="The trial is forgotten then, should its process have died.",
         ),
         sa.Column(
-            "last_sent", sa.DateTime(timezone=True), nullable=True, comment="When the last granted call was, or will be, sent."
+            "last_sent",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When the last granted call was, or will be, sent.",
         ),
         sa.Column(
             "lanes_last_sent",
@@ -109,7 +160,12 @@ def upgrade() -> None:
         "schema_state",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("applied_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "applied_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("name"),
         schema="magnetis_ops",
         comment="Which catalogue the tables of the schema magnetis were last brought to.",
@@ -127,10 +183,20 @@ def upgrade() -> None:
             comment="When the reading began: what it saw is at least this fresh.",
         ),
         sa.Column("committed_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("announced", sa.Integer(), nullable=False, comment="meta.total of the window, padding included."),
+        sa.Column(
+            "announced",
+            sa.Integer(),
+            nullable=False,
+            comment="meta.total of the window, padding included.",
+        ),
         sa.Column("received", sa.Integer(), nullable=False, comment="Distinct rows received."),
         sa.Column("padding", sa.Integer(), nullable=False, comment="Rows outside the asked days."),
-        sa.Column("held", sa.Integer(), nullable=False, comment="Rows that the table holds for the asked days."),
+        sa.Column(
+            "held",
+            sa.Integer(),
+            nullable=False,
+            comment="Rows that the table holds for the asked days.",
+        ),
         sa.Column("quarantined", sa.Integer(), nullable=False),
         sa.Column("inserted", sa.Integer(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
@@ -144,7 +210,11 @@ def upgrade() -> None:
         comment="What has been read: one row per complete window, written with its rows.",
     )
     op.create_index(
-        "ix_windows_collection_days", "windows", ["collection", "first_day", "last_day"], unique=False, schema="magnetis_ops"
+        "ix_windows_collection_days",
+        "windows",
+        ["collection", "first_day", "last_day"],
+        unique=False,
+        schema="magnetis_ops",
     )
     op.create_table(
         "days",
@@ -152,9 +222,17 @@ def upgrade() -> None:
         sa.Column("day", sa.Date(), nullable=False),
         sa.Column("window_id", sa.BigInteger(), nullable=False),
         sa.Column("read_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("announced", sa.Integer(), nullable=False, comment="Distinct rows received for this day in a complete window."),
         sa.Column(
-            "held", sa.Integer(), nullable=False, comment="Rows that the table held for this day when the window was committed."
+            "announced",
+            sa.Integer(),
+            nullable=False,
+            comment="Distinct rows received for this day in a complete window.",
+        ),
+        sa.Column(
+            "held",
+            sa.Integer(),
+            nullable=False,
+            comment="Rows that the table held for this day when the window was committed.",
         ),
         sa.Column("run_id", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -168,7 +246,12 @@ def upgrade() -> None:
     op.create_table(
         "quarantine",
         sa.Column("collection", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False, comment="The row's id, or a digest of it where it has none."),
+        sa.Column(
+            "key",
+            sa.Text(),
+            nullable=False,
+            comment="The row's id, or a digest of it where it has none.",
+        ),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("window_id", sa.BigInteger(), nullable=False),
@@ -195,4 +278,6 @@ def upgrade() -> None:
         "FROM magnetis_ops.api_calls WHERE charged_at > magnetis_ops.now() - interval '31 days' "
         "GROUP BY day, key_fingerprint, collection, route, lane"
     )
-    op.execute("COMMENT ON VIEW magnetis_ops.api_usage_30d IS 'Calls by day, collection, route and lane, for BI.'")
+    op.execute(
+        "COMMENT ON VIEW magnetis_ops.api_usage_30d IS 'Calls by day, collection, route and lane, for BI.'"
+    )

@@ -12,7 +12,10 @@ def upgrade() -> None:
     op.add_column(
         "api_calls",
         sa.Column(
-            "backfill_id", sa.Text(), nullable=True, comment="Dagster backfill that the run belongs to; NULL for any other run."
+            "backfill_id",
+            sa.Text(),
+            nullable=True,
+            comment="Dagster backfill that the run belongs to; NULL for any other run.",
         ),
         schema="magnetis_ops",
     )
@@ -29,10 +32,23 @@ def upgrade() -> None:
         sa.Column("window_id", sa.BigInteger(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False),
         sa.Column(
-            "age_days", sa.Integer(), nullable=False, comment="Days from the day's end to the reading: 0 is the first night."
+            "age_days",
+            sa.Integer(),
+            nullable=False,
+            comment="Days from the day's end to the reading: 0 is the first night.",
         ),
-        sa.Column("first_read", sa.Boolean(), nullable=False, comment="Whether the day had never been done before."),
-        sa.Column("held", sa.Integer(), nullable=False, comment="Rows that the table held for the day then."),
+        sa.Column(
+            "first_read",
+            sa.Boolean(),
+            nullable=False,
+            comment="Whether the day had never been done before.",
+        ),
+        sa.Column(
+            "held",
+            sa.Integer(),
+            nullable=False,
+            comment="Rows that the table held for the day then.",
+        ),
         sa.Column("inserted", sa.Integer(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("deleted", sa.Integer(), nullable=False),
@@ -43,13 +59,22 @@ def upgrade() -> None:
     )
     op.create_table(
         "pages",
-        sa.Column("work", sa.Text(), nullable=False, comment="The run whose retries may use the page."),
+        sa.Column(
+            "work", sa.Text(), nullable=False, comment="The run whose retries may use the page."
+        ),
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column("first_day", sa.Date(), nullable=False),
         sa.Column("last_day", sa.Date(), nullable=False),
         sa.Column("page", sa.Integer(), nullable=False),
-        sa.Column("fetched_at", sa.DateTime(timezone=True), nullable=False, comment="When the call began."),
-        sa.Column("body", sa.LargeBinary(), nullable=False, comment="The body as received, compressed by zlib."),
+        sa.Column(
+            "fetched_at", sa.DateTime(timezone=True), nullable=False, comment="When the call began."
+        ),
+        sa.Column(
+            "body",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="The body as received, compressed by zlib.",
+        ),
         sa.PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
         schema="magnetis_ops",
         comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
@@ -77,14 +102,29 @@ def upgrade() -> None:
     )
     op.create_table(
         "forecasts",
-        sa.Column("work", sa.Text(), nullable=False, comment="Dagster backfill or run that the forecast is for."),
+        sa.Column(
+            "work",
+            sa.Text(),
+            nullable=False,
+            comment="Dagster backfill or run that the forecast is for.",
+        ),
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column("first_day", sa.Date(), nullable=False),
         sa.Column("last_day", sa.Date(), nullable=False),
-        sa.Column("days", sa.Integer(), nullable=False, comment="Days to read between the two, both inclusive."),
+        sa.Column(
+            "days",
+            sa.Integer(),
+            nullable=False,
+            comment="Days to read between the two, both inclusive.",
+        ),
         sa.Column("rows", sa.BigInteger(), nullable=False, comment="Rows announced for them."),
         sa.Column("calls", sa.Integer(), nullable=False, comment="API calls foreseen."),
-        sa.Column("planned", sa.Boolean(), nullable=False, comment="By `magnetis plan`, for all days; else by a run, for its own."),
+        sa.Column(
+            "planned",
+            sa.Boolean(),
+            nullable=False,
+            comment="By `magnetis plan`, for all days; else by a run, for its own.",
+        ),
         sa.Column("forecast_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("work", "collection", "first_day"),
         schema="magnetis_ops",

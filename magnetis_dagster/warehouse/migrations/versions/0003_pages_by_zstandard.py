@@ -9,4 +9,9 @@ down_revision = "0002"
 def upgrade() -> None:
     """Empty the table."""
     op.execute("TRUNCATE magnetis_ops.pages")
-    op.alter_column("pages", "body", comment="The body as received, compressed by Zstandard.", schema="magnetis_ops")
+    op.alter_column(
+        "pages",
+        "body",
+        comment="The body as received, compressed by Zstandard.",
+        schema="magnetis_ops",
+    )

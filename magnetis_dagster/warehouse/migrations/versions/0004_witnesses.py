@@ -74,7 +74,12 @@ def upgrade() -> None:
         comment="What the API said to the longer window, or how the limit was detected.",
         schema=SCHEMA,
     )
-    op.alter_column("window_limits", "learned_at", comment="Forgotten a month later, in case the API has changed.", schema=SCHEMA)
+    op.alter_column(
+        "window_limits",
+        "learned_at",
+        comment="Forgotten a month later, in case the API has changed.",
+        schema=SCHEMA,
+    )
     op.execute(
         "COMMENT ON TABLE magnetis_ops.window_limits IS "
         "'Limits of one window, learned from refusals and from answers that contradict each other.'"
@@ -83,9 +88,14 @@ def upgrade() -> None:
         "sources",
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column(
-            "key_fingerprint", sa.Text(), nullable=False, comment="Twelve hexadecimal digits of the key's SHA-256; never the key."
+            "key_fingerprint",
+            sa.Text(),
+            nullable=False,
+            comment="Twelve hexadecimal digits of the key's SHA-256; never the key.",
         ),
-        sa.Column("origin", sa.Text(), nullable=False, comment="Origin of the API that filled the table."),
+        sa.Column(
+            "origin", sa.Text(), nullable=False, comment="Origin of the API that filled the table."
+        ),
         sa.Column("adopted_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("collection"),
         schema=SCHEMA,
@@ -95,7 +105,9 @@ def upgrade() -> None:
         "strays",
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column("day", sa.Date(), nullable=False),
-        sa.Column("held", sa.Integer(), nullable=False, comment="Rows that the table holds for the day."),
+        sa.Column(
+            "held", sa.Integer(), nullable=False, comment="Rows that the table holds for the day."
+        ),
         sa.PrimaryKeyConstraint("collection", "day"),
         schema=SCHEMA,
         comment="Days without a complete read that hold rows, because the rows moved there from a day that was read.",

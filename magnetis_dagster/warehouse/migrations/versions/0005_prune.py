@@ -11,4 +11,6 @@ SCHEMA = "magnetis_ops"
 def upgrade() -> None:
     """Create the indexes."""
     for table in ("days", "quarantine"):
-        op.create_index(f"ix_{table}_window", table, ["window_id"], schema=SCHEMA, if_not_exists=True)
+        op.create_index(
+            f"ix_{table}_window", table, ["window_id"], schema=SCHEMA, if_not_exists=True
+        )
