@@ -77,7 +77,7 @@ JOBS = {job.__name__: job for job in (calls, daily_events, daily_snapshots)}
 def run(job: str, first: date, last: date) -> dict[str, float]:
     from dagster import DagsterInstance, execute_job, reconstructable
 
-    from magnetis_dagster.defs.days import days_tags
+    from magnetis_dagster.dagster_support.partition_tags import days_tags
 
     target = reconstructable(JOBS[job])
     target.get_definition()
@@ -135,7 +135,7 @@ def _kind(event: Any) -> str:
 
 def alone(first: date, last: date, collections: list[str]) -> dict[str, float]:
     from magnetis_dagster.catalog import load_catalogue
-    from magnetis_dagster.defs.days import between
+    from magnetis_dagster.dagster_support.partition_tags import between
     from magnetis_dagster.ingest import RunIdentity
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.wiring import open_ingestion

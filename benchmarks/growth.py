@@ -47,7 +47,7 @@ SKIPPED_TICKS_DAYS = 7
 SENSORS = {"quota_sensor": 96, "report_settings_sensor": 96, "alert_settings_sensor": 96}
 """Sensors that are on from the start, and their ticks a day."""
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
+storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
 run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}

@@ -194,11 +194,11 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
             connection.execute(text(f"SET LOCAL enable_{method} = on"))
         return per_day(connection, statement, parameters)
 
-    program._Statements, program._analyze, program._per_day = (
+    program._Statements, program._analyze, program._per_day = (  # noqa: SLF001
         statements,
         analyze_and_steer,
         per_day_unsteered,
-    )  # noqa: SLF001
+    )
     try:
         yield
     finally:
@@ -336,7 +336,7 @@ class Table:
     def _warehouse_wants(self) -> list[str]:
         """Operations that `migrate` would run on the table now."""
         from magnetis_dagster.warehouse.migrate import _ADDITIVE, differences  # noqa: PLC0415
-        from magnetis_dagster.warehouse.tables import data_metadata  # noqa: PLC0415
+        from magnetis_dagster.warehouse.schema import data_metadata  # noqa: PLC0415
 
         with self._engine.connect() as connection:
             found = differences(connection, data_metadata(self._warehouse.catalogue))

@@ -35,8 +35,8 @@ import psycopg
 from magnetis_dagster.api import Call, Gate, MagnetisClient, Outcome
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import connect, embedded
-from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, serve
 from magnetis_dagster.warehouse.migrate import migrate
@@ -238,7 +238,7 @@ def show(name: str, taken: list[float], seconds: float) -> float:
 
 
 def measure_overhead(url: str) -> None:
-    gate = LedgerGate(ledger(url), RunIdentity("benchmark", "manual"))
+    gate = LedgerGuard(ledger(url), RunIdentity("benchmark", "manual"))
     print(
         f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 20 calls for each task"
     )

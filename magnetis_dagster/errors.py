@@ -9,9 +9,9 @@ class MagnetisError(Exception):
     """Base of every error that this package raises on purpose. Its text is meant for the person who reads the run."""
 
 
-class NeedsChange(MagnetisError):  # noqa: N818 - named by recovery, not by kind
+class PermanentError(MagnetisError):
     """A rerun gives the same answer until somebody changes the key, the configuration or the machine."""
 
 
-class TryAgain(MagnetisError):  # noqa: N818 - named by recovery, not by kind
+class TransientError(MagnetisError):
     """A rerun may succeed with nothing changed: the network, the API or the database was not well at that moment."""

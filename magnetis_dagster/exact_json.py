@@ -72,7 +72,7 @@ class Unparsed:
     """Its JSON text."""
 
 
-class BrokenJson(ValueError):  # noqa: N818 - named by what it is
+class BrokenJson(ValueError):
     """The text is not JSON. The message never quotes it."""
 
 

@@ -28,13 +28,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.private import close_to_others
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.private_files import close_to_others
 from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
-from magnetis_dagster.running import running_dev
+from magnetis_dagster.running_dev import running_dev
 
 
-class SettingsError(NeedsChange):
+class SettingsError(PermanentError):
     """An environment variable is missing or has an unusable value; the text names it and the expected value."""
 
 

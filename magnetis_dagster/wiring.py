@@ -9,7 +9,7 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.running import running_dev
+from magnetis_dagster.running_dev import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
@@ -126,7 +126,7 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open what one run needs to read the API into the warehouse. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
+    """Open what one run needs to read the API into the warehouse. Raises SettingsError, DatabaseUnavailable, DatabaseRefused."""
     key = settings.require_key()
     with (
         open_engine(settings) as engine,

@@ -4,8 +4,8 @@ import dagster as dg
 from dagster._core.workspace.context import WorkspaceRequestContext
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: magnetis_dagster.defs.run_launcher, class: MagnetisRunLauncher}
+storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
+run_launcher: {module: magnetis_dagster.dagster_support.run_launcher, class: MagnetisRunLauncher}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_monitoring: {enabled: true}
 run_retries: {enabled: true, max_retries: 2}

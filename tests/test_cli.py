@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from magnetis_dagster.cli import app
+from magnetis_dagster.cli.app import app
 from magnetis_dagster.database import embedded
 from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, SandboxServer
 
@@ -58,7 +58,7 @@ def test_help_lists_the_commands() -> None:
 
 def test_help_imports_nothing_that_is_slow() -> None:
     """Dagster takes two seconds to import."""
-    code = "import sys, magnetis_dagster.cli; print({'dagster', 'sqlalchemy', 'httpx', 'pydantic', 'psycopg'} & set(sys.modules))"
+    code = "import sys, magnetis_dagster.cli.app; print({'dagster', 'sqlalchemy', 'httpx', 'pydantic', 'psycopg'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
 
@@ -147,7 +147,8 @@ def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None
 
 def test_a_defect_shows_where_but_no_local_variable() -> None:
     code = f"""
-from magnetis_dagster import settings, cli
+from magnetis_dagster import settings
+from magnetis_dagster.cli.app import app as cli
 def load():
     key = {KEY[:8]!r} + {KEY[8:]!r}
     raise RuntimeError("a defect")

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseRefused, connect
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
-from magnetis_dagster.ingest.plan import asked_window, make_plan
+from magnetis_dagster.planning.plan import asked_window, make_plan
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.report import read_report

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from webhook import TOKEN, Chat, chat
 
-from magnetis_dagster.notify import WebhookFailed, post_json
+from magnetis_dagster.webhook_client import WebhookFailed, post_json
 
 
 @pytest.fixture

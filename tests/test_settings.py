@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from magnetis_dagster.dev.home import claimed
-from magnetis_dagster.errors import MagnetisError, NeedsChange
-from magnetis_dagster.private import write_private
-from magnetis_dagster.running import STATE, RunningDev, announced
+from magnetis_dagster.errors import MagnetisError, PermanentError
+from magnetis_dagster.private_files import write_private
+from magnetis_dagster.running_dev import STATE, RunningDev, announced
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
@@ -204,7 +204,7 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
 
 
 def test_a_settings_error_asks_for_a_change() -> None:
-    assert issubclass(SettingsError, NeedsChange)
+    assert issubclass(SettingsError, PermanentError)
     assert issubclass(SettingsError, MagnetisError)
 
 

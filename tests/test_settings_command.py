@@ -15,14 +15,14 @@ from sqlalchemy import Engine
 from test_cli import magnetis
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.cli import main
-from magnetis_dagster.warehouse import Emptied, Rules, Warehouse, WindowFacts
-from magnetis_dagster.warehouse.baseline_file import (
+from magnetis_dagster.cli.app import main
+from magnetis_dagster.notification_settings.baseline import (
     BaselineError,
     DifferenceKind,
     read_baseline,
     write_baseline,
 )
+from magnetis_dagster.warehouse import Emptied, Rules, Warehouse, WindowFacts
 
 PARIS = ZoneInfo("Europe/Paris")
 NAMES = ["reports", "email_alerts", "sms_alerts"]

@@ -12,10 +12,10 @@ from typing import Any
 import typer.main
 from sqlalchemy.dialects import postgresql
 
-from magnetis_dagster import cli
 from magnetis_dagster.catalog import Collection, Kind, load_catalogue
+from magnetis_dagster.cli.app import app as cli
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.tables import data_metadata, history_name
+from magnetis_dagster.warehouse.schema import data_metadata, history_name
 from magnetis_dagster.warehouse.views import view_name
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -123,11 +123,9 @@ def _partition(collection: Collection) -> str:
 
 def _row(column: Any, collection: Collection) -> str:
     declared = collection.columns.get(column.name)
-    kind = (
-        column.type.compile(dialect=postgresql.dialect())
-        .lower()
-        .replace("timestamp with time zone", "timestamptz")
-    )  # type: ignore[no-untyped-call]
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    kind = column.type.compile(dialect=dialect).lower()
+    kind = kind.replace("timestamp with time zone", "timestamptz")
     if declared is None:
         personal = "personal" if column.name == "payload" else ""
         ids = tuple(" + ".join(parts) for parts in collection.id_paths)
@@ -153,7 +151,7 @@ def _code(names: Iterable[str]) -> str:
 
 def commands() -> str:
     """Return docs/commands.md."""
-    program: Any = typer.main.get_command(cli.app)
+    program: Any = typer.main.get_command(cli)
     pages = [COMMANDS_HEAD.strip(), *_command(program, "magnetis")]
     return "\n\n".join(pages) + "\n"
 

@@ -22,7 +22,7 @@ from browser import ARGUMENTS, find
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from magnetis_dagster.catalog import load_catalogue
-from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.home import free_port
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 from magnetis_dagster.settings import Settings

@@ -5,34 +5,33 @@ No SQL, no Dagster.
 """
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient
-from magnetis_dagster.api.contract import Call, ConfirmingGate, Gate, Outcome, Page
-from magnetis_dagster.api.envelope import read_envelope
+from magnetis_dagster.api.concurrency import CHARGED_AHEAD
+from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
 from magnetis_dagster.api.errors import (
     AccessForbidden,
-    BodyTooLarge,
     CertificateRefused,
     KeyRefused,
     NotConnected,
     ProxyRefused,
+    RateLimited,
     RedirectRefused,
     RequestNotAllowed,
     RequestRejected,
+    ResponseTooLarge,
     RouteUnavailable,
-    ServerUnwell,
-    TooManyCalls,
-    UnexpectedAnswer,
+    ServerUnavailable,
+    UnexpectedResponse,
     Unreachable,
 )
-from magnetis_dagster.api.inflight import CHARGED_AHEAD
+from magnetis_dagster.api.response import read_envelope
 
 __all__ = [
     "CHARGED_AHEAD",
     "AccessForbidden",
-    "BodyTooLarge",
     "Call",
     "CertificateRefused",
     "ClientLimits",
-    "ConfirmingGate",
+    "ConfirmingGuard",
     "Gate",
     "KeyRefused",
     "MagnetisClient",
@@ -40,13 +39,14 @@ __all__ = [
     "Outcome",
     "Page",
     "ProxyRefused",
+    "RateLimited",
     "RedirectRefused",
     "RequestNotAllowed",
     "RequestRejected",
+    "ResponseTooLarge",
     "RouteUnavailable",
-    "ServerUnwell",
-    "TooManyCalls",
-    "UnexpectedAnswer",
+    "ServerUnavailable",
+    "UnexpectedResponse",
     "Unreachable",
     "read_envelope",
 ]

@@ -14,31 +14,31 @@ from typing import Any, Self
 import httpx
 import stamina
 
-from magnetis_dagster.api.body import read_body
-from magnetis_dagster.api.contract import Call, ConfirmingGate, Gate, Outcome, Page
-from magnetis_dagster.api.envelope import (
+from magnetis_dagster.api.concurrency import ConcurrencyLimit
+from magnetis_dagster.api.connection_errors import describe, refused_by_proxy
+from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
+from magnetis_dagster.api.error_mapping import judge, place
+from magnetis_dagster.api.errors import (
+    AccessForbidden,
+    KeyRefused,
+    NotConnected,
+    RateLimited,
+    RedirectRefused,
+    ResponseTooLarge,
+    ServerUnavailable,
+    UnexpectedResponse,
+    Unreachable,
+)
+from magnetis_dagster.api.network import proxy_address, proxy_for
+from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
+from magnetis_dagster.api.response import (
     EnvelopeError,
     EnvelopeTooLarge,
     ErrorInside,
     read_envelope,
 )
-from magnetis_dagster.api.errors import (
-    AccessForbidden,
-    BodyTooLarge,
-    KeyRefused,
-    NotConnected,
-    RedirectRefused,
-    ServerUnwell,
-    TooManyCalls,
-    UnexpectedAnswer,
-    Unreachable,
-)
-from magnetis_dagster.api.failures import describe, refused_by_proxy
-from magnetis_dagster.api.inflight import InFlight
-from magnetis_dagster.api.network import proxy_address, proxy_for
-from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
+from magnetis_dagster.api.response_body import read_body
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
-from magnetis_dagster.api.verdict import judge, place
 from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import MagnetisError
 
@@ -142,12 +142,12 @@ class MagnetisClient:
         self._origin = origin.rstrip("/")
         self._key = key
         self._gate = gate
-        self._confirm = gate.confirm if isinstance(gate, ConfirmingGate) else None
+        self._confirm = gate.confirm if isinstance(gate, ConfirmingGuard) else None
         self._limits = limits
         self._report = report
         self._refusal_of_all: KeyRefused | AccessForbidden | None = None
         """Set once every further request would be refused too."""
-        self.in_flight = InFlight(concurrency, start)
+        self.in_flight = ConcurrencyLimit(concurrency, start)
         self._settling: set[asyncio.Task[None]] = set()
         # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
@@ -184,8 +184,8 @@ class MagnetisClient:
         is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. An attempt
         that could not connect sent nothing, so the next one uses its charge. After the key is refused, nothing more is charged.
         After a careful start, `keep` has kept the page before another call has its place.
-        Raises, all subclasses of NeedsChange or TryAgain: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
-        RedirectRefused, BodyTooLarge, CertificateRefused, RequestNotAllowed at once; TooManyCalls, ServerUnwell, UnexpectedAnswer,
+        Raises, all subclasses of PermanentError or TransientError: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
+        RedirectRefused, ResponseTooLarge, CertificateRefused, RequestNotAllowed at once; RateLimited, ServerUnavailable, UnexpectedResponse,
         Unreachable after the last attempt.
         """
         async for attempt in stamina.retry_context(
@@ -219,7 +219,7 @@ class MagnetisClient:
                     isinstance(error, AccessForbidden) and error.everywhere
                 ):
                     self._refusal_of_all = error
-                if isinstance(error, TooManyCalls | ServerUnwell | Unreachable):
+                if isinstance(error, RateLimited | ServerUnavailable | Unreachable):
                     self.in_flight.trouble(started)
             else:
                 self.in_flight.went_well()
@@ -231,7 +231,7 @@ class MagnetisClient:
                 milliseconds=round((time.monotonic() - started) * 1000),
                 error=_error_name(failure, answer),
                 retry_after=getattr(failure, "retry_after", None),
-                over_quota=isinstance(failure, TooManyCalls),
+                over_quota=isinstance(failure, RateLimited),
                 key_refused=answer.sent and isinstance(failure, KeyRefused),
                 rate_limit=answer.rate_limit,
             )
@@ -330,7 +330,7 @@ class MagnetisClient:
                 )
                 return failure
             case EnvelopeTooLarge():
-                return BodyTooLarge(
+                return ResponseTooLarge(
                     f"{place(call)}: expected at most {call.limit} rows, and the response has {error}; it was not loaded. "
                     "Check that MAGNETIS_API_URL names the Magnetis API, and ask Magnetis."
                 )
@@ -341,7 +341,7 @@ class MagnetisClient:
         body = await read_body(response, self._limits.body_bytes)
         if body is None:
             answer.bytes = self._limits.body_bytes
-            raise BodyTooLarge(
+            raise ResponseTooLarge(
                 f"{place(call)}: expected at most {self._limits.body_bytes} bytes for {call.limit} rows, and the answer is longer; "
                 "the rest was not read. Ask for a smaller page, or check that MAGNETIS_API_URL names the Magnetis API."
             )
@@ -369,8 +369,8 @@ class MagnetisClient:
         return judge(call, response.status_code, answer.rate_limit, body, self._key)
 
 
-def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedAnswer:
-    return UnexpectedAnswer(
+def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedResponse:
+    return UnexpectedResponse(
         f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
         "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."
     )
@@ -378,17 +378,17 @@ def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> Unexpected
 
 def _worth_another(error: Exception) -> bool | float:
     """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
-    if isinstance(error, TooManyCalls):
+    if isinstance(error, RateLimited):
         return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
     if (
-        isinstance(error, ServerUnwell)
+        isinstance(error, ServerUnavailable)
         and error.retry_after is not None
         and error.retry_after >= _SHORTEST_HONOURED_WAIT
     ):
         return error.retry_after if error.retry_after <= _LONGEST_HONOURED_WAIT else False
-    return isinstance(error, ServerUnwell | UnexpectedAnswer | Unreachable) and not isinstance(
-        error, NotConnected
-    )
+    return isinstance(
+        error, ServerUnavailable | UnexpectedResponse | Unreachable
+    ) and not isinstance(error, NotConnected)
 
 
 def _error_name(failure: BaseException | None, answer: _Answer) -> str | None:

@@ -60,7 +60,7 @@ class Gate(Protocol):
 
 
 @runtime_checkable
-class ConfirmingGate(Gate, Protocol):
+class ConfirmingGuard(Gate, Protocol):
     """A gate whose charges expire."""
 
     async def confirm(self, charge: int) -> int:

@@ -15,7 +15,7 @@ from typing import TypedDict
 
 import httpx
 
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
@@ -36,7 +36,7 @@ class TransportOptions(TypedDict):
 def transport_options(url: httpx.URL) -> TransportOptions:
     """Return the proxy and the trusted certificates for requests to `url`.
 
-    Raises: NeedsChange if a variable names a proxy or certificates that cannot be used.
+    Raises: PermanentError if a variable names a proxy or certificates that cannot be used.
     """
     trusted = certificates()
     address = proxy_for(url)
@@ -51,7 +51,7 @@ def proxy_for(url: httpx.URL) -> str | None:
 
     None for this machine's loopback names, for hosts in NO_PROXY, and if there is no proxy.
 
-    Raises: NeedsChange if the variable's value is not the URL of a proxy.
+    Raises: PermanentError if the variable's value is not the URL of a proxy.
     """
     # from the environment, where a lower-case name wins; on macOS and Windows else from the system
     proxies = urllib.request.getproxies()
@@ -103,7 +103,7 @@ def _variable_of(scheme: str) -> str:
 
 
 def _check_proxy(proxy: str, variable: str) -> None:
-    """Raise NeedsChange for a URL that would be read in another way than it was meant.
+    """Raise PermanentError for a URL that would be read in another way than it was meant.
 
     A bare / ? # or @ in a password moves the host, and errors show the host.
     """
@@ -122,12 +122,12 @@ def _check_proxy(proxy: str, variable: str) -> None:
         or url.fragment
         or proxy.count("@") > 1
     ):
-        raise NeedsChange(
+        raise PermanentError(
             f"{variable} does not name a proxy: expected http://host:port, or http://user:password@"
             f"host:port with @ : / ? # % in the password written as %40 …. {advice}"
         )
     if url.scheme.startswith("socks") and find_spec("socksio") is None:
-        raise NeedsChange(
+        raise PermanentError(
             f"{variable} names a SOCKS proxy, which needs the Python package socksio: install it, "
             f"or name an http:// proxy. {advice}"
         )
@@ -136,7 +136,7 @@ def _check_proxy(proxy: str, variable: str) -> None:
 def certificates() -> ssl.SSLContext:
     """Return a context that trusts SSL_CERT_FILE and SSL_CERT_DIR, or certifi's list.
 
-    Raises: NeedsChange if one of them names no certificates.
+    Raises: PermanentError if one of them names no certificates.
     """
     file, folders = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     advice = "Correct the variable, or unset it to trust the usual certificate authorities."
@@ -147,11 +147,11 @@ def certificates() -> ssl.SSLContext:
                     _HASHED_CERTIFICATE.fullmatch(each.name) for each in Path(folder).iterdir()
                 )
             except OSError as error:
-                raise NeedsChange(
+                raise PermanentError(
                     f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). {advice}"
                 ) from None
             if not found:
-                raise NeedsChange(
+                raise PermanentError(
                     f"SSL_CERT_DIR: expected certificates named by `openssl rehash` in {folder!r}, found none. {advice}"
                 )
     try:
@@ -162,4 +162,4 @@ def certificates() -> ssl.SSLContext:
         reason = "contains no certificates in PEM format"
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
-    raise NeedsChange(f"SSL_CERT_FILE: the file {file!r} {reason}. {advice}")
+    raise PermanentError(f"SSL_CERT_FILE: the file {file!r} {reason}. {advice}")

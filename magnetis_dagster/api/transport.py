@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from magnetis_dagster.api.body import ACCEPT_ENCODING
 from magnetis_dagster.api.errors import KeyRefused, RequestNotAllowed
 from magnetis_dagster.api.network import transport_options
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.api.response_body import ACCEPT_ENCODING
+from magnetis_dagster.errors import PermanentError
 
 REDIRECTED_TO = "magnetis_redirected_to"
 """Extension of a 3xx response: the origin that it points to, as text."""
@@ -52,7 +52,7 @@ def open_http(
 ) -> httpx.AsyncClient:
     """Return an HTTP client that sends `key` as `x-api-key` to `origin` and nowhere else.
 
-    Raises KeyRefused (the key cannot be a header) and NeedsChange (the origin, or the proxy or certificates
+    Raises KeyRefused (the key cannot be a header) and PermanentError (the origin, or the proxy or certificates
     of the environment cannot be used).
     """
     if not key or not key.isascii() or not key.isprintable() or " " in key:
@@ -65,7 +65,9 @@ def open_http(
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in {"http", "https"} or not url.host:
-        raise NeedsChange("MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io.")
+        raise PermanentError(
+            "MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io."
+        )
     logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     inner = httpx.AsyncHTTPTransport(**transport_options(url), limits=limits)

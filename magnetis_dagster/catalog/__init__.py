@@ -3,7 +3,6 @@
 No HTTP, no SQL, no Dagster. `catalogue.yaml` and `policies.yaml` hold the declarations; MAGNETIS_CONFIG lays overrides over them.
 """
 
-from magnetis_dagster.catalog.load import CatalogueError, load_catalogue
 from magnetis_dagster.catalog.model import (
     Catalogue,
     Collection,
@@ -17,6 +16,7 @@ from magnetis_dagster.catalog.model import (
     Severity,
     WindowParameters,
 )
+from magnetis_dagster.catalog.overlay import CatalogueError, load_catalogue
 
 __all__ = [
     "Catalogue",

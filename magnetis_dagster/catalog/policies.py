@@ -1,6 +1,6 @@
 """What may be demanded of the settings: the kinds of policies and their parameters. `policies.yaml` holds those that are shipped.
 
-How a policy is judged is the warehouse's (`warehouse/policies.py`), how it is shown is Dagster's (`defs/policies.py`).
+How a policy is judged is the warehouse's (`warehouse/policy_queries.py`), how it is shown is Dagster's (`defs/policies.py`).
 """
 
 import re

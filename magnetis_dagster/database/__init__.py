@@ -6,12 +6,12 @@ No tables and no statements of ours (quota/ and warehouse/ have them), no HTTP, 
 from magnetis_dagster.database.address import BadAddress
 from magnetis_dagster.database.connection import connect, driver_of, guarded
 from magnetis_dagster.database.locks import LockBusy
-from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnwell
+from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnavailable
 
 __all__ = [
     "BadAddress",
     "DatabaseRefused",
-    "DatabaseUnwell",
+    "DatabaseUnavailable",
     "LockBusy",
     "connect",
     "driver_of",

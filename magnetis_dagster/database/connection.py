@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, Engine
 
 from magnetis_dagster.database.address import engine_url, parameters_of, shown
 from magnetis_dagster.database.locks import holders
-from magnetis_dagster.database.refusals import DatabaseUnwell, named
+from magnetis_dagster.database.refusals import DatabaseUnavailable, named
 from magnetis_dagster.database.session import set_up
 from magnetis_dagster.exact_json import load_stored
 
@@ -95,15 +95,15 @@ def without_password(url: str) -> str:
 
 @contextmanager
 def guarded(engine: Engine, doing: str) -> Iterator[None]:
-    """Turn driver errors inside the block into DatabaseUnwell or DatabaseRefused; `doing` completes "could not …"."""
+    """Turn driver errors inside the block into DatabaseUnavailable or DatabaseRefused; `doing` completes "could not …"."""
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
         refused = named(error, doing, shown(engine.url), connect_arguments(engine.url))
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
-            refused = DatabaseUnwell(f"{refused} {holders(engine)}")
+            refused = DatabaseUnavailable(f"{refused} {holders(engine)}")
         raise refused from None
     except sqlalchemy.exc.TimeoutError:
-        raise DatabaseUnwell(
+        raise DatabaseUnavailable(
             f"Could not {doing}: no database connection came free in time. Run fewer loads at once."
         ) from None

@@ -27,8 +27,8 @@ from magnetis_dagster.database.postmaster import (
     ServerRefused,
     free_tcp_port,
 )
-from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.private import private_file, private_folder, write_private
+from magnetis_dagster.errors import PermanentError, TransientError
+from magnetis_dagster.private_files import private_file, private_folder, write_private
 
 DATABASE = "magnetis"
 SANDBOX_DATABASE = "sandbox"
@@ -54,19 +54,19 @@ _handles: dict[Path, tuple[int, int]] = {}
 """Home to this process's descriptor of _USERS, and the process that opened it: a fork must not stop its parent's server."""
 
 
-class EmbeddedServerFailed(TryAgain):
+class EmbeddedServerFailed(TransientError):
     """The embedded server did not start; its own log says why."""
 
 
-class NoEmbeddedDatabase(NeedsChange):
+class NoEmbeddedDatabase(PermanentError):
     """The folder has no embedded database, or not the one that is needed."""
 
 
-class NotRunning(NeedsChange):
+class NotRunning(PermanentError):
     """The embedded server must run for this, and does not."""
 
 
-class NoTcp(NeedsChange):
+class NoTcp(PermanentError):
     """The embedded server accepts no TCP connections."""
 
 

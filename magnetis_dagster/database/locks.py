@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from magnetis_dagster.database.refusals import DatabaseUnwell
+from magnetis_dagster.database.refusals import DatabaseUnavailable
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class Holder:
         return f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
 
 
-class LockBusy(DatabaseUnwell):
+class LockBusy(DatabaseUnavailable):
     """Another session kept a lock for too long; the text names it. Nothing was changed."""
 
 
@@ -174,7 +174,7 @@ class _Watch:
 
     def _look(self) -> None:
         # if no connection is free for this, the error names nobody
-        with suppress(DBAPIError, psycopg.Error, DatabaseUnwell):
+        with suppress(DBAPIError, psycopg.Error, DatabaseUnavailable):
             while not self._end.wait(self._interval):
                 with self._engine.connect() as connection:
                     self.found = [

@@ -24,8 +24,8 @@ from typing import Self
 
 import psutil
 
-from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.private import OTHERS, user_name, write_private
+from magnetis_dagster.errors import PermanentError, TransientError
+from magnetis_dagster.private_files import OTHERS, user_name, write_private
 
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
@@ -44,11 +44,11 @@ _PORTS = range(20_000, 30_000)
 """Below the ports that systems take for outgoing connections, so a remembered one stays free."""
 
 
-class ServerRefused(NeedsChange):
+class ServerRefused(PermanentError):
     """The embedded server cannot run, or not privately, until somebody changes something on this machine."""
 
 
-class ServerFailed(TryAgain):
+class ServerFailed(TransientError):
     """PostgreSQL's own programs failed; the server's log says why."""
 
 

@@ -13,18 +13,18 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, PollingStatus, Trace
 
-from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.errors import PermanentError, TransientError
 
 
-class DatabaseUnwell(TryAgain):
+class DatabaseUnavailable(TransientError):
     """PostgreSQL could not be reached, went away, or was busy. The transaction was rolled back."""
 
 
-class DatabaseRefused(NeedsChange):
+class DatabaseRefused(PermanentError):
     """PostgreSQL refused a request, and will refuse it again until somebody changes something."""
 
 
-_Kind = type[DatabaseUnwell] | type[DatabaseRefused]
+_Kind = type[DatabaseUnavailable] | type[DatabaseRefused]
 
 _EXPIRED = (
     "the server rejects the password, or the password has expired (VALID UNTIL): correct MAGNETIS_DATABASE_URL or "
@@ -48,7 +48,7 @@ _CONNECTING: dict[str, tuple[_Kind, str]] = {
         "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true",
     ),
     "08P01": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "the server, or a connection pooler in front of it, ended the session",
     ),
 }
@@ -78,9 +78,9 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
         DatabaseRefused,
         "the disk of the database server is full: free space there, then run again",
     ),
-    "53200": (DatabaseUnwell, "the server is out of memory: run fewer loads in parallel"),
+    "53200": (DatabaseUnavailable, "the server is out of memory: run fewer loads in parallel"),
     "53300": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         (
             "no connection is free. The limit of the server (max_connections), of the database or of the role (CONNECTION LIMIT) "
             "is reached: raise it, or run fewer loads in parallel"
@@ -90,37 +90,43 @@ _MEANINGS: dict[str, tuple[_Kind, str]] = {
         DatabaseRefused,
         "a limit of the server's configuration is reached, such as temp_file_limit: raise it",
     ),
-    "53": (DatabaseUnwell, "the server is short of resources"),
+    "53": (DatabaseUnavailable, "the server is short of resources"),
     "57014": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "the statement was cancelled, by an administrator or by a time-out (statement_timeout)",
     ),
-    "57P01": (DatabaseUnwell, "an administrator ended the session, or the server is shutting down"),
+    "57P01": (
+        DatabaseUnavailable,
+        "an administrator ended the session, or the server is shutting down",
+    ),
     "57P02": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "a process of the server crashed, and the server ended every session",
     ),
     "57P03": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "the server takes no connections now: it is starting, stopping or in recovery",
     ),
-    "57P05": (DatabaseUnwell, "the server ended the idle session (idle_session_timeout)"),
-    "57": (DatabaseUnwell, "the server is shutting down or restarting"),
+    "57P05": (DatabaseUnavailable, "the server ended the idle session (idle_session_timeout)"),
+    "57": (DatabaseUnavailable, "the server is shutting down or restarting"),
     "25P03": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "the server ended the session, idle in a transaction (idle_in_transaction_session_timeout)",
     ),
     "25P04": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "the server ended the session, whose transaction took too long (transaction_timeout)",
     ),
     "40P01": (
-        DatabaseUnwell,
+        DatabaseUnavailable,
         "two transactions waited for each other's locks (a deadlock), and this one was ended",
     ),
-    "40": (DatabaseUnwell, "the transaction conflicts with another one, and this one was ended"),
-    "55P03": (DatabaseUnwell, "timed out waiting for a lock"),
-    "08": (DatabaseUnwell, "the connection was lost"),
+    "40": (
+        DatabaseUnavailable,
+        "the transaction conflicts with another one, and this one was ended",
+    ),
+    "55P03": (DatabaseUnavailable, "timed out waiting for a lock"),
+    "08": (DatabaseUnavailable, "the connection was lost"),
     "26": (
         DatabaseRefused,
         "a connection pooler does not keep sessions: set its mode to session (PgBouncer: pool_mode)",
@@ -198,7 +204,7 @@ _REFUSAL_SECONDS = 5.0
 
 def named(
     error: BaseException, doing: str, where: str, parameters: dict[str, str]
-) -> DatabaseUnwell | DatabaseRefused:
+) -> DatabaseUnavailable | DatabaseRefused:
     """Return our error for the driver's `error`, free of rows, statements and passwords.
 
     `where` is the address for messages, `parameters` are libpq's: if no session was opened, one more attempt reads the
@@ -231,7 +237,7 @@ def named(
             where,
             _CONNECTING | {k: v for k, v in _MEANINGS.items() if k not in _CONNECTING},
         )
-    return DatabaseUnwell(
+    return DatabaseUnavailable(
         f"Could not {doing}: PostgreSQL at {where} cannot be reached ({type(original).__name__}). "
         "Check that the server runs and that MAGNETIS_DATABASE_URL names it. The transaction was rolled back."
     )
@@ -239,11 +245,11 @@ def named(
 
 def _meant(
     state: str, text: str | None, doing: str, where: str, meanings: dict[str, tuple[_Kind, str]]
-) -> DatabaseUnwell | DatabaseRefused:
+) -> DatabaseUnavailable | DatabaseRefused:
     kind, advice = (
         meanings.get(state)
         or meanings.get(state[:2])
-        or (DatabaseUnwell, "PostgreSQL reports an error")
+        or (DatabaseUnavailable, "PostgreSQL reports an error")
     )
     said = f' The server said: "{text}".' if text and state.startswith(_QUOTED) else ""
     return kind(

@@ -25,17 +25,17 @@ from dagster import (
 )
 
 from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.dagster_support.partition_tags import days_of
+from magnetis_dagster.dagster_support.run_identity import identity_of
+from magnetis_dagster.dagster_support.run_retries import begin_attempt, record_progress
 from magnetis_dagster.defs.checks import CheckTally, check_specs
-from magnetis_dagster.defs.days import days_of
-from magnetis_dagster.defs.failures import as_failure, failure
-from magnetis_dagster.defs.lanes import identity_of
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.defs.references import with_references
 from magnetis_dagster.defs.resources import MagnetisResource
-from magnetis_dagster.defs.run_retries import begin_attempt, record_progress
+from magnetis_dagster.defs.step_failures import as_failure, failure
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:

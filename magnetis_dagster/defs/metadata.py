@@ -13,7 +13,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
-from magnetis_dagster.catalog.reader import shown_name
+from magnetis_dagster.catalog.row_parser import shown_name
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.exact_json import dump_json
 

@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta
 from dagster import DailyPartitionsDefinition
 
 from magnetis_dagster.catalog import Kind
-from magnetis_dagster.defs.days import between
+from magnetis_dagster.dates import days_between
 from magnetis_dagster.settings import Settings
 
 
@@ -37,7 +37,7 @@ def daily_partitions(
 def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPartitionsDefinition:
     today = datetime.now(settings.timezone).date()
     first = min([*taken, today])
-    never = sorted({*between(first, today - timedelta(days=1))} - {*taken})
+    never = sorted({*days_between(first, today - timedelta(days=1))} - {*taken})
     return DailyPartitionsDefinition(
         start_date=first.isoformat(),
         timezone=settings.timezone.key,

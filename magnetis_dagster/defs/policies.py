@@ -27,8 +27,8 @@ from magnetis_dagster.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from magnetis_dagster.warehouse.baseline_file import Difference
-    from magnetis_dagster.warehouse.policies import Judgement, Offence
+    from magnetis_dagster.notification_settings.baseline import Difference
+    from magnetis_dagster.warehouse.policy_queries import Judgement, Violation
 
 BASELINE = "baseline"
 _SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
@@ -71,10 +71,10 @@ class Demands:
         return specs
 
     def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
-        """Judge the present rows. Raises DatabaseUnwell, DatabaseRefused."""
+        """Judge the present rows. Raises DatabaseUnavailable, DatabaseRefused."""
         if not self._policies and not self._path:
             return
-        from magnetis_dagster.warehouse.policies import judge
+        from magnetis_dagster.warehouse.policy_queries import judge
         from magnetis_dagster.wiring import open_engine
 
         with open_engine(Settings.load()) as engine:
@@ -139,8 +139,8 @@ class Demands:
                 )
 
     def _drift(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
-        from magnetis_dagster.warehouse.baseline import present, settings_collections
-        from magnetis_dagster.warehouse.baseline_file import BaselineError, read_baseline
+        from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
+        from magnetis_dagster.warehouse.current_settings import present, settings_collections
 
         assert self._path is not None
         words: str | None
@@ -175,7 +175,7 @@ class Demands:
 
     def _shown(self, found: "list[Difference]") -> dict[str, RawMetadataValue]:
         """Return the metadata of the differences: a line for each added or removed setting and for each changed field."""
-        from magnetis_dagster.warehouse.baseline_file import DifferenceKind
+        from magnetis_dagster.notification_settings.baseline import DifferenceKind
 
         metadata: dict[str, RawMetadataValue] = {"differences": len(found)}
         if not found:
@@ -215,6 +215,6 @@ class Demands:
         }
 
 
-def _row(offence: "Offence", title: str | None) -> TableRecord:
+def _row(offence: "Violation", title: str | None) -> TableRecord:
     names = {"id": masked_id(offence.id), "account": masked_id(offence.account_id or "")}
     return TableRecord({**names, "title": title or "", "reason": offence.reason})

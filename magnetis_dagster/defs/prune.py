@@ -20,7 +20,7 @@ from dagster import (
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.defs.assets import OWNER
-from magnetis_dagster.defs.failures import failure
+from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
@@ -79,7 +79,7 @@ def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition
 
 
 def _prune(context: OpExecutionContext) -> None:
-    from magnetis_dagster.defs.instance import SCHEMA
+    from magnetis_dagster.dagster_support.instance_storage import SCHEMA
     from magnetis_dagster.warehouse.prune import prune, sizes
     from magnetis_dagster.wiring import open_engine, warehouse_of
 

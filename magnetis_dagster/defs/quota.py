@@ -39,8 +39,8 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.defs.assets import OWNER, POOL
 from magnetis_dagster.defs.checks import as_evaluation
-from magnetis_dagster.defs.failures import failure
 from magnetis_dagster.defs.markdown import literal
+from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.settings import Settings
@@ -167,7 +167,7 @@ class _Seen:
 
     @classmethod
     def now(cls, instance: DagsterInstance) -> "_Seen":
-        """Observe the quota. Raises SettingsError, DatabaseUnwell, DatabaseRefused."""
+        """Observe the quota. Raises SettingsError, DatabaseUnavailable, DatabaseRefused."""
         from magnetis_dagster.quota.replay import floors_kept
         from magnetis_dagster.quota.report import read_today
         from magnetis_dagster.wiring import open_engine

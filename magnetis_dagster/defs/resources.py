@@ -34,8 +34,8 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
     def ingestion(
         self, run: "RunIdentity", progress: Callable[[str], None], advanced: Callable[[], None]
     ) -> Iterator["Ingestion"]:
-        """Open what one step needs. Raises SettingsError, CatalogueError, DatabaseUnwell, DatabaseRefused."""
-        from magnetis_dagster.defs.run_heartbeat import heartbeat_of
+        """Open what one step needs. Raises SettingsError, CatalogueError, DatabaseUnavailable, DatabaseRefused."""
+        from magnetis_dagster.dagster_support.run_heartbeat import heartbeat_of
         from magnetis_dagster.wiring import open_ingestion
 
         settings = Settings.load(concurrency=self.concurrency)

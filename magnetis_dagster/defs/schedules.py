@@ -15,7 +15,7 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
-from magnetis_dagster.defs.days import days_tags
+from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.settings import Settings
 

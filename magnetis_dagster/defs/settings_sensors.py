@@ -26,19 +26,19 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
+from magnetis_dagster.dagster_support.partition_tags import PARTITION
+from magnetis_dagster.dagster_support.run_identity import LANE_TAG, READING_TAG
 from magnetis_dagster.defs.assets import asset_key
-from magnetis_dagster.defs.days import PARTITION
-from magnetis_dagster.defs.failures import skipped_on_failure
 from magnetis_dagster.defs.job_names import JOB_NAMES
-from magnetis_dagster.defs.lanes import LANE_TAG, READING_TAG
+from magnetis_dagster.defs.step_failures import skipped_on_failure
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from magnetis_dagster.ingest.look import Look
-    from magnetis_dagster.warehouse import KeptPages, Warehouse
+    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.warehouse import PageCache, Warehouse
 
 SECONDS = 8.0
 """For all calls of a tick, which shall take no longer than ten; Dagster ends one after 60."""
@@ -191,7 +191,7 @@ def _known(context: SensorEvaluationContext, collections: list[Collection]) -> d
 def _tick(
     name: str, context: SensorEvaluationContext, collections: list[Collection]
 ) -> SensorResult:
-    from magnetis_dagster.ingest.look import Look
+    from magnetis_dagster.notification_settings.change_detection import Look
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
@@ -289,7 +289,7 @@ def _request(
     )
 
 
-def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "KeptPages":
+def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "PageCache":
     """Return the pages that the run of `run_key` will find, if its settings are those of this tick."""
     from magnetis_dagster.ingest.windows import request_fingerprint
     from magnetis_dagster.wiring import zones_of
@@ -308,12 +308,12 @@ def _look(
     engine: "Engine", name: str, collections: list[Collection], settings: Settings, now: datetime
 ) -> "dict[str, Look | MagnetisError]":
     from magnetis_dagster.api import ClientLimits, MagnetisClient
-    from magnetis_dagster.ingest import LedgerGate, RunIdentity
-    from magnetis_dagster.ingest.look import look_at_each
+    from magnetis_dagster.ingest import LedgerGuard, RunIdentity
+    from magnetis_dagster.notification_settings.change_detection import look_at_each
     from magnetis_dagster.wiring import ledger_of
 
     async def look() -> "dict[str, Look | MagnetisError]":
-        gate = LedgerGate(ledger_of(engine, settings), RunIdentity(name, "settings"))
+        gate = LedgerGuard(ledger_of(engine, settings), RunIdentity(name, "settings"))
         # one attempt: the next tick is the next one
         limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
         async with MagnetisClient(
@@ -338,8 +338,8 @@ def _loaded_by_others(
     instance: DagsterInstance, engine: "Engine", collection: Collection, look: "Look", today: date
 ) -> tuple[Known, str] | None:
     """Return what is known and a sentence, if another run loads the collection or has loaded just what this first look found."""
-    from magnetis_dagster.ingest.look import digest_of
-    from magnetis_dagster.warehouse.baseline import present
+    from magnetis_dagster.notification_settings.change_detection import digest_of
+    from magnetis_dagster.warehouse.current_settings import present
 
     runs = instance.get_runs(
         RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={PARTITION: today.isoformat()})

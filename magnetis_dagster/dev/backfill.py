@@ -6,16 +6,19 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Engine
 
-from magnetis_dagster.dev.dagster_api import LOCATION, DagsterApi, DagsterUnwell
-from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.ingest.plan import Plan
-from magnetis_dagster.ingest.plan_screen import ends
+from magnetis_dagster.dagster_support.webserver_client import (
+    LOCATION,
+    DagsterApi,
+    DagsterUnavailable,
+)
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.planning.plan import Plan, ends
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
 
 
-class NothingToLaunch(NeedsChange):
+class NothingToLaunch(PermanentError):
     """The plan has no price, or nothing to read; no backfill was launched."""
 
 
@@ -34,10 +37,10 @@ class Launched:
 
 @contextmanager
 def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
-    """Open the webserver at `url`. Raises DagsterUnwell where none answers with the code location, LocationFailed."""
+    """Open the webserver at `url`. Raises DagsterUnavailable where none answers with the code location, LocationFailed."""
     with DagsterApi(url, location=location) as api:
         if not api.loaded():
-            raise DagsterUnwell(
+            raise DagsterUnavailable(
                 f"No Dagster that has loaded {location} answers at {url}. Start `magnetis dev` or the webserver, or give its "
                 "address: --dagster-url or MAGNETIS_DAGSTER_URL. Nothing was spent."
             )
@@ -49,7 +52,7 @@ def launch_plan(
 ) -> Launched:
     """Launch exactly what the plan priced, and record the forecast; `ui_url`: where people open the UI, if not at `dagster`.
 
-    Raises NothingToLaunch, DagsterUnwell, DatabaseUnwell.
+    Raises NothingToLaunch, DagsterUnavailable, DatabaseUnavailable.
     """
     if plan.problems:
         raise NothingToLaunch(

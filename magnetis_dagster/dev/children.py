@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.private import private_folder
+from magnetis_dagster.errors import TransientError
+from magnetis_dagster.private_files import private_folder
 
 MARK = "MAGNETIS_DEV_CHILD"
 """Environment variable by which descendants are known."""
@@ -36,7 +36,7 @@ _RUN_WORKER = "spawn_main"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class ChildDied(TryAgain):
+class ChildDied(TransientError):
     """A program that must keep running ended by itself; the text shows the end of its log."""
 
 
@@ -137,7 +137,7 @@ def _executes_a_run(process: psutil.Process) -> bool:
 
 
 def _stop(family: Callable[[], list[psutil.Process]], hurried: Callable[[], bool]) -> None:
-    # interrupted, a run fails for good, and its backfill with it; broken off, it goes on at the next start (defs/orphans.py)
+    # interrupted, a run fails for good, and its backfill with it; broken off, it goes on at the next start (dagster_support/orphaned_runs.py)
     abrupt = any(map(_executes_a_run, family()))
     for number, patience in ESCALATION[-1:] if abrupt else ESCALATION:
         last = number == signal.SIGKILL

@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.private import private_file, private_folder
-from magnetis_dagster.running import LOCK, STATE, is_claimed, try_lock
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.private_files import private_file, private_folder
+from magnetis_dagster.running_dev import LOCK, STATE, is_claimed, try_lock
 
 __all__ = ["LOCK", "is_claimed"]
 
 
-class AlreadyRunning(NeedsChange):
+class AlreadyRunning(PermanentError):
     """Another `magnetis dev` uses the same folder."""
 
 
-class PortTaken(NeedsChange):
+class PortTaken(PermanentError):
     """The address that was asked for cannot be listened on."""
 
 
-class ProjectNotFound(NeedsChange):
+class ProjectNotFound(PermanentError):
     """There is no dagster.yaml and workspace.yaml where they are looked for."""
 
 

@@ -12,10 +12,10 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.dagster_support.orphaned_runs import LOAD, STARTED_BY_TAG
+from magnetis_dagster.dagster_support.webserver_client import ASSET_JOB, ENDED, DagsterApi
 from magnetis_dagster.defs.job_names import JOB_NAMES
-from magnetis_dagster.defs.orphans import LOAD, STARTED_BY_TAG
-from magnetis_dagster.dev.dagster_api import ASSET_JOB, ENDED, DagsterApi
-from magnetis_dagster.errors import MagnetisError, NeedsChange
+from magnetis_dagster.errors import MagnetisError, PermanentError
 
 POLL_SECONDS = 0.5
 
@@ -75,7 +75,7 @@ class Outcome:
 
     def needs_change(self) -> bool:
         """Whether every failure is one that only a change helps against. Knows the errors of what is imported: `wiring` has all."""
-        return all(self.errors.get(name) in _names_of(NeedsChange) for name in self.failures)
+        return all(self.errors.get(name) in _names_of(PermanentError) for name in self.failures)
 
 
 def _names_of(kind: type[MagnetisError]) -> set[str]:
@@ -136,7 +136,7 @@ def _stretches(days: list[date]) -> list[tuple[date, date]]:
 
 
 def missing_days(api: DagsterApi, asked: Mapping[str, list[date]]) -> dict[str, list[date]]:
-    """Return collection to the asked days that are not green in Dagster. Raises DagsterUnwell."""
+    """Return collection to the asked days that are not green in Dagster. Raises DagsterUnavailable."""
     green = api.green(asked)
     return {
         name: [day for day in days if day not in green.get(name, set())]

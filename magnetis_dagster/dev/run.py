@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.dagster_support.orphaned_runs import any_orphans
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.database import embedded
 from magnetis_dagster.database.connection import without_password
-from magnetis_dagster.defs.orphans import any_orphans
 from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
-from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.load import (
     LANE,
     Outcome,
@@ -32,8 +32,8 @@ from magnetis_dagster.dev.load import (
     missing_days,
 )
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
-from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.running import RunningDev, announced
+from magnetis_dagster.errors import PermanentError, TransientError
+from magnetis_dagster.running_dev import RunningDev, announced
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
@@ -52,15 +52,15 @@ START_SECONDS = 300
 """A first start compiles Dagster's 3,000 modules; a slow laptop under load took a minute."""
 
 
-class LoadFailed(TryAgain):
+class LoadFailed(TransientError):
     """Some requested days were not loaded; the text lists them with the reasons."""
 
 
-class LoadRefused(NeedsChange):
+class LoadRefused(PermanentError):
     """Some requested days cannot be loaded until somebody changes something; the text lists them with the reasons."""
 
 
-class StartFailed(TryAgain):
+class StartFailed(TransientError):
     """A program did not get ready in time; the text names its log."""
 
 
@@ -77,7 +77,7 @@ class DevOptions:
     """Port of the embedded server on 127.0.0.1, as in `embedded.start`."""
 
 
-class MixedData(NeedsChange):
+class MixedData(PermanentError):
     """The database holds rows of the sandbox and rows of the real API would join them, or the other way round."""
 
 
@@ -301,7 +301,7 @@ class _Session:
         return [
             sys.executable,
             "-m",
-            "magnetis_dagster.dagster_support.dev",
+            "magnetis_dagster.dagster_support.dev_processes",
             "--workspace",
             str(workspace_yaml),
             *address,
@@ -311,15 +311,15 @@ class _Session:
         with open_engine(self.settings) as engine:
             if not any_orphans(engine):
                 return
-        command = [sys.executable, "-m", "magnetis_dagster.defs.orphans"]
-        ended = subprocess.run(
+        command = [sys.executable, "-m", "magnetis_dagster.dagster_support.orphaned_runs"]
+        ended = subprocess.run(  # noqa: S603
             command,
             env=environment,
             capture_output=True,
             text=True,
             timeout=START_SECONDS,
             check=False,
-        )  # noqa: S603 - ours
+        )
         if ended.returncode:
             raise StartFailed(
                 f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}"

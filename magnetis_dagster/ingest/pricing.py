@@ -6,7 +6,7 @@ How a range is cut into windows is decided by `cut.py`; the sizes that it goes b
 from datetime import date, timedelta
 from math import ceil
 
-from magnetis_dagster.ingest.cut import Cut
+from magnetis_dagster.ingest.window_splitter import Cut
 from magnetis_dagster.ingest.windows import PADDING, Window
 from magnetis_dagster.ingest.witnesses import rechecked_pages
 

@@ -21,11 +21,11 @@ FAR_ROWS = 100
 FAR_SHARE = 0.2
 
 
-class Distrusted(Exception):  # noqa: N818 - a signal inside `ingest`
+class ImplausibleResponse(Exception):
     """The answer to a window is proved incomplete; shorter windows may be answered completely."""
 
 
-class Capped(Distrusted):
+class SearchCapped(ImplausibleResponse):
     """The API returns at most `rows` rows of a search, and announces no more than that."""
 
     def __init__(self, rows: int) -> None:
@@ -33,7 +33,7 @@ class Capped(Distrusted):
         super().__init__(f"The API caps a search at {rows} rows, its total included.")
 
 
-class Shortened(Distrusted):
+class WindowShortened(ImplausibleResponse):
     """Days that came without rows in a window have rows when they are requested alone."""
 
     def __init__(self, days: Window) -> None:

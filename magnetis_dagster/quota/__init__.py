@@ -3,7 +3,7 @@
 No HTTP, no Dagster. `quota.ledger` speaks SQL and is imported where it is used; the names here are light enough for every start.
 """
 
-from magnetis_dagster.quota.policy import (
+from magnetis_dagster.quota.rules import (
     LANES,
     BadPolicy,
     QuotaPolicy,

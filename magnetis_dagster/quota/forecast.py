@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from magnetis_dagster.quota.policy import (
+from magnetis_dagster.quota.rules import (
     BACKFILL,
     DAY,
     LANES,

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.forecast import Pace, mean_a_day
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.quota.policy import LANES, Usage
+from magnetis_dagster.quota.rules import LANES, Usage
 
 DAYS = 7
 """A week holds a weekend."""
@@ -32,7 +32,7 @@ _SECONDS = text("""
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
     """Return each lane's calls on a mean day of the last week (today excluded), and the seconds per call that windows took.
 
-    A key that is known for less than a week is measured since its first day. Raises DatabaseUnwell, DatabaseRefused.
+    A key that is known for less than a week is measured since its first day. Raises DatabaseUnavailable, DatabaseRefused.
     """
     today = ledger.policy.day_of(usage.at)
     asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}

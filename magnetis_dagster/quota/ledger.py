@@ -24,8 +24,8 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import driver_of, guarded
-from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.quota.policy import (
+from magnetis_dagster.errors import TransientError
+from magnetis_dagster.quota.rules import (
     DAY,
     KEY_REFUSED,
     LANES,
@@ -246,7 +246,7 @@ class Settlement:
         return self.over_quota or self.key_refused
 
 
-class QuotaExhausted(TryAgain):
+class QuotaExhausted(TransientError):
     """The lane has no call for now; nothing was sent. `available_at` (UTC) says when to ask again, `at` when this was found."""
 
     def __init__(self, lane: str, refused: Refused, usage: Usage, policy: QuotaPolicy) -> None:
@@ -281,7 +281,7 @@ class _Cursor(psycopg.Cursor[Any]):
 class Ledger:
     """Charges and settles calls of one key by one policy. Thread-safe; every method is one short transaction.
 
-    Every method may raise DatabaseUnwell or DatabaseRefused; a call whose charge raises must not be sent.
+    Every method may raise DatabaseUnavailable or DatabaseRefused; a call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
-from magnetis_dagster.quota.policy import BACKFILL, DAY, QuotaPolicy, QuotaWindow, Usage, allowance
 from magnetis_dagster.quota.report import PREPARED
+from magnetis_dagster.quota.rules import BACKFILL, DAY, QuotaPolicy, QuotaWindow, Usage, allowance
 
 _CALLS = text("""
     SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
@@ -73,7 +73,7 @@ def floors_kept(
 ) -> FloorsKept:
     """Judge backfill's calls of the quota day of `now` (rolling: of the last 24 hours), from `since` on.
 
-    Raises DatabaseUnwell, DatabaseRefused.
+    Raises DatabaseUnavailable, DatabaseRefused.
     """
     judged_from = (
         now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))

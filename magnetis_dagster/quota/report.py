@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
-from magnetis_dagster.quota.policy import LANES, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.rules import LANES, QuotaPolicy, QuotaWindow, Usage, allowance
 
 DAYS = 30
 """As many as the vendor's own screen shows."""
@@ -154,7 +154,7 @@ class QuotaReport:
 
 
 def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> Today:
-    """Return the budget now; a database that no load has touched yet has all of it. Raises DatabaseUnwell, DatabaseRefused."""
+    """Return the budget now; a database that no load has touched yet has all of it. Raises DatabaseUnavailable, DatabaseRefused."""
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
     with guarded(engine, "read the quota"), engine.connect() as connection:
         found = connection.execute(PREPARED).one()
@@ -188,7 +188,7 @@ def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> 
 
 
 def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> QuotaReport:
-    """Return the whole report. Raises DatabaseUnwell, DatabaseRefused."""
+    """Return the whole report. Raises DatabaseUnavailable, DatabaseRefused."""
     today = read_today(engine, key_fingerprint=key_fingerprint, policy=policy)
     first = today.day - timedelta(days=DAYS - 1)
     dates = [first + timedelta(days=number) for number in range(DAYS)]

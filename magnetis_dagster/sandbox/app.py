@@ -310,9 +310,9 @@ class SandboxApp:
             chance = self.options.faults.get(kind, 0.0)
             if (
                 chance
-                and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random()
+                and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random()  # noqa: S311
                 < chance
-            ):  # noqa: S311
+            ):
                 return kind
         return None
 

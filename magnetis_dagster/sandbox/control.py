@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.sandbox.forked import context
 from magnetis_dagster.sandbox.group import Row
+from magnetis_dagster.sandbox.shared_memory import context
 from magnetis_dagster.sandbox.world import World
 
 CONTROL_PATH = "/_sandbox"

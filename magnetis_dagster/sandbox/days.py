@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from magnetis_dagster.sandbox import late
+from magnetis_dagster.sandbox import late_changes as late
 from magnetis_dagster.sandbox.callers import (
     CALLERS,
     NEW_SHARE,
@@ -29,7 +29,7 @@ from magnetis_dagster.sandbox.callers import (
     outcomes,
     shown,
 )
-from magnetis_dagster.sandbox.late import Late
+from magnetis_dagster.sandbox.late_changes import Late
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox.app import Intercept, Request, SandboxApp
-from magnetis_dagster.sandbox.forked import context
 from magnetis_dagster.sandbox.options import SandboxOptions
+from magnetis_dagster.sandbox.shared_memory import context
 from magnetis_dagster.sandbox.world import World
 
 if TYPE_CHECKING:

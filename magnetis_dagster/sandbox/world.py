@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.sandbox import activity, declared
+from magnetis_dagster.sandbox import activity
+from magnetis_dagster.sandbox import declared_rows as declared
 from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions

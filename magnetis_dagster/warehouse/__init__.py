@@ -1,6 +1,5 @@
 """WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
 
-from magnetis_dagster.warehouse.changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.merge import (
     Doubt,
     DoubtReason,
@@ -14,13 +13,15 @@ from magnetis_dagster.warehouse.merge import (
     age_days,
 )
 from magnetis_dagster.warehouse.migrate import migrate
-from magnetis_dagster.warehouse.pages import KeptPages, KeptWindow
+from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
 from magnetis_dagster.warehouse.reconcile import DayDifference
+from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource
 from magnetis_dagster.warehouse.staging import Staging, Tally
 from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
 
 __all__ = [
+    "CachedWindow",
     "Change",
     "ChangeKind",
     "Changes",
@@ -31,11 +32,10 @@ __all__ = [
     "FieldChange",
     "ForeignSource",
     "Incomplete",
-    "KeptPages",
-    "KeptWindow",
     "Merged",
     "MergedDay",
     "MovedRows",
+    "PageCache",
     "Rules",
     "Staging",
     "Tally",

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection, Kind
-from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA, POSTGRESQL_TYPES, history_name, tables_of
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, POSTGRESQL_TYPES, history_name, tables_of
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _TYPES = {kind: type_.compile(dialect=_DIALECT).lower() for kind, type_ in POSTGRESQL_TYPES.items()}
@@ -26,7 +26,7 @@ _COLUMNS = text(
 )
 
 
-class SchemaDisagrees(NeedsChange):
+class SchemaDisagrees(PermanentError):
     """The catalogue declares a column with another type than the database has; the text names both."""
 
 

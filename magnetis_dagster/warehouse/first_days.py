@@ -11,7 +11,7 @@ from magnetis_dagster.database import guarded
 def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
     """Return the first loaded day of any of the collections; None if there is none, or no table yet.
 
-    Raises DatabaseUnwell, DatabaseRefused.
+    Raises DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "read the first loaded day"), engine.connect() as connection:
         if not connection.execute(

@@ -6,7 +6,7 @@ from datetime import date
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 
 _RECORD = """
     INSERT INTO magnetis_ops.forecasts AS f
@@ -51,7 +51,7 @@ _REPORT = """
 """
 
 
-class UnknownBackfill(NeedsChange):
+class UnknownBackfill(PermanentError):
     """No forecast is known for the backfill."""
 
 
@@ -99,7 +99,7 @@ def record(
     """Write what reading `first_day` to `last_day` of a collection is expected to cost; one that is there stays.
 
     `work` is the Dagster backfill, or the run where there is none. `planned`: by `magnetis plan`, one line for each range. Raises
-    DatabaseUnwell, DatabaseRefused.
+    DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "write the forecast"), engine.begin() as connection:
         connection.execute(
@@ -118,7 +118,7 @@ def record(
 
 
 def report(engine: Engine, work: str) -> list[ForecastLine]:
-    """Return a line for each collection of the backfill. Raises UnknownBackfill, DatabaseUnwell, DatabaseRefused."""
+    """Return a line for each collection of the backfill. Raises UnknownBackfill, DatabaseUnavailable, DatabaseRefused."""
     with guarded(engine, "read the forecast"), engine.connect() as connection:
         prepared = connection.execute(
             text("SELECT to_regclass('magnetis_ops.forecasts') IS NOT NULL")

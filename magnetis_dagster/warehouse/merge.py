@@ -17,21 +17,21 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
 from magnetis_dagster.database.locks import MERGE_CLASS
 from magnetis_dagster.database.session import LOCK_SECONDS
-from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.warehouse.columns import compare_columns
-from magnetis_dagster.warehouse.pages import forget_committed
+from magnetis_dagster.warehouse.page_cache import forget_committed
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name, windows
 from magnetis_dagster.warehouse.staging import Tally
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name, windows
 
 TURN = "10min"
 """How long a merge waits for others of its collection. A stopped one is ended by idle_in_transaction_session_timeout before."""
 
 
-class Incomplete(TryAgain):
+class Incomplete(TransientError):
     """What the API announced is not what was received or held; nothing was written."""
 
 
-class MovedRows(NeedsChange):
+class MovedRows(PermanentError):
     """Many ids of a day are held by other days: ids are reused, or the times of the rows have changed. Nothing was written."""
 
 

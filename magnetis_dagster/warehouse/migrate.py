@@ -33,13 +33,13 @@ from magnetis_dagster.catalog.model import INDEXED_CHARACTERS
 from magnetis_dagster.database import guarded
 from magnetis_dagster.database.locks import change_tables
 from magnetis_dagster.database.schemas import ensure_schema
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse import read_only
-from magnetis_dagster.warehouse.changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
-from magnetis_dagster.warehouse.foreign import require_own
+from magnetis_dagster.warehouse.foreign_objects import require_own
 from magnetis_dagster.warehouse.merge import lock
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
     drop_view,
@@ -63,11 +63,11 @@ _DEPENDENTS = text(
 """Objects without which a column cannot be dropped; its indexes go with it."""
 
 
-class ColumnInUse(NeedsChange):
+class ColumnInUse(PermanentError):
     """A view, or another object of the database, uses a column that is to be dropped; the text names both."""
 
 
-class NewerDatabase(NeedsChange):
+class NewerDatabase(PermanentError):
     """The database was brought to a version that this program does not know."""
 
 
@@ -82,7 +82,7 @@ def migrate(
     `zone` is that of the local times in views: MAGNETIS_TIMEZONE.
     Safe to call from every process at start: where the database is up to date it costs one query, and waits for no lock.
     `progress` receives a line for each attempt that found a lock taken.
-    Raises ForeignObject, NewerDatabase, LockBusy, DatabaseUnwell, DatabaseRefused.
+    Raises ForeignObject, NewerDatabase, LockBusy, DatabaseUnavailable, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
@@ -197,7 +197,7 @@ def _record(connection: Connection, digest: str) -> bool:
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
-    """Compare the columns of every collection with its declaration. Raises DatabaseUnwell, DatabaseRefused."""
+    """Compare the columns of every collection with its declaration. Raises DatabaseUnavailable, DatabaseRefused."""
     with guarded(engine, "compare the columns"), engine.connect() as connection:
         found = [
             compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)
@@ -216,7 +216,7 @@ def drop_columns(
 ) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
 
-    Raises ColumnInUse, LockBusy, DatabaseUnwell, DatabaseRefused.
+    Raises ColumnInUse, LockBusy, DatabaseUnavailable, DatabaseRefused.
     """
 
     def drop(connection: Connection) -> list[TableColumn]:

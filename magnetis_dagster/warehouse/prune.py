@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, TextClause, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.pages import LONGEST_KEPT_DAYS
+from magnetis_dagster.warehouse.page_cache import LONGEST_KEPT_DAYS
 
 LATE_CHANGES_DAYS = 91
 """The view late_changes covers 90 days of reads."""
@@ -142,7 +142,7 @@ def prune(
     `forget_run`: deletes the log files of a run; may be called more than once for a run.
 
     Returns: deleted rows by qualified table name. A prune that meets another one stops.
-    Raises: DatabaseUnwell, DatabaseRefused.
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "prune"):
         with engine.connect() as connection:
@@ -190,7 +190,7 @@ def _prune(
 def sizes(engine: Engine, schemas: list[str]) -> dict[str, int]:
     """Return the bytes of each schema: tables, indexes and TOAST.
 
-    Raises: DatabaseUnwell, DatabaseRefused.
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     statement = text(
         "SELECT n.nspname AS name, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes FROM pg_namespace AS n "

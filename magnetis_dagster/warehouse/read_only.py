@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import guarded
 from magnetis_dagster.database.address import engine_url, parameters_of, shown
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 
 ROLE = "magnetis_reader"
 SCHEMAS = ("magnetis", "magnetis_marts")
@@ -26,14 +26,14 @@ _LOCK = 0x6D61_6772_6561_6431
 """Of the advisory lock that makes creations wait for one another."""
 
 
-class ReaderUnknown(NeedsChange):
+class ReaderUnknown(PermanentError):
     """The server is the user's own, so its administrator creates the role; the text says how."""
 
 
 def create(engine: Engine) -> None:
     """Create the role if it is missing, and let it read what there is and what this user adds to the schemas later.
 
-    Raises: DatabaseUnwell; DatabaseRefused if this user may not create roles.
+    Raises: DatabaseUnavailable; DatabaseRefused if this user may not create roles.
     """
     with guarded(engine, f"create the role {ROLE}"), engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def reconcile(
     One statement, so that it sees a load that commits meanwhile whole or not at all. Of a snapshot
     collection it compares the newest snapshot, whatever `days` are. A million rows take 0.5 s.
 
-    Raises DatabaseUnwell, DatabaseRefused.
+    Raises DatabaseUnavailable, DatabaseRefused.
     """
     table = f"{DATA_SCHEMA}.{collection.name}"
     parameters: dict[str, Any] = {"collection": collection.name}

@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
 from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
@@ -45,7 +45,7 @@ def reparse(
 ) -> Reparsed:
     """Read every row of the collection again by its declaration; `progress` is told the rows read so far.
 
-    One transaction: readers see the table before or after. Raises DatabaseUnwell, DatabaseRefused, SchemaDisagrees.
+    One transaction: readers see the table before or after. Raises DatabaseUnavailable, DatabaseRefused, SchemaDisagrees.
     """
     warehouse.prepare()
     tables = (
@@ -70,7 +70,7 @@ class _Reparse:
         self,
         connection: Connection,
         collection: Collection,
-        reader: RowReader,
+        reader: RowParser,
         progress: Callable[[int], None],
     ) -> None:
         self.connection = connection

@@ -4,7 +4,7 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import guarded
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 
 _KNOWN = text(
     "SELECT key_fingerprint, origin FROM magnetis_ops.sources WHERE collection = :collection"
@@ -19,7 +19,7 @@ _ADOPT = text("""
 """)
 
 
-class ForeignSource(NeedsChange):
+class ForeignSource(PermanentError):
     """The table was filled with another key, or from another origin; nothing was requested."""
 
 

@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection, ColumnType
-from magnetis_dagster.catalog.reader import RowReader, shown_name
+from magnetis_dagster.catalog.row_parser import RowParser, shown_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
-from magnetis_dagster.warehouse.pages import Keep
-from magnetis_dagster.warehouse.tables import POSTGRESQL_TYPES
+from magnetis_dagster.warehouse.page_cache import Keep
+from magnetis_dagster.warehouse.schema import POSTGRESQL_TYPES
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 LONGEST_ID = 512
@@ -134,7 +134,7 @@ class Tally:
 class Staging:
     """The temporary table of one window. A context manager; `add` may be called from several threads."""
 
-    def __init__(self, engine: Engine, collection: Collection, reader: RowReader) -> None:
+    def __init__(self, engine: Engine, collection: Collection, reader: RowParser) -> None:
         self._engine = engine
         self.reader = reader
         self.collection = collection
@@ -157,7 +157,7 @@ class Staging:
         """What `settle` found last."""
 
     def __enter__(self) -> Self:
-        """Open a connection and make the table. Raises DatabaseUnwell."""
+        """Open a connection and make the table. Raises DatabaseUnavailable."""
         with guarded(self._engine, "prepare the load"):
             self.connection: Connection = self._engine.connect()
             columns = {"seq": "bigint GENERATED ALWAYS AS IDENTITY"} | self._columns

@@ -29,7 +29,7 @@ class SummaryLine:
 def summary(
     engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]
 ) -> list[SummaryLine]:
-    """Return a line per enabled collection, over the days `first` to `last` inclusive. Raises DatabaseUnwell, DatabaseRefused."""
+    """Return a line per enabled collection, over the days `first` to `last` inclusive. Raises DatabaseUnavailable, DatabaseRefused."""
     with guarded(engine, "read the summary"), engine.connect() as connection:
         done = {
             row.collection: row
@@ -78,7 +78,7 @@ def summary(
 
 
 def keys_used(engine: Engine) -> set[str]:
-    """Return the fingerprints of the keys whose calls filled this database. Raises DatabaseUnwell, DatabaseRefused.
+    """Return the fingerprints of the keys whose calls filled this database. Raises DatabaseUnavailable, DatabaseRefused.
 
     A mistyped key that was refused, or one that only `magnetis probe` or `magnetis plan` used, brought no row.
     """

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Catalogue, Collection
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.columns import made_columns
-from magnetis_dagster.warehouse.tables import DATA_SCHEMA, tables_of
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of
 
 SUFFIX = "_current"
 _HIDDEN = ("payload", "deleted_at")
@@ -31,7 +31,7 @@ Types = Mapping[str, str]
 """Column of a table to its type, in the table's order."""
 
 
-class ViewInUse(NeedsChange):
+class ViewInUse(PermanentError):
     """A view must be made again, and an object of the database uses it; the text names both."""
 
 

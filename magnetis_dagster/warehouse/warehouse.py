@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
-from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.changes import Changes, read_changes
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import Emptied, Merged, MergedDay, Rules, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
-from magnetis_dagster.warehouse.pages import KeptPages
+from magnetis_dagster.warehouse.page_cache import PageCache
 from magnetis_dagster.warehouse.reconcile import DayDifference, reconcile
+from magnetis_dagster.warehouse.settings_changes import Changes, read_changes
 from magnetis_dagster.warehouse.staging import Staging
 
 
@@ -29,9 +29,9 @@ class WindowLimits:
 
 
 class Warehouse:
-    """The tables of one catalogue in one database. Zones: see RowReader.
+    """The tables of one catalogue in one database. Zones: see RowParser.
 
-    Every method may raise DatabaseUnwell or DatabaseRefused.
+    Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Warehouse:
         """Bring the tables up to date; one query where they are. `progress` receives a line for each wait for a lock."""
         migrate(self.engine, self.catalogue, progress, self.partition_zone)
 
-    def reader(self, collection: Collection) -> RowReader:
+    def reader(self, collection: Collection) -> RowParser:
         """Return a reader of the collection's rows in this warehouse's zones."""
-        return RowReader(
+        return RowParser(
             collection, response_zone=self.response_zone, partition_zone=self.partition_zone
         )
 
@@ -73,9 +73,9 @@ class Warehouse:
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
 
-    def kept_pages(self, collection: Collection, work: str, request: str) -> KeptPages:
+    def kept_pages(self, collection: Collection, work: str, request: str) -> PageCache:
         """Return the pages that an interrupted read of `work` has left, as far as `request` is the fingerprint of theirs."""
-        return KeptPages(self.engine, collection, work, request)
+        return PageCache(self.engine, collection, work, request)
 
     def window_limits(self, collection: Collection) -> WindowLimits:
         """Return what was learned in the last 30 days about the longest windows that the API answers completely."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scripted_server import raw
 
 from magnetis_dagster import api
-from magnetis_dagster.api.body import to_utf8
-from magnetis_dagster.api.envelope import read_envelope
+from magnetis_dagster.api.response import read_envelope
+from magnetis_dagster.api.response_body import to_utf8
 
 ROWS = [{"id": "1", "name": "Hélène Çà"}]
 PAGE = json.dumps({"data": ROWS, "meta": {"total": 1}}, ensure_ascii=False)
@@ -87,7 +87,7 @@ def test_a_body_that_arrives_byte_by_byte(ask):
 )
 def test_broken_compressions(ask, encoding, body, why):
     trial = ask(raw(200, body, content_encoding=encoding))
-    assert type(trial.error) is api.UnexpectedAnswer
+    assert type(trial.error) is api.UnexpectedResponse
     assert why in str(trial.error)
 
 
@@ -98,7 +98,7 @@ def test_bombs_of_many_members_end_at_the_cap(ask):
     for body in (full, empty):
         assert (
             type(ask(raw(200, body, content_encoding="gzip"), limits=limits).error)
-            is api.BodyTooLarge
+            is api.ResponseTooLarge
         )
 
 
@@ -183,7 +183,7 @@ def test_a_body_that_grows_past_the_cap_in_utf8(ask):
                 raw(200, body, content_type="application/json; charset=latin-1"), limits=limits
             ).error
         )
-        is api.BodyTooLarge
+        is api.ResponseTooLarge
     )
 
 

@@ -28,7 +28,7 @@ from trial import (
 from magnetis_dagster import api
 from magnetis_dagster.api import CHARGED_AHEAD, Call, ClientLimits, MagnetisClient
 from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
-from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.errors import PermanentError, TransientError
 
 ROWS = [
     {"id": f"call-{number}", "caller_number": CALLER_DIGITS, "name": SENDER} for number in range(3)
@@ -82,7 +82,7 @@ def test_a_page_is_asked_for_as_documented(ask):
 def test_a_refusal_is_not_asked_again(ask, status, error, words):
     trial = ask(answer(status, ECHO))
     assert type(trial.error) is error
-    assert isinstance(trial.error, NeedsChange)
+    assert isinstance(trial.error, PermanentError)
     assert len(trial.requests) == 1
     for word in [
         "calls: GET /calls, page 1",
@@ -98,15 +98,15 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
 @pytest.mark.parametrize(
     ("fault", "error", "status", "word"),
     [
-        pytest.param(answer(500, ECHO), api.ServerUnwell, 500, "HTTP 500", id="500"),
+        pytest.param(answer(500, ECHO), api.ServerUnavailable, 500, "HTTP 500", id="500"),
         pytest.param(
             raw(502, b"<html>Bad gateway</html>"),
-            api.ServerUnwell,
+            api.ServerUnavailable,
             502,
             "HTTP 502",
             id="502 in HTML",
         ),
-        pytest.param(raw(408), api.ServerUnwell, 408, "HTTP 408", id="408"),
+        pytest.param(raw(408), api.ServerUnavailable, 408, "HTTP 408", id="408"),
         pytest.param(hang, api.Unreachable, None, "silence", id="hang"),
         pytest.param(reset, api.Unreachable, None, "lost", id="reset"),
         pytest.param(cut(GOOD), api.Unreachable, 200, "lost", id="body cut short"),
@@ -116,57 +116,61 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
         ),
         pytest.param(
             raw(200, b"<!DOCTYPE html><p>" + CALLER.encode()),
-            api.UnexpectedAnswer,
+            api.UnexpectedResponse,
             200,
             "HTML",
             id="HTML",
         ),
         pytest.param(
             raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]),
-            api.UnexpectedAnswer,
+            api.UnexpectedResponse,
             200,
             "cut short",
             id="JSON cut short",
         ),
-        pytest.param(raw(200), api.UnexpectedAnswer, 200, "an empty body", id="empty"),
-        pytest.param(raw(204), api.UnexpectedAnswer, 204, "an empty body", id="204"),
+        pytest.param(raw(200), api.UnexpectedResponse, 200, "an empty body", id="empty"),
+        pytest.param(raw(204), api.UnexpectedResponse, 204, "an empty body", id="204"),
         pytest.param(
-            answer(200, {"data": None}), api.UnexpectedAnswer, 200, "`data` is null", id="data null"
+            answer(200, {"data": None}),
+            api.UnexpectedResponse,
+            200,
+            "`data` is null",
+            id="data null",
         ),
         pytest.param(
-            answer(200, {"x": 1}), api.UnexpectedAnswer, 200, "without `data`", id="no data"
+            answer(200, {"x": 1}), api.UnexpectedResponse, 200, "without `data`", id="no data"
         ),
         pytest.param(
             answer(200, ECHO),
-            api.ServerUnwell,
+            api.ServerUnavailable,
             200,
             "HTTP 200 and this error",
             id="message without data",
         ),
         pytest.param(
             answer(200, {"success": False, "data": []}),
-            api.ServerUnwell,
+            api.ServerUnavailable,
             200,
             "HTTP 200 and this error",
             id="no success",
         ),
         pytest.param(
             raw(200, b"gzip?", content_encoding="gzip"),
-            api.UnexpectedAnswer,
+            api.UnexpectedResponse,
             200,
             "compressed",
             id="broken gzip",
         ),
         pytest.param(
             raw(200, gzip.compress(b'{"data": []}')[:-9], content_encoding="gzip"),
-            api.UnexpectedAnswer,
+            api.UnexpectedResponse,
             200,
             "ends too early",
             id="gzip cut short",
         ),
         pytest.param(
             raw(200, b"x", content_encoding="br"),
-            api.UnexpectedAnswer,
+            api.UnexpectedResponse,
             200,
             "compression",
             id="brotli",
@@ -176,7 +180,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
 def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
     lasting = ask(fault)
     assert type(lasting.error) is error
-    assert isinstance(lasting.error, TryAgain)
+    assert isinstance(lasting.error, TransientError)
     assert word in str(lasting.error)
     assert "calls: GET /calls, page 1" in str(lasting.error)
     assert [(outcome.status, outcome.error) for outcome in lasting.outcomes] == [
@@ -191,8 +195,8 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ({"data": [], "success": False, "message": "Daily quota exceeded"}, api.TooManyCalls),
-        ({"data": [], "error": {"code": 429}}, api.TooManyCalls),
+        ({"data": [], "success": False, "message": "Daily quota exceeded"}, api.RateLimited),
+        ({"data": [], "error": {"code": 429}}, api.RateLimited),
         ({"status": "error", "message": "Unauthenticated."}, api.KeyRefused),
         ({"error": {"status": 403, "message": "Scope"}}, api.AccessForbidden),
         ({"code": 404, "data": None}, api.RouteUnavailable),
@@ -204,7 +208,7 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
 )
 def test_an_error_inside_a_200_means_what_its_status_would(ask, content, error):
     trial = ask(answer(200, content), gate=RecordingGate(close_when_over_quota=True))
-    again = error is api.TooManyCalls
+    again = error is api.RateLimited
     assert type(trial.error) is (GateClosedError if again else error)
     assert [(outcome.status, outcome.error, outcome.over_quota) for outcome in trial.outcomes] == [
         (200, error.__name__, again)
@@ -239,7 +243,7 @@ def test_a_small_response_of_many_values_fills_no_memory(ask):
     trial = ask(bomb, limits=ClientLimits(attempts=3))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert type(trial.error) is api.BodyTooLarge
+    assert type(trial.error) is api.ResponseTooLarge
     assert "more than 1000000 values" in str(trial.error)
     assert len(trial.requests) == 1
     assert peak < 60 * 2**20, "the body of 15 MB, its pieces, and what the transport holds"
@@ -304,7 +308,7 @@ def test_429_closes_the_gate(ask, headers, wait):
     assert isinstance(trial.error, GateClosedError)
     assert len(trial.requests) == 1, "the gate is closed after the first, so nothing more is sent"
     assert trial.outcomes[0].over_quota
-    assert trial.outcomes[0].error == "TooManyCalls"
+    assert trial.outcomes[0].error == "RateLimited"
     assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=5)
 
 
@@ -321,8 +325,8 @@ def test_429_leaves_the_waiting_to_the_gate(ask):
 
 def test_429_with_a_gate_that_stays_open_ends(ask):
     trial = ask(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
-    assert type(trial.error) is api.TooManyCalls
-    assert isinstance(trial.error, TryAgain)
+    assert type(trial.error) is api.RateLimited
+    assert isinstance(trial.error, TransientError)
     assert trial.error.retry_after == 7
     assert len(trial.requests) == 3
 
@@ -354,7 +358,7 @@ def test_429_counts_even_if_its_body_never_ends(ask, body, monkeypatch):
 def test_403_may_mean_the_quota(ask, message, over_quota):
     trial = ask(answer(403, {"message": message}))
     assert {outcome.over_quota for outcome in trial.outcomes} == {over_quota}
-    assert type(trial.error) is (api.TooManyCalls if over_quota else api.AccessForbidden)
+    assert type(trial.error) is (api.RateLimited if over_quota else api.AccessForbidden)
 
 
 def test_503_waits_as_asked_when_that_is_short(ask):
@@ -372,7 +376,7 @@ def test_503_waits_as_asked_when_that_is_short(ask):
 
 def test_503_that_asks_for_long_is_left_alone(ask):
     trial = ask(answer(503, {}, retry_after="3600"), GOOD)
-    assert type(trial.error) is api.ServerUnwell
+    assert type(trial.error) is api.ServerUnavailable
     assert trial.error.retry_after == 3600
     assert len(trial.requests) == 1
 
@@ -419,8 +423,8 @@ def test_a_compressed_bomb_fills_no_memory(ask):
     trial = ask(bomb, limits=limits)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert type(trial.error) is api.BodyTooLarge
-    assert isinstance(trial.error, NeedsChange)
+    assert type(trial.error) is api.ResponseTooLarge
+    assert isinstance(trial.error, PermanentError)
     assert "1048576 bytes" in str(trial.error)
     assert len(trial.requests) == 1
     assert peak < 12 * 2**20, "the cap, plus what the transport holds"
@@ -431,7 +435,7 @@ def test_an_endless_body_ends_at_the_cap(ask):
         flood(CHUNKED, b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
         limits=ClientLimits(body_bytes=2**20),
     )
-    assert type(trial.error) is api.BodyTooLarge
+    assert type(trial.error) is api.ResponseTooLarge
 
 
 @pytest.mark.parametrize("refuse_from", [1, 2])
@@ -470,7 +474,7 @@ def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
     class ForgetfulGate(RecordingGate):
         async def settle(self, charge, outcome):
             if charge == 1:
-                raise TryAgain("the database is away")
+                raise TransientError("the database is away")
             await super().settle(charge, outcome)
 
     async def two():
@@ -481,7 +485,7 @@ def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
             await asyncio.gather(client.page(CALL), client.page(CALL))
 
     gate = ForgetfulGate()
-    with pytest.raises(TryAgain):
+    with pytest.raises(TransientError):
         asyncio.run(two())
     assert list(gate.outcomes) == [2]
 
@@ -598,7 +602,7 @@ def test_no_request_can_take_longer_than_the_ledger_counts_it():
         ClientLimits(total=LONGEST_CALL.total_seconds())
 
 
-class ConfirmingGate(RecordingGate):
+class ConfirmingGuard(RecordingGate):
     """Replaces the first charge when its request is about to be sent, or refuses to confirm any."""
 
     def __init__(self, *, refuses=False):
@@ -626,7 +630,7 @@ def test_a_charge_is_confirmed_directly_before_each_request_and_may_be_replaced(
             await client.page(CALL)
             return len(server.requests)
 
-    gate = ConfirmingGate()
+    gate = ConfirmingGuard()
     assert asyncio.run(two()) == 2
     assert gate.confirmed == [1, 3]
     assert gate.outcomes[1] == "replaced"
@@ -634,7 +638,7 @@ def test_a_charge_is_confirmed_directly_before_each_request_and_may_be_replaced(
 
 
 def test_a_charge_that_is_not_confirmed_is_not_sent(ask):
-    trial = ask(GOOD, gate=ConfirmingGate(refuses=True), sent=1)
+    trial = ask(GOOD, gate=ConfirmingGuard(refuses=True), sent=1)
     assert type(trial.error) is GateClosedError
     assert trial.requests == []
     assert [outcome.error for outcome in trial.outcomes] == ["NotSent"]

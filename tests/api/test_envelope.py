@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api import envelope
-from magnetis_dagster.api.envelope import (
+from magnetis_dagster.api import response as envelope
+from magnetis_dagster.api.response import (
     EnvelopeError,
     EnvelopeTooLarge,
     ErrorInside,

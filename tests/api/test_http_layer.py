@@ -12,9 +12,9 @@ from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
 from magnetis_dagster.api import Call, MagnetisClient
-from magnetis_dagster.api.failures import describe
+from magnetis_dagster.api.connection_errors import describe
 from magnetis_dagster.api.transport import open_http
-from magnetis_dagster.errors import MagnetisError, NeedsChange, TryAgain
+from magnetis_dagster.errors import MagnetisError, PermanentError, TransientError
 
 GOOD = page([{"id": 1}])
 
@@ -93,10 +93,10 @@ def test_nothing_else_in_the_package_opens_a_way_to_the_api():
     }
     assert found == {
         "api/transport.py",
-        "cli_sandbox.py",
-        "dev/dagster_api.py",
+        "cli/sandbox.py",
+        "dagster_support/webserver_client.py",
         "dev/run.py",
-        "notify.py",
+        "webhook_client.py",
     }
 
 
@@ -199,7 +199,7 @@ def test_a_key_that_cannot_be_a_header_is_refused_unseen(key):
 
 @pytest.mark.parametrize("origin", ["ftp://x", "api.magnetis.io", "http://a\nb", ""])
 def test_an_unusable_origin_is_refused(origin):
-    with pytest.raises(NeedsChange, match="MAGNETIS_API_URL"):
+    with pytest.raises(PermanentError, match="MAGNETIS_API_URL"):
         MagnetisClient(origin, KEY, RecordingGate())
 
 
@@ -219,4 +219,4 @@ def test_every_error_is_named_by_recovery():
     assert len(errors) == 14
     for error in errors:
         assert issubclass(error, MagnetisError)
-        assert issubclass(error, NeedsChange) != issubclass(error, TryAgain), error
+        assert issubclass(error, PermanentError) != issubclass(error, TransientError), error

@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.inflight import CAREFUL_ROUNDS, CHARGED_AHEAD, InFlight
+from magnetis_dagster.api.concurrency import CAREFUL_ROUNDS, CHARGED_AHEAD, ConcurrencyLimit
 
 
 @given(
@@ -18,7 +18,7 @@ def test_never_more_than_allowed_and_no_place_is_lost(
     most: int, start: int | None, steps: list[str]
 ) -> None:
     async def play() -> None:
-        places, under_way = InFlight(most, start), 0
+        places, under_way = ConcurrencyLimit(most, start), 0
         for step in steps:
             if step == "enter":
                 try:
@@ -47,7 +47,7 @@ def test_never_more_than_allowed_and_no_place_is_lost(
 
 
 def test_calls_that_fail_together_are_one_trouble() -> None:
-    places = InFlight(8)
+    places = ConcurrencyLimit(8)
     began = time.monotonic()
     for _ in range(8):
         places.trouble(began)
@@ -57,7 +57,7 @@ def test_calls_that_fail_together_are_one_trouble() -> None:
 
 
 def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> None:
-    places = InFlight(3, start=1)
+    places = ConcurrencyLimit(3, start=1)
     allowed = []
     for _ in range(4 * 1 + 4 * 2):
         allowed.append(places.allowed)
@@ -70,7 +70,7 @@ def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> 
 
 
 def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful_start() -> None:
-    async def charged(places: InFlight) -> int:
+    async def charged(places: ConcurrencyLimit) -> int:
         taken = 0
 
         async def call() -> None:
@@ -87,5 +87,5 @@ def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful
         async with asyncio.timeout(1), places.turn():  # those who left gave their turns back
             return taken
 
-    assert asyncio.run(charged(InFlight(8))) == 8 + CHARGED_AHEAD
-    assert asyncio.run(charged(InFlight(8, start=3))) == 3
+    assert asyncio.run(charged(ConcurrencyLimit(8))) == 8 + CHARGED_AHEAD
+    assert asyncio.run(charged(ConcurrencyLimit(8, start=3))) == 3

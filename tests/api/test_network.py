@@ -19,9 +19,9 @@ from trial import CALL, KEY, QUICK, RecordingGate, assert_no_secrets, chain
 from magnetis_dagster import api
 from magnetis_dagster.api import MagnetisClient
 from magnetis_dagster.api.network import bypasses_proxy, certificates, proxy_address, proxy_for
-from magnetis_dagster.dev.dagster_api import DagsterApi
-from magnetis_dagster.errors import NeedsChange
-from magnetis_dagster.notify import post_json
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.webhook_client import post_json
 
 PASSWORD = "pa55word"
 API = "https://api.magnetis.io"
@@ -177,7 +177,7 @@ def test_a_malformed_proxy_is_one_sentence_without_its_value(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     with pytest.raises(
-        NeedsChange, match=r"^HTTPS_PROXY does not name a proxy: expected http://host:port"
+        PermanentError, match=r"^HTTPS_PROXY does not name a proxy: expected http://host:port"
     ) as caught:
         user()
     assert PASSWORD not in "".join(map(repr, chain(caught.value)))
@@ -190,7 +190,9 @@ def test_a_socks_proxy_without_its_package(
     monkeypatch: pytest.MonkeyPatch, user: Callable[[], None]
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://me:{PASSWORD}@proxy")
-    with pytest.raises(NeedsChange, match=r"^ALL_PROXY names a SOCKS proxy, .* socksio") as caught:
+    with pytest.raises(
+        PermanentError, match=r"^ALL_PROXY names a SOCKS proxy, .* socksio"
+    ) as caught:
         user()
     assert PASSWORD not in str(caught.value)
 
@@ -229,7 +231,7 @@ def test_certificates_that_cannot_be_used_are_one_sentence(
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
     with pytest.raises(
-        NeedsChange, match=rf"^{variable}: .*({reason}).*Correct the variable, or unset it"
+        PermanentError, match=rf"^{variable}: .*({reason}).*Correct the variable, or unset it"
     ):
         user()
 
@@ -238,7 +240,7 @@ def test_certificates_that_cannot_be_used_are_one_sentence(
 def test_certificates_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ca.pem").touch(mode=0)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    with pytest.raises(NeedsChange, match=r"^SSL_CERT_FILE: .*Permission denied"):
+    with pytest.raises(PermanentError, match=r"^SSL_CERT_FILE: .*Permission denied"):
         certificates()
 
 

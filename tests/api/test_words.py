@@ -3,8 +3,8 @@
 import pytest
 from trial import CALL, KEY
 
-from magnetis_dagster.api.scrub import scrub
-from magnetis_dagster.api.verdict import judge
+from magnetis_dagster.api.error_mapping import judge
+from magnetis_dagster.redaction import scrub
 
 
 @pytest.mark.parametrize(

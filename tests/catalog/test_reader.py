@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
-from magnetis_dagster.catalog.reader import (
+from magnetis_dagster.catalog.row_parser import (
     ParsedRow,
     ParsedRows,
-    RowReader,
+    RowParser,
     as_boolean,
     as_decimal,
     as_integer,
@@ -28,7 +28,7 @@ START = {"id": "call-1", "start_at": "2025-03-04 09:06:09"}
 
 def read(row: dict[str, Any], collection: str = "calls", **zones: ZoneInfo) -> ParsedRow:
     zones = {"response_zone": PARIS, "partition_zone": PARIS} | zones
-    return RowReader(load_catalogue()[collection], **zones).read(row)
+    return RowParser(load_catalogue()[collection], **zones).read(row)
 
 
 def value(row: dict[str, Any], column: str, collection: str = "calls") -> Any:
@@ -251,7 +251,7 @@ def test_refused_times(received: object) -> None:
 
 
 def read_all(rows: list[dict[str, Any]], collection: Collection | None = None) -> ParsedRows:
-    return RowReader(
+    return RowParser(
         collection or load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS
     ).read_all(rows)
 
@@ -474,7 +474,7 @@ def test_an_empty_account_is_none(account: object) -> None:
 )
 def test_names_in_any_convention(row: dict[str, Any]) -> None:
     assert columns(row)[0]["caller_number"] == "+33 1"
-    reader = RowReader(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
+    reader = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
     assert reader.unknown(row) == set()
 
 
@@ -489,7 +489,7 @@ def test_names_in_any_convention(row: dict[str, Any]) -> None:
 )
 def test_names_of_another_meaning_do_not_match(row: dict[str, Any]) -> None:
     assert columns(row) == ({}, set())
-    reader = RowReader(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
+    reader = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
     assert reader.unknown(row) == set(row)
 
 
@@ -672,7 +672,7 @@ def test_decimals_that_postgresql_takes(received: object, fits: bool) -> None:
 def test_known_members_are_the_top_level_names_that_some_declaration_reads(
     catalogue: Catalogue,
 ) -> None:
-    known = RowReader(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS).known_members
+    known = RowParser(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS).known_members
     assert {"id", "account", "start_at", "utm", "utm_source", "caller_number"} <= known
     assert not [member for member in known if "." in member]
     assert "fax" not in known

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 from service_rights import SERVICES
 
-from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.home import free_port
 from magnetis_dagster.errors import MagnetisError
 

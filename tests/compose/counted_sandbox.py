@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from magnetis_dagster.cli import main
+from magnetis_dagster.cli.app import main
 from magnetis_dagster.sandbox.app import SandboxApp
 
 answer = SandboxApp.__call__

@@ -9,8 +9,8 @@ import pytest
 from guarded import EVIL, PROJECT, STAND_IN, UI_NAME
 from playwright.sync_api import Browser, sync_playwright
 
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.children import Children
-from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.home import free_port
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from magnetis_dagster.dev.dagster_api import DagsterApi, asset_key
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi, asset_key
 
 PROJECT = Path(__file__).parents[2]
 EVIL, UI_NAME = "evil.example", "ui.company.test"

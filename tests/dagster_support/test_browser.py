@@ -12,8 +12,8 @@ import pytest
 from guarded import EVIL, HOSTILE, MUTATION, UI_NAME, body, materializations
 from playwright.sync_api import Browser, Page, expect
 
-from magnetis_dagster.dev import queries
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
+from magnetis_dagster.dagster_support import graphql_queries as queries
+from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi, asset_key
 
 expect.set_options(timeout=60_000)
 

@@ -11,7 +11,7 @@ import pytest
 import trustme
 from sqlalchemy import text
 
-from magnetis_dagster.database import DatabaseRefused, DatabaseUnwell, connect, guarded
+from magnetis_dagster.database import DatabaseRefused, DatabaseUnavailable, connect, guarded
 
 Server = Callable[[ssl.SSLContext | None], int]
 
@@ -106,7 +106,7 @@ def test_the_server_has_no_tls(server: Server, monkeypatch: pytest.MonkeyPatch) 
 def test_a_session_that_ends_in_tls_is_tried_again() -> None:
     # the words of libpq for a server that went away: nothing that somebody has to change
     engine = connect("postgresql://me:hush@127.0.0.1:1/none")
-    with pytest.raises(DatabaseUnwell), guarded(engine, "ask"):
+    with pytest.raises(DatabaseUnavailable), guarded(engine, "ask"):
         raise psycopg.OperationalError(
             "consuming input failed: SSL connection has been closed unexpectedly"
         )

@@ -12,7 +12,14 @@ from small_api import KEY, PARIS, SmallApi, call, serve
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.database import DatabaseUnwell, LockBusy, connect, guarded, locks, session
+from magnetis_dagster.database import (
+    DatabaseUnavailable,
+    LockBusy,
+    connect,
+    guarded,
+    locks,
+    session,
+)
 from magnetis_dagster.database.locks import Patience, change_tables
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
 from magnetis_dagster.quota import QuotaPolicy
@@ -171,7 +178,7 @@ def test_a_row_that_somebody_keeps_locked(
             with guarded(engine, "merge"), engine.begin() as connection:
                 connection.execute(text("DELETE FROM magnetis_ops.windows"))
 
-        with pytest.raises(DatabaseUnwell) as raised:
+        with pytest.raises(DatabaseUnavailable) as raised:
             wait()
         assert f"SELECT pg_terminate_backend({other.info.backend_pid})" in str(raised.value)
         assert f"session {reader.info.backend_pid}" not in str(raised.value)

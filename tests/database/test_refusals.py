@@ -12,7 +12,13 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from magnetis_dagster.database import BadAddress, DatabaseRefused, DatabaseUnwell, connect, guarded
+from magnetis_dagster.database import (
+    BadAddress,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    connect,
+    guarded,
+)
 from magnetis_dagster.database.connection import without_password
 
 Sudo = Callable[[str], None]
@@ -32,12 +38,12 @@ def role(sudo: Sudo) -> Iterator[str]:
     sudo(f"DROP ROLE {name}")
 
 
-def refusal(url: str, statement: str = "SELECT 1") -> DatabaseRefused | DatabaseUnwell:
+def refusal(url: str, statement: str = "SELECT 1") -> DatabaseRefused | DatabaseUnavailable:
     engine = connect(url)
     try:
         with guarded(engine, "ask"), engine.begin() as connection:
             connection.execute(text(statement))
-    except (DatabaseRefused, DatabaseUnwell) as error:
+    except (DatabaseRefused, DatabaseUnavailable) as error:
         return error
     finally:
         engine.dispose()
@@ -51,7 +57,7 @@ def as_role(url: str, role: str) -> str:
 def test_the_role_has_no_connection_left(empty_database_url: str, role: str, sudo: Sudo) -> None:
     sudo(f"ALTER ROLE {role} CONNECTION LIMIT 0")
     told = refusal(as_role(empty_database_url, role))
-    assert isinstance(told, DatabaseUnwell)
+    assert isinstance(told, DatabaseUnavailable)
     assert "no connection is free" in str(told)
     assert f'too many connections for role "{role}"' in str(told)
 
@@ -90,19 +96,19 @@ def test_the_database_does_not_exist(postgres_url: str) -> None:
     ("state", "kind", "words"),
     [
         ("53100", DatabaseRefused, "disk of the database server is full"),
-        ("53200", DatabaseUnwell, "out of memory"),
+        ("53200", DatabaseUnavailable, "out of memory"),
         ("53400", DatabaseRefused, "temp_file_limit"),
-        ("57014", DatabaseUnwell, "statement_timeout"),
-        ("57P01", DatabaseUnwell, "administrator ended the session"),
-        ("57P02", DatabaseUnwell, "crashed"),
-        ("57P03", DatabaseUnwell, "starting, stopping or in recovery"),
-        ("57P05", DatabaseUnwell, "idle_session_timeout"),
-        ("25P03", DatabaseUnwell, "idle_in_transaction_session_timeout"),
-        ("25P04", DatabaseUnwell, "transaction_timeout"),
+        ("57014", DatabaseUnavailable, "statement_timeout"),
+        ("57P01", DatabaseUnavailable, "administrator ended the session"),
+        ("57P02", DatabaseUnavailable, "crashed"),
+        ("57P03", DatabaseUnavailable, "starting, stopping or in recovery"),
+        ("57P05", DatabaseUnavailable, "idle_session_timeout"),
+        ("25P03", DatabaseUnavailable, "idle_in_transaction_session_timeout"),
+        ("25P04", DatabaseUnavailable, "transaction_timeout"),
         ("25006", DatabaseRefused, "target_session_attrs=read-write"),
-        ("40P01", DatabaseUnwell, "deadlock"),
+        ("40P01", DatabaseUnavailable, "deadlock"),
         ("P0001", DatabaseRefused, "event trigger"),
-        ("58030", DatabaseUnwell, "SQLSTATE 58030"),
+        ("58030", DatabaseUnavailable, "SQLSTATE 58030"),
     ],
 )
 def test_what_a_session_reports(
@@ -158,7 +164,7 @@ def answering(state: str, words: str) -> Iterator[int]:
         (
             "53300",
             "désolé, trop de clients sont déjà connectés",
-            DatabaseUnwell,
+            DatabaseUnavailable,
             "no connection is free",
         ),
         (
@@ -171,7 +177,7 @@ def answering(state: str, words: str) -> Iterator[int]:
         (
             "57P03",
             "le système de bases de données se lance",
-            DatabaseUnwell,
+            DatabaseUnavailable,
             "starting, stopping or in recovery",
         ),
         ("3D000", "la base de données n'existe pas", DatabaseRefused, "does not exist"),

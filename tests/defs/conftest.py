@@ -41,8 +41,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch, api: SmallApi, database_url: s
     monkeypatch.setenv("MAGNETIS_API_KEY", KEY)
     monkeypatch.setenv("MAGNETIS_API_URL", api.url)
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", database_url)
-    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRIES", 1)
-    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("magnetis_dagster.defs.step_failures.RETRIES", 1)
+    monkeypatch.setattr("magnetis_dagster.defs.step_failures.RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture

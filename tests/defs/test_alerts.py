@@ -18,10 +18,10 @@ from small_api import SmallApi, call
 from sqlalchemy import Engine, event
 from webhook import TOKEN, Chat, chat
 
+from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.alert_state import Kind, State
-from magnetis_dagster.defs.alerts import _tick
-from magnetis_dagster.defs.days import days_tags
+from magnetis_dagster.defs.alerting.cursor import Kind, State
+from magnetis_dagster.defs.alerting.sensor import _tick
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Warehouse
 
@@ -465,7 +465,7 @@ def test_history_is_no_news_and_a_cursor_that_is_not_ours_begins_now(
 def test_a_tick_reads_so_many_events_and_the_next_goes_on(
     running: Daemon, tick: Tick, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.defs.alerts.MOST_EVENTS", 5)
+    monkeypatch.setattr("magnetis_dagster.defs.alerting.sensor.MOST_EVENTS", 5)
     for number in range(4):
         check(running, f"check_{number}")
         check(running, f"fine_{number}", passed=True)
@@ -488,7 +488,7 @@ def test_what_is_too_new_to_be_complete_waits(
 ) -> None:
     check(running, "check")
     with monkeypatch.context() as patched:
-        patched.setattr("magnetis_dagster.defs.alerts.SETTLE_SECONDS", 1e9)
+        patched.setattr("magnetis_dagster.defs.alerting.sensor.SETTLE_SECONDS", 1e9)
         assert tick() == "Nothing new."
     assert tick() == "Told 1 line."
 
@@ -525,7 +525,7 @@ def test_trouble_with_the_storage_is_a_skip_reason_and_keeps_the_cursor(
 
     check(running, "check")
     with monkeypatch.context() as patched:
-        patched.setattr("magnetis_dagster.defs.alerts._events", fail)
+        patched.setattr("magnetis_dagster.defs.alerting.sensor._events", fail)
         assert (
             tick()
             == "Dagster's storage does not answer (OperationalError). The next tick looks again."

@@ -11,9 +11,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from small_api import KEY, PARIS, SmallApi, call
 from sqlalchemy import Engine, text
 
+from magnetis_dagster.dagster_support.run_identity import identity_of
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.lanes import identity_of
-from magnetis_dagster.errors import NeedsChange, TryAgain
+from magnetis_dagster.errors import PermanentError, TransientError
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 DAY = date(2025, 3, 28)
@@ -169,7 +169,11 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
 
 @pytest.mark.parametrize(
     ("raised", "tries"),
-    [(TryAgain("not well"), 2), (NeedsChange("wrong"), 1), (DagsterExecutionInterruptedError(), 1)],
+    [
+        (TransientError("not well"), 2),
+        (PermanentError("wrong"), 1),
+        (DagsterExecutionInterruptedError(), 1),
+    ],
 )
 def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
     materialize: Materialize, monkeypatch: pytest.MonkeyPatch, raised: BaseException, tries: int

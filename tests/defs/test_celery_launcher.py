@@ -21,9 +21,12 @@ from dagster_runs import INSTANCE, LOCATION
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine, text
 
+from magnetis_dagster.dagster_support.celery_run_launcher import (
+    SILENCE_SECONDS,
+    MagnetisCeleryRunLauncher,
+)
+from magnetis_dagster.dagster_support.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.database import connect
-from magnetis_dagster.defs.celery_launcher import SILENCE_SECONDS, MagnetisCeleryRunLauncher
-from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.settings import Settings, SettingsError
 
 PASSWORD = "s3cr3t-0ff"
@@ -31,7 +34,7 @@ BROKER = f"redis://:{PASSWORD}@127.0.0.1:1/0"
 WORKER = """
 import sys
 sys.path.insert(0, {here!r})
-from magnetis_dagster.defs.celery_worker import app
+from magnetis_dagster.dagster_support.celery_worker import app
 app.conf.update({folder!r})
 """
 PATIENCE = 90.0
@@ -315,7 +318,7 @@ def test_a_run_that_waited_too_long_says_who_could_have_taken_it(
 def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
     celery_home: None, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from magnetis_dagster.defs import celery_worker
+    from magnetis_dagster.dagster_support import celery_worker
 
     assert celery_worker.CUT_OFF_SECONDS + 10 < SILENCE_SECONDS
     assert celery_worker.app.conf.task_ignore_result
@@ -361,7 +364,7 @@ def test_without_a_broker_dagster_runs_as_before(
 def test_a_broker_without_the_extra_says_what_to_install(
     celery_home: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "magnetis_dagster.defs.celery_launcher")
+    monkeypatch.delitem(sys.modules, "magnetis_dagster.dagster_support.celery_run_launcher")
     for name in [name for name in sys.modules if name.partition(".")[0] == "dagster_celery"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "dagster_celery", None)

@@ -11,7 +11,7 @@ from small_api import PARIS, SmallApi
 
 from magnetis_dagster.catalog import Collection, load_catalogue
 from magnetis_dagster.defs.metadata import changes_metadata
-from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.errors import TransientError
 from magnetis_dagster.ingest import Ingestion
 from magnetis_dagster.warehouse import Change, ChangeKind, Changes, FieldChange
 
@@ -168,7 +168,7 @@ def test_a_step_that_fails_after_its_commit_tells_the_changes_when_it_is_tried_a
     def fails(self: Ingestion, collection: Collection, day: Any) -> Any:
         monkeypatch.setattr(Ingestion, "read_snapshot", read)
         read(self, collection, day)
-        raise TryAgain("the connection to Dagster's storage was lost")
+        raise TransientError("the connection to Dagster's storage was lost")
 
     monkeypatch.setattr(Ingestion, "read_snapshot", fails)
     found = numbers(materialize("email_alerts", today()))

@@ -20,8 +20,8 @@ from dagster_daemon import Daemon, daemon
 from small_api import PARIS, SmallApi
 
 from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.dagster_support.partition_tags import days_of, days_tags
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.days import days_of, days_tags
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Function `AssetSelection.sources` is deprecated"

@@ -13,16 +13,16 @@ from markdown_it import MarkdownIt
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.alert_lines import step_words
+from magnetis_dagster.defs.alerting.message import step_words
 from magnetis_dagster.defs.checks import CheckTally
-from magnetis_dagster.defs.failures import failure
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import query
 from magnetis_dagster.defs.policies import Demands
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.defs.step_failures import failure
+from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Incomplete
-from magnetis_dagster.warehouse.policies import Judgement
+from magnetis_dagster.warehouse.policy_queries import Judgement
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 KEY = dg.AssetKey(["magnetis", "calls"])
@@ -170,7 +170,7 @@ def test_queries_are_one_block_of_code(catalogue: Catalogue) -> None:
     "text", [HOSTILE["image"], HOSTILE["mention"], HOSTILE["html"], HOSTILE["emphasis"]]
 )
 def test_alerts_of_failed_runs(text: str) -> None:
-    said = failure(NeedsChange(text))
+    said = failure(PermanentError(text))
     data = StepFailureData(
         error=None, user_failure_data=UserFailureData("", said.description, said.metadata)
     )

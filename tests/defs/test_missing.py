@@ -15,10 +15,11 @@ from small_api import PARIS, SmallApi, call
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.dagster_support.partition_tags import days_tags
+from magnetis_dagster.dates import days_between
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.attempts import Attempts
-from magnetis_dagster.defs.days import between, days_tags
-from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
+from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, look
+from magnetis_dagster.defs.repair_attempts import Attempts
 from magnetis_dagster.settings import Settings
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
@@ -163,7 +164,7 @@ def test_days_that_another_run_reads_again_are_not_missing(
 def test_a_waiting_load_is_waited_for(
     api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("magnetis_dagster.defs.missing_days.WAIT_SECONDS", 0.05)
     answers = iter([(503, {"Retry-After": "0"}, b"down")] * 12)
     api.respond = lambda _request: next(answers, None)
     api.rows["/calls"] = [call(1, f"{ago(3)} 10:00:00")]
@@ -236,7 +237,10 @@ def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
                     "SELECT run_id, event, dagster_event_type, timestamp, step_key, asset_key, day FROM dagster.event_logs, "
                     "unnest(CAST(:days AS text[])) AS day WHERE asset_key = :key"
                 ),
-                {"key": key.to_string(), "days": [str(day) for day in between(ago(1096), ago(4))]},
+                {
+                    "key": key.to_string(),
+                    "days": [str(day) for day in days_between(ago(1096), ago(4))],
+                },
             )
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(2))))
     asked = []
@@ -273,7 +277,7 @@ def statements() -> Iterator[list[str]]:
 
 def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
     attempts = Attempts({})
-    attempts.add("calls", between(date(2025, 1, 1), date(2025, 1, 31)))
+    attempts.add("calls", days_between(date(2025, 1, 1), date(2025, 1, 31)))
     attempts.add("calls", [date(2025, 1, 15)])
     text = attempts.cursor()
     assert text == (

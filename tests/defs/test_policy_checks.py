@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.notification_settings.baseline import write_baseline
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.baseline import present
-from magnetis_dagster.warehouse.baseline_file import write_baseline
+from magnetis_dagster.warehouse.current_settings import present
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Check = Callable[..., dict[str, dg.AssetCheckEvaluation]]

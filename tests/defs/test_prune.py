@@ -15,9 +15,9 @@ from small_api import PARIS, SmallApi, call
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
-from magnetis_dagster.database import DatabaseUnwell
+from magnetis_dagster.database import DatabaseUnavailable
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.missing import FAILED, NEVER_LOADED, look
+from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, look
 from magnetis_dagster.quota.report import read_today
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import forecasts, prune, summary
@@ -259,7 +259,7 @@ def test_a_prune_that_is_blocked_interrupted_or_runs_twice_at_once(
 
     with psycopg.connect(database_url) as other:
         other.execute("LOCK dagster.event_logs IN SHARE MODE")
-        with pytest.raises(DatabaseUnwell, match="SQLSTATE 55P03"):
+        with pytest.raises(DatabaseUnavailable, match="SQLSTATE 55P03"):
             prune.prune(engine, 90, "dagster", forgotten.add)
     assert not forgotten
     with pytest.raises(KeyboardInterrupt):

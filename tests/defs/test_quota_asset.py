@@ -12,8 +12,8 @@ import pytest
 from small_api import KEY, SmallApi, call
 from sqlalchemy import Engine
 
+from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.days import days_tags
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Charge, Ledger
 from magnetis_dagster.settings import Settings

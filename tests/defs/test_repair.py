@@ -14,9 +14,10 @@ from dagster_daemon import Daemon, daemon
 from small_api import PARIS, Request, SmallApi
 
 from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.dagster_support.partition_tags import days_of, days_tags
+from magnetis_dagster.dates import days_between
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.days import between, days_of, days_tags
-from magnetis_dagster.defs.missing import look
+from magnetis_dagster.defs.missing_days import look
 from magnetis_dagster.settings import Settings
 
 CALLS = dg.AssetKey(["magnetis", "calls"])
@@ -89,7 +90,7 @@ def refuse(api: SmallApi, path: str, *days: date) -> None:
             datetime.strptime(request.query[name], "%Y%m%d%H%M%S").replace(tzinfo=UTC) + shift
             for name, shift in (("from", timedelta(hours=2)), ("to", timedelta(hours=-2)))
         )
-        window = between(
+        window = days_between(
             first.astimezone(PARIS).date(), (last - timedelta(seconds=1)).astimezone(PARIS).date()
         )
         return (403, {}, b"{}") if set(window) & set(days) else None
@@ -100,8 +101,8 @@ def refuse(api: SmallApi, path: str, *days: date) -> None:
 def test_holes_are_filled_newest_first_in_the_backfill_lane(
     running: Daemon, tick: Callable[[], InstigatorTick], query: Callable[..., list[Any]]
 ) -> None:
-    mark(running, "visits", between(ago(40), ago(1)))
-    mark(running, "calls", [*between(ago(40), ago(36)), ago(3)])
+    mark(running, "visits", days_between(ago(40), ago(1)))
+    mark(running, "calls", [*days_between(ago(40), ago(36)), ago(3)])
     assert len(tick().run_ids) == 1
     assert len(tick().run_ids) == 1
     assert tick().run_ids
@@ -120,8 +121,8 @@ def test_holes_are_filled_newest_first_in_the_backfill_lane(
 def test_a_day_that_is_missing_again_is_asked_again(
     running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
 ) -> None:
-    mark(running, "visits", between(ago(40), ago(2)))
-    mark(running, "calls", between(ago(40), ago(2)))
+    mark(running, "visits", days_between(ago(40), ago(2)))
+    mark(running, "calls", days_between(ago(40), ago(2)))
     assert len(tick().run_ids) == 2
     assert tick().cursor == "{}"
     refuse(api, "/calls", ago(1))
@@ -150,14 +151,16 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
 ) -> None:
     bad = ago(7)
     refuse(api, "/calls", bad)
-    mark(running, "visits", between(ago(40), ago(1)))
-    mark(running, "calls", between(ago(40), ago(9)))
+    mark(running, "visits", days_between(ago(40), ago(1)))
+    mark(running, "calls", days_between(ago(40), ago(9)))
     ticks = 0
     while tick().run_ids:
         ticks += 1
         assert ticks < 30
     assert missing(running, "calls") == [bad]
-    attempts = Counter(day for _, first, last, _ in asked(running) for day in between(first, last))
+    attempts = Counter(
+        day for _, first, last, _ in asked(running) for day in days_between(first, last)
+    )
     assert attempts[bad] == 3
     assert max(attempts.values()) == 3
     assert ticks == len(asked(running)) == 1 + 2 + 2  # eight days; 6 and 2; the two one by one
@@ -211,8 +214,8 @@ def test_runs_of_it_that_wait_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_reset_cursor_lets_it_try_again(
     running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
 ) -> None:
-    mark(running, "visits", between(ago(40), ago(1)))
-    mark(running, "calls", between(ago(40), ago(2)))
+    mark(running, "visits", days_between(ago(40), ago(1)))
+    mark(running, "calls", days_between(ago(40), ago(2)))
     refuse(api, "/calls", ago(1))
     while tick().run_ids:
         pass
@@ -229,7 +232,7 @@ def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
     api: SmallApi,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.defs.repair.STOP_DAYS", 2)
+    monkeypatch.setattr("magnetis_dagster.defs.repair_sensor.STOP_DAYS", 2)
     api.respond = lambda request: (404, {}, b"{}") if request.path == "/calls" else None
     ticks = [tick() for _ in range(6)]
     assert missing(running, "visits") == [], "the other goes on"
@@ -246,7 +249,7 @@ def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
 def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
     running: Daemon, tick: Callable[[], InstigatorTick], status: dg.DagsterRunStatus, job: str
 ) -> None:
-    mark(running, "visits", between(ago(40), ago(2)))
+    mark(running, "visits", days_between(ago(40), ago(2)))
     definitions = build_defs()
     whole = definitions.resolve_job_def("daily_events")
     subset = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={CALLS})
@@ -270,7 +273,7 @@ def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
 def test_nothing_is_asked_of_a_collection_that_a_backfill_is_about(
     running: Daemon, tick: Callable[[], InstigatorTick], keys: list[dg.AssetKey] | None
 ) -> None:
-    mark(running, "visits", between(ago(40), ago(1)))
+    mark(running, "visits", days_between(ago(40), ago(1)))
     backfill = PartitionBackfill(
         "by-hand",
         status=BulkActionStatus.REQUESTED,
@@ -295,7 +298,7 @@ def test_trouble_with_the_storage_is_a_skip_reason(
         raise OperationalError("SELECT secret", {}, Exception("gone"))
 
     cursor = tick().cursor
-    monkeypatch.setattr("magnetis_dagster.defs.repair.look", fail)
+    monkeypatch.setattr("magnetis_dagster.defs.repair_sensor.look", fail)
     said = tick()
     assert (
         said.skip_reason

@@ -11,11 +11,11 @@ from dagster_runs import INSTANCE
 from small_api import Request, SmallApi, call
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.defs import run_heartbeat
-from magnetis_dagster.defs.orphans import end_orphans
-from magnetis_dagster.defs.run_heartbeat import Heartbeat, HeartbeatRunStorage, RunEnded
+from magnetis_dagster.clocks import Moment
+from magnetis_dagster.dagster_support import run_heartbeat
+from magnetis_dagster.dagster_support.orphaned_runs import end_orphans
+from magnetis_dagster.dagster_support.run_heartbeat import Heartbeat, HeartbeatRunStorage, RunEnded
 from magnetis_dagster.ingest import RunIdentity
-from magnetis_dagster.moments import Moment
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.wiring import open_ingestion
 

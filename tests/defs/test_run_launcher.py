@@ -31,9 +31,9 @@ from dagster._serdes import serialize_value
 from dagster_runs import INSTANCE, LOCATION, make_run
 from sqlalchemy import text
 
-from magnetis_dagster.defs import run_heartbeat, run_launcher
-from magnetis_dagster.defs.run_heartbeat import HeartbeatRunStorage, LastBeat
-from magnetis_dagster.defs.run_launcher import MagnetisRunLauncher
+from magnetis_dagster.dagster_support import run_heartbeat, run_launcher
+from magnetis_dagster.dagster_support.run_heartbeat import HeartbeatRunStorage, LastBeat
+from magnetis_dagster.dagster_support.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.dev.home import free_port
 
 PATIENCE = 180.0

@@ -23,7 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_api import Request, SmallApi, call
 
-from magnetis_dagster.defs.run_retries import ATTEMPTS, after_death, begin_attempt, record_progress
+from magnetis_dagster.dagster_support.run_retries import (
+    ATTEMPTS,
+    after_death,
+    begin_attempt,
+    record_progress,
+)
 
 ROOT = Path(__file__).parents[2]
 DAY = date(2025, 3, 28)
@@ -181,7 +186,7 @@ def test_disabled_retries_are_named(instance: dg.DagsterInstance) -> None:
 
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.defs.instance, class: MagnetisInstanceStorage, config: {}}}
+storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 telemetry: {enabled: false}

@@ -10,8 +10,8 @@ import pytest
 from dagster_daemon import daemon
 from small_api import PARIS, SmallApi, call
 
+from magnetis_dagster.dagster_support.partition_tags import days_of
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.days import days_of
 
 EVENTS = ("calls", "conversions", "emails", "leads", "visits")
 TUESDAY, MONDAY = date(2025, 4, 1), date(2025, 3, 31)

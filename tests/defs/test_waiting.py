@@ -22,7 +22,7 @@ def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "4")
     monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
     monkeypatch.setenv("MAGNETIS_QUOTA_RECHECK_SECONDS", "0.3")
-    monkeypatch.setattr("magnetis_dagster.defs.missing.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("magnetis_dagster.defs.missing_days.WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_waiting_does_not_use_up_the_tries_of_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
-    monkeypatch.setattr("magnetis_dagster.defs.failures.RETRIES", 2)
+    monkeypatch.setattr("magnetis_dagster.defs.step_failures.RETRIES", 2)
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     waits = iter([(429, {"Retry-After": "7200"}, b"{}")])
@@ -149,4 +149,4 @@ def test_waiting_does_not_use_up_the_tries_of_a_failure(
         if event.step_key == "magnetis__calls"
     ]
     assert causes.count("QuotaExhausted") > 3
-    assert causes.count("ServerUnwell") == 2
+    assert causes.count("ServerUnavailable") == 2

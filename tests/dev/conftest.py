@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from leftovers import MARK
 
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.children import Children
-from magnetis_dagster.dev.dagster_api import DagsterApi
 from magnetis_dagster.dev.home import free_port
 
 STAND_IN = """

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine
 
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi, DagsterUnavailable
 from magnetis_dagster.dev.backfill import PLANNED_TAG, NothingToLaunch, launch_plan, open_dagster
-from magnetis_dagster.dev.dagster_api import DagsterApi, DagsterUnwell
-from magnetis_dagster.ingest.plan import Plan, PlanLine, PricedRange
+from magnetis_dagster.planning.plan import Plan, PlanLine, PricedRange
 from magnetis_dagster.quota.forecast import Forecast
 from magnetis_dagster.warehouse.forecasts import report
 
@@ -102,7 +102,9 @@ def test_what_has_no_price_or_no_days_is_not_launched(
 
 def test_nobody_at_the_address_is_told_with_what_to_do() -> None:
     with (
-        pytest.raises(DagsterUnwell, match=r"answers at http://127.0.0.1:9\. Start `magnetis dev`"),
+        pytest.raises(
+            DagsterUnavailable, match=r"answers at http://127.0.0.1:9\. Start `magnetis dev`"
+        ),
         open_dagster("http://127.0.0.1:9"),
     ):
         pass

@@ -5,7 +5,11 @@ from datetime import date
 
 import pytest
 
-from magnetis_dagster.dev.dagster_api import DagsterApi, DagsterUnwell, LocationFailed
+from magnetis_dagster.dagster_support.webserver_client import (
+    DagsterApi,
+    DagsterUnavailable,
+    LocationFailed,
+)
 from magnetis_dagster.dev.load import load, missing_days
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)]
@@ -78,7 +82,7 @@ def test_a_failure_is_told_in_the_words_of_the_error(api: DagsterApi) -> None:
 def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(
     api: DagsterApi,
 ) -> None:
-    with pytest.raises(DagsterUnwell, match="did not launch"):
+    with pytest.raises(DagsterUnavailable, match="did not launch"):
         load(api, {"faxes": DAYS}, Diary(), lambda: None)
 
 
@@ -134,9 +138,9 @@ def test_a_backfill_brings_exactly_its_ranges_of_each_asset(
 
 
 def test_a_backfill_that_dagster_refuses_says_why(api: DagsterApi) -> None:
-    with pytest.raises(DagsterUnwell):
+    with pytest.raises(DagsterUnavailable):
         api.launch_backfill({"faxes": [(DAYS[0], DAYS[0])]}, title="x", description="", tags={})
-    with pytest.raises(DagsterUnwell):
+    with pytest.raises(DagsterUnavailable):
         api.launch_backfill(
             {"calls": [(date(1999, 1, 1), date(1999, 1, 2))]}, title="x", description="", tags={}
         )
@@ -153,9 +157,9 @@ def test_a_death_meanwhile_ends_the_load(api: DagsterApi) -> None:
 def test_no_webserver_is_not_loaded_yet_and_a_refused_query_says_why(api: DagsterApi) -> None:
     with DagsterApi("http://127.0.0.1:9") as nobody:
         assert not nobody.loaded()
-        with pytest.raises(DagsterUnwell, match="does not answer"):
+        with pytest.raises(DagsterUnavailable, match="does not answer"):
             nobody.green(["calls"])
-    with pytest.raises(DagsterUnwell, match="Cannot query field 'faxes'"):
+    with pytest.raises(DagsterUnavailable, match="Cannot query field 'faxes'"):
         api.ask("{ faxes }")
-    with pytest.raises(DagsterUnwell, match="does not know run 00000000"):
+    with pytest.raises(DagsterUnavailable, match="does not know run 00000000"):
         api.news("00000000-0000-0000-0000-000000000000")

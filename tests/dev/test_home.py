@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from magnetis_dagster.dev import home as claims
-from magnetis_dagster.private import ForeignFolder, private_folder
-from magnetis_dagster.running import RunningDev, announced, running_dev
+from magnetis_dagster.private_files import ForeignFolder, private_folder
+from magnetis_dagster.running_dev import RunningDev, announced, running_dev
 
 HOLDER = """
 import sys, time

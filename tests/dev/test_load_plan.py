@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from magnetis_dagster.api.errors import KeyRefused
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dev.load import Batch, Outcome, asked_days, batches
-from magnetis_dagster.errors import NeedsChange
+from magnetis_dagster.errors import PermanentError
 
 TODAY = date(2026, 11, 23)
 
@@ -69,7 +69,7 @@ def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
 
 
 def test_a_load_needs_a_change_where_nothing_failed_for_another_reason() -> None:
-    assert issubclass(KeyRefused, NeedsChange)
+    assert issubclass(KeyRefused, PermanentError)
     refused = Outcome(
         failures={"calls": "no", "leads": "no"},
         errors={"calls": "KeyRefused", "leads": "RouteUnavailable"},

@@ -8,8 +8,8 @@ from sqlalchemy import Engine, exists, insert, literal, select
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dev.console import LoadProgress, print_summary
+from magnetis_dagster.warehouse.schema import api_calls, days, quota_days, windows
 from magnetis_dagster.warehouse.summary import SummaryLine, keys_used, summary
-from magnetis_dagster.warehouse.tables import api_calls, days, quota_days, windows
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

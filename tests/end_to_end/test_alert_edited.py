@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from harness import Dev, Start
 
-from magnetis_dagster.dev.dagster_api import DagsterApi
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
 KEY = "e2e-settings-0b1d77a94c"

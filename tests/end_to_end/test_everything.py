@@ -26,7 +26,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
+from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi, asset_key
 from magnetis_dagster.sandbox import (
     PERSONAL_MARKERS,
     Answer,

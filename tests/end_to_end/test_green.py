@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from harness import Dev, Start
 
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi
+from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi
 
 SNAPSHOT_GROUPS = {"organization", "numbers", "settings", "content"}
 

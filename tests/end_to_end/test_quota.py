@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from harness import Dev, Start
 
-from magnetis_dagster.dev.dagster_api import ENDED, DagsterApi, asset_key
+from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi, asset_key
 from magnetis_dagster.dev.load import TAGS
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 

@@ -12,8 +12,8 @@ from small_api import Open, Request, SmallApi, call
 from magnetis_dagster.api import AccessForbidden, RouteUnavailable
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.ingest import Ingestion, Window
-from magnetis_dagster.ingest.ingestion import _Underway
-from magnetis_dagster.ingest.reading import WindowReader
+from magnetis_dagster.ingest.pipeline import _Underway
+from magnetis_dagster.ingest.window_reader import WindowReader
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 3)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
-from magnetis_dagster.ingest.behind import ReadingThread
+from magnetis_dagster.ingest.commit_thread import ReadingThread
 
 PATIENCE = 20.0
 """Seconds until a wait that must end is given up."""

@@ -32,8 +32,9 @@ from sqlalchemy.exc import OperationalError
 from magnetis_dagster.api import ClientLimits
 from magnetis_dagster.catalog import Catalogue, ColumnType
 from magnetis_dagster.database import connect, embedded
-from magnetis_dagster.errors import TryAgain
-from magnetis_dagster.ingest import Ingestion, gate
+from magnetis_dagster.errors import TransientError
+from magnetis_dagster.ingest import Ingestion
+from magnetis_dagster.quota import guard as gate
 from magnetis_dagster.quota.ledger import QuotaExhausted
 from magnetis_dagster.sandbox import Answer, Request, SandboxOptions, SandboxServer
 from magnetis_dagster.warehouse import Warehouse
@@ -335,7 +336,7 @@ def test_the_final_tables_equal_the_truth(
                         read(ingestion)
                 except QuotaExhausted as exhausted:
                     waiting.wait(exhausted.available_at - exhausted.at)
-                except TryAgain:
+                except TransientError:
                     if over:
                         raise
                 else:

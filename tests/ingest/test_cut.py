@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_api import Open, Request, SmallApi, call
 
-from magnetis_dagster.api import RequestRejected, ServerUnwell
+from magnetis_dagster.api import RequestRejected, ServerUnavailable
 from magnetis_dagster.ingest import Window
-from magnetis_dagster.ingest.cut import Cut
+from magnetis_dagster.ingest.window_splitter import Cut
 
 DAY = date(2025, 3, 3)
 
@@ -101,7 +101,7 @@ def test_a_window_that_is_refused_is_halved_and_remembered(
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnwell, 6)]
+    ("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnavailable, 6)]
 )
 def test_an_api_that_refuses_every_window_is_not_asked_for_ever(
     api: SmallApi, opened: Open, status: int, error: type[Exception], most_calls: int

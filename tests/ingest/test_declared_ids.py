@@ -8,7 +8,7 @@ import pytest
 from small_api import Open, SmallApi, call
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.ingest import Unplaceable
+from magnetis_dagster.ingest import UnplaceableRows
 
 DAY = date(2025, 3, 28)
 AT = "2025-03-28 10:00:00"
@@ -34,7 +34,9 @@ def test_an_id_under_another_name(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, tmp_path: Path
 ) -> None:
     api.rows["/calls"] = [without_id(number, call_id=f"c{number}") for number in range(3)]
-    with pytest.raises(Unplaceable, match=r"no id \(3 rows\).*\(collections\.calls\.id_paths\)"):
+    with pytest.raises(
+        UnplaceableRows, match=r"no id \(3 rows\).*\(collections\.calls\.id_paths\)"
+    ):
         load(opened, catalogue)
     result = load(opened, overlaid(tmp_path, "collections: {calls: {id_paths: [call_id]}}"))
     assert (result.received, result.quarantined, result.unknown) == (3, 0, [])
@@ -73,7 +75,7 @@ def test_errors_of_times_name_the_time_fields(
 ) -> None:
     api.respond = lambda request: api.envelope([call(1, AT) | {"start_at": moment}], request)
     with pytest.raises(
-        Unplaceable, match=rf"{reason} \(1 rows\).*\(collections\.calls\.time_fields\)"
+        UnplaceableRows, match=rf"{reason} \(1 rows\).*\(collections\.calls\.time_fields\)"
     ):
         load(opened, catalogue)
 

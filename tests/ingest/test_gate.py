@@ -11,10 +11,16 @@ import pytest
 from small_api import KEY, PARIS, Open, Request, SmallApi, call
 from sqlalchemy import Engine
 
-from magnetis_dagster.api import CHARGED_AHEAD, KeyRefused, NotConnected, ServerUnwell, TooManyCalls
+from magnetis_dagster.api import (
+    CHARGED_AHEAD,
+    KeyRefused,
+    NotConnected,
+    RateLimited,
+    ServerUnavailable,
+)
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.database import DatabaseUnwell
-from magnetis_dagster.ingest.reopen import reopen
+from magnetis_dagster.database import DatabaseUnavailable
+from magnetis_dagster.ingest.key_reopening import reopen
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Ledger, QuotaExhausted, Settlement
 
@@ -60,7 +66,7 @@ def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
     ) -> list[Any]:
         if settlements and not ended:
             ended.extend(settlements)
-            raise DatabaseUnwell("the session has ended")
+            raise DatabaseUnavailable("the session has ended")
         return list(turn(ledger, charges, settlements))
 
     monkeypatch.setattr(Ledger, "turn", once_too_late)
@@ -163,7 +169,7 @@ def test_429_with_retry_after_0_is_no_hot_loop(
 ) -> None:
     api.respond = lambda _request: (429, {"Retry-After": "0"}, b"{}")
     started = time.monotonic()
-    with opened() as ingestion, pytest.raises(TooManyCalls):
+    with opened() as ingestion, pytest.raises(RateLimited):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert len(api.requests) == 3
     assert time.monotonic() - started >= 2
@@ -224,8 +230,8 @@ def test_reopening_spends_one_request(
 @pytest.mark.parametrize(
     ("answer", "error", "closed_seconds"),
     [
-        ((429, {"Retry-After": "60"}, b"{}"), TooManyCalls, 60),
-        ((503, {}, b"{}"), ServerUnwell, 7 * 86_400),
+        ((429, {"Retry-After": "60"}, b"{}"), RateLimited, 60),
+        ((503, {}, b"{}"), ServerUnavailable, 7 * 86_400),
         (REFUSAL, KeyRefused, REFUSED_PAUSE),
     ],
 )

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import KeyRefused, RouteUnavailable
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.database import DatabaseUnwell
-from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, PastSnapshot, Unplaceable
-from magnetis_dagster.ingest.ingestion import OpenDay
+from magnetis_dagster.database import DatabaseUnavailable
+from magnetis_dagster.errors import PermanentError, TransientError
+from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, PastSnapshot, UnplaceableRows
+from magnetis_dagster.ingest.pipeline import OpenDay
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)
@@ -188,7 +188,7 @@ def test_a_window_that_never_adds_up_writes_nothing(
         ) as raised,
     ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
-    assert isinstance(raised.value, TryAgain)
+    assert isinstance(raised.value, TransientError)
     assert len(api.requests) == 6, "each time page 2 is requested, where the fourth row would be"
     for table in ("magnetis.calls", "magnetis_ops.windows", "magnetis_ops.days"):
         assert query(f"SELECT count(*) FROM {table}") == [(0,)]
@@ -292,7 +292,7 @@ def test_rows_without_any_known_time_are_refused_by_name(
     with (
         opened() as ingestion,
         pytest.raises(
-            Unplaceable, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"
+            UnplaceableRows, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"
         ),
     ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
@@ -352,7 +352,7 @@ def test_a_refused_key(api: SmallApi, opened: Open, query: Any) -> None:
         pytest.raises(KeyRefused, match="unknown or expired") as raised,
     ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
-    assert isinstance(raised.value, NeedsChange)
+    assert isinstance(raised.value, PermanentError)
     assert "key-0f-the-tests" not in str(raised.value)
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(401, "KeyRefused")]
 
@@ -424,7 +424,10 @@ def test_the_database_restarts_in_the_middle(
                 )
 
     api.respond = kill_connections
-    with opened() as ingestion, pytest.raises(DatabaseUnwell, match="transaction was rolled back"):
+    with (
+        opened() as ingestion,
+        pytest.raises(DatabaseUnavailable, match="transaction was rolled back"),
+    ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
     with opened() as ingestion:

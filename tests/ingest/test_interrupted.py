@@ -7,7 +7,7 @@ import pytest
 from small_api import Open, Request, SmallApi, call
 from sqlalchemy import Engine, text
 
-from magnetis_dagster.api import ServerUnwell
+from magnetis_dagster.api import ServerUnavailable
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 3)
@@ -32,7 +32,7 @@ def read(opened: Open, days: list[date] = DAYS, **options: Any) -> list[Any]:
 
 def broken_off(api: SmallApi, opened: Open, at: int, **options: Any) -> None:
     api.respond = lambda request: (500, {}, b"{}") if request.number >= at else None
-    with pytest.raises(ServerUnwell):
+    with pytest.raises(ServerUnavailable):
         read(opened, concurrency=1, **options)
     api.respond = lambda _request: None
 
@@ -122,7 +122,7 @@ def test_a_window_that_is_committed_while_the_next_one_fails_stays(
 
     api.respond = respond
     done: list[date] = []
-    with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnwell):
+    with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnavailable):
         done.extend(
             day.day
             for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.errors import MagnetisError
-from magnetis_dagster.ingest import reading, witnesses
+from magnetis_dagster.ingest import window_reader as reading
+from magnetis_dagster.ingest import witnesses
 
 DAY = date(2025, 3, 3)
 SWAPS = "swaps rows during a read"

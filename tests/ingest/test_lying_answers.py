@@ -9,7 +9,7 @@ from small_api import Open, Request, SmallApi, call, ok
 
 from magnetis_dagster.api import CHARGED_AHEAD
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.ingest import IncompleteWindow, Unplaceable
+from magnetis_dagster.ingest import IncompleteWindow, UnplaceableRows
 
 DAY = date(2025, 3, 28)
 
@@ -121,6 +121,6 @@ def test_members_named_by_a_number_or_an_address_are_not_shown(
     api.respond = lambda request: api.envelope([{"id": "call-1", **named}], request)
     with (
         opened() as ingestion,
-        pytest.raises(Unplaceable, match=r"Members of the rows: \*, id, plain\."),
+        pytest.raises(UnplaceableRows, match=r"Members of the rows: \*, id, plain\."),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))

@@ -13,10 +13,19 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.api import ClientLimits, KeyRefused
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.cli.plan_report import render, render_report, report_total
 from magnetis_dagster.ingest import Zones
-from magnetis_dagster.ingest.plan import BadPlan, Plan, asked_window, chosen, day_of, make_plan
-from magnetis_dagster.ingest.plan_screen import ends, render, render_report, report_total, when
 from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.planning.plan import (
+    BadPlan,
+    Plan,
+    asked_window,
+    chosen,
+    day_of,
+    ends,
+    make_plan,
+    when,
+)
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.warehouse import Warehouse

@@ -14,12 +14,12 @@ from small_api import KEY, PARIS, SmallApi, serve
 
 from magnetis_dagster.api import Call, ClientLimits, Outcome
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
-from magnetis_dagster.errors import NeedsChange, TryAgain
-from magnetis_dagster.ingest.probe import probe_window, run_probe
-from magnetis_dagster.ingest.probe_overlay import write_overlay
-from magnetis_dagster.ingest.probe_report import Found, ProbeReport
-from magnetis_dagster.ingest.probe_screen import render
+from magnetis_dagster.cli.probe_report import render
+from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.probe.overlay import write_overlay
+from magnetis_dagster.probe.probe import probe_window, run_probe
+from magnetis_dagster.probe.report import Found, ProbeReport
 
 TODAY = date(2025, 6, 20)
 ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
@@ -47,7 +47,7 @@ class Gate:
 
     async def charge(self, call: Call) -> int:
         if len(self.charged) >= self.calls:
-            raise TryAgain("No call is left until midnight.")
+            raise TransientError("No call is left until midnight.")
         self.charged.append(call)
         return len(self.charged)
 
@@ -468,7 +468,7 @@ def test_a_file_that_is_no_yaml_is_left_alone(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NeedsChange, match=r"magnetis\.yaml, which cannot be written"):
+    with pytest.raises(PermanentError, match=r"magnetis\.yaml, which cannot be written"):
         write_overlay(
             tmp_path / "file" / "magnetis.yaml", {"collections": {"calls": {"route": "/x"}}}
         )

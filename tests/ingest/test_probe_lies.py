@@ -19,14 +19,14 @@ from small_api import KEY, PARIS, Open, Request, SmallApi, serve
 from magnetis_dagster.api import Call, ClientLimits, Outcome
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.model import Evidence
-from magnetis_dagster.ingest.probe import probe_window, run_probe
-from magnetis_dagster.ingest.probe_comparison import examine
-from magnetis_dagster.ingest.probe_events import event_members
-from magnetis_dagster.ingest.probe_overlay import write_overlay
-from magnetis_dagster.ingest.probe_proposals import Proposals, propose, with_proposals
-from magnetis_dagster.ingest.probe_report import Finding, Found, ProbeReport
-from magnetis_dagster.ingest.probe_rows import Sample
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.probe.comparison import examine
+from magnetis_dagster.probe.events import event_members
+from magnetis_dagster.probe.overlay import write_overlay
+from magnetis_dagster.probe.probe import probe_window, run_probe
+from magnetis_dagster.probe.proposals import Proposals, propose, with_proposals
+from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.rows import Sample
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
 TODAY = date(2025, 6, 20)

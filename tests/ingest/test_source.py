@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.cli import app
+from magnetis_dagster.cli.app import app
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.settings import Settings

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from small_api import KEY, Answer, Open, Request, SmallApi, call
 
-from magnetis_dagster.api import Call, MagnetisClient, Outcome, ServerUnwell
+from magnetis_dagster.api import Call, MagnetisClient, Outcome, ServerUnavailable
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest.look import Look, look
+from magnetis_dagster.notification_settings.change_detection import Look, look
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)
@@ -53,7 +53,7 @@ def test_an_error_inside_any_page_leaves_no_day_done(
     api.rows["/calls"] = calls(300)
     broken = b'{"data": [], "success": false, "meta": {"total": 900, "last_page": 4}}'
     api.respond = lambda request: (200, {}, broken) if request.page == at else None
-    with pytest.raises(ServerUnwell), opened() as ingestion:
+    with pytest.raises(ServerUnavailable), opened() as ingestion:
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 

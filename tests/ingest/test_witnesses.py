@@ -13,11 +13,11 @@ from small_api import Open, Request, SmallApi, call, ok
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import Page
+from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window
-from magnetis_dagster.ingest.ingestion import IncompleteAnswer
-from magnetis_dagster.ingest.pagination import Pagination
-from magnetis_dagster.ingest.reading import RepeatedIds
+from magnetis_dagster.ingest.pipeline import IncompleteResponse
+from magnetis_dagster.ingest.window_reader import RepeatedIds
 from magnetis_dagster.ingest.windows import middle_of
 from magnetis_dagster.ingest.witnesses import FilterWatch, Suspicions, empty_edges, rechecked_pages
 from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -239,7 +239,7 @@ def test_a_single_day_at_the_cap_fails(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     LyingApi(api, rows_of({DAY: 1_500}), ("caps a search, oldest first",), cap=1_000)
-    with pytest.raises(IncompleteAnswer, match="caps a search at 1000 rows"):
+    with pytest.raises(IncompleteResponse, match="caps a search at 1000 rows"):
         read(opened, catalogue, [DAY])
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
@@ -255,7 +255,7 @@ def test_a_cap_is_found_if_all_rows_lie_in_one_half(
         ("caps a search, oldest first",),
         cap=1_000,
     )
-    with pytest.raises(IncompleteAnswer):
+    with pytest.raises(IncompleteResponse):
         read(opened, catalogue, asked)
     assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
 

@@ -23,7 +23,7 @@ from magnetis_dagster.quota.forecast import (
     forecast,
     mean_a_day,
 )
-from magnetis_dagster.quota.policy import BACKFILL, DAY, Granted, decide
+from magnetis_dagster.quota.rules import BACKFILL, DAY, Granted, decide
 
 PARIS = ZoneInfo("Europe/Paris")
 FLOORS = {"schedule": 0.20, "settings": 0.05, "manual": 0.05}

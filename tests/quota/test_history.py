@@ -11,7 +11,7 @@ from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.forecast import Pace
 from magnetis_dagster.quota.history import SECONDS_PER_CALL, read_pace
 from magnetis_dagster.quota.ledger import Charge, Ledger
-from magnetis_dagster.quota.policy import Usage
+from magnetis_dagster.quota.rules import Usage
 
 KEY = "0123456789ab"
 POLICY = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"))

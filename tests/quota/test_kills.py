@@ -22,10 +22,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api import Call, MagnetisClient
-from magnetis_dagster.database import DatabaseUnwell, connect
-from magnetis_dagster.ingest.gate import LedgerGate, RunIdentity
+from magnetis_dagster.database import DatabaseUnavailable, connect
 from magnetis_dagster.quota import LANES, QuotaPolicy
 from magnetis_dagster.quota import ledger as module
+from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.sandbox import SANDBOX_KEY, Answer, SandboxOptions, SandboxServer
 
@@ -50,7 +50,7 @@ FORKSERVER.set_forkserver_preload(
         "httpcore._backends.auto",
         "anyio._backends._asyncio",
         "magnetis_dagster.api",
-        "magnetis_dagster.ingest.gate",
+        "magnetis_dagster.quota.guard",
         "magnetis_dagster.quota.ledger",
         "magnetis_dagster.sandbox",
     ]
@@ -65,7 +65,7 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
     ledger = Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY)
 
     async def ask() -> None:
-        gate = LedgerGate(ledger, RunIdentity(f"worker-{first_page}", lane))
+        gate = LedgerGuard(ledger, RunIdentity(f"worker-{first_page}", lane))
         async with (
             MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client,
             asyncio.TaskGroup() as two_at_once,
@@ -199,6 +199,6 @@ def test_a_process_that_stands_still_does_not_hold_the_others_up(
     stopped._locked(stands_still.__enter__(), "manual")
     other.charge(CHARGE)
     assert 0.2 < time.monotonic() - begun < 5
-    with pytest.raises(DatabaseUnwell, match="charge a call"):
+    with pytest.raises(DatabaseUnavailable, match="charge a call"):
         stands_still.__exit__(None, None, None)
     assert other.usage().used == 2

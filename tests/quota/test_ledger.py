@@ -13,8 +13,8 @@ import sqlalchemy
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.database import DatabaseUnwell, connect, driver_of
-from magnetis_dagster.errors import TryAgain
+from magnetis_dagster.database import DatabaseUnavailable, connect, driver_of
+from magnetis_dagster.errors import TransientError
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota import ledger as ledger_module
 from magnetis_dagster.quota.ledger import (
@@ -89,7 +89,7 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
         QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST"
     ) as raised:
         book.charge(CHARGE)
-    assert isinstance(raised.value, TryAgain)
+    assert isinstance(raised.value, TransientError)
     assert raised.value.available_at == datetime(2025, 3, 30, 22, tzinfo=UTC)
     assert one(
         engine,
@@ -178,13 +178,13 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
         other.charge(CHARGE)
     book.settle(
-        trial.number, Settlement(status=429, error="TooManyCalls", over_quota=True, retry_after=30)
+        trial.number, Settlement(status=429, error="RateLimited", over_quota=True, retry_after=30)
     )
     with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
         other.charge(CHARGE)
     clock.advance(timedelta(seconds=31))
     trial = other.charge(CHARGE)
-    other.settle(trial.number, Settlement(status=503, error="ServerUnwell"))
+    other.settle(trial.number, Settlement(status=503, error="ServerUnavailable"))
     trial = other.charge(
         CHARGE
     )  # the answer said nothing about the quota: the next call is a trial again
@@ -322,13 +322,15 @@ def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(
 
 def test_an_unreachable_ledger_grants_nothing() -> None:
     book = ledger(connect("postgresql://nobody:secret-password@127.0.0.1:1/none"))
-    with pytest.raises(DatabaseUnwell, match="charge an API call \\(so none was sent\\)") as raised:
+    with pytest.raises(
+        DatabaseUnavailable, match="charge an API call \\(so none was sent\\)"
+    ) as raised:
         book.charge(CHARGE)
     assert "secret-password" not in str(raised.value)
 
 
 def test_a_password_among_the_parameters_of_the_address_is_not_shown() -> None:
-    with pytest.raises(DatabaseUnwell, match="cannot be reached") as raised:
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         ledger(
             connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")
         ).usage()
@@ -528,7 +530,7 @@ def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
     [
         (Settlement(status=200), None),
         (Settlement(status=404, error="RouteUnavailable"), None),
-        (Settlement(status=503, error="ServerUnwell"), 7_000),
+        (Settlement(status=503, error="ServerUnavailable"), 7_000),
         (Settlement(status=None, error="NotConnected"), 7_000),
         (
             Settlement(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.quota import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
-from magnetis_dagster.quota.policy import (
+from magnetis_dagster.quota.rules import (
     BACKFILL,
     DAY,
     LONGEST_SPACING_WAIT,
@@ -273,8 +273,11 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
             counted = [moment for moment in sent if rules.day_of(moment) == rules.day_of(at)]
         now = Usage(at=at, by_lane={lane: len(counted)}, last_sent=last, lane_last_sent=last)
         decision = decide(
-            rules, now, lane, aging=lambda: [(moment + DAY, lane) for moment in counted]
-        )  # noqa: B023 - asked at once
+            rules,
+            now,
+            lane,
+            aging=lambda: [(moment + DAY, lane) for moment in counted],  # noqa: B023
+        )
         if isinstance(decision, Granted):
             sent.append(decision.send_at)
         at = decision.send_at if isinstance(decision, Granted) else decision.available_at

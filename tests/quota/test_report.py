@@ -11,11 +11,11 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.database import DatabaseUnwell, connect
+from magnetis_dagster.cli.quota_report import render
+from magnetis_dagster.database import DatabaseUnavailable, connect
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
 from magnetis_dagster.quota.report import LaneToday, QuotaReport, read_report, read_today
-from magnetis_dagster.quota.screen import render
 
 PARIS = ZoneInfo("Europe/Paris")
 KEY = "aaaaaaaaaaaa"
@@ -273,6 +273,6 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
 
 def test_an_unreachable_database_is_said_without_its_password() -> None:
     engine = connect("postgresql://me:hush@127.0.0.1:9/none")
-    with pytest.raises(DatabaseUnwell, match="cannot be reached") as raised:
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         report(engine)
     assert "hush" not in str(raised.value)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import Engine, text
 
-from magnetis_dagster import moments
+from magnetis_dagster import clocks as moments
 from magnetis_dagster.api import Call, Outcome
-from magnetis_dagster.ingest import LedgerGate, RunIdentity, gate
+from magnetis_dagster.ingest import LedgerGuard, RunIdentity
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota import guard as gate
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "30"))
@@ -41,9 +42,9 @@ class SuspendMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.received: list[datetime] = []
-        self.waiting: list[tuple[LedgerGate, int]] = []
+        self.waiting: list[tuple[LedgerGuard, int]] = []
         """Charged, and not sent yet."""
-        self.in_flight: list[tuple[LedgerGate, int]] = []
+        self.in_flight: list[tuple[LedgerGuard, int]] = []
         self.wall_error = 0.0
         self.awake = 0.0
         self.patch.setattr(gate, "PATIENCE_SECONDS", -1.0)
@@ -62,7 +63,7 @@ class SuspendMachine(RuleBasedStateMachine):
             )
         policy = QuotaPolicy(limit=LIMIT, zone=PARIS, window=self.window, floors={})
         ledger = Ledger(self.engine, key_fingerprint="aaaaaaaaaaaa", policy=policy)
-        self.gates = [LedgerGate(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
+        self.gates = [LedgerGuard(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
 
     def instant(self) -> moments.Moment:
         return moments.Moment(
@@ -111,7 +112,7 @@ class SuspendMachine(RuleBasedStateMachine):
                 Outcome(status),
             )
 
-    def settle(self, of: LedgerGate, number: int, outcome: Outcome) -> None:
+    def settle(self, of: LedgerGuard, number: int, outcome: Outcome) -> None:
         self.loop.run_until_complete(of.settle(number, outcome))
 
     @rule(data=st.data())

@@ -177,8 +177,9 @@ def test_local_windows_lose_nothing_at_a_clock_change(open_sandbox: Any, cut: st
     ]
     assert {row["id"] for pages in parts for page in pages for row in page["data"]} == whole
     assert len(whole) == sandbox.world.count(
-        "calls", *[datetime.strptime(day, "%Y%m%d").date()] * 2
-    )  # noqa: DTZ007
+        "calls",
+        *[datetime.strptime(day, "%Y%m%d").date()] * 2,  # noqa: DTZ007
+    )
 
 
 def test_account_filter(sandbox: Any) -> None:

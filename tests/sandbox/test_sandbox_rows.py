@@ -13,7 +13,7 @@ import pytest
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.model import PersonalData
-from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.sandbox import PERSONAL_MARKERS, SandboxOptions, World
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -36,7 +36,7 @@ def some_rows(sandbox: Any, collection: str) -> list[Any]:
 def test_every_declared_column_is_filled_and_nothing_else_is_sent(
     sandbox: Any, catalogue: Catalogue, name: str
 ) -> None:
-    reader = RowReader(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
+    reader = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     rows = some_rows(sandbox, name)
     parsed = [reader.read(row) for row in rows]
     filled = {
@@ -54,7 +54,7 @@ def test_every_declared_column_is_filled_and_nothing_else_is_sent(
 
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_every_personal_value_holds_a_marker(sandbox: Any, catalogue: Catalogue, name: str) -> None:
-    reader = RowReader(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
+    reader = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     for row in some_rows(sandbox, name):
         for (column, declared), value in zip(
             catalogue[name].columns.items(), reader.read(row).values, strict=True

@@ -10,11 +10,11 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.cli import app
+from magnetis_dagster.cli.app import app
 from magnetis_dagster.warehouse import Warehouse, WindowFacts
 from magnetis_dagster.warehouse.columns import SchemaDisagrees
 from magnetis_dagster.warehouse.migrate import ColumnInUse, compare, drop_columns, migrate
-from magnetis_dagster.warehouse.policies import judge
+from magnetis_dagster.warehouse.policy_queries import judge
 from magnetis_dagster.warehouse.reparse import reparse
 
 PARIS = ZoneInfo("Europe/Paris")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import DatabaseRefused, connect
-from magnetis_dagster.warehouse.foreign import ForeignObject
+from magnetis_dagster.warehouse.foreign_objects import ForeignObject
 from magnetis_dagster.warehouse.migrate import migrate
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect
 from magnetis_dagster.warehouse.migrate import NewerDatabase, differences, migrate
-from magnetis_dagster.warehouse.tables import data_metadata, ops_metadata
+from magnetis_dagster.warehouse.schema import data_metadata, ops_metadata
 
 
 def overlaid(tmp_path: Path, text_: str) -> Catalogue:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.warehouse.policies import Judgement, judge
+from magnetis_dagster.warehouse.policy_queries import Judgement, judge
 
 Load = Callable[..., Any]
 Judge = Callable[..., Judgement]

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.warehouse import ChangeKind, FieldChange, Warehouse
-from magnetis_dagster.warehouse.changes import MOST_CHANGES
 from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.settings_changes import MOST_CHANGES
 
 DAY = date(2025, 5, 1)
 FIRST = datetime(2025, 5, 1, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.catalog.reader import RowReader
+from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.foreign import ForeignObject
+from magnetis_dagster.warehouse.foreign_objects import ForeignObject
 from magnetis_dagster.warehouse.migrate import drop_columns, migrate
 from magnetis_dagster.warehouse.views import ViewInUse
 
@@ -200,7 +200,7 @@ def test_a_value_that_an_index_would_reject_is_counted_and_kept_in_the_payload(
 
 
 def test_indexed_text_that_is_too_long_is_a_misfit(catalogue: Catalogue) -> None:
-    reader = RowReader(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS)
+    reader = RowParser(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS)
     assert reader.read(call(1, caller_number="9" * 129)).misfits == ("caller_number",)
     assert reader.read(call(1, caller_name="9" * 129)).misfits == ()
 

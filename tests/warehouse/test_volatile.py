@@ -21,7 +21,7 @@ from magnetis_dagster.catalog.volatile import (
 )
 from magnetis_dagster.database import connect
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.baseline import present
+from magnetis_dagster.warehouse.current_settings import present
 
 AUDIO = load_catalogue()["audio_files"]
 NAMES = [

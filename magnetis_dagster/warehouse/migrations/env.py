@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from magnetis_dagster.warehouse.tables import OPS_SCHEMA, ops_metadata
+from magnetis_dagster.warehouse.schema import OPS_SCHEMA, ops_metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,154 @@
+"""Reading the JSON envelope `data`, `links`, `meta` as tolerantly as the unknowns of the API ask. No HTTP here."""
+
+import re
+from typing import Any
+
+from magnetis_dagster.api.contract import Page
+from magnetis_dagster.api.error_mapping import error_inside
+from magnetis_dagster.exact_json import STRING, BrokenJson, dump_json, load_json
+
+MOST_VALUES = 1_000_000
+"""Values of one page, members and elements at every level: a page of 250 rows has 250,000 if each has 1,000."""
+MOST_ROWS = 100_000
+"""Rows of one page; the API's limit is 250, and a server that does not page at all sends everything at once."""
+
+_REMAINING = (
+    "remaining",
+    "calls_remaining",
+    "remaining_calls",
+    "quota_remaining",
+    "remaining_today",
+)
+_STRING = re.compile(STRING.encode(), re.DOTALL)
+
+
+class EnvelopeError(ValueError):
+    """The body is not a usable envelope. The text says why in a few words and never quotes the body."""
+
+
+class EnvelopeTooLarge(EnvelopeError):
+    """The body has too many rows or values to be a page; it was not parsed."""
+
+
+class ErrorInside(EnvelopeError):
+    """The body of a successful answer reports an error instead of rows."""
+
+    def __init__(self, status: int, message: str, fields: object) -> None:
+        super().__init__("an error in its place")
+        self.status = status
+        """The HTTP status that the error should have had."""
+        self.body = dump_json({"message": message, "errors": fields}).encode()
+        """The error as an error body."""
+
+
+def read_envelope(body: bytes, limit: int) -> Page:
+    """Return the page in `body`, requested with `limit` rows.
+
+    A bare array says nothing about pages: neither how many rows there are, nor whether it is the last page. Of two
+    members of one name the last one counts, as in PostgreSQL's jsonb.
+    Raises EnvelopeError: EnvelopeTooLarge or ErrorInside if it is one of them.
+    """
+    if not body.strip():
+        raise EnvelopeError("an empty body")
+    if body.lstrip()[:1] == b"<":
+        raise EnvelopeError("HTML or XML instead of JSON")
+    _refuse_too_many_values(body)
+    try:
+        content, replaced = load_json(body)
+    except BrokenJson as error:
+        raise EnvelopeError(str(error)) from None
+    page = _page(content, len(body), replaced)
+    if len(page.rows) > MOST_ROWS:
+        raise EnvelopeTooLarge(f"{len(page.rows)} rows for a limit of {limit}")
+    return page
+
+
+def _page(content: Any, size: int, replaced: int) -> Page:
+    if isinstance(content, list):
+        return Page(content, None, None, None, size, None, replaced)
+    if not isinstance(content, dict):
+        raise EnvelopeError(f"a JSON {type(content).__name__} instead of an object with `data`")
+    if error := error_inside(content):
+        raise ErrorInside(*error, content.get("errors"))
+    # The older Laravel paginator writes the members of `meta` and `next_page_url` beside `data`.
+    meta = content["meta"] if isinstance(content.get("meta"), dict) else content
+    links = content["links"] if isinstance(content.get("links"), dict) else {}
+    following = links["next"] if "next" in links else content.get("next_page_url", ...)
+    total = _whole_number(meta.get("total"))
+    return Page(
+        rows=_rows(content, total),
+        total=total,
+        last_page=_whole_number(meta.get("last_page")),
+        has_next=None if following is ... else bool(following),
+        bytes=size,
+        remaining=_remaining(meta.get("apiKey")),
+        replaced_characters=replaced,
+        per_page=_whole_number(meta.get("per_page")),
+        current_page=_whole_number(meta.get("current_page")),
+    )
+
+
+def _refuse_too_many_values(body: bytes) -> None:
+    """Count before parsing: an empty object takes two bytes of a body and 64 of memory."""
+    # every value but the outermost follows a comma or an opening bracket
+    if len(body) <= MOST_VALUES or _separators(body) <= MOST_VALUES:
+        return
+    found = end = 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        found += _separators(body[end : string.start()])
+        end = string.end()
+        # a value has a name and a text at most
+        if max(found, number // 2) > MOST_VALUES:
+            break
+    else:
+        if found + _separators(body[end:]) <= MOST_VALUES:
+            return
+    raise EnvelopeTooLarge(f"more than {MOST_VALUES} values")
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _remaining(key: object) -> int | None:
+    """Return the calls left that `meta.apiKey` tells under one of the likely names, in it or one level below; None without any."""
+    if not isinstance(key, dict):
+        return None
+    for members in (key, *(value for value in key.values() if isinstance(value, dict))):
+        for name in _REMAINING:
+            if (number := _whole_number(members.get(name))) is not None:
+                return number
+    return None
+
+
+def _rows(content: dict[str, Any], total: int | None) -> list[Any]:
+    if "data" not in content:
+        raise EnvelopeError("JSON without `data`")
+    match content["data"]:
+        case list() as rows:
+            return rows
+        case None if total == 0:
+            return []
+        case dict() as keyed if all(isinstance(value, dict) for value in keyed.values()):
+            return list(keyed.values())  # a PHP array with gaps, or rows keyed by id
+        case dict() as row if "id" in row:
+            return [row]
+        case other:
+            raise EnvelopeError(
+                f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows"
+            )
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if (
+        isinstance(value, str)
+        and len(text := value.strip()) <= 18
+        and text.isascii()
+        and text.isdigit()
+    ):
+        value = int(text)
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,92 @@
+"""The report of a probe for the terminal; fits 80 columns."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from magnetis_dagster.probe.filters import Honoured
+from magnetis_dagster.probe.report import Finding, ProbeReport
+
+
+def render(report: ProbeReport) -> Group:
+    """Return a table of all collections, then one of the windows of events, then what to look at.
+
+    The caller reports what stopped the probe.
+    """
+    parts: list[RenderableType] = [
+        Text(
+            f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}",
+            style="bold",
+        ),
+        Text(),
+        _routes(report.findings),
+        Text(
+            "found, unknown, missing: members of the rows that the catalogue declares, does not declare, misses",
+            style="dim",
+        ),
+    ]
+    windows = [finding for finding in report.findings if _offset(finding) or finding.parameters]
+    if windows:
+        parts += [Text(), _windows(windows)]
+    notes = list(_notes(report.findings))
+    return Group(*parts, *([Text(), *notes] if notes else []))
+
+
+def _table(*headings: str, right: frozenset[str] = frozenset()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    return table
+
+
+def _routes(findings: list[Finding]) -> Table:
+    numbers = ("HTTP", "rows", "found", "unknown", "missing")
+    table = _table("collection", "route", "evidence", *numbers, right=frozenset(numbers))
+    for finding in findings:
+        members = (finding.columns, finding.unknown, finding.missing)
+        cells = (
+            finding.collection,
+            finding.answered or finding.found.value,
+            (finding.evidence or "") if finding.answered else "",
+            "" if finding.status is None else str(finding.status),
+            "" if finding.announced is None else f"{finding.announced:,}",
+            *(str(len(each)) if finding.columns else "" for each in members),
+        )
+        table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
+    return table
+
+
+def _windows(findings: list[Finding]) -> Table:
+    table = _table("events", "offset from the window", "parameters")
+    for finding in findings:
+        table.add_row(
+            *(Text(cell) for cell in (finding.collection, _offset(finding), _parameters(finding)))
+        )
+    return table
+
+
+def _notes(findings: list[Finding]) -> Iterator[Text]:
+    for finding in findings:
+        if note := finding.notes():
+            yield Text(f"{finding.collection}: {note}")
+
+
+def _offset(finding: Finding) -> str:
+    if finding.outside_seconds is None or finding.edge_seconds is None:
+        return ""
+    hours, minutes = divmod(finding.edge_seconds // 60, 60)
+    distance = f"{hours} h {minutes:02} min"
+    if finding.outside_seconds:
+        side = "before the start" if finding.outside_seconds < 0 else "after the end"
+        return f"{finding.time_field}: {distance} {side}"
+    return f"{finding.time_field}: inside, {distance} from an edge"
+
+
+def _parameters(finding: Finding) -> str:
+    names = {
+        verdict: [name for name, found in finding.parameters.items() if found is verdict]
+        for verdict in Honoured
+    }
+    return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

@@ -1,0 +1,289 @@
+"""`magnetis sandbox`: serve a local Magnetis API, and edit the rows of a running one."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from magnetis_dagster.errors import PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from magnetis_dagster.settings import Settings
+
+app = typer.Typer(
+    name="sandbox",
+    help="Serve a local Magnetis API with invented data until Ctrl-C, or edit the rows of a running one.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+PORT = 8250
+_WORDS = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="COLLECTION [ID]",
+        help="Collection, plural or singular: calls, call, email_alerts, alert. Without ID: its newest row.",
+    ),
+]
+_ACCOUNT = Annotated[
+    str | None,
+    typer.Option(
+        help="Without ID: the newest row of this account, given by its number (from 1), id or name."
+    ),
+]
+
+
+class SandboxNotFound(TransientError):
+    """No sandbox answers where one is expected."""
+
+
+class EditRefused(PermanentError):
+    """The running sandbox rejected the edit; the text is its reason."""
+
+
+@app.callback()
+def sandbox(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = PORT,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 1,
+    accounts: Annotated[int, typer.Option(min=1, help="Accounts of the company group.")] = 12,
+    calls_per_day: Annotated[
+        int, typer.Option(min=0, help="Calls of the whole group, mean over a week.")
+    ] = 120,
+    daily_quota: Annotated[
+        int, typer.Option(min=0, help="API calls a day for each key; 0 is no limit.")
+    ] = 5000,
+    latency: Annotated[
+        float, typer.Option(min=0, help="Seconds by which every response is delayed.")
+    ] = 0.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=PROBABILITY",
+            help="Faults to play, such as error_500=0.01; may be given several times.",
+        ),
+    ] = None,
+    lie: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=NUMBER]",
+            help="Lies to play, such as cap=1000 or ignore_from; may be given several times. List: magnetis sandbox lies.",
+        ),
+    ] = None,
+    still: Annotated[
+        bool,
+        typer.Option(
+            "--still", help="Change nothing as time passes: no late changes, no edited settings."
+        ),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
+) -> None:
+    """Serve a local Magnetis API with invented data until Ctrl-C, or edit the rows of a running one.
+
+    Zones are those of the MAGNETIS_ settings; MAGNETIS_CONFIG may add collections and change routes.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.dev.home import check_port
+    from magnetis_dagster.sandbox import SandboxOptions, serve
+    from magnetis_dagster.settings import Settings
+
+    settings = Settings.load()
+    check_port(host, port, option="--port")
+    try:
+        faults = {
+            kind: float(probability)
+            for kind, _, probability in (each.partition("=") for each in fault or [])
+        }
+        options = SandboxOptions(
+            seed=seed,
+            daily_quota=daily_quota or None,
+            accounts=accounts,
+            calls_per_day=calls_per_day,
+            latency=latency,
+            faults=faults,
+            lies=_lies(lie or []),
+            activity=not still,
+            zone=settings.response_timezone,
+            query_zone=settings.query_timezone,
+        )
+    except ValueError as error:
+        raise PermanentError(
+            f"--fault: expected KIND=PROBABILITY, such as error_500=0.01 ({error})."
+        ) from None
+
+    def started(url: str) -> None:
+        typer.echo(
+            f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}",
+            err=True,
+        )
+        typer.echo(
+            f"One network only: MAGNETIS_API_KEY={options.keys[1]}. One account only: {options.keys[2]}.",
+            err=True,
+        )
+        if options.activity:
+            typer.echo(
+                "Rows change as time passes (--still stops that): the first alert is edited in 2 minutes.",
+                err=True,
+            )
+        for name in options.lies:
+            typer.echo(f"It {_title(name)}.", err=True)
+
+    serve(
+        host,
+        port,
+        options,
+        workers=workers,
+        catalogue=load_catalogue(settings.config),
+        started=started,
+    )
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
+    """Change a row of the running sandbox: magnetis sandbox edit call --status missed
+
+    Further options name members of the row, and their values are JSON or text: --enabled 0, --title "My alert", --duration 75. The
+    edit lasts until the sandbox stops.
+    """
+    collection, identifier, options = _parse(words)
+    _print(_send("edit", collection, identifier, account, options), "Changed {members} of {row}.")
+
+
+@app.command()
+def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
+    """Delete a row of the running sandbox: magnetis sandbox delete calls ID
+
+    The row is gone until the sandbox stops.
+    """
+    collection, identifier, _ = _parse(words)
+    _print(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
+
+
+@app.command()
+def show(words: _WORDS, account: _ACCOUNT = None) -> None:
+    """Print a row of the running sandbox as JSON: its id, its members and their values, all invented."""
+    collection, identifier, _ = _parse(words)
+    typer.echo(
+        json.dumps(
+            _send("show", collection, identifier, account, {})["row"], indent=2, ensure_ascii=False
+        )
+    )
+
+
+@app.command()
+def lies() -> None:
+    """List the lies for --lie; docs/delivery-guarantees.md describes how a load detects each."""
+    from magnetis_dagster.sandbox.lies import LIES
+
+    for name, lie in LIES.items():
+        number = f"={lie.usual} {lie.unit}" if lie.usual else ""
+        typer.echo(f"{name + number:22} {lie.title}")
+
+
+def find_sandbox(settings: "Settings") -> tuple[str, str]:
+    """Return address and organisation key of the sandbox that runs on this machine, as the settings name it.
+
+    Raises SandboxNotFound if MAGNETIS_API_URL names another machine.
+    """
+    from magnetis_dagster.sandbox import SANDBOX_KEY
+
+    if settings.api_url == type(settings).model_fields["api_url"].default:
+        return f"http://127.0.0.1:{PORT}", SANDBOX_KEY
+    if urlsplit(settings.api_url).hostname not in {"127.0.0.1", "::1", "localhost"}:
+        raise SandboxNotFound(
+            f"MAGNETIS_API_URL is {settings.api_url}, and a sandbox is edited on its own machine only. Set it to the address that "
+            f"`magnetis sandbox` printed, or unset it for http://127.0.0.1:{PORT}."
+        )
+    return (
+        settings.api_url,
+        settings.api_key.get_secret_value() if settings.api_key else SANDBOX_KEY,
+    )
+
+
+def _lies(texts: list[str]) -> dict[str, int | None]:
+    from magnetis_dagster.sandbox.lies import parse
+
+    try:
+        return parse(texts)
+    except ValueError as error:
+        raise PermanentError(f"--lie: {error}.") from None
+
+
+def _title(name: str) -> str:
+    from magnetis_dagster.sandbox.lies import LIES
+
+    return LIES[name].title
+
+
+def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
+    collection, *rest = words
+    identifier = rest.pop(0) if rest and not rest[0].startswith("--") else None
+    changes: dict[str, Any] = {}
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise PermanentError(
+                f"Expected --MEMBER VALUE after the collection and the id, such as --status missed; got {name!r}."
+            )
+        changes[name[2:].replace("-", "_")] = _value(value if equals else rest.pop(0))
+    return collection, identifier, changes
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _send(
+    action: str,
+    collection: str,
+    identifier: str | None,
+    account: str | None,
+    changes: dict[str, Any],
+) -> dict[str, Any]:
+    import httpx
+
+    from magnetis_dagster.sandbox.control import CONTROL_PATH
+    from magnetis_dagster.settings import Settings
+
+    url, key = find_sandbox(Settings.load())
+    wanted = {
+        "action": action,
+        "collection": collection,
+        "id": identifier,
+        "account": account,
+        "changes": changes,
+    }
+    try:
+        # its own machine: no proxy of the environment
+        answer = httpx.post(
+            f"{url}{CONTROL_PATH}",
+            json=wanted,
+            headers={"x-api-key": key},
+            timeout=30,
+            trust_env=False,
+        )
+        content = answer.json()
+    except (httpx.HTTPError, ValueError):
+        raise SandboxNotFound(
+            f"No sandbox answers at {url}. Start one with `magnetis sandbox` or `magnetis dev`, and set MAGNETIS_API_URL to the "
+            "address that it printed."
+        ) from None
+    if answer.status_code != httpx.codes.OK:
+        raise EditRefused(str(content.get("message", "The sandbox rejected the edit.")))
+    return dict(content)
+
+
+def _print(made: dict[str, Any], sentence: str) -> None:
+    row = f"{made['collection']} {made['id']}" + (
+        f" ({made['account']})" if made["account"] else ""
+    )
+    typer.echo(sentence.format(members=", ".join(made["changed"]) or "nothing", row=row))
+    typer.echo(made["seen"], err=True)

@@ -1,0 +1,169 @@
+"""Dagster's own storage, in the schema `dagster` of the same database: one address for everything, no second variable.
+
+`dagster.yaml` names this class, so every Dagster command in the project finds the instance, with the embedded server too.
+"""
+
+from collections.abc import Mapping
+from json import dumps
+from typing import Any, Self
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.engine import URL
+
+from magnetis_dagster.dagster_support.event_log_storage import MagnetisEventLogStorage
+
+SCHEMA = "dagster"
+CONNECTIONS = 1
+"""Kept open by each process: a run writes its events one by one, and what it needs beyond is opened and closed again."""
+MORE_CONNECTIONS = 40
+"""As the threads of a daemon or a code location may ask for at once; far more than they do."""
+
+
+_SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
+"""Tables of every version of Dagster, and a column of each."""
+
+
+class StorageDialect(PGDialect_psycopg2):
+    """SQLAlchemy's for psycopg2, the driver of dagster-postgres: every engine that Dagster makes has our settings in its sessions.
+
+    So its tables are in the schema `dagster` or nowhere: a startup option could be ignored by a pooler. The errors of connecting
+    are ours.
+    """
+
+    driver = "psycopg2"
+    supports_statement_cache = True
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        """Return libpq's parameters, which `engine_url` put there."""
+        from magnetis_dagster.database.connection import connect_arguments
+
+        return [], connect_arguments(url)
+
+    def connect(self, *_arguments: Any, **parameters: Any) -> Any:
+        """Open a session and set it up. Raises DatabaseRefused; OperationalError, which Dagster tries again, with our text."""
+        from magnetis_dagster.database import DatabaseRefused
+        from magnetis_dagster.database.address import engine_url, shown
+        from magnetis_dagster.database.refusals import named
+        from magnetis_dagster.database.session import set_up
+
+        where = shown(engine_url("postgresql", parameters))
+        driver = self.loaded_dbapi
+        connection = None
+        try:
+            connection = driver.connect(**parameters)
+            set_up(connection, where, lambda: driver.connect(**parameters), SCHEMA, in_use=True)
+        except Exception as error:
+            if connection is not None:
+                connection.close()
+            if not isinstance(error, driver.Error):
+                raise
+            ours = named(error, "open Dagster's storage", where, parameters)
+            raise (
+                ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))
+            ) from None
+        return connection
+
+
+registry.register("postgresql.magnetis_dagster", __name__, StorageDialect.__name__)
+
+
+class MagnetisInstanceStorage(DagsterPostgresStorage):
+    """DagsterPostgresStorage at MAGNETIS_DATABASE_URL, or at the embedded server where that is not set."""
+
+    def __init__(self, postgres_url: str, **rest: Any) -> None:
+        super().__init__(postgres_url, **rest)
+        self._event_log_storage = MagnetisEventLogStorage(
+            postgres_url, should_autocreate_tables=False
+        )
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return no fields: the environment says where."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Return the storage; makes the schema if it is missing.
+
+        Raises SettingsError, ForeignObject, DatabaseUnavailable, DatabaseRefused.
+        """
+        from magnetis_dagster.dagster_support.run_heartbeat import HeartbeatRunStorage
+        from magnetis_dagster.database import guarded
+        from magnetis_dagster.database.address import engine_url, parameters_of
+        from magnetis_dagster.database.connection import DEFAULTS
+        from magnetis_dagster.database.locks import change_tables
+        from magnetis_dagster.settings import Settings
+        from magnetis_dagster.wiring import database_url, open_engine
+
+        settings = Settings.load()
+        doing = "open Dagster's storage"
+        with open_engine(settings) as engine, guarded(engine, doing):
+            with engine.connect() as connection:
+                exists = _require_own(connection)
+            if not exists:
+                change_tables(engine, doing, _make_schema)
+        parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
+        url = engine_url("postgresql+magnetis_dagster", parameters)
+        storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+        storage._run_storage = HeartbeatRunStorage(
+            storage.postgres_url, should_autocreate_tables=False
+        )
+        storage.keep_connections()
+        return storage
+
+    def keep_connections(self) -> None:
+        """Let the three storages share a pool of connections.
+
+        Dagster's own engines open one for each statement, and PostgreSQL forks a process for it: over half of what Dagster adds to
+        a partition (benchmarks/dagster_share.py). Its remedy, optimize_for_webserver, hands out connections that a restart of
+        the server has closed. A webserver replaces these engines by that remedy.
+        """
+        from dagster_postgres.utils import create_pg_engine
+
+        engine = create_pg_engine(
+            self.postgres_url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=CONNECTIONS,
+            max_overflow=MORE_CONNECTIONS,
+            pool_pre_ping=True,
+        )
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            storage._engine = engine  # noqa: SLF001 - the three have no other place for it; tests/defs/test_instance.py holds that it is used
+
+
+def _make_schema(connection: Connection) -> None:
+    from magnetis_dagster.database.schemas import ensure_schema
+
+    ensure_schema(connection, SCHEMA)
+
+
+def _require_own(connection: Connection) -> bool:
+    """Return whether the schema exists; raise ForeignObject if it contains others' tables and none of Dagster's."""
+    from magnetis_dagster.warehouse.foreign_objects import ForeignObject
+
+    found = connection.execute(
+        text(
+            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid "
+            "AND a.attname = CAST(:shapes AS jsonb) ->> c.relname) AS dagsters "
+            "FROM pg_namespace AS n LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
+            "WHERE n.nspname = :schema ORDER BY 1"
+        ),
+        {"schema": SCHEMA, "shapes": dumps(_SHAPES)},
+    ).all()
+    relations = {name: dagsters for name, dagsters in found if name}
+    if relations and not any(relations.values()):  # noqa: SIM108
+        wrong = list(relations)
+    else:
+        wrong = [name for name in _SHAPES if relations.get(name) is False]
+    if wrong:
+        raise ForeignObject(
+            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs the schema {SCHEMA} for "
+            "itself. Rename or move these objects, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
+        )
+    return bool(found)

@@ -1,0 +1,60 @@
+"""Which share of the quota a run calls from, and which work it goes on with, read from the run's own tags."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from dagster import DagsterRun
+
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.quota import LANES
+
+if TYPE_CHECKING:
+    from magnetis_dagster.ingest import RunIdentity
+
+LANE_TAG = "magnetis/lane"
+READING_TAG = "magnetis/reading"
+"""On a run of a sensor that has read already what the run shall load: the name under which the pages are kept."""
+
+SCHEDULE_TAG = "dagster/schedule_name"
+SENSOR_TAG = "dagster/sensor_name"
+BACKFILL_TAG = "dagster/backfill"
+RETRY_TAG = "dagster/retry_number"
+RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+"""Set where a person re-executes a run from its failed steps, or its failed assets."""
+
+
+class UnknownLane(PermanentError):
+    """The tag magnetis/lane names a lane that does not exist."""
+
+
+def lane_of(tags: Mapping[str, str]) -> str:
+    """Return the lane of a run with these tags. Raises UnknownLane."""
+    if lane := tags.get(LANE_TAG):
+        if lane not in LANES:
+            raise UnknownLane(
+                f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}."
+            )
+        return lane
+    for tag, lane in (
+        (BACKFILL_TAG, "backfill"),
+        (SCHEDULE_TAG, "schedule"),
+        (SENSOR_TAG, "settings"),
+    ):
+        if tag in tags:
+            return lane
+    return "manual"
+
+
+def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
+    """Return who is asking. A retry, of the step or of the run, goes on with the work of the first attempt."""
+    from magnetis_dagster.ingest import RunIdentity
+
+    reading = run.tags.get(READING_TAG)
+    run_retry = RETRY_TAG in run.tags or any(run.tags.get(tag) == "true" for tag in RESUME_TAGS)
+    return RunIdentity(
+        run_id=run.run_id,
+        lane=lane_of(run.tags),
+        work=reading or (run.root_run_id if run_retry else None),
+        backfill_id=run.tags.get(BACKFILL_TAG),
+        resumes=reading is not None or run_retry or step_retry > 0,
+    )

@@ -1,0 +1,1 @@
+"""Alerts about failed runs and checks: the sensor, its cursor and its messages."""

@@ -1,0 +1,47 @@
+"""Reopening a closed key: one trial request that tells whether the API accepts the key again."""
+
+import asyncio
+
+from magnetis_dagster.api import Call, ClientLimits, KeyRefused, MagnetisClient
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
+from magnetis_dagster.quota.ledger import Ledger
+
+LIMITS = ClientLimits(attempts=1, read=30.0, total=60.0)
+COMMAND = RunIdentity(run_id="magnetis quota --reopen", lane="manual")
+
+
+def reopen(
+    ledger: Ledger, collection: Collection, *, origin: str, key: str, limits: ClientLimits = LIMITS
+) -> str:
+    """Send one charged request with `limit=1` if the key is closed; return what came of it, for people.
+
+    Raises what `MagnetisClient.page` raises if the key stays closed, also QuotaExhausted if no call is left for a trial.
+    """
+    if ledger.usage().closed_until is None:
+        return "The key is open: nothing was sent."
+    said = asyncio.run(_try(ledger, collection, origin, key, limits))
+    return f"The key is open again: the API answered the trial request{said}."
+
+
+async def _try(
+    ledger: Ledger, collection: Collection, origin: str, key: str, limits: ClientLimits
+) -> str:
+    gate = LedgerGuard(ledger, COMMAND, trial=True)
+    call = Call(collection.name, collection.route, dict(collection.parameters), limit=1)
+    async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
+        try:
+            await client.page(call)
+        except KeyRefused:
+            raise
+        except PermanentError as error:
+            # what it says of the route is no word about the key, and the ledger has reopened it
+            if await asyncio.to_thread(_is_closed, ledger):
+                raise
+            return f" with an error about the route: {error}".rstrip(".")
+    return ""
+
+
+def _is_closed(ledger: Ledger) -> bool:
+    return ledger.usage().closed_until is not None

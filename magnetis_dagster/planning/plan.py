@@ -1,0 +1,403 @@
+"""The price of a backfill before it starts: one announcement a collection, then arithmetic. Reads nothing into the warehouse.
+
+What is shown of it belongs to `plan_screen.py`; launching it belongs to who knows Dagster.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from magnetis_dagster.api import (
+    AccessForbidden,
+    Call,
+    ClientLimits,
+    MagnetisClient,
+    RedirectRefused,
+    RequestRejected,
+    ResponseTooLarge,
+    RouteUnavailable,
+    ServerUnavailable,
+    UnexpectedResponse,
+)
+from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.errors import MagnetisError, PermanentError
+from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, expected_calls
+from magnetis_dagster.ingest.windows import Window, Zones, contiguous
+from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
+from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
+from magnetis_dagster.quota.history import read_pace
+from magnetis_dagster.quota.ledger import Ledger
+from magnetis_dagster.quota.rules import BACKFILL, LANES
+from magnetis_dagster.warehouse import Warehouse
+
+LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
+COMMAND = RunIdentity(run_id="magnetis plan", lane="manual")
+
+_ONE_COLLECTION = (
+    AccessForbidden,
+    ResponseTooLarge,
+    RedirectRefused,
+    RequestRejected,
+    RouteUnavailable,
+    ServerUnavailable,
+    UnexpectedResponse,
+)
+"""Errors that say nothing about the other collections."""
+
+
+class BadPlan(PermanentError):
+    """What was asked cannot be planned; the text says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRange:
+    """Contiguous days to read, and what they cost."""
+
+    first: date
+    last: date
+    """Inclusive."""
+    rows: int
+    calls: int
+
+    @property
+    def days(self) -> int:
+        """Number of days."""
+        return (self.last - self.first).days + 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One collection."""
+
+    collection: str
+    days: int
+    """Days to read."""
+    ranges: tuple[PricedRange, ...]
+    """Empty where there is nothing to read or no price."""
+    problem: str | None = None
+    """Why there is no price."""
+
+    @property
+    def rows(self) -> int:
+        """Rows announced for the days to read, padding included."""
+        return sum(each.rows for each in self.ranges)
+
+    @property
+    def calls(self) -> int:
+        """API calls that reading them costs."""
+        return sum(each.calls for each in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneUse:
+    """One lane: what is left to it, what it used today (rolling window: in the last 24 hours), and on a mean day."""
+
+    lane: str
+    floor: int
+    used: int
+    mean_a_day: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked, its price, and how it fits into the quota."""
+
+    first: date
+    last: date
+    """Inclusive."""
+    missing: bool
+    """Only days that are not done are read."""
+    lines: tuple[PlanLine, ...]
+    spent: int
+    """API calls that the plan itself spent."""
+    at: datetime
+    """When it was made, in the quota's zone, by the database's clock."""
+    limit: int
+    lanes: tuple[LaneUse, ...]
+    seconds_per_call: float
+    backfill_today: int
+    """Calls that backfill gets in the rest of the quota day."""
+    backfill_whole_day: int
+    forecast: Forecast
+
+    @property
+    def calls(self) -> int:
+        """API calls that the backfill costs."""
+        return sum(line.calls for line in self.lines)
+
+    @property
+    def rows(self) -> int:
+        """Rows announced."""
+        return sum(line.rows for line in self.lines)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why collections have no price, a sentence each."""
+        return [line.problem for line in self.lines if line.problem]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan for JSON; days and moments are ISO 8601."""
+        return {
+            "from": self.first.isoformat(),
+            "to": self.last.isoformat(),
+            "missing": self.missing,
+            "collections": [
+                {
+                    "name": line.collection,
+                    "days": line.days,
+                    "rows": None if line.problem else line.rows,
+                    "calls": None if line.problem else line.calls,
+                    "problem": line.problem,
+                    "ranges": [
+                        {
+                            "from": each.first.isoformat(),
+                            "to": each.last.isoformat(),
+                            "rows": each.rows,
+                            "calls": each.calls,
+                        }
+                        for each in line.ranges
+                    ],
+                }
+                for line in self.lines
+            ],
+            "rows": self.rows,
+            "calls": self.calls,
+            "spent": self.spent,
+            "quota": {
+                "limit": self.limit,
+                "lanes": [
+                    {
+                        "lane": lane.lane,
+                        "floor": lane.floor,
+                        "used": lane.used,
+                        "mean_a_day": lane.mean_a_day,
+                    }
+                    for lane in self.lanes
+                ],
+                "seconds_per_call": self.seconds_per_call,
+                "backfill_today": self.backfill_today,
+                "backfill_whole_day": self.backfill_whole_day,
+                "days": [
+                    {"day": day.isoformat(), "calls": calls} for day, calls in self.forecast.days
+                ],
+                "done_at": self.forecast.done_at.isoformat() if self.forecast.done_at else None,
+            },
+        }
+
+
+def chosen(catalogue: Catalogue, names: Sequence[str], *, every: bool) -> list[Collection]:
+    """Return the events collections to plan, each once: those named, or `every` enabled one. Raises BadPlan."""
+    if every == bool(names):
+        raise BadPlan(
+            "Name the collections to plan, such as `magnetis plan calls visits`, or give --all for every events collection."
+        )
+    if every:
+        return [collection for collection in catalogue.enabled if collection.is_events]
+    found = []
+    for name in dict.fromkeys(names):
+        if name not in catalogue.collections:
+            raise BadPlan(f"No collection {name}. There are: {', '.join(catalogue.collections)}.")
+        collection = catalogue[name]
+        if not collection.is_events:
+            raise BadPlan(
+                f"{name} is a snapshot collection: the API shows only its present, so there is no past to backfill. "
+                "The schedule daily_snapshots takes today's snapshot."
+            )
+        if not collection.enabled:
+            raise BadPlan(
+                f"{name} is switched off ({collection.reason or 'enabled: false'}): there is no asset to backfill."
+            )
+        found.append(collection)
+    return found
+
+
+def day_of(text: str, option: str) -> date:
+    """Return the day that an option names. Raises BadPlan."""
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError:
+        raise BadPlan(f"{option}: expected a day such as 2024-01-31, got {text!r}.") from None
+
+
+def asked_window(first: date, last: date, *, start: date, today: date) -> Window:
+    """Return the days `first` to `last`. Raises BadPlan unless all of them are partitions: closed, and not before `start`."""
+    if first > last:
+        raise BadPlan(f"--from {first} is after --to {last}: give the older day to --from.")
+    if first < start:
+        raise BadPlan(
+            f"--from {first} is before {start}, the first day (MAGNETIS_START_DATE): it is no partition. Set the variable to an "
+            "earlier day where the service runs, or plan later days."
+        )
+    if last >= today:
+        raise BadPlan(
+            f"--to {last} has not ended (today is {today}): plan days up to {today - timedelta(days=1)}."
+        )
+    return Window(first, last)
+
+
+def make_plan(
+    collections: Sequence[Collection],
+    window: Window,
+    warehouse: Warehouse,
+    ledger: Ledger,
+    *,
+    key_fingerprint: str,
+    zones: Zones,
+    origin: str,
+    key: str,
+    missing: bool = False,
+    limits: ClientLimits = LIMITS,
+    chunk_rows: int = CHUNK_ROWS,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Plan:
+    """Return what reading `window` of the collections costs; with `missing`, of its days that are not done. Blocks.
+
+    Spends one API call for each collection that has days to read, charged to the lane manual. Errors of one collection become its
+    `problem`. Raises the errors that would meet every other call too (key refused, no connection, quota spent), and those of the
+    database.
+    """
+    held = {each.name: _held(warehouse, each, window) if missing else {} for each in collections}
+    to_read = {
+        each.name: list(contiguous([day for day in window.days if day not in held[each.name]]))
+        for each in collections
+    }
+    gate = LedgerGuard(ledger, COMMAND)
+    asked = [(each, _hull(to_read[each.name])) for each in collections if to_read[each.name]]
+    announced = asyncio.run(_announce(asked, zones, gate, origin, key, limits, progress))
+    lines = tuple(
+        _priced(
+            each,
+            to_read[each.name],
+            held[each.name],
+            announced.get(each.name),
+            chunk_rows=chunk_rows,
+        )
+        for each in collections
+    )
+    policy, usage = ledger.policy, ledger.usage(BACKFILL)
+    pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
+    today, whole_day = capacity(policy, usage, pace)
+    return Plan(
+        first=window.first,
+        last=window.last,
+        missing=missing,
+        lines=lines,
+        spent=gate.charged.total(),
+        at=usage.at.astimezone(policy.zone),
+        limit=policy.limit,
+        lanes=tuple(
+            LaneUse(
+                lane,
+                policy.floor(lane, usage.at),
+                usage.by_lane.get(lane, 0),
+                pace.mean_a_day.get(lane, 0.0),
+            )
+            for lane in LANES
+        ),
+        seconds_per_call=pace.seconds_per_call,
+        backfill_today=today,
+        backfill_whole_day=whole_day,
+        forecast=forecast(policy, usage, sum(line.calls for line in lines), pace),
+    )
+
+
+def _held(warehouse: Warehouse, collection: Collection, window: Window) -> dict[date, int]:
+    return {day: found.held for day, found in warehouse.done(collection, window.days).items()}
+
+
+def _hull(ranges: Sequence[Window]) -> Window:
+    return Window(ranges[0].first, ranges[-1].last)
+
+
+async def _announce(
+    asked: Sequence[tuple[Collection, Window]],
+    zones: Zones,
+    gate: LedgerGuard,
+    origin: str,
+    key: str,
+    limits: ClientLimits,
+    progress: Callable[[str], None],
+) -> dict[str, int | str]:
+    """Return for each collection the rows announced, or why nothing is known."""
+    found: dict[str, int | str] = {}
+    async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
+        for collection, window in asked:
+            name = collection.name
+            call = Call(
+                name,
+                collection.route,
+                window.parameters(collection, zones),
+                limit=1,
+                days=(window.first, window.last),
+            )
+            try:
+                page = await client.page(call)
+            except _ONE_COLLECTION as error:
+                found[name] = _sentence(name, error)
+            else:
+                found[name] = (
+                    page.total
+                    if page.total is not None
+                    else f"{name}: the answer has no meta.total, so what {window} holds is known only by reading it"
+                )
+            progress(
+                f"{name} {window}: {found[name]} rows"
+                if isinstance(found[name], int)
+                else str(found[name])
+            )
+    return found
+
+
+def _sentence(name: str, error: MagnetisError) -> str:
+    text = str(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+def _priced(
+    collection: Collection,
+    ranges: Sequence[Window],
+    held: Mapping[date, int],
+    announced: int | str | None,
+    *,
+    chunk_rows: int,
+) -> PlanLine:
+    days = sum(len(each.days) for each in ranges)
+    if isinstance(announced, str) or announced is None:
+        return PlanLine(collection.name, days, (), announced)
+    if collection.window is None:
+        # a route without a window gives everything each time
+        return PlanLine(
+            collection.name,
+            days,
+            tuple(
+                PricedRange(each.first, each.last, announced, max(1, -(-announced // PAGE_ROWS)))
+                for each in ranges
+            ),
+        )
+    hull = _hull(ranges)
+    rows = max(
+        0, announced - sum(number for day, number in held.items() if hull.first <= day <= hull.last)
+    )
+    priced = []
+    for each in ranges:
+        share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)
+        calls = expected_calls(share, chunk_rows=chunk_rows, days=len(each.days))
+        priced.append(PricedRange(each.first, each.last, share, calls))
+    return PlanLine(collection.name, days, tuple(priced))
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """Return `today 15:40` or `2025-12-03 01:10`; both moments are in one zone. Rounded up to the minute."""
+    if moment.second or moment.microsecond:
+        moment = (moment + timedelta(minutes=1)).replace(second=0, microsecond=0)
+    return f"today {moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def ends(plan: Plan) -> str:
+    """Return when the backfill is done, in words."""
+    done_at = plan.forecast.done_at
+    if done_at is None:
+        return f"not within {MOST_DAYS:,} days"
+    return f"about {when(done_at, plan.at)}"

@@ -1,0 +1,1 @@
+"""Compares the catalogue with the API: routes, members of rows, query parameters."""

@@ -1,0 +1,324 @@
+"""Verifies the catalogue against the API: routes, members of rows, and query parameters.
+
+Price: one request with `limit=1` for each collection, and one for each further route if the first does not answer. Then, for each
+events collection, a page of 50 rows, and two requests that decide whether the bounds of the window are honoured; for a snapshot, a
+page of 50 rows only if its first row has no id or looks like an event. `probe_report.py` contains what comes of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from magnetis_dagster.api import (
+    AccessForbidden,
+    Call,
+    ClientLimits,
+    ConfirmingGuard,
+    Gate,
+    MagnetisClient,
+    Outcome,
+    Page,
+    RedirectRefused,
+    RequestRejected,
+    ResponseTooLarge,
+    RouteUnavailable,
+    ServerUnavailable,
+    UnexpectedResponse,
+)
+from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.errors import MagnetisError, PermanentError
+from magnetis_dagster.ingest.windows import Zones, parameters_between
+from magnetis_dagster.probe.comparison import examine
+from magnetis_dagster.probe.events import event_members, is_recent, may_be_events
+from magnetis_dagster.probe.filters import (
+    Honoured,
+    after_every_row,
+    before_every_row,
+    end_honoured,
+    limit_honoured,
+    page_honoured,
+    start_honoured,
+)
+from magnetis_dagster.probe.proposals import propose, with_proposals
+from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.rows import Interval, Sample
+
+LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
+SAMPLE = 50
+"""Rows of the page that members are compared on."""
+_QUIET = timedelta(days=30)
+"""Before the end of the window: where a sample is taken if the window itself has no row."""
+_UNCLEAR = (
+    RequestRejected,
+    UnexpectedResponse,
+    RedirectRefused,
+    ResponseTooLarge,
+    ServerUnavailable,
+)
+
+
+def run_probe(
+    catalogue: Catalogue,
+    zones: Zones,
+    gate: Gate,
+    *,
+    origin: str,
+    key: str,
+    today: date | None = None,
+    limits: ClientLimits = LIMITS,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> ProbeReport:
+    """Probe every enabled collection of `catalogue`. Blocks; for the command line.
+
+    `today` is a day in the partition zone (by the machine's clock if None). Every request is charged at `gate`. `progress` receives
+    one line per request. An error that would meet every other request too (key refused, no connection, quota spent) ends the probe:
+    the report has it in `stopped`.
+
+    Raises: KeyRefused or PermanentError if no client can be opened.
+    """
+    today = today or datetime.now(zones.partition).date()
+    return asyncio.run(_Probe(catalogue, zones, gate, today, progress).run(origin, key, limits))
+
+
+def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
+    """Return the 24 hours that events are requested for: noon to noon of working days.
+
+    Its edges lie in working hours, so that rows come close to them and a misread zone shows. It ends three days ago, so that the
+    newest row of all lies outside. No padding, which would blur both.
+    """
+    day = today - timedelta(days=3)
+    while day.weekday() not in {1, 2, 3, 4}:
+        day -= timedelta(days=1)
+    noons = (
+        datetime.combine(at, time(12), zones.partition).astimezone(UTC)
+        for at in (day - timedelta(days=1), day)
+    )
+    return next(noons), next(noons)
+
+
+class _Watch:
+    """A gate before the gate: counts the requests and remembers the last status."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.calls = 0
+        self.status: int | None = None
+
+    async def charge(self, call: Call) -> int:
+        charge = await self._gate.charge(call)
+        self.calls += 1
+        return charge
+
+    async def confirm(self, charge: int) -> int:
+        return (
+            await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
+        )
+
+    async def settle(self, charge: int, outcome: Outcome) -> None:
+        self.status = outcome.status
+        await self._gate.settle(charge, outcome)
+
+
+class _Probe:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        zones: Zones,
+        gate: Gate,
+        today: date,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._collections = catalogue.enabled
+        self._zones = zones
+        self._watch = _Watch(gate)
+        self._today = today
+        self._window = probe_window(today, zones)
+        self._progress = progress
+        self._findings = {
+            one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections
+        }
+        self._first: dict[str, Page] = {}
+        """Collection to the page of its first request that was answered."""
+        self._serves: dict[str, str] = {}
+        """Route to the collection that it answered for."""
+        self._absent: dict[str, int | None] = {}
+        """Route to the status that says that nothing is there."""
+
+    async def run(self, origin: str, key: str, limits: ClientLimits) -> ProbeReport:
+        stopped, for_good = None, False
+        async with MagnetisClient(origin, key, self._watch, concurrency=1, limits=limits) as client:
+            try:
+                # first routes first: a candidate that is the first route of another belongs to that one
+                for collection in self._collections:
+                    await self._find(client, collection, collection.route)
+                for collection in self._collections:
+                    await self._try_candidates(client, collection)
+                for collection in self._collections:
+                    if (first := self._first.get(collection.name)) is not None:
+                        await self._compare(client, collection, first)
+            except MagnetisError as error:
+                stopped, for_good = str(error), isinstance(error, PermanentError)
+        start, end = self._window
+        return ProbeReport(
+            list(self._findings.values()),
+            self._watch.calls,
+            (start.isoformat(), end.isoformat()),
+            str(self._today),
+            stopped,
+            for_good,
+        )
+
+    async def _try_candidates(self, client: MagnetisClient, collection: Collection) -> None:
+        finding = self._findings[collection.name]
+        for route in (route.path for route in collection.routes[1:]):
+            if finding.found is not Found.NOTHING:
+                return
+            if route in self._serves:
+                finding.shared[route] = self._serves[route]
+            elif route in self._absent:
+                finding.tried[route] = self._absent[route]
+            else:
+                await self._find(client, collection, route)
+
+    async def _find(self, client: MagnetisClient, collection: Collection, route: str) -> None:
+        """Send the first request to a route and record the answer.
+
+        Raises: MagnetisError if every other request would fail too.
+        """
+        finding = self._findings[collection.name]
+        window = self._window_of(collection)
+        try:
+            page = await self._page(client, collection, route, window)
+        except RouteUnavailable as error:
+            self._absent[route] = self._watch.status
+            finding.found, finding.message = Found.NOTHING, finding.message or str(error)
+        except AccessForbidden as error:
+            finding.found, finding.message = Found.FORBIDDEN, str(error)
+        except _UNCLEAR as error:
+            finding.found, finding.message = Found.UNCLEAR, str(error)
+        else:
+            finding.found, finding.message, finding.answered = Found.YES, None, route
+            finding.evidence = next(
+                one.evidence.value for one in collection.routes if one.path == route
+            )
+            if (other := self._serves.setdefault(route, collection.name)) != collection.name:
+                finding.shared[route] = other
+            finding.announced = page.total
+            self._first[collection.name] = page
+            examine(Sample(collection, _rows(page), self._zones, window), finding)
+        finding.status = finding.tried[route] = self._watch.status
+
+    async def _compare(self, client: MagnetisClient, collection: Collection, first: Page) -> None:
+        """Compare more rows, and the parameters, with the declaration."""
+        finding = self._findings[collection.name]
+        window = self._window_of(collection)
+        sample = Sample(collection, _rows(first), self._zones, window)
+        if collection.is_events or (
+            len(sample) and ("id" in finding.missing or may_be_events(sample))
+        ):
+            if window and not len(sample):
+                window = (window[1] - _QUIET, window[1])
+            number = self._sample_page(first, sample)
+            page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
+            first_row = sample
+            if more := _distinct(_rows(page)) if page else []:
+                # without the first row: a member that changes with every request would make it two rows
+                sample = Sample(collection, more, self._zones, window)
+            finding.parameters["limit"] = limit_honoured(first, page)
+            finding.parameters["page"] = page_honoured(
+                first_row.keys, sample.keys if more else [], number
+            )
+            examine(sample, finding, first_row)
+        finding.proposals = propose(sample)
+        finding.event_members = event_members(sample, self._today)
+        if window:
+            await self._verify_window(
+                client,
+                with_proposals(collection, finding.proposals),
+                finding,
+                exists=len(sample) > 0,
+            )
+
+    def _sample_page(self, first: Page, sample: Sample) -> int:
+        """Return a page of SAMPLE rows: not page 1, which hides an ignored `page`; of recent rows."""
+        if first.total is None or first.total < 2 * SAMPLE or not len(sample):
+            return 1
+        is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
+        return 2 if is_newest_first else first.total // SAMPLE
+
+    async def _verify_window(
+        self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool
+    ) -> None:
+        """Decide with two requests which bounds of the window are honoured, if rows exist."""
+        assert collection.window is not None
+        names = finding.window_names = (collection.window.start, collection.window.end)
+        finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
+        if not exists:
+            return
+        after = after_every_row(self._today, self._zones)
+        for name, hour, verdict in (
+            (names[1], before_every_row(), end_honoured),
+            (names[0], after, start_honoured),
+        ):
+            if page := await self._attempt(client, collection, hour):
+                moments = Sample(collection, _rows(page), self._zones).parsed.occurred_at
+                finding.parameters[name] = verdict(moments, hour)
+                finding.total_ignores_window |= not page.rows and bool(page.total)
+
+    async def _attempt(
+        self,
+        client: MagnetisClient,
+        collection: Collection,
+        window: Interval | None,
+        *,
+        limit: int = 1,
+        number: int = 1,
+    ) -> Page | None:
+        """Return a page of a route that has answered before; record a refusal and return None."""
+        finding = self._findings[collection.name]
+        try:
+            return await self._page(
+                client, collection, finding.answered or collection.route, window, limit, number
+            )
+        except (RouteUnavailable, AccessForbidden, *_UNCLEAR) as error:
+            finding.unfinished.append(f"A further request failed: {error}")
+            return None
+
+    async def _page(
+        self,
+        client: MagnetisClient,
+        collection: Collection,
+        route: str,
+        window: Interval | None,
+        limit: int = 1,
+        number: int = 1,
+    ) -> Page:
+        parameters = (
+            parameters_between(collection, self._zones, *window)
+            if window
+            else collection.parameters
+        )
+        try:
+            page = await client.page(
+                Call(collection.name, route, parameters, page=number, limit=limit)
+            )
+            await client.settled()
+            return page
+        finally:
+            self._progress(f"{collection.name}: GET {route}: {self._watch.status}")
+
+    def _window_of(self, collection: Collection) -> Interval | None:
+        return self._window if collection.window else None
+
+
+def _rows(page: Page) -> list[dict[str, Any]]:
+    return [row for row in page.rows if isinstance(row, dict)]
+
+
+def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    distinct: list[dict[str, Any]] = []
+    for row in rows:
+        if row not in distinct:
+            distinct.append(row)
+    return distinct

@@ -1,0 +1,184 @@
+"""The rows that a probe received of one collection, member by member. Values stay here."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.names import fold
+from magnetis_dagster.catalog.row_parser import (
+    ParsedRows,
+    RowParser,
+    as_moment,
+    as_text,
+    shown_name,
+)
+from magnetis_dagster.catalog.volatile import stable
+from magnetis_dagster.ingest.windows import Zones
+
+WIDEST_ZONE = timedelta(hours=14)
+"""No zone is further from UTC: a misread zone moves a row no further."""
+
+Name = tuple[str, ...]
+"""Member names from the row down. Not dotted text: a member may have a dot in its name."""
+Interval = tuple[datetime, datetime]
+
+_SEPARATORS = str.maketrans("", "", " .-/()\u00a0\u202f")
+_PHONE = re.compile(r"\+[1-9][0-9]{7,14}|00[1-9][0-9]{7,13}|0[1-9][0-9]{8}|33[1-9][0-9]{8}")
+_KEYED_BY_VALUES = 4
+"""Different members that an object needs before its names can be values."""
+_DEEPEST = 20
+"""Levels of objects that are looked into."""
+
+
+def is_phone(value: object) -> bool:
+    """Return whether a value has the form of a phone number: E.164, prefix 00, or French."""
+    text = as_text(value) if not isinstance(value, bool) else None
+    return (
+        text is not None
+        and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS)) is not None
+    )
+
+
+def mostly_phones(values: Sequence[Any]) -> bool:
+    """Return whether most values that are present have the form of a phone number."""
+    present = [value for value in values if value not in (None, "")]
+    return sum(map(is_phone, present)) * 2 > len(present)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Distinct rows of one collection, and the window that they were requested for, if any."""
+
+    collection: Collection
+    rows: Sequence[Mapping[str, Any]]
+    zones: Zones
+    window: Interval | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    @cached_property
+    def parsed(self) -> ParsedRows:
+        """The rows as the declaration reads them."""
+        return self.reader.read_all(self.rows)
+
+    @cached_property
+    def reader(self) -> RowParser:
+        """A reader of the collection as it is declared."""
+        return RowParser(
+            self.collection, response_zone=self.zones.response, partition_zone=self.zones.partition
+        )
+
+    @property
+    def keys(self) -> list[object]:
+        """What identifies each row: its id, or else the row without its volatile members."""
+        return [
+            key or stable(self.collection, row)
+            for key, row in zip(self.parsed.ids, self.rows, strict=True)
+        ]
+
+    @cached_property
+    def members(self) -> dict[Name, list[Any]]:
+        """Members that are no objects, with one value per row; None if a row lacks it."""
+        members: dict[Name, list[Any]] = {}
+        for number, row in enumerate(self.rows):
+            for name, value in _leaves(row):
+                members.setdefault(name, [None] * len(self.rows))[number] = value
+        return members
+
+    @cached_property
+    def nameable(self) -> dict[Name, list[Any]]:
+        """The members whose names are no values: they can be shown and written."""
+        return {
+            name: values for name, values in self.members.items() if "*" not in self.shown(name)
+        }
+
+    @cached_property
+    def _keyed_by_values(self) -> set[Name]:
+        """Objects whose members vary from row to row, such as a count by employee: names may be values."""
+        names: dict[Name, dict[str, int]] = {}
+        objects: dict[Name, int] = {}
+        for row in self.rows:
+            for above, members in _objects(row):
+                objects[above] = objects.get(above, 0) + 1
+                found = names.setdefault(above, {})
+                for member in members:
+                    found[member] = found.get(member, 0) + 1
+        return {
+            above
+            for above, found in names.items()
+            if above
+            and len(found) >= _KEYED_BY_VALUES
+            and len(found) * objects[above] > 2 * sum(found.values())
+        }
+
+    def shown(self, name: Name) -> str:
+        """Return a dotted name fit to be shown; `*` stands for a part that may be a value."""
+        return ".".join(
+            "*" if name[:depth] in self._keyed_by_values else shown_name(part)
+            for depth, part in enumerate(name)
+        )
+
+    def moments(self, values: Sequence[Any]) -> list[datetime | None]:
+        """Return the moments among values, in UTC. A phone number of ten digits is no Unix time."""
+        return [
+            None if is_phone(value) else as_moment(value, self.zones.response) for value in values
+        ]
+
+    def column_paths(self) -> dict[str, str]:
+        """Return the path that a row has for each column; a member that is null counts."""
+        present = {fold(path) for name in self.members for path in _with_parents(name)}
+        return {
+            name: path
+            for name, column in self.collection.columns.items()
+            if (path := next((path for path in column.paths if fold(path) in present), None))
+        }
+
+    def is_declared(self, name: Name) -> bool:
+        """Return whether a declaration reads the member, or an object that contains it."""
+        return fold(".".join(name)) in self._declared or not self._wholes.isdisjoint(
+            map(fold, _with_parents(name))
+        )
+
+    @cached_property
+    def _declared(self) -> set[str]:
+        collection = self.collection
+        paths = {*collection.key_paths, *collection.time_fields}
+        paths |= {path for column in collection.columns.values() for path in column.paths}
+        return set(map(fold, paths))
+
+    @cached_property
+    def _wholes(self) -> set[str]:
+        columns = self.collection.columns.values()
+        return {
+            fold(path)
+            for column in columns
+            if column.type is ColumnType.JSON
+            for path in column.paths
+        }
+
+
+def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
+    for name, member in value.items():
+        if isinstance(member, dict) and member and len(above) < _DEEPEST:
+            yield from _leaves(member, (*above, name))
+        else:
+            yield (*above, name), member
+
+
+def _objects(
+    value: Mapping[str, Any], above: Name = ()
+) -> Iterator[tuple[Name, Mapping[str, Any]]]:
+    yield above, value
+    for name, member in value.items():
+        if isinstance(member, dict) and member and len(above) < _DEEPEST:
+            yield from _objects(member, (*above, name))
+
+
+def _with_parents(name: Name) -> Iterator[str]:
+    return (".".join(name[:length]) for length in range(1, len(name) + 1))

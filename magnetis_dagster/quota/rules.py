@@ -1,0 +1,297 @@
+"""Whether a call may be sent now, and if not, when. Pure: what is known goes in, a decision comes out.
+
+The ledger asks it for every call, and everything that shows or forecasts the quota asks it too, so they cannot disagree.
+
+Floors: each lane but backfill has a share of the limit that backfill may not touch until that lane has used it. Over the last
+hours of the quota day the floors melt evenly to nothing, so that calls nobody came for are not lost every night.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from functools import partial
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from magnetis_dagster.errors import PermanentError
+
+LANES = ("schedule", "settings", "manual", "backfill")
+"""Who may ask: scheduled runs, the settings sensors, people, and backfills."""
+BACKFILL = "backfill"
+DEFAULT_FLOORS: Mapping[str, float] = {"schedule": 0.20, "settings": 0.05, "manual": 0.05}
+TRIAL_POLL = timedelta(seconds=2)
+"""How soon to ask again while another process tries the one call that tells whether the API has reopened."""
+LONGEST_SPACING_WAIT = timedelta(seconds=30)
+"""A paced call waits this long with its grant in hand; a later one is refused until then."""
+DAY = timedelta(hours=24)
+KEY_REFUSED = ", key refused"
+"""End of the signal of a response that refused the key itself."""
+
+
+class QuotaWindow(StrEnum):
+    """Over which time the limit counts; the vendor does not document when its day begins."""
+
+    CALENDAR = "calendar"
+    """The calendar day in MAGNETIS_TIMEZONE: 23, 24 or 25 hours."""
+    ROLLING = "rolling"
+    """Any 24 hours."""
+
+
+class BadPolicy(PermanentError):
+    """The quota is configured in a way that cannot be kept; the text names the setting and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaPolicy:
+    """How the calls of one key are shared out."""
+
+    limit: int
+    """Calls a quota day."""
+    zone: ZoneInfo
+    """Zone of the quota day."""
+    window: QuotaWindow = QuotaWindow.CALENDAR
+    floors: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FLOORS))
+    """Lane to the share of the limit that backfill leaves to it."""
+    release_hours: float = 6.0
+    """The floors melt over so many hours before the calendar day ends; a rolling day has no end, so they stay."""
+    spread: frozenset[str] = frozenset()
+    """Lanes that spread their calls evenly over the rest of the day instead of sending them as fast as they can."""
+    calls_per_second: float | None = None
+    """Most calls a second for the key; None: no such limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be kept. Raises BadPolicy."""
+        if self.limit < 1:
+            raise BadPolicy(
+                f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
+            )
+        for setting, lanes in (
+            ("MAGNETIS_QUOTA_FLOORS", self.floors),
+            ("MAGNETIS_QUOTA_SPREAD", self.spread),
+        ):
+            if unknown := [lane for lane in lanes if lane not in LANES]:
+                raise BadPolicy(
+                    f"{setting}: unknown lane {unknown[0]!r}. Lanes: {', '.join(LANES)}."
+                )
+        if BACKFILL in self.floors:
+            raise BadPolicy(
+                "MAGNETIS_QUOTA_FLOORS: backfill has no floor, it is the lane that the floors hold back."
+            )
+        if (
+            any(not 0 <= share < 1 for share in self.floors.values())
+            or sum(self.floors.values()) >= 1
+        ):
+            raise BadPolicy(
+                f"MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), got {dict(self.floors)} "
+                f"with a sum of {sum(self.floors.values()):g}: backfill would never have a call."
+            )
+        if not 0 <= self.release_hours <= 24:
+            raise BadPolicy(
+                f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}."
+            )
+        if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
+            raise BadPolicy(
+                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a day), or none, "
+                f"got {self.calls_per_second:g}."
+            )
+
+    def day_of(self, moment: datetime) -> date:
+        """Return the calendar day of a moment in the quota's zone."""
+        return moment.astimezone(self.zone).date()
+
+    def day_start(self, day: date) -> datetime:
+        """Return the instant (UTC) at which a calendar day begins."""
+        return datetime.combine(day, time.min, self.zone).astimezone(UTC)
+
+    def day_end(self, moment: datetime) -> datetime:
+        """Return the instant (UTC) at which the calendar day of `moment` ends."""
+        return self.day_start(self.day_of(moment) + timedelta(days=1))
+
+    def floor(self, lane: str, moment: datetime) -> int:
+        """Return the calls that backfill leaves to `lane` at `moment`, used ones included."""
+        # 29 % of 100 is 28.999999999999996 in binary
+        whole = self.floors.get(lane, 0.0) * self.limit + 1e-9
+        if self.window is QuotaWindow.ROLLING or not self.release_hours:
+            return int(whole)
+        rest = (self.day_end(moment) - moment) / timedelta(hours=self.release_hours)
+        return int(whole * min(1.0, max(0.0, rest)))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What has been used, as the ledger holds it at one moment."""
+
+    at: datetime
+    """Moment of the reading, by the database's clock, UTC."""
+    by_lane: Mapping[str, int]
+    """Calls that count in the quota window of `at`, by lane."""
+    elsewhere: int = 0
+    """Calls of the same key that others made, as far as the API lets know."""
+    closed_until: datetime | None = None
+    """The API said that no call is left until then. It stays set after that moment, until one trial call has gone well."""
+    trial_until: datetime | None = None
+    """A trial call is under way; forgotten at this moment if its process dies."""
+    last_sent: datetime | None = None
+    """When the key's last granted call was, or will be, sent."""
+    lane_last_sent: datetime | None = None
+    """The same for the asking lane."""
+    closed_signal: str | None = None
+    """Status and rate-limit headers of the response that closed the key last."""
+
+    @property
+    def used(self) -> int:
+        """Calls that count, by all lanes and elsewhere."""
+        return sum(self.by_lane.values()) + self.elsewhere
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the key is closed because the API refused the key itself, not because its calls are used up."""
+        return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The call may be sent at `send_at` (now, unless it is paced)."""
+
+    send_at: datetime
+    trial: bool = False
+    """It is the one call that tells whether the API has reopened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The call may not be sent. `available_at` is the first second at which it may be, should nobody else call meanwhile."""
+
+    reason: str
+    available_at: datetime
+
+
+def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | None = None) -> int:
+    """Return how many calls `lane` may still make at `moment` (the usage's own unless given); never below 0."""
+    return max(0, _room(policy, usage, lane, moment or usage.at))
+
+
+def decide(
+    policy: QuotaPolicy,
+    usage: Usage,
+    lane: str,
+    aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
+) -> Granted | Refused:
+    """Return whether `lane` may send a call now.
+
+    `aging` is asked where a call is refused: when each counted call stops to count, and its lane (rolling window).
+    """
+    if lane not in LANES:
+        raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
+    verdict = _verdict(policy, usage, lane)
+    if isinstance(verdict, Granted):
+        return verdict
+    if usage.trial_until is not None and usage.trial_until > usage.at:
+        return Refused(verdict, usage.at + TRIAL_POLL)
+    counted = aging() if policy.window is QuotaWindow.ROLLING else ()
+    return Refused(verdict, _first_grant(policy, usage, lane, counted))
+
+
+def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
+    """Return the usage behind a call that was granted at its moment; a trial call is under way for `longest_call` at most."""
+    return replace(
+        usage,
+        by_lane={**usage.by_lane, lane: usage.by_lane.get(lane, 0) + 1},
+        trial_until=usage.at + longest_call if granted.trial else usage.trial_until,
+        last_sent=granted.send_at,
+        lane_last_sent=granted.send_at,
+    )
+
+
+def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
+    """Return the grant, or the reason of the refusal."""
+    trial = usage.closed_until is not None
+    if usage.closed_until is not None and usage.closed_until > usage.at:
+        refused = "the API refused this key"
+        return refused if usage.key_refused else "the API answered that this key has no calls left"
+    if usage.trial_until is not None and usage.trial_until > usage.at:
+        return "one call is being tried to see whether the API has reopened"
+    if trial:
+        # what others seemed to have used is exactly what the trial finds out
+        usage = replace(usage, elsewhere=0)
+    room = _room(policy, usage, lane, usage.at)
+    if room < 1:
+        left = policy.limit - usage.used
+        if left > 0:
+            return f"the {left} calls left are kept for schedules, settings and people"
+        return f"all {policy.limit} calls are spent"
+    send_at = _paced(policy, usage, lane, room)
+    too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
+    if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
+        return f"the calls of lane {lane} are paced"
+    return Granted(send_at, trial)
+
+
+def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int:
+    room = policy.limit - usage.used
+    if lane == BACKFILL:
+        room -= sum(
+            max(0, policy.floor(other, moment) - usage.by_lane.get(other, 0))
+            for other in LANES
+            if other != BACKFILL
+        )
+    return room
+
+
+def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
+    send_at, last = usage.at, usage.lane_last_sent
+    if policy.calls_per_second is not None and usage.last_sent is not None:
+        send_at = max(send_at, usage.last_sent + timedelta(seconds=1 / policy.calls_per_second))
+    if lane in policy.spread and last is not None:
+        # measured from the last call, not from now, so that the time of the next call stands still while one waits for it
+        rolling = policy.window is QuotaWindow.ROLLING
+        gap = (
+            DAY / (room + usage.by_lane.get(lane, 0))
+            if rolling
+            else (policy.day_end(usage.at) - last) / (room + 1)
+        )
+        send_at = max(send_at, last + gap)
+    return send_at
+
+
+def _first_grant(
+    policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]
+) -> datetime:
+    """Return the first second at which the call is granted if nobody else calls.
+
+    Between two turns (a midnight, a call that stops to count) time only ever helps: floors melt, pauses pass. So where the last
+    second before a turn is refused, all before it are.
+    """
+    start = max(usage.at, usage.closed_until or usage.at)
+    midnights = [policy.day_end(usage.at)]
+    while midnights[-1] <= start or len(midnights) < 3:
+        midnights.append(policy.day_end(midnights[-1]))
+    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *aging])
+    by_lane, elsewhere = dict(usage.by_lane), usage.elsewhere
+    for (turn, aged), (following, _) in pairwise([*turns, (turns[-1][0] + 2 * DAY, "")]):
+        if aged:
+            by_lane[aged] -= 1
+        elif turn > usage.at:
+            elsewhere = 0
+            if policy.window is QuotaWindow.CALENDAR:
+                by_lane = {}
+        begin = max(turn, start)
+        if begin < following:
+            at_turn = replace(usage, by_lane=by_lane, elsewhere=elsewhere)
+            seconds = range((following - begin - timedelta.resolution) // timedelta(seconds=1) + 1)
+            offset = bisect_left(
+                seconds, True, key=partial(_is_granted, policy, at_turn, lane, begin)
+            )
+            if offset < len(seconds):
+                return begin + timedelta(seconds=offset)
+    return turns[-1][0]
+
+
+def _is_granted(
+    policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int
+) -> bool:
+    return isinstance(
+        _verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted
+    )
