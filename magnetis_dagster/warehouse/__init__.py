@@ -1,19 +1,15 @@
 """WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
 
-from magnetis_dagster.warehouse.merge import (
+from magnetis_dagster.warehouse.merge import Incomplete, Merged, MergedDay, WindowFacts, age_days
+from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
+from magnetis_dagster.warehouse.plausibility import (
     Doubt,
     DoubtReason,
     Emptied,
-    Incomplete,
-    Merged,
-    MergedDay,
     MovedRows,
     Rules,
-    WindowFacts,
-    age_days,
 )
-from magnetis_dagster.warehouse.migrate import migrate
-from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
 from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource

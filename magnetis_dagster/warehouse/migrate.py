@@ -37,7 +37,7 @@ from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.foreign_objects import require_own
-from magnetis_dagster.warehouse.merge import lock
+from magnetis_dagster.warehouse.merge_lock import lock_collection
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
 from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.views import (
@@ -127,7 +127,7 @@ def _upgrade(
         ensure_schema(connection, schema)
     for name in sorted(catalogue.collections):
         # a merge locks tables in an order of its own
-        lock(connection, catalogue[name])
+        lock_collection(connection, catalogue[name])
     try:
         command.upgrade(_config(connection), "head")
     except CommandError:
@@ -223,7 +223,7 @@ def drop_columns(
         dropped: list[TableColumn] = []
         for collection in (catalogue[name] for name in sorted(catalogue.collections)):
             if compare_columns(connection, collection).undeclared:
-                lock(connection, collection)
+                lock_collection(connection, collection)
                 dropped += compare_columns(connection, collection).undeclared
         ours = {
             f"the view {DATA_SCHEMA}.{view_name(each)}": each

@@ -14,7 +14,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
-from magnetis_dagster.warehouse.merge import wait_for_turn
+from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
 from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
