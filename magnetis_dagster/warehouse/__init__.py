@@ -1,4 +1,4 @@
-"""WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
+"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
 
 from magnetis_dagster.warehouse.merge import Incomplete, Merged, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate

@@ -23,7 +23,7 @@ def wait_for_turn(connection: Connection, collection: Collection) -> None:
 
 
 def lock_collection(connection: Connection, collection: Collection) -> None:
-    """Wait until no other transaction writes the collection, then lock it until the transaction ends."""
+    """Wait for other writers of the collection; lock it until the transaction ends."""
     connection.execute(
         text("SELECT pg_advisory_xact_lock(:class, :object)"),
         {"class": MERGE_CLASS, "object": zlib.crc32(collection.name.encode()) - 2**31},

@@ -1,4 +1,4 @@
-"""Fills the two merge templates for one collection: `merge_events.sql` and `merge_snapshots.sql`."""
+"""Fills the templates `merge_events.sql` and `merge_snapshots.sql` for one collection."""
 
 from collections.abc import Sequence
 

@@ -27,7 +27,7 @@ collection deletes expired pages.
 """
 _QUERIES = Queries("page_cache")
 # for the driver's own cursor, which has another style of parameters
-_STORE_PAGE = str(_QUERIES["store_page"].compile(dialect=psycopg_dialect()))
+_STORE_PAGE = str(_QUERIES["store_page"].compile(dialect=psycopg_dialect()))  # type: ignore[no-untyped-call]
 
 Keep = Callable[[psycopg.Cursor[Any]], object]
 """Stores a page in the transaction of a cursor."""

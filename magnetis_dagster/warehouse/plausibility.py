@@ -28,7 +28,7 @@ class Emptied(StrEnum):
     """Reaction to an API that no longer returns any, or many, rows of a day or snapshot."""
 
     DOUBT = "doubt"
-    """Keep the rows, and report the day as incomplete: the key may have lost a part of its scope."""
+    """Keep the rows and report the day as incomplete: the key may have lost some of its scope."""
     KEEP = "keep"
     """Keep the rows, and the day's completion record: the vendor deletes old rows."""
     DELETE = "delete"

@@ -1,4 +1,4 @@
-"""Comments of the tables in magnetis_ops, in plain words; nothing else changes."""
+"""Replace comments of tables and columns in magnetis_ops. Nothing else changes."""
 
 from alembic import op
 
