@@ -7,6 +7,8 @@ from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_col
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
 
+_SEPARATOR = ",\n        "
+"""One column per line, so that a column is one line in a comparison of statements."""
 _EVENTS = Queries("merge_events")
 _SNAPSHOTS = Queries("merge_snapshots")
 
@@ -32,12 +34,12 @@ def merge_queries(collection: Collection, undeclared: Sequence[str] = ()) -> Que
     return template.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",
         history=f"{DATA_SCHEMA}.{history_name(collection)}",
-        columns=", ".join(columns),
-        values=", ".join(f"s.{name}" for name in staged),
-        assignments=", ".join([*(f"{name} = excluded.{name}" for name in columns), *cleared]),
+        columns=_SEPARATOR.join(columns),
+        values=_SEPARATOR.join(f"s.{name}" for name in staged),
+        assignments=_SEPARATOR.join([*(f"{name} = excluded.{name}" for name in columns), *cleared]),
         same_payload=same_sql(collection, "t.payload", "excluded.payload"),
         same_version=same_sql(collection, "t.payload", "h.payload"),
-        columns_differ=f"({old}) IS DISTINCT FROM ({new})",
+        columns_differ=f"(\n        {old}) IS DISTINCT FROM (\n        {new})",
     )
 
 
@@ -45,4 +47,4 @@ def _compared_columns(collection: Collection, moments: Sequence[str], row: str) 
     """Return the columns that are compared beside the payload, as SQL expressions over `row`."""
     names = (name for name in collection.columns if name not in volatile_columns(collection))
     typed = (column_sql(collection, name, f'{row}."{name}"') for name in names)
-    return ", ".join([*(f"{row}.{name}" for name in ["account_id", *moments]), *typed])
+    return _SEPARATOR.join([*(f"{row}.{name}" for name in ["account_id", *moments]), *typed])

@@ -45,7 +45,7 @@ class _Rule:
     """Shortest retention period, whatever the setting."""
 
     def statement(self, dagster: str) -> TextClause:
-        """Return the statement that deletes a batch; `dagster` is the schema of Dagster's tables."""
+        """Return the statement for one batch; `dagster` is the schema of Dagster's tables."""
         return _QUERIES.fill(
             table=self.table.format(dagster=dagster),
             source=(self.source or self.table).format(dagster=dagster),

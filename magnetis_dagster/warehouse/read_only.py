@@ -27,7 +27,7 @@ _LOCK = 0x6D61_6772_6561_6431
 
 
 class ReaderUnknown(PermanentError):
-    """On a server of your own, its administrator must create the role; the text contains the SQL."""
+    """Only the server's administrator can create the role; the text contains the SQL."""
 
 
 def create(engine: Engine) -> None:
@@ -65,8 +65,9 @@ def grant(connection: Connection) -> None:
         unread = connection.execute(
             text(
                 "SELECT oid::regclass::text FROM pg_class "
-                "WHERE relnamespace = CAST(:schema AS regnamespace) AND relkind IN ('r', 'p', 'v', 'm') "
-                "AND pg_has_role(relowner, 'USAGE') AND NOT has_table_privilege(:role, oid, 'SELECT')"
+                "WHERE relnamespace = CAST(:schema AS regnamespace) "
+                "AND relkind IN ('r', 'p', 'v', 'm') AND pg_has_role(relowner, 'USAGE') "
+                "AND NOT has_table_privilege(:role, oid, 'SELECT')"
             ),
             {"schema": schema, "role": ROLE},
         )
@@ -93,7 +94,7 @@ def instructions(url: str) -> str:
     ]
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
-        f"MAGNETIS_DATABASE_URL names a server of your own: its administrator must create the role "
+        "MAGNETIS_DATABASE_URL names a server of your own: its administrator must create the role "
         f"{ROLE}. Run this in psql, in that database:\n{lines}  \\password {ROLE}\n"
         f"Then connect as the role, with its password instead of ***: {address}"
     )

@@ -101,7 +101,8 @@ ORDER BY id DESC
 LIMIT 1
 
 -- name: discard_windows_at_cap
--- Delete the completion records of windows that announced exactly the cap; keep their row counts.
+-- Delete the completion records of windows that announced exactly the cap.
+-- Such a window may be capped. The rows of its days become strays.
 WITH doubtful AS (
     DELETE FROM magnetis_ops.days AS d USING magnetis_ops.windows AS w
     WHERE d.collection = :collection AND w.id = d.window_id AND w.announced = :cap

@@ -15,8 +15,8 @@ WHERE c.relnamespace = 'magnetis'::regnamespace
 ORDER BY c.relname, a.attnum
 
 -- name: dependents
--- Select the objects that prevent a column from being dropped. Its indexes are dropped with it.
--- A view depends on a column through its rule.
+-- Select the objects that prevent a column from being dropped.
+-- Its indexes do not: they are dropped with it. A view depends on a column through its rule.
 SELECT DISTINCT
     a.attname,
     coalesce('the view ' || n.nspname || '.' || v.relname,

@@ -37,8 +37,14 @@ GROUP BY 1
 -- Rows outside the requested days are padding. But if the table has such a row on a requested
 -- day, the row has moved. A subquery in RETURNING sees the row as it was before the statement.
 WITH merged AS (
-    INSERT INTO {table} AS t (id, {columns}, first_seen_at, last_seen_at, changed_at)
-    SELECT s.id, {values}, :read_at, :read_at, :read_at
+    INSERT INTO {table} AS t (
+        id,
+        {columns},
+        first_seen_at, last_seen_at, changed_at)
+    SELECT
+        s.id,
+        {values},
+        :read_at, :read_at, :read_at
     FROM incoming AS s
     WHERE s.reason IS NULL
       AND (s.day = ANY(:days)

@@ -29,8 +29,14 @@ GROUP BY 1
 -- name: upsert
 -- Insert and update rows; count them. `was` is NULL: rows of a snapshot do not move.
 WITH merged AS (
-    INSERT INTO {table} AS t (id, {columns}, first_seen_at, last_seen_at, changed_at)
-    SELECT s.id, {values}, :read_at, :read_at, :read_at
+    INSERT INTO {table} AS t (
+        id,
+        {columns},
+        first_seen_at, last_seen_at, changed_at)
+    SELECT
+        s.id,
+        {values},
+        :read_at, :read_at, :read_at
     FROM incoming AS s
     WHERE s.reason IS NULL
     ON CONFLICT (id) DO UPDATE SET
@@ -104,8 +110,14 @@ WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR NOT {s
 -- name: open_versions
 -- Begin a version of each row without a current one; count all, and those of changed rows.
 WITH opened AS (
-    INSERT INTO {history} (id, {columns}, valid_from)
-    SELECT id, {columns}, :read_at
+    INSERT INTO {history} (
+        id,
+        {columns},
+        valid_from)
+    SELECT
+        id,
+        {columns},
+        :read_at
     FROM {table} AS t
     WHERE t.deleted_at IS NULL
       AND NOT EXISTS (SELECT 1 FROM {history} AS h WHERE h.id = t.id AND h.valid_to IS NULL)

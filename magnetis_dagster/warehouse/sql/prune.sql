@@ -22,8 +22,8 @@ SELECT (SELECT max(id) FROM scanned) AS last,
        (SELECT array_agg(DISTINCT run_id) FROM deleted WHERE run_id <> '') AS runs
 
 -- name: unused_api_calls
--- No forecast is compared with the request, and it is not the newest that loaded rows of its key.
--- The newest one proves that the key filled tables (`keys_used` in summary.sql).
+-- No forecast needs the request, and it is not the newest of its key that loaded rows.
+-- A forecast is compared with its requests. The newest request proves that the key filled tables (`keys_used` in summary.sql).
 NOT EXISTS (
     SELECT FROM magnetis_ops.forecasts AS f WHERE f.work = coalesce(t.backfill_id, t.run_id))
 AND (NOT coalesce(
@@ -54,8 +54,8 @@ AND EXISTS (
     WHERE w.collection = t.collection AND w.read_at < t.read_at)
 
 -- name: unused_events
--- Its run ended before the retention period, and a newer event of its kind and partition exists.
--- The newest one determines the status of the partition.
+-- Its run ended before the retention period, and a newer event of its kind exists.
+-- The newest event of each kind determines the status of the partition.
 NOT EXISTS (
     SELECT FROM {dagster}.runs AS r
     WHERE r.run_id = t.run_id
@@ -82,8 +82,8 @@ NOT EXISTS (SELECT FROM {dagster}.event_logs AS e WHERE e.id = t.event_id)
 
 -- name: unused_check_executions
 -- Its run ended before the retention period, and a newer execution of its check exists.
--- The newest one determines the status of the check. Earlier versions of this program planned one
--- execution for each partition.
+-- The newest execution determines the status of the check. Earlier versions of this program
+-- planned one execution for each partition.
 NOT EXISTS (
     SELECT FROM {dagster}.runs AS r
     WHERE r.run_id = t.run_id

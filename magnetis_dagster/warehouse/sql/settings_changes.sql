@@ -1,7 +1,7 @@
 -- The view magnetis.settings_changes, and the changes that one read found.
 --
--- Placeholders: view, versions, collection, history, differs, and SQL expressions over the history row `h`
--- (`p` is the version before it): title, account_name, old and new payload.
+-- Placeholders: view, versions, collection, history, differs; and title, account_name, old and new,
+-- which are SQL expressions over the history row `h` and the version `p` before it.
 
 -- name: view
 -- Create the view, or replace it: its grants and the views that users made of it persist.
