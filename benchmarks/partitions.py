@@ -36,12 +36,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 
 from magnetis_dagster.catalog import Collection, load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.warehouse import merge as program
 from magnetis_dagster.warehouse.merge import Merged, WindowFacts
+from magnetis_dagster.warehouse.merge_queries import merge_queries
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 FIRST, LAST = date(2023, 1, 1), date(2025, 12, 31)
@@ -110,16 +111,16 @@ QUERIES = {
 }
 
 
-class ByMerge(program._Statements):  # noqa: SLF001 - what is measured is the program's own merge but for one statement
-    """The program's statements, the upsert being a MERGE, which needs no unique index on `id` alone."""
+class ByMerge:
+    """The program's statements with a MERGE as upsert, which needs no unique index on `id` alone."""
 
     near: int | None = None
     """Days around the window in which a call's row is looked for; None: everywhere."""
     forbidden: tuple[str, ...] = ("hashjoin", "mergejoin", "seqscan")
     """The planner would rather read the whole table once than look into 50 indexes 60,000 times."""
 
-    def __init__(self, collection: Collection) -> None:
-        super().__init__(collection)
+    def __init__(self, collection: Collection, undeclared: Sequence[str] = ()) -> None:
+        self._own = merge_queries(collection, undeclared)
         names = ["id", "account_id", "payload", "occurred_at", "day", *collection.columns]
         sources = [
             "id",
@@ -132,7 +133,7 @@ class ByMerge(program._Statements):  # noqa: SLF001 - what is measured is the pr
         compared = [
             pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}
         ]
-        newer = program._newer("t.last_seen_at")  # noqa: SLF001
+        newer = "(t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())"
         assignments = [
             f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
         ]
@@ -142,7 +143,7 @@ class ByMerge(program._Statements):  # noqa: SLF001 - what is measured is the pr
             if self.near
             else ""
         )
-        self.upsert = text(f"""
+        self._upsert = text(f"""
             WITH merged AS (
                 MERGE INTO magnetis.calls AS t
                 USING (
@@ -160,9 +161,14 @@ class ByMerge(program._Statements):  # noqa: SLF001 - what is measured is the pr
                     VALUES ({", ".join(f"s.{source}" for source in sources)}, :read_at, :read_at, :read_at)
                 RETURNING t.day AS day, merge_action() = 'INSERT' AS inserted, t.changed_at
             )
-            SELECT day, count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at)
-            FROM merged GROUP BY day
+            SELECT day, CASE WHEN NOT inserted THEN day END AS was, count(*) FILTER (WHERE inserted),
+                count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
+            FROM merged GROUP BY 1, 2
         """)
+
+    def __getitem__(self, name: str) -> TextClause:
+        """Return one statement."""
+        return self._upsert if name == "upsert" else self._own[name]
 
 
 class NearMerge(ByMerge):
@@ -179,30 +185,31 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
     if statements is None:
         yield
         return
-    own, analyze, per_day = program._Statements, program._analyze, program._per_day  # noqa: SLF001
+    merge = program._Merge  # noqa: SLF001 - the program's own merge, but for one statement
+    analyze, per_day = merge._analyze_staging, merge._rows_per_day  # noqa: SLF001
 
-    def analyze_and_steer(connection: Connection) -> None:
-        analyze(connection)
+    def analyze_and_steer(self: program._Merge) -> None:
+        analyze(self)
         for method in statements.forbidden:
-            connection.execute(text(f"SET LOCAL enable_{method} = off"))
+            self._connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
     def per_day_unsteered(
-        connection: Connection, statement: TextClause, parameters: dict[str, object]
+        self: program._Merge,
+        query: str,
+        parameters: dict[str, object],
     ) -> dict[date, int]:
-        # what comes behind the MERGE joins 60,000 rows to as many
+        # the statements after the MERGE join 60,000 rows to as many
         for method in statements.forbidden:
-            connection.execute(text(f"SET LOCAL enable_{method} = on"))
-        return per_day(connection, statement, parameters)
+            self._connection.execute(text(f"SET LOCAL enable_{method} = on"))
+        return per_day(self, query, parameters)
 
-    program._Statements, program._analyze, program._per_day = (  # noqa: SLF001
-        statements,
-        analyze_and_steer,
-        per_day_unsteered,
-    )
+    program.merge_queries = statements
+    merge._analyze_staging, merge._rows_per_day = analyze_and_steer, per_day_unsteered  # noqa: SLF001
     try:
         yield
     finally:
-        program._Statements, program._analyze, program._per_day = own, analyze, per_day  # noqa: SLF001
+        program.merge_queries = merge_queries
+        merge._analyze_staging, merge._rows_per_day = analyze, per_day  # noqa: SLF001
 
 
 class Table:

@@ -1,8 +1,8 @@
 -- Deletes old bookkeeping in batches.
 --
--- `delete_batch` is the statement. The other blocks are conditions on its row `t`: nothing uses
--- the row any more. Placeholders: table, source, age, key, unused, run (see prune.py), and
--- dagster, the schema of Dagster's tables.
+-- `delete_batch` and `sizes` are statements. The other blocks are conditions on a row `t` of the
+-- table: nothing uses the row. Placeholders: table, source, age, key, unused and run (see
+-- prune.py), and dagster, the schema of Dagster's tables.
 
 -- name: delete_batch
 -- Delete the old, unused rows among the next ids. Ids ascend with time.
