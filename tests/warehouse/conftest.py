@@ -1,4 +1,4 @@
-"""A warehouse on a fresh database, and a way to put a window into it without an API."""
+"""A warehouse on a fresh database, and a fixture that loads a window without an API."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +22,7 @@ def warehouse(engine: Engine, catalogue: Catalogue) -> Warehouse:
 
 @pytest.fixture
 def load(warehouse: Warehouse) -> Load:
-    """Put pages of rows into a collection as one complete window; each call is an hour younger than the one before."""
+    """Load pages of rows as one complete window; each window is an hour newer than the last one."""
     clock = iter(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
 
     def load(

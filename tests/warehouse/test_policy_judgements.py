@@ -1,4 +1,4 @@
-"""What each kind of policy finds in rows, and when it says that it cannot know."""
+"""Each kind of policy: the violations that it finds, and when it cannot be evaluated."""
 
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -48,7 +48,7 @@ def rows_of(cases: Sequence[tuple[Any, ...]], *members: str) -> list[dict[str, A
 
 @pytest.fixture
 def judged(engine: Engine, tmp_path: Path) -> Judge:
-    """Judge the rows of a collection by a shipped policy, which `changes` may change."""
+    """Evaluate a shipped policy, with `changes`, on the rows of a collection."""
 
     def judged(
         name: str, collection: str = "email_alerts", changes: str = "{}", more: str = "{}"
@@ -100,7 +100,7 @@ def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(
     ] == ["acc-4"]
 
 
-def test_deleted_accounts_and_deleted_alerts_do_not_count(load: Load, judged: Judge) -> None:
+def test_deleted_accounts_and_deleted_alerts_are_ignored(load: Load, judged: Judge) -> None:
     load("accounts", DAY, [account("acc-1"), account("acc-2")])
     load("email_alerts", DAY, [alert("ale-1", "acc-1"), alert("ale-2", "acc-2")])
     load("sms_alerts", DAY, [])
@@ -186,7 +186,7 @@ THRESHOLDS: list[tuple[Any, Any, str | None]] = [
 ]
 
 
-def test_thresholds(load: Load, judged: Judge) -> None:
+def test_thresholds_must_be_positive_and_consistent(load: Load, judged: Judge) -> None:
     load("email_alerts", DAY, rows_of(THRESHOLDS, "less_than", "more_than"))
     assert dict(found(judged("sane_thresholds"))) == {
         f"ale-{number:02}": reason for number, (*_, reason) in enumerate(THRESHOLDS) if reason
@@ -210,14 +210,18 @@ def test_a_setting_needs_a_known_account_and_a_deleted_one_is_known(
     assert found(judged("has_owner", "reports", "{ignore: [acc-3, rep-4]}")) == []
 
 
-def test_more_rows_than_are_shown_are_counted(load: Load, judged: Judge) -> None:
+def test_all_violations_are_counted_but_only_the_first_are_listed(
+    load: Load, judged: Judge
+) -> None:
     load("email_alerts", DAY, [alert(f"ale-{number:03}", recipients=[]) for number in range(120)])
     judgement = judged("has_recipient")
     assert (judgement.number, judgement.judged, len(judgement.offences)) == (120, 120, 50)
     assert judgement.offences[-1].id == "ale-049"
 
 
-def test_what_was_never_read_cannot_be_judged(load: Load, judged: Judge) -> None:
+def test_a_policy_cannot_be_evaluated_without_the_rows_that_it_needs(
+    load: Load, judged: Judge
+) -> None:
     assert "email_alerts has never been read" in str(judged("has_recipient").unjudged)
     load("email_alerts", DAY, [alert("ale-1")])
     for policy in ("has_owner", "live_account", "missed_call_alert"):
@@ -233,15 +237,13 @@ def test_what_was_never_read_cannot_be_judged(load: Load, judged: Judge) -> None
     )
 
 
-def test_a_member_that_no_row_holds_under_a_known_name_cannot_be_judged(
-    load: Load, judged: Judge
-) -> None:
+def test_a_policy_cannot_be_evaluated_if_no_row_has_the_member(load: Load, judged: Judge) -> None:
     nameless = [
         {name: value for name, value in alert(f"rep-{number}").items() if name != "recipients"}
         for number in range(3)
     ]
     load("reports", DAY, [row | {"sent_to": ["a@exemple.fr"]} for row in nameless])
-    assert "None of the 3 rows of reports holds recipients" in str(
+    assert "None of the 3 rows of reports has recipients" in str(
         judged("has_recipient", "reports").unjudged
     )
     load("reports", DAY, [*nameless, alert("rep-9", recipients=None)])
@@ -253,7 +255,9 @@ def test_a_member_that_no_row_holds_under_a_known_name_cannot_be_judged(
 
 
 @pytest.mark.parametrize("column", ["{enabled: null}", "{enabled: {type: text}}"])
-def test_an_overlay_may_leave_nothing_to_judge_by(load: Load, judged: Judge, column: str) -> None:
+def test_a_policy_cannot_be_evaluated_without_its_columns(
+    load: Load, judged: Judge, column: str
+) -> None:
     for name in ("accounts", "sms_alerts", "email_alerts"):
         load(name, DAY, [])
     load("accounts", DAY, [account("acc-1")])
@@ -261,7 +265,7 @@ def test_an_overlay_may_leave_nothing_to_judge_by(load: Load, judged: Judge, col
     assert "email_alerts has no column enabled of the type that is needed" in str(unjudged)
 
 
-def test_columns_that_an_overlay_took_away_are_not_asked_for(load: Load, judged: Judge) -> None:
+def test_columns_that_an_overlay_removed_are_not_queried(load: Load, judged: Judge) -> None:
     load("email_alerts", DAY, [alert("ale-1", more_than=-1, recipients=[])])
     judgement = judged(
         "sane_thresholds", more="{email_alerts: {columns: {less_than: null, title: null}}}"
