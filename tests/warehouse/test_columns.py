@@ -158,8 +158,10 @@ def test_undeclared_columns_are_listed_and_dropped_in_table_and_history(
             "the view public.mine",
         ),
         (
-            "ALTER TABLE magnetis.pools_history "
-            "ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED",
+            (
+                "ALTER TABLE magnetis.pools_history "
+                "ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED"
+            ),
             "column mine",
         ),
     ],

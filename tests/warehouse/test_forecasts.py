@@ -57,8 +57,8 @@ def complete(
                     "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, "
                     "committed_at, announced, received, padding, held, quarantined, inserted, "
                     "changed, deleted, api_calls, bytes, milliseconds) "
-                    "VALUES (:collection, :day, :day, :at, :at, 30, 30, 0, 30, 0, 30, 0, 0, 1, 1, 1) "
-                    "RETURNING id"
+                    "VALUES (:collection, :day, :day, :at, :at, "
+                    "30, 30, 0, 30, 0, 30, 0, 0, 1, 1, 1) RETURNING id"
                 ),
                 parameters,
             ).scalar_one()

@@ -11,8 +11,8 @@ from magnetis_dagster.api import read_envelope
 from magnetis_dagster.database import DatabaseRefused, guarded
 from magnetis_dagster.exact_json import TOO_DEEP, TOO_MANY_DIGITS, load_json
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.reparse import reparse
 from magnetis_dagster.warehouse.copying import copy_rows
+from magnetis_dagster.warehouse.reparse import reparse
 
 DAY = date(2025, 3, 28)
 AT = "2025-03-28 10:00:00"

@@ -54,8 +54,10 @@ def execute(engine: Engine) -> Callable[[str], None]:
             [DayDifference(NEXT, 2, 1)],
         ),
         (
-            "UPDATE magnetis_ops.days SET held = 7 "
-            "WHERE day = '2025-03-28' AND collection = 'calls'",
+            (
+                "UPDATE magnetis_ops.days SET held = 7 "
+                "WHERE day = '2025-03-28' AND collection = 'calls'"
+            ),
             [DayDifference(DAY, 7, 2)],
         ),
         (
@@ -131,8 +133,10 @@ def test_a_reparse_moves_counts_with_the_rows_and_corrects_wrong_counts(
     for spoilt in (
         "SELECT 1",
         "UPDATE magnetis_ops.days SET held = 9 WHERE collection = 'calls'",
-        "UPDATE magnetis_ops.strays SET held = 9; "
-        "INSERT INTO magnetis_ops.strays VALUES ('calls', '2024-01-01', 4)",
+        (
+            "UPDATE magnetis_ops.strays SET held = 9; "
+            "INSERT INTO magnetis_ops.strays VALUES ('calls', '2024-01-01', 4)"
+        ),
         "TRUNCATE magnetis_ops.strays",
     ):
         execute(spoilt)
