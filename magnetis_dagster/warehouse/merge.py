@@ -139,7 +139,7 @@ class _Merge:
         self._queries = merge_queries(
             self._collection, columns.undeclared_in(self._collection.name)
         )
-        # most days of a backfill have no rows yet: then there is nothing to compare or delete
+        # days of a backfill have no rows yet, so nothing is compared or deleted
         has_rows = bool(requested) and self._has_rows(requested)
         stored = self._stored_days(requested) if has_rows else []
         decisions = decide(self._facts.rules, self._announced, stored)

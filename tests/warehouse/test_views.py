@@ -136,7 +136,7 @@ def test_dropping_columns_recreates_the_view_with_its_grants(
         connection.execute(text("CREATE VIEW public.mine AS SELECT id FROM magnetis.calls_current"))
     with pytest.raises(
         ViewInUse,
-        match=r"magnetis\.calls_current must be recreated, and is used by the view public\.mine",
+        match=r"magnetis\.calls_current must be recreated, but it is used by the view public\.mine",
     ):
         drop_columns(engine, catalogue)
     assert query("SELECT crm FROM magnetis.calls_current") == []
