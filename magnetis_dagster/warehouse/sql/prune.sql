@@ -23,7 +23,8 @@ SELECT (SELECT max(id) FROM scanned) AS last,
 
 -- name: unused_api_calls
 -- No forecast needs the request, and it is not the newest of its key that loaded rows.
--- A forecast is compared with its requests. The newest request proves that the key filled tables (`keys_used` in summary.sql).
+-- A forecast is compared with its requests. The newest request proves that the key filled tables
+-- (`keys_used` in summary.sql).
 NOT EXISTS (
     SELECT FROM magnetis_ops.forecasts AS f WHERE f.work = coalesce(t.backfill_id, t.run_id))
 AND (NOT coalesce(
@@ -55,7 +56,8 @@ AND EXISTS (
 
 -- name: unused_events
 -- Its run ended before the retention period, and a newer event of its kind exists.
--- The newest event of each kind determines the status of the partition.
+-- The newest event of each kind determines the status of its partition. Events without an asset
+-- have no such use.
 NOT EXISTS (
     SELECT FROM {dagster}.runs AS r
     WHERE r.run_id = t.run_id
