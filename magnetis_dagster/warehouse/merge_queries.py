@@ -45,6 +45,7 @@ def merge_queries(collection: Collection, undeclared: Sequence[str] = ()) -> Que
 
 def _compared_columns(collection: Collection, moments: Sequence[str], row: str) -> str:
     """Return the columns that are compared beside the payload, as SQL expressions over `row`."""
-    names = (name for name in collection.columns if name not in volatile_columns(collection))
+    volatile = volatile_columns(collection)
+    names = (name for name in collection.columns if name not in volatile)
     typed = (column_sql(collection, name, f'{row}."{name}"') for name in names)
     return _SEPARATOR.join([*(f"{row}.{name}" for name in ["account_id", *moments]), *typed])
