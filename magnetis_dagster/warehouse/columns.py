@@ -77,7 +77,7 @@ def compare_columns(connection: Connection, collection: Collection) -> Compariso
     return Comparison(undeclared, disagreements)
 
 
-def made_columns(connection: Connection, collection: Collection) -> dict[str, str]:
+def own_columns(connection: Connection, collection: Collection) -> dict[str, str]:
     """Return the columns of the collection's table that this program created, with their types.
 
     They are in the table's order.

@@ -255,8 +255,8 @@ class _Merge:
         """Write the versions of a snapshot; return the numbers of new and of changed rows."""
         self._connection.execute(self._queries["move_versions"], parameters)
         self._connection.execute(self._queries["close_versions"], parameters)
-        begun = self._connection.execute(self._queries["open_versions"], parameters).one()
-        total, changed = begun
+        opened = self._connection.execute(self._queries["open_versions"], parameters)
+        total, changed = opened.one()
         return total - changed, changed
 
     def _verify_counts(

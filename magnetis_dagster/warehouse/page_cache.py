@@ -18,7 +18,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.warehouse.queries import Queries
 
-LONGEST_KEPT_DAYS = 7
+RETENTION_DAYS = 7
 """Days after which a page expires.
 
 A window that needs the quota of several days resumes day after day. Older pages would show another
@@ -61,7 +61,7 @@ class PageCache:
 
     def windows(self) -> list[CachedWindow]:
         """Return the windows with usable pages, oldest days first."""
-        parameters = self._names | {"longest": LONGEST_KEPT_DAYS}
+        parameters = self._names | {"longest": RETENTION_DAYS}
         with guarded(self._engine, "read the cached pages"), self._engine.connect() as connection:
             return [
                 CachedWindow(first, last, read_at, frozenset(pages))
@@ -87,7 +87,7 @@ class PageCache:
         values = (
             self._names
             | _bounds(days)
-            | {"page": page, "fetched_at": fetched_at, "body": packed, "longest": LONGEST_KEPT_DAYS}
+            | {"page": page, "fetched_at": fetched_at, "body": packed, "longest": RETENTION_DAYS}
         )
         return lambda cursor: cursor.execute(_STORE_PAGE, values)
 
@@ -109,7 +109,7 @@ def forget_committed(
     connection: Connection, collection: Collection, work: str | None, days: Sequence[date]
 ) -> None:
     """Delete the pages of a window in the transaction that commits it, and expired pages."""
-    parameters = {"work": work, "collection": collection.name, "longest": LONGEST_KEPT_DAYS}
+    parameters = {"work": work, "collection": collection.name, "longest": RETENTION_DAYS}
     connection.execute(_QUERIES["delete_committed"], parameters | _bounds(days))
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, TextClause, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.warehouse.page_cache import LONGEST_KEPT_DAYS
+from magnetis_dagster.warehouse.page_cache import RETENTION_DAYS
 from magnetis_dagster.warehouse.queries import Queries
 
 LATE_CHANGES_DAYS = 91
@@ -119,7 +119,7 @@ def prune(
             )
         with engine.begin() as connection:
             old = text("DELETE FROM magnetis_ops.pages WHERE fetched_at < :before")
-            before = now - timedelta(days=LONGEST_KEPT_DAYS)
+            before = now - timedelta(days=RETENTION_DAYS)
             deleted["magnetis_ops.pages"] = connection.execute(old, {"before": before}).rowcount
     return deleted
 

@@ -25,7 +25,7 @@ BATCH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reparsed:
+class ReparseResult:
     """Counts of a reparse."""
 
     read: int
@@ -42,7 +42,7 @@ def reparse(
     warehouse: Warehouse,
     collection: Collection,
     progress: Callable[[int], None] = lambda _read: None,
-) -> Reparsed:
+) -> ReparseResult:
     """Parse every row of the collection again by its declaration, in one transaction.
 
     `progress` receives the number of rows parsed so far.
@@ -64,7 +64,7 @@ def reparse(
             worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)
         if collection.is_events:
             recount(connection, collection)
-        return Reparsed(worker.read, worker.updated, worker.misfits, worker.untimed)
+        return ReparseResult(worker.read, worker.updated, worker.misfits, worker.untimed)
 
 
 class _Reparse:

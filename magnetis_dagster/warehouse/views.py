@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.warehouse.columns import made_columns
+from magnetis_dagster.warehouse.columns import own_columns
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of, type_name
 
@@ -73,7 +73,7 @@ def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) 
     Raises: ViewInUse if a column has disappeared from a table and another object uses its view.
     """
     types = {
-        collection.name: made_columns(connection, collection)
+        collection.name: own_columns(connection, collection)
         for collection in catalogue.collections.values()
     }
     for collection in catalogue.collections.values():
