@@ -41,7 +41,7 @@ from sqlalchemy import TextClause, text
 from magnetis_dagster.catalog import Collection, load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.warehouse import merge as program
-from magnetis_dagster.warehouse.merge import Merged, WindowFacts
+from magnetis_dagster.warehouse.merge import MergeResult, WindowFacts
 from magnetis_dagster.warehouse.merge_queries import merge_queries
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
@@ -486,7 +486,7 @@ class Table:
         self._move(way, *last)
 
     def _window(
-        self, days: list[date], rows: list[dict[str, Any]], right: Callable[[Merged], bool]
+        self, days: list[date], rows: list[dict[str, Any]], right: Callable[[MergeResult], bool]
     ) -> tuple[float, float]:
         """Stage and merge; return the seconds of both."""
         with self._warehouse.staging(self.calls) as staging:
@@ -624,7 +624,7 @@ class Table:
         )
 
 
-def nothing(merged: Merged) -> bool:
+def nothing(merged: MergeResult) -> bool:
     return not any(day.inserted or day.changed or day.deleted for day in merged.days)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.sandbox import PERSONAL_MARKERS
-from magnetis_dagster.warehouse import Merged, Staging, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import MergeResult, Staging, Warehouse, WindowFacts
 from magnetis_dagster.warehouse.migrate import migrate
 
 pytest_plugins = ["leftovers"]
@@ -70,7 +70,7 @@ def _counts_agree_after_each_commit(
         return
     commit = Warehouse.commit
 
-    def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> Merged:
+    def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> MergeResult:
         merged = commit(self, staging, facts)
         assert self.reconcile(staging.collection) == [], (
             f"{staging.collection.name}: recorded counts are not those of the table"

@@ -42,7 +42,7 @@ from magnetis_dagster.warehouse import (
     Doubt,
     DoubtReason,
     Emptied,
-    Merged,
+    MergeResult,
     MergedDay,
     PageCache,
     Rules,
@@ -582,7 +582,7 @@ class Ingestion:
         window: Window,
         facts: WindowFacts,
         reading: Reading,
-        merged: Merged,
+        merged: MergeResult,
         staging: Staging,
         seconds: float,
     ) -> WindowResult:

@@ -73,7 +73,7 @@ class MergedDay:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergeResult:
     """Result of a merge. Superseded and doubted days are not among `days`."""
 
     days: list[MergedDay]
@@ -89,7 +89,7 @@ class Merged:
 
 def merge(
     connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally
-) -> Merged:
+) -> MergeResult:
     """Merge the staged rows, counted by `tally`, in the caller's transaction.
 
     Raises: Incomplete if the counts disagree; MovedRows if many ids belong to other days.
@@ -130,7 +130,7 @@ class _Merge:
         if not collection.is_events:
             self._announced = Counter({facts.days[0]: tally.by_day.total()})
 
-    def run(self) -> Merged:
+    def run(self) -> MergeResult:
         self._analyze_staging()
         wait_for_turn(self._connection, self._collection)
         superseded = self._superseded_days()
@@ -146,7 +146,7 @@ class _Merge:
         requested = [day for day in requested if day not in decisions.doubted]
         forget_committed(self._connection, self._collection, self._facts.run_id, self._facts.days)
         usable = sum(self._announced[day] for day in self._facts.days)
-        result = Merged(
+        result = MergeResult(
             days=[],
             padding=self._announced.total() - usable,
             quarantined=self._unplaced,
@@ -160,8 +160,8 @@ class _Merge:
         return result
 
     def _merge_days(
-        self, requested: list[date], decisions: Decisions, result: Merged, *, has_rows: bool
-    ) -> Merged:
+        self, requested: list[date], decisions: Decisions, result: MergeResult, *, has_rows: bool
+    ) -> MergeResult:
         parameters: dict[str, object] = {
             "days": requested,
             "undeleted": decisions.undeleted,

@@ -12,7 +12,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
-from magnetis_dagster.warehouse.merge import Merged, MergedDay, WindowFacts, merge
+from magnetis_dagster.warehouse.merge import MergeResult, MergedDay, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
 from magnetis_dagster.warehouse.plausibility import Emptied, Rules
@@ -140,7 +140,7 @@ class Warehouse:
             moment: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
         return moment
 
-    def commit(self, staging: Staging, facts: WindowFacts) -> Merged:
+    def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
         """Merge the staged rows in one transaction. Deduplicate them before.
 
         Raises: Incomplete if the counts disagree; MovedRows if many ids belong to other days.

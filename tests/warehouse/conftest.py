@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.warehouse import Emptied, Merged, Rules, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, MergeResult, Rules, Warehouse, WindowFacts
 
 PARIS = ZoneInfo("Europe/Paris")
-Load = Callable[..., Merged]
+Load = Callable[..., MergeResult]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def load(warehouse: Warehouse) -> Load:
         read_at: datetime | None = None,
         announced: int | None = None,
         emptied: Emptied = Emptied.DELETE,
-    ) -> Merged:
+    ) -> MergeResult:
         read_at = read_at or next(clock)
         collection = warehouse.catalogue[name]
         with warehouse.staging(collection) as staging:
