@@ -33,7 +33,7 @@ from magnetis_dagster.ingest.witnesses import (
     looks_chosen,
     rechecked_pages,
 )
-from magnetis_dagster.warehouse import CachedWindow, PageCache, Staging, Tally
+from magnetis_dagster.warehouse import CachedWindow, PageCache, Staging, RowCounts
 
 READS = 3
 """A window whose pages contradict each other is read again, at most twice."""
@@ -413,7 +413,7 @@ class WindowReader:
         )
         return page.total
 
-    async def _doubt_edges(self, staging: Staging, tally: Tally) -> None:
+    async def _doubt_edges(self, staging: Staging, tally: RowCounts) -> None:
         """Raise WindowShortened if days at an empty edge of the window have rows when they are requested alone.
 
         Costs one request for each empty edge. The two hours around the edge's bounds are left out: they belong to its neighbours.
@@ -489,7 +489,7 @@ class WindowReader:
                 "members that do, several of them as a list: [[id, leg]]. Nothing was written."
             )
 
-    def _refuse_unplaceable(self, staging: Staging, tally: Tally) -> None:
+    def _refuse_unplaceable(self, staging: Staging, tally: RowCounts) -> None:
         if tally.unplaced and not tally.by_day:
             why = "; ".join(
                 f"{reason} ({number} rows)" for reason, number in sorted(tally.unplaced.items())

@@ -13,7 +13,7 @@ from magnetis_dagster.warehouse.plausibility import (
 from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource
-from magnetis_dagster.warehouse.staging import Staging, Tally
+from magnetis_dagster.warehouse.staging import Staging, RowCounts
 from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "PageCache",
     "Rules",
     "Staging",
-    "Tally",
+    "RowCounts",
     "Warehouse",
     "WindowFacts",
     "WindowLimits",

@@ -28,7 +28,7 @@ from magnetis_dagster.warehouse.plausibility import (
 )
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import windows
-from magnetis_dagster.warehouse.staging import Tally
+from magnetis_dagster.warehouse.staging import RowCounts
 
 _BOOKKEEPING = Queries("bookkeeping")
 
@@ -88,7 +88,7 @@ class MergeResult:
 
 
 def merge(
-    connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally
+    connection: Connection, collection: Collection, facts: WindowFacts, tally: RowCounts
 ) -> MergeResult:
     """Merge the staged rows, counted by `tally`, in the caller's transaction.
 
@@ -120,7 +120,7 @@ class _Merge:
     """One merge; its methods run in the caller's transaction."""
 
     def __init__(
-        self, connection: Connection, collection: Collection, facts: WindowFacts, tally: Tally
+        self, connection: Connection, collection: Collection, facts: WindowFacts, tally: RowCounts
     ) -> None:
         self._connection = connection
         self._collection = collection

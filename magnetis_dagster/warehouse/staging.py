@@ -69,7 +69,7 @@ def _quarantined(record: _Record, reason: str) -> _Record:
 
 
 @dataclass(slots=True)
-class Tally:
+class RowCounts:
     """Numbers of distinct rows received."""
 
     by_day: Counter[date | None] = field(default_factory=Counter)
@@ -112,7 +112,7 @@ class Staging:
         """Rows that occurred twice on one page."""
         self.conflicting = 0
         """Rows with the same id as another row of their page but other content."""
-        self.tally = Tally()
+        self.row_counts = RowCounts()
         """Result of the last `settle`."""
 
     def __enter__(self) -> Self:
@@ -282,15 +282,15 @@ class Staging:
             self.connection.commit()
         return bool(unknown)
 
-    def settle(self) -> Tally:
+    def settle(self) -> RowCounts:
         """Delete all rows of a key but the newest, then count the rows that remain."""
         with guarded(self._engine, "count the received rows"):
             total, distinct = self.connection.execute(_QUERIES["count_keys"]).one()
             if total != distinct:
                 self.connection.execute(_QUERIES["delete_older_copies"])
-            tally = Tally()
+            tally = RowCounts()
             for day, reason, rows in self.connection.execute(_QUERIES["count_rows"]):
                 tally.add(day, reason, rows)
             self.connection.commit()
-        self.tally = tally
+        self.row_counts = tally
         return tally

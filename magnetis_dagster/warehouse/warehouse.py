@@ -146,7 +146,7 @@ class Warehouse:
         Raises: Incomplete if the counts disagree; MovedRows if many ids belong to other days.
         """
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
-            return merge(staging.connection, staging.collection, facts, staging.tally)
+            return merge(staging.connection, staging.collection, facts, staging.row_counts)
 
     def done(
         self, collection: Collection, days: Sequence[date], *, run_id: str | None = None
