@@ -112,7 +112,7 @@ def load_days(
     """Load the days, log each as a materialization when it is committed, and yield the results of the checks."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
-    from magnetis_dagster.warehouse import Incomplete
+    from magnetis_dagster.warehouse import CountMismatch
 
     key = asset_key(collection)
     tally = CheckTally(key)
@@ -127,9 +127,9 @@ def load_days(
                 for window in _windows(ingestion, collection, days):
                     tally.add(window)
                     _log_days(context, collection, window, logged)
-            except (IncompleteWindow, Incomplete) as error:
+            except (IncompleteWindow, CountMismatch) as error:
                 yield tally.incomplete(error)
-                if isinstance(error, Incomplete):
+                if isinstance(error, CountMismatch):
                     raise
                 # everything was read three times already: to read it again at once is three times the calls
                 raise failure(error) from None

@@ -1,6 +1,6 @@
 """Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
 
-from magnetis_dagster.warehouse.merge import Incomplete, MergeResult, MergedDay, WindowFacts, age_days
+from magnetis_dagster.warehouse.merge import CountMismatch, MergeResult, MergedDay, WindowFacts, age_days
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
 from magnetis_dagster.warehouse.plausibility import (
@@ -27,7 +27,7 @@ __all__ = [
     "Emptied",
     "FieldChange",
     "ForeignSource",
-    "Incomplete",
+    "CountMismatch",
     "MergeResult",
     "MergedDay",
     "MovedRows",

@@ -33,7 +33,7 @@ from magnetis_dagster.warehouse.staging import RowCounts
 _BOOKKEEPING = Queries("bookkeeping")
 
 
-class Incomplete(TransientError):
+class CountMismatch(TransientError):
     """The announced, received and stored rows disagree; the transaction was rolled back."""
 
 
@@ -92,7 +92,7 @@ def merge(
 ) -> MergeResult:
     """Merge the staged rows, counted by `tally`, in the caller's transaction.
 
-    Raises: Incomplete if the counts disagree; MovedRows if many ids belong to other days.
+    Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
     """
     return _Merge(connection, collection, facts, tally).run()
 
@@ -265,7 +265,7 @@ class _Merge:
         for day in requested:
             expected = self._announced[day] + decisions.kept.get(day, 0)
             if expected != held.get(day, 0):
-                raise Incomplete(
+                raise CountMismatch(
                     f"{self._collection.name}, {day}: the API returned {expected} rows, but the "
                     f"table would contain {held.get(day, 0)}. Another load changed the same rows "
                     "at the same time. The transaction was rolled back; load the day again."

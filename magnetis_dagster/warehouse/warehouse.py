@@ -143,7 +143,7 @@ class Warehouse:
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
         """Merge the staged rows in one transaction. Deduplicate them before.
 
-        Raises: Incomplete if the counts disagree; MovedRows if many ids belong to other days.
+        Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
         """
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
             return merge(staging.connection, staging.collection, facts, staging.row_counts)

@@ -21,7 +21,7 @@ from magnetis_dagster.defs.policies import Demands
 from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import Incomplete
+from magnetis_dagster.warehouse import CountMismatch
 from magnetis_dagster.warehouse.policy_queries import Judgement
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -145,7 +145,7 @@ def test_evaluations_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPat
     )
     assert f"{IMAGE} (2)" in rendered(found["misfit_values"])
     assert rendered(
-        tally.incomplete(Incomplete(f"calls: the API returned {IMAGE}")).description or ""
+        tally.incomplete(CountMismatch(f"calls: the API returned {IMAGE}")).description or ""
     ).endswith(IMAGE)
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
     demands = Demands(hostile, hostile["email_alerts"], Settings.load())
