@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.notification_settings.baseline import Difference
-    from magnetis_dagster.warehouse.policy_queries import Judgement, Violation
+    from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
 _SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
@@ -74,23 +74,23 @@ class Demands:
         """Judge the present rows. Raises DatabaseUnavailable, DatabaseRefused."""
         if not self._policies and not self._path:
             return
-        from magnetis_dagster.warehouse.policy_queries import judge
+        from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
         with open_engine(Settings.load()) as engine:
             for policy in self._policies:
-                judgement = judge(engine, self._catalogue, policy, self._collection)
+                judgement = evaluate_policy(engine, self._catalogue, policy, self._collection)
                 result = self._judged(key, policy, judgement)
                 yield result
-                if policy.across_collections and judgement.unjudged is None:
+                if policy.across_collections and judgement.not_evaluated is None:
                     self._tell_the_others(context, key, policy, result)
             if self._path:
                 yield self._drift(engine, key)
 
-    def _judged(self, key: AssetKey, policy: Policy, judgement: "Judgement") -> AssetCheckResult:
+    def _judged(self, key: AssetKey, policy: Policy, judgement: "PolicyResult") -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
-        if judgement.unjudged:
-            words: str | None = f"Could not be judged: {literal(judgement.unjudged)}"
+        if judgement.not_evaluated:
+            words: str | None = f"Could not be judged: {literal(judgement.not_evaluated)}"
         else:
             violate = "violates" if judgement.number == 1 else "violate"
             words = (
@@ -107,10 +107,10 @@ class Demands:
             metadata["rows"] = MetadataValue.table(
                 [
                     _row(offence, masking.column(title, offence.title))
-                    for offence in judgement.offences
+                    for offence in judgement.violations
                 ]
             )
-            metadata["rows not shown"] = judgement.number - len(judgement.offences)
+            metadata["rows not shown"] = judgement.number - len(judgement.violations)
         return AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),

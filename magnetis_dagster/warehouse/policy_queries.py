@@ -50,16 +50,16 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PolicyResult:
     """Result of a policy."""
 
     number: int = 0
     """Number of rows that violate the policy."""
-    offences: Sequence[Violation] = field(default=())
+    violations: Sequence[Violation] = field(default=())
     """The first MOST_ROWS of them, by account and id."""
     judged: int = 0
     """Number of rows that were evaluated."""
-    unjudged: str | None = None
+    not_evaluated: str | None = None
     """Why the policy cannot be evaluated, or None if it was."""
 
 
@@ -73,9 +73,9 @@ class _Rows(NamedTuple):
     present: int
 
 
-def judge(
+def evaluate_policy(
     engine: Engine, catalogue: Catalogue, policy: Policy, collection: Collection
-) -> Judgement:
+) -> PolicyResult:
     """Evaluate the policy on the current rows of the collection.
 
     Raises: DatabaseUnavailable, DatabaseRefused.
@@ -87,15 +87,15 @@ def judge(
         try:
             rows = _count_rows(connection, catalogue, policy, names)
         except _Unknown as reason:
-            return Judgement(unjudged=str(reason))
+            return PolicyResult(not_evaluated=str(reason))
         violations, parameters = _violations(policy, collection.name, names, catalogue)
         statement = _QUERIES.fill(violations=violations)["violations"]
         parameters |= {"ignore": list(policy.ignore), "most": MOST_ROWS}
         found = connection.execute(statement, parameters).all()
     of_accounts = isinstance(policy, MissedCallAlert)
-    return Judgement(
+    return PolicyResult(
         number=found[0].number if found else 0,
-        offences=[Violation(row.id, row.account_id, row.title, row.reason) for row in found],
+        violations=[Violation(row.id, row.account_id, row.title, row.reason) for row in found],
         judged=rows[ACCOUNTS if of_accounts else collection.name].present,
     )
 

@@ -22,7 +22,7 @@ from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import CountMismatch
-from magnetis_dagster.warehouse.policy_queries import Judgement
+from magnetis_dagster.warehouse.policy_queries import PolicyResult
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 KEY = dg.AssetKey(["magnetis", "calls"])
@@ -154,7 +154,7 @@ def test_evaluations_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPat
         for policy in hostile.policies_of(hostile["email_alerts"])
         if policy.name == "has_recipient"
     ]
-    judged = demands._judged(KEY, policy, Judgement(unjudged=IMAGE))
+    judged = demands._judged(KEY, policy, PolicyResult(not_evaluated=IMAGE))
     assert rendered(judged.description or "") == f"Could not be judged: {IMAGE}"
     missing = demands._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
     assert "The baseline ![seen](http:x).yaml cannot be read" in rendered(missing.description or "")

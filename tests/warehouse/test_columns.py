@@ -14,7 +14,7 @@ from magnetis_dagster.cli.app import app
 from magnetis_dagster.warehouse import Warehouse, WindowFacts
 from magnetis_dagster.warehouse.columns import SchemaDisagrees
 from magnetis_dagster.warehouse.migrate import ColumnInUse, compare, drop_columns, migrate
-from magnetis_dagster.warehouse.policy_queries import judge
+from magnetis_dagster.warehouse.policy_queries import evaluate_policy
 from magnetis_dagster.warehouse.reparse import reparse
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -247,9 +247,9 @@ def test_a_policy_on_two_collections_is_not_evaluated_if_one_has_a_wrong_type(
     )
     policy = right.catalogue.policies["missed_call_alert"]
     assert "magnetis.sms_alerts.enabled is declared as BOOLEAN, but the database has TEXT" in str(
-        judge(right.engine, right.catalogue, policy, right.catalogue["email_alerts"]).unjudged
+        evaluate_policy(right.engine, right.catalogue, policy, right.catalogue["email_alerts"]).not_evaluated
     )
-    assert judge(wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]).unjudged
+    assert evaluate_policy(wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]).not_evaluated
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.warehouse.policy_queries import Judgement, judge
+from magnetis_dagster.warehouse.policy_queries import PolicyResult, evaluate_policy
 
 Load = Callable[..., Any]
-Judge = Callable[..., Judgement]
+Judge = Callable[..., PolicyResult]
 DAY = [date(2025, 1, 1)]
 
 
@@ -52,19 +52,19 @@ def judged(engine: Engine, tmp_path: Path) -> Judge:
 
     def judged(
         name: str, collection: str = "email_alerts", changes: str = "{}", more: str = "{}"
-    ) -> Judgement:
+    ) -> PolicyResult:
         overlay = tmp_path / "magnetis.yaml"
         overlay.write_text(f"policies: {{{name}: {changes}}}\ncollections: {more}\n")
         catalogue: Catalogue = load_catalogue(overlay)
-        return judge(engine, catalogue, catalogue.policies[name], catalogue[collection])
+        return evaluate_policy(engine, catalogue, catalogue.policies[name], catalogue[collection])
 
     return judged
 
 
-def found(judgement: Judgement) -> list[tuple[str, str]]:
-    assert judgement.unjudged is None
-    assert judgement.number == len(judgement.offences)
-    return [(offence.id, offence.reason) for offence in judgement.offences]
+def found(judgement: PolicyResult) -> list[tuple[str, str]]:
+    assert judgement.not_evaluated is None
+    assert judgement.number == len(judgement.violations)
+    return [(offence.id, offence.reason) for offence in judgement.violations]
 
 
 def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(
@@ -91,7 +91,7 @@ def test_an_account_needs_an_enabled_alert_on_missed_calls_of_either_kind(
             ("acc-4", switched_off),
             ("acc-7", "no alert on missed calls"),
         ]
-        assert (judgement.judged, judgement.offences[0].title) == (7, "Agence acc-3")
+        assert (judgement.judged, judgement.violations[0].title) == (7, "Agence acc-3")
     assert [
         row[0] for row in found(judged("missed_call_alert", changes="{types: [custom_calls]}"))
     ] == [f"acc-{number}" for number in (1, 2, 4, 5, 6, 7)]
@@ -215,25 +215,25 @@ def test_all_violations_are_counted_but_only_the_first_are_listed(
 ) -> None:
     load("email_alerts", DAY, [alert(f"ale-{number:03}", recipients=[]) for number in range(120)])
     judgement = judged("has_recipient")
-    assert (judgement.number, judgement.judged, len(judgement.offences)) == (120, 120, 50)
-    assert judgement.offences[-1].id == "ale-049"
+    assert (judgement.number, judgement.judged, len(judgement.violations)) == (120, 120, 50)
+    assert judgement.violations[-1].id == "ale-049"
 
 
 def test_a_policy_cannot_be_evaluated_without_the_rows_that_it_needs(
     load: Load, judged: Judge
 ) -> None:
-    assert "email_alerts has never been read" in str(judged("has_recipient").unjudged)
+    assert "email_alerts has never been read" in str(judged("has_recipient").not_evaluated)
     load("email_alerts", DAY, [alert("ale-1")])
     for policy in ("has_owner", "live_account", "missed_call_alert"):
-        assert "accounts has never been read" in str(judged(policy).unjudged)
+        assert "accounts has never been read" in str(judged(policy).not_evaluated)
     load("accounts", DAY, [])
-    assert "No account is known" in str(judged("has_owner").unjudged)
+    assert "No account is known" in str(judged("has_owner").not_evaluated)
     load("accounts", DAY, [account("acc-1"), account("acc-2")])
-    assert "sms_alerts has never been read" in str(judged("missed_call_alert").unjudged)
+    assert "sms_alerts has never been read" in str(judged("missed_call_alert").not_evaluated)
     off = "{sms_alerts: {enabled: false}}"
     assert found(judged("missed_call_alert", more=off)) == [("acc-2", "no alert on missed calls")]
     assert "accounts is switched off" in str(
-        judged("has_owner", more="{accounts: {enabled: false}}").unjudged
+        judged("has_owner", more="{accounts: {enabled: false}}").not_evaluated
     )
 
 
@@ -244,7 +244,7 @@ def test_a_policy_cannot_be_evaluated_if_no_row_has_the_member(load: Load, judge
     ]
     load("reports", DAY, [row | {"sent_to": ["a@exemple.fr"]} for row in nameless])
     assert "None of the 3 rows of reports has recipients" in str(
-        judged("has_recipient", "reports").unjudged
+        judged("has_recipient", "reports").not_evaluated
     )
     load("reports", DAY, [*nameless, alert("rep-9", recipients=None)])
     assert judged("has_recipient", "reports").number == 4, (
@@ -261,8 +261,8 @@ def test_a_policy_cannot_be_evaluated_without_its_columns(
     for name in ("accounts", "sms_alerts", "email_alerts"):
         load(name, DAY, [])
     load("accounts", DAY, [account("acc-1")])
-    unjudged = judged("missed_call_alert", more=f"{{email_alerts: {{columns: {column}}}}}").unjudged
-    assert "email_alerts has no column enabled of the type that is needed" in str(unjudged)
+    not_evaluated = judged("missed_call_alert", more=f"{{email_alerts: {{columns: {column}}}}}").not_evaluated
+    assert "email_alerts has no column enabled of the type that is needed" in str(not_evaluated)
 
 
 def test_columns_that_an_overlay_removed_are_not_queried(load: Load, judged: Judge) -> None:
@@ -271,4 +271,4 @@ def test_columns_that_an_overlay_removed_are_not_queried(load: Load, judged: Jud
         "sane_thresholds", more="{email_alerts: {columns: {less_than: null, title: null}}}"
     )
     assert found(judgement) == [("ale-1", "more_than is negative")]
-    assert judgement.offences[0].title is None
+    assert judgement.violations[0].title is None
