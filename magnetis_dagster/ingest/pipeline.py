@@ -286,7 +286,7 @@ class Ingestion:
         )
         self._claim(collection)
         done = (
-            self._warehouse.done(collection, days, run_id=self._run.work_id)
+            self._warehouse.completed_days(collection, days, run_id=self._run.work_id)
             if self._run.resumes
             else {}
         )
@@ -320,12 +320,12 @@ class Ingestion:
         Raises PastSnapshot and ForeignSource before any request.
         """
         if self._run.resumes and (
-            done := self._warehouse.done(collection, [day], run_id=self._run.work_id)
+            done := self._warehouse.completed_days(collection, [day], run_id=self._run.work_id)
         ):
             return self._done_before(collection, Window(day, day), done)
         today = self._today()
         if day != today:
-            if done := self._warehouse.done(collection, [day]):
+            if done := self._warehouse.completed_days(collection, [day]):
                 return self._done_before(collection, Window(day, day), done)
             raise PastSnapshot(
                 f"{collection.name}: the API shows only the present, so a snapshot of {day} cannot be taken on {today} "
@@ -589,7 +589,7 @@ class Ingestion:
         collection = staging.collection
         believed, doubted = self._sorted_doubts(window, merged.doubted)
         elsewhere = [*merged.superseded, *believed]
-        known = self._warehouse.done(collection, elsewhere) if elsewhere else {}
+        known = self._warehouse.completed_days(collection, elsewhere) if elsewhere else {}
         return WindowResult(
             window=window,
             days=_share_out([*merged.days, *known.values()], facts, seconds),

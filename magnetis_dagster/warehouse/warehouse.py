@@ -148,7 +148,7 @@ class Warehouse:
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
             return merge(staging.connection, staging.collection, facts, staging.row_counts)
 
-    def done(
+    def completed_days(
         self, collection: Collection, days: Sequence[date], *, run_id: str | None = None
     ) -> dict[date, MergedDay]:
         """Return the completed days among `days`, with their row counts.
