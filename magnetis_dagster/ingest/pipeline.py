@@ -601,7 +601,7 @@ class Ingestion:
             bytes=facts.bytes,
             seconds=seconds,
             quota_left=self._ledger.left(self._run.lane),
-            rows_held=self._warehouse.rows_held(collection),
+            rows_held=self._warehouse.count_rows(collection),
             misfits=dict(staging.misfits) | ({"day": merged.moved} if merged.moved else {}),
             unknown=sorted(staging.unknown),
             replaced_characters=reading.replaced_characters,
@@ -675,7 +675,7 @@ class Ingestion:
             bytes=0,
             seconds=0.0,
             quota_left=self._ledger.left(self._run.lane),
-            rows_held=self._warehouse.rows_held(collection),
+            rows_held=self._warehouse.count_rows(collection),
             skipped=True,
             changes=self._warehouse.changes(collection, window.first),
         )

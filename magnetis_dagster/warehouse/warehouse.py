@@ -192,7 +192,7 @@ class Warehouse:
         """Return the days whose recorded count differs from their rows. None: compare all days."""
         return reconcile(self.engine, collection, days)
 
-    def rows_held(self, collection: Collection) -> int:
+    def count_rows(self, collection: Collection) -> int:
         """Return the number of rows in the table that are not deleted."""
         # For events, the sum of the recorded counts is one small scan. Counting tens of millions
         # of rows after each load is not.

@@ -312,10 +312,10 @@ def test_a_row_that_moves_to_a_day_without_a_read_is_counted(
     load("calls", [DAY], [call(1), call(2)])
     load("calls", [DAY], [call(1), call(2, f"{NEXT} 00:30:00")])
     assert query("SELECT day, held FROM magnetis_ops.strays") == [(NEXT, 1)]
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 2
     load("calls", [NEXT], [call(2, f"{NEXT} 00:30:00"), call(3, f"{NEXT} 10:00:00")])
     assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 3
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 3
 
 
 def test_many_ids_that_rows_of_another_day_have_are_refused(load: Any, query: Any) -> None:

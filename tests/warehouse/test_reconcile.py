@@ -105,7 +105,7 @@ def test_rows_on_days_without_a_complete_read_are_counted(
         "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-01', 1)"
     )
     assert warehouse.reconcile(warehouse.catalogue["calls"]) == []
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 2
 
 
 def test_a_reparse_moves_counts_with_the_rows_and_corrects_wrong_counts(
