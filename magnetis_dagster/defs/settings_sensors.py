@@ -301,7 +301,7 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         key_fingerprint=settings.key_fingerprint,
         origin=settings.api_url,
     )
-    return warehouse.kept_pages(collection, run_key, fingerprint)
+    return warehouse.page_cache(collection, run_key, fingerprint)
 
 
 def _look(

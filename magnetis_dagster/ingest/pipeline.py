@@ -352,7 +352,7 @@ class Ingestion:
             key_fingerprint=self._ledger.key_fingerprint,
             origin=self._origin,
         )
-        return self._warehouse.kept_pages(collection, self._run.work_id, fingerprint)
+        return self._warehouse.page_cache(collection, self._run.work_id, fingerprint)
 
     async def _read_ranges(
         self, collection: Collection, ranges: Sequence[Window]

@@ -83,7 +83,7 @@ class Warehouse:
         with Staging(self.engine, collection, self.reader(collection)) as staging:
             yield staging
 
-    def kept_pages(self, collection: Collection, work: str, request: str) -> PageCache:
+    def page_cache(self, collection: Collection, work: str, request: str) -> PageCache:
         """Return the cached pages of an interrupted run.
 
         `request` is the fingerprint of the requests; pages of other requests are not used.
