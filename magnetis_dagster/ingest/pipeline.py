@@ -490,7 +490,7 @@ class Ingestion:
 
     def _doubt_windows(self, collection: Collection) -> None:
         for cap in self._caps:
-            doubtful = self._warehouse.doubt_windows(collection, cap)
+            doubtful = self._warehouse.discard_windows_at_cap(collection, cap)
             self._under_cap.update(self._requested.intersection(doubtful))
             if left := [day for day in doubtful if day not in self._requested]:
                 self._thread.tell(

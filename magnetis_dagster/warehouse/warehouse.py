@@ -124,7 +124,7 @@ class Warehouse:
             found = connection.execute(_BOOKKEEPING["newest_other_total"], parameters)
             return list(found.scalars())
 
-    def doubt_windows(self, collection: Collection, cap: int) -> list[date]:
+    def discard_windows_at_cap(self, collection: Collection, cap: int) -> list[date]:
         """Delete the completion records of windows that announced exactly `cap` rows.
 
         Such a window may be capped. Returns its days, ascending.
