@@ -493,7 +493,7 @@ class Table:
             began = time.perf_counter()
             for low in range(0, len(rows), PAGE):
                 staging.add(rows[low : low + PAGE])
-            tally = staging.settle()
+            tally = staging.deduplicate()
             staged = time.perf_counter()
             read_at = self._warehouse.now()
             facts = WindowFacts(

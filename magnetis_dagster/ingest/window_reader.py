@@ -218,7 +218,7 @@ class WindowReader:
             await self._fetch_others(attempt)
             size += attempt.bytes
             await self._client.settled()
-            tally = await asyncio.to_thread(staging.settle)
+            tally = await asyncio.to_thread(staging.deduplicate)
             self._refuse_repeated_ids(staging)
             distinct = tally.received
             found = pagination.contradiction(distinct, staging.repeated) or await self._recheck(

@@ -113,7 +113,7 @@ class Staging:
         self.conflicting = 0
         """Rows with the same id as another row of their page but other content."""
         self.row_counts = RowCounts()
-        """Result of the last `settle`."""
+        """Result of the last `deduplicate`."""
 
     def __enter__(self) -> Self:
         """Open a database session and create the table. Raises: DatabaseUnavailable."""
@@ -282,7 +282,7 @@ class Staging:
             self.connection.commit()
         return bool(unknown)
 
-    def settle(self) -> RowCounts:
+    def deduplicate(self) -> RowCounts:
         """Delete all rows of a key but the newest, then count the rows that remain."""
         with guarded(self._engine, "count the received rows"):
             total, distinct = self.connection.execute(_QUERIES["count_keys"]).one()

@@ -38,7 +38,7 @@ def load(warehouse: Warehouse) -> Load:
         with warehouse.staging(collection) as staging:
             for page in pages:
                 staging.add(page)
-            received = staging.settle().received
+            received = staging.deduplicate().received
             facts = WindowFacts(
                 days=list(days),
                 read_at=read_at,

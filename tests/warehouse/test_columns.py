@@ -47,7 +47,7 @@ def store(warehouse: Warehouse, name: str, *rows: dict[str, Any]) -> None:
     ]
     with warehouse.staging(collection) as staging:
         staging.add(stamped)
-        received = staging.settle().received
+        received = staging.deduplicate().received
         warehouse.commit(
             staging, WindowFacts([day], warehouse.now(), received, received, 1, 0, 0, "test", day)
         )

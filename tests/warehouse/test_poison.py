@@ -178,7 +178,7 @@ def test_a_page_is_cached_once_if_a_value_is_rejected(
                 "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-28', 1)"
             ),
         )
-        assert (staging.settle().received, staging.row_counts.unplaced.total()) == (2, 1)
+        assert (staging.deduplicate().received, staging.row_counts.unplaced.total()) == (2, 1)
     assert query("SELECT held FROM magnetis_ops.strays") == [(1,)]
 
 

@@ -75,7 +75,7 @@ def test_columns_may_have_names_that_are_sql_keywords(
     assert query('SELECT "order", at FROM magnetis.calls') == [("o", "a")]
     with warehouse.staging(warehouse.catalogue["pools"]) as staging:
         staging.add([{"id": "p", "group": "h"}])
-        staging.settle()
+        staging.deduplicate()
         warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test", DAY))
     assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [
         ("g",),
