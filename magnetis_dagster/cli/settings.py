@@ -135,11 +135,11 @@ def _present(
 ) -> "dict[str, Payloads | None]":
     """Return the present rows of the collections that are switched on; raise PermanentError where none was ever read."""
     from magnetis_dagster.errors import PermanentError
-    from magnetis_dagster.warehouse.current_settings import present
+    from magnetis_dagster.warehouse.current_settings import current_rows
     from magnetis_dagster.wiring import open_engine
 
     with open_engine(settings, create=False) as engine:
-        held = {name: present(engine, catalogue[name]) for name in names if catalogue[name].enabled}
+        held = {name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled}
     if all(rows is None for rows in held.values()):
         raise PermanentError(
             f"Nothing of {', '.join(names)} has been read into this database yet. Load them first: `magnetis dev`, or materialize "

@@ -140,7 +140,7 @@ class Demands:
 
     def _drift(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
-        from magnetis_dagster.warehouse.current_settings import present, settings_collections
+        from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
         words: str | None
@@ -154,7 +154,7 @@ class Demands:
             )
             if self._collection.name in baseline.settings:
                 found = baseline.differences(
-                    self._collection.name, present(engine, self._collection) or {}, self._collection
+                    self._collection.name, current_rows(engine, self._collection) or {}, self._collection
                 )
                 metadata = self._shown(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"

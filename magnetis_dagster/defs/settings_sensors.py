@@ -339,14 +339,14 @@ def _loaded_by_others(
 ) -> tuple[Known, str] | None:
     """Return what is known and a sentence, if another run loads the collection or has loaded just what this first look found."""
     from magnetis_dagster.notification_settings.change_detection import digest_of
-    from magnetis_dagster.warehouse.current_settings import present
+    from magnetis_dagster.warehouse.current_settings import current_rows
 
     runs = instance.get_runs(
         RunsFilter(statuses=NOT_FINISHED_STATUSES, tags={PARTITION: today.isoformat()})
     )
     if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
         return Known(), f"{collection.name}: a run is loading it; the next tick compares."
-    rows = present(engine, collection)
+    rows = current_rows(engine, collection)
     if rows is None or digest_of(rows.values()) != look.digest:
         return None
     known = Known(digest=look.digest, since=look.at.isoformat(), members=look.members, landed=True)

@@ -18,7 +18,7 @@ def settings_collections(catalogue: Catalogue) -> list[Collection]:
     return [collection for collection in catalogue.collections.values() if collection.is_setting]
 
 
-def present(engine: Engine, collection: Collection) -> Payloads | None:
+def current_rows(engine: Engine, collection: Collection) -> Payloads | None:
     """Return the rows that are not deleted, by account and id, without volatile members.
 
     None if the collection was never read. Creates no tables.

@@ -21,7 +21,7 @@ from magnetis_dagster.catalog.volatile import (
 )
 from magnetis_dagster.database import connect
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.current_settings import present
+from magnetis_dagster.warehouse.current_settings import current_rows
 
 AUDIO = load_catalogue()["audio_files"]
 NAMES = [
@@ -230,7 +230,7 @@ def test_volatile_members_cause_no_changes_of_settings(
     assert [kind for kind, _ in changes] == ["first_seen", "changed"]
     assert changes[1][1] == {"title": {"old": "Alerte", "new": "Autre"}}
     assert "lastSentAt" not in changes[0][1]
-    current = present(warehouse.engine, warehouse.catalogue["email_alerts"])
+    current = current_rows(warehouse.engine, warehouse.catalogue["email_alerts"])
     assert current == {
         "ale-1": {name: value for name, value in alert("", "Autre").items() if name != "lastSentAt"}
     }
