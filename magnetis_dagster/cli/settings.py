@@ -139,7 +139,9 @@ def _present(
     from magnetis_dagster.wiring import open_engine
 
     with open_engine(settings, create=False) as engine:
-        held = {name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled}
+        held = {
+            name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled
+        }
     if all(rows is None for rows in held.values()):
         raise PermanentError(
             f"Nothing of {', '.join(names)} has been read into this database yet. Load them first: `magnetis dev`, or materialize "

@@ -94,11 +94,11 @@ class Demands:
         else:
             violate = "violates" if judgement.number == 1 else "violate"
             words = (
-                f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy."
+                f"{judgement.number:,} of {judgement.evaluated:,} rows {violate} this policy."
                 if judgement.number
                 else None
             )
-            metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
+            metadata = {"offending rows": judgement.number, "judged rows": judgement.evaluated}
         if judgement.number:
             masking = Masking(
                 self._catalogue["accounts"] if policy.across_collections else self._collection
@@ -154,7 +154,9 @@ class Demands:
             )
             if self._collection.name in baseline.settings:
                 found = baseline.differences(
-                    self._collection.name, current_rows(engine, self._collection) or {}, self._collection
+                    self._collection.name,
+                    current_rows(engine, self._collection) or {},
+                    self._collection,
                 )
                 metadata = self._shown(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"

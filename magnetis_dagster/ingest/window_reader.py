@@ -33,7 +33,7 @@ from magnetis_dagster.ingest.witnesses import (
     looks_chosen,
     rechecked_pages,
 )
-from magnetis_dagster.warehouse import CachedWindow, PageCache, Staging, RowCounts
+from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Staging
 
 READS = 3
 """A window whose pages contradict each other is read again, at most twice."""

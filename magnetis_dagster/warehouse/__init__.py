@@ -1,6 +1,12 @@
 """Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
 
-from magnetis_dagster.warehouse.merge import CountMismatch, MergeResult, MergedDay, WindowFacts, age_days
+from magnetis_dagster.warehouse.merge import (
+    CountMismatch,
+    MergedDay,
+    MergeResult,
+    WindowFacts,
+    age_days,
+)
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
 from magnetis_dagster.warehouse.plausibility import (
@@ -13,7 +19,7 @@ from magnetis_dagster.warehouse.plausibility import (
 from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource
-from magnetis_dagster.warehouse.staging import Staging, RowCounts
+from magnetis_dagster.warehouse.staging import RowCounts, Staging
 from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
 
 __all__ = [
@@ -21,20 +27,20 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Changes",
+    "CountMismatch",
     "DayDifference",
     "Doubt",
     "DoubtReason",
     "Emptied",
     "FieldChange",
     "ForeignSource",
-    "CountMismatch",
     "MergeResult",
     "MergedDay",
     "MovedRows",
     "PageCache",
+    "RowCounts",
     "Rules",
     "Staging",
-    "RowCounts",
     "Warehouse",
     "WindowFacts",
     "WindowLimits",

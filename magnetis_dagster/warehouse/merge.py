@@ -88,13 +88,13 @@ class MergeResult:
 
 
 def merge(
-    connection: Connection, collection: Collection, facts: WindowFacts, tally: RowCounts
+    connection: Connection, collection: Collection, facts: WindowFacts, counts: RowCounts
 ) -> MergeResult:
-    """Merge the staged rows, counted by `tally`, in the caller's transaction.
+    """Merge the staged rows, counted by `counts`, in the caller's transaction.
 
     Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
     """
-    return _Merge(connection, collection, facts, tally).run()
+    return _Merge(connection, collection, facts, counts).run()
 
 
 def age_days(day: date, read_on: date) -> int:
@@ -120,15 +120,15 @@ class _Merge:
     """One merge; its methods run in the caller's transaction."""
 
     def __init__(
-        self, connection: Connection, collection: Collection, facts: WindowFacts, tally: RowCounts
+        self, connection: Connection, collection: Collection, facts: WindowFacts, counts: RowCounts
     ) -> None:
         self._connection = connection
         self._collection = collection
         self._facts = facts
-        self._unplaced = tally.unplaced.total()
-        self._announced = tally.by_day
+        self._unplaced = counts.unplaced.total()
+        self._announced = counts.by_day
         if not collection.is_events:
-            self._announced = Counter({facts.days[0]: tally.by_day.total()})
+            self._announced = Counter({facts.days[0]: counts.by_day.total()})
 
     def run(self) -> MergeResult:
         self._analyze_staging()

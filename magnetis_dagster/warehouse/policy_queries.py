@@ -57,7 +57,7 @@ class PolicyResult:
     """Number of rows that violate the policy."""
     violations: Sequence[Violation] = field(default=())
     """The first MOST_ROWS of them, by account and id."""
-    judged: int = 0
+    evaluated: int = 0
     """Number of rows that were evaluated."""
     not_evaluated: str | None = None
     """Why the policy cannot be evaluated, or None if it was."""
@@ -96,7 +96,7 @@ def evaluate_policy(
     return PolicyResult(
         number=found[0].number if found else 0,
         violations=[Violation(row.id, row.account_id, row.title, row.reason) for row in found],
-        judged=rows[ACCOUNTS if of_accounts else collection.name].present,
+        evaluated=rows[ACCOUNTS if of_accounts else collection.name].present,
     )
 
 

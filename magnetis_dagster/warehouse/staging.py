@@ -288,9 +288,9 @@ class Staging:
             total, distinct = self.connection.execute(_QUERIES["count_keys"]).one()
             if total != distinct:
                 self.connection.execute(_QUERIES["delete_older_copies"])
-            tally = RowCounts()
+            counts = RowCounts()
             for day, reason, rows in self.connection.execute(_QUERIES["count_rows"]):
-                tally.add(day, reason, rows)
+                counts.add(day, reason, rows)
             self.connection.commit()
-        self.row_counts = tally
-        return tally
+        self.row_counts = counts
+        return counts

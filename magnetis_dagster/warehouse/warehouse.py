@@ -12,7 +12,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
-from magnetis_dagster.warehouse.merge import MergeResult, MergedDay, WindowFacts, merge
+from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
 from magnetis_dagster.warehouse.plausibility import Emptied, Rules

@@ -247,9 +247,13 @@ def test_a_policy_on_two_collections_is_not_evaluated_if_one_has_a_wrong_type(
     )
     policy = right.catalogue.policies["missed_call_alert"]
     assert "magnetis.sms_alerts.enabled is declared as BOOLEAN, but the database has TEXT" in str(
-        evaluate_policy(right.engine, right.catalogue, policy, right.catalogue["email_alerts"]).not_evaluated
+        evaluate_policy(
+            right.engine, right.catalogue, policy, right.catalogue["email_alerts"]
+        ).not_evaluated
     )
-    assert evaluate_policy(wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]).not_evaluated
+    assert evaluate_policy(
+        wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]
+    ).not_evaluated
 
 
 @pytest.fixture
