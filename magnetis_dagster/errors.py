@@ -15,3 +15,7 @@ class PermanentError(MagnetisError):
 
 class TransientError(MagnetisError):
     """A rerun may succeed with nothing changed: the network, the API or the database was not well at that moment."""
+
+
+class KeyRefused(PermanentError):
+    """401: the key is unknown or expired. Make another in the Magnetis interface."""

@@ -6,11 +6,9 @@ No SQL, no Dagster.
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient
 from magnetis_dagster.api.concurrency import CHARGED_AHEAD
-from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     CertificateRefused,
-    KeyRefused,
     NotConnected,
     ProxyRefused,
     RateLimited,
@@ -23,22 +21,24 @@ from magnetis_dagster.api.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from magnetis_dagster.api.response import read_envelope
+from magnetis_dagster.api.response import Page, read_envelope
+from magnetis_dagster.api_calls import ApiCall, CallOutcome, ConfirmingGuard, QuotaGuard
+from magnetis_dagster.errors import KeyRefused
 
 __all__ = [
     "CHARGED_AHEAD",
     "AccessForbidden",
-    "Call",
+    "ApiCall",
+    "CallOutcome",
     "CertificateRefused",
     "ClientLimits",
     "ConfirmingGuard",
-    "Gate",
     "KeyRefused",
     "MagnetisClient",
     "NotConnected",
-    "Outcome",
     "Page",
     "ProxyRefused",
+    "QuotaGuard",
     "RateLimited",
     "RedirectRefused",
     "RequestNotAllowed",

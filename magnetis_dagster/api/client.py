@@ -16,11 +16,9 @@ import stamina
 
 from magnetis_dagster.api.concurrency import ConcurrencyLimit
 from magnetis_dagster.api.connection_errors import describe, refused_by_proxy
-from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
 from magnetis_dagster.api.error_mapping import judge, place
 from magnetis_dagster.api.errors import (
     AccessForbidden,
-    KeyRefused,
     NotConnected,
     RateLimited,
     RedirectRefused,
@@ -30,17 +28,26 @@ from magnetis_dagster.api.errors import (
     Unreachable,
 )
 from magnetis_dagster.api.network import proxy_address, proxy_for
-from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
+from magnetis_dagster.api.rate_limit import read_rate_limit
 from magnetis_dagster.api.response import (
     EnvelopeError,
     EnvelopeTooLarge,
     ErrorInside,
+    Page,
     read_envelope,
 )
 from magnetis_dagster.api.response_body import read_body
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
-from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
-from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.api_calls import (
+    GRANT_SECONDS,
+    LONGEST_CALL,
+    ApiCall,
+    CallOutcome,
+    ConfirmingGuard,
+    QuotaGuard,
+    RateLimit,
+)
+from magnetis_dagster.errors import KeyRefused, MagnetisError
 
 _ERROR_BODY = 64 * 1024
 """Bytes of an error answer that are read: Laravel's are below 1 KiB, a debug page is of no use."""
@@ -113,7 +120,7 @@ class ClientLimits:
 
 @dataclass(slots=True)
 class _Answer:
-    """What is known of an attempt so far; becomes its Outcome."""
+    """What is known of an attempt so far; becomes its CallOutcome."""
 
     charge: int
     sent: bool = False
@@ -132,7 +139,7 @@ class MagnetisClient:
         self,
         origin: str,
         key: str,
-        gate: Gate,
+        gate: QuotaGuard,
         concurrency: int = 8,
         limits: ClientLimits = ClientLimits(),
         start: int | None = None,
@@ -177,7 +184,7 @@ class MagnetisClient:
             if outcome is not None:
                 raise outcome
 
-    async def page(self, call: Call, keep: Keep | None = None) -> Page:
+    async def page(self, call: ApiCall, keep: Keep | None = None) -> Page:
         """Return the page that `call` asks for.
 
         Every request is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
@@ -200,7 +207,7 @@ class MagnetisClient:
                 return await self._attempt(call, keep)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _attempt(self, call: Call, keep: Keep | None) -> Page:
+    async def _attempt(self, call: ApiCall, keep: Keep | None) -> Page:
         page: Page | None = None
         failure: BaseException | None = None
         async with self.in_flight.turn():
@@ -223,7 +230,7 @@ class MagnetisClient:
                     self.in_flight.trouble(started)
             else:
                 self.in_flight.went_well()
-            outcome = Outcome(
+            outcome = CallOutcome(
                 status=answer.status,
                 rows=answer.rows,
                 bytes=answer.bytes,
@@ -253,7 +260,7 @@ class MagnetisClient:
             # not the same object again: its traceback would grow with each page
             raise type(self._refusal_of_all)(str(self._refusal_of_all))
 
-    async def _connect_and_send(self, call: Call, answer: _Answer) -> bytes:
+    async def _connect_and_send(self, call: ApiCall, answer: _Answer) -> bytes:
         """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
         began, wait = time.monotonic(), self._limits.wait_initial
         for number in range(2, self._limits.attempts + 2):
@@ -271,7 +278,7 @@ class MagnetisClient:
             wait = min(2 * wait, self._limits.wait_max)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, call: Call, answer: _Answer) -> bytes:
+    async def _send(self, call: ApiCall, answer: _Answer) -> bytes:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
         # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
         failure: MagnetisError | None = None
@@ -311,7 +318,7 @@ class MagnetisClient:
         assert body is not None
         return body
 
-    def _page_of(self, call: Call, body: bytes, answer: _Answer) -> Page:
+    def _page_of(self, call: ApiCall, body: bytes, answer: _Answer) -> Page:
         try:
             page = replace(read_envelope(body, call.limit), body=body)
         except EnvelopeError as error:
@@ -321,7 +328,7 @@ class MagnetisClient:
             return page
         raise failure
 
-    def _no_page(self, call: Call, answer: _Answer, error: EnvelopeError) -> MagnetisError:
+    def _no_page(self, call: ApiCall, answer: _Answer, error: EnvelopeError) -> MagnetisError:
         match error:
             case ErrorInside():
                 failure = judge(call, error.status, answer.rate_limit, error.body, self._key)
@@ -337,7 +344,7 @@ class MagnetisClient:
             case _:
                 return _unexpected(call, answer, error)
 
-    async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> bytes:
+    async def _read(self, call: ApiCall, response: httpx.Response, answer: _Answer) -> bytes:
         body = await read_body(response, self._limits.body_bytes)
         if body is None:
             answer.bytes = self._limits.body_bytes
@@ -349,7 +356,7 @@ class MagnetisClient:
         return body
 
     async def _refusal(
-        self, call: Call, response: httpx.Response, answer: _Answer
+        self, call: ApiCall, response: httpx.Response, answer: _Answer
     ) -> MagnetisError:
         if response.status_code == 407:  # of a proxy only, which receives plain http itself
             return refused_by_proxy(call, 407, self._proxy)
@@ -369,7 +376,7 @@ class MagnetisClient:
         return judge(call, response.status_code, answer.rate_limit, body, self._key)
 
 
-def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedResponse:
+def _unexpected(call: ApiCall, answer: _Answer, error: EnvelopeError) -> UnexpectedResponse:
     return UnexpectedResponse(
         f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
         "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from magnetis_dagster.api.contract import Call
 from magnetis_dagster.api.error_mapping import place
 from magnetis_dagster.api.errors import (
     CertificateRefused,
@@ -15,6 +14,7 @@ from magnetis_dagster.api.errors import (
     RequestNotAllowed,
     Unreachable,
 )
+from magnetis_dagster.api_calls import ApiCall
 from magnetis_dagster.errors import MagnetisError
 
 _PROXY_CHECK = "the user, password and address in HTTPS_PROXY (HTTP_PROXY, ALL_PROXY), and NO_PROXY"
@@ -22,7 +22,7 @@ _PROXY_CHECK = "the user, password and address in HTTPS_PROXY (HTTP_PROXY, ALL_P
 
 
 def describe(
-    call: Call,
+    call: ApiCall,
     origin: str,
     failure: Exception,
     deadline: float,
@@ -76,7 +76,7 @@ def describe(
     return kind(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
 
 
-def refused_by_proxy(call: Call, status: int, proxy: str | None) -> ProxyRefused:
+def refused_by_proxy(call: ApiCall, status: int, proxy: str | None) -> ProxyRefused:
     """Return the error for a request that the proxy rejects with a 4xx `status`."""
     return ProxyRefused(
         f"{place(call)}: the proxy {proxy} rejected the request (HTTP {status}). The API did not receive it. Check {_PROXY_CHECK}."

@@ -6,18 +6,16 @@ from typing import Any
 
 import orjson
 
-from magnetis_dagster.api.contract import Call
 from magnetis_dagster.api.error_body import find_error, message_of
 from magnetis_dagster.api.errors import (
     AccessForbidden,
-    KeyRefused,
     RateLimited,
     RequestRejected,
     RouteUnavailable,
     ServerUnavailable,
 )
-from magnetis_dagster.api.rate_limit import RateLimit
-from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.api_calls import ApiCall, RateLimit
+from magnetis_dagster.errors import KeyRefused, MagnetisError
 from magnetis_dagster.redaction import scrub
 
 _SPEAKS_OF_QUOTA = re.compile(
@@ -38,13 +36,13 @@ _SHORTEST_CLOSING = 1.0
 _SHOWN_FIELDS = 10
 
 
-def place(call: Call) -> str:
+def place(call: ApiCall) -> str:
     """Return where an error happened, for its text: collection, route and page."""
     return f"{call.collection}: GET {call.route}, page {call.page}"
 
 
 def judge(
-    call: Call, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str
+    call: ApiCall, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str
 ) -> MagnetisError:
     """Return the error that an answer with a 4xx or 5xx `status` means; `body` is None where it could not be read."""
     content = _error_members(body)

@@ -6,10 +6,6 @@ None of them carries the key, a row or a value of a row.
 from magnetis_dagster.errors import PermanentError, TransientError
 
 
-class KeyRefused(PermanentError):
-    """401: the key is unknown or expired. Make another in the Magnetis interface."""
-
-
 class AccessForbidden(PermanentError):
     """403: the collection lies outside the key's scope, or the key's IP filter does not list this machine."""
 

@@ -6,18 +6,14 @@ fields of the IETF drafts: https://datatracker.ietf.org/doc/draft-ietf-httpapi-r
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from magnetis_dagster.api_calls import Allowance, RateLimit
+
 LONGEST_WAIT = 90_000.0
 """Seconds: the longest quota day, 25 hours. A longer wait is implausible, and a larger number is read as a Unix time."""
-DAILY_LIMIT = 1_000
-"""Requests: a smaller limit is a throttle, unless its reset is more than an hour away."""
-_THROTTLE_WAIT = 60.0
-"""Seconds to wait after a throttle that names no time: Laravel's is 60 requests a minute."""
-_HOUR = 3_600.0
-_HALF_A_DAY = 43_200.0
 
 _NUMBER = re.compile(
     r'"?\+?(?P<number>-?[0-9]{1,20}(\.[0-9]{1,9})?)"?\s*(?P<unit>ms|s|secs?|seconds?)?',
@@ -45,87 +41,6 @@ _FIRST_MOMENT = 1_262_304_000.0
 _LONGEST_SIGNAL = 200
 _MOST_PARTS = 8
 _LONGEST_VALUE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """One limit that the server enforces."""
-
-    limit: float | None = None
-    """Requests per window."""
-    remaining: float | None = None
-    reset: float | None = None
-    """Seconds until the window ends."""
-    window: float | None = None
-    """Length of the window in seconds."""
-
-    @property
-    def is_throttle(self) -> bool:
-        """Whether it limits requests per minute or per hour, so that it says nothing about the quota day."""
-        if self.window is not None:
-            return self.window < _HALF_A_DAY
-        return (
-            self.limit is not None
-            and self.limit < DAILY_LIMIT
-            and (self.reset is None or self.reset <= _HOUR)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """The rate-limit headers of one response."""
-
-    retry_after: float | None
-    """Seconds of Retry-After; None if it is absent, unreadable or implausible."""
-    allowances: tuple[Allowance, ...]
-    signal: str
-    """The headers in a canonical form; contains numbers and dates only, whatever the server sent."""
-
-    @property
-    def is_throttle(self) -> bool:
-        """Whether the exhausted limits are all per minute or per hour."""
-        exhausted = self._exhausted()
-        return bool(exhausted) and all(
-            replace(each, reset=self._longer(each)).is_throttle for each in exhausted
-        )
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds that a 429 justifies to wait; None if the headers do not say. 0: no time, so the client's own backoff."""
-        exhausted = self._exhausted()
-        resets = [each.reset for each in exhausted if each.reset is not None]
-        named = [wait for wait in (self.retry_after, max(resets, default=None)) if wait is not None]
-        if positive := [wait for wait in named if wait > 0]:
-            return positive[0]
-        if named:
-            return named[0]
-        if self.is_throttle:
-            return max(_THROTTLE_WAIT if each.window is None else each.window for each in exhausted)
-        return None
-
-    def remaining_today(self, daily_quota: int) -> int | None:
-        """Return the requests left in the quota day; None unless an allowance clearly describes the day."""
-        for each in self.allowances:
-            if (
-                each.remaining is None
-                or each.limit is None
-                or not 0 <= each.remaining <= each.limit
-            ):
-                continue
-            daily = each.window is not None and each.window >= _HALF_A_DAY
-            if each.window is None and each.limit >= DAILY_LIMIT:
-                daily = each.limit == daily_quota or (each.reset or 0) > _HOUR
-            if daily:
-                return int(each.remaining)
-        return None
-
-    def _exhausted(self) -> list[Allowance]:
-        return [each for each in self.allowances if each.remaining == 0] or list(self.allowances)
-
-    def _longer(self, allowance: Allowance) -> float | None:
-        return max(
-            (wait for wait in (self.retry_after, allowance.reset) if wait is not None), default=None
-        )
 
 
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:

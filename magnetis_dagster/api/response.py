@@ -1,9 +1,9 @@
 """Reading the JSON envelope `data`, `links`, `meta` as tolerantly as the unknowns of the API ask. No HTTP here."""
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
-from magnetis_dagster.api.contract import Page
 from magnetis_dagster.api.error_mapping import error_inside
 from magnetis_dagster.exact_json import STRING, BrokenJson, dump_json, load_json
 
@@ -20,6 +20,38 @@ _REMAINING = (
     "remaining_today",
 )
 _STRING = re.compile(STRING.encode(), re.DOTALL)
+
+# `bytes` is the name of a member of Page
+Body = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as received, read tolerantly."""
+
+    rows: list[Any]
+    """The received rows in order; a row that is not an object is kept as it is, for the reader to quarantine.
+
+    Values are those of JSON, numbers that a float or 64 bits would round are Decimal, and what no row can contain is Unparsed.
+    """
+    total: int | None
+    """`meta.total`: rows announced over all pages; None where the envelope does not say."""
+    last_page: int | None
+    """`meta.last_page`."""
+    has_next: bool | None
+    """Whether `links.next` is set; None where there are no links. Its address is never followed."""
+    bytes: int
+    """Size of the body after decompression."""
+    remaining: int | None
+    """Calls left for the key, where `meta.apiKey` tells. What that object holds beyond its id is not documented."""
+    replaced_characters: int
+    """NUL characters, lone surrogates and undecodable bytes that became U+FFFD, since PostgreSQL stores none of them."""
+    per_page: int | None = None
+    """`meta.per_page`: rows of a full page by the API's own word; None if the envelope does not say."""
+    current_page: int | None = None
+    """`meta.current_page`."""
+    body: Body = field(default=b"", repr=False)
+    """What it was read from, in UTF-8: `read_envelope` makes the page from it again."""
 
 
 class EnvelopeError(ValueError):

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from magnetis_dagster.api.errors import KeyRefused, RequestNotAllowed
+from magnetis_dagster.api.errors import RequestNotAllowed
 from magnetis_dagster.api.network import transport_options
 from magnetis_dagster.api.response_body import ACCEPT_ENCODING
-from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.errors import KeyRefused, PermanentError
 
 REDIRECTED_TO = "magnetis_redirected_to"
 """Extension of a 3xx response: the origin that it points to, as text."""

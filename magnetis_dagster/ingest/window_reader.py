@@ -12,7 +12,7 @@ from functools import partial
 
 from magnetis_dagster.api import (
     CHARGED_AHEAD,
-    Call,
+    ApiCall,
     MagnetisClient,
     Page,
     RequestRejected,
@@ -105,7 +105,7 @@ class _Witnesses:
     """The requests that verify one window, counted."""
 
     client: MagnetisClient
-    call: Call
+    call: ApiCall
     calls: int = 0
 
     async def page(self, **changes: object) -> Page:
@@ -149,7 +149,7 @@ class WindowReader:
         self._suspicions = suspicions
         self._stopped = asyncio.Event()
         parameters = window.parameters(collection, zones)
-        self._call = Call(
+        self._call = ApiCall(
             collection.name, collection.route, parameters, days=(window.first, window.last)
         )
         self._witnesses = _Witnesses(client, self._call)
@@ -518,7 +518,7 @@ class _Attempt:
     """The pages of one read of one window."""
 
     client: MagnetisClient
-    call: Call
+    call: ApiCall
     window: Window
     staging: Staging
     pages: PageCache

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
 
-from magnetis_dagster.api import Call, KeyRefused, Outcome
-from magnetis_dagster.api_calls import GRANT_SECONDS
+from magnetis_dagster.api_calls import GRANT_SECONDS, ApiCall, CallOutcome
 from magnetis_dagster.clocks import Moment
 from magnetis_dagster.database import DatabaseUnavailable
+from magnetis_dagster.errors import KeyRefused
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
@@ -107,7 +107,7 @@ class LedgerGuard:
         self._grants: dict[int, _Grant] = {}
         """By the number of the charge; those that are not settled."""
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one.
 
         Raises KeyRefused if the API has refused the key, and it is too early to try it again.
@@ -172,7 +172,7 @@ class LedgerGuard:
                 await asyncio.sleep(charged.pause)
                 return charged.number
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         """Note the outcome; when the API says that no call is left, the ledger closes the key for every process."""
         if self._grants.pop(charge, None) is None:
             return  # not renewed, so the ledger has settled it

@@ -26,7 +26,7 @@ from trial import (
 )
 
 from magnetis_dagster import api
-from magnetis_dagster.api import CHARGED_AHEAD, Call, ClientLimits, MagnetisClient
+from magnetis_dagster.api import CHARGED_AHEAD, ApiCall, ClientLimits, MagnetisClient
 from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import PermanentError, TransientError
 
@@ -536,7 +536,7 @@ def test_no_more_requests_at_once_than_allowed():
             MagnetisClient(server.origin, KEY, gate, concurrency=3) as client,
         ):
             await asyncio.gather(
-                *(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12))
+                *(client.page(ApiCall("calls", "/calls", {}, page=number)) for number in range(12))
             )
             return server.most_at_once, gate.most_open, len(server.requests)
 

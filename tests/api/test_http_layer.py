@@ -11,7 +11,7 @@ from scripted_server import ScriptedServer, page, raw
 from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
-from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.api import ApiCall, MagnetisClient
 from magnetis_dagster.api.connection_errors import describe
 from magnetis_dagster.api.transport import open_http
 from magnetis_dagster.errors import MagnetisError, PermanentError, TransientError
@@ -143,7 +143,7 @@ def test_a_route_cannot_name_another_host():
             async with MagnetisClient(server.origin, KEY, RecordingGate(), limits=QUICK) as client:
                 with pytest.raises(api.RequestNotAllowed):
                     await client.page(
-                        Call("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
+                        ApiCall("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
                     )
             assert server.requests == elsewhere.requests == []
 

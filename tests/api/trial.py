@@ -11,13 +11,13 @@ import pytest
 import stamina
 from scripted_server import Answer, ScriptedServer
 
-from magnetis_dagster.api import Call, ClientLimits, MagnetisClient, Outcome, Page
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits, MagnetisClient, Page
 
 KEY = "key-5ecret-0123-never-shown"
 CALLER = "+33 6 12 34 56 78"
 CALLER_DIGITS = "0033612345678"
 SENDER = "jeanne.martin@exemple.fr"
-CALL = Call("calls", "/calls", {"from": "20250101000000", "to": "20250102000000"})
+CALL = ApiCall("calls", "/calls", {"from": "20250101000000", "to": "20250102000000"})
 QUICK = ClientLimits(attempts=3, connect=1, read=0.2, total=2)
 
 
@@ -26,11 +26,11 @@ class RecordingGate:
     refuse_from: int | None = None
     """Number of the first charge that is refused."""
     close_when_over_quota: bool = False
-    charges: list[Call] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    charges: list[ApiCall] = field(default_factory=list)
+    outcomes: dict[int, CallOutcome] = field(default_factory=dict)
     closed: bool = False
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         await asyncio.sleep(0)
         if self.closed or (
             self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from
@@ -42,7 +42,7 @@ class RecordingGate:
     async def confirm(self, charge: int) -> int:
         return charge
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         await asyncio.sleep(0.01)
         assert charge not in self.outcomes
         self.outcomes[charge] = outcome
@@ -62,7 +62,7 @@ class Trial:
     seconds: float
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[CallOutcome]:
         return [self.gate.outcomes[number] for number in sorted(self.gate.outcomes)]
 
 
@@ -103,7 +103,7 @@ def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
 
     def _ask(
         *script: Answer,
-        call: Call = CALL,
+        call: ApiCall = CALL,
         limits: ClientLimits = QUICK,
         gate: RecordingGate | None = None,
         sent: int | None = None,
@@ -118,7 +118,7 @@ def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
 
 
 async def _try(
-    script: Sequence[Answer], call: Call, limits: ClientLimits, gate: RecordingGate
+    script: Sequence[Answer], call: ApiCall, limits: ClientLimits, gate: RecordingGate
 ) -> Trial:
     page = error = None
     async with ScriptedServer(script) as server:

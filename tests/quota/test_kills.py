@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.api import ApiCall, MagnetisClient
 from magnetis_dagster.database import DatabaseUnavailable, connect
 from magnetis_dagster.quota import LANES, QuotaPolicy
 from magnetis_dagster.quota import ledger as module
@@ -76,7 +76,7 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
     async def pages(client: MagnetisClient, first: int) -> None:
         for page in count(first):
             try:
-                await client.page(Call("calls", "/calls", {}, page=page))
+                await client.page(ApiCall("calls", "/calls", {}, page=page))
             except QuotaExhausted:
                 return
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy import Engine, text
 
 from magnetis_dagster import clocks as moments
-from magnetis_dagster.api import Call, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome
 from magnetis_dagster.ingest import LedgerGuard, RunIdentity
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota import guard as gate
@@ -84,7 +84,7 @@ class SuspendMachine(RuleBasedStateMachine):
         for _ in range(times):
             try:
                 number = self.loop.run_until_complete(
-                    self.gates[which].charge(Call("calls", "/calls", {}))
+                    self.gates[which].charge(ApiCall("calls", "/calls", {}))
                 )
             except QuotaExhausted:
                 return
@@ -98,7 +98,7 @@ class SuspendMachine(RuleBasedStateMachine):
         try:
             number = self.loop.run_until_complete(of.confirm(number))
         except QuotaExhausted:
-            self.settle(of, number, Outcome(None, error="NotSent"))
+            self.settle(of, number, CallOutcome(None, error="NotSent"))
             return
         self.received.append(self.now)
         self.in_flight.append((of, number))
@@ -109,10 +109,10 @@ class SuspendMachine(RuleBasedStateMachine):
         if self.in_flight:
             self.settle(
                 *self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1))),
-                Outcome(status),
+                CallOutcome(status),
             )
 
-    def settle(self, of: LedgerGuard, number: int, outcome: Outcome) -> None:
+    def settle(self, of: LedgerGuard, number: int, outcome: CallOutcome) -> None:
         self.loop.run_until_complete(of.settle(number, outcome))
 
     @rule(data=st.data())
@@ -162,7 +162,7 @@ class SuspendMachine(RuleBasedStateMachine):
             try:
                 number = self.loop.run_until_complete(of.confirm(number))
             except QuotaExhausted:
-                self.settle(of, number, Outcome(None, error="NotSent"))
+                self.settle(of, number, CallOutcome(None, error="NotSent"))
             else:
                 self.received.append(self.now)
                 self.in_flight.append((of, number))
