@@ -15,8 +15,7 @@ import httpx
 import stamina
 
 from magnetis_dagster.api.concurrency import ConcurrencyLimit
-from magnetis_dagster.api.connection_errors import describe, refused_by_proxy
-from magnetis_dagster.api.error_mapping import judge, place
+from magnetis_dagster.api.error_mapping import describe, judge, place, refused_by_proxy
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     NotConnected,

@@ -1,18 +1,26 @@
 """What an answer that is not a page means: status, headers and an error body become an error named by what to do about it."""
 
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import orjson
 
 from magnetis_dagster.api.error_body import find_error, message_of
 from magnetis_dagster.api.errors import (
     AccessForbidden,
+    CertificateRefused,
+    NotConnected,
+    ProxyRefused,
     RateLimited,
+    RequestNotAllowed,
     RequestRejected,
     RouteUnavailable,
     ServerUnavailable,
+    Unreachable,
 )
 from magnetis_dagster.api_calls import ApiCall, RateLimit
 from magnetis_dagster.errors import KeyRefused, MagnetisError
@@ -34,6 +42,8 @@ _SPEAKS_OF_THE_ADDRESS = re.compile(r"\bIPs?\b|\b(white|allow).?list", re.IGNORE
 _SHORTEST_CLOSING = 1.0
 """Seconds that a 429 closes the key if it asks for no time at all (`Retry-After: 0`): its requests must not become a hot loop."""
 _SHOWN_FIELDS = 10
+_PROXY_CHECK = "the user, password and address in HTTPS_PROXY (HTTP_PROXY, ALL_PROXY), and NO_PROXY"
+"""What a person checks if a proxy fails."""
 
 
 def place(call: ApiCall) -> str:
@@ -119,3 +129,73 @@ def _with_wait(error: RateLimited | ServerUnavailable, retry_after: float | None
 def error_inside(content: Mapping[str, Any]) -> tuple[int, str] | None:
     """Return the HTTP status that the error in an envelope should have had, and its message; None if there is none."""
     return find_error(content, _SPEAKS_OF_QUOTA)
+
+
+def describe(
+    call: ApiCall,
+    origin: str,
+    failure: Exception,
+    deadline: float,
+    *,
+    sent: bool,
+    proxy: str | None = None,
+) -> MagnetisError:
+    """Return the error that `failure` of httpx, or the deadline in seconds, means.
+
+    The text contains nothing of the failure's text, except the status of a proxy.
+    `sent`: whether the request was sent; if it was not, the failure is one to connect.
+    `proxy`: host and port of the proxy on the way.
+    """
+    where, host = place(call), urlsplit(origin).netloc
+    if _untrusted(failure):
+        return CertificateRefused(
+            f"{where}: the TLS certificate of {host} is not trusted by this machine. Behind a company proxy, set SSL_CERT_FILE to "
+            "the company's certificates; otherwise check MAGNETIS_API_URL and the clock."
+        )
+    if isinstance(failure, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return RequestNotAllowed(
+            f"{where}: origin and route do not make an address that can be asked. Nothing was sent. "
+            "Check the route in MAGNETIS_CONFIG."
+        )
+    match failure:
+        case httpx.ProxyError() if status := re.match(r"[45]\d\d\b", str(failure)):
+            if status[0].startswith("4"):
+                return refused_by_proxy(call, int(status[0]), proxy)
+            what, check = f"the proxy {proxy} cannot connect to it (HTTP {status[0]})", _PROXY_CHECK
+        case httpx.ProxyError():
+            what, check = f"the proxy {proxy} refused the connection", _PROXY_CHECK
+        case _ if not sent and proxy:
+            what, check = f"no connection through the proxy {proxy}", _PROXY_CHECK
+        case httpx.ConnectTimeout() | TimeoutError() if not sent:
+            what, check = f"no connection within {deadline:g} s", "the network, the firewall"
+        case _ if not sent:
+            what, check = "no connection", "the name, the network, the firewall"
+        case httpx.TimeoutException():
+            what, check = "silence beyond the time-out", "the network"
+        case TimeoutError():
+            what, check = (
+                f"the answer was not complete after {deadline:g} s",
+                "the network; a shorter window makes smaller answers",
+            )
+        case _:
+            what, check = (
+                "the connection was lost before the answer was complete",
+                "the network and any proxy on the way",
+            )
+    kind = Unreachable if sent else NotConnected
+    return kind(f"{where}: {host}: {what}. Check {check} and MAGNETIS_API_URL, then run it again.")
+
+
+def refused_by_proxy(call: ApiCall, status: int, proxy: str | None) -> ProxyRefused:
+    """Return the error for a request that the proxy rejects with a 4xx `status`."""
+    return ProxyRefused(
+        f"{place(call)}: the proxy {proxy} rejected the request (HTTP {status}). The API did not receive it. Check {_PROXY_CHECK}."
+    )
+
+
+def _untrusted(failure: BaseException | None) -> bool:
+    while failure is not None:
+        if isinstance(failure, ssl.SSLCertVerificationError):
+            return True
+        failure = failure.__cause__ or failure.__context__
+    return False

@@ -3,7 +3,9 @@
 Reads only, and takes no lock; shows nothing of other keys but how many there are. How it looks is for `screen.py` and `defs`.
 """
 
-from collections.abc import Mapping
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -14,7 +16,15 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
-from magnetis_dagster.quota.rules import LANES, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.rules import (
+    BACKFILL,
+    DAY,
+    LANES,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 
 DAYS = 30
 """As many as the vendor's own screen shows."""
@@ -48,6 +58,13 @@ _BY_COLLECTION = _tallies("collection")
 _BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
     SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
+""")
+_CALLS = text("""
+    SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
+    FROM magnetis_ops.api_calls
+    WHERE key_fingerprint = :key AND charged_at >= :begun - :longest
+      AND coalesce(settled_at, charged_at + :longest) >= :begun
+    ORDER BY id
 """)
 _OTHER_KEYS = text(
     "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
@@ -250,3 +267,63 @@ def _rows(
     connection: Connection, statement: TextClause, parameters: Mapping[str, object]
 ) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(statement, parameters).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One charged call."""
+
+    lane: str
+    charged_at: datetime
+    until: datetime
+    """The latest moment at which the API may have received it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloorsKept:
+    """What the replay found."""
+
+    judged: int
+    """Calls of backfill that were judged."""
+    broken: int
+    """Those that were granted although only the others' floors were left."""
+    first_broken: datetime | None = None
+
+
+def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorsKept:
+    """Judge the grants from `since` on. They come in the order in which they were given, earlier ones that count included."""
+    counted: Counter[str] = Counter()
+    ageing: list[tuple[datetime, str]] = []
+    judged = broken = 0
+    first_broken = None
+    for grant in grants:
+        while ageing and ageing[0][0] <= grant.charged_at:
+            counted[heapq.heappop(ageing)[1]] -= 1
+        if grant.lane == BACKFILL and grant.charged_at >= since:
+            judged += 1
+            if allowance(policy, Usage(at=grant.charged_at, by_lane=counted), BACKFILL) < 1:
+                broken += 1
+                first_broken = first_broken or grant.charged_at
+        counted[grant.lane] += 1
+        if policy.window is QuotaWindow.ROLLING:
+            heapq.heappush(ageing, (grant.until + DAY, grant.lane))
+    return FloorsKept(judged, broken, first_broken)
+
+
+def floors_kept(
+    engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
+) -> FloorsKept:
+    """Judge backfill's calls of the quota day of `now` (rolling: of the last 24 hours), from `since` on.
+
+    Raises DatabaseUnavailable, DatabaseRefused.
+    """
+    judged_from = (
+        now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
+    )
+    counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
+    parameters = {"key": key_fingerprint, "begun": counted_from, "longest": LONGEST_CALL}
+    with guarded(engine, "read today's calls"), engine.connect() as connection:
+        if not connection.execute(PREPARED).one().prepared:
+            return FloorsKept(0, 0)
+        grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
+    return replay(policy, grants, max(since, judged_from))

@@ -12,7 +12,7 @@ from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
 from magnetis_dagster.api import ApiCall, MagnetisClient
-from magnetis_dagster.api.connection_errors import describe
+from magnetis_dagster.api.error_mapping import describe
 from magnetis_dagster.api.transport import open_http
 from magnetis_dagster.errors import MagnetisError, PermanentError, TransientError
 

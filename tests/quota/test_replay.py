@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.database import connect
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
-from magnetis_dagster.quota.replay import FloorsKept, Grant, floors_kept, replay
+from magnetis_dagster.quota.report import FloorsKept, Grant, floors_kept, replay
 
 PARIS = ZoneInfo("Europe/Paris")
 KEY = "aaaaaaaaaaaa"
