@@ -1,7 +1,10 @@
-"""HOW to ask Magnetis: one page at a time, every call charged before it is sent, errors named by what to do about them.
+"""Request pages from the Magnetis API, one at a time.
 
-Reading a window (which pages, how often, what they must add up to) belongs to `ingest`; counting calls belongs to `quota`.
-No SQL, no Dagster.
+The client charges each request before it sends it, retries, and raises errors named by their
+remedy.
+
+`ingest` decides which pages form a window and checks that they are complete. `quota` counts the
+calls. This package contains no SQL and no Dagster.
 """
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient

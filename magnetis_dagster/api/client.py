@@ -1,6 +1,6 @@
-"""The client: one page at a time, charged before it is sent, settled whatever comes, tried again where that can help.
+"""Request one page at a time: charge, send, retry, settle.
 
-Which pages make a window, and what they must add up to, belongs to `ingest`.
+`ingest` decides which pages form a window and checks that they are complete.
 """
 
 import asyncio
@@ -49,27 +49,31 @@ from magnetis_dagster.api_calls import (
 from magnetis_dagster.errors import KeyRefused, MagnetisError
 
 _ERROR_BODY = 64 * 1024
-"""Bytes of an error answer that are read: Laravel's are below 1 KiB, a debug page is of no use."""
+"""Bytes of an error body that are read. Laravel's are below 1 KiB, and a debug page is of no use.
+"""
 _ERROR_BODY_SECONDS = 5.0
-"""The status is known by then, and matters more than the words: a 429 must close the key even if its body never ends."""
+"""Time limit for an error body. The status is known by then and matters more: a 429 must close the
+key even if its body never ends."""
 _LONGEST_HONOURED_WAIT = 60.0
-"""Seconds of a 503's Retry-After that are worth holding a run open for."""
+"""Longest Retry-After of a 503, in seconds, that the client waits out; a longer one fails the
+request."""
 _SHORTEST_HONOURED_WAIT = 0.25
-"""Seconds; a shorter Retry-After, such as 0, would make a hot loop: the client's own backoff applies."""
+"""Shortest Retry-After of a 503, in seconds, that the client obeys. A shorter one, such as 0, would
+cause a hot loop; the client's own backoff applies instead."""
 _CONNECTING_SECONDS = 25.0
-"""No attempt to connect begins that could end later than this after the first one began: people learn within 30 s why nothing
-arrives."""
+"""Seconds. No connection attempt starts that could end later than this after the first attempt
+began. So an operator learns within 30 s why no data arrives."""
 _GRACE_SECONDS = 30.0
-"""From the end of a request until its outcome is settled, under a busy database."""
+"""Seconds from the end of a request until its outcome is settled, even if the database is busy."""
 _SENDING = "http11.send_request_headers.started"
-"""httpcore's trace event directly before the first byte of a request: the connection, through a proxy and TLS too, stands.
-https://www.encode.io/httpcore/extensions/#trace"""
+"""httpcore's trace event directly before the first byte of a request. By then the connection is
+open, through any proxy and TLS. https://www.encode.io/httpcore/extensions/#trace"""
 NOT_SENT = "NotSent"
-"""Error in the ledger of a charge whose request was never sent."""
+"""Error in the ledger for a charge whose request was never sent."""
 
 
 Keep = Callable[[Page], Awaitable[None]]
-"""Writes a page where it outlives the process."""
+"""Stores a page where it survives the process."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,34 +87,34 @@ def _tell(details: stamina.instrumentation.RetryDetails) -> None:
     )
 
 
-# stamina's own hooks print a line of Python's objects for each retry, through structlog where that is installed
+# stamina's own hooks log Python objects for each retry, through structlog if it is installed.
 stamina.instrumentation.set_on_retry_hooks([_tell])
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """How long and how much. Times are in seconds, for one attempt."""
+    """Limits of one attempt. Times are in seconds."""
 
     attempts: int = 5
-    """Attempts of one page, each charged."""
+    """Attempts per page, each charged."""
     connect: float = 10.0
-    """Name, TCP, proxy and TLS together."""
+    """Name resolution, TCP, proxy and TLS together."""
     read: float = 60.0
-    """Silence on the line."""
+    """Longest silence while a response is read."""
     total: float = 180.0
-    """From the first byte sent to the last received: ends a server that drips."""
+    """From the first byte sent to the last received. Ends a response that trickles."""
     body_bytes: int = 64 * 2**20
-    """Largest body after decompression."""
+    """Largest response body after decompression."""
     wait_initial: float = 0.5
     wait_max: float = 20.0
 
     @property
     def longest_call(self) -> float:
-        """Seconds from a grant until its request is certainly settled."""
+        """Longest time in seconds from a charge until its outcome is settled."""
         return GRANT_SECONDS + self.connect + self.total + _GRACE_SECONDS
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a request that could take longer than the ledger counts it."""
+        """Raise ValueError if a request could outlast the time that the ledger counts it."""
         if self.longest_call > LONGEST_CALL.total_seconds():
             raise ValueError(
                 f"a request may take {self.longest_call:g} s, which exceeds LONGEST_CALL ({LONGEST_CALL}): the ledger would miss it"
@@ -119,11 +123,11 @@ class ClientLimits:
 
 @dataclass(slots=True)
 class _Answer:
-    """What is known of an attempt so far; becomes its CallOutcome."""
+    """The progress of one attempt; becomes its CallOutcome."""
 
     charge: int
     sent: bool = False
-    """Whether a byte of the request may have left."""
+    """Whether a byte of the request may have been sent."""
     status: int | None = None
     rows: int | None = None
     bytes: int = 0
@@ -132,7 +136,10 @@ class _Answer:
 
 
 class MagnetisClient:
-    """Reads pages of the API at `origin` with `key`. An async context manager; one event loop, any number of tasks."""
+    """Requests pages of the API at `origin` with `key`.
+
+    An async context manager for one event loop and any number of tasks.
+    """
 
     def __init__(
         self,
@@ -144,7 +151,11 @@ class MagnetisClient:
         start: int | None = None,
         report: Callable[[str], None] = _log.info,
     ) -> None:
-        """`start`: requests in flight at first, if fewer than `concurrency`. `report` gets a line per failure to connect."""
+        """Create a client; no connection is opened yet.
+
+        `start`: requests in flight at first, if fewer than `concurrency`. `report` receives one
+        line per failed connection.
+        """
         self._origin = origin.rstrip("/")
         self._key = key
         self._gate = gate
@@ -152,21 +163,25 @@ class MagnetisClient:
         self._limits = limits
         self._report = report
         self._refusal_of_all: KeyRefused | AccessForbidden | None = None
-        """Set once every further request would be refused too."""
+        """Set when the API would reject every further request too."""
         self.in_flight = ConcurrencyLimit(concurrency, start)
         self._settling: set[asyncio.Task[None]] = set()
-        # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
+        # `pool` never waits, because calls in flight have as many slots as the pool. It only ends a
+        # leak.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
         self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
         proxy = proxy_for(httpx.URL(self._origin))
         self._proxy = proxy and proxy_address(proxy)
 
     async def __aenter__(self) -> Self:
-        """Return the client, ready."""
+        """Return the client."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close the connections, and settle what is not settled yet; where that fails, the block's own error goes first."""
+        """Close the connections and wait for the pending settlements.
+
+        If a settlement fails, the block's own error takes precedence.
+        """
         await self._http.aclose()
         try:
             await self.settled()
@@ -176,23 +191,28 @@ class MagnetisClient:
             _log.warning("The outcome of a call was not noted: %s", error)
 
     async def settled(self) -> None:
-        """Wait until the outcome of every answered call is settled at the gate; raise what the gate raised there."""
+        """Wait until the guard has settled every answered call; raise what it raised."""
         settling, self._settling = self._settling, set()
-        # all to their end: what is still under way when one fails would end with the event loop
+        # Wait for all of them: a settlement still running when another fails would end with the
+        # event loop.
         for outcome in await asyncio.gather(*settling, return_exceptions=True):
             if outcome is not None:
                 raise outcome
 
     async def page(self, call: ApiCall, keep: Keep | None = None) -> Page:
-        """Return the page that `call` asks for.
+        """Request the page that `call` describes and return it.
 
-        Every request is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
-        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. An attempt
-        that could not connect sent nothing, so the next one uses its charge. After the key is refused, nothing more is charged.
-        After a careful start, `keep` has kept the page before another call has its place.
-        Raises, all subclasses of PermanentError or TransientError: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
-        RedirectRefused, ResponseTooLarge, CertificateRefused, RequestNotAllowed at once; RateLimited, ServerUnavailable, UnexpectedResponse,
-        Unreachable after the last attempt.
+        The guard charges every request before it is sent and settles it afterwards, also after an
+        error or a cancellation. A page is returned before its settlement ends; `settled` waits for
+        it. An error of the guard's `charge` is raised unchanged, and nothing is sent. An attempt
+        that could not connect sent nothing, so the next attempt reuses its charge. After the API
+        rejected the key, nothing more is charged. After a cautious start, `keep` stores the page
+        before another call gets its slot.
+
+        Raises: immediately, as PermanentError: KeyRefused, AccessForbidden, RouteUnavailable,
+        RequestRejected, RedirectRefused, ResponseTooLarge, CertificateRefused, ProxyRefused,
+        RequestNotAllowed. After the last attempt, as TransientError: RateLimited,
+        ServerUnavailable, UnexpectedResponse, Unreachable.
         """
         async for attempt in stamina.retry_context(
             on=_worth_another,
@@ -217,7 +237,7 @@ class MagnetisClient:
                 async with self.in_flight:
                     started = time.monotonic()
                     body = await self._connect_and_send(call, answer)
-                await asyncio.sleep(0)  # what waits for the place is sent first
+                await asyncio.sleep(0)  # let the request that waits for the slot be sent first
                 page = self._page_of(call, body, answer)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
@@ -252,15 +272,19 @@ class MagnetisClient:
             assert failure is not None
             raise failure
         finally:
-            failure = None  # a traceback that holds its own frame would live until the garbage collector comes
+            # a traceback that refers to its own frame survives until garbage collection
+            failure = None
 
     def _raise_refusal(self) -> None:
         if self._refusal_of_all is not None:
-            # not the same object again: its traceback would grow with each page
+            # A new object, because the traceback of a shared one would grow with each page.
             raise type(self._refusal_of_all)(str(self._refusal_of_all))
 
     async def _connect_and_send(self, call: ApiCall, answer: _Answer) -> bytes:
-        """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
+        """Send the request; retry failed connections under the same charge.
+
+        The retries end after _CONNECTING_SECONDS.
+        """
         began, wait = time.monotonic(), self._limits.wait_initial
         for number in range(2, self._limits.attempts + 2):
             try:
@@ -279,13 +303,14 @@ class MagnetisClient:
 
     async def _send(self, call: ApiCall, answer: _Answer) -> bytes:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
-        # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
+        # Errors of httpx contain the request and so the key. They are translated and dropped, and
+        # not even kept as the context of our errors.
         failure: MagnetisError | None = None
         body: bytes | None = None
         deadline = asyncio.timeout(self._limits.connect)
 
         async def trace(event: str, info: dict[str, Any]) -> None:
-            # a proxy's CONNECT is an event too
+            # a proxy's CONNECT also emits this event
             if event == _SENDING and info["request"].method == b"GET":
                 deadline.reschedule(asyncio.get_running_loop().time() + self._limits.total)
                 if self._confirm:
@@ -357,7 +382,7 @@ class MagnetisClient:
     async def _refusal(
         self, call: ApiCall, response: httpx.Response, answer: _Answer
     ) -> MagnetisError:
-        if response.status_code == 407:  # of a proxy only, which receives plain http itself
+        if response.status_code == 407:  # only a proxy that receives plain http sends 407
             return refused_by_proxy(call, 407, self._proxy)
         if response.is_redirect or response.status_code < 400:
             target = response.extensions.get(REDIRECTED_TO, "nowhere")
@@ -371,7 +396,7 @@ class MagnetisClient:
             async with asyncio.timeout(_ERROR_BODY_SECONDS):
                 body = await read_body(response, _ERROR_BODY)
         except (httpx.HTTPError, TimeoutError, EnvelopeError):
-            pass  # the status says enough
+            pass  # the status is sufficient
         return judge(call, response.status_code, answer.rate_limit, body, self._key)
 
 
@@ -383,9 +408,9 @@ def _unexpected(call: ApiCall, answer: _Answer, error: EnvelopeError) -> Unexpec
 
 
 def _worth_another(error: Exception) -> bool | float:
-    """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
+    """Return whether to retry, or the seconds to wait first, as `stamina` expects."""
     if isinstance(error, RateLimited):
-        return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
+        return 0.0  # the guard knows when the key reopens: it waits or raises at the next charge
     if (
         isinstance(error, ServerUnavailable)
         and error.retry_after is not None
@@ -404,7 +429,7 @@ def _error_name(failure: BaseException | None, answer: _Answer) -> str | None:
 
 
 async def _to_its_end(task: asyncio.Task[None]) -> None:
-    """Await `task` to its end even if this one is cancelled meanwhile; the cancellation is passed on afterwards."""
+    """Wait for the end of `task` even if the caller is cancelled, then pass the cancellation on."""
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,4 +1,7 @@
-"""How many calls are under way at once: fewer after trouble, more again as calls go well. Not who may call: that is the gate's."""
+"""Limit the requests in flight: halve the limit after errors, raise it after successes.
+
+The quota guard decides whether a request may be sent at all.
+"""
 
 import asyncio
 import logging
@@ -8,18 +11,21 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 
 CAREFUL_ROUNDS = 4
-"""For each place more after a start below the most: 1,000 pages of 0.2 s in 8 places take 3 s longer than with all at once."""
+"""Rounds of successful calls for each additional slot after a cautious start. 1,000 pages of 0.2 s
+on 8 slots take 3 s longer than with all slots at the start."""
 
 CHARGED_AHEAD = 2
-"""Calls that are charged while all places are taken: a place that waits for the ledger is a call that is not under way."""
+"""Calls that are charged while all slots are taken, so that no slot waits for the ledger."""
 
 _log = logging.getLogger(__name__)
 
 
 class ConcurrencyLimit:
-    """At most `most` places; half as many after each trouble, down to one, and one more after a round of calls that went well.
+    """Grants at most `most` slots for requests in flight.
 
-    Begun with `start` places, it takes CAREFUL_ROUNDS for each one more until it first has all.
+    Each failure halves the slots, down to one. A round of successful calls adds one. A limit that
+    begins with `start` slots needs CAREFUL_ROUNDS rounds for each additional slot until all are
+    available.
 
     An async context manager for one call; one event loop, any number of tasks.
     """
@@ -27,22 +33,22 @@ class ConcurrencyLimit:
     def __init__(self, most: int, start: int | None = None) -> None:
         self._most = most
         self.allowed = most if start is None else min(start, most)
-        """Calls that may be under way now."""
+        """Calls that may be in flight now."""
         self._rounds = 1 if self.allowed == most else CAREFUL_ROUNDS
         self._under_way = 0
         self._turns = 0
         self._waiting: dict[asyncio.Future[None], None] = {}
-        """In the order in which they came."""
+        """Waiting tasks in order of arrival."""
         self._well = 0
         self._slowed_at = float("-inf")
 
     @property
     def careful(self) -> bool:
-        """Whether it was begun with fewer places than the most, and has not had all yet."""
+        """Whether the limit began below `most` and has not reached it yet."""
         return self._rounds > 1
 
     async def __aenter__(self) -> None:
-        """Wait for a place."""
+        """Wait for a free slot."""
         await self._until(lambda: self._under_way < self.allowed)
         self._under_way += 1
 
@@ -52,13 +58,16 @@ class ConcurrencyLimit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the place back."""
+        """Release the slot."""
         self._under_way -= 1
         self._wake()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until a call may be charged: CHARGED_AHEAD before it has a place, none while `careful`."""
+        """Wait until a call may be charged, CHARGED_AHEAD calls before its slot is free.
+
+        While `careful`, no call is charged ahead.
+        """
         await self._until(
             lambda: self._turns < self.allowed + (0 if self.careful else CHARGED_AHEAD)
         )
@@ -70,7 +79,7 @@ class ConcurrencyLimit:
             self._wake()
 
     def went_well(self) -> None:
-        """Note a call that went well."""
+        """Count a successful call."""
         self._well += 1
         if self.allowed < self._most and self._well >= self.allowed * self._rounds:
             self.allowed += 1
@@ -80,9 +89,10 @@ class ConcurrencyLimit:
             self._wake()
 
     def trouble(self, began: float) -> None:
-        """Note a 429, a time-out or a 5xx of a call that began at `began` (time.monotonic()).
+        """Halve the slots after a 429, a time-out or a 5xx.
 
-        Calls that were under way together fail together: that is one trouble.
+        `began`: when the failed call began (time.monotonic()). Calls that were in flight together
+        fail together and count as one failure.
         """
         if began <= self._slowed_at or self.allowed == 1:
             return
@@ -102,7 +112,8 @@ class ConcurrencyLimit:
                 del self._waiting[place]
 
     def _wake(self) -> None:
-        # all of them look again: they are a few dozen at most, and a place given to a task that is being cancelled would be lost
+        # Wake all of them, a few dozen at most. A slot given to a task that is being cancelled
+        # would be lost.
         for place in self._waiting:
             if not place.done():
                 place.set_result(None)

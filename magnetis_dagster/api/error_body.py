@@ -1,4 +1,4 @@
-"""Finding the error that a body reports, whatever the status line says."""
+"""Find the error that a response body reports, whatever its status line says."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _MESSAGES = (
     ),
     *("title", "reason", "msg", "fault", "faultstring", "exception", "meta"),
 )
-"""Members that contain a message, or an object or list with one; the plainest first."""
+"""Members that contain a message, or an object or list with one; the most explicit first."""
 _ERRORS = ("error", "errors", "error_message", "error_code", "exception", "fault")
 """Members that report an error unless they are empty."""
 _SUCCESS = ("success", "successful", "ok", "is_success", "isSuccess")
@@ -38,7 +38,7 @@ _FINE = re.compile(
     r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*|aucune? .*)?[.! ]*",
     re.IGNORECASE,
 )
-"""What a body may state beside an empty list without reporting an error."""
+"""Texts beside an empty list that do not report an error."""
 _TROUBLE = re.compile(
     r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance|exception|overload|surcharg"
     r"|try again|réessay|partial|partiel|incomplet|degraded|dégradé|refused|cannot|could not|impossible",
@@ -73,7 +73,10 @@ _READ = 4_000
 
 
 def message_of(content: object, levels: int = 3) -> str:
-    """Return the message of an error body, from its usual members or those of the objects and lists in them."""
+    """Return the message of an error body.
+
+    Searches the usual members, and those of nested objects and lists.
+    """
     if isinstance(content, str):
         return content.strip()
     members: list[object] = []
@@ -87,10 +90,11 @@ def message_of(content: object, levels: int = 3) -> str:
 def find_error(
     content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]
 ) -> tuple[int, str] | None:
-    """Return status and message of the error that an envelope reports, or None if it reports none.
+    """Return status and message of the error in an envelope; None if there is none.
 
-    A flag or a filled error member counts, at the top, in `meta` or in a `data` that is no row; without rows, so does
-    a message that speaks of the quota or the key, or that stands alone.
+    A flag or a non-empty error member counts at the top, in `meta`, and in a `data` that is not a
+    row. If the envelope has no rows, a message also counts if it mentions the quota or the key, or
+    if nothing else is there.
     """
     data = content.get("data")
     no_row = (
@@ -134,7 +138,10 @@ def _announces_rows(place: Mapping[str, Any]) -> bool:
 
 
 def _is_uneasy(place: Mapping[str, Any]) -> bool:
-    """Return whether something beside an empty list says more than that all is well: an empty day must be beyond doubt."""
+    """Return whether a member beside an empty list reports a problem.
+
+    An empty day must be beyond doubt.
+    """
     stated = (
         str(place[name]).strip()
         for name in _MODES
@@ -173,7 +180,7 @@ def _filled(value: object, levels: int = 3) -> bool:
 
 
 def _stated(place: Mapping[str, Any]) -> Iterator[int]:
-    """Yield the HTTP statuses of errors that are stated in a place, or in the errors in it."""
+    """Yield the HTTP error statuses in `place` and in its nested errors."""
     for name in _STATUSES:
         text = str(place.get(name)).strip()
         if re.fullmatch("[45][0-9]{2}", text):

@@ -1,4 +1,4 @@
-"""What an answer that is not a page means: status, headers and an error body become an error named by what to do about it."""
+"""Map failed responses and failed connections to errors named by their remedy."""
 
 import re
 import ssl
@@ -40,21 +40,25 @@ _SPEAKS_OF_THE_KEY = re.compile(
 )
 _SPEAKS_OF_THE_ADDRESS = re.compile(r"\bIPs?\b|\b(white|allow).?list", re.IGNORECASE)
 _SHORTEST_CLOSING = 1.0
-"""Seconds that a 429 closes the key if it asks for no time at all (`Retry-After: 0`): its requests must not become a hot loop."""
+"""Seconds that a 429 closes the key if it names no time (`Retry-After: 0`), so that its retries do
+not become a hot loop."""
 _SHOWN_FIELDS = 10
 _PROXY_CHECK = "the user, password and address in HTTPS_PROXY (HTTP_PROXY, ALL_PROXY), and NO_PROXY"
-"""What a person checks if a proxy fails."""
+"""What an operator checks if a proxy fails."""
 
 
 def place(call: ApiCall) -> str:
-    """Return where an error happened, for its text: collection, route and page."""
+    """Return collection, route and page of a call, for an error text."""
     return f"{call.collection}: GET {call.route}, page {call.page}"
 
 
 def judge(
     call: ApiCall, status: int, rate_limit: RateLimit | None, body: bytes | None, key: str
 ) -> MagnetisError:
-    """Return the error that an answer with a 4xx or 5xx `status` means; `body` is None where it could not be read."""
+    """Return the error for a response with a 4xx or 5xx `status`.
+
+    `body` is None if it could not be read.
+    """
     content = _error_members(body)
     message = content.get("message") or content.get("error")
     message = message if isinstance(message, str) else ""
@@ -115,7 +119,10 @@ def _error_members(body: bytes | None) -> dict[str, Any]:
 
 
 def _fields(content: dict[str, Any], key: str) -> str:
-    """Return the names of the refused parameters in Laravel's `errors` object: names only, their messages may echo values."""
+    """Return the names of the rejected parameters in Laravel's `errors` object.
+
+    Names only: the messages may echo values.
+    """
     errors = content.get("errors")
     names = list(errors) if isinstance(errors, dict) else []
     return ", ".join(scrub(name, key, 40) for name in names[:_SHOWN_FIELDS])
@@ -127,7 +134,10 @@ def _with_wait(error: RateLimited | ServerUnavailable, retry_after: float | None
 
 
 def error_inside(content: Mapping[str, Any]) -> tuple[int, str] | None:
-    """Return the HTTP status that the error in an envelope should have had, and its message; None if there is none."""
+    """Return the HTTP status and the message of an error in an envelope; None if there is none.
+
+    The status is the one that the response should have had.
+    """
     return find_error(content, _SPEAKS_OF_QUOTA)
 
 
@@ -140,11 +150,12 @@ def describe(
     sent: bool,
     proxy: str | None = None,
 ) -> MagnetisError:
-    """Return the error that `failure` of httpx, or the deadline in seconds, means.
+    """Return the error for a failure of httpx or an exceeded deadline.
 
-    The text contains nothing of the failure's text, except the status of a proxy.
-    `sent`: whether the request was sent; if it was not, the failure is one to connect.
-    `proxy`: host and port of the proxy on the way.
+    The text quotes nothing of the failure except the status of a proxy.
+
+    `deadline`: seconds. `sent`: whether the request was sent; if not, the connection failed.
+    `proxy`: host and port of the proxy, if there is one.
     """
     where, host = place(call), urlsplit(origin).netloc
     if _untrusted(failure):
@@ -187,7 +198,7 @@ def describe(
 
 
 def refused_by_proxy(call: ApiCall, status: int, proxy: str | None) -> ProxyRefused:
-    """Return the error for a request that the proxy rejects with a 4xx `status`."""
+    """Return the error for a request that a proxy rejects with a 4xx `status`."""
     return ProxyRefused(
         f"{place(call)}: the proxy {proxy} rejected the request (HTTP {status}). The API did not receive it. Check {_PROXY_CHECK}."
     )

@@ -1,7 +1,8 @@
 """Read the rate-limit headers of a response, in each form that servers and proxies use.
 
-`Retry-After` (seconds, HTTP date, Unix time, joined duplicates), `X-RateLimit-*`, and the `RateLimit` and `RateLimit-Policy`
-fields of the IETF drafts: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
+`Retry-After` (seconds, HTTP date, Unix time, joined duplicates), `X-RateLimit-*`, and the
+`RateLimit` and `RateLimit-Policy` fields of the IETF drafts:
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 import re
@@ -13,7 +14,8 @@ from email.utils import parsedate_to_datetime
 from magnetis_dagster.api_calls import Allowance, RateLimit
 
 LONGEST_WAIT = 90_000.0
-"""Seconds: the longest quota day, 25 hours. A longer wait is implausible, and a larger number is read as a Unix time."""
+"""Seconds: the longest quota day, 25 hours. A longer wait is implausible; a larger number is a Unix
+time."""
 
 _NUMBER = re.compile(
     r'"?\+?(?P<number>-?[0-9]{1,20}(\.[0-9]{1,9})?)"?\s*(?P<unit>ms|s|secs?|seconds?)?',
@@ -37,16 +39,17 @@ _MEMBERS = {
     "window": "window",
 }
 _FIRST_MOMENT = 1_262_304_000.0
-"""Unix time of 2010-01-01: a smaller one is no time. A time in the past asks for no wait."""
+"""Unix time of 2010-01-01; a smaller number is not a time. A time in the past requests no wait."""
 _LONGEST_SIGNAL = 200
 _MOST_PARTS = 8
 _LONGEST_VALUE = 500
 
 
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
-    """Return what the rate-limit headers say at `now` (Unix time); None if there are none.
+    """Return the rate-limit headers' content at `now` (Unix time); None if there are none.
 
-    Absolute times are compared with the server's own `Date` if it sends one: this machine's clock may be wrong.
+    Absolute times are compared with the server's own `Date` if it sends one, because this machine's
+    clock may be wrong.
     """
     headers = {name: headers[name] for name in map(str.lower, headers) if name in _NAMES}
     if not headers.keys() - {"date"}:
@@ -84,7 +87,10 @@ def _server_time(headers: Mapping[str, str], now: float) -> float:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """Yield the values that a proxy joined with commas; the comma of an HTTP date separates nothing."""
+    """Yield the values that a proxy joined with commas.
+
+    The comma of an HTTP date is not a separator.
+    """
     weekday = ""
     for part in value[:_LONGEST_VALUE].split(",")[: 2 * _MOST_PARTS]:
         if _DATE_BEGINS.match(part):
@@ -95,7 +101,10 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _seconds(text: str, now: float) -> tuple[float | None, str]:
-    """Return the seconds that `text` asks to wait, if they are plausible, and `text` in a form that is safe to show."""
+    """Return the seconds that `text` requests, and `text` in a form that is safe to show.
+
+    The seconds are None if they are unreadable or implausible.
+    """
     if match := _NUMBER.fullmatch(text):
         number = float(match["number"])
         if (match["unit"] or "").lower() == "ms":
@@ -130,7 +139,10 @@ def _moment(text: str) -> float | None:
 
 
 def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
-    """Return the limit of `X-RateLimit-Limit: 60` or `RateLimit-Limit: 60, 60;w=60, 5000;w=86400`: the first one applies."""
+    """Return the first limit of `X-RateLimit-Limit` or `RateLimit-Limit`.
+
+    Examples: `60`, or `60, 60;w=60, 5000;w=86400`.
+    """
     value = next((value for name in _LIMITS if (value := headers.get(name)) is not None), None)
     if value is None:
         return None
@@ -147,7 +159,7 @@ def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
 
 
 def _drafts(headers: Mapping[str, str], shown: list[str]) -> list[Allowance]:
-    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by the policy's name."""
+    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by policy name."""
     found: dict[str, Allowance] = {}
     for name in ("ratelimit-policy", "ratelimit"):
         value = headers.get(name)
@@ -187,7 +199,7 @@ def _values(allowance: Allowance) -> tuple[float | None, ...]:
 
 
 def _count(text: str) -> float | None:
-    """Return a count of at most nine digits; of joined duplicates, the smallest."""
+    """Return a count of at most nine digits; the smallest of joined duplicates."""
     counts = [
         float(part)
         for part in (each.strip(' "') for each in text.split(","))
