@@ -51,7 +51,7 @@ class Allowance:
 
     @property
     def is_throttle(self) -> bool:
-        """Whether it limits requests per minute or hour, and so says nothing about the quota day."""
+        """Whether it limits requests per minute or hour, not per quota day."""
         if self.window is not None:
             return self.window < _HALF_A_DAY
         return (
@@ -69,7 +69,7 @@ class RateLimit:
     """Seconds of Retry-After; None if it is absent, unreadable or implausible."""
     allowances: tuple[Allowance, ...]
     signal: str
-    """The headers in a canonical form; contains only numbers and dates, whatever the server sent."""
+    """The headers in a canonical form: only numbers and dates, whatever the server sent."""
 
     @property
     def is_throttle(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import httpx
 
 from magnetis_dagster.api.network import transport_options
-from magnetis_dagster.api.transport import without_what_was_received
+from magnetis_dagster.api.transport import without_received_values
 from magnetis_dagster.errors import PermanentError, TransientError
 
 SECONDS = 5.0
@@ -56,7 +56,7 @@ def _post(
     seconds: float,
     answers: "queue.SimpleQueue[int | Exception]",
 ) -> None:
-    logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
+    logging.getLogger("httpcore.http11").addFilter(without_received_values)
     try:
         timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request("POST", url, json=content, extensions={"timeout": timeout})

@@ -135,7 +135,7 @@ def test_a_closed_key_is_shown_with_its_signal_and_reopened(
         )
         refused = magnetis("quota", "--reopen", **environment)
         assert (refused.returncode, refused.stdout) == (3, "")
-        assert "It asks to wait 600 s" in refused.stderr
+        assert "It requests a wait of 600 s" in refused.stderr
         assert "Signal: HTTP 429, Retry-After: 600" in magnetis("quota", **environment).stdout
         api.respond = lambda _request: None
         opened = magnetis("quota", "--reopen", **environment)

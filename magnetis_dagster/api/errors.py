@@ -8,8 +8,7 @@ from magnetis_dagster.errors import PermanentError, TransientError
 
 
 class AccessForbidden(PermanentError):
-    """403: the collection is outside the key's scope, or the key's IP filter excludes this machine.
-    """
+    """403: the key's scope excludes the collection, or its IP filter excludes this machine."""
 
     everywhere = False
     """Whether the IP filter is the reason, so that the API rejects every request of this machine.

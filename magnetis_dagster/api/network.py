@@ -53,7 +53,7 @@ def proxy_for(url: httpx.URL) -> str | None:
 
     Raises: PermanentError if the variable's value is not the URL of a proxy.
     """
-    # From the environment, where a lower-case name takes precedence. Otherwise from the system, on
+    # From the environment, in which a lower-case name takes precedence. Otherwise from the system, on
     # macOS and Windows.
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
@@ -149,11 +149,13 @@ def certificates() -> ssl.SSLContext:
                 )
             except OSError as error:
                 raise PermanentError(
-                    f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). {advice}"
+                    f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). "
+                    f"{advice}"
                 ) from None
             if not found:
                 raise PermanentError(
-                    f"SSL_CERT_DIR: expected certificates named by `openssl rehash` in {folder!r}, found none. {advice}"
+                    "SSL_CERT_DIR: expected certificates named by `openssl rehash` in "
+                    f"{folder!r}, found none. {advice}"
                 )
     try:
         if not file and not folders:

@@ -158,13 +158,16 @@ class Pagination:
         """
         if len(self.totals) > 1:
             totals = ", ".join(map(str, sorted(self.totals)))
-            return f"its pages announced different totals ({totals}), so rows were added or removed while they were read"
+            return (
+                f"its pages announced different totals ({totals}), so rows were added or removed "
+                "during the read"
+            )
         announced = self.announced(distinct)
         if announced == distinct and self.total is not None:
             return None
         causes = []
         if self.total is None and self.rows > distinct:
-            causes.append(f"{self.rows - distinct} of {self.rows} rows have the id of another one")
+            causes.append(f"{self.rows - distinct} of {self.rows} rows have a duplicate id")
         if announced != distinct:
             causes.append(
                 f"the API announced {announced} rows and returned {distinct} distinct ones"
@@ -174,16 +177,15 @@ class Pagination:
                 f"page {self._repeating_page} repeats page 1, so the route seems to ignore `page`"
             )
         elif self._empty_page is not None:
-            causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
+            causes.append(f"page {self._empty_page} of {self.announced_pages} was empty")
         elif self._last is not None and self._last.has_next and not self._last.rows:
-            causes.append(
-                f"page {self._last_number} came without rows and says that another one follows"
-            )
+            causes.append(f"page {self._last_number} was empty but announces another page")
         elif announced != distinct and repeated:
-            causes.append(f"{repeated} rows came twice on one page")
+            causes.append(f"{repeated} rows occur twice on one page")
         elif announced != distinct and self.rows > distinct:
             causes.append(
-                f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read"
+                f"{self.rows - distinct} rows occur twice, so rows moved between pages during "
+                "the read"
             )
         return "; ".join(causes) or None
 

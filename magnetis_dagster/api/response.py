@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from magnetis_dagster.api.error_mapping import error_inside
+from magnetis_dagster.api.error_mapping import find_embedded_error
 from magnetis_dagster.exact_json import STRING, BrokenJson, dump_json, load_json
 
 MOST_VALUES = 1_000_000
@@ -74,7 +74,7 @@ class ErrorInside(EnvelopeError):
     """The body of a successful response reports an error instead of rows."""
 
     def __init__(self, status: int, message: str, fields: object) -> None:
-        super().__init__("an error in its place")
+        super().__init__("an error instead of rows")
         self.status = status
         """The HTTP status that the response should have had."""
         self.body = dump_json({"message": message, "errors": fields}).encode()
@@ -109,7 +109,7 @@ def _page(content: Any, size: int, replaced: int) -> Page:
         return Page(content, None, None, None, size, None, replaced)
     if not isinstance(content, dict):
         raise EnvelopeError(f"a JSON {type(content).__name__} instead of an object with `data`")
-    if error := error_inside(content):
+    if error := find_embedded_error(content):
         raise ErrorInside(*error, content.get("errors"))
     # The older Laravel paginator puts the members of `meta` and `next_page_url` at the top.
     meta = content["meta"] if isinstance(content.get("meta"), dict) else content
@@ -181,9 +181,8 @@ def _rows(content: dict[str, Any], total: int | None) -> list[Any]:
         case dict() as row if "id" in row:
             return [row]
         case other:
-            raise EnvelopeError(
-                f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows"
-            )
+            kind = "null" if other is None else f"a single {type(other).__name__}"
+            raise EnvelopeError(f"`data` is {kind} instead of rows")
 
 
 def _whole_number(value: object) -> int | None:

@@ -29,7 +29,7 @@ async def read_body(response: httpx.Response, cap: int) -> bytes | None:
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", "deflate", ""}:
-        raise EnvelopeError("a compression that was not asked for")
+        raise EnvelopeError("a compression that was not requested")
     inflate = _Inflate() if encoding not in {"identity", ""} else None
     parts: list[bytes] = []
     received, room = 0, cap
@@ -44,7 +44,7 @@ async def read_body(response: httpx.Response, cap: int) -> bytes | None:
     except zlib.error:
         raise EnvelopeError("a broken compressed stream") from None
     if inflate and received and not inflate.complete:
-        raise EnvelopeError("a compressed stream that ends too early")
+        raise EnvelopeError("a truncated compressed stream")
     body = to_utf8(b"".join(parts), response.charset_encoding)
     return body if len(body) <= cap else None
 

@@ -32,12 +32,13 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
         """Send `request` and return the response, without a redirect's Location header."""
         if request.method != "GET":
             raise RequestNotAllowed(
-                f"The client reads only: expected a GET, got {request.method}. Nothing was sent."
+                f"The client only reads: expected a GET, got {request.method}. Nothing was sent."
             )
         if _origin(request.url) != self._origin:
             raise RequestNotAllowed(
-                f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing was sent, since the key would "
-                "travel there. Check the route in MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
+                f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing "
+                "was sent, because it would have sent the key there. Check the route in "
+                "MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
             )
         response = await self._inner.handle_async_request(request)
         if 300 <= response.status_code < 400:
@@ -60,8 +61,9 @@ def open_http(
     """
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused(
-            "MAGNETIS_API_KEY is empty or holds a space, a line break or a character outside ASCII, so it is not a key. "
-            "Copy it again from the Magnetis interface: API & connecteurs > API."
+            "MAGNETIS_API_KEY is empty or contains a space, a line break or a non-ASCII character, "
+            "so it is not a key. Copy it again from the Magnetis interface: "
+            "API & connecteurs > API."
         )
     try:
         url = httpx.URL(origin)
@@ -71,7 +73,7 @@ def open_http(
         raise PermanentError(
             "MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io."
         )
-    logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
+    logging.getLogger("httpcore.http11").addFilter(without_received_values)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     inner = httpx.AsyncHTTPTransport(**transport_options(url), limits=limits)
     return httpx.AsyncClient(
@@ -90,7 +92,7 @@ def open_http(
     )
 
 
-def without_what_was_received(record: logging.LogRecord) -> bool:
+def without_received_values(record: logging.LogRecord) -> bool:
     """Remove received values from an httpcore log event.
 
     At DEBUG, httpcore logs response headers, in which a server may echo the key.
@@ -108,5 +110,5 @@ def _target(location: str, origin: str) -> str:
     try:
         parts = urlsplit(location)
     except ValueError:
-        return "an address that cannot be read"
+        return "an unreadable address"
     return f"{parts.scheme or 'https'}://{parts.hostname}" if parts.hostname else origin

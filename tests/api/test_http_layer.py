@@ -12,7 +12,7 @@ from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
 from magnetis_dagster.api import ApiCall, MagnetisClient
-from magnetis_dagster.api.error_mapping import describe
+from magnetis_dagster.api.error_mapping import error_for_connection
 from magnetis_dagster.api.transport import open_http
 from magnetis_dagster.errors import MagnetisError, PermanentError, TransientError
 
@@ -207,7 +207,7 @@ def test_an_untrusted_certificate_needs_a_change():
     failure = httpx.ConnectError("x")
     failure.__cause__ = OSError()
     failure.__cause__.__context__ = ssl.SSLCertVerificationError()
-    error = describe(CALL, "https://api.magnetis.io", failure, 1, sent=False)
+    error = error_for_connection(CALL, "https://api.magnetis.io", failure, 1, sent=False)
     assert type(error) is api.CertificateRefused
     assert "SSL_CERT_FILE" in str(error)
     assert "api.magnetis.io" in str(error)

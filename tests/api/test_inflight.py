@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.concurrency import CAREFUL_ROUNDS, CHARGED_AHEAD, ConcurrencyLimit
+from magnetis_dagster.api.concurrency import CAUTIOUS_ROUNDS, CHARGED_AHEAD, ConcurrencyLimit
 
 
 @given(
@@ -31,14 +31,14 @@ def test_never_more_than_allowed_and_no_place_is_lost(
                 await places.__aexit__(None, None, None)
                 under_way -= 1
             elif step == "well":
-                places.went_well()
+                places.record_success()
             elif step == "trouble":
-                places.trouble(time.monotonic())
+                places.record_failure(time.monotonic())
             assert 1 <= places.allowed <= most
         for _ in range(under_way):
             await places.__aexit__(None, None, None)
-        for _ in range(most * most * CAREFUL_ROUNDS):
-            places.went_well()
+        for _ in range(most * most * CAUTIOUS_ROUNDS):
+            places.record_success()
         assert places.allowed == most
         for _ in range(most):
             await asyncio.wait_for(places.__aenter__(), 1)
@@ -50,9 +50,9 @@ def test_calls_that_fail_together_are_one_trouble() -> None:
     places = ConcurrencyLimit(8)
     began = time.monotonic()
     for _ in range(8):
-        places.trouble(began)
+        places.record_failure(began)
     assert places.allowed == 4
-    places.trouble(time.monotonic())
+    places.record_failure(time.monotonic())
     assert places.allowed == 2
 
 
@@ -61,11 +61,11 @@ def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> 
     allowed = []
     for _ in range(4 * 1 + 4 * 2):
         allowed.append(places.allowed)
-        places.went_well()
+        places.record_success()
     assert allowed == [1] * 4 + [2] * 8
     assert places.allowed == 3
-    places.trouble(time.monotonic())
-    places.went_well()
+    places.record_failure(time.monotonic())
+    places.record_success()
     assert places.allowed == 2, "from then on a round is enough"
 
 
@@ -75,7 +75,7 @@ def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful
 
         async def call() -> None:
             nonlocal taken
-            async with places.turn():
+            async with places.charging_turn():
                 taken += 1
                 await asyncio.Event().wait()
 
@@ -84,7 +84,10 @@ def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with asyncio.timeout(1), places.turn():  # those who left gave their turns back
+        async with (
+            asyncio.timeout(1),
+            places.charging_turn(),
+        ):  # those who left gave their turns back
             return taken
 
     assert asyncio.run(charged(ConcurrencyLimit(8))) == 8 + CHARGED_AHEAD

@@ -3,7 +3,7 @@
 import pytest
 from trial import CALL, KEY
 
-from magnetis_dagster.api.error_mapping import judge
+from magnetis_dagster.api.error_mapping import error_for_response
 from magnetis_dagster.redaction import scrub
 
 
@@ -36,8 +36,8 @@ def test_field_names_are_shown_and_their_messages_are_not():
         b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], "jean@exemple.fr": [], "%s": []}}'
         % KEY.encode()
     )
-    text = str(judge(CALL, 422, None, body, KEY))
-    assert "Refused: from, [e-mail], [key]." in text
+    text = str(error_for_response(CALL, 422, None, body, KEY))
+    assert "Rejected parameters: from, [e-mail], [key]." in text
     assert "is no date" not in text
 
 
@@ -46,4 +46,4 @@ def test_field_names_are_shown_and_their_messages_are_not():
     [None, b"", b"<html>0612345678</html>", b"[]", b'{"message": null}', b'{"message": {"a": 1}}'],
 )
 def test_an_error_body_of_any_form_is_taken(body):
-    assert "The server says" not in str(judge(CALL, 500, None, body, KEY))
+    assert "The server says" not in str(error_for_response(CALL, 500, None, body, KEY))
