@@ -209,13 +209,13 @@ class MagnetisClient:
         """
         await self._http.aclose()
         try:
-            await self.settled()
+            await self.wait_for_settlements()
         except MagnetisError as error:
             if kind is None:
                 raise
             _log.warning("The outcome of a call was not recorded: %s", error)
 
-    async def settled(self) -> None:
+    async def wait_for_settlements(self) -> None:
         """Wait until the guard has settled every answered call; raise what it raised."""
         pending, self._settlements = self._settlements, set()
         # Wait for all of them: a settlement still running when another fails would end with the
@@ -228,7 +228,7 @@ class MagnetisClient:
         """Request the page that `call` describes and return it.
 
         The guard charges every request before it is sent and settles it afterwards, also after an
-        error or a cancellation. A page is returned before its settlement ends; `settled` waits for
+        error or a cancellation. A page is returned before its settlement ends; `wait_for_settlements` waits for
         the settlement. An error of the guard's `charge` is raised unchanged, and nothing is sent. An attempt
         that could not connect sent nothing, so the next attempt reuses its charge. After the API
         rejected the key, nothing more is charged. After a cautious start, `keep` stores the page
@@ -393,9 +393,9 @@ class MagnetisClient:
         if body is None:
             attempt.bytes = self._limits.body_bytes
             raise ResponseTooLarge(
-                f"{location(call)}: expected at most {self._limits.body_bytes} bytes for {call.limit} "
-                "rows, but the response is larger. The rest was not read. Request a smaller page, "
-                "or check that MAGNETIS_API_URL is the Magnetis API."
+                f"{location(call)}: expected at most {self._limits.body_bytes} bytes for "
+                f"{call.limit} rows, but the response is larger. The rest was not read. "
+                "Request a smaller page, or check that MAGNETIS_API_URL is the Magnetis API."
             )
         attempt.bytes = len(body)
         return body

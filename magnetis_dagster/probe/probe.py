@@ -303,7 +303,7 @@ class _Probe:
             page = await client.page(
                 ApiCall(collection.name, route, parameters, page=number, limit=limit)
             )
-            await client.settled()
+            await client.wait_for_settlements()
             return page
         finally:
             self._progress(f"{collection.name}: GET {route}: {self._watch.status}")
