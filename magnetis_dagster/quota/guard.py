@@ -1,4 +1,4 @@
-"""The gate between client and ledger: every call of a run is charged here before it is sent, and settled afterwards."""
+"""Charge every request of a run to the ledger before it is sent, and settle it afterwards."""
 
 import asyncio
 import random
@@ -14,14 +14,18 @@ from magnetis_dagster.errors import KeyRefused
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
-"""A pause that the API asks for is waited out here up to this long (its framework throttles by the minute); beyond it the run
-gives way."""
+"""Longest pause that the guard waits out. The API's framework throttles by the minute. After a
+longer pause the run retries."""
 FRESH_SECONDS = 1.0
-"""A grant that waited longer is confirmed at the ledger before its request is sent; normal pages wait for milliseconds."""
+"""A charge that waited longer is confirmed by the ledger before its request is sent. Normal pages
+wait for milliseconds."""
 
 
 class Permit(Protocol):
-    """Decides whether the run may still request pages: once it was ended from outside, another run may do its work."""
+    """Decides whether the run may still request pages.
+
+    After a run was ended from outside, another run may load the same days.
+    """
 
     def is_fresh(self) -> bool:
         """Return whether the last confirmation is recent enough."""
@@ -37,13 +41,13 @@ class _Grant:
     charge: Charge
     days: tuple[date, date] | None
     valid_seconds: float
-    """From `asked`: the quota window of the charge certainly lasts that long."""
+    """The charge counts in its quota window for at least this long from `requested_at`."""
     asked: Moment
-    """Before the ledger was asked; the charge is not older."""
+    """Before the ledger was called; the charge is not older."""
     given: Moment
 
     def is_fresh(self) -> bool:
-        """Whether the request may be sent without asking the ledger again."""
+        """Return whether the request may be sent without another confirmation by the ledger."""
         now = Moment.now()
         age = self.asked.seconds_until(now)
         return (
@@ -55,28 +59,29 @@ class _Grant:
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Who is asking."""
+    """The run that sends the requests."""
 
     run_id: str
     """Dagster's run id, or the name of a command."""
     lane: str
-    """Whose share of the quota the calls come from: schedule, settings, manual or backfill."""
+    """Lane whose share of the quota the calls use: schedule, settings, manual or backfill."""
     work: str | None = None
-    """Name of the work that a run and its retries share (the first run's id); the run's own id where None."""
+    """Name of the work that a run and its retries share (the first run's id); None means the run's
+    own id."""
     backfill_id: str | None = None
-    """Dagster backfill that the run belongs to."""
+    """Dagster backfill of the run."""
     resumes: bool = False
-    """Whether this is a retry: days that the same work has finished are not read again."""
+    """Whether this run is a retry, which skips the days that the same work completed."""
 
     @property
     def work_id(self) -> str:
-        """What `magnetis_ops.windows` and `days` carry as their run."""
+        """The run id in `magnetis_ops.windows` and `days`."""
         return self.work or self.run_id
 
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """An outcome that waits for its turn."""
+    """An outcome that the ledger has not recorded yet."""
 
     number: int
     settlement: Settlement
@@ -87,17 +92,21 @@ class _Note:
 class LedgerGuard:
     """Charges the calls of one run to the ledger.
 
-    One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
+    Serves one event loop and any number of tasks. Charges and outcomes that arrive while the ledger
+    is busy share the next transaction.
     """
 
     def __init__(
         self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None
     ) -> None:
-        """`trial`: if the key is closed, the calls are trials that tell whether it is open again. `permit` is confirmed, if it is
-        not fresh, before each charge and each renewal."""
+        """Create a guard for `run`.
+
+        `trial`: if the key is closed, the calls are trials, which find out whether it is open
+        again. `permit` is confirmed, unless fresh, before each charge and each renewal.
+        """
         self.ledger = ledger
         self.charged: Counter[tuple[date, date] | None] = Counter()
-        """Calls charged so far, by the days that they read."""
+        """Calls charged so far, by the days that they request."""
         self._run = run
         self._trial = trial
         self._permit = permit
@@ -105,12 +114,15 @@ class LedgerGuard:
         self._notes: list[_Note] = []
         self._turns: asyncio.Task[None] | None = None
         self._grants: dict[int, _Grant] = {}
-        """By the number of the charge; those that are not settled."""
+        """Charges that are not settled, by number."""
 
     async def charge(self, call: ApiCall) -> int:
-        """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one.
+        """Charge `call` and return the number of the charge.
 
-        Raises KeyRefused if the API has refused the key, and it is too early to try it again.
+        Waits out a pause of up to PATIENCE_SECONDS.
+
+        Raises: QuotaExhausted for a longer pause; KeyRefused if the API rejected the key and the
+        time of the next trial has not come.
         """
         first, last = call.days or (None, None)
         charge = Charge(
@@ -127,9 +139,10 @@ class LedgerGuard:
         return await self._grant(charge, call.days)
 
     async def confirm(self, charge: int) -> int:
-        """Return the number under which the request may be sent now.
+        """Confirm a charge and return the number under which the request may be sent now.
 
-        A grant that is not fresh is renewed by the ledger; if it no longer counts in the present quota window, it is charged again.
+        The ledger renews a charge that is not fresh. A charge that no longer counts in the current
+        quota window is replaced by a new one.
         """
         while not (grant := self._grants[charge]).is_fresh():
             charge = await self._grant(replace(grant.charge, renews=charge), grant.days)
@@ -151,13 +164,14 @@ class LedgerGuard:
             if isinstance(charged, QuotaExhausted):
                 charge = replace(charge, renews=None)
                 if charged.key_refused and self._run.resumes and not charge.trial:
-                    # a run that ended with a refused key is retried by people only, who may have activated the key again
+                    # Only people retry a run that ended with a rejected key, and they may have
+                    # reactivated the key.
                     charge = replace(charge, trial=True)
                     continue
                 pause = (charged.available_at - charged.at).total_seconds()
                 if pause > PATIENCE_SECONDS:
                     raise KeyRefused(str(charged)) if charged.key_refused else charged
-                # spread, so that waiting processes do not come back in the same instant
+                # random, so that waiting processes do not return in the same instant
                 await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
             else:
                 self._grants[charged.number] = _Grant(
@@ -173,7 +187,10 @@ class LedgerGuard:
                 return charged.number
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
-        """Note the outcome; when the API says that no call is left, the ledger closes the key for every process."""
+        """Record the outcome of a charged call.
+
+        An over-quota outcome closes the key for every process.
+        """
         if self._grants.pop(charge, None) is None:
             return  # not renewed, so the ledger has settled it
         limit = outcome.rate_limit
@@ -216,7 +233,8 @@ class LedgerGuard:
                     answer.set_exception(error)
                 for note in notes:
                     if isinstance(error, DatabaseUnavailable) and not note.again:
-                        # a session that the server has ended; lost, the note on a trial call would keep the key closed for minutes
+                        # The server ended the session. A lost settlement of a trial call would keep
+                        # the key closed for minutes.
                         self._notes.append(replace(note, again=True))
                     else:
                         note.noted.set_exception(error)

@@ -1,4 +1,7 @@
-"""How a key's calls went over the last days: what a forecast goes by. Spends no call."""
+"""Measure how a key's calls were used recently, as input of the forecast.
+
+No request is sent.
+"""
 
 from datetime import timedelta
 
@@ -10,11 +13,11 @@ from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.rules import LANES, Usage
 
 DAYS = 7
-"""A week holds a weekend."""
+"""A week includes a weekend."""
 SECONDS_PER_CALL = 0.1
-"""Where nothing was read yet: pages that take 0.8 s, eight in flight."""
+"""Default without data: pages of 0.8 s, eight in flight."""
 LEAST_CALLS = 20
-"""Windows of fewer calls tell the time of connecting and merging rather than that of a page."""
+"""Windows of fewer calls measure connecting and merging rather than pages."""
 
 _DAYS = text("""
     SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days
@@ -30,9 +33,11 @@ _SECONDS = text("""
 
 
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
-    """Return each lane's calls on a mean day of the last week (today excluded), and the seconds per call that windows took.
+    """Return each lane's calls on a mean day of the last week, and the seconds per call.
 
-    A key that is known for less than a week is measured since its first day. Raises DatabaseUnavailable, DatabaseRefused.
+    Today is excluded. A key that is younger than a week is measured since its first day.
+
+    Raises: DatabaseUnavailable or DatabaseRefused.
     """
     today = ledger.policy.day_of(usage.at)
     asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}

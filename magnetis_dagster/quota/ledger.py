@@ -1,13 +1,15 @@
-"""The ledger: every call is charged in its own transaction, before anything is sent, under the lock of its key's row.
+"""Charge every call in its own transaction, before it is sent, under the row lock of its key.
 
-Any number of processes on any number of machines queue at that row, so they cannot pass the limit together, and a process that dies
-after a grant has spent it: nothing is given back. What may be granted is decided by `policy.py`; the moment comes from the
-database's clock, `magnetis_ops.now()`, the one clock that all processes share (tests move it by replacing that function).
+Any number of processes on any number of machines queue for that lock, so they cannot exceed the
+limit together. A process that dies after a grant has spent the call: nothing is refunded.
+`rules.py` decides what may be granted. The time comes from the database's clock,
+`magnetis_ops.now()`, which all processes share. Tests replace that function to move the clock.
 
-A call counts in every quota window in which the API may have received it: from its charge until it is settled, however late
-that is, or until LONGEST_CALL if its process died. So a call charged just before midnight counts on the next day too. A charge
-that waited is renewed here directly before its request is sent; in another quota window it is charged again instead, and the old
-charge is not refunded.
+A call counts in every quota window in which the API may have received it: from its charge until it
+is settled, however late that is. If its process died, it counts until LONGEST_CALL has passed. So a
+call charged just before midnight also counts on the next day. A charge that waited is renewed
+directly before its request is sent. If the quota window has changed, the call is charged again, and
+the old charge is not refunded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,11 +42,12 @@ from magnetis_dagster.quota.rules import (
 )
 
 SHORT_PAUSE = 60.0
-"""Seconds: a 429 that asks for less is a throttle, and says nothing about the day."""
+"""Seconds. A 429 that requests a shorter wait is a throttle and says nothing about the day."""
 REFUSED_PAUSE = 900.0
-"""Seconds until a key that the API refused is tried again; `magnetis quota --reopen` tries it at once."""
+"""Seconds until a key that the API rejected is tried again; `magnetis quota --reopen` tries it now.
+"""
 NOT_SENT = "NotSent"
-"""Error of a charge that was replaced, since it waited too long; its request was never sent."""
+"""Error of an expired charge that was replaced; its request was never sent."""
 
 _STATE = """
     SELECT closed_until, trial_until, last_sent, lanes_last_sent, closed_signal
@@ -54,17 +57,22 @@ _LOCK = f"""
     WITH locked AS ({_STATE} FOR UPDATE)
     SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
 """
-"""A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends its session."""
+"""A stopped process, or one whose machine is gone, would keep the lock for hours. The server ends
+its session after 10 s."""
 _ADD_KEY = (
     "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
 )
 
 _LATE = f"a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'"
-"""A call that was in flight longer than any machine allows that is not suspended; these few have an index of their own."""
+"""A call that was in flight longer than a machine allows unless it is suspended; these few calls
+have an index of their own."""
 
 
 def _counted(since: str) -> str:
-    """Return a subquery of the calls charged before `since` or after it that the API may have received after it."""
+    """Return a subquery of the calls that the API may have received after `since`.
+
+    It includes calls that were charged before `since`.
+    """
     return f"""(
         SELECT a.lane, a.charged_at, coalesce(a.settled_at, a.charged_at + %(longest)s) AS until FROM magnetis_ops.api_calls AS a
         WHERE a.key_fingerprint = %(key)s AND a.charged_at > {since} - %(longest)s
@@ -148,8 +156,8 @@ _RENEW = """
     )
     SELECT id FROM renewed
 """
-"""A renewed charge counts in the present quota window, and for LONGEST_CALL from now. While the key is closed, only the trial is
-renewed."""
+"""A renewed charge counts in the current quota window, for LONGEST_CALL from now. If the key is
+closed, only the trial call is renewed."""
 
 _SETTLE = """
     WITH settled AS (
@@ -169,7 +177,7 @@ _SETTLE = """
     SELECT charged_at FROM settled
 """
 _NOT_AWAITED = "SET LOCAL synchronous_commit = off"
-"""Losing an outcome in a crash loses no charge, so its commit need not wait for the disk."""
+"""A crash that loses an outcome loses no charge, so this commit need not wait for the disk."""
 _CLOSE = """
     INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_signal, closed_until)
     SELECT %(key)s, %(signal)s::text, CASE WHEN %(retry_after)s::float8 IS NULL
@@ -190,7 +198,7 @@ _ELSEWHERE = """
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a call is charged for; written to `magnetis_ops.api_calls`."""
+    """A call to be charged; written to `magnetis_ops.api_calls`."""
 
     collection: str
     route: str
@@ -201,25 +209,26 @@ class Charge:
     first_day: date | None = None
     last_day: date | None = None
     renews: int | None = None
-    """Number of an earlier charge of this call whose request was not sent yet: it is renewed, or settled and charged again."""
+    """Number of an earlier charge of this call whose request was not sent. The ledger renews it, or
+    settles it and charges again."""
     trial: bool = False
-    """If the key is closed, charge a trial call now, which tells whether it is open again."""
+    """If the key is closed, charge a trial call now, which finds out whether it is open again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A call that is charged, and may be sent after `pause` seconds (0 unless calls are paced)."""
+    """A charged call, which may be sent after `pause` seconds (0 unless calls are paced)."""
 
     number: int
-    """Its number in `magnetis_ops.api_calls`."""
+    """Its id in `magnetis_ops.api_calls`."""
     pause: float
     valid_seconds: float
-    """The quota window that it is charged to lasts that long from the grant."""
+    """The quota window of the charge lasts this long from the grant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a charged call."""
+    """The outcome of a charged call."""
 
     status: int | None
     error: str | None = None
@@ -228,17 +237,17 @@ class Settlement:
     """Bytes."""
     milliseconds: int = 0
     over_quota: bool = False
-    """The API says that no call is left."""
+    """Whether the API reports an exhausted quota."""
     throttled: bool = False
-    """It says so of a minute or an hour, not of the day."""
+    """Whether that quota is per minute or hour, not per day."""
     key_refused: bool = False
-    """The API refuses the key itself."""
+    """Whether the API rejects the key itself."""
     retry_after: float | None = None
-    """Seconds that it asks to wait then; None: until the next quota day."""
+    """Seconds that the API requests to wait; None: until the next quota day."""
     remaining: int | None = None
-    """Calls left by the API's own word, where it gives one."""
+    """Calls left according to the API; None if it does not report them."""
     signal: str | None = None
-    """Status and rate-limit headers, recorded if the response closes the key."""
+    """Status and rate-limit headers; stored if the response closes the key."""
 
     @property
     def closes(self) -> bool:
@@ -247,7 +256,10 @@ class Settlement:
 
 
 class QuotaExhausted(TransientError):
-    """The lane has no call for now; nothing was sent. `available_at` (UTC) says when to ask again, `at` when this was found."""
+    """The lane has no call left for now; nothing was sent.
+
+    `available_at` (UTC) is when to retry, `at` when the ledger decided.
+    """
 
     def __init__(self, lane: str, refused: Refused, usage: Usage, policy: QuotaPolicy) -> None:
         self.lane = lane
@@ -279,9 +291,10 @@ class _Cursor(psycopg.Cursor[Any]):
 
 
 class Ledger:
-    """Charges and settles calls of one key by one policy. Thread-safe; every method is one short transaction.
+    """Charges and settles the calls of one key according to its quota rules.
 
-    Every method may raise DatabaseUnavailable or DatabaseRefused; a call whose charge raises must not be sent.
+    Thread-safe; every method is one short transaction. Every method may raise DatabaseUnavailable
+    or DatabaseRefused. A call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
@@ -296,14 +309,17 @@ class Ledger:
         }
 
     def charge(self, charge: Charge) -> Charged:
-        """Charge one call, durably. Raises QuotaExhausted where the lane may not send one now."""
+        """Charge one call durably. Raises QuotaExhausted if the lane may not send one now."""
         [answer] = self.turn([charge])
         if isinstance(answer, QuotaExhausted):
             raise answer
         return answer
 
     def settle(self, number: int, settlement: Settlement) -> None:
-        """Note what became of the call `number`; the charge stands whatever it was. An over-quota answer closes the key."""
+        """Record the outcome of call `number`.
+
+        The charge is never refunded. An over-quota outcome closes the key.
+        """
         self.turn(settlements={number: settlement})
 
     def turn(
@@ -311,7 +327,10 @@ class Ledger:
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
-        """Note outcomes by the call's number, then charge calls of one lane, all in one transaction; answer each charge in turn."""
+        """Record outcomes by call number, then charge calls of one lane, in one transaction.
+
+        Returns the answer to each charge in order.
+        """
         if len({charge.lane for charge in charges}) > 1:
             raise ValueError("the charges of one turn have one lane")
         doing = "charge an API call (so none was sent)" if charges else "note an API call's outcome"
@@ -321,7 +340,8 @@ class Ledger:
             for number, settlement in settlements.items():
                 self._settle(cursor, number, settlement)
             grants = self._charge(cursor, charges) if charges else []
-        # numbers are read behind the commit: asked for before, they would cost an exchange under the lock
+        # The numbers are fetched after the commit; earlier, each would cost a round trip under the
+        # lock.
         return [
             grant
             if isinstance(grant, QuotaExhausted)
@@ -332,7 +352,10 @@ class Ledger:
         ]
 
     def close(self, retry_after: float | None) -> datetime:
-        """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
+        """Close the key for every process and return until when.
+
+        Closes it for `retry_after` seconds; None: until the next calendar day.
+        """
         with self._transaction("close the key") as cursor:
             return self._close(
                 cursor,
@@ -343,33 +366,37 @@ class Ledger:
             )
 
     def usage(self, lane: str = "manual") -> Usage:
-        """Return what counts now; `lane` matters for pacing only."""
+        """Return the current usage; `lane` only matters for pacing."""
         with self._transaction("read the quota") as cursor:
             return self._usage(cursor, _STATE, lane)[1]
 
     def left(self, lane: str) -> int:
-        """Return how many calls `lane` may still make now; 0 while the key is closed."""
+        """Return how many calls `lane` may still send now; 0 while the key is closed."""
         usage = self.usage(lane)
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
 
     def aging(self, at: datetime) -> list[tuple[datetime, str]]:
-        """Return when each call that counts at `at` stops to count, and its lane; a calendar day's calls do at its end."""
+        """Return when each call counted at `at` stops counting, and its lane.
+
+        Empty for calendar days: their calls count until the day ends.
+        """
         if self.policy.window is QuotaWindow.CALENDAR:
             return []
         with self._transaction("read the quota") as cursor:
             return self._aging(cursor, at)
 
     def require(self, lane: str) -> None:
-        """Raise QuotaExhausted unless `lane` can send a call now; charges nothing."""
+        """Raise QuotaExhausted unless `lane` can send a call now. Charges nothing."""
         with self._transaction("read the quota") as cursor:
             self._decide(cursor, self._usage(cursor, _STATE, lane)[1], lane)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[_Cursor]:
-        """Open a transaction in pipeline mode: statements leave together, and are waited for when one's result is asked for.
+        """Open a transaction in pipeline mode.
 
-        So a charge holds the lock for one exchange with the server and its commit: benchmarks/quota.py.
+        Statements are sent together, and the transaction waits when a result is fetched. So a
+        charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
         """
         with guarded(self._engine, doing), self._engine.connect() as pooled:
             connection = driver_of(pooled)
@@ -420,7 +447,10 @@ class Ledger:
     def _charge(
         self, cursor: _Cursor, charges: Sequence[Charge]
     ) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
-        """Return for each charge what was granted, with the cursor that has its number if it is a new one, or why nothing was."""
+        """Return the answer to each charge: the grant or the refusal.
+
+        A new grant comes with the cursor from which its number is fetched later.
+        """
         lane = charges[0].lane
         usage = self._locked(cursor, lane)
         grants: list[tuple[_Cursor | None, Charged | QuotaExhausted]] = []
@@ -470,11 +500,12 @@ class Ledger:
         """Return whether the key is known, and its usage."""
         counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
-        # a statement of its own, after the lock: what others granted while we waited must be seen
+        # a separate statement after the lock, so that it sees the grants made while this one waited
         counting.execute(
             _CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters
         )
-        # results asked for without a sync leave the session busy in the server's eyes, and _LOCK's timeout never begins
+        # Results fetched without a sync leave the session active in the server's view, so that
+        # _LOCK's timeout never starts.
         cursor.pipeline.sync()
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
@@ -537,9 +568,10 @@ class Ledger:
         return closed
 
     def _believe(self, cursor: _Cursor, remaining: int, charged_at: datetime | None) -> None:
-        """Take the API's word for what remains, downwards only: what we did not use ourselves was used elsewhere.
+        """Lower the remaining calls to the number that the API reports, never raise them.
 
-        Under the lock, since two answers that come at once would each overwrite the other's. An answer to a call of yesterday says
+        Calls that this ledger did not count were used elsewhere. Requires the lock, because two
+        simultaneous responses would overwrite each other. A response to a call of yesterday says
         nothing about today.
         """
         usage = self._locked(cursor, "manual")
