@@ -14,6 +14,8 @@ request. The client refuses limits that exceed it. The ledger counts a call of a
 this long."""
 GRANT_SECONDS = 30.0
 """The client confirms a charge that is older than this before it sends the request."""
+NOT_SENT = "NotSent"
+"""Error in the ledger of a charge whose request was never sent."""
 DAILY_LIMIT = 1_000
 """Requests: a smaller limit is a throttle, unless its reset is more than an hour away."""
 _THROTTLE_WAIT = 60.0

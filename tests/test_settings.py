@@ -38,8 +38,8 @@ def test_defaults_are_those_of_the_contract() -> None:
 
 BAD = {
     "API_KEY": {
-        f"{SECRET} x": "no space or line break",
-        f"{SECRET}\nX-Evil: 1": "no space or line break",
+        f"{SECRET} x": "without spaces or line breaks",
+        f"{SECRET}\nX-Evil: 1": "without spaces or line breaks",
         f"{SECRET}é": "ASCII",
     },
     "API_URL": {
@@ -58,7 +58,7 @@ BAD = {
         SECRET: "https://hooks.slack.com/services/…",
         f"https:///{SECRET}": "as the chat shows it",
         f"ftp://hooks.slack.com/{SECRET}": "as the chat shows it",
-        f"https://user:{SECRET}@hooks.slack.com/": "with no user",
+        f"https://user:{SECRET}@hooks.slack.com/": "without a user",
         f"https://hooks.slack.com:{SECRET}/": "as the chat shows it",
         f"https://[::1/{SECRET}": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET} x": "as the chat shows it",
@@ -332,7 +332,7 @@ def test_a_misspelled_variable_is_refused(
         Path(".env").write_text(f"{name}=10\n")
     else:
         monkeypatch.setenv(name, "10")
-    with pytest.raises(SettingsError, match=f"^{name}: no such variable. Did you mean {meant}"):
+    with pytest.raises(SettingsError, match=f"^{name}: unknown variable. Did you mean {meant}"):
         Settings.load()
 
 
@@ -352,7 +352,7 @@ def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
     for _ in range(2):
         assert Settings.load().daily_quota == 5000
     assert [record.getMessage() for record in caplog.records] == [
-        "MAGNETIS_DASHBOARD_COLOUR: no such variable, so it has no effect. .env.example lists every variable."
+        "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. .env.example lists every variable."
     ]
 
 
@@ -491,5 +491,5 @@ def test_env_that_others_can_read_is_closed(
         assert Settings.load().require_key() == "real"
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert [record.message for record in caplog.records] == [
-        f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."
+        f"Other users could read {tmp_path / '.env'}. Its mode was changed to 600."
     ]

@@ -45,6 +45,7 @@ from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
 from magnetis_dagster.api_calls import (
     GRANT_SECONDS,
     LONGEST_CALL,
+    NOT_SENT,
     ApiCall,
     CallOutcome,
     ConfirmingGuard,
@@ -73,8 +74,6 @@ _GRACE_SECONDS = 30.0
 _SENDING = "http11.send_request_headers.started"
 """httpcore's trace event directly before the first byte of a request. By then the connection is
 open, through any proxy and TLS. https://www.encode.io/httpcore/extensions/#trace"""
-NOT_SENT = "NotSent"
-"""Error in the ledger for a charge whose request was never sent."""
 
 
 Keep = Callable[[Page], Awaitable[None]]

@@ -34,7 +34,7 @@ class Pace:
     """Lane to its calls on a mean day, spread evenly over the day. The backfill lane is ignored."""
     seconds_per_call: float
     """Mean interval between two calls of one backfill, including pages in flight together."""
-    aging: tuple[tuple[datetime, str], ...] = ()
+    expiries: tuple[tuple[datetime, str], ...] = ()
     """For each counted call: when it stops counting, and its lane. Rolling quota only."""
 
 
@@ -115,7 +115,7 @@ class _Walk:
             1 / policy.calls_per_second if policy.calls_per_second else 0.0,
             0.001,
         )
-        self._aging = deque(sorted(pace.aging))
+        self._expiries = deque(sorted(pace.expiries))
         self._known = Counter(dict(usage.by_lane))
         """Calls that count and precede the simulation; with a rolling quota they expire."""
         self._elsewhere = (
@@ -214,8 +214,8 @@ class _Walk:
         return sum(number for _, number in self._sent)
 
     def _forget(self, at: datetime) -> None:
-        while self._aging and self._aging[0][0] <= at:
-            self._known[self._aging.popleft()[1]] -= 1
+        while self._expiries and self._expiries[0][0] <= at:
+            self._known[self._expiries.popleft()[1]] -= 1
         while self._sent and self._sent[0][0] <= at:
             self._sent.popleft()
 

@@ -23,9 +23,10 @@ _DAYS = text("""
     SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days
     WHERE key_fingerprint = :key AND day >= :first AND day < :today
 """)
-_FIRST = text(
-    "SELECT min(day) FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first AND day < :today"
-)
+_FIRST = text("""
+    SELECT min(day) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first AND day < :today
+""")
 _SECONDS = text("""
     SELECT sum(milliseconds) / 1000.0 / sum(api_calls) FROM magnetis_ops.windows
     WHERE api_calls >= :least AND committed_at > magnetis_ops.now() - interval '30 days'
@@ -41,7 +42,7 @@ def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Us
     """
     today = ledger.policy.day_of(usage.at)
     asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
-    with guarded(engine, "read how the quota was used"), engine.connect() as connection:
+    with guarded(engine, "read past API calls"), engine.connect() as connection:
         first = connection.execute(_FIRST, asked).scalar_one()
         days = [
             {lane: getattr(row, lane) for lane in LANES} for row in connection.execute(_DAYS, asked)
@@ -50,5 +51,5 @@ def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Us
     return Pace(
         mean_a_day=mean_a_day(days, (today - first).days if first else 0),
         seconds_per_call=float(seconds) if seconds is not None else SECONDS_PER_CALL,
-        aging=tuple(ledger.aging(usage.at)),
+        expiries=tuple(ledger.expiries(usage.at)),
     )

@@ -24,9 +24,10 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
-from magnetis_dagster.api_calls import LONGEST_CALL
+from magnetis_dagster.api_calls import LONGEST_CALL, NOT_SENT
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.errors import TransientError
+from magnetis_dagster.quota import ledger_sql as sql
 from magnetis_dagster.quota.rules import (
     DAY,
     KEY_REFUSED,
@@ -45,154 +46,6 @@ SHORT_PAUSE = 60.0
 """Seconds. A 429 that requests a shorter wait is a throttle and says nothing about the day."""
 REFUSED_PAUSE = 900.0
 """Seconds until a key that the API rejected is tried again; `magnetis quota --reopen` tries it now.
-"""
-NOT_SENT = "NotSent"
-"""Error of an expired charge that was replaced; its request was never sent."""
-
-_STATE = """
-    SELECT closed_until, trial_until, last_sent, lanes_last_sent, closed_signal
-    FROM magnetis_ops.quota_keys WHERE key_fingerprint = %(key)s
-"""
-_LOCK = f"""
-    WITH locked AS ({_STATE} FOR UPDATE)
-    SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
-"""
-"""A stopped process, or one whose machine is gone, would keep the lock for hours. The server ends
-its session after 10 s."""
-_ADD_KEY = (
-    "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
-)
-
-_LATE = f"a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'"
-"""A call that was in flight longer than a machine allows unless it is suspended; these few calls
-have an index of their own."""
-
-
-def _counted(since: str) -> str:
-    """Return a subquery of the calls that the API may have received after `since`.
-
-    It includes calls that were charged before `since`.
-    """
-    return f"""(
-        SELECT a.lane, a.charged_at, coalesce(a.settled_at, a.charged_at + %(longest)s) AS until FROM magnetis_ops.api_calls AS a
-        WHERE a.key_fingerprint = %(key)s AND a.charged_at > {since} - %(longest)s
-          AND coalesce(a.settled_at, a.charged_at + %(longest)s) > {since}
-        UNION ALL
-        SELECT a.lane, a.charged_at, a.settled_at FROM magnetis_ops.api_calls AS a
-        WHERE {_LATE} AND a.settled_at > {since} AND a.charged_at <= {since} - %(longest)s
-    )"""
-
-
-_CALENDAR = f"""
-    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at),
-         today AS (SELECT at, (at AT TIME ZONE %(zone)s)::date AS day FROM moment),
-         start AS (SELECT at, day, day::timestamp AT TIME ZONE %(zone)s AS begun FROM today)
-    SELECT s.at, d.used_elsewhere, d.schedule, d.settings, d.manual, d.backfill,
-           (SELECT jsonb_object_agg(lane, number) FROM (
-                SELECT late.lane, count(*) AS number FROM (
-                    SELECT a.lane FROM magnetis_ops.api_calls AS a
-                    WHERE a.key_fingerprint = %(key)s AND a.charged_at >= s.begun - %(longest)s AND a.charged_at < s.begun
-                      AND (a.settled_at IS NULL OR a.settled_at >= s.begun) AND a.error IS DISTINCT FROM '{NOT_SENT}'
-                    UNION ALL
-                    SELECT a.lane FROM magnetis_ops.api_calls AS a
-                    WHERE {_LATE} AND a.settled_at >= s.begun AND a.charged_at < s.begun - %(longest)s
-                      AND a.error IS DISTINCT FROM '{NOT_SENT}'
-                ) AS late GROUP BY late.lane) AS lanes) AS more
-    FROM start AS s LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = s.day
-"""
-_COUNTED = _counted("m.at - interval '24 hours'")
-_ROLLING = f"""
-    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at)
-    SELECT m.at, d.used_elsewhere, 0 AS schedule, 0 AS settings, 0 AS manual, 0 AS backfill,
-           (SELECT jsonb_object_agg(lane, number)
-            FROM (SELECT a.lane, count(*) AS number FROM {_COUNTED} AS a GROUP BY a.lane) AS counted) AS more
-    FROM moment AS m
-    LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = (m.at AT TIME ZONE %(zone)s)::date
-"""
-_AGING = f"""
-    SELECT counted.until + interval '24 hours', counted.lane
-    FROM (SELECT %(at)s::timestamptz AS at) AS m, LATERAL {_COUNTED} AS counted
-"""
-
-
-def _grant(lane: str) -> str:
-    return f"""
-        WITH called AS (
-            INSERT INTO magnetis_ops.api_calls
-                (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, backfill_id, lane)
-            SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(at)s,
-                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, %(backfill_id)s,
-                   '{lane}'
-            RETURNING id, day
-        ), counted AS (
-            INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})
-            SELECT %(key)s, day, %(daily_quota)s, 1 FROM called
-            ON CONFLICT (key_fingerprint, day) DO UPDATE SET {lane} = q.{lane} + 1, daily_quota = excluded.daily_quota
-        ), noted AS (
-            UPDATE magnetis_ops.quota_keys SET last_sent = %(send_at)s,
-                lanes_last_sent = lanes_last_sent || jsonb_build_object('{lane}', %(send_at)s::timestamptz),
-                trial_call = CASE WHEN %(trial)s THEN (SELECT id FROM called) ELSE trial_call END,
-                trial_until = CASE WHEN %(trial)s THEN %(at)s::timestamptz + %(longest)s ELSE trial_until END
-            WHERE key_fingerprint = %(key)s
-        )
-        SELECT id FROM called
-    """
-
-
-_GRANT = {lane: _grant(lane) for lane in LANES}
-
-_RENEW = """
-    WITH renewed AS (
-        UPDATE magnetis_ops.api_calls AS a SET charged_at = greatest(a.charged_at, %(at)s)
-        FROM magnetis_ops.quota_keys AS k
-        WHERE a.id = %(id)s AND a.settled_at IS NULL AND k.key_fingerprint = %(key)s
-          AND (k.closed_until IS NULL OR k.trial_call = a.id)
-          AND CASE WHEN %(rolling)s THEN a.charged_at > %(at)s::timestamptz - interval '24 hours'
-                   ELSE a.day = (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date END
-        RETURNING a.id
-    ), trial AS (
-        UPDATE magnetis_ops.quota_keys SET trial_until = %(at)s::timestamptz + %(longest)s
-        WHERE key_fingerprint = %(key)s AND trial_call = (SELECT id FROM renewed)
-    )
-    SELECT id FROM renewed
-"""
-"""A renewed charge counts in the current quota window, for LONGEST_CALL from now. If the key is
-closed, only the trial call is renewed."""
-
-_SETTLE = """
-    WITH settled AS (
-        UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(),
-            status = %(status)s, error = %(error)s, rows = %(rows)s, bytes = %(bytes)s, milliseconds = %(milliseconds)s
-        WHERE id = %(id)s
-        RETURNING charged_at, (settled_at AT TIME ZONE %(zone)s)::date AS today
-    ), tried AS (
-        UPDATE magnetis_ops.quota_keys SET trial_call = NULL, trial_until = NULL,
-            closed_until = CASE WHEN %(open)s OR %(closes)s THEN NULL ELSE closed_until END
-        WHERE key_fingerprint = %(key)s AND trial_call = %(id)s
-        RETURNING key_fingerprint
-    ), reopened AS (
-        UPDATE magnetis_ops.quota_days SET used_elsewhere = 0
-        WHERE key_fingerprint = (SELECT key_fingerprint FROM tried) AND day = (SELECT today FROM settled) AND %(open)s
-    )
-    SELECT charged_at FROM settled
-"""
-_NOT_AWAITED = "SET LOCAL synchronous_commit = off"
-"""A crash that loses an outcome loses no charge, so this commit need not wait for the disk."""
-_CLOSE = """
-    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_signal, closed_until)
-    SELECT %(key)s, %(signal)s::text, CASE WHEN %(retry_after)s::float8 IS NULL
-                         THEN ((coalesce(%(charged_at)s, at) AT TIME ZONE %(zone)s)::date + 1)::timestamp AT TIME ZONE %(zone)s
-                         ELSE at + make_interval(secs => %(retry_after)s) END
-    FROM (SELECT magnetis_ops.now() AS at) AS moment
-    ON CONFLICT (key_fingerprint) DO UPDATE
-        SET closed_until = greatest(k.closed_until, excluded.closed_until), trial_call = NULL, trial_until = NULL,
-            closed_signal = CASE WHEN k.closed_until > excluded.closed_until THEN k.closed_signal ELSE excluded.closed_signal END
-    RETURNING closed_until
-"""
-_ELSEWHERE = """
-    INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used_elsewhere)
-    SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(daily_quota)s, %(elsewhere)s
-    ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
 """
 
 
@@ -272,13 +125,15 @@ class QuotaExhausted(TransientError):
         when = refused.available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
         if self.key_refused:
             super().__init__(
-                f"The API refused this key before, so nothing was sent.{signal} Check MAGNETIS_API_KEY in the Magnetis interface: "
-                f"API & connecteurs > API. The key is tried again at {when}; `magnetis quota --reopen` tries it now."
+                f"The API rejected this key before, so nothing was sent.{signal} Check "
+                "MAGNETIS_API_KEY in the Magnetis interface: API & connecteurs > API. The key is "
+                f"tried again at {when}; `magnetis quota --reopen` tries it now."
             )
             return
         super().__init__(
-            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, MAGNETIS_DAILY_QUOTA).{signal} "
-            f"Calls are available again at {when}. Nothing was sent; what was read before is kept."
+            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, "
+            f"MAGNETIS_DAILY_QUOTA).{signal} Calls are available again at {when}. Nothing was "
+            "sent; rows loaded before are kept."
         )
 
 
@@ -332,11 +187,13 @@ class Ledger:
         Returns the answer to each charge in order.
         """
         if len({charge.lane for charge in charges}) > 1:
-            raise ValueError("the charges of one turn have one lane")
-        doing = "charge an API call (so none was sent)" if charges else "note an API call's outcome"
+            raise ValueError("all charges of one transaction must have the same lane")
+        doing = (
+            "charge an API call (so none was sent)" if charges else "record an API call's outcome"
+        )
         with self._transaction(doing) as cursor:
             if not charges:
-                cursor.execute(_NOT_AWAITED)
+                cursor.execute(sql.COMMIT_WITHOUT_WAITING)
             for number, settlement in settlements.items():
                 self._settle(cursor, number, settlement)
             grants = self._charge(cursor, charges) if charges else []
@@ -368,7 +225,7 @@ class Ledger:
     def usage(self, lane: str = "manual") -> Usage:
         """Return the current usage; `lane` only matters for pacing."""
         with self._transaction("read the quota") as cursor:
-            return self._usage(cursor, _STATE, lane)[1]
+            return self._usage(cursor, sql.KEY_STATE, lane)[1]
 
     def left(self, lane: str) -> int:
         """Return how many calls `lane` may still send now; 0 while the key is closed."""
@@ -376,7 +233,7 @@ class Ledger:
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
 
-    def aging(self, at: datetime) -> list[tuple[datetime, str]]:
+    def expiries(self, at: datetime) -> list[tuple[datetime, str]]:
         """Return when each call counted at `at` stops counting, and its lane.
 
         Empty for calendar days: their calls count until the day ends.
@@ -384,12 +241,12 @@ class Ledger:
         if self.policy.window is QuotaWindow.CALENDAR:
             return []
         with self._transaction("read the quota") as cursor:
-            return self._aging(cursor, at)
+            return self._expiries(cursor, at)
 
     def require(self, lane: str) -> None:
         """Raise QuotaExhausted unless `lane` can send a call now. Charges nothing."""
         with self._transaction("read the quota") as cursor:
-            self._decide(cursor, self._usage(cursor, _STATE, lane)[1], lane)
+            self._decide(cursor, self._usage(cursor, sql.KEY_STATE, lane)[1], lane)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[_Cursor]:
@@ -408,7 +265,7 @@ class Ledger:
 
     def _settle(self, cursor: _Cursor, number: int, settlement: Settlement) -> None:
         cursor.execute(
-            _SETTLE,
+            sql.SETTLE,
             self._parameters
             | {
                 "id": number,
@@ -462,7 +319,7 @@ class Ledger:
                     )
                     continue
                 self._settle(cursor, charge.renews, Settlement(status=None, error=NOT_SENT))
-                usage = self._usage(cursor, _STATE, lane)[
+                usage = self._usage(cursor, sql.KEY_STATE, lane)[
                     1
                 ]  # the old charge may have been the trial that others wait for
             granting = _Cursor(cursor.connection, cursor.pipeline)
@@ -486,14 +343,14 @@ class Ledger:
 
     def _renew(self, cursor: _Cursor, number: int, at: datetime) -> bool:
         rolling = self.policy.window is QuotaWindow.ROLLING
-        cursor.execute(_RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
+        cursor.execute(sql.RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
         return cursor.fetchone() is not None
 
     def _locked(self, cursor: _Cursor, lane: str) -> Usage:
-        known, usage = self._usage(cursor, _LOCK, lane)
+        known, usage = self._usage(cursor, sql.LOCK_KEY, lane)
         if not known:
-            cursor.execute(_ADD_KEY, self._parameters)
-            _, usage = self._usage(cursor, _LOCK, lane)
+            cursor.execute(sql.ADD_KEY, self._parameters)
+            _, usage = self._usage(cursor, sql.LOCK_KEY, lane)
         return usage
 
     def _usage(self, cursor: _Cursor, state: str, lane: str) -> tuple[bool, Usage]:
@@ -502,10 +359,11 @@ class Ledger:
         cursor.execute(state, self._parameters)
         # a separate statement after the lock, so that it sees the grants made while this one waited
         counting.execute(
-            _CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters
+            sql.CALENDAR_USAGE if self.policy.window is QuotaWindow.CALENDAR else sql.ROLLING_USAGE,
+            self._parameters,
         )
         # Results fetched without a sync leave the session active in the server's view, so that
-        # _LOCK's timeout never starts.
+        # LOCK_KEY's timeout never starts.
         cursor.pipeline.sync()
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
@@ -522,17 +380,17 @@ class Ledger:
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
-        decision = decide(self.policy, usage, lane, partial(self._aging, cursor, usage.at))
+        decision = decide(self.policy, usage, lane, partial(self._expiries, cursor, usage.at))
         if isinstance(decision, Refused):
             raise QuotaExhausted(lane, decision, usage, self.policy)
         return decision
 
-    def _aging(self, cursor: _Cursor, at: datetime) -> list[tuple[datetime, str]]:
-        return cursor.execute(_AGING, self._parameters | {"at": at}).fetchall()
+    def _expiries(self, cursor: _Cursor, at: datetime) -> list[tuple[datetime, str]]:
+        return cursor.execute(sql.EXPIRIES, self._parameters | {"at": at}).fetchall()
 
     def _grant(self, cursor: _Cursor, charge: Charge, granted: Granted, at: datetime) -> None:
         cursor.execute(
-            _GRANT[charge.lane],
+            sql.GRANT[charge.lane],
             self._parameters
             | {
                 "at": at,
@@ -558,7 +416,7 @@ class Ledger:
         about_the_day: bool,
     ) -> datetime:
         cursor.execute(
-            _CLOSE,
+            sql.CLOSE,
             self._parameters
             | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal},
         )
@@ -578,4 +436,6 @@ class Ledger:
         elsewhere = self.policy.limit - sum(usage.by_lane.values()) - remaining
         today = charged_at is None or self.policy.day_of(charged_at) == self.policy.day_of(usage.at)
         if elsewhere > usage.elsewhere and (today or self.policy.window is QuotaWindow.ROLLING):
-            cursor.execute(_ELSEWHERE, self._parameters | {"at": usage.at, "elsewhere": elsewhere})
+            cursor.execute(
+                sql.USED_ELSEWHERE, self._parameters | {"at": usage.at, "elsewhere": elsewhere}
+            )

@@ -44,8 +44,7 @@ class QuotaWindow(StrEnum):
 
 
 class BadPolicy(PermanentError):
-    """The quota variables cannot be satisfied. The text names the variable and the allowed values.
-    """
+    """The quota variables cannot be satisfied. The text names the variable and the allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +82,17 @@ class QuotaPolicy:
                 )
         if BACKFILL in self.floors:
             raise BadPolicy(
-                "MAGNETIS_QUOTA_FLOORS: backfill has no floor, it is the lane that the floors hold back."
+                "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor. The floors reserve calls "
+                "for the other lanes."
             )
         if (
             any(not 0 <= share < 1 for share in self.floors.values())
             or sum(self.floors.values()) >= 1
         ):
             raise BadPolicy(
-                f"MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), got {dict(self.floors)} "
-                f"with a sum of {sum(self.floors.values()):g}: backfill would never have a call."
+                "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), "
+                f"got {dict(self.floors)} with a sum of {sum(self.floors.values()):g}: backfill "
+                "would never get a call."
             )
         if not 0 <= self.release_hours <= 24:
             raise BadPolicy(
@@ -99,8 +100,8 @@ class QuotaPolicy:
             )
         if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
             raise BadPolicy(
-                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a day), or none, "
-                f"got {self.calls_per_second:g}."
+                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a "
+                f"day), or none, got {self.calls_per_second:g}."
             )
 
     def day_of(self, moment: datetime) -> date:
@@ -154,8 +155,7 @@ class Usage:
 
     @property
     def key_refused(self) -> bool:
-        """Whether the key is closed because the API rejected it, not because of an exhausted quota.
-        """
+        """Whether the key is closed because the API rejected it, not because of an exhausted quota."""
         return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
 
 
@@ -191,11 +191,11 @@ def decide(
     policy: QuotaPolicy,
     usage: Usage,
     lane: str,
-    aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
+    expiries: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
-    `aging` is called if the call is refused. It returns when each counted call stops counting, and
+    `expiries` is called if the call is refused. It returns when each counted call stops counting, and
     its lane (rolling quota).
     """
     if lane not in LANES:
@@ -205,7 +205,7 @@ def decide(
         return verdict
     if usage.trial_until is not None and usage.trial_until > usage.at:
         return Refused(verdict, usage.at + TRIAL_POLL)
-    counted = aging() if policy.window is QuotaWindow.ROLLING else ()
+    counted = expiries() if policy.window is QuotaWindow.ROLLING else ()
     return Refused(verdict, _first_grant(policy, usage, lane, counted))
 
 
@@ -227,10 +227,10 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
-        refused = "the API refused this key"
-        return refused if usage.key_refused else "the API answered that this key has no calls left"
+        refused = "rejected this key"
+        return f"the API {refused if usage.key_refused else 'reported that this key has no calls left'}"
     if usage.trial_until is not None and usage.trial_until > usage.at:
-        return "one call is being tried to see whether the API has reopened"
+        return "a trial call is in flight to find out whether the API has reopened"
     if trial:
         # the trial call redetermines the calls used elsewhere
         usage = replace(usage, elsewhere=0)
@@ -238,8 +238,9 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     if room < 1:
         left = policy.limit - usage.used
         if left > 0:
-            return f"the {left} calls left are kept for schedules, settings and people"
-        return f"all {policy.limit} calls are spent"
+            reserved = "reserved for the schedule, settings and manual lanes"
+            return f"the remaining {left} API calls are {reserved}"
+        return f"all {policy.limit} API calls are used"
     send_at = _paced(policy, usage, lane, room)
     too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
     if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
@@ -276,7 +277,7 @@ def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
 
 
 def _first_grant(
-    policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]
+    policy: QuotaPolicy, usage: Usage, lane: str, expiries: Iterable[tuple[datetime, str]]
 ) -> datetime:
     """Return the first second at which the call is granted if no other call is sent.
 
@@ -287,7 +288,7 @@ def _first_grant(
     midnights = [policy.day_end(usage.at)]
     while midnights[-1] <= start or len(midnights) < 3:
         midnights.append(policy.day_end(midnights[-1]))
-    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *aging])
+    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *expiries])
     by_lane, elsewhere = dict(usage.by_lane), usage.elsewhere
     for (turn, aged), (following, _) in pairwise([*turns, (turns[-1][0] + 2 * DAY, "")]):
         if aged:

@@ -107,7 +107,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             id="502 in HTML",
         ),
         pytest.param(raw(408), api.ServerUnavailable, 408, "HTTP 408", id="408"),
-        pytest.param(hang, api.Unreachable, None, "silence", id="hang"),
+        pytest.param(hang, api.Unreachable, None, "no data arrived", id="hang"),
         pytest.param(reset, api.Unreachable, None, "lost", id="reset"),
         pytest.param(cut(GOOD), api.Unreachable, 200, "lost", id="body cut short"),
         pytest.param(cut(GOOD, 0.1), api.Unreachable, None, "lost", id="head cut short"),
@@ -125,7 +125,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]),
             api.UnexpectedResponse,
             200,
-            "cut short",
+            "truncated",
             id="JSON cut short",
         ),
         pytest.param(raw(200), api.UnexpectedResponse, 200, "an empty body", id="empty"),
@@ -144,14 +144,14 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             answer(200, ECHO),
             api.ServerUnavailable,
             200,
-            "HTTP 200 and this error",
+            "in the body of an HTTP 200 response",
             id="message without data",
         ),
         pytest.param(
             answer(200, {"success": False, "data": []}),
             api.ServerUnavailable,
             200,
-            "HTTP 200 and this error",
+            "in the body of an HTTP 200 response",
             id="no success",
         ),
         pytest.param(
@@ -395,7 +395,7 @@ def test_a_redirect_is_refused_and_the_key_stays_here(ask):
 
     gate = RecordingGate()
     error = asyncio.run(redirected())
-    assert "redirect to http://localhost (HTTP 302)" in str(error)
+    assert "redirected the request to http://localhost (HTTP 302)" in str(error)
     assert [outcome.error for outcome in gate.outcomes.values()] == ["RedirectRefused"]
     trial = ask(raw(301, location="http://[broken"))
     assert type(trial.error) is api.RedirectRefused

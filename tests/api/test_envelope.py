@@ -124,11 +124,11 @@ def test_rows_that_are_no_objects_are_kept():
         (b"", "empty"),
         (b" \n", "empty"),
         (b"  <html>", "HTML"),
-        (b'{"data": [{"id": "06123', "cut short"),
+        (b'{"data": [{"id": "06123', "truncated"),
         (b'"0612345678"', "a JSON str"),
         (b"null", "a JSON NoneType"),
         (b'{"data": "0612345678"}', "a single str"),
-        (b"\xff\xfe[\x00]\x00", "cut short or broken"),
+        (b"\xff\xfe[\x00]\x00", "truncated or invalid"),
         (b"[" * 200_000, "nested too deeply"),
     ],
 )

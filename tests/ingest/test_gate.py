@@ -260,6 +260,6 @@ def test_reopening_sends_nothing_if_the_quota_is_used_up(
     ledger.settle(
         ledger.charge(Charge("calls", "/calls", 1, "manual", trial=True)).number, Settlement(503)
     )
-    with pytest.raises(QuotaExhausted, match="all 1 calls are spent"):
+    with pytest.raises(QuotaExhausted, match="all 1 API calls are used"):
         reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY)
     assert api.requests == []

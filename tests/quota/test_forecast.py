@@ -38,8 +38,8 @@ def usage(at: datetime = MORNING, /, **options: Any) -> Usage:
     return Usage(at=at, by_lane={lane: options.pop(lane, 0) for lane in LANES}, **options)
 
 
-def pace(seconds: float = 0.1, aging: Any = (), **mean: float) -> Pace:
-    return Pace(mean, seconds, tuple(aging))
+def pace(seconds: float = 0.1, expiries: Any = (), **mean: float) -> Pace:
+    return Pace(mean, seconds, tuple(expiries))
 
 
 def local(day: int, hour: int, minute: int = 0) -> datetime:
@@ -110,7 +110,10 @@ def test_what_never_ends_is_said_at_once() -> None:
     started = time.monotonic()
     others = [(MORNING + timedelta(seconds=17 * number), "manual") for number in range(1, 5001)]
     crowded = forecast(
-        rules(window=QuotaWindow.ROLLING), usage(manual=5000), 100, pace(manual=5100, aging=others)
+        rules(window=QuotaWindow.ROLLING),
+        usage(manual=5000),
+        100,
+        pace(manual=5100, expiries=others),
     )
     assert (crowded.done_at, crowded.calls_left) == (None, 100)
     for window in QuotaWindow:
@@ -128,7 +131,7 @@ def test_a_rolling_window_gives_calls_back_a_day_later() -> None:
         rules(window=QuotaWindow.ROLLING),
         usage(backfill=3500),
         3501,
-        pace(aging=[(spent_at + DAY, BACKFILL)] * 3500),
+        pace(expiries=[(spent_at + DAY, BACKFILL)] * 3500),
     )
     assert told.days == ((date(2025, 6, 2), 3500), (date(2025, 6, 3), 1))
     assert told.done_at is not None
@@ -139,22 +142,22 @@ def replay(
     policy: QuotaPolicy, start: Usage, calls: int, seconds: int, used: Mapping[str, int]
 ) -> tuple[Counter[date], datetime]:
     """Ask the policy for every call, as the ledger does, while nobody else calls."""
-    aging = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
+    expiries = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
     at, known, sent = start.at, start, Counter[date]()
     while calls:
         if policy.window is QuotaWindow.ROLLING:
-            aging = [(end, lane) for end, lane in aging if end > at]
-            known = replace(known, by_lane=Counter(lane for _, lane in aging))
+            expiries = [(end, lane) for end, lane in expiries if end > at]
+            known = replace(known, by_lane=Counter(lane for _, lane in expiries))
         elif policy.day_of(known.at) != policy.day_of(at):
             known = replace(known, by_lane={}, elsewhere=0)
         known = replace(known, at=at)
-        decision = decide(policy, known, BACKFILL, aging=lambda counted=aging: counted)
+        decision = decide(policy, known, BACKFILL, expiries=lambda counted=expiries: counted)
         if not isinstance(decision, Granted):
             at = decision.available_at
             continue
         calls -= 1
         sent[policy.day_of(at)] += 1
-        aging.append((at + DAY, BACKFILL))
+        expiries.append((at + DAY, BACKFILL))
         known = replace(
             known, by_lane={**known.by_lane, BACKFILL: known.by_lane.get(BACKFILL, 0) + 1}
         )
@@ -188,8 +191,8 @@ def test_it_agrees_with_the_policy_asked_call_by_call(
     floors = {lane: share / 100 for lane, share in zip(LANES, shares, strict=False)}
     policy = rules(limit, floors=floors, release_hours=release, window=window)
     start = Usage(at=policy.day_start(day) + timedelta(minutes=minutes), by_lane=used)
-    aging = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
-    told = forecast(policy, start, calls, Pace({}, seconds, tuple(aging)))
+    expiries = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
+    told = forecast(policy, start, calls, Pace({}, seconds, tuple(expiries)))
     sent, end = replay(policy, start, calls, seconds, used)
     assert told.done_at is not None
     # a rolling window carries a step's coarseness from day to day

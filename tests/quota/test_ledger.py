@@ -15,8 +15,7 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import DatabaseUnavailable, connect, driver_of
 from magnetis_dagster.errors import TransientError
-from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota import ledger as ledger_module
+from magnetis_dagster.quota import QuotaPolicy, QuotaWindow, ledger_sql
 from magnetis_dagster.quota.ledger import (
     REFUSED_PAUSE,
     Charge,
@@ -86,7 +85,7 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
     for _ in range(3):
         book.charge(CHARGE)
     with pytest.raises(
-        QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST"
+        QuotaExhausted, match=r"all 3 API calls are used.*2025-03-31 00:00:00 CEST"
     ) as raised:
         book.charge(CHARGE)
     assert isinstance(raised.value, TransientError)
@@ -159,7 +158,7 @@ def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
     book, other = ledger(engine), ledger(engine)
     book.close(90)
     with pytest.raises(
-        QuotaExhausted, match="the API answered that this key has no calls left"
+        QuotaExhausted, match="the API reported that this key has no calls left"
     ) as raised:
         other.charge(CHARGE)
     assert (
@@ -180,7 +179,7 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
     book.settle(
         trial.number, Settlement(status=429, error="RateLimited", over_quota=True, retry_after=30)
     )
-    with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
+    with pytest.raises(QuotaExhausted, match="the API reported that this key has no calls left"):
         other.charge(CHARGE)
     clock.advance(timedelta(seconds=31))
     trial = other.charge(CHARGE)
@@ -256,7 +255,8 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
     for _ in range(14):
         book.charge(replace(CHARGE, lane="backfill"))
     with pytest.raises(
-        QuotaExhausted, match="the 6 calls left are kept for schedules, settings and people"
+        QuotaExhausted,
+        match="the remaining 6 API calls are reserved for the schedule, settings and manual lanes",
     ) as raised:
         book.charge(replace(CHARGE, lane="backfill"))
     # the floors of 4 and 2 melt from 18:00 to 24:00: the first whole call is free within the first hours
@@ -267,7 +267,7 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
     )
     for _ in range(6):
         book.charge(replace(CHARGE, lane="settings"))
-    with pytest.raises(QuotaExhausted, match="all 20 calls are spent"):
+    with pytest.raises(QuotaExhausted, match="all 20 API calls are used"):
         book.charge(replace(CHARGE, lane="schedule"))
 
 
@@ -479,8 +479,8 @@ def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
 @pytest.mark.parametrize("window", list(QuotaWindow))
 def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow) -> None:
     statement = {
-        QuotaWindow.CALENDAR: ledger_module._CALENDAR,
-        QuotaWindow.ROLLING: ledger_module._ROLLING,
+        QuotaWindow.CALENDAR: ledger_sql.CALENDAR_USAGE,
+        QuotaWindow.ROLLING: ledger_sql.ROLLING_USAGE,
     }[window]
     with engine.connect() as connection:
         cursor = driver_of(connection).cursor()
@@ -498,7 +498,7 @@ def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
     refused = Settlement(status=401, error="KeyRefused", key_refused=True, signal="HTTP 401")
     book.settle(book.charge(CHARGE).number, refused)
     with pytest.raises(
-        QuotaExhausted, match=r"refused this key .*HTTP 401, key refused.*--reopen"
+        QuotaExhausted, match=r"rejected this key .*HTTP 401, key refused.*--reopen"
     ) as raised:
         other.charge(CHARGE)
     assert raised.value.key_refused
@@ -506,7 +506,7 @@ def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
     assert book.usage().elsewhere == 0, "it says nothing about the quota"
     clock.advance(timedelta(seconds=REFUSED_PAUSE + 1))
     trial = other.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match="refused this key"):
+    with pytest.raises(QuotaExhausted, match="rejected this key"):
         book.charge(CHARGE)
     done(other, trial)
     assert not book.usage().key_refused

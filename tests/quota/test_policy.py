@@ -80,7 +80,7 @@ def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
     """A usage, and when each of its calls stops to count where the window is rolling."""
     at = draw(moments)
     lanes = draw(st.lists(st.sampled_from(LANES), max_size=limit))
-    aging = [(at + timedelta(seconds=draw(st.integers(1, 86_400))), lane) for lane in lanes]
+    expiries = [(at + timedelta(seconds=draw(st.integers(1, 86_400))), lane) for lane in lanes]
     before = st.integers(0, 30_000).map(lambda seconds: at - timedelta(seconds=seconds))
     around = st.integers(-5_000, 200_000).map(lambda seconds: at + timedelta(seconds=seconds))
     last_sent = draw(st.none() | before)
@@ -92,15 +92,17 @@ def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
         last_sent=last_sent,
         lane_last_sent=draw(st.sampled_from([None, last_sent])),
     )
-    return state, aging
+    return state, expiries
 
 
-def later(rules: QuotaPolicy, known: Usage, aging: Aging, at: datetime) -> Usage:
+def later(rules: QuotaPolicy, known: Usage, expiries: Aging, at: datetime) -> Usage:
     """The usage at a later moment, should nobody call meanwhile."""
     same_day = at.astimezone(rules.zone).date() == known.at.astimezone(rules.zone).date()
     by_lane: Mapping[str, int] = known.by_lane if same_day else {}
     if rules.window is QuotaWindow.ROLLING:
-        by_lane = {lane: sum(1 for end, of in aging if of == lane and end > at) for lane in LANES}
+        by_lane = {
+            lane: sum(1 for end, of in expiries if of == lane and end > at) for lane in LANES
+        }
     return replace(known, at=at, by_lane=by_lane, elsewhere=known.elsewhere if same_day else 0)
 
 
@@ -111,8 +113,8 @@ def test_a_refusal_names_the_first_second_of_a_grant(
 ) -> None:
     fresh = Usage(at=rules.day_start(date(2025, 1, 1)), by_lane={})
     assume(allowance(rules, fresh, lane, rules.day_end(fresh.at) - SECOND) >= 1)
-    now, aging = data.draw(usages(rules.limit))
-    decision = decide(rules, now, lane, lambda: aging)
+    now, expiries = data.draw(usages(rules.limit))
+    decision = decide(rules, now, lane, lambda: expiries)
     if isinstance(decision, Granted):
         assert now.at <= decision.send_at <= now.at + LONGEST_SPACING_WAIT
         return
@@ -121,9 +123,9 @@ def test_a_refusal_names_the_first_second_of_a_grant(
     def ask(at: datetime) -> Granted | Refused:
         return decide(
             rules,
-            later(rules, now, aging, at),
+            later(rules, now, expiries, at),
             lane,
-            lambda: [(end, of) for end, of in aging if end > at],
+            lambda: [(end, of) for end, of in expiries if end > at],
         )
 
     assert isinstance(ask(decision.available_at), Granted)
@@ -144,7 +146,7 @@ def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
         refused = decide(rules, usage(at, manual=3, elsewhere=2), "manual")
         assert isinstance(refused, Refused)
         assert refused.available_at == begun + timedelta(hours=hours)
-        assert refused.reason == "all 5 calls are spent"
+        assert refused.reason == "all 5 API calls are used"
 
 
 @pytest.mark.parametrize(
@@ -223,11 +225,11 @@ def test_the_other_lanes_may_use_everything(
 def test_nothing_is_granted_while_the_key_is_closed(
     data: st.DataObject, rules: QuotaPolicy, lane: str
 ) -> None:
-    now, aging = data.draw(usages(rules.limit))
+    now, expiries = data.draw(usages(rules.limit))
     closed = replace(now, closed_until=now.at + timedelta(seconds=data.draw(st.floats(0.001, 1e6))))
-    decision = decide(rules, closed, lane, aging=lambda: aging)
+    decision = decide(rules, closed, lane, expiries=lambda: expiries)
     assert isinstance(decision, Refused)
-    assert decision.reason == "the API answered that this key has no calls left"
+    assert decision.reason == "the API reported that this key has no calls left"
     assert decision.available_at >= closed.closed_until  # type: ignore[operator]
 
 
@@ -238,7 +240,7 @@ def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> 
     tried = replace(closed, trial_until=NOON + timedelta(minutes=5))
     for lane in LANES:
         assert decide(policy(), tried, lane) == Refused(
-            "one call is being tried to see whether the API has reopened", NOON + TRIAL_POLL
+            "a trial call is in flight to find out whether the API has reopened", NOON + TRIAL_POLL
         )
     assert decide(policy(), replace(tried, at=NOON + timedelta(minutes=5)), "manual") == Granted(
         NOON + timedelta(minutes=5), True
@@ -247,14 +249,14 @@ def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> 
 
 def test_a_trial_too_needs_a_call_of_our_own() -> None:
     decision = decide(policy(), usage(manual=100, closed_until=NOON), "manual")
-    assert decision == Refused("all 100 calls are spent", datetime(2025, 6, 1, 22, tzinfo=UTC))
+    assert decision == Refused("all 100 API calls are used", datetime(2025, 6, 1, 22, tzinfo=UTC))
 
 
 def test_a_floor_that_melts_lets_backfill_in() -> None:
     rules = policy(limit=10, floors={"schedule": 0.3})
     # the floor of 3 melts from 18:00 Paris: 2, then 1 and then 0 calls are kept after 18:00:01, 20:00:01, 22:00:01
     for used, hour in ((7, 16), (8, 18), (9, 20)):
-        reason = f"the {10 - used} calls left are kept for schedules, settings and people"
+        reason = f"the remaining {10 - used} API calls are reserved for the schedule, settings and manual lanes"
         assert decide(rules, usage(manual=used), BACKFILL) == Refused(
             reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC)
         )
@@ -276,7 +278,7 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
             rules,
             now,
             lane,
-            aging=lambda: [(moment + DAY, lane) for moment in counted],  # noqa: B023
+            expiries=lambda: [(moment + DAY, lane) for moment in counted],  # noqa: B023
         )
         if isinstance(decision, Granted):
             sent.append(decision.send_at)
