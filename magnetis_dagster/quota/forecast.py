@@ -60,7 +60,7 @@ def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forec
         calls -= sent
         if done_at is not None:
             return Forecast(tuple(days), done_at.astimezone(policy.zone))
-        if len(days) >= MOST_DAYS or _stands_still(days):
+        if len(days) >= MOST_DAYS or _has_stopped(days):
             break
     return Forecast(tuple(days), None, calls)
 
@@ -71,7 +71,7 @@ def capacity(policy: QuotaPolicy, usage: Usage, pace: Pace) -> tuple[int, int]:
     return next(days)[1], next(days)[1]
 
 
-def _stands_still(days: list[tuple[date, int]]) -> bool:
+def _has_stopped(days: list[tuple[date, int]]) -> bool:
     # today may be exhausted or closed; after three days without a call, no day brings one
     return len(days) > 3 and not any(sent for _, sent in days[-3:])
 
@@ -80,29 +80,33 @@ def _days(
     policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace
 ) -> Iterator[tuple[date, int, datetime | None]]:
     """Yield each day with its calls, and on the last day when the last call is answered."""
-    walk = _Walk(policy, usage, calls, pace)
+    simulation = _Simulation(policy, usage, calls, pace)
     whole: dict[timedelta, int] = {}
     while True:
-        day, begin, end = policy.day_of(walk.at), walk.at, policy.day_end(walk.at)
+        day, begin, end = policy.day_of(simulation.at), simulation.at, policy.day_end(simulation.at)
         # with a rolling quota, each day equals the day before from the third whole day on
-        least = 3 * DAY if walk.rolling else timedelta(0)
-        fresh = begin == policy.day_start(day) and not walk.waits and begin - usage.at > least
-        if fresh and (known := whole.get(end - begin)) is not None and known < walk.left:
-            walk.pass_by(end, known)  # skip the simulation, so that ten years take a moment
+        least = 3 * DAY if simulation.rolling else timedelta(0)
+        is_whole = (
+            begin == policy.day_start(day)
+            and not simulation.is_waiting
+            and begin - usage.at > least
+        )
+        if is_whole and (known := whole.get(end - begin)) is not None and known < simulation.left:
+            simulation.skip_to(end, known)  # skip the simulation, so that ten years take a moment
             yield day, known, None
             continue
-        before = walk.left
-        while walk.at < end and walk.left:
-            walk.step(min(end, walk.at + STEP))
-        sent = before - walk.left
-        yield day, sent, None if walk.left else walk.last_call
-        if not walk.left:
+        before = simulation.left
+        while simulation.at < end and simulation.left:
+            simulation.step(min(end, simulation.at + STEP))
+        sent = before - simulation.left
+        yield day, sent, None if simulation.left else simulation.last_call
+        if not simulation.left:
             return
-        if fresh:
+        if is_whole:
             whole[end - begin] = sent
 
 
-class _Walk:
+class _Simulation:
     """A simulation of the quota: a moment that advances, and the usage at it."""
 
     def __init__(self, policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> None:
@@ -118,12 +122,11 @@ class _Walk:
         self._expiries = deque(sorted(pace.expiries))
         self._known = Counter(dict(usage.by_lane))
         """Calls that count and precede the simulation; with a rolling quota they expire."""
-        self._elsewhere = (
-            0 if usage.closed_until else usage.elsewhere
-        )  # the trial call redetermines it
+        # the trial call redetermines it
+        self._elsewhere = 0 if usage.closed_until else usage.elsewhere
         self._sent: deque[tuple[datetime, int]] = deque()
-        """Counted calls of the backfill, with the time at which they stop counting (rolling quota).
-        """
+        """Counted calls of the backfill and when they stop counting; with a calendar quota, all
+        calls of the day."""
         self._began = usage.at
         """Start of the mean usage by other lanes: the simulation's start, later the day's."""
         self._next = max(usage.at, usage.closed_until or usage.at)
@@ -132,11 +135,11 @@ class _Walk:
         self.last_call = usage.at
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the next call must wait, because calls are paced or the key is closed."""
         return self._next > self.at
 
-    def pass_by(self, end: datetime, sent: int) -> None:
+    def skip_to(self, end: datetime, sent: int) -> None:
         """Skip to the end of a day with a known number of calls."""
         self.left -= sent
         if not self.rolling:
@@ -155,7 +158,9 @@ class _Walk:
             number = min(self.left, room, -((begin - end) // gap))
             if number:
                 self.left -= number
-                sent_at = max(begin + (number - 1) * gap, self._room_from(begin, last, number))
+                sent_at = max(
+                    begin + (number - 1) * gap, self._first_second_with_room(begin, last, number)
+                )
                 self._sent.append((sent_at + DAY, number))
                 self._next = sent_at + gap
                 self.last_call = sent_at + timedelta(seconds=self._seconds)
@@ -179,7 +184,7 @@ class _Walk:
         )
         return max(self._seconds, rest.total_seconds())
 
-    def _room_from(self, begin: datetime, last: datetime, number: int) -> datetime:
+    def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
         """Return the first second with room for `number` calls, because floors shrink meanwhile."""
         seconds = range((last - begin) // SECOND + 1)
         offset = bisect_left(
@@ -191,7 +196,7 @@ class _Walk:
         by_lane = {lane: self._used(lane, at) for lane in LANES if lane != BACKFILL}
         elsewhere = self._elsewhere
         if self.rolling:
-            self._forget(at)
+            self._expire(at)
             if self._policy.day_of(at) != self._policy.day_of(self._usage.at):
                 elsewhere = 0
         by_lane[BACKFILL] = self._known[BACKFILL] + self._backfilled()
@@ -213,7 +218,7 @@ class _Walk:
     def _backfilled(self) -> int:
         return sum(number for _, number in self._sent)
 
-    def _forget(self, at: datetime) -> None:
+    def _expire(self, at: datetime) -> None:
         while self._expiries and self._expiries[0][0] <= at:
             self._known[self._expiries.popleft()[1]] -= 1
         while self._sent and self._sent[0][0] <= at:

@@ -31,7 +31,7 @@ class Permit(Protocol):
         """Return whether the last confirmation is recent enough."""
 
     def confirm(self) -> None:
-        """Confirm again; raise if the run was ended."""
+        """Confirm is_retry; raise if the run was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,18 @@ class _Grant:
     days: tuple[date, date] | None
     valid_seconds: float
     """The charge counts in its quota window for at least this long from `requested_at`."""
-    asked: Moment
+    requested_at: Moment
     """Before the ledger was called; the charge is not older."""
-    given: Moment
+    granted_at: Moment
 
     def is_fresh(self) -> bool:
         """Return whether the request may be sent without another confirmation by the ledger."""
         now = Moment.now()
-        age = self.asked.seconds_until(now)
+        age = self.requested_at.seconds_until(now)
         return (
             age < self.valid_seconds
             and age < GRANT_SECONDS
-            and self.given.seconds_until(now) <= FRESH_SECONDS
+            and self.granted_at.seconds_until(now) <= FRESH_SECONDS
         )
 
 
@@ -80,13 +80,13 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
+class _PendingSettlement:
     """An outcome that the ledger has not recorded yet."""
 
     number: int
     settlement: Settlement
-    noted: asyncio.Future[None]
-    again: bool = False
+    recorded: asyncio.Future[None]
+    is_retry: bool = False
 
 
 class LedgerGuard:
@@ -111,8 +111,8 @@ class LedgerGuard:
         self._trial = trial
         self._permit = permit
         self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
-        self._notes: list[_Note] = []
-        self._turns: asyncio.Task[None] | None = None
+        self._settlements: list[_PendingSettlement] = []
+        self._worker: asyncio.Task[None] | None = None
         self._grants: dict[int, _Grant] = {}
         """Charges that are not settled, by number."""
 
@@ -152,39 +152,47 @@ class LedgerGuard:
         while True:
             if self._permit and not self._permit.is_fresh():
                 await asyncio.to_thread(self._permit.confirm)
-            asked = Moment.now()
-            answer: asyncio.Future[Charged | QuotaExhausted] = (
-                asyncio.get_running_loop().create_future()
-            )
-            self._charges.append((charge, answer))
-            self._take_turns()
-            charged = await asyncio.shield(answer)
+            requested_at = Moment.now()
+            granted = await self._charge(charge)
             if charge.renews is not None:
                 del self._grants[charge.renews]  # renewed, or settled by the ledger
-            if isinstance(charged, QuotaExhausted):
-                charge = replace(charge, renews=None)
-                if charged.key_refused and self._run.resumes and not charge.trial:
-                    # Only people retry a run that ended with a rejected key, and they may have
-                    # reactivated the key.
-                    charge = replace(charge, trial=True)
-                    continue
-                pause = (charged.available_at - charged.at).total_seconds()
-                if pause > PATIENCE_SECONDS:
-                    raise KeyRefused(str(charged)) if charged.key_refused else charged
-                # random, so that waiting processes do not return in the same instant
-                await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
-            else:
-                self._grants[charged.number] = _Grant(
-                    replace(charge, renews=None, trial=self._trial),
-                    days,
-                    charged.valid_seconds,
-                    asked,
-                    Moment.now(),
-                )
-                if charged.number != charge.renews:
-                    self.charged[days] += 1
-                await asyncio.sleep(charged.pause)
-                return charged.number
+            if isinstance(granted, QuotaExhausted):
+                charge = await self._after_refusal(charge, granted)
+                continue
+            self._grants[granted.number] = _Grant(
+                replace(charge, renews=None, trial=self._trial),
+                days,
+                granted.valid_seconds,
+                requested_at,
+                Moment.now(),
+            )
+            if granted.number != charge.renews:
+                self.charged[days] += 1
+            await asyncio.sleep(granted.pause)
+            return granted.number
+
+    async def _charge(self, charge: Charge) -> Charged | QuotaExhausted:
+        answer: asyncio.Future[Charged | QuotaExhausted] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._charges.append((charge, answer))
+        self._start_worker()
+        return await asyncio.shield(answer)
+
+    async def _after_refusal(self, charge: Charge, refusal: QuotaExhausted) -> Charge:
+        """Wait out a short pause and return the next charge to try; raise after a refusal."""
+        charge = replace(charge, renews=None)
+        if refusal.key_refused and self._run.resumes and not charge.trial:
+            # Only people retry a run that ended with a rejected key, and they may have reactivated
+            # the key.
+            return replace(charge, trial=True)
+        pause = (refusal.available_at - refusal.at).total_seconds()
+        if pause > PATIENCE_SECONDS:
+            raise KeyRefused(str(refusal)) if refusal.key_refused else refusal
+        # random, so that waiting processes do not return in the same instant
+        spread = random.uniform(0.05, 0.5)  # noqa: S311 - not a secret
+        await asyncio.sleep(max(0.0, pause) + spread)
+        return charge
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
         """Record the outcome of a charged call.
@@ -210,36 +218,36 @@ class LedgerGuard:
             retry_after=outcome.retry_after,
             signal=f"HTTP {outcome.status}{f', {limit.signal}' if limit else ''}",
         )
-        note = _Note(charge, settlement, asyncio.get_running_loop().create_future())
-        self._notes.append(note)
-        self._take_turns()
-        await asyncio.shield(note.noted)
+        recorded = asyncio.get_running_loop().create_future()
+        self._settlements.append(_PendingSettlement(charge, settlement, recorded))
+        self._start_worker()
+        await asyncio.shield(recorded)
 
-    def _take_turns(self) -> None:
-        if self._turns is None or self._turns.done():
-            self._turns = asyncio.create_task(self._turn_by_turn())
+    def _start_worker(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._process_batches())
 
-    async def _turn_by_turn(self) -> None:
-        while self._charges or self._notes:
+    async def _process_batches(self) -> None:
+        while self._charges or self._settlements:
             charges, self._charges = self._charges, []
-            notes, self._notes = self._notes, []
-            outcomes = {note.number: note.settlement for note in notes}
+            pending, self._settlements = self._settlements, []
+            outcomes = {each.number: each.settlement for each in pending}
             try:
                 answers = await asyncio.to_thread(
-                    self.ledger.turn, [charge for charge, _ in charges], outcomes
+                    self.ledger.charge_and_settle, [charge for charge, _ in charges], outcomes
                 )
-            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+            except Exception as error:  # noqa: BLE001 - raised in the waiting tasks
                 for _, answer in charges:
                     answer.set_exception(error)
-                for note in notes:
-                    if isinstance(error, DatabaseUnavailable) and not note.again:
+                for each in pending:
+                    if isinstance(error, DatabaseUnavailable) and not each.is_retry:
                         # The server ended the session. A lost settlement of a trial call would keep
                         # the key closed for minutes.
-                        self._notes.append(replace(note, again=True))
+                        self._settlements.append(replace(each, is_retry=True))
                     else:
-                        note.noted.set_exception(error)
+                        each.recorded.set_exception(error)
             else:
                 for (_, answer), charged in zip(charges, answers, strict=True):
                     answer.set_result(charged)
-                for note in notes:
-                    note.noted.set_result(None)
+                for each in pending:
+                    each.recorded.set_result(None)

@@ -37,9 +37,9 @@ from magnetis_dagster.quota.rules import (
     QuotaWindow,
     Refused,
     Usage,
-    after,
     allowance,
     decide,
+    usage_after,
 )
 
 SHORT_PAUSE = 60.0
@@ -107,6 +107,11 @@ class Settlement:
         """Whether it closes the key for every process."""
         return self.over_quota or self.key_refused
 
+    @property
+    def opens(self) -> bool:
+        """Whether it reopens the key, if its call was the trial."""
+        return self.status is not None and self.status < 500 and not self.closes
+
 
 class QuotaExhausted(TransientError):
     """The lane has no call left for now; nothing was sent.
@@ -165,7 +170,7 @@ class Ledger:
 
     def charge(self, charge: Charge) -> Charged:
         """Charge one call durably. Raises QuotaExhausted if the lane may not send one now."""
-        [answer] = self.turn([charge])
+        [answer] = self.charge_and_settle([charge])
         if isinstance(answer, QuotaExhausted):
             raise answer
         return answer
@@ -175,9 +180,9 @@ class Ledger:
 
         The charge is never refunded. An over-quota outcome closes the key.
         """
-        self.turn(settlements={number: settlement})
+        self.charge_and_settle(settlements={number: settlement})
 
-    def turn(
+    def charge_and_settle(
         self,
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
@@ -196,31 +201,15 @@ class Ledger:
                 cursor.execute(sql.COMMIT_WITHOUT_WAITING)
             for number, settlement in settlements.items():
                 self._settle(cursor, number, settlement)
-            grants = self._charge(cursor, charges) if charges else []
+            grants = self._charge_each(cursor, charges) if charges else []
         # The numbers are fetched after the commit; earlier, each would cost a round trip under the
         # lock.
         return [
-            grant
-            if isinstance(grant, QuotaExhausted)
-            else replace(grant, number=next(granting).id)
-            if granting
+            replace(grant, number=next(cursor_of_number).id)
+            if cursor_of_number and isinstance(grant, Charged)
             else grant
-            for granting, grant in grants
+            for cursor_of_number, grant in grants
         ]
-
-    def close(self, retry_after: float | None) -> datetime:
-        """Close the key for every process and return until when.
-
-        Closes it for `retry_after` seconds; None: until the next calendar day.
-        """
-        with self._transaction("close the key") as cursor:
-            return self._close(
-                cursor,
-                retry_after,
-                None,
-                None,
-                about_the_day=retry_after is None or retry_after > SHORT_PAUSE,
-            )
 
     def usage(self, lane: str = "manual") -> Usage:
         """Return the current usage; `lane` only matters for pacing."""
@@ -261,17 +250,13 @@ class Ledger:
                 yield _Cursor(connection, pipeline)
                 connection.commit()
 
-    # --- inside a transaction
-
     def _settle(self, cursor: _Cursor, number: int, settlement: Settlement) -> None:
         cursor.execute(
             sql.SETTLE,
             self._parameters
             | {
                 "id": number,
-                "open": settlement.status is not None
-                and settlement.status < 500
-                and not settlement.closes,
+                "open": settlement.opens,
                 "closes": settlement.closes,
                 "status": settlement.status,
                 "error": settlement.error,
@@ -299,9 +284,9 @@ class Ledger:
                 about_the_day=False,
             )
         if settlement.remaining is not None:
-            self._believe(cursor, settlement.remaining, charged_at)
+            self._lower_remaining(cursor, settlement.remaining, charged_at)
 
-    def _charge(
+    def _charge_each(
         self, cursor: _Cursor, charges: Sequence[Charge]
     ) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
         """Return the answer to each charge: the grant or the refusal.
@@ -309,32 +294,30 @@ class Ledger:
         A new grant comes with the cursor from which its number is fetched later.
         """
         lane = charges[0].lane
-        usage = self._locked(cursor, lane)
+        usage = self._locked_usage(cursor, lane)
         grants: list[tuple[_Cursor | None, Charged | QuotaExhausted]] = []
         for charge in charges:
             if charge.renews is not None:
                 if self._renew(cursor, charge.renews, usage.at):
-                    grants.append(
-                        (None, Charged(charge.renews, 0.0, self._valid_seconds(usage.at)))
-                    )
+                    renewed = Charged(charge.renews, 0.0, self._valid_seconds(usage.at))
+                    grants.append((None, renewed))
                     continue
                 self._settle(cursor, charge.renews, Settlement(status=None, error=NOT_SENT))
-                usage = self._usage(cursor, sql.KEY_STATE, lane)[
-                    1
-                ]  # the old charge may have been the trial that others wait for
+                # the old charge may have been the trial that others wait for
+                _, usage = self._usage(cursor, sql.KEY_STATE, lane)
             granting = _Cursor(cursor.connection, cursor.pipeline)
-            asked = usage
+            seen = usage
             if charge.trial and usage.closed_until is not None:
-                asked = replace(usage, closed_until=min(usage.closed_until, usage.at))
+                seen = replace(usage, closed_until=min(usage.closed_until, usage.at))
             try:
-                granted = self._decide(granting, asked, lane)
+                granted = self._decide(granting, seen, lane)
             except QuotaExhausted as exhausted:
                 grants.append((None, exhausted))
                 continue
             self._grant(granting, charge, granted, usage.at)
             pause = max(0.0, (granted.send_at - usage.at).total_seconds())
             grants.append((granting, Charged(0, pause, self._valid_seconds(usage.at))))
-            usage = after(usage, lane, granted, LONGEST_CALL)
+            usage = usage_after(usage, lane, granted, LONGEST_CALL)
         return grants
 
     def _valid_seconds(self, at: datetime) -> float:
@@ -346,7 +329,7 @@ class Ledger:
         cursor.execute(sql.RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
         return cursor.fetchone() is not None
 
-    def _locked(self, cursor: _Cursor, lane: str) -> Usage:
+    def _locked_usage(self, cursor: _Cursor, lane: str) -> Usage:
         known, usage = self._usage(cursor, sql.LOCK_KEY, lane)
         if not known:
             cursor.execute(sql.ADD_KEY, self._parameters)
@@ -422,17 +405,19 @@ class Ledger:
         )
         closed: datetime = next(cursor).closed_until
         if about_the_day:
-            self._believe(cursor, 0, charged_at)
+            self._lower_remaining(cursor, 0, charged_at)
         return closed
 
-    def _believe(self, cursor: _Cursor, remaining: int, charged_at: datetime | None) -> None:
+    def _lower_remaining(
+        self, cursor: _Cursor, remaining: int, charged_at: datetime | None
+    ) -> None:
         """Lower the remaining calls to the number that the API reports, never raise them.
 
         Calls that this ledger did not count were used elsewhere. Requires the lock, because two
         simultaneous responses would overwrite each other. A response to a call of yesterday says
         nothing about today.
         """
-        usage = self._locked(cursor, "manual")
+        usage = self._locked_usage(cursor, "manual")
         elsewhere = self.policy.limit - sum(usage.by_lane.values()) - remaining
         today = charged_at is None or self.policy.day_of(charged_at) == self.policy.day_of(usage.at)
         if elsewhere > usage.elsewhere and (today or self.policy.window is QuotaWindow.ROLLING):

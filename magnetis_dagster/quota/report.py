@@ -305,12 +305,12 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
     of that time are unknown.
     """
     counted: Counter[str] = Counter()
-    ageing: list[tuple[datetime, str]] = []
+    expiries: list[tuple[datetime, str]] = []
     judged = broken = 0
     first_broken = None
     for grant in grants:
-        while ageing and ageing[0][0] <= grant.charged_at:
-            counted[heapq.heappop(ageing)[1]] -= 1
+        while expiries and expiries[0][0] <= grant.charged_at:
+            counted[heapq.heappop(expiries)[1]] -= 1
         if grant.lane == BACKFILL and grant.charged_at >= since:
             judged += 1
             if allowance(policy, Usage(at=grant.charged_at, by_lane=counted), BACKFILL) < 1:
@@ -318,7 +318,7 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
                 first_broken = first_broken or grant.charged_at
         counted[grant.lane] += 1
         if policy.window is QuotaWindow.ROLLING:
-            heapq.heappush(ageing, (grant.until + DAY, grant.lane))
+            heapq.heappush(expiries, (grant.until + DAY, grant.lane))
     return FloorsKept(judged, broken, first_broken)
 
 

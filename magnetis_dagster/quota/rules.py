@@ -200,16 +200,16 @@ def decide(
     """
     if lane not in LANES:
         raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
-    verdict = _verdict(policy, usage, lane)
-    if isinstance(verdict, Granted):
-        return verdict
+    answer = _grant_or_reason(policy, usage, lane)
+    if isinstance(answer, Granted):
+        return answer
     if usage.trial_until is not None and usage.trial_until > usage.at:
-        return Refused(verdict, usage.at + TRIAL_POLL)
+        return Refused(answer, usage.at + TRIAL_POLL)
     counted = expiries() if policy.window is QuotaWindow.ROLLING else ()
-    return Refused(verdict, _first_grant(policy, usage, lane, counted))
+    return Refused(answer, _first_grant(policy, usage, lane, counted))
 
 
-def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
+def usage_after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
     """Return the usage after a call that was granted at `usage.at`.
 
     A trial call is in flight for `longest_call` at most.
@@ -223,12 +223,12 @@ def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) ->
     )
 
 
-def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
+def _grant_or_reason(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
-        refused = "rejected this key"
-        return f"the API {refused if usage.key_refused else 'reported that this key has no calls left'}"
+        closed = "the API reported that this key has no calls left"
+        return "the API rejected this key" if usage.key_refused else closed
     if usage.trial_until is not None and usage.trial_until > usage.at:
         return "a trial call is in flight to find out whether the API has reopened"
     if trial:
@@ -241,7 +241,7 @@ def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
             reserved = "reserved for the schedule, settings and manual lanes"
             return f"the remaining {left} API calls are {reserved}"
         return f"all {policy.limit} API calls are used"
-    send_at = _paced(policy, usage, lane, room)
+    send_at = _send_time(policy, usage, lane, room)
     too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
     if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
         return f"the calls of lane {lane} are paced"
@@ -259,7 +259,7 @@ def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int
     return room
 
 
-def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
+def _send_time(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
     send_at, last = usage.at, usage.lane_last_sent
     if policy.calls_per_second is not None and usage.last_sent is not None:
         send_at = max(send_at, usage.last_sent + timedelta(seconds=1 / policy.calls_per_second))
@@ -313,5 +313,6 @@ def _is_granted(
     policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int
 ) -> bool:
     return isinstance(
-        _verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted
+        _grant_or_reason(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane),
+        Granted,
     )

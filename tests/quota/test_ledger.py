@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy
+from closed_key import close_key
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
@@ -156,7 +157,7 @@ def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine), ledger(engine)
-    book.close(90)
+    close_key(book, 90)
     with pytest.raises(
         QuotaExhausted, match="the API reported that this key has no calls left"
     ) as raised:
@@ -171,7 +172,7 @@ def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
 def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     trial = book.charge(CHARGE)
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
@@ -197,7 +198,7 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
 def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     book.charge(CHARGE)
     clock.advance(LONGEST_CALL + timedelta(seconds=1))
@@ -207,8 +208,8 @@ def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> 
 def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
-    assert book.close(None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
-    book.close(5)  # a later, shorter word does not open it
+    assert close_key(book, None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
+    close_key(book, 5)  # a later, shorter word does not open it
     assert book.usage().closed_until == datetime(2025, 6, 1, 22, tzinfo=UTC)
     clock.advance(timedelta(hours=12, seconds=1))
     book.charge(CHARGE)
@@ -217,7 +218,7 @@ def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: A
 def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 21, 59, tzinfo=UTC))
     book = ledger(engine)
-    book.close(3600)
+    close_key(book, 3600)
     clock.advance(timedelta(minutes=30))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
@@ -437,7 +438,7 @@ def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
     waiting = book.charge(CHARGE)
-    book.close(30)
+    close_key(book, 30)
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, renews=waiting.number))
     clock.advance(timedelta(seconds=31))
@@ -452,7 +453,7 @@ def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -
 def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 21, 58, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     trial = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 0, 1, tzinfo=UTC))
@@ -546,7 +547,7 @@ def test_a_trial_may_be_asked_for_while_the_key_is_closed(
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    book.close(7_000)
+    close_key(book, 7_000)
     trial = book.charge(replace(CHARGE, trial=True))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
@@ -566,7 +567,7 @@ def test_a_trial_may_be_asked_for_while_the_key_is_closed(
 def test_a_trial_respects_the_quota(engine: Engine) -> None:
     book = ledger(engine, quota=1)
     done(book, book.charge(CHARGE))
-    book.close(7_000)
+    close_key(book, 7_000)
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, trial=True))
 

@@ -164,7 +164,9 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         turns = [times] if at_once else [1] * times
         for answer in (
-            answer for charges in turns for answer in self.ledger(key).turn([charge] * charges)
+            answer
+            for charges in turns
+            for answer in self.ledger(key).charge_and_settle([charge] * charges)
         ):
             if not known.grants(self.window, self.limit, lane, self.now):
                 assert isinstance(answer, QuotaExhausted)

@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from closed_key import close_key
 from rich.console import Console
 from sqlalchemy import Engine
 
@@ -136,7 +137,7 @@ def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
 def test_a_429_closes_and_what_others_used_is_shown(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 10)
-    Ledger(engine, key_fingerprint=KEY, policy=policy()).close(7200)
+    close_key(Ledger(engine, key_fingerprint=KEY, policy=policy()), 7200)
     found = report(engine)
     assert (found.today.used, found.today.used_elsewhere, found.today.remaining) == (100, 90, 0)
     assert (found.today.closed_until or found.today.at).hour == 12
