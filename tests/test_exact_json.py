@@ -1,4 +1,7 @@
-"""Every digit of a number survives, in and out; what PostgreSQL does not take is named and keeps its text."""
+"""Numbers keep every digit when JSON is parsed and written.
+
+Values that PostgreSQL cannot store are named and keep their text.
+"""
 
 import json
 from decimal import Decimal

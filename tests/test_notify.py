@@ -1,4 +1,4 @@
-"""Posting to a webhook: what counts as delivered, how long it takes at most, and that its address is told to nobody."""
+"""Posting to a webhook: delivery, time limit and secrecy of the URL."""
 
 import logging
 import socket

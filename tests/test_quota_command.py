@@ -1,4 +1,7 @@
-"""`magnetis quota` as a process: on a terminal of 80 columns or none, with and without a key, and never the key."""
+"""`magnetis quota` as a process, with and without a terminal of 80 columns.
+
+With and without a key, which is never shown.
+"""
 
 import json
 from zoneinfo import ZoneInfo

@@ -1,4 +1,7 @@
-"""Environment variables: defaults, precedence, and that each bad value is one sentence which names it and never shows a secret."""
+"""Environment variables: defaults, precedence and errors.
+
+Each bad value causes one sentence that names the variable and never shows a secret.
+"""
 
 import stat
 from collections.abc import Iterator
@@ -419,7 +422,7 @@ def test_database_urls_of_libpq(url: str) -> None:
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[RunningDev]:
-    """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
+    """Run a `magnetis dev` with the sandbox in the home of the working directory."""
     running = RunningDev(
         "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
     )
@@ -470,7 +473,7 @@ def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:
-    """Without it, this terminal sees the database that the other one fills, and cannot take its quota for the sandbox's."""
+    """Without the key, this terminal sees the other one's database but not the sandbox's quota."""
     with (
         claimed(tmp_path / ".magnetis"),
         announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),

@@ -1,4 +1,6 @@
-"""Fixtures of trial.py for this folder; a `conftest` cannot be imported by name where several folders have one."""
+"""Import the fixtures of exchange.py; several folders have a `conftest`, so none can be imported by
+name.
+"""
 
 from trial import _no_waiting, ask
 

@@ -1,4 +1,4 @@
-"""Bodies in every compression that was asked for and in every charset, over real HTTP."""
+"""Response bodies in every requested compression and every charset, over real HTTP."""
 
 import codecs
 import gzip
@@ -20,7 +20,7 @@ UTF8 = PAGE.encode()
 
 
 def zipped(data):
-    return gzip.compress(data, mtime=0)  # ids of tests must not contain the time
+    return gzip.compress(data, mtime=0)  # test ids must not contain the time
 
 
 def raw_deflate(data):
@@ -35,7 +35,7 @@ def members(data, size):
 def received(ask, body, **headers):
     trial = ask(raw(200, body, **headers))
     assert trial.page is not None, trial.error
-    # a kept page is read again from its body alone
+    # a stored page is parsed again from its body alone
     again = read_envelope(trial.page.body, 250)
     assert (again.rows, again.replaced_characters) == (
         trial.page.rows,
@@ -196,6 +196,6 @@ def test_a_body_that_grows_past_the_cap_in_utf8(ask):
 def test_nothing_makes_it_crash(body, charset):
     once = to_utf8(body, charset)
     assert isinstance(once, bytes)
-    # what begins as a page is UTF-8 now, and stays
+    # a body that begins as a page is UTF-8 now and stays so
     if once.startswith(b"{") and b"\0" not in once[:4] and not once.startswith(codecs.BOM_UTF8):
         assert to_utf8(once, None) == once

@@ -1,4 +1,7 @@
-"""The client against every fault of a server, over real HTTP. The `ask` fixture checks charges and secrets in each of them."""
+"""The client and every fault of a server, over real HTTP.
+
+The `request_page` fixture checks charges and secrets in each test.
+"""
 
 import asyncio
 import gc
@@ -297,7 +300,7 @@ def test_nobody_listens(ask):
 def test_429_closes_the_gate(ask, headers, wait):
     if (
         headers.get("retry_after") == "in 600 s"
-    ):  # a date, made now: tests are collected long before they run
+    ):  # an absolute date is made now, because tests are collected long before they run
         headers = {
             "retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
         }
@@ -547,10 +550,11 @@ def test_no_more_requests_at_once_than_allowed():
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # httpcore closes no cancelled handshake
+)  # httpcore does not close a cancelled handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
-    """Nothing connects at all, or TCP connects and TLS never does. The limits are a tenth of the real ones."""
+    """No TCP connection, or TCP without a TLS handshake. The limits are a tenth of the real ones.
+    """
     monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
     limits = ClientLimits(connect=1.0, read=6.0, total=18.0, wait_initial=0.05, wait_max=2.0)
 
@@ -603,7 +607,7 @@ def test_no_request_can_take_longer_than_the_ledger_counts_it():
 
 
 class ConfirmingGuard(RecordingGate):
-    """Replaces the first charge when its request is about to be sent, or refuses to confirm any."""
+    """Replaces the first charge when its request is about to be sent, or refuses every charge."""
 
     def __init__(self, *, refuses=False):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The envelope in every form that the unknowns of the API allow."""
+"""The envelope in every form that the undocumented API may use."""
 
 import json
 import time
@@ -52,7 +52,7 @@ ERRORS = [
     ({"success": False, "error": "Invalid API key"}, 401, "Invalid API key"),
     ({"fault": {"faultstring": "This action is forbidden"}}, 403, "forbidden"),
 ]
-"""Bodies with HTTP 200: content, the status that it should have had, words of its message."""
+"""Bodies with HTTP 200: content, the status that they should have had, and words of the message."""
 
 
 def read(content, limit=250):
@@ -92,7 +92,7 @@ def test_the_older_paginator_is_read_too():
 
 @pytest.mark.parametrize("rows", [[], [{"id": 1}], [{"id": 1}, {"id": 2}]])
 def test_a_bare_array_says_nothing_about_pages(rows):
-    # the server may lower the page size below the limit: a short page is no last page
+    # the server may lower the page size below the limit, so a short page is not always the last one
     page = read(rows, limit=2)
     assert page.rows == rows
     assert (page.total, page.last_page, page.has_next) == (None, None, None)
@@ -195,7 +195,7 @@ def test_any_rows_arrive_storable_and_otherwise_untouched(rows, ascii_only):
     assert "\\u0000" not in stored.replace("\\\\", "")
     stored.encode()
     if not page.replaced_characters:
-        assert page.rows == rows  # a Decimal equals the integer that it is
+        assert page.rows == rows  # a Decimal equals the same integer
 
 
 @given(
@@ -276,7 +276,7 @@ def test_a_flagged_error_is_no_page_even_with_rows():
 def test_rows_and_values_of_a_page_are_limited(monkeypatch):
     monkeypatch.setattr(envelope, "MOST_VALUES", 1_000)
     monkeypatch.setattr(envelope, "MOST_ROWS", 500)
-    assert len(read([{"a": 1}] * 332).rows) == 332  # two separators a row, and the array
+    assert len(read([{"a": 1}] * 332).rows) == 332  # two separators per row, and the array
     with pytest.raises(EnvelopeTooLarge, match="1000 values"):
         read([{"a": 1}] * 501)
     with pytest.raises(EnvelopeTooLarge, match="501 rows for a limit of 250"):

@@ -1,4 +1,4 @@
-"""What leaves the machine: GETs of one origin with one key, whatever is asked for above."""
+"""The transport sends only GET requests to one origin with one key."""
 
 import asyncio
 import re
@@ -81,7 +81,10 @@ def test_no_shortcut_of_the_http_client_leaves():
 
 
 def test_nothing_else_in_the_package_opens_a_way_to_the_api():
-    """Three others send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook: without the key."""
+    """Other modules use HTTP only without the key.
+
+    Three send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook.
+    """
     package = Path(api.__file__).parent.parent
     way_out = re.compile(
         r"httpx\.(Async)?(Client|HTTPTransport)\(|httpx\.(get|post|put|patch|delete|request|stream)\(|urlopen|http\.client"

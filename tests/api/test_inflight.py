@@ -1,4 +1,4 @@
-"""Calls at once: halved by trouble, grown back by calls that go well, never beyond the setting."""
+"""Requests in flight: halved after failures, raised after successes, never above the limit."""
 
 import asyncio
 import time
@@ -87,7 +87,7 @@ def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful
         async with (
             asyncio.timeout(1),
             places.charging_turn(),
-        ):  # those who left gave their turns back
+        ):  # the cancelled tasks released their turns
             return taken
 
     assert asyncio.run(charged(ConcurrencyLimit(8))) == 8 + CHARGED_AHEAD

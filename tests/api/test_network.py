@@ -1,4 +1,4 @@
-"""How the environment leaves the machine: NO_PROXY as a table, and over real HTTP a proxy and certificates."""
+"""Proxies, NO_PROXY and certificates from the environment: as a table, and over real HTTP."""
 
 import asyncio
 import base64
@@ -252,7 +252,7 @@ def test_an_empty_variable_means_the_usual_authorities(monkeypatch: pytest.Monke
 
 
 class Proxy:
-    """A proxy on loopback: tunnels every CONNECT to `target`, or answers it with `refusal`."""
+    """A proxy on loopback that tunnels every CONNECT to `target` or answers it with `refusal`."""
 
     def __init__(self, target: int = 0, refusal: bytes = b"") -> None:
         self._target, self._refusal = target, refusal

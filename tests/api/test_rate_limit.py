@@ -1,4 +1,7 @@
-"""Rate-limit headers in every form: how long a 429 closes the key, whether it speaks of the day, and what is recorded of it."""
+"""Rate-limit headers in every form.
+
+How long a 429 closes the key, whether it concerns the quota day, and which signal is recorded.
+"""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -1,4 +1,4 @@
-"""The words of a server: what is shown of them."""
+"""Redaction of messages from a server."""
 
 import pytest
 from trial import CALL, KEY

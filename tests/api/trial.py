@@ -1,4 +1,7 @@
-"""One trial: a client asks a scripted server through a recording gate, and whatever comes, charges and secrets are checked."""
+"""One exchange between a client and a scripted server through a recording guard.
+
+Every exchange checks charges and secrets, whatever happens.
+"""
 
 import asyncio
 import logging
@@ -73,7 +76,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """The error and everything that hangs on it, shown in a traceback or not."""
+    """Return the error and every error chained to it, whether a traceback shows it or not."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -98,7 +101,7 @@ def assert_no_secrets(error: BaseException | None, logged: str) -> None:
 
 @pytest.fixture
 def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
-    """Return a function that asks for one page and gives back what came of it."""
+    """Return a function that requests one page and returns the exchange."""
     caplog.set_level(logging.DEBUG)
 
     def _ask(

@@ -1,4 +1,7 @@
-"""The forecast against the policy itself, asked call by call; days of 23 and 25 hours, melting floors, closing, pacing, bounds."""
+"""The forecast agrees with the quota rules applied call by call.
+
+Days of 23 and 25 hours, shrinking floors, a closed key, pacing and limits.
+"""
 
 import time
 from collections import Counter
@@ -52,7 +55,8 @@ def test_what_fits_today_is_done_today() -> None:
 
 
 def test_a_backfill_of_three_days_takes_the_floors_as_they_melt() -> None:
-    # 08:00: 3,500 at once, 1,500 more as the floors melt from 18:00; 3,500 at the third midnight
+    # 08:00: 3,500 immediately, 1,500 more while the floors shrink from 18:00; 3,500 at the third
+    # midnight
     told = forecast(rules(), usage(), 13_500, pace(seconds=0.36))
     assert told.days == (
         (date(2025, 6, 2), 5000),
@@ -68,11 +72,11 @@ def test_a_backfill_of_three_days_takes_the_floors_as_they_melt() -> None:
 
 
 def test_calls_of_the_others_are_left_to_them() -> None:
-    # schedule's own floor covers 1,000 of its 1,400, and 200 are used already
+    # schedule's own floor covers 1,000 of its 1,400 calls, and 200 are used already
     told = forecast(
         rules(), usage(schedule=200, manual=10), 20_000, pace(schedule=1_400, manual=10)
     )
-    # the last minutes go to who comes first
+    # in the last minutes, calls go to the lane that comes first
     assert [calls for _, calls in told.days[:2]] == pytest.approx([5000 - 1410] * 2, abs=15)
     assert capacity(
         rules(), usage(schedule=200, manual=10), pace(schedule=1_400, manual=10)
@@ -141,7 +145,7 @@ def test_a_rolling_window_gives_calls_back_a_day_later() -> None:
 def replay(
     policy: QuotaPolicy, start: Usage, calls: int, seconds: int, used: Mapping[str, int]
 ) -> tuple[Counter[date], datetime]:
-    """Ask the policy for every call, as the ledger does, while nobody else calls."""
+    """Apply the quota rules to every call, as the ledger does, while no other lane sends calls."""
     expiries = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
     at, known, sent = start.at, start, Counter[date]()
     while calls:
@@ -195,7 +199,7 @@ def test_it_agrees_with_the_policy_asked_call_by_call(
     told = forecast(policy, start, calls, Pace({}, seconds, tuple(expiries)))
     sent, end = replay(policy, start, calls, seconds, used)
     assert told.done_at is not None
-    # a rolling window carries a step's coarseness from day to day
+    # with a rolling quota, the coarse steps carry over from day to day
     coarse = STEP * (len(told.days) if window is QuotaWindow.ROLLING else 1)
     assert abs(told.done_at - end) <= coarse
     days = sorted(sent | Counter(dict(told.days)))

@@ -1,4 +1,4 @@
-"""What the forecast goes by, read from the real tables."""
+"""The input of the forecast, measured from the real tables."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

@@ -1,4 +1,7 @@
-"""The ledger on a real PostgreSQL: never past the limit, closed by a 429 for everybody, open again on the next local day."""
+"""The ledger on a real PostgreSQL.
+
+It never exceeds the limit, a 429 closes the key for all processes, and the next local day opens it.
+"""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -187,7 +190,7 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
     other.settle(trial.number, Settlement(status=503, error="ServerUnavailable"))
     trial = other.charge(
         CHARGE
-    )  # the answer said nothing about the quota: the next call is a trial again
+    )  # the response said nothing about the quota, so the next call is a trial again
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
         book.charge(CHARGE)
     done(other, trial)
@@ -209,7 +212,7 @@ def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: A
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
     assert close_key(book, None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
-    close_key(book, 5)  # a later, shorter word does not open it
+    close_key(book, 5)  # a later, shorter closing does not open it
     assert book.usage().closed_until == datetime(2025, 6, 1, 22, tzinfo=UTC)
     clock.advance(timedelta(hours=12, seconds=1))
     book.charge(CHARGE)
@@ -260,7 +263,8 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
         match="the remaining 6 API calls are reserved for the schedule, settings and manual lanes",
     ) as raised:
         book.charge(replace(CHARGE, lane="backfill"))
-    # the floors of 4 and 2 melt from 18:00 to 24:00: the first whole call is free within the first hours
+    # The floors of 4 and 2 shrink from 18:00 to 24:00. The first whole call becomes free within the
+    # first hours.
     assert (
         datetime(2025, 6, 1, 16, tzinfo=UTC)
         < raised.value.available_at
@@ -355,7 +359,7 @@ def _spend(url: str, tries: int) -> int:
 
 @pytest.fixture
 def processes() -> Iterator[ProcessPoolExecutor]:
-    # not multiprocessing.Pool: its end by SIGTERM was seen to wait for a process for ever
+    # multiprocessing.Pool was seen to wait indefinitely for a process after SIGTERM
     with ProcessPoolExecutor(6, multiprocessing.get_context("spawn")) as pool:
         yield pool
 
@@ -464,7 +468,10 @@ def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clo
 def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
     engine: Engine, clock: Any, window: QuotaWindow
 ) -> None:
-    """A machine slept with the request in flight: the API may have received it after the machine woke up."""
+    """A machine slept while the request was in flight.
+
+    The API may have received the request after the machine woke up.
+    """
     clock.set(datetime(2025, 6, 1, 20, tzinfo=UTC))
     book = ledger(engine, quota=2, window=window)
     asleep = book.charge(CHARGE)

@@ -1,9 +1,11 @@
-"""The ledger against a model: any order of calls, answers, crashes, changes of limit and jumps of the clock, on a real PostgreSQL.
+"""The ledger agrees with a model, on a real PostgreSQL.
 
-The model keeps every call in a list and counts by looking at all of them. It shares no code with the ledger: its days, floors and
-moments are worked out here, another way.
+Any order of calls, responses, crashes, changes of the limit and jumps of the clock. The model keeps
+every call in a list and counts by reading all of them. It shares no code with the ledger: it
+computes days, floors and times in another way.
 
-50 sequences of each kind, or as many as MODEL_EXAMPLES says: `MODEL_EXAMPLES=1000 make test ARGS=tests/quota/test_model.py`.
+50 sequences of each kind, or as many as MODEL_EXAMPLES says: `MODEL_EXAMPLES=1000 make test
+ARGS=tests/quota/test_model.py`.
 """
 
 import os
@@ -32,9 +34,9 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 PARIS = ZoneInfo("Europe/Paris")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 FLOORS = {"schedule": 40, "manual": 20}
-"""Per cent."""
+"""Percent."""
 UNDER_WAY = timedelta(minutes=5)
-"""How long a call whose process died may be under way."""
+"""How long a call of a dead process may be in flight."""
 DAY = timedelta(hours=24)
 SECOND = timedelta(seconds=1)
 
@@ -59,7 +61,7 @@ class ModelCall:
 
     @property
     def until(self) -> datetime:
-        """The last moment at which the API may have received it."""
+        """Return the latest time at which the API may have received it."""
         return self.settled_at or self.charged_at + UNDER_WAY
 
 
@@ -67,7 +69,7 @@ class ModelCall:
 class ModelKey:
     calls: list[ModelCall] = field(default_factory=list)
     open: list[ModelCall] = field(default_factory=list)
-    """Under way, neither settled nor crashed."""
+    """In flight: neither settled nor crashed."""
     closed_until: datetime | None = None
     trial: ModelCall | None = None
     elsewhere: Counter[date] = field(default_factory=Counter)
@@ -106,7 +108,7 @@ class ModelKey:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Rules play what processes, the API and the clock do; `window` and `engine` come from the test."""
+    """Rules simulate processes, the API and the clock; the test provides `window` and `engine`."""
 
     window: QuotaWindow
     engine: Engine
@@ -122,7 +124,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 datetime(2025, 3, 29, 22, 58, tzinfo=UTC),  # before the day of 23 hours
                 datetime(2025, 3, 30, 21, 57, tzinfo=UTC),  # at its end
                 datetime(2025, 10, 25, 21, 59, tzinfo=UTC),  # before the day of 25 hours
-                datetime(2025, 10, 26, 20, tzinfo=UTC),  # on it, while floors melt
+                datetime(2025, 10, 26, 20, tzinfo=UTC),  # on that day, while floors shrink
                 datetime(2025, 6, 1, 10, tzinfo=UTC),
             ]
         )
@@ -181,7 +183,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert len(known.counting(self.window, self.now)) <= self.limit
 
     def check_moment(self, key: str, lane: str, exhausted: QuotaExhausted) -> None:
-        """Ask again a second before the moment that a refusal names, and at it."""
+        """Retry one second before the time that a refusal names, and at that time."""
         assert exhausted.at == self.now
         known, named = self.keys[key], exhausted.available_at
         if known.trial and self.now < known.trial.charged_at + UNDER_WAY:
@@ -191,7 +193,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if moment <= self.now:
                 continue
             grants = known.grants(self.window, self.limit, lane, moment)
-            # a call of the last five minutes whose end is not known may have been received after midnight, which is not foreseen
+            # An unsettled call of the last five minutes may have been received after midnight. The
+            # refusal does not foresee that.
             late = (
                 moment == named
                 and self.window is QuotaWindow.CALENDAR

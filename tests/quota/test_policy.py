@@ -1,4 +1,7 @@
-"""The quota's decisions without a database: floors, closing, pacing, and that a refusal names the first second of a grant."""
+"""The quota rules without a database: floors, closing and pacing.
+
+A refusal names the first second of a grant.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -77,7 +80,7 @@ moments = st.builds(
 
 @st.composite
 def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
-    """A usage, and when each of its calls stops to count where the window is rolling."""
+    """Draw a usage, and when each of its calls stops counting (rolling quota)."""
     at = draw(moments)
     lanes = draw(st.lists(st.sampled_from(LANES), max_size=limit))
     expiries = [(at + timedelta(seconds=draw(st.integers(1, 86_400))), lane) for lane in lanes]
@@ -96,7 +99,7 @@ def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
 
 
 def later(rules: QuotaPolicy, known: Usage, expiries: Aging, at: datetime) -> Usage:
-    """The usage at a later moment, should nobody call meanwhile."""
+    """Return the usage at a later time if no call is sent meanwhile."""
     same_day = at.astimezone(rules.zone).date() == known.at.astimezone(rules.zone).date()
     by_lane: Mapping[str, int] = known.by_lane if same_day else {}
     if rules.window is QuotaWindow.ROLLING:
@@ -254,7 +257,8 @@ def test_a_trial_too_needs_a_call_of_our_own() -> None:
 
 def test_a_floor_that_melts_lets_backfill_in() -> None:
     rules = policy(limit=10, floors={"schedule": 0.3})
-    # the floor of 3 melts from 18:00 Paris: 2, then 1 and then 0 calls are kept after 18:00:01, 20:00:01, 22:00:01
+    # The floor of 3 shrinks from 18:00 in Paris: 2, then 1 and then 0 calls are reserved after
+    # 18:00:01, 20:00:01 and 22:00:01.
     for used, hour in ((7, 16), (8, 18), (9, 20)):
         reason = f"the remaining {10 - used} API calls are reserved for the schedule, settings and manual lanes"
         assert decide(rules, usage(manual=used), BACKFILL) == Refused(
@@ -264,7 +268,8 @@ def test_a_floor_that_melts_lets_backfill_in() -> None:
 
 
 def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
-    """Call whenever a call is granted, and come back when a refusal says so; return when the calls were sent."""
+    """Send a call when it is granted, retry when a refusal says so; return the times of the calls.
+    """
     sent: list[datetime] = []
     at = begin
     while at < begin + span:

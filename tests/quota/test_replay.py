@@ -1,4 +1,4 @@
-"""The replay finds nothing in what the policy granted, and finds every grant that the policy would have refused."""
+"""The replay finds every grant that the quota rules would have refused, and no other."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def charge(engine: Engine, of: QuotaPolicy, lane: str) -> Charged:
 
 
 def test_a_grant_too_many_is_found_where_it_is() -> None:
-    rules = policy()  # 20 calls, floors of 4, 1 and 1: backfill has 14
+    rules = policy()  # 20 calls with floors of 4, 1 and 1: backfill has 14
     grants = [at("backfill", NOON + timedelta(seconds=n)) for n in range(16)]
     assert replay(rules, grants[:14], LONG_AGO) == FloorsKept(14, 0)
     assert replay(rules, grants, LONG_AGO) == FloorsKept(16, 2, NOON + timedelta(seconds=14))

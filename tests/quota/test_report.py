@@ -1,4 +1,7 @@
-"""The report says what the ledger did: by lane, by day, by route, when calls return, and nothing of other keys but how many."""
+"""The report agrees with the ledger by lane, day and route.
+
+It names when calls return, and shows only the number of other keys.
+"""
 
 import io
 import json
@@ -36,7 +39,7 @@ def spend(
     key: str = KEY,
     **charge: Any,
 ) -> None:
-    """Send so many calls past every floor: what was spent is given here, not decided."""
+    """Send `calls` calls past every floor: the test sets the usage."""
     book = Ledger(engine, key_fingerprint=key, policy=policy(10_000, floors={}))
     asked = Charge(
         **{"collection": "calls", "route": "/calls", "page": 1, "lane": lane, "run_id": "run-1"}
@@ -105,7 +108,7 @@ def test_today_by_lane(engine: Engine, clock: Any) -> None:
         "2025-06-16 00:00:00+02:00",
     )
     found = {lane.lane: (lane.used, lane.floor, lane.kept, lane.remaining) for lane in today.lanes}
-    # 12 of schedule's floor and 5 of settings' are unused; manual has used more than its own
+    # 12 calls of schedule's floor and 5 of settings' are unused; manual used more than its own
     assert found == {
         "schedule": (8, 20, 12, 80),
         "settings": (0, 5, 5, 80),
@@ -165,7 +168,7 @@ def test_results_by_day_route_collection_and_run(engine: Engine, clock: Any) -> 
     spend(engine, "manual", 1, status=503, collection="leads", route="/leads")
     spend(engine, "manual", 1, status=None, run_id=None)  # its process dies
     clock.advance(LONGEST_CALL + timedelta(seconds=1))
-    spend(engine, "manual", 1, status=None, collection="visits", route="/visits")  # under way
+    spend(engine, "manual", 1, status=None, collection="visits", route="/visits")  # in flight
     found = report(engine)
     days = {
         day.name: (day.calls, day.ok, day.over_quota, day.failed, day.rows) for day in found.days

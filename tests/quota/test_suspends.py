@@ -1,7 +1,8 @@
-"""No schedule of suspended machines, dead processes and moved clocks makes the API receive more than the limit.
+"""The API never receives more than the limit, even with suspended machines and moved clocks.
 
-Two processes share a key through real gates on a real PostgreSQL. The API counts what it receives, by its own clock: per calendar
-day, or within any 24 hours. A request is received when the client has confirmed its charge, whatever happened since it was granted.
+Two processes, which may die, share a key through real guards on a real PostgreSQL. The API counts
+the requests that it receives by its own clock: per calendar day, or within any 24 hours. A request
+is received when the client has confirmed its charge, whatever happened since the grant.
 
 30 sequences of each kind, or as many as MODEL_EXAMPLES says.
 """
@@ -32,7 +33,9 @@ DAY = timedelta(hours=24)
 
 
 class SuspendMachine(RuleBasedStateMachine):
-    """Rules play processes, the machine below them, and the clocks; `window`, `engine` and `patch` come from the test."""
+    """Rules simulate processes, their machine and the clocks; the test provides `window`, `engine`
+    and `patch`.
+    """
 
     window: QuotaWindow
     engine: Engine
@@ -43,7 +46,7 @@ class SuspendMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.received: list[datetime] = []
         self.waiting: list[tuple[LedgerGuard, int]] = []
-        """Charged, and not sent yet."""
+        """Charged but not sent."""
         self.in_flight: list[tuple[LedgerGuard, int]] = []
         self.wall_error = 0.0
         self.awake = 0.0
@@ -140,7 +143,7 @@ class SuspendMachine(RuleBasedStateMachine):
         )
     )
     def pass_time(self, seconds: float) -> None:
-        """Awake or suspended: the clock since boot counts both."""
+        """Pass time awake or suspended: the clock since boot counts both."""
         self.now += timedelta(seconds=seconds)
         self.set_clock()
 
