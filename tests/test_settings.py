@@ -206,7 +206,7 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
     }, "a path that does not exist is refused by who reads it, and a password by the server"
 
 
-def test_a_settings_error_asks_for_a_change() -> None:
+def test_a_settings_error_is_permanent() -> None:
     assert issubclass(SettingsError, PermanentError)
     assert issubclass(SettingsError, MagnetisError)
 
@@ -218,7 +218,7 @@ def test_http_is_for_localhost_only(monkeypatch: pytest.MonkeyPatch, host: str) 
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(
+def test_a_webhook_over_http_is_on_localhost_or_needs_allow_http(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     def given(url: str) -> str:
@@ -247,14 +247,14 @@ def test_a_webhook_is_read_without_the_line_break_of_its_file_and_is_never_shown
     assert SECRET not in repr(settings) + settings.model_dump_json()
 
 
-def test_http_elsewhere_needs_a_word_which_may_stand_in_the_env_file() -> None:
+def test_http_elsewhere_needs_allow_http_which_may_be_in_the_env_file() -> None:
     Path(".env").write_text(
         "MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8"
     )
     assert Settings.load().api_url == "http://sandbox:8000"
 
 
-def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text(
         "MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8"
     )
@@ -263,7 +263,7 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch)
     assert (settings.daily_quota, settings.concurrency) == (20, 2)
 
 
-def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
+def test_an_env_file_in_another_encoding_is_reported_in_one_sentence() -> None:
     Path(".env").write_bytes(f"MAGNETIS_API_KEY={SECRET}\xe9".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"^\.env cannot be read as UTF-8 text") as caught:
         Settings.load()
@@ -280,7 +280,7 @@ def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank
     assert getattr(Settings.load(), name.lower()) is None
 
 
-def test_a_missing_key_says_where_keys_are_made_and_what_works_without() -> None:
+def test_a_missing_key_error_says_where_to_create_one_and_what_works_without() -> None:
     with pytest.raises(
         SettingsError, match=r"MAGNETIS_API_KEY is not set.*API & connecteurs > API.*magnetis dev"
     ):
@@ -299,7 +299,7 @@ def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(
     )
 
 
-def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
+def test_fingerprints_identify_keys_without_revealing_them() -> None:
     one, other = (
         Settings.load(api_key=SECRET).key_fingerprint,
         Settings.load(api_key=f"{SECRET}2").key_fingerprint,
@@ -310,7 +310,7 @@ def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
     assert SECRET not in one
 
 
-def test_settings_do_not_change_under_a_run() -> None:
+def test_settings_do_not_change_during_a_run() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load().daily_quota = 9
 
@@ -371,7 +371,7 @@ def test_a_start_in_the_future_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         Settings.load()
 
 
-def test_secrets_are_read_from_files_that_a_container_is_given(
+def test_secrets_are_read_from_the_files_of_a_container(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "secrets").mkdir()
@@ -401,7 +401,7 @@ def test_secrets_are_read_from_files_that_a_container_is_given(
         ("postgresql://user@db/x", "postgresql://user:given@db/x"),
     ],
 )
-def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: str) -> None:
+def test_a_separate_password_is_added_to_a_url_without_one(url: str, address: str) -> None:
     assert Settings.load(database_url=url, database_password="given").database_address == address
     assert Settings.load(database_url=url).database_address == url
     assert "given" not in repr(Settings.load(database_url=url, database_password="given"))
@@ -440,7 +440,7 @@ def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path:
 
 
 @pytest.mark.usefixtures("serving")
-def test_what_is_set_wins_over_a_running_sandbox(
+def test_variables_take_precedence_over_a_running_sandbox(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://me@mine/x")
@@ -460,7 +460,7 @@ def test_what_is_set_wins_over_a_running_sandbox(
         Settings.load().require_key()
 
 
-def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
+def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
     with claimed(tmp_path / ".magnetis"):
         write_private(
             tmp_path / ".magnetis" / STATE,
@@ -485,7 +485,7 @@ def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     assert embedded_database(settings) == "sandbox"
 
 
-def test_env_that_others_can_read_is_closed(
+def test_an_env_file_that_others_can_read_gets_mode_600(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".env").write_text("MAGNETIS_API_KEY=real\n")

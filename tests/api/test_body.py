@@ -166,7 +166,7 @@ def test_charsets_of_several_bytes(ask, codec):
     )
 
 
-def test_bytes_that_the_charset_does_not_have_are_replaced_and_counted(ask):
+def test_bytes_that_are_invalid_in_the_charset_are_replaced_and_counted(ask):
     body = b'{"data":[{"id":"1","name":"\xe9x\x81"}]}'
     page = received(ask, body, content_type="application/json; charset=cp1252")
     assert (page.rows[0]["name"], page.replaced_characters) == ("éx\ufffd", 1)

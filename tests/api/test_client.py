@@ -44,7 +44,7 @@ ECHO = {
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def test_a_page_is_asked_for_as_documented(ask):
+def test_a_page_is_requested_as_documented(ask):
     trial = ask(
         page(ROWS, total=7, last_page=3, following="https://elsewhere.example/calls?page=2")
     )
@@ -82,7 +82,7 @@ def test_a_page_is_asked_for_as_documented(ask):
         (422, api.RequestRejected, ["Rejected parameters: from, to."]),
     ],
 )
-def test_a_refusal_is_not_asked_again(ask, status, error, words):
+def test_a_permanent_error_is_not_retried(ask, status, error, words):
     trial = ask(answer(status, ECHO))
     assert type(trial.error) is error
     assert isinstance(trial.error, PermanentError)
@@ -180,7 +180,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
         ),
     ],
 )
-def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
+def test_a_transient_error_is_retried(ask, fault, error, status, word):
     lasting = ask(fault)
     assert type(lasting.error) is error
     assert isinstance(lasting.error, TransientError)
@@ -209,7 +209,7 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
         ),
     ],
 )
-def test_an_error_inside_a_200_means_what_its_status_would(ask, content, error):
+def test_an_error_in_a_200_is_treated_like_its_status(ask, content, error):
     trial = ask(answer(200, content), gate=RecordingGate(close_when_over_quota=True))
     again = error is api.RateLimited
     assert type(trial.error) is (GateClosedError if again else error)
@@ -238,7 +238,7 @@ def test_an_error_body_is_searched_for_its_message(ask):
     assert [outcome.over_quota for outcome in trial.outcomes] == [True]
 
 
-def test_a_small_response_of_many_values_fills_no_memory(ask):
+def test_a_small_response_with_many_values_is_not_parsed(ask):
     bomb = raw(
         200, gzip.compress(b'{"data":[' + b"{}," * 5_000_000 + b"{}]}", 1), content_encoding="gzip"
     )
@@ -252,7 +252,7 @@ def test_a_small_response_of_many_values_fills_no_memory(ask):
     assert peak < 60 * 2**20, "the body of 15 MB, its pieces, and what the transport holds"
 
 
-def test_a_server_that_drips_meets_the_deadline(ask):
+def test_a_trickling_response_ends_at_the_deadline(ask):
     limits = ClientLimits(attempts=2, read=1, total=0.3)
     trial = ask(
         drip(
@@ -265,7 +265,7 @@ def test_a_server_that_drips_meets_the_deadline(ask):
     assert 0.6 <= trial.seconds < 3
 
 
-def test_nobody_listens(ask):
+def test_a_closed_port_is_reported(ask):
     async def attempt():
         async with ScriptedServer([GOOD]) as server:
             origin = server.origin
@@ -297,7 +297,7 @@ def test_nobody_listens(ask):
         ({}, None),
     ],
 )
-def test_429_closes_the_gate(ask, headers, wait):
+def test_429_closes_the_key(ask, headers, wait):
     if (
         headers.get("retry_after") == "in 600 s"
     ):  # an absolute date is made now, because tests are collected long before they run
@@ -315,7 +315,7 @@ def test_429_closes_the_gate(ask, headers, wait):
     assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=5)
 
 
-def test_429_leaves_the_waiting_to_the_gate(ask):
+def test_after_429_the_guard_decides_the_wait(ask):
     with stamina.set_testing(False):
         trial = ask(
             answer(429, {}, retry_after="30"),
@@ -326,7 +326,7 @@ def test_429_leaves_the_waiting_to_the_gate(ask):
     assert trial.seconds < 1
 
 
-def test_429_with_a_gate_that_stays_open_ends(ask):
+def test_429_is_retried_a_limited_number_of_times_if_the_guard_stays_open(ask):
     trial = ask(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
     assert type(trial.error) is api.RateLimited
     assert isinstance(trial.error, TransientError)
@@ -364,7 +364,7 @@ def test_403_may_mean_the_quota(ask, message, over_quota):
     assert type(trial.error) is (api.RateLimited if over_quota else api.AccessForbidden)
 
 
-def test_503_waits_as_asked_when_that_is_short(ask):
+def test_503_waits_for_a_short_retry_after(ask):
     with stamina.set_testing(False):
         trial = ask(
             answer(503, {}, retry_after="0.3"),
@@ -377,14 +377,14 @@ def test_503_waits_as_asked_when_that_is_short(ask):
     assert not trial.outcomes[0].over_quota
 
 
-def test_503_that_asks_for_long_is_left_alone(ask):
+def test_503_with_a_long_retry_after_is_not_retried(ask):
     trial = ask(answer(503, {}, retry_after="3600"), GOOD)
     assert type(trial.error) is api.ServerUnavailable
     assert trial.error.retry_after == 3600
     assert len(trial.requests) == 1
 
 
-def test_a_redirect_is_refused_and_the_key_stays_here(ask):
+def test_a_redirect_is_refused_and_the_key_is_not_sent(ask):
     async def redirected():
         async with ScriptedServer([GOOD]) as elsewhere:
             location = elsewhere.origin.replace("127.0.0.1", "localhost") + f"/calls?key={KEY}"
@@ -406,20 +406,20 @@ def test_a_redirect_is_refused_and_the_key_stays_here(ask):
     assert type(trial.error) is api.RedirectRefused
 
 
-def test_a_field_of_5_mb_arrives_whole(ask):
+def test_a_field_of_5_mb_arrives_complete(ask):
     rows = [{"id": 1, "pages": "é" * 2_500_000}]
     assert ask(page(rows)).page.rows == rows
     zipped = raw(200, gzip.compress(json.dumps({"data": rows}).encode()), content_encoding="gzip")
     assert ask(zipped).page.rows == rows
 
 
-def test_deflate_is_undone(ask):
+def test_deflate_is_decompressed(ask):
     assert ask(
         raw(200, zlib.compress(b'{"data": [{"id": 1}]}'), content_encoding="deflate")
     ).page.rows == [{"id": 1}]
 
 
-def test_a_compressed_bomb_fills_no_memory(ask):
+def test_a_decompression_bomb_does_not_fill_memory(ask):
     bomb = raw(200, gzip.compress(b"[" + b" " * 200_000_000, 1), content_encoding="gzip")
     limits = ClientLimits(attempts=3, body_bytes=2**20)
     tracemalloc.start()
@@ -442,7 +442,7 @@ def test_an_endless_body_ends_at_the_cap(ask):
 
 
 @pytest.mark.parametrize("refuse_from", [1, 2])
-def test_what_the_gate_raises_passes_through_and_nothing_is_sent(ask, refuse_from):
+def test_an_error_of_the_guard_is_raised_unchanged_and_nothing_is_sent(ask, refuse_from):
     trial = ask(answer(500, {}), gate=RecordingGate(refuse_from=refuse_from))
     assert type(trial.error) is GateClosedError
     assert trial.error.__cause__ is None
@@ -473,7 +473,7 @@ def test_a_cancelled_call_is_settled(cancellations):
     ]
 
 
-def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
+def test_an_outcome_that_cannot_be_recorded_does_not_affect_the_others():
     class ForgetfulGate(RecordingGate):
         async def settle(self, charge, outcome):
             if charge == 1:
@@ -494,7 +494,7 @@ def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
 
 
 @pytest.mark.parametrize("start", [1, None])
-def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
+def test_after_a_cautious_start_a_page_is_stored_before_the_next_call(start):
     async def two():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -514,7 +514,7 @@ def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
     assert asyncio.run(two()) == ([1, 2] if start else [])
 
 
-def test_no_more_requests_at_once_than_allowed():
+def test_no_more_requests_are_in_flight_than_allowed():
     async def slow(writer):
         await asyncio.sleep(0.05)
         writer.write(GOOD)
@@ -552,7 +552,7 @@ def test_no_more_requests_at_once_than_allowed():
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # httpcore does not close a cancelled handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
+def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
     """No TCP connection, or TCP without a TLS handshake. The limits are a tenth of the real ones.
     """
     monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
@@ -696,7 +696,7 @@ def test_a_collection_that_is_forbidden_does_not_stop_the_others():
 
 
 @pytest.mark.parametrize("retry_after", ["0", "0.001", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_503_that_asks_for_no_time_meets_our_own_backoff(ask, retry_after):
+def test_503_with_a_retry_after_of_0_uses_the_clients_backoff(ask, retry_after):
     with stamina.set_testing(False):
         limits = ClientLimits(wait_initial=0.3, wait_max=0.3)
         trial = ask(answer(503, {}, retry_after=retry_after), GOOD, limits=limits)
@@ -704,7 +704,7 @@ def test_503_that_asks_for_no_time_meets_our_own_backoff(ask, retry_after):
     assert trial.seconds >= 0.3
 
 
-def test_429_that_asks_for_no_time_closes_for_a_second(ask):
+def test_429_with_a_retry_after_of_0_closes_for_a_second(ask):
     gate = RecordingGate(close_when_over_quota=True)
     trial = ask(answer(429, {}, retry_after="0"), gate=gate)
     assert trial.outcomes[0].retry_after == 1

@@ -38,7 +38,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_get_leaves(method):
+def test_only_get_requests_are_sent(method):
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -66,7 +66,7 @@ def test_only_get_leaves(method):
     asyncio.run(attempt())
 
 
-def test_no_shortcut_of_the_http_client_leaves():
+def test_no_other_method_of_the_http_client_sends():
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -80,7 +80,7 @@ def test_no_shortcut_of_the_http_client_leaves():
     asyncio.run(attempt())
 
 
-def test_nothing_else_in_the_package_opens_a_way_to_the_api():
+def test_no_other_module_sends_requests_to_the_api():
     """Other modules use HTTP only without the key.
 
     Three send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook.
@@ -103,7 +103,7 @@ def test_nothing_else_in_the_package_opens_a_way_to_the_api():
     }
 
 
-def test_only_the_origin_is_asked():
+def test_only_the_origin_receives_requests():
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -194,7 +194,7 @@ def test_calls_go_through_the_proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["", "key with-space", "key\nnext", "clé-secrète"])
-def test_a_key_that_cannot_be_a_header_is_refused_unseen(key):
+def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key):
     with pytest.raises(api.KeyRefused, match="API & connecteurs > API") as caught:
         MagnetisClient("https://api.magnetis.io", key, RecordingGate())
     assert not key or key not in str(caught.value)
@@ -206,7 +206,7 @@ def test_an_unusable_origin_is_refused(origin):
         MagnetisClient(origin, KEY, RecordingGate())
 
 
-def test_an_untrusted_certificate_needs_a_change():
+def test_an_untrusted_certificate_is_a_permanent_error():
     failure = httpx.ConnectError("x")
     failure.__cause__ = OSError()
     failure.__cause__.__context__ = ssl.SSLCertVerificationError()
@@ -216,7 +216,7 @@ def test_an_untrusted_certificate_needs_a_change():
     assert "api.magnetis.io" in str(error)
 
 
-def test_every_error_is_named_by_recovery():
+def test_every_error_is_permanent_or_transient():
     public = [getattr(api, name) for name in api.__all__]
     errors = [one for one in public if isinstance(one, type) and issubclass(one, Exception)]
     assert len(errors) == 14

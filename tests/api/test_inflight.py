@@ -14,7 +14,7 @@ from magnetis_dagster.api.concurrency import CAUTIOUS_ROUNDS, CHARGED_AHEAD, Con
     start=st.none() | st.integers(1, 12),
     steps=st.lists(st.sampled_from(["enter", "leave", "well", "trouble"]), max_size=80),
 )
-def test_never_more_than_allowed_and_no_place_is_lost(
+def test_the_limit_is_never_exceeded_and_no_slot_is_lost(
     most: int, start: int | None, steps: list[str]
 ) -> None:
     async def play() -> None:
@@ -46,7 +46,7 @@ def test_never_more_than_allowed_and_no_place_is_lost(
     asyncio.run(play())
 
 
-def test_calls_that_fail_together_are_one_trouble() -> None:
+def test_calls_that_fail_together_count_as_one_failure() -> None:
     places = ConcurrencyLimit(8)
     began = time.monotonic()
     for _ in range(8):
@@ -56,7 +56,7 @@ def test_calls_that_fail_together_are_one_trouble() -> None:
     assert places.allowed == 2
 
 
-def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> None:
+def test_a_cautious_start_needs_four_rounds_for_each_slot_until_it_has_all() -> None:
     places = ConcurrencyLimit(3, start=1)
     allowed = []
     for _ in range(4 * 1 + 4 * 2):
@@ -69,7 +69,7 @@ def test_a_careful_start_takes_four_rounds_for_each_place_until_it_has_all() -> 
     assert places.allowed == 2, "from then on a round is enough"
 
 
-def test_few_calls_are_charged_before_they_have_a_place_and_none_after_a_careful_start() -> None:
+def test_few_calls_are_charged_before_they_have_a_slot_and_none_after_a_cautious_start() -> None:
     async def charged(places: ConcurrencyLimit) -> int:
         taken = 0
 

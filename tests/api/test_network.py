@@ -172,7 +172,7 @@ everybody = pytest.mark.parametrize("user", [client, webhook, launch])
         f"http://{PASSWORD} word@proxy:99999",
     ],
 )
-def test_a_malformed_proxy_is_one_sentence_without_its_value(
+def test_a_malformed_proxy_is_reported_without_its_value(
     monkeypatch: pytest.MonkeyPatch, user: Callable[[], None], value: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
@@ -216,7 +216,7 @@ def test_a_socks_proxy_without_its_package(
         ("SSL_CERT_DIR", ..., "expected certificates named by `openssl rehash`"),
     ],
 )
-def test_certificates_that_cannot_be_used_are_one_sentence(
+def test_unusable_certificates_are_reported_in_one_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     user: Callable[[], None],
@@ -237,7 +237,7 @@ def test_certificates_that_cannot_be_used_are_one_sentence(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_certificates_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ca.pem").touch(mode=0)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with pytest.raises(PermanentError, match=r"^SSL_CERT_FILE: .*Permission denied"):
@@ -339,7 +339,7 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
         (504, api.NotConnected, "cannot connect to it (HTTP 504)"),
     ],
 )
-def test_a_proxy_that_refuses_is_named_without_credentials(
+def test_a_refusing_proxy_is_named_without_credentials(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     status: int,
@@ -365,7 +365,7 @@ def test_a_proxy_that_refuses_is_named_without_credentials(
     assert PASSWORD not in asyncio.run(attempt())
 
 
-def test_a_proxy_that_rejects_plain_http_and_one_that_is_away(
+def test_a_proxy_that_rejects_plain_http_and_an_unreachable_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fails(kind: type[Exception]) -> str:

@@ -49,12 +49,12 @@ def local(day: int, hour: int, minute: int = 0) -> datetime:
     return datetime(2025, 6, day, hour, minute, tzinfo=PARIS)
 
 
-def test_what_fits_today_is_done_today() -> None:
+def test_a_backfill_that_fits_into_today_ends_today() -> None:
     told = forecast(rules(), usage(), 600, pace(seconds=0.5))
     assert told == Forecast(((date(2025, 6, 2), 600),), local(2, 8, 5))
 
 
-def test_a_backfill_of_three_days_takes_the_floors_as_they_melt() -> None:
+def test_a_backfill_of_three_days_uses_the_floors_as_they_shrink() -> None:
     # 08:00: 3,500 immediately, 1,500 more while the floors shrink from 18:00; 3,500 at the third
     # midnight
     told = forecast(rules(), usage(), 13_500, pace(seconds=0.36))
@@ -71,7 +71,7 @@ def test_a_backfill_of_three_days_takes_the_floors_as_they_melt() -> None:
     )
 
 
-def test_calls_of_the_others_are_left_to_them() -> None:
+def test_calls_of_other_lanes_are_reserved() -> None:
     # schedule's own floor covers 1,000 of its 1,400 calls, and 200 are used already
     told = forecast(
         rules(), usage(schedule=200, manual=10), 20_000, pace(schedule=1_400, manual=10)
@@ -83,7 +83,7 @@ def test_calls_of_the_others_are_left_to_them() -> None:
     ) == tuple(calls for _, calls in told.days[:2])
 
 
-def test_slow_calls_fill_the_day_by_the_clock() -> None:
+def test_slow_calls_are_limited_by_time() -> None:
     assert capacity(rules(), usage(), pace(seconds=60.0)) == (16 * 60, 24 * 60)
     assert capacity(rules(calls_per_second=0.01), usage(), pace()) == (576, 864)
 
@@ -110,7 +110,7 @@ def test_days_of_clock_changes(day: date, hours: int) -> None:
     assert capacity(rules(), usage(begun), pace(seconds=60))[0] == hours * 60
 
 
-def test_what_never_ends_is_said_at_once() -> None:
+def test_a_backfill_that_never_ends_is_reported_immediately() -> None:
     started = time.monotonic()
     others = [(MORNING + timedelta(seconds=17 * number), "manual") for number in range(1, 5001)]
     crowded = forecast(
@@ -129,7 +129,7 @@ def test_what_never_ends_is_said_at_once() -> None:
     assert forecast(rules(), usage(), 0, pace()) == Forecast((), MORNING.astimezone(PARIS))
 
 
-def test_a_rolling_window_gives_calls_back_a_day_later() -> None:
+def test_a_rolling_quota_returns_calls_a_day_later() -> None:
     spent_at = MORNING - timedelta(hours=20)
     told = forecast(
         rules(window=QuotaWindow.ROLLING),
@@ -181,7 +181,7 @@ def replay(
     calls=st.integers(1, 150),
     seconds=st.sampled_from([1, 7, 60]),
 )
-def test_it_agrees_with_the_policy_asked_call_by_call(
+def test_it_agrees_with_the_rules_applied_call_by_call(
     limit: int,
     shares: list[int],
     release: float,

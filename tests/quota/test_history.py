@@ -80,7 +80,7 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
     ).seconds_per_call == pytest.approx(0.2)
 
 
-def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
+def test_a_rolling_quota_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
     rolling = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"), window=QuotaWindow.ROLLING)
     ledger = Ledger(engine, key_fingerprint=KEY, policy=rolling)
     for hours in (30, 23, 1):

@@ -149,7 +149,7 @@ def api() -> Iterator[SandboxServer]:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_killed_processes_never_pass_the_limit_and_lose_no_call(
+def test_killed_processes_never_exceed_the_limit_and_lose_no_call(
     seed: int, database_url: str, engine: Engine, clock: Any, api: SandboxServer
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -191,7 +191,7 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
     )
 
 
-def test_a_process_that_stands_still_does_not_hold_the_others_up(
+def test_a_stopped_process_does_not_block_the_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_sql, "LOCK_KEY", ledger_sql.LOCK_KEY.replace("'10s'", "'300ms'"))

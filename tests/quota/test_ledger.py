@@ -57,7 +57,7 @@ def one(engine: Engine, statement: str) -> tuple[object, ...]:
         return tuple(connection.execute(text(statement)).one())
 
 
-def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -> None:
+def test_a_charge_is_written_before_the_call_and_settled_after_it(engine: Engine) -> None:
     book = ledger(engine)
     charged = book.charge(CHARGE)
     assert charged.pause == 0
@@ -109,7 +109,7 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
     ],
     ids=["winter", "23-hour day", "25-hour day"],
 )
-def test_the_day_turns_at_local_midnight(
+def test_the_quota_day_begins_at_local_midnight(
     engine: Engine, clock: Any, before: datetime, after: datetime
 ) -> None:
     clock.set(before)
@@ -138,7 +138,7 @@ def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(
         book.charge(CHARGE)
 
 
-def test_keys_have_their_own_budget(engine: Engine) -> None:
+def test_each_key_has_its_own_quota(engine: Engine) -> None:
     first, second = ledger(engine, quota=1), ledger(engine, quota=1, key="bbbbbbbbbbbb")
     first.charge(CHARGE)
     second.charge(CHARGE)
@@ -155,7 +155,7 @@ def test_the_limit_may_change_during_the_day(engine: Engine) -> None:
     assert ledger(engine, quota=1).left("manual") == 0
 
 
-def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
+def test_a_closed_key_is_closed_for_every_process_until_the_servers_time(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -172,7 +172,7 @@ def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
     other.charge(CHARGE)
 
 
-def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) -> None:
+def test_a_trial_call_succeeds_before_the_key_reopens(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
     close_key(book, 30)
@@ -198,7 +198,7 @@ def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) ->
     other.charge(CHARGE)
 
 
-def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> None:
+def test_a_trial_of_a_dead_process_expires(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
     close_key(book, 30)
@@ -227,7 +227,7 @@ def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine, clo
         book.charge(CHARGE)
 
 
-def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(
+def test_calls_of_other_programs_are_shown_and_a_throttle_is_not_one(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -245,7 +245,7 @@ def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(
     assert (book.usage().elsewhere, book.left("manual")) == (0, 6)
 
 
-def test_the_apis_own_count_lowers_what_is_left_and_never_raises_it(engine: Engine) -> None:
+def test_the_apis_count_lowers_the_remaining_calls_and_never_raises_them(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     book.settle(book.charge(CHARGE).number, Settlement(status=200, remaining=4))
     assert book.left("manual") == 4
@@ -253,7 +253,7 @@ def test_the_apis_own_count_lowers_what_is_left_and_never_raises_it(engine: Engi
     assert book.left("manual") == 3
 
 
-def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clock: Any) -> None:
+def test_backfill_stops_at_the_floors_of_other_lanes(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
     book = ledger(engine, quota=20, floors={"schedule": 0.2, "manual": 0.1})
     for _ in range(14):
@@ -276,7 +276,7 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
         book.charge(replace(CHARGE, lane="schedule"))
 
 
-def test_floors_melt_towards_the_end_of_the_day(engine: Engine, clock: Any) -> None:
+def test_floors_shrink_towards_the_end_of_the_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
     book = ledger(engine, quota=20, floors={"schedule": 0.5})
     left = []
@@ -286,7 +286,7 @@ def test_floors_melt_towards_the_end_of_the_day(engine: Engine, clock: Any) -> N
     assert left == [10, 13, 16, 20]
 
 
-def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> None:
+def test_a_rolling_quota_counts_any_24_hours(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=2, window=QuotaWindow.ROLLING)
     done(book, book.charge(CHARGE))
@@ -304,14 +304,14 @@ def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> Non
         book.charge(CHARGE)
 
 
-def test_paced_calls_get_a_pause_and_later_ones_a_time(engine: Engine, clock: Any) -> None:
+def test_paced_calls_get_a_pause_and_later_ones_a_retry_time(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=100, calls_per_second=2)
     pauses = [book.charge(CHARGE).pause for _ in range(4)]
     assert pauses == pytest.approx([0, 0.5, 1.0, 1.5], abs=0.2)
 
 
-def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(
+def test_a_spread_lane_distributes_its_calls_over_the_rest_of_the_day(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))  # twelve hours before midnight in Paris
@@ -334,7 +334,7 @@ def test_an_unreachable_ledger_grants_nothing() -> None:
     assert "secret-password" not in str(raised.value)
 
 
-def test_a_password_among_the_parameters_of_the_address_is_not_shown() -> None:
+def test_a_password_in_the_query_of_the_url_is_not_shown() -> None:
     with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         ledger(
             connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")
@@ -364,7 +364,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def test_processes_together_never_pass_the_limit(
+def test_processes_together_never_exceed_the_limit(
     database_url: str, engine: Engine, processes: ProcessPoolExecutor
 ) -> None:
     granted = list(processes.map(_spend, [database_url] * 6, [30] * 6))
@@ -438,7 +438,7 @@ def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(
     assert errors(engine)[0] == (yesterday.number, "NotSent")
 
 
-def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -> None:
+def test_a_closed_key_renews_only_its_trial(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
     waiting = book.charge(CHARGE)
@@ -454,7 +454,7 @@ def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -
         book.charge(CHARGE)
 
 
-def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clock: Any) -> None:
+def test_a_trial_of_yesterday_is_replaced_by_its_successor(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 21, 58, tzinfo=UTC))
     book = ledger(engine, quota=10)
     close_key(book, 30)
@@ -498,7 +498,7 @@ def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow
     assert "ix_api_calls_late" in plan
 
 
-def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
+def test_a_rejected_key_is_tried_once_after_a_pause(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -521,7 +521,7 @@ def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
     book.charge(CHARGE)
 
 
-def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
+def test_a_throttle_does_not_affect_the_quota_day(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     signal = "HTTP 429, Retry-After: 300, X-RateLimit-Limit: limit=60"
     throttled = Settlement(
@@ -549,7 +549,7 @@ def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
         (Settlement(status=401, key_refused=True, signal="HTTP 401"), REFUSED_PAUSE),
     ],
 )
-def test_a_trial_may_be_asked_for_while_the_key_is_closed(
+def test_a_trial_may_be_requested_while_the_key_is_closed(
     engine: Engine, clock: Any, answer: Settlement, closed_seconds: float | None
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -579,7 +579,7 @@ def test_a_trial_respects_the_quota(engine: Engine) -> None:
         book.charge(replace(CHARGE, trial=True))
 
 
-def test_the_signal_is_that_of_the_closing_that_lasts(engine: Engine) -> None:
+def test_the_signal_is_that_of_the_longest_closing(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     first, second = book.charge(CHARGE), book.charge(CHARGE)
     book.settle(

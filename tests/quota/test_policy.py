@@ -142,7 +142,7 @@ def test_a_refusal_names_the_first_second_of_a_grant(
     [(date(2025, 6, 1), 24), (date(2025, 3, 30), 23), (date(2025, 10, 26), 25)],
     ids=["24 hours", "23 hours", "25 hours"],
 )
-def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
+def test_an_exhausted_day_lasts_until_local_midnight(day: date, hours: int) -> None:
     rules = policy(limit=5)
     begun = rules.day_start(day)
     for at in (begun, begun + timedelta(hours=hours) - SECOND):
@@ -160,7 +160,7 @@ def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
     ],
     ids=["23 hours", "25 hours"],
 )
-def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(
+def test_floors_shrink_over_real_hours_before_midnight_when_the_clocks_change(
     day: date, midnight: datetime
 ) -> None:
     rules = policy(floors={"schedule": 0.6}, release_hours=6)
@@ -178,7 +178,7 @@ def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(
     day=st.sampled_from(LONG_AND_SHORT_DAYS),
     lane=st.sampled_from(LANES[:3]),
 )
-def test_floors_only_ever_melt_and_are_gone_at_the_days_end(
+def test_floors_only_shrink_and_are_zero_at_the_end_of_the_day(
     rules: QuotaPolicy, day: date, lane: str
 ) -> None:
     begun = rules.day_start(day)
@@ -197,7 +197,7 @@ def test_floors_only_ever_melt_and_are_gone_at_the_days_end(
 
 
 @given(rules=policies(QuotaWindow.ROLLING), at=moments, lane=st.sampled_from(LANES[:3]))
-def test_a_rolling_day_has_no_end_so_its_floors_stay(
+def test_the_floors_of_a_rolling_quota_do_not_shrink(
     rules: QuotaPolicy, at: datetime, lane: str
 ) -> None:
     assert rules.floor(lane, at) == int(
@@ -206,7 +206,7 @@ def test_a_rolling_day_has_no_end_so_its_floors_stay(
 
 
 @given(data=st.data(), rules=policies(paced=False))
-def test_backfill_never_takes_an_unused_floor(data: st.DataObject, rules: QuotaPolicy) -> None:
+def test_backfill_never_uses_an_unused_floor(data: st.DataObject, rules: QuotaPolicy) -> None:
     now, _ = data.draw(usages(rules.limit))
     now = replace(now, closed_until=None)
     unused = sum(max(0, rules.floor(lane, now.at) - now.by_lane[lane]) for lane in LANES[:3])
@@ -236,7 +236,7 @@ def test_nothing_is_granted_while_the_key_is_closed(
     assert decision.available_at >= closed.closed_until  # type: ignore[operator]
 
 
-def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> None:
+def test_a_closed_key_reopens_with_one_trial_despite_calls_used_elsewhere() -> None:
     closed = usage(manual=4, elsewhere=96, closed_until=NOON)
     assert decide(policy(), closed, "manual") == Granted(NOON, trial=True)
     assert decide(policy(), replace(closed, closed_until=None), "manual") != Granted(NOON)
@@ -250,12 +250,12 @@ def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> 
     )
 
 
-def test_a_trial_too_needs_a_call_of_our_own() -> None:
+def test_a_trial_needs_a_call_of_the_quota() -> None:
     decision = decide(policy(), usage(manual=100, closed_until=NOON), "manual")
     assert decision == Refused("all 100 API calls are used", datetime(2025, 6, 1, 22, tzinfo=UTC))
 
 
-def test_a_floor_that_melts_lets_backfill_in() -> None:
+def test_a_shrinking_floor_frees_calls_for_backfill() -> None:
     rules = policy(limit=10, floors={"schedule": 0.3})
     # The floor of 3 shrinks from 18:00 in Paris: 2, then 1 and then 0 calls are reserved after
     # 18:00:01, 20:00:01 and 22:00:01.
@@ -292,7 +292,7 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
 
 
 @pytest.mark.parametrize("day", [date(2025, 6, 1), date(2025, 3, 30), date(2025, 10, 26)])
-def test_a_spread_lane_uses_its_day_evenly_and_whole(day: date) -> None:
+def test_a_spread_lane_uses_its_whole_day_evenly(day: date) -> None:
     rules = policy(limit=25, spread=frozenset({BACKFILL}))
     begun = rules.day_start(day)
     length = rules.day_end(begun) - begun
@@ -303,21 +303,21 @@ def test_a_spread_lane_uses_its_day_evenly_and_whole(day: date) -> None:
     assert abs(gaps[0] - length / 25) < SECOND
 
 
-def test_a_spread_rolling_day_is_used_whole_too() -> None:
+def test_a_spread_rolling_quota_is_used_completely() -> None:
     rules = policy(limit=24, window=QuotaWindow.ROLLING, spread=frozenset({"manual"}))
     sent = play(rules, "manual", NOON, 3 * DAY)
     assert len(sent) == pytest.approx(72, abs=1)
     assert all(sum(1 for other in sent if moment - DAY < other <= moment) <= 24 for moment in sent)
 
 
-def test_pacing_one_lane_leaves_the_others_alone() -> None:
+def test_pacing_one_lane_does_not_affect_the_others() -> None:
     rules = policy(limit=10, spread=frozenset({BACKFILL}))
     now = usage(backfill=1, last_sent=NOON, lane_last_sent=NOON)
     assert decide(rules, now, "manual") == Granted(NOON)
     assert isinstance(decide(rules, now, BACKFILL), Refused)
 
 
-def test_calls_a_second_are_kept_and_a_long_queue_comes_back() -> None:
+def test_calls_per_second_are_limited_and_a_long_queue_retries() -> None:
     rules = policy(limit=1000, calls_per_second=0.25)
     now = usage(NOON)
     sent = []
@@ -346,7 +346,7 @@ def test_a_paced_call_is_sent_on_the_day_that_it_is_charged_to() -> None:
     ("share", "limit", "floor"),
     [(0.29, 100, 29), (0.57, 100, 57), (0.07, 5000, 350), (0.2, 4, 0), (0.999, 1000, 999)],
 )
-def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor: int) -> None:
+def test_a_share_is_a_whole_number_of_calls(share: float, limit: int, floor: int) -> None:
     assert policy(limit=limit, floors={"manual": share}).floor("manual", NOON) == floor
 
 
@@ -382,7 +382,7 @@ def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor
         ({"calls_per_second": 1e-300}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_by_the_settings_name(
+def test_invalid_rules_are_refused_with_the_variables_name(
     options: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(BadPolicy, match=text):

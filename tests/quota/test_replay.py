@@ -39,7 +39,7 @@ def charge(engine: Engine, of: QuotaPolicy, lane: str) -> Charged:
     )
 
 
-def test_a_grant_too_many_is_found_where_it_is() -> None:
+def test_an_excess_grant_is_found_at_its_position() -> None:
     rules = policy()  # 20 calls with floors of 4, 1 and 1: backfill has 14
     grants = [at("backfill", NOON + timedelta(seconds=n)) for n in range(16)]
     assert replay(rules, grants[:14], LONG_AGO) == FloorsKept(14, 0)
@@ -49,7 +49,7 @@ def test_a_grant_too_many_is_found_where_it_is() -> None:
     )
 
 
-def test_used_floors_are_not_kept_twice_and_melted_ones_not_at_all() -> None:
+def test_used_floors_are_not_reserved_twice_and_expired_ones_not_at_all() -> None:
     rules = policy()
     others = [at(lane, NOON) for lane in ("schedule", "schedule", "settings", "manual")]
     backfill = [at("backfill", NOON + timedelta(seconds=n)) for n in range(15)]
@@ -68,7 +68,7 @@ def test_used_floors_are_not_kept_twice_and_melted_ones_not_at_all() -> None:
     window=st.sampled_from(QuotaWindow),
     release=st.sampled_from([0.0, 6.0, 24.0]),
 )
-def test_what_the_policy_grants_is_never_found(
+def test_grants_of_the_rules_are_never_reported(
     steps: Sequence[tuple[str, int]], window: QuotaWindow, release: float
 ) -> None:
     rules = policy(window=window, release_hours=release)
@@ -94,7 +94,7 @@ def test_what_the_policy_grants_is_never_found(
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
-def test_the_ledger_keeps_them_and_another_setting_breaks_them(
+def test_the_ledger_respects_the_floors_and_other_floors_are_reported_as_broken(
     engine: Engine, clock: Any, window: QuotaWindow
 ) -> None:
     clock.set(NOON)
@@ -113,7 +113,7 @@ def test_the_ledger_keeps_them_and_another_setting_breaks_them(
     assert kept(engine, rules, NOON + timedelta(days=2)) == FloorsKept(0, 0)
 
 
-def test_a_call_on_its_way_over_midnight_counts_in_both_days(engine: Engine, clock: Any) -> None:
+def test_a_call_in_flight_at_midnight_counts_on_both_days(engine: Engine, clock: Any) -> None:
     rules = policy(2, floors={"schedule": 0.5}, release_hours=0)
     clock.set(datetime(2025, 6, 14, 21, 59, 58, tzinfo=UTC))
     late = charge(engine, rules, "backfill")
@@ -125,7 +125,7 @@ def test_a_call_on_its_way_over_midnight_counts_in_both_days(engine: Engine, clo
     assert kept(engine, rules, NOON).broken == 1
 
 
-def test_a_database_without_tables_has_nothing_to_judge(empty_database_url: str) -> None:
+def test_a_database_without_tables_has_nothing_to_check(empty_database_url: str) -> None:
     engine = connect(empty_database_url)
     assert kept(engine, policy(), NOON) == FloorsKept(0, 0)
     engine.dispose()

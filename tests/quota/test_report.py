@@ -72,7 +72,7 @@ def shown(of: QuotaReport, width: int = 80, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("url", ["database_url", "empty_database_url"])
-def test_nothing_called_yet(request: pytest.FixtureRequest, url: str) -> None:
+def test_a_quota_without_calls(request: pytest.FixtureRequest, url: str) -> None:
     engine = connect(request.getfixturevalue(url))
     found = report(engine, release_hours=0)
     engine.dispose()
@@ -117,7 +117,7 @@ def test_today_by_lane(engine: Engine, clock: Any) -> None:
     }
 
 
-def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
+def test_backfill_waits_for_the_floors_to_shrink_and_other_lanes_do_not(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(MORNING)
@@ -137,7 +137,7 @@ def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
     assert lanes(engine)["backfill"].remaining >= 1
 
 
-def test_a_429_closes_and_what_others_used_is_shown(engine: Engine, clock: Any) -> None:
+def test_a_429_closes_the_key_and_calls_used_elsewhere_are_shown(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 10)
     close_key(Ledger(engine, key_fingerprint=KEY, policy=policy()), 7200)
@@ -205,7 +205,7 @@ def test_a_day_keeps_the_limit_it_had(engine: Engine, clock: Any) -> None:
     assert [day.limit for day in report(engine).days[-2:]] == [50, 100]
 
 
-def test_the_limit_may_have_been_lowered_below_what_is_used(engine: Engine, clock: Any) -> None:
+def test_the_limit_may_be_lowered_below_the_used_calls(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 20)
     found = report(engine, limit=10)
@@ -213,7 +213,7 @@ def test_the_limit_may_have_been_lowered_below_what_is_used(engine: Engine, cloc
     assert "20 of 10 calls used (200%), 0 left" in shown(found)
 
 
-def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(
+def test_a_rolling_quota_has_no_end_and_its_calls_return_one_by_one(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(MORNING)
@@ -227,7 +227,7 @@ def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(
     assert "any 24 hours" in shown(found)
 
 
-def test_other_keys_are_counted_and_nothing_else_of_them_is_shown(
+def test_only_the_number_of_other_keys_is_shown(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(MORNING)
@@ -241,7 +241,7 @@ def test_other_keys_are_counted_and_nothing_else_of_them_is_shown(
     assert "1 other key has called into this database." in shown(found)
 
 
-def test_json_holds_the_numbers_and_moments_with_offset(engine: Engine, clock: Any) -> None:
+def test_json_contains_the_numbers_and_times_with_offset(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "backfill", 70)
     plain = json.loads(report(engine).as_json())
@@ -275,7 +275,7 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
     assert not set("█░▁▂▃▄▅▆▇") & set(plain)
 
 
-def test_an_unreachable_database_is_said_without_its_password() -> None:
+def test_an_unreachable_database_is_reported_without_its_password() -> None:
     engine = connect("postgresql://me:hush@127.0.0.1:9/none")
     with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         report(engine)
