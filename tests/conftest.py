@@ -1,5 +1,6 @@
-"""Fixtures of all tests: a real PostgreSQL with a fresh database, the sandbox API over HTTP, and a
-home without secrets.
+"""Fixtures of all tests.
+
+A real PostgreSQL with a fresh database, the sandbox API over HTTP, and a home without secrets.
 """
 
 import os

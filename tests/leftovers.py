@@ -50,7 +50,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def marked(mark: str) -> list[psutil.Process]:
+def processes_of_session(mark: str) -> list[psutil.Process]:
     """Return the living processes of the session, without this one."""
     found = []
     for process in psutil.process_iter(["environ", "status", "cmdline", "ppid"]):
@@ -72,7 +72,7 @@ def marked(mark: str) -> list[psutil.Process]:
 def wait_for_end(mark: str) -> list[psutil.Process]:
     """Return the processes that still run after PATIENCE."""
     limit = time.monotonic() + PATIENCE
-    while (left := marked(mark)) and time.monotonic() < limit:
+    while (left := processes_of_session(mark)) and time.monotonic() < limit:
         time.sleep(0.1)
     return left
 

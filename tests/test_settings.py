@@ -254,7 +254,9 @@ def test_http_elsewhere_needs_allow_http_which_may_be_in_the_env_file() -> None:
     assert Settings.load().api_url == "http://sandbox:8000"
 
 
-def test_the_environment_takes_precedence_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_env_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Path(".env").write_text(
         "MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8"
     )
@@ -421,7 +423,7 @@ def test_database_urls_of_libpq(url: str) -> None:
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[RunningDev]:
+def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
     """Run a `magnetis dev` with the sandbox in the home of the working directory."""
     running = RunningDev(
         "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
@@ -430,16 +432,18 @@ def serving(tmp_path: Path) -> Iterator[RunningDev]:
         yield running
 
 
-def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path: Path) -> None:
+def test_without_a_key_a_running_sandbox_is_found(
+    running_sandbox: RunningDev, tmp_path: Path
+) -> None:
     settings = Settings.load()
-    assert settings.require_key() == serving.sandbox_key
-    assert settings.api_url == serving.api_url
-    assert settings.database_address == serving.database_url
+    assert settings.require_key() == running_sandbox.sandbox_key
+    assert settings.api_url == running_sandbox.api_url
+    assert settings.database_address == running_sandbox.database_url
     assert settings.start_date == date(2026, 1, 31)
     assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.usefixtures("serving")
+@pytest.mark.usefixtures("running_sandbox")
 def test_variables_take_precedence_over_a_running_sandbox(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

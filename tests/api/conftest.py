@@ -1,7 +1,8 @@
-"""Import the fixtures of exchange.py; several folders have a `conftest`, so none can be imported by
-name.
+"""Import the fixtures of exchange.py.
+
+Several folders have a `conftest`, so none can be imported by name.
 """
 
-from trial import _no_waiting, ask
+from exchange import _no_waiting, request_page
 
-__all__ = ["_no_waiting", "ask"]
+__all__ = ["_no_waiting", "request_page"]

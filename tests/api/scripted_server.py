@@ -93,7 +93,7 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -110,7 +110,7 @@ class ScriptedServer:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            self.asked.set()
+            self.request_received.set()
             play = self.script[min(len(self.requests), len(self.script)) - 1]
             if callable(play):
                 await play(writer)

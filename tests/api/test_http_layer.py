@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from exchange import CALL, KEY, QUICK, RecordingGuard
 from scripted_server import ScriptedServer, page, raw
-from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
 from magnetis_dagster.api import ApiCall, MagnetisClient
@@ -143,7 +143,7 @@ def test_a_redirect_cannot_be_followed_even_on_request(status):
 def test_a_route_cannot_name_another_host():
     async def attempt():
         async with ScriptedServer([GOOD]) as elsewhere, ScriptedServer([GOOD]) as server:
-            async with MagnetisClient(server.origin, KEY, RecordingGate(), limits=QUICK) as client:
+            async with MagnetisClient(server.origin, KEY, RecordingGuard(), limits=QUICK) as client:
                 with pytest.raises(api.RequestNotAllowed):
                     await client.page(
                         ApiCall("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
@@ -161,7 +161,7 @@ def test_netrc_adds_no_second_identity(tmp_path, monkeypatch):
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
-            MagnetisClient(server.origin, KEY, RecordingGate()) as client,
+            MagnetisClient(server.origin, KEY, RecordingGuard()) as client,
         ):
             await client.page(CALL)
             assert "authorization" not in server.requests[0].lower()
@@ -182,7 +182,7 @@ def test_calls_go_through_the_proxy(monkeypatch):
         async with ScriptedServer([GOOD]) as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.origin)
             async with MagnetisClient(
-                "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+                "http://api.invalid", KEY, RecordingGuard(), limits=QUICK
             ) as client:
                 assert (await client.page(CALL)).rows == [{"id": 1}]
                 assert proxy.requests[0].startswith("GET http://api.invalid/calls?")
@@ -196,14 +196,14 @@ def test_calls_go_through_the_proxy(monkeypatch):
 @pytest.mark.parametrize("key", ["", "key with-space", "key\nnext", "clé-secrète"])
 def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key):
     with pytest.raises(api.KeyRefused, match="API & connecteurs > API") as caught:
-        MagnetisClient("https://api.magnetis.io", key, RecordingGate())
+        MagnetisClient("https://api.magnetis.io", key, RecordingGuard())
     assert not key or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("origin", ["ftp://x", "api.magnetis.io", "http://a\nb", ""])
 def test_an_unusable_origin_is_refused(origin):
     with pytest.raises(PermanentError, match="MAGNETIS_API_URL"):
-        MagnetisClient(origin, KEY, RecordingGate())
+        MagnetisClient(origin, KEY, RecordingGuard())
 
 
 def test_an_untrusted_certificate_is_a_permanent_error():

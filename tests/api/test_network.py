@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from exchange import CALL, KEY, QUICK, RecordingGuard, assert_no_secrets, chain
 from scripted_server import ScriptedServer, page, raw
-from trial import CALL, KEY, QUICK, RecordingGate, assert_no_secrets, chain
 
 from magnetis_dagster import api
 from magnetis_dagster.api import MagnetisClient
@@ -138,7 +138,7 @@ def test_the_proxy_of_the_environment(
 
 
 def client() -> None:
-    MagnetisClient(API, KEY, RecordingGate())
+    MagnetisClient(API, KEY, RecordingGuard())
 
 
 def webhook() -> None:
@@ -263,11 +263,11 @@ class Proxy:
         writer.write(self._refusal or b"HTTP/1.1 200 Connected\r\n\r\n")
         if not self._refusal:
             inward, outward = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(_pass_on(reader, outward), _pass_on(inward, writer))
+            await asyncio.gather(_forward(reader, outward), _forward(inward, writer))
         writer.close()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65_536):
         writer.write(data)
         await writer.drain()
@@ -275,7 +275,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def listening(
+async def listen(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object],
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
@@ -305,12 +305,12 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
     subprocess.run(["openssl", "rehash", str(tmp_path)], check=True)
 
     async def attempt() -> None:
-        async with listening(_one_page, serving) as target:
+        async with listen(_one_page, serving) as target:
             proxy = Proxy(target)
-            async with listening(proxy.serve) as port:
+            async with listen(proxy.serve) as port:
                 monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
                 async with MagnetisClient(
-                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                    "https://api.test", KEY, RecordingGuard(), limits=QUICK
                 ) as untrusting:
                     with pytest.raises(api.CertificateRefused, match="SSL_CERT_FILE"):
                         await untrusting.page(CALL)
@@ -319,7 +319,7 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
                 else:
                     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
                 async with MagnetisClient(
-                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                    "https://api.test", KEY, RecordingGuard(), limits=QUICK
                 ) as trusting:
                     assert (await trusting.page(CALL)).rows == [{"id": 1}]
             credentials = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -350,16 +350,16 @@ def test_a_refusing_proxy_is_named_without_credentials(
         proxy = Proxy(
             refusal=raw(status, b"me: " + PASSWORD.encode()).replace(b"Scripted", PASSWORD.encode())
         )
-        async with listening(proxy.serve) as port:
+        async with listen(proxy.serve) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
-            gate = RecordingGate()
-            async with MagnetisClient(API, KEY, gate, limits=QUICK) as client:
+            guard = RecordingGuard()
+            async with MagnetisClient(API, KEY, guard, limits=QUICK) as client:
                 with pytest.raises(kind) as caught:
                     await client.page(CALL)
             assert type(caught.value) is kind
             assert f"the proxy 127.0.0.1:{port} {words}" in str(caught.value)
             assert_no_secrets(caught.value, caplog.text)
-            assert [outcome.status for outcome in gate.outcomes.values()] == [None]
+            assert [outcome.status for outcome in guard.outcomes.values()] == [None]
             return "".join(map(str, chain(caught.value))) + caplog.text
 
     assert PASSWORD not in asyncio.run(attempt())
@@ -370,7 +370,7 @@ def test_a_proxy_that_rejects_plain_http_and_an_unreachable_proxy(
 ) -> None:
     async def fails(kind: type[Exception]) -> str:
         async with MagnetisClient(
-            "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+            "http://api.invalid", KEY, RecordingGuard(), limits=QUICK
         ) as client:
             with pytest.raises(kind) as caught:
                 await client.page(CALL)

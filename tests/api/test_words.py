@@ -1,7 +1,7 @@
 """Redaction of messages from a server."""
 
 import pytest
-from trial import CALL, KEY
+from exchange import CALL, KEY
 
 from magnetis_dagster.api.error_mapping import error_for_response
 from magnetis_dagster.redaction import scrub

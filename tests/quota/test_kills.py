@@ -66,13 +66,13 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
     ledger = Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY)
 
     async def ask() -> None:
-        gate = LedgerGuard(ledger, RunIdentity(f"worker-{first_page}", lane))
+        guard = LedgerGuard(ledger, RunIdentity(f"worker-{first_page}", lane))
         async with (
-            MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client,
-            asyncio.TaskGroup() as two_at_once,
+            MagnetisClient(api_url, SANDBOX_KEY, guard, concurrency=2) as client,
+            asyncio.TaskGroup() as tasks,
         ):
             for place in range(2):
-                two_at_once.create_task(pages(client, first_page + 5_000 * place))
+                tasks.create_task(pages(client, first_page + 5_000 * place))
 
     async def pages(client: MagnetisClient, first: int) -> None:
         for page in count(first):
@@ -128,7 +128,7 @@ class Workers:
         self.start(lane)
         return True
 
-    def ends(self, deadline: float) -> Counter[int | None]:
+    def exit_codes(self, deadline: float) -> Counter[int | None]:
         for process, _ in self.running:
             process.join(max(0.0, deadline - time.monotonic()))
         return Counter(process.exitcode for process, _ in self.running)
@@ -163,7 +163,7 @@ def test_killed_processes_never_exceed_the_limit_and_lose_no_call(
             time.sleep(dice.uniform(0, 0.12))
             kills += workers.kill_one(dice)
         assert kills
-        assert workers.ends(deadline) == {REFUSED_RIGHTLY: WORKERS}
+        assert workers.exit_codes(deadline) == {REFUSED_RIGHTLY: WORKERS}
     finally:
         workers.close()
     received = Counter(int(request.query["page"]) for request, _ in api.requests)

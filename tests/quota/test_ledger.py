@@ -48,7 +48,7 @@ def ledger(engine: Engine, *, quota: int = 3, key: str = "aaaaaaaaaaaa", **polic
     )
 
 
-def done(book: Ledger, charged: Charged) -> None:
+def settle_ok(book: Ledger, charged: Charged) -> None:
     book.settle(charged.number, Settlement(status=200))
 
 
@@ -114,7 +114,7 @@ def test_the_quota_day_begins_at_local_midnight(
 ) -> None:
     clock.set(before)
     book = ledger(engine, quota=1)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
     clock.set(after)
@@ -127,11 +127,11 @@ def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(
 ) -> None:
     clock.set(datetime(2025, 6, 1, 21, 59, 58, tzinfo=UTC))
     book = ledger(engine, quota=2)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     late = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 0, 5, tzinfo=UTC))
     assert book.usage().used == 1
-    done(book, late)
+    settle_ok(book, late)
     assert book.usage().used == 1
     book.charge(CHARGE)
     with pytest.raises(QuotaExhausted):
@@ -193,7 +193,7 @@ def test_a_trial_call_succeeds_before_the_key_reopens(engine: Engine, clock: Any
     )  # the response said nothing about the quota, so the next call is a trial again
     with pytest.raises(QuotaExhausted, match="one call is being tried"):
         book.charge(CHARGE)
-    done(other, trial)
+    settle_ok(other, trial)
     book.charge(CHARGE)
     other.charge(CHARGE)
 
@@ -232,7 +232,7 @@ def test_calls_of_other_programs_are_shown_and_a_throttle_is_not_one(
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=20))
     assert book.usage().elsewhere == 0
     clock.advance(timedelta(seconds=21))
@@ -241,7 +241,7 @@ def test_calls_of_other_programs_are_shown_and_a_throttle_is_not_one(
     )
     assert (book.usage().elsewhere, book.usage().used, book.left("manual")) == (7, 10, 0)
     clock.advance(timedelta(seconds=3601))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     assert (book.usage().elsewhere, book.left("manual")) == (0, 6)
 
 
@@ -289,9 +289,9 @@ def test_floors_shrink_towards_the_end_of_the_day(engine: Engine, clock: Any) ->
 def test_a_rolling_quota_counts_any_24_hours(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=2, window=QuotaWindow.ROLLING)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     clock.advance(timedelta(hours=1))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     clock.set(datetime(2025, 6, 2, 9, 59, tzinfo=UTC))
     with pytest.raises(QuotaExhausted) as raised:
         book.charge(CHARGE)
@@ -432,7 +432,7 @@ def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(
     book = ledger(engine, quota=1)
     yesterday = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 1, tzinfo=UTC))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, renews=yesterday.number))
     assert errors(engine)[0] == (yesterday.number, "NotSent")
@@ -476,7 +476,7 @@ def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
     book = ledger(engine, quota=2, window=window)
     asleep = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 4, 6, tzinfo=UTC))
-    done(book, asleep)
+    settle_ok(book, asleep)
     assert book.usage().used == 1
     clock.advance(timedelta(hours=23))
     assert book.usage().used == (1 if window is QuotaWindow.ROLLING else 0)
@@ -498,9 +498,7 @@ def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow
     assert "ix_api_calls_late" in plan
 
 
-def test_a_rejected_key_is_tried_once_after_a_pause(
-    engine: Engine, clock: Any
-) -> None:
+def test_a_rejected_key_is_tried_once_after_a_pause(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
     refused = Settlement(status=401, error="KeyRefused", key_refused=True, signal="HTTP 401")
@@ -516,7 +514,7 @@ def test_a_rejected_key_is_tried_once_after_a_pause(
     trial = other.charge(CHARGE)
     with pytest.raises(QuotaExhausted, match="rejected this key"):
         book.charge(CHARGE)
-    done(other, trial)
+    settle_ok(other, trial)
     assert not book.usage().key_refused
     book.charge(CHARGE)
 
@@ -573,7 +571,7 @@ def test_a_trial_may_be_requested_while_the_key_is_closed(
 
 def test_a_trial_respects_the_quota(engine: Engine) -> None:
     book = ledger(engine, quota=1)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     close_key(book, 7_000)
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, trial=True))

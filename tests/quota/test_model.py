@@ -35,7 +35,7 @@ PARIS = ZoneInfo("Europe/Paris")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 FLOORS = {"schedule": 40, "manual": 20}
 """Percent."""
-UNDER_WAY = timedelta(minutes=5)
+LONGEST_IN_FLIGHT = timedelta(minutes=5)
 """How long a call of a dead process may be in flight."""
 DAY = timedelta(hours=24)
 SECOND = timedelta(seconds=1)
@@ -62,7 +62,7 @@ class ModelCall:
     @property
     def until(self) -> datetime:
         """Return the latest time at which the API may have received it."""
-        return self.settled_at or self.charged_at + UNDER_WAY
+        return self.settled_at or self.charged_at + LONGEST_IN_FLIGHT
 
 
 @dataclass
@@ -102,7 +102,7 @@ class ModelKey:
     def grants(self, window: QuotaWindow, limit: int, lane: str, now: datetime) -> bool:
         if self.closed_until and now < self.closed_until:
             return False
-        if self.trial and now < self.trial.charged_at + UNDER_WAY:
+        if self.trial and now < self.trial.charged_at + LONGEST_IN_FLIGHT:
             return False
         return self.room(window, limit, lane, now) >= 1
 
@@ -186,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Retry one second before the time that a refusal names, and at that time."""
         assert exhausted.at == self.now
         known, named = self.keys[key], exhausted.available_at
-        if known.trial and self.now < known.trial.charged_at + UNDER_WAY:
+        if known.trial and self.now < known.trial.charged_at + LONGEST_IN_FLIGHT:
             assert named == self.now + 2 * SECOND
             return
         for moment, expected in ((named - SECOND, False), (named, True)):
@@ -233,14 +233,14 @@ class LedgerMachine(RuleBasedStateMachine):
             known.closed_until = max(until, known.closed_until or until)
             known.trial = None
             if settlement.retry_after is None or settlement.retry_after > 60:
-                self.believe(known, call, 0)
+                self.lower_remaining(known, call, 0)
         elif tried and settlement.status is not None and settlement.status < 500:
             known.closed_until = None
             known.elsewhere[day_of(self.now)] = 0
         if settlement.remaining is not None:
-            self.believe(known, call, settlement.remaining)
+            self.lower_remaining(known, call, settlement.remaining)
 
-    def believe(self, known: ModelKey, call: ModelCall, remaining: int) -> None:
+    def lower_remaining(self, known: ModelKey, call: ModelCall, remaining: int) -> None:
         today = day_of(self.now)
         if self.window is QuotaWindow.ROLLING or day_of(call.charged_at) == today:
             own = len(known.counting(self.window, self.now))
@@ -342,7 +342,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.limit = limit
 
     @invariant()
-    def the_ledger_holds_what_the_model_holds(self) -> None:
+    def ledger_and_model_agree(self) -> None:
         with self.engine.connect() as connection:
             rows = connection.execute(
                 text(

@@ -267,9 +267,8 @@ def test_a_shrinking_floor_frees_calls_for_backfill() -> None:
     assert decide(rules, usage(manual=6), BACKFILL) == Granted(NOON)
 
 
-def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
-    """Send a call when it is granted, retry when a refusal says so; return the times of the calls.
-    """
+def send_calls(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
+    """Send a call when it is granted, retry when a refusal says so; return the times of the calls."""
     sent: list[datetime] = []
     at = begin
     while at < begin + span:
@@ -296,7 +295,7 @@ def test_a_spread_lane_uses_its_whole_day_evenly(day: date) -> None:
     rules = policy(limit=25, spread=frozenset({BACKFILL}))
     begun = rules.day_start(day)
     length = rules.day_end(begun) - begun
-    sent = play(rules, BACKFILL, begun, length)
+    sent = send_calls(rules, BACKFILL, begun, length)
     assert len(sent) == 25
     gaps = [after - before for before, after in pairwise(sent)]
     assert max(gaps) - min(gaps) < SECOND
@@ -305,7 +304,7 @@ def test_a_spread_lane_uses_its_whole_day_evenly(day: date) -> None:
 
 def test_a_spread_rolling_quota_is_used_completely() -> None:
     rules = policy(limit=24, window=QuotaWindow.ROLLING, spread=frozenset({"manual"}))
-    sent = play(rules, "manual", NOON, 3 * DAY)
+    sent = send_calls(rules, "manual", NOON, 3 * DAY)
     assert len(sent) == pytest.approx(72, abs=1)
     assert all(sum(1 for other in sent if moment - DAY < other <= moment) <= 24 for moment in sent)
 

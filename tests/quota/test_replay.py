@@ -29,7 +29,9 @@ def at(lane: str, moment: datetime) -> Grant:
     return Grant(lane, moment, moment + timedelta(seconds=1))
 
 
-def kept(engine: Engine, of: QuotaPolicy, now: datetime, since: datetime = LONG_AGO) -> FloorsKept:
+def check_floors(
+    engine: Engine, of: QuotaPolicy, now: datetime, since: datetime = LONG_AGO
+) -> FloorsKept:
     return floors_kept(engine, key_fingerprint=KEY, policy=of, since=since, now=now)
 
 
@@ -103,14 +105,14 @@ def test_the_ledger_respects_the_floors_and_other_floors_are_reported_as_broken(
         charge(engine, rules, "backfill")
     with pytest.raises(QuotaExhausted):
         charge(engine, rules, "backfill")
-    assert kept(engine, rules, NOON + timedelta(minutes=1)) == FloorsKept(14, 0)
+    assert check_floors(engine, rules, NOON + timedelta(minutes=1)) == FloorsKept(14, 0)
     charge(engine, policy(window=window, floors={}), "backfill")
-    found = kept(engine, rules, NOON + timedelta(minutes=1))
+    found = check_floors(engine, rules, NOON + timedelta(minutes=1))
     assert (found.judged, found.broken) == (15, 1)
-    assert kept(
+    assert check_floors(
         engine, rules, NOON + timedelta(minutes=1), since=NOON + timedelta(minutes=1)
     ) == FloorsKept(0, 0)
-    assert kept(engine, rules, NOON + timedelta(days=2)) == FloorsKept(0, 0)
+    assert check_floors(engine, rules, NOON + timedelta(days=2)) == FloorsKept(0, 0)
 
 
 def test_a_call_in_flight_at_midnight_counts_on_both_days(engine: Engine, clock: Any) -> None:
@@ -122,10 +124,10 @@ def test_a_call_in_flight_at_midnight_counts_on_both_days(engine: Engine, clock:
     with pytest.raises(QuotaExhausted):
         charge(engine, rules, "backfill")
     charge(engine, policy(2, floors={}), "backfill")
-    assert kept(engine, rules, NOON).broken == 1
+    assert check_floors(engine, rules, NOON).broken == 1
 
 
 def test_a_database_without_tables_has_nothing_to_check(empty_database_url: str) -> None:
     engine = connect(empty_database_url)
-    assert kept(engine, policy(), NOON) == FloorsKept(0, 0)
+    assert check_floors(engine, policy(), NOON) == FloorsKept(0, 0)
     engine.dispose()

@@ -64,7 +64,7 @@ def lanes(engine: Engine, **changes: Any) -> dict[str, LaneToday]:
     }
 
 
-def shown(of: QuotaReport, width: int = 80, **options: Any) -> str:
+def render_text(of: QuotaReport, width: int = 80, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(render(of, **options))
     assert isinstance(console.file, io.StringIO)
@@ -92,7 +92,7 @@ def test_a_quota_without_calls(request: pytest.FixtureRequest, url: str) -> None
         (),
         0,
     )
-    assert "No call yet." in shown(found)
+    assert "No call yet." in render_text(found)
 
 
 def test_today_by_lane(engine: Engine, clock: Any) -> None:
@@ -137,7 +137,9 @@ def test_backfill_waits_for_the_floors_to_shrink_and_other_lanes_do_not(
     assert lanes(engine)["backfill"].remaining >= 1
 
 
-def test_a_429_closes_the_key_and_calls_used_elsewhere_are_shown(engine: Engine, clock: Any) -> None:
+def test_a_429_closes_the_key_and_calls_used_elsewhere_are_shown(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 10)
     close_key(Ledger(engine, key_fingerprint=KEY, policy=policy()), 7200)
@@ -147,12 +149,12 @@ def test_a_429_closes_the_key_and_calls_used_elsewhere_are_shown(engine: Engine,
     assert {lane.remaining for lane in found.today.lanes} == {0}
     assert {(lane.calls_again_at or found.today.at).hour for lane in found.today.lanes} == {12}
     assert (found.days[-1].calls, found.days[-1].used_elsewhere) == (10, 90)
-    text = shown(found)
+    text = render_text(found)
     assert "90 of them elsewhere" in text
     assert "Closed until 12:00 CEST: the API answered 429" in text
     clock.set(MORNING + timedelta(hours=3))
     assert report(engine).today.trial
-    assert "the next call is a trial" in shown(report(engine))
+    assert "the next call is a trial" in render_text(report(engine))
     spend(engine, "manual")
     assert not report(engine).today.trial
 
@@ -210,7 +212,7 @@ def test_the_limit_may_be_lowered_below_the_used_calls(engine: Engine, clock: An
     spend(engine, "manual", 20)
     found = report(engine, limit=10)
     assert (found.today.used, found.today.remaining) == (20, 0)
-    assert "20 of 10 calls used (200%), 0 left" in shown(found)
+    assert "20 of 10 calls used (200%), 0 left" in render_text(found)
 
 
 def test_a_rolling_quota_has_no_end_and_its_calls_return_one_by_one(
@@ -224,21 +226,19 @@ def test_a_rolling_quota_has_no_end_and_its_calls_return_one_by_one(
     again = found.today.lanes[0].calls_again_at
     assert again is not None
     assert abs(again - (MORNING + timedelta(hours=24))) < timedelta(seconds=10)
-    assert "any 24 hours" in shown(found)
+    assert "any 24 hours" in render_text(found)
 
 
-def test_only_the_number_of_other_keys_is_shown(
-    engine: Engine, clock: Any
-) -> None:
+def test_only_the_number_of_other_keys_is_shown(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 4, key="bbbbbbbbbbbb", route="/secret-route", run_id="another")
     spend(engine, "manual", 1)
     found = report(engine)
     assert (found.other_keys, found.today.used, found.days[-1].calls) == (1, 1, 1)
-    for text in (found.as_json(), shown(found)):
+    for text in (found.as_json(), render_text(found)):
         assert "bbbbbbbbbbbb" not in text
         assert "/secret-route" not in text
-    assert "1 other key has called into this database." in shown(found)
+    assert "1 other key has called into this database." in render_text(found)
 
 
 def test_json_contains_the_numbers_and_times_with_offset(engine: Engine, clock: Any) -> None:
@@ -262,7 +262,7 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
     spend(engine, "backfill", 70, run_id="0f7f8a3e-5a39-4b53-9a34-7f5ad9f5a6a1")
     spend(engine, "schedule", 1, status=429)
     found = report(engine)
-    text = shown(found)
+    text = render_text(found)
     assert max(map(len, text.splitlines())) <= 80
     assert "█" in text
     assert "0f7f8a3e " in text
@@ -270,7 +270,7 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
     assert "! a 429 on that day" in text
     bar = next(line for line in text.splitlines() if line.lstrip().startswith("backfill"))
     assert bar.count("█") == 21, "70 of 100 calls are 21 of 30 columns"
-    plain = shown(found, ascii_only=True)
+    plain = render_text(found, ascii_only=True)
     assert "#" in plain
     assert not set("█░▁▂▃▄▅▆▇") & set(plain)
 

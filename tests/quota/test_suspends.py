@@ -33,8 +33,9 @@ DAY = timedelta(hours=24)
 
 
 class SuspendMachine(RuleBasedStateMachine):
-    """Rules simulate processes, their machine and the clocks; the test provides `window`, `engine`
-    and `patch`.
+    """Rules simulate processes, their machine and the clocks.
+
+    The test provides `window`, `engine` and `patch`.
     """
 
     window: QuotaWindow
@@ -66,7 +67,7 @@ class SuspendMachine(RuleBasedStateMachine):
             )
         policy = QuotaPolicy(limit=LIMIT, zone=PARIS, window=self.window, floors={})
         ledger = Ledger(self.engine, key_fingerprint="aaaaaaaaaaaa", policy=policy)
-        self.gates = [LedgerGuard(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
+        self.guards = [LedgerGuard(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
 
     def instant(self) -> moments.Moment:
         return moments.Moment(
@@ -87,11 +88,11 @@ class SuspendMachine(RuleBasedStateMachine):
         for _ in range(times):
             try:
                 number = self.loop.run_until_complete(
-                    self.gates[which].charge(ApiCall("calls", "/calls", {}))
+                    self.guards[which].charge(ApiCall("calls", "/calls", {}))
                 )
             except QuotaExhausted:
                 return
-            self.waiting.append((self.gates[which], number))
+            self.waiting.append((self.guards[which], number))
 
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:

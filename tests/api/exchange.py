@@ -25,7 +25,7 @@ QUICK = ClientLimits(attempts=3, connect=1, read=0.2, total=2)
 
 
 @dataclass
-class RecordingGate:
+class RecordingGuard:
     refuse_from: int | None = None
     """Number of the first charge that is refused."""
     close_when_over_quota: bool = False
@@ -38,7 +38,7 @@ class RecordingGate:
         if self.closed or (
             self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from
         ):
-            raise GateClosedError
+            raise KeyClosedError
         self.charges.append(call)
         return len(self.charges)
 
@@ -52,21 +52,21 @@ class RecordingGate:
         self.closed = self.closed or (outcome.over_quota and self.close_when_over_quota)
 
 
-class GateClosedError(Exception):
+class KeyClosedError(Exception):
     pass
 
 
 @dataclass
-class Trial:
+class Exchange:
     page: Page | None
     error: BaseException | None
-    gate: RecordingGate
+    guard: RecordingGuard
     requests: list[str]
     seconds: float
 
     @property
     def outcomes(self) -> list[CallOutcome]:
-        return [self.gate.outcomes[number] for number in sorted(self.gate.outcomes)]
+        return [self.guard.outcomes[number] for number in sorted(self.guard.outcomes)]
 
 
 @pytest.fixture(autouse=True)
@@ -100,37 +100,39 @@ def assert_no_secrets(error: BaseException | None, logged: str) -> None:
 
 
 @pytest.fixture
-def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
+def request_page(caplog: pytest.LogCaptureFixture) -> Callable[..., Exchange]:
     """Return a function that requests one page and returns the exchange."""
     caplog.set_level(logging.DEBUG)
 
-    def _ask(
+    def _request_page(
         *script: Answer,
         call: ApiCall = CALL,
         limits: ClientLimits = QUICK,
-        gate: RecordingGate | None = None,
+        guard: RecordingGuard | None = None,
         sent: int | None = None,
-    ) -> Trial:
-        trial = asyncio.run(_try(script, call, limits, gate or RecordingGate()))
-        assert len(trial.gate.charges) == (len(trial.requests) if sent is None else sent)
-        assert len(trial.gate.outcomes) == len(trial.gate.charges), "every charge is settled"
-        assert_no_secrets(trial.error, caplog.text + repr(trial.outcomes))
-        return trial
+    ) -> Exchange:
+        exchange = asyncio.run(_exchange(script, call, limits, guard or RecordingGuard()))
+        assert len(exchange.guard.charges) == (len(exchange.requests) if sent is None else sent)
+        assert len(exchange.guard.outcomes) == len(exchange.guard.charges), (
+            "every charge is settled"
+        )
+        assert_no_secrets(exchange.error, caplog.text + repr(exchange.outcomes))
+        return exchange
 
-    return _ask
+    return _request_page
 
 
-async def _try(
-    script: Sequence[Answer], call: ApiCall, limits: ClientLimits, gate: RecordingGate
-) -> Trial:
+async def _exchange(
+    script: Sequence[Answer], call: ApiCall, limits: ClientLimits, guard: RecordingGuard
+) -> Exchange:
     page = error = None
     async with ScriptedServer(script) as server:
         started = asyncio.get_running_loop().time()
-        async with MagnetisClient(server.origin, KEY, gate, limits=limits) as client:
+        async with MagnetisClient(server.origin, KEY, guard, limits=limits) as client:
             try:
                 page = await client.page(call)
             except BaseException as caught:  # noqa: BLE001 - whatever it is, the test looks at it
                 error = caught
-        return Trial(
-            page, error, gate, server.requests, asyncio.get_running_loop().time() - started
+        return Exchange(
+            page, error, guard, server.requests, asyncio.get_running_loop().time() - started
         )
