@@ -46,8 +46,7 @@ from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from magnetis_dagster.quota.replay import FloorsKept
-    from magnetis_dagster.quota.report import Today
+    from magnetis_dagster.quota.report import FloorsKept, Today
 
 KEY = AssetKey(["magnetis", "quota"])
 PACE = "quota_pace"
@@ -168,8 +167,7 @@ class _Seen:
     @classmethod
     def now(cls, instance: DagsterInstance) -> "_Seen":
         """Observe the quota. Raises SettingsError, DatabaseUnavailable, DatabaseRefused."""
-        from magnetis_dagster.quota.replay import floors_kept
-        from magnetis_dagster.quota.report import read_today
+        from magnetis_dagster.quota.report import floors_kept, read_today
         from magnetis_dagster.wiring import open_engine
 
         settings = Settings.load()

@@ -12,7 +12,7 @@ from functools import partial
 
 from magnetis_dagster.api import (
     CHARGED_AHEAD,
-    Call,
+    ApiCall,
     MagnetisClient,
     Page,
     RequestRejected,
@@ -105,7 +105,7 @@ class _Witnesses:
     """The requests that verify one window, counted."""
 
     client: MagnetisClient
-    call: Call
+    call: ApiCall
     calls: int = 0
 
     async def page(self, **changes: object) -> Page:
@@ -149,7 +149,7 @@ class WindowReader:
         self._suspicions = suspicions
         self._stopped = asyncio.Event()
         parameters = window.parameters(collection, zones)
-        self._call = Call(
+        self._call = ApiCall(
             collection.name, collection.route, parameters, days=(window.first, window.last)
         )
         self._witnesses = _Witnesses(client, self._call)
@@ -199,7 +199,7 @@ class WindowReader:
             pagination = attempt.pagination
             if (first.total or 0) > most_rows:
                 self._suspicions.totals.setdefault(first.total or 0, self._window)
-                await self._client.settled()
+                await self._client.wait_for_settlements()
                 return Reading(
                     first.total or 0,
                     0,
@@ -217,7 +217,7 @@ class WindowReader:
             await attempt.load(1, first)
             await self._fetch_others(attempt)
             size += attempt.bytes
-            await self._client.settled()
+            await self._client.wait_for_settlements()
             tally = await asyncio.to_thread(staging.settle)
             self._refuse_repeated_ids(staging)
             distinct = tally.received
@@ -230,7 +230,7 @@ class WindowReader:
                 self._refuse_unplaceable(staging, tally)
                 self._doubt_rows(pagination, distinct)
                 await self._doubt_edges(staging, tally)
-                await self._client.settled()
+                await self._client.wait_for_settlements()
                 return Reading(
                     pagination.announced(distinct),
                     distinct,
@@ -245,7 +245,7 @@ class WindowReader:
             # deep pages of a long list may never be served; a shorter window has none
             cut = lacks_rows or (pagination.starved and pagination.total)
             if cut and self._collection.window and len(self._window.days) > 1:
-                await self._client.settled()
+                await self._client.wait_for_settlements()
                 raise ImplausibleResponse(f"The API {cause.removeprefix('the API ')}.")
         raise IncompleteWindow(
             self._collection, self._window, attempt.pagination.announced(distinct), distinct, cause
@@ -518,7 +518,7 @@ class _Attempt:
     """The pages of one read of one window."""
 
     client: MagnetisClient
-    call: Call
+    call: ApiCall
     window: Window
     staging: Staging
     pages: PageCache

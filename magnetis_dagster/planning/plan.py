@@ -11,7 +11,7 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
     ClientLimits,
     MagnetisClient,
     RedirectRefused,
@@ -325,7 +325,7 @@ async def _announce(
     async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
         for collection, window in asked:
             name = collection.name
-            call = Call(
+            call = ApiCall(
                 name,
                 collection.route,
                 window.parameters(collection, zones),

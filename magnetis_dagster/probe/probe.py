@@ -12,13 +12,13 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
+    CallOutcome,
     ClientLimits,
     ConfirmingGuard,
-    Gate,
     MagnetisClient,
-    Outcome,
     Page,
+    QuotaGuard,
     RedirectRefused,
     RequestRejected,
     ResponseTooLarge,
@@ -61,7 +61,7 @@ _UNCLEAR = (
 def run_probe(
     catalogue: Catalogue,
     zones: Zones,
-    gate: Gate,
+    gate: QuotaGuard,
     *,
     origin: str,
     key: str,
@@ -100,12 +100,12 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
 class _Watch:
     """A gate before the gate: counts the requests and remembers the last status."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: QuotaGuard) -> None:
         self._gate = gate
         self.calls = 0
         self.status: int | None = None
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         charge = await self._gate.charge(call)
         self.calls += 1
         return charge
@@ -115,7 +115,7 @@ class _Watch:
             await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
         )
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
         await self._gate.settle(charge, outcome)
 
@@ -125,7 +125,7 @@ class _Probe:
         self,
         catalogue: Catalogue,
         zones: Zones,
-        gate: Gate,
+        gate: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
     ) -> None:
@@ -301,9 +301,9 @@ class _Probe:
         )
         try:
             page = await client.page(
-                Call(collection.name, route, parameters, page=number, limit=limit)
+                ApiCall(collection.name, route, parameters, page=number, limit=limit)
             )
-            await client.settled()
+            await client.wait_for_settlements()
             return page
         finally:
             self._progress(f"{collection.name}: GET {route}: {self._watch.status}")

@@ -215,7 +215,7 @@ def test_rows_that_move_while_they_are_looked_at(
     twice = [alert(1), alert(1)]
     api.respond = lambda request: api.envelope(twice, request) if request.path == EMAIL else None
     assert (
-        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows came twice"
+        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows occur twice"
         in str(tick().skip_reason)
     )
 

@@ -310,7 +310,7 @@ def test_the_quota_ends_a_range_with_what_was_finished(
     ]
     with (
         opened(quota=5, chunk_rows=300) as ingestion,
-        pytest.raises(QuotaExhausted, match="all 5 calls are spent") as raised,
+        pytest.raises(QuotaExhausted, match="all 5 API calls are used") as raised,
     ):
         list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
     assert raised.value.available_at > datetime.now(UTC)
@@ -330,7 +330,7 @@ def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) 
     for run in ("run-1", "run-2"):
         with (
             opened(run=run) as ingestion,
-            pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"),
+            pytest.raises(QuotaExhausted, match="the API reported that this key has no calls left"),
         ):
             list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
     assert len(api.requests) == 1

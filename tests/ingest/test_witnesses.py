@@ -348,7 +348,7 @@ def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalo
     ]
     with (
         opened(run="2") as ingestion,
-        pytest.raises(IncompleteWindow, match="came twice on one page"),
+        pytest.raises(IncompleteWindow, match="occur twice on one page"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
