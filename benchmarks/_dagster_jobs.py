@@ -1,10 +1,12 @@
-"""One run in a process of its own, as benchmarks/dagster_share.py measures it: by Dagster, or the same reading without it.
+"""One run in a process of its own, as benchmarks/dagster_share.py measures it: by Dagster, or the same
+reading without it.
 
-python _dagster_jobs.py prepare                                   makes the tables of both
-python _dagster_jobs.py alone FIRST_DAY LAST_DAY COLLECTION...    reads without Dagster
-python _dagster_jobs.py EXECUTOR JOB FIRST_DAY LAST_DAY           runs `calls`, `daily_events` or `daily_snapshots`
+python _dagster_jobs.py prepare makes the tables of both python _dagster_jobs.py alone FIRST_DAY
+LAST_DAY COLLECTION... reads without Dagster python _dagster_jobs.py EXECUTOR JOB FIRST_DAY LAST_DAY
+runs `calls`, `daily_events` or `daily_snapshots`
 
-prints seconds by part as JSON. It is the code location of these runs too: as shipped, but for the executor.
+prints seconds by part as JSON. It is the code location of these runs too: as shipped, but for the
+executor.
 """
 # ruff: noqa: PLC0415 - imports are timed, and the reading without Dagster must not import it
 

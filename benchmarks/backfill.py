@@ -1,15 +1,18 @@
-"""What a backfill costs: API calls, seconds and memory, beside dlt, a Singer SDK tap, airbyte-cdk and the straight line.
+"""What a backfill costs: API calls, seconds and memory, beside dlt, a Singer SDK tap, airbyte-cdk and
+the straight line.
 
     .venv/bin/python benchmarks/backfill.py [--only calls rate latency] [--alone] [--full]
 
-Every contender is a process of its own, reading the same sandbox (a process of its own, on loopback) into a database of its own on
-the same embedded PostgreSQL with its durable defaults. Calls are counted by the sandbox, memory from outside, seconds by the
-contender itself after its imports. Where seconds are told, the sandbox has made its rows beforehand, and our table and the straight
-line's must hold the same values.
+Every contender is a process of its own, reading the same sandbox (a process of its own, on
+loopback) into a database of its own on the same embedded PostgreSQL with its durable defaults.
+Calls are counted by the sandbox, memory from outside, seconds by the contender itself after its
+imports. Where seconds are told, the sandbox has made its rows beforehand, and our table and the
+straight line's must hold the same values.
 
-Peers are not dependencies: uv installs them as benchmarks/peers/*.lock says, which needs a package index; afterwards nothing leaves
-the machine. dlt and the tap load PostgreSQL; airbyte-cdk's source only prints its records. `--alone` leaves the peers out.
-Stops by itself after less than ten minutes.
+Peers are not dependencies: uv installs them as benchmarks/peers/*.lock says, which needs a package
+index; afterwards nothing leaves the machine. dlt and the tap load PostgreSQL; airbyte-cdk's source
+only prints its records. `--alone` leaves the peers out. Stops by itself after less than ten
+minutes.
 """
 
 import argparse

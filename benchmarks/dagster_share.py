@@ -1,13 +1,16 @@
-"""What Dagster adds to the reading itself: milliseconds a partition in a ranged run, seconds in a daily run, and by which executor.
+"""What Dagster adds to the reading itself: milliseconds a partition in a ranged run, seconds in a
+daily run, and by which executor.
 
     .venv/bin/python benchmarks/dagster_share.py [--only ranges daily]
 
-A ranged run of `calls` over 30, 365 and 1,095 days; the daily run, all 18 collections in its two jobs, with all steps in one
-process and with a process for each, forked from one that has imported everything. Each run is a process of its own, as in
-production, timed from start to end; so is the same reading without Dagster beside it. Dagster's storage is the shipped one, on the
-embedded PostgreSQL with its durable defaults, a fresh database for each run. The sandbox is a process of its own, answers without
-delay, and its time is told apart. Medians of as many rounds as fit; alone on two cores it stops after less than four minutes. Where
-other work shares them, look at the seconds of processor.
+A ranged run of `calls` over 30, 365 and 1,095 days; the daily run, all 18 collections in its two
+jobs, with all steps in one process and with a process for each, forked from one that has imported
+everything. Each run is a process of its own, as in production, timed from start to end; so is the
+same reading without Dagster beside it. Dagster's storage is the shipped one, on the embedded
+PostgreSQL with its durable defaults, a fresh database for each run. The sandbox is a process of its
+own, answers without delay, and its time is told apart. Medians of as many rounds as fit; alone on
+two cores it stops after less than four minutes. Where other work shares them, look at the seconds
+of processor.
 """
 
 import argparse

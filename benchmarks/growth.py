@@ -6,8 +6,8 @@ Real runs of both daily jobs, `--days` of each, against a sandbox of about 120 c
 ticks of Dagster's daemon of the three sensors that are on, on the shipped storage. Bytes are
 pg_total_relation_size of an embedded PostgreSQL, with indexes and TOAST. A run and a tick are
 multiplied by their number in a year. Then everything is made 100 days older and the job `prune`
-runs: what it leaves is what a day leaves for ever. Runs of a real deployment have a few events more.
-The tables of rows are left out; they grow with the calls.
+runs: what it leaves is what a day leaves for ever. Runs of a real deployment have a few events
+more. The tables of rows are left out; they grow with the calls.
 """
 
 import argparse

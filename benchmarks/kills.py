@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/kills.py [--kills 20] [--a-day 60,600] [--seed 1]
 
 Loads three years of calls. The sandbox counts the requests that it receives, with 20 ms latency. It
-kills the child (SIGKILL) when it receives certain requests: random ones of the uninterrupted run, or
-ones at equal distances with `--even`. The database is embedded, fresh for each run, and survives the
-kills. Aim: at most 5 % more calls, plus 2 a kill.
+kills the child (SIGKILL) when it receives certain requests: random ones of the uninterrupted run,
+or ones at equal distances with `--even`. The database is embedded, fresh for each run, and survives
+the kills. Aim: at most 5 % more calls, plus 2 a kill.
 """
 
 import argparse

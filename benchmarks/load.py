@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/load.py [--small]
 
 Loads 100,000 and 1,000,000 calls, each as one range, from the API to the merged table. A sandbox in
-its own process serves over loopback. The embedded PostgreSQL is fresh, with its durable defaults. Each
-load runs in its own process, whose peak memory is printed. An incomplete load ends the benchmark
-with an error.
+its own process serves over loopback. The embedded PostgreSQL is fresh, with its durable defaults.
+Each load runs in its own process, whose peak memory is printed. An incomplete load ends the
+benchmark with an error.
 """
 
 import argparse

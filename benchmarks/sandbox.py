@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/sandbox.py [--seconds 5] [--connections 8]
 
-Measures one and two workers, cold and warm, over loopback. Processes with blocking sockets generate the
-load: each requests the next page when the last one has arrived. They share the machine's cores with the
-server, so their processor time is printed beside the results.
+Measures one and two workers, cold and warm, over loopback. Processes with blocking sockets generate
+the load: each requests the next page when the last one has arrived. They share the machine's cores
+with the server, so their processor time is printed beside the results.
 """
 
 import argparse

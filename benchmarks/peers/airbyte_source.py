@@ -1,7 +1,7 @@
 """Read calls with airbyte-cdk's declarative source and count the records that it prints.
 
-airbyte_manifest.yaml declares the source. HOW: `day` splits the range by P1D, `long` by P10Y.
-There is no destination: nothing is stored.
+airbyte_manifest.yaml declares the source. HOW: `day` splits the range by P1D, `long` by P10Y. There
+is no destination: nothing is stored.
 """
 
 import json
