@@ -1,13 +1,15 @@
-"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL bucket beside it in the same run.
+"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL
+bucket beside it in the same run.
 
     .venv/bin/python benchmarks/quota.py [--seconds 4] [--alone]
 
-Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL with its durable defaults (fsync
-on, every commit awaited). Then the time of calls to an API that answers after 100 ms, with and without the ledger. Then how many
-calls are granted on 26 October 2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
+Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL
+with its durable defaults (fsync on, every commit awaited). Then the time of calls to an API that
+answers after 100 ms, with and without the ledger. Then how many calls are granted on 26 October
+2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
 
-pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run, which needs a package index.
-`--alone` leaves it out. Stops by itself after a minute or two.
+pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run,
+which needs a package index. `--alone` leaves it out. Stops by itself after a minute or two.
 """
 
 import argparse
