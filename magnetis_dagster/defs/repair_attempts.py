@@ -1,4 +1,4 @@
-"""How often the repair sensor has asked for each missing day: its cursor, written as ranges. What is missing is not known here."""
+"""The cursor of the repair sensor: how often it has requested each missing day, stored as ranges."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,14 +9,14 @@ from magnetis_dagster.dates import contiguous_ranges, days_between
 
 
 class Attempts:
-    """Attempts made by collection and day; a day that nobody asked for is not in it."""
+    """The number of attempts by collection and day; days without an attempt are not stored."""
 
     def __init__(self, made: dict[str, dict[date, int]]) -> None:
         self._made = made
 
     @classmethod
     def parse(cls, cursor: str | None) -> Self:
-        """Return what the cursor says. An empty one, or one that somebody wrote by hand wrongly, says that nothing was tried."""
+        """Return the parsed cursor; no attempts if it is empty or invalid."""
         try:
             content = json.loads(cursor or "{}")
             return cls(
@@ -44,7 +44,7 @@ class Attempts:
         return json.dumps(content, separators=(",", ":"))
 
     def made(self, collection: str, day: date) -> int:
-        """Return how often the day was asked for since it was last green."""
+        """Return how often the day was requested since it was last green."""
         return self._made.get(collection, {}).get(day, 0)
 
     def add(self, collection: str, days: Iterable[date]) -> None:
@@ -54,7 +54,7 @@ class Attempts:
             known[day] = known.get(day, 0) + 1
 
     def only(self, missing: Mapping[str, Iterable[date]]) -> "Attempts":
-        """Return those at the missing days: days that became green, and collections that are gone, are forgotten."""
+        """Return the attempts at missing days only, without green days and removed collections."""
         return Attempts(
             {
                 collection: {day: number for day in days if (number := self.made(collection, day))}

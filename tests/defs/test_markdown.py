@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.alerting.message import step_words
+from magnetis_dagster.defs.alerting.message import step_failure_reason
 from magnetis_dagster.defs.checks import CheckTally
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import query
@@ -174,4 +174,4 @@ def test_alerts_of_failed_runs(text: str) -> None:
     data = StepFailureData(
         error=None, user_failure_data=UserFailureData("", said.description, said.metadata)
     )
-    assert rendered(step_words("magnetis__calls", data)) == " ".join(text.split())
+    assert rendered(step_failure_reason("magnetis__calls", data)) == " ".join(text.split())
