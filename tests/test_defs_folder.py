@@ -21,7 +21,7 @@ Settings.load = refuse
 names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
 for name in names:
     importlib.import_module(name)
-print(len(names), *sorted({"celery", "httpx", "psycopg", "psycopg2"} & sys.modules.keys()))
+print(len(names), *sorted({"celery", "httpx", "psycopg", "psycopg2", "sqlalchemy"} & sys.modules.keys()))
 """
 
 
@@ -35,7 +35,12 @@ def test_dagster_loads_the_defs_folder() -> None:
 def test_importing_its_modules_has_no_side_effect() -> None:
     root = FOLDER.parents[1]
     finished = subprocess.run(
-        [sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True, env={}, cwd=root
+        [sys.executable, "-c", IMPORTS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={},
+        cwd=root,
     )
     modules = [path for path in FOLDER.rglob("*.py") if path != FOLDER / "__init__.py"]
     assert finished.stdout.split() == [str(len(modules))], "the number of modules, and no library"

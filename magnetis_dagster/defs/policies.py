@@ -186,9 +186,7 @@ class PolicyChecks:
             return metadata
         masking = Masking(self._collection)
         rows = [
-            _difference_row(each, name, masking)
-            for each in found
-            for name in _shown_fields(each)
+            _difference_row(each, name, masking) for each in found for name in _shown_fields(each)
         ]
         shown = rows[:ROWS_SHOWN]
         return metadata | {

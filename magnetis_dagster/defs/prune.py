@@ -46,7 +46,9 @@ def storage_asset() -> AssetSpec:
 def prune_job() -> JobDefinition:
     """Return the job."""
 
-    @op(description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API request.")
+    @op(
+        description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API request."
+    )
     def prune_storage(context: OpExecutionContext) -> None:
         try:
             _prune(context)

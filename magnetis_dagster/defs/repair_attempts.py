@@ -5,7 +5,12 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Self
 
+from dagster import DagsterInstance
+
 from magnetis_dagster.dates import contiguous_ranges, days_between
+from magnetis_dagster.settings import Settings
+
+REPAIR_SENSOR = "repair_sensor"
 
 
 class Attempts:
@@ -61,3 +66,24 @@ class Attempts:
                 for collection, days in missing.items()
             }
         )
+
+
+def stored_attempts(instance: DagsterInstance) -> Attempts:
+    """Return the attempts in the cursor of the repair sensor."""
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.scheduler.instigation import SensorInstigatorData
+
+    # without DAGSTER_HOME, the instance exists for one command only and has no sensors
+    if instance.schedule_storage:
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+            data = state.instigator_data
+            if state.instigator_name == REPAIR_SENSOR and isinstance(data, SensorInstigatorData):
+                return Attempts.parse(data.cursor)
+    return Attempts({})
+
+
+def given_up_days(
+    collection: str, missing: Iterable[date], attempts: Attempts, settings: Settings
+) -> list[date]:
+    """Return the missing days that the repair sensor does not request any more."""
+    return [day for day in missing if attempts.made(collection, day) >= settings.repair_attempts]

@@ -78,5 +78,7 @@ def _events_description(settings: Settings) -> str:
     if nightly:
         words += f" and re-reads the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)"
     if weekly > nightly:
-        words += f"; on Mondays, re-reads the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
+        words += (
+            f"; on Mondays, re-reads the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
+        )
     return f"{words}. One run loads all days. Re-reading a day is the only way to receive late changes."

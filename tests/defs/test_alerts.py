@@ -89,11 +89,10 @@ def load_calls(instance: dg.DagsterInstance, days: int = 1) -> dg.ExecuteInProce
 
 def posted_lines(hook: Chat) -> list[list[str]]:
     """Return the lines of each message without `no_missing_days`, which fails after each load."""
-    messages = []
-    for lines in hook.take():
-        if other := [line for line in lines if " no_missing_days, " not in line]:
-            messages.append(other)
-    return messages
+    messages = [
+        [line for line in lines if " no_missing_days, " not in line] for lines in hook.take()
+    ]
+    return [lines for lines in messages if lines]
 
 
 @pytest.fixture
@@ -200,7 +199,9 @@ def test_only_the_class_of_other_errors_is_posted(
         assert f": {shown} (run " in line
 
 
-def test_a_run_that_was_failed_from_outside_is_posted(running: Daemon, tick: Tick, hook: Chat) -> None:
+def test_a_run_that_was_failed_from_outside_is_posted(
+    running: Daemon, tick: Tick, hook: Chat
+) -> None:
     definitions = build_defs()
     job = definitions.resolve_job_def("daily_events")
     for tags, message in (
@@ -230,7 +231,9 @@ def test_a_run_that_was_failed_from_outside_is_posted(running: Daemon, tick: Tic
     )
 
 
-def test_a_failed_check_and_its_recovery_are_posted(running: Daemon, tick: Tick, hook: Chat) -> None:
+def test_a_failed_check_and_its_recovery_are_posted(
+    running: Daemon, tick: Tick, hook: Chat
+) -> None:
     check(running, "passes", passed=True)
     check(running, "loud", description="x" * 300 + "\nsecond")
     check(
@@ -287,9 +290,7 @@ def test_many_alerts_become_one_message_of_twenty_lines(
     assert tick() == "Posted 32 alerts."
     [lines] = hook.take()
     assert len(lines) == 20
-    assert lines[0].startswith("Run failed: magnetis/calls"), (
-        "the most severe alert is listed"
-    )
+    assert lines[0].startswith("Run failed: magnetis/calls"), "the most severe alert is listed"
     assert lines[-1] == f"and 13 more: {UI}/runs"
     for number in range(30):
         check(running, f"check_{number}", severity=dg.AssetCheckSeverity.WARN)

@@ -35,7 +35,8 @@ class _Stored(BaseModel):
 class OpenFailure(_Stored):
     """A job or a check that failed and has not succeeded since."""
 
-    alerted_at: float = Field(alias="at")
+    at: float
+    """When it last became an alert."""
     repeats: int = Field(default=0, alias="again")
     """Failures since that alert."""
 
@@ -100,13 +101,13 @@ class AlertCursor(_Stored):
         A success in between resets that time.
         """
         known = self.open_failures.get(key)
-        if known and 0 <= now - known.alerted_at < REPEAT_SECONDS:
+        if known and 0 <= now - known.at < REPEAT_SECONDS:
             known.repeats += 1
             return
         if known and known.repeats:
             text = f"{text} ({known.repeats} more in between)"
         self.open_failures.pop(key, None)  # a dict keeps its order: the newest is last
-        self.open_failures[key] = OpenFailure(alerted_at=now)
+        self.open_failures[key] = OpenFailure(at=now)
         for oldest in list(self.open_failures)[:-MAX_OPEN_FAILURES]:
             del self.open_failures[oldest]
         self._add(Alert(kind=kind, key=key, text=text))
@@ -144,8 +145,8 @@ class AlertCursor(_Stored):
         self.alerts, self.omitted, self.failures, self.pause = [], 0, 0, 0
         self.message_times.append(now)
 
-    def record_post_failure(self, now: float, *, maybe_delivered: bool) -> None:
-        """Keep the alerts after a failed message, and skip the next ticks.
+    def record_post_failure(self, now: float, *, maybe_delivered: bool) -> int:
+        """Keep the alerts after a failed message, and return the number of ticks to skip.
 
         A message that may have been delivered counts towards MAX_MESSAGES_PER_HOUR.
         """
@@ -153,3 +154,4 @@ class AlertCursor(_Stored):
         self.pause = min(2 ** (self.failures - 1) - 1, MAX_PAUSE)
         if maybe_delivered:
             self.message_times.append(now)
+        return self.pause

@@ -175,9 +175,7 @@ def _needs_run(record: EventLogRecord, cursor: AlertCursor) -> bool:
     """Return whether the event may become an alert: most checks passed now and before."""
     evaluation = record.event_log_entry.asset_check_evaluation
     return bool(record.run_id) and (
-        evaluation is None
-        or not evaluation.passed
-        or check_key(evaluation) in cursor.open_failures
+        evaluation is None or not evaluation.passed or check_key(evaluation) in cursor.open_failures
     )
 
 
@@ -239,11 +237,11 @@ def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
         assert settings.alert_webhook_url
         post_json(settings.alert_webhook_url.get_secret_value(), {"text": escape(text)})
     except WebhookFailed as failed:
-        cursor.record_post_failure(now, maybe_delivered=failed.perhaps_delivered)
-        after = f" after skipping {_count(cursor.pause, 'tick')}" if cursor.pause else ""
+        pause = cursor.record_post_failure(now, maybe_delivered=failed.perhaps_delivered)
+        when = f"after skipping {_count(pause, 'tick')}" if pause else "at the next tick"
         return (
             f"The webhook in MAGNETIS_ALERT_WEBHOOK_URL failed ({failed}); {alerts} pending. "
-            f"Next attempt{after or ' at the next tick'}."
+            f"Next attempt {when}."
         )
     cursor.record_post(now)
     return f"Posted {alerts}."
