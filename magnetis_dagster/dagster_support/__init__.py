@@ -1,1 +1,1 @@
-"""Extensions of Dagster's own processes: the guarded webserver, and the processes of `magnetis dev`."""
+"""Extensions of Dagster: the classes in dagster.yaml, run identity and retries, and the webserver."""

@@ -42,7 +42,7 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
 
         Raises: SettingsError; CatalogueError; DatabaseUnavailable; DatabaseRefused.
         """
-        from magnetis_dagster.dagster_support.run_heartbeat import heartbeat_of
+        from magnetis_dagster.dagster_support.heartbeat_storage import heartbeat_of
         from magnetis_dagster.wiring import open_ingestion
 
         settings = Settings.load(concurrency=self.concurrency)

@@ -22,7 +22,7 @@ def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "4")
     monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
     monkeypatch.setenv("MAGNETIS_QUOTA_RECHECK_SECONDS", "0.3")
-    monkeypatch.setattr("magnetis_dagster.defs.missing_days.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("magnetis_dagster.defs.missing_days_check.WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
