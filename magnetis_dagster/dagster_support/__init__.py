@@ -1,1 +1,1 @@
-"""Extensions of Dagster: the classes in dagster.yaml, run identity and retries, and the webserver."""
+"""Extensions of Dagster: classes in dagster.yaml, run identity and retries, the webserver."""

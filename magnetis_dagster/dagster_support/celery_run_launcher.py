@@ -1,9 +1,9 @@
 """Runs on Celery workers on any machine: Dagster's CeleryRunLauncher with reliable health checks.
 
-The upstream launcher derives a run's health from Celery's result backend. There, a disconnected worker
-leaves STARTED forever, and a result that expired after a day counts as a crash. This launcher has no
-result backend and queries the workers for their tasks. Workers follow the run's status in Dagster's
-database (celery_worker.py), so both sides use the same source of truth.
+The upstream launcher derives a run's health from Celery's result backend. There, a disconnected
+worker leaves STARTED forever, and a result that expired after a day counts as a crash. This
+launcher has no result backend and queries the workers for their tasks. Workers follow the run's
+status in Dagster's database (celery_worker.py), so both sides use the same source of truth.
 
 https://docs.dagster.io/deployment/oss/deployment-options/celery
 """
@@ -26,8 +26,8 @@ QUEUE = "dagster"
 SILENCE_SECONDS = 90.0
 """A run that no worker has reported for this long is failed.
 
-A worker that lost redis reconnects within a minute. A worker that lost the database has ended its runs
-before (celery_worker.CUT_OFF_SECONDS).
+A worker that lost redis reconnects within a minute. A worker that lost the database has ended its
+runs before (celery_worker.CUT_OFF_SECONDS).
 """
 ANSWER_SECONDS = 2.0
 """Timeout for the workers' answers; a late worker is queried again by the next health check."""
@@ -85,7 +85,10 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         return False
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Enqueue the run's id. Raises: OperationalError if the broker is down for about a minute."""
+        """Enqueue the run's id.
+
+        Raises: OperationalError if the broker is down for about a minute.
+        """
         run = context.dagster_run
         task = self.celery.signature(
             TASK_EXECUTE_JOB_NAME, kwargs={"run_id": run.run_id}, immutable=True
@@ -128,8 +131,8 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,
-            f"its Celery worker died or is disconnected: for {silence:.0f} s, no worker that answers "
-            f"({_names(workers)}) has reported the run. {after_death(self._instance, run)}",
+            f"its Celery worker died or is disconnected: for {silence:.0f} s, no worker that "
+            f"answers ({_names(workers)}) has reported the run. {after_death(self._instance, run)}",
         )
 
     def get_run_worker_debug_info(

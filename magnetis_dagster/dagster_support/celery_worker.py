@@ -48,8 +48,8 @@ SERVER_OPTIONS = (
 )
 """PostgreSQL ends a session 30 s after its machine was disconnected.
 
-By default it keeps the session and its locks for two hours, and the run that resumes the work waits for
-one of them.
+By default it keeps the session and its locks for two hours, and the run that resumes the work waits
+for one of them.
 """
 
 _ENDING = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunStatuses:
-    """The status of this worker's runs, polled in a thread: a query on a dead connection may hang."""
+    """The status of this worker's runs, polled in a thread, as a query may hang."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -125,8 +125,8 @@ class RunStatuses:
 def _broker() -> str:
     if (broker := Settings.load().celery_broker_url) is None:
         raise SettingsError(
-            "MAGNETIS_CELERY_BROKER_URL is not set. A worker takes its runs from this broker. In the "
-            "compose stack, `deploy/secrets.sh --celery` writes it to "
+            "MAGNETIS_CELERY_BROKER_URL is not set. A worker takes its runs from this broker. In "
+            "the compose stack, `deploy/secrets.sh --celery` writes it to "
             "secrets/magnetis_celery_broker_url."
         )
     return broker.get_secret_value()

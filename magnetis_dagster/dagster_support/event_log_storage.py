@@ -2,7 +2,8 @@
 
 Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), even if
 the check has no partitions. The result of such a check never replaces those rows. They took half of
-the storage of a loaded day (benchmarks/growth.py), and the history of the check showed "in progress".
+the storage of a loaded day (benchmarks/growth.py), and the history of the check showed "in
+progress".
 """
 
 from functools import cached_property

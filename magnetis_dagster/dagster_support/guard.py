@@ -1,12 +1,13 @@
 """ASGI middleware that refuses requests to Dagster from pages of other sites.
 
-Dagster's webserver has no login, accepts every host name and origin, and accepts mutations by GET. So
-any page that a user opens could launch runs. The guard checks, in this order:
+Dagster's webserver has no login, accepts every host name and origin, and accepts mutations by GET.
+So any page that a user opens could launch runs. The guard checks, in this order:
 
 1. Host: one header with an allowed name. DNS rebinding reaches the server under another name.
 2. Method: GET, HEAD and POST only. Headers that override the method have no effect.
 3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
-4. GraphQL by GET is refused. POST requires `Content-Type: application/json`, which no form can send.
+4. GraphQL by GET is refused. POST requires `Content-Type: application/json`, which a form cannot
+   send.
 
 A request without Origin and Sec-Fetch-Site is not from a page, so curl and Python clients work
 unchanged.
@@ -156,7 +157,7 @@ class Guard:
             return False
 
     def _is_own_page(self, headers: Headers, own: Authority) -> bool:
-        """Return whether each Origin is the address of this request or of the UI, if there is one."""
+        """Return whether every Origin header is the address of this request or of the UI."""
         for value in headers.getlist("origin"):
             origin = _origin(value)
             if origin is None or (
@@ -221,16 +222,16 @@ def _foreign_host(host: str) -> Refusal:
     shown = f" {host}" if host else ""
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this name, "
-        "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
-        "and restart the webserver.\n",
+        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this "
+        "name, add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to "
+        "its address, and restart the webserver.\n",
     )
 
 
 def _foreign_page(host: str) -> Refusal:
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site of the "
-        "UI itself. If people open the UI under another address (a proxy), set MAGNETIS_UI_URL to it, and "
-        "restart the webserver.\n",
+        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site "
+        "of the UI itself. If people open the UI under another address (a proxy), set "
+        "MAGNETIS_UI_URL to it, and restart the webserver.\n",
     )

@@ -40,7 +40,7 @@ def heartbeat_of(run_id: str) -> Heartbeat | None:
 
 
 class HeartbeatRunStorage(PostgresRunStorage):
-    """PostgresRunStorage that starts a run's heartbeat with the run, in the process that executes it.
+    """PostgresRunStorage that starts the heartbeat of a run in the process that executes it.
 
     Every worker reports its start here, for any launcher and any job. Celery workers and Kubernetes
     supervise their runs themselves, so those runs have no heartbeat.

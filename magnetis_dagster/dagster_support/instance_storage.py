@@ -1,7 +1,7 @@
 """Dagster's storage, in the schema `dagster` of the database at MAGNETIS_DATABASE_URL.
 
-`dagster.yaml` names this class, so every Dagster command in the project uses the same database, also
-with the embedded server.
+`dagster.yaml` names this class, so every Dagster command in the project uses the same database,
+also with the embedded server.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
 class StorageDialect(PGDialect_psycopg2):
     """SQLAlchemy's dialect for psycopg2, the driver of dagster-postgres, with our session settings.
 
-    Every engine that Dagster creates uses it, so Dagster's tables are always in the schema `dagster`. A
-    pooler could ignore a startup option. Connection errors have our texts.
+    Every engine that Dagster creates uses it, so Dagster's tables are always in the schema
+    `dagster`. A pooler could ignore a startup option. Connection errors have our texts.
     """
 
     driver = "psycopg2"
@@ -124,10 +124,10 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
     def share_pool(self) -> None:
         """Let the three storages share a pool of database sessions.
 
-        Dagster's own engines open a session for each statement, and PostgreSQL forks a process for each.
-        That was over half of Dagster's overhead per partition (benchmarks/dagster_share.py). Dagster's
-        alternative, optimize_for_webserver, returns sessions that a restart of the server has closed. A
-        webserver replaces these engines by that alternative.
+        Dagster's own engines open a session for each statement, and PostgreSQL forks a process for
+        each. That was over half of Dagster's overhead per partition (benchmarks/dagster_share.py).
+        Dagster's alternative, optimize_for_webserver, returns sessions that a restart of the server
+        has closed. A webserver replaces these engines by that alternative.
         """
         from dagster_postgres.utils import create_pg_engine
 
@@ -138,7 +138,8 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             max_overflow=MAX_OVERFLOW,
             pool_pre_ping=True,
         )
-        # there is no public parameter for the engine; tests/defs/test_instance.py checks that it is used
+        # there is no public parameter for the engine; tests/defs/test_instance.py checks that it is
+        # used
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine  # noqa: SLF001
 
@@ -158,9 +159,11 @@ def _require_own(connection: Connection) -> bool:
 
     found = connection.execute(
         text(
-            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid "
+            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a "
+            "WHERE a.attrelid = c.oid "
             "AND a.attname = CAST(:shapes AS jsonb) ->> c.relname) AS dagsters "
-            "FROM pg_namespace AS n LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
+            "FROM pg_namespace AS n LEFT JOIN pg_class AS c "
+            "ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
             "WHERE n.nspname = :schema ORDER BY 1"
         ),
         {"schema": SCHEMA, "shapes": dumps(_SHAPES)},
@@ -172,8 +175,8 @@ def _require_own(connection: Connection) -> bool:
         wrong = [name for name in _SHAPES if relations.get(name) is False]
     if wrong:
         raise ForeignObject(
-            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs "
-            f"the schema {SCHEMA} for itself. Rename or move these objects, or set "
+            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It "
+            f"needs the schema {SCHEMA} for itself. Rename or move these objects, or set "
             "MAGNETIS_DATABASE_URL to another database. Nothing was changed."
         )
     return bool(found)

@@ -1,7 +1,7 @@
 """Orphaned runs, whose worker died: `magnetis dev` ends them before it starts Dagster.
 
-Dagster's own run launcher does not detect them. Such a run stays STARTED forever, and a backfill run
-keeps the only slot for backfills in `dagster.yaml`. `any_orphans` queries the database only;
+Dagster's own run launcher does not detect them. Such a run stays STARTED forever, and a backfill
+run keeps the only slot for backfills in `dagster.yaml`. `any_orphans` queries the database only;
 `python -m magnetis_dagster.dagster_support.orphaned_runs` imports Dagster and ends the runs.
 """
 
@@ -51,10 +51,10 @@ def any_orphans(engine: Engine) -> bool:
 
 
 def end_orphans() -> None:
-    """End the orphaned runs in Dagster and print their number. Call it only if no daemon is running.
+    """End the orphaned runs and print their number. Call it only if no daemon is running.
 
-    Runs in cancellation are canceled. So are runs of the load, including queued ones, because the next
-    load would read their days again. Other runs fail, and the run-retry daemon resumes them.
+    Runs in cancellation are canceled. So are runs of the load, including queued ones, because the
+    next load would read their days again. Other runs fail, and the run-retry daemon resumes them.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 

@@ -1,13 +1,13 @@
 """Heartbeats of runs: each worker updates a row in Dagster's database while it is alive.
 
-A code server does not know all of its runs: *Reload definitions* starts a new server, and the old one
-keeps its runs until they end. The heartbeat is a row in Dagster's key-value table with a timestamp of
-the database. Its statements need no session state, so it works through PgBouncer and survives a restart
-of the database.
+A code server does not know all of its runs: *Reload definitions* starts a new server, and the old
+one keeps its runs until they end. The heartbeat is a row in Dagster's key-value table with a
+timestamp of the database. Its statements need no session state, so it works through PgBouncer and
+survives a restart of the database.
 
-A silent worker is declared dead with a compare-and-set on that row. If it resumes (a suspended laptop,
-SIGSTOP), its next heartbeat finds the mark, and the process ends itself. Until a heartbeat has
-succeeded, it sends no request (`Heartbeat.confirm`).
+A silent worker is declared dead with a compare-and-set on that row. If it resumes (a suspended
+laptop, SIGSTOP), its next heartbeat finds the mark, and the process ends itself. Until a heartbeat
+has succeeded, it sends no request (`Heartbeat.confirm`).
 
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
@@ -77,7 +77,10 @@ def heartbeat_key(run_id: str) -> str:
 
 
 def machine() -> str:
-    """Return host, boot and pid namespace. They are equal for processes that see each other's pids."""
+    """Return host, boot and pid namespace.
+
+    They are equal for processes that see each other's pids.
+    """
     parts = [socket.gethostname()]
     for path, read in (
         ("/proc/sys/kernel/random/boot_id", Path.read_text),
@@ -175,9 +178,9 @@ class Heartbeat:
             self._beat()
         if self._ended_at is not None:
             raise RunEnded(
-                "This run was ended from outside: its worker sent no heartbeat and was declared dead, "
-                "or somebody ended the run. This process sends no further request and ends; another "
-                "run may do its work."
+                "This run was ended from outside: its worker sent no heartbeat and was declared "
+                "dead, or somebody ended the run. This process sends no further request and ends; "
+                "another run may do its work."
             )
 
     def _beat_until_stopped(self) -> None:

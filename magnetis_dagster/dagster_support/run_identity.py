@@ -28,7 +28,10 @@ class UnknownLane(PermanentError):
 
 
 def lane_of(tags: Mapping[str, str]) -> str:
-    """Return the lane of a run with these tags. Raises: UnknownLane if a tag names an unknown lane."""
+    """Return the lane of a run with these tags.
+
+    Raises: UnknownLane if a tag names an unknown lane.
+    """
     if lane := tags.get(LANE_TAG):
         if lane not in LANES:
             raise UnknownLane(
@@ -46,7 +49,10 @@ def lane_of(tags: Mapping[str, str]) -> str:
 
 
 def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
-    """Return the identity of a run. A retry of the step or the run resumes the first attempt's work."""
+    """Return the identity of a run.
+
+    A retry of the step or the run resumes the first attempt's work.
+    """
     from magnetis_dagster.ingest import RunIdentity
 
     reading = run.tags.get(READING_TAG)

@@ -1,10 +1,10 @@
 """Dagster's default run launcher with health checks: detects runs whose worker died.
 
 Workers are child processes of a code server and may outlive it: *Reload definitions* starts a new
-server, and the old one keeps its runs until they end. If the machine or the container dies, its runs
-would stay STARTED forever, and a backfill run would keep the only slot for backfills in `dagster.yaml`.
-So the worker's heartbeat decides (run_heartbeat.py). Run monitoring fails a run without a heartbeat, and
-the run-retry daemon resumes it.
+server, and the old one keeps its runs until they end. If the machine or the container dies, its
+runs would stay STARTED forever, and a backfill run would keep the only slot for backfills in
+`dagster.yaml`. So the worker's heartbeat decides (run_heartbeat.py). Run monitoring fails a run
+without a heartbeat, and the run-retry daemon resumes it.
 
 If MAGNETIS_CELERY_BROKER_URL is set, Celery workers execute the runs (celery_run_launcher.py).
 
@@ -72,9 +72,9 @@ class MagnetisRunLauncher(DefaultRunLauncher):
             if (missing.name or "").partition(".")[0] not in {"celery", "dagster_celery", "kombu"}:
                 raise
             raise SettingsError(
-                f"MAGNETIS_CELERY_BROKER_URL is set, but the module {missing.name} is not installed. "
-                "Install it with pip install 'magnetis_dagster[celery]' (the image contains it), or "
-                "unset the variable."
+                f"MAGNETIS_CELERY_BROKER_URL is set, but the module {missing.name} is not "
+                "installed. Install it with pip install 'magnetis_dagster[celery]' (the image "
+                "contains it), or unset the variable."
             ) from None
         return MagnetisCeleryRunLauncher(broker.get_secret_value(), inst_data)
 
@@ -84,7 +84,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return NOT_FOUND if the worker of `run` died. Fences it off first, as it may be suspended."""
+        """Return NOT_FOUND if the worker of `run` died.
+
+        Fences it off first, as it may be suspended.
+        """
         beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
@@ -131,7 +134,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run; its worker notices within BEAT_SECONDS. Returns False if the run has ended."""
+        """Cancel a run; its worker notices within BEAT_SECONDS.
+
+        Returns False if the run has ended.
+        """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -153,7 +159,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
-        """Return whether the code server that started `run` has its process; None without an answer."""
+        """Return whether the code server that started `run` has its process;
+
+        None without an answer.
+        """
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return None

@@ -1,13 +1,14 @@
 """Run retries after the death of a worker.
 
-Retries are unlimited while attempts make progress. Three attempts in a row without progress fail the
-run. Progress is work that the next attempt need not repeat: a committed window, or a page that is kept
-for the first time. A wait for API calls counts as progress too, since the attempt could do no more.
+Retries are unlimited while attempts make progress. Three attempts in a row without progress fail
+the run. Progress is work that the next attempt need not repeat: a committed window, or a page that
+is kept for the first time. A wait for API calls counts as progress too, since the attempt could do
+no more.
 
-The tag `dagster/max_retries`, or else `run_retries.max_retries` in dagster.yaml, limits the retries in
-a run group. The latter is 2, so a run has three attempts. An attempt that makes progress raises its own
-tag so that three more may follow; a retry inherits the tags. So the work of a dead worker need not be
-determined afterwards, and a worker that dies before it reaches our code counts too.
+The tag `dagster/max_retries`, or else `run_retries.max_retries` in dagster.yaml, limits the retries
+in a run group. The latter is 2, so a run has three attempts. An attempt that makes progress raises
+its own tag so that three more may follow; a retry inherits the tags. So the work of a dead worker
+need not be determined afterwards, and a worker that dies before it reaches our code counts too.
 
 https://docs.dagster.io/deployment/execution/run-retries
 """
@@ -44,21 +45,22 @@ def begin_attempt(instance: DagsterInstance, run: DagsterRun) -> str | None:
     if _starts_again(instance, run):
         return None
     return (
-        f"The workers of the last {ATTEMPTS - 1} attempts died without progress. If this worker dies "
-        "before it commits a window or keeps a page, the run is not retried."
+        f"The workers of the last {ATTEMPTS - 1} attempts died without progress. If this worker "
+        "dies before it commits a window or keeps a page, the run is not retried."
     )
 
 
 def after_death(instance: DagsterInstance, run: DagsterRun) -> str:
-    """Return whether the run is retried after the death of its worker, and why not, as a sentence."""
+    """Return a sentence: whether the run is retried after its worker died, and why not."""
     if not instance.run_retries_enabled:
         return "The run is not retried: run_retries is disabled in dagster.yaml."
     if _starts_again(instance, run):
         return "A retry resumes the run."
     return (
-        f"The run is not retried: the workers of {ATTEMPTS} consecutive attempts died without progress "
-        "(no window committed, no page kept). Days already loaded stay loaded. Find out why the "
-        "workers die (memory, a time limit, the machine), then re-execute the run from failure."
+        f"The run is not retried: the workers of {ATTEMPTS} consecutive attempts died without "
+        "progress (no window committed, no page kept). Days already loaded stay loaded. Find out "
+        "why the workers die (memory, a time limit, the machine), then re-execute the run from "
+        "failure."
     )
 
 

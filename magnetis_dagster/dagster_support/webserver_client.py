@@ -124,7 +124,7 @@ class DagsterApi:
         return False
 
     def green(self, collections: Iterable[str]) -> dict[str, set[date]]:
-        """Return the materialized days of collections in Dagster, without days that failed later."""
+        """Return the materialized days of the collections, without days that failed later."""
         return self._days(collections, "MATERIALIZED")
 
     def in_progress(self, collections: Iterable[str]) -> dict[str, set[date]]:
@@ -216,7 +216,10 @@ class DagsterApi:
         return str(launched["backfillId"])
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
-        """Return the address of the backfill's page. `ui_url` replaces the address of this client."""
+        """Return the address of the backfill's page.
+
+        `ui_url` replaces the address of this client.
+        """
         return f"{ui_url or str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:

@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 POOL = "magnetis_api"
 OWNER = "team:call-tracking"
 KIND_TAG = "magnetis/kind"
-"""On each asset: `events` or `snapshot`. Commands use it to select assets with the same partitions."""
+"""On each asset: `events` or `snapshot`.
+
+Commands use it to select assets with the same partitions.
+"""
 
 
 def asset_key(collection: Collection) -> AssetKey:

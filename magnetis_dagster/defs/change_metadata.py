@@ -37,7 +37,7 @@ _MAX_DEPTH = 4
 
 
 def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, RawMetadataValue]:
-    """Return the changes that one snapshot found; for the first snapshot only the number of rows."""
+    """Return the changes that a snapshot found; for the first one, the number of rows."""
     first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
     total = sum(changes.counts.values()) - first_seen
     metadata: dict[str, RawMetadataValue] = {"settings changed": MetadataValue.int(total)}

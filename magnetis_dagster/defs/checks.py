@@ -108,8 +108,8 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
         AssetCheckSpec(
             COUNTS_AGREE,
             asset=key,
-            description="The recorded row count of each day equals the rows in the table. Each load "
-            "checks its days, and the nightly load checks all days.",
+            description="The recorded row count of each day equals the rows in the table. Each "
+            "load checks its days, and the nightly load checks all days.",
         ),
     ]
 
@@ -174,14 +174,15 @@ class LoadChecks:
         )
 
     def _quarantined_rows(self) -> AssetCheckResult:
-        # A day whose rows are nearly all quarantined is green: only this check reports a first load.
+        # A day whose rows are nearly all quarantined is green: only this check reports a first
+        # load.
         many = self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
         return self._result(
             QUARANTINED_ROWS,
             passed=not self._quarantined,
             severity=ERROR if many else WARN,
-            description=f"{self._quarantined} of {self._received} received rows are not in the table. "
-            "magnetis_ops.quarantine contains them with the reasons.",
+            description=f"{self._quarantined} of {self._received} received rows are not in the "
+            "table. magnetis_ops.quarantine contains them with the reasons.",
             metadata={"quarantined rows": self._quarantined},
         )
 

@@ -23,12 +23,13 @@ from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
 from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.settings import Settings
 
-# A run retry would load the same days with the same result; a step retries if its error is transient.
+# A run retry would load the same days with the same result; a step retries if its error is
+# transient.
 _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 
 
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
-    """Return the job `daily_events` or `daily_snapshots` over every enabled collection of that kind."""
+    """Return the daily job over every enabled collection of that kind."""
     chosen = [asset_key(collection) for collection in catalogue.enabled if collection.kind is kind]
     what = (
         "a range of days of every events collection"
@@ -52,8 +53,8 @@ def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
 
     @job(
         name=LOAD_LATEST,
-        description="Loads yesterday of every events collection and today's state of every snapshot "
-        "collection. Needs no partition.",
+        description="Loads yesterday of every events collection and today's state of every "
+        "snapshot collection. Needs no partition.",
         tags=_TAGS,
     )
     def load_latest() -> None:

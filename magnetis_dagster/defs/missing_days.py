@@ -32,7 +32,10 @@ class ClosedDays:
     missing: dict[date, str]
     """Each day that is not green, oldest first, with the reason."""
     in_progress: set[date]
-    """Days that a queued or running run will load. Those that were loaded before are not missing."""
+    """Days that a queued or running run will load.
+
+    Those that were loaded before are not missing.
+    """
     requested_from: date | None
     """The first closed day that any run requested, successfully or not; None if no day was."""
 
@@ -67,8 +70,8 @@ def read_closed_days(
 
     `failed` contains days whose load has failed although their run has not ended.
 
-    Reads and updates the cache that the UI uses for its partition bars: one row stands for thousands
-    of days, so only the newer events are read.
+    Reads and updates the cache that the UI uses for its partition bars: one row stands for
+    thousands of days, so only the newer events are read.
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 

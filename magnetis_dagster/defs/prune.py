@@ -47,7 +47,8 @@ def prune_job() -> JobDefinition:
     """Return the job."""
 
     @op(
-        description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API request."
+        description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API "
+        "request."
     )
     def prune_storage(context: OpExecutionContext) -> None:
         try:
@@ -57,9 +58,9 @@ def prune_job() -> JobDefinition:
 
     @job(
         name=NAME,
-        description="Deletes records of API calls and windows, kept pages, and Dagster's events and "
-        "log files that are older than MAGNETIS_RETENTION_DAYS. Keeps rows, history, completion "
-        "records and the state of each partition. No API request.",
+        description="Deletes records of API calls and windows, kept pages, and Dagster's events "
+        "and log files that are older than MAGNETIS_RETENTION_DAYS. Keeps rows, history, "
+        "completion records and the state of each partition. No API request.",
     )
     def prune() -> None:
         prune_storage()

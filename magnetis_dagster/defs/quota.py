@@ -1,9 +1,10 @@
 """The asset `magnetis/quota`: the use of the key's API calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and a sensor observes it every 15 minutes. A sensor's tick may
-report observations and check results itself. A schedule would launch 96 runs a day, each of 3 to 7 s
-on two cores, and clutter the list of runs. Dagster shows the ticks as skipped, since they request no
-run; the skip reason contains the numbers. *Observe* on the asset's page observes it immediately.
+The last load of each run observes it, and a sensor observes it every 15 minutes. A sensor's tick
+may report observations and check results itself. A schedule would launch 96 runs a day, each of 3
+to 7 s on two cores, and clutter the list of runs. Dagster shows the ticks as skipped, since they
+request no run; the skip reason contains the numbers. *Observe* on the asset's page observes it
+immediately.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -73,7 +74,8 @@ def quota_sensor() -> SensorDefinition:
         asset_selection=[KEY],  # shows the sensor on the asset's page; it requests no run
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Observes magnetis/quota every 15 minutes, without a run and without an API call.",
+        description="Observes magnetis/quota every 15 minutes, without a run and without an API "
+        "call.",
     )
     def observe(context: SensorEvaluationContext) -> SensorResult:
         try:

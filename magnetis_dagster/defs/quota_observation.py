@@ -40,8 +40,8 @@ def check_specs() -> list[AssetCheckSpec]:
         AssetCheckSpec(
             PACE,
             asset=KEY,
-            description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API "
-            "calls are used.",
+            description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's "
+            "API calls are used.",
         ),
         AssetCheckSpec(
             FLOORS,
@@ -138,8 +138,8 @@ class QuotaObservation:
         else:
             first = floors.first_broken.astimezone(self._today.at.tzinfo)
             words = (
-                f"{floors.broken:,} of {floors.judged:,} API calls of backfills were granted from the "
-                f"reserve of other lanes, the first at {first:%H:%M:%S %Z}. "
+                f"{floors.broken:,} of {floors.judged:,} API calls of backfills were granted from "
+                f"the reserve of other lanes, the first at {first:%H:%M:%S %Z}. "
                 f"Quota rules: {literal(self._quota_rules)}. "
                 "A process with different quota rules ignores this reserve. Set the same MAGNETIS_ "
                 "variables for every process, and restart runs that started with others."
@@ -171,8 +171,8 @@ def _quota_rules(key: str, policy: QuotaPolicy) -> str:
 def _rules_apply_since(instance: DagsterInstance, quota_rules: str) -> datetime | None:
     """Return since when these quota rules have been observed.
 
-    None if there is no observation, or if the last one had other rules. Earlier grants are not checked,
-    because their rules are unknown.
+    None if there is no observation, or if the last one had other rules. Earlier grants are not
+    checked, because their rules are unknown.
     """
     for record in instance.fetch_observations(KEY, limit=1).records:
         last = record.asset_observation

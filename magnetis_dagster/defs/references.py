@@ -1,4 +1,4 @@
-"""Lineage from the references in the catalogue: `calls` refers to `numbers`, so the graph has an edge.
+"""Lineage edges from the references in the catalogue, such as from `numbers` to `calls`.
 
 An edge must not make assets wait for each other. `@asset(deps=…)` would, in two ways:
 
@@ -6,7 +6,8 @@ An edge must not make assets wait for each other. `@asset(deps=…)` would, in t
   because a load returns no output. So the edge is added to the spec only; the step has no input.
 - A backfill starts from the assets without upstream and derives the days of the others from the
   partition mappings. An asset that a mapping leads to no day is dropped from the backfill, which
-  still ends in success. So the mappings must reach every day. Assets of one kind have the same days.
+  still ends in success. So the mappings must reach every day. Assets of one kind have the same
+  days.
   The events of a day depend on the snapshot of the next day, the first that is taken after them. A
   day without that snapshot has no upstream.
 

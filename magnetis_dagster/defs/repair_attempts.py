@@ -1,4 +1,4 @@
-"""The cursor of the repair sensor: how often it has requested each missing day, stored as ranges."""
+"""The cursor of the repair sensor: the number of requests for each missing day, as ranges."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,8 @@
 """The sensor `repair_sensor`: requests closed days that are not green, in small backfill runs.
 
 The newest days come first: people need them most, and last night's failures precede history. If a
-range fails, the next attempts request shorter ranges and finally single days, so that one bad day does
-not block the others. The cursor of the sensor stores the attempts.
+range fails, the next attempts request shorter ranges and finally single days, so that one bad day
+does not block the others. The cursor of the sensor stores the attempts.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -43,7 +43,7 @@ MAX_RUNS = 3
 MAX_DAYS = 31
 """Days of one run."""
 STOP_DAYS = 7
-"""If this many days of a collection are given up, the sensor skips it: the cause is not the days."""
+"""If this many days of a collection are given up, the sensor skips the collection."""
 
 _UNFINISHED = [
     status
@@ -187,11 +187,11 @@ def _description(settings: Settings) -> str:
     return (
         f"Every hour, requests the closed days since {settings.start_date} that are not green, "
         f"newest first: at most {MAX_RUNS} runs at a time, each of at most {MAX_DAYS} contiguous "
-        "days of one collection, in the backfill lane. Days that were never loaded are not green, so "
-        "the sensor also loads history step by step. It skips a collection while a run or a backfill "
-        "over it is queued or running. It requests a day at most "
+        "days of one collection, in the backfill lane. Days that were never loaded are not green, "
+        "so the sensor also loads history step by step. It skips a collection while a run or a "
+        "backfill over it is queued or running. It requests a day at most "
         f"{settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up. If "
-        f"{STOP_DAYS} days of a collection are given up, it skips the collection. The skip reason and "
-        "the check no_missing_days name the days given up. To retry them, set this sensor's cursor to "
-        f"{{}} on this page, or run `dagster sensor cursor {REPAIR_SENSOR} --delete`."
+        f"{STOP_DAYS} days of a collection are given up, it skips the collection. The skip reason "
+        "and the check no_missing_days name the days given up. To retry them, set this sensor's "
+        f"cursor to {{}} on this page, or run `dagster sensor cursor {REPAIR_SENSOR} --delete`."
     )

@@ -1,8 +1,8 @@
 """The resource `magnetis`: the API and the warehouse of a run.
 
 Dagster shows resource fields in the UI, stores them with every run, and anybody can change them in
-the launchpad, which has no authentication. So the key, the API's origin (which receives the key), the
-quota and the database address are not fields. Each run reads them from its environment.
+the launchpad, which has no authentication. So the key, the API's origin (which receives the key),
+the quota and the database address are not fields. Each run reads them from its environment.
 
 https://docs.dagster.io/guides/build/external-resources
 """
@@ -29,7 +29,8 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
         default=900.0,
         gt=0,
         le=86_400,
-        description="A step that waits for API calls checks the quota at least this often, in seconds.",
+        description="A step that waits for API calls checks the quota at least this often, in "
+        "seconds.",
     )
 
     @contextmanager

@@ -81,4 +81,4 @@ def _events_description(settings: Settings) -> str:
         words += (
             f"; on Mondays, re-reads the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
         )
-    return f"{words}. One run loads all days. Re-reading a day is the only way to receive late changes."
+    return f"{words}. One run loads all days. Late changes are received only by re-reading a day."

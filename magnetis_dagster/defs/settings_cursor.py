@@ -59,7 +59,10 @@ class CollectionState(BaseModel):
 
     @property
     def is_new(self) -> bool:
-        """Whether no tick has read the collection yet; `magnetis dev`, for example, may have loaded it."""
+        """Whether no tick has read the collection yet;
+
+        `magnetis dev`, for example, may have loaded it.
+        """
         return not self.digest and not self.since
 
     def changed(self, look: "Look", now: datetime) -> "CollectionState":
@@ -116,8 +119,8 @@ class CollectionState(BaseModel):
             return f"{found}: rows appear and disappear, or other members change each time. {slow}"
         listed = ", ".join(paths[:10])
         return (
-            f"{found}, each time in {listed}. {slow} If Magnetis changes it without an edit, exclude it "
-            f"in MAGNETIS_CONFIG: collections: {{{name}: {{volatile: [{listed}]}}}}"
+            f"{found}, each time in {listed}. {slow} If Magnetis changes it without an edit, "
+            f"exclude it in MAGNETIS_CONFIG: collections: {{{name}: {{volatile: [{listed}]}}}}"
         )
 
 
@@ -127,8 +130,8 @@ _Cursor = TypeAdapter(dict[str, CollectionState])
 def parse(cursor: str | None, names: Iterable[str], since: str) -> dict[str, CollectionState]:
     """Return the state of each collection.
 
-    An empty or invalid cursor contains no state. `since` then makes the run keys differ from earlier
-    ones, which Dagster would not launch again.
+    An empty or invalid cursor contains no state. `since` then makes the run keys differ from
+    earlier ones, which Dagster would not launch again.
     """
     try:
         known = _Cursor.validate_json(cursor or "{}")

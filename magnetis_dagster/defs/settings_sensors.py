@@ -1,8 +1,9 @@
 """The sensors `report_settings_sensor` and `alert_settings_sensor`: load settings after a change.
 
-A tick reads the collections (one API call per 250 rows, lane `settings`) and compares a digest of the
-content with its cursor. It keeps the pages of changed collections, so the run that loads them sends no
-API request. Errors do not fail a tick: they are its skip reason, and a later tick tries again.
+A tick reads the collections (one API call per 250 rows, lane `settings`) and compares a digest of
+the content with its cursor. It keeps the pages of changed collections, so the run that loads them
+sends no API request. Errors do not fail a tick: they are its skip reason, and a later tick tries
+again.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
 SECONDS = 8.0
-"""Time limit for all requests of a tick. A tick should take at most 10 s; Dagster ends it after 60 s."""
+"""Time limit for all requests of a tick.
+
+A tick should take at most 10 s; Dagster ends it after 60 s.
+"""
 TWIN_SECONDS = 60
 """Dagster ends a tick after this time.
 
@@ -70,9 +74,9 @@ def _settings_sensor(
         minimum_interval_seconds=settings.settings_interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            f"Reads {' and '.join(each.name for each in collections)} (one API call per 250 rows). If "
-            "they changed since the last tick, one run loads them without a further API call. If a "
-            "tick fails, its skip reason is the error."
+            f"Reads {' and '.join(each.name for each in collections)} (one API call per 250 rows). "
+            "If they changed since the last tick, one run loads them without a further API call. "
+            "If a tick fails, its skip reason is the error."
         ),
     )
     def detect_changes(context: SensorEvaluationContext) -> SensorResult:
@@ -173,7 +177,7 @@ class _Tick:
         state: CollectionState,
         look: "Look | MagnetisError | None",
     ) -> "tuple[CollectionState, str, Look | None]":
-        """Return the new state, a sentence for the skip reason, and the content that a run must load.
+        """Return the new state, a sentence for the skip reason, and the content to load.
 
         `look` is None if this tick did not read the collection.
         """
@@ -204,7 +208,7 @@ class _Tick:
     def _loaded_by_others(
         self, collection: Collection, look: "Look"
     ) -> tuple[CollectionState, str] | None:
-        """Return state and sentence if another run loads the collection or has loaded this content."""
+        """Return state and sentence if another run loads or has loaded this content."""
         from magnetis_dagster.notification_settings.change_detection import digest_of
         from magnetis_dagster.warehouse.current_settings import present
 
@@ -231,8 +235,8 @@ def _request(
 ) -> RunRequest | None:
     """Keep the pages of the changed collections and return the request for the run that loads them.
 
-    Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with the
-    run key before it launches one, so two daemons may both find none.
+    Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with
+    the run key before it launches one, so two daemons may both find none.
     """
     for each, _ in changed:
         states[each.name].requests += 1
@@ -257,7 +261,7 @@ def _request(
 
 
 def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "PageCache":
-    """Return the page cache of the run with `run_key`, if it runs with the settings of this tick."""
+    """Return the page cache of a run with `run_key` and the settings of this tick."""
     from magnetis_dagster.ingest.windows import request_fingerprint
     from magnetis_dagster.wiring import zones_of
 

@@ -1,9 +1,10 @@
 """Convert our errors to Dagster's: a Failure with a readable text, or a retry of the step.
 
-A run retry would load the same days with the same result, so `dagster.yaml` and the jobs disable it for
-failed steps. A step is retried only after a transient error. Assets have no `retry_policy`, because
-Dagster applies it to interrupts too: a terminated run would start again and spend its API calls again.
-The chain of causes is cut, because Dagster stores it, and errors of database drivers contain rows.
+A run retry would load the same days with the same result, so `dagster.yaml` and the jobs disable it
+for failed steps. A step is retried only after a transient error. Assets have no `retry_policy`,
+because Dagster applies it to interrupts too: a terminated run would start again and spend its API
+calls again. The chain of causes is cut, because Dagster stores it, and errors of database drivers
+contain rows.
 """
 
 import random
@@ -31,15 +32,19 @@ RETRY_SECONDS = 20.0
 Examples are the restart of a database or of a proxy.
 """
 UNLIMITED = 1_000_000
-"""`max_retries` for Dagster, which counts waits for API calls as retries. We count real retries here."""
+"""`max_retries` for Dagster, which counts waits for API calls as retries.
+
+We count real retries here.
+"""
 
 
 @contextmanager
 def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
     """Convert our errors in the block to dagster.Failure or a step retry, and wait for API calls.
 
-    A waiting step stays in progress and resumes when its lane has API calls again. It checks at least
-    every `recheck_seconds`, because the limit may be raised or other lanes may use less than expected.
+    A waiting step stays in progress and resumes when its lane has API calls again. It checks at
+    least every `recheck_seconds`, because the limit may be raised or other lanes may use less than
+    expected.
     """
     from magnetis_dagster.dagster_support.run_heartbeat import RunEnded
     from magnetis_dagster.quota.ledger import QuotaExhausted
