@@ -74,8 +74,7 @@ def quota_sensor() -> SensorDefinition:
         asset_selection=[KEY],  # shows the sensor on the asset's page; it requests no run
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Observes magnetis/quota every 15 minutes, without a run and without an API "
-        "call.",
+        description="Observes magnetis/quota every 15 minutes. No run and no API call.",
     )
     def observe(context: SensorEvaluationContext) -> SensorResult:
         try:

@@ -29,8 +29,7 @@ class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
         default=900.0,
         gt=0,
         le=86_400,
-        description="A step that waits for API calls checks the quota at least this often, in "
-        "seconds.",
+        description="Seconds between two checks of the quota while a step waits for API calls.",
     )
 
     @contextmanager

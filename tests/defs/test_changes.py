@@ -1,4 +1,4 @@
-"""What the materialization of a settings collection tells of its changes: readable, counted, and nothing personal."""
+"""Changes in the materialization of notification settings: counted, readable, not personal."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -156,7 +156,7 @@ def test_other_snapshots_are_counted(api: SmallApi, materialize: Materialize) ->
         )
 
 
-def test_a_step_that_fails_after_its_commit_tells_the_changes_when_it_is_tried_again(
+def test_a_step_that_fails_after_its_commit_reports_the_changes_in_its_retry(
     api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.rows["/alerts/email"] = [alert(1), alert(2)]
@@ -198,7 +198,7 @@ def shown(collection: Collection, **fields: tuple[Any, Any]) -> dict[str, Any]:
     return row
 
 
-def test_how_many_more_there_are_is_said(api: SmallApi, materialize: Materialize) -> None:
+def test_changes_beyond_the_limit_are_counted(api: SmallApi, materialize: Materialize) -> None:
     api.rows["/alerts/email"] = [alert(0)]
     materialize("email_alerts", today())
     api.rows["/alerts/email"] = [alert(number) for number in range(61)]
@@ -206,7 +206,7 @@ def test_how_many_more_there_are_is_said(api: SmallApi, materialize: Materialize
     assert (len(rows(found)), found["changes not shown"], found["settings changed"]) == (50, 10, 60)
 
 
-def test_what_an_overlay_calls_personal_is_masked(tmp_path: Path) -> None:
+def test_members_that_an_overlay_declares_personal_are_masked(tmp_path: Path) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text(
         "collections: {email_alerts: {columns: {title: {personal_data: personal}, account_name: {personal_data: pseudonym},"
@@ -244,7 +244,7 @@ def test_values_of_another_shape_than_declared_are_masked() -> None:
     )
 
 
-def test_null_that_comes_or_goes_is_a_change() -> None:
+def test_null_instead_of_absent_is_a_change() -> None:
     assert (
         shown(load_catalogue()["email_alerts"], less_than=(None, None))["what"]
         == "null instead of absent, or the reverse: less_than"
