@@ -21,7 +21,8 @@ Settings.load = refuse
 names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
 for name in names:
     importlib.import_module(name)
-print(len(names), *sorted({"celery", "httpx", "psycopg", "psycopg2", "sqlalchemy"} & sys.modules.keys()))
+libraries = {"celery", "httpx", "psycopg", "psycopg2", "sqlalchemy"}
+print(len(names), *sorted(libraries & sys.modules.keys()))
 """
 
 

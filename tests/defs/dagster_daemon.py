@@ -23,8 +23,14 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
+run_launcher:
+  module: dagster._core.launcher.sync_in_memory_run_launcher
+  class: SyncInMemoryRunLauncher
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """

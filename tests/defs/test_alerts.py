@@ -59,7 +59,10 @@ def running(tmp_path: Path, hook: Chat) -> Iterator[Daemon]:
 def tick(
     running: Daemon, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Tick]:
-    """Run a tick a minute later and return its skip reason. The first tick, which starts alerting, has run."""
+    """Run a tick a minute later and return its skip reason.
+
+    The first tick, which starts alerting, has run.
+    """
 
     def tick(after: timedelta = MINUTE) -> str:
         ticked = running.sensor_tick(SENSOR, after)
@@ -223,7 +226,8 @@ def test_a_run_that_was_failed_from_outside_is_posted(
         tick()
     first, resolved, second, _ = (line for [line] in hook.take())
     assert first.startswith(
-        "Run failed: daily_events: This run has been marked as failed from outside the execution context. (run "
+        "Run failed: daily_events: This run has been marked as failed from outside the execution "
+        "context. (run "
     )
     assert resolved.startswith("Resolved: daily_events: succeeded again (run ")
     assert second.startswith(
@@ -268,7 +272,8 @@ def test_a_check_of_a_run_names_the_run_and_its_days(
     [lines] = hook.take()
     [line] = [line for line in lines if " quarantined_rows" in line]
     assert re.fullmatch(
-        r"Check failed \(WARN\): magnetis/calls quarantined_rows, 2026-11-01: 1 rows could not be placed.* "
+        r"Check failed \(WARN\): magnetis/calls quarantined_rows, 2026-11-01: "
+        r"1 of 2 received rows are not in the table\..* "
         rf"\(run {UI}/runs/{run.run_id}\)",
         line,
     )
@@ -433,7 +438,8 @@ def test_a_run_with_retries_is_posted_after_its_last_retry_fails(
         assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "Posted 1 alert."
         [[line]] = hook.take()
         assert line.endswith(
-            f"daily_events, 2026-11-01: Detected run worker status NOT_FOUND. (run {UI}/runs/{second.run_id})"
+            "daily_events, 2026-11-01: Detected run worker status NOT_FOUND. (run "
+            f"{UI}/runs/{second.run_id})"
         )
 
         orphan = fail(instance.create_run_for_job(build_defs().resolve_job_def("daily_snapshots")))
@@ -442,8 +448,8 @@ def test_a_run_with_retries_is_posted_after_its_last_retry_fails(
         running.sensor_tick(SENSOR, MINUTE)
         [[line]] = hook.take()
         assert (
-            f"daily_snapshots: Detected run worker status NOT_FOUND. (run {UI}/runs/{orphan.dagster_run.run_id})"
-            in line
+            "daily_snapshots: Detected run worker status NOT_FOUND. (run "
+            f"{UI}/runs/{orphan.dagster_run.run_id})" in line
         )
 
 

@@ -64,7 +64,8 @@ def test_each_day_turns_green_with_its_numbers(
     )
     assert "dagster/partition_row_count" not in numbers, "it would repeat `rows`"
     assert numbers["query"].endswith(
-        "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER BY occurred_at;\n```"
+        "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER "
+        "BY occurred_at;\n```"
     )
     plotted = {
         name
@@ -212,7 +213,10 @@ def test_a_run_retry_resumes_the_work_of_the_first_run(tag: str) -> None:
 def test_permanent_errors_fail_without_a_retry_and_say_what_to_do(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, status: int, says: str
 ) -> None:
-    body = b'{"message": "The given data was invalid.", "errors": {"from": ["The from does not match the format."]}}'
+    body = (
+        b'{"message": "The given data was invalid.", '
+        b'"errors": {"from": ["The from does not match the format."]}}'
+    )
     api.respond = lambda _request: (status, {"Content-Type": "application/json"}, body)
     result = materialize("calls", DAY)
     [failed] = [event for event in result.all_events if event.is_step_failure]

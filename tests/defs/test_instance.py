@@ -9,7 +9,10 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+SESSIONS = (
+    "FROM pg_stat_activity WHERE datname = current_database() "
+    "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
 
 
 @pytest.fixture

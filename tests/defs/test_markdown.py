@@ -35,7 +35,8 @@ HOSTILE = {
     "image with a title": '![a b](http://evil.example/x.png "t t")',
     "image by reference": "![x][1]\n\n[1]: http://evil.example/x.png",
     "link": "[click here](javascript:alert(1))",
-    "autolink": "see <http://evil.example> and http://evil.example, www.evil.example, HTTPS://evil.example or a@evil.example",
+    "autolink": "see <http://evil.example> and http://evil.example, www.evil.example, "
+    "HTTPS://evil.example or a@evil.example",
     "html": "<img src=http://evil.example/x.png><script>alert(1)</script><!-- -->",
     "entity": "&lt;img&gt; &#33;[x](http://evil.example)",
     "emphasis": "*bold* **bolder** _it_ __them__ ~~gone~~ ~gone~",

@@ -233,8 +233,9 @@ def test_three_years_of_days_take_as_many_statements_as_a_week(
         with engine.begin() as connection:  # single inserts take a minute
             connection.execute(
                 text(
-                    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition) "
-                    "SELECT run_id, event, dagster_event_type, timestamp, step_key, asset_key, day FROM dagster.event_logs, "
+                    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, "
+                    "step_key, asset_key, partition) SELECT run_id, event, dagster_event_type, "
+                    "timestamp, step_key, asset_key, day FROM dagster.event_logs, "
                     "unnest(CAST(:days AS text[])) AS day WHERE asset_key = :key"
                 ),
                 {

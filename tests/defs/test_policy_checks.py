@@ -39,7 +39,7 @@ def alert(identifier: str, account: str | None = "acc-1", **more: Any) -> dict[s
 
 @pytest.fixture
 def load(materialize: Materialize, instance: dg.DagsterInstance) -> Check:
-    """Load one collection and return its policy checks, after asserting that no event names anybody."""
+    """Load one collection and return its policy checks; no event may name a person."""
 
     def load(collection: str) -> dict[str, dg.AssetCheckEvaluation]:
         result = materialize(collection, datetime.now(PARIS).date())

@@ -134,7 +134,7 @@ def loaded(
     running: Daemon,
     engine: Engine,
 ) -> None:
-    """Load seven days, three of them twice and one with a failure; add a backfill and observations."""
+    """Load seven days, some of them twice; add a failure, a backfill and observations."""
     assert materialize("calls", ago(8), 4, tags={"dagster/backfill": "backfill-1"}).success
     assert materialize("calls", ago(5), 4).success
     assert materialize("calls", ago(6), 4).success
@@ -288,7 +288,8 @@ def test_the_result_of_a_check_replaces_its_planned_row(
 ) -> None:
     result = materialize("calls", ago(8), 8)
     rows = query(
-        "SELECT check_name, execution_status, partition FROM dagster.asset_check_executions WHERE run_id = :run",
+        "SELECT check_name, execution_status, partition FROM dagster.asset_check_executions WHERE "
+        "run_id = :run",
         run=result.run_id,
     )
     names = [name for name, _, _ in rows]
@@ -307,8 +308,9 @@ def test_leftover_plans_of_earlier_versions_are_deleted(
     with psycopg.connect(database_url, autocommit=True) as connection:
         for day in range(3):
             connection.execute(
-                "INSERT INTO dagster.asset_check_executions (asset_key, check_name, partition, run_id, execution_status, "
-                "evaluation_event_timestamp) VALUES ('[\"magnetis\", \"calls\"]', 'complete', %s, 'gone', 'PLANNED', now())",
+                "INSERT INTO dagster.asset_check_executions (asset_key, check_name, partition, "
+                'run_id, execution_status, evaluation_event_timestamp) VALUES (\'["magnetis", '
+                "\"calls\"]', 'complete', %s, 'gone', 'PLANNED', now())",
                 [str(ago(day))],
             )
     materialize("calls", ago(3))
@@ -342,7 +344,8 @@ def test_logs_are_deleted_inside_their_own_folder_only(
     outside.mkdir()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', now())"
+            "INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', "
+            "now())"
         )
     age(100)
     run(instance)

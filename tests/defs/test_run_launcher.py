@@ -1,4 +1,4 @@
-"""Health checks detect a dead worker and leave a living one alone, whatever the code server says."""
+"""Health checks detect dead workers and keep living ones, independent of the code server."""
 
 import os
 import signal
@@ -275,11 +275,13 @@ def test_a_suspended_worker_that_was_declared_dead_ends_itself(
         lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)),
         "the step works",
     )
-    run.until_beat()  # by then the step has written its last event, and the heartbeat alone uses the database
+    # afterwards, the step has written its last event, and only the heartbeat uses the database
+    run.until_beat()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = "
+            "'client backend'"
         )
     run.until_beat()  # survives a database that ends its sessions
 

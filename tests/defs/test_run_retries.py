@@ -186,7 +186,11 @@ def test_disabled_retries_are_named(instance: dg.DagsterInstance) -> None:
 
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 telemetry: {enabled: false}

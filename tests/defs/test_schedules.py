@@ -132,7 +132,8 @@ def test_the_daemon_launches_one_run_that_reads_the_whole_range(
         ([f"2025-03-{day}" for day in range(24, 32)],)
     ]
     assert query(
-        "SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows ORDER BY 1"
+        "SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows "
+        "ORDER BY 1"
     ) == [(name, "2025-03-24", "2025-03-31") for name in EVENTS]
     assert query("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY lane") == [
         ("schedule", 5 + 4)
@@ -151,7 +152,8 @@ def test_a_look_back_finds_late_changes(
             row["status"] = "answered"
         running.schedule_tick("daily_events", at(TUESDAY + timedelta(days=1)))
     assert query(
-        "SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status ORDER BY status"
+        "SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status "
+        "ORDER BY status"
     ) == [
         ("answered", [f"2025-03-{day}" for day in range(25, 32)]),
         ("missed", ["2025-03-24"]),

@@ -73,7 +73,10 @@ def changed(api: SmallApi, route: str, number: int, **members: Any) -> None:
     ]
 
 
-HISTORY = "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history ORDER BY valid_from, id"
+HISTORY = (
+    "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history "
+    "ORDER BY valid_from, id"
+)
 
 
 def test_a_run_loads_each_changed_collection_without_a_further_api_call(
