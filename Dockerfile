@@ -1,5 +1,5 @@
-# The image of all services in docker-compose.yml except the database, redis and the proxy. Versions and
-# hashes are in requirements/image.lock, which does not contain the embedded PostgreSQL.
+# The image of all services in docker-compose.yml except the database, redis and the proxy. Versions
+# and hashes are in requirements/image.lock, which does not contain the embedded PostgreSQL.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 FROM ${PYTHON_IMAGE} AS build

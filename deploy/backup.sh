@@ -2,8 +2,8 @@
 # Writes a dump of a database and the row count of each table, of the same snapshot, to backups/:
 #   deploy/backup.sh [DATABASE]        of the compose stack; DATABASE: magnetis (default) or sandbox
 # Prints the path of the dump. deploy/restore.sh compares the counts with the restored tables. All
-# services may keep running. For another server, IN is the command that runs its programs (IN="" with
-# PGHOST, PGUSER … set).
+# services may keep running. For another server, IN is the command that runs its programs (IN=""
+# with PGHOST, PGUSER … set).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 077 # a backup contains personal data
@@ -23,6 +23,6 @@ cat deploy/counts.sql >&"$to"
 echo '\echo end' >&"$to"
 while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"
 exec {to}>&-
-[ -s "$name.counts" ] || { echo "No table was counted: database $database contains no table of magnetis_dagster." >&2; exit 1; }
+[ -s "$name.counts" ] || { echo "Database $database contains no table of magnetis_dagster." >&2; exit 1; }
 mv "$name.part" "$name.dump"
 echo "$name.dump"

@@ -1,5 +1,5 @@
--- The row count of each table, as `name|rows`. A restored backup must have the same counts. Kept pages
--- are omitted, because their table is unlogged.
+-- The row count of each table, as `name|rows`. A restored backup must have the same counts. Kept
+-- pages are omitted, because their table is unlogged.
 SELECT format(
   'SELECT %L, count(*) FROM %I.%I', table_schema || '.' || table_name, table_schema, table_name
 )

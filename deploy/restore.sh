@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Restores a backup into an empty database and compares the row count of every table with the backup:
+# Restores a backup into an empty database and compares the row count of every table with the
+# backup:
 #   deploy/restore.sh backups/DATABASE-….dump [DATABASE]     default: the database of the backup
-# First stop the services that write there (docker compose stop daemon webserver viewer code). A database
-# that contains tables of this program is refused. IN is described in deploy/backup.sh.
+# First stop the services that write there (docker compose stop daemon webserver viewer code). A
+# database that contains tables of this program is refused. IN is described in deploy/backup.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dump=${1:?usage: deploy/restore.sh DUMP [DATABASE]}
@@ -19,7 +20,8 @@ counts=${dump%.dump}.counts
   exit 1
 }
 read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
-# a new server in a container answers on its socket during initialization, on its port only afterwards
+# a new server in a container answers on its socket during initialization, on its port only
+# afterwards
 [ ${#in[@]} = 0 ] || for _ in $(seq 60); do "${in[@]}" pg_isready --quiet --host=127.0.0.1 </dev/null && break; sleep 1; done
 query() { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
 
@@ -31,8 +33,9 @@ if [ "$held" != 0 ]; then
 fi
 ${in[@]+"${in[@]}"} pg_restore --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$database" <"$dump"
 if ! difference=$(diff <(cat "$counts") <(query <deploy/counts.sql)); then
-  echo "Restored, but the row counts of these tables differ from the backup (< backup, > restored):" >&2
+  echo "Restored, but these row counts differ from the backup (< backup, > restored):" >&2
   echo "$difference" >&2
   exit 1
 fi
-echo "Restored into database $database: $(wc -l <"$counts") tables have the row counts of the backup."
+echo "Restored into database $database:" \
+  "$(wc -l <"$counts") tables have the row counts of the backup."

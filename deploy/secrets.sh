@@ -3,8 +3,9 @@
 # project's folder:
 #   deploy/secrets.sh             prompts for the API key (empty: the sandbox) and the UI passwords
 #   deploy/secrets.sh --sandbox   no key; generates the UI passwords and prints them
-#   deploy/secrets.sh --celery    also sends runs to Celery workers (profile `celery`, docs/scaling.md)
-# Containers run as other users and must read the files, so the mode of the folder protects the files.
+#   deploy/secrets.sh --celery    also sends runs to Celery workers (docs/scaling.md)
+# Containers run as other users and must read the files, so the mode of the folder protects the
+# files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 077
@@ -56,7 +57,8 @@ if [ ! -e secrets/magnetis_api_key ]; then
     ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key
   fi
 fi
-[ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url # empty: no alerts
+# empty: no alerts
+[ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url
 [ -e secrets/redis_password ] || openssl rand -hex 24 >secrets/redis_password
 # empty: the code server executes the runs
 [ -e secrets/magnetis_celery_broker_url ] || : >secrets/magnetis_celery_broker_url
@@ -74,8 +76,8 @@ stack_variable STACK_DATABASE "$database"
 stack_variable CELERY_ADDRESS "$(sed 's|//[^@]*@|//|' secrets/magnetis_celery_broker_url)"
 if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
   echo "Remove MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and" \
-    "MAGNETIS_CELERY_BROKER_URL from .env, because \`docker inspect\` shows its content. Put the key" \
-    "into secrets/magnetis_api_key." >&2
+    "MAGNETIS_CELERY_BROKER_URL from .env, because \`docker inspect\` shows its content." \
+    "Put the key into secrets/magnetis_api_key." >&2
   exit 1
 fi
 echo "secrets/ is complete."

@@ -69,7 +69,7 @@ def test_a_backup_is_restored_completely_and_counted(
     assert Path(dump).stat().st_mode & 0o077 == 0, "a backup contains personal data"
     done = script("restore.sh", dump, database_of(empty_database_url))
     assert done.returncode == 0, done.stderr
-    assert "tables hold what the backup counted" in done.stdout
+    assert "tables have the row counts of the backup" in done.stdout
     with psycopg.connect(empty_database_url) as restored:
         assert restored.execute("SELECT count(*) FROM magnetis.calls").fetchone() == (1000,)
     again = script("restore.sh", dump, database_of(empty_database_url))
@@ -83,12 +83,12 @@ def test_the_name_of_the_dump_selects_the_database(
     dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
     to_its_own = script("restore.sh", str(dump))
     assert to_its_own.returncode == 1
-    assert f"Database {database_of(database_url)} holds tables" in to_its_own.stderr
+    assert f"Database {database_of(database_url)} already contains tables" in to_its_own.stderr
     for path in (dump, dump.with_suffix(".counts")):
         path.rename(path.with_stem("renamed"))
     unknown = script("restore.sh", str(dump.with_stem("renamed")))
     assert unknown.returncode == 1
-    assert "does not say of which database" in unknown.stderr
+    assert "does not contain its database" in unknown.stderr
 
 
 def test_rows_inserted_during_a_backup_are_neither_dumped_nor_counted(

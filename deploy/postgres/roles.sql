@@ -1,5 +1,5 @@
--- Creates the database roles of the services and their rights in this database. A superuser may run it
--- repeatedly:
+-- Creates the database roles of the services and their rights in this database. A superuser may run
+-- it repeatedly:
 --   psql --dbname=magnetis --set=secrets=secrets --file=deploy/postgres/roles.sql
 -- `secrets` is the folder with the files ROLE_password, which deploy/secrets.sh creates.
 --
@@ -52,8 +52,8 @@ CREATE SCHEMA IF NOT EXISTS magnetis;
 CREATE SCHEMA IF NOT EXISTS magnetis_ops;
 CREATE SCHEMA IF NOT EXISTS dagster;
 
--- Objects of the superuser from an older version or a restored backup become the owner's. The sequence
--- of a serial column follows its table.
+-- Objects of the superuser from an older version or a restored backup become the owner's. The
+-- sequence of a serial column follows its table.
 CREATE TEMPORARY VIEW ours AS
 SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'dagster');
 SELECT format('ALTER SCHEMA %I OWNER TO magnetis_owner', nspname) FROM ours \gexec

@@ -347,7 +347,8 @@ def test_a_backup_is_restored_onto_an_empty_server(stack: Stack) -> None:
         "the server is up",
         120,
     )
-    assert "tables hold what the backup counted" in stack.run("deploy/restore.sh", dump, "sandbox")
+    restored = stack.run("deploy/restore.sh", dump, "sandbox")
+    assert "tables have the row counts of the backup" in restored
     stack.up()
     assert stack.counts() == counts
     assert all(
