@@ -12,7 +12,7 @@ from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
 from magnetis_dagster.defs.alerting.sensor import alert_sensors
 from magnetis_dagster.defs.assets import collection_asset
 from magnetis_dagster.defs.jobs import daily_job, load_latest_job
-from magnetis_dagster.defs.missing_days import no_missing_days
+from magnetis_dagster.defs.missing_days_check import no_missing_days
 from magnetis_dagster.defs.prune import prune_job, prune_schedule, storage_asset
 from magnetis_dagster.defs.quota import quota_asset, quota_sensor
 from magnetis_dagster.defs.repair_sensor import repair_sensor
