@@ -137,7 +137,7 @@ def require(home: Path) -> None:
     """Raise NoEmbeddedDatabase if `home` has none, so that a read-only command creates none."""
     if not Cluster(home.resolve() / "postgres").exists:
         raise NoEmbeddedDatabase(
-            f"No database exists under {home.resolve()}. `magnetis dev` creates it. If you ran "
+            f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
             "that in another folder, run this command there, or set MAGNETIS_HOME to the absolute "
             "path of its .magnetis."
         )
@@ -208,7 +208,7 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
     running = Postmaster.of(cluster.data)
     if running and wanted is not None and wanted != (running.port if running.listens else 0):
         raise ServerRefused(
-            f"--database-port {wanted}: the embedded server under {home} already runs with another "
+            f"--database-port {wanted}: the embedded server under {home} is already running with another "
             "port. Stop the programs that use it first."
         )
     if running is None:

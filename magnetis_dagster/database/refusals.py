@@ -188,7 +188,7 @@ def named(
     if not timed_out and (refusal := _last_refusal(parameters)):
         return _from_state(*refusal, action, where, _MEANINGS | _CONNECTING)
     return DatabaseUnavailable(
-        f"Could not {action}: PostgreSQL at {where} is unreachable ({type(original).__name__}). "
+        f"Could not {action}: PostgreSQL at {where} cannot be reached ({type(original).__name__}). "
         "Check that the server runs and that MAGNETIS_DATABASE_URL names it. The transaction was "
         "rolled back."
     )

@@ -74,7 +74,7 @@ def test_the_role_may_not_log_in(empty_database_url: str, role: str, sudo: Sudo)
     sudo(f"ALTER ROLE {role} NOLOGIN")
     told = refusal(as_role(empty_database_url, role))
     assert isinstance(told, DatabaseRefused)
-    assert "let it log in (LOGIN)" in str(told)
+    assert "allow it to log in (LOGIN)" in str(told)
     assert "is not permitted to log in" in str(told)
 
 

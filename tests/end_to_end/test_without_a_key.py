@@ -94,7 +94,7 @@ def test_what_a_killed_one_left_is_ended_by_the_next(start: Start) -> None:
     heir = start(environment=environment)
     heir.wait_for("Stopped ")
     heir.wait_for("Serving until Ctrl-C.")
-    assert "Nothing is loaded at the start with a real key" in heir.said
+    assert "With an API key, the start loads nothing" in heir.said
     assert heir.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [
         (0,)
     ]
