@@ -101,7 +101,7 @@ def read_overlay(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise CatalogueError(
-            f"{path}: expected a mapping with the keys 'collections' and 'policies'; got a "
+            f"{path}: expected a mapping with the keys 'collections' and 'policies', got a "
             f"{type(content).__name__}."
         )
     return content
