@@ -76,8 +76,8 @@ def test_a_migration_gives_up_and_names_the_session_that_blocks_it(
         with pytest.raises(LockBusy) as raised:
             migrate(engine, overlay_catalogue, lines.append)
         message = str(raised.value)
-        session = f"session {analyst.info.backend_pid} (role postgres, application"
-        assert f"{session} analyst's notebook, idle in transaction since" in message
+        blocker = f"session {analyst.info.backend_pid} (role postgres, application"
+        assert f"{blocker} analyst's notebook, idle in transaction since" in message
         assert f"SELECT pg_terminate_backend({analyst.info.backend_pid})" in message
         assert "innocent" not in message
         assert "call-secret" not in message
