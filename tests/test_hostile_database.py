@@ -1,4 +1,4 @@
-"""Unusual defaults of the server, database or role change no result of any statement."""
+"""Unusual defaults of server, database or role change no result."""
 
 import shutil
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def open_parts(
 def use_everything(
     url: str, api: SmallApi, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Migrate, load, report, plan, write and read Dagster's events; compare with the API."""
+    """Migrate, load, report, plan and use Dagster's events; check the results."""
     warehouse, ledger, ingestion = open_parts(url, api, catalogue)
     with ingestion:
         [window] = ingestion.read_days(catalogue["calls"], [DAY])

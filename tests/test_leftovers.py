@@ -71,7 +71,7 @@ def test_a_session_with_a_leaked_process_fails_and_names_the_test(tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_session_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    """`timeout` and a terminal signal the process group; `kill` signals the first process."""
+    """`timeout` signals the process group; `kill` signals the first process."""
     process = start_session(tmp_path, 600, "-n", "1")
     wait_until(lambda: leaked_process(tmp_path) is not None, "the test leaks a process", 120)
     leaked = leaked_process(tmp_path)

@@ -1,4 +1,4 @@
-"""Declarations of the API's collections, the model that validates them, and the row parser.
+"""Declarations of the API's collections, their model, and the row parser.
 
 No HTTP, no SQL, no Dagster. `catalogue.yaml` and `policies.yaml` contain the declarations; the file
 of MAGNETIS_CONFIG overrides them.

@@ -1,4 +1,7 @@
-"""Parse durations in clock (`00:03:21`), ISO 8601 (`PT3M21S`) and unit (`3 min 21 s`) notation."""
+"""Parse durations.
+
+Supports clock (`00:03:21`), ISO 8601 (`PT3M21S`) and unit (`3 min 21 s`) notation.
+"""
 
 import re
 from decimal import Decimal
@@ -18,7 +21,7 @@ _UNITS = re.compile(
 
 
 def seconds_of(text: str) -> Decimal | None:
-    """Return the seconds of a duration that includes its units, or None for other text.
+    """Return the seconds of a duration with its own units, or None for other text.
 
     A clock of two parts is minutes and seconds, because calls rarely take hours.
     """

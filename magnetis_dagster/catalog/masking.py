@@ -16,19 +16,22 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def masked(text: str) -> str:
-    """Return text on one line, truncated, with e-mail addresses and phone numbers masked."""
+    """Mask e-mail addresses and phone numbers; return one truncated line."""
     line = _UNPRINTABLE.sub(" ", text[: 10 * _LONGEST]).strip()
     line = _NUMBER.sub(MASK, _EMAIL.sub(MASK, line))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
 def masked_id(identifier: str) -> str:
-    """Return an id for display. Keeps digits, because a UUID may contain eight in a row."""
+    """Return an id for display.
+
+    Keeps digits, because a UUID may contain eight in a row.
+    """
     return _EMAIL.sub(MASK, _UNPRINTABLE.sub(" ", identifier))[:_LONGEST]
 
 
 class Masking:
-    """Masks received rows of one collection by the personal-data class of their columns.
+    """Masks rows of one collection by the personal-data class of their columns.
 
     Members that no column declares are masked.
     """
@@ -41,7 +44,7 @@ class Masking:
         ]
 
     def column(self, name: str, value: str | None) -> str | None:
-        """Return the text of a column, masked if it is personal data; None if there is none."""
+        """Return the text of a column, masked if it is personal data, or None."""
         column = self._columns.get(name)
         if value is None or column is None:
             return None

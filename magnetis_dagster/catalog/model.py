@@ -189,7 +189,7 @@ class Column(Declaration):
 
 
 class WindowParameters(Declaration):
-    """Names and format of the query parameters that limit an events route to a time range."""
+    """Query parameters that limit an events route to a time range."""
 
     start: str = "from"
     end: str = "to"
@@ -393,7 +393,10 @@ class Catalogue(Declaration):
         return self
 
     def __getitem__(self, name: str) -> Collection:
-        """Return the collection `name`. Raises KeyError with the known names if there is none."""
+        """Return the collection `name`.
+
+        Raises: KeyError, with the known names, if there is none.
+        """
         try:
             return self.collections[name]
         except KeyError:

@@ -1,4 +1,6 @@
-"""Match member names in any convention: `started_at`, `startedAt` and `Started-At` are one name.
+"""Match member names in any convention.
+
+`started_at`, `startedAt` and `Started-At` are one name.
 
 The member `number` of the object `caller` also matches the members `caller.number`, `caller_number`
 and `callerNumber`.
@@ -21,7 +23,7 @@ Names = tuple[str, ...]
 
 
 class Head(NamedTuple):
-    """One spelling of the start of a path: its first members as one name, and the rest."""
+    """A spelling of a path's start: its first members as one name, and the rest."""
 
     name: str
     """As declared."""
@@ -42,7 +44,7 @@ def split(path: str) -> Names:
 
 @lru_cache(maxsize=10_000)
 def heads(names: Names) -> tuple[Head, ...]:
-    """Return the spellings of a path's start: nested first, then flattened (`caller.number`)."""
+    """Return the spellings of a path's start, nested ones before flattened ones."""
     joined = (".".join(names[:length]) for length in range(1, len(names) + 1))
     return tuple(
         Head(name, fold(name), names[length:]) for length, name in enumerate(joined, start=1)

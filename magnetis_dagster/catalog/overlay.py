@@ -1,4 +1,6 @@
-"""Load the catalogue and apply the overlay of MAGNETIS_CONFIG. Errors name file, key and allowed
+"""Load the catalogue and apply the overlay of MAGNETIS_CONFIG.
+
+Errors name file, key and allowed
 values.
 
 An overlay has the structure of the catalogue and contains only the differences:
@@ -61,7 +63,7 @@ COLLECTION_KEYS = tuple(
 
 
 class CatalogueError(PermanentError):
-    """The catalogue or overlay contains an invalid key or value; the text names file and key."""
+    """The catalogue or overlay is invalid; the text names file and key."""
 
 
 def load_catalogue(overlay: Path | None = None) -> Catalogue:
@@ -241,7 +243,10 @@ def _list(file: str, where: str, value: object) -> list[Any]:
 
 
 def _require_fields(model: type[BaseModel], value: object, file: str, where: str) -> dict[str, Any]:
-    """Return the mapping `value`. Raises CatalogueError if a key is not a field of `model`."""
+    """Return the mapping `value`.
+
+    Raises: CatalogueError if a key is not a field of `model`.
+    """
     mapping = _mapping(file, where, value)
     _require_known(file, where, mapping, model.model_fields)
     return mapping

@@ -1,4 +1,4 @@
-"""Find the values at the declared paths in all rows of one page, under any spelling.
+"""Find the values at declared paths in the rows of one page, in any spelling.
 
 Works by page, not by row: most declared members are absent, and the member names of a page cover
 all its rows. Each distinct name is folded once.
@@ -53,7 +53,7 @@ class Shapes:
         }
 
     def rivals(self, paths: Sequence[Names]) -> set[str]:
-        """Return the objects with an id that a column with these paths reads as another scalar."""
+        """Return objects with an id that these paths of a column read as a scalar."""
         own = {_prefix(names, -1) for names in paths if _ends_in_id(names)}
         return {
             prefix
@@ -62,7 +62,7 @@ class Shapes:
         }
 
     def is_id(self, prefix: str, value: object) -> bool:
-        """Return whether a scalar in place of the object `prefix` has the form of the object's id.
+        """Return whether a scalar in place of the object `prefix` may be its id.
 
         A phone number, a name or an address does not.
         """
@@ -106,7 +106,7 @@ class Page:
         self._found: dict[Names, list[list[Any]]] = {}
 
     def at(self, names: Names) -> list[list[Any]]:
-        """Return the values at a path: a list per spelling on the page, with one value per row."""
+        """Return the values at a path: per spelling, a list with one value per row."""
         found = self._found.get(names)
         if found is None:
             found = self._found[names] = []
@@ -114,7 +114,7 @@ class Page:
         return found
 
     def column(self, candidates: Candidates, convert: Converter) -> tuple[list[Any], list[int]]:
-        """Return each row's first value that fits, and the rows whose values all do not fit."""
+        """Return each row's first value that fits, and the rows with misfits only."""
         rows = self.size
         values: list[Any] = [None] * rows
         misfits: list[int] = []
@@ -214,7 +214,7 @@ class Page:
 
 
 class _Level:
-    """The objects at one path of the rows: their members, and values that are not objects."""
+    """The objects at one path of the rows, and values that are not objects."""
 
     def __init__(self, values: list[Any]) -> None:
         self._values: dict[str, list[Any]] = {}

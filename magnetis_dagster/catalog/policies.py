@@ -24,7 +24,7 @@ Domain = Annotated[str, AfterValidator(_domain)]
 
 
 class MissedCallAlert(Policy):
-    """Each account that is not deleted has an enabled alert of one of `types` in any collection."""
+    """Each account that is not deleted has an enabled alert of one of `types`."""
 
     types: tuple[Annotated[str, StringConstraints(to_lower=True, min_length=1)], ...] = Field(
         default=("lost_calls", "all_calls"), min_length=1
@@ -42,7 +42,10 @@ class HasRecipient(Policy):
 
 
 class AllowedDomains(Policy):
-    """Each recipient's e-mail address is in one of `domains`; phone numbers are not checked."""
+    """Each recipient's e-mail address is in one of `domains`.
+
+    Phone numbers are not checked.
+    """
 
     domains: tuple[Domain, ...] = ()
 
@@ -59,7 +62,7 @@ class AllowedDomains(Policy):
 
 
 class SaneThresholds(Policy):
-    """`less_than` and `more_than` are not negative, and `less_than` exceeds `more_than`."""
+    """Bounds are not negative, and `less_than` exceeds `more_than`."""
 
     columns = (("less_than", "more_than"),)
 

@@ -126,11 +126,14 @@ class RowParser:
         """
 
     def unknown(self, members: Iterable[str]) -> set[str]:
-        """Return the top-level members that no declaration matches; the payload contains them."""
+        """Return the top-level members that no declaration matches."""
         return {member for member in members if fold(member) not in self._shapes.known}
 
     def read(self, row: Row) -> ParsedRow:
-        """Parse one row. Never raises: values that do not fit are None and listed in `misfits`."""
+        """Parse one row.
+
+        Never raises: values that do not fit are None and listed in `misfits`.
+        """
         rows = self.read_all([row])
         return ParsedRow(
             rows.ids[0],
@@ -274,7 +277,7 @@ def as_integer(value: object) -> int | None:
 
 
 def as_decimal(value: object) -> Decimal | None:
-    """Return a finite number from a number, or from text with a decimal point or comma.
+    """Return a finite number from a number or from text with a point or comma.
 
     Returns None for numbers that PostgreSQL rejects: more than 1,000 digits before the point or in
     total, or more than 16,383 decimal places.
@@ -417,7 +420,7 @@ def _moments(zone: tzinfo) -> Converter:
 
 @lru_cache(maxsize=10_000)
 def _offset(hour: str, zone: tzinfo) -> timedelta | None:
-    """Return `zone`'s UTC offset during an hour, `YYYY-MM-DD HH`; None if it changes within."""
+    """Return `zone`'s UTC offset in an hour, `YYYY-MM-DD HH`; None if it changes."""
     try:
         first, last = (
             datetime.fromisoformat(hour + rest).replace(tzinfo=zone)
@@ -439,7 +442,7 @@ def _texts(received: Iterable[Any]) -> list[Any]:
 
 
 def _phones(received: Iterable[Any]) -> list[Any]:
-    """Return phone numbers as text, without the ".0" of a number that was converted to a float."""
+    """Return phone numbers as text, without the ".0" of a float."""
     return [
         text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text
         for text in _texts(received)
@@ -466,7 +469,10 @@ def _accounts(received: Iterable[Any]) -> list[Any]:
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:
-    """Join the parts of an id with `|`; escape `|` and `\\` in parts, so that ids stay distinct."""
+    """Join the parts of an id with `|`.
+
+    Escapes `|` and `\\` in parts, so that ids stay distinct.
+    """
     given = [part.translate(_COMPOSITE_ESCAPES) for part in parts if part is not None]
     return "|".join(given) if len(given) == len(parts) else None
 

@@ -1,4 +1,6 @@
-"""Exclude volatile members from comparisons: members such as `last_sent_at` that change by
+"""Exclude volatile members from comparisons.
+
+Members such as `last_sent_at` are volatile: they change by
 themselves.
 
 Their changes do not count as changes of the row. Comparisons, histories and sensors exclude them.
@@ -33,7 +35,7 @@ def stable(collection: Collection, row: Any) -> Any:
 
 
 def stable_sql(collection: Collection, payload: str) -> str:
-    """Return an SQL expression for `stable(payload)`; `payload` is an expression of type jsonb.
+    """Return an SQL expression for `stable`; `payload` has the type jsonb.
 
     Contains only ASCII letters, digits and punctuation without escapes, so any statement may embed
     it.
@@ -56,12 +58,14 @@ def same_sql(collection: Collection, one: str, other: str) -> str:
 
 
 def volatile_columns(collection: Collection) -> set[str]:
-    """Return the columns that comparisons exclude: a volatile member may supply their value."""
+    """Return the columns whose value may come from a volatile member."""
     return {name for name in collection.columns if _of_column(collection, name).removed}
 
 
 def column_sql(collection: Collection, name: str, value: str) -> str:
-    """Return an SQL expression for the compared part of a column; `value` is its SQL expression.
+    """Return an SQL expression for the compared part of a column.
+
+    `value` is the column's SQL expression.
 
     Removes the query string of links and volatile members of JSON. Not for `volatile_columns`.
     """

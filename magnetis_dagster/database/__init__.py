@@ -1,4 +1,4 @@
-"""PostgreSQL access: the embedded server, addresses, sessions, locks and error translation.
+"""PostgreSQL access: embedded server, addresses, sessions, locks and errors.
 
 Contains no tables and no application statements (see quota/ and warehouse/), no HTTP, no Dagster.
 """

@@ -15,7 +15,10 @@ _SECRETS = {"password", "sslpassword"}
 
 
 class BadAddress(DatabaseRefused):
-    """libpq rejects MAGNETIS_DATABASE_URL. The text names the invalid part, never the password."""
+    """libpq rejects MAGNETIS_DATABASE_URL.
+
+    The text names the invalid part, never the password.
+    """
 
 
 def parameters_of(url: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Create SQLAlchemy engines with uniform session settings, and translate their errors."""
+"""Create SQLAlchemy engines with uniform sessions, and translate their errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,9 @@ Every statement of this package qualifies its table names with a schema.
 
 
 class Dialect(PGDialect_psycopg):
-    """SQLAlchemy's dialect for psycopg 3 that accepts every libpq parameter and configures
+    """SQLAlchemy's dialect for psycopg 3.
+
+    It accepts every libpq parameter and configures
     sessions.
     """
 
@@ -110,7 +112,7 @@ def without_password(url: str) -> str:
 
 @contextmanager
 def guarded(engine: Engine, action: str) -> Iterator[None]:
-    """Translate driver errors inside the block to DatabaseUnavailable or DatabaseRefused.
+    """Translate driver errors to DatabaseUnavailable or DatabaseRefused.
 
     `action` completes the sentence "Could not …".
     """

@@ -87,7 +87,7 @@ class TcpAddress:
 def start(
     home: Path, *, database: str = DATABASE, port: int | None = None, create: bool = True
 ) -> str:
-    """Start the server under `home` unless it runs; return the postgresql:// URL of `database`.
+    """Start the server under `home` unless it runs; return the URL of `database`.
 
     `port` is the TCP port on 127.0.0.1; 0 disables TCP. By default, use the port of the previous
     start, or any free port. With `create=False`, create no folder, server or database.
@@ -118,7 +118,7 @@ def start(
 
 
 def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> tuple[str, bool]:
-    """Return the socket URL of `database`, and whether the server runs. Starts nothing.
+    """Return the socket URL of `database`, and whether the server runs.
 
     Raises: NoEmbeddedDatabase if `home` has none.
     """
@@ -134,7 +134,10 @@ def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> t
 
 
 def require(home: Path) -> None:
-    """Raise NoEmbeddedDatabase if `home` has none, so that a read-only command creates none."""
+    """Raise NoEmbeddedDatabase if `home` has none.
+
+    A read-only command must not create one.
+    """
     if not Cluster(home.resolve() / "postgres").exists:
         raise NoEmbeddedDatabase(
             f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
@@ -159,7 +162,7 @@ def require_running(home: Path) -> Postmaster:
 
 
 def stop(home: Path) -> None:
-    """Stop using the server under `home`. The last process that uses it stops the server."""
+    """Stop using the server under `home`; the last process stops it."""
     home = home.resolve()
     descriptor, process = _handles.pop(home, (-1, -1))
     if process != os.getpid():
@@ -172,7 +175,7 @@ def stop(home: Path) -> None:
 
 
 def allow_tcp(home: Path, role: str) -> TcpAddress:
-    """Let an existing `role` log in on 127.0.0.1 with a generated password, which is saved.
+    """Let `role` log in on 127.0.0.1 with a generated password, and save that.
 
     Raises: NotRunning if the server does not run. NoTcp if it has no TCP port.
     """
@@ -208,8 +211,8 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
     running = Postmaster.of(cluster.data)
     if running and wanted is not None and wanted != (running.port if running.listens else 0):
         raise ServerRefused(
-            f"--database-port {wanted}: the embedded server under {home} is already running with another "
-            "port. Stop the programs that use it first."
+            f"--database-port {wanted}: the embedded server under {home} is already running with "
+            "another port. Stop the programs that use it first."
         )
     if running is None:
         for retry in (True, True, False):
@@ -278,7 +281,7 @@ def _ensure_database(home: Path, database: str, *, create: bool) -> None:
 
 
 def _belongs_to_other(home: Path) -> bool:
-    """Return whether this process is root and another user owns `home`: keep its permissions."""
+    """Return whether this process is root and another user owns `home`."""
     return os.geteuid() == 0 and home.exists() and home.stat().st_uid != 0
 
 

@@ -1,4 +1,4 @@
-"""Find the sessions that hold locks, and change tables without blocking other sessions for long.
+"""Find sessions that hold locks, and change tables without long blocking.
 
 A statement that waits for an exclusive lock blocks every later statement on the table, reads
 included. So a table change waits for a few seconds, pauses, and retries (`LockRetries`). After
@@ -60,7 +60,10 @@ _MAX_LISTED = 3
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session that holds a lock. Excludes its statement, which may contain a row's values."""
+    """A session that holds a lock.
+
+    Excludes its statement, which may contain a row's values.
+    """
 
     pid: int
     role: str | None
@@ -79,7 +82,10 @@ class Holder:
 
 
 class LockBusy(DatabaseUnavailable):
-    """Another session held a lock for too long; the text identifies it. Nothing was changed."""
+    """Another session held a lock for too long; the text identifies it.
+
+    Nothing was changed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class LockRetries:
 
 
 def holders(engine: Engine) -> str:
-    """Return a sentence about the sessions that block writers of this package's tables."""
+    """Return a sentence about the sessions that block writers of our tables."""
     try:
         with engine.connect() as connection:
             found = [Holder(*row) for row in connection.execute(_HOLDERS)]
@@ -126,7 +132,7 @@ def change_tables(
     progress: Callable[[str], None] = lambda _line: None,
     retries: LockRetries = LockRetries(),
 ) -> T:
-    """Run `change` in one transaction and return its result; retry if a lock is not available.
+    """Run `change` in one transaction; retry if a lock is not available.
 
     Only one process changes tables at a time. `action` completes the sentence "Could not …".
     `progress` receives one line for each attempt that timed out.
@@ -169,7 +175,10 @@ def _limit(connection: Connection, seconds: float) -> None:
 
 
 class _BlockerPoll:
-    """Polls the sessions that block a connection: the server forgets them after a time-out."""
+    """Polls the sessions that block a connection.
+
+    The server does not report them after a time-out.
+    """
 
     def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
         self._engine = engine

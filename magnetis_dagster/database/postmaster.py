@@ -1,4 +1,4 @@
-"""Initialize, start and stop one PostgreSQL server from the wheel, and control who may log in.
+"""Initialize, start and stop a PostgreSQL server, and control its logins.
 
 Uses only the wheel's programs. The wheel's Python code makes every parent folder accessible to all
 users, trusts every connection on the socket, and puts its lock in /tmp (docs/decisions/0019).
@@ -52,7 +52,7 @@ _PORTS = range(20_000, 30_000)
 
 
 class ServerRefused(PermanentError):
-    """The embedded server cannot run privately on this machine until somebody changes something."""
+    """The embedded server cannot run privately without a change on this machine."""
 
 
 class ServerFailed(TransientError):
@@ -108,7 +108,7 @@ def is_alive(pid: int, data: Path) -> bool:
 
 
 class Cluster:
-    """A data folder and the user that owns it. Call methods that change it under the home's lock."""
+    """A data folder and its owner. Methods that change it require the home's lock."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -194,7 +194,7 @@ class Cluster:
             (folder / SOCKET).symlink_to(f".s.PGSQL.{port}")
 
     def allow(self, tcp_users: Iterable[str], databases: Iterable[str]) -> bool:
-        """Write the login rules; return whether they changed and a running server must reload them.
+        """Write the login rules; return whether a running server must reload them.
 
         The server's user and root may log in on the socket, as any role. `tcp_users` may log in on
         127.0.0.1 with a password.

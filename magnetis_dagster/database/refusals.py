@@ -1,4 +1,4 @@
-"""Translate driver errors into errors that name the cause and the remedy, by SQLSTATE.
+"""Translate driver errors to errors that name cause and remedy.
 
 The server translates its messages (lc_messages), so the SQLSTATE decides. PostgreSQL includes rows
 in the DETAIL and CONTEXT of errors ("Failing row contains (…)", "COPY incoming, line 7: …"), and
@@ -19,11 +19,14 @@ from magnetis_dagster.errors import PermanentError, TransientError
 
 
 class DatabaseUnavailable(TransientError):
-    """PostgreSQL was unreachable, disconnected or busy. The transaction was rolled back."""
+    """PostgreSQL was unreachable, disconnected or busy.
+
+    The transaction was rolled back.
+    """
 
 
 class DatabaseRefused(PermanentError):
-    """PostgreSQL rejected a request, and rejects it again until somebody changes something."""
+    """PostgreSQL rejected a request, and a retry without a change fails too."""
 
 
 _ErrorType = type[DatabaseUnavailable] | type[DatabaseRefused]
@@ -142,8 +145,8 @@ _LIBPQ_ERRORS = {
     "PGSERVICEFILE",
     "session is read-only": "the server is read-only, like a standby, and target_session_attrs "
     "excludes it: correct either",
-    "session is not read-only": "the server is not a standby, and target_session_attrs requires one: "
-    "correct either",
+    "session is not read-only": "the server is not a standby, and target_session_attrs requires "
+    "one: correct either",
     "server is in hot standby": "the server is a standby, and target_session_attrs requires a "
     "primary server: correct either",
     "server is not in hot standby": "the server is not a standby, and target_session_attrs "
@@ -162,7 +165,7 @@ _RECONNECT_SECONDS = 5.0
 def named(
     error: BaseException, action: str, where: str, parameters: dict[str, str]
 ) -> DatabaseUnavailable | DatabaseRefused:
-    """Translate the driver's `error` to an error free of rows, statements and passwords.
+    """Translate a driver error; exclude rows, statements and passwords.
 
     `action` completes the sentence "Could not …". `where` is the address for messages. `parameters`
     are libpq's. The driver does not keep the SQLSTATE of a refused connection. So if no session was

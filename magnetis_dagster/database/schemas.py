@@ -28,6 +28,7 @@ def ensure_schema(connection: Connection, schema: str) -> None:
         role = connection.engine.url.username or "the role"
         raise DatabaseRefused(
             f"The schema {schema} does not exist, and the role lacks the privilege to create it. "
-            f'Run as an administrator of the database: CREATE SCHEMA {schema} AUTHORIZATION "{role}". '
+            "Run as an administrator of the database: "
+            f'CREATE SCHEMA {schema} AUTHORIZATION "{role}". '
             "The transaction was rolled back."
         ) from None

@@ -1,4 +1,4 @@
-"""Configure each database session, independent of the server's, database's and role's defaults.
+"""Configure each database session, independent of the server's defaults.
 
 The settings are sent after the connection is open, because connection poolers ignore or refuse
 startup options. A pooler that assigns server sessions per transaction is refused: settings,
@@ -110,7 +110,7 @@ def set_up(
 def _require_sessions(
     connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int
 ) -> None:
-    """Raise DatabaseRefused if the pooler reassigns the server session between transactions."""
+    """Raise DatabaseRefused if the pooler reassigns sessions between transactions."""
     other = reconnect()
     try:
         other.autocommit = True

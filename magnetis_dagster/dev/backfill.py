@@ -1,4 +1,4 @@
-"""Launch the backfill that a plan describes through Dagster's webserver, and store its forecast."""
+"""Launch a planned backfill through Dagster's webserver, and store its forecast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

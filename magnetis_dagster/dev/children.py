@@ -1,4 +1,4 @@
-"""Start child processes in their own process groups, with log files, and stop all descendants.
+"""Start child processes with log files, and stop them with all descendants.
 
 Descendants inherit a mark in their environment, which survives the death of their parent and new
 sessions or groups. So no other process is signalled, and no descendant is missed.
@@ -65,7 +65,10 @@ class Child:
 
 
 class Children:
-    """The programs of one `magnetis dev`, in start order. Their logs are in `<home>/logs`."""
+    """The programs of one `magnetis dev`, in start order.
+
+    Their logs are in `<home>/logs`.
+    """
 
     def __init__(self, home: Path) -> None:
         self.logs = home / "logs"
@@ -73,7 +76,7 @@ class Children:
         self._children: list[Child] = []
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Start a program that logs to `<home>/logs/<name>.log`; keep the previous log as `.1`."""
+        """Start a program that logs to `<name>.log`; keep the previous log as `.1`."""
         private_folder(self.logs)
         log = self.logs / f"{name}.log"
         if log.exists():

@@ -30,7 +30,9 @@ QUIET_SECONDS = 4.0
 
 
 class Steps:
-    """Displays the current step: a spinner on a terminal, else a line per QUIET_SECONDS of silence.
+    """Displays the current step.
+
+    Uses a spinner on a terminal, and elsewhere a line after QUIET_SECONDS without output.
 
     Leave its `with` block before another live display of rich starts.
     """

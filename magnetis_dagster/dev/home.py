@@ -1,4 +1,4 @@
-"""Reserve the resources of one `magnetis dev`: its folder, its ports and Dagster's home."""
+"""Reserve the folder, the ports and Dagster's home of one `magnetis dev`."""
 
 import os
 import shutil
@@ -56,7 +56,10 @@ def claim_home(home: Path) -> Iterator[None]:
 
 
 def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken if the address is not available; it suggests another port for `option`."""
+    """Raise PortTaken if the address is not available.
+
+    The error suggests another port for `option`.
+    """
     if reason := _bind_error(host, port):
         others = range(port + 1, min(port + 100, 65_536))
         free = next((other for other in others if not _bind_error(host, other)), port - 1)
@@ -90,7 +93,10 @@ def free_port() -> int:
 
 
 def project_files() -> tuple[Path, Path]:
-    """Return dagster.yaml and workspace.yaml from the working directory or the project's folder."""
+    """Return dagster.yaml and workspace.yaml.
+
+    Files in the working directory have priority over those in the project's folder.
+    """
     for folder in (Path.cwd(), Path(__file__).parents[2]):
         files = (folder / "dagster.yaml", folder / "workspace.yaml")
         if all(file.is_file() for file in files):
@@ -102,7 +108,9 @@ def project_files() -> tuple[Path, Path]:
 
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:
-    """Create Dagster's home under `home`, with a copy of dagster.yaml, so that the checkout stays
+    """Create Dagster's home under `home` with a copy of dagster.yaml.
+
+    So the checkout stays
     clean.
     """
     folder = private_folder(home / "dagster")

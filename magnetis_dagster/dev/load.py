@@ -1,4 +1,4 @@
-"""Load missing days through Dagster: find them, launch runs, and follow the runs to their end.
+"""Load missing days through Dagster: find them, launch runs and follow these.
 
 Ranged runs rather than a backfill: Dagster's backfill daemon polls every 30 s, the run queue every
 5 s, and the UI shows the same green days for both.
@@ -112,7 +112,7 @@ def requested_days(
 
 
 def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
-    """Return the name of the job for each collection's kind, by which people find the run."""
+    """Return the job of each collection, by which people find the run."""
     return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
 
 
@@ -144,7 +144,7 @@ def missing_days(api: DagsterApi, requested: Mapping[str, list[date]]) -> dict[s
 
 
 def _in_other_runs(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[str, list[date]]:
-    """Return the missing days that another run loads, for collections that miss only one day."""
+    """Return days that another run loads, for collections that miss only one day."""
     single = {name: days for name, days in missing.items() if len(days) == 1}
     in_progress = api.in_progress(single) if single else {}
     return {name: days for name, days in single.items() if days[0] in in_progress.get(name, ())}
@@ -157,7 +157,7 @@ def load(
     check: Callable[[], None],
     jobs: Mapping[str, str] | None = None,
 ) -> LoadResult:
-    """Launch runs for the missing days of `requested`, follow them, and report days still missing.
+    """Launch runs for missing days, follow them, and report days still missing.
 
     `check` raises if Dagster died. `jobs` maps a collection to its job. If another run already
     loads a collection's only missing day (a settings sensor's run, for example), wait for that run

@@ -1,4 +1,4 @@
-"""Run `magnetis dev`: start the database, the sandbox and Dagster, load days, serve, stop."""
+"""Run `magnetis dev`: start the programs, load days, serve and stop."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ class LoadFailed(TransientError):
 
 
 class LoadRefused(PermanentError):
-    """Some requested days cannot be loaded without a change; the text lists them with reasons."""
+    """Some days cannot be loaded without a change; the text lists reasons."""
 
 
 class StartFailed(TransientError):
@@ -93,7 +93,7 @@ class MixedData(PermanentError):
 
 
 def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
-    """Start, load and serve until a signal stops it, or until the load ends (`exit_after_load`).
+    """Start, load and serve until a signal, or until the load ends.
 
     Raises: MagnetisError if a step fails. Interrupted if a signal arrives before it serves.
     """
@@ -288,7 +288,10 @@ class _Session:
             embedded.stop(self.home)
 
     def _first_sandbox_day(self, url: str) -> date:
-        """Return the first day to load now or loaded earlier, so that no earlier day is missing."""
+        """Return the first day to load now or loaded earlier.
+
+        No day before it is missing.
+        """
         today = datetime.now(self.settings.timezone).date()
         first = today - timedelta(days=self.options.load_days or LOAD_DAYS)
         with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
@@ -341,7 +344,10 @@ class _Session:
                 )
 
     def _require_one_source(self, used: set[str]) -> None:
-        """Raise MixedData if the database would mix sandbox and real rows; `used`: past keys."""
+        """Raise MixedData if the database would mix sandbox and real rows.
+
+        `used` contains the fingerprints of past keys.
+        """
         sandbox = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
         if uses_sandbox(self.settings) and used - sandbox:
             raise MixedData(

@@ -1,4 +1,7 @@
-"""Convert stop signals (Ctrl-C, SIGTERM, SIGHUP) to one exception that leaks no child process."""
+"""Convert stop signals to one exception, without leaking child processes.
+
+Stop signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +13,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal requested the end of the program. Not an Exception, so that no code handles it."""
+    """A signal requested the end of the program.
+
+    It is not an Exception, so that `except Exception` does not handle it.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -54,7 +60,10 @@ class StopSignals:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Raise Interrupted for a signal only after the block; it replaces the block's error."""
+        """Raise Interrupted for a signal only after the block.
+
+        Interrupted replaces an error of the block.
+        """
         self._deferred = True
         try:
             yield

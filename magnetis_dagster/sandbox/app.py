@@ -60,7 +60,10 @@ Spend = Callable[[str, datetime], bool]
 
 
 class SandboxApp:
-    """An ASGI application. `spend` counts API calls across all processes of the sandbox."""
+    """An ASGI application.
+
+    `spend` counts API calls across all processes of the sandbox.
+    """
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class SandboxApp:
     def _search(
         self, collection: Collection, request: Request, errors: dict[str, list[str]]
     ) -> Search:
-        """Return the requested time range; add parameters that cannot be parsed to `errors`."""
+        """Return the requested time range; add invalid parameters to `errors`."""
         bounds: dict[str, int | None] = {"start": None, "end": None}
         if window := collection.window:
             for name, pick, argument in ((window.start, min, "start"), (window.end, max, "end")):
@@ -156,7 +159,10 @@ class SandboxApp:
         return Search(**bounds)
 
     def _allowed(self, key: str) -> frozenset[str] | None:
-        """Return the ids of accounts, networks and entities that the key may read; None for all."""
+        """Return the ids of accounts and their parents that the key may read.
+
+        None stands for all.
+        """
         scope, _, number = self.options.scopes.get(key, "").partition(":")
         if not scope:
             return None
@@ -309,7 +315,7 @@ class SandboxApp:
         return answer
 
     def _draw(self, request: Request, *kinds: str) -> str | None:
-        """Return the fault of the request among `kinds`, if any; equal seeds give equal faults."""
+        """Return the request's fault among `kinds`; equal seeds give equal faults."""
         for kind in kinds:
             probability = self.options.faults.get(kind, 0.0)
             seed = f"{self.options.fault_seed}:{kind}:{request.number}"

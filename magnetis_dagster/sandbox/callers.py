@@ -1,4 +1,4 @@
-"""Generate callers and outcomes of calls: new and returning callers, withheld numbers, durations.
+"""Generate callers and outcomes of calls.
 
 A caller is a number that determines phone number, name, address and called number. The shares are
 those of an agency with customers from the web; docs/sandbox.md lists them.

@@ -1,4 +1,6 @@
-"""Edit a running sandbox: an endpoint for programs on this machine, and a journal for all
+"""Edit a running sandbox.
+
+The module has an endpoint for programs on this machine, and a journal for all
 processes.
 
 Web pages cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON
@@ -229,7 +231,10 @@ def _collection(name: str, names: Sequence[str]) -> str:
 
 
 def _convert_changes(changes: object, row: Row) -> Row:
-    """Convert changes to the types of the row's values: texts stay texts, lists get one element."""
+    """Convert changes to the types of the row's values.
+
+    A number for a text becomes a text; a scalar for a list becomes a list.
+    """
     if not isinstance(changes, dict) or not changes:
         raise EditError(
             422, f"No changes: name a member and its new value. Members: {', '.join(row)}."

@@ -1,4 +1,4 @@
-"""Generate one local day of one events collection: number of rows, times and encoded rows.
+"""Generate one local day of one events collection.
 
 A day depends only on seed and date, and on `as_of` if late changes are enabled. Calls come first;
 visits precede calls, and conversions and leads follow from them. So ids and times are consistent,
@@ -116,7 +116,10 @@ class Days:
         self._callers_per_day = max(1, round(busiest) + 1)
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
-        """Return the day's number of rows without generating them; not before the first day."""
+        """Return the number of the day's rows without generating them.
+
+        The day must not be before the first day.
+        """
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
@@ -138,7 +141,7 @@ class Days:
         return self._leads(day, as_of)
 
     def moments(self, collection: str, day: date, share: float) -> list[int]:
-        """Return sorted times for an added collection: `share` times the day's number of calls."""
+        """Return sorted times of rows, `share` per call of the day."""
         if day < self._options.first_day:
             return []
         pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
@@ -155,7 +158,7 @@ class Days:
         return f"{number ^ 0x5A5A5A:06x}{day.toordinal() ^ 0xA5A5A5:06x}"
 
     def day_of(self, identifier: str) -> date:
-        """Return the day of a generated event. Raises KeyError if the id was not generated."""
+        """Return the day of an event's id. Raises KeyError if it was not generated."""
         try:
             return date.fromordinal(int(identifier[-6:], 16) ^ 0xA5A5A5)
         except ValueError:
@@ -175,7 +178,7 @@ class Days:
         return round(mean * _WEEKDAY[day.weekday()] * rest * noise)
 
     def _count_newcomers(self, day: date) -> tuple[int, int]:
-        """Return the number of the day's first new caller, and how many new callers there are."""
+        """Return the day's first new caller and the number of new callers."""
         number = max(1, round(self._size("calls", day) * NEW_SHARE))
         return day.toordinal() * self._callers_per_day, number
 
@@ -269,7 +272,7 @@ class Days:
         }
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
-        """Return the local date and hour, as text and number, of each hour of the day: 23, 24 or
+        """Return date with hour, and hour, of each of the day's 23, 24 or
         25.
         """
         zone = self._options.zone
@@ -440,7 +443,7 @@ class Days:
 
 
 def _variant_of(caller: int) -> int:
-    """Return the number that a caller calls: always the same, and varied between callers."""
+    """Return the variant of a caller, who always calls the same number."""
     return (caller * 2_654_435_761 >> 11) % VARIANTS
 
 

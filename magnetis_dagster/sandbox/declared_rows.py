@@ -1,4 +1,4 @@
-"""Generate rows from declarations: for collections and members that an overlay adds or renames."""
+"""Generate rows for collections and members that an overlay adds or renames."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ class Style:
         self._renamed: dict[str, str] = {}
 
     def apply(self, row: Row) -> Row:
-        """Rename members as declared, in the same order; append the members of added columns."""
+        """Rename members as declared, and append the members of added columns."""
         if self._same:
             return row
         row = dict(row)
@@ -137,7 +137,7 @@ def event_rows(
 
 
 def invent(name: str, column: Column, pick: random.Random) -> Any:
-    """Return a value of the column's type, with a personal marker if the column is personal."""
+    """Return a value for the column; personal values contain a marker."""
     number = pick.randrange(1, 600)
     text = f"{name}-{number % 10}"
     if column.personal_data is PersonalData.PERSONAL:

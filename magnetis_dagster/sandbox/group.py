@@ -1,4 +1,4 @@
-"""Generate an invented French company group: accounts, numbers, people and notification settings.
+"""Generate an invented French company group.
 
 `callers.py` generates people, their phone numbers and addresses.
 """
@@ -82,7 +82,10 @@ class Group:
 
     @cached_property
     def origins(self) -> list[Origin]:
-        """One per tracked number with calls. Every fourth account has one number without calls."""
+        """One per tracked number with calls.
+
+        Every fourth account has one number without calls.
+        """
         accounts = {row["id"]: (index, row) for index, row in enumerate(self.rows["accounts"])}
         recipients = {row["id"]: row for row in self.rows["recipients"]}
         channels = {channel[0]: channel for channel in CHANNELS}
@@ -223,7 +226,7 @@ class Group:
         }
 
     def at(self, moment: datetime, pick: random.Random) -> "Group":
-        """Return a group that generates rows created shortly before the local time `moment`."""
+        """Return a group that generates rows created shortly before `moment`."""
         other = Group(self._options)
         other._opened = moment.replace(tzinfo=None) - timedelta(minutes=10)
         other._pace, other._random = (10, 60), pick

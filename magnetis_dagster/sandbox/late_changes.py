@@ -35,7 +35,7 @@ class LateChange:
 
 
 def call_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
-    """Return the late changes of a day with `size` calls, oldest first; at most one per call.
+    """Return the late changes of a day's calls, oldest first, one per call at most.
 
     `start` is the start of the day in Unix time.
     """
@@ -54,7 +54,7 @@ def call_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
 
 
 def lead_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
-    """Return the status changes of a day's leads, oldest first: new, qualified, closed."""
+    """Return the status changes of a day's leads, oldest first."""
     pick = random.Random(f"late:{seed}")  # noqa: S311 - invented data
     found: list[LateChange] = []
     for number in range(size):

@@ -1,4 +1,7 @@
-"""Options of a sandbox, all with defaults. Equal options give equal data in every process."""
+"""Options of a sandbox, all with defaults.
+
+Equal options give equal data in every process.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

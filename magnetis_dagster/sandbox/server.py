@@ -1,4 +1,4 @@
-"""Serve the sandbox: in a thread for tests, or in one or several processes for the CLI."""
+"""Serve the sandbox in a thread (tests) or in processes (CLI)."""
 
 import multiprocessing
 import signal
@@ -51,7 +51,7 @@ class Quota:
 
 
 class SandboxServer:
-    """A sandbox on a free loopback port, served by a thread. A context manager for tests."""
+    """A context manager that serves a sandbox in a thread on a free port."""
 
     def __init__(
         self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None

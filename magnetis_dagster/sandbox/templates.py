@@ -1,4 +1,4 @@
-"""Encode rows of events once, except members that vary: ids, times, links, callers, outcomes.
+"""Encode rows of events once, except for members that vary.
 
 A page of 250 rows must cost less than its HTTP transfer. So a row is formatted from a `bytes`
 template and is never a dict.

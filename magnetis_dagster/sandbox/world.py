@@ -1,4 +1,4 @@
-"""Rows of all collections, by time range and newest first, with edits by time, tests and users."""
+"""Rows of all collections by time range, newest first, with edits."""
 
 import json
 import threading
@@ -101,7 +101,7 @@ class World:
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end` (inclusive), and a slice of encoded
+        """Return the number of events from `start` to `end`, and a slice of encoded
         rows.
 
         The slice contains `size` rows from number `first`, newest first. Calls include `analysis`.

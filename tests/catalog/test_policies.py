@@ -1,4 +1,4 @@
-"""Declarations of policies: the defaults, overlays, and errors of invalid overlays."""
+"""Declarations of policies: defaults, overlays, and errors of overlays."""
 
 import re
 from collections.abc import Callable

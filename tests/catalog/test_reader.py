@@ -1,4 +1,4 @@
-"""The row parser: accepted values, values that become None, and no input that raises."""
+"""The row parser accepts any input; values that do not fit become None."""
 
 import json as stdlib_json
 from datetime import UTC, date, datetime, timedelta, timezone

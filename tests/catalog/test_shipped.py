@@ -1,4 +1,4 @@
-"""The default catalogue contains the collections, families, kinds and columns of the contract."""
+"""The default catalogue contains the collections and columns of the contract."""
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_columns_have_the_order_of_the_file_with_campaign_columns_last(
 
 
 def test_only_routes_with_evidence_are_confirmed_or_observed(catalogue: Catalogue) -> None:
-    """See magnetis-api.md: the vendor documents /alerts/email, and a public client uses /calls.
+    """The vendor documents /alerts/email; a public client uses /calls.
 
     /alerts/sms is inferred from /alerts/email.
     """

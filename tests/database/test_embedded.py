@@ -1,4 +1,4 @@
-"""The embedded server after a crash in a container. All other tests cover its normal use."""
+"""The embedded server after a crash in a container."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ embedded.stop(home)
 def test_a_killed_server_that_remains_as_a_zombie_is_restarted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """If a container's first process is not an init, the killed server remains as a zombie."""
+    """Without an init process in a container, the killed server remains."""
     home = tmp_path_factory.mktemp("unreaped")
     ran = subprocess.run(
         [sys.executable, "-c", WITHOUT_INIT, home],

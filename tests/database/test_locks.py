@@ -1,4 +1,4 @@
-"""Locks of other sessions: a migration retries and names them; a charge and a merge time out."""
+"""Locks of other sessions: retries of a migration, time-outs of other writes."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""PgBouncer in its three pool modes, and startup options that it ignores by default."""
+"""PgBouncer in its three pool modes."""
 
 import shutil
 import socket
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def start_pooler(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Return a function that starts PgBouncer in front of the database and returns its URL."""
+    """Return a function that starts PgBouncer and returns its URL."""
     processes: list[subprocess.Popen[bytes]] = []
     with psycopg.connect(empty_database_url) as connection:
         info = connection.info

@@ -60,7 +60,7 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture
 def long_home() -> Iterator[Path]:
-    """Return a home with a path too long for a socket, so that the socket is elsewhere."""
+    """Return a home with a path that is too long for a socket."""
     yield from _home("h" * 100)
 
 

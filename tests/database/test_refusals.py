@@ -1,4 +1,4 @@
-"""Errors of the server are translated by SQLSTATE, independent of the server's language."""
+"""Errors are translated by SQLSTATE, independent of the server's language."""
 
 import struct
 import threading
@@ -138,7 +138,7 @@ def test_the_error_for_a_missing_privilege_names_the_table(
 
 @contextmanager
 def answering(state: str, words: str) -> Iterator[int]:
-    """Run a fake server that refuses every session with this SQLSTATE and text; yield its port."""
+    """Run a fake server that refuses every session; yield its port."""
     fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": words, "F": "x.c", "L": "1", "R": "x"}
     content = (
         b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"

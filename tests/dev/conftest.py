@@ -62,7 +62,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of a real webserver with the code locations `stand_in` and `broken`."""
+    """Return the URL of a webserver with the locations `stand_in` and `broken`."""
     folder = tmp_path_factory.mktemp("stand_in")
     (folder / "stand_in.py").write_text(STAND_IN)
     (folder / "broken.py").write_text(BROKEN)

@@ -1,4 +1,4 @@
-"""Launch a plan with a fake webserver client. test_dagster_api uses the real webserver."""
+"""Launch a plan with a fake client; test_dagster_api uses a real webserver."""
 
 from contextlib import suppress
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""Real child processes that ignore signals, are orphaned, change their session or die early."""
+"""Child processes that ignore signals, are orphaned or die early."""
 
 import os
 import signal
@@ -158,7 +158,7 @@ def test_a_child_that_loses_the_first_sigint_gets_another(
 def test_children_react_to_sigint_if_a_shell_started_the_program_in_the_background(
     tmp_path: Path,
 ) -> None:
-    """A background job ignores SIGINT; `StopSignals` sets a handler, so children do not."""
+    """`StopSignals` sets a handler, so children do not inherit an ignored SIGINT."""
     command = [sys.executable, "-c", "import signal; print(signal.getsignal(2))"]
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""The summary of a load, from tables of the ledger and the warehouse, and its output."""
+"""The summary of a load, and the output of its progress."""
 
 import io
 from datetime import UTC, date, datetime
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def window(engine: Engine, collection: str, held: dict[int, int], *, run: str, calls: int) -> None:
-    """Insert the records of a load into magnetis_ops. `held`: rows by day of November 2026."""
+    """Insert the records of a load. `held`: rows by day of November 2026."""
     zeros = dict.fromkeys(("padding", "quarantined", "inserted", "changed", "deleted", "bytes"), 0)
     rows = sum(held.values())
     with engine.begin() as connection:

@@ -148,7 +148,7 @@ Start = Callable[..., Dev]
 
 
 def starter(home: Path) -> tuple[Start, Callable[[], None]]:
-    """Return a function that starts `magnetis dev` in `home`, and one that ends all of them."""
+    """Return functions that start `magnetis dev` in `home` and end all of them."""
     started: list[Dev] = []
     # files in the working directory have priority; run monitoring polls every 2 s here
     original = (PROJECT / "dagster.yaml").read_text()

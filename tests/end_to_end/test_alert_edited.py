@@ -1,4 +1,4 @@
-"""An edited alert: the real daemon detects it, one run loads it, and the change is recorded."""
+"""An edited alert is detected by the daemon, loaded by one run and recorded."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One `magnetis dev` with a key in typical use; then a search for secrets in everything it wrote.
+"""Typical use of `magnetis dev` with a key; then a search for leaked secrets.
 
 The tests of this module share it and run in order.
 """
@@ -366,7 +366,9 @@ def test_a_person_materializes_a_day_by_clicking(
 def test_no_output_file_or_response_contains_the_key_or_personal_data(
     dev: Dev, api: DagsterApi, catalogue: Catalogue, sandbox: SandboxServer
 ) -> None:
-    """Search the output, all files of the home except the data folder, and Dagster's schema and
+    """Search all outputs for the key and personal data.
+
+    Covers the output, all files of the home except the data folder, and Dagster's schema and
     API.
     """
     captured = {"output": dev.output}
@@ -419,7 +421,7 @@ def test_ctrl_c_ends_it_without_leftover_processes(dev: Dev) -> None:
 def test_a_second_start_loads_only_missing_days_and_reports_failures(
     module_start: Start, environment: dict[str, str], sandbox: SandboxServer, dev: Dev
 ) -> None:
-    """After the first one ended: the same folder, one more day, and an API without leads."""
+    """The first one has ended; now one more day, and an API without leads."""
 
     def refuse(request: Request) -> Answer | None:
         return Answer(404, b'{"message": "Not Found"}') if "lead" in request.path else None

@@ -1,4 +1,4 @@
-"""The UI after the first `magnetis dev`: green assets, named jobs, lineage and correct numbers."""
+"""The UI after the first start: green assets, jobs, lineage and numbers."""
 
 from collections import Counter
 from datetime import datetime
@@ -44,7 +44,7 @@ def query_assets(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]
 
 
 def not_green(assets: dict[str, Any]) -> dict[str, object]:
-    """Return assets that the UI does not show as green, by partitions, freshness and checks."""
+    """Return partitions, freshness and checks that the UI does not show as green."""
     found: dict[str, object] = {}
     for name, node in assets.items():
         if (stats := node["partitionStats"]) and stats["numMaterialized"] != stats["numPartitions"]:

@@ -1,4 +1,4 @@
-"""Commands in another terminal, while `magnetis dev` serves with the sandbox and afterwards."""
+"""Commands in another terminal while `magnetis dev` serves, and afterwards."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A backfill that exceeds its day's quota, with the real webserver, daemon and workers.
+"""A backfill that exceeds its day's quota, with Dagster's real processes.
 
 It waits, does not block other runs, survives a power loss, and completes on a later quota day. The
 test moves the database's clock to change the day. The steps poll every 2 s.
@@ -55,7 +55,7 @@ def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 
 
 def move_clock(dev: Dev, day: date) -> None:
-    """Set the clock to 10:00 on `day` for every process; reserved shares are still complete."""
+    """Set every process's clock to 10:00 on `day`, with complete reserved shares."""
     target = datetime.combine(day, time(10), PARIS)
     shift = (target - datetime.now(UTC)).total_seconds()
     with psycopg.connect(dev.database_url) as connection:

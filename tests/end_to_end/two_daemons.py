@@ -1,4 +1,4 @@
-"""With an accidental second daemon, changes that sensors detect are loaded and recorded once.
+"""With an accidental second daemon, changes are loaded and recorded once.
 
 Takes 3 to 5 minutes, because two daemons and two code servers share the cores. So `make test`
 excludes it: `.venv/bin/python -m pytest tests/end_to_end/two_daemons.py`.

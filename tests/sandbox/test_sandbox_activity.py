@@ -1,4 +1,4 @@
-"""Changes over time: late changes of calls and leads, edited settings, new numbers and accounts."""
+"""Changes of calls, leads, notification settings and numbers over time."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta

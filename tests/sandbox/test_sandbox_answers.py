@@ -1,4 +1,4 @@
-"""Responses without rows: authentication, errors, quota, faults, and responses of a test."""
+"""Responses without rows: authentication, errors, quota and faults."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

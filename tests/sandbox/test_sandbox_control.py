@@ -1,4 +1,4 @@
-"""Edits of a running sandbox by the command and over HTTP, in all processes, not by web pages."""
+"""Edits of a running sandbox by command and HTTP, but not by web pages."""
 
 import asyncio
 import json

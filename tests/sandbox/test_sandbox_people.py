@@ -1,4 +1,4 @@
-"""The data is realistic for analyses of callers, withheld numbers, statuses and campaigns."""
+"""The data is realistic for analyses of callers, statuses and campaigns."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Rows match the catalogue, are consistent, belong to their local day, and are reproducible."""
+"""Rows match the catalogue, are consistent, and are reproducible."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Keys of the organisation, a network and an account read only their rows, with their own quota."""
+"""Keys read only the rows of their scope, and have their own quota."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime

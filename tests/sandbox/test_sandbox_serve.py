@@ -1,4 +1,4 @@
-"""`serve` in separate processes: workers share a quota, and no process survives the end."""
+"""`serve` in separate processes: workers share a quota and end together."""
 
 import os
 import signal
