@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from magnetis_dagster.dev.home import claimed
+from magnetis_dagster.dev.home import claim_home
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.private_files import write_private
 from magnetis_dagster.running_dev import STATE, RunningDev, announced
@@ -428,7 +428,7 @@ def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
     running = RunningDev(
         "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
     )
-    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+    with claim_home(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
         yield running
 
 
@@ -465,21 +465,21 @@ def test_variables_take_precedence_over_a_running_sandbox(
 
 
 def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
-    with claimed(tmp_path / ".magnetis"):
+    with claim_home(tmp_path / ".magnetis"):
         write_private(
             tmp_path / ".magnetis" / STATE,
             '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}',
         )
         assert Settings.load().api_key
     assert Settings.load().api_key is None
-    with claimed(tmp_path / ".magnetis"):
+    with claim_home(tmp_path / ".magnetis"):
         assert Settings.load().api_key is None, "the next one has not said yet what it uses"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     """Without the key, this terminal sees the other one's database but not the sandbox's quota."""
     with (
-        claimed(tmp_path / ".magnetis"),
+        claim_home(tmp_path / ".magnetis"),
         announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
     ):
         settings = Settings.load()

@@ -103,7 +103,7 @@ def dev(
 
     with StopSignals() as signals:
         try:
-            with signals.held():  # an exception out of an import may be swallowed there
+            with signals.defer():  # an exception out of an import may be swallowed there
                 from rich.console import Console
 
                 from magnetis_dagster.dev.run import DevOptions
