@@ -23,7 +23,7 @@ from magnetis_dagster.api import (
 )
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import MagnetisError, PermanentError
-from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, expected_calls
+from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, expected_calls
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
 from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
@@ -260,7 +260,7 @@ def make_plan(
     """
     held = {each.name: _held(warehouse, each, window) if missing else {} for each in collections}
     to_read = {
-        each.name: list(contiguous([day for day in window.days if day not in held[each.name]]))
+        each.name: contiguous(day for day in window.days if day not in held[each.name])
         for each in collections
     }
     gate = LedgerGuard(ledger, COMMAND)

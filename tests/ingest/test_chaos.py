@@ -348,7 +348,7 @@ def test_the_final_tables_equal_the_truth(
             list(ingestion.read_days(catalogue["calls"], days))
 
         def snapshot(ingestion: Ingestion) -> None:
-            ingestion.read_snapshot(catalogue["numbers"], ingestion._today())
+            ingestion.read_snapshot(catalogue["numbers"], ingestion._parts.today())
 
         works = [(backfill, "backfill"), (snapshot, "snapshot")]
         for work, run in reversed(works) if chaos.snapshot_first else works:
@@ -385,7 +385,7 @@ def check_rows(
     query: Query, sandbox: SandboxServer, opened: Open, collection: str, days: list[date]
 ) -> None:
     """Ids, payloads and columns are those of the API; what it no longer returns is marked, and nothing else."""
-    warehouse = opened()._warehouse
+    warehouse = opened()._parts.warehouse
     declared = warehouse.catalogue[collection]
     reader = warehouse.reader(declared)
     moments = ["occurred_at", "day"] if declared.is_events else []

@@ -27,7 +27,7 @@ def _rows(api: SmallApi) -> None:
 
 def read(opened: Open, *, resumes: bool) -> None:
     with opened(run="backfill", resumes=resumes, chunk_rows=60) as ingestion:
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS))
 
 
 def check_nothing_is_half_written(query: Any) -> None:

@@ -16,7 +16,7 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseUnavailable
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, PastSnapshot, UnplaceableRows
-from magnetis_dagster.ingest.pipeline import OpenDay
+from magnetis_dagster.ingest import OpenDay
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)
@@ -54,7 +54,7 @@ def test_every_row_lands_on_its_local_day(
     asked = days(first, 6)
     api.rows["/calls"] = hourly(first - timedelta(days=2), 10)
     with opened(chunk_rows=chunk_rows) as ingestion:
-        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     by_day = dict(query("SELECT day, count(*) FROM magnetis.calls GROUP BY day"))
     assert by_day == {day: hours if day == odd_day else 24 for day in asked}
     assert [day.day for result in results for day in result.days] == asked
@@ -74,7 +74,7 @@ def test_pages_follow_concurrently_and_the_ledger_knows_each(
 ) -> None:
     api.rows["/calls"] = [call(n, f"2025-03-28 {n % 24:02d}:00:00") for n in range(1001)]
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (
         result.announced,
         result.received,
@@ -120,7 +120,7 @@ def test_a_long_range_is_cut_and_stays_near_the_least_calls(
         for n in range(100)
     ]
     with opened(chunk_rows=2000) as ingestion:
-        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     assert query(
         "SELECT count(*), min(c), max(c) FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d"
     ) == [(60, 100, 100)]
@@ -144,13 +144,13 @@ def test_finished_windows_stay_and_a_retry_goes_on(api: SmallApi, opened: Open, 
     ]
     api.respond = lambda request: (404, {}, b"{}") if request.query["from"] > "20250329" else None
     with opened(chunk_rows=200) as ingestion, pytest.raises(RouteUnavailable):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     done = query("SELECT day::text FROM magnetis_ops.days ORDER BY day")
     assert done == [("2025-03-28",), ("2025-03-29",)]
     api.respond = lambda _request: None
     before = len(api.requests)
     with opened(chunk_rows=200, resumes=True) as ingestion:
-        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     assert [result.skipped for result in results] == [True, False, False]
     assert all(request.query["from"] > "20250329" for request in api.requests[before:])
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
@@ -168,7 +168,7 @@ def test_rows_that_move_while_being_read_are_read_again(
 
     api.respond = insert_before_page_2
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.announced, result.received, result.api_calls) == (600, 600, 3 + 3), (
         "two pages, one more after a full one"
     )
@@ -187,7 +187,7 @@ def test_a_window_that_never_adds_up_writes_nothing(
             match="announced 4 rows and returned 3 distinct ones; page 2 of 2 came without",
         ) as raised,
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert isinstance(raised.value, TransientError)
     assert len(api.requests) == 6, "each time page 2 is requested, where the fourth row would be"
     for table in ("magnetis.calls", "magnetis_ops.windows", "magnetis_ops.days"):
@@ -201,7 +201,7 @@ def test_duplicate_ids_across_pages_are_noticed(api: SmallApi, opened: Open) -> 
         opened() as ingestion,
         pytest.raises(IncompleteWindow, match="announced 500 rows and returned 499"),
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
 
 
 def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -> None:
@@ -215,7 +215,7 @@ def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -
     ]
     api.moment = lambda _row: datetime(2025, 3, 28, 12, tzinfo=UTC)  # type: ignore[method-assign]
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert query(
         "SELECT id, duration_seconds, account_id FROM magnetis.calls WHERE id IN ('17', 'call-2', 'call-3') ORDER BY id"
     ) == [
@@ -253,7 +253,7 @@ def test_envelopes_of_other_shapes(api: SmallApi, opened: Open, query: Any, shap
     }[shape]
     api.respond = lambda _request: ok(content)
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.received, len(api.requests)) == (3, 2 if shape == "bare array" else 1), (
         "nothing says that a bare array is the last page"
     )
@@ -264,7 +264,7 @@ def test_a_bare_array_is_paged_to_its_end(api: SmallApi, opened: Open, query: An
     rows = [call(n, "2025-03-28 10:00:00") for n in range(510)]
     api.respond = lambda request: ok(rows[(request.page - 1) * 250 : request.page * 250])
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.announced, result.api_calls) == (510, 4), "nothing says that page 3 is the last"
 
 
@@ -279,7 +279,7 @@ def test_a_route_that_ignores_the_window_is_refused_after_one_call(
         opened() as ingestion,
         pytest.raises(FilterIgnored, match=r"seems to ignore from.*visits\.window"),
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["visits"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["visits"], [DAY]))
     assert len(api.requests) == 1
 
 
@@ -295,7 +295,7 @@ def test_rows_without_any_known_time_are_refused_by_name(
             UnplaceableRows, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"
         ),
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis_ops.windows") == [(0,)]
 
 
@@ -312,7 +312,7 @@ def test_the_quota_ends_a_range_with_what_was_finished(
         opened(quota=5, chunk_rows=300) as ingestion,
         pytest.raises(QuotaExhausted, match="all 5 calls are spent") as raised,
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     assert raised.value.available_at > datetime.now(UTC)
     assert len(api.requests) == 5
     assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [
@@ -332,7 +332,7 @@ def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) 
             opened(run=run) as ingestion,
             pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"),
         ):
-            list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+            list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert len(api.requests) == 1
 
 
@@ -342,7 +342,7 @@ def test_a_short_pause_asked_by_the_api_is_waited_out(api: SmallApi, opened: Ope
         (429, {"Retry-After": "1"}, b"{}") if request.number == 1 else None
     )
     with opened() as ingestion:
-        [result] = ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY])
+        [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.received, result.api_calls) == (1, 2)
 
 
@@ -351,7 +351,7 @@ def test_a_refused_key(api: SmallApi, opened: Open, query: Any) -> None:
         opened(key="key-0f-the-tests-expired") as ingestion,
         pytest.raises(KeyRefused, match="unknown or expired") as raised,
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert isinstance(raised.value, PermanentError)
     assert "key-0f-the-tests" not in str(raised.value)
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(401, "KeyRefused")]
@@ -401,7 +401,7 @@ def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
     api.rows["/accounts"] = [{"id": "acc-1"}]
     with opened() as ingestion:
         ingestion.read_snapshot(catalogue["accounts"], datetime.now(PARIS).date())
-    with ingestion._warehouse.engine.begin() as connection:
+    with ingestion._parts.warehouse.engine.begin() as connection:
         connection.execute(text("UPDATE magnetis_ops.days SET day = day - 1"))
     with opened(resumes=True) as ingestion:
         result = ingestion.read_snapshot(catalogue["accounts"], yesterday)
@@ -428,10 +428,10 @@ def test_the_database_restarts_in_the_middle(
         opened() as ingestion,
         pytest.raises(DatabaseUnavailable, match="transaction was rolled back"),
     ):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
     with opened() as ingestion:
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], [DAY]))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis.calls") == [(1000,)]
 
 
@@ -447,7 +447,7 @@ def test_two_runs_of_the_same_days_at_once(api: SmallApi, opened: Open, query: A
     def run(name: str) -> None:
         try:
             with opened(run=name) as ingestion:
-                list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked))
+                list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
         except BaseException as error:  # noqa: BLE001 - shown by the assertion
             errors.append(error)
 
@@ -501,7 +501,9 @@ def test_any_split_into_windows_gives_the_same_table(
     edges = [0, *sorted(cuts), 5]
     with opened(chunk_rows=chunk_rows) as ingestion:
         for start, end in pairwise(edges):
-            list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], asked[start:end]))
+            list(
+                ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked[start:end])
+            )
     expected = sorted((row["id"], row["start_at"][:10]) for row in api.rows["/calls"])
     assert (
         query("SELECT id, day::text FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id")

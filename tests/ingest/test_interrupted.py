@@ -27,7 +27,7 @@ def _rows(api: SmallApi) -> None:
 
 def read(opened: Open, days: list[date] = DAYS, **options: Any) -> list[Any]:
     with opened(**options) as ingestion:
-        return list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+        return list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
 
 
 def broken_off(api: SmallApi, opened: Open, at: int, **options: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_window_that_is_committed_while_the_next_one_fails_stays(
     with opened(chunk_rows=600) as ingestion, pytest.raises(ServerUnavailable):
         done.extend(
             day.day
-            for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
+            for result in ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
             for day in result.days
         )
     assert done == DAYS[:2] == [day for (day,) in query("SELECT day FROM magnetis_ops.days")]

@@ -22,15 +22,15 @@ ROWS = [call(n, f"{DAY} 10:00:00") for n in range(3)]
 def load(opened: Open, catalogue: Catalogue, collection: str = "calls", **options: object) -> int:
     with opened(**options) as ingestion:
         if not catalogue[collection].is_events:
-            return ingestion.read_snapshot(catalogue[collection], ingestion._today()).received
+            return ingestion.read_snapshot(catalogue[collection], ingestion._parts.today()).received
         [result] = ingestion.read_days(catalogue[collection], [DAY])
     return result.received
 
 
 def of_another_key(opened: Open, catalogue: Catalogue, engine: Engine) -> None:
     with opened() as ingestion:
-        policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition)
-        ingestion._ledger = Ledger(engine, key_fingerprint="another00000", policy=policy)
+        policy = QuotaPolicy(limit=5000, zone=ingestion._parts.zones.partition)
+        ingestion._parts.ledger = Ledger(engine, key_fingerprint="another00000", policy=policy)
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
 

@@ -1,4 +1,4 @@
-"""The window behind the present one is begun while the last pages of the present one are asked: what becomes of it in each case."""
+"""Prefetch: the next window starts while the last pages of the current one are requested."""
 
 import asyncio
 import threading
@@ -10,9 +10,8 @@ import pytest
 from small_api import Open, Request, SmallApi, call
 
 from magnetis_dagster.api import AccessForbidden, RouteUnavailable
-from magnetis_dagster.catalog import Collection
-from magnetis_dagster.ingest import Ingestion, Window
-from magnetis_dagster.ingest.pipeline import _Underway
+from magnetis_dagster.ingest import Window
+from magnetis_dagster.ingest.range_reader import RangeReader, WindowTask
 from magnetis_dagster.ingest.window_reader import WindowReader
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
@@ -23,7 +22,7 @@ PATIENCE = 10.0
 
 @pytest.fixture(autouse=True)
 def _rows(api: SmallApi) -> None:
-    # nearly a page a day; with 500 rows a chunk the range is announced, then read by two days
+    # nearly one page per day; with chunks of 500 rows, the range is split into windows of two days
     api.rows["/calls"] = [
         call(f"{day:%d}{n:03d}", f"{day} 12:00:00") for day in DAYS for n in range(245)
     ]
@@ -31,15 +30,15 @@ def _rows(api: SmallApi) -> None:
 
 def read(opened: Open, **options: Any) -> list[Any]:
     with opened(chunk_rows=500, **options) as ingestion:
-        return list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS))
+        return list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS))
 
 
 def of(request: Request) -> tuple[str, int]:
-    """The first day that is asked, without its padding, and the page."""
+    """Return the first requested day, without its padding, and the page."""
     return f"{int(request.query['from'][6:8]) + 1:02d}", request.page
 
 
-def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_answered(
+def test_the_next_window_is_requested_before_the_last_page_of_the_current_one_arrives(
     api: SmallApi, opened: Open
 ) -> None:
     next_one = threading.Event()
@@ -48,9 +47,7 @@ def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_ans
         if of(request) == ("05", 1):
             next_one.set()
         if of(request) == ("03", 2) and len(api.requests) > 2:
-            assert next_one.wait(PATIENCE), (
-                "nothing was asked behind the last page of the first window"
-            )
+            assert next_one.wait(PATIENCE), "the next window was not requested meanwhile"
 
     api.respond = respond
     results = read(opened)
@@ -63,7 +60,7 @@ def test_the_next_window_is_asked_before_the_last_page_of_the_present_one_is_ans
     assert len(api.requests) == 1 + 6
 
 
-def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
+def test_the_next_window_starts_before_all_pages_of_the_current_one_are_requested(
     api: SmallApi, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(14)]
@@ -72,42 +69,35 @@ def test_the_next_window_is_begun_before_all_pages_of_the_present_one_are_asked(
     ]
     next_one = threading.Event()
     waited: list[bool] = []
-    begin = Ingestion._begin
+    start = RangeReader._start
 
-    def noted(
-        ingestion: Ingestion,
-        collection: Collection,
-        window: Window,
-        *arguments: Any,
-        **options: Any,
-    ) -> Any:
+    def observed_start(reader: RangeReader, window: Window) -> Any:
         if window.first == DAY + timedelta(days=6):
             next_one.set()
-        return begin(ingestion, collection, window, *arguments, **options)
+        return start(reader, window)
 
     def respond(request: Request) -> None:
-        # both places: pages 4 and 5 are charged and wait, page 6 is nobody's yet
+        # both requests in flight: pages 4 and 5 are charged and wait, page 6 is not claimed yet
         if of(request) in {("03", 2), ("03", 3)}:
-            waited.append(
-                next_one.wait(2.0)
-            )  # an assertion here would be a 500, which is tried again
+            # an assertion here would be answered as a 500, which is retried
+            waited.append(next_one.wait(2.0))
 
-    monkeypatch.setattr(Ingestion, "_begin", noted)
+    monkeypatch.setattr(RangeReader, "_start", observed_start)
     api.respond = respond
     with opened(chunk_rows=1800, concurrency=2) as ingestion:
-        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
     assert sum(result.received for result in results) == 3500
-    assert waited == [True, True], "the next window waits until the last page is asked"
+    assert waited == [True, True], "the next window waited for the last page"
 
 
-def test_calls_are_noted_under_the_days_that_they_read(
+def test_requests_are_recorded_with_the_days_of_their_window(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     read(opened)
-    noted = query(
+    recorded = query(
         "SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2 ORDER BY 1, 2"
     )
-    assert noted == [
+    assert recorded == [
         (DAYS[0], DAYS[1], 2),
         (DAYS[0], DAYS[5], 1),
         (DAYS[2], DAYS[3], 2),
@@ -115,42 +105,38 @@ def test_calls_are_noted_under_the_days_that_they_read(
     ]
 
 
-def test_a_window_ahead_that_fails_lets_the_present_one_through(
+def test_a_failed_prefetch_does_not_stop_the_commit_of_the_current_window(
     api: SmallApi, opened: Open
 ) -> None:
     api.respond = lambda request: (404, {}, b"{}") if of(request)[0] == "05" else None
-    done = []
+    committed = []
     with opened(chunk_rows=500) as ingestion, pytest.raises(RouteUnavailable):
-        done.extend(
+        committed.extend(
             str(result.window)
-            for result in ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
+            for result in ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
         )
-    assert done == ["2025-03-03...2025-03-04"]
+    assert committed == ["2025-03-03...2025-03-04"]
 
 
 @pytest.mark.parametrize(("failed", "announced"), [(False, 500), (True, None)])
-def test_nothing_is_begun_behind_a_window_that_has_failed(
-    failed: bool, announced: int | None
-) -> None:
-    async def reading() -> int:
+def test_no_window_is_prefetched_after_a_failed_one(failed: bool, announced: int | None) -> None:
+    async def read() -> None:
         if failed:
             raise RouteUnavailable("It is gone.")
-        return 500
 
-    async def told() -> int | None:
-        # all its pages were asked, and one was refused before anybody looked
-        reader = SimpleNamespace(nearly_asked=asyncio.Event(), announced=500)
-        reader.nearly_asked.set()
-        task = asyncio.create_task(reading())
+    async def announcement() -> int | None:
+        # all pages were requested, and one was refused before the announcement was awaited
+        reader = SimpleNamespace(nearly_requested=asyncio.Event(), announced=500)
+        reader.nearly_requested.set()
+        task = asyncio.create_task(read())
         await asyncio.wait([task])
-        return await _Underway(
-            Window(DAYS[0], DAYS[1]), cast("WindowReader", reader), task
-        ).announced()
+        window = Window(DAYS[0], DAYS[1])
+        return await WindowTask(window, cast("WindowReader", reader), task).announcement()
 
-    assert asyncio.run(told()) == announced
+    assert asyncio.run(announcement()) == announced
 
 
-def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(
+def test_if_the_current_window_fails_the_prefetch_sends_no_more_requests(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     ahead = threading.Event()
@@ -167,33 +153,33 @@ def test_where_the_present_window_fails_the_one_ahead_asks_nothing_more(
     with pytest.raises(AccessForbidden):
         read(opened, run="first", concurrency=2)
     api.respond = lambda _request: None
-    asked = {of(request) for request in api.requests}
-    assert ("07", 1) not in asked
-    # what was received of both windows is kept: the retry pays for the rest alone
-    kept = query("SELECT count(*) FROM magnetis_ops.pages")[0][0]
+    requested = {of(request) for request in api.requests}
+    assert ("07", 1) not in requested
+    # received pages of both windows are cached: the retry requests the others only
+    cached = query("SELECT count(*) FROM magnetis_ops.pages")[0][0]
     before = len(api.requests)
     read(opened, run="first", resumes=True)
-    # page 1 of a window of which one page is missing is compared with the kept one
-    incomplete = 4 - kept
-    assert len(api.requests) - before == 6 - kept + incomplete
+    # if one page of a window is missing, page 1 is compared with the cached one
+    incomplete = 4 - cached
+    assert len(api.requests) - before == 6 - cached + incomplete
     assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1470, 1470)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
 @pytest.mark.parametrize("quota", range(1, 8))
-def test_out_of_calls_no_page_is_paid_twice(
+def test_an_exhausted_quota_charges_no_page_twice(
     api: SmallApi, opened: Open, query: Any, quota: int
 ) -> None:
     if quota < 7:
         with pytest.raises(QuotaExhausted):
             read(opened, run="first", quota=quota)
     read(opened, run="first", resumes=quota < 7)
-    # the announcement of the whole range is no page: who is out of calls right behind it asks it again
+    # the announcement of the whole range is not cached: a run that ends right after it repeats it
     assert len(api.requests) <= 7 + 1
     assert query("SELECT count(*) FROM magnetis.calls") == [(1470,)]
 
 
-def test_a_refused_window_takes_the_one_ahead_with_it(
+def test_a_refused_window_discards_the_prefetched_one(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     ahead = threading.Event()
@@ -217,15 +203,18 @@ def test_a_refused_window_takes_the_one_ahead_with_it(
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
-def test_who_leaves_in_the_middle_leaves_no_session_behind(
+def test_a_caller_that_leaves_early_leaves_no_open_session(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
-    held = threading.Event()
-    api.respond = lambda request: held.wait(1) and None if of(request)[0] == "07" else None
+    left = threading.Event()
+    api.respond = lambda request: left.wait(1) and None if of(request)[0] == "07" else None
     with opened(chunk_rows=500) as ingestion:
-        results = ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS)
+        results = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
         assert next(results).received == 490
         results.close()  # type: ignore[attr-defined]
-        held.set()
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+        left.set()
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state LIKE 'idle in transaction%'"
+    )
     assert query(sessions) == [(0,)]

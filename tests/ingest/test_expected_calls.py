@@ -8,8 +8,8 @@ import pytest
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
-from magnetis_dagster.ingest.window_splitter import Cut
+from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
+from magnetis_dagster.ingest.window_splitter import WindowSplitter
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import rechecked_pages
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World
@@ -51,16 +51,16 @@ def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
     def count(day: date) -> int:
         return world._days.count("calls", day)
 
-    cut, spent = Cut(range_, CHUNK_ROWS), 0
-    while window := cut.next():
+    splitter, spent = WindowSplitter(range_, CHUNK_ROWS), 0
+    while window := splitter.next_window():
         rows = announced(window)
         if rows > int(CHUNK_ROWS * SLACK):
             spent += 1
-            cut.too_large(window, rows)
+            splitter.resize(window, rows)
         else:
             pages = max(1, ceil(rows / PAGE_ROWS))
             spent += pages + len(rechecked_pages(pages))
-            cut.read(window, rows)
+            splitter.advance(window, rows)
     price = expected_calls(announced(range_), days=days)
     assert abs(price - spent) <= max(2, 0.01 * spent), f"priced {price}, spent {spent}"
 

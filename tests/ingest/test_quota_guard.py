@@ -45,8 +45,8 @@ def test_paced_calls_are_sent_at_their_pace(
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(740)]
     with opened() as ingestion:
-        policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition, calls_per_second=4)
-        ingestion._gate.ledger = ingestion._ledger = Ledger(
+        policy = QuotaPolicy(limit=5000, zone=ingestion._parts.zones.partition, calls_per_second=4)
+        ingestion._parts.guard.ledger = ingestion._parts.ledger = Ledger(
             engine, key_fingerprint="0123456789ab", policy=policy
         )
         started = time.monotonic()
