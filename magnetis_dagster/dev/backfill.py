@@ -12,7 +12,7 @@ from magnetis_dagster.dagster_support.webserver_client import (
     DagsterUnavailable,
 )
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.planning.plan import Plan, ends
+from magnetis_dagster.planning.plan import Plan, completion
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
@@ -70,8 +70,8 @@ def launch_plan(
     )
     backfill = dagster.launch_backfill(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
-        title=f"forecast: {plan.calls:,} calls, done {ends(plan)}",
-        description=f"forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {plan.calls:,} calls, done {ends(plan)}. {what}",
+        title=f"forecast: {plan.calls:,} calls, done {completion(plan)}",
+        description=f"forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {plan.calls:,} calls, done {completion(plan)}. {what}",
         tags={PLANNED_TAG: str(plan.calls)},
     )
     for line in priced:

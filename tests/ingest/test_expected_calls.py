@@ -8,8 +8,13 @@ import pytest
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
-from magnetis_dagster.ingest.window_splitter import WindowSplitter
+from magnetis_dagster.ingest.window_splitter import (
+    CHUNK_ROWS,
+    PAGE_ROWS,
+    SLACK,
+    WindowSplitter,
+    expected_calls,
+)
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import rechecked_pages
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World

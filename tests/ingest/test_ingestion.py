@@ -15,8 +15,13 @@ from magnetis_dagster.api import KeyRefused, RouteUnavailable
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseUnavailable
 from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, PastSnapshot, UnplaceableRows
-from magnetis_dagster.ingest import OpenDay
+from magnetis_dagster.ingest import (
+    FilterIgnored,
+    IncompleteWindow,
+    OpenDay,
+    PastSnapshot,
+    UnplaceableRows,
+)
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)

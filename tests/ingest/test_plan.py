@@ -13,18 +13,18 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.api import ClientLimits, KeyRefused
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.cli.plan_report import render, render_report, report_total
+from magnetis_dagster.cli.plan_report import format_backfill, format_plan, total_of
 from magnetis_dagster.ingest import Zones
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.planning.plan import (
     BadPlan,
     Plan,
-    asked_window,
-    chosen,
-    day_of,
-    ends,
+    choose_collections,
+    completion,
+    format_moment,
     make_plan,
-    when,
+    parse_day,
+    requested_window,
 )
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
@@ -53,7 +53,7 @@ def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Mak
         **changes: Any,
     ) -> Plan:
         return make_plan(
-            chosen(catalogue, names, every=not names),
+            choose_collections(catalogue, names, every=not names),
             window,
             Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS),
             Ledger(
@@ -86,7 +86,7 @@ def announcing(api: SmallApi, totals: dict[str, int | None]) -> None:
 
 def shown(plan: Plan, *, ascii_only: bool = False) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(render(plan, ascii_only=ascii_only))
+    console.print(format_plan(plan, ascii_only=ascii_only))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -233,15 +233,15 @@ def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engin
 
 def test_moments_in_words() -> None:
     now = datetime(2025, 6, 12, 12, tzinfo=PARIS)
-    assert when(now + timedelta(hours=3, minutes=39, seconds=1), now) == "today 15:40"
-    assert when(now + timedelta(hours=13), now) == "2025-06-13 01:00"
-    assert when(now.replace(hour=23, minute=59, second=30), now) == "2025-06-13 00:00"
+    assert format_moment(now + timedelta(hours=3, minutes=39, seconds=1), now) == "today 15:40"
+    assert format_moment(now + timedelta(hours=13), now) == "2025-06-13 01:00"
+    assert format_moment(now.replace(hour=23, minute=59, second=30), now) == "2025-06-13 00:00"
 
 
 def test_ends_that_nobody_sees(make: Make, api: SmallApi) -> None:
     announcing(api, {"/calls": 10**10})
     plan = make("calls")
-    assert ends(plan) == "not within 3,660 days"
+    assert completion(plan) == "not within 3,660 days"
     assert plan.as_dict()["quota"]["done_at"] is None
 
 
@@ -258,11 +258,11 @@ def test_collections_that_cannot_be_planned(
     catalogue: Catalogue, names: tuple[str, ...], every: bool, words: str
 ) -> None:
     with pytest.raises(BadPlan, match=words):
-        chosen(catalogue, names, every=every)
+        choose_collections(catalogue, names, every=every)
 
 
 def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
-    assert [each.name for each in chosen(catalogue, (), every=True)] == [
+    assert [each.name for each in choose_collections(catalogue, (), every=True)] == [
         "calls",
         "visits",
         "conversions",
@@ -277,9 +277,9 @@ def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
             }
         }
     )
-    assert "calls" not in [each.name for each in chosen(off, (), every=True)]
+    assert "calls" not in [each.name for each in choose_collections(off, (), every=True)]
     with pytest.raises(BadPlan, match="switched off"):
-        chosen(off, ["calls"], every=False)
+        choose_collections(off, ["calls"], every=False)
 
 
 @pytest.mark.parametrize(
@@ -292,14 +292,16 @@ def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
 )
 def test_days_that_are_no_partitions(first: date, last: date, words: str) -> None:
     with pytest.raises(BadPlan, match=words):
-        asked_window(first, last, start=date(2024, 1, 1), today=june(12))
+        requested_window(first, last, start=date(2024, 1, 1), today=june(12))
 
 
 def test_days_are_read_as_days() -> None:
-    assert asked_window(june(3), june(3), start=june(3), today=june(4)) == Window(june(3), june(3))
-    assert day_of(" 2025-06-03", "--from") == june(3)
+    assert requested_window(june(3), june(3), start=june(3), today=june(4)) == Window(
+        june(3), june(3)
+    )
+    assert parse_day(" 2025-06-03", "--from") == june(3)
     with pytest.raises(BadPlan, match="--to: expected a day such as 2024-01-31, got '03/06/2025'"):
-        day_of("03/06/2025", "--to")
+        parse_day("03/06/2025", "--to")
 
 
 def test_the_report_tells_an_error_only_once_all_is_done() -> None:
@@ -307,10 +309,10 @@ def test_the_report_tells_an_error_only_once_all_is_done() -> None:
         return ForecastLine(name, june(1), june(10), 10, 1000, 105, spent, days_done, 900)
 
     console = Console(file=io.StringIO(), width=100)
-    console.print(render_report("abcdefgh", [line("calls", 10, 100), line("visits", 4, 40)]))
+    console.print(format_backfill("abcdefgh", [line("calls", 10, 100), line("visits", 4, 40)]))
     assert isinstance(console.file, io.StringIO)
     words = console.file.getvalue()
     assert "Backfill abcdefgh" in words
     assert words.count("+5.0 %") == 1
-    assert report_total([line("calls", 10, 100), line("visits", 4, 40)])["error_percent"] is None
-    assert report_total([line("calls", 10, 100), line("visits", 10, 110)])["error_percent"] == 0.0
+    assert total_of([line("calls", 10, 100), line("visits", 4, 40)])["error_percent"] is None
+    assert total_of([line("calls", 10, 100), line("visits", 10, 110)])["error_percent"] == 0.0

@@ -14,7 +14,7 @@ from small_api import KEY, PARIS, SmallApi, serve
 
 from magnetis_dagster.api import Call, ClientLimits, Outcome
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
-from magnetis_dagster.cli.probe_report import render
+from magnetis_dagster.cli.probe_report import format_probe
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest.windows import Zones
 from magnetis_dagster.probe.overlay import write_overlay
@@ -111,7 +111,7 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
 def table(report: ProbeReport, width: int = 300) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     with console.file:
-        console.print(render(report))
+        console.print(format_probe(report))
     return console.export_text()
 
 

@@ -86,10 +86,7 @@ def test_the_command_adopts_the_key_of_the_environment(
         monkeypatch.setenv(f"MAGNETIS_{name}", value)
     runner = CliRunner()
     assert "Adopted: calls." in runner.invoke(app, ["migrate", "--adopt-key"]).output
-    assert (
-        "The tables are those of this key already."
-        in runner.invoke(app, ["migrate", "--adopt-key"]).output
-    )
+    assert "The tables belong to this key." in runner.invoke(app, ["migrate", "--adopt-key"]).output
     assert query("SELECT key_fingerprint, origin FROM magnetis_ops.sources") == [  # type: ignore[operator]
         (Settings.load().key_fingerprint, api.url)
     ]

@@ -15,9 +15,13 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.api import Page
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window
-from magnetis_dagster.ingest import IncompleteResponse
-from magnetis_dagster.ingest import RepeatedIds
+from magnetis_dagster.ingest import (
+    FilterIgnored,
+    IncompleteResponse,
+    IncompleteWindow,
+    RepeatedIds,
+    Window,
+)
 from magnetis_dagster.ingest.windows import middle_of
 from magnetis_dagster.ingest.witnesses import FilterWatch, Suspicions, empty_edges, rechecked_pages
 from magnetis_dagster.quota.ledger import QuotaExhausted
