@@ -37,7 +37,7 @@ from magnetis_dagster.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.notification_settings.change_detection import Observation
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
 SECONDS = 8.0
@@ -89,7 +89,7 @@ class Known(BaseModel):
         """Whether no tick has read the collection yet: somebody else may have loaded it, such as `magnetis dev`."""
         return not self.digest and not self.since
 
-    def changed(self, look: "Look", now: datetime) -> "Known":
+    def changed(self, look: "Observation", now: datetime) -> "Known":
         """Return what is known after a read that found other content."""
         if not self.digest:
             return Known(
@@ -191,12 +191,12 @@ def _known(context: SensorEvaluationContext, collections: list[Collection]) -> d
 def _tick(
     name: str, context: SensorEvaluationContext, collections: list[Collection]
 ) -> SensorResult:
-    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.notification_settings.change_detection import Observation
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
     states = _known(context, collections)
-    words, changed = [], list[tuple[Collection, Look]]()
+    words, changed = [], list[tuple[Collection, Observation]]()
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
@@ -214,7 +214,7 @@ def _tick(
             if seen is None:
                 state.pause -= 1
                 words.append(state.why_skipped(each.name))
-            elif not isinstance(seen, Look):
+            elif not isinstance(seen, Observation):
                 words.append(str(seen))
                 state.forget_changes()
                 _count_failure(state, seen)
@@ -257,7 +257,7 @@ def _tick(
 
 def _request(
     name: str,
-    changed: "list[tuple[Collection, Look]]",
+    changed: "list[tuple[Collection, Observation]]",
     states: dict[str, Known],
     warehouse: "Warehouse",
     today: date,
@@ -306,20 +306,20 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
 
 def _look(
     engine: "Engine", name: str, collections: list[Collection], settings: Settings, now: datetime
-) -> "dict[str, Look | MagnetisError]":
+) -> "dict[str, Observation | MagnetisError]":
     from magnetis_dagster.api import ClientLimits, MagnetisClient
     from magnetis_dagster.ingest import LedgerGuard, RunIdentity
-    from magnetis_dagster.notification_settings.change_detection import look_at_each
+    from magnetis_dagster.notification_settings.change_detection import observe_each
     from magnetis_dagster.wiring import ledger_of
 
-    async def look() -> "dict[str, Look | MagnetisError]":
+    async def look() -> "dict[str, Observation | MagnetisError]":
         gate = LedgerGuard(ledger_of(engine, settings), RunIdentity(name, "settings"))
         # one attempt: the next tick is the next one
         limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
         async with MagnetisClient(
             settings.api_url, key, gate, concurrency=settings.concurrency, limits=limits
         ) as client:
-            return await look_at_each(client, collections, now, seconds=SECONDS)
+            return await observe_each(client, collections, now, seconds=SECONDS)
 
     key = settings.require_key()
     return asyncio.run(look())
@@ -335,7 +335,7 @@ def _count_failure(state: Known, error: MagnetisError) -> None:
 
 
 def _loaded_by_others(
-    instance: DagsterInstance, engine: "Engine", collection: Collection, look: "Look", today: date
+    instance: DagsterInstance, engine: "Engine", collection: Collection, look: "Observation", today: date
 ) -> tuple[Known, str] | None:
     """Return what is known and a sentence, if another run loads the collection or has loaded just what this first look found."""
     from magnetis_dagster.notification_settings.change_detection import digest_of

@@ -36,7 +36,7 @@ class TooSlow(TransientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """A collection as it was at one moment."""
 
     digest: str
@@ -55,7 +55,7 @@ class Look:
             pages.keep([day], number, body, self.at)
 
 
-async def look(client: MagnetisClient, collection: Collection, at: datetime) -> Look:
+async def observe(client: MagnetisClient, collection: Collection, at: datetime) -> Observation:
     """Read a snapshot collection whole, one request per 250 rows. Raises Moving and what `MagnetisClient.page` raises.
 
     Volatile members are left out of the digest.
@@ -89,7 +89,7 @@ async def look(client: MagnetisClient, collection: Collection, at: datetime) -> 
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
     lines = _lines(stable_rows)
-    return Look(
+    return Observation(
         _digest(lines), len(lines), at, [page.body for page in pages], member_digests(stable_rows)
     )
 
@@ -129,16 +129,16 @@ def _leaves(value: Any, *names: str) -> Iterator[tuple[str, Any]]:
         yield ".".join(names), value
 
 
-async def look_at_each(
+async def observe_each(
     client: MagnetisClient, collections: Sequence[Collection], at: datetime, *, seconds: float
-) -> dict[str, Look | MagnetisError]:
-    """Look at the collections one after the other for `seconds` at most; return by name what was seen, or what was in the way."""
-    found: dict[str, Look | MagnetisError] = {}
+) -> dict[str, Observation | MagnetisError]:
+    """Observation at the collections one after the other for `seconds` at most; return by name what was seen, or what was in the way."""
+    found: dict[str, Observation | MagnetisError] = {}
     try:
         async with asyncio.timeout(seconds):
             for collection in collections:
                 try:
-                    found[collection.name] = await look(client, collection, at)
+                    found[collection.name] = await observe(client, collection, at)
                 except MagnetisError as error:
                     found[collection.name] = error
     except TimeoutError:

@@ -10,7 +10,7 @@ from small_api import KEY, Answer, Open, Request, SmallApi, call
 
 from magnetis_dagster.api import Call, MagnetisClient, Outcome, ServerUnavailable
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.notification_settings.change_detection import Look, look
+from magnetis_dagster.notification_settings.change_detection import Observation, observe
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)
@@ -95,13 +95,13 @@ def test_settings_are_compared_by_every_digit_and_at_any_depth(
 ) -> None:
     collection = catalogue["email_alerts"]
 
-    def seen(members: str) -> Look:
+    def seen(members: str) -> Observation:
         body = f'{{"data": [{{"id": "ale-1", {members}}}], "meta": {{"total": 1, "last_page": 1}}}}'
         api.respond = lambda _request: (200, {}, body.encode())
 
-        async def read() -> Look:
+        async def read() -> Observation:
             async with MagnetisClient(api.url, KEY, _Gate()) as client:
-                return await look(client, collection, query("SELECT now()")[0][0])
+                return await observe(client, collection, query("SELECT now()")[0][0])
 
         return asyncio.run(read())
 
