@@ -88,8 +88,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 EXPORTED = """\
-# Who is told what: settings of reports and alerts at Magnetis, made by `magnetis settings export`.
-# Holds addresses and phone numbers of people: keep it where such data may be kept.
+# Settings of reports and alerts at Magnetis, written by `magnetis settings export`.
+# Contains addresses and phone numbers of people: store it where such data may be stored.
 version: 1
 without: []
 settings:
@@ -244,16 +244,16 @@ MALFORMED = {
     "version: 1\nsettings: {jean@exemple.fr: {}}": "settings.***: no such collection.",
     "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": "settings.reports.***: expected a mapping, got str.",
     "version: 1\nwithout: x\nsettings: {}": "without: expected a list of names.",
-    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": "line 5, column 5: not valid YAML: a key is there twice.",
+    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": "line 5, column 5: not valid YAML: a key that occurs twice.",
     "version: 1\nsettings: {reports: [": "not valid YAML",
     "<<<<<<< ours\nversion: 1": "line 2, column 8: not valid YAML",
-    "version: !!python/object:os.system x": "not valid YAML: a tag that means nothing here.",
+    "version: !!python/object:os.system x": "not valid YAML: a tag that is not supported.",
     "? [a]\n: b": "not valid YAML: found unhashable key",
     "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": "line 2, column 33: not valid YAML: not of the kind",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": "not valid YAML: not of the kind that it is tagged as.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": "not valid YAML: a tag that means nothing here.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": "not valid YAML: a tag that means nothing here.",
-    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": "not valid YAML: an alias; put texts that begin with * in quotes.",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": "not valid YAML: a value that does not fit its tag.",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": "not valid YAML: a tag that is not supported.",
+    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": "not valid YAML: a tag that is not supported.",
+    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": "not valid YAML: an alias; quote texts that begin with *.",
 }
 
 

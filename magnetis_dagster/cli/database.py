@@ -29,8 +29,9 @@ def db_url(
 ) -> None:
     """Print the database's address for psql and BI tools.
 
-    Use it as in psql "$(magnetis db-url)". It contains the password, if there is one. --tcp and --read-only need the embedded server to
-    run; their password is generated once and stored in MAGNETIS_HOME.
+    Use it as in psql "$(magnetis db-url)". It contains the password, if there is one. --tcp and
+    --read-only need the embedded server to run; their password is generated once and stored in
+    MAGNETIS_HOME.
     """
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.wiring import shown_address
@@ -178,6 +179,6 @@ def reparse(
         return
     for name, count in counts.items():
         typer.echo(
-            f"{name}: {count.read:,} rows read, {count.updated:,} updated, {count.misfits:,} values "
-            f"do not fit their column, {count.untimed:,} rows without a readable time keep theirs"
+            f"{name}: {count.read:,} rows read, {count.updated:,} updated, "
+            f"{count.misfits:,} values do not fit their column, {count.untimed:,} rows without a readable time keep theirs"
         )

@@ -53,7 +53,8 @@ def plan(
 ) -> None:
     """Price a backfill before it starts.
 
-    Shows its rows, API calls, quota days and time of completion. Costs one API call per collection. Days are those of MAGNETIS_TIMEZONE.
+    Shows its rows, API calls, quota days and time of completion. Costs one API call per collection.
+    Days are those of MAGNETIS_TIMEZONE.
     """
     from magnetis_dagster.errors import PermanentError
 
@@ -134,9 +135,7 @@ def plan(
         typer.echo(dumps(priced.as_dict() | {"launched": launched and launched.as_dict()}))
     elif launched:
         typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
-        typer.echo(
-            f"To compare it with its forecast at any time: magnetis plan --report {launched.backfill}"
-        )
+        typer.echo(f"To compare it with its forecast: magnetis plan --report {launched.backfill}")
 
 
 def _print_backfill(backfill_id: str, *, json: bool) -> None:

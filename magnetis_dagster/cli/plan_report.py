@@ -126,9 +126,9 @@ def _lanes(plan: Plan) -> Table:
 
 def _days(plan: Plan, *, ascii_only: bool) -> Iterable[Text]:
     days = list(plan.forecast.days)
-    used = sum(1 for _, calls in days if calls)
+    used = _counted(sum(1 for _, calls in days if calls), "quota day")
     yield Text(
-        f"{_counted(plan.calls, 'call')} over {_counted(used, 'quota day')}, done {completion(plan)} "
+        f"{_counted(plan.calls, 'call')} over {used}, done {completion(plan)} "
         f"({plan.seconds_per_call:.2g} s a call, {plan.limit:,} calls a day)",
         style="bold",
     )

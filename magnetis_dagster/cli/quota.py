@@ -21,8 +21,8 @@ def quota(
     """Show this key's API calls: today, and the last 30 days.
 
     Shows for each lane the calls still available and the time of the next one. Reads only the
-    database, unless --reopen is given. Without MAGNETIS_API_KEY it shows the sandbox's key, as `magnetis dev`
-    does.
+    database, unless --reopen is given. Without MAGNETIS_API_KEY it shows the sandbox's key, as
+    `magnetis dev` does.
     """
     from rich.console import Console
 

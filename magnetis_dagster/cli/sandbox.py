@@ -283,8 +283,8 @@ def _send(
         content = answer.json()
     except (httpx.HTTPError, ValueError):
         raise SandboxNotFound(
-            f"No sandbox answers at {url}. Start one with `magnetis sandbox` or `magnetis dev`, and "
-            "set MAGNETIS_API_URL to the address that it printed."
+            f"No sandbox answers at {url}. Start one with `magnetis sandbox` or `magnetis dev`, "
+            "and set MAGNETIS_API_URL to the address that it printed."
         ) from None
     if answer.status_code != httpx.codes.OK:
         raise EditRefused(str(content.get("message", "The sandbox rejected the edit.")))

@@ -35,9 +35,10 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Print the settings of reports and alerts as YAML: > config/settings.yaml
+    """Print the settings of reports and alerts as YAML.
 
-    Review and keep the file, and compare later settings with it. The settings are those of the last
+    Redirect it to a file such as config/settings.yaml, to review it and to compare later settings
+    with it. The settings are those of the last
     load. The file contains recipients' addresses and phone numbers: store it where personal data
     may be stored.
     """

@@ -335,7 +335,11 @@ def _count_failure(state: Known, error: MagnetisError) -> None:
 
 
 def _loaded_by_others(
-    instance: DagsterInstance, engine: "Engine", collection: Collection, look: "Observation", today: date
+    instance: DagsterInstance,
+    engine: "Engine",
+    collection: Collection,
+    look: "Observation",
+    today: date,
 ) -> tuple[Known, str] | None:
     """Return what is known and a sentence, if another run loads the collection or has loaded just what this first look found."""
     from magnetis_dagster.notification_settings.change_detection import digest_of

@@ -43,7 +43,7 @@ class WindowPages:
     reused: frozenset[int] = frozenset()
     """Numbers of the cached pages that this attempt uses."""
     is_mixed: bool = False
-    """Whether cached and new pages form the list; then page 1 must have the same rows at the end."""
+    """Whether cached and new pages form the list; then page 1 is requested again at the end."""
     read_at: datetime = field(init=False)
     ids: dict[int, Ids] = field(default_factory=dict)
     """Ids of the pages that are requested again at the end, by page."""

@@ -59,7 +59,7 @@ class WindowSplitter:
         self._refusal = ""
         """The API's reason for that refusal."""
         self._is_trial = False
-        """Whether the next window is a single day, which separates a length limit from an outage."""
+        """Whether the next window is a single day, to tell a length limit from an outage."""
 
     def next_window(self) -> Window | None:
         """Return the next window to read; None at the end of the range."""
@@ -81,7 +81,7 @@ class WindowSplitter:
     def advance(self, window: Window, rows: int) -> tuple[int, str] | None:
         """Move past a window that was read, and size the next one by its rows.
 
-        Returns the length limit that this read proves, and the API's reason; None if it proves none.
+        Returns the length limit that this read proves, and the API's reason; else None.
         """
         days = len(window.days)
         self._first = window.last + timedelta(days=1)

@@ -31,7 +31,7 @@ MARGIN_ROWS = 2
 Rows at the division are counted twice, and late rows arrive.
 """
 SMALLEST_PART = timedelta(hours=1)
-"""Not divided further: if all rows lie in one hour, each step would cost two requests for little."""
+"""Not divided further, even if all rows lie in it: each step costs two requests."""
 SECOND = timedelta(seconds=1)
 
 

@@ -38,7 +38,7 @@ class Window:
         return days_between(self.first, self.last)
 
     def bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
-        """Return the start and the end of the window in `zone`, as UTC; a day has 23 to 25 hours."""
+        """Return the UTC start and end of the window in `zone`; a day has 23 to 25 hours."""
         start = datetime.combine(self.first, time.min, zone)
         end = datetime.combine(self.last + timedelta(days=1), time.min, zone)
         return start.astimezone(UTC), end.astimezone(UTC)
