@@ -180,5 +180,6 @@ def reparse(
     for name, count in counts.items():
         typer.echo(
             f"{name}: {count.read:,} rows read, {count.updated:,} updated, "
-            f"{count.misfits:,} values do not fit their column, {count.untimed:,} rows without a readable time keep theirs"
+            f"{count.misfits:,} values do not fit their column, "
+            f"{count.untimed:,} rows without a readable time keep theirs"
         )
