@@ -1,4 +1,4 @@
-"""`magnetis settings` as a process, and the file that it writes: stable, read back as it was, and told in words when it is not."""
+"""`magnetis settings` as a process, and the stability and errors of its file."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def alert(identifier: str, account: str, name: str = "Agence", **more: Any) -> d
 
 @pytest.fixture
 def hold(engine: Engine, catalogue: Catalogue) -> Hold:
-    """Make rows the present state of a collection."""
+    """Store rows as the current state of a collection."""
     warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
 
     def hold(name: str, rows: list[dict[str, Any]]) -> None:
@@ -155,7 +155,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         "- ale-1 (account acc-2): removed\n"
     ) in drift.stdout
     assert '+ title: "Alerte sur appel manqu\\xe9"' in drift.stdout, (
-        "a terminal that knows ASCII only"
+        "a terminal that can show only ASCII"
     )
 
     code, told, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
@@ -185,7 +185,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         "email_alerts",
         [alert("ale-9", "acc-1", enabled=0, recipients=[]), alert("ale-3", "acc-3", "New")],
     )
-    assert run("diff", **environment)[0] == 0, "what was left out is not compared"
+    assert run("diff", **environment)[0] == 0, "a left-out field was compared"
     path.write_text("version: 1\nsettings: {sms_alerts: {}}\n")
     code, said, complained = run("diff", **environment)
     assert (code, said) == (2, "")
@@ -193,9 +193,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     assert "sms_alerts: It has never been read." in complained
 
 
-def test_what_is_missing_is_told_in_words(
-    run: Run, empty_database_url: str, tmp_path: Path
-) -> None:
+def test_missing_settings_are_explained(run: Run, empty_database_url: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("version: 1\nsettings: {}\n")
     nowhere = str(tmp_path / "none.yaml")
@@ -228,7 +226,7 @@ def test_what_is_missing_is_told_in_words(
 
 
 @pytest.mark.parametrize("command", ["export", "diff"])
-def test_help_says_that_values_are_shown_as_they_are(command: str) -> None:
+def test_help_warns_of_personal_data(command: str) -> None:
     shown = magnetis("settings", command, "--help")
     assert "addresses and phone numbers" in " ".join(shown.stdout.split())
 
@@ -239,26 +237,44 @@ MALFORMED = {
     "version: 2": "expected `version: 1` at the top",
     "version: 1": "settings: expected a mapping, got nothing.",
     "version: 1\nsettings: [x]": "settings: expected a mapping, got list.",
-    "version: 1\nsettings: {emial_alerts: {}}": "settings.emial_alerts: no such collection. There are: reports, email_alerts",
-    "version: 1\nsettings: {reports: {rep-1: x}}": "settings.reports.rep-1: expected a mapping, got str.",
+    "version: 1\nsettings: {emial_alerts: {}}": (
+        "settings.emial_alerts: no such collection. There are: reports, email_alerts"
+    ),
+    "version: 1\nsettings: {reports: {rep-1: x}}": (
+        "settings.reports.rep-1: expected a mapping, got str."
+    ),
     "version: 1\nsettings: {jean@exemple.fr: {}}": "settings.***: no such collection.",
-    "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": "settings.reports.***: expected a mapping, got str.",
+    "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": (
+        "settings.reports.***: expected a mapping, got str."
+    ),
     "version: 1\nwithout: x\nsettings: {}": "without: expected a list of names.",
-    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": "line 5, column 5: not valid YAML: a key that occurs twice.",
+    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": (
+        "line 5, column 5: not valid YAML: a key that occurs twice."
+    ),
     "version: 1\nsettings: {reports: [": "not valid YAML",
     "<<<<<<< ours\nversion: 1": "line 2, column 8: not valid YAML",
     "version: !!python/object:os.system x": "not valid YAML: a tag that is not supported.",
     "? [a]\n: b": "not valid YAML: found unhashable key",
-    "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": "line 2, column 33: not valid YAML: not of the kind",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": "not valid YAML: a value that does not fit its tag.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": "not valid YAML: a tag that is not supported.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": "not valid YAML: a tag that is not supported.",
-    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": "not valid YAML: an alias; quote texts that begin with *.",
+    "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": (
+        "line 2, column 33: not valid YAML: a value that does not fit"
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": (
+        "not valid YAML: a value that does not fit its tag."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": (
+        "not valid YAML: a tag that is not supported."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": (
+        "not valid YAML: a tag that is not supported."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": (
+        "not valid YAML: an alias; quote texts that begin with *."
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), MALFORMED.items(), ids=range(len(MALFORMED)))
-def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(
+def test_an_invalid_file_is_reported_with_line_and_column(
     tmp_path: Path, text: str, words: str
 ) -> None:
     path = tmp_path / "settings.yaml"
@@ -269,7 +285,7 @@ def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(
     assert words in str(caught.value)
 
 
-def test_a_folder_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_a_folder_and_invalid_utf_8_are_reported(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes("é".encode("latin-1"))
     for path, words in {tmp_path: "Is a directory", binary: "expected YAML in UTF-8"}.items():
@@ -318,7 +334,7 @@ rows = st.dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(held=rows)
-def test_any_settings_are_read_back_as_they_were_one_field_a_line(
+def test_any_settings_are_read_back_unchanged_with_one_field_per_line(
     tmp_path_factory: pytest.TempPathFactory, held: dict[str, dict[str, Any]]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -326,7 +342,7 @@ def test_any_settings_are_read_back_as_they_were_one_field_a_line(
     path.write_bytes(text.encode())
     baseline = read_baseline(path, NAMES)
     assert baseline.differences("reports", held) == []
-    assert write_baseline(baseline.settings) == text, "stable"
+    assert write_baseline(baseline.settings) == text, "a second export differs"
     assert (
         write_baseline(
             {"reports": {name: dict(reversed(row.items())) for name, row in held.items()}}
@@ -335,7 +351,7 @@ def test_any_settings_are_read_back_as_they_were_one_field_a_line(
     )
 
 
-def test_null_and_absent_are_the_same_and_so_are_recipients_in_another_order(
+def test_null_equals_absent_and_the_order_of_recipients_is_ignored(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "settings.yaml"

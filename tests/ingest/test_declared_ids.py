@@ -1,4 +1,4 @@
-"""Ids and times by declaration, over HTTP: what an overlay fixes, and what the errors say until it does."""
+"""Ids and times by declaration: the errors of a wrong one, and the overlay that fixes it."""
 
 from datetime import date
 from pathlib import Path
@@ -30,7 +30,7 @@ def without_id(number: int, **members: Any) -> dict[str, Any]:
     return {name: value for name, value in call(number, AT).items() if name != "id"} | members
 
 
-def test_an_id_under_another_name(
+def test_an_id_under_another_name_is_declared_in_the_overlay(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, tmp_path: Path
 ) -> None:
     api.rows["/calls"] = [without_id(number, call_id=f"c{number}") for number in range(3)]
@@ -43,7 +43,7 @@ def test_an_id_under_another_name(
     assert query("SELECT id FROM magnetis.calls ORDER BY id") == [("c0",), ("c1",), ("c2",)]
 
 
-def test_two_legs_of_a_call_share_an_id(
+def test_two_legs_of_a_call_may_share_an_id(
     api: SmallApi, opened: Open, query: Any, tmp_path: Path
 ) -> None:
     api.rows["/calls"] = [

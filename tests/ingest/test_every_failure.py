@@ -1,4 +1,7 @@
-"""A small backfill broken at every call and every commit: nothing is ever half written, and a rerun ends as if nothing had been."""
+"""A failure at any request or commit of a small backfill writes no partial window.
+
+A rerun ends with the same tables as a run without failure.
+"""
 
 from datetime import date, timedelta
 from typing import Any
@@ -11,7 +14,7 @@ from magnetis_dagster.errors import MagnetisError
 
 DAY = date(2025, 3, 29)
 DAYS = [DAY + timedelta(days=n) for n in range(4)]
-"""Over the clock change of 30 March."""
+"""Days around the clock change of 30 March."""
 CALLS = 7
 """One announcement, and two windows of three pages."""
 LAST_COMMIT = 80
@@ -51,7 +54,7 @@ def check_nothing_is_half_written(query: Any) -> None:
         for first, last, *_ in windows
         for n in range((last - first).days + 1)
     ]
-    assert sorted(covered) == sorted(done), "no window was written twice, and each with its days"
+    assert sorted(covered) == sorted(done), "each window was written once, with its days"
 
 
 def check_all_is_there(query: Any) -> None:
@@ -68,7 +71,7 @@ def check_all_is_there(query: Any) -> None:
 
 @pytest.mark.parametrize("broken_at", range(1, CALLS + 1))
 @pytest.mark.parametrize("fatal", [True, False], ids=["refused", "cut off"])
-def test_broken_at_every_call(
+def test_a_failure_at_any_request_writes_no_partial_window(
     api: SmallApi, opened: Open, query: Any, broken_at: int, fatal: bool
 ) -> None:
     def respond(request: Request) -> Any:
@@ -88,12 +91,12 @@ def test_broken_at_every_call(
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
     if fatal:
         assert len(api.requests) - broken <= CALLS - broken_at + 2, (
-            "what was paid for is not asked again"
+            "a cached page was requested again"
         )
 
 
 @pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after it"])
-def test_broken_at_every_commit(
+def test_a_failure_at_any_commit_writes_no_partial_window(
     api: SmallApi,
     opened: Open,
     query: Any,
@@ -103,8 +106,11 @@ def test_broken_at_every_commit(
 ) -> None:
     commit = psycopg.Connection.commit
     with opened():
-        pass  # makes the tables
-    tables = "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, magnetis_ops.quota_days"
+        pass  # creates the tables
+    tables = (
+        "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, "
+        "magnetis_ops.quota_days"
+    )
     commits = broken_at = 0
 
     def breaking(connection: psycopg.Connection[Any]) -> None:

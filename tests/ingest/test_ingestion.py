@@ -1,4 +1,7 @@
-"""Windows from the API to the tables: every row on its day, counts equal, partial progress kept, nothing half written."""
+"""Windows from the API to the tables.
+
+Every row is on its day, counts are equal, committed windows stay, no window is partial.
+"""
 
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -32,7 +35,7 @@ def days(first: date, number: int) -> list[date]:
 
 
 def hourly(first: date, number: int) -> list[dict[str, Any]]:
-    """A call at each half past of the local clock, on `number` local days; repeated hours are there twice."""
+    """Return a call at each local half hour of `number` days; repeated hours occur twice."""
     start = datetime.combine(first, datetime.min.time(), PARIS).astimezone(UTC) + timedelta(
         minutes=30
     )
@@ -53,7 +56,7 @@ def hourly(first: date, number: int) -> list[dict[str, Any]]:
     ids=["clocks go forward", "clocks go back"],
 )
 @pytest.mark.parametrize("chunk_rows", [10**6, 30], ids=["one window", "a window a day"])
-def test_every_row_lands_on_its_local_day(
+def test_every_row_is_assigned_to_its_local_day(
     api: SmallApi, opened: Open, query: Any, first: date, odd_day: date, hours: int, chunk_rows: int
 ) -> None:
     asked = days(first, 6)
@@ -74,7 +77,7 @@ def test_every_row_lands_on_its_local_day(
     )
 
 
-def test_pages_follow_concurrently_and_the_ledger_knows_each(
+def test_pages_are_fetched_concurrently_and_each_is_charged(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, f"2025-03-28 {n % 24:02d}:00:00") for n in range(1001)]
@@ -105,7 +108,8 @@ def test_pages_follow_concurrently_and_the_ledger_knows_each(
         "analysis": "1",
     }
     calls = query(
-        "SELECT page, rows, status, lane, run_id, collection, first_day::text, error FROM magnetis_ops.api_calls "
+        "SELECT page, rows, status, lane, run_id, collection, first_day::text, error "
+        "FROM magnetis_ops.api_calls "
         "WHERE settled_at IS NOT NULL AND bytes > 0 ORDER BY page"
     )
     assert calls == [
@@ -115,7 +119,7 @@ def test_pages_follow_concurrently_and_the_ledger_knows_each(
     assert query("SELECT api_calls, witness_calls FROM magnetis_ops.windows") == [(6, 1)]
 
 
-def test_a_long_range_is_cut_and_stays_near_the_least_calls(
+def test_a_long_range_is_split_with_few_extra_calls(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     asked = days(DAY, 60)
@@ -127,7 +131,8 @@ def test_a_long_range_is_cut_and_stays_near_the_least_calls(
     with opened(chunk_rows=2000) as ingestion:
         results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
     assert query(
-        "SELECT count(*), min(c), max(c) FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d"
+        "SELECT count(*), min(c), max(c) "
+        "FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d"
     ) == [(60, 100, 100)]
     assert [len(result.days) for result in results] == [17, 17, 17, 9]
     pages, witnesses = 6000 // 250 + 1, 4 + 2
@@ -140,7 +145,9 @@ def test_a_long_range_is_cut_and_stays_near_the_least_calls(
     assert query("SELECT sum(witness_calls) FROM magnetis_ops.windows") == [(witnesses,)]
 
 
-def test_finished_windows_stay_and_a_retry_goes_on(api: SmallApi, opened: Open, query: Any) -> None:
+def test_committed_windows_stay_and_a_retry_resumes(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     asked = days(DAY, 6)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:00")
@@ -161,7 +168,7 @@ def test_finished_windows_stay_and_a_retry_goes_on(api: SmallApi, opened: Open, 
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
 
 
-def test_rows_that_move_while_being_read_are_read_again(
+def test_a_window_whose_rows_move_during_the_read_is_read_again(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(600)]
@@ -180,7 +187,7 @@ def test_rows_that_move_while_being_read_are_read_again(
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
 
 
-def test_a_window_that_never_adds_up_writes_nothing(
+def test_a_window_that_stays_inconsistent_writes_nothing(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(3)]
@@ -194,12 +201,14 @@ def test_a_window_that_never_adds_up_writes_nothing(
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert isinstance(raised.value, TransientError)
-    assert len(api.requests) == 6, "each time page 2 is requested, where the fourth row would be"
+    assert len(api.requests) == 6, (
+        "each attempt requests page 2, which would contain the fourth row"
+    )
     for table in ("magnetis.calls", "magnetis_ops.windows", "magnetis_ops.days"):
         assert query(f"SELECT count(*) FROM {table}") == [(0,)]
 
 
-def test_duplicate_ids_across_pages_are_noticed(api: SmallApi, opened: Open) -> None:
+def test_duplicate_ids_across_pages_are_detected(api: SmallApi, opened: Open) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(499)]
     api.rows["/calls"] = [*rows[:250], rows[249], *rows[250:]]
     with (
@@ -209,7 +218,9 @@ def test_duplicate_ids_across_pages_are_noticed(api: SmallApi, opened: Open) -> 
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
 
 
-def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -> None:
+def test_malformed_rows_are_quarantined_or_tolerated(
+    api: SmallApi, opened: Open, query: Any
+) -> None:
     api.rows["/calls"] = [
         call(1, "2025-03-28 10:00:00", id=17, duration="61", account=None),
         call(2, "2025-03-28 10:00:00", duration=12.6, enabled=1, mystery={"deep": [1]}),
@@ -222,7 +233,8 @@ def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert query(
-        "SELECT id, duration_seconds, account_id FROM magnetis.calls WHERE id IN ('17', 'call-2', 'call-3') ORDER BY id"
+        "SELECT id, duration_seconds, account_id FROM magnetis.calls "
+        "WHERE id IN ('17', 'call-2', 'call-3') ORDER BY id"
     ) == [
         ("17", 61, None),
         ("call-2", 13, "acc-1"),
@@ -245,7 +257,9 @@ def test_odd_rows_are_read_tolerantly(api: SmallApi, opened: Open, query: Any) -
 @pytest.mark.parametrize(
     "shape", ["object of objects", "bare array", "numbers as text", "no links"]
 )
-def test_envelopes_of_other_shapes(api: SmallApi, opened: Open, query: Any, shape: str) -> None:
+def test_other_response_envelopes_are_read(
+    api: SmallApi, opened: Open, query: Any, shape: str
+) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(3)]
     content: Any = {
         "object of objects": {
@@ -260,17 +274,19 @@ def test_envelopes_of_other_shapes(api: SmallApi, opened: Open, query: Any, shap
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.received, len(api.requests)) == (3, 2 if shape == "bare array" else 1), (
-        "nothing says that a bare array is the last page"
+        "a bare array does not announce the last page"
     )
     assert query("SELECT count(*) FROM magnetis.calls") == [(3,)]
 
 
-def test_a_bare_array_is_paged_to_its_end(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_bare_array_is_read_to_its_last_page(api: SmallApi, opened: Open, query: Any) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(510)]
     api.respond = lambda request: ok(rows[(request.page - 1) * 250 : request.page * 250])
     with opened() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
-    assert (result.announced, result.api_calls) == (510, 4), "nothing says that page 3 is the last"
+    assert (result.announced, result.api_calls) == (510, 4), (
+        "page 3 does not announce that it is the last"
+    )
 
 
 def test_a_route_that_ignores_the_window_is_refused_after_one_call(
@@ -288,7 +304,7 @@ def test_a_route_that_ignores_the_window_is_refused_after_one_call(
     assert len(api.requests) == 1
 
 
-def test_rows_without_any_known_time_are_refused_by_name(
+def test_an_error_names_the_members_of_rows_without_a_known_time(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     api.respond = lambda request: api.envelope(
@@ -304,7 +320,7 @@ def test_rows_without_any_known_time_are_refused_by_name(
     assert query("SELECT count(*) FROM magnetis_ops.windows") == [(0,)]
 
 
-def test_the_quota_ends_a_range_with_what_was_finished(
+def test_an_exhausted_quota_keeps_the_committed_windows(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     asked = days(DAY, 4)
@@ -341,7 +357,7 @@ def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) 
     assert len(api.requests) == 1
 
 
-def test_a_short_pause_asked_by_the_api_is_waited_out(api: SmallApi, opened: Open) -> None:
+def test_a_short_retry_after_is_waited_out(api: SmallApi, opened: Open) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     api.respond = lambda request: (
         (429, {"Retry-After": "1"}, b"{}") if request.number == 1 else None
@@ -351,7 +367,7 @@ def test_a_short_pause_asked_by_the_api_is_waited_out(api: SmallApi, opened: Ope
     assert (result.received, result.api_calls) == (1, 2)
 
 
-def test_a_refused_key(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_refused_key_stops_the_load(api: SmallApi, opened: Open, query: Any) -> None:
     with (
         opened(key="key-0f-the-tests-expired") as ingestion,
         pytest.raises(KeyRefused, match="unknown or expired") as raised,
@@ -374,7 +390,7 @@ def test_a_past_snapshot_and_an_open_day_cost_no_call(
     assert api.requests == []
 
 
-def test_a_snapshot_is_read_whole(
+def test_a_snapshot_reads_all_rows(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/accounts"] = [{"id": f"acc-{n}", "name": f"Agence {n}"} for n in range(251)]
@@ -386,7 +402,7 @@ def test_a_snapshot_is_read_whole(
     ) == [(251, 251)]
 
 
-def test_a_retry_still_knows_of_rows_quarantined_before_it(
+def test_a_retry_still_reports_earlier_quarantined_rows(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
@@ -413,7 +429,7 @@ def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
     assert (result.skipped, result.days[0].rows, len(api.requests)) == (True, 1, 1)
 
 
-def test_the_database_restarts_in_the_middle(
+def test_a_load_survives_a_restart_of_the_database(
     api: SmallApi, opened: Open, query: Any, engine: Engine
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(1000)]
@@ -440,7 +456,7 @@ def test_the_database_restarts_in_the_middle(
     assert query("SELECT count(*) FROM magnetis.calls") == [(1000,)]
 
 
-def test_two_runs_of_the_same_days_at_once(api: SmallApi, opened: Open, query: Any) -> None:
+def test_two_concurrent_runs_of_the_same_days(api: SmallApi, opened: Open, query: Any) -> None:
     asked = days(DAY, 3)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:00")
@@ -500,7 +516,8 @@ def test_any_split_into_windows_gives_the_same_table(
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, magnetis_ops.day_reads"
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, "
+                "magnetis_ops.quarantine, magnetis_ops.day_reads"
             )
         )
     edges = [0, *sorted(cuts), 5]

@@ -1,4 +1,4 @@
-"""Readings that are broken off: what was paid for is kept, and the next one goes on with it."""
+"""Interrupted reads: received pages are cached, and the retry resumes with them."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -42,16 +42,16 @@ def asked(api: SmallApi) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("at", range(2, 9))
-def test_a_retry_asks_only_for_the_pages_that_are_missing(
+def test_a_retry_requests_only_the_missing_pages(
     api: SmallApi, opened: Open, query: Any, at: int
 ) -> None:
     broken_off(api, opened, at, run="first")
     assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
-    # where a long window fails, its first day is tried alone, and what was kept of the window is given up
+    # after a long window fails, its first day is tried alone, and its cached pages are dropped
     kept = {page for (page,) in query("SELECT page FROM magnetis_ops.pages")}
     api.requests.clear()
     [result] = read(opened, run="first", resumes=True)
-    # page 1, requested again at the end, is compared with the kept one
+    # page 1, requested again at the end, is compared with the cached one
     assert (result.received, result.api_calls) == (ROWS, PAGES + VERIFIED)
     assert sorted(page for _, page in asked(api)) == sorted(
         [*set(range(1, 9)) - kept, *[1] * VERIFIED]
@@ -60,7 +60,7 @@ def test_a_retry_asks_only_for_the_pages_that_are_missing(
 
 
 @pytest.mark.parametrize("left", range(1, 9))
-def test_out_of_calls_in_the_middle_no_page_is_paid_twice(
+def test_an_exhausted_quota_charges_no_page_twice(
     api: SmallApi, opened: Open, query: Any, left: int
 ) -> None:
     with pytest.raises(QuotaExhausted):
@@ -70,14 +70,14 @@ def test_out_of_calls_in_the_middle_no_page_is_paid_twice(
     assert len(set(asked(api))) == PAGES
 
 
-def test_another_run_starts_afresh(api: SmallApi, opened: Open, query: Any) -> None:
+def test_another_run_does_not_use_cached_pages(api: SmallApi, opened: Open, query: Any) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=4)
     read(opened, run="second", resumes=True)
     assert len(api.requests) == 4 + PAGES + VERIFIED
 
 
-def test_rows_that_moved_since_the_kept_pages_are_read_again(
+def test_rows_that_moved_since_the_cached_pages_are_read_again(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     with pytest.raises(QuotaExhausted):
@@ -90,18 +90,18 @@ def test_rows_that_moved_since_the_kept_pages_are_read_again(
     ]
 
 
-def test_the_database_loses_the_kept_pages(api: SmallApi, opened: Open, engine: Engine) -> None:
+def test_lost_cached_pages_are_requested_again(api: SmallApi, opened: Open, engine: Engine) -> None:
     with pytest.raises(QuotaExhausted):
         read(opened, run="first", quota=4, concurrency=1)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM magnetis_ops.pages WHERE page IN (1, 3)"))
     [result] = read(opened, run="first", resumes=True)
     assert result.received == ROWS
-    # without page 1 nothing tells whether the others are still the same: all are requested again
+    # without page 1, the others cannot be compared: all pages are requested again
     assert sorted(page for _, page in asked(api)[4:]) == [1, *range(1, 9)]
 
 
-def test_pages_that_nobody_comes_back_for_are_dropped(
+def test_cached_pages_that_no_run_resumes_are_dropped(
     api: SmallApi, opened: Open, query: Any, engine: Engine
 ) -> None:
     with pytest.raises(QuotaExhausted):
@@ -114,7 +114,7 @@ def test_pages_that_nobody_comes_back_for_are_dropped(
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
-def test_a_window_that_is_committed_while_the_next_one_fails_stays(
+def test_a_committed_window_stays_if_the_next_one_fails(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     def respond(request: Request) -> Any:
@@ -131,7 +131,7 @@ def test_a_window_that_is_committed_while_the_next_one_fails_stays(
     assert done == DAYS[:2] == [day for (day,) in query("SELECT day FROM magnetis_ops.days")]
 
 
-def test_kept_pages_of_a_longer_window_are_not_taken_for_those_of_a_shorter(
+def test_cached_pages_of_a_longer_window_are_not_used_for_a_shorter_one(
     api: SmallApi, opened: Open, query: Any
 ) -> None:
     with pytest.raises(QuotaExhausted):
@@ -140,4 +140,6 @@ def test_kept_pages_of_a_longer_window_are_not_taken_for_those_of_a_shorter(
     [result] = read(opened, DAYS[:2], run="first", resumes=True)
     assert (result.received, result.api_calls) == (980, 4 + VERIFIED)
     assert query("SELECT min(read_at) FROM magnetis_ops.days") > kept_since
-    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)], "of days that are done now"
+    assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)], (
+        "pages of days that are complete now"
+    )

@@ -1,4 +1,7 @@
-"""No green day differs from the truth, whatever lies the server combines, unless docs/delivery-guarantees.md names that lie."""
+"""No complete day differs from the truth under any combination of server lies.
+
+docs/delivery-guarantees.md names the exceptions.
+"""
 
 import os
 from collections import Counter
@@ -46,11 +49,11 @@ def load(opened: Open, catalogue: Catalogue, days: list[date], run: str, **optio
         with opened(run=run, chunk_rows=200, quota=100_000, **options) as ingestion:
             list(ingestion.read_days(catalogue["calls"], days))
     except MagnetisError:
-        pass  # red is allowed
+        pass  # a failed load is allowed
 
 
 def wrong_days(engine: Engine, truth: list[dict[str, Any]]) -> dict[date, tuple[int, int]]:
-    """Return the days that are done and differ from the truth, with rows held and rows that are right."""
+    """Return the complete days that differ from the truth, with stored and expected rows."""
     with engine.connect() as connection:
         done = list(
             connection.execute(
@@ -67,7 +70,7 @@ def wrong_days(engine: Engine, truth: list[dict[str, Any]]) -> dict[date, tuple[
     for row in truth:
         right.setdefault(date.fromisoformat(row["start_at"][:10]), set()).add(row["id"])
     assert all(len(held[day]) == number for day, number in done), (
-        "magnetis_ops.days.held is what the table holds"
+        "magnetis_ops.days.held differs from the table"
     )
     return {
         day: (len(held[day]), len(held[day] & right[day]))
@@ -80,8 +83,9 @@ def reset(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.day_reads, "
-                "magnetis_ops.quarantine, magnetis_ops.pages, magnetis_ops.strays, magnetis_ops.window_limits, "
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, "
+                "magnetis_ops.day_reads, magnetis_ops.quarantine, magnetis_ops.pages, "
+                "magnetis_ops.strays, magnetis_ops.window_limits, "
                 "magnetis_ops.sources CASCADE"
             )
         )
@@ -89,7 +93,7 @@ def reset(engine: Engine) -> None:
 
 @pytest.mark.filterwarnings(
     "ignore:Generating overly large repr"
-)  # of the fixtures, if an example fails
+)  # fixtures that a failed example leaves
 @settings(
     max_examples=int(os.environ.get("LIES_EXAMPLES", "40")),
     deadline=None,
@@ -111,7 +115,8 @@ def test_no_green_day_differs_from_the_truth(
     before: bool,
     cap: int,
 ) -> None:
-    # the page names these: with a bound that is ignored, and in shortened windows without a total, no request can prove a cap
+    # documented exceptions: with an ignored bound, and in shortened windows without a total, no
+    # request can prove a cap
     capped = any(lie.startswith("caps") for lie in lies)
     assume(not (capped and any(lie.startswith("ignores") for lie in lies)))
     assume(
@@ -132,7 +137,7 @@ def test_no_green_day_differs_from_the_truth(
     days = [DAY + timedelta(days=n) for n in range(len(counts))]
     truth = truth_of(counts)
     if before:
-        # an honest load, so that the lies meet rows that the table holds
+        # an honest load first, so that the table contains rows
         LyingApi(api, list(truth))
         load(opened, catalogue, days, "before")
     LyingApi(api, truth, tuple(lies), cap=cap)
@@ -163,7 +168,10 @@ def test_swaps_during_a_read_leave_few_wrong_windows(
     verified: bool,
     wrong: range,
 ) -> None:
-    """One request in ten swaps a row, in windows of ten pages; a window is right if Magnetis had just its rows at one moment."""
+    """One request in ten swaps a row, in windows of ten pages.
+
+    A window is right if Magnetis had exactly its rows at one moment.
+    """
     if not verified:
         for module in window_pages, window_verifier:
             monkeypatch.setattr(module, "rechecked_pages", lambda _pages: [])

@@ -95,7 +95,8 @@ def test_requests_are_recorded_with_the_days_of_their_window(
 ) -> None:
     read(opened)
     recorded = query(
-        "SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls "
+        "GROUP BY 1, 2 ORDER BY 1, 2"
     )
     assert recorded == [
         (DAYS[0], DAYS[1], 2),

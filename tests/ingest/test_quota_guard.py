@@ -1,4 +1,4 @@
-"""Between client and ledger: what the API tells of the key reaches the ledger, and paced calls wait their turn."""
+"""The guard between client and ledger: the key's state, pacing and trial requests."""
 
 import re
 import socket
@@ -27,7 +27,7 @@ from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Ledger, QuotaEx
 DAY = date(2025, 3, 28)
 
 
-def test_the_apis_own_count_reaches_the_ledger(
+def test_the_apis_own_count_is_recorded_in_the_ledger(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
@@ -55,7 +55,7 @@ def test_paced_calls_are_sent_at_their_pace(
     assert time.monotonic() - started >= 2 / 4
 
 
-def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
+def test_an_outcome_is_recorded_again_if_the_database_session_ends(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
@@ -95,7 +95,7 @@ def test_a_refused_key_costs_one_request_over_all_collections_and_runs(
     ]
 
 
-def test_a_run_that_people_retry_tries_the_key_once_more(
+def test_a_manually_retried_run_tries_the_key_once_more(
     api: SmallApi, opened: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-02 10:00:00")]
@@ -110,7 +110,7 @@ def test_a_run_that_people_retry_tries_the_key_once_more(
     )
 
 
-def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(
+def test_a_key_refused_during_a_window_stops_the_window(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-02 10:00:00") for n in range(250 * 40 - 7)]
@@ -151,7 +151,8 @@ def test_a_429_is_recorded_with_its_headers_and_closes_as_long_as_they_say(
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert 290 <= (raised.value.available_at - raised.value.at).total_seconds() <= 301
     [(signal, seconds)] = query(
-        "SELECT closed_signal, extract(epoch FROM closed_until - magnetis_ops.now()) FROM magnetis_ops.quota_keys"
+        "SELECT closed_signal, extract(epoch FROM closed_until - magnetis_ops.now()) "
+        "FROM magnetis_ops.quota_keys"
     )
     shown = f"{datetime.fromtimestamp(reset, UTC):%Y-%m-%dT%H:%M:%SZ}"
     assert (
@@ -160,11 +161,11 @@ def test_a_429_is_recorded_with_its_headers_and_closes_as_long_as_they_say(
     )
     assert 290 <= seconds <= 301
     assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(0,)], (
-        "60 a minute say nothing about the day"
+        "a limit of 60 a minute does not limit the day"
     )
 
 
-def test_429_with_retry_after_0_is_no_hot_loop(
+def test_a_429_with_retry_after_0_does_not_cause_a_hot_loop(
     api: SmallApi, opened: Open, catalogue: Catalogue
 ) -> None:
     api.respond = lambda _request: (429, {"Retry-After": "0"}, b"{}")

@@ -1,4 +1,7 @@
-"""The sandbox's lies by name: a load fails or stores what the sandbox has, as docs/sandbox.md demonstrates."""
+"""The sandbox's lies by name: a load fails, or stores exactly the rows of the sandbox.
+
+docs/sandbox.md demonstrates these loads.
+"""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -36,7 +39,7 @@ def load(opened: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | No
 
 
 def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
-    """Return the days that are complete and hold other rows than the sandbox has."""
+    """Return the complete days whose rows differ from the sandbox."""
     wrong = []
     for (day,) in query("SELECT day FROM magnetis_ops.days WHERE collection = 'calls'"):
         held = {
@@ -73,7 +76,7 @@ def test_no_green_day_differs_from_the_truth(
         ("error_200", 5, None),
     ],
 )
-def test_what_docs_sandbox_md_says_of_a_load(
+def test_loads_behave_as_docs_sandbox_md_describes(
     lie: str, complete: int, reason: str | None, opened: Open, catalogue: Catalogue, query: Query
 ) -> None:
     with opened_sandbox(lie) as sandbox:
@@ -91,7 +94,7 @@ def pages(sandbox: SandboxServer) -> list[bytes]:
     ]
 
 
-def test_each_lie_changes_what_is_answered() -> None:
+def test_each_lie_changes_a_response() -> None:
     truth = pages(opened_sandbox())
     for lie in (name for name in LIES if name != "swap"):
         assert pages(opened_sandbox(lie)) != truth, lie
@@ -107,6 +110,6 @@ def test_each_lie_changes_what_is_answered() -> None:
         ("ignore_to=3", "takes no number"),
     ],
 )
-def test_a_lie_that_cannot_be_told_is_named(text: str, words: str) -> None:
+def test_an_unknown_lie_is_named_in_the_error(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse([text])

@@ -1,4 +1,7 @@
-"""Rows of another key or another origin in the same table: refused before any request, until somebody adopts them."""
+"""Rows of another key or origin in the table stop a load before any request.
+
+`magnetis migrate --adopt-key` adopts them.
+"""
 
 from datetime import date
 
@@ -34,7 +37,7 @@ def of_another_key(opened: Open, catalogue: Catalogue, engine: Engine) -> None:
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
 
-def test_rows_of_another_key_are_refused_before_any_request(
+def test_rows_of_another_key_stop_a_load_before_any_request(
     api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine
 ) -> None:
     api.rows["/calls"] = ROWS
@@ -52,7 +55,7 @@ def test_rows_of_another_key_are_refused_before_any_request(
         load(opened, catalogue)
 
 
-def test_rows_of_another_origin_are_refused(
+def test_rows_of_another_origin_stop_a_load(
     api: SmallApi, opened: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = ROWS

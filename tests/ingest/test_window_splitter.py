@@ -1,4 +1,4 @@
-"""Cutting ranges: by announcements and refusals, every day once and in order."""
+"""Splitting ranges by announcements and refusals: every day once, in order."""
 
 from datetime import date, timedelta
 
@@ -97,7 +97,7 @@ def test_a_refused_window_is_halved_and_the_limit_is_remembered(
     before = len(api.requests)
     with opened(run="another") as ingestion:
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
-    assert len(api.requests) - before == 4, "four windows of five days, none refused"
+    assert len(api.requests) - before == 4, "four windows of five days, none of them refused"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What a server may write over the wire, from the response to the tables: charsets, digits, errors in a 200, poisoned rows."""
+"""Unusual responses, from the wire to the tables.
+
+Charsets, long numbers, errors in a 200, rows that PostgreSQL cannot store.
+"""
 
 import asyncio
 import json
@@ -31,7 +34,7 @@ def encoded(api: SmallApi, request: Request, charset: str) -> Answer:
     return 200, {"Content-Type": f"application/json; charset={charset}"}, text.encode(charset)
 
 
-def test_pages_in_another_charset_are_kept_and_read_again(
+def test_pages_in_another_charset_are_cached_and_read_again(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = calls(300, caller_name="Hélène Çà")
@@ -47,7 +50,7 @@ def test_pages_in_another_charset_are_kept_and_read_again(
 
 
 @pytest.mark.parametrize("at", [1, 2])
-def test_an_error_inside_any_page_leaves_no_day_done(
+def test_an_error_inside_any_page_completes_no_day(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, at: int
 ) -> None:
     api.rows["/calls"] = calls(300)

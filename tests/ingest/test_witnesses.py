@@ -1,4 +1,4 @@
-"""What makes an answer suspicious, what is verified, and what a load remembers of it."""
+"""Suspicious responses, their verification, and the limits that a load remembers."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -71,7 +71,7 @@ def test_an_edge_has_only_empty_days_of_the_window(counts: list[int]) -> None:
         assert sum(counts[first : last + 1]) == 0
 
 
-def test_totals_that_look_like_caps() -> None:
+def test_which_totals_look_like_caps() -> None:
     suspicions = Suspicions(totals={2_345: None})
     window, other = Window(DAY, DAY), Window(DAY, days(2)[1])
     assert [suspicions.doubts(window, total) for total in (10_000, 2_345, 3_333, 999, 500)] == [
@@ -82,7 +82,9 @@ def test_totals_that_look_like_caps() -> None:
         False,
     ]
     assert suspicions.doubts(other, 3_333), "another window had this total"
-    assert not suspicions.doubts(window, 3_333), "read again, the same window has the same total"
+    assert not suspicions.doubts(window, 3_333), (
+        "the same window has the same total when it is read again"
+    )
     suspicions.trusted.add(10_000)
     assert not suspicions.doubts(other, 10_000)
 
@@ -109,7 +111,9 @@ def test_pages_that_are_requested_again() -> None:
         ([-9] * 90 + [0] * 160, False, None),
     ],
 )
-def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: Any) -> None:
+def test_rows_far_outside_the_window_are_detected(
+    shifts: list[int], noticed: bool, ignored: Any
+) -> None:
     watch = FilterWatch(Window(DAY, DAY))
     found = watch.add([DAY + timedelta(days=shift) for shift in shifts])
     assert bool(found) == noticed
@@ -117,11 +121,11 @@ def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: 
         assert watch.ignored == ignored
 
 
-def test_rows_far_outside_on_a_later_page() -> None:
+def test_rows_far_outside_are_detected_on_a_later_page() -> None:
     watch = FilterWatch(Window(DAY, DAY))
     assert watch.add([DAY] * 250) is None
     assert watch.add([DAY] * 151 + [DAY + timedelta(days=9)] * 99) is None, (
-        "fewer than a hundred are no proof"
+        "fewer than a hundred rows are no proof"
     )
     assert watch.add([DAY + timedelta(days=9)] * 250) is not None
 
@@ -174,15 +178,13 @@ def test_the_page_after_the_first(said: dict[str, Any], rows: int, following: in
     ("said", "rows", "pages"),
     [({"total": 600}, 250, 3), ({"total": 600}, 100, 6), ({"total": 600, "last_page": 3}, 100, 6)],
 )
-def test_pages_are_counted_by_the_rows_that_come(
-    said: dict[str, Any], rows: int, pages: int
-) -> None:
+def test_pages_are_counted_by_their_rows(said: dict[str, Any], rows: int, pages: int) -> None:
     pagination = Pagination(250)
     pagination.add(1, page(rows, **said))
     assert pagination.announced_pages == pages
 
 
-# --- what a load does
+# --- loads
 
 
 def read(opened: Open, catalogue: Catalogue, asked: list[date], **options: Any) -> list[Any]:
@@ -264,7 +266,7 @@ def test_a_cap_is_found_if_all_rows_lie_in_one_half(
     assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_a_round_total_that_is_no_cap_costs_two_requests_once(
+def test_a_round_total_that_is_not_a_cap_costs_two_requests_once(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     asked = days(4)
@@ -284,7 +286,7 @@ def test_a_long_window_never_empties_days(
     read(opened, catalogue, asked, run="1")
 
     def forgetful(request: Request) -> Any:
-        """In a window of several days, two days in the middle are missing."""
+        """Two days in the middle of a window have no rows."""
         found = api.window(request)
         days_asked = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
         if days_asked > 2:
@@ -304,7 +306,7 @@ def test_a_long_window_never_empties_days(
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(100, 0)]
 
 
-def test_a_scope_that_shrank_is_doubted_day_by_day(
+def test_after_a_shrunken_scope_each_day_is_read_alone(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     asked = days(3)
@@ -321,19 +323,21 @@ def test_a_scope_that_shrank_is_doubted_day_by_day(
 
 
 @pytest.mark.parametrize("lie", ["ignores to", "ignores from", "ignores from and to"])
-def test_a_bound_that_is_ignored_is_named_within_few_requests(
+def test_an_ignored_bound_is_named_within_few_requests(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, lie: str
 ) -> None:
     history = [DAY + timedelta(days=n) for n in range(-200, 200)]
     LyingApi(api, rows_of(dict.fromkeys(history, 100)), (lie,))
     with pytest.raises(FilterIgnored, match=r"seems to ignore (from|to|from and to)\."):
-        # more pages in flight are more requests: a fast server answers them before the first is checked
+        # with more pages in flight, a fast server answers more before the first is checked
         read(opened, catalogue, days(8), concurrency=2)
     assert len(api.requests) <= 25
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_an_id_twice_on_one_page_is_an_error(
+    api: SmallApi, opened: Open, catalogue: Catalogue
+) -> None:
     api.rows["/calls"] = [
         call(1, f"{DAY} 10:00:00", duration=5),
         call(1, f"{DAY} 10:00:00", duration=9),
@@ -368,7 +372,7 @@ def between(api: SmallApi, request: Request) -> tuple[datetime, datetime]:
 def test_a_shortened_window_is_found_over_a_gap(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    """One call in ten days; windows are answered for 31 days."""
+    """One call in ten days; the API answers windows of at most 31 days."""
     asked = days(120)
     api.rows["/calls"] = rows_of(dict.fromkeys(asked[::10], 1))
 
@@ -414,7 +418,7 @@ def test_deep_pages_that_are_never_served_halve_the_window(
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_page_that_nothing_announced_may_be_refused(
+def test_an_unannounced_page_may_be_refused(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, status: int
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 250})
@@ -434,10 +438,13 @@ def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id
 @pytest.mark.parametrize("order", [1, -1], ids=["oldest first", "newest first"])
 @pytest.mark.parametrize("after", ["refused", "empty", "page 1 again"])
 @pytest.mark.parametrize("rows", [300, 5_000])
-def test_a_full_page_is_no_proof_of_the_end(
+def test_a_full_page_does_not_prove_the_end(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, order: int, after: str, rows: int
 ) -> None:
-    """Only the first page of a search comes, and nothing announces the others: a day without more rows costs two requests."""
+    """The API returns only page 1 of a search and announces no others.
+
+    A day without more rows costs two requests.
+    """
     spread = [
         f"{DAY} {n * 86_000 // rows // 3600:02d}:{n * 86_000 // rows // 60 % 60:02d}:00"
         for n in range(rows)
@@ -521,7 +528,7 @@ def test_a_small_limit_that_is_refused_costs_one_request_more(
     assert (result.received, len(api.requests)) == (5, 1 + 2)
 
 
-# --- kept pages
+# --- cached pages
 
 
 def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
@@ -529,7 +536,7 @@ def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
         read(opened, catalogue, [DAY], run="first", quota=4, **options)
 
 
-def test_kept_pages_of_another_declaration_are_not_used(
+def test_cached_pages_of_another_declaration_are_not_used(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 990})
@@ -555,7 +562,7 @@ def test_kept_pages_of_another_declaration_are_not_used(
     assert query("SELECT count(*) FROM magnetis.calls WHERE payload ? 'analysis'") == [(990,)]
 
 
-def test_kept_pages_are_given_up_if_page_1_has_changed(
+def test_cached_pages_are_discarded_if_page_1_has_changed(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
 ) -> None:
     rows = rows_of({DAY: 990})
@@ -569,7 +576,7 @@ def test_kept_pages_are_given_up_if_page_1_has_changed(
     }
 
 
-def test_kept_pages_that_are_too_old_are_not_used(
+def test_old_cached_pages_are_not_used(
     api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, engine: Engine
 ) -> None:
     api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
@@ -580,7 +587,7 @@ def test_kept_pages_that_are_too_old_are_not_used(
         )
     before = len(api.requests)
     read(opened, catalogue, [DAY], run="first", resumes=True)
-    assert len(api.requests) - before == 10 + 2, "every page, and two pages again"
+    assert len(api.requests) - before == 10 + 2, "every page, and two pages requested again"
     assert query(
         "SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days"
     ) == [(True,)]
