@@ -272,11 +272,11 @@ def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
         assert ended.stdout == ""
     url = "postgresql://me@db/x"
     assert magnetis("db-url", "--tcp", MAGNETIS_DATABASE_URL=url).stdout == f"{url}\n"
-    told = magnetis("db-url", "--read-only", MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
-    assert told.returncode == 2
-    assert "CREATE ROLE magnetis_reader LOGIN" in told.stderr
-    assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in told.stderr
-    assert "hush" not in told.stderr
+    refused = magnetis("db-url", "--read-only", MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
+    assert refused.returncode == 2
+    assert "CREATE ROLE magnetis_reader LOGIN" in refused.stderr
+    assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in refused.stderr
+    assert "hush" not in refused.stderr
 
 
 def test_probe_and_reparse_report_as_table_and_as_json(

@@ -132,9 +132,9 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     path = tmp_path / "settings.yaml"
     path.write_text(exported.stdout, encoding="utf-8")
     environment["MAGNETIS_SETTINGS_BASELINE"] = str(path)
-    code, said, noted = run("diff", **environment)
-    assert (code, said) == (0, f"The settings are those of {path}.\n")
-    assert noted == f"sms_alerts is not compared. {path} says nothing of it: export it again.\n"
+    code, output, notices = run("diff", **environment)
+    assert (code, output) == (0, f"The settings are those of {path}.\n")
+    assert notices == f"sms_alerts is not compared. {path} does not contain it: export it again.\n"
 
     hold(
         "email_alerts",
@@ -144,7 +144,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         ],
     )
     drift = magnetis("settings", "diff", **environment)
-    assert (drift.returncode, drift.stderr) == (1, noted)
+    assert (drift.returncode, drift.stderr) == (1, notices)
     assert drift.stdout.startswith(f"3 settings differ from {path}")
     assert (
         "~ ale-9 (account acc-1): changed\n"
@@ -158,8 +158,8 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         "a terminal that can show only ASCII"
     )
 
-    code, told, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
-    report = json.loads(told)
+    code, output, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
+    report = json.loads(output)
     assert code == 1
     assert [(each["id"], each["kind"]) for each in report["differences"]] == [
         ("ale-9", "changed"),
@@ -172,8 +172,8 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     options = [
         word for name in ("account.name", "recipients", "recipient") for word in ("--without", name)
     ]
-    _, without, noted = run("export", *options, **environment)
-    assert noted.startswith(
+    _, without, notices = run("export", *options, **environment)
+    assert notices.startswith(
         "No setting has a field recipient, so --without recipient left nothing out.\n"
     )
     assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {
@@ -187,10 +187,10 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     )
     assert run("diff", **environment)[0] == 0, "a left-out field was compared"
     path.write_text("version: 1\nsettings: {sms_alerts: {}}\n")
-    code, said, complained = run("diff", **environment)
-    assert (code, said) == (2, "")
-    assert f"Nothing can be compared with {path}." in complained
-    assert "sms_alerts: It has never been read." in complained
+    code, output, errors = run("diff", **environment)
+    assert (code, output) == (2, "")
+    assert f"Nothing can be compared with {path}." in errors
+    assert "sms_alerts: It has never been read." in errors
 
 
 def test_missing_settings_are_explained(run: Run, empty_database_url: str, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_missing_settings_are_explained(run: Run, empty_database_url: str, tmp_p
         (
             ["export"],
             {"MAGNETIS_DATABASE_URL": empty_database_url},
-            "Nothing of reports, email_alerts, sms_alerts has been read",
+            "No rows of reports, email_alerts, sms_alerts have been read",
         ),
         (
             ["diff"],
@@ -217,12 +217,12 @@ def test_missing_settings_are_explained(run: Run, empty_database_url: str, tmp_p
         (
             ["diff", str(path)],
             {"MAGNETIS_DATABASE_URL": empty_database_url},
-            "Nothing of reports, email_alerts, sms_alerts has been",
+            "No rows of reports, email_alerts, sms_alerts have been",
         ),
     ):
-        code, said, complained = run(*arguments, **environment)
-        assert (code, said) == (2, "")
-        assert words in complained
+        code, output, errors = run(*arguments, **environment)
+        assert (code, output) == (2, "")
+        assert words in errors
 
 
 @pytest.mark.parametrize("command", ["export", "diff"])

@@ -23,7 +23,7 @@ def api() -> Iterator[SmallApi]:
 
 
 @pytest.fixture
-def opened(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
+def open_ingestion(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
     """Return an Ingestion on the small API; keyword arguments replace its parts."""
 
     def open_(

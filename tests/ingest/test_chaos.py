@@ -218,12 +218,12 @@ class Chaos:
         if dice.random() < self._editing:
             self._edit(dice)
         if dice.random() < self._too_many:
-            return self._told_to_wait(dice)
+            return self._rate_limited(dice)
         if (page := int(request.query["page"])) > 1 and dice.random() < self._again:
             request.query["page"] = str(page - 1)
         return None
 
-    def _told_to_wait(self, dice: random.Random) -> Answer:
+    def _rate_limited(self, dice: random.Random) -> Answer:
         status, message = dice.choice([(429, "Too Many Attempts."), (403, "Daily quota reached.")])
         wait = dice.choice([{}, {"retry-after": "2"}, {"retry-after": "7200"}])
         return Answer(
@@ -307,7 +307,7 @@ def test_the_final_tables_equal_the_truth(
     server: Server,
     database_url: str,
     catalogue: Catalogue,
-    opened: Open,
+    open_ingestion: Open,
     query: Query,
     clock: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -329,7 +329,7 @@ def test_the_final_tables_equal_the_truth(
                 limits = PATIENT if over else IMPATIENT
                 engine = connect(database_url)  # each process has its own in production
                 try:
-                    with opened(
+                    with open_ingestion(
                         run=run,
                         resumes=number > 0,
                         quota=chaos.quota,
@@ -363,15 +363,15 @@ def test_the_final_tables_equal_the_truth(
         chaos.end()
         stale = stale_days(query, chaos)
         if fresh := [day for day in chaos.days if day not in stale]:
-            check_rows(query, sandbox, opened, "calls", fresh)
+            check_rows(query, sandbox, open_ingestion, "calls", fresh)
         if stale:
             until_done(lambda ingestion: backfill(ingestion, sorted(stale)), "look-back")
         if any(collection == "numbers" for _, collection, _ in chaos.edits):
             until_done(snapshot, "look-back")
 
         assert not chaos.failures
-        check_rows(query, sandbox, opened, "calls", chaos.days)
-        check_rows(query, sandbox, opened, "numbers", [])
+        check_rows(query, sandbox, open_ingestion, "calls", chaos.days)
+        check_rows(query, sandbox, open_ingestion, "numbers", [])
         check_counts(query, chaos)
         check_history(query)
         check_ledger(query, chaos, sandbox.received)
@@ -389,10 +389,10 @@ def stale_days(query: Query, chaos: Chaos) -> set[date]:
 
 
 def check_rows(
-    query: Query, sandbox: SandboxServer, opened: Open, collection: str, days: list[date]
+    query: Query, sandbox: SandboxServer, open_ingestion: Open, collection: str, days: list[date]
 ) -> None:
     """Assert that ids, payloads and columns are the API's, and only missing rows are deleted."""
-    warehouse = opened()._parts.warehouse
+    warehouse = open_ingestion()._parts.warehouse
     declared = warehouse.catalogue[collection]
     reader = warehouse.reader(declared)
     moments = ["occurred_at", "day"] if declared.is_events else []

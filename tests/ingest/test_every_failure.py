@@ -28,8 +28,8 @@ def _rows(api: SmallApi) -> None:
     ]
 
 
-def read(opened: Open, *, resumes: bool) -> None:
-    with opened(run="backfill", resumes=resumes, chunk_rows=60) as ingestion:
+def read(open_ingestion: Open, *, resumes: bool) -> None:
+    with open_ingestion(run="backfill", resumes=resumes, chunk_rows=60) as ingestion:
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS))
 
 
@@ -72,7 +72,7 @@ def check_all_is_there(query: Any) -> None:
 @pytest.mark.parametrize("broken_at", range(1, CALLS + 1))
 @pytest.mark.parametrize("fatal", [True, False], ids=["refused", "cut off"])
 def test_a_failure_at_any_request_writes_no_partial_window(
-    api: SmallApi, opened: Open, query: Any, broken_at: int, fatal: bool
+    api: SmallApi, open_ingestion: Open, query: Any, broken_at: int, fatal: bool
 ) -> None:
     def respond(request: Request) -> Any:
         if request.number < broken_at:
@@ -81,12 +81,12 @@ def test_a_failure_at_any_request_writes_no_partial_window(
 
     api.respond = respond
     with pytest.raises(MagnetisError):
-        read(opened, resumes=False)
+        read(open_ingestion, resumes=False)
     if query("SELECT to_regclass('magnetis_ops.days') IS NOT NULL") == [(True,)]:
         check_nothing_is_half_written(query)
     broken = len(api.requests)
     api.respond = lambda _request: None
-    read(opened, resumes=True)
+    read(open_ingestion, resumes=True)
     check_all_is_there(query)
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
     if fatal:
@@ -98,14 +98,14 @@ def test_a_failure_at_any_request_writes_no_partial_window(
 @pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after it"])
 def test_a_failure_at_any_commit_writes_no_partial_window(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     query: Any,
     engine: Any,
     monkeypatch: pytest.MonkeyPatch,
     committed: bool,
 ) -> None:
     commit = psycopg.Connection.commit
-    with opened():
+    with open_ingestion():
         pass  # creates the tables
     tables = (
         "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, "
@@ -129,14 +129,14 @@ def test_a_failure_at_any_commit_writes_no_partial_window(
         commits = 0
         monkeypatch.setattr(psycopg.Connection, "commit", breaking)
         try:
-            read(opened, resumes=False)
+            read(open_ingestion, resumes=False)
         except MagnetisError:
             ended = False
         else:
             ended = commits < broken_at
         monkeypatch.setattr(psycopg.Connection, "commit", commit)
         check_nothing_is_half_written(query)
-        read(opened, resumes=True)
+        read(open_ingestion, resumes=True)
         check_all_is_there(query)
         if ended:
             break

@@ -90,13 +90,23 @@ def test_days_larger_than_a_chunk_are_single_windows() -> None:
     ],
 )
 def test_the_price_equals_the_calls_of_a_load(
-    opened: Open, catalogue: Catalogue, query: Any, calls_per_day: int, days: int, chunk_rows: int
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Any,
+    calls_per_day: int,
+    days: int,
+    chunk_rows: int,
 ) -> None:
-    calls, asked = catalogue["calls"], [FIRST + timedelta(days=number) for number in range(days)]
+    calls, requested = (
+        catalogue["calls"],
+        [FIRST + timedelta(days=number) for number in range(days)],
+    )
     with SandboxServer(SandboxOptions(calls_per_day=calls_per_day, accounts=2)) as sandbox:
-        with opened(origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows) as ingestion:
-            results = list(ingestion.read_days(calls, asked))
-        announced = len(list(sandbox.world.truth("calls", asked[0], asked[-1])))
+        with open_ingestion(
+            origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows
+        ) as ingestion:
+            results = list(ingestion.read_days(calls, requested))
+        announced = len(list(sandbox.world.truth("calls", requested[0], requested[-1])))
         spent = sandbox.received
     assert sum(day.rows for result in results for day in result.days) == announced
     # a connection that breaks on a loaded machine is charged, and perhaps never received

@@ -57,15 +57,23 @@ def hourly(first: date, number: int) -> list[dict[str, Any]]:
 )
 @pytest.mark.parametrize("chunk_rows", [10**6, 30], ids=["one window", "a window a day"])
 def test_every_row_is_assigned_to_its_local_day(
-    api: SmallApi, opened: Open, query: Any, first: date, odd_day: date, hours: int, chunk_rows: int
+    api: SmallApi,
+    open_ingestion: Open,
+    query: Any,
+    first: date,
+    odd_day: date,
+    hours: int,
+    chunk_rows: int,
 ) -> None:
-    asked = days(first, 6)
+    requested = days(first, 6)
     api.rows["/calls"] = hourly(first - timedelta(days=2), 10)
-    with opened(chunk_rows=chunk_rows) as ingestion:
-        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+    with open_ingestion(chunk_rows=chunk_rows) as ingestion:
+        results = list(
+            ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested)
+        )
     by_day = dict(query("SELECT day, count(*) FROM magnetis.calls GROUP BY day"))
-    assert by_day == {day: hours if day == odd_day else 24 for day in asked}
-    assert [day.day for result in results for day in result.days] == asked
+    assert by_day == {day: hours if day == odd_day else 24 for day in requested}
+    assert [day.day for result in results for day in result.days] == requested
     assert all(
         day.announced == day.rows == by_day[day.day] for result in results for day in result.days
     )
@@ -78,10 +86,10 @@ def test_every_row_is_assigned_to_its_local_day(
 
 
 def test_pages_are_fetched_concurrently_and_each_is_charged(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, f"2025-03-28 {n % 24:02d}:00:00") for n in range(1001)]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (
         result.announced,
@@ -120,16 +128,18 @@ def test_pages_are_fetched_concurrently_and_each_is_charged(
 
 
 def test_a_long_range_is_split_with_few_extra_calls(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
-    asked = days(DAY, 60)
+    requested = days(DAY, 60)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:{n % 60:02d}")
-        for index, day in enumerate(asked)
+        for index, day in enumerate(requested)
         for n in range(100)
     ]
-    with opened(chunk_rows=2000) as ingestion:
-        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+    with open_ingestion(chunk_rows=2000) as ingestion:
+        results = list(
+            ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested)
+        )
     assert query(
         "SELECT count(*), min(c), max(c) "
         "FROM (SELECT count(*) AS c FROM magnetis.calls GROUP BY day) AS d"
@@ -146,30 +156,32 @@ def test_a_long_range_is_split_with_few_extra_calls(
 
 
 def test_committed_windows_stay_and_a_retry_resumes(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
-    asked = days(DAY, 6)
+    requested = days(DAY, 6)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:00")
-        for index, day in enumerate(asked)
+        for index, day in enumerate(requested)
         for n in range(100)
     ]
     api.respond = lambda request: (404, {}, b"{}") if request.query["from"] > "20250329" else None
-    with opened(chunk_rows=200) as ingestion, pytest.raises(RouteUnavailable):
-        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+    with open_ingestion(chunk_rows=200) as ingestion, pytest.raises(RouteUnavailable):
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested))
     done = query("SELECT day::text FROM magnetis_ops.days ORDER BY day")
     assert done == [("2025-03-28",), ("2025-03-29",)]
     api.respond = lambda _request: None
     before = len(api.requests)
-    with opened(chunk_rows=200, resumes=True) as ingestion:
-        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+    with open_ingestion(chunk_rows=200, resumes=True) as ingestion:
+        results = list(
+            ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested)
+        )
     assert [result.skipped for result in results] == [True, False, False]
     assert all(request.query["from"] > "20250329" for request in api.requests[before:])
     assert query("SELECT count(*) FROM magnetis.calls") == [(600,)]
 
 
 def test_a_window_whose_rows_move_during_the_read_is_read_again(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(600)]
     api.rows["/calls"] = rows[:500]
@@ -179,7 +191,7 @@ def test_a_window_whose_rows_move_during_the_read_is_read_again(
             api.rows["/calls"] = rows
 
     api.respond = insert_before_page_2
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.announced, result.received, result.api_calls) == (600, 600, 3 + 3), (
         "two pages, one more after a full one"
@@ -188,12 +200,12 @@ def test_a_window_whose_rows_move_during_the_read_is_read_again(
 
 
 def test_a_window_that_stays_inconsistent_writes_nothing(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(3)]
     api.respond = lambda request: api.envelope(api.window(request), request, total=4)
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(
             IncompleteWindow,
             match="announced 4 rows and returned 3 distinct ones; page 2 of 2 came without",
@@ -208,18 +220,18 @@ def test_a_window_that_stays_inconsistent_writes_nothing(
         assert query(f"SELECT count(*) FROM {table}") == [(0,)]
 
 
-def test_duplicate_ids_across_pages_are_detected(api: SmallApi, opened: Open) -> None:
+def test_duplicate_ids_across_pages_are_detected(api: SmallApi, open_ingestion: Open) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(499)]
     api.rows["/calls"] = [*rows[:250], rows[249], *rows[250:]]
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(IncompleteWindow, match="announced 500 rows and returned 499"),
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
 
 
 def test_malformed_rows_are_quarantined_or_tolerated(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     api.rows["/calls"] = [
         call(1, "2025-03-28 10:00:00", id=17, duration="61", account=None),
@@ -230,7 +242,7 @@ def test_malformed_rows_are_quarantined_or_tolerated(
         call(6, "some day in March", fold=0),
     ]
     api.moment = lambda _row: datetime(2025, 3, 28, 12, tzinfo=UTC)  # type: ignore[method-assign]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert query(
         "SELECT id, duration_seconds, account_id FROM magnetis.calls "
@@ -258,7 +270,7 @@ def test_malformed_rows_are_quarantined_or_tolerated(
     "shape", ["object of objects", "bare array", "numbers as text", "no links"]
 )
 def test_other_response_envelopes_are_read(
-    api: SmallApi, opened: Open, query: Any, shape: str
+    api: SmallApi, open_ingestion: Open, query: Any, shape: str
 ) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(3)]
     content: Any = {
@@ -271,7 +283,7 @@ def test_other_response_envelopes_are_read(
         "no links": {"data": rows, "meta": {"total": 3}},
     }[shape]
     api.respond = lambda _request: ok(content)
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.received, len(api.requests)) == (3, 2 if shape == "bare array" else 1), (
         "a bare array does not announce the last page"
@@ -279,10 +291,12 @@ def test_other_response_envelopes_are_read(
     assert query("SELECT count(*) FROM magnetis.calls") == [(3,)]
 
 
-def test_a_bare_array_is_read_to_its_last_page(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_bare_array_is_read_to_its_last_page(
+    api: SmallApi, open_ingestion: Open, query: Any
+) -> None:
     rows = [call(n, "2025-03-28 10:00:00") for n in range(510)]
     api.respond = lambda request: ok(rows[(request.page - 1) * 250 : request.page * 250])
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.announced, result.api_calls) == (510, 4), (
         "page 3 does not announce that it is the last"
@@ -290,14 +304,14 @@ def test_a_bare_array_is_read_to_its_last_page(api: SmallApi, opened: Open, quer
 
 
 def test_a_route_that_ignores_the_window_is_refused_after_one_call(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     api.rows["/visits"] = [
         call(n, "2024-01-05 10:00:00", created_at="2024-01-05 10:00:00") for n in range(900)
     ]
     api.respond = lambda request: api.envelope(api.rows["/visits"], request)
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(FilterIgnored, match=r"seems to ignore from.*visits\.window"),
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["visits"], [DAY]))
@@ -305,13 +319,13 @@ def test_a_route_that_ignores_the_window_is_refused_after_one_call(
 
 
 def test_an_error_names_the_members_of_rows_without_a_known_time(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     api.respond = lambda request: api.envelope(
         [{"id": "call-1", "begun": "2025-03-28 10:00:00", "caller": "0033199000001"}], request
     )
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(
             UnplaceableRows, match=r"Members of the rows: begun, caller, id\..*calls\.time_fields"
         ),
@@ -321,19 +335,19 @@ def test_an_error_names_the_members_of_rows_without_a_known_time(
 
 
 def test_an_exhausted_quota_keeps_the_committed_windows(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
-    asked = days(DAY, 4)
+    requested = days(DAY, 4)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:00")
-        for index, day in enumerate(asked)
+        for index, day in enumerate(requested)
         for n in range(300)
     ]
     with (
-        opened(quota=5, chunk_rows=300) as ingestion,
+        open_ingestion(quota=5, chunk_rows=300) as ingestion,
         pytest.raises(QuotaExhausted, match="all 5 calls are spent") as raised,
     ):
-        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested))
     assert raised.value.available_at > datetime.now(UTC)
     assert len(api.requests) == 5
     assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [
@@ -342,7 +356,7 @@ def test_an_exhausted_quota_keeps_the_committed_windows(
     ]
 
 
-def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) -> None:
+def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, open_ingestion: Open) -> None:
     api.respond = lambda _request: (
         429,
         {"Retry-After": "7200"},
@@ -350,26 +364,26 @@ def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, opened: Open) 
     )
     for run in ("run-1", "run-2"):
         with (
-            opened(run=run) as ingestion,
+            open_ingestion(run=run) as ingestion,
             pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"),
         ):
             list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert len(api.requests) == 1
 
 
-def test_a_short_retry_after_is_waited_out(api: SmallApi, opened: Open) -> None:
+def test_a_short_retry_after_is_waited_out(api: SmallApi, open_ingestion: Open) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     api.respond = lambda request: (
         (429, {"Retry-After": "1"}, b"{}") if request.number == 1 else None
     )
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY])
     assert (result.received, result.api_calls) == (1, 2)
 
 
-def test_a_refused_key_stops_the_load(api: SmallApi, opened: Open, query: Any) -> None:
+def test_a_refused_key_stops_the_load(api: SmallApi, open_ingestion: Open, query: Any) -> None:
     with (
-        opened(key="key-0f-the-tests-expired") as ingestion,
+        open_ingestion(key="key-0f-the-tests-expired") as ingestion,
         pytest.raises(KeyRefused, match="unknown or expired") as raised,
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
@@ -379,10 +393,10 @@ def test_a_refused_key_stops_the_load(api: SmallApi, opened: Open, query: Any) -
 
 
 def test_a_past_snapshot_and_an_open_day_cost_no_call(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     today = datetime.now(PARIS).date()
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         with pytest.raises(PastSnapshot, match=f"Materialize the partition {today}"):
             ingestion.read_snapshot(catalogue["accounts"], today - timedelta(days=1))
         with pytest.raises(OpenDay, match="choose days up to yesterday"):
@@ -391,10 +405,10 @@ def test_a_past_snapshot_and_an_open_day_cost_no_call(
 
 
 def test_a_snapshot_reads_all_rows(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/accounts"] = [{"id": f"acc-{n}", "name": f"Agence {n}"} for n in range(251)]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         result = ingestion.read_snapshot(catalogue["accounts"], datetime.now(PARIS).date())
     assert (result.announced, result.days[0].rows, result.api_calls) == (251, 251, 2)
     assert query(
@@ -403,34 +417,34 @@ def test_a_snapshot_reads_all_rows(
 
 
 def test_a_retry_still_reports_earlier_quarantined_rows(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     api.respond = lambda request: api.envelope(
         [*api.window(request), {"start_at": "2025-03-28 11:00:00"}], request
     )
     for resumes in (False, True):
-        with opened(resumes=resumes) as ingestion:
+        with open_ingestion(resumes=resumes) as ingestion:
             [result] = ingestion.read_days(catalogue["calls"], [DAY])
         assert (result.skipped, result.quarantined) == (resumes, 1)
 
 
 def test_a_retried_snapshot_is_not_taken_again_even_after_midnight(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     yesterday = datetime.now(PARIS).date() - timedelta(days=1)
     api.rows["/accounts"] = [{"id": "acc-1"}]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         ingestion.read_snapshot(catalogue["accounts"], datetime.now(PARIS).date())
     with ingestion._parts.warehouse.engine.begin() as connection:
         connection.execute(text("UPDATE magnetis_ops.days SET day = day - 1"))
-    with opened(resumes=True) as ingestion:
+    with open_ingestion(resumes=True) as ingestion:
         result = ingestion.read_snapshot(catalogue["accounts"], yesterday)
     assert (result.skipped, result.days[0].rows, len(api.requests)) == (True, 1, 1)
 
 
 def test_a_load_survives_a_restart_of_the_database(
-    api: SmallApi, opened: Open, query: Any, engine: Engine
+    api: SmallApi, open_ingestion: Open, query: Any, engine: Engine
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(1000)]
 
@@ -446,29 +460,31 @@ def test_a_load_survives_a_restart_of_the_database(
 
     api.respond = kill_connections
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(DatabaseUnavailable, match="transaction was rolled back"),
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis.calls") == [(0,)]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis.calls") == [(1000,)]
 
 
-def test_two_concurrent_runs_of_the_same_days(api: SmallApi, opened: Open, query: Any) -> None:
-    asked = days(DAY, 3)
+def test_two_concurrent_runs_of_the_same_days(
+    api: SmallApi, open_ingestion: Open, query: Any
+) -> None:
+    requested = days(DAY, 3)
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} 12:00:00")
-        for index, day in enumerate(asked)
+        for index, day in enumerate(requested)
         for n in range(400)
     ]
     errors: list[BaseException] = []
 
     def run(name: str) -> None:
         try:
-            with opened(run=name) as ingestion:
-                list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked))
+            with open_ingestion(run=name) as ingestion:
+                list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested))
         except BaseException as error:  # noqa: BLE001 - shown by the assertion
             errors.append(error)
 
@@ -479,7 +495,7 @@ def test_two_concurrent_runs_of_the_same_days(api: SmallApi, opened: Open, query
         thread.join()
     assert errors == []
     assert query("SELECT day::text, held FROM magnetis_ops.days ORDER BY day") == [
-        (str(day), 400) for day in asked
+        (str(day), 400) for day in requested
     ]
     assert query(
         "SELECT count(*), count(*) FILTER (WHERE deleted_at IS NULL) FROM magnetis.calls"
@@ -497,7 +513,7 @@ def test_two_concurrent_runs_of_the_same_days(api: SmallApi, opened: Open, query
 )
 def test_any_split_into_windows_gives_the_same_table(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     query: Any,
     engine: Engine,
     counts: list[int],
@@ -505,11 +521,11 @@ def test_any_split_into_windows_gives_the_same_table(
     cuts: set[int],
     limit: int,
 ) -> None:
-    asked = days(date(2025, 3, 28), 5)
+    requested = days(date(2025, 3, 28), 5)
     api.limit = limit
     api.rows["/calls"] = [
         call(f"{index}{n:03d}", f"{day} {n % 24:02d}:40:00")
-        for index, day in enumerate(asked)
+        for index, day in enumerate(requested)
         for n in range(counts[index])
         if not (day == date(2025, 3, 30) and n % 24 == 2)
     ]
@@ -521,10 +537,12 @@ def test_any_split_into_windows_gives_the_same_table(
             )
         )
     edges = [0, *sorted(cuts), 5]
-    with opened(chunk_rows=chunk_rows) as ingestion:
+    with open_ingestion(chunk_rows=chunk_rows) as ingestion:
         for start, end in pairwise(edges):
             list(
-                ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], asked[start:end])
+                ingestion.read_days(
+                    ingestion._parts.warehouse.catalogue["calls"], requested[start:end]
+                )
             )
     expected = sorted((row["id"], row["start_at"][:10]) for row in api.rows["/calls"])
     assert (

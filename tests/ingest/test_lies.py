@@ -44,9 +44,11 @@ def truth_of(counts: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def load(opened: Open, catalogue: Catalogue, days: list[date], run: str, **options: Any) -> None:
+def load(
+    open_ingestion: Open, catalogue: Catalogue, days: list[date], run: str, **options: Any
+) -> None:
     try:
-        with opened(run=run, chunk_rows=200, quota=100_000, **options) as ingestion:
+        with open_ingestion(run=run, chunk_rows=200, quota=100_000, **options) as ingestion:
             list(ingestion.read_days(catalogue["calls"], days))
     except MagnetisError:
         pass  # a failed load is allowed
@@ -107,7 +109,7 @@ def reset(engine: Engine) -> None:
 )
 def test_no_green_day_differs_from_the_truth(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     catalogue: Catalogue,
     engine: Engine,
     counts: list[int],
@@ -139,21 +141,26 @@ def test_no_green_day_differs_from_the_truth(
     if before:
         # an honest load first, so that the table contains rows
         LyingApi(api, list(truth))
-        load(opened, catalogue, days, "before")
+        load(open_ingestion, catalogue, days, "before")
     LyingApi(api, truth, tuple(lies), cap=cap)
-    load(opened, catalogue, days, "lied to")
+    load(open_ingestion, catalogue, days, "lied to")
     assert wrong_days(engine, truth) == {}
 
 
 @pytest.mark.parametrize("lie", [lie for lie in LIES if lie != SWAPS])
 @pytest.mark.parametrize("counts", [[40] * 12, [15] * 5 + [0] * 3, [0, 4, 40, 0], [40]], ids=str)
 def test_each_lie_alone(
-    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine, lie: str, counts: list[int]
+    api: SmallApi,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    engine: Engine,
+    lie: str,
+    counts: list[int],
 ) -> None:
     truth = truth_of(counts)
     LyingApi(api, truth, (lie,))
     days = [DAY + timedelta(days=n) for n in range(len(counts))]
-    load(opened, catalogue, days, "lied to")
+    load(open_ingestion, catalogue, days, "lied to")
     assert wrong_days(engine, truth) == {}
     assert len(api.requests) <= 4 * (len(truth) // 10 + len(counts)) + 60
 
@@ -161,7 +168,7 @@ def test_each_lie_alone(
 @pytest.mark.parametrize(("verified", "wrong"), [(False, range(15, 51)), (True, range(9))])
 def test_swaps_during_a_read_leave_few_wrong_windows(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     catalogue: Catalogue,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -179,7 +186,7 @@ def test_swaps_during_a_read_leave_few_wrong_windows(
     for seed in range(50):
         reset(engine)
         lying = LyingApi(api, truth_of([100]), (SWAPS,), seed=seed)
-        load(opened, catalogue, [DAY], f"seed {seed}", concurrency=1)
+        load(open_ingestion, catalogue, [DAY], f"seed {seed}", concurrency=1)
         with engine.connect() as connection:
             done = connection.execute(text("SELECT count(*) FROM magnetis_ops.days")).scalar_one()
             held = frozenset(connection.execute(text("SELECT id FROM magnetis.calls")).scalars())

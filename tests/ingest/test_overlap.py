@@ -126,7 +126,7 @@ def test_two_concurrent_loads_of_the_same_days(
     sandbox: SandboxServer,
     database_url: str,
     catalogue: Catalogue,
-    opened: Open,
+    open_ingestion: Open,
     query: Callable[..., list[Any]],
 ) -> None:
     dice = random.Random(seed)
@@ -141,7 +141,7 @@ def test_two_concurrent_loads_of_the_same_days(
     ) -> None:
         threading.Event().wait(wait)
         engine = connect(database_url)  # another process has its own in production
-        with opened(
+        with open_ingestion(
             run=run,
             engine=engine,
             origin=sandbox.url,

@@ -117,13 +117,13 @@ def test_a_plan_costs_one_call_per_collection_in_lane_manual(
 
 
 def test_only_missing_days_are_priced_for_one_call(
-    make: Make, api: SmallApi, opened: Open, catalogue: Catalogue
+    make: Make, api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = [
         call(f"{day}{n}", f"2025-06-{day:02} 12:00:00") for day in range(1, 11) for n in range(30)
     ]
     calls = catalogue["calls"]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         list(ingestion.read_days(calls, [june(1), june(2), june(5), june(6)]))
     api.requests.clear()
     plan = make("calls", missing=True)
@@ -136,7 +136,7 @@ def test_only_missing_days_are_priced_for_one_call(
     assert api.requests[0].query["from"] == "20250602220000", (
         "only the range of the missing days is announced"
     )
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         results = list(
             ingestion.read_days(
                 calls, [day for each in line.ranges for day in Window(each.first, each.last).days]
@@ -187,7 +187,7 @@ def test_a_retried_announcement_counts_as_spent(make: Make, api: SmallApi) -> No
 
 
 def test_a_route_without_a_window_is_read_whole_for_each_range(
-    make: Make, api: SmallApi, catalogue: Catalogue, opened: Open
+    make: Make, api: SmallApi, catalogue: Catalogue, open_ingestion: Open
 ) -> None:
     whole = catalogue.model_copy(
         update={

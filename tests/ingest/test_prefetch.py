@@ -28,8 +28,8 @@ def _rows(api: SmallApi) -> None:
     ]
 
 
-def read(opened: Open, **options: Any) -> list[Any]:
-    with opened(chunk_rows=500, **options) as ingestion:
+def read(open_ingestion: Open, **options: Any) -> list[Any]:
+    with open_ingestion(chunk_rows=500, **options) as ingestion:
         return list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS))
 
 
@@ -39,7 +39,7 @@ def of(request: Request) -> tuple[str, int]:
 
 
 def test_the_next_window_is_requested_before_the_last_page_of_the_current_one_arrives(
-    api: SmallApi, opened: Open
+    api: SmallApi, open_ingestion: Open
 ) -> None:
     next_one = threading.Event()
 
@@ -50,7 +50,7 @@ def test_the_next_window_is_requested_before_the_last_page_of_the_current_one_ar
             assert next_one.wait(PATIENCE), "the next window was not requested meanwhile"
 
     api.respond = respond
-    results = read(opened)
+    results = read(open_ingestion)
     assert next_one.is_set()
     assert [(str(result.window), result.received, result.api_calls) for result in results] == [
         ("2025-03-03...2025-03-04", 490, 2),
@@ -61,7 +61,7 @@ def test_the_next_window_is_requested_before_the_last_page_of_the_current_one_ar
 
 
 def test_the_next_window_starts_before_all_pages_of_the_current_one_are_requested(
-    api: SmallApi, opened: Open, monkeypatch: pytest.MonkeyPatch
+    api: SmallApi, open_ingestion: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(14)]
     api.rows["/calls"] = [
@@ -84,16 +84,16 @@ def test_the_next_window_starts_before_all_pages_of_the_current_one_are_requeste
 
     monkeypatch.setattr(RangeReader, "_start", observed_start)
     api.respond = respond
-    with opened(chunk_rows=1800, concurrency=2) as ingestion:
+    with open_ingestion(chunk_rows=1800, concurrency=2) as ingestion:
         results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
     assert sum(result.received for result in results) == 3500
     assert waited == [True, True], "the next window waited for the last page"
 
 
 def test_requests_are_recorded_with_the_days_of_their_window(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
-    read(opened)
+    read(open_ingestion)
     recorded = query(
         "SELECT first_day, last_day, count(*) FROM magnetis_ops.api_calls "
         "GROUP BY 1, 2 ORDER BY 1, 2"
@@ -107,11 +107,11 @@ def test_requests_are_recorded_with_the_days_of_their_window(
 
 
 def test_a_failed_prefetch_does_not_stop_the_commit_of_the_current_window(
-    api: SmallApi, opened: Open
+    api: SmallApi, open_ingestion: Open
 ) -> None:
     api.respond = lambda request: (404, {}, b"{}") if of(request)[0] == "05" else None
     committed = []
-    with opened(chunk_rows=500) as ingestion, pytest.raises(RouteUnavailable):
+    with open_ingestion(chunk_rows=500) as ingestion, pytest.raises(RouteUnavailable):
         committed.extend(
             str(result.window)
             for result in ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
@@ -138,7 +138,7 @@ def test_no_window_is_prefetched_after_a_failed_one(failed: bool, announced: int
 
 
 def test_if_the_current_window_fails_the_prefetch_sends_no_more_requests(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     ahead = threading.Event()
 
@@ -152,14 +152,14 @@ def test_if_the_current_window_fails_the_prefetch_sends_no_more_requests(
 
     api.respond = respond
     with pytest.raises(AccessForbidden):
-        read(opened, run="first", concurrency=2)
+        read(open_ingestion, run="first", concurrency=2)
     api.respond = lambda _request: None
     requested = {of(request) for request in api.requests}
     assert ("07", 1) not in requested
     # received pages of both windows are cached: the retry requests the others only
     cached = query("SELECT count(*) FROM magnetis_ops.pages")[0][0]
     before = len(api.requests)
-    read(opened, run="first", resumes=True)
+    read(open_ingestion, run="first", resumes=True)
     # if one page of a window is missing, page 1 is compared with the cached one
     incomplete = 4 - cached
     assert len(api.requests) - before == 6 - cached + incomplete
@@ -169,19 +169,19 @@ def test_if_the_current_window_fails_the_prefetch_sends_no_more_requests(
 
 @pytest.mark.parametrize("quota", range(1, 8))
 def test_an_exhausted_quota_charges_no_page_twice(
-    api: SmallApi, opened: Open, query: Any, quota: int
+    api: SmallApi, open_ingestion: Open, query: Any, quota: int
 ) -> None:
     if quota < 7:
         with pytest.raises(QuotaExhausted):
-            read(opened, run="first", quota=quota)
-    read(opened, run="first", resumes=quota < 7)
+            read(open_ingestion, run="first", quota=quota)
+    read(open_ingestion, run="first", resumes=quota < 7)
     # the announcement of the whole range is not cached: a run that ends right after it repeats it
     assert len(api.requests) <= 7 + 1
     assert query("SELECT count(*) FROM magnetis.calls") == [(1470,)]
 
 
 def test_a_refused_window_discards_the_prefetched_one(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     ahead = threading.Event()
 
@@ -197,7 +197,7 @@ def test_a_refused_window_discards_the_prefetched_one(
 
     refused: list[Request] = []
     api.respond = respond
-    results = read(opened)
+    results = read(open_ingestion)
     assert [day.day for result in results for day in result.days] == DAYS
     assert str(results[0].window) == "2025-03-03", "the refused window is halved"
     assert query("SELECT count(*), count(DISTINCT id) FROM magnetis.calls") == [(1470, 1470)]
@@ -205,11 +205,11 @@ def test_a_refused_window_discards_the_prefetched_one(
 
 
 def test_a_caller_that_leaves_early_leaves_no_open_session(
-    api: SmallApi, opened: Open, query: Any
+    api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     left = threading.Event()
     api.respond = lambda request: left.wait(1) and None if of(request)[0] == "07" else None
-    with opened(chunk_rows=500) as ingestion:
+    with open_ingestion(chunk_rows=500) as ingestion:
         results = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
         assert next(results).received == 490
         results.close()  # type: ignore[attr-defined]

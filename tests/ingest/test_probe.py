@@ -157,10 +157,13 @@ def test_the_price_is_one_request_for_each_collection_and_three_more_for_events(
 def test_events_are_requested_for_a_working_day_from_noon_to_noon(probe, api: SmallApi):
     report = probe()
     assert report.window == ("2025-06-16T10:00:00+00:00", "2025-06-17T10:00:00+00:00")
-    asked = {request.path: request.query for request in reversed(api.requests)}
-    assert (asked["/calls"]["from"], asked["/calls"]["to"]) == ("20250616100000", "20250617100000")
-    assert asked["/calls"]["analysis"] == "1"
-    assert "from" not in asked["/accounts"]
+    requested = {request.path: request.query for request in reversed(api.requests)}
+    assert (requested["/calls"]["from"], requested["/calls"]["to"]) == (
+        "20250616100000",
+        "20250617100000",
+    )
+    assert requested["/calls"]["analysis"] == "1"
+    assert "from" not in requested["/accounts"]
 
 
 @pytest.mark.parametrize("days", range(14))
@@ -211,7 +214,7 @@ def test_a_row_without_id_and_time_is_reported(probe, api: SmallApi):
     leads = finding(probe(), "leads")
     assert leads.missing[:2] == ["id", "occurred_at"]
     assert "Rows without an id cannot be stored: set id_paths." in leads.notes()
-    assert "(members that hold one: when): set time_fields" in leads.notes()
+    assert "(members with a time: when): set time_fields" in leads.notes()
     assert leads.proposals.time_field == "when"
     assert leads.proposals.id_path == [], "one row does not show that a member is unique"
 
@@ -315,7 +318,7 @@ def test_an_alternative_route_of_another_collection_is_only_suggested(probe, api
     trackers = finding(report, "email_trackers")
     assert trackers.found is Found.NOTHING
     assert trackers.shared == {"/emails": "emails"}
-    assert "/emails answers as emails" in trackers.notes()
+    assert "/emails serves emails" in trackers.notes()
     assert "/emails" not in trackers.tried
     assert finding(report, "emails").answered == "/emails"
     assert [request.path for request in api.requests].count("/emails") == 4
@@ -337,7 +340,7 @@ def test_a_missing_route_is_requested_once(probe, api: SmallApi):
 def test_two_collections_on_one_route_are_reported(probe, catalogue: Catalogue, tmp_path):
     report = probe(reroute(catalogue, tmp_path, sms_alerts="/alerts/email"))
     assert finding(report, "sms_alerts").shared == {"/alerts/email": "email_alerts"}
-    assert "/alerts/email answers as email_alerts" in finding(report, "sms_alerts").notes()
+    assert "/alerts/email serves email_alerts" in finding(report, "sms_alerts").notes()
 
 
 @pytest.mark.parametrize(

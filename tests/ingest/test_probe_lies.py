@@ -157,7 +157,7 @@ def moved(minutes: int) -> Callable[[int, datetime], datetime]:
     return lambda _, at: at + timedelta(minutes=minutes)
 
 
-def asked(api: SmallApi) -> list[tuple[str, str]]:
+def requested(api: SmallApi) -> list[tuple[str, str]]:
     return [(request.query["limit"], request.query["page"]) for request in api.requests]
 
 
@@ -217,9 +217,9 @@ def test_an_empty_collection_costs_two_requests_and_decides_nothing(api, probe):
     play(api, [])
     found = probe()
     assert set(verdicts(found).values()) == {"undecided"}
-    assert asked(api) == [("1", "1"), ("50", "1")]
+    assert requested(api) == [("1", "1"), ("50", "1")]
     assert (
-        "No row came back, so it is undecided whether the route honours from and to"
+        "No row was returned, so it is undecided whether the route honours from and to"
         in found.notes()
     )
     assert probe.report.overlay() == {}
@@ -286,7 +286,7 @@ def test_an_ignored_limit_or_page_is_detected_without_extra_requests(api, probe,
     found = probe()
     assert verdicts(found)[ignored] == "ignored"
     assert f"ignores {ignored}" in found.notes()
-    assert asked(api) == [("1", "1"), ("50", "2"), ("1", "1"), ("1", "1")]
+    assert requested(api) == [("1", "1"), ("50", "2"), ("1", "1"), ("1", "1")]
 
 
 def test_a_page_with_signed_links_is_recognized_as_the_same_page(api, probe):
@@ -334,7 +334,7 @@ def test_a_misread_zone_shows_on_the_row_at_the_edge(api, probe):
     found = probe()
     assert 6900 <= found.outside_seconds <= 7200
     assert "MAGNETIS_RESPONSE_TIMEZONE" in found.notes()
-    assert asked(api)[1] == ("50", "2")
+    assert requested(api)[1] == ("50", "2")
 
 
 # --- undeclared members
@@ -433,7 +433,7 @@ def test_no_time_is_proposed_if_the_window_is_ignored(api, probe):
     )
     found = probe()
     assert found.proposals.time_field is None
-    assert "(members that hold one: begun)" in found.notes()
+    assert "(members with a time: begun)" in found.notes()
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,9 @@ def test_names_that_may_be_values_are_never_shown_or_written(api, probe):
     assert found.proposals.id_path == []
 
 
-def test_the_written_overlay_loads_a_complete_day(api, probe, tmp_path, opened: Open, query):
+def test_the_written_overlay_loads_a_complete_day(
+    api, probe, tmp_path, open_ingestion: Open, query
+):
     rows = calls(
         id=lambda *_: ...,
         start_at=lambda *_: ...,
@@ -620,7 +622,7 @@ def test_the_written_overlay_loads_a_complete_day(api, probe, tmp_path, opened: 
     path = tmp_path / "magnetis.yaml"
     write_overlay(path, probe.report.overlay())
     catalogue = load_catalogue(path)
-    with opened(catalogue=catalogue) as ingestion:
+    with open_ingestion(catalogue=catalogue) as ingestion:
         (result,) = ingestion.read_days(catalogue["calls"], [date(2025, 6, 17)])
     assert [day.rows for day in result.days] == [72]
     stored = query(
@@ -662,7 +664,7 @@ def test_a_snapshot_whose_rows_look_like_events_is_reported(
     found = probe("sms_messages")
     assert found.event_members == named
     assert (
-        f"Rows look like events and not like a present state: {', '.join(named)} differ"
+        f"Rows look like events, not like a present state: {', '.join(named)} differ"
         in found.notes()
     )
     assert "magnetis.sms_messages" in found.notes()
@@ -677,7 +679,7 @@ def test_old_and_recent_events_are_recognized_at_the_recent_end(api, probe):
     )
     play(api, rows)
     assert probe("sms_messages").event_members == ["sent_at"]
-    assert asked(api) == [("1", "1"), ("50", "30")]
+    assert requested(api) == [("1", "1"), ("50", "30")]
 
 
 @pytest.mark.parametrize(

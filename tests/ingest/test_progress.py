@@ -14,12 +14,12 @@ DOWN: Answer = (503, {}, b"{}")
 
 
 @pytest.fixture
-def advances(api: SmallApi, opened: Open, catalogue: Catalogue) -> Any:
+def advances(api: SmallApi, open_ingestion: Open, catalogue: Catalogue) -> Any:
     """Return the number of advances of a run until it ended or failed."""
 
     def advances(days: int = 1, *, resumes: bool = False, run: str = "run-1") -> int:
         calls: list[None] = []
-        with opened(
+        with open_ingestion(
             run=run,
             resumes=resumes,
             concurrency=1,
@@ -89,15 +89,15 @@ def test_pages_of_a_route_without_announcement_are_progress(api: SmallApi, advan
 
 
 def test_a_day_that_a_newer_read_has_committed_is_not_progress(
-    api: SmallApi, opened: Open, catalogue: Catalogue, clock: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, clock: Any
 ) -> None:
     api.rows["/calls"] = rows(1, 5)
     calls: list[None] = []
-    with opened(run="older", advanced=lambda: calls.append(None)) as older:
+    with open_ingestion(run="older", advanced=lambda: calls.append(None)) as older:
 
         def newer(request: Request) -> None:
             api.respond = lambda _request: None
-            with opened(run="newer") as ingestion:
+            with open_ingestion(run="newer") as ingestion:
                 list(ingestion.read_days(catalogue["calls"], [DAY]))
 
         api.respond = newer

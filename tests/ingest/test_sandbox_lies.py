@@ -29,9 +29,9 @@ def opened_sandbox(*lies: str) -> SandboxServer:
     )
 
 
-def load(opened: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | None:
+def load(open_ingestion: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | None:
     try:
-        with opened(origin=sandbox.url, key=sandbox.key) as ingestion:
+        with open_ingestion(origin=sandbox.url, key=sandbox.key) as ingestion:
             list(ingestion.read_days(catalogue["calls"], DAYS))
     except MagnetisError as error:
         return str(error)
@@ -55,12 +55,12 @@ def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
 
 @pytest.mark.parametrize("lie", [name for name in LIES if name != "swap"])
 def test_no_green_day_differs_from_the_truth(
-    lie: str, opened: Open, catalogue: Catalogue, query: Query
+    lie: str, open_ingestion: Open, catalogue: Catalogue, query: Query
 ) -> None:
     with opened_sandbox(lie) as sandbox:
         honest = [row["id"] for row in sandbox.world.truth("calls", DAYS[0], DAYS[-1])]
         assert len(honest) > 1600
-        load(opened, catalogue, sandbox)
+        load(open_ingestion, catalogue, sandbox)
         assert wrong_days(query, sandbox) == []
 
 
@@ -77,10 +77,15 @@ def test_no_green_day_differs_from_the_truth(
     ],
 )
 def test_loads_behave_as_docs_sandbox_md_describes(
-    lie: str, complete: int, reason: str | None, opened: Open, catalogue: Catalogue, query: Query
+    lie: str,
+    complete: int,
+    reason: str | None,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Query,
 ) -> None:
     with opened_sandbox(lie) as sandbox:
-        failure = load(opened, catalogue, sandbox)
+        failure = load(open_ingestion, catalogue, sandbox)
         found = query("SELECT count(*) FROM magnetis_ops.days WHERE collection = 'calls'")[0][0]
         assert (found, failure) == (complete, failure)
         assert (failure is None) is (reason is None), failure

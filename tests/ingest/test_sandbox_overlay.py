@@ -55,14 +55,14 @@ def overlaid(tmp_path: Path) -> Catalogue:
 
 
 def test_a_load_stores_the_rows_of_the_sandbox(
-    overlaid: Catalogue, opened: Open, engine: Engine, query: Query
+    overlaid: Catalogue, open_ingestion: Open, engine: Engine, query: Query
 ) -> None:
     migrate(engine, overlaid)
     with (
         SandboxServer(
             SandboxOptions(accounts=3, calls_per_day=60, daily_quota=None), overlaid
         ) as sandbox,
-        opened(catalogue=overlaid, origin=sandbox.url, key=sandbox.key) as ingestion,
+        open_ingestion(catalogue=overlaid, origin=sandbox.url, key=sandbox.key) as ingestion,
     ):
         for name in ("bookings", "calls"):
             list(ingestion.read_days(overlaid[name], DAYS))

@@ -76,7 +76,7 @@ def test_windows_have_one_size_and_the_last_is_small(
 
 @pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
 def test_a_refused_window_is_halved_and_the_limit_is_remembered(
-    api: SmallApi, opened: Open, query, status: int, least: int
+    api: SmallApi, open_ingestion: Open, query, status: int, least: int
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(20)]
     api.rows["/calls"] = [call(f"{day:%d}", f"{day} 12:00:00") for day in days]
@@ -86,7 +86,7 @@ def test_a_refused_window_is_halved_and_the_limit_is_remembered(
         return (status, {}, b'{"message": "too long"}') if length > 6 else None
 
     api.respond = respond
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
     assert [day.day for result in results for day in result.days] == days
     [(most, reason)] = query(
@@ -95,7 +95,7 @@ def test_a_refused_window_is_halved_and_the_limit_is_remembered(
     assert most == 5
     assert f"HTTP {status}" in reason
     before = len(api.requests)
-    with opened(run="another") as ingestion:
+    with open_ingestion(run="another") as ingestion:
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
     assert len(api.requests) - before == 4, "four windows of five days, none of them refused"
 
@@ -104,9 +104,9 @@ def test_a_refused_window_is_halved_and_the_limit_is_remembered(
     ("status", "error", "most_requests"), [(422, RequestRejected, 5), (500, ServerUnavailable, 6)]
 )
 def test_an_api_that_refuses_every_window_receives_few_requests(
-    api: SmallApi, opened: Open, status: int, error: type[Exception], most_requests: int
+    api: SmallApi, open_ingestion: Open, status: int, error: type[Exception], most_requests: int
 ) -> None:
     api.respond = lambda _request: (status, {}, b"{}")
-    with opened() as ingestion, pytest.raises(error):
+    with open_ingestion() as ingestion, pytest.raises(error):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], range_of(16).days))
     assert len(api.requests) == most_requests

@@ -35,14 +35,14 @@ def encoded(api: SmallApi, request: Request, charset: str) -> Answer:
 
 
 def test_pages_in_another_charset_are_cached_and_read_again(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = calls(300, caller_name="Hélène Çà")
     api.respond = lambda request: encoded(api, request, "iso-8859-1")
-    with pytest.raises(QuotaExhausted), opened(run="first", quota=3) as ingestion:
+    with pytest.raises(QuotaExhausted), open_ingestion(run="first", quota=3) as ingestion:
         list(ingestion.read_days(catalogue["calls"], DAYS))
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
-    with opened(run="first", resumes=True) as ingestion:
+    with open_ingestion(run="first", resumes=True) as ingestion:
         list(ingestion.read_days(catalogue["calls"], DAYS))
     assert query("SELECT caller_name, count(*) FROM magnetis.calls GROUP BY 1") == [
         ("Hélène Çà", 900)
@@ -51,18 +51,18 @@ def test_pages_in_another_charset_are_cached_and_read_again(
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_an_error_inside_any_page_completes_no_day(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, at: int
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, at: int
 ) -> None:
     api.rows["/calls"] = calls(300)
     broken = b'{"data": [], "success": false, "meta": {"total": 900, "last_page": 4}}'
     api.respond = lambda request: (200, {}, broken) if request.page == at else None
-    with pytest.raises(ServerUnavailable), opened() as ingestion:
+    with pytest.raises(ServerUnavailable), open_ingestion() as ingestion:
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
 def test_a_poisoned_row_costs_one_row_of_its_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = calls(300)
 
@@ -74,7 +74,7 @@ def test_a_poisoned_row_costs_one_row_of_its_window(
         return status, headers, body
 
     api.respond = respond
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], DAYS)
     assert (result.received, result.quarantined) == (900, 3)
     assert query("SELECT key FROM magnetis_ops.quarantine ORDER BY 1") == [

@@ -36,10 +36,10 @@ def days(number: int) -> list[date]:
 
 
 def edges(counts: list[int]) -> list[tuple[int, int]]:
-    asked = days(len(counts))
-    by_day = Counter[date | None](dict(zip(asked, counts, strict=True)))
+    requested = days(len(counts))
+    by_day = Counter[date | None](dict(zip(requested, counts, strict=True)))
     return [
-        ((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(asked, by_day)
+        ((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(requested, by_day)
     ]
 
 
@@ -187,9 +187,11 @@ def test_pages_are_counted_by_their_rows(said: dict[str, Any], rows: int, pages:
 # --- loads
 
 
-def read(opened: Open, catalogue: Catalogue, asked: list[date], **options: Any) -> list[Any]:
-    with opened(**options) as ingestion:
-        return list(ingestion.read_days(catalogue["calls"], asked))
+def read(
+    open_ingestion: Open, catalogue: Catalogue, requested: list[date], **options: Any
+) -> list[Any]:
+    with open_ingestion(**options) as ingestion:
+        return list(ingestion.read_days(catalogue["calls"], requested))
 
 
 def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
@@ -201,15 +203,20 @@ def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
 
 
 def test_a_cap_is_remembered_and_windows_stay_below_it(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(6)
-    LyingApi(api, rows_of(dict.fromkeys(asked, 400)), ("caps a search, oldest first",), cap=2_000)
-    assert sum(result.received for result in read(opened, catalogue, asked, run="1")) >= 2_400
+    requested = days(6)
+    LyingApi(
+        api, rows_of(dict.fromkeys(requested, 400)), ("caps a search, oldest first",), cap=2_000
+    )
+    assert (
+        sum(result.received for result in read(open_ingestion, catalogue, requested, run="1"))
+        >= 2_400
+    )
     assert query("SELECT most_days, most_rows FROM magnetis_ops.window_limits") == [(None, 2_000)]
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(2_400, 6)]
     before = len(api.requests)
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     assert max(result.announced for result in results) < 2_000
     assert len(api.requests) - before <= 1 + 11 + 3, (
         "one window at the cap is announced, none is read"
@@ -217,16 +224,16 @@ def test_a_cap_is_remembered_and_windows_stay_below_it(
 
 
 def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     first, second = days(8)[:4], days(8)[4:]
     truth = rows_of(dict.fromkeys(first, 290)) + rows_of(dict.fromkeys(second, 400))
     # 1,160 rows capped at 1,111, within the last day: no edge is empty, and the total is not round
     LyingApi(api, truth, ("caps a search, oldest first",), cap=1_111)
-    read(opened, catalogue, first, run="1")
+    read(open_ingestion, catalogue, first, run="1")
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_111,)]
     lines: list[str] = []
-    read(opened, catalogue, second, run="2", progress=lines.append)
+    read(open_ingestion, catalogue, second, run="2", progress=lines.append)
     assert query("SELECT count(*) FROM magnetis.calls WHERE day >= :day", day=second[0]) == [
         (1_600,)
     ]
@@ -236,42 +243,42 @@ def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
         "4 days between 2025-03-03 and 2025-03-06 were read under the cap of 1111 rows" in line
         for line in lines
     )
-    read(opened, catalogue, first, run="3")
+    read(open_ingestion, catalogue, first, run="3")
     assert query("SELECT count(*) FROM magnetis.calls") == [(len(truth),)]
     assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
 
 
 def test_a_single_day_at_the_cap_fails(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     LyingApi(api, rows_of({DAY: 1_500}), ("caps a search, oldest first",), cap=1_000)
     with pytest.raises(IncompleteResponse, match="caps a search at 1000 rows"):
-        read(opened, catalogue, [DAY])
+        read(open_ingestion, catalogue, [DAY])
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
 @pytest.mark.parametrize("counts", [[0, 1_500], [1_500, 0, 0], [0, 0, 0, 0, 0, 1_500, 0]], ids=str)
 def test_a_cap_is_found_if_all_rows_lie_in_one_half(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, counts: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, counts: Any
 ) -> None:
-    asked = days(len(counts))
+    requested = days(len(counts))
     LyingApi(
         api,
-        rows_of(dict(zip(asked, counts, strict=True))),
+        rows_of(dict(zip(requested, counts, strict=True))),
         ("caps a search, oldest first",),
         cap=1_000,
     )
     with pytest.raises(IncompleteResponse):
-        read(opened, catalogue, asked)
+        read(open_ingestion, catalogue, requested)
     assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
 
 
 def test_a_round_total_that_is_not_a_cap_costs_two_requests_once(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(4)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 500))
-    [result] = read(opened, catalogue, asked)
+    requested = days(4)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 500))
+    [result] = read(open_ingestion, catalogue, requested)
     assert (result.received, len(api.requests)) == (2_000, 8 + 1 + 1 + 2), (
         "pages, one after a full one, page 1 again, two halves"
     )
@@ -279,11 +286,11 @@ def test_a_round_total_that_is_not_a_cap_costs_two_requests_once(
 
 
 def test_a_long_window_never_empties_days(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(5)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 20))
-    read(opened, catalogue, asked, run="1")
+    requested = days(5)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 20))
+    read(open_ingestion, catalogue, requested, run="1")
 
     def forgetful(request: Request) -> Any:
         """Two days in the middle of a window have no rows."""
@@ -291,12 +298,14 @@ def test_a_long_window_never_empties_days(
         days_asked = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
         if days_asked > 2:
             found = [
-                row for row in found if row["start_at"][:10] not in {str(asked[1]), str(asked[2])}
+                row
+                for row in found
+                if row["start_at"][:10] not in {str(requested[1]), str(requested[2])}
             ]
         return api.envelope(found, request)
 
     api.respond = forgetful
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     assert [str(result.window) for result in results if result.days] == [
         "2025-03-03...2025-03-07",
         "2025-03-04",
@@ -307,15 +316,15 @@ def test_a_long_window_never_empties_days(
 
 
 def test_after_a_shrunken_scope_each_day_is_read_alone(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(3)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 50))
-    read(opened, catalogue, asked, run="1")
+    requested = days(3)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 50))
+    read(open_ingestion, catalogue, requested, run="1")
     api.rows["/calls"] = [row for row in api.rows["/calls"] if row["id"].endswith("0")]
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     doubted = {day: doubt for result in results for day, doubt in result.doubted.items()}
-    assert list(doubted) == asked
+    assert list(doubted) == requested
     assert {(doubt.reason, doubt.held, doubt.rows) for doubt in doubted.values()} == {
         (DoubtReason.DELETIONS, 50, 45)
     }
@@ -324,19 +333,19 @@ def test_after_a_shrunken_scope_each_day_is_read_alone(
 
 @pytest.mark.parametrize("lie", ["ignores to", "ignores from", "ignores from and to"])
 def test_an_ignored_bound_is_named_within_few_requests(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, lie: str
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, lie: str
 ) -> None:
     history = [DAY + timedelta(days=n) for n in range(-200, 200)]
     LyingApi(api, rows_of(dict.fromkeys(history, 100)), (lie,))
     with pytest.raises(FilterIgnored, match=r"seems to ignore (from|to|from and to)\."):
         # with more pages in flight, a fast server answers more before the first is checked
-        read(opened, catalogue, days(8), concurrency=2)
+        read(open_ingestion, catalogue, days(8), concurrency=2)
     assert len(api.requests) <= 25
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
 def test_an_id_twice_on_one_page_is_an_error(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = [
         call(1, f"{DAY} 10:00:00", duration=5),
@@ -344,7 +353,7 @@ def test_an_id_twice_on_one_page_is_an_error(
         call(2, f"{DAY} 11:00:00"),
     ]
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(RepeatedIds, match=r"1 rows? ha\w+ the id of another row .*calls\.id_paths"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
@@ -355,7 +364,7 @@ def test_an_id_twice_on_one_page_is_an_error(
         call(2, f"{DAY} 11:00:00"),
     ]
     with (
-        opened(run="2") as ingestion,
+        open_ingestion(run="2") as ingestion,
         pytest.raises(IncompleteWindow, match="came twice on one page"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
@@ -370,11 +379,11 @@ def between(api: SmallApi, request: Request) -> tuple[datetime, datetime]:
 
 
 def test_a_shortened_window_is_found_over_a_gap(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     """One call in ten days; the API answers windows of at most 31 days."""
-    asked = days(120)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked[::10], 1))
+    requested = days(120)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested[::10], 1))
 
     def respond(request: Request) -> Any:
         start, _ = between(api, request)
@@ -384,12 +393,12 @@ def test_a_shortened_window_is_found_over_a_gap(
         )
 
     api.respond = respond
-    read(opened, catalogue, asked)
+    read(open_ingestion, catalogue, requested)
     assert query("SELECT count(*) FROM magnetis.calls") == [(12,)]
 
 
 def test_a_cap_without_totals_splits_the_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(3), 400))
 
@@ -399,12 +408,12 @@ def test_a_cap_without_totals_splits_the_window(
         return ok(found[(request.page - 1) * 250 : request.page * 250])
 
     api.respond = respond
-    read(opened, catalogue, days(3))
+    read(open_ingestion, catalogue, days(3))
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_200,)]
 
 
 def test_deep_pages_that_are_never_served_halve_the_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(4), 90))
     api.rows["/calls"], api.limit = truth, 10
@@ -413,25 +422,27 @@ def test_deep_pages_that_are_never_served_halve_the_window(
         if request.page > 20
         else None
     )
-    read(opened, catalogue, days(4))
+    read(open_ingestion, catalogue, days(4))
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(360, 4)]
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_an_unannounced_page_may_be_refused(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, status: int
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, status: int
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 250})
     api.respond = lambda request: (status, {}, b"{}") if request.page > 1 else None
-    [result] = read(opened, catalogue, [DAY])
+    [result] = read(open_ingestion, catalogue, [DAY])
     assert (result.received, len(api.requests)) == (250, 2)
 
 
 def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
-    api.respond = lambda request: ok([row | {"asked": request.number} for row in rows_of({DAY: 5})])
-    [result] = read(opened, catalogue, [DAY])
+    api.respond = lambda request: ok(
+        [row | {"number": request.number} for row in rows_of({DAY: 5})]
+    )
+    [result] = read(open_ingestion, catalogue, [DAY])
     assert (result.received, len(api.requests)) == (5, 2)
 
 
@@ -439,7 +450,13 @@ def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id
 @pytest.mark.parametrize("after", ["refused", "empty", "page 1 again"])
 @pytest.mark.parametrize("rows", [300, 5_000])
 def test_a_full_page_does_not_prove_the_end(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, order: int, after: str, rows: int
+    api: SmallApi,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Any,
+    order: int,
+    after: str,
+    rows: int,
 ) -> None:
     """The API returns only page 1 of a search and announces no others.
 
@@ -462,16 +479,16 @@ def test_a_full_page_does_not_prove_the_end(
     with pytest.raises(
         IncompleteWindow, match="a search within the window has rows that its pages lack"
     ):
-        read(opened, catalogue, [DAY], run="cut")
+        read(open_ingestion, catalogue, [DAY], run="cut")
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
     del truth[250:]
     before = len(api.requests)
-    [result] = read(opened, catalogue, [DAY], run="whole")
+    [result] = read(open_ingestion, catalogue, [DAY], run="whole")
     assert (result.received, len(api.requests) - before) == (250, 4)
 
 
 def test_a_cut_list_is_read_in_shorter_windows(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(4), 130))
 
@@ -484,24 +501,24 @@ def test_a_cut_list_is_read_in_shorter_windows(
         )
 
     api.respond = respond
-    read(opened, catalogue, days(4))
+    read(open_ingestion, catalogue, days(4))
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(520, 4)]
 
 
 def test_a_route_that_ignores_the_page_and_announces_many_costs_few_requests(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     rows = rows_of({DAY: 3})
     api.respond = lambda _request: ok({"data": rows, "meta": {"last_page": 400}})
     with pytest.raises(
         IncompleteWindow, match="repeats page 1, so the route seems to ignore `page`"
     ):
-        read(opened, catalogue, [DAY])
+        read(open_ingestion, catalogue, [DAY])
     assert len(api.requests) <= 3 * (1 + 8 + 2)
 
 
 def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(3), 1_000))
 
@@ -514,30 +531,30 @@ def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
 
     api.respond = respond
     assert [
-        day.rows for result in read(opened, catalogue, [days(3)[1]]) for day in result.days
+        day.rows for result in read(open_ingestion, catalogue, [days(3)[1]]) for day in result.days
     ] == [1_000]
     assert query("SELECT count(*) FROM magnetis_ops.window_limits") == [(0,)]
 
 
 def test_a_small_limit_that_is_refused_costs_one_request_more(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 5})
     api.respond = lambda request: (422, {}, b"{}") if request.query["limit"] == "1" else None
-    [result] = read(opened, catalogue, days(5))
+    [result] = read(open_ingestion, catalogue, days(5))
     assert (result.received, len(api.requests)) == (5, 1 + 2)
 
 
 # --- cached pages
 
 
-def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
+def interrupted(open_ingestion: Open, catalogue: Catalogue, **options: Any) -> None:
     with pytest.raises(QuotaExhausted):
-        read(opened, catalogue, [DAY], run="first", quota=4, **options)
+        read(open_ingestion, catalogue, [DAY], run="first", quota=4, **options)
 
 
 def test_cached_pages_of_another_declaration_are_not_used(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 990})
     api.limit = 100
@@ -555,21 +572,21 @@ def test_cached_pages_of_another_declaration_are_not_used(
         ],
         request,
     )
-    interrupted(opened, without)
+    interrupted(open_ingestion, without)
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
-    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    [result] = read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
     assert result.received == 990
     assert query("SELECT count(*) FROM magnetis.calls WHERE payload ? 'analysis'") == [(990,)]
 
 
 def test_cached_pages_are_discarded_if_page_1_has_changed(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     rows = rows_of({DAY: 990})
     api.rows["/calls"], api.limit = list(rows), 100
-    interrupted(opened, catalogue)
+    interrupted(open_ingestion, catalogue)
     api.rows["/calls"] = rows[3:] + [call(f"new-{n}", f"{DAY} 12:00:00") for n in range(3)]
-    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    [result] = read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
     assert result.received == 990
     assert {identifier for (identifier,) in query("SELECT id FROM magnetis.calls")} == {
         row["id"] for row in api.rows["/calls"]
@@ -577,16 +594,16 @@ def test_cached_pages_are_discarded_if_page_1_has_changed(
 
 
 def test_old_cached_pages_are_not_used(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, engine: Engine
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, engine: Engine
 ) -> None:
     api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
-    interrupted(opened, catalogue)
+    interrupted(open_ingestion, catalogue)
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'")
         )
     before = len(api.requests)
-    read(opened, catalogue, [DAY], run="first", resumes=True)
+    read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
     assert len(api.requests) - before == 10 + 2, "every page, and two pages requested again"
     assert query(
         "SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days"
