@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.cli.quota_report import render
+from magnetis_dagster.cli.quota_report import format_quota
 from magnetis_dagster.database import DatabaseUnavailable, connect
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
@@ -66,7 +66,7 @@ def lanes(engine: Engine, **changes: Any) -> dict[str, LaneToday]:
 
 def render_text(of: QuotaReport, width: int = 80, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(render(of, **options))
+    console.print(format_quota(of, **options))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
