@@ -1,4 +1,4 @@
-"""What a run counts as progress: a committed window, and a page kept that was not kept before."""
+"""The progress of a run: each committed window, and each newly cached page."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -14,12 +14,12 @@ DOWN: Answer = (503, {}, b"{}")
 
 
 @pytest.fixture
-def advances(api: SmallApi, opened: Open, catalogue: Catalogue) -> Any:
-    """Return how often a run advanced until it ended or failed."""
+def advances(api: SmallApi, open_ingestion: Open, catalogue: Catalogue) -> Any:
+    """Return the number of advances of a run until it ended or failed."""
 
     def advances(days: int = 1, *, resumes: bool = False, run: str = "run-1") -> int:
         calls: list[None] = []
-        with opened(
+        with open_ingestion(
             run=run,
             resumes=resumes,
             concurrency=1,
@@ -34,7 +34,7 @@ def advances(api: SmallApi, opened: Open, catalogue: Catalogue) -> Any:
                 )
             except MagnetisError:
                 assert api.respond(api.requests[-1]) == DOWN, (
-                    "only the API that is down may fail it"
+                    "a run may fail only while the API is down"
                 )
         return len(calls)
 
@@ -49,16 +49,14 @@ def rows(days: int, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_each_committed_window_counts_and_those_done_before_do_not(
-    api: SmallApi, advances: Any
-) -> None:
+def test_each_newly_committed_window_is_progress(api: SmallApi, advances: Any) -> None:
     api.rows["/calls"] = rows(3, 100)
     assert advances(3) >= 2
     assert advances(3, resumes=True) == 0
     assert advances(3, run="another") >= 2
 
 
-def test_a_page_counts_once_it_is_kept_and_never_again(api: SmallApi, advances: Any) -> None:
+def test_a_page_is_progress_once_when_it_is_cached(api: SmallApi, advances: Any) -> None:
     api.limit = 20
     api.rows["/calls"] = rows(1, 100)
 
@@ -76,7 +74,7 @@ def test_a_page_counts_once_it_is_kept_and_never_again(api: SmallApi, advances: 
     assert advances(resumes=True) == 2, "a page and the window"
 
 
-def test_pages_of_a_route_that_announces_nothing_count(api: SmallApi, advances: Any) -> None:
+def test_pages_of_a_route_without_announcement_are_progress(api: SmallApi, advances: Any) -> None:
     api.rows["/calls"] = rows(1, 600)
 
     def bare(request: Request) -> Answer | None:
@@ -90,16 +88,16 @@ def test_pages_of_a_route_that_announces_nothing_count(api: SmallApi, advances: 
     assert advances(resumes=True) == 0
 
 
-def test_a_day_that_a_newer_reading_has_committed_is_no_progress(
-    api: SmallApi, opened: Open, catalogue: Catalogue, clock: Any
+def test_a_day_that_a_newer_read_has_committed_is_not_progress(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, clock: Any
 ) -> None:
     api.rows["/calls"] = rows(1, 5)
     calls: list[None] = []
-    with opened(run="older", advanced=lambda: calls.append(None)) as older:
+    with open_ingestion(run="older", advanced=lambda: calls.append(None)) as older:
 
         def newer(request: Request) -> None:
             api.respond = lambda _request: None
-            with opened(run="newer") as ingestion:
+            with open_ingestion(run="newer") as ingestion:
                 list(ingestion.read_days(catalogue["calls"], [DAY]))
 
         api.respond = newer

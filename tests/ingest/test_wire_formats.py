@@ -1,4 +1,7 @@
-"""What a server may write over the wire, from the response to the tables: charsets, digits, errors in a 200, poisoned rows."""
+"""Unusual responses, from the wire to the tables.
+
+Charsets, long numbers, errors in a 200, rows that PostgreSQL cannot store.
+"""
 
 import asyncio
 import json
@@ -8,9 +11,9 @@ from typing import Any
 import pytest
 from small_api import KEY, Answer, Open, Request, SmallApi, call
 
-from magnetis_dagster.api import Call, MagnetisClient, Outcome, ServerUnavailable
+from magnetis_dagster.api import ApiCall, CallOutcome, MagnetisClient, ServerUnavailable
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.notification_settings.change_detection import Look, look
+from magnetis_dagster.notification_settings.change_detection import Observation, observe
 from magnetis_dagster.quota.ledger import QuotaExhausted
 
 DAY = date(2025, 3, 28)
@@ -31,15 +34,15 @@ def encoded(api: SmallApi, request: Request, charset: str) -> Answer:
     return 200, {"Content-Type": f"application/json; charset={charset}"}, text.encode(charset)
 
 
-def test_pages_in_another_charset_are_kept_and_read_again(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_pages_in_another_charset_are_cached_and_read_again(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = calls(300, caller_name="Hélène Çà")
     api.respond = lambda request: encoded(api, request, "iso-8859-1")
-    with pytest.raises(QuotaExhausted), opened(run="first", quota=3) as ingestion:
+    with pytest.raises(QuotaExhausted), open_ingestion(run="first", quota=3) as ingestion:
         list(ingestion.read_days(catalogue["calls"], DAYS))
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
-    with opened(run="first", resumes=True) as ingestion:
+    with open_ingestion(run="first", resumes=True) as ingestion:
         list(ingestion.read_days(catalogue["calls"], DAYS))
     assert query("SELECT caller_name, count(*) FROM magnetis.calls GROUP BY 1") == [
         ("Hélène Çà", 900)
@@ -47,19 +50,19 @@ def test_pages_in_another_charset_are_kept_and_read_again(
 
 
 @pytest.mark.parametrize("at", [1, 2])
-def test_an_error_inside_any_page_leaves_no_day_done(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, at: int
+def test_an_error_inside_any_page_completes_no_day(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, at: int
 ) -> None:
     api.rows["/calls"] = calls(300)
     broken = b'{"data": [], "success": false, "meta": {"total": 900, "last_page": 4}}'
     api.respond = lambda request: (200, {}, broken) if request.page == at else None
-    with pytest.raises(ServerUnavailable), opened() as ingestion:
+    with pytest.raises(ServerUnavailable), open_ingestion() as ingestion:
         list(ingestion.read_days(catalogue["calls"], [DAY]))
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
 def test_a_poisoned_row_costs_one_row_of_its_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = calls(300)
 
@@ -71,7 +74,7 @@ def test_a_poisoned_row_costs_one_row_of_its_window(
         return status, headers, body
 
     api.respond = respond
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], DAYS)
     assert (result.received, result.quarantined) == (900, 3)
     assert query("SELECT key FROM magnetis_ops.quarantine ORDER BY 1") == [
@@ -83,10 +86,10 @@ def test_a_poisoned_row_costs_one_row_of_its_window(
 
 
 class _Gate:
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         return call.page
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         pass
 
 
@@ -95,13 +98,13 @@ def test_settings_are_compared_by_every_digit_and_at_any_depth(
 ) -> None:
     collection = catalogue["email_alerts"]
 
-    def seen(members: str) -> Look:
+    def seen(members: str) -> Observation:
         body = f'{{"data": [{{"id": "ale-1", {members}}}], "meta": {{"total": 1, "last_page": 1}}}}'
         api.respond = lambda _request: (200, {}, body.encode())
 
-        async def read() -> Look:
+        async def read() -> Observation:
             async with MagnetisClient(api.url, KEY, _Gate()) as client:
-                return await look(client, collection, query("SELECT now()")[0][0])
+                return await observe(client, collection, query("SELECT now()")[0][0])
 
         return asyncio.run(read())
 

@@ -1,4 +1,4 @@
-"""Cutting ranges: by announcements and refusals, every day once and in order."""
+"""Splitting ranges by announcements and refusals: every day once, in order."""
 
 from datetime import date, timedelta
 
@@ -9,7 +9,7 @@ from small_api import Open, Request, SmallApi, call
 
 from magnetis_dagster.api import RequestRejected, ServerUnavailable
 from magnetis_dagster.ingest import Window
-from magnetis_dagster.ingest.window_splitter import Cut
+from magnetis_dagster.ingest.window_splitter import WindowSplitter
 
 DAY = date(2025, 3, 3)
 
@@ -25,31 +25,31 @@ def range_of(days: int) -> Window:
 )
 def test_every_day_is_read_once_in_order(rows: list[int], chunk: int, most: int) -> None:
     range_ = range_of(len(rows))
-    cut, read, asked = Cut(range_, chunk), [], 0
-    while window := cut.next():
-        asked += 1
-        assert asked <= 4 * len(rows) + 20
+    splitter, read, steps = WindowSplitter(range_, chunk), [], 0
+    while window := splitter.next_window():
+        steps += 1
+        assert steps <= 4 * len(rows) + 20
         announced = sum(rows[(day - DAY).days] for day in window.days)
         if len(window.days) > most:
-            assert cut.refused(window, "too long", at_fault=most % 2 == 0)
+            assert splitter.halve(window, "too long", at_fault=most % 2 == 0)
         elif announced > chunk * 1.5 and len(window.days) > 1:
-            cut.too_large(window, announced)
+            splitter.resize(window, announced)
         else:
             read += window.days
-            cut.read(window, announced)
+            splitter.advance(window, announced)
     assert read == range_.days
 
 
-def test_an_empty_stretch_is_not_walked() -> None:
-    asked, cut = 0, Cut(range_of(1095), 62_500)
-    while window := cut.next():
-        asked += 1
+def test_an_empty_stretch_is_not_read_in_small_windows() -> None:
+    announcements, splitter = 0, WindowSplitter(range_of(1095), 62_500)
+    while window := splitter.next_window():
+        announcements += 1
         rows = sum(6000 for day in window.days if (day - DAY).days >= 730)
         if rows > 93_750:
-            cut.too_large(window, rows)
+            splitter.resize(window, rows)
         else:
-            cut.read(window, rows)
-    assert asked <= 37 + 25, "two empty years, then 37 windows of ten days"
+            splitter.advance(window, rows)
+    assert announcements <= 37 + 25, "two empty years, then 37 windows of ten days"
 
 
 @pytest.mark.parametrize(
@@ -62,21 +62,21 @@ def test_an_empty_stretch_is_not_walked() -> None:
         (5, 100_000, [1] * 5),
     ],
 )
-def test_windows_are_of_one_size_and_the_last_is_small(
+def test_windows_have_one_size_and_the_last_is_small(
     days: int, a_day: int, spans: list[int]
 ) -> None:
     range_ = range_of(days)
-    cut, found = Cut(range_, 62_500), []
-    cut.too_large(range_, days * a_day)
-    while window := cut.next():
+    splitter, found = WindowSplitter(range_, 62_500), []
+    splitter.resize(range_, days * a_day)
+    while window := splitter.next_window():
         found.append(len(window.days))
-        cut.read(window, len(window.days) * a_day)
+        splitter.advance(window, len(window.days) * a_day)
     assert found == spans
 
 
 @pytest.mark.parametrize(("status", "least"), [(422, 1), (500, 2), (504, 2)])
-def test_a_window_that_is_refused_is_halved_and_remembered(
-    api: SmallApi, opened: Open, query, status: int, least: int
+def test_a_refused_window_is_halved_and_the_limit_is_remembered(
+    api: SmallApi, open_ingestion: Open, query, status: int, least: int
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(20)]
     api.rows["/calls"] = [call(f"{day:%d}", f"{day} 12:00:00") for day in days]
@@ -86,8 +86,8 @@ def test_a_window_that_is_refused_is_halved_and_remembered(
         return (status, {}, b'{"message": "too long"}') if length > 6 else None
 
     api.respond = respond
-    with opened() as ingestion:
-        results = list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
+    with open_ingestion() as ingestion:
+        results = list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
     assert [day.day for result in results for day in result.days] == days
     [(most, reason)] = query(
         "SELECT most_days, reason FROM magnetis_ops.window_limits WHERE collection = 'calls'"
@@ -95,18 +95,18 @@ def test_a_window_that_is_refused_is_halved_and_remembered(
     assert most == 5
     assert f"HTTP {status}" in reason
     before = len(api.requests)
-    with opened(run="another") as ingestion:
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], days))
-    assert len(api.requests) - before == 4, "four windows of five days, none refused"
+    with open_ingestion(run="another") as ingestion:
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], days))
+    assert len(api.requests) - before == 4, "four windows of five days, none of them refused"
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "most_calls"), [(422, RequestRejected, 5), (500, ServerUnavailable, 6)]
+    ("status", "error", "most_requests"), [(422, RequestRejected, 5), (500, ServerUnavailable, 6)]
 )
-def test_an_api_that_refuses_every_window_is_not_asked_for_ever(
-    api: SmallApi, opened: Open, status: int, error: type[Exception], most_calls: int
+def test_an_api_that_refuses_every_window_receives_few_requests(
+    api: SmallApi, open_ingestion: Open, status: int, error: type[Exception], most_requests: int
 ) -> None:
     api.respond = lambda _request: (status, {}, b"{}")
-    with opened() as ingestion, pytest.raises(error):
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], range_of(16).days))
-    assert len(api.requests) == most_calls
+    with open_ingestion() as ingestion, pytest.raises(error):
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], range_of(16).days))
+    assert len(api.requests) == most_requests

@@ -1,4 +1,4 @@
-"""Between client and ledger: what the API tells of the key reaches the ledger, and paced calls wait their turn."""
+"""The guard between client and ledger: the key's state, pacing and trial requests."""
 
 import re
 import socket
@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from closed_key import close_key
 from small_api import KEY, PARIS, Open, Request, SmallApi, call
 from sqlalchemy import Engine
 
@@ -27,26 +28,26 @@ from magnetis_dagster.quota.ledger import REFUSED_PAUSE, Charge, Ledger, QuotaEx
 DAY = date(2025, 3, 28)
 
 
-def test_the_apis_own_count_reaches_the_ledger(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_the_apis_own_count_is_recorded_in_the_ledger(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
     api.respond = lambda request: api.envelope(
         api.window(request), request, apiKey={"id": "key-1", "remaining": 3}
     )
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [DAY])
     assert result.quota_left == 3
     assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(4996,)]
 
 
 def test_paced_calls_are_sent_at_their_pace(
-    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, engine: Engine
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-28 10:00:00") for n in range(740)]
-    with opened() as ingestion:
-        policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition, calls_per_second=4)
-        ingestion._gate.ledger = ingestion._ledger = Ledger(
+    with open_ingestion() as ingestion:
+        policy = QuotaPolicy(limit=5000, zone=ingestion._parts.zones.partition, calls_per_second=4)
+        ingestion._parts.guard.ledger = ingestion._parts.ledger = Ledger(
             engine, key_fingerprint="0123456789ab", policy=policy
         )
         started = time.monotonic()
@@ -55,11 +56,15 @@ def test_paced_calls_are_sent_at_their_pace(
     assert time.monotonic() - started >= 2 / 4
 
 
-def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, monkeypatch: pytest.MonkeyPatch
+def test_an_outcome_is_recorded_again_if_the_database_session_ends(
+    api: SmallApi,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
-    turn, ended = Ledger.turn, []
+    charge_and_settle, ended = Ledger.charge_and_settle, []
 
     def once_too_late(
         ledger: Ledger, charges: Sequence[Charge], settlements: Mapping[int, Settlement]
@@ -67,10 +72,10 @@ def test_a_session_that_ends_before_the_outcome_is_noted_costs_nothing(
         if settlements and not ended:
             ended.extend(settlements)
             raise DatabaseUnavailable("the session has ended")
-        return list(turn(ledger, charges, settlements))
+        return list(charge_and_settle(ledger, charges, settlements))
 
-    monkeypatch.setattr(Ledger, "turn", once_too_late)
-    with opened() as ingestion:
+    monkeypatch.setattr(Ledger, "charge_and_settle", once_too_late)
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [date(2025, 3, 3)])
     assert (result.received, result.api_calls) == (1, 1)
     assert query("SELECT id, status FROM magnetis_ops.api_calls WHERE settled_at IS NOT NULL") == [
@@ -83,10 +88,13 @@ WEEK = [date(2025, 3, day) for day in range(1, 8)]
 
 
 def test_a_refused_key_costs_one_request_over_all_collections_and_runs(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     for run, name in enumerate(("calls", "visits", "leads", "calls")):
-        with opened(run=f"run-{run}", key="expired") as ingestion, pytest.raises(KeyRefused):
+        with (
+            open_ingestion(run=f"run-{run}", key="expired") as ingestion,
+            pytest.raises(KeyRefused),
+        ):
             list(ingestion.read_days(catalogue[name], WEEK))
     assert len(api.requests) == 1
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(401, "KeyRefused")]
@@ -95,39 +103,45 @@ def test_a_refused_key_costs_one_request_over_all_collections_and_runs(
     ]
 
 
-def test_a_run_that_people_retry_tries_the_key_once_more(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+def test_a_manually_retried_run_tries_the_key_once_more(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-02 10:00:00")]
     for requests in (1, 2):
-        with opened(key="expired", resumes=requests > 1) as ingestion, pytest.raises(KeyRefused):
+        with (
+            open_ingestion(key="expired", resumes=requests > 1) as ingestion,
+            pytest.raises(KeyRefused),
+        ):
             list(ingestion.read_days(catalogue["calls"], WEEK))
         assert len(api.requests) == requests
-    with opened(resumes=True) as ingestion:
+    with open_ingestion(resumes=True) as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], WEEK)
     assert (result.received, len(api.requests)) == (1, 3 + 2), (
         "both edges of the week are empty, and verified"
     )
 
 
-def test_a_key_that_is_refused_amid_a_window_stops_all_of_it(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_a_key_refused_during_a_window_stops_the_window(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-02 10:00:00") for n in range(250 * 40 - 7)]
     api.respond = lambda request: REFUSAL if request.page > 1 else None
-    with opened(concurrency=4) as ingestion, pytest.raises(KeyRefused):
+    with open_ingestion(concurrency=4) as ingestion, pytest.raises(KeyRefused):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert len(api.requests) <= 1 + 4 + CHARGED_AHEAD, "the requests charged before the first 401"
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
 
 
 def test_an_unreachable_api_costs_one_charge_and_is_reported_immediately(
-    opened: Open, catalogue: Catalogue, query: Any
+    open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     lines: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as closed:
         origin = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with opened(origin=origin, progress=lines.append) as ingestion, pytest.raises(NotConnected):
+    with (
+        open_ingestion(origin=origin, progress=lines.append) as ingestion,
+        pytest.raises(NotConnected),
+    ):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert query("SELECT status, error FROM magnetis_ops.api_calls") == [(None, "NotConnected")]
     assert [
@@ -139,19 +153,20 @@ def test_an_unreachable_api_costs_one_charge_and_is_reported_immediately(
 
 
 def test_a_429_is_recorded_with_its_headers_and_closes_as_long_as_they_say(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     reset = int(time.time()) + 300
     headers = {"Retry-After": str(reset), "X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0"}
     api.respond = lambda _request: (429, headers, b'{"message": "Too Many Attempts."}')
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(QuotaExhausted, match="The API said: HTTP 429, Retry-After: ") as raised,
     ):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert 290 <= (raised.value.available_at - raised.value.at).total_seconds() <= 301
     [(signal, seconds)] = query(
-        "SELECT closed_signal, extract(epoch FROM closed_until - magnetis_ops.now()) FROM magnetis_ops.quota_keys"
+        "SELECT closed_signal, extract(epoch FROM closed_until - magnetis_ops.now()) "
+        "FROM magnetis_ops.quota_keys"
     )
     shown = f"{datetime.fromtimestamp(reset, UTC):%Y-%m-%dT%H:%M:%SZ}"
     assert (
@@ -160,23 +175,23 @@ def test_a_429_is_recorded_with_its_headers_and_closes_as_long_as_they_say(
     )
     assert 290 <= seconds <= 301
     assert query("SELECT used_elsewhere FROM magnetis_ops.quota_days") == [(0,)], (
-        "60 a minute say nothing about the day"
+        "a limit of 60 a minute does not limit the day"
     )
 
 
-def test_429_with_retry_after_0_is_no_hot_loop(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+def test_a_429_with_retry_after_0_does_not_cause_a_hot_loop(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.respond = lambda _request: (429, {"Retry-After": "0"}, b"{}")
     started = time.monotonic()
-    with opened() as ingestion, pytest.raises(RateLimited):
+    with open_ingestion() as ingestion, pytest.raises(RateLimited):
         list(ingestion.read_days(catalogue["calls"], WEEK))
     assert len(api.requests) == 3
     assert time.monotonic() - started >= 2
 
 
 def test_the_daily_remaining_header_reaches_the_ledger(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
 
@@ -185,7 +200,7 @@ def test_the_daily_remaining_header_reaches_the_ledger(
         return status, headers | {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "3"}, body
 
     api.respond = respond
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [DAY])
     assert result.quota_left == 3
 
@@ -196,7 +211,7 @@ def closed_ledger(engine: Engine, limit: int = 10) -> Ledger:
         key_fingerprint="0123456789ab",
         policy=QuotaPolicy(limit=limit, zone=PARIS, floors={}),
     )
-    ledger.close(7 * 86_400.0)
+    close_key(ledger, 7 * 86_400.0)
     return ledger
 
 
@@ -260,6 +275,6 @@ def test_reopening_sends_nothing_if_the_quota_is_used_up(
     ledger.settle(
         ledger.charge(Charge("calls", "/calls", 1, "manual", trial=True)).number, Settlement(503)
     )
-    with pytest.raises(QuotaExhausted, match="all 1 calls are spent"):
+    with pytest.raises(QuotaExhausted, match="all 1 API calls are used"):
         reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY)
     assert api.requests == []

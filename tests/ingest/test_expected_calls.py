@@ -1,4 +1,4 @@
-"""Priced and spent: `expected_calls` against what the real ingestion costs on the sandbox, over real HTTP."""
+"""`expected_calls` compared with the API calls of real loads from the sandbox."""
 
 from datetime import date, timedelta
 from math import ceil
@@ -8,8 +8,13 @@ import pytest
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, SLACK, expected_calls
-from magnetis_dagster.ingest.window_splitter import Cut
+from magnetis_dagster.ingest.window_splitter import (
+    CHUNK_ROWS,
+    PAGE_ROWS,
+    SLACK,
+    WindowSplitter,
+    expected_calls,
+)
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import rechecked_pages
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World
@@ -18,28 +23,28 @@ from magnetis_dagster.sandbox.days import _HOUR
 FIRST = date(2024, 1, 1)
 
 
-def test_one_window_costs_its_pages() -> None:
+def test_one_window_costs_one_call_per_page() -> None:
     assert expected_calls(0, days=1095) == 1 + 1, "an empty edge is verified"
     assert expected_calls(0, days=1) == 1
     assert expected_calls(1, days=1) == 1
     assert expected_calls(65_700, days=1095) == 263 + 2, "two pages are verified"
     assert expected_calls(int(1.5 * CHUNK_ROWS), days=10) == 375 + 2
-    assert expected_calls(10 * CHUNK_ROWS, days=1) == 2500 + 2, "a day is not cut"
+    assert expected_calls(10 * CHUNK_ROWS, days=1) == 2500 + 2, "a day is not split"
     assert expected_calls(100, days=0) == 0
 
 
 @pytest.mark.parametrize(
     ("a_day", "days"), [(600, 1095), (6_000, 365), (6_000, 1095), (10_000, 365), (10_000, 1095)]
 )
-def test_a_range_that_is_cut_costs_little_more_than_its_pages(a_day: int, days: int) -> None:
+def test_a_split_range_costs_little_more_than_its_pages(a_day: int, days: int) -> None:
     least = ceil(a_day * days / PAGE_ROWS)
     assert least < expected_calls(a_day * days, days=days) <= 1.05 * least + 2
 
 
 @pytest.mark.parametrize("days", [365, 1095])
 @pytest.mark.parametrize("calls_per_day", [60, 600, 6_000, 10_000])
-def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
-    """Cut as the ingestion cuts, by what the sandbox would announce; nothing is fetched."""
+def test_the_price_is_right_for_large_ranges(calls_per_day: int, days: int) -> None:
+    """Splits as the ingestion does, by the totals of the sandbox; fetches nothing."""
     world = World(SandboxOptions(calls_per_day=calls_per_day))
     range_ = Window(FIRST - timedelta(days=180), FIRST + timedelta(days=days - 181))
 
@@ -51,22 +56,23 @@ def test_the_price_holds_at_full_size(calls_per_day: int, days: int) -> None:
     def count(day: date) -> int:
         return world._days.count("calls", day)
 
-    cut, spent = Cut(range_, CHUNK_ROWS), 0
-    while window := cut.next():
+    splitter, spent = WindowSplitter(range_, CHUNK_ROWS), 0
+    while window := splitter.next_window():
         rows = announced(window)
         if rows > int(CHUNK_ROWS * SLACK):
             spent += 1
-            cut.too_large(window, rows)
+            splitter.resize(window, rows)
         else:
             pages = max(1, ceil(rows / PAGE_ROWS))
             spent += pages + len(rechecked_pages(pages))
-            cut.read(window, rows)
+            splitter.advance(window, rows)
     price = expected_calls(announced(range_), days=days)
     assert abs(price - spent) <= max(2, 0.01 * spent), f"priced {price}, spent {spent}"
 
 
-def test_days_too_large_for_a_chunk_are_windows_of_their_own() -> None:
-    # an announcement, then ten days of 400 pages; each half a page more, and four hours at a quarter of the mean rate
+def test_days_larger_than_a_chunk_are_single_windows() -> None:
+    # an announcement, then ten days of 400 pages; each costs half a page more, and four hours of
+    # padding at a quarter of the mean rate
     assert expected_calls(1_000_000, days=10) == pytest.approx(
         1 + 4000 + 10 * (0.5 + 400 / 24), abs=20
     )
@@ -76,24 +82,34 @@ def test_days_too_large_for_a_chunk_are_windows_of_their_own() -> None:
     ("calls_per_day", "days", "chunk_rows"),
     [
         (60, 365, CHUNK_ROWS),  # one window
-        (150, 120, 5_000),  # weeks
+        (150, 120, 5_000),  # windows of weeks
         (600, 60, 5_000),  # a chunk of eight days
         (2_000, 21, 3_000),  # a chunk of one day
         (3_000, 7, 1_000),  # days larger than a chunk
-        (0, 90, 1_000),  # nothing
+        (0, 90, 1_000),  # no rows
     ],
 )
-def test_the_price_is_what_it_costs(
-    opened: Open, catalogue: Catalogue, query: Any, calls_per_day: int, days: int, chunk_rows: int
+def test_the_price_equals_the_calls_of_a_load(
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Any,
+    calls_per_day: int,
+    days: int,
+    chunk_rows: int,
 ) -> None:
-    calls, asked = catalogue["calls"], [FIRST + timedelta(days=number) for number in range(days)]
+    calls, requested = (
+        catalogue["calls"],
+        [FIRST + timedelta(days=number) for number in range(days)],
+    )
     with SandboxServer(SandboxOptions(calls_per_day=calls_per_day, accounts=2)) as sandbox:
-        with opened(origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows) as ingestion:
-            results = list(ingestion.read_days(calls, asked))
-        announced = len(list(sandbox.world.truth("calls", asked[0], asked[-1])))
+        with open_ingestion(
+            origin=sandbox.url, key=sandbox.key, chunk_rows=chunk_rows
+        ) as ingestion:
+            results = list(ingestion.read_days(calls, requested))
+        announced = len(list(sandbox.world.truth("calls", requested[0], requested[-1])))
         spent = sandbox.received
     assert sum(day.rows for result in results for day in result.days) == announced
-    # a connection that broke on a loaded machine is a call charged, and perhaps never received
+    # a connection that breaks on a loaded machine is charged, and perhaps never received
     [(charged, broken)] = query(
         "SELECT count(*), count(*) FILTER (WHERE status IS NULL) FROM magnetis_ops.api_calls"
     )
