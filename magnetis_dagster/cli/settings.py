@@ -140,12 +140,12 @@ def _current_rows(
     Raises: PermanentError if none was ever read.
     """
     from magnetis_dagster.errors import PermanentError
-    from magnetis_dagster.warehouse.current_settings import present
+    from magnetis_dagster.warehouse.current_settings import current_rows
     from magnetis_dagster.wiring import open_engine
 
     with open_engine(settings, create=False) as engine:
         rows_by_name = {
-            name: present(engine, catalogue[name]) for name in names if catalogue[name].enabled
+            name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled
         }
     if all(rows is None for rows in rows_by_name.values()):
         raise PermanentError(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.notification_settings.baseline import Difference
-    from magnetis_dagster.warehouse.policy_queries import Judgement, Violation
+    from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
 _SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
@@ -75,39 +75,39 @@ class PolicyChecks:
         """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
             return
-        from magnetis_dagster.warehouse.policy_queries import judge
+        from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
         with open_engine(Settings.load()) as engine:
             for policy in self._policies:
-                judgement = judge(engine, self._catalogue, policy, self._collection)
+                judgement = evaluate_policy(engine, self._catalogue, policy, self._collection)
                 result = self._policy_result(key, policy, judgement)
                 yield result
-                if policy.across_collections and judgement.unjudged is None:
+                if policy.across_collections and judgement.not_evaluated is None:
                     self._report_for_others(context, key, policy, result)
             if self._path:
                 yield self._baseline_result(engine, key)
 
     def _policy_result(
-        self, key: AssetKey, policy: Policy, judgement: "Judgement"
+        self, key: AssetKey, policy: Policy, judgement: "PolicyResult"
     ) -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
         words: str | None = None
-        if judgement.unjudged:
-            words = f"Not checked: {literal(judgement.unjudged)}"
+        if judgement.not_evaluated:
+            words = f"Not checked: {literal(judgement.not_evaluated)}"
         else:
-            metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
+            metadata = {"offending rows": judgement.number, "judged rows": judgement.evaluated}
         if judgement.number:
             violate = "violates" if judgement.number == 1 else "violate"
-            words = f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy."
+            words = f"{judgement.number:,} of {judgement.evaluated:,} rows {violate} this policy."
             collection, title = self._collection, "title"
             if policy.across_collections:
                 collection, title = self._catalogue["accounts"], "name"
             masking = Masking(collection)
             metadata["rows"] = MetadataValue.table(
-                [_row(each, masking.column(title, each.title)) for each in judgement.offences]
+                [_row(each, masking.column(title, each.title)) for each in judgement.violations]
             )
-            metadata["rows not shown"] = judgement.number - len(judgement.offences)
+            metadata["rows not shown"] = judgement.number - len(judgement.violations)
         return AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),
@@ -140,7 +140,7 @@ class PolicyChecks:
 
     def _baseline_result(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
-        from magnetis_dagster.warehouse.current_settings import present, settings_collections
+        from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
         words: str | None
@@ -154,7 +154,9 @@ class PolicyChecks:
             )
             if self._collection.name in baseline.settings:
                 found = baseline.differences(
-                    self._collection.name, present(engine, self._collection) or {}, self._collection
+                    self._collection.name,
+                    current_rows(engine, self._collection) or {},
+                    self._collection,
                 )
                 metadata = self._differences(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"

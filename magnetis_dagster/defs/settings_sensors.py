@@ -210,14 +210,14 @@ class _Tick:
     ) -> tuple[CollectionState, str] | None:
         """Return state and sentence if another run loads or has loaded this content."""
         from magnetis_dagster.notification_settings.change_detection import digest_of
-        from magnetis_dagster.warehouse.current_settings import present
+        from magnetis_dagster.warehouse.current_settings import current_rows
 
         name = collection.name
         of_today = {PARTITION: self.today.isoformat()}
         runs = self.instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
         if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
-        rows = present(self.engine, collection)
+        rows = current_rows(self.engine, collection)
         if rows is None or digest_of(rows.values()) != look.digest:
             return None
         state = CollectionState(
@@ -272,7 +272,7 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         key_fingerprint=settings.key_fingerprint,
         origin=settings.api_url,
     )
-    return warehouse.kept_pages(collection, run_key, fingerprint)
+    return warehouse.page_cache(collection, run_key, fingerprint)
 
 
 def _count_failure(state: CollectionState, error: MagnetisError) -> None:

@@ -24,7 +24,7 @@ from magnetis_dagster.ingest.window_pages import WindowPages, ids_of
 from magnetis_dagster.ingest.window_verifier import WindowVerifier
 from magnetis_dagster.ingest.windows import Window, Zones
 from magnetis_dagster.ingest.witnesses import ImplausibleResponse, Suspicions
-from magnetis_dagster.warehouse import CachedWindow, PageCache, Staging, Tally
+from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Staging
 
 ATTEMPTS = 3
 """Attempts to read a window whose pages contradict each other."""
@@ -135,7 +135,7 @@ class WindowReader:
             await self._fetch_others(pages)
             size += pages.bytes
             await self._client.wait_for_settlements()
-            tally = await asyncio.to_thread(staging.settle)
+            tally = await asyncio.to_thread(staging.deduplicate)
             if staging.conflicting:
                 raise RepeatedIds(self._collection, self._window, staging.conflicting)
             found = await self._find_fault(pages, staging, tally)
@@ -151,11 +151,13 @@ class WindowReader:
                     witness_calls=self._verifier.calls,
                 )
             fault = found
-        received = staging.tally.received
+        received = staging.row_counts.received
         announced = pages.pagination.announced(received)
         raise IncompleteWindow(self._collection, self._window, announced, received, fault, ATTEMPTS)
 
-    async def _find_fault(self, pages: WindowPages, staging: Staging, tally: Tally) -> str | None:
+    async def _find_fault(
+        self, pages: WindowPages, staging: Staging, tally: RowCounts
+    ) -> str | None:
         """Return why the pages do not form one complete list; None if they do.
 
         Raises: ImplausibleResponse if a shorter window may help; UnplaceableRows.

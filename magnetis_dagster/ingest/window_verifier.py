@@ -23,7 +23,7 @@ from magnetis_dagster.ingest.witnesses import (
     looks_chosen,
     rechecked_pages,
 )
-from magnetis_dagster.warehouse import Staging, Tally
+from magnetis_dagster.warehouse import RowCounts, Staging
 
 MARGIN_ROWS = 2
 """Rows that two parts may announce more than the whole, unless one percent of it is more.
@@ -138,7 +138,7 @@ class WindowVerifier:
                 f"The API announced no total and returned {rows} rows, which looks like a cap."
             )
 
-    async def verify_edges(self, staging: Staging, tally: Tally) -> None:
+    async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
         """Raise WindowShortened if an empty edge of the window has rows when requested alone.
 
         Costs one request per empty edge. The two hours around its bounds belong to its neighbours

@@ -328,7 +328,9 @@ def make_plan(
 def _rows_of_complete_days(
     warehouse: Warehouse, collection: Collection, window: Window
 ) -> dict[date, int]:
-    return {day: found.held for day, found in warehouse.done(collection, window.days).items()}
+    return {
+        day: found.held for day, found in warehouse.completed_days(collection, window.days).items()
+    }
 
 
 def _hull(ranges: Sequence[Window]) -> Window:
