@@ -227,11 +227,11 @@ class MagnetisClient:
         """Request the page that `call` describes and return it.
 
         The guard charges every request before it is sent and settles it afterwards, also after an
-        error or a cancellation. A page is returned before its settlement ends; `wait_for_settlements` waits for
-        the settlement. An error of the guard's `charge` is raised unchanged, and nothing is sent. An attempt
-        that could not connect sent nothing, so the next attempt reuses its charge. After the API
-        rejected the key, nothing more is charged. After a cautious start, `keep` stores the page
-        before another call gets its slot.
+        error or a cancellation. A page is returned before its settlement ends, for which
+        `wait_for_settlements` waits. An error of the guard's `charge` is raised unchanged, and
+        nothing is sent. An attempt that could not connect sent nothing, so the next attempt reuses
+        its charge. After the API rejected the key, nothing more is charged. After a cautious
+        start, `keep` stores the page before another call gets its slot.
 
         Raises: immediately, as PermanentError: KeyRefused, AccessForbidden, RouteUnavailable,
         RequestRejected, RedirectRefused, ResponseTooLarge, CertificateRefused, ProxyRefused,

@@ -41,7 +41,8 @@ _COUNTS = """
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
     count(*) FILTER (WHERE status = 429) AS over_quota,
     count(*) FILTER (WHERE status NOT BETWEEN 200 AND 299 AND status <> 429
-                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost)) AS failed,
+                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost))
+        AS failed,
     coalesce(sum(rows), 0) AS rows
 """
 
@@ -58,18 +59,21 @@ _BY_ROUTE = _tallies("route")
 _BY_COLLECTION = _tallies("collection")
 _BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
-    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
+    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first
 """)
 _CALLS = text("""
-    SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
+    SELECT lane, charged_at,
+           least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
     FROM magnetis_ops.api_calls
     WHERE key_fingerprint = :key AND charged_at >= :begun - :longest
       AND coalesce(settled_at, charged_at + :longest) >= :begun
     ORDER BY id
 """)
-_OTHER_KEYS = text(
-    "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
-)
+_OTHER_KEYS = text("""
+    SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint <> :key
+""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -555,7 +555,7 @@ def test_no_more_requests_are_in_flight_than_allowed():
 )  # httpcore does not close a cancel_request handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
-    """No TCP connection, or TCP without a TLS handshake. The limits are a tenth of the real ones."""
+    """No TCP connection, or no TLS handshake. The limits are a tenth of the real ones."""
     monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
     limits = ClientLimits(connect=1.0, read=6.0, total=18.0, wait_initial=0.05, wait_max=2.0)
 

@@ -142,7 +142,10 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[SandboxServer]:
-    page = b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},"links":{"next":null}}'
+    page = (
+        b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},'
+        b'"links":{"next":null}}'
+    )
     with SandboxServer(SandboxOptions(daily_quota=None)) as server:
         server.intercept(lambda _request: Answer(200, page))
         yield server

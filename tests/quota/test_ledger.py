@@ -63,13 +63,15 @@ def test_a_charge_is_written_before_the_call_and_settled_after_it(engine: Engine
     assert charged.pause == 0
     assert one(
         engine,
-        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, settled_at, status "
+        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, "
+        "settled_at, status "
         "FROM magnetis_ops.api_calls",
     ) == ("calls", "/calls", 3, "manual", "run-1", "2025-03-01", "2025-03-02", None, None)
     book.settle(charged.number, Settlement(status=200, rows=250, size=1234, milliseconds=56))
     assert one(
         engine,
-        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls",
+        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error "
+        "FROM magnetis_ops.api_calls",
     ) == (
         True,
         200,

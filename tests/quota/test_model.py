@@ -133,7 +133,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, "
+                    "magnetis_ops.quota_keys"
                 )
             )
         self.now = start
@@ -143,7 +144,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                    "LANGUAGE sql VOLATILE AS "
                     f"'SELECT ''{moment.isoformat()}''::timestamptz'"
                 )
             )
@@ -346,7 +348,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.connect() as connection:
             rows = connection.execute(
                 text(
-                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status FROM magnetis_ops.api_calls ORDER BY id"
+                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status "
+                    "FROM magnetis_ops.api_calls ORDER BY id"
                 )
             ).all()
             days = (
@@ -356,7 +359,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 row.key_fingerprint: row
                 for row in connection.execute(
                     text(
-                        "SELECT key_fingerprint, closed_until, trial_call FROM magnetis_ops.quota_keys"
+                        "SELECT key_fingerprint, closed_until, trial_call "
+                        "FROM magnetis_ops.quota_keys"
                     )
                 )
             }
