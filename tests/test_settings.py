@@ -203,7 +203,7 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
         "MAGNETIS_CONFIG",
         "MAGNETIS_SETTINGS_BASELINE",
         "MAGNETIS_DATABASE_PASSWORD",
-    }, "a path that does not exist is refused by who reads it, and a password by the server"
+    }, "the reader refuses a missing path, and the server a wrong password"
 
 
 def test_a_settings_error_is_permanent() -> None:
@@ -476,7 +476,7 @@ def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
         assert Settings.load().api_key
     assert Settings.load().api_key is None
     with claimed(tmp_path / ".magnetis"):
-        assert Settings.load().api_key is None, "the next one has not said yet what it uses"
+        assert Settings.load().api_key is None, "the new process has not published its settings yet"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ class MagnetisClient:
             _log.warning("The outcome of a call was not recorded: %s", error)
 
     async def wait_for_settlements(self) -> None:
-        """Wait until the guard has settled every answered call; raise what it raised."""
+        """Wait until the guard has settled every answered call; raise its errors."""
         pending, self._settlements = self._settlements, set()
         # Wait for all of them: a settlement still running when another fails would end with the
         # event loop.

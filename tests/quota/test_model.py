@@ -378,24 +378,24 @@ class LedgerMachine(RuleBasedStateMachine):
             for call in known.calls
         )
         assert [(row.id, row.key_fingerprint, *row[2:]) for row in rows] == model
-        tallies = Counter(
+        counts = Counter(
             (key, day_of(call.charged_at), call.lane)
             for key, known in self.keys.items()
             for call in known.calls
         )
-        held = Counter(
+        found = Counter(
             {
                 (row["key_fingerprint"], row["day"], lane): row[lane]
                 for row in days
                 for lane in LANES
             }
         )
-        assert +held == tallies
+        assert +found == counts
         for key, known in self.keys.items():
-            noted = {
+            recorded = {
                 row["day"]: row["used_elsewhere"] for row in days if row["key_fingerprint"] == key
             }
-            assert +Counter(noted) == +known.elsewhere
+            assert +Counter(recorded) == +known.elsewhere
             if key in closed:
                 assert closed[key].closed_until == known.closed_until
                 assert closed[key].trial_call == (known.trial.number if known.trial else None)
