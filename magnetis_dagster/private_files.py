@@ -41,13 +41,14 @@ def private_folder(path: Path) -> Path:
     found = path.stat()
     if found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:
         raise ForeignFolder(
-            f"{path} is shared by all users of this machine. Use a folder of your own: MAGNETIS_HOME={path}/magnetis."
+            f"{path} is shared by all users of this machine. Use a folder of your own: "
+            f"MAGNETIS_HOME={path}/magnetis."
         )
     if found.st_uid != os.geteuid():
         owner = user_name(found.st_uid)
         raise ForeignFolder(
-            f"{path} belongs to the user {owner}, and you are {user_name(os.geteuid())}. Run this as "
-            f"{owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
+            f"{path} belongs to the user {owner}, but you are {user_name(os.geteuid())}. Run this "
+            f"as {owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
         )
     excess = OTHERS if os.geteuid() else OTHERS & ~stat.S_IXGRP
     if found.st_mode & excess:

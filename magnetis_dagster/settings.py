@@ -111,8 +111,8 @@ def _broker(url: SecretStr) -> SecretStr:
     ):
         # a parser's message about a password with a bare / or @ would quote a part of the password
         raise ValueError(
-            "expected redis://:password@host:6379/0, or rediss:// with TLS, with @ : / ? # % in the "
-            "password written as %40 …"
+            "expected redis://:password@host:6379/0, or rediss:// with TLS, with @ : / ? # % in "
+            "the password written as %40 …"
         )
     return SecretStr(bare)
 
@@ -127,7 +127,8 @@ def _ui(url: str) -> str:
         or parts.username
     ):
         raise ValueError(
-            "expected an address such as https://dagster.example.com, without user, query or fragment"
+            "expected an address such as https://dagster.example.com, without user, query or "
+            "fragment"
         )
     return url.strip().rstrip("/")
 
@@ -218,7 +219,8 @@ def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
             continue
         if meant := _nearest(name.upper(), known):
             raise SettingsError(
-                f"{name}: unknown variable. Did you mean {meant}? .env.example lists every variable."
+                f"{name}: unknown variable. Did you mean {meant}? "
+                ".env.example lists every variable."
             )
         if name.startswith("MAGNETIS_") and name not in _reported:
             _reported.add(name)

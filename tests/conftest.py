@@ -164,7 +164,8 @@ class Clock:
     def _replace(connection: Connection, seconds: float) -> None:
         connection.execute(
             text(
-                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql "
+                "VOLATILE AS "
                 f"'SELECT clock_timestamp() + make_interval(secs => {seconds})'"
             )
         )
@@ -196,5 +197,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     captured = f"{report.capstdout}{report.capstderr}{report.caplog}"
     if found := [secret for secret in SECRETS if secret in captured]:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: captured output holds {found}: it must appear in no log and on no screen"
+        report.longrepr = (
+            f"{item.nodeid}: the captured output contains {found}, which must appear in no log"
+        )
     return report

@@ -50,7 +50,7 @@ BAD = {
         "api.magnetis.io": "expected an origin",
         "ftp://api.magnetis.io": "expected an origin",
         "https://": "expected an origin",
-        f"https://user:{SECRET}@api.magnetis.io": "no user",
+        f"https://user:{SECRET}@api.magnetis.io": "without user",
         f"https://api.magnetis.io?key={SECRET}": "query",
         "https://api.magnetis.io:99999": "Port out of range",
         "https://api.magnetis.io:0": "port from 1",
@@ -66,7 +66,7 @@ BAD = {
         f"https://[::1/{SECRET}": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET} x": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
-        f"http://hooks.slack.com/{SECRET}": "expected https: the address is a secret",
+        f"http://hooks.slack.com/{SECRET}": "expected https: the URL is a secret",
     },
     "CELERY_BROKER_URL": {
         SECRET: "expected redis://",
@@ -79,8 +79,8 @@ BAD = {
     "UI_URL": {
         "dagster.example.com": "such as https://dagster.example.com",
         "ftp://dagster.example.com": "such as https://dagster.example.com",
-        f"https://user:{SECRET}@dagster.example.com": "no user",
-        f"https://dagster.example.com/?token={SECRET}": "no user, query",
+        f"https://user:{SECRET}@dagster.example.com": "without user",
+        f"https://dagster.example.com/?token={SECRET}": "without user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
     "UI_HOSTS": {
@@ -92,7 +92,7 @@ BAD = {
     },
     "DAGSTER_URL": {
         "127.0.0.1:3000": "such as https://dagster.example.com",
-        f"http://admin:{SECRET}@127.0.0.1:3000": "no user",
+        f"http://admin:{SECRET}@127.0.0.1:3000": "without user",
         "": "such as https://dagster.example.com",
     },
     "DATABASE_URL": {
@@ -167,7 +167,7 @@ BAD = {
     "QUOTA_FLOORS": {
         "schedule": "expected lane=share such as schedule=0.20",
         "nightly=0.1": "unknown lane 'nightly'",
-        "backfill=0.1": "backfill has no floor",
+        "backfill=0.1": "backfill cannot have a floor",
         "schedule=0.7,manual=0.3": "sum below 1 (100 %)",
         "schedule=-0.1": "at least 0",
     },
@@ -203,7 +203,7 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
         "MAGNETIS_CONFIG",
         "MAGNETIS_SETTINGS_BASELINE",
         "MAGNETIS_DATABASE_PASSWORD",
-    }, "a path that does not exist is refused by who reads it, and a password by the server"
+    }, "the reader refuses a missing path, and the server a wrong password"
 
 
 def test_a_settings_error_is_permanent() -> None:
@@ -357,7 +357,10 @@ def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
     for _ in range(2):
         assert Settings.load().daily_quota == 5000
     assert [record.getMessage() for record in caplog.records] == [
-        "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. .env.example lists every variable."
+        (
+            "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. "
+            ".env.example lists every variable."
+        )
     ]
 
 
@@ -473,7 +476,7 @@ def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
         assert Settings.load().api_key
     assert Settings.load().api_key is None
     with claim_home(tmp_path / ".magnetis"):
-        assert Settings.load().api_key is None, "the next one has not said yet what it uses"
+        assert Settings.load().api_key is None, "the new process has not published its settings yet"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:

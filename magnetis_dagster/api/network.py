@@ -53,8 +53,8 @@ def proxy_for(url: httpx.URL) -> str | None:
 
     Raises: PermanentError if the variable's value is not the URL of a proxy.
     """
-    # From the environment, in which a lower-case name takes precedence. Otherwise from the system, on
-    # macOS and Windows.
+    # From the environment, in which a lower-case name takes precedence. Otherwise from the system
+    # on macOS and Windows.
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or url.host in _LOOPBACK or bypasses_proxy(url, proxies.get("no", "")):

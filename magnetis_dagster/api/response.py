@@ -15,7 +15,7 @@ MOST_VALUES = 1_000_000
 members each has 250,000."""
 MOST_ROWS = 100_000
 """Limit of rows on one page. The API's limit is 250, but a server without pagination returns all
-rows at once."""
+rows in one response."""
 
 _REMAINING = (
     "remaining",

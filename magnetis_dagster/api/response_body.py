@@ -12,8 +12,8 @@ import httpx
 from magnetis_dagster.api.response import EnvelopeError
 
 ACCEPT_ENCODING = "gzip, deflate"
-"""Encodings that `read_body` decompresses within a limit. httpx would expand a whole chunk at once,
-a thousandfold for a bomb."""
+"""Encodings that `read_body` decompresses within a limit. httpx would expand a whole chunk, a
+thousandfold for a bomb."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW_DEFLATE = -zlib.MAX_WBITS
 _NOT_A_CHARSET = {"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}

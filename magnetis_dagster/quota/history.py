@@ -41,11 +41,12 @@ def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Us
     Raises: DatabaseUnavailable or DatabaseRefused.
     """
     today = ledger.policy.day_of(usage.at)
-    asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
+    parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
     with guarded(engine, "read past API calls"), engine.connect() as connection:
-        first = connection.execute(_FIRST, asked).scalar_one()
+        first = connection.execute(_FIRST, parameters).scalar_one()
         days = [
-            {lane: getattr(row, lane) for lane in LANES} for row in connection.execute(_DAYS, asked)
+            {lane: getattr(row, lane) for lane in LANES}
+            for row in connection.execute(_DAYS, parameters)
         ]
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
     return Pace(

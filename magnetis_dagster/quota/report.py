@@ -41,35 +41,39 @@ _COUNTS = """
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
     count(*) FILTER (WHERE status = 429) AS over_quota,
     count(*) FILTER (WHERE status NOT BETWEEN 200 AND 299 AND status <> 429
-                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost)) AS failed,
+                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost))
+        AS failed,
     coalesce(sum(rows), 0) AS rows
 """
 
 
-def _tallies(name: str, also: str = "") -> TextClause:
+def _counts_by(name: str, also: str = "") -> TextClause:
     return text(f"""
         SELECT {name} AS name, {also} {_COUNTS} FROM magnetis_ops.api_calls
-        WHERE key_fingerprint = :key AND charged_at >= :begun GROUP BY 1 ORDER BY calls DESC, 1
+        WHERE key_fingerprint = :key AND charged_at >= :start GROUP BY 1 ORDER BY calls DESC, 1
     """)
 
 
-_BY_DAY = _tallies("day::text")
-_BY_ROUTE = _tallies("route")
-_BY_COLLECTION = _tallies("collection")
-_BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
+_BY_DAY = _counts_by("day::text")
+_BY_ROUTE = _counts_by("route")
+_BY_COLLECTION = _counts_by("collection")
+_BY_RUN = _counts_by("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
-    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
+    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first
 """)
 _CALLS = text("""
-    SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
+    SELECT lane, charged_at,
+           least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
     FROM magnetis_ops.api_calls
-    WHERE key_fingerprint = :key AND charged_at >= :begun - :longest
-      AND coalesce(settled_at, charged_at + :longest) >= :begun
+    WHERE key_fingerprint = :key AND charged_at >= :start - :longest
+      AND coalesce(settled_at, charged_at + :longest) >= :start
     ORDER BY id
 """)
-_OTHER_KEYS = text(
-    "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
-)
+_OTHER_KEYS = text("""
+    SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint <> :key
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +223,14 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
             return QuotaReport(
                 today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
             )
-        asked = {
+        parameters = {
             "key": key_fingerprint,
-            "begun": policy.day_start(first),
+            "start": policy.day_start(first),
             "lost": today.at - LONGEST_CALL,
         }
-        this_day = asked | {"begun": policy.day_start(today.day)}
-        called = {row["name"]: row for row in _rows(connection, _BY_DAY, asked)}
-        kept = {
+        this_day = parameters | {"start": policy.day_start(today.day)}
+        calls_by_day = {row["name"]: row for row in _rows(connection, _BY_DAY, parameters)}
+        quotas = {
             row.day: row
             for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})
         }
@@ -234,13 +238,13 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
             today=today,
             days=tuple(
                 DayTally(
-                    **called.get(str(day), {"name": str(day)}),
-                    limit=kept[day].daily_quota if day in kept else policy.limit,
-                    used_elsewhere=kept[day].used_elsewhere if day in kept else 0,
+                    **calls_by_day.get(str(day), {"name": str(day)}),
+                    limit=quotas[day].daily_quota if day in quotas else policy.limit,
+                    used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
                 )
                 for day in dates
             ),
-            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, asked)),
+            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
             collections=tuple(
                 Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
             ),
@@ -335,7 +339,7 @@ def floors_kept(
         now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
     )
     counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
-    parameters = {"key": key_fingerprint, "begun": counted_from, "longest": LONGEST_CALL}
+    parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return FloorsKept(0, 0)

@@ -44,7 +44,10 @@ class QuotaWindow(StrEnum):
 
 
 class BadPolicy(PermanentError):
-    """The quota variables cannot be satisfied. The text names the variable and the allowed values."""
+    """The quota variables cannot be satisfied.
+
+    The text names the variable and the allowed values.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class Usage:
 
     @property
     def key_refused(self) -> bool:
-        """Whether the key is closed because the API rejected it, not because of an exhausted quota."""
+        """Whether the key is closed because the API rejected it, not because of its quota."""
         return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
 
 
@@ -195,8 +198,8 @@ def decide(
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
-    `expiries` is called if the call is refused. It returns when each counted call stops counting, and
-    its lane (rolling quota).
+    `expiries` is called if the call is refused. It returns when each counted call stops counting,
+    and its lane (rolling quota).
     """
     if lane not in LANES:
         raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")

@@ -162,7 +162,7 @@ def test_evaluations_of_checks_are_literal(
         for policy in hostile.policies_of(hostile["email_alerts"])
         if policy.name == "has_recipient"
     ]
-    judged = policy_checks._judged(KEY, policy, PolicyResult(unjudged=IMAGE))
+    judged = policy_checks._policy_result(KEY, policy, PolicyResult(not_evaluated=IMAGE))
     assert rendered(judged.description or "") == f"Could not be judged: {IMAGE}"
     missing = policy_checks._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
     assert "The baseline ![seen](http:x).yaml cannot be read" in rendered(missing.description or "")
