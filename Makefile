@@ -1,5 +1,6 @@
-# Needs make and Python 3.11 to 3.14 with venv and pip. All packages are installed into .venv, in the versions and with
-# the hashes of requirements/*.lock. The `##` comment of a target is its line in `make help`.
+# Needs make and Python 3.11 to 3.14 with venv and pip. All packages are installed into .venv, in the
+# versions and with the hashes of requirements/*.lock. The `##` comment of a target is its line in
+# `make help`.
 
 # python3 may be too old although a newer Python is installed. PYTHON=/path/to/python selects one.
 PYTHON ?=
@@ -9,10 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 LOCKS := requirements
-# If the tools of `make test` are installed, `make run` uses that environment: it contains all of run.lock.
+# If the tools of `make test` are installed, `make run` uses that environment, which contains all
+# packages of run.lock.
 INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.stamp)
 PATIENTLY := bash tools/patiently.sh
-# Options for the command: make run ARGS="--load 7 --exit", make test ARGS="tests/catalog -k overlay".
+# Options of the command, such as make run ARGS="--load 7 --exit".
 ARGS ?=
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
