@@ -176,7 +176,8 @@ class ByMerge:
                     VALUES ({values}, :read_at, :read_at, :read_at)
                 RETURNING t.day AS day, merge_action() = 'INSERT' AS inserted, t.changed_at
             )
-            SELECT day, CASE WHEN NOT inserted THEN day END AS was, count(*) FILTER (WHERE inserted),
+            SELECT day, CASE WHEN NOT inserted THEN day END AS was,
+                count(*) FILTER (WHERE inserted),
                 count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
             FROM merged GROUP BY 1, 2
         """)
