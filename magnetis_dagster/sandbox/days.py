@@ -272,9 +272,7 @@ class Days:
         }
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
-        """Return date with hour, and hour, of each of the day's 23, 24 or
-        25.
-        """
+        """Return each of the day's 23 to 25 hours: date and hour as text, and the hour."""
         zone = self._options.zone
         start, end = midnight(day, zone), midnight(day + timedelta(days=1), zone)
         local = [datetime.fromtimestamp(moment, zone) for moment in range(start, end, 3600)]

@@ -101,10 +101,10 @@ class World:
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end`, and a slice of encoded
-        rows.
+        """Return the number of events from `start` to `end`, and a slice of them.
 
-        The slice contains `size` rows from number `first`, newest first. Calls include `analysis`.
+        The slice has `size` encoded rows from number `first`, newest first. Calls include
+        `analysis`.
         """
         with self._lock:
             self.advance()
