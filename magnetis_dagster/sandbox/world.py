@@ -13,7 +13,8 @@ from typing import Any
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
+from magnetis_dagster.sandbox.day_plans import midnight
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
