@@ -8,14 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import (
-    ParsedRows,
-    RowParser,
-    as_moment,
-    as_text,
-    shown_name,
-)
+from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, shown_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
 
