@@ -123,22 +123,15 @@ class Pipeline:
                     yield staged
 
     def _commit(self, staged: StagedWindow) -> WindowResult:
-        permit, reading = self._parts.permit, staged.reading
+        permit = self._parts.permit
         try:
             if permit and not permit.is_fresh():
                 permit.confirm()
-            facts = WindowFacts(
-                days=staged.window.days,
-                read_at=reading.read_at,
-                announced=reading.announced,
-                received=reading.received,
-                api_calls=staged.api_calls,
-                bytes=reading.bytes,
+            facts = replace(
+                staged.facts,
                 milliseconds=int((time.monotonic() - staged.started) * 1000),
                 run_id=self._parts.run.work_id,
-                read_on=reading.read_at.astimezone(self._parts.zones.partition).date(),
                 rules=self._rules(staged.window),
-                witness_calls=reading.witness_calls,
             )
             merged = self._warehouse.commit(staged.staging, facts)
             if merged.days:
@@ -172,7 +165,7 @@ class Pipeline:
             rows_held=self._warehouse.rows_held(self._collection),
             misfits=misfits,
             unknown=sorted(staged.staging.unknown),
-            replaced_characters=staged.reading.replaced_characters,
+            replaced_characters=staged.replaced_characters,
             witness_calls=facts.witness_calls,
             doubted=doubted,
             changes=changes,

@@ -13,8 +13,9 @@ Keys and lists of plain values are sorted, and every field has its own line. Not
 time or the machine of the export, so equal settings give equal bytes.
 """
 
+import sys
 from collections.abc import Collection as Container
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -27,6 +28,7 @@ from magnetis_dagster.catalog import model
 from magnetis_dagster.catalog.masking import masked, masked_id
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.json_leaves import leaves
 
 VERSION = 1
 _HEAD = """\
@@ -260,16 +262,9 @@ def _sorted(value: Any, path: str, without: Container[str]) -> Any:
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: value for path, value in _leaves(row, "") if value is not None}
-
-
-def _leaves(row: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        at = f"{path}{name}"
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{at}.")
-        else:
-            yield at, value
+    return {
+        ".".join(names): value for names, value in leaves(row, sys.maxsize) if value is not None
+    }
 
 
 class _Dumper(yaml.SafeDumper):

@@ -18,6 +18,7 @@ from magnetis_dagster.catalog.row_parser import (
 )
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.json_leaves import leaves
 
 WIDEST_ZONE = timedelta(hours=14)
 """Largest offset from UTC: a misread time zone moves a row no further."""
@@ -87,7 +88,7 @@ class Sample:
         """Members other than objects, with one value per row; None if a row lacks the member."""
         members: dict[Name, list[Any]] = {}
         for number, row in enumerate(self.rows):
-            for name, value in _leaves(row):
+            for name, value in leaves(row, _DEEPEST):
                 members.setdefault(name, [None] * len(self.rows))[number] = value
         return members
 
@@ -161,14 +162,6 @@ class Sample:
             if column.type is ColumnType.JSON
             for path in column.paths
         }
-
-
-def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for name, member in value.items():
-        if isinstance(member, dict) and member and len(above) < _DEEPEST:
-            yield from _leaves(member, (*above, name))
-        else:
-            yield (*above, name), member
 
 
 def _objects(
