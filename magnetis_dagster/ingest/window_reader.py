@@ -124,18 +124,7 @@ class WindowReader:
             await self._client.settled()
             if found is None:
                 self.replaced_characters = pages.replaced_characters
-                return WindowFacts(
-                    days=days,
-                    read_at=pages.read_at,
-                    read_on=pages.read_at.astimezone(self._parts.zones.partition).date(),
-                    announced=pages.pagination.announced(tally.received),
-                    received=tally.received,
-                    api_calls=self._charged() - charged + len(pages.reused),
-                    witness_calls=self._verifier.calls,
-                    bytes=size,
-                    milliseconds=0,
-                    run_id=None,
-                )
+                return self._facts(pages, tally, self._charged() - charged, size)
             fault = found
         received = staging.tally.received
         announced = pages.pagination.announced(received)
@@ -143,6 +132,20 @@ class WindowReader:
 
     def _charged(self) -> int:
         return self._parts.guard.charged[self._call.days]
+
+    def _facts(self, pages: WindowPages, tally: Tally, charged: int, size: int) -> WindowFacts:
+        return WindowFacts(
+            days=self._window.days,
+            read_at=pages.read_at,
+            read_on=pages.read_at.astimezone(self._parts.zones.partition).date(),
+            announced=pages.pagination.announced(tally.received),
+            received=tally.received,
+            api_calls=charged + len(pages.reused),
+            witness_calls=self._verifier.calls,
+            bytes=size,
+            milliseconds=0,
+            run_id=None,
+        )
 
     async def _find_fault(self, pages: WindowPages, staging: Staging, tally: Tally) -> str | None:
         """Return why the pages do not form one complete list; None if they do.

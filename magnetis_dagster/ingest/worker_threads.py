@@ -71,7 +71,7 @@ class WorkerThreads:
         If a fetch fails, the item before it is committed and yielded first. If the caller leaves,
         a running commit completes, an uncommitted item is discarded, and `staged` is closed.
         """
-        inbox = self._inbox = SimpleQueue()
+        inbox = self._inbox
         fetching: Future[StagedT | None] | None = self._fetch_next(staged)
         fetched: Future[StagedT | None] | None = None
         committing: Future[ResultT] | None = None
@@ -90,8 +90,7 @@ class WorkerThreads:
                         message()
                     elif message is fetching:
                         fetching, fetched = None, fetching
-                    else:
-                        assert committing
+                    elif message is committing:
                         committed, committing = committing, None
                         if committed.exception() and fetching:
                             # the pages in flight are charged: receive and keep them for the retry
