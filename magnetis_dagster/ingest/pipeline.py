@@ -57,7 +57,7 @@ class Pipeline:
         """Row counts at which the API turned out to cap searches."""
 
     def read_days(self, days: Sequence[date]) -> Iterator[WindowResult]:
-        """Load days of an events collection, oldest first; yield each window once committed."""
+        """Load days of an events collection; yield each window once it is committed."""
         today = self._parts.today()
         if open_days := [day for day in days if day >= today]:
             raise OpenDay(self._collection, open_days[0], today, self._zone)
@@ -223,7 +223,7 @@ class Pipeline:
         return [], {day: doubt for day, doubt in doubted.items() if day not in again}
 
     def _learn_cap(self, capped: SearchCapped) -> None:
-        """Store a cap, and reopen the days of earlier windows that announced exactly its rows."""
+        """Store a cap, and reopen days of windows that announced exactly its rows."""
         self._warehouse.learn_row_cap(self._collection, capped.rows, str(capped))
         self._caps.add(capped.rows)
         self._reopen_capped_days()

@@ -1,4 +1,4 @@
-"""Read one range of days window by window, and prefetch the next window meanwhile."""
+"""Read one range of days window by window, and prefetch the next window."""
 
 import asyncio
 import math
@@ -67,7 +67,7 @@ class WindowTask:
         return self.reader.announced
 
     async def stop(self, *, cancel: bool) -> None:
-        """End the task and drop its staged rows; unless `cancel`, receive the pages in flight."""
+        """End the task; unless `cancel`, receive and cache the pages in flight."""
         if cancel:
             self.task.cancel()
         self.reader.stop()
@@ -87,7 +87,7 @@ class RangeReader:
         range_: Window,
         on_cap: Callable[[SearchCapped], None],
     ) -> None:
-        """`on_cap` is called, in a thread of its own, when the API turns out to cap searches."""
+        """`on_cap` is called, in another thread, if the API caps searches."""
         self._parts = parts
         self._collection = collection
         self._range = range_
@@ -169,7 +169,7 @@ class RangeReader:
         most_rows: float,
         cached: CachedWindow | None,
     ) -> StagedWindow | None:
-        """Read one window into staging; return None if it announces more than `most_rows`."""
+        """Read one window into staging; None if it announces more than `most_rows`."""
         started = time.monotonic()
         with ExitStack() as stack:
             # not in another thread: a cancelled task would leave an open session there
@@ -195,7 +195,7 @@ class RangeReader:
             await asyncio.to_thread(learn, self._collection, *limit)
 
     async def _shorten(self, window: Window, refusal: Exception) -> None:
-        """Shorten the refused or capped window; raise `refusal` if no shorter one can help."""
+        """Shorten a refused or capped window; raise `refusal` if that cannot help."""
         if isinstance(refusal, NotConnected):
             raise refusal
         if isinstance(refusal, SearchCapped):

@@ -171,7 +171,7 @@ class WindowReader:
         return fault
 
     async def _fetch_others(self, pages: WindowPages) -> None:
-        """Fetch and stage the announced pages concurrently, then unannounced ones one by one."""
+        """Fetch and stage announced pages concurrently, others one by one."""
         pagination = pages.pagination
         last = pagination.announced_pages
         self._progress(1, last)

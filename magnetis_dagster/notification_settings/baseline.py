@@ -1,4 +1,4 @@
-"""The baseline: notification settings as a YAML file that people review and compare. No SQL.
+"""The baseline: notification settings as a YAML file to review and compare.
 
     version: 1
     without: [last_sent_at]     # members that file and comparison leave out
@@ -41,7 +41,10 @@ NotificationSettings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class BaselineError(PermanentError):
-    """The baseline file is missing or invalid; the text names the place, never a value."""
+    """The baseline file is missing or invalid.
+
+    The text names the place, never a value.
+    """
 
 
 class DifferenceKind(StrEnum):
@@ -98,7 +101,7 @@ class Baseline:
         present: Mapping[str, Mapping[str, Any]],
         declaration: model.Collection | None = None,
     ) -> list[Difference]:
-        """Return how the current rows of a collection differ from the file, by account and id.
+        """Return how current rows differ from the file, by account and id.
 
         The declaration names the paths of the account, and the volatile members, which an older
         file may contain.
@@ -130,7 +133,7 @@ def _difference(
     before: Mapping[str, Any] | None,
     now: Mapping[str, Any] | None,
 ) -> Difference:
-    """Return the difference between two unequal states; None if the setting does not exist."""
+    """Return the difference of two unequal states; None if there is no setting."""
     if before is None:
         kind = DifferenceKind.ADDED
     elif now is None:
@@ -282,7 +285,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads the output of `_Dumper`: plain values as in JSON, without anchors; dates as text.
+    """Reads the output of `_Dumper`: JSON values without anchors, dates as text.
 
     Rejects a key that occurs twice.
     """

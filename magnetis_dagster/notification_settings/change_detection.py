@@ -29,7 +29,7 @@ DEEPEST_MEMBER = 4
 
 
 class Moving(TransientError):
-    """The pages contradict each other: rows were added or removed during the requests."""
+    """The pages contradict each other: rows were added or removed meanwhile."""
 
 
 class TooSlow(TransientError):
@@ -103,7 +103,10 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
 
 
 def digest_of(stable_rows: Iterable[Any]) -> str:
-    """Return the digest of an observation of these rows, without their volatile members."""
+    """Return the digest of an observation that finds these rows.
+
+    They lack their volatile members already.
+    """
     return _digest(_lines(stable_rows))
 
 
@@ -116,7 +119,7 @@ def _digest(lines: set[str]) -> str:
 
 
 def member_digests(rows: Sequence[Any]) -> dict[str, str]:
-    """Return a short digest of each member's values by path, for at most MOST_MEMBERS paths."""
+    """Return a short digest of each member's values, for at most MOST_MEMBERS."""
     values: dict[str, list[str]] = {}
     for row in rows:
         identity = row.get("id") if isinstance(row, dict) else None

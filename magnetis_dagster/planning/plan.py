@@ -1,4 +1,4 @@
-"""Price a backfill before it starts: one announcement per collection, then arithmetic.
+"""Price a backfill by one announcement per collection and arithmetic.
 
 Loads no rows. `cli/plan_report.py` formats the plan, `dev/backfill.py` launches it.
 """
@@ -269,7 +269,7 @@ def make_plan(
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
-    """Return the price of `window` for the collections; with `missing`, of its incomplete days.
+    """Return the price of a window; with `missing`, of its incomplete days.
 
     Spends one API call, charged to the lane manual, for each collection that has days to read. An
     error of one collection becomes its `problem`. Blocks.

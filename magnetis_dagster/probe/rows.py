@@ -1,4 +1,4 @@
-"""The rows that a probe received of one collection, by member. No value leaves this module."""
+"""The received rows of one collection, by member. Values stay here."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class Sample:
 
     @cached_property
     def members(self) -> dict[Name, list[Any]]:
-        """Members other than objects, with one value per row; None if a row lacks the member."""
+        """Members other than objects, with one value per row; None if absent."""
         members: dict[Name, list[Any]] = {}
         for number, row in enumerate(self.rows):
             for name, value in leaves(row, _DEEPEST):
@@ -101,7 +101,7 @@ class Sample:
 
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
-        """Objects whose members vary by row, such as a count by employee: names may be values."""
+        """Objects whose member names may be values, such as a count by employee."""
         names: dict[Name, dict[str, int]] = {}
         objects: dict[Name, int] = {}
         for row in self.rows:
@@ -119,14 +119,14 @@ class Sample:
         }
 
     def shown(self, name: Name) -> str:
-        """Return a dotted name that is safe to show; `*` replaces a part that may be a value."""
+        """Return a dotted name safe to show; `*` replaces a part that may be a value."""
         return ".".join(
             "*" if name[:depth] in self._keyed_by_values else shown_name(part)
             for depth, part in enumerate(name)
         )
 
     def moments(self, values: Sequence[Any]) -> list[datetime | None]:
-        """Return the moments among values, in UTC; a phone number of ten digits is not one."""
+        """Return the moments among values, in UTC; a phone number is not one."""
         return [
             None if is_phone(value) else as_moment(value, self.zones.response) for value in values
         ]
