@@ -1,18 +1,22 @@
-"""What partitioning `magnetis.calls` by month would change: the table as the program makes it, and the same by range of `day`.
+"""What partitioning `magnetis.calls` by month would change: the table as the program makes it, and the
+same by range of `day`.
 
     .venv/bin/python benchmarks/partitions.py [--rows 1000000]
 
-The rows are generated in the server, in the order of their days, evenly over 2023 to 2025, with a payload of six members: indexes
-included, a row takes about a quarter of the sandbox's. The plain table is built and measured, copied into the partitioned one, and
-dropped before that is measured. The server is the embedded PostgreSQL with its durable defaults; autovacuum is off for the table,
+The rows are generated in the server, in the order of their days, evenly over 2023 to 2025, with a
+payload of six members: indexes included, a row takes about a quarter of the sandbox's. The plain
+table is built and measured, copied into the partitioned one, and dropped before that is measured.
+The server is the embedded PostgreSQL with its durable defaults; autovacuum is off for the table,
 and VACUUM is measured instead.
 
-A partitioned table has no unique index on `id` alone, and the program's merge (`ON CONFLICT (id)`) refuses it. There it is measured
-with the statement MERGE in place of that one, which finds a call's row by looking into every partition, or into those within 31
-days. Everything else of a window (staging, counts, deletions) is the program's own. MERGE on the plain table is measured beside it.
+A partitioned table has no unique index on `id` alone, and the program's merge (`ON CONFLICT (id)`)
+refuses it. There it is measured with the statement MERGE in place of that one, which finds a call's
+row by looking into every partition, or into those within 31 days. Everything else of a window
+(staging, counts, deletions) is the program's own. MERGE on the plain table is measured beside it.
 
-"cold" is the first time, after the files were taken out of the operating system's cache; "warm" the median of those that follow.
-50,000,000 rows need 60 GB of disk (15 stay free) and an hour or two. Deletes what it made.
+"cold" is the first time, after the files were taken out of the operating system's cache; "warm" the
+median of those that follow. 50,000,000 rows need 60 GB of disk (15 stay free) and an hour or two.
+Deletes what it made.
 """
 
 import argparse

@@ -1,13 +1,15 @@
-"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL bucket beside it in the same run.
+"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL
+bucket beside it in the same run.
 
     .venv/bin/python benchmarks/quota.py [--seconds 4] [--alone]
 
-Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL with its durable defaults (fsync
-on, every commit awaited). Then the time of calls to an API that answers after 100 ms, with and without the ledger. Then how many
-calls are granted on 26 October 2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
+Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL
+with its durable defaults (fsync on, every commit awaited). Then the time of calls to an API that
+answers after 100 ms, with and without the ledger. Then how many calls are granted on 26 October
+2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
 
-pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run, which needs a package index.
-`--alone` leaves it out. Stops by itself after a minute or two.
+pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run,
+which needs a package index. `--alone` leaves it out. Stops by itself after a minute or two.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from magnetis_dagster.api import Call, Gate, MagnetisClient, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome, MagnetisClient, QuotaGuard
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
@@ -155,7 +157,7 @@ def our_calendar(url: str, moments: list[datetime]) -> list[int]:
 class FreeGate:
     """Grants everything and notes nothing."""
 
-    async def charge(self, _call: Call) -> int:
+    async def charge(self, _call: ApiCall) -> int:
         """Grant."""
         return 0
 
@@ -163,7 +165,7 @@ class FreeGate:
         """Confirm."""
         return charge
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         """Forget."""
 
 
@@ -188,7 +190,7 @@ def slow_api() -> Iterator[str]:
         server.join()
 
 
-async def read(api: str, gate: Gate, concurrency: int, calls: int) -> float:
+async def read(api: str, gate: QuotaGuard, concurrency: int, calls: int) -> float:
     """Return the milliseconds a call, as `concurrency` tasks see it."""
     window = {"from": "20250601000000", "to": "20250602000000"}
     async with MagnetisClient(api, SANDBOX_KEY, gate, concurrency=concurrency) as client:
@@ -196,10 +198,10 @@ async def read(api: str, gate: Gate, concurrency: int, calls: int) -> float:
         async def one_after_another() -> float:
             # the first calls open connections and leave all at once
             for page in range(1, 4):
-                await client.page(Call("calls", "/calls", window, page=page))
+                await client.page(ApiCall("calls", "/calls", window, page=page))
             started = time.perf_counter()
             for page in range(1, calls + 1):
-                await client.page(Call("calls", "/calls", window, page=page))
+                await client.page(ApiCall("calls", "/calls", window, page=page))
             return (time.perf_counter() - started) * 1000 / calls
 
         return mean(await asyncio.gather(*(one_after_another() for _ in range(concurrency))))

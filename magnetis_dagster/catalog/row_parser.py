@@ -1,7 +1,8 @@
-"""Reading one received row by its declaration: id, account, moment, typed columns, and what was not expected.
+"""Parse received rows by their declaration: id, account, time and typed columns.
 
-Tolerant on purpose: member names and types of most collections are assumptions. A value that does not fit its column becomes NULL
-and is counted; the received row is kept whole beside the columns, so nothing is lost.
+The parser is tolerant, because member names and types of most collections are assumptions. A value
+that does not fit its column becomes NULL and is counted. The warehouse stores the received row next
+to the columns, so no data is lost.
 """
 
 import math
@@ -29,46 +30,52 @@ from magnetis_dagster.exact_json import dump_json
 Row = Mapping[str, Any]
 
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
-"""Older than any call tracking: a moment before it is a placeholder such as 0000-00-00 or the epoch."""
+"""Before call tracking existed: an earlier time is a placeholder, such as 0000-00-00 or the epoch.
+"""
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _YEARS = range(_EARLIEST.year - 1, _LATEST.year + 1)
 _FRENCH = re.compile(r"^(\d{2})/(\d{2})/(\d{4})[ T](\d{2}:\d{2}(?::\d{2})?)$")
 _PLAIN_NAME = re.compile(r"(?!.*\d{4})[^\W\d][\w-]{0,39}")
 _LONGEST_ACCOUNT = 512
-"""Characters; PostgreSQL's index takes no key beyond a third of a page (2,704 bytes), and a longer one would stop its window."""
+"""Maximum number of characters of an account id.
+
+PostgreSQL rejects index keys above a third of a page (2,704 bytes), which would fail the window.
+"""
 _LARGEST_BIGINT = 2**63 - 1
 _MOST_DIGITS = 1000
 _MOST_PLACES = 16_383
-"""Digits after the point that PostgreSQL's numeric takes."""
+"""Maximum number of decimal places of PostgreSQL's numeric type."""
 _ZERO_DATE = re.compile(
     r"(?:0000-00-00|0001-01-01|-0001-11-30|00/00/0000)(?:[ T].*)?|1970-01-01[ T]00:00(?::00.*)?|0",
     re.DOTALL,
 )
-"""What servers write for "no time": MySQL, .NET, PHP and the epoch."""
+"""Placeholders for "no time" in MySQL, .NET, PHP and Unix time."""
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})|(\d{2})/(\d{2})/(\d{4})")
+_BOOLEANS = {"1": True, "true": True, "yes": True, "oui": True}
+_BOOLEANS |= {"0": False, "false": False, "no": False, "non": False}
 _WHOLE_PHONE = re.compile(r"\+?[0-9]{8,15}\.0")
 _COMPOSITE_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|"})
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """One row as its declaration reads it."""
+    """One parsed row."""
 
     id: str | None
     account_id: str | None
     occurred_at: datetime | None
-    """Moment of an event, in UTC; None on a snapshot, or when no candidate member holds a usable time."""
+    """Time of an event in UTC; None on a snapshot, or if no candidate contains a usable time."""
     day: date | None
-    """Local day of `occurred_at` in the partition zone."""
+    """Local day of `occurred_at` in the partition time zone."""
     values: tuple[Any, ...]
     """One value per declared column, in order."""
     misfits: tuple[str, ...]
-    """Columns whose received value does not fit their type."""
+    """Columns whose received value does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Rows as their declaration reads them, column by column; each list has one value per row. See ParsedRow."""
+    """Parsed rows, column by column: each list has one value per row. See ParsedRow."""
 
     ids: list[str | None]
     account_ids: list[str | None]
@@ -77,15 +84,19 @@ class ParsedRows:
     columns: list[list[Any]]
     """One list per declared column, in order."""
     misfits: dict[str, list[int]]
-    """Column to the numbers of the rows whose received value does not fit its type; `account_id` and `occurred_at` included."""
+    """Row numbers by column for values that do not fit; includes `account_id` and `occurred_at`."""
     unreadable_time: list[str | None]
-    """The first time field that is present, if its value is no moment: no later one places the row."""
+    """The first time field that is present, if its value is not a time. Later fields are ignored.
+    """
     hint_days: list[date | None]
-    """Of a row without a moment: the day that another time field names; a hint, not its day."""
+    """For a row without a time: the day in another time field. It is a hint, not the row's day."""
 
 
 class RowParser:
-    """Reads rows of one collection. Zone-less times are read in `response_zone`; days are days of `partition_zone`."""
+    """Parses rows of one collection.
+
+    Times without a zone are in `response_zone`. Days are days of `partition_zone`.
+    """
 
     def __init__(
         self, collection: Collection, *, response_zone: ZoneInfo, partition_zone: ZoneInfo
@@ -111,14 +122,18 @@ class RowParser:
         declared = [*collection.key_paths, *collection.time_fields]
         declared += [path for column in collection.columns.values() for path in column.paths]
         self.known_members = frozenset(split(path)[0] for path in declared)
-        """Top-level members that some declaration names. A row may write them in another convention: see `unknown`."""
+        """Declared top-level members, as declared. Rows may spell them differently: see `unknown`.
+        """
 
     def unknown(self, members: Iterable[str]) -> set[str]:
-        """Return the top-level members that no declaration reads in any convention; they are kept in the payload."""
+        """Return the top-level members that no declaration matches."""
         return {member for member in members if fold(member) not in self._shapes.known}
 
     def read(self, row: Row) -> ParsedRow:
-        """Return what the declaration makes of `row`. Never raises: what does not fit is None, and named in `misfits`."""
+        """Parse one row.
+
+        Never raises: values that do not fit are None and listed in `misfits`.
+        """
         rows = self.read_all([row])
         return ParsedRow(
             rows.ids[0],
@@ -130,7 +145,7 @@ class RowParser:
         )
 
     def read_all(self, rows: Sequence[Row]) -> ParsedRows:
-        """Return what `read` makes of each of `rows`."""
+        """Parse several rows, with the same results as `read`."""
         page = Page(rows, self._shapes)
         misfits: dict[str, list[int]] = {}
         columns = []
@@ -171,7 +186,8 @@ class RowParser:
             )
             if None not in found and not any(decided):
                 return found
-            # a member that is present but no id decides as well: under another member, the row would become another row
+            # A member that is present but is not an id decides too. Falling back to another member
+            # would change the row's identity.
             for number, new in enumerate(found):
                 if not decided[number] and (
                     new or any(unreadable[number] for _, unreadable in read)
@@ -188,7 +204,7 @@ class RowParser:
             ]
         accounts, misfits = page.column(self._account, _accounts)
         if None in accounts:
-            # an account without an id is unreadable, other than an object of a column that lacks a member
+            # an account that is present without an id is a misfit; `page.column` cannot see this
             for names in self._account.paths:
                 for received in page.at(names[:-1]) if len(names) > 1 else ():
                     misfits += (
@@ -200,11 +216,7 @@ class RowParser:
 
     def _hints(self, page: Page, moments: list[datetime | None]) -> list[date | None]:
         hints: list[date | None] = [None] * page.size
-        missing = (
-            [number for number, moment in enumerate(moments) if moment is None]
-            if self._time
-            else []
-        )
+        missing = [number for number, moment in enumerate(moments) if moment is None]
         for names in self._time if missing else ():
             for received in page.at(names):
                 for number in missing:
@@ -224,13 +236,16 @@ class RowParser:
 
 
 def as_text(value: object) -> str | None:
-    """Return a scalar as text, `''` and containers as None. A whole number has no point: 33612345678.0 is a phone number."""
+    """Return a scalar as text, and None for blank text, lists and objects.
+
+    A whole number has no decimal point: 33612345678.0 is a phone number.
+    """
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        # str() refuses 4,300 digits
+        # str() rejects integers of more than 4,300 digits
         return str(value) if value.bit_length() < 10_000 else format(Decimal(value), "f")
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else str(value)
@@ -245,12 +260,12 @@ def as_text(value: object) -> str | None:
 
 
 def as_identifier(value: object) -> str | None:
-    """Return the text of an id: 12, 12.0 and "12" are the same one, and a truth value is none."""
+    """Return the text of an id. 12, 12.0 and "12" are equal; a boolean is not an id."""
     return None if isinstance(value, bool) else as_text(value)
 
 
 def as_integer(value: object) -> int | None:
-    """Return a whole number; fractions of a unit are rounded to the nearest, halves to even (a duration of "12.6" is 13)."""
+    """Return an integer, rounded half to even: a duration of "12.6" becomes 13."""
     if type(value) is int:
         rounded = value
     else:
@@ -262,9 +277,10 @@ def as_integer(value: object) -> int | None:
 
 
 def as_decimal(value: object) -> Decimal | None:
-    """Return a finite number, from a number or from text with a point or a comma.
+    """Return a finite number from a number or from text with a point or comma.
 
-    None beyond 1,000 digits, before the point or in all, and beyond 16,383 places, which PostgreSQL does not take.
+    Returns None for numbers that PostgreSQL rejects: more than 1,000 digits before the point or in
+    total, or more than 16,383 decimal places.
     """
     if isinstance(value, bool):
         return Decimal(int(value))
@@ -286,7 +302,10 @@ def as_decimal(value: object) -> Decimal | None:
 
 
 def as_duration(value: object, unit: str, received_unit: str | None = None) -> Decimal | None:
-    """Return a duration in `unit`, from a number in `received_unit` or from text with its own units, such as 00:03:21."""
+    """Return a duration in `unit`.
+
+    The value is a number in `received_unit`, or text that includes its units, such as 00:03:21.
+    """
     if isinstance(value, str) and (seconds := seconds_of(value.strip())) is not None:
         return convert(seconds, "seconds", unit)
     number = as_decimal(value)
@@ -294,30 +313,23 @@ def as_duration(value: object, unit: str, received_unit: str | None = None) -> D
 
 
 def as_boolean(value: object) -> bool | None:
-    """Return a truth value from true/false, 0/1 and their usual spellings."""
+    """Return a boolean from true/false, yes/no, oui/non or 0/1."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in {0, 1}:
         return bool(value)
     if isinstance(value, str):
-        return {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "oui": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "non": False,
-        }.get(value.strip().lower())
+        return _BOOLEANS.get(value.strip().lower())
     return None
 
 
 def as_moment(value: object, zone: tzinfo) -> datetime | None:
-    """Return a moment in UTC from ISO 8601 text, `YYYY-MM-DD HH:MM:SS`, `DD/MM/YYYY HH:MM`, or a Unix time in (milli)seconds.
+    """Return a time in UTC.
 
-    Text without a zone is read in `zone`; of an hour that the clocks repeat, the first is taken. A date without a time is
-    not a moment. Moments before 1990 or after 2200 are placeholders, not moments.
+    Accepts ISO 8601, `YYYY-MM-DD HH:MM:SS`, `DD/MM/YYYY HH:MM`, and Unix time in seconds or
+    milliseconds. Text without a zone is in `zone`; in an hour that the clocks repeat, the first
+    occurrence counts. Returns None for a date without a time, and for placeholders: times before
+    1990 or after 2200.
     """
     moment: datetime | None = None
     if isinstance(value, str):
@@ -337,18 +349,22 @@ def as_moment(value: object, zone: tzinfo) -> datetime | None:
         seconds = value / 1000 if value > 1e11 else value
         if seconds < 7e9:
             moment = datetime.fromtimestamp(seconds, UTC)
-    # the year first: a moment at the calendar's end has no UTC
+    # check the year first: a time at the end of the calendar cannot be converted to UTC
     if moment is None or moment.year not in _YEARS:
         return None
     if moment.tzinfo is None:
-        moment = datetime.combine(moment.date(), moment.time(), zone)  # replace() is much slower
-    # In UTC: Python compares two times of one zone by their clock faces, an hour wrong across a clock change.
+        # replace() is much slower
+        moment = datetime.combine(moment.date(), moment.time(), zone)
+    # Python compares two times of the same zone without their offsets: wrong across a clock change
     moment = moment.astimezone(UTC)
     return moment if _EARLIEST <= moment < _LATEST else None
 
 
 def shown_name(name: str) -> str:
-    """Return a member's name fit to be shown: an object keyed by numbers or addresses has values for names, which become `*`."""
+    """Return a member's name for display, or `*` if it may be a value.
+
+    Objects keyed by numbers or addresses have values as member names.
+    """
     return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 
@@ -385,7 +401,7 @@ def _each(convert_one: Callable[[Any], Any]) -> Converter:
 
 def _moments(zone: tzinfo) -> Converter:
     def moment(raw: Any) -> datetime | None:
-        # YYYY-MM-DD HH:MM:SS, as the API writes every time: read as UTC and moved, in a third of the time
+        # fast path for the API's usual format, YYYY-MM-DD HH:MM:SS: takes a third of the time
         if (
             type(raw) is str
             and len(raw) == 19
@@ -404,7 +420,7 @@ def _moments(zone: tzinfo) -> Converter:
 
 @lru_cache(maxsize=10_000)
 def _offset(hour: str, zone: tzinfo) -> timedelta | None:
-    """Return what `zone` is ahead of UTC over the whole of an hour, `YYYY-MM-DD HH`; None where it changes within."""
+    """Return `zone`'s UTC offset in an hour, `YYYY-MM-DD HH`; None if it changes."""
     try:
         first, last = (
             datetime.fromisoformat(hour + rest).replace(tzinfo=zone)
@@ -418,7 +434,7 @@ def _offset(hour: str, zone: tzinfo) -> timedelta | None:
 
 
 def _texts(received: Iterable[Any]) -> list[Any]:
-    # most values of most rows come through here, most of them text or absent
+    # hot path: most values of most rows are text or absent
     return [
         (raw.strip() or None) if type(raw) is str else None if raw is None else as_text(raw)
         for raw in received
@@ -426,7 +442,7 @@ def _texts(received: Iterable[Any]) -> list[Any]:
 
 
 def _phones(received: Iterable[Any]) -> list[Any]:
-    """Read phone numbers: one that passed through a float, as text too, is 33612345678 and not 33612345678.0."""
+    """Return phone numbers as text, without the ".0" of a float."""
     return [
         text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text
         for text in _texts(received)
@@ -434,7 +450,7 @@ def _phones(received: Iterable[Any]) -> list[Any]:
 
 
 def _limited(texts: Converter) -> Converter:
-    """Return None for texts that an index would reject; `payload` keeps them."""
+    """Return None for texts that an index would reject; `payload` contains them."""
     return lambda received: [
         text if text is None or len(text) <= INDEXED_CHARACTERS else None
         for text in texts(received)
@@ -453,7 +469,10 @@ def _accounts(received: Iterable[Any]) -> list[Any]:
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:
-    """Return `a|b` of the parts of an id; `|` and `\\` in a part are escaped, so that no two ids become one."""
+    """Join the parts of an id with `|`.
+
+    Escapes `|` and `\\` in parts, so that ids stay distinct.
+    """
     given = [part.translate(_COMPOSITE_ESCAPES) for part in parts if part is not None]
     return "|".join(given) if len(given) == len(parts) else None
 

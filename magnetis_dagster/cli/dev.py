@@ -46,7 +46,7 @@ def dev(
 
     with StopSignals() as signals:
         try:
-            with signals.held():  # an import may swallow the exception of a signal
+            with signals.defer():  # an import may swallow the exception of a signal
                 from rich.console import Console
 
                 from magnetis_dagster.dev.run import DevOptions

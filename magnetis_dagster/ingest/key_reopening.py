@@ -2,7 +2,7 @@
 
 import asyncio
 
-from magnetis_dagster.api import Call, ClientLimits, KeyRefused, MagnetisClient
+from magnetis_dagster.api import ApiCall, ClientLimits, KeyRefused, MagnetisClient
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
@@ -30,7 +30,7 @@ async def _try(
     ledger: Ledger, collection: Collection, origin: str, key: str, limits: ClientLimits
 ) -> str:
     guard = LedgerGuard(ledger, COMMAND, trial=True)
-    call = Call(collection.name, collection.route, dict(collection.parameters), limit=1)
+    call = ApiCall(collection.name, collection.route, dict(collection.parameters), limit=1)
     async with MagnetisClient(origin, key, guard, concurrency=1, limits=limits) as client:
         try:
             await client.page(call)

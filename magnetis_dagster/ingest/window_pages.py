@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
 
-from magnetis_dagster.api import Call, MagnetisClient, Page, read_envelope
+from magnetis_dagster.api import ApiCall, MagnetisClient, Page, read_envelope
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.ingest.errors import FilterIgnored
 from magnetis_dagster.ingest.windows import Window
@@ -31,7 +31,7 @@ class WindowPages:
     """Pages, ids and counts of the current attempt to read one window."""
 
     client: MagnetisClient
-    call: Call
+    call: ApiCall
     window: Window
     staging: Staging
     cache: PageCache

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from magnetis_dagster.api import (
     CHARGED_AHEAD,
-    Call,
+    ApiCall,
     Page,
     RequestRejected,
     RouteUnavailable,
@@ -60,7 +60,7 @@ class WindowReader:
         self._stopped = asyncio.Event()
         parameters = window.parameters(collection, parts.zones)
         days = (window.first, window.last)
-        self._call = call = Call(collection.name, collection.route, parameters, days=days)
+        self._call = call = ApiCall(collection.name, collection.route, parameters, days=days)
         self._verifier = WindowVerifier(client, call, collection, window, parts.zones, suspicions)
         self.replaced_characters = 0
         self.announced: int | None = None
@@ -107,7 +107,7 @@ class WindowReader:
             if (first.total or 0) > most_rows:
                 self.announced = first.total or 0
                 self._suspicions.totals.setdefault(self.announced, self._window)
-                await self._client.settled()
+                await self._client.wait_for_settlements()
                 return None
             if first.rows:
                 await self._verifier.verify_total(first, staging)
@@ -116,12 +116,12 @@ class WindowReader:
             await pages.stage(1, first)
             await self._fetch_others(pages)
             size += pages.bytes
-            await self._client.settled()
+            await self._client.wait_for_settlements()
             tally = await asyncio.to_thread(staging.settle)
             if staging.conflicting:
                 raise RepeatedIds(self._collection, self._window, staging.conflicting)
             found = await self._find_fault(pages, staging, tally)
-            await self._client.settled()
+            await self._client.wait_for_settlements()
             if found is None:
                 self.replaced_characters = pages.replaced_characters
                 return self._facts(pages, tally, self._charged() - charged, size)
@@ -166,7 +166,7 @@ class WindowReader:
         # deep pages of a long list may never be served; a shorter window has none
         shorter_may_help = cut or (pagination.starved and pagination.total)
         if shorter_may_help and self._collection.window and len(self._window.days) > 1:
-            await self._client.settled()
+            await self._client.wait_for_settlements()
             raise ImplausibleResponse(f"The API {fault.removeprefix('the API ')}.")
         return fault
 

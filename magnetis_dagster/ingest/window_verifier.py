@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from magnetis_dagster.api import Call, MagnetisClient, Page, RequestRejected
+from magnetis_dagster.api import ApiCall, MagnetisClient, Page, RequestRejected
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import ParsedRows
@@ -41,7 +41,7 @@ class WindowVerifier:
     def __init__(
         self,
         client: MagnetisClient,
-        call: Call,
+        call: ApiCall,
         collection: Collection,
         window: Window,
         zones: Zones,

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from magnetis_dagster.api import Call, MagnetisClient, RequestRejected, RouteUnavailable
+from magnetis_dagster.api import ApiCall, MagnetisClient, RequestRejected, RouteUnavailable
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser, shown_name
@@ -69,7 +69,7 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
 
     Raises: Moving, and the errors of `MagnetisClient.page`.
     """
-    call = Call(collection.name, collection.route, dict(collection.parameters))
+    call = ApiCall(collection.name, collection.route, dict(collection.parameters))
     pagination = Pagination(call.limit)
     pages = [await client.page(call)]
     pagination.add(1, pages[0])

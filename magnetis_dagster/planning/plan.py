@@ -11,7 +11,7 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
     ClientLimits,
     MagnetisClient,
     RedirectRefused,
@@ -346,7 +346,7 @@ async def _announce(
     async with MagnetisClient(origin, key, guard, concurrency=1, limits=limits) as client:
         for collection, window in windows:
             name = collection.name
-            call = Call(
+            call = ApiCall(
                 name,
                 collection.route,
                 window.parameters(collection, zones),

@@ -13,13 +13,13 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
+    CallOutcome,
     ClientLimits,
     ConfirmingGuard,
-    Gate,
     MagnetisClient,
-    Outcome,
     Page,
+    QuotaGuard,
     RedirectRefused,
     RequestRejected,
     ResponseTooLarge,
@@ -62,7 +62,7 @@ _UNCLEAR = (
 def run_probe(
     catalogue: Catalogue,
     zones: Zones,
-    gate: Gate,
+    gate: QuotaGuard,
     *,
     origin: str,
     key: str,
@@ -102,12 +102,12 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
 class _CountingGuard:
     """Passes charges on, counts the requests, and remembers the last HTTP status."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: QuotaGuard) -> None:
         self._gate = gate
         self.calls = 0
         self.status: int | None = None
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         charge = await self._gate.charge(call)
         self.calls += 1
         return charge
@@ -117,7 +117,7 @@ class _CountingGuard:
             await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
         )
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
         await self._gate.settle(charge, outcome)
 
@@ -127,7 +127,7 @@ class _Probe:
         self,
         catalogue: Catalogue,
         zones: Zones,
-        gate: Gate,
+        gate: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
     ) -> None:
@@ -306,9 +306,9 @@ class _Probe:
         )
         try:
             page = await client.page(
-                Call(collection.name, route, parameters, page=number, limit=limit)
+                ApiCall(collection.name, route, parameters, page=number, limit=limit)
             )
-            await client.settled()
+            await client.wait_for_settlements()
             return page
         finally:
             self._progress(f"{collection.name}: GET {route}: {self._guard.status}")

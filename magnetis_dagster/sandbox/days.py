@@ -1,7 +1,8 @@
-"""One local day of one events collection: how many, when, and the encoded rows. Depends on seed and day, and on `as_of` if changes
-arrive late.
+"""Generate one local day of one events collection.
 
-Calls come first; visits lead to them, conversions and leads follow from them: ids and times agree whichever is asked first.
+A day depends only on seed and date, and on `as_of` if late changes are enabled. Calls come first;
+visits precede calls, and conversions and leads follow from them. So ids and times are consistent,
+independent of the order of requests.
 """
 
 import hashlib
@@ -23,13 +24,13 @@ from magnetis_dagster.sandbox.callers import (
     WITHHELD_SHARE,
     Outcome,
     address_of,
+    encode_caller,
     name_of,
     number_of,
     outcome_shares,
     outcomes,
-    shown,
 )
-from magnetis_dagster.sandbox.late_changes import Late
+from magnetis_dagster.sandbox.late_changes import LateChange
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
 
@@ -43,44 +44,23 @@ PREFIXES = {
 }
 _WEEKDAY = (1.25, 1.15, 1.1, 1.1, 1.15, 0.95, 0.3)
 _HOUR = (
-    0.2,
-    0.1,
-    0.1,
-    0.1,
-    0.1,
-    0.2,
-    0.6,
-    2,
-    6,
-    12,
-    14,
-    13,
-    6,
-    7,
-    12,
-    13,
-    12,
-    11,
-    8,
-    3,
-    1.5,
-    1,
-    0.6,
-    0.4,
+    *(0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.6, 2, 6, 12, 14, 13),
+    *(6, 7, 12, 13, 12, 11, 8, 3, 1.5, 1, 0.6, 0.4),
 )
-"""Weight of each local hour: offices open at 8, lunch dips, evenings are quiet."""
+"""Weight of each local hour: offices open at 8; lunch and evenings are quiet."""
 _HOLIDAYS = {(1, 1), (5, 1), (5, 8), (7, 14), (8, 15), (11, 1), (11, 11), (12, 25)}
 _NOISE = (0.85, 1.15)
 _LEAST_CONVERSATION = 20
-"""Seconds of a call from which conversions and leads follow."""
+"""Minimum seconds of a call that leads to a conversion; leads require twice as much."""
 _PLANS = 16
-"""Days whose plan is remembered: a plan of 30,000 calls takes 2 MB, and the collections of a day are seldom read together."""
+"""Number of cached plans: a plan of 30,000 calls takes 2 MB, and most requests read one collection.
+"""
 _CLOCK = tuple(f"{second // 60:02d}:{second % 60:02d}".encode() for second in range(3600))
 
 
 @lru_cache(maxsize=8192)
 def midnight(day: date, zone: ZoneInfo) -> int:
-    """Return the Unix time at which a local day begins."""
+    """Return the Unix time of the start of a local day."""
     return int(datetime.combine(day, time.min, zone).timestamp())
 
 
@@ -94,13 +74,13 @@ class Day:
 
     @property
     def bytes(self) -> int:
-        """Memory that the rows take, roughly."""
+        """Approximate memory use of the rows."""
         return sum(map(len, self.rows)) + 100 * len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Contacts of a day in the order of their numbers."""
+    """Contacts of a day, ordered by number."""
 
     offsets: list[int]
     """Seconds since local midnight."""
@@ -111,13 +91,13 @@ class _Plan:
 
 
 _Contact = tuple[int, bytes, tuple[bytes, ...]]
-"""Seconds since local midnight, template of the row, and the values of its slots in order."""
+"""Seconds since local midnight, template of the row, and values of its slots in order."""
 _START = b"@"
-"""Stands for the moment of the row among the values."""
+"""Placeholder for the time of the row among the values."""
 
 
 class Days:
-    """Makes days: the rows that a collection has at the moment `as_of`; None if nothing changes late."""
+    """Generates days as of a Unix time; None excludes late changes."""
 
     def __init__(self, options: SandboxOptions, variants: list[Variant]) -> None:
         self._options = options
@@ -128,23 +108,25 @@ class Days:
         self._newcomers: Callable[[date], tuple[int, int]] = lru_cache(maxsize=4096)(
             self._count_newcomers
         )
-        self._late: Callable[[str, date], tuple[Late, ...]] = lru_cache(maxsize=1024)(
+        self._late: Callable[[str, date], tuple[LateChange, ...]] = lru_cache(maxsize=1024)(
             self._make_late
         )
-        # as many callers as a busy day has; the same number is given out again after all others
-        self._callers_per_day = max(
-            1, round(options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]) + 1
-        )
+        # the number of new callers on a busy day; a phone number is reused after all others
+        busiest = options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]
+        self._callers_per_day = max(1, round(busiest) + 1)
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
-        """Return how many rows the day has, without making them. The day is not before the first."""
+        """Return the number of the day's rows without generating them.
+
+        The day must not be before the first day.
+        """
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
-        return self._counts[key] - len(self._gone(collection, day, as_of))
+        return self._counts[key] - len(self._deleted(collection, day, as_of))
 
     def make(self, collection: str, day: date, as_of: int | None = None) -> Day:
-        """Return the rows of the day; calls with `analysis`."""
+        """Return the rows of the day; calls include `analysis`."""
         if day < self._options.first_day:
             return Day([], [])
         match collection:
@@ -159,7 +141,7 @@ class Days:
         return self._leads(day, as_of)
 
     def moments(self, collection: str, day: date, share: float) -> list[int]:
-        """Return the moments of the day's rows of any other collection, ascending; `share` of the calls of the day."""
+        """Return sorted times of rows, `share` per call of the day."""
         if day < self._options.first_day:
             return []
         pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
@@ -172,11 +154,11 @@ class Days:
         return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
 
     def tail(self, number: int, day: date) -> str:
-        """Return the end of the id of the row of this number: with it `day_of` finds the day."""
+        """Return the end of a row's id, from which `day_of` determines the day."""
         return f"{number ^ 0x5A5A5A:06x}{day.toordinal() ^ 0xA5A5A5:06x}"
 
     def day_of(self, identifier: str) -> date:
-        """Return the day that an event's identifier was made for. Raises KeyError where it was made for none."""
+        """Return the day of an event's id. Raises KeyError if it was not generated."""
         try:
             return date.fromordinal(int(identifier[-6:], 16) ^ 0xA5A5A5)
         except ValueError:
@@ -196,7 +178,7 @@ class Days:
         return round(mean * _WEEKDAY[day.weekday()] * rest * noise)
 
     def _count_newcomers(self, day: date) -> tuple[int, int]:
-        """Return the first caller who calls for the first time on this day, and how many do."""
+        """Return the day's first new caller and the number of new callers."""
         number = max(1, round(self._size("calls", day) * NEW_SHARE))
         return day.toordinal() * self._callers_per_day, number
 
@@ -207,12 +189,12 @@ class Days:
         weights = [_HOUR[hour] for _, hour in hours]
         chosen = pick.choices(range(len(hours)), weights, k=number)
         if len(hours) != 24:
-            # on the days of a clock change every hour that exists is lived through, as far as the day's calls go
+            # on days with a clock change, start with one call in each hour, to cover all of them
             chosen[: len(hours)] = list(range(len(hours)))[:number]
         offsets = [hour * 3600 + int(pick.random() * 3600) for hour in chosen]
         if collection == "emails":
             first, newcomers = self._newcomers(day)
-            # every third sender calls on that day too
+            # a third of the senders call on the same day too
             callers = [
                 (first + int(pick.random() * 3 * newcomers)) % CALLERS for _ in range(number)
             ]
@@ -227,7 +209,7 @@ class Days:
         shares = [outcome_shares(hour, day.weekday()) for _, hour in self._hours(day)]
         miss = [variant.miss for variant in self._variants]
         not_answered, busy, voicemail, completed = self._outcomes.kinds
-        # those who call again later, on the day of each sample
+        # new callers of the days on which returning callers called first
         earlier = [self._newcomers(day - timedelta(days=days)) for days in RETURN_DAYS]
         callers, variants, ends = list[int](), list[int](), list[Outcome]()
         missed: list[int] = []
@@ -235,17 +217,15 @@ class Days:
             if n < newcomers:
                 caller = (first + n) % CALLERS
             elif n < retries and missed and n >= hours:
-                # whoever was not answered calls again, most within the hour
+                # callers without an answer call again, most of them within an hour
                 source = missed.pop(int(draw() * len(missed)))
-                caller, offsets[n] = (
-                    callers[source],
-                    min(offsets[source] + int(pick.expovariate(1 / 2400)) + 60, hours * 3600 - 1),
-                )
+                retry = offsets[source] + int(pick.expovariate(1 / 2400)) + 60
+                caller, offsets[n] = callers[source], min(retry, hours * 3600 - 1)
             elif retries <= n < withheld:
                 caller = WITHHELD
             else:
-                begun, count = earlier[int(draw() * len(earlier))]
-                caller = (begun + int(draw() * count)) % CALLERS
+                start, count = earlier[int(draw() * len(earlier))]
+                caller = (start + int(draw() * count)) % CALLERS
             variant = _variant_of(caller) if caller != WITHHELD else int(draw() * VARIANTS)
             share, at = shares[offsets[n] // 3600], draw()
             sample = int(draw() * SAMPLES)
@@ -262,19 +242,17 @@ class Days:
             ends.append(outcome)
         return _Plan(offsets, callers, variants, ends)
 
-    def _make_late(self, collection: str, day: date) -> tuple[Late, ...]:
+    def _make_late(self, collection: str, day: date) -> tuple[LateChange, ...]:
         seed, size = f"{self._options.seed}:{collection}:{day}", self._size("calls", day)
         start = midnight(day, self._options.zone)
         if collection == "calls":
-            return late.of_calls(seed, start, size)
-        return (
-            late.of_leads(seed, start, len(self._sources("leads", day)))
-            if collection == "leads"
-            else ()
-        )
+            return late.call_changes(seed, start, size)
+        if collection == "leads":
+            return late.lead_changes(seed, start, len(self._sources("leads", day)))
+        return ()
 
-    def _gone(self, collection: str, day: date, as_of: int | None) -> set[int]:
-        """Return the numbers of the contacts that were deleted since."""
+    def _deleted(self, collection: str, day: date, as_of: int | None) -> set[int]:
+        """Return the numbers of the calls that were deleted."""
         if as_of is None or collection != "calls":
             return set()
         return {
@@ -283,8 +261,8 @@ class Days:
             if each.kind == late.DELETED and each.moment <= as_of
         }
 
-    def _before(self, collection: str, day: date, as_of: int | None) -> dict[int, Late]:
-        """Return the next change that each contact still waits for."""
+    def _pending(self, collection: str, day: date, as_of: int | None) -> dict[int, LateChange]:
+        """Return each row's next late change by its number."""
         if as_of is None:
             return {}
         return {
@@ -294,31 +272,36 @@ class Days:
         }
 
     def _hours(self, day: date) -> list[tuple[bytes, int]]:
-        """Return the local date and hour, as text and number, of each hour of the day: 23, 24 or 25."""
+        """Return date with hour, and hour, of each of the day's 23, 24 or
+        25.
+        """
         zone = self._options.zone
         start, end = midnight(day, zone), midnight(day + timedelta(days=1), zone)
         local = [datetime.fromtimestamp(moment, zone) for moment in range(start, end, 3600)]
         return [(f"{moment:%Y-%m-%d %H:}".encode(), moment.hour) for moment in local]
 
     def _identifiers(self, collection: str, day: date, number: int, step: int = 1) -> list[bytes]:
-        # the last twelve digits hold number and day, so that a row is found again by its id
-        digest = hashlib.shake_128(f"{self._options.seed}:{collection}:{day}".encode()).hexdigest(
-            10 * number
-        )
+        # the last twelve digits contain number and day, so that a row can be found by its id
+        source = f"{self._options.seed}:{collection}:{day}".encode()
+        digest = hashlib.shake_128(source).hexdigest(10 * number)
         prefix, ordinal = PREFIXES[collection], f"{day.toordinal() ^ 0xA5A5A5:06x}"
         return [
-            f"{prefix}-{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-{n ^ 0x5A5A5A:06x}{ordinal}".encode()
+            f"{prefix}-{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-"
+            f"{n ^ 0x5A5A5A:06x}{ordinal}".encode()
             for n in range(0, number, step)
             if (d := digest[20 * n : 20 * n + 20])
         ]
 
     def _first_visits(self, day: date, calls: int) -> list[bytes]:
-        """Return the visit that led to each call, of those that were led to by one."""
+        """Return the id of the first visit before each call, if there are visits."""
         each = self._options.visits_per_call
         return self._identifiers("visits", day, calls * each, each) if each else []
 
     def _sources(self, collection: str, day: date) -> list[int]:
-        """Return the numbers of the calls that conversions or leads follow from; for leads, e-mails come after as -1 - number."""
+        """Return the numbers of the calls that lead to conversions or leads.
+
+        For leads, e-mails follow as -1 - number.
+        """
         calls = self._plan("calls", day)
         if collection == "conversions":
             return [
@@ -336,7 +319,7 @@ class Days:
         return [*spoken, *(-1 - n for n in range(0, self._size("emails", day), 2))]
 
     def _render(self, day: date, contacts: Iterable[_Contact]) -> Day:
-        """Format the contacts' templates with their values, and with the moment in the place of _START."""
+        """Format the templates with their values; _START becomes the time of the row."""
         hours = self._hours(day)
         length = len(hours) * 3600 - 1
         first = midnight(day, self._options.zone)
@@ -354,37 +337,27 @@ class Days:
         ids = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(ids))
         hours = self._hours(day) + self._hours(day + timedelta(days=1))
-        gone, before = self._gone("calls", day, as_of), self._before("calls", day, as_of)
+        deleted = self._deleted("calls", day, as_of)
+        pending = self._pending("calls", day, as_of)
         contacts: list[_Contact] = []
         for n, (offset, variant, caller, outcome) in enumerate(
             zip(plan.offsets, plan.variants, plan.callers, plan.outcomes, strict=True)
         ):
-            if n in gone:
+            if n in deleted:
                 continue
-            what = self._variants[variant]
+            source = self._variants[variant]
             end = offset + outcome.duration
             seconds, status = outcome.seconds, outcome.status
             ended = b'"%b%b"' % (hours[end // 3600][0], _CLOCK[end % 3600])
-            number, name = shown(caller)
-            if waits := before.get(n):
-                if waits.kind == late.RINGING:
+            number, name = encode_caller(caller)
+            if change := pending.get(n):
+                if change.kind == late.RINGING:
                     seconds, status, ended = b"0", b'"ringing"', b"null"
-                elif waits.kind == late.NAMED:
+                elif change.kind == late.NAMED:
                     name = b"null"
-            visit = _link(visits[n]) if what.web and visits else b"null"
-            values = (
-                _text(ids[n]),
-                seconds,
-                name,
-                number,
-                seconds,
-                ended,
-                _START,
-                status,
-                visit,
-                outcome.waiting,
-            )
-            contacts.append((offset, what.templates["calls"], values))
+            visit = _link(visits[n]) if source.web and visits else b"null"
+            values = (_text(ids[n]), seconds, name, number, seconds, ended, _START, status, visit)
+            contacts.append((offset, source.templates["calls"], (*values, outcome.waiting)))
         return self._render(day, contacts)
 
     def _visits(self, day: date) -> Day:
@@ -396,11 +369,8 @@ class Days:
             self._identifiers("visits", day, len(plan.offsets) * each)
         ):
             source, others = divmod(number, each)
-            variant, offset, call = (
-                plan.variants[source],
-                plan.offsets[source] - pick.randrange(30, 900),
-                b"null",
-            )
+            variant, call = plan.variants[source], b"null"
+            offset = plan.offsets[source] - pick.randrange(30, 900)
             visitor = plan.callers[source]
             if others == 0 and self._variants[variant].web:
                 call = _link(calls[source])
@@ -409,12 +379,8 @@ class Days:
                 visitor = WITHHELD
             if visitor == WITHHELD:
                 visitor = CALLERS + pick.randrange(1_000_000)
-            values = (
-                _text(identifier),
-                call,
-                _START,
-                b'"vst-%08x-0000-4000-a000-000000000000"' % visitor,
-            )
+            visitor_id = b'"vst-%08x-0000-4000-a000-000000000000"' % visitor
+            values = (_text(identifier), call, _START, visitor_id)
             contacts.append((offset, self._variants[variant].templates["visits"], values))
         return self._render(day, contacts)
 
@@ -439,34 +405,25 @@ class Days:
         contacts: list[_Contact] = []
         for n, identifier in enumerate(self._identifiers("emails", day, len(plan.offsets))):
             caller = plan.callers[n]
-            values = (
-                _text(identifier),
-                _START,
-                _quoted(address_of(caller)),
-                _quoted(f"Demande de visite de {name_of(caller)}"),
-            )
-            contacts.append(
-                (plan.offsets[n], self._variants[plan.variants[n]].templates["emails"], values)
-            )
+            subject = _quoted(f"Demande de visite de {name_of(caller)}")
+            values = (_text(identifier), _START, _quoted(address_of(caller)), subject)
+            template = self._variants[plan.variants[n]].templates["emails"]
+            contacts.append((plan.offsets[n], template, values))
         return self._render(day, contacts)
 
     def _leads(self, day: date, as_of: int | None) -> Day:
-        calls, emails, sources = (
-            self._plan("calls", day),
-            self._plan("emails", day),
-            self._sources("leads", day),
-        )
+        calls, emails = self._plan("calls", day), self._plan("emails", day)
+        sources = self._sources("leads", day)
         call_ids = self._identifiers("calls", day, len(calls.offsets))
         email_ids = self._identifiers("emails", day, len(emails.offsets))
-        before = self._before("leads", day, as_of)
+        pending = self._pending("leads", day, as_of)
         contacts: list[_Contact] = []
         for n, (identifier, source) in enumerate(
             zip(self._identifiers("leads", day, len(sources)), sources, strict=True)
         ):
-            waits = before.get(n)
-            status = (
-                waits.kind if waits else late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
-            )
+            change = pending.get(n)
+            final = late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
+            status = change.kind if change else final
             if source >= 0:
                 plan, kind, number = calls, "leads", source
                 offset = calls.offsets[source] + calls.outcomes[source].duration + 60
@@ -475,7 +432,7 @@ class Days:
                 plan, kind, number = emails, "leads from emails", -1 - source
                 offset, links = emails.offsets[number] + 60, (b"null", _link(email_ids[number]))
             caller = plan.callers[number]
-            # a caller whose number was withheld leaves his name
+            # a caller with a withheld number gives a name
             person, phone = (
                 (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
             )
@@ -486,7 +443,7 @@ class Days:
 
 
 def _variant_of(caller: int) -> int:
-    """Return what a caller calls: the same number every time, and other ones for his neighbours."""
+    """Return the variant of a caller, who always calls the same number."""
     return (caller * 2_654_435_761 >> 11) % VARIANTS
 
 

@@ -1,6 +1,6 @@
-"""One French company group: its accounts, numbers, people and settings. All of it is invented, and recognisable as such.
+"""Generate an invented French company group.
 
-People, their phone numbers and addresses come from `callers.py`.
+`callers.py` generates people, their phone numbers and addresses.
 """
 
 import random
@@ -49,29 +49,29 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a contact comes from: one tracked number of one account."""
+    """Source of a contact: one tracked number of one account."""
 
     account: Row
     number: Row
     recipient: Row
     channel: tuple[str, int, str | None, str | None, str | None, bool]
     weight: float
-    """Share of the contacts, relative to the other origins."""
+    """Share of contacts, relative to other origins."""
     miss: float
-    """Factor on the share of calls that nobody answers: some accounts are staffed better than others."""
+    """Factor for the share of missed calls: accounts differ in staff."""
 
 
 class Group:
-    """The snapshot collections, as lists of rows, and the origins that events draw from."""
+    """The rows of the snapshot collections, and the origins of events."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self._options = options
         self._random = random.Random(f"group:{options.seed}")  # noqa: S311 - invented data
-        self._opened = datetime(2022, 3, 4, 9, 6, 9)  # noqa: DTZ001 - zone-less like the API's times
+        self._opened = datetime(2022, 3, 4, 9, 6, 9)  # noqa: DTZ001 - without a zone, like the API's times
         self._pace = 3600, 90 * 3600
 
     def identifier(self, prefix: str) -> str:
-        """Return an identifier like the vendor's: prefix, hyphen, UUID."""
+        """Return an id in the vendor's format: prefix, hyphen, UUID."""
         return f"{prefix}-{uuid.UUID(int=self._random.getrandbits(128), version=4)}"
 
     @cached_property
@@ -82,7 +82,10 @@ class Group:
 
     @cached_property
     def origins(self) -> list[Origin]:
-        """One per tracked number that is in use. Every fourth account has one that nobody calls any more."""
+        """One per tracked number with calls.
+
+        Every fourth account has one number without calls.
+        """
         accounts = {row["id"]: (index, row) for index, row in enumerate(self.rows["accounts"])}
         recipients = {row["id"]: row for row in self.rows["recipients"]}
         channels = {channel[0]: channel for channel in CHANNELS}
@@ -133,7 +136,7 @@ class Group:
         return rows
 
     def account(self, index: int, network: Row, lines: int) -> dict[str, list[Row]]:
-        """Return the rows of an account with its recipient, pool, tracked numbers and tracked address."""
+        """Return an account with its recipient, pool, tracked numbers and tracked address."""
         city = CITIES[index % len(CITIES)]
         account = {
             "id": self.identifier("acc"),
@@ -189,13 +192,11 @@ class Group:
         }
 
     def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
-        """Return a tracked number of the account of this index; its first two are those of the website."""
-        weights = [channel[1] for channel in CHANNELS]
-        label = (
-            CHANNELS[line % len(CHANNELS)][0]
-            if line < 2
-            else self._random.choices(CHANNELS, weights)[0][0]
-        )
+        """Return a tracked number of an account; the first two are on the website."""
+        label = CHANNELS[line % len(CHANNELS)][0]
+        if line >= 2:
+            weights = [channel[1] for channel in CHANNELS]
+            label = self._random.choices(CHANNELS, weights)[0][0]
         return {
             "id": self.identifier("num"),
             "account": _reference(account),
@@ -225,31 +226,20 @@ class Group:
         }
 
     def at(self, moment: datetime, pick: random.Random) -> "Group":
-        """Return a group that makes further rows, created in the minutes before the local time `moment`."""
+        """Return a group that generates rows created shortly before `moment`."""
         other = Group(self._options)
-        other._opened, other._pace, other._random = (
-            moment.replace(tzinfo=None) - timedelta(minutes=10),
-            (10, 60),
-            pick,
-        )
+        other._opened = moment.replace(tzinfo=None) - timedelta(minutes=10)
+        other._pace, other._random = (10, 60), pick
         return other
 
     def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
-        rows: dict[str, list[Row]] = {
-            name: []
-            for name in (
-                "reports",
-                "email_alerts",
-                "sms_alerts",
-                "landing_pages",
-                "sms_messages",
-                "audio_files",
-            )
-        }
+        names = ["reports", "email_alerts", "sms_alerts"]
+        names += ["landing_pages", "sms_messages", "audio_files"]
+        rows: dict[str, list[Row]] = {name: [] for name in names}
         for index, account in enumerate(accounts):
             common = {"account": _reference(account)}
             _, number, address = self.person()
-            # where the e-mail alert leaves missed calls out, the SMS alert is on them: the shipped policies pass
+            # each account has an alert on missed calls, by e-mail or SMS, as the policies require
             kinds = ("lost_calls", "custom_calls", "all_calls")
             rows["email_alerts"].append(self.alert("ale", account, kinds[index % 3], address))
             rows["sms_alerts"].append(self.alert("als", account, kinds[(index + 1) % 3], number))

@@ -1,6 +1,7 @@
-"""Rows of events, rendered once except for the members that differ from row to row: ids, times, links, callers, outcomes.
+"""Encode rows of events once, except for members that vary.
 
-A page of 250 rows must cost less than its way through HTTP, so a row is one `bytes` formatting and never a dict.
+A page of 250 rows must cost less than its HTTP transfer. So a row is formatted from a `bytes`
+template and is never a dict.
 """
 
 import random
@@ -13,37 +14,29 @@ import orjson
 from magnetis_dagster.sandbox.group import CHANNELS, TERMS, Group, Origin, Row
 
 VARIANTS = 512
-"""Different rows of a collection: which number is called, through which campaign."""
+"""Number of row templates of each collection: combinations of called number and campaign."""
 _SLOT = re.compile(rb'"@(\w+)@"')
 
 Restyle = Callable[[str, Row], Row]
-"""Name members of a collection's row as an overlay declares them, in the same order."""
+"""Renames members of a collection's row as declared, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One kind of contact, in every collection that it can appear in."""
+    """One kind of contact, with its row templates."""
 
     web: bool
-    """Whether the contact came through the website, so that a visitor journey leads to it."""
+    """Whether the contact came through the website, so that visits precede it."""
     miss: float
-    """Factor on the share of calls that nobody answers."""
+    """Factor for the share of missed calls."""
     templates: dict[str, bytes]
-    """Collection to the row with a `%b` for each slot; leads are there twice, from calls and from e-mails."""
+    """Row template with a `%b` per slot by collection; leads have two, for calls and e-mails."""
 
 
 SLOTS = {
     "calls": (
-        "id",
-        "duration",
-        "name",
-        "number",
-        "duration",
-        "end",
-        "start",
-        "status",
-        "visit",
-        "waiting",
+        *("id", "duration", "name", "number", "duration"),
+        *("end", "start", "status", "visit", "waiting"),
     ),
     "visits": ("id", "call", "start", "visitor"),
     "conversions": ("id", "call", "start", "visit"),
@@ -51,13 +44,13 @@ SLOTS = {
     "leads": ("id", "call", "address", "name", "number", "start", "email", "status"),
     "leads from emails": ("id", "call", "address", "name", "number", "start", "email", "status"),
 }
-"""Slots in the order in which they stand in a row; their values are JSON."""
+"""Slots in the order of a row's members; their values are JSON."""
 
 
 def variants(
     group: Group, seed: int, restyle: Restyle = lambda _collection, row: row
 ) -> list[Variant]:
-    """Return the variants of a group, the same for equal seeds."""
+    """Return the variants of a group; equal seeds give equal variants."""
     pick = random.Random(f"variants:{seed}")  # noqa: S311 - invented data
     weights = [origin.weight for origin in group.origins]
     return [

@@ -345,7 +345,7 @@ def test_an_exhausted_quota_keeps_the_committed_windows(
     ]
     with (
         open_ingestion(quota=5, chunk_rows=300) as ingestion,
-        pytest.raises(QuotaExhausted, match="all 5 calls are spent") as raised,
+        pytest.raises(QuotaExhausted, match="all 5 API calls are used") as raised,
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], requested))
     assert raised.value.available_at > datetime.now(UTC)
@@ -365,7 +365,7 @@ def test_a_429_closes_the_key_for_the_next_run_too(api: SmallApi, open_ingestion
     for run in ("run-1", "run-2"):
         with (
             open_ingestion(run=run) as ingestion,
-            pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"),
+            pytest.raises(QuotaExhausted, match="the API reported that this key has no calls left"),
         ):
             list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
     assert len(api.requests) == 1

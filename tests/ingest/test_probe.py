@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from small_api import KEY, PARIS, SmallApi, serve
 
-from magnetis_dagster.api import Call, ClientLimits, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
 from magnetis_dagster.cli.probe_report import format_probe
 from magnetis_dagster.errors import PermanentError, TransientError
@@ -42,10 +42,10 @@ CALL = {
 class Gate:
     def __init__(self, calls: int = 1000) -> None:
         self.calls = calls
-        self.charged: list[Call] = []
-        self.settled: list[Outcome] = []
+        self.charged: list[ApiCall] = []
+        self.settled: list[CallOutcome] = []
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         if len(self.charged) >= self.calls:
             raise TransientError("No call is left until midnight.")
         self.charged.append(call)
@@ -54,7 +54,7 @@ class Gate:
     async def confirm(self, charge: int) -> int:
         return charge
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.settled.append(outcome)
 
 

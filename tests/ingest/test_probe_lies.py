@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_api import KEY, PARIS, Open, Request, SmallApi, serve
 
-from magnetis_dagster.api import Call, ClientLimits, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.model import Evidence
 from magnetis_dagster.ingest.windows import Zones
@@ -39,10 +39,10 @@ Row = dict[str, Any]
 
 
 class Gate:
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         return 1
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         pass
 
 

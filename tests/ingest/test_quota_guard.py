@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from closed_key import close_key
 from small_api import KEY, PARIS, Open, Request, SmallApi, call
 from sqlalchemy import Engine
 
@@ -63,7 +64,7 @@ def test_an_outcome_is_recorded_again_if_the_database_session_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
-    turn, ended = Ledger.turn, []
+    charge_and_settle, ended = Ledger.charge_and_settle, []
 
     def once_too_late(
         ledger: Ledger, charges: Sequence[Charge], settlements: Mapping[int, Settlement]
@@ -71,9 +72,9 @@ def test_an_outcome_is_recorded_again_if_the_database_session_ends(
         if settlements and not ended:
             ended.extend(settlements)
             raise DatabaseUnavailable("the session has ended")
-        return list(turn(ledger, charges, settlements))
+        return list(charge_and_settle(ledger, charges, settlements))
 
-    monkeypatch.setattr(Ledger, "turn", once_too_late)
+    monkeypatch.setattr(Ledger, "charge_and_settle", once_too_late)
     with open_ingestion() as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [date(2025, 3, 3)])
     assert (result.received, result.api_calls) == (1, 1)
@@ -210,7 +211,7 @@ def closed_ledger(engine: Engine, limit: int = 10) -> Ledger:
         key_fingerprint="0123456789ab",
         policy=QuotaPolicy(limit=limit, zone=PARIS, floors={}),
     )
-    ledger.close(7 * 86_400.0)
+    close_key(ledger, 7 * 86_400.0)
     return ledger
 
 
@@ -274,6 +275,6 @@ def test_reopening_sends_nothing_if_the_quota_is_used_up(
     ledger.settle(
         ledger.charge(Charge("calls", "/calls", 1, "manual", trial=True)).number, Settlement(503)
     )
-    with pytest.raises(QuotaExhausted, match="all 1 calls are spent"):
+    with pytest.raises(QuotaExhausted, match="all 1 API calls are used"):
         reopen(ledger, catalogue["email_alerts"], origin=api.url, key=KEY)
     assert api.requests == []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small_api import KEY, Answer, Open, Request, SmallApi, call
 
-from magnetis_dagster.api import Call, MagnetisClient, Outcome, ServerUnavailable
+from magnetis_dagster.api import ApiCall, CallOutcome, MagnetisClient, ServerUnavailable
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.notification_settings.change_detection import Observation, observe
 from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -86,10 +86,10 @@ def test_a_poisoned_row_costs_one_row_of_its_window(
 
 
 class _Gate:
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         return call.page
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         pass
 
 

@@ -365,7 +365,7 @@ def test_an_id_twice_on_one_page_is_an_error(
     ]
     with (
         open_ingestion(run="2") as ingestion,
-        pytest.raises(IncompleteWindow, match="came twice on one page"),
+        pytest.raises(IncompleteWindow, match="occur twice on one page"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 

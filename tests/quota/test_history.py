@@ -1,4 +1,4 @@
-"""What the forecast goes by, read from the real tables."""
+"""The input of the forecast, measured from the real tables."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_new_key_is_measured_since_its_first_day(engine: Engine, clock: Any) -
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
     nothing = pace_of(engine, usage)
     assert set(nothing.mean_a_day.values()) == {0.0}
-    assert (nothing.seconds_per_call, nothing.aging) == (SECONDS_PER_CALL, ())
+    assert (nothing.seconds_per_call, nothing.expiries) == (SECONDS_PER_CALL, ())
     add_day(engine, ago(2), schedule=8)
     assert pace_of(engine, usage).mean_a_day["schedule"] == 4.0
 
@@ -80,7 +80,7 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
     ).seconds_per_call == pytest.approx(0.2)
 
 
-def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
+def test_a_rolling_quota_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
     rolling = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"), window=QuotaWindow.ROLLING)
     ledger = Ledger(engine, key_fingerprint=KEY, policy=rolling)
     for hours in (30, 23, 1):
@@ -89,8 +89,8 @@ def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any
     clock.set(NOON)
     usage = ledger.usage()
     pace = pace_of(engine, usage, rolling)
-    assert len(pace.aging) == usage.used == 2
-    assert {lane for _, lane in pace.aging} == {"manual"}
-    assert min(end for end, _ in pace.aging) - NOON == pytest.approx(
+    assert len(pace.expiries) == usage.used == 2
+    assert {lane for _, lane in pace.expiries} == {"manual"}
+    assert min(end for end, _ in pace.expiries) - NOON == pytest.approx(
         timedelta(minutes=65), abs=timedelta(seconds=5)
     )

@@ -1,4 +1,9 @@
-"""What every peer is told on its command line, and what it tells: API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY HOW."""
+"""The command line of every peer, and its result as JSON.
+
+    python PEER.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY HOW
+
+prints the number of rows and the seconds.
+"""
 
 import json
 import sys
@@ -14,7 +19,7 @@ PARIS = ZoneInfo("Europe/Paris")
 
 
 @dataclass(frozen=True)
-class Told:
+class Arguments:
     """The command line."""
 
     url: str
@@ -27,24 +32,29 @@ class Told:
     def bounds(
         self, first: date | None = None, last: date | None = None
     ) -> tuple[datetime, datetime]:
-        """Return the first and the last second of these local days, of all by default, in UTC."""
+        """Return the first and last second of these local days (default: all) in UTC."""
         begin = datetime.combine(first or self.first, clock.min, PARIS)
         end = datetime.combine((last or self.last) + timedelta(days=1), clock.min, PARIS)
         return begin.astimezone(UTC), end.astimezone(UTC) - timedelta(seconds=1)
 
     def days(self) -> list[date]:
-        """Return the days."""
+        """Return every day from `first` to `last`."""
         return [self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1)]
 
     def server(self, scheme: str) -> str:
-        """Return the address with a host and a password, which drivers' settings want; its socket overrides them."""
+        """Return the database's address with a host and a password.
+
+        The drivers require both, and the socket in the query overrides them.
+        """
         parts = urlsplit(self.database)
-        return f"{scheme}://{parts.username}:none@localhost{parts.path}?host={parse_qs(parts.query)['host'][0]}"
+        socket = parse_qs(parts.query)["host"][0]
+        return f"{scheme}://{parts.username}:none@localhost{parts.path}?host={socket}"
 
 
-def run(main: Callable[[Told], int]) -> None:
-    """Call `main`, which returns the number of rows, and print rows and seconds as JSON."""
+def run(main: Callable[[Arguments], int]) -> None:
+    """Call `main` and print the rows that it returns and its seconds as JSON."""
     url, key, database, first, last, how = sys.argv[1:]
+    days = (date.fromisoformat(first), date.fromisoformat(last))
     started = time.perf_counter()
-    rows = main(Told(url, key, database, date.fromisoformat(first), date.fromisoformat(last), how))
+    rows = main(Arguments(url, key, database, *days, how))
     print(json.dumps({"rows": rows, "seconds": time.perf_counter() - started}), flush=True)

@@ -1,4 +1,7 @@
-"""One trial: a client asks a scripted server through a recording gate, and whatever comes, charges and secrets are checked."""
+"""One exchange between a client and a scripted server through a recording guard.
+
+Every exchange checks charges and secrets, whatever happens.
+"""
 
 import asyncio
 import logging
@@ -11,59 +14,59 @@ import pytest
 import stamina
 from scripted_server import Answer, ScriptedServer
 
-from magnetis_dagster.api import Call, ClientLimits, MagnetisClient, Outcome, Page
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits, MagnetisClient, Page
 
 KEY = "key-5ecret-0123-never-shown"
 CALLER = "+33 6 12 34 56 78"
 CALLER_DIGITS = "0033612345678"
 SENDER = "jeanne.martin@exemple.fr"
-CALL = Call("calls", "/calls", {"from": "20250101000000", "to": "20250102000000"})
+CALL = ApiCall("calls", "/calls", {"from": "20250101000000", "to": "20250102000000"})
 QUICK = ClientLimits(attempts=3, connect=1, read=0.2, total=2)
 
 
 @dataclass
-class RecordingGate:
+class RecordingGuard:
     refuse_from: int | None = None
     """Number of the first charge that is refused."""
     close_when_over_quota: bool = False
-    charges: list[Call] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    charges: list[ApiCall] = field(default_factory=list)
+    outcomes: dict[int, CallOutcome] = field(default_factory=dict)
     closed: bool = False
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         await asyncio.sleep(0)
         if self.closed or (
             self.refuse_from is not None and len(self.charges) + 1 >= self.refuse_from
         ):
-            raise GateClosedError
+            raise KeyClosedError
         self.charges.append(call)
         return len(self.charges)
 
     async def confirm(self, charge: int) -> int:
         return charge
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         await asyncio.sleep(0.01)
         assert charge not in self.outcomes
         self.outcomes[charge] = outcome
         self.closed = self.closed or (outcome.over_quota and self.close_when_over_quota)
 
 
-class GateClosedError(Exception):
+class KeyClosedError(Exception):
     pass
 
 
 @dataclass
-class Trial:
+class Exchange:
     page: Page | None
     error: BaseException | None
-    gate: RecordingGate
+    guard: RecordingGuard
     requests: list[str]
     seconds: float
 
     @property
-    def outcomes(self) -> list[Outcome]:
-        return [self.gate.outcomes[number] for number in sorted(self.gate.outcomes)]
+    def outcomes(self) -> list[CallOutcome]:
+        return [self.guard.outcomes[number] for number in sorted(self.guard.outcomes)]
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """The error and everything that hangs on it, shown in a traceback or not."""
+    """Return the error and every error chained to it, whether a traceback shows it or not."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -97,37 +100,39 @@ def assert_no_secrets(error: BaseException | None, logged: str) -> None:
 
 
 @pytest.fixture
-def ask(caplog: pytest.LogCaptureFixture) -> Callable[..., Trial]:
-    """Return a function that asks for one page and gives back what came of it."""
+def request_page(caplog: pytest.LogCaptureFixture) -> Callable[..., Exchange]:
+    """Return a function that requests one page and returns the exchange."""
     caplog.set_level(logging.DEBUG)
 
-    def _ask(
+    def _request_page(
         *script: Answer,
-        call: Call = CALL,
+        call: ApiCall = CALL,
         limits: ClientLimits = QUICK,
-        gate: RecordingGate | None = None,
+        guard: RecordingGuard | None = None,
         sent: int | None = None,
-    ) -> Trial:
-        trial = asyncio.run(_try(script, call, limits, gate or RecordingGate()))
-        assert len(trial.gate.charges) == (len(trial.requests) if sent is None else sent)
-        assert len(trial.gate.outcomes) == len(trial.gate.charges), "every charge is settled"
-        assert_no_secrets(trial.error, caplog.text + repr(trial.outcomes))
-        return trial
+    ) -> Exchange:
+        exchange = asyncio.run(_exchange(script, call, limits, guard or RecordingGuard()))
+        assert len(exchange.guard.charges) == (len(exchange.requests) if sent is None else sent)
+        assert len(exchange.guard.outcomes) == len(exchange.guard.charges), (
+            "every charge is settled"
+        )
+        assert_no_secrets(exchange.error, caplog.text + repr(exchange.outcomes))
+        return exchange
 
-    return _ask
+    return _request_page
 
 
-async def _try(
-    script: Sequence[Answer], call: Call, limits: ClientLimits, gate: RecordingGate
-) -> Trial:
+async def _exchange(
+    script: Sequence[Answer], call: ApiCall, limits: ClientLimits, guard: RecordingGuard
+) -> Exchange:
     page = error = None
     async with ScriptedServer(script) as server:
         started = asyncio.get_running_loop().time()
-        async with MagnetisClient(server.origin, KEY, gate, limits=limits) as client:
+        async with MagnetisClient(server.origin, KEY, guard, limits=limits) as client:
             try:
                 page = await client.page(call)
             except BaseException as caught:  # noqa: BLE001 - whatever it is, the test looks at it
                 error = caught
-        return Trial(
-            page, error, gate, server.requests, asyncio.get_running_loop().time() - started
+        return Exchange(
+            page, error, guard, server.requests, asyncio.get_running_loop().time() - started
         )
