@@ -491,7 +491,10 @@ class Table:
         self._move(method, *last)
 
     def _window(
-        self, days: list[date], rows: list[dict[str, Any]], is_expected: Callable[[MergeResult], bool]
+        self,
+        days: list[date],
+        rows: list[dict[str, Any]],
+        is_expected: Callable[[MergeResult], bool],
     ) -> tuple[float, float]:
         """Stage and merge a window; return the seconds of both."""
         with self._warehouse.staging(self.calls) as staging:
