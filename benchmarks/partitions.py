@@ -636,7 +636,7 @@ def is_unchanged(merged: MergeResult) -> bool:
     return not any(day.inserted or day.changed or day.deleted for day in merged.days)
 
 
-def all_inserted(rows: int) -> Callable[[Merged], bool]:
+def all_inserted(rows: int) -> Callable[[MergeResult], bool]:
     """Return whether a merge inserted that number of rows, as a function."""
     return lambda merged: sum(day.inserted for day in merged.days) == rows
 
