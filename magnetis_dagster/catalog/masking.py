@@ -3,8 +3,8 @@
 import re
 from datetime import UTC
 
+from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.model import Collection, ColumnType, PersonalData
-from magnetis_dagster.catalog.row_parser import as_moment, as_text
 from magnetis_dagster.exact_json import dump_json
 
 MASK = "***"

@@ -1,9 +1,7 @@
 """Load the catalogue and apply the overlay of MAGNETIS_CONFIG.
 
-Errors name file, key and allowed
-values.
-
-An overlay has the structure of the catalogue and contains only the differences:
+Errors name file, key and allowed values. An overlay has the structure of the catalogue and contains
+only the differences:
 
     collections:
       calls:

@@ -1,9 +1,7 @@
 """Exclude volatile members from comparisons.
 
-Members such as `last_sent_at` are volatile: they change by
-themselves.
-
-Their changes do not count as changes of the row. Comparisons, histories and sensors exclude them.
+Members such as `last_sent_at` are volatile: they change by themselves. Their changes do not count
+as changes of the row. Comparisons, histories and sensors exclude them.
 
 A collection declares them by path, in `volatile`. `*` matches every element of a list or object. A
 `?` at the end marks a link whose query string and fragment are volatile. Names match in any

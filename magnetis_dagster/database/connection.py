@@ -29,8 +29,7 @@ Every statement of this package qualifies its table names with a schema.
 class Dialect(PGDialect_psycopg):
     """SQLAlchemy's dialect for psycopg 3.
 
-    It accepts every libpq parameter and configures
-    sessions.
+    It accepts every libpq parameter and configures sessions.
     """
 
     supports_statement_cache = True

@@ -233,8 +233,9 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
 
 
 def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
-    """Return the TCP port and save it: `wanted`, the previous one, or a free one. None disables
-    TCP.
+    """Return the TCP port and save it: `wanted`, the previous one, or a free one.
+
+    None disables TCP.
     """
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(

@@ -1,4 +1,4 @@
-"""Verify a window with requests of its own: does the answer hide rows that other requests return?
+"""Verify the answer to a window with further requests.
 
 `witnesses.py` decides which answers are suspicious; docs/delivery-guarantees.md lists the prices.
 """
@@ -106,7 +106,7 @@ class WindowVerifier:
         return rows_of_one_second * 10 < total and await self._total(start, end) == total
 
     async def _parts_exceed(self, total: int, start: datetime, end: datetime) -> bool:
-        """Return whether two parts of an interval together announce more than its `total`.
+        """Return whether two parts of an interval announce more than its `total`.
 
         If all rows lie in one part, that part announces `total` too, and is divided in turn.
         """
@@ -139,10 +139,10 @@ class WindowVerifier:
             )
 
     async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
-        """Raise WindowShortened if an empty edge of the window has rows when requested alone.
+        """Raise WindowShortened if an empty edge has rows when requested alone.
 
-        Costs one request per empty edge. The two hours around its bounds belong to its neighbours
-        and are left out.
+        Costs one request per empty edge, and up to two for a window of a suspicious length. The two
+        hours around the bounds of empty days belong to their neighbours and are left out.
         """
         if not self._is_filtered or not self._collection.is_events:
             return
@@ -151,10 +151,35 @@ class WindowVerifier:
             page = await self._one_row(self._parameters(start + PADDING, end - PADDING))
             days = _parse(staging, page).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
-                raise WindowShortened(edge)
+                self._suspicions.shortens = True
+                raise WindowShortened(str(edge))
+        if self._suspicions.doubts_ends(len(self._window.days)):
+            await self._verify_ends(staging)
+
+    async def _verify_ends(self, staging: Staging) -> None:
+        """Raise WindowShortened if rows exist before the first row, or after the last.
+
+        A row in the padding proves its end without a request.
+        """
+        moments = await asyncio.to_thread(staging.outer_moments, 1)
+        if moments is None:
+            return
+        first, last = moments
+        start, end = self._window.bounds(self._zones.partition)
+        padded_start, padded_end = self._window.padded_bounds(self._zones.partition)
+        ends = []
+        if first >= start:
+            ends.append((padded_start, first - SECOND))
+        if last < end:
+            ends.append((last + SECOND, padded_end))
+        for part in ends:
+            page = await self._request(parameters=self._parameters(*part))
+            if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
+                self._suspicions.shortens = True
+                raise WindowShortened(f"{part[0]:%Y-%m-%d %H:%M} to {part[1]:%Y-%m-%d %H:%M} UTC")
 
     async def find_cut(self, pages: WindowPages, staging: Staging) -> str | None:
-        """Return that the list was cut, if two searches within the window return missing rows.
+        """Return that the list was cut, if a search within the window proves it.
 
         Only if the list ends with a full page and nothing announces its end. Costs two requests:
         from the start of the window and up to its end, each over the time of half a page of known

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import as_text
 from magnetis_dagster.probe.rows import Name, Sample, mostly_phones
 
 RECENT = timedelta(days=92)
@@ -47,7 +47,7 @@ def may_be_events(sample: Sample) -> bool:
 
 
 def is_recent(sample: Sample, today: date) -> bool:
-    """Return whether the first row has a recent time: then the newest rows come first."""
+    """Return whether the first row is recent: then the newest rows come first."""
     return any(
         _near(moment, today)
         for values in sample.members.values()

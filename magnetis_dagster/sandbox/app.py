@@ -17,7 +17,7 @@ import orjson
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
-from magnetis_dagster.sandbox.days import midnight
+from magnetis_dagster.sandbox.day_plans import midnight
 from magnetis_dagster.sandbox.lies import Liar, Search
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World, encoded_id

@@ -13,7 +13,8 @@ from typing import Any
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
+from magnetis_dagster.sandbox.day_plans import midnight
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
@@ -101,10 +102,10 @@ class World:
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end`, and a slice of encoded
-        rows.
+        """Return the number of events from `start` to `end`, and a slice of them.
 
-        The slice contains `size` rows from number `first`, newest first. Calls include `analysis`.
+        The slice has `size` encoded rows from number `first`, newest first. Calls include
+        `analysis`.
         """
         with self._lock:
             self.advance()
