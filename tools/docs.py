@@ -8,6 +8,7 @@ The data dictionary comes from the catalogue and `warehouse/schema.py`, the comm
 """
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from magnetis_dagster.warehouse.schema import (
 )
 from magnetis_dagster.warehouse.views import view_name
 
+WIDTH = 100
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- begin: made by tools/docs.py -->\n", "<!-- end -->\n"
 
@@ -46,6 +48,9 @@ Each table has a view `magnetis.<collection>_current` for queries. The view leav
 and `payload`. Beside each time of the row it has the same time in MAGNETIS_TIMEZONE, without a
 zone: `occurred_at_local`. It adds `account_name`, `network_name` and `entity_name`: the name
 received with the row, otherwise the name in `accounts`, `networks` or `entities`.
+
+The partition of an event is the local day of its time. The partition of a snapshot is the local day
+on which it was taken; a past day can no longer be taken.
 
 Each route and window carries a mark that says how well it is known:
 
@@ -150,7 +155,8 @@ def _ops_table(table: Table) -> str:
     ]
     key = f"Primary key: {_code(column.name for column in table.primary_key)}."
     head = "| column | type | description |\n| --- | --- | --- |"
-    return "\n".join([f"### {table.name}", "", f"{table.comment} {key}", "", head, *rows])
+    about = _wrap(f"{table.comment} {key}")
+    return "\n".join([f"### {table.name}", "", about, "", head, *rows])
 
 
 def _collection(collection: Collection, tables: Any) -> str:
@@ -176,9 +182,9 @@ def _collection(collection: Collection, tables: Any) -> str:
         [
             f"### {collection.name}",
             "",
-            collection.description,
+            _wrap(collection.description),
             "",
-            *(f"- {fact}" for fact in facts),
+            *(_wrap(fact, indent="- ") for fact in facts),
             "",
             COLUMNS_HEAD,
             *rows,
@@ -193,20 +199,14 @@ COLUMNS_HEAD = """\
 
 def _partition(collection: Collection) -> str:
     if collection.kind is Kind.SNAPSHOT:
-        return (
-            "snapshot: the partition is the local day on which the snapshot was taken; "
-            "a past day can no longer be taken"
-        )
+        return "snapshot"
     window = collection.window
     request = (
         f"requested with `{window.start}`/`{window.end}` ({collection.window_evidence})"
         if window
-        else "the route has no window: it is read whole, and the rows are then assigned to days"
+        else "read whole, because the route has no window"
     )
-    return (
-        "events: the partition is the local day of the first of "
-        f"{_code(collection.time_fields)} that contains a time; {request}"
-    )
+    return f"events; the time is the first of {_code(collection.time_fields)}; {request}"
 
 
 def _row(column: Any, collection: Collection) -> str:
@@ -230,6 +230,17 @@ def _row(column: Any, collection: Collection) -> str:
         declared.unit or "",
         personal,
         _code(declared.paths),
+    )
+
+
+def _wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text,
+        width=WIDTH,
+        initial_indent=indent,
+        subsequent_indent=" " * len(indent),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -262,6 +273,7 @@ def _command(command: Any, path: str) -> list[str]:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     # \b makes click keep line breaks; Markdown needs no such mark
     text = (command.help or "").replace("\b\n", "").strip()
+    text = "\n".join(_wrap(line) if len(line) > WIDTH else line for line in text.splitlines())
     pages = [f"{'#' * (1 + len(path.split()))} {path}", text, f"```\n{usage}\n```"]
     records = [
         record
