@@ -203,9 +203,9 @@ class _Session:
         """State that commands in other terminals use."""
         settings = self.settings
         if settings.api_key is None or not uses_sandbox(settings):
-            return RunningDev(settings.api_url, None, self.own_database)
+            return RunningDev(settings.api_url, None, self.own_database, ui=self.ui)
         key, start = settings.api_key.get_secret_value(), settings.start_date.isoformat()
-        return RunningDev(settings.api_url, key, self.own_database, start)
+        return RunningDev(settings.api_url, key, self.own_database, start, self.ui)
 
     def load(self) -> None:
         days = self.options.load_days
