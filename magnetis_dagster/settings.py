@@ -31,7 +31,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.private_files import close_to_others
-from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
+from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 
 
@@ -249,7 +249,7 @@ def _shares(text: str) -> dict[str, float]:
         try:
             shares[lane.strip()] = float(share)
         except ValueError:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 "MAGNETIS_QUOTA_FLOORS: expected lane=share such as schedule=0.20, separated by "
                 f"commas; got {part!r}."
             ) from None
@@ -414,7 +414,7 @@ class Settings(BaseSettings):
                 f"{variable}{expected}. Set it in the environment or in .env; .env.example lists "
                 "every variable."
             ) from None
-        except BadPolicy as error:
+        except InvalidQuotaRules as error:
             raise SettingsError(
                 f"{error} Set it in the environment or in .env; .env.example lists every variable."
             ) from None
@@ -459,7 +459,7 @@ class Settings(BaseSettings):
 
     @property
     def quota_policy(self) -> QuotaPolicy:
-        """The quota rules of the key. Raises BadPolicy."""
+        """The quota rules of the key. Raises InvalidQuotaRules."""
         return QuotaPolicy(
             limit=self.daily_quota,
             zone=self.timezone,

@@ -6,11 +6,11 @@ only if needed. The names here are cheap to import.
 
 from magnetis_dagster.quota.rules import (
     LANES,
-    BadPolicy,
+    InvalidQuotaRules,
     QuotaPolicy,
     QuotaWindow,
     Usage,
     allowance,
 )
 
-__all__ = ["LANES", "BadPolicy", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]
+__all__ = ["LANES", "InvalidQuotaRules", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]
