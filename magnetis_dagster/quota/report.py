@@ -127,7 +127,7 @@ class Today:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CallCounts:
     """Calls by result. Calls in none of the three results are still in flight."""
 
     name: str
@@ -141,7 +141,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class DayTally(Tally):
+class DayCounts(CallCounts):
     """One quota day; `name` is its date."""
 
     limit: int = 0
@@ -149,7 +149,7 @@ class DayTally(Tally):
 
 
 @dataclass(frozen=True, slots=True)
-class RunTally(Tally):
+class RunCounts(CallCounts):
     """One run of today; `name` is its id, or the command that sent the calls."""
 
     lane: str = ""
@@ -160,13 +160,13 @@ class QuotaReport:
     """The quota of one key today, and its calls by day, route, collection and run."""
 
     today: Today
-    days: tuple[DayTally, ...]
+    days: tuple[DayCounts, ...]
     """The last 30 days, oldest first, including days without a call."""
-    routes: tuple[Tally, ...]
+    routes: tuple[CallCounts, ...]
     """The same 30 days by route, most calls first."""
-    collections: tuple[Tally, ...]
+    collections: tuple[CallCounts, ...]
     """Today's ten collections with the most calls."""
-    runs: tuple[RunTally, ...]
+    runs: tuple[RunCounts, ...]
     """Today's ten runs with the most calls."""
     other_keys: int
     """Number of other keys that sent calls into this database; each has its own quota."""
@@ -221,7 +221,12 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(
-                today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
+                today,
+                tuple(DayCounts(str(day), limit=policy.limit) for day in dates),
+                (),
+                (),
+                (),
+                0,
             )
         parameters = {
             "key": key_fingerprint,
@@ -237,18 +242,18 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
         return QuotaReport(
             today=today,
             days=tuple(
-                DayTally(
+                DayCounts(
                     **calls_by_day.get(str(day), {"name": str(day)}),
                     limit=quotas[day].daily_quota if day in quotas else policy.limit,
                     used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
                 )
                 for day in dates
             ),
-            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
+            routes=tuple(CallCounts(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
             collections=tuple(
-                Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
+                CallCounts(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
             ),
-            runs=tuple(RunTally(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
+            runs=tuple(RunCounts(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
             other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
         )
 
