@@ -294,7 +294,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class FloorsKept:
+class FloorReplay:
     """The result of a replay."""
 
     judged: int
@@ -304,7 +304,7 @@ class FloorsKept:
     first_broken: datetime | None = None
 
 
-def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorsKept:
+def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
     """Check the grants from `since` on against the quota rules.
 
     The grants are in the order in which they were given, and include earlier ones that count.
@@ -328,12 +328,12 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
         counted[grant.lane] += 1
         if policy.window is QuotaWindow.ROLLING:
             heapq.heappush(expiries, (grant.until + DAY, grant.lane))
-    return FloorsKept(judged, broken, first_broken)
+    return FloorReplay(judged, broken, first_broken)
 
 
-def floors_kept(
+def replay_floors(
     engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
-) -> FloorsKept:
+) -> FloorReplay:
     """Check backfill's calls of the quota day of `now`, from `since` on.
 
     With a rolling quota, checks the last 24 hours.
@@ -347,6 +347,6 @@ def floors_kept(
     parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
-            return FloorsKept(0, 0)
+            return FloorReplay(0, 0)
         grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
-    return replay(policy, grants, max(since, judged_from))
+    return check_grants(policy, grants, max(since, judged_from))
