@@ -33,7 +33,7 @@ class RunningDev:
 
 
 @contextmanager
-def announced(home: Path, running: RunningDev) -> Iterator[None]:
+def publish(home: Path, running: RunningDev) -> Iterator[None]:
     """Publish `running` to other terminals for the length of the block."""
     write_private(home / STATE, json.dumps(asdict(running)))
     try:

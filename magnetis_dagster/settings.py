@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.private_files import close_to_others
+from magnetis_dagster.private_files import restrict_to_owner
 from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 
@@ -186,7 +186,7 @@ def _day(value: object) -> object:
 
 def _close_env(path: Path) -> None:
     try:
-        if close_to_others(path):
+        if restrict_to_owner(path):
             _log.warning("Other users could read %s. Its mode was changed to 600.", path.resolve())
     except OSError:
         _log.warning(
