@@ -491,7 +491,10 @@ class Table:
         self._move(method, *last)
 
     def _window(
-        self, days: list[date], rows: list[dict[str, Any]], is_expected: Callable[[MergeResult], bool]
+        self,
+        days: list[date],
+        rows: list[dict[str, Any]],
+        is_expected: Callable[[MergeResult], bool],
     ) -> tuple[float, float]:
         """Stage and merge a window; return the seconds of both."""
         with self._warehouse.staging(self.calls) as staging:
@@ -633,7 +636,7 @@ def is_unchanged(merged: MergeResult) -> bool:
     return not any(day.inserted or day.changed or day.deleted for day in merged.days)
 
 
-def all_inserted(rows: int) -> Callable[[Merged], bool]:
+def all_inserted(rows: int) -> Callable[[MergeResult], bool]:
     """Return whether a merge inserted that number of rows, as a function."""
     return lambda merged: sum(day.inserted for day in merged.days) == rows
 

@@ -1,4 +1,4 @@
-"""`magnetis`: the commands that Dagster does not have. One module per command or group.
+"""`magnetis`: the commands that Dagster does not have.
 
 Exit codes: 0 success, 1 a defect, 2 a setting or argument must change, 3 retry later, 130
 interrupted. Commands import their code late, so that `magnetis --help` answers immediately.

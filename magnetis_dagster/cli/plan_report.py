@@ -1,4 +1,4 @@
-"""Format a plan, and a backfill with its forecast, for the terminal. No requests, no SQL."""
+"""Format plans and backfill forecasts for the terminal. No requests, no SQL."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -68,7 +68,7 @@ def format_backfill(backfill_id: str, lines: Sequence[ForecastLine]) -> Renderab
 
 
 def total_of(lines: Sequence[ForecastLine]) -> dict[str, Any]:
-    """Return the sums over all collections; the error is None until every day is complete."""
+    """Return the sums; the error is None until every day is complete."""
     total: dict[str, Any] = {
         name: sum(getattr(line, name) for line in lines)
         for name in ("days", "days_done", "rows", "rows_done", "calls", "spent")

@@ -37,7 +37,7 @@ _PLAIN_STEPS = " ..::||##"
 def format_quota(
     report: QuotaReport, *, key_name: str = "", ascii_only: bool = False
 ) -> RenderableType:
-    """Return the report for a console; `key_name` is shown next to the key's fingerprint."""
+    """Return the report for a console; `key_name` follows the fingerprint."""
     parts: list[RenderableType] = [
         *_headline(report.today, key_name),
         _lanes(report.today, ascii_only=ascii_only),

@@ -1,4 +1,4 @@
-"""`magnetis sandbox`: serve a local Magnetis API, and edit the rows of a running one."""
+"""`magnetis sandbox`: serve a local Magnetis API, and edit its rows."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""`magnetis settings`: export the settings of reports and alerts, and compare them.
+"""`magnetis settings`: export and compare settings of reports and alerts.
 
 Reads only the database.
 """
@@ -200,7 +200,7 @@ def _as_json(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return the text with escapes for control characters, and for those the terminal lacks."""
+    """Return the text with escapes for characters that a terminal cannot show."""
     control = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]"
     text = re.sub(control, lambda found: f"\\u{ord(found[0]):04x}", text)
     encoding = sys.stdout.encoding or "utf-8"

@@ -15,7 +15,7 @@ MOST_MEMBERS = 40
 
 
 class PastSnapshot(PermanentError):
-    """A snapshot of a day other than today was requested; the API shows only the present."""
+    """A snapshot of a day other than today was requested."""
 
     def __init__(self, collection: Collection, day: date, today: date, zone: str) -> None:
         super().__init__(
@@ -36,7 +36,10 @@ class OpenDay(PermanentError):
 
 
 class IncompleteWindow(TransientError):
-    """The pages of a window did not form one complete list in any attempt; nothing was written."""
+    """The pages of a window did not form one complete list in any attempt.
+
+    Nothing was written.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,10 @@ class IncompleteWindow(TransientError):
 
 
 class IncompleteResponse(PermanentError):
-    """The API provably omits rows of a single day, which no shorter window can return."""
+    """The API provably omits rows of a single day.
+
+    No shorter window can be requested.
+    """
 
     def __init__(
         self, collection: Collection, window: Window, refusal: ImplausibleResponse
@@ -69,7 +75,7 @@ class IncompleteResponse(PermanentError):
 
 
 class FilterIgnored(PermanentError):
-    """An events route returned rows far outside the window: it ignores a window parameter."""
+    """A route returned rows far outside the window: it ignores a parameter."""
 
     def __init__(
         self, collection: Collection, window: Window, evidence: str, ignored: tuple[bool, bool]
@@ -101,7 +107,7 @@ class RepeatedIds(PermanentError):
 
 
 class UnplaceableRows(PermanentError):
-    """No row of the window can be placed: it lacks the declared members for id or time."""
+    """No row of the window has the declared members for id and time."""
 
     def __init__(
         self, collection: Collection, window: Window, tally: RowCounts, members: Iterable[Any]

@@ -31,7 +31,10 @@ SWITCH_SECONDS = 0.03
 
 
 class Ingestion:
-    """A context manager that owns the API client of one run. Not thread-safe; methods block."""
+    """A context manager that owns the API client of one run.
+
+    Not thread-safe; its methods block.
+    """
 
     def __init__(
         self,
@@ -117,7 +120,7 @@ class Ingestion:
         self._parts.threads.run(self._parts.client.__aexit__(kind, error, trace))
 
     def read_days(self, collection: Collection, days: Sequence[date]) -> Iterator[WindowResult]:
-        """Load days of an events collection, oldest first; yield each window once committed.
+        """Load days of an events collection; yield each window once it is committed.
 
         Contiguous days form one window while that is cheap to redo: a range that announces more
         than CHUNK_ROWS is split into windows of whole days.
@@ -145,7 +148,7 @@ class Ingestion:
         return self._parts.warehouse.reconcile(collection, None if is_nightly else days)
 
     def forecast(self, collection: Collection) -> ForecastLine | None:
-        """Return forecast and progress of the collection in the run's backfill, if it has one."""
+        """Return forecast and progress of the collection in the run's backfill."""
         backfill_id = self._parts.run.backfill_id
         if backfill_id is None:
             return None

@@ -15,7 +15,7 @@ COMMAND = RunIdentity(run_id="magnetis quota --reopen", lane="manual")
 def reopen(
     ledger: Ledger, collection: Collection, *, origin: str, key: str, limits: ClientLimits = LIMITS
 ) -> str:
-    """Send one charged request with `limit=1` if the key is closed; return a sentence.
+    """Send one charged request if the key is closed; return the result in words.
 
     Raises: the errors of `MagnetisClient.page` if the key stays closed; QuotaExhausted if no API
         call is left for a trial.

@@ -57,7 +57,7 @@ class Pipeline:
         """Row counts at which the API turned out to cap searches."""
 
     def read_days(self, days: Sequence[date]) -> Iterator[WindowResult]:
-        """Load days of an events collection, oldest first; yield each window once committed."""
+        """Load days of an events collection; yield each window once it is committed."""
         today = self._parts.today()
         if open_days := [day for day in days if day >= today]:
             raise OpenDay(self._collection, open_days[0], today, self._zone)
@@ -123,22 +123,15 @@ class Pipeline:
                     yield staged
 
     def _commit(self, staged: StagedWindow) -> WindowResult:
-        permit, reading = self._parts.permit, staged.reading
+        permit = self._parts.permit
         try:
             if permit and not permit.is_fresh():
                 permit.confirm()
-            facts = WindowFacts(
-                days=staged.window.days,
-                read_at=reading.read_at,
-                announced=reading.announced,
-                received=reading.received,
-                api_calls=staged.api_calls,
-                bytes=reading.bytes,
+            facts = replace(
+                staged.facts,
                 milliseconds=int((time.monotonic() - staged.started) * 1000),
                 run_id=self._parts.run.work_id,
-                read_on=reading.read_at.astimezone(self._parts.zones.partition).date(),
                 rules=self._rules(staged.window),
-                witness_calls=reading.witness_calls,
             )
             merged = self._warehouse.commit(staged.staging, facts)
             if merged.days:
@@ -174,7 +167,7 @@ class Pipeline:
             rows_held=self._warehouse.count_rows(self._collection),
             misfits=misfits,
             unknown=sorted(staged.staging.unknown),
-            replaced_characters=staged.reading.replaced_characters,
+            replaced_characters=staged.replaced_characters,
             witness_calls=facts.witness_calls,
             doubted=doubted,
             changes=changes,
@@ -232,7 +225,7 @@ class Pipeline:
         return [], {day: doubt for day, doubt in doubted.items() if day not in again}
 
     def _learn_cap(self, capped: SearchCapped) -> None:
-        """Store a cap, and reopen the days of earlier windows that announced exactly its rows."""
+        """Store a cap, and reopen days of windows that announced exactly its rows."""
         self._warehouse.learn_row_cap(self._collection, capped.rows, str(capped))
         self._caps.add(capped.rows)
         self._reopen_capped_days()

@@ -1,4 +1,4 @@
-"""Read one range of days window by window, and prefetch the next window meanwhile."""
+"""Read one range of days window by window, and prefetch the next window."""
 
 import asyncio
 import math
@@ -12,11 +12,11 @@ from magnetis_dagster.api import NotConnected, RequestRejected, ServerUnavailabl
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.ingest.errors import IncompleteResponse
 from magnetis_dagster.ingest.run_parts import RunParts
-from magnetis_dagster.ingest.window_reader import Progress, Reading, WindowReader
+from magnetis_dagster.ingest.window_reader import Progress, WindowReader
 from magnetis_dagster.ingest.window_splitter import SLACK, WindowSplitter, expected_calls
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import ImplausibleResponse, SearchCapped, Suspicions
-from magnetis_dagster.warehouse import CachedWindow, Staging
+from magnetis_dagster.warehouse import CachedWindow, Staging, WindowFacts
 from magnetis_dagster.warehouse.forecasts import record
 
 PROGRESS_SECONDS = 5.0
@@ -31,8 +31,8 @@ class StagedWindow:
 
     window: Window
     staging: Staging
-    reading: Reading
-    api_calls: int
+    facts: WindowFacts
+    replaced_characters: int
     started: float
     _resources: ExitStack = field(repr=False)
 
@@ -67,7 +67,7 @@ class WindowTask:
         return self.reader.announced
 
     async def stop(self, *, cancel: bool) -> None:
-        """End the task and drop its staged rows; unless `cancel`, receive the pages in flight."""
+        """End the task; unless `cancel`, receive and cache the pages in flight."""
         if cancel:
             self.task.cancel()
         self.reader.stop()
@@ -87,7 +87,7 @@ class RangeReader:
         range_: Window,
         on_cap: Callable[[SearchCapped], None],
     ) -> None:
-        """`on_cap` is called, in a thread of its own, when the API turns out to cap searches."""
+        """`on_cap` is called, in another thread, if the API caps searches."""
         self._parts = parts
         self._collection = collection
         self._range = range_
@@ -144,14 +144,12 @@ class RangeReader:
         # a route without a window returns all its rows to each request
         most_rows = int(self._parts.chunk_rows * SLACK) if is_divisible and not cached else math.inf
         reader = WindowReader(
-            self._parts.client,
+            self._parts,
             self._collection,
             window,
             self._pages,
-            zones=self._parts.zones,
-            concurrency=self._parts.concurrency,
-            progress=self._page_progress(window, len(cached.pages) if cached else 0),
-            suspicions=self._suspicions,
+            self._page_progress(window, len(cached.pages) if cached else 0),
+            self._suspicions,
         )
         task = asyncio.create_task(self._stage(reader, window, most_rows, cached))
         return WindowTask(window, reader, task)
@@ -171,34 +169,33 @@ class RangeReader:
         most_rows: float,
         cached: CachedWindow | None,
     ) -> StagedWindow | None:
-        """Read one window into staging; return None if it announces more than `most_rows`."""
-        started, days = time.monotonic(), (window.first, window.last)
-        charged = self._parts.guard.charged[days]
+        """Read one window into staging; None if it announces more than `most_rows`."""
+        started = time.monotonic()
         with ExitStack() as stack:
             # not in another thread: a cancelled task would leave an open session there
             staging = stack.enter_context(self._parts.warehouse.staging(self._collection))
             now = await asyncio.to_thread(self._parts.warehouse.now)
-            reading = await reader.read(staging, now=now, most_rows=most_rows, cached=cached)
-            if reading is None:
+            facts = await reader.read(staging, now=now, most_rows=most_rows, cached=cached)
+            if facts is None:
                 return None
-            api_calls = self._parts.guard.charged[days] - charged + reading.cached_pages
-            return StagedWindow(window, staging, reading, api_calls, started, stack.pop_all())
+            replaced = reader.replaced_characters
+            return StagedWindow(window, staging, facts, replaced, started, stack.pop_all())
 
     async def _resize(self, task: WindowTask, staged: StagedWindow | None) -> None:
         """Size the next window by the rows of this one, or by its announcement."""
         window = task.window
-        announced = staged.reading.announced if staged else task.reader.announced or 0
+        announced = staged.facts.announced if staged else task.reader.announced or 0
         if window == self._range:
             await asyncio.to_thread(self._record_forecast, announced)
         if staged is None:
             days = self._splitter.resize(window, announced)
             self._report(window, f"{announced} rows announced; reading {days} day(s) at a time")
-        elif limit := self._splitter.advance(window, staged.reading.received):
+        elif limit := self._splitter.advance(window, staged.facts.received):
             learn = self._parts.warehouse.learn_longest_window
             await asyncio.to_thread(learn, self._collection, *limit)
 
     async def _shorten(self, window: Window, refusal: Exception) -> None:
-        """Shorten the refused or capped window; raise `refusal` if no shorter one can help."""
+        """Shorten a refused or capped window; raise `refusal` if that cannot help."""
         if isinstance(refusal, NotConnected):
             raise refusal
         if isinstance(refusal, SearchCapped):

@@ -87,7 +87,7 @@ class WindowResult:
 
 
 def day_results(days: Sequence[MergedDay], facts: WindowFacts, seconds: float) -> list[DayResult]:
-    """Return the results of the days, with the window's costs divided among them by their rows."""
+    """Return the day results; the window's costs are divided by their rows."""
     days = sorted(days, key=lambda day: day.day)
     weights = [day.announced + 1 for day in days]
     shares = zip(_divide(facts.api_calls, weights), _divide(facts.bytes, weights), strict=True)

@@ -1,4 +1,4 @@
-"""The pages of one window: fetched from the page cache or the API, cached, and staged."""
+"""Fetch the pages of one window from cache or API, and cache and stage them."""
 
 import asyncio
 from dataclasses import dataclass, field, replace

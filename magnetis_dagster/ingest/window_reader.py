@@ -7,24 +7,23 @@ the end. `api/pagination.py` states how pages form a list, `window_verifier.py` 
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from magnetis_dagster.api import (
     CHARGED_AHEAD,
     ApiCall,
-    MagnetisClient,
     Page,
     RequestRejected,
     RouteUnavailable,
 )
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.ingest.errors import IncompleteWindow, RepeatedIds, UnplaceableRows
+from magnetis_dagster.ingest.run_parts import RunParts
 from magnetis_dagster.ingest.window_pages import WindowPages, ids_of
 from magnetis_dagster.ingest.window_verifier import WindowVerifier
-from magnetis_dagster.ingest.windows import Window, Zones
+from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import ImplausibleResponse, Suspicions
-from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Staging
+from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Staging, WindowFacts
 
 ATTEMPTS = 3
 """Attempts to read a window whose pages contradict each other."""
@@ -35,25 +34,8 @@ Progress = Callable[[int, int], None]
 """Called with the numbers of received and of announced pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The counts of a window that was read completely."""
-
-    announced: int
-    received: int
-    """Distinct rows."""
-    bytes: int
-    replaced_characters: int
-    read_at: datetime
-    """Start of the read, UTC: none of its rows is older."""
-    cached_pages: int
-    """Pages that an interrupted run had received."""
-    witness_calls: int
-    """API calls that only verified the window."""
-
-
 class WindowReader:
-    """Reads one window of a collection into staging, with `concurrency` pages in flight.
+    """Reads one window of a collection into staging, with several pages in flight.
 
     Unless a window has one page only, its pages are cached until it is committed, and a resumed
     read begins with the cached ones.
@@ -61,28 +43,26 @@ class WindowReader:
 
     def __init__(
         self,
-        client: MagnetisClient,
+        parts: RunParts,
         collection: Collection,
         window: Window,
         cache: PageCache,
-        *,
-        zones: Zones,
-        concurrency: int,
         progress: Progress,
         suspicions: Suspicions,
     ) -> None:
-        self._client = client
+        self._parts = parts
+        self._client = client = parts.client
         self._collection = collection
         self._window = window
         self._cache = cache
-        self._concurrency = concurrency
         self._progress = progress
         self._suspicions = suspicions
         self._stopped = asyncio.Event()
-        parameters = window.parameters(collection, zones)
+        parameters = window.parameters(collection, parts.zones)
         days = (window.first, window.last)
-        self._call = ApiCall(collection.name, collection.route, parameters, days=days)
-        self._verifier = WindowVerifier(client, self._call, collection, window, zones, suspicions)
+        self._call = call = ApiCall(collection.name, collection.route, parameters, days=days)
+        self._verifier = WindowVerifier(client, call, collection, window, parts.zones, suspicions)
+        self.replaced_characters = 0
         self.announced: int | None = None
         """Rows that page 1 announces; None before it arrives."""
         self.nearly_requested = asyncio.Event()
@@ -103,10 +83,11 @@ class WindowReader:
         now: datetime,
         most_rows: float = math.inf,
         cached: CachedWindow | None = None,
-    ) -> Reading | None:
+    ) -> WindowFacts | None:
         """Read the window, beginning with the pages of `cached`.
 
-        Returns None, after page 1, if it announces more than `most_rows`.
+        Returns the facts without `milliseconds`, `run_id` and rules; their API calls include the
+        cached pages. Returns None, after page 1, if it announces more than `most_rows`.
 
         Raises: SearchCapped or WindowShortened if a shorter window may help; IncompleteWindow,
             FilterIgnored, RepeatedIds, UnplaceableRows, Stopped, QuotaExhausted, and the errors of
@@ -115,11 +96,12 @@ class WindowReader:
         pages = WindowPages(
             self._client, self._call, self._window, staging, self._cache, now, self._stopped
         )
-        size, fault = 0, ""
+        days, size, fault = self._window.days, 0, ""
+        charged = self._charged()
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.to_thread(staging.clear)
-                await asyncio.to_thread(self._cache.forget, self._window.days)
+                await asyncio.to_thread(self._cache.forget, days)
                 cached = None
             first = await pages.begin(cached)
             if (first.total or 0) > most_rows:
@@ -141,19 +123,29 @@ class WindowReader:
             found = await self._find_fault(pages, staging, tally)
             await self._client.wait_for_settlements()
             if found is None:
-                return Reading(
-                    announced=pages.pagination.announced(tally.received),
-                    received=tally.received,
-                    bytes=size,
-                    replaced_characters=pages.replaced_characters,
-                    read_at=pages.read_at,
-                    cached_pages=len(pages.reused),
-                    witness_calls=self._verifier.calls,
-                )
+                self.replaced_characters = pages.replaced_characters
+                return self._facts(pages, tally, self._charged() - charged, size)
             fault = found
         received = staging.row_counts.received
         announced = pages.pagination.announced(received)
         raise IncompleteWindow(self._collection, self._window, announced, received, fault, ATTEMPTS)
+
+    def _charged(self) -> int:
+        return self._parts.guard.charged[self._call.days]
+
+    def _facts(self, pages: WindowPages, tally: RowCounts, charged: int, size: int) -> WindowFacts:
+        return WindowFacts(
+            days=self._window.days,
+            read_at=pages.read_at,
+            read_on=pages.read_at.astimezone(self._parts.zones.partition).date(),
+            announced=pages.pagination.announced(tally.received),
+            received=tally.received,
+            api_calls=charged + len(pages.reused),
+            witness_calls=self._verifier.calls,
+            bytes=size,
+            milliseconds=0,
+            run_id=None,
+        )
 
     async def _find_fault(
         self, pages: WindowPages, staging: Staging, tally: RowCounts
@@ -181,7 +173,7 @@ class WindowReader:
         return fault
 
     async def _fetch_others(self, pages: WindowPages) -> None:
-        """Fetch and stage the announced pages concurrently, then unannounced ones one by one."""
+        """Fetch and stage announced pages concurrently, others one by one."""
         pagination = pages.pagination
         last = pagination.announced_pages
         self._progress(1, last)
@@ -216,7 +208,7 @@ class WindowReader:
             for number in numbers:
                 if pages.pagination.interrupted or failures:
                     return
-                if number >= last - self._concurrency:
+                if number >= last - self._parts.concurrency:
                     self.nearly_requested.set()
                 try:
                     page = await pages.fetch(number)
@@ -241,7 +233,7 @@ class WindowReader:
         async with asyncio.TaskGroup() as loaders:
             for _ in range(LOADERS):
                 loaders.create_task(stage())
-            fetchers = min(self._concurrency + CHARGED_AHEAD, last - 1)
+            fetchers = min(self._parts.concurrency + CHARGED_AHEAD, last - 1)
             await asyncio.gather(*(fetch() for _ in range(fetchers)))
             for _ in range(LOADERS):
                 await fetched.put(None)

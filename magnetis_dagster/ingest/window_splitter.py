@@ -111,7 +111,7 @@ class WindowSplitter:
         return ahead.next_window()
 
     def limit_rows(self, window: Window, most_rows: int) -> bool:
-        """Halve a window that the API capped at `most_rows`, and keep later ones below the cap.
+        """Halve a window that the API capped; keep later ones below the cap.
 
         Returns False for a single day, which cannot be halved.
         """
@@ -136,7 +136,7 @@ class WindowSplitter:
         return True
 
     def _target_rows(self) -> float:
-        """Return the rows that the next window should have: equal windows, and a last one of half.
+        """Return the rows of the next window: equal windows, and a last one of half.
 
         The last merge overlaps with no fetch, so its size adds to the latency. Windows of the
         largest size would leave a remainder of any size: nearly a window, or one day, which costs
@@ -147,7 +147,7 @@ class WindowSplitter:
 
 
 def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int:
-    """Return the price, in API calls, of `days` contiguous days that announce `rows` rows.
+    """Return the API calls that `days` contiguous days with `rows` rows cost.
 
     The rows include the padding and are assumed to be spread evenly over the days.
     """

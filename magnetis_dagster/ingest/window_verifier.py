@@ -1,4 +1,4 @@
-"""Verify a window with requests of its own: does the answer hide rows that other requests return?
+"""Verify the answer to a window with further requests.
 
 `witnesses.py` decides which answers are suspicious; docs/delivery-guarantees.md lists the prices.
 """
@@ -106,7 +106,7 @@ class WindowVerifier:
         return rows_of_one_second * 10 < total and await self._total(start, end) == total
 
     async def _parts_exceed(self, total: int, start: datetime, end: datetime) -> bool:
-        """Return whether two parts of an interval together announce more than its `total`.
+        """Return whether two parts of an interval announce more than its `total`.
 
         If all rows lie in one part, that part announces `total` too, and is divided in turn.
         """
@@ -139,7 +139,7 @@ class WindowVerifier:
             )
 
     async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
-        """Raise WindowShortened if an empty edge of the window has rows when requested alone.
+        """Raise WindowShortened if an empty edge has rows when requested alone.
 
         Costs one request per empty edge. The two hours around its bounds belong to its neighbours
         and are left out.
@@ -154,7 +154,7 @@ class WindowVerifier:
                 raise WindowShortened(edge)
 
     async def find_cut(self, pages: WindowPages, staging: Staging) -> str | None:
-        """Return that the list was cut, if two searches within the window return missing rows.
+        """Return that the list was cut, if a search within the window proves it.
 
         Only if the list ends with a full page and nothing announces its end. Costs two requests:
         from the start of the window and up to its end, each over the time of half a page of known

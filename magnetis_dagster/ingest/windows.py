@@ -1,4 +1,4 @@
-"""Windows: contiguous local days of one collection, and the query parameters that request them."""
+"""Windows of contiguous local days, and their query parameters."""
 
 import hashlib
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ class Window:
         return start.astimezone(UTC), end.astimezone(UTC)
 
     def padded_bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
-        """Return the bounds that are requested: those of the window plus PADDING on both sides."""
+        """Return the requested bounds: the window plus PADDING on both sides."""
         start, end = self.bounds(zone)
         return start - PADDING, end + PADDING
 
@@ -71,7 +71,7 @@ def middle_of(start: datetime, end: datetime, zone: ZoneInfo) -> datetime:
 def parameters_between(
     collection: Collection, zones: Zones, start: datetime, end: datetime
 ) -> dict[str, str]:
-    """Return the collection's constant query parameters plus those for `start` to `end`."""
+    """Return the collection's query parameters for the time `start` to `end`."""
     if collection.window is None:
         return dict(collection.parameters)
     form = collection.window.format
@@ -84,7 +84,7 @@ def parameters_between(
 def request_fingerprint(
     collection: Collection, zones: Zones, *, key_fingerprint: str, origin: str
 ) -> str:
-    """Return a digest of everything that decides the rows of a page, except window and number.
+    """Return a digest of all that decides a page's rows, except window and number.
 
     Pages of an interrupted read are reused only for the same key, origin, zones and declaration.
     """

@@ -69,7 +69,7 @@ class Suspicions:
 
 
 def looks_chosen(rows: int) -> bool:
-    """Return whether programs choose such a number as a limit: 10,000, 1,500, 9,999 or 4,096."""
+    """Return whether a number is a typical limit: 10,000, 1,500, 9,999, 4,096."""
     return rows >= SUSPICIOUS_ROWS and 0 in {
         rows % (SUSPICIOUS_ROWS // 2),
         (rows + 1) % SUSPICIOUS_ROWS,
@@ -115,7 +115,7 @@ def rechecked_pages(pages: int) -> list[int]:
 
 
 class FilterWatch:
-    """Counts rows far outside the window on every page, which reveal ignored parameters."""
+    """Counts rows far outside the window, which reveal ignored parameters."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -123,7 +123,7 @@ class FilterWatch:
         self._furthest: tuple[date, date] | None = None
 
     def add(self, days: Sequence[date]) -> str | None:
-        """Count the rows of one page by their days; return the evidence if too many lie outside."""
+        """Count one page's rows by their days; return evidence if too many are outside."""
         before = [day for day in days if day < self._window.first - NEAR]
         after = [day for day in days if day > self._window.last + NEAR]
         self._rows += len(days)

@@ -1,4 +1,4 @@
-"""The threads of a load: one fetches, one commits, and the caller's thread receives the results.
+"""The threads of a load: one fetches, one commits, the caller's gets results.
 
 The fetch thread runs the event loop. Log lines and results are delivered in the caller's thread,
 because Dagster logs and interrupts a step there.
@@ -18,7 +18,7 @@ ResultT = TypeVar("ResultT")
 
 
 class WorkerThreads:
-    """A context manager that owns the fetch thread; the commit thread lives for one load.
+    """A context manager that owns the fetch and the commit thread.
 
     `report` and `call` may be called from any thread, the other methods from the caller's.
     """
@@ -66,12 +66,12 @@ class WorkerThreads:
         commit: Callable[[StagedT], ResultT],
         discard: Callable[[StagedT], None],
     ) -> Iterator[ResultT]:
-        """Yield the result of `commit` for each item of `staged`; fetch the next item meanwhile.
+        """Yield the result of `commit` for each item, and fetch the next one meanwhile.
 
         If a fetch fails, the item before it is committed and yielded first. If the caller leaves,
         a running commit completes, an uncommitted item is discarded, and `staged` is closed.
         """
-        inbox = self._inbox = SimpleQueue()
+        inbox = self._inbox
         fetching: Future[StagedT | None] | None = self._fetch_next(staged)
         fetched: Future[StagedT | None] | None = None
         committing: Future[ResultT] | None = None
@@ -90,8 +90,7 @@ class WorkerThreads:
                         message()
                     elif message is fetching:
                         fetching, fetched = None, fetching
-                    else:
-                        assert committing
+                    elif message is committing:
                         committed, committing = committing, None
                         if committed.exception() and fetching:
                             # the pages in flight are charged: receive and keep them for the retry

@@ -1,4 +1,4 @@
-"""The baseline: notification settings as a YAML file that people review and compare. No SQL.
+"""The baseline: notification settings as a YAML file to review and compare.
 
     version: 1
     without: [last_sent_at]     # members that file and comparison leave out
@@ -13,8 +13,9 @@ Keys and lists of plain values are sorted, and every field has its own line. Not
 time or the machine of the export, so equal settings give equal bytes.
 """
 
+import sys
 from collections.abc import Collection as Container
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -27,6 +28,7 @@ from magnetis_dagster.catalog import model
 from magnetis_dagster.catalog.masking import masked, masked_id
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.json_leaves import leaves
 
 VERSION = 1
 _HEAD = """\
@@ -39,7 +41,10 @@ NotificationSettings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class BaselineError(PermanentError):
-    """The baseline file is missing or invalid; the text names the place, never a value."""
+    """The baseline file is missing or invalid.
+
+    The text names the place, never a value.
+    """
 
 
 class DifferenceKind(StrEnum):
@@ -96,7 +101,7 @@ class Baseline:
         present: Mapping[str, Mapping[str, Any]],
         declaration: model.Collection | None = None,
     ) -> list[Difference]:
-        """Return how the current rows of a collection differ from the file, by account and id.
+        """Return how current rows differ from the file, by account and id.
 
         The declaration names the paths of the account, and the volatile members, which an older
         file may contain.
@@ -128,7 +133,7 @@ def _difference(
     before: Mapping[str, Any] | None,
     now: Mapping[str, Any] | None,
 ) -> Difference:
-    """Return the difference between two unequal states; None if the setting does not exist."""
+    """Return the difference of two unequal states; None if there is no setting."""
     if before is None:
         kind = DifferenceKind.ADDED
     elif now is None:
@@ -260,16 +265,9 @@ def _sorted(value: Any, path: str, without: Container[str]) -> Any:
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: value for path, value in _leaves(row, "") if value is not None}
-
-
-def _leaves(row: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        at = f"{path}{name}"
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{at}.")
-        else:
-            yield at, value
+    return {
+        ".".join(names): value for names, value in leaves(row, sys.maxsize) if value is not None
+    }
 
 
 class _Dumper(yaml.SafeDumper):
@@ -287,7 +285,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads the output of `_Dumper`: plain values as in JSON, without anchors; dates as text.
+    """Reads the output of `_Dumper`: JSON values without anchors, dates as text.
 
     Rejects a key that occurs twice.
     """

@@ -5,7 +5,7 @@ The pages can be cached, so that the run that loads them sends no request again.
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from magnetis_dagster.catalog.row_parser import RowParser, shown_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TransientError
 from magnetis_dagster.exact_json import dump_json
+from magnetis_dagster.json_leaves import leaves
 from magnetis_dagster.warehouse import PageCache
 
 _UTC = ZoneInfo("UTC")
@@ -28,7 +29,7 @@ DEEPEST_MEMBER = 4
 
 
 class Moving(TransientError):
-    """The pages contradict each other: rows were added or removed during the requests."""
+    """The pages contradict each other: rows were added or removed meanwhile."""
 
 
 class TooSlow(TransientError):
@@ -102,7 +103,10 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
 
 
 def digest_of(stable_rows: Iterable[Any]) -> str:
-    """Return the digest of an observation of these rows, without their volatile members."""
+    """Return the digest of an observation that finds these rows.
+
+    They lack their volatile members already.
+    """
     return _digest(_lines(stable_rows))
 
 
@@ -115,25 +119,18 @@ def _digest(lines: set[str]) -> str:
 
 
 def member_digests(rows: Sequence[Any]) -> dict[str, str]:
-    """Return a short digest of each member's values by path, for at most MOST_MEMBERS paths."""
+    """Return a short digest of each member's values, for at most MOST_MEMBERS."""
     values: dict[str, list[str]] = {}
     for row in rows:
         identity = row.get("id") if isinstance(row, dict) else None
-        for path, value in _leaves(row):
+        members = leaves(row, DEEPEST_MEMBER - 1) if isinstance(row, dict) else ()
+        for names, value in members:
+            path = ".".join(map(shown_name, names))
             values.setdefault(path, []).append(dump_json([identity, value], sort=True))
     return {
         path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12]
         for path in sorted(values)[:MOST_MEMBERS]
     }
-
-
-def _leaves(value: Any, *names: str) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted path and the value of each member; a list is one value."""
-    if isinstance(value, dict) and value and len(names) < DEEPEST_MEMBER:
-        for name, member in value.items():
-            yield from _leaves(member, *names, shown_name(name))
-    elif names:
-        yield ".".join(names), value
 
 
 async def observe_each(

@@ -1,4 +1,4 @@
-"""Price a backfill before it starts: one announcement per collection, then arithmetic.
+"""Price a backfill by one announcement per collection and arithmetic.
 
 Loads no rows. `cli/plan_report.py` formats the plan, `dev/backfill.py` launches it.
 """
@@ -25,11 +25,11 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, expected_calls
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
-from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
+from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, Pace, capacity, forecast
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.history import read_pace
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.quota.rules import BACKFILL, LANES
+from magnetis_dagster.quota.rules import BACKFILL, LANES, QuotaPolicy, Usage
 from magnetis_dagster.warehouse import Warehouse
 
 LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
@@ -269,7 +269,7 @@ def make_plan(
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
-    """Return the price of `window` for the collections; with `missing`, of its incomplete days.
+    """Return the price of a window; with `missing`, of its incomplete days.
 
     Spends one API call, charged to the lane manual, for each collection that has days to read. An
     error of one collection becomes its `problem`. Blocks.
@@ -309,20 +309,17 @@ def make_plan(
         spent=guard.charged.total(),
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
-        lanes=tuple(
-            LaneUse(
-                lane,
-                policy.floor(lane, usage.at),
-                usage.by_lane.get(lane, 0),
-                pace.mean_a_day.get(lane, 0.0),
-            )
-            for lane in LANES
-        ),
+        lanes=tuple(_lane_use(lane, policy, usage, pace) for lane in LANES),
         seconds_per_call=pace.seconds_per_call,
         backfill_today=today,
         backfill_whole_day=whole_day,
         forecast=forecast(policy, usage, sum(line.calls for line in lines), pace),
     )
+
+
+def _lane_use(lane: str, policy: QuotaPolicy, usage: Usage, pace: Pace) -> LaneUse:
+    floor, mean = policy.floor(lane, usage.at), pace.mean_a_day.get(lane, 0.0)
+    return LaneUse(lane, floor, usage.by_lane.get(lane, 0), mean)
 
 
 def _rows_of_complete_days(

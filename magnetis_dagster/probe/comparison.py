@@ -12,7 +12,7 @@ MOST_NAMES = 80
 
 
 def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> None:
-    """Record in `finding` how the rows differ from the declaration, by names and numbers.
+    """Record names and numbers of differences between rows and declaration.
 
     `first` is the row of the first request. It lies at an edge of the window if the route sorts by
     time.
@@ -46,7 +46,7 @@ def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> No
 
 
 def _compare_times(moments: Sequence[datetime], window: Interval, finding: Finding) -> None:
-    """Record the row that is furthest outside the window, else the one nearest to an edge."""
+    """Record the row furthest outside the window, else the nearest to an edge."""
     start, end = window
     outside = max(
         (min(moment - start, timedelta(0)) + max(moment - end, timedelta(0)) for moment in moments),

@@ -47,7 +47,7 @@ def may_be_events(sample: Sample) -> bool:
 
 
 def is_recent(sample: Sample, today: date) -> bool:
-    """Return whether the first row has a recent time: then the newest rows come first."""
+    """Return whether the first row is recent: then the newest rows come first."""
     return any(
         _near(moment, today)
         for values in sample.members.values()

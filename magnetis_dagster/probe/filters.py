@@ -35,12 +35,12 @@ def after_every_row(today: date, zones: Zones) -> Interval:
 
 
 def end_honoured(moments: Sequence[datetime | None], window: Interval) -> Honoured:
-    """Return whether the end is honoured, by the rows returned for the hour before every row."""
+    """Return whether the end is honoured, by the rows of an hour before all rows."""
     return _verdict(moment is not None and moment <= window[1] + WIDEST_ZONE for moment in moments)
 
 
 def start_honoured(moments: Sequence[datetime | None], window: Interval) -> Honoured:
-    """Return whether the start is honoured, by the rows returned for the hour after every row."""
+    """Return whether the start is honoured, by the rows of an hour after all rows."""
     return _verdict(moment is not None and moment >= window[0] - WIDEST_ZONE for moment in moments)
 
 
@@ -56,7 +56,7 @@ def limit_honoured(first: Page, sample: Page | None) -> Honoured:
 
 
 def page_honoured(first: Sequence[object], sample: Sequence[object], number: int) -> Honoured:
-    """Return whether page `number` has other rows than page 1, by the keys of its rows."""
+    """Return whether page `number` has other rows than page 1, by their keys."""
     if number == 1 or not first or not sample:
         return Honoured.UNKNOWN
     return Honoured.NO if first[0] in sample else Honoured.YES

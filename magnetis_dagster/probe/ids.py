@@ -68,7 +68,7 @@ def _form(sample: Sample, name: Name, values: Sequence[Any]) -> str | None:
 
 
 def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[str | None]]]:
-    """Yield the undeclared members that look like an id: rank, path, and values as text."""
+    """Yield undeclared members that look like an id: rank, path, and texts."""
     singular = fold(sample.collection.name).removesuffix("s")
     for position, (name, values) in enumerate(sample.nameable.items()):
         if sample.is_declared(name) or not (form := _form(sample, name, values)):
@@ -84,14 +84,14 @@ def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[
 
 
 def _counts(values: Sequence[Any]) -> bool:
-    """Return whether integers count the rows, up or down, unlike durations or amounts."""
+    """Return whether integers count the rows, unlike durations or amounts."""
     numbers = [int(as_identifier(value) or 0) for value in values]
     steps = [later > earlier for earlier, later in pairwise(numbers)]
     return len(numbers) >= FEWEST_INTEGERS and _unique(numbers) and (all(steps) or not any(steps))
 
 
 def _declared_id(sample: Sample) -> list[tuple[str, ...]]:
-    """Return the declared members that identify every row; none if rows use different ones."""
+    """Return the declared members that identify all rows; none if rows differ."""
     collection = sample.collection
     alone = {
         parts: replace(

@@ -1,4 +1,4 @@
-"""Compare the catalogue with the API: routes, members of rows, and query parameters.
+"""Compare the catalogue with the API: routes, members, query parameters.
 
 Price: one request with `limit=1` per collection, and one per further route if the first does not
 answer. Then, for each events collection, a page of 50 rows, and two requests that decide whether
@@ -255,7 +255,7 @@ class _Probe:
     async def _verify_window(
         self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool
     ) -> None:
-        """Decide with two requests which bounds of the window are honoured, if rows exist."""
+        """Decide with two requests which bounds are honoured, if rows exist."""
         assert collection.window is not None
         names = finding.window_names = (collection.window.start, collection.window.end)
         finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
@@ -280,7 +280,7 @@ class _Probe:
         limit: int = 1,
         number: int = 1,
     ) -> Page | None:
-        """Return a page of the route that answered before; record a refusal and return None."""
+        """Return a page of the route that answered; record a refusal as None."""
         finding = self._findings[collection.name]
         try:
             return await self._page(

@@ -1,4 +1,4 @@
-"""Propose the time field, the id, and columns of phone numbers from the received rows.
+"""Propose time field, id, and phone number columns from received rows.
 
 Pure. A proposal is a member name with its reason in counts; declared members are not proposed.
 """
@@ -43,7 +43,7 @@ def propose(sample: Sample) -> Proposals:
 
 
 def _propose_time(sample: Sample, proposals: Proposals) -> None:
-    """Propose the member whose values lie inside the window, unless the declared time does."""
+    """Propose the member inside the window, unless the declared time is."""
     if sample.window is None or not sample.rows or not sample.collection.is_events:
         return
     start, end = sample.window

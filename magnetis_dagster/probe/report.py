@@ -1,4 +1,4 @@
-"""The findings of a probe: notes, JSON, and the overlay for MAGNETIS_CONFIG; never values."""
+"""The findings of a probe: notes, JSON, and overlay; never values."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The rows that a probe received of one collection, by member. No value leaves this module."""
+"""The received rows of one collection, by member. Values stay here."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from magnetis_dagster.catalog.names import fold
 from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, shown_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.json_leaves import leaves
 
 WIDEST_ZONE = timedelta(hours=14)
 """Largest offset from UTC: a misread time zone moves a row no further."""
@@ -79,10 +80,10 @@ class Sample:
 
     @cached_property
     def members(self) -> dict[Name, list[Any]]:
-        """Members other than objects, with one value per row; None if a row lacks the member."""
+        """Members other than objects, with one value per row; None if absent."""
         members: dict[Name, list[Any]] = {}
         for number, row in enumerate(self.rows):
-            for name, value in _leaves(row):
+            for name, value in leaves(row, _DEEPEST):
                 members.setdefault(name, [None] * len(self.rows))[number] = value
         return members
 
@@ -95,7 +96,7 @@ class Sample:
 
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
-        """Objects whose members vary by row, such as a count by employee: names may be values."""
+        """Objects whose member names may be values, such as a count by employee."""
         names: dict[Name, dict[str, int]] = {}
         objects: dict[Name, int] = {}
         for row in self.rows:
@@ -113,14 +114,14 @@ class Sample:
         }
 
     def shown(self, name: Name) -> str:
-        """Return a dotted name that is safe to show; `*` replaces a part that may be a value."""
+        """Return a dotted name safe to show; `*` replaces a part that may be a value."""
         return ".".join(
             "*" if name[:depth] in self._keyed_by_values else shown_name(part)
             for depth, part in enumerate(name)
         )
 
     def moments(self, values: Sequence[Any]) -> list[datetime | None]:
-        """Return the moments among values, in UTC; a phone number of ten digits is not one."""
+        """Return the moments among values, in UTC; a phone number is not one."""
         return [
             None if is_phone(value) else as_moment(value, self.zones.response) for value in values
         ]
@@ -156,14 +157,6 @@ class Sample:
             if column.type is ColumnType.JSON
             for path in column.paths
         }
-
-
-def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for name, member in value.items():
-        if isinstance(member, dict) and member and len(above) < _DEEPEST:
-            yield from _leaves(member, (*above, name))
-        else:
-            yield (*above, name), member
 
 
 def _objects(
