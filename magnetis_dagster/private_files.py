@@ -70,7 +70,7 @@ def restrict_to_owner(path: Path) -> bool:
 
 
 def restrict_output_to_owner() -> None:
-    """Remove the access of group and others from the file that receives standard output.
+    """Remove the access of group and others from the file of standard output.
 
     Does so only for a regular file of this user.
     """

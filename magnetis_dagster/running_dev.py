@@ -63,7 +63,10 @@ def is_claimed(home: Path) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file while its descriptor is open; return False if another one has the lock."""
+    """Lock the open file while its descriptor is open.
+
+    Returns False if another process has the lock.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

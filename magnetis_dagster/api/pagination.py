@@ -1,4 +1,4 @@
-"""Decide which page to request next, and whether the received pages form one complete list.
+"""Decide which page to request next, and whether the list is complete.
 
 Every reader of the API uses this module. It makes no request and reads neither clock nor database.
 The announcement (`total`, `last_page`, `per_page`) is one witness among others. `links.next`, full

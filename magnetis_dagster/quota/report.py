@@ -1,7 +1,7 @@
-"""Report one key's quota and calls from the ledger's tables, and replay past grants.
+"""Report one key's quota and calls, and replay past grants.
 
-Used by `magnetis quota` and Dagster. Only reads and takes no lock. Shows nothing about other keys
-except their number. `cli/quota_report.py` and `defs/quota.py` format it.
+Reads the ledger's tables for `magnetis quota` and Dagster, and takes no lock. Shows nothing about
+other keys except their number. `cli/quota_report.py` and `defs` format it.
 """
 
 import heapq
@@ -99,7 +99,10 @@ class LaneToday:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The quota at one moment. With a rolling quota, the last 24 hours count instead of the day."""
+    """The quota at one moment.
+
+    With a rolling quota, the last 24 hours count instead of the day.
+    """
 
     key_fingerprint: str
     at: datetime

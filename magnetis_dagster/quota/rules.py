@@ -4,7 +4,7 @@ Pure functions. The ledger uses them for every call, and reports and forecasts u
 cannot disagree.
 
 Floors: each lane except backfill has a share of the limit. Backfill may not use that share until
-the lane has used it. Over the last hours of the quota day the floors shrink evenly to zero, so that
+the lane has used it. Over the last hours of the quota day the floors shrink evenly to zero. So
 unused calls are not lost every night.
 """
 
@@ -35,7 +35,10 @@ KEY_REFUSED = ", key refused"
 
 
 class QuotaWindow(StrEnum):
-    """The time over which the limit counts. The vendor does not document when its day begins."""
+    """The time over which the limit counts.
+
+    The vendor does not document when its day begins.
+    """
 
     CALENDAR = "calendar"
     """The calendar day in MAGNETIS_TIMEZONE: 23, 24 or 25 hours."""
