@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from magnetis_dagster.dev.home import claim_home
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.private_files import write_private
-from magnetis_dagster.running_dev import STATE, RunningDev, announced
+from magnetis_dagster.running_dev import STATE, RunningDev, publish
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
@@ -435,7 +435,7 @@ def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
         "2026-01-31",
         "http://127.0.0.1:3041",
     )
-    with claim_home(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+    with claim_home(tmp_path / ".magnetis"), publish(tmp_path / ".magnetis", running):
         yield running
 
 
@@ -490,7 +490,7 @@ def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     """Without the key, this terminal sees the other one's database but not the sandbox's quota."""
     with (
         claim_home(tmp_path / ".magnetis"),
-        announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
+        publish(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
     ):
         settings = Settings.load()
         assert settings.api_key is None

@@ -40,7 +40,7 @@ from magnetis_dagster.dev.load import (
 )
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.running_dev import RunningDev, announced
+from magnetis_dagster.running_dev import RunningDev, publish
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
@@ -104,7 +104,7 @@ def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: 
             try:
                 with Steps(console) as session.steps:
                     session.start()
-                with announced(session.home, session.running):
+                with publish(session.home, session.running):
                     session.load()
                     if not options.exit_after_load:
                         session.serve()

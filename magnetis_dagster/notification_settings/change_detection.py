@@ -75,10 +75,10 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
     pagination.add(1, pages[0])
     seen = _ids(collection, pages[0].rows)
     # sequentially: settings have one or two pages, and a false announcement must not cost many
-    while not pagination.interrupted:
+    while not pagination.has_gap:
         number = len(pages) + 1
         announced = number <= pagination.announced_pages
-        if not announced and pagination.following() is None:
+        if not announced and pagination.next_page() is None:
             break
         try:
             page = await client.page(replace(call, page=number))
@@ -90,7 +90,7 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
         pages.append(page)
         pagination.add(number, page)
         if not announced and ids and None not in ids and ids <= seen:
-            pagination.end(page)
+            pagination.mark_end(page)
             break
         seen |= ids
     rows = [row for page in pages for row in page.rows]
