@@ -25,9 +25,9 @@ from magnetis_dagster.database.postmaster import (
     Cluster,
     Postmaster,
     ServerFailed,
-    ServerRefused,
     free_tcp_port,
 )
+from magnetis_dagster.database.server_access import ServerRefused
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.private_files import private_file, private_folder, write_private
 
