@@ -1,5 +1,5 @@
-# The image of every service of docker-compose.yml but the database and the proxy: code location, webserver, daemon, migration,
-# sandbox. Versions and hashes come from requirements/image.lock, which has no embedded PostgreSQL.
+# The image of all services in docker-compose.yml except the database, redis and the proxy. Versions
+# and hashes are in requirements/image.lock, which does not contain the embedded PostgreSQL.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 FROM ${PYTHON_IMAGE} AS build
@@ -10,11 +10,11 @@ RUN python3 -m venv /opt/magnetis \
  && /opt/magnetis/bin/pip install --quiet --require-hashes --no-deps --requirement requirements/image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY magnetis_dagster magnetis_dagster
-# pip is of no use behind this line, and 10 MB of attack surface
+# pip is not needed any more; it is 10 MB of attack surface
 RUN /opt/magnetis/bin/pip install --quiet --no-deps --no-build-isolation . \
  && /opt/magnetis/bin/pip uninstall --quiet --yes hatchling editables pip setuptools \
  && find /opt/magnetis -name tests -type d -path '*site-packages/*' -prune -exec rm -rf {} +
-# Dagster's Helm chart names this command and can name no other: in this image it is the webserver behind the guard
+# Dagster's Helm chart always runs this command: in this image, it is the webserver with the guard
 RUN printf '#!/bin/sh\nexec /opt/magnetis/bin/python3 -m magnetis_dagster.dagster_support.webserver "$@"\n' \
     > /opt/magnetis/bin/dagster-webserver
 COPY dagster.yaml deploy/workspace.yaml /opt/dagster/

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Writes a backup of a database and how many rows each table had at that moment, both of one snapshot, into backups/:
-#   deploy/backup.sh [DATABASE]        of the compose stack; DATABASE: magnetis (the default) or sandbox
-# Prints the dump's path; deploy/restore.sh holds the counts against what it restores. For another server, IN says how to run its
-# programs (IN="" with PGHOST, PGUSER … set). Nothing has to stop meanwhile.
+# Writes a dump of a database and the row count of each table, of the same snapshot, to backups/:
+#   deploy/backup.sh [DATABASE]        of the compose stack; DATABASE: magnetis (default) or sandbox
+# Prints the path of the dump. deploy/restore.sh compares the counts with the restored tables. All
+# services may keep running. For another server, IN is the command that runs its programs (IN=""
+# with PGHOST, PGUSER … set).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-umask 077 # a backup holds personal data
+umask 077 # a backup contains personal data
 database=${1:-magnetis}
 read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
 mkdir -p "${BACKUPS:=backups}"
 name="$BACKUPS/$database-$(date -u +%Y%m%dT%H%M%SZ)"
 trap '[ -e "$name.dump" ] || rm -f "$name.part" "$name.counts"' EXIT
 
-# the snapshot lives as long as the transaction that exported it
+# the snapshot exists until the transaction that exported it ends
 coproc KEEPER { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
 out=${KEEPER[0]} to=${KEEPER[1]}
 echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$to"
@@ -22,6 +23,6 @@ cat deploy/counts.sql >&"$to"
 echo '\echo end' >&"$to"
 while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"
 exec {to}>&-
-[ -s "$name.counts" ] || { echo "No table was counted: database $database holds none of magnetis_dagster." >&2; exit 1; }
+[ -s "$name.counts" ] || { echo "Database $database contains no table of magnetis_dagster." >&2; exit 1; }
 mv "$name.part" "$name.dump"
 echo "$name.dump"

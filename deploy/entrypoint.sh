@@ -1,7 +1,7 @@
 #!/bin/sh
-# STACK_DATABASE in .env names the database, so that services without the key know it too. A service
-# that calls the API (it has SANDBOX_URL) starts only if the key agrees: invented and real rows
-# never mix.
+# STACK_DATABASE in .env names the database, because services without the key need it too. A service
+# that sends API requests (it has SANDBOX_URL) starts only if the key and the database agree, so
+# that sandbox rows and real rows never mix.
 set -eu
 if [ -n "${SANDBOX_URL:-}" ]; then
   key=no
@@ -12,9 +12,9 @@ if [ -n "${SANDBOX_URL:-}" ]; then
       ;;
     magnetis-yes) ;;
     *)
-      echo "STACK_DATABASE in .env is $STACK_DATABASE, and an API key is set: $key. Invented and real" \
-        "rows must not mix. Run deploy/secrets.sh, which writes STACK_DATABASE by the key, then" \
-        "docker compose up --detach." >&2
+      echo "STACK_DATABASE in .env is $STACK_DATABASE, which does not match the API key (set: $key)." \
+        "Sandbox rows and real rows must not mix. Run deploy/secrets.sh, which sets STACK_DATABASE" \
+        "to match the key, then docker compose up --detach." >&2
       exit 1
       ;;
   esac

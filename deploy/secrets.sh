@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the files of secrets/ that docker-compose.yml mounts; what is there stays. Run it in the project's folder:
-#   deploy/secrets.sh             asks for the key of the API (empty: the sandbox) and for the passwords of the UI
-#   deploy/secrets.sh --sandbox   no key, and passwords made up and printed
-#   deploy/secrets.sh --celery    the same as without, and runs go to the Celery workers of the profile `celery` (docs/scaling.md)
-# Containers run as users of their own and must read the files, so the folder, not the files, keeps others out.
+# Creates the files in secrets/ that docker-compose.yml mounts; existing files stay. Run it in the
+# project's folder:
+#   deploy/secrets.sh             prompts for the API key (empty: the sandbox) and the UI passwords
+#   deploy/secrets.sh --sandbox   no key; generates the UI passwords and prints them
+#   deploy/secrets.sh --celery    also sends runs to Celery workers (docs/scaling.md)
+# Containers run as other users and must read the files, so the mode of the folder protects the
+# files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 077
@@ -25,12 +27,12 @@ user_list() { # file, user, words
     echo "$3: user $2, password $password"
   else
     password=$(ask "Password for user $2 ($3)")
-    [ -n "$password" ] || { echo "A password is needed." >&2; exit 1; }
+    [ -n "$password" ] || { echo "The password must not be empty." >&2; exit 1; }
   fi
   printf '%s:%s\n' "$2" "$(printf '%s' "$password" | openssl passwd -6 -stdin)" >"secrets/$1"
 }
 
-stack_variable() { # name, value: the last line of .env, which keeps its owner and mode
+stack_variable() { # name, value: becomes the last line of .env, which keeps its owner and mode
   local others
   others=$(grep -v "^$1=" .env || true)
   printf '%s\n%s=%s\n' "$others" "$1" "$2" >.env
@@ -49,26 +51,33 @@ for role in postgres magnetis_owner magnetis_load magnetis_daemon magnetis_ui ma
   [ -e "secrets/${role}_password" ] || openssl rand -hex 24 >"secrets/${role}_password"
 done
 if [ ! -e secrets/magnetis_api_key ]; then
-  if [ "$sandbox" = yes ]; then : >secrets/magnetis_api_key; else ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key; fi
+  if [ "$sandbox" = yes ]; then
+    : >secrets/magnetis_api_key
+  else
+    ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key
+  fi
 fi
-[ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url # empty: nobody is told
+# empty: no alerts
+[ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url
 [ -e secrets/redis_password ] || openssl rand -hex 24 >secrets/redis_password
-[ -e secrets/magnetis_celery_broker_url ] || : >secrets/magnetis_celery_broker_url # empty: the code server runs what is launched
+# empty: the code server executes the runs
+[ -e secrets/magnetis_celery_broker_url ] || : >secrets/magnetis_celery_broker_url
 if [ "$celery" = yes ] && [ ! -s secrets/magnetis_celery_broker_url ]; then
   echo "redis://:$(cat secrets/redis_password)@redis:6379/0" >secrets/magnetis_celery_broker_url
 fi
-user_list ui_users admin "those who may launch and change, port 3000"
-user_list ui_viewers viewer "those who look, port 3001"
+user_list ui_users admin "may launch and change, port 3000"
+user_list ui_viewers viewer "read-only, port 3001"
 chmod 644 secrets/*
 [ -e .env ] || cp .env.example .env
-# What a service must know of a secret that it does not have. `up` restarts services after a change
+# Facts about secrets for services that do not have them. `up` restarts services after a change.
 database=sandbox
 [ ! -s secrets/magnetis_api_key ] || database=magnetis
 stack_variable STACK_DATABASE "$database"
 stack_variable CELERY_ADDRESS "$(sed 's|//[^@]*@|//|' secrets/magnetis_celery_broker_url)"
 if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
-  echo "Take MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and MAGNETIS_CELERY_BROKER_URL out of .env:" \
-    "\`docker inspect\` shows what stands there. The key belongs into secrets/magnetis_api_key." >&2
+  echo "Remove MAGNETIS_API_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and" \
+    "MAGNETIS_CELERY_BROKER_URL from .env, because \`docker inspect\` shows its content." \
+    "Put the key into secrets/magnetis_api_key." >&2
   exit 1
 fi
 echo "secrets/ is complete."

@@ -1,10 +1,14 @@
-"""What tests of run launchers share: an instance, a location with a job that waits, and a run to be launched."""
+"""Shared by tests of run launchers: an instance, a location with a waiting job, and its runs."""
 
 import dagster as dg
 from dagster._core.workspace.context import WorkspaceRequestContext
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
 run_launcher: {module: magnetis_dagster.dagster_support.run_launcher, class: MagnetisRunLauncher}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_monitoring: {enabled: true}
@@ -33,7 +37,7 @@ def make_run(
     name: str,
     tags: dict[str, str],
 ) -> dg.DagsterRun:
-    """Return a run of a job of the location `here`, as a webserver makes it; nothing has launched it."""
+    """Return a run of a job of the location `here` that is created but not launched."""
     location = workspace.get_code_location("here")
     [repository] = location.get_repositories().values()
     job = repository.get_full_job(name)

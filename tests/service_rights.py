@@ -1,4 +1,4 @@
-"""What each service of docker-compose.yml may have and reach: for the file and for its containers."""
+"""The secrets, networks and database rights of each service in docker-compose.yml."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ DATABASE_ROLES = {
     "magnetis_ui": {"dagster": WRITE},
     "magnetis_view": {"dagster": READ},
 }
-"""Schema to statements that a role may run there; every other schema is closed to it."""
+"""By role and schema: the allowed statements. A role may not use other schemas."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Service:
     """Names of the files under /run/secrets."""
     networks: frozenset[str] = frozenset()
     role: str | None = None
-    """Its database role, whose password is the secret magnetis_database_password."""
+    """Its database role; the secret magnetis_database_password contains the password."""
     port: int | None = None
-    """The port that it listens on."""
+    """Its port."""
 
 
 def service(
@@ -35,8 +35,8 @@ def service(
 SERVICES = {
     "postgres": service("postgres_password", "data", port=5432),
     "roles": service(
-        "postgres_password magnetis_owner_password magnetis_load_password magnetis_daemon_password magnetis_ui_password "
-        "magnetis_view_password",
+        "postgres_password magnetis_owner_password magnetis_load_password magnetis_daemon_password "
+        "magnetis_ui_password magnetis_view_password",
         "data",
     ),
     "migrate": service("magnetis_database_password", "data", "magnetis_owner"),
@@ -63,11 +63,11 @@ SERVICES = {
     "sandbox": service("", "invented", port=8250),
 }
 ONE_NETWORK_ONLY = {"code": "location"}
-"""A service whose port is open in one of its networks only."""
+"""The network in which its port is open, if it is not open in all."""
 
 
 def reachable(source: str, target: str) -> bool:
-    """Whether `source` can open the port of `target`."""
+    """Return whether `source` can connect to the port of `target`."""
     open_in = (
         {ONE_NETWORK_ONLY[target]} if target in ONE_NETWORK_ONLY else SERVICES[target].networks
     )

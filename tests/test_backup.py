@@ -1,4 +1,7 @@
-"""deploy/backup.sh and deploy/restore.sh on a real server: what is restored is what was counted, and nothing is overwritten."""
+"""deploy/backup.sh and deploy/restore.sh on a real server.
+
+The restored rows equal the counted rows, and nothing is overwritten.
+"""
 
 import os
 import subprocess
@@ -17,7 +20,7 @@ Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def script(postgres_url: str, tmp_path: Path) -> Script:
-    """Runs a script of deploy/ on the test server, without Docker."""
+    """Return a function that runs a script of deploy/ on the test server, without Docker."""
     [host] = parse_qs(urlsplit(postgres_url).query)["host"]
     environment = os.environ | {
         "IN": "",
@@ -46,26 +49,27 @@ def database_of(url: str) -> str:
 
 
 @pytest.fixture
-def held(database_url: str) -> Iterator[psycopg.Connection]:
+def loaded(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO magnetis.calls (id, payload, occurred_at, day, first_seen_at, last_seen_at, changed_at) "
-            "SELECT 'call-' || n, '{}', now(), current_date, now(), now(), now() FROM generate_series(1, 1000) AS n"
+            "INSERT INTO magnetis.calls (id, payload, occurred_at, day, first_seen_at, "
+            "last_seen_at, changed_at) SELECT 'call-' || n, '{}', now(), current_date, now(), "
+            "now(), now() FROM generate_series(1, 1000) AS n"
         )
         yield connection
 
 
-def test_a_backup_is_restored_whole_and_counted(
-    script: Script, held: psycopg.Connection, database_url: str, empty_database_url: str
+def test_a_backup_is_restored_completely_and_counted(
+    script: Script, loaded: psycopg.Connection, database_url: str, empty_database_url: str
 ) -> None:
     made = script("backup.sh", database_of(database_url))
     assert made.returncode == 0, made.stderr
     dump = made.stdout.strip()
     assert "magnetis.calls|1000" in Path(dump).with_suffix(".counts").read_text()
-    assert Path(dump).stat().st_mode & 0o077 == 0, "a backup holds personal data"
+    assert Path(dump).stat().st_mode & 0o077 == 0, "a backup contains personal data"
     done = script("restore.sh", dump, database_of(empty_database_url))
     assert done.returncode == 0, done.stderr
-    assert "tables hold what the backup counted" in done.stdout
+    assert "tables have the row counts of the backup" in done.stdout
     with psycopg.connect(empty_database_url) as restored:
         assert restored.execute("SELECT count(*) FROM magnetis.calls").fetchone() == (1000,)
     again = script("restore.sh", dump, database_of(empty_database_url))
@@ -73,24 +77,24 @@ def test_a_backup_is_restored_whole_and_counted(
     assert "nothing was changed" in again.stderr
 
 
-def test_the_database_is_that_of_the_name(
-    script: Script, held: psycopg.Connection, database_url: str
+def test_the_name_of_the_dump_selects_the_database(
+    script: Script, loaded: psycopg.Connection, database_url: str
 ) -> None:
     dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
     to_its_own = script("restore.sh", str(dump))
     assert to_its_own.returncode == 1
-    assert f"Database {database_of(database_url)} holds tables" in to_its_own.stderr
+    assert f"Database {database_of(database_url)} already contains tables" in to_its_own.stderr
     for path in (dump, dump.with_suffix(".counts")):
         path.rename(path.with_stem("renamed"))
     unknown = script("restore.sh", str(dump.with_stem("renamed")))
     assert unknown.returncode == 1
-    assert "does not say of which database" in unknown.stderr
+    assert "does not contain its database" in unknown.stderr
 
 
-def test_rows_that_come_while_the_backup_is_made_are_in_neither(
-    script: Script, held: psycopg.Connection, database_url: str, tmp_path: Path
+def test_rows_inserted_during_a_backup_are_neither_dumped_nor_counted(
+    script: Script, loaded: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
-    # a pg_dump that takes its time, and a row that comes meanwhile
+    # a slow pg_dump, and a row inserted during it
     slow = tmp_path / "slow"
     slow.mkdir()
     (slow / "pg_dump").write_text(
@@ -115,12 +119,12 @@ def test_rows_that_come_while_the_backup_is_made_are_in_neither(
         timeout=120,
     )
     assert made.returncode == 0, made.stderr
-    assert held.execute("SELECT count(*) < 1000 FROM magnetis.calls").fetchone() == (True,)
+    assert loaded.execute("SELECT count(*) < 1000 FROM magnetis.calls").fetchone() == (True,)
     assert "magnetis.calls|1000" in Path(made.stdout.strip()).with_suffix(".counts").read_text()
 
 
 def test_counts_that_differ_fail_the_restore(
-    script: Script, held: psycopg.Connection, database_url: str, empty: str
+    script: Script, loaded: psycopg.Connection, database_url: str, empty: str
 ) -> None:
     dump = Path(script("backup.sh", database_of(database_url)).stdout.strip())
     counts = dump.with_suffix(".counts")
@@ -130,7 +134,7 @@ def test_counts_that_differ_fail_the_restore(
     assert "magnetis.calls|1000" in done.stderr
 
 
-def test_no_server_and_no_database_are_said(script: Script) -> None:
+def test_a_missing_server_or_database_is_reported(script: Script) -> None:
     failed = script("backup.sh", "nowhere")
     assert failed.returncode != 0
     assert "does not answer" in failed.stderr

@@ -1,4 +1,4 @@
-"""docker-compose.yml and deploy/ without Docker: rights of the services, and roles on PostgreSQL."""
+"""docker-compose.yml and deploy/ without Docker: rights of services and PostgreSQL roles."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def networks(service: dict[str, Any]) -> set[str]:
     return set(service["networks"])
 
 
-def test_every_service_has_the_secrets_networks_and_role_of_the_table_and_no_more() -> None:
+def test_each_service_has_only_the_secrets_networks_and_role_of_the_table() -> None:
     assert COMPOSE["services"].keys() == SERVICES.keys()
     for name, service in COMPOSE["services"].items():
         expected = SERVICES[name]
@@ -46,7 +46,7 @@ def test_every_service_has_the_secrets_networks_and_role_of_the_table_and_no_mor
         passwords = {secret["source"] for secret in secrets if isinstance(secret, dict)}
         assert passwords == ({f"{expected.role}_password"} if expected.role else set()), name
         assert "ports" not in service or name == "proxy", name
-    # what nobody is given need not exist, and what a service is given must
+    # a secret without a service is not needed; one with a service must exist
     given = {
         s["source"] if isinstance(s, dict) else s
         for service in COMPOSE["services"].values()
@@ -70,7 +70,7 @@ def test_the_code_server_listens_in_one_network_only() -> None:
         assert COMPOSE["networks"][name] == {"internal": True}, name
 
 
-def test_images_of_others_are_pinned_by_digest() -> None:
+def test_third_party_images_are_pinned_by_digest() -> None:
     images = {
         name: service["image"]
         for name, service in COMPOSE["services"].items()
@@ -90,8 +90,9 @@ def test_images_of_others_are_pinned_by_digest() -> None:
     assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
 
 
-def test_a_backfill_outlives_a_restart_of_the_code_server() -> None:
-    # Dagster 1.13.27 reads it in asset_backfill.py; stack.py kills the code server under a backfill
+def test_a_backfill_survives_a_restart_of_the_code_server() -> None:
+    # Dagster 1.13.27 reads it in asset_backfill.py; stack.py kills the code server during a
+    # backfill
     variable = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
     assert COMPOSE["services"]["daemon"]["environment"][variable] == "1"
     values = yaml.safe_load((ROOT / "deploy/kubernetes/values.yaml").read_text(encoding="utf-8"))
@@ -103,7 +104,7 @@ def test_a_backfill_outlives_a_restart_of_the_code_server() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs deploy/secrets.sh in a folder of its own."""
+    """Return a function that runs deploy/secrets.sh in its own folder."""
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy" / "secrets.sh", tmp_path / "deploy")
     shutil.copy(ROOT / ".env.example", tmp_path)
@@ -123,13 +124,11 @@ def variables(path: Path) -> dict[str, str]:
         for line in path.read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")
     ]
-    assert len(lines) == len({line.partition("=")[0] for line in lines}), (
-        "a variable stands there twice"
-    )
+    assert len(lines) == len({line.partition("=")[0] for line in lines}), "a variable is set twice"
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_secrets_are_made_once_and_the_database_follows_the_key(
+def test_secrets_are_created_once_and_the_key_selects_the_database(
     project: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
 ) -> None:
     made = project("--sandbox")
@@ -137,13 +136,13 @@ def test_secrets_are_made_once_and_the_database_follows_the_key(
     files = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     assert files.keys() == COMPOSE["secrets"].keys()
     assert len({files[f"{role}_password"] for role in PASSWORDS}) == len(PASSWORDS), (
-        "each role has a password of its own"
+        "each role has its own password"
     )
     assert variables(tmp_path / ".env") == {"STACK_DATABASE": "sandbox", "CELERY_ADDRESS": ""}
 
     (tmp_path / "secrets" / "magnetis_api_key").write_text("a-key\n")
     with (tmp_path / ".env").open("a") as env:
-        env.write("MAGNETIS_LOOKBACK_DAYS=3")  # an editor that leaves out the last line break
+        env.write("MAGNETIS_LOOKBACK_DAYS=3")  # an editor may omit the last line break
     assert project("--celery").returncode == 0
     assert variables(tmp_path / ".env") == {
         "MAGNETIS_LOOKBACK_DAYS": "3",
@@ -172,7 +171,7 @@ def entrypoint(**environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_invented_and_real_rows_never_mix() -> None:
+def test_sandbox_rows_and_real_rows_never_mix() -> None:
     loads = {"SANDBOX_URL": "http://sandbox:8250"}
     sandbox = entrypoint(**loads, STACK_DATABASE="sandbox")
     assert "MAGNETIS_API_URL=http://sandbox:8250" in sandbox.stdout.splitlines()
@@ -185,7 +184,7 @@ def test_invented_and_real_rows_never_mix() -> None:
     ):
         assert mixed.returncode == 1
         assert "Run deploy/secrets.sh" in mixed.stderr
-    without = entrypoint(STACK_DATABASE="sandbox")  # the webserver: it has no key and needs none
+    without = entrypoint(STACK_DATABASE="sandbox")  # the webserver needs no key
     assert "MAGNETIS_API_KEY" not in without.stdout
 
 
@@ -196,7 +195,7 @@ def test_invented_and_real_rows_never_mix() -> None:
 def grant(
     empty_database_url: str, postgres_url: str, tmp_path: Path
 ) -> Iterator[Callable[[], None]]:
-    """Runs roles.sql on an empty database."""
+    """Return a function that runs roles.sql on an empty database."""
     folder = tmp_path / "passwords"
     folder.mkdir()
     for role in DATABASE_ROLES:
@@ -237,7 +236,7 @@ def as_role(url: str, role: str) -> str:
     return f"{url}&options=-c%20role%3D{role}"
 
 
-def test_each_role_may_do_what_its_service_does_and_no_more(
+def test_each_role_has_only_the_rights_of_its_service(
     grant: Callable[[], None], empty_database_url: str
 ) -> None:
     grant()
@@ -253,11 +252,11 @@ def test_each_role_may_do_what_its_service_does_and_no_more(
             "INSERT INTO dagster.runs (body) VALUES ('its number is from a sequence')"
         )
     loads = connect(as_role(empty_database_url, "magnetis_load"))
-    assert not migrate(loads, load_catalogue()), "a load finds the tables as it needs them"
+    assert not migrate(loads, load_catalogue()), "a load needs no migration"
     loads.dispose()
 
 
-def test_a_load_does_not_create_what_an_overlay_adds(
+def test_a_load_does_not_create_the_columns_of_an_overlay(
     grant: Callable[[], None], empty_database_url: str, tmp_path: Path
 ) -> None:
     grant()
@@ -275,7 +274,7 @@ def test_a_load_does_not_create_what_an_overlay_adds(
     loads.dispose()
 
 
-def test_a_database_of_an_older_version_gets_the_roles(
+def test_a_database_of_an_older_version_receives_the_roles(
     grant: Callable[[], None], empty_database_url: str
 ) -> None:
     superuser = connect(empty_database_url)
@@ -291,7 +290,8 @@ def test_a_database_of_an_older_version_gets_the_roles(
         assert allowed(empty_database_url, role) == expected, role
     with psycopg.connect(as_role(empty_database_url, "magnetis_owner")) as connection:
         connection.execute(
-            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT clock_timestamp()'"
+            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql AS "
+            "'SELECT clock_timestamp()'"
         )
         connection.execute(
             "COMMENT ON VIEW magnetis.settings_changes IS 'its owner may replace it'"
@@ -309,7 +309,7 @@ def test_a_missing_password_is_named_and_nothing_is_granted(
     assert "of magnetis" not in refused.value.stderr
 
 
-def test_who_only_looks_sees_which_days_are_loaded(
+def test_a_viewer_sees_which_days_are_loaded(
     grant: Callable[[], None],
     empty_database_url: str,
     tmp_path: Path,
@@ -324,7 +324,7 @@ def test_who_only_looks_sees_which_days_are_loaded(
     grant()
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", as_role(empty_database_url, "magnetis_view"))
     with dg.DagsterInstance.get() as instance:
-        # as the webserver does whenever somebody opens the asset's page
+        # the webserver does this when somebody opens the asset's page
         seen = get_and_update_asset_status_cache_value(instance, key, days)
     assert seen is not None
     assert list(seen.deserialize_materialized_partition_subsets(days).get_partition_keys()) == [

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseRefused, connect
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
-from magnetis_dagster.planning.plan import asked_window, make_plan
+from magnetis_dagster.planning.plan import make_plan, requested_window
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.report import read_report
@@ -99,7 +99,7 @@ def use_everything(
     assert [(run.calls, run.rows) for run in report.runs] == [(sent, 300)]
     planned = make_plan(
         [catalogue["calls"]],
-        asked_window(DAY, DAY, start=DAY, today=date(2026, 1, 1)),
+        requested_window(DAY, DAY, start=DAY, today=date(2026, 1, 1)),
         warehouse,
         ledger,
         key_fingerprint=FINGERPRINT,

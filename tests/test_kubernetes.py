@@ -1,6 +1,6 @@
-"""deploy/kubernetes: one instance for both worlds, and a run that a Kubernetes API is asked for.
+"""deploy/kubernetes: the instance, the pods, and a run that is launched as a Job.
 
-No cluster: a server in this process stands for the API of Kubernetes and keeps the Jobs that Dagster's launcher sends it.
+There is no cluster: a server in this process stands for the Kubernetes API and stores the Jobs.
 """
 
 import json
@@ -63,13 +63,13 @@ COMPONENTS = {
 }
 
 
-def test_the_instance_is_that_of_one_machine_but_for_launcher_and_logs() -> None:
+def test_the_instance_differs_from_dagster_yaml_only_in_launcher_and_logs() -> None:
     one_machine = load(ROOT / "dagster.yaml")
     assert set(INSTANCE) == {*one_machine, "compute_logs"}
     assert {key for key in one_machine if one_machine[key] != INSTANCE[key]} == {"run_launcher"}
 
 
-def test_names_that_one_file_gives_another_one_uses() -> None:
+def test_names_agree_between_the_files() -> None:
     made = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
     account = load(FOLDER / "service-account.yaml")
     assert made == {"magnetis-instance", "magnetis-settings"}
@@ -106,7 +106,7 @@ def test_names_that_one_file_gives_another_one_uses() -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_pods_of_the_chart_are_restricted_and_read_our_instance(name: str) -> None:
+def test_pods_of_the_chart_are_restricted_and_use_our_instance(name: str) -> None:
     component = COMPONENTS[name]
     assert component["podSecurityContext"] == POD
     assert component["securityContext"] == RESTRICTED
@@ -121,7 +121,7 @@ def test_pods_of_the_chart_are_restricted_and_read_our_instance(name: str) -> No
         volume for volume in component["volumes"] if volume["name"] == mounts["/tmp"]["name"]
     )
     assert component["resources"].keys() == {"requests", "limits"}
-    # the key is where the API is asked; what answers people does without
+    # only pods that request the API have the key
     role = {"webserver": "ui", "daemon": "daemon", "code": "load"}[name]
     expected = [
         {"name": f"magnetis-database-{role}"},
@@ -130,7 +130,7 @@ def test_pods_of_the_chart_are_restricted_and_read_our_instance(name: str) -> No
     assert component["envSecrets"] == expected
 
 
-def test_no_secret_stands_in_a_file() -> None:
+def test_no_file_contains_a_secret() -> None:
     secret = {"MAGNETIS_API_KEY", "MAGNETIS_DATABASE_PASSWORD", "MAGNETIS_ALERT_WEBHOOK_URL"}
     for path in FOLDER.iterdir():
         text = path.read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def test_no_secret_stands_in_a_file() -> None:
     )
 
 
-def test_the_migration_alone_owns_the_tables() -> None:
+def test_only_the_migration_owns_the_tables() -> None:
     [migrate] = MIGRATE["containers"]
     assert [entry["secretRef"]["name"] for entry in migrate["envFrom"] if "secretRef" in entry] == [
         "magnetis-database-owner"
@@ -152,7 +152,7 @@ def test_the_migration_alone_owns_the_tables() -> None:
 def test_only_webservers_and_daemon_reach_the_code_location() -> None:
     text = (FOLDER / "network-policy.yaml").read_text(encoding="utf-8")
     others, code = (policy["spec"] for policy in yaml.safe_load_all(text))
-    # policies add up, so the one for the other pods must leave out the code location
+    # policies are cumulative, so the one for the other pods must exclude the code location
     left_out = {"key": "component", "operator": "NotIn", "values": ["user-deployments"]}
     assert others["podSelector"]["matchExpressions"] == [left_out]
     assert code["podSelector"] == {"matchLabels": {"component": "user-deployments"}}
@@ -194,7 +194,7 @@ def test_kubernetes_knows_every_field() -> None:
 
 @dataclass
 class Cluster:
-    """What the stand-in for the API of Kubernetes was asked for."""
+    """The requests to the stand-in for the Kubernetes API."""
 
     url: str = ""
     jobs: list[dict[str, Any]] = field(default_factory=list)
@@ -229,7 +229,7 @@ def cluster() -> Iterator[Cluster]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
@@ -244,7 +244,7 @@ def cluster() -> Iterator[Cluster]:
 def instance(
     tmp_path: Path, cluster: Cluster, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    """The instance of deploy/kubernetes/dagster.yaml, whose launcher finds the stand-in instead of the cluster that it is in."""
+    """Return the instance of deploy/kubernetes/dagster.yaml with the stand-in as its cluster."""
     access = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -284,7 +284,7 @@ defs = dg.Definitions(jobs=[working])
 
 @pytest.fixture
 def workspace(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[WorkspaceRequestContext]:
-    """A code location as the chart starts it: it knows its image."""
+    """Start a code location like the chart, with the name of its image."""
     (tmp_path / "location.py").write_text(LOCATION)
     port = free_port()
     program = Path(sys.executable).parent / "dagster"
@@ -317,7 +317,7 @@ WISHES: tuple[dict[str, Any], ...] = (
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # of Dagster's and of the Kubernetes client's own code
-def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
+def test_a_run_is_a_restricted_job_with_the_shared_database(
     instance: dg.DagsterInstance,
     workspace: WorkspaceRequestContext,
     cluster: Cluster,
@@ -350,7 +350,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert all("emptyDir" in volume for volume in written.values())
     assert database_url not in json.dumps(job)
 
-    for wish in WISHES:  # who may launch may not loosen the pod
+    for wish in WISHES:  # a launch cannot relax the restrictions of the pod
         wishing = make_run(instance, workspace, "working", {"dagster-k8s/config": json.dumps(wish)})
         with pytest.raises(Exception, match="violated the allowed list"):
             instance.run_launcher.launch_run(
@@ -358,7 +358,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
             )
     assert cluster.jobs == [job]
 
-    # what the pod has: the Job's variables, what ConfigMap and Secrets hold, and no way to Kubernetes
+    # the pod has the variables of the Job, ConfigMap and Secrets, and no access to Kubernetes
     (tmp_path / "kubeconfig").unlink()
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -377,7 +377,7 @@ def test_a_run_is_a_restricted_job_that_works_on_the_shared_database(
     assert ended
     assert ended.status is dg.DagsterRunStatus.SUCCESS
 
-    # the stand-in says of every Job that its pod failed: a run that does not know it yet is reported as dead
+    # the stand-in reports that the pod of every Job failed, so the run is reported as dead
     started = make_run(instance, workspace, "working", {})
     instance.launch_run(started.run_id, workspace)
     instance.report_dagster_event(

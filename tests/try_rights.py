@@ -1,6 +1,6 @@
-"""Tries each kind of statement on every table of our schemas, changes nothing, prints what was allowed.
+"""Try each kind of statement on every table of our schemas and print the allowed ones.
 
-Also piped into the containers of the compose stack, so it needs psycopg and nothing of the tests.
+It changes nothing. It needs only psycopg, because the compose tests pipe it into containers.
 """
 
 import json
@@ -18,18 +18,21 @@ STATEMENTS = {
     "create": "CREATE TABLE {schema}.tried ()",
     "alter": "ALTER TABLE {table} ADD COLUMN tried int",
 }
-# pg_attribute is open to everybody; information_schema shows only what the role may see
+# every role may read pg_attribute; information_schema shows only the role's own objects
 TABLES = """
     SELECT n.nspname, c.relname, min(a.attname)
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity = ''
-      AND a.attgenerated = ''
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.attidentity = '' AND a.attgenerated = ''
     WHERE n.nspname = ANY(%s) AND c.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
 def tried(connection: psycopg.Connection) -> dict[str, list[str]]:
-    """Return schema to allowed kinds of statement. Raises ValueError if the tables of a schema differ."""
+    """Return the allowed kinds of statement by schema.
+
+    Raises: ValueError if the tables of a schema differ.
+    """
     tables = connection.execute(TABLES, [list(SCHEMAS)]).fetchall()
     connection.rollback()
     allowed: dict[tuple[str, str], set[bool]] = {}

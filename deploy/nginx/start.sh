@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts nginx with new values of the session cookies, so a restart ends every session (nginx.conf).
-# TRUSTED_PROXIES: addresses or networks, separated by blanks, of proxies in front of this one, whose
-# X-Forwarded-For is believed.
+# Starts nginx with new session cookies, so that a restart ends every session (nginx.conf).
+# TRUSTED_PROXIES: addresses or networks, separated by blanks, of other proxies. nginx uses their
+# X-Forwarded-For header.
 set -eu
 umask 077
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }

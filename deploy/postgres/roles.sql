@@ -1,16 +1,16 @@
--- The database roles of the services and their rights in this database. A superuser may run it as
--- often as wanted:
+-- Creates the database roles of the services and their rights in this database. A superuser may run
+-- it repeatedly:
 --   psql --dbname=magnetis --set=secrets=secrets --file=deploy/postgres/roles.sql
--- `secrets` is the folder with the files ROLE_password, made by deploy/secrets.sh.
+-- `secrets` is the folder with the files ROLE_password, which deploy/secrets.sh creates.
 --
 -- magnetis_owner   owns the schemas: `magnetis migrate`, `dagster instance migrate`
--- magnetis_load    reads and writes rows; creates, alters and drops nothing: code, workers
+-- magnetis_load    reads and writes rows; cannot create, alter or drop: code, workers
 -- magnetis_daemon  reads and writes Dagster's tables
--- magnetis_ui      the same
+-- magnetis_ui      reads and writes Dagster's tables
 -- magnetis_view    reads Dagster's tables
 \set ON_ERROR_STOP on
 \set QUIET on
--- a statement that fails is logged by the server, and these have passwords
+-- the server logs failed statements, and these contain passwords
 SET log_min_error_statement = panic;
 SET client_min_messages = warning;
 \set owner_password `cat :secrets/magnetis_owner_password`
@@ -52,8 +52,8 @@ CREATE SCHEMA IF NOT EXISTS magnetis;
 CREATE SCHEMA IF NOT EXISTS magnetis_ops;
 CREATE SCHEMA IF NOT EXISTS dagster;
 
--- What an older version or a restored backup left to the superuser becomes the owner's. The sequence
--- of a serial column follows its table.
+-- Objects of the superuser from an older version or a restored backup become the owner's. The
+-- sequence of a serial column follows its table.
 CREATE TEMPORARY VIEW ours AS
 SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'dagster');
 SELECT format('ALTER SCHEMA %I OWNER TO magnetis_owner', nspname) FROM ours \gexec
@@ -69,7 +69,7 @@ FROM pg_proc AS p JOIN ours ON ours.oid = p.pronamespace
 WHERE p.proowner <> 'magnetis_owner'::regrole \gexec
 DROP VIEW ours;
 
--- what is there, and what the owner will create
+-- rights on existing objects, and on objects that the owner will create
 REVOKE ALL ON ALL TABLES IN SCHEMA magnetis, magnetis_ops, dagster
   FROM magnetis_load, magnetis_daemon, magnetis_ui, magnetis_view;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA magnetis, magnetis_ops, dagster

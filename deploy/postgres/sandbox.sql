@@ -1,2 +1,2 @@
--- invented rows have a database of their own
+-- sandbox rows have their own database
 CREATE DATABASE sandbox;

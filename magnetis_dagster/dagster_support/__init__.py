@@ -1,1 +1,1 @@
-"""Extensions of Dagster's own processes: the guarded webserver, and the processes of `magnetis dev`."""
+"""Extensions of Dagster: classes in dagster.yaml, run identity and retries, the webserver."""

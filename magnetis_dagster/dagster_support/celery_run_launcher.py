@@ -1,8 +1,9 @@
-"""Runs taken by Celery workers on any machine: Dagster's CeleryRunLauncher, with the truth about a run's worker.
+"""Runs on Celery workers on any machine: Dagster's CeleryRunLauncher with reliable health checks.
 
-Upstream takes the state of the task in Celery's result backend for the run's health: a worker that was cut off leaves STARTED for
-ever, and a result that expired after a day is a crash. Here the workers themselves are asked which tasks they have, there is no
-result backend, and the run's status in Dagster's database is what a worker obeys (celery_worker.py): one truth for both sides.
+The upstream launcher derives a run's health from Celery's result backend. There, a disconnected
+worker leaves STARTED forever, and a result that expired after a day counts as a crash. This
+launcher has no result backend and queries the workers for their tasks. Workers follow the run's
+status in Dagster's database (celery_worker.py), so both sides use the same source of truth.
 
 https://docs.dagster.io/deployment/oss/deployment-options/celery
 """
@@ -23,20 +24,24 @@ from magnetis_dagster.dagster_support.run_retries import after_death
 
 QUEUE = "dagster"
 SILENCE_SECONDS = 90.0
-"""A run that no worker has known for so long is given up. A worker that lost redis is back within a minute; one that lost the
-database has ended its runs before (celery_worker.CUT_OFF_SECONDS)."""
+"""A run that no worker has reported for this long is failed.
+
+A worker that lost redis reconnects within a minute. A worker that lost the database has ended its
+runs before (celery_worker.CUT_OFF_SECONDS).
+"""
 ANSWER_SECONDS = 2.0
-"""How long the workers have to answer; one that is late is asked again in the next round."""
+"""Timeout for the workers' answers; a late worker is queried again by the next health check."""
 KEPT_SECONDS = 10.0
-"""One question serves all runs of a round of run monitoring, which come one after the other."""
+"""Answers are reused this long: run monitoring checks all runs one after the other."""
 
 CONFIGURATION: Mapping[str, Any] = {
     "task_ignore_result": True,
-    "worker_pool": "threads",  # each waits for a process of its own
-    "worker_disable_prefetch": True,  # a worker without a free place leaves the run to the others
+    "worker_pool": "threads",  # each thread waits for one process
+    "worker_disable_prefetch": True,  # a busy worker leaves the run to the others
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # about a minute: Dagster takes a launch that failed for an attempt that made no progress, and three of those fail the run
+    # About a minute. Dagster counts a failed launch as an attempt without progress, and three of
+    # those fail the run.
     "task_publish_retry_policy": {
         "max_retries": 15,
         "interval_start": 1,
@@ -47,13 +52,13 @@ CONFIGURATION: Mapping[str, Any] = {
         "socket_connect_timeout": 5,
         "socket_timeout": 15,
         "socket_keepalive": True,
-        "health_check_interval": 10,  # a connection that went dead without a word is replaced after two of these
+        "health_check_interval": 10,  # a silently lost connection is replaced after two intervals
     },
 }
 
 
 class MagnetisCeleryRunLauncher(CeleryRunLauncher):
-    """Puts runs into the broker's queue. Not thread-safe."""
+    """Enqueues runs at the broker. Not thread-safe."""
 
     def __init__(
         self,
@@ -70,17 +75,20 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
             inst_data=inst_data,
         )
         self._clock = clock
-        self._asked_at = -KEPT_SECONDS
+        self._queried_at = -KEPT_SECONDS
         self._tasks: dict[str, set[str]] = {}
         self._missed_since: dict[str, float] = {}
 
     @property
     def supports_resume_run(self) -> bool:
-        """Return False: a run whose worker is gone is failed, and tried again as a run of its own."""
+        """Return False: a run whose worker died is failed and retried as a new run."""
         return False
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Put the run's id, all that a worker has to know, into the queue. Raises OperationalError after about a minute."""
+        """Enqueue the run's id.
+
+        Raises: OperationalError if the broker is down for about a minute.
+        """
         run = context.dagster_run
         task = self.celery.signature(
             TASK_EXECUTE_JOB_NAME, kwargs={"run_id": run.run_id}, immutable=True
@@ -90,7 +98,7 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Ask for the run's end: its worker sees within seconds that it is being canceled. False where it has ended."""
+        """Cancel the run; its worker notices within seconds. Returns False if the run has ended."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -98,18 +106,18 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Ask the workers whether one of them has `run`; NOT_FOUND only after SILENCE_SECONDS in which none had."""
+        """Return NOT_FOUND if no worker has reported `run` for SILENCE_SECONDS."""
         task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task is None:
             return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "started by a command: nobody here can tell"
+                WorkerStatus.RUNNING, "started by a command, not by Celery: health unknown"
             )
         try:
             workers = self._workers()
         except (OperationalError, OSError):
-            self._missed_since.clear()  # silence counts from when they could have answered
+            self._missed_since.clear()  # silence counts only while workers can answer
             return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "the broker does not answer: asked again once it does"
+                WorkerStatus.RUNNING, "the broker does not answer: checked again later"
             )
         if any(task in tasks for tasks in workers.values()):
             self._missed_since.pop(run.run_id, None)
@@ -117,36 +125,37 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         silence = self._clock() - self._missed_since.setdefault(run.run_id, self._clock())
         if silence < SILENCE_SECONDS:
             return CheckRunHealthResult(
-                WorkerStatus.RUNNING, f"no worker knows it since {silence:.0f} s: asked again"
+                WorkerStatus.RUNNING,
+                f"no worker has reported it for {silence:.0f} s: checked again",
             )
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,
-            f"its Celery worker is gone or cut off: for {silence:.0f} s none of those that answer "
-            f"({_names(workers)}) has had it. {after_death(self._instance, run)}",
+            f"its Celery worker died or is disconnected: for {silence:.0f} s, no worker that "
+            f"answers ({_names(workers)}) has reported the run. {after_death(self._instance, run)}",
         )
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True
     ) -> str | None:
-        """Return which workers answer: for a run that waited too long in the queue."""
+        """Return which workers answer, for the log of a run that waited too long in the queue."""
         try:
             names = _names(self._workers())
         except (OperationalError, OSError):
             return "The broker at MAGNETIS_CELERY_BROKER_URL does not answer."
         return (
-            f"Celery workers that answer: {names}. "
-            "Together they must take as many runs at once as dagster.yaml allows (max_concurrent_runs)."
+            f"Celery workers that answer: {names}. Together they must have capacity for "
+            "max_concurrent_runs of dagster.yaml."
         )
 
     def _workers(self) -> dict[str, set[str]]:
-        """Return the tasks under way by worker. Raises OperationalError, OSError."""
-        if self._clock() - self._asked_at >= KEPT_SECONDS:
+        """Return the running tasks by worker. Raises: OperationalError; OSError."""
+        if self._clock() - self._queried_at >= KEPT_SECONDS:
             answers = self.celery.control.inspect(timeout=ANSWER_SECONDS).active() or {}
             self._tasks = {
                 worker: {task["id"] for task in tasks} for worker, tasks in answers.items()
             }
-            self._asked_at = self._clock()
+            self._queried_at = self._clock()
         return self._tasks
 
 

@@ -1,8 +1,10 @@
-"""A Celery worker's side: `celery --app magnetis_dagster.dagster_support.celery_worker worker` takes runs from the queue.
+"""The Celery worker: takes runs from the queue and executes each in its own process.
 
-Each run is a process of its own, as the code server would start it. What it may do is what the run's status in Dagster's database
-says: a run that is canceled or was given up meanwhile is interrupted, and so is every run of a worker that has lost the database,
-before run monitoring can give its work to another one (celery_launcher.SILENCE_SECONDS). So no two processes do the same work.
+`celery --app magnetis_dagster.dagster_support.celery_worker worker`
+
+The worker interrupts a run that was canceled or failed in Dagster's database. If it loses the
+database, it ends all its runs before run monitoring can start them elsewhere
+(celery_run_launcher.SILENCE_SECONDS). So no two processes execute the same work.
 """
 
 import logging
@@ -31,22 +33,31 @@ from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import database_url
 
-ASK_SECONDS = 2.0
-"""How often the database is asked for the status of a worker's runs, all in one statement."""
+POLL_SECONDS = 2.0
+"""Interval at which the status of all runs is read from the database, in one statement."""
 CUT_OFF_SECONDS = 45.0
-"""Without an answer for so long, the runs are killed: what is left of them when the connection is back would be too much."""
+"""If the database does not answer for this long, the runs are killed.
+
+They must not resume after the connection is restored.
+"""
 GRACE_SECONDS = 60.0
-"""A process that was interrupted, or whose run has ended, has so long to go by itself."""
-SERVER_OPTIONS = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 -c tcp_user_timeout=30000"
-"""PostgreSQL drops a session 30 s after its machine was cut off. By default it keeps it, and its locks, for two hours: the run that
-went on with the work waited for one of them."""
+"""An interrupted process, or one whose run has ended, is killed after this time."""
+SERVER_OPTIONS = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 "
+    "-c tcp_user_timeout=30000"
+)
+"""PostgreSQL ends a session 30 s after its machine was disconnected.
+
+By default it keeps the session and its locks for two hours, and the run that resumes the work waits
+for one of them.
+"""
 
 _ENDING = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
 _log = logging.getLogger(__name__)
 
 
-class Statuses:
-    """Knows the status of this worker's runs; asks in a thread, as a question to a dead connection may hang for long."""
+class RunStatuses:
+    """The status of this worker's runs, polled in a thread, as a query may hang."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -58,14 +69,14 @@ class Statuses:
 
     @contextmanager
     def watching(self, run_id: str) -> Iterator[None]:
-        """Ask for the run too, for the length of the block."""
+        """Poll the status of the run during the block."""
         with self._lock:
             if not self._known:
                 self._answered_at = self._clock()
             self._known[run_id] = None
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._ask_for_ever, name="statuses", daemon=True
+                    target=self._poll_forever, name="run-statuses", daemon=True
                 )
                 self._thread.start()
         try:
@@ -84,23 +95,23 @@ class Statuses:
         with self._lock:
             return self._clock() - self._answered_at
 
-    def _ask_for_ever(self) -> None:
+    def _poll_forever(self) -> None:
         while True:
             with self._lock:
-                asked = list(self._known)
-            if asked:
-                self._ask(asked)
-            time.sleep(ASK_SECONDS)
+                run_ids = list(self._known)
+            if run_ids:
+                self._poll(run_ids)
+            time.sleep(POLL_SECONDS)
 
-    def _ask(self, asked: list[str]) -> None:
+    def _poll(self, run_ids: list[str]) -> None:
         try:
             with (
-                guarded(self._engine, "ask for the status of runs"),
+                guarded(self._engine, "read the status of runs"),
                 self._engine.connect() as connection,
             ):
                 rows = connection.execute(
                     text(f"SELECT run_id, status FROM {SCHEMA}.runs WHERE run_id = ANY(:runs)"),  # noqa: S608 - a constant
-                    {"runs": asked},
+                    {"runs": run_ids},
                 )
                 found = {run: DagsterRunStatus(status) for run, status in rows}
         except MagnetisError as error:
@@ -114,8 +125,9 @@ class Statuses:
 def _broker() -> str:
     if (broker := Settings.load().celery_broker_url) is None:
         raise SettingsError(
-            "MAGNETIS_CELERY_BROKER_URL is not set: a worker takes its runs from there. In the compose stack, "
-            "`deploy/secrets.sh --celery` writes it into secrets/magnetis_celery_broker_url."
+            "MAGNETIS_CELERY_BROKER_URL is not set. A worker takes its runs from this broker. In "
+            "the compose stack, `deploy/secrets.sh --celery` writes it to "
+            "secrets/magnetis_celery_broker_url."
         )
     return broker.get_secret_value()
 
@@ -125,7 +137,7 @@ def _engine() -> Engine:
 
 
 app: Celery = MagnetisCeleryRunLauncher(_broker()).celery
-_statuses = Statuses(_engine())
+_statuses = RunStatuses(_engine())
 _stopping = threading.Event()
 
 
@@ -136,11 +148,14 @@ def _stop(**_signal: object) -> None:
 
 @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME)  # type: ignore[untyped-decorator]
 def execute_job(task: Task, run_id: str) -> None:
-    """Run what the launcher has put into the queue, to its end. Raises DatabaseUnavailable; run monitoring sees to the run then."""
+    """Execute a queued run to its end.
+
+    Raises: DatabaseUnavailable; run monitoring then handles the run.
+    """
     worker = str(task.request.hostname)
     with DagsterInstance.get() as instance:
         run = instance.get_run_by_id(run_id)
-        if not _may_begin(instance, run, worker):
+        if not _may_start(instance, run, worker):
             return
         assert run is not None
         assert run.job_code_origin is not None
@@ -150,25 +165,18 @@ def execute_job(task: Task, run_id: str) -> None:
         )
     )
     with DagsterInstance.get() as instance:
-        _close(
-            instance,
-            instance.get_run_by_id(run_id),
-            f"The run's process on {worker} ended with code {code}.",
-        )
+        message = f"The run's process on {worker} ended with exit code {code}."
+        _report_end(instance, instance.get_run_by_id(run_id), message)
 
 
-def _may_begin(instance: DagsterInstance, run: DagsterRun | None, worker: str) -> bool:
+def _may_start(instance: DagsterInstance, run: DagsterRun | None, worker: str) -> bool:
     if run is not None and run.status is DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, "Canceled before a worker began it.")
+        instance.report_run_canceled(run, "Canceled before a worker started it.")
         return False
     if run is None or run.status is not DagsterRunStatus.STARTING:
-        # waited in the queue until run monitoring gave it up
-        _log.warning(
-            "Left aside: a run that is %s.",
-            run.status.value
-            if run
-            else "not in this worker's database: deleted, or launched on another one",
-        )
+        # run monitoring fails a run that waits in the queue for too long
+        missing = "not in this worker's database (deleted, or launched on another database)"
+        _log.warning("Ignored a run that is %s.", run.status.value if run else missing)
         return False
     metadata = {"Celery worker": MetadataValue.text(worker)}
     instance.report_engine_event(
@@ -178,7 +186,7 @@ def _may_begin(instance: DagsterInstance, run: DagsterRun | None, worker: str) -
 
 
 def _run(args: ExecuteRunArgs) -> int:
-    """Run a process to its end, or end it; return its exit code."""
+    """Execute the run in a process and return its exit code."""
     command = [sys.executable, "-m", "dagster", "api", "execute_run", serialize_value(args)]
     environment = {
         **os.environ,
@@ -186,37 +194,38 @@ def _run(args: ExecuteRunArgs) -> int:
     }
     with _statuses.watching(args.run_id), subprocess.Popen(command, env=environment) as process:  # noqa: S603 - this Python, no shell
         try:
-            _attend(process, args.run_id)
+            _supervise(process, args.run_id)
         finally:
             process.kill()
         return process.wait()
 
 
-def _attend(process: "subprocess.Popen[bytes]", run_id: str) -> None:
-    """Wait for the process's end, and bring it about where it has no business to live."""
+def _supervise(process: "subprocess.Popen[bytes]", run_id: str) -> None:
+    """Wait until the process ends, or until the caller must kill it.
+
+    Interrupts the process if the run was ended in Dagster or the worker stops.
+    """
     interrupted, kill_at = False, None
     while process.poll() is None:
         status = _statuses.of(run_id)
         if _statuses.silent_seconds() > CUT_OFF_SECONDS:
             _log.error(
-                "The database has not answered for %d s: ending run %s, which goes on elsewhere.",
+                "The database has not answered for %d s: killing run %s, which resumes elsewhere.",
                 CUT_OFF_SECONDS,
                 run_id,
             )
             return
         if not interrupted and (_stopping.is_set() or status in _ENDING):
-            _log.warning(
-                "Interrupting run %s (%s).",
-                run_id,
-                "worker stops" if _stopping.is_set() else status,
-            )
-            process.terminate()  # Dagster's own way: canceled where somebody asked for it, else failed and tried again
+            reason = "the worker stops" if _stopping.is_set() else status
+            _log.warning("Interrupting run %s (%s).", run_id, reason)
+            # Dagster reports the run as canceled if somebody canceled it, otherwise as failed
+            process.terminate()
             interrupted = True
         if kill_at is None and (interrupted or status is DagsterRunStatus.SUCCESS):
             kill_at = time.monotonic() + GRACE_SECONDS
         if kill_at is not None and time.monotonic() > kill_at:
             _log.error(
-                "Run %s has ended and its process has not in %d s: killing it.",
+                "The process of run %s has not ended within %d s: killing it.",
                 run_id,
                 GRACE_SECONDS,
             )
@@ -231,11 +240,11 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
         return
 
 
-def _close(instance: DagsterInstance, run: DagsterRun | None, what: str) -> None:
-    """Report a run whose process could not do it itself."""
+def _report_end(instance: DagsterInstance, run: DagsterRun | None, message: str) -> None:
+    """Report the end of a run if its process has not done so."""
     if run is None or run.is_finished:
         return
     if run.status is DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, what)
+        instance.report_run_canceled(run, message)
     else:
-        instance.report_run_failed(run, f"{what} {after_death(instance, run)}")
+        instance.report_run_failed(run, f"{message} {after_death(instance, run)}")

@@ -1,7 +1,7 @@
 """Dagster's processes of `magnetis dev`: code servers, the guarded webserver and the daemon.
 
 `dagster dev` starts the same processes, but its webserver has no guard and cannot be replaced.
-Takes `--workspace`, `--host` and `--port`; the instance is the one of DAGSTER_HOME.
+The options are `--workspace`, `--host` and `--port`; DAGSTER_HOME names the instance.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CHECK_SECONDS = 1
 
 
 def main() -> None:
-    """Serve until a signal, or until one process ends; its exit code is then in the message."""
+    """Serve until a signal, or until one process ends; the message then contains its exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     for option in ("--workspace", "--host", "--port"):
         parser.add_argument(option, required=True)
@@ -34,23 +34,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
-            get_instance_for_cli() as instance,  # reads .env, and creates Dagster's tables before anybody else needs them
+            # reads .env, and creates Dagster's tables before the other processes need them
+            get_instance_for_cli() as instance,
             tempfile.TemporaryDirectory() as folder,
         ):
             workspace = Path(folder) / "workspace.yaml"
-            given = ["--workspace", str(workspace)]
-            webserver = [
-                "magnetis_dagster.dagster_support.webserver",
-                *given,
-                "--host",
-                options.host,
-                "--port",
-                options.port,
-            ]
-            with _started(
-                {"webserver": webserver, "daemon": ["dagster._daemon.cli", "run", *given]},
-                workspace,
-            ) as processes:
+            shared = ["--workspace", str(workspace)]
+            address = ["--host", options.host, "--port", options.port]
+            commands = {
+                "webserver": ["magnetis_dagster.dagster_support.webserver", *shared, *address],
+                "daemon": ["dagster._daemon.cli", "run", *shared],
+            }
+            with _running(commands, workspace) as processes:
                 target = WorkspaceFileTarget([options.workspace])
                 with ProxyServerManager(
                     instance, target, code_server_log_level="warning"
@@ -67,10 +62,10 @@ def main() -> None:
 
 
 @contextmanager
-def _started(
+def _running(
     commands: dict[str, list[str]], workspace: Path
 ) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    """Start the programs, which wait for the workspace, and stop them after the block."""
+    """Start the programs, which wait for the workspace file, and stop them after the block."""
     after = [sys.executable, "-m", "magnetis_dagster.dagster_support.start_after", str(workspace)]
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -78,7 +73,7 @@ def _started(
             processes[name] = subprocess.Popen([*after, *command])  # noqa: S603 - ours
         yield processes
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # `magnetis dev` repeats them
+        for number in (signal.SIGINT, signal.SIGTERM):  # `magnetis dev` sends them repeatedly
             signal.signal(number, signal.SIG_IGN)
         for process in processes.values():
             process.send_signal(signal.SIGINT)
@@ -90,11 +85,11 @@ def _started(
 
 
 def _watch(processes: dict[str, "subprocess.Popen[bytes]"]) -> None:
-    """Return never. Raises SystemExit, naming the first program that ends."""
+    """Wait until a program ends. Raises: SystemExit with the name of that program."""
     while True:
         for name, process in processes.items():
             if (code := process.poll()) is not None:
-                sys.exit(f"Dagster's {name} ended by itself (exit code {code}).")
+                sys.exit(f"Dagster's {name} ended unexpectedly (exit code {code}).")
         time.sleep(CHECK_SECONDS)
 
 

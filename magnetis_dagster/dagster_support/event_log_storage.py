@@ -1,8 +1,9 @@
-"""Dagster's event log in PostgreSQL, with one row for a check that a run plans, and readable without a right to write.
+"""Dagster's event log in PostgreSQL, with one row per planned check, and usable by read-only roles.
 
-Dagster 1.13 plans each check once for every partition of a ranged run (1.4 kB a row), even if the
-check has no partitions. The result, which has none, never replaces those rows: half of what a loaded
-day leaves behind (benchmarks/growth.py), and "in progress" in the history of the check.
+Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), even if
+the check has no partitions. The result of such a check never replaces those rows. They took half of
+the storage of a loaded day (benchmarks/growth.py), and the history of the check showed "in
+progress".
 """
 
 from functools import cached_property
@@ -16,12 +17,13 @@ from sqlalchemy import text
 
 
 class MagnetisEventLogStorage(PostgresEventLogStorage):
-    """PostgresEventLogStorage for checks without partitions, and for roles that only read."""
+    """PostgresEventLogStorage for checks without partitions and for read-only roles."""
 
     def can_write_asset_status_cache(self) -> bool:
-        """Return whether this role may write the cache of partition states, which Dagster updates whenever somebody looks at them.
+        """Return whether this role may update the cache of partition states.
 
-        A role that only reads, such as magnetis_view, gets them without.
+        Dagster updates it whenever they are displayed. A read-only role such as magnetis_view gets
+        them without the cache.
         """
         return super().can_write_asset_status_cache() and self._may_update_assets
 

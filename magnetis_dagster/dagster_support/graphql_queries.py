@@ -1,4 +1,4 @@
-"""The GraphQL of Dagster's webserver that we use: every query, and nothing else. Checked against the real schema by the tests."""
+"""All GraphQL queries that we send to Dagster's webserver. Tests check them against its schema."""
 
 LOCATIONS = """
 query MagnetisLocations {

@@ -1,15 +1,16 @@
-"""ASGI middleware that refuses what a page of another site makes a browser send to Dagster.
+"""ASGI middleware that refuses requests to Dagster from pages of other sites.
 
-Dagster's webserver has no login and answers every host name, every origin and mutations by GET.
-So any page that a user has open could launch runs. The guard checks, in this order:
+Dagster's webserver has no login, accepts every host name and origin, and accepts mutations by GET.
+So any page that a user opens could launch runs. The guard checks, in this order:
 
-1. Host: one header with an allowed name (DNS rebinding reaches the server under a foreign name).
-2. Method: GET, HEAD and POST only; overriding headers have no effect.
-3. Origin, and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
-4. GraphQL by GET: refused. POST: `Content-Type: application/json` only, which no form can send.
+1. Host: one header with an allowed name. DNS rebinding reaches the server under another name.
+2. Method: GET, HEAD and POST only. Headers that override the method have no effect.
+3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
+4. GraphQL by GET is refused. POST requires `Content-Type: application/json`, which a form cannot
+   send.
 
-A request without Origin and Sec-Fetch-Site is not from a page: curl and Python clients need
-nothing new.
+A request without Origin and Sec-Fetch-Site is not from a page, so curl and Python clients work
+unchanged.
 """
 
 import ipaddress
@@ -69,7 +70,7 @@ class Authority:
 
 
 def canonical(address: str) -> str:
-    """Return one spelling for each IP address. Raises ValueError if it is none."""
+    """Return the canonical spelling of an IP address. Raises: ValueError if it is not one."""
     parsed = ipaddress.ip_address(address)
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
@@ -95,7 +96,7 @@ class Guard:
         self._app = app
         self._ui = _origin(ui_url) if ui_url else None
         named = {*hosts, self._ui[1].host} if self._ui else {*hosts}
-        # Browsers reach a server on loopback under 0.0.0.0 too, and pages of other sites may do so
+        # Browsers connect to loopback under 0.0.0.0 too, and pages of other sites may use that.
         self._hosts = (LOCAL_NAMES | {name.lower() for name in named}) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +149,7 @@ class Guard:
     def _is_allowed(self, host: str, scope: Scope) -> bool:
         if host in self._hosts:
             return True
-        # The address at which this connection arrived, such as a pod's: no name that somebody else resolves
+        # The local address of this connection, such as a pod's: no DNS name leads to it.
         address = (scope.get("server") or ("",))[0]
         try:
             return host == canonical(address)
@@ -156,7 +157,7 @@ class Guard:
             return False
 
     def _is_own_page(self, headers: Headers, own: Authority) -> bool:
-        """Whether each Origin is this request's address or the UI's; without one: no page."""
+        """Return whether every Origin header is the address of this request or of the UI."""
         for value in headers.getlist("origin"):
             origin = _origin(value)
             if origin is None or (
@@ -167,7 +168,7 @@ class Guard:
 
 
 def _origin(url: str) -> tuple[str, Authority] | None:
-    """Return scheme and authority; None for `null` and for what is no http address."""
+    """Return scheme and authority; None for `null` and for anything but an http address."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -190,7 +191,7 @@ def _is_own_site(headers: Headers) -> bool:
 
 
 def _follows_link(headers: Headers, method: str) -> bool:
-    """Whether a whole tab goes to the UI: the page that linked to it sees nothing of the answer."""
+    """Return whether a tab navigates to the UI: the page with the link cannot read the response."""
     return (
         method != "POST"
         and headers.getlist("sec-fetch-mode") == ["navigate"]
@@ -208,9 +209,8 @@ def _wrong_form(scope: Scope, headers: Headers, method: str) -> Refusal | None:
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "Expected POST with exactly Content-Type: application/json.\n",
             )
-    elif (
-        scope["path"].rstrip().endswith("/graphql") and scope["query_string"]
-    ):  # a route's `$` matches before a line break too
+    # rstrip: a route's `$` matches before a line break too
+    elif scope["path"].rstrip().endswith("/graphql") and scope["query_string"]:
         return Refusal(
             HTTPStatus.METHOD_NOT_ALLOWED,
             "Expected GraphQL as POST with Content-Type: application/json, not in the address.\n",
@@ -222,16 +222,16 @@ def _foreign_host(host: str) -> Refusal:
     shown = f" {host}" if host else ""
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this name, "
-        "add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to its address, "
-        "and restart the webserver.\n",
+        f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this "
+        "name, add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to "
+        "its address, and restart the webserver.\n",
     )
 
 
 def _foreign_page(host: str) -> Refusal:
     return Refusal(
         HTTPStatus.FORBIDDEN,
-        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site of the "
-        "UI itself. If people open the UI under another address (a proxy), set MAGNETIS_UI_URL to it, and "
-        "restart the webserver.\n",
+        f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site "
+        "of the UI itself. If people open the UI under another address (a proxy), set "
+        "MAGNETIS_UI_URL to it, and restart the webserver.\n",
     )

@@ -1,6 +1,7 @@
-"""Dagster's own storage, in the schema `dagster` of the same database: one address for everything, no second variable.
+"""Dagster's storage, in the schema `dagster` of the database at MAGNETIS_DATABASE_URL.
 
-`dagster.yaml` names this class, so every Dagster command in the project finds the instance, with the embedded server too.
+`dagster.yaml` names this class, so every Dagster command in the project uses the same database,
+also with the embedded server.
 """
 
 from collections.abc import Mapping
@@ -17,34 +18,37 @@ from sqlalchemy.engine import URL
 from magnetis_dagster.dagster_support.event_log_storage import MagnetisEventLogStorage
 
 SCHEMA = "dagster"
-CONNECTIONS = 1
-"""Kept open by each process: a run writes its events one by one, and what it needs beyond is opened and closed again."""
-MORE_CONNECTIONS = 40
-"""As the threads of a daemon or a code location may ask for at once; far more than they do."""
+POOL_SIZE = 1
+"""Database sessions that each process keeps open: a run writes its events one by one."""
+MAX_OVERFLOW = 40
+"""Additional sessions for the threads of a daemon or a code location; they need far fewer."""
 
 
 _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
-"""Tables of every version of Dagster, and a column of each."""
+"""Tables that exist in every version of Dagster, and one column of each."""
 
 
 class StorageDialect(PGDialect_psycopg2):
-    """SQLAlchemy's for psycopg2, the driver of dagster-postgres: every engine that Dagster makes has our settings in its sessions.
+    """SQLAlchemy's dialect for psycopg2, the driver of dagster-postgres, with our session settings.
 
-    So its tables are in the schema `dagster` or nowhere: a startup option could be ignored by a pooler. The errors of connecting
-    are ours.
+    Every engine that Dagster creates uses it, so Dagster's tables are always in the schema
+    `dagster`. A pooler could ignore a startup option. Connection errors have our texts.
     """
 
     driver = "psycopg2"
     supports_statement_cache = True
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
-        """Return libpq's parameters, which `engine_url` put there."""
+        """Return the libpq parameters that `engine_url` put into the URL."""
         from magnetis_dagster.database.connection import connect_arguments
 
         return [], connect_arguments(url)
 
     def connect(self, *_arguments: Any, **parameters: Any) -> Any:
-        """Open a session and set it up. Raises DatabaseRefused; OperationalError, which Dagster tries again, with our text."""
+        """Open a session and set it up.
+
+        Raises: DatabaseRefused; OperationalError with our text, which Dagster retries.
+        """
         from magnetis_dagster.database import DatabaseRefused
         from magnetis_dagster.database.address import engine_url, shown
         from magnetis_dagster.database.refusals import named
@@ -72,7 +76,7 @@ registry.register("postgresql.magnetis_dagster", __name__, StorageDialect.__name
 
 
 class MagnetisInstanceStorage(DagsterPostgresStorage):
-    """DagsterPostgresStorage at MAGNETIS_DATABASE_URL, or at the embedded server where that is not set."""
+    """DagsterPostgresStorage at MAGNETIS_DATABASE_URL; if that is unset, at the embedded server."""
 
     def __init__(self, postgres_url: str, **rest: Any) -> None:
         super().__init__(postgres_url, **rest)
@@ -82,18 +86,18 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Return no fields: the environment says where."""
+        """Return no fields: the environment contains the address."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
-        """Return the storage; makes the schema if it is missing.
+        """Return the storage; create the schema if it is missing.
 
-        Raises SettingsError, ForeignObject, DatabaseUnavailable, DatabaseRefused.
+        Raises: SettingsError; ForeignObject; DatabaseUnavailable; DatabaseRefused.
         """
-        from magnetis_dagster.dagster_support.run_heartbeat import HeartbeatRunStorage
+        from magnetis_dagster.dagster_support.heartbeat_storage import HeartbeatRunStorage
         from magnetis_dagster.database import guarded
         from magnetis_dagster.database.address import engine_url, parameters_of
         from magnetis_dagster.database.connection import DEFAULTS
@@ -107,51 +111,59 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             with engine.connect() as connection:
                 exists = _require_own(connection)
             if not exists:
-                change_tables(engine, doing, _make_schema)
+                change_tables(engine, doing, _create_schema)
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
         storage._run_storage = HeartbeatRunStorage(
             storage.postgres_url, should_autocreate_tables=False
         )
-        storage.keep_connections()
+        storage.share_pool()
         return storage
 
-    def keep_connections(self) -> None:
-        """Let the three storages share a pool of connections.
+    def share_pool(self) -> None:
+        """Let the three storages share a pool of database sessions.
 
-        Dagster's own engines open one for each statement, and PostgreSQL forks a process for it: over half of what Dagster adds to
-        a partition (benchmarks/dagster_share.py). Its remedy, optimize_for_webserver, hands out connections that a restart of
-        the server has closed. A webserver replaces these engines by that remedy.
+        Dagster's own engines open a session for each statement, and PostgreSQL forks a process for
+        each. That was over half of Dagster's overhead per partition (benchmarks/dagster_share.py).
+        Dagster's alternative, optimize_for_webserver, returns sessions that a restart of the server
+        has closed. A webserver replaces these engines by that alternative.
         """
         from dagster_postgres.utils import create_pg_engine
 
         engine = create_pg_engine(
             self.postgres_url,
             isolation_level="AUTOCOMMIT",
-            pool_size=CONNECTIONS,
-            max_overflow=MORE_CONNECTIONS,
+            pool_size=POOL_SIZE,
+            max_overflow=MAX_OVERFLOW,
             pool_pre_ping=True,
         )
+        # there is no public parameter for the engine; tests/defs/test_instance.py checks that it is
+        # used
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            storage._engine = engine  # noqa: SLF001 - the three have no other place for it; tests/defs/test_instance.py holds that it is used
+            storage._engine = engine  # noqa: SLF001
 
 
-def _make_schema(connection: Connection) -> None:
+def _create_schema(connection: Connection) -> None:
     from magnetis_dagster.database.schemas import ensure_schema
 
     ensure_schema(connection, SCHEMA)
 
 
 def _require_own(connection: Connection) -> bool:
-    """Return whether the schema exists; raise ForeignObject if it contains others' tables and none of Dagster's."""
+    """Return whether the schema exists.
+
+    Raises: ForeignObject if it contains only tables that Dagster did not create.
+    """
     from magnetis_dagster.warehouse.foreign_objects import ForeignObject
 
     found = connection.execute(
         text(
-            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid "
+            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a "
+            "WHERE a.attrelid = c.oid "
             "AND a.attname = CAST(:shapes AS jsonb) ->> c.relname) AS dagsters "
-            "FROM pg_namespace AS n LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
+            "FROM pg_namespace AS n LEFT JOIN pg_class AS c "
+            "ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
             "WHERE n.nspname = :schema ORDER BY 1"
         ),
         {"schema": SCHEMA, "shapes": dumps(_SHAPES)},
@@ -163,7 +175,8 @@ def _require_own(connection: Connection) -> bool:
         wrong = [name for name in _SHAPES if relations.get(name) is False]
     if wrong:
         raise ForeignObject(
-            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It needs the schema {SCHEMA} for "
-            "itself. Rename or move these objects, or set MAGNETIS_DATABASE_URL to another database. Nothing was changed."
+            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It "
+            f"needs the schema {SCHEMA} for itself. Rename or move these objects, or set "
+            "MAGNETIS_DATABASE_URL to another database. Nothing was changed."
         )
     return bool(found)

@@ -1,7 +1,8 @@
-"""Runs whose worker is gone: `magnetis dev` ends them before it starts Dagster, when no worker of its database can be alive.
+"""Orphaned runs, whose worker died: `magnetis dev` ends them before it starts Dagster.
 
-Dagster's own run launcher cannot tell. Such a run stays STARTED for ever, and one of a backfill keeps the only slot that
-`dagster.yaml` gives to backfills. `python -m magnetis_dagster.dagster_support.orphaned_runs` knows Dagster; `any_orphans` only asks the database.
+Dagster's own run launcher does not detect them. Such a run stays STARTED forever, and a backfill
+run keeps the only slot for backfills in `dagster.yaml`. `any_orphans` queries the database only;
+`python -m magnetis_dagster.dagster_support.orphaned_runs` imports Dagster and ends the runs.
 """
 
 import re
@@ -17,42 +18,43 @@ if TYPE_CHECKING:
 
 STARTED_BY_TAG = "magnetis/started_by"
 LOAD = "magnetis dev"
-"""Value of the tag on the runs of `magnetis dev`'s own load, which asks again for what is missing."""
+"""Value of the tag on runs of the load in `magnetis dev`, which requests missing days again."""
 
-_UNDER_WAY = ("STARTING", "STARTED", "CANCELING")
-_WAITING = ("NOT_STARTED", "QUEUED")
+_RUNNING = ("STARTING", "STARTED", "CANCELING")
+_QUEUED = ("NOT_STARTED", "QUEUED")
 
 
 def any_orphans(engine: Engine) -> bool:
-    """Whether the schema `dagster` holds runs for `end_orphans`. Raises DatabaseUnavailable, DatabaseRefused."""
+    """Return whether Dagster's tables contain runs for `end_orphans`.
+
+    Raises: DatabaseUnavailable; DatabaseRefused.
+    """
+    no_tables = text(
+        "SELECT to_regclass('dagster.runs') IS NULL OR to_regclass('dagster.run_tags') IS NULL"
+    )
+    orphans = text(
+        "SELECT EXISTS (SELECT FROM dagster.runs AS run "
+        "WHERE status = ANY(:running) OR status = ANY(:queued) "
+        "AND EXISTS (SELECT FROM dagster.run_tags AS tag "
+        "WHERE tag.run_id = run.run_id AND tag.key = :key AND tag.value = :value))"
+    )
     with guarded(engine, "look for runs without a worker"), engine.connect() as connection:
-        if connection.execute(
-            text(
-                "SELECT to_regclass('dagster.runs') IS NULL OR to_regclass('dagster.run_tags') IS NULL"
-            )
-        ).scalar():
+        if connection.execute(no_tables).scalar():
             return False
-        found = connection.execute(
-            text(
-                "SELECT EXISTS (SELECT FROM dagster.runs AS run WHERE status = ANY(:under_way) OR status = ANY(:waiting) "
-                "AND EXISTS (SELECT FROM dagster.run_tags AS tag "
-                "WHERE tag.run_id = run.run_id AND tag.key = :key AND tag.value = :value))"
-            ),
-            {
-                "under_way": list(_UNDER_WAY),
-                "waiting": list(_WAITING),
-                "key": STARTED_BY_TAG,
-                "value": LOAD,
-            },
-        )
-        return bool(found.scalar())
+        parameters = {
+            "running": list(_RUNNING),
+            "queued": list(_QUEUED),
+            "key": STARTED_BY_TAG,
+            "value": LOAD,
+        }
+        return bool(connection.execute(orphans, parameters).scalar())
 
 
 def end_orphans() -> None:
-    """End them in Dagster, and print how many. Only for who knows that no daemon is alive.
+    """End the orphaned runs and print their number. Call it only if no daemon is running.
 
-    What somebody was canceling is canceled, and so are the load's runs, those that wait in the queue included: the next load would
-    read their days a second time. The others fail, and the run-retry daemon starts them again where they stopped.
+    Runs in cancellation are canceled. So are runs of the load, including queued ones, because the
+    next load would read their days again. Other runs fail, and the run-retry daemon resumes them.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
@@ -60,16 +62,16 @@ def end_orphans() -> None:
 
     canceled = failed = 0
     with DagsterInstance.get() as instance:
-        for run in instance.get_runs(
-            RunsFilter(statuses=[DagsterRunStatus(status) for status in (*_UNDER_WAY, *_WAITING)])
-        ):
+        unfinished = [DagsterRunStatus(status) for status in (*_RUNNING, *_QUEUED)]
+        for run in instance.get_runs(RunsFilter(statuses=unfinished)):
             of_load = run.tags.get(STARTED_BY_TAG) == LOAD
-            if (run.status.value in _WAITING and not of_load) or _works(instance, run.run_id):
+            if (run.status.value in _QUEUED and not of_load) or _worker_lives(instance, run.run_id):
                 continue
             if of_load or run.status is DagsterRunStatus.CANCELING:
                 instance.report_run_canceled(
                     run,
-                    "Its `magnetis dev` ended. Finished days stay; a load requests the others again.",
+                    "Its `magnetis dev` ended. Days already loaded stay loaded; the next load "
+                    "requests the others.",
                 )
                 canceled += 1
             else:
@@ -77,33 +79,40 @@ def end_orphans() -> None:
                     run, f"Its `magnetis dev` ended. {after_death(instance, run)}"
                 )
                 failed += 1
-    print(f"{failed} to be started again, {canceled} canceled")  # noqa: T201 - for `magnetis dev`, which tells it
+    print(f"{failed} to be started again, {canceled} canceled")  # noqa: T201 - `magnetis dev` prints it
 
 
-def _works(instance: "DagsterInstance", run: str) -> bool:
-    """Return whether the run's worker is alive: on another machine, or that of `dagster asset materialize` in a terminal.
+def _worker_lives(instance: "DagsterInstance", run: str) -> bool:
+    """Return whether the run's worker is alive; fence it off if it is not (run_heartbeat.py).
 
-    A worker that is not is fenced off (run_heartbeat.py).
+    The worker may be on another machine, or be `dagster asset materialize` in a terminal.
     """
-    from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, heartbeats
+    from magnetis_dagster.dagster_support.heartbeat_storage import heartbeats
+    from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS
 
     beat = heartbeats(instance).last_beat(run)
     if beat is None:
         return _logged_process_lives(instance, run)
     lives = beat.process_lives()
-    works = beat.age < SILENCE_SECONDS if lives is None else lives and not beat.dead
-    return works or not heartbeats(instance).declare_dead(run, beat)
+    if lives is None:
+        lives = beat.age < SILENCE_SECONDS
+    elif beat.dead:
+        lives = False
+    return lives or not heartbeats(instance).declare_dead(run, beat)
 
 
 def _logged_process_lives(instance: "DagsterInstance", run: str) -> bool:
-    """Return whether the process that a run without a heartbeat has logged is alive: it is starting, or of an older version."""
+    """Return whether the logged process of a run without a heartbeat is alive.
+
+    Such a run is starting, or an older version of this package started it.
+    """
     from dagster import DagsterEventType
 
     for event in reversed(instance.all_logs(run, of_type=DagsterEventType.ENGINE_EVENT)):
         if found := re.search(r"\(pid: (\d+)\)", event.message):
             try:
                 process = psutil.Process(int(found[1]))
-                # one that is younger than the event has got the number of a process that is gone
+                # a process younger than the event has reused the pid
                 return (
                     process.create_time() <= event.timestamp
                     and process.status() != psutil.STATUS_ZOMBIE

@@ -1,6 +1,6 @@
-"""The tags by which Dagster knows the days of a run.
+"""The run tags in which Dagster stores the partitions (days) of a run.
 
-Imports no Dagster: commands use it too.
+Does not import Dagster, since commands use it too.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which share of the quota a run calls from, and which work it goes on with, read from the run's own tags."""
+"""The identity of a run, from its tags: the quota lane it uses, and the work it resumes."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 LANE_TAG = "magnetis/lane"
 READING_TAG = "magnetis/reading"
-"""On a run of a sensor that has read already what the run shall load: the name under which the pages are kept."""
+"""On a run of a settings sensor: the name of the kept pages that the run loads."""
 
 SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
 BACKFILL_TAG = "dagster/backfill"
 RETRY_TAG = "dagster/retry_number"
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
-"""Set where a person re-executes a run from its failed steps, or its failed assets."""
+"""Set if a person re-executes a run from its failed steps or its failed assets."""
 
 
 class UnknownLane(PermanentError):
@@ -28,7 +28,10 @@ class UnknownLane(PermanentError):
 
 
 def lane_of(tags: Mapping[str, str]) -> str:
-    """Return the lane of a run with these tags. Raises UnknownLane."""
+    """Return the lane of a run with these tags.
+
+    Raises: UnknownLane if a tag names an unknown lane.
+    """
     if lane := tags.get(LANE_TAG):
         if lane not in LANES:
             raise UnknownLane(
@@ -46,7 +49,10 @@ def lane_of(tags: Mapping[str, str]) -> str:
 
 
 def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
-    """Return who is asking. A retry, of the step or of the run, goes on with the work of the first attempt."""
+    """Return the identity of a run.
+
+    A retry of the step or the run resumes the first attempt's work.
+    """
     from magnetis_dagster.ingest import RunIdentity
 
     reading = run.tags.get(READING_TAG)

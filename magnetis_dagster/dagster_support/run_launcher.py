@@ -1,12 +1,12 @@
-"""Dagster's default run launcher, with health checks: it knows whether a run's worker is alive.
+"""Dagster's default run launcher with health checks: detects runs whose worker died.
 
 Workers are child processes of a code server and may outlive it: *Reload definitions* starts a new
-server, and the old one keeps its runs until they end. If the machine or the container dies, its runs
-would stay STARTED forever, and one of a backfill would keep the only slot that `dagster.yaml` gives
-to backfills. So the worker's own heartbeat decides (run_heartbeat.py). Run monitoring reports a run
-without one as failed, and the run-retry daemon starts it again where it stopped.
+server, and the old one keeps its runs until they end. If the machine or the container dies, its
+runs would stay STARTED forever, and a backfill run would keep the only slot for backfills in
+`dagster.yaml`. So the worker's heartbeat decides (run_heartbeat.py). Run monitoring fails a run
+without a heartbeat, and the run-retry daemon resumes it.
 
-If MAGNETIS_CELERY_BROKER_URL is set, Celery workers take the runs instead (celery_launcher.py).
+If MAGNETIS_CELERY_BROKER_URL is set, Celery workers execute the runs (celery_run_launcher.py).
 
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
@@ -27,28 +27,38 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import ConfigurableClassData
 from dagster_shared.serdes import deserialize_value
 
-from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, LastBeat, heartbeats
+from magnetis_dagster.dagster_support.heartbeat_storage import heartbeats
+from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, LastBeat
 from magnetis_dagster.dagster_support.run_retries import after_death
 
 CONFIRM_SECONDS = 10.0
-"""Between two looks at the same old heartbeat; run monitoring looks every 30 s. A living worker sends three meanwhile."""
+"""Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s.
+
+A living worker sends three heartbeats in this time.
+"""
 
 
 class MagnetisRunLauncher(DefaultRunLauncher):
-    """DefaultRunLauncher that judges a run by its heartbeat. Not thread-safe: one thread of the daemon checks health."""
+    """DefaultRunLauncher that checks a run by its heartbeat.
+
+    Not thread-safe: one thread of the daemon checks health.
+    """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(inst_data)
         self._silent: dict[str, tuple[str, float]] = {}
-        """Runs without a heartbeat: the last one, and when it was first seen to be old."""
+        """By run: its last heartbeat, and when it was first found to be old."""
 
     @classmethod
-    def from_config_value(  # type: ignore[override]  # Dagster asks for a RunLauncher, not for this one
+    def from_config_value(  # type: ignore[override]  # Dagster needs any RunLauncher
         cls,
         inst_data: ConfigurableClassData | None,
         config_value: Mapping[str, Any],
     ) -> RunLauncher:
-        """Return it, or the launcher for Celery where the environment names a broker. Raises SettingsError."""
+        """Return this launcher, or the one for Celery if MAGNETIS_CELERY_BROKER_URL is set.
+
+        Raises: SettingsError if a setting is invalid or the extra `celery` is not installed.
+        """
         from magnetis_dagster.settings import Settings, SettingsError
 
         broker = Settings.load().celery_broker_url
@@ -62,8 +72,9 @@ class MagnetisRunLauncher(DefaultRunLauncher):
             if (missing.name or "").partition(".")[0] not in {"celery", "dagster_celery", "kombu"}:
                 raise
             raise SettingsError(
-                f"MAGNETIS_CELERY_BROKER_URL is set, and the module {missing.name} is not installed. "
-                "Install the extra: pip install 'magnetis_dagster[celery]' (the image has it). Or unset the variable."
+                f"MAGNETIS_CELERY_BROKER_URL is set, but the module {missing.name} is not "
+                "installed. Install it with pip install 'magnetis_dagster[celery]' (the image "
+                "contains it), or unset the variable."
             ) from None
         return MagnetisCeleryRunLauncher(broker.get_secret_value(), inst_data)
 
@@ -73,36 +84,37 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return NOT_FOUND if the worker of `run` is gone; it is fenced off first, in case it only sleeps."""
+        """Return NOT_FOUND if the worker of `run` died.
+
+        Fences it off first, as it may be suspended.
+        """
         beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
         lives = None if beat.dead else beat.process_lives()
-        if (
-            lives is not False
-            and not beat.dead
-            and (sign := self._sign_of_life(run, beat, lives=lives)) is not None
-        ):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, sign)
+        if lives is not False and not beat.dead:
+            sign = self._sign_of_life(run, beat, lives=lives)
+            if sign is not None:
+                return CheckRunHealthResult(WorkerStatus.RUNNING, sign)
         self._silent.pop(run.run_id, None)
         if not heartbeats(self._instance).declare_dead(run.run_id, beat):
             return CheckRunHealthResult(
                 WorkerStatus.RUNNING, "its worker sent a heartbeat or ended just now"
             )
-        what = (
-            "Its process is gone."
+        cause = (
+            "Its process died."
             if lives is False
-            else "Its worker is gone: no heartbeat, and no code server has it."
+            else "Its worker died: it sends no heartbeat, and no code server has its process."
         )
         return CheckRunHealthResult(
-            WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}"
+            WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
         )
 
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
-        """Return why the worker counts as alive; None if it is silent and nobody vouches for it.
+        """Return why the worker counts as alive; None if nothing indicates that it is.
 
-        Two looks at the same old heartbeat are needed, CONFIRM_SECONDS apart: the database may have
-        been unavailable until just before the first one.
+        A worker is dead only after two checks of the same old heartbeat, CONFIRM_SECONDS apart. The
+        database may have been unavailable until just before the first check.
         """
         seen, since = self._silent.pop(run.run_id, ("", 0.0))
         if beat.age < SILENCE_SECONDS:
@@ -122,7 +134,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run: its worker sees that within BEAT_SECONDS, whichever server started it. False if it has ended."""
+        """Cancel a run; its worker notices within BEAT_SECONDS.
+
+        Returns False if the run has ended.
+        """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -132,19 +147,22 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def _health_without_heartbeat(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return the health of a run that an older version of this package started: only its code server knows."""
+        """Return the health of a run that an older version of this package started."""
         match self._code_server_has(run):
             case False:
-                what = "The code server that started this run is gone, and its runs with it."
+                cause = "The code server that started this run has ended, and its runs with it."
                 return CheckRunHealthResult(
-                    WorkerStatus.NOT_FOUND, f"{what} {after_death(self._instance, run)}"
+                    WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
                 )
             case None:
-                return CheckRunHealthResult(WorkerStatus.RUNNING, "no code server answers for it")
+                return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
-        """Return whether the code server at the address that started `run` has its process; None if none answers there."""
+        """Return whether the code server that started `run` has its process.
+
+        None if the code server does not answer.
+        """
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return None

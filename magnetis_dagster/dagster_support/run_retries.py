@@ -1,13 +1,14 @@
-"""Run retries after a worker died: unlimited while attempts make progress; three in a row without progress fail the run.
+"""Run retries after the death of a worker.
 
-Dagster starts a run again unless its run group has more runs than the tag `dagster/max_retries` of
-the run that died allows, or `run_retries.max_retries` of dagster.yaml. That is 2, so a run has three
-attempts. An attempt that makes progress raises its own tag, so that three more may follow, and a retry
-inherits the tags. So nothing has to find out afterwards what a dead worker has done, and a worker that
-dies before it reaches our code is counted too.
+Retries are unlimited while attempts make progress. Three attempts in a row without progress fail
+the run. Progress is work that the next attempt need not repeat: a committed window, or a page that
+is kept for the first time. A wait for API calls counts as progress too, since the attempt could do
+no more.
 
-Progress is what the next attempt need not do again: a window that this work committed, or a page kept
-that was not kept before. A wait for API calls counts as progress: the attempt could do no more.
+The tag `dagster/max_retries`, or else `run_retries.max_retries` in dagster.yaml, limits the retries
+in a run group. The latter is 2, so a run has three attempts. An attempt that makes progress raises
+its own tag so that three more may follow; a retry inherits the tags. So the work of a dead worker
+need not be determined afterwards, and a worker that dies before it reaches our code counts too.
 
 https://docs.dagster.io/deployment/execution/run-retries
 """
@@ -20,16 +21,19 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from magnetis_dagster.dagster_support.run_identity import RETRY_TAG
 
 ATTEMPTS = 3
-"""Attempts in a row without progress that fail a run; one more than `run_retries.max_retries` of dagster.yaml."""
+"""Consecutive attempts without progress that fail a run.
+
+It is one more than `run_retries.max_retries` in dagster.yaml.
+"""
 
 
 def record_progress(instance: DagsterInstance, run_id: str) -> None:
-    """Let ATTEMPTS more attempts without progress follow this one."""
+    """Allow ATTEMPTS more attempts without progress after this one."""
     _allow(instance, run_id, ATTEMPTS)
 
 
 def begin_attempt(instance: DagsterInstance, run: DagsterRun) -> str | None:
-    """Return a warning if Dagster does not start the run again unless this attempt makes progress.
+    """Return a warning if the run is not retried unless this attempt makes progress.
 
     A run that a person re-executes has ATTEMPTS attempts of its own.
     """
@@ -41,20 +45,22 @@ def begin_attempt(instance: DagsterInstance, run: DagsterRun) -> str | None:
     if _starts_again(instance, run):
         return None
     return (
-        f"The workers of the {ATTEMPTS - 1} attempts before this one died without progress. If this one dies before it commits a "
-        "window or keeps a page, the run fails and is not started again."
+        f"The workers of the last {ATTEMPTS - 1} attempts died without progress. If this worker "
+        "dies before it commits a window or keeps a page, the run is not retried."
     )
 
 
 def after_death(instance: DagsterInstance, run: DagsterRun) -> str:
-    """Return a sentence for the log of a run whose worker died: whether it is started again, and why not."""
+    """Return a sentence: whether the run is retried after its worker died, and why not."""
     if not instance.run_retries_enabled:
-        return "It is not started again: run_retries is disabled in dagster.yaml."
+        return "The run is not retried: run_retries is disabled in dagster.yaml."
     if _starts_again(instance, run):
-        return "It is started again where it stopped."
+        return "A retry resumes the run."
     return (
-        f"It is not started again: the workers of {ATTEMPTS} attempts in a row died without progress (no window committed, no page "
-        "kept). Finished days stay. Find out why they die (memory, a time limit, the machine), then re-execute it from failure."
+        f"The run is not retried: the workers of {ATTEMPTS} consecutive attempts died without "
+        "progress (no window committed, no page kept). Days already loaded stay loaded. Find out "
+        "why the workers die (memory, a time limit, the machine), then re-execute the run from "
+        "failure."
     )
 
 
@@ -62,7 +68,7 @@ def _allow(instance: DagsterInstance, run_id: str, more: int) -> None:
     try:
         group = instance.get_run_group(run_id)
     except DagsterRunNotFoundError:
-        return  # the first run of the group was deleted: Dagster starts none of them again
+        return  # the first run of the group was deleted, so Dagster does not retry any of them
     runs = {run.run_id: run for run in group[1]} if group else {}
     present = runs[run_id].tags.get(MAX_RETRIES_TAG, "") if run_id in runs else ""
     most = len(runs) - 1 + more
@@ -72,7 +78,7 @@ def _allow(instance: DagsterInstance, run_id: str, more: int) -> None:
 
 def _starts_again(instance: DagsterInstance, run: DagsterRun) -> bool:
     present = instance.get_run_by_id(run.run_id) or run
-    # Dagster's own rule, for the moment after a death
+    # Dagster's own rule, applied to the run as if it had failed
     return bool(
         auto_reexecution_should_retry_run(
             instance, present.with_status(DagsterRunStatus.FAILURE), None

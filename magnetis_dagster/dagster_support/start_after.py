@@ -1,7 +1,7 @@
-"""Imports a program, waits for a file, then runs the program: `python -m … FILE MODULE ARGUMENTS…`.
+"""Import a program, wait for a file, then run the program: `python -m … FILE MODULE ARGUMENTS…`.
 
-Importing Dagster takes seconds. `magnetis dev` starts webserver and daemon while the code servers start, and writes the
-file, their workspace, when these are there.
+Importing Dagster takes seconds. So `magnetis dev` starts webserver and daemon together with the
+code servers, and writes the file, their workspace, when the code servers are ready.
 """
 
 import importlib
@@ -14,7 +14,7 @@ CHECK_SECONDS = 0.05
 
 
 def main() -> None:
-    """Run `main()` of MODULE once FILE exists; end without it if the process that started this one is gone."""
+    """Run `main()` of MODULE when FILE exists; exit if the parent process ends before."""
     _, file, module, *arguments = sys.argv
     parent = os.getppid()
     program = importlib.import_module(module)

@@ -1,7 +1,6 @@
-"""Dagster's webserver behind the guard, in one process.
+"""Dagster's webserver with the guard, in one process. No port is open without the guard.
 
-`python -m magnetis_dagster.dagster_support.webserver`. Its options are those of
-`dagster-webserver`. No port is open without the guard.
+`python -m magnetis_dagster.dagster_support.webserver` has the options of `dagster-webserver`.
 """
 
 import sys
@@ -18,7 +17,7 @@ from magnetis_dagster.settings import Settings
 
 
 def main() -> None:
-    """Run the command line of `dagster-webserver`, and serve its application behind the guard."""
+    """Run the command line of `dagster-webserver` and serve its application through the guard."""
     try:
         settings = Settings.load()
     except MagnetisError as error:

@@ -1,4 +1,4 @@
-"""Dagster's webserver asked over HTTP, as the browser does: what is loaded, what is green, launch, and how a run goes."""
+"""A client of Dagster's webserver: partition status, launches, and the progress of a run."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,19 +20,19 @@ LOCATION = "magnetis_dagster.definitions"
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 ASSET_JOB = "__ASSET_JOB"
-"""Dagster's own job over all assets: it shows the runs as "jobless asset materializations"."""
+"""Dagster's implicit job over all assets; the UI shows its runs without a job."""
 
 
 class DagsterUnavailable(TransientError):
-    """The webserver did not answer as it should."""
+    """The webserver did not answer, or refused a query."""
 
 
 class LocationFailed(PermanentError):
-    """The code location does not load; the text is the reason as Dagster shows it."""
+    """The code location does not load; the text is Dagster's reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class DayDone:
+class LoadedDay:
     """One partition that a run materialized."""
 
     collection: str
@@ -42,22 +42,22 @@ class DayDone:
 
 @dataclass(slots=True)
 class RunNews:
-    """What happened in a run since it was asked before."""
+    """The events of a run since the previous call."""
 
     status: str
-    days: list[DayDone] = field(default_factory=list)
+    days: list[LoadedDay] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    """Collection to the reason why its step failed, in plain words."""
+    """By collection: why its step failed."""
     errors: dict[str, str] = field(default_factory=dict)
-    """Collection to the class of our error that failed its step."""
+    """By collection: the class of our error that failed its step."""
     ended_because: str | None = None
-    """Why the run as a whole failed or was canceled."""
+    """Why the run failed or was canceled."""
     retries: dict[str, str] = field(default_factory=dict)
-    """Collection to the reason why its step will be tried again."""
+    """By collection: why its step will be retried."""
 
 
 class DagsterApi:
-    """A client of one webserver. Asked for collections by name; asset keys are made here."""
+    """A client of one webserver. Methods take names of collections, not asset keys."""
 
     def __init__(self, url: str, *, location: str = LOCATION) -> None:
         # trust_env off: a .netrc must not add an identity
@@ -81,13 +81,17 @@ class DagsterApi:
         self._http.close()
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
-        """Return `data` of the answer. Raises DagsterUnavailable."""
+        """Send a query and return `data` of the response.
+
+        Raises: DagsterUnavailable if the webserver does not answer or refuses the query.
+        """
         try:
             answer = self._http.post("/graphql", json={"query": query, "variables": variables})
             body = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise DagsterUnavailable(
-                f"Dagster's webserver at {self._http.base_url} does not answer ({type(error).__name__})."
+                f"Dagster's webserver at {self._http.base_url} does not answer "
+                f"({type(error).__name__})."
             ) from None
         if body.get("errors"):
             raise DagsterUnavailable(
@@ -97,7 +101,10 @@ class DagsterApi:
         return data
 
     def loaded(self) -> bool:
-        """Whether the webserver answers and has loaded the code location. Raises LocationFailed where that cannot be loaded."""
+        """Return whether the webserver answers and has loaded the code location.
+
+        Raises: LocationFailed if the code location cannot be loaded.
+        """
         try:
             workspace = self.ask(queries.LOCATIONS)["workspaceOrError"]
         except DagsterUnavailable:
@@ -117,28 +124,23 @@ class DagsterApi:
         return False
 
     def green(self, collections: Iterable[str]) -> dict[str, set[date]]:
-        """Return the materialized days of the collections that Dagster knows; days whose newest attempt failed are not green."""
+        """Return the materialized days of the collections, without days that failed later."""
         return self._days(collections, "MATERIALIZED")
 
     def in_progress(self, collections: Iterable[str]) -> dict[str, set[date]]:
-        """Return the days of the collections that a queued or running run is to load."""
+        """Return the days of the collections that a queued or running run will load."""
         return self._days(collections, "MATERIALIZING")
 
     def _days(self, collections: Iterable[str], status: str) -> dict[str, set[date]]:
-        nodes = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])[
-            "assetNodes"
-        ]
-        return {
-            node["assetKey"]["path"][-1]: {
-                day
-                for span in node["assetPartitionStatuses"]["ranges"]
-                if span["status"] == status
-                for day in days_between(
-                    date.fromisoformat(span["startKey"]), date.fromisoformat(span["endKey"])
-                )
-            }
-            for node in nodes
-        }
+        data = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])
+        found: dict[str, set[date]] = {}
+        for node in data["assetNodes"]:
+            days = found[node["assetKey"]["path"][-1]] = set()
+            for span in node["assetPartitionStatuses"]["ranges"]:
+                if span["status"] == status:
+                    first = date.fromisoformat(span["startKey"])
+                    days.update(days_between(first, date.fromisoformat(span["endKey"])))
+        return found
 
     def launch(
         self,
@@ -149,7 +151,10 @@ class DagsterApi:
         *,
         job: str = ASSET_JOB,
     ) -> str:
-        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id. Raises DagsterUnavailable."""
+        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id.
+
+        Raises: DagsterUnavailable if Dagster does not launch the run.
+        """
         selector = {
             "jobName": job,
             "repositoryName": self._repository,
@@ -168,11 +173,11 @@ class DagsterApi:
         }
         launched = self.ask(queries.LAUNCH, parameters=parameters)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
-            said = launched.get("message") or "; ".join(
+            message = launched.get("message") or "; ".join(
                 error["message"] for error in launched.get("errors", [])
             )
             raise DagsterUnavailable(
-                f"Dagster did not launch the run ({launched['__typename']}): {said}"
+                f"Dagster did not launch the run ({launched['__typename']}): {message}"
             )
         return str(launched["run"]["runId"])
 
@@ -184,22 +189,18 @@ class DagsterApi:
         description: str,
         tags: Mapping[str, str],
     ) -> str:
-        """Launch a backfill over exactly these ranges (inclusive) of each collection, and return its id. Raises DagsterUnavailable.
+        """Launch a backfill over these inclusive ranges of each collection, and return its id.
 
-        The daemon looks for new backfills every 30 s; the title has at most 100 characters.
+        The daemon checks for new backfills every 30 s. The title has at most 100 characters.
+
+        Raises: DagsterUnavailable if Dagster does not launch the backfill.
         """
-        selections = [
-            {
-                "assetKey": asset_key(name),
-                "partitions": {
-                    "ranges": [
-                        {"start": first.isoformat(), "end": last.isoformat()}
-                        for first, last in spans
-                    ]
-                },
-            }
-            for name, spans in ranges.items()
-        ]
+        selections = []
+        for name, spans in ranges.items():
+            partitions = [
+                {"start": first.isoformat(), "end": last.isoformat()} for first, last in spans
+            ]
+            selections.append({"assetKey": asset_key(name), "partitions": {"ranges": partitions}})
         parameters = {
             "partitionsByAssets": selections,
             "title": title,
@@ -208,22 +209,28 @@ class DagsterApi:
         }
         launched = self.ask(queries.BACKFILL, parameters=parameters)["launchPartitionBackfill"]
         if launched["__typename"] != "LaunchBackfillSuccess":
-            said = launched.get("message") or "no reason given"
+            message = launched.get("message") or "no reason given"
             raise DagsterUnavailable(
-                f"Dagster did not launch the backfill ({launched['__typename']}): {said}"
+                f"Dagster did not launch the backfill ({launched['__typename']}): {message}"
             )
         return str(launched["backfillId"])
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
-        """Return the address of the backfill's page, at `ui_url` where people open the UI elsewhere than this client does."""
+        """Return the address of the backfill's page.
+
+        `ui_url` replaces the address of this client.
+        """
         return f"{ui_url or str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:
-        """Return what happened in the run since the last call for it. Raises DagsterUnavailable."""
+        """Return the events of the run since the last call for it.
+
+        Raises: DagsterUnavailable if the webserver does not answer or does not know the run.
+        """
         news = RunNews("")
         more = True
         while more:
-            # the status is read with, so before, its events: a run seen as ended has no event left to come
+            # The status is read before the events, so a run that has ended has no further events.
             data = self.ask(queries.RUN, run=run, cursor=self._cursors.get(run))
             for part in (data["runOrError"], data["logsForRun"]):
                 if part["__typename"] not in {"Run", "EventConnection"}:
@@ -234,12 +241,12 @@ class DagsterApi:
             self._cursors[run] = data["logsForRun"]["cursor"]
             more = data["logsForRun"]["hasMore"]
             for event in data["logsForRun"]["events"]:
-                _note(news, event)
+                _add_event(news, event)
         return news
 
 
 def asset_key(collection: str) -> dict[str, list[str]]:
-    """Return the collection's asset key as GraphQL takes it."""
+    """Return the collection's asset key in GraphQL."""
     return {"path": ["magnetis", collection]}
 
 
@@ -257,18 +264,12 @@ def reason(error: Mapping[str, Any] | None) -> str:
     )
 
 
-def _note(news: RunNews, event: Mapping[str, Any]) -> None:
+def _add_event(news: RunNews, event: Mapping[str, Any]) -> None:
     kind = event["__typename"]
     if kind == "MaterializationEvent":
-        rows = next(
-            (
-                int(entry["intRepr"])
-                for entry in event["metadataEntries"]
-                if entry["label"] == "rows"
-            ),
-            0,
-        )
-        news.days.append(DayDone(event["assetKey"]["path"][-1], event["partition"] or "", rows))
+        entries = event["metadataEntries"]
+        rows = next((int(entry["intRepr"]) for entry in entries if entry["label"] == "rows"), 0)
+        news.days.append(LoadedDay(event["assetKey"]["path"][-1], event["partition"] or "", rows))
     elif kind == "ExecutionStepFailureEvent":
         news.failures[_collection(event["stepKey"])] = reason(event["error"])
         for entry in (event["failureMetadata"] or {}).get("metadataEntries", []):

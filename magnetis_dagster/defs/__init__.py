@@ -1,5 +1,6 @@
-"""The Dagster face: one module per Dagster concept. Nothing here asks the API or the database by itself; `ingest` does.
+"""Dagster definitions, one module per Dagster concept. Requests and SQL are in `ingest` and below.
 
-Importing it must stay light: every run, schedule tick and command loads the code location, so SQLAlchemy, httpx and the rest are
-imported where a run needs them.
+Every run, schedule tick and command loads the code location, so importing these modules must be
+fast and have no side effect. SQLAlchemy, httpx and other libraries are imported inside the
+functions that a run calls.
 """

@@ -1,7 +1,8 @@
 """Assets, one per collection, all from one factory. https://docs.dagster.io/guides/build/assets
 
-A step reads its partitions as ranges. Each day that is committed is logged as a materialization at once, so a run that stops early
-leaves the finished days green; the step itself returns no output (logging days and returning a result doubles the events).
+A step loads its partitions as ranges of days. It logs a materialization as soon as a day is
+committed, so the loaded days stay green if the run stops early. The step returns no output: logging
+days and returning a result would double the events.
 """
 
 import warnings
@@ -28,11 +29,11 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.dagster_support.partition_tags import days_of
 from magnetis_dagster.dagster_support.run_identity import identity_of
 from magnetis_dagster.dagster_support.run_retries import begin_attempt, record_progress
-from magnetis_dagster.defs.checks import CheckTally, check_specs
+from magnetis_dagster.defs.checks import LoadChecks, check_specs
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
 from magnetis_dagster.defs.partitions import daily_partitions
-from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.defs.references import with_references
 from magnetis_dagster.defs.resources import MagnetisResource
 from magnetis_dagster.defs.step_failures import as_failure, failure
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
 POOL = "magnetis_api"
 OWNER = "team:call-tracking"
 KIND_TAG = "magnetis/kind"
-"""On each asset: `events` or `snapshot`, by which commands select assets that have the same partitions."""
+"""On each asset: `events` or `snapshot`.
+
+Commands use it to select assets with the same partitions.
+"""
 
 
 def asset_key(collection: Collection) -> AssetKey:
@@ -58,9 +62,12 @@ def collection_asset(
     catalogue: Catalogue,
     taken: Sequence[date] | None = None,
 ) -> AssetsDefinition:
-    """Return the asset of one collection of the catalogue; `taken`: days on which snapshots were taken, None if unknown."""
+    """Return the asset of one collection of the catalogue.
+
+    `taken` contains the days on which snapshots were taken; None if they are unknown.
+    """
     with warnings.catch_warnings():
-        # `backfill_policy` is marked beta: 18 warnings at each start of each process would tell nobody anything
+        # `backfill_policy` is marked beta: each process would print 18 warnings at its start
         warnings.simplefilter("ignore", BetaWarning)
         return with_references(
             _asset(collection, settings, catalogue, taken),
@@ -72,7 +79,7 @@ def collection_asset(
 def _asset(
     collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None
 ) -> AssetsDefinition:
-    key, demands = asset_key(collection), Demands(catalogue, collection, settings)
+    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
 
     @asset(
         key=key,
@@ -84,7 +91,7 @@ def _asset(
         metadata=asset_metadata(collection),
         partitions_def=daily_partitions(collection.kind, settings, taken),
         backfill_policy=BackfillPolicy.single_run(),
-        check_specs=[*check_specs(key), *demands.specs(key)],
+        check_specs=[*check_specs(key), *policy_checks.specs(key)],
         freshness_policy=_freshness(settings.timezone.key),
         pool=POOL,
         output_required=False,
@@ -93,11 +100,11 @@ def _asset(
         context: AssetExecutionContext, magnetis: MagnetisResource
     ) -> Iterator[AssetCheckResult]:
         days = days_of(context.run.tags)
-        if (
-            len(days) != 1
-        ):  # one day may have ceased to be a partition: then the load says why, and Dagster would not
+        # A single day may no longer be a partition. The load explains that; `partition_keys` fails.
+        if len(days) != 1:
             days = [date.fromisoformat(day) for day in context.partition_keys]
-        yield from load_days(context.op_execution_context, magnetis, collection, days, demands)
+        op_context = context.op_execution_context
+        yield from load_days(op_context, magnetis, collection, days, policy_checks)
 
     return load
 
@@ -107,38 +114,38 @@ def load_days(
     magnetis: MagnetisResource,
     collection: Collection,
     days: list[date],
-    demands: Demands,
+    policy_checks: PolicyChecks,
 ) -> Iterator[AssetCheckResult]:
-    """Load the days, log each as a materialization when it is committed, and yield the results of the checks."""
+    """Load the days, log a materialization for each committed day, and yield the check results."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
-    from magnetis_dagster.warehouse import Incomplete
+    from magnetis_dagster.warehouse import CountMismatch
 
     key = asset_key(collection)
-    tally = CheckTally(key)
+    totals = LoadChecks(key)
     if warning := begin_attempt(context.instance, context.run):
         context.log.warning(warning)
-    advanced = partial(record_progress, context.instance, context.run.run_id)
+    on_progress = partial(record_progress, context.instance, context.run.run_id)
     with as_failure(context, magnetis.quota_recheck_seconds):
         run = identity_of(context.run, step_retry=context.retry_number)
-        logged = _days_logged_before(context, key) if run.resumes else set()
-        with magnetis.ingestion(run, context.log.info, advanced) as ingestion:
+        logged = _days_already_logged(context, key) if run.resumes else set()
+        with magnetis.ingestion(run, context.log.info, on_progress) as ingestion:
             try:
                 for window in _windows(ingestion, collection, days):
-                    tally.add(window)
+                    totals.add(window)
                     _log_days(context, collection, window, logged)
-            except (IncompleteWindow, Incomplete) as error:
-                yield tally.incomplete(error)
-                if isinstance(error, Incomplete):
+            except (IncompleteWindow, CountMismatch) as error:
+                yield totals.incomplete(error)
+                if isinstance(error, CountMismatch):
                     raise
-                # everything was read three times already: to read it again at once is three times the calls
+                # The window was read three times already: a retry would cost three times as much.
                 raise failure(error) from None
-            tally.forecast = ingestion.forecast(collection)
-            counts = tally.counts(collection, ingestion.reconcile(collection, days))
-        # before a demand can fail for want of a database
-        yield from tally.results()
+            totals.forecast = ingestion.forecast(collection)
+            counts = totals.counts(collection, ingestion.reconcile(collection, days))
+        # before the policies, which fail if the database is unavailable
+        yield from totals.results()
         yield counts
-        yield from demands.results(context, key)
+        yield from policy_checks.results(context, key)
     log_quota(context)
 
 
@@ -152,11 +159,11 @@ def _windows(
         yield ingestion.read_snapshot(collection, day)
 
 
-def _days_logged_before(context: OpExecutionContext, key: AssetKey) -> set[str]:
-    """Return the partitions that an earlier try of this step has logged: it logs only what is missing.
+def _days_already_logged(context: OpExecutionContext, key: AssetKey) -> set[str]:
+    """Return the partitions that an earlier attempt of this step has logged in this run.
 
-    A retry of the run is a run of its own, and logs again what the first one did: Dagster takes days that a run was to load and
-    has not logged for failed.
+    A step retry does not log them again. A run retry is a new run and logs every day again, because
+    Dagster shows the days that a run planned and did not log as failed.
     """
     events = context.instance.all_logs(
         context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
@@ -175,29 +182,32 @@ def _log_days(
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
             continue
+        counts = f"{day.inserted} new, {day.changed} changed, {day.deleted} deleted"
         context.log_event(
             AssetMaterialization(
                 asset_key=asset_key(collection),
                 partition=day.day.isoformat(),
-                description=f"{day.day}: {day.rows} rows, {day.inserted} new, {day.changed} changed, {day.deleted} deleted",
+                description=f"{day.day}: {day.rows} rows, {counts}",
                 metadata=day_metadata(collection, window, day),
             )
         )
     rows = sum(day.rows for day in window.days)
-    done = (
-        "loaded before, nothing was read"
+    cost = (
+        "already loaded, no request sent"
         if window.skipped
         else f"{window.api_calls} API calls, {window.seconds:.1f} s"
     )
     context.log.info(
-        f"{collection.name} {window.window}: {rows} rows; {done}; {window.quota_left} calls left today"
+        f"{collection.name} {window.window}: {rows} rows; {cost}; "
+        f"{window.quota_left} API calls left today"
     )
 
 
 @cache
 def _freshness(zone: str) -> FreshnessPolicy:
-    # once: Dagster walks through 1,000 ticks of each; two thirds of the time of `build_defs`, were there one for each asset.
-    # Both schedules run between midnight and 01:30; six o'clock leaves them the night, and people a table before they come
+    # Cached, because Dagster evaluates 1,000 ticks of each policy: one policy per asset would take
+    # two thirds of the time of `build_defs`.
+    # The schedules start between midnight and 01:30, so the tables are fresh by 06:00.
     return FreshnessPolicy.cron(
         deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone
     )

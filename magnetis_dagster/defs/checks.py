@@ -1,6 +1,7 @@
-"""Asset checks, made from the same declaration as the asset. https://docs.dagster.io/guides/test/asset-checks
+"""Asset checks on the rows of a load. https://docs.dagster.io/guides/test/asset-checks
 
-They are evaluated by the step that loads, from what it has just committed: no API call and no second step.
+The step that loads evaluates them from the rows that it has just committed, without an API call and
+without a second step.
 """
 
 from collections import Counter
@@ -30,44 +31,47 @@ UNKNOWN_FIELDS = "unknown_fields"
 MISFIT_VALUES = "misfit_values"
 COUNTS_AGREE = "counts_agree"
 UNREADABLE_SHARE, FEWEST_UNREADABLE = 0.01, 10
-"""Quarantined rows from both on are an error, not a warning."""
+"""If the quarantined rows reach both, the check is an error instead of a warning."""
 WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 DAYS_SHOWN = 10
 
 
-_GONE = (
-    "They stay in the table, and the days are not marked as read. Either Magnetis keeps rows for a limited time, or the key "
-    "has less scope than before, or the rows are deleted: compare with the Magnetis interface, then set "
-    "MAGNETIS_EMPTIED_DAYS to keep (they aged out) or delete (they are gone)."
+_MISSING_ADVICE = (
+    "The rows stay in the table, and the days are not complete. Either Magnetis keeps rows for a "
+    "limited time, or the scope of the key was reduced, or the rows were deleted. Compare with the "
+    "Magnetis interface, then set MAGNETIS_EMPTIED_DAYS to keep (Magnetis removed old rows) or "
+    "delete (the rows were deleted)."
 )
-_UNREADABLE = (
-    "They stay in the table as they were, and the days are not marked as read. magnetis_ops.quarantine contains the rows as "
-    "received, with the reason: correct the declaration in MAGNETIS_CONFIG (`magnetis probe` shows the members), then load the "
-    "days again. MAGNETIS_UNREADABLE_SHARE sets how many are accepted."
+_UNREADABLE_ADVICE = (
+    "The rows stay in the table unchanged, and the days are not complete. magnetis_ops.quarantine "
+    "contains the received rows with the reasons. Correct the declaration in MAGNETIS_CONFIG "
+    "(`magnetis probe` shows the members of the rows), then load the days again. "
+    "MAGNETIS_UNREADABLE_SHARE sets the accepted share of such rows."
 )
-_DOUBTS = {
-    "emptied": ("The API returned no row for {days}, where the table holds {held} rows.", _GONE),
-    "deletions": ("The API no longer returned {rows} of the {held} rows of {days}.", _GONE),
+_SUSPECT_DAYS = {
+    "emptied": (
+        "The API returned no row for {days}, but the table contains {held} rows.",
+        _MISSING_ADVICE,
+    ),
+    "deletions": (
+        "The API no longer returns {rows} of the {held} rows of {days}.",
+        _MISSING_ADVICE,
+    ),
     "unreadable": (
-        "{rows} of the {held} rows of {days} were readable before and no longer are.",
-        _UNREADABLE,
+        "{rows} of the {held} rows of {days} were readable before and are not any more.",
+        _UNREADABLE_ADVICE,
     ),
 }
-"""Reason of a doubt to what happened and what to do."""
+"""By reason: what happened, and what to do."""
 
 
-def _shown(days: list[date]) -> str:
-    return ", ".join(map(str, days[:10])) + (
-        f" and {len(days) - 10} more days" if len(days) > 10 else ""
-    )
-
-
-def _sums(doubts: "list[Doubt]") -> tuple[int, int]:
-    return sum(doubt.rows for doubt in doubts), sum(doubt.held for doubt in doubts)
+def _listed(days: list[date]) -> str:
+    more = len(days) - DAYS_SHOWN
+    return ", ".join(map(str, days[:DAYS_SHOWN])) + (f" and {more} more days" if more > 0 else "")
 
 
 def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
-    """Return a result that names asset and check as an event, which is logged outside a step of that asset."""
+    """Return the result as an event, for code outside a step of the asset."""
     assert result.asset_key is not None
     return AssetCheckEvaluation(
         asset_key=result.asset_key,
@@ -104,28 +108,27 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
         AssetCheckSpec(
             COUNTS_AGREE,
             asset=key,
-            description="The recorded counts of days equal the rows in the table: for loaded days, and nightly for all days.",
+            description="The recorded row count of each day equals the rows in the table. Each "
+            "load checks its days, and the nightly load checks all days.",
         ),
     ]
 
 
-class CheckTally:
-    """Adds up the windows of one step, and says what the checks are then."""
+class LoadChecks:
+    """The checks of one load: adds up its windows and returns the results."""
 
     def __init__(self, key: AssetKey) -> None:
         self._key = key
         self.forecast: ForecastLine | None = None
-        """Of the backfill that the step belongs to."""
-        self._announced = self._received = self._windows = self._days = self._quarantined = (
-            self._replaced
-        ) = 0
-        self._api_calls = self._witness_calls = self._late = 0
+        """Of the backfill that contains this step."""
+        self._announced = self._received = self._quarantined = self._replaced = self._late = 0
+        self._windows = self._days = self._api_calls = self._witness_calls = 0
         self._doubted: dict[date, Doubt] = {}
         self._unknown: set[str] = set()
         self._misfits: Counter[str] = Counter()
 
     def add(self, window: "WindowResult") -> None:
-        """Count a committed window in."""
+        """Add a committed window."""
         self._windows += 1
         self._days += len(window.days)
         self._announced += window.announced
@@ -140,60 +143,71 @@ class CheckTally:
         self._misfits.update(window.misfits)
 
     def results(self) -> list[AssetCheckResult]:
-        """Return one result per check, all windows being committed."""
+        """Return one result per check, after all windows are committed."""
         return [
-            AssetCheckResult(
-                asset_key=self._key,
-                check_name=COMPLETE,
-                # a window is committed only when both are equal; comparing again here costs nothing and trusts nobody
-                passed=self._announced == self._received and not self._doubted,
-                description=self._doubt() if self._doubted else None,
-                metadata={
-                    "announced rows": self._announced,
-                    "received rows": self._received,
-                    "API calls": self._api_calls,
-                    "API calls that only verified": self._witness_calls,
-                    "late rows": self._late,
-                    "emptied days": sum(
-                        doubt.reason != "unreadable" for doubt in self._doubted.values()
-                    ),
-                    "unreadable days": sum(
-                        doubt.reason == "unreadable" for doubt in self._doubted.values()
-                    ),
-                    **self._forecast(),
-                    "windows": self._windows,
-                    "days": self._days,
-                },
-            ),
-            self._warning(
-                QUARANTINED_ROWS,
-                passed=not self._quarantined,
-                # on a first load nothing else tells that most rows of a green day are missing
-                severity=ERROR
-                if self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
-                else WARN,
-                description=f"{self._quarantined} rows could not be placed, of {self._received} received: the table does not "
-                "contain them. magnetis_ops.quarantine does, with the reason.",
-                metadata={"quarantined rows": self._quarantined},
-            ),
-            self._warning(
-                UNKNOWN_FIELDS,
-                passed=not self._unknown,
-                description=f"Not declared, kept in payload: {', '.join(map(literal, sorted(self._unknown)[:40]))}.",
-                metadata={"unknown fields": len(self._unknown)},
-            ),
-            self._warning(
-                MISFIT_VALUES,
-                passed=not self._misfits and not self._replaced,
-                description="Set to NULL, kept in payload: "
-                f"{', '.join(f'{literal(name)} ({number})' for name, number in self._misfits.most_common(40))}. "
-                f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
-                metadata={
-                    "misfit values": self._misfits.total(),
-                    "replaced characters": self._replaced,
-                },
-            ),
+            self._complete(),
+            self._quarantined_rows(),
+            self._unknown_fields(),
+            self._misfit_values(),
         ]
+
+    def _complete(self) -> AssetCheckResult:
+        unreadable = sum(doubt.reason == "unreadable" for doubt in self._doubted.values())
+        return AssetCheckResult(
+            asset_key=self._key,
+            check_name=COMPLETE,
+            # The commit has compared both already; this comparison does not rely on it.
+            passed=self._announced == self._received and not self._doubted,
+            description=self._suspect_days() if self._doubted else None,
+            metadata={
+                "announced rows": self._announced,
+                "received rows": self._received,
+                "API calls": self._api_calls,
+                "API calls that only verified": self._witness_calls,
+                "late rows": self._late,
+                "emptied days": len(self._doubted) - unreadable,
+                "unreadable days": unreadable,
+                **self._forecast(),
+                "windows": self._windows,
+                "days": self._days,
+            },
+        )
+
+    def _quarantined_rows(self) -> AssetCheckResult:
+        # A day whose rows are nearly all quarantined is green: only this check reports a first
+        # load.
+        many = self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
+        return self._result(
+            QUARANTINED_ROWS,
+            passed=not self._quarantined,
+            severity=ERROR if many else WARN,
+            description=f"{self._quarantined} of {self._received} received rows are not in the "
+            "table. magnetis_ops.quarantine contains them with the reasons.",
+            metadata={"quarantined rows": self._quarantined},
+        )
+
+    def _unknown_fields(self) -> AssetCheckResult:
+        names = ", ".join(map(literal, sorted(self._unknown)[:40]))
+        return self._result(
+            UNKNOWN_FIELDS,
+            passed=not self._unknown,
+            description=f"Not declared, kept in payload: {names}.",
+            metadata={"unknown fields": len(self._unknown)},
+        )
+
+    def _misfit_values(self) -> AssetCheckResult:
+        misfits = self._misfits.most_common(40)
+        columns = ", ".join(f"{literal(name)} ({number})" for name, number in misfits)
+        return self._result(
+            MISFIT_VALUES,
+            passed=not self._misfits and not self._replaced,
+            description=f"Set to NULL, kept in payload: {columns}. "
+            f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
+            metadata={
+                "misfit values": self._misfits.total(),
+                "replaced characters": self._replaced,
+            },
+        )
 
     def _forecast(self) -> dict[str, int]:
         if self.forecast is None:
@@ -203,17 +217,16 @@ class CheckTally:
             "API calls of the backfill": self.forecast.spent,
         }
 
-    def _doubt(self) -> str:
-        return " ".join(
-            f"{what.format(days=_shown(days), rows=rows, held=held)} {advice}"
-            for reason, (what, advice) in _DOUBTS.items()
-            if (
-                days := sorted(
-                    day for day, doubt in self._doubted.items() if doubt.reason == reason
-                )
-            )
-            for rows, held in [_sums([self._doubted[day] for day in days])]
-        )
+    def _suspect_days(self) -> str:
+        sentences = []
+        for reason, (problem, advice) in _SUSPECT_DAYS.items():
+            days = {day: doubt for day, doubt in self._doubted.items() if doubt.reason == reason}
+            if days:
+                rows = sum(doubt.rows for doubt in days.values())
+                held = sum(doubt.held for doubt in days.values())
+                text = problem.format(days=_listed(sorted(days)), rows=rows, held=held)
+                sentences.append(f"{text} {advice}")
+        return " ".join(sentences)
 
     def counts(
         self, collection: Collection, differences: "list[DayDifference]"
@@ -225,22 +238,22 @@ class CheckTally:
         )
         more = f" and {len(differences) - DAYS_SHOWN} more" if len(differences) > DAYS_SHOWN else ""
         repair = (
-            f"`magnetis reparse {collection.name}` records the counts again; loading these days again repairs their rows."
+            f"`magnetis reparse {collection.name}` records the counts again. Loading these days "
+            "again repairs their rows."
             if collection.is_events
             else "Load the collection again."
         )
+        words = f"Recorded counts differ from the table {collection.name}. {shown}{more}. {repair}"
         return AssetCheckResult(
             asset_key=self._key,
             check_name=COUNTS_AGREE,
             passed=not differences,
-            description=f"Recorded counts are not those of the table {collection.name}. {shown}{more}. {repair}"
-            if differences
-            else None,
+            description=words if differences else None,
             metadata={"days that differ": len(differences)},
         )
 
     def incomplete(self, error: MagnetisError) -> AssetCheckResult:
-        """Return the failed `complete` for a window that could not be read whole."""
+        """Return the failed `complete` for a window that could not be read completely."""
         return AssetCheckResult(
             asset_key=self._key,
             check_name=COMPLETE,
@@ -252,7 +265,7 @@ class CheckTally:
             },
         )
 
-    def _warning(
+    def _result(
         self,
         name: str,
         *,

@@ -1,4 +1,4 @@
-"""Names of the jobs. No Dagster is imported: `magnetis dev` uses them too."""
+"""Names of the jobs. Does not import Dagster, since `magnetis dev` uses them too."""
 
 from magnetis_dagster.catalog import Kind
 

@@ -1,4 +1,7 @@
-"""Jobs: what a schedule launches, and one that loads the newest day of everything. https://docs.dagster.io/guides/build/jobs"""
+"""The jobs of the schedules, and one that loads the newest day of every collection.
+
+https://docs.dagster.io/guides/build/jobs
+"""
 
 from datetime import date, datetime, timedelta
 
@@ -17,15 +20,16 @@ from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.defs.assets import POOL, asset_key, load_days
 from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
-from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.settings import Settings
 
-# a run retry would read the same days again for the same answer; steps are tried again where that can help
+# A run retry would load the same days with the same result; a step retries if its error is
+# transient.
 _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 
 
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
-    """Return the job `daily_events` or `daily_snapshots` over every enabled collection of that kind."""
+    """Return the daily job over every enabled collection of that kind."""
     chosen = [asset_key(collection) for collection in catalogue.enabled if collection.kind is kind]
     what = (
         "a range of days of every events collection"
@@ -41,16 +45,16 @@ def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
 
 
 def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
-    """Return the job `load_latest`: yesterday of every events collection and today's snapshots, in one run without a partition.
+    """Return the job `load_latest`: yesterday's events and today's snapshots in one run.
 
-    A job of ops: Dagster refuses an asset job over assets with different partitions. The ops load as the assets do, and log the
-    same materializations and check results.
+    It consists of ops, because Dagster refuses an asset job over assets with different partitions.
+    The ops load like the assets and log the same materializations and check results.
     """
 
     @job(
         name=LOAD_LATEST,
-        description="Loads yesterday of every events collection and today's state of every snapshot collection. "
-        "It needs no partition.",
+        description="Loads yesterday of every events collection and today's state of every "
+        "snapshot collection. Needs no partition.",
         tags=_TAGS,
     )
     def load_latest() -> None:
@@ -63,7 +67,7 @@ def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
 def _load_latest_op(
     collection: Collection, catalogue: Catalogue, settings: Settings
 ) -> OpDefinition:
-    demands = Demands(catalogue, collection, settings)
+    policy_checks = PolicyChecks(catalogue, collection, settings)
 
     @op(
         name=f"latest_{collection.name}",
@@ -72,13 +76,14 @@ def _load_latest_op(
         pool=POOL,
     )
     def load(context: OpExecutionContext) -> None:
-        day = newest_day(collection, settings)
-        if collection.is_events and day < settings.start_date:
+        days = [newest_day(collection, settings)]
+        if collection.is_events and days[0] < settings.start_date:
             context.log.info(
                 f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet."
             )
             return
-        for result in load_days(context, context.resources.magnetis, collection, [day], demands):
+        magnetis = context.resources.magnetis
+        for result in load_days(context, magnetis, collection, days, policy_checks):
             context.log_event(as_evaluation(result))  # type: ignore[arg-type]  # as in quota.py
 
     return load

@@ -1,25 +1,24 @@
-"""Foreign text in Markdown: shown letter by letter, never interpreted.
+"""Escape text of other origin for Markdown, so that it is displayed literally.
 
-Dagster's UI renders these as GitHub-flavoured Markdown, in which an image is requested from any
-server as soon as somebody looks: descriptions of assets and their ops, of columns in a table
-schema, of checks and their evaluations, of materializations and observations, and
-MetadataValue.md. Chats render Markdown in alerts. Errors of runs, skip reasons and table cells are
-plain text.
+Dagster's UI renders GitHub-flavoured Markdown, and an image in it is requested from any server. It
+renders descriptions (of assets, ops, columns of a table schema, checks and their evaluations,
+materializations and observations) and MetadataValue.md. Chat programs render Markdown in alerts.
+Errors of runs, skip reasons and table cells are plain text.
 """
 
 import re
 
 _TOKEN = re.compile(r"(?P<code>\(?`[^`]+`[.,:;)]*(?!\S))|\S+")
-"""A code span, which is inert already, or what stands between two spaces."""
+"""A code span, which is inert already, or a word between two spaces."""
 _ACTIVE = re.compile(r"[*\[\]<\\~`]|(?<![^\W_])_|_(?![^\W_])|&[#\w]+;|://|www\.|@", re.IGNORECASE)
-"""What can begin a link, an image, HTML, emphasis, a mention or an entity."""
+"""Characters that can begin a link, an image, HTML, emphasis, a mention or an entity."""
 _BEGINS_BLOCK = re.compile(r">|(?:[#+=-]+|[0-9]+[.)])$")
-"""A first word that would make a quotation, a heading, a list or a rule of the line."""
+"""A first word that would turn the line into a quotation, a heading, a list or a rule."""
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def literal(text: str) -> str:
-    """Return Markdown that shows `text` as it is, on one line: active words become code."""
+    """Return Markdown that displays `text` literally on one line; active words become code."""
     line = _UNPRINTABLE.sub(" ", text).strip()
     return _TOKEN.sub(_inert, line)
 

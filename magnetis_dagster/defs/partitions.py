@@ -1,11 +1,12 @@
 """Daily partitions, in MAGNETIS_TIMEZONE. https://docs.dagster.io/guides/build/partitions-and-backfills
 
-Events have a partition once their day has ended, from MAGNETIS_START_DATE on. A snapshot is the present: today has a partition from
-its first minute, and so has each past day on which a snapshot was taken. Other past days have none, because they cannot be
-taken any more: they would stay missing, and an accidental backfill of them could never succeed.
+Events: each day since MAGNETIS_START_DATE that has ended is a partition. Snapshots: today is a
+partition from midnight, and so is each past day on which a snapshot was taken. Other past days are
+not, because their snapshots cannot be taken any more: they would stay missing, and a backfill of
+them would always fail.
 
-The days are read from the database when the code location loads. Nobody has to set anything, processes on several machines agree,
-and an installation that is older than this rule keeps its green days.
+The days of past snapshots are read from the database when the code location loads. So no setting is
+needed, processes on several machines agree, and older installations keep their green days.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ def daily_partitions(
 ) -> DailyPartitionsDefinition:
     """Return the partitions of collections of that kind.
 
-    `taken`: the days on which snapshots were taken; None: unknown, and snapshots have every day since MAGNETIS_START_DATE.
+    `taken` contains the days on which snapshots were taken. If they are unknown (None), snapshots
+    have every day since MAGNETIS_START_DATE.
     """
     if kind is Kind.SNAPSHOT and taken is not None:
         return _snapshot_partitions(settings, taken)
@@ -37,13 +39,14 @@ def daily_partitions(
 def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPartitionsDefinition:
     today = datetime.now(settings.timezone).date()
     first = min([*taken, today])
-    never = sorted({*days_between(first, today - timedelta(days=1))} - {*taken})
+    past = {*days_between(first, today - timedelta(days=1))}
+    exclusions = [
+        datetime(day.year, day.month, day.day, tzinfo=settings.timezone)
+        for day in sorted(past - {*taken})
+    ]
     return DailyPartitionsDefinition(
         start_date=first.isoformat(),
         timezone=settings.timezone.key,
         end_offset=1,
-        exclusions=[
-            datetime(day.year, day.month, day.day, tzinfo=settings.timezone) for day in never
-        ]
-        or None,
+        exclusions=exclusions or None,
     )

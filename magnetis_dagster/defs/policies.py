@@ -1,7 +1,8 @@
-"""Policies and the baseline as asset checks, judged by the step that loads, right after its rows are committed.
+"""Policies and the baseline as asset checks, evaluated by the step that loads, after its commit.
 
-Dagster skips a check of its own step when the asset's step logs its days without an output. None of these blocks or stops anything.
-Their metadata names settings and accounts by id and title; personal values are masked.
+They are not separate steps, because Dagster skips such a step if the asset's step logs its days
+without an output. The checks do not block anything. Their metadata names notification settings and
+accounts by id and title; personal values are masked.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.notification_settings.baseline import Difference
-    from magnetis_dagster.warehouse.policy_queries import Judgement, Violation
+    from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
 _SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
@@ -40,8 +41,8 @@ def check_name(policy: Policy) -> str:
     return f"policy_{policy.name}"
 
 
-class Demands:
-    """What is demanded of one collection: its policies, and the baseline where one is configured."""
+class PolicyChecks:
+    """The checks of one collection: its policies, and the baseline if one is configured."""
 
     def __init__(self, catalogue: Catalogue, collection: Collection, settings: Settings) -> None:
         self._catalogue = catalogue
@@ -50,7 +51,7 @@ class Demands:
         self._path = settings.settings_baseline if collection.is_setting else None
 
     def specs(self, key: AssetKey) -> list[AssetCheckSpec]:
-        """Return a check for each demand."""
+        """Return the specs of the checks."""
         specs = [
             AssetCheckSpec(
                 check_name(policy),
@@ -65,52 +66,48 @@ class Demands:
                 AssetCheckSpec(
                     BASELINE,
                     asset=key,
-                    description=f"The settings are those of {literal(self._path.name)}.",
+                    description=f"The notification settings equal {literal(self._path.name)}.",
                 )
             )
         return specs
 
     def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
-        """Judge the present rows. Raises DatabaseUnavailable, DatabaseRefused."""
+        """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
             return
-        from magnetis_dagster.warehouse.policy_queries import judge
+        from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
         with open_engine(Settings.load()) as engine:
             for policy in self._policies:
-                judgement = judge(engine, self._catalogue, policy, self._collection)
-                result = self._judged(key, policy, judgement)
+                judgement = evaluate_policy(engine, self._catalogue, policy, self._collection)
+                result = self._policy_result(key, policy, judgement)
                 yield result
-                if policy.across_collections and judgement.unjudged is None:
-                    self._tell_the_others(context, key, policy, result)
+                if policy.across_collections and judgement.not_evaluated is None:
+                    self._report_for_others(context, key, policy, result)
             if self._path:
-                yield self._drift(engine, key)
+                yield self._baseline_result(engine, key)
 
-    def _judged(self, key: AssetKey, policy: Policy, judgement: "Judgement") -> AssetCheckResult:
+    def _policy_result(
+        self, key: AssetKey, policy: Policy, judgement: "PolicyResult"
+    ) -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
-        if judgement.unjudged:
-            words: str | None = f"Could not be judged: {literal(judgement.unjudged)}"
+        words: str | None = None
+        if judgement.not_evaluated:
+            words = f"Not checked: {literal(judgement.not_evaluated)}"
         else:
-            violate = "violates" if judgement.number == 1 else "violate"
-            words = (
-                f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy."
-                if judgement.number
-                else None
-            )
-            metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
+            metadata = {"offending rows": judgement.number, "judged rows": judgement.evaluated}
         if judgement.number:
-            masking = Masking(
-                self._catalogue["accounts"] if policy.across_collections else self._collection
-            )
-            title = "name" if policy.across_collections else "title"
+            violate = "violates" if judgement.number == 1 else "violate"
+            words = f"{judgement.number:,} of {judgement.evaluated:,} rows {violate} this policy."
+            collection, title = self._collection, "title"
+            if policy.across_collections:
+                collection, title = self._catalogue["accounts"], "name"
+            masking = Masking(collection)
             metadata["rows"] = MetadataValue.table(
-                [
-                    _row(offence, masking.column(title, offence.title))
-                    for offence in judgement.offences
-                ]
+                [_row(each, masking.column(title, each.title)) for each in judgement.violations]
             )
-            metadata["rows not shown"] = judgement.number - len(judgement.offences)
+            metadata["rows not shown"] = judgement.number - len(judgement.violations)
         return AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),
@@ -120,10 +117,13 @@ class Demands:
             metadata=metadata,
         )
 
-    def _tell_the_others(
+    def _report_for_others(
         self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult
     ) -> None:
-        # an alert by e-mail that is new settles what the check on alerts by SMS has said, and those need not change for days
+        """Report the result for the other collections of the policy too.
+
+        A new e-mail alert may resolve the failure on SMS alerts, which may not be loaded for days.
+        """
         for name in policy.collections:
             other = AssetKey([*key.path[:-1], name])
             if other != key and self._catalogue[name].enabled:
@@ -138,9 +138,9 @@ class Demands:
                     )
                 )
 
-    def _drift(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
+    def _baseline_result(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
-        from magnetis_dagster.warehouse.current_settings import present, settings_collections
+        from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
         words: str | None
@@ -154,13 +154,21 @@ class Demands:
             )
             if self._collection.name in baseline.settings:
                 found = baseline.differences(
-                    self._collection.name, present(engine, self._collection) or {}, self._collection
+                    self._collection.name,
+                    current_rows(engine, self._collection) or {},
+                    self._collection,
                 )
-                metadata = self._shown(found)
+                metadata = self._differences(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"
-                words = f"{len(found):,} {differ} from {path}. `magnetis settings diff` shows them unmasked."
+                words = (
+                    f"{len(found):,} {differ} from {path}. "
+                    "`magnetis settings diff` shows them unmasked."
+                )
             else:
-                words = f"Could not be judged: {path} says nothing of {self._collection.name}. Export it again."
+                words = (
+                    f"Not checked: {path} does not contain {self._collection.name}. "
+                    "Export the baseline again."
+                )
             passed = not found
         except BaselineError as error:
             words, passed = literal(str(error)), False
@@ -173,48 +181,46 @@ class Demands:
             metadata=metadata,
         )
 
-    def _shown(self, found: "list[Difference]") -> dict[str, RawMetadataValue]:
-        """Return the metadata of the differences: a line for each added or removed setting and for each changed field."""
-        from magnetis_dagster.notification_settings.baseline import DifferenceKind
-
+    def _differences(self, found: "list[Difference]") -> dict[str, RawMetadataValue]:
+        """Return the metadata: one row per added or removed setting and per changed field."""
         metadata: dict[str, RawMetadataValue] = {"differences": len(found)}
         if not found:
             return metadata
         masking = Masking(self._collection)
-        lines = []
-        for each in found:
-            names = (
-                [*each.fields]
-                if each.kind is DifferenceKind.CHANGED
-                else ["title"]
-                if "title" in each.fields
-                else [""]
-            )
-            for name in names:
-                was, now = (
-                    (each.fields[name].baseline, each.fields[name].present)
-                    if name
-                    else (None, None)
-                )
-                lines.append(
-                    TableRecord(
-                        {
-                            "id": masked_id(each.id),
-                            "account": masked_id(each.account_id or ""),
-                            "change": each.kind.value,
-                            "field": masked(name),
-                            "baseline": "" if was is None else masking.member(name, was),
-                            "present": "" if now is None else masking.member(name, now),
-                        }
-                    )
-                )
-        shown = lines[:ROWS_SHOWN]
+        rows = [
+            _difference_row(each, name, masking) for each in found for name in _shown_fields(each)
+        ]
+        shown = rows[:ROWS_SHOWN]
         return metadata | {
             "diff": MetadataValue.table(shown),
-            "lines not shown": len(lines) - len(shown),
+            "lines not shown": len(rows) - len(shown),
         }
 
 
-def _row(offence: "Violation", title: str | None) -> TableRecord:
-    names = {"id": masked_id(offence.id), "account": masked_id(offence.account_id or "")}
-    return TableRecord({**names, "title": title or "", "reason": offence.reason})
+def _shown_fields(difference: "Difference") -> list[str]:
+    from magnetis_dagster.notification_settings.baseline import DifferenceKind
+
+    if difference.kind is DifferenceKind.CHANGED:
+        return [*difference.fields]
+    return ["title"] if "title" in difference.fields else [""]
+
+
+def _difference_row(difference: "Difference", name: str, masking: Masking) -> TableRecord:
+    was, now = None, None
+    if name:
+        was, now = difference.fields[name].baseline, difference.fields[name].present
+    return TableRecord(
+        {
+            "id": masked_id(difference.id),
+            "account": masked_id(difference.account_id or ""),
+            "change": difference.kind.value,
+            "field": masked(name),
+            "baseline": "" if was is None else masking.member(name, was),
+            "present": "" if now is None else masking.member(name, now),
+        }
+    )
+
+
+def _row(violation: "Violation", title: str | None) -> TableRecord:
+    names = {"id": masked_id(violation.id), "account": masked_id(violation.account_id or "")}
+    return TableRecord({**names, "title": title or "", "reason": violation.reason})

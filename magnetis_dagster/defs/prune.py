@@ -1,4 +1,4 @@
-"""The job `prune` and its schedule `nightly_prune`: delete old bookkeeping, without an API request.
+"""The job `prune` and its schedule `nightly_prune`, which delete old operational records.
 
 The job observes the asset `magnetis/storage`, whose page plots the bytes of each schema and the
 deleted rows. https://docs.dagster.io/guides/build/jobs
@@ -28,7 +28,7 @@ KEY = AssetKey(["magnetis", "storage"])
 NAME = "prune"
 SCHEDULE = "nightly_prune"
 CRON = "30 3 * * *"
-"""After the daily jobs; no clock change of Europe/Paris skips or repeats the moment."""
+"""After the daily jobs, and outside 02:00 to 03:00, which a clock change skips or repeats."""
 _RUN = re.compile(r"\w[\w-]*")
 
 
@@ -46,7 +46,10 @@ def storage_asset() -> AssetSpec:
 def prune_job() -> JobDefinition:
     """Return the job."""
 
-    @op(description="Deletes bookkeeping older than MAGNETIS_RETENTION_DAYS. No API request.")
+    @op(
+        description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API "
+        "request."
+    )
     def prune_storage(context: OpExecutionContext) -> None:
         try:
             _prune(context)
@@ -55,19 +58,19 @@ def prune_job() -> JobDefinition:
 
     @job(
         name=NAME,
-        description="Deletes requests, reads, kept pages, and events and log files of Dagster that are older "
-        "than MAGNETIS_RETENTION_DAYS. Rows, history, completion records and the state of each "
-        "partition stay. No API request.",
+        description="Deletes records of API calls and windows, kept pages, and Dagster's events "
+        "and log files that are older than MAGNETIS_RETENTION_DAYS. Keeps rows, history, "
+        "completion records and the state of each partition. No API request.",
     )
     def prune() -> None:
         prune_storage()
 
-    made: JobDefinition = prune
-    return made
+    definition: JobDefinition = prune
+    return definition
 
 
 def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition:
-    """Return the schedule, on from the start."""
+    """Return the schedule, on by default."""
     return ScheduleDefinition(
         name=SCHEDULE,
         job=job,
@@ -86,18 +89,17 @@ def _prune(context: OpExecutionContext) -> None:
     settings = Settings.load()
     logs = context.instance.compute_log_manager
 
-    def forget(run: str) -> None:
-        if _RUN.fullmatch(
-            run
-        ):  # Dagster removes the folder of this name, and follows `..` out of its own
+    def delete_logs(run: str) -> None:
+        # Dagster deletes the folder of this name, even if it contains `..`
+        if _RUN.fullmatch(run):
             logs.delete_logs(prefix=[run])
 
     with open_engine(settings) as engine:
         warehouse_of(engine, settings, load_catalogue(settings.config)).prepare()
-        deleted = prune(engine, settings.retention_days, SCHEMA, forget)
+        deleted = prune(engine, settings.retention_days, SCHEMA, delete_logs)
         measured = sizes(engine, ["magnetis", "magnetis_ops", SCHEMA])
     total = sum(deleted.values())
-    words = f"{total:,} rows older than {settings.retention_days} days deleted"
+    words = f"Deleted {total:,} rows older than {settings.retention_days} days"
     context.log.info(words)
     context.log_event(
         AssetObservation(

@@ -1,22 +1,27 @@
-"""How often the repair sensor has asked for each missing day: its cursor, written as ranges. What is missing is not known here."""
+"""The cursor of the repair sensor: the number of requests for each missing day, as ranges."""
 
 import json
 from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Self
 
+from dagster import DagsterInstance
+
 from magnetis_dagster.dates import contiguous_ranges, days_between
+from magnetis_dagster.settings import Settings
+
+REPAIR_SENSOR = "repair_sensor"
 
 
 class Attempts:
-    """Attempts made by collection and day; a day that nobody asked for is not in it."""
+    """The number of attempts by collection and day; days without an attempt are not stored."""
 
-    def __init__(self, made: dict[str, dict[date, int]]) -> None:
-        self._made = made
+    def __init__(self, counts: dict[str, dict[date, int]]) -> None:
+        self._counts = counts
 
     @classmethod
     def parse(cls, cursor: str | None) -> Self:
-        """Return what the cursor says. An empty one, or one that somebody wrote by hand wrongly, says that nothing was tried."""
+        """Return the parsed cursor; no attempts if it is empty or invalid."""
         try:
             content = json.loads(cursor or "{}")
             return cls(
@@ -38,26 +43,47 @@ class Attempts:
             collection: [
                 (str(first), str(last), number) for first, last, number in contiguous_ranges(days)
             ]
-            for collection, days in sorted(self._made.items())
+            for collection, days in sorted(self._counts.items())
             if days
         }
         return json.dumps(content, separators=(",", ":"))
 
-    def made(self, collection: str, day: date) -> int:
-        """Return how often the day was asked for since it was last green."""
-        return self._made.get(collection, {}).get(day, 0)
+    def count(self, collection: str, day: date) -> int:
+        """Return how often the day was requested since it was last green."""
+        return self._counts.get(collection, {}).get(day, 0)
 
     def add(self, collection: str, days: Iterable[date]) -> None:
         """Count one more attempt at each of the days."""
-        known = self._made.setdefault(collection, {})
+        known = self._counts.setdefault(collection, {})
         for day in days:
             known[day] = known.get(day, 0) + 1
 
-    def only(self, missing: Mapping[str, Iterable[date]]) -> "Attempts":
-        """Return those at the missing days: days that became green, and collections that are gone, are forgotten."""
+    def keep_only(self, missing: Mapping[str, Iterable[date]]) -> "Attempts":
+        """Return the attempts at missing days only, without green days and removed collections."""
         return Attempts(
             {
-                collection: {day: number for day in days if (number := self.made(collection, day))}
+                collection: {day: number for day in days if (number := self.count(collection, day))}
                 for collection, days in missing.items()
             }
         )
+
+
+def stored_attempts(instance: DagsterInstance) -> Attempts:
+    """Return the attempts in the cursor of the repair sensor."""
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.scheduler.instigation import SensorInstigatorData
+
+    # without DAGSTER_HOME, the instance exists for one command only and has no sensors
+    if instance.schedule_storage:
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+            data = state.instigator_data
+            if state.instigator_name == REPAIR_SENSOR and isinstance(data, SensorInstigatorData):
+                return Attempts.parse(data.cursor)
+    return Attempts({})
+
+
+def given_up_days(
+    collection: str, missing: Iterable[date], attempts: Attempts, settings: Settings
+) -> list[date]:
+    """Return the missing days that the repair sensor does not request any more."""
+    return [day for day in missing if attempts.count(collection, day) >= settings.repair_attempts]

@@ -1,12 +1,13 @@
-"""The sensor `repair_sensor`: asks again for closed days that are not green, a little at a time, in the backfill lane.
+"""The sensor `repair_sensor`: requests closed days that are not green, in small backfill runs.
 
-Newest first: that is what people look at, and what failed last night is there before history goes on. A range that failed is asked
-again in shorter ones and at last day by day, so that a bad day keeps no good one away. Attempts are in the sensor's cursor.
+The newest days come first: people need them most, and last night's failures precede history. If a
+range fails, the next attempts request shorter ranges and finally single days, so that one bad day
+does not block the others. The cursor of the sensor stores the attempts.
 
 https://docs.dagster.io/guides/automate/sensors
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -29,24 +30,20 @@ from magnetis_dagster.dagster_support.run_identity import LANE_TAG
 from magnetis_dagster.dates import contiguous_ranges, days_between
 from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
-from magnetis_dagster.defs.missing_days import (
-    REPAIR_SENSOR,
-    STOP_DAYS,
-    Days,
-    given_up,
-    in_words,
-    look,
-)
-from magnetis_dagster.defs.repair_attempts import Attempts
+from magnetis_dagster.defs.missing_days import ClosedDays, format_ranges, read_closed_days
+from magnetis_dagster.defs.repair_attempts import REPAIR_SENSOR, Attempts, given_up_days
 from magnetis_dagster.defs.step_failures import skipped_on_failure
 from magnetis_dagster.settings import Settings
 
 REPAIR_TAG = "magnetis/repair"
-"""On each run of the sensor: which attempt it is."""
+"""On each run of the sensor: the number of the attempt."""
 INTERVAL_SECONDS = 3600
-MOST_RUNS = 3
-"""Runs of the sensor at a time, over all collections; one of each collection."""
-MOST_DAYS = 31
+MAX_RUNS = 3
+"""Runs of the sensor at a time, over all collections; at most one per collection."""
+MAX_DAYS = 31
+"""Days of one run."""
+STOP_DAYS = 7
+"""If this many days of a collection are given up, the sensor skips the collection."""
 
 _UNFINISHED = [
     status
@@ -55,18 +52,18 @@ _UNFINISHED = [
 ]
 
 
-class Wanted(NamedTuple):
-    """A range to ask for next."""
+class RepairRange(NamedTuple):
+    """A range of days to request next."""
 
     last: date
     first: date
-    made: int
-    """Attempts made before."""
+    attempts: int
+    """Earlier attempts."""
     collection: Collection
 
 
 def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
-    """Return the sensor, off until somebody switches it on."""
+    """Return the sensor, off by default."""
     events = [collection for collection in catalogue.enabled if collection.is_events]
 
     @sensor(
@@ -88,109 +85,113 @@ def _tick(
     instance: DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
 ) -> SensorResult:
     runs = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
-    days = {collection.name: look(instance, collection, settings) for collection in events}
-    attempts = attempts.only({name: seen.missing for name, seen in days.items()})
-    busy = _busy(instance, runs, events) | {name for name, seen in days.items() if seen.in_progress}
-
-    wanted = sorted(
-        (
-            found
-            for collection in events
-            if collection.name not in busy
-            if (
-                found := _next_range(
-                    collection, days[collection.name], attempts, settings.repair_attempts
-                )
-            )
-        ),
-        key=lambda range_: (range_.last, range_.first),
-        reverse=True,
-    )
-    free = MOST_RUNS - sum(1 for run in runs if REPAIR_TAG in run.tags)
+    days = {
+        collection.name: read_closed_days(instance, collection, settings) for collection in events
+    }
+    attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
+    busy = _busy(instance, runs, events)
+    busy |= {name for name, closed in days.items() if closed.in_progress}
+    ranges = []
+    for collection in events:
+        if collection.name not in busy:
+            missing = days[collection.name].missing
+            ranges += _next_range(collection, missing, attempts, settings.repair_attempts)
+    ranges.sort(key=lambda range_: (range_.last, range_.first), reverse=True)
+    free = MAX_RUNS - sum(1 for run in runs if REPAIR_TAG in run.tags)
     requests = []
-    for each in wanted[: max(0, free)]:
+    for each in ranges[: max(0, free)]:
         attempts.add(each.collection.name, days_between(each.first, each.last))
         requests.append(_request(each, settings.repair_attempts))
     if requests:
         return SensorResult(run_requests=requests, cursor=attempts.cursor())
     return SensorResult(
-        skip_reason=_why_nothing(days, attempts, busy, len(wanted), settings),
+        skip_reason=_skip_reason(days, attempts, busy, len(ranges), settings),
         cursor=attempts.cursor(),
     )
 
 
-def _next_range(collection: Collection, days: Days, attempts: Attempts, most: int) -> Wanted | None:
-    """Return the newest range of days with as many attempts, as long as that number allows: of three attempts 31 days, 6, 1."""
-    made = {day: attempts.made(collection.name, day) for day in days.missing}
-    tried = {day: number for day, number in made.items() if number < most}
-    if not tried or len(made) - len(tried) >= STOP_DAYS:
-        return None
-    first, last, number = contiguous_ranges(tried)[-1]
-    length = round(MOST_DAYS ** (1 - number / (most - 1)))
-    return Wanted(last, max(first, last - timedelta(days=length - 1)), number, collection)
+def _next_range(
+    collection: Collection, missing: Iterable[date], attempts: Attempts, max_attempts: int
+) -> list[RepairRange]:
+    """Return the newest range of days with the same number of attempts; none if none is left.
+
+    Its length falls with each attempt. With three attempts, it is at most 31, 6, then 1 days.
+    """
+    counts = {day: attempts.count(collection.name, day) for day in missing}
+    remaining = {day: number for day, number in counts.items() if number < max_attempts}
+    if not remaining or len(counts) - len(remaining) >= STOP_DAYS:
+        return []
+    first, last, number = contiguous_ranges(remaining)[-1]
+    length = round(MAX_DAYS ** (1 - number / (max_attempts - 1)))
+    first = max(first, last - timedelta(days=length - 1))
+    return [RepairRange(last, first, number, collection)]
 
 
-def _request(wanted: Wanted, most: int) -> RunRequest:
-    attempt = f"{wanted.made + 1} of {most}"
+def _request(range_: RepairRange, max_attempts: int) -> RunRequest:
+    last, first, attempts, collection = range_
+    attempt = f"{attempts + 1} of {max_attempts}"
+    # Dagster remembers run keys permanently. With the time in the key, a day that is missing again
+    # later is requested again.
+    now = datetime.now(UTC).isoformat()
     return RunRequest(
-        # Dagster remembers keys for ever: with the moment in it, a day that is missing again later is asked for again
-        run_key=f"{wanted.collection.name} {wanted.first} {wanted.last}, attempt {attempt}, {datetime.now(UTC).isoformat()}",
-        asset_selection=[asset_key(wanted.collection)],
-        tags={**days_tags(wanted.first, wanted.last), LANE_TAG: "backfill", REPAIR_TAG: attempt},
+        run_key=f"{collection.name} {first} {last}, attempt {attempt}, {now}",
+        asset_selection=[asset_key(collection)],
+        tags={**days_tags(first, last), LANE_TAG: "backfill", REPAIR_TAG: attempt},
     )
 
 
 def _busy(
     instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Collection]
 ) -> set[str]:
-    """Return the collections that an unfinished run or backfill is about."""
+    """Return the collections in unfinished runs and backfills."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-    under_way = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
-    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=under_way))
+    unfinished = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
     every = {asset_key(collection) for collection in events}
+    jobs_over_all = {JOB_NAMES[Kind.EVENTS], LOAD_LATEST}
     keys = set()
     for run in runs:
-        keys |= set(
-            run.asset_selection
-            or (every if run.job_name in {JOB_NAMES[Kind.EVENTS], LOAD_LATEST} else ())
-        )
+        keys |= set(run.asset_selection or (every if run.job_name in jobs_over_all else ()))
     for backfill in backfills:
         keys |= set(backfill.asset_selection or every)
     return {collection.name for collection in events if asset_key(collection) in keys}
 
 
-def _why_nothing(
-    days: Mapping[str, Days], attempts: Attempts, busy: set[str], wanted: int, settings: Settings
+def _skip_reason(
+    days: Mapping[str, ClosedDays],
+    attempts: Attempts,
+    busy: set[str],
+    ranges: int,
+    settings: Settings,
 ) -> str:
-    if not any(seen.missing for seen in days.values()):
+    if not any(closed.missing for closed in days.values()):
         return f"Every closed day since {settings.start_date} is green."
-    words = []
-    if waiting := sorted(name for name in busy if days[name].missing):
-        words.append(f"A run or a backfill is under way over {', '.join(waiting)}.")
-    if wanted:
-        words.append(f"{MOST_RUNS} runs of this sensor are under way.")
-    for name, seen in days.items():
-        if lost := given_up(name, seen, attempts, settings):
-            stopped = (
-                f" Nothing else of {name} is asked for until its cursor is reset."
-                if len(lost) >= STOP_DAYS
-                else ""
+    sentences = []
+    if names := sorted(name for name in busy if days[name].missing):
+        sentences.append(f"A run or a backfill over {', '.join(names)} is queued or running.")
+    if ranges:
+        sentences.append(f"{MAX_RUNS} runs of this sensor are queued or running.")
+    for name, closed in days.items():
+        if given_up := given_up_days(name, closed.missing, attempts, settings):
+            sentences.append(
+                f"{name}: gave up after {settings.repair_attempts} attempts on "
+                f"{format_ranges(given_up)}."
             )
-            words.append(
-                f"{name}: given up after {settings.repair_attempts} attempts: {in_words(lost)}.{stopped}"
-            )
-    return " ".join(words)
+            if len(given_up) >= STOP_DAYS:
+                sentences.append(f"{name} is skipped until the cursor of this sensor is reset.")
+    return " ".join(sentences)
 
 
 def _description(settings: Settings) -> str:
     return (
-        f"Every hour, requests the closed days since {settings.start_date} that are not green, newest first: "
-        f"at most {MOST_RUNS} runs at a time, each of at most {MOST_DAYS} contiguous days of one collection, in the backfill lane. "
-        "Days that were never loaded are missing too: once switched on, it loads history step by step. "
-        "It skips a collection while a run or a backfill over it is queued or running. "
-        f"It requests a day at most {settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up; "
-        f"after {STOP_DAYS} days given up, it skips that collection. The tick and the check no_missing_days name the days given "
-        f"up. To retry them, set this sensor's cursor to {{}} on this page, "
-        f"or `dagster sensor cursor {REPAIR_SENSOR} --delete`."
+        f"Every hour, requests the closed days since {settings.start_date} that are not green, "
+        f"newest first: at most {MAX_RUNS} runs at a time, each of at most {MAX_DAYS} contiguous "
+        "days of one collection, in the backfill lane. Days that were never loaded are not green, "
+        "so the sensor also loads history step by step. It skips a collection while a run or a "
+        "backfill over it is queued or running. It requests a day at most "
+        f"{settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up. If "
+        f"{STOP_DAYS} days of a collection are given up, it skips the collection. The skip reason "
+        "and the check no_missing_days name the days given up. To retry them, set this sensor's "
+        f"cursor to {{}} on this page, or run `dagster sensor cursor {REPAIR_SENSOR} --delete`."
     )

@@ -1,8 +1,10 @@
-"""The resource `magnetis`: what a run needs to read the API into the warehouse. https://docs.dagster.io/guides/build/external-resources
+"""The resource `magnetis`: the API and the warehouse of a run.
 
-Resource fields are shown in the UI, stored with every run and can be changed from the launchpad, which has no authentication.
-So the key, the API's origin (where the key is sent), the quota and the database's address are no fields: they come from the
-environment of the process that runs, each time.
+Dagster shows resource fields in the UI, stores them with every run, and anybody can change them in
+the launchpad, which has no authentication. So the key, the API's origin (which receives the key),
+the quota and the database address are not fields. Each run reads them from its environment.
+
+https://docs.dagster.io/guides/build/external-resources
 """
 
 from collections.abc import Callable, Iterator
@@ -20,27 +22,33 @@ if TYPE_CHECKING:
 
 
 class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
-    """The API and the warehouse, as the environment of the run names them."""
+    """The API and the warehouse that the environment of the run names."""
 
     concurrency: int = Field(default=8, ge=1, le=64, description="Pages of one window in flight.")
     quota_recheck_seconds: float = Field(
         default=900.0,
         gt=0,
         le=86_400,
-        description="A step that waits for API calls looks again after so many seconds at the latest.",
+        description="Seconds between two checks of the quota while a step waits for API calls.",
     )
 
     @contextmanager
     def ingestion(
-        self, run: "RunIdentity", progress: Callable[[str], None], advanced: Callable[[], None]
+        self, run: "RunIdentity", progress: Callable[[str], None], on_progress: Callable[[], None]
     ) -> Iterator["Ingestion"]:
-        """Open what one step needs. Raises SettingsError, CatalogueError, DatabaseUnavailable, DatabaseRefused."""
-        from magnetis_dagster.dagster_support.run_heartbeat import heartbeat_of
+        """Open the API client and the warehouse for one step.
+
+        `progress` logs a line; `on_progress` is called when a retry would have less work.
+
+        Raises: SettingsError; CatalogueError; DatabaseUnavailable; DatabaseRefused.
+        """
+        from magnetis_dagster.dagster_support.heartbeat_storage import heartbeat_of
         from magnetis_dagster.wiring import open_ingestion
 
         settings = Settings.load(concurrency=self.concurrency)
-        permit = heartbeat_of(run.run_id)
+        catalogue = load_catalogue(settings.config)
+        heartbeat = heartbeat_of(run.run_id)
         with open_ingestion(
-            settings, load_catalogue(settings.config), run, progress, advanced, permit
+            settings, catalogue, run, progress, on_progress, heartbeat
         ) as ingestion:
             yield ingestion

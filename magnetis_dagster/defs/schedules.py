@@ -1,6 +1,7 @@
-"""Schedules, on from the start. https://docs.dagster.io/guides/automate/schedules
+"""The daily schedules, on by default. https://docs.dagster.io/guides/automate/schedules
 
-At 01:30 yesterday has ended, and no clock change of Europe/Paris (02:00 to 03:00) skips or repeats the moment.
+At 01:30, yesterday has ended. Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they
+neither skip nor repeat a tick.
 """
 
 from datetime import date, datetime, timedelta
@@ -26,17 +27,21 @@ MONDAY = 0
 def daily_schedule(
     job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings
 ) -> ScheduleDefinition:
-    """Return the schedule of the job: yesterday and the look-back for events, today for snapshots, in MAGNETIS_TIMEZONE."""
+    """Return the schedule of the job.
+
+    Events: yesterday and the look-back days. Snapshots: today. Days are in MAGNETIS_TIMEZONE.
+    """
 
     def request(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-        # the tick's own day, so that a past tick that somebody runs again asks for the days that it asked for then
+        # the day of the tick, so that a past tick that is run again requests the same days
         today = context.scheduled_execution_time.astimezone(settings.timezone).date()
-        if kind is Kind.SNAPSHOT and today == datetime.now(settings.timezone).date() - timedelta(
-            days=1
-        ):
-            # the daemon makes up for the newest tick that it missed (`scheduler` in dagster.yaml), and midnight was since
+        yesterday = datetime.now(settings.timezone).date() - timedelta(days=1)
+        if kind is Kind.SNAPSHOT and today == yesterday:
+            # the daemon runs the last missed tick later (`scheduler` in dagster.yaml), and midnight
+            # has passed in the meantime
             return SkipReason(
-                f"The snapshot of {today} was missed: that day has ended, and the API shows only the present."
+                f"The snapshot of {today} was missed: that day has ended, and the API returns only "
+                "the current state."
             )
         first, last = (today, today) if kind is Kind.SNAPSHOT else _closed_days(today, settings)
         if last < settings.start_date:
@@ -55,7 +60,7 @@ def daily_schedule(
         execution_timezone=settings.timezone.key,
         default_status=DefaultScheduleStatus.RUNNING,
         execution_fn=request,
-        description=job.description if kind is Kind.SNAPSHOT else _what_is_read(settings),
+        description=job.description if kind is Kind.SNAPSHOT else _events_description(settings),
     )
 
 
@@ -67,13 +72,13 @@ def _closed_days(today: date, settings: Settings) -> tuple[date, date]:
     return max(settings.start_date, yesterday - timedelta(days=back)), yesterday
 
 
-def _what_is_read(settings: Settings) -> str:
+def _events_description(settings: Settings) -> str:
     nightly, weekly = settings.lookback_days, settings.weekly_lookback_days
-    words = (
-        f"Loads yesterday and the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)"
-        if nightly
-        else "Loads yesterday"
-    )
+    words = "Loads yesterday of every events collection"
+    if nightly:
+        words += f" and re-reads the {nightly} days before it (MAGNETIS_LOOKBACK_DAYS)"
     if weekly > nightly:
-        words += f", on Mondays the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
-    return f"{words}, of every events collection, as one range in one run: late changes are seen only by reading a day again."
+        words += (
+            f"; on Mondays, re-reads the {weekly} days before it (MAGNETIS_WEEKLY_LOOKBACK_DAYS)"
+        )
+    return f"{words}. One run loads all days. Late changes are received only by re-reading a day."

@@ -1,9 +1,10 @@
-"""What our errors become in Dagster: a Failure whose text is for people, or another try of the step.
+"""Convert our errors to Dagster's: a Failure with a readable text, or a retry of the step.
 
-A run retry would read the same days again for the same answer, so `dagster.yaml` and the jobs turn those off for step failures;
-a step is tried again only where the error says that it can help. Assets have no `retry_policy`: Dagster obeys one on interrupts
-too, so a run that somebody terminates would start again and spend its calls anew. The chain of causes is cut: Dagster stores it,
-and the drivers' own errors hold rows.
+A run retry would load the same days with the same result, so `dagster.yaml` and the jobs disable it
+for failed steps. A step is retried only after a transient error. Assets have no `retry_policy`,
+because Dagster applies it to interrupts too: a terminated run would start again and spend its API
+calls again. The chain of causes is cut, because Dagster stores it, and errors of database drivers
+contain rows.
 """
 
 import random
@@ -26,17 +27,24 @@ from magnetis_dagster.errors import MagnetisError, TransientError
 
 RETRIES = 3
 RETRY_SECONDS = 20.0
-"""20, 40 and 80 seconds, give or take: a database restart or a proxy hiccup that outlasts the client's own attempts."""
-FOR_EVER = 1_000_000
-"""For Dagster, which counts waits and tries as one: a night of waiting must not use up the tries. We count the tries ourselves."""
+"""Backoff of 20, 40 and 80 s with jitter, for failures that outlast the client's own retries.
+
+Examples are the restart of a database or of a proxy.
+"""
+UNLIMITED = 1_000_000
+"""`max_retries` for Dagster, which counts waits for API calls as retries.
+
+We count real retries here.
+"""
 
 
 @contextmanager
 def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
-    """Turn our errors inside the block into dagster.Failure or another try, and being out of quota into waiting.
+    """Convert our errors in the block to dagster.Failure or a step retry, and wait for API calls.
 
-    A waiting step stays in progress, and goes on when its lane has calls again; it looks after `recheck_seconds` at the latest,
-    since the limit may be raised or other lanes may leave more than was thought.
+    A waiting step stays in progress and resumes when its lane has API calls again. It checks at
+    least every `recheck_seconds`, because the limit may be raised or other lanes may use less than
+    expected.
     """
     from magnetis_dagster.dagster_support.run_heartbeat import RunEnded
     from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -49,32 +57,32 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         )
         seconds += random.uniform(0, min(5.0, seconds / 10))  # noqa: S311 - spreads waiting runs; not a secret
         context.log.warning(
-            f"Waiting for API calls. {exhausted} Looking again in {seconds:.0f} s; finished days stay."
+            f"Waiting for API calls. {exhausted} Next check in {seconds:.0f} s. "
+            "Days already loaded stay loaded."
         )
-        record_progress(
-            context.instance, context.run.run_id
-        )  # a worker that dies while it waits is not to blame
-        # the cause is what Dagster shows beside "up for retry"
-        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from exhausted
+        # the death of a worker that waits does not count as an attempt without progress
+        record_progress(context.instance, context.run.run_id)
+        # Dagster shows the cause next to "up for retry"
+        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from exhausted
     except TransientError as error:
-        tried = _tries_that_failed(context)
-        if tried >= RETRIES:
+        retries = _retries_after_errors(context)
+        if retries >= RETRIES:
             raise failure(error) from None
-        seconds = RETRY_SECONDS * 2**tried * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
+        seconds = RETRY_SECONDS * 2**retries * random.uniform(0.5, 1.5)  # noqa: S311 - spreads runs that failed together
         context.log.warning(
-            f"{error} Next attempt of this step in {seconds:.0f} s ({tried + 1} of {RETRIES})."
+            f"{error} This step retries in {seconds:.0f} s (retry {retries + 1} of {RETRIES})."
         )
-        raise RetryRequested(max_retries=FOR_EVER, seconds_to_wait=seconds) from error
+        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from error
     except RunEnded as ended:
         context.log.warning(str(ended))
-        # not a failure: the run has ended already, and a second failure event would be retried or alerted
+        # The run has ended already. A Failure would be a second event, with a retry or an alert.
         raise DagsterExecutionInterruptedError from None
     except MagnetisError as error:
         raise failure(error) from None
 
 
-def _tries_that_failed(context: OpExecutionContext) -> int:
-    """Return how often this step was put off in this run for another reason than waiting for calls."""
+def _retries_after_errors(context: OpExecutionContext) -> int:
+    """Return the retries of this step in this run, without waits for API calls."""
     step = context.op_handle.name
     events = context.instance.all_logs(
         context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY
@@ -89,7 +97,7 @@ def _tries_that_failed(context: OpExecutionContext) -> int:
 
 
 def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
-    """Return the result of a sensor's tick; what was in the way is its skip reason."""
+    """Return the result of a sensor's tick; if the tick fails, the error is its skip reason."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -97,9 +105,9 @@ def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
     except MagnetisError as error:
         words = str(error)
     except (DagsterError, SQLAlchemyError) as error:
-        # of the storage's errors only the class: they hold statements
+        # only the class of a storage error, since its text contains statements
         words = f"Dagster's storage does not answer ({type(error).__name__})."
-    return SensorResult(skip_reason=f"{words} The next tick looks again.")
+    return SensorResult(skip_reason=f"{words} The next tick tries again.")
 
 
 def failure(error: MagnetisError) -> Failure:

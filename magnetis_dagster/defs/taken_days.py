@@ -1,7 +1,8 @@
 """The days on which snapshots were taken, read while the code location loads.
 
-Definitions must stay light and must load without a database. So this module uses the driver alone and waits for CONNECT_SECONDS
-at most. It uses no embedded server, which a definition must not start: `magnetis dev` passes its address on.
+Definitions must load fast, and without a database too. So this module uses the driver alone and
+waits at most CONNECT_SECONDS. It does not start the embedded server; `magnetis dev` passes its
+address.
 """
 
 import logging
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | None:
     """Return the days on which any of the snapshot collections was taken; empty before the first.
 
-    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer, which is logged as a warning.
+    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (logged as a
+    warning).
     """
     if settings.database_address is None:
         return None
@@ -41,8 +43,9 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
     except psycopg.Error as error:
         # its text may contain the address with the password
         log.warning(
-            "The days of past snapshots are unknown, since PostgreSQL did not answer (%s). Snapshots have every day since "
-            "MAGNETIS_START_DATE until the code location is reloaded.",
+            "The days of past snapshots are unknown, because PostgreSQL did not answer (%s). Until "
+            "the code location is reloaded, snapshots have a partition for every day since "
+            "MAGNETIS_START_DATE.",
             type(error).__name__,
         )
         return None

@@ -12,7 +12,7 @@ from magnetis_dagster.dagster_support.webserver_client import (
     DagsterUnavailable,
 )
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.planning.plan import Plan, ends
+from magnetis_dagster.planning.plan import Plan, completion
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
@@ -76,7 +76,7 @@ def launch_plan(
         f"{line.collection}: {line.days:,} days, {line.rows:,} rows, {line.calls:,} calls"
         for line in priced
     )
-    forecast = f"{plan.calls:,} calls, done {ends(plan)}"
+    forecast = f"{plan.calls:,} calls, done {completion(plan)}"
     backfill = dagster.launch_backfill(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
         title=f"forecast: {forecast}",

@@ -1,6 +1,7 @@
-"""WHO may ask now: the ledger of API calls that every process of every machine shares, and the policy it decides by.
+"""Decide who may send a request now: quota rules, ledger, guard, forecast and report.
 
-No HTTP, no Dagster. `quota.ledger` speaks SQL and is imported where it is used; the names here are light enough for every start.
+This package contains no HTTP and no Dagster. `quota.ledger` imports the database and is imported
+only if needed. The names here are cheap to import.
 """
 
 from magnetis_dagster.quota.rules import (

@@ -1,4 +1,7 @@
-"""A compose stack on an engine of our own, and what the tests ask of it. Where no engine can be had they fail and say why."""
+"""A compose stack on a Docker engine of the tests, and helpers.
+
+Without an engine, the tests fail with the reason.
+"""
 
 import json
 import os
@@ -29,21 +32,24 @@ IMAGES = {
     "NGINX_IMAGE": "magnetis-standin-nginx",
     "REDIS_IMAGE": "magnetis-standin-redis",
 }
-"""What standins.sh makes; only a registry has an image by its digest. Set the variables to take others."""
+"""Images built by standins.sh; only a registry has an image by its digest.
+
+The variables select others.
+"""
 LAST = datetime.now(ZoneInfo("Europe/Paris")).date() - timedelta(days=1)
 EVENTS = ["calls", "visits"]
 
 
 @dataclass
 class Stack:
-    """One project of docker-compose in a folder of its own, with the sandbox."""
+    """One project of docker-compose in its own folder, with the sandbox."""
 
     folder: Path
     environment: dict[str, str]
     profiles: tuple[str, ...] = ("sandbox",)
     passwords: dict[str, str] = field(default_factory=dict)
     cookies: dict[str, httpx.Cookies] = field(default_factory=dict)
-    """The proxy's session cookie of each user: a password without it counts as a guess."""
+    """By user: the session cookie of the proxy. A password without it counts as a guess."""
 
     def run(self, *command: str, check: bool = True, **options: Any) -> str:
         done = subprocess.run(
@@ -62,7 +68,7 @@ class Stack:
         return done.stdout
 
     def compose(self, *arguments: str, **options: Any) -> str:
-        # both generations of compose are to work; COMPOSE="docker compose" takes the newer one
+        # both generations of compose must work; COMPOSE="docker compose" selects the newer one
         program = os.environ.get("COMPOSE", "docker-compose").split()
         return self.run(
             *program, *(f"--profile={profile}" for profile in self.profiles), *arguments, **options
@@ -101,7 +107,7 @@ class Stack:
         return self.compose("exec", "-T", service, *command, **options)
 
     def ports(self, services: Iterable[str]) -> dict[str, str]:
-        """Return ADDRESS/PORT to service: each has an address in each of its networks."""
+        """Return ADDRESS/PORT by service; a service has an address in each of its networks."""
         return {
             f"{network['IPAddress']}/{SERVICES[name].port}": name
             for name in services
@@ -109,7 +115,7 @@ class Stack:
         }
 
     def opened(self, source: str, ports: dict[str, str]) -> set[str]:
-        """Return the services that a process in the container `source` can open at any of their addresses."""
+        """Return the services to which the container `source` can connect, at any address."""
         tries = [
             f"(timeout 3 bash -c '</dev/tcp/{port}' 2>/dev/null && echo {port}) &" for port in ports
         ]
@@ -121,7 +127,10 @@ class Stack:
         return dict(json.loads(self.docker("inspect", container))[0])
 
     def kill(self, service: str) -> None:
-        """SIGKILL from outside, as a machine out of memory does it; `docker kill` would keep the engine from restarting it."""
+        """Send SIGKILL from outside, like an out-of-memory kill.
+
+        After `docker kill`, the engine would not restart it.
+        """
         before = self.inspect(service)["State"]
         os.kill(before["Pid"], signal.SIGKILL)
 
@@ -156,7 +165,7 @@ class Stack:
         }
 
     def load(self, first: int, last: int) -> None:
-        """Load the days from `first` to `last` days before LAST, and check them."""
+        """Load the days from `first` to `last` days before LAST and check them."""
         with self.api() as api:
             wait(api.loaded, "the code location is loaded", 120)
             backfill = api.launch_backfill(days(first, last), title="load", description="", tags={})
@@ -164,15 +173,15 @@ class Stack:
         self.holds(first, last)
 
     def holds(self, first: int, last: int) -> None:
-        """Each day was read, and the table holds as many rows as `days` says."""
+        """Assert that each day was read and the table contains the recorded number of rows."""
         between = (
             f"day BETWEEN '{LAST - timedelta(days=first)}' AND '{LAST - timedelta(days=last)}'"
         )
         for name in EVENTS:
             found = self.sql(
-                f"SELECT count(*), count(*) FILTER (WHERE held = (SELECT count(*) FROM magnetis.{name} AS t "
-                f"WHERE t.day = d.day AND deleted_at IS NULL)) FROM magnetis_ops.days AS d "
-                f"WHERE collection = '{name}' AND {between}"
+                "SELECT count(*), count(*) FILTER (WHERE held = (SELECT count(*) FROM "
+                f"magnetis.{name} AS t WHERE t.day = d.day AND deleted_at IS NULL)) FROM "
+                f"magnetis_ops.days AS d WHERE collection = '{name}' AND {between}"
             )
             assert found == f"{first - last + 1}|{first - last + 1}", (
                 f"{name}: days read, and of these complete: {found}"
@@ -190,12 +199,12 @@ def wait(condition: Callable[[], bool], expectation: str, seconds: float) -> Non
 
 @contextmanager
 def engine() -> Iterator[str]:
-    """Start the tests' own Docker engine and yield its DOCKER_HOST; one that ran before keeps running."""
+    """Start the tests' Docker engine and yield its DOCKER_HOST; a running one is kept."""
     ran = subprocess.run([HERE / "engine.sh", "running"], check=False, timeout=60).returncode == 0
     started = subprocess.run(
         [HERE / "engine.sh", "start"], capture_output=True, text=True, check=False, timeout=600
     )
-    assert started.returncode == 0, f"no engine, so nothing here can be tested: {started.stderr}"
+    assert started.returncode == 0, f"these tests need an engine: {started.stderr}"
     try:
         yield started.stdout.strip()
     finally:
@@ -214,7 +223,8 @@ def brought_up(
     variables: dict[str, str] | None = None,
     up: tuple[str, ...] = (),
 ) -> Iterator[Stack]:
-    """Build the stack and bring it up, in a copy of the project; tear it down with its volumes."""
+    """Build and start the stack in a copy of the project; remove it with its volumes afterwards."""
+    compose = os.environ.get("COMPOSE", "docker-compose")
     environment = {
         **IMAGES,
         **{
@@ -227,7 +237,7 @@ def brought_up(
         "COMPOSE_FILE": f"docker-compose.yml:{overlay}",
         "UI_PORT": str(free_port()),
         "VIEWER_PORT": str(free_port()),
-        "IN": f"{os.environ.get('COMPOSE', 'docker-compose')} exec -T --env PGUSER=magnetis postgres",
+        "IN": f"{compose} exec -T --env PGUSER=magnetis postgres",
         **(variables or {}),
     }
     subprocess.run([HERE / "standins.sh"], env=environment, check=True, timeout=900)
@@ -259,8 +269,14 @@ def days(first: int, last: int) -> dict[str, list[tuple[date, date]]]:
 
 
 def status_of(stack: Stack, backfill: str) -> str:
-    """Ask until there is an answer: each connection that the webserver kept fails once after the server has died."""
-    query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+    """Repeat the query until it is answered.
+
+    Each database session of the webserver fails once after the server was killed.
+    """
+    query = (
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+        "{ ... on PartitionBackfill { status } } }"
+    )
     found: dict[str, Any] = {}
 
     def answered() -> bool:

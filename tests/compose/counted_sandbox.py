@@ -1,4 +1,4 @@
-"""The sandbox, and one line on standard output for each call that it received: mounted into its container by two_hosts.yml."""
+"""The sandbox, with one line on standard output per request; two_hosts.yml mounts it."""
 
 import sys
 from typing import Any

@@ -1,7 +1,7 @@
-"""The compose stack on a real engine: `make test-compose`, as root. Minutes, so not in `make test`.
+"""The compose stack on a real engine: `make test-compose`, as root; too slow for `make test`.
 
-They share one stack and nothing else: each loads its own days, restores what it changed, and runs
-alone too. Without an engine they fail and say why.
+The tests share one stack only: each loads its own days, restores its changes, and also runs alone.
+Without an engine, they fail with the reason.
 """
 
 import json
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 SERVICES = {"postgres", "code", "webserver", "viewer", "daemon", "proxy", "sandbox"}
 AT_ONCE, A_MINUTE = 21, 10
-"""Guesses of a password that an address has (deploy/nginx/nginx.conf)."""
+"""Password guesses that an address may make (deploy/nginx/nginx.conf)."""
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def stack(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield stack
 
 
-def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
+def test_nobody_has_access_without_a_password(stack: Stack) -> None:
     for port in (stack.environment["UI_PORT"], stack.environment["VIEWER_PORT"]):
         for path in ("/", "/graphql", "/server_info", "/logs"):
             assert httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 401
     assert stack.get("viewer", "/", stack.environment["UI_PORT"]).status_code == 401, (
-        "who may look may not launch"
+        "a viewer may not launch"
     )
     assert stack.get("admin", "/").status_code == 200
     assert stack.get("viewer", "/").status_code == 200
@@ -55,12 +55,15 @@ def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
     assert "content-security-policy" in headers
 
 
-def test_a_page_of_another_site_gets_nothing_even_with_the_password(stack: Stack) -> None:
+def test_a_page_of_another_site_is_refused_even_with_the_password(stack: Stack) -> None:
     ui, password = (
         f"http://127.0.0.1:{stack.environment['UI_PORT']}",
         ("admin", stack.passwords["admin"]),
     )
-    mutation = "mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION}) { __typename } }"
+    mutation = (
+        "mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION}) "
+        "{ __typename } }"
+    )
     with httpx.Client(base_url=ui, auth=password, trust_env=False) as client:
         assert client.post("/graphql", json={"query": "{version}"}).status_code == 200
         assert (
@@ -104,7 +107,7 @@ def test_a_page_of_another_site_gets_nothing_even_with_the_password(stack: Stack
             assert len(client.get("/").headers.get_list(name)) == 1, name
 
 
-def test_every_service_says_that_it_is_well(stack: Stack) -> None:
+def test_every_service_is_healthy(stack: Stack) -> None:
     for service in sorted(SERVICES - {"sandbox"}):
         wait(
             lambda service=service: (
@@ -131,7 +134,7 @@ print(answers[401], answers[429], sum(answers.values()), time.monotonic() - bega
 
 
 def guess(stack: Stack, service: str, user: str, port: int, number: int = 300) -> None:
-    """Guess from a container, which has an address of its own; check how many guesses were answered."""
+    """Guess from a container with its own address; check how many guesses were answered."""
     command = ("python3", "-c", GUESSES, "proxy", str(port), user, str(number))
     refused, slowed, asked, seconds = map(float, stack.execute(service, *command).split())
     assert refused + slowed == asked == number
@@ -149,7 +152,7 @@ def asked(url: str, number: int, **options: Any) -> Counter[int]:
     )
 
 
-def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(stack: Stack) -> None:
+def test_password_guesses_are_counted_by_address_for_all_users(stack: Stack) -> None:
     stack.compose("restart", "proxy")  # forgets the guesses
     wait(stack.serves, "the UI is served", 120)
     right, wrong = (
@@ -164,7 +167,8 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
         guess(stack, "webserver", "viewer", 8081, 60)  # gives an address more guesses
         guess(stack, "viewer", "viewer", 8081)  # another address has its own
 
-        # nor does the right password in between, a cookie that was made up, or one of the other server
+        # nor does the right password in between, an invented cookie, or a cookie of the other
+        # server
         made_up, other = (
             {"magnetis_ui": "0" * 32},
             {"magnetis_viewer": admin.cookies["magnetis_ui"]},
@@ -176,7 +180,7 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
         assert answered + answers[429] == 75, answers
         assert answered <= allowed(time.monotonic() - began), answers
 
-        # who is logged in is not slowed, at the same address; the cookie is no password
+        # a user with a session is not slowed at the same address; the cookie is no password
         assert {admin.get("/").status_code for _ in range(200)} == {200}
         session = {"magnetis_ui": admin.cookies["magnetis_ui"]}
         assert httpx.get(wrong, cookies=session, trust_env=False).status_code == 401
@@ -186,7 +190,7 @@ def test_guesses_of_passwords_are_counted_by_address_whatever_user_they_name(sta
         wait(stack.serves, "the UI is served", 120)
 
 
-def test_people_in_a_browser_are_not_slowed_by_guesses_from_their_own_address(stack: Stack) -> None:
+def test_users_with_a_session_are_not_slowed_by_guesses_from_their_address(stack: Stack) -> None:
     chromium = stack.run(
         sys.executable, str(Path(__file__).parents[2] / "tools" / "browser.py")
     ).strip()
@@ -197,7 +201,7 @@ def test_people_in_a_browser_are_not_slowed_by_guesses_from_their_own_address(st
                 executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
             )
             pages = []
-            for _ in range(3):  # three people behind one address
+            for _ in range(3):  # three users behind one address
                 page = browser.new_context(
                     http_credentials={"username": "admin", "password": stack.passwords["admin"]}
                 ).new_page()
@@ -220,7 +224,7 @@ def test_people_in_a_browser_are_not_slowed_by_guesses_from_their_own_address(st
     assert not answers.keys() & {401, 429, 502, 503}, answers
 
 
-def test_answers_to_strangers_have_no_session_cookie(stack: Stack) -> None:
+def test_responses_without_a_valid_password_set_no_session_cookie(stack: Stack) -> None:
     for user, name in (("admin", "magnetis_ui"), ("viewer", "magnetis_viewer")):
         port = stack.environment["UI_PORT" if user == "admin" else "VIEWER_PORT"]
         assert "set-cookie" not in httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).headers
@@ -232,20 +236,20 @@ def test_answers_to_strangers_have_no_session_cookie(stack: Stack) -> None:
         assert re.fullmatch(f"{name}=[0-9a-f]{{32}}; Path=/; HttpOnly; SameSite=Lax", given)
 
 
-def test_who_only_looks_can_launch_nothing(stack: Stack) -> None:
+def test_a_viewer_can_launch_nothing(stack: Stack) -> None:
     with stack.api("viewer") as api:
         assert api.loaded()
         with pytest.raises(Exception, match=r"(?i)permission|unauthori|refused|read"):
             api.launch_backfill(days(3, 1), title="must not start", description="", tags={})
 
 
-def test_containers_have_their_secrets_and_no_others(stack: Stack) -> None:
+def test_containers_have_only_their_secrets(stack: Stack) -> None:
     for service in sorted(SERVICES):
         there = stack.execute(service, "sh", "-c", "ls /run/secrets 2>/dev/null || true").split()
         assert set(there) == RIGHTS[service].secrets, service
 
 
-def test_roles_may_do_in_the_database_what_their_services_do(stack: Stack) -> None:
+def test_roles_have_only_the_rights_of_their_services(stack: Stack) -> None:
     program = (Path(__file__).parents[1] / "try_rights.py").read_text(encoding="utf-8")
     for service in ("code", "webserver", "viewer", "daemon"):
         role = RIGHTS[service].role
@@ -263,17 +267,17 @@ def test_roles_may_do_in_the_database_what_their_services_do(stack: Stack) -> No
     assert {
         schema: frozenset(kinds) for schema, kinds in found["allowed"].items()
     } == DATABASE_ROLES["magnetis_owner"]
-    # `up` grants again what was lost, as on a volume of an older version
+    # `up` restores missing rights, such as those of an older version
     stack.sql("REVOKE SELECT ON dagster.runs FROM magnetis_view")
     stack.compose("up", "--detach")
     assert stack.sql("SELECT has_table_privilege('magnetis_view', 'dagster.runs', 'SELECT')") == "t"
-    # the other database of the stack has the same roles, and nobody else gets in
+    # the other database of the stack has the same roles and no others
     superusers = stack.sql("SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper")
     assert superusers == "magnetis"
     assert stack.sql("SELECT has_database_privilege('public', 'magnetis', 'CONNECT')") == "f"
 
 
-def test_ports_answer_where_they_are_needed_and_nowhere_else(stack: Stack) -> None:
+def test_ports_answer_only_where_they_are_needed(stack: Stack) -> None:
     ports = stack.ports(sorted(name for name in SERVICES if RIGHTS[name].port))
     for source in sorted(SERVICES):
         # a container reaches itself
@@ -286,7 +290,7 @@ def test_ports_answer_where_they_are_needed_and_nowhere_else(stack: Stack) -> No
     assert all(RIGHTS["code"].networks & RIGHTS[name].networks for name in ("proxy", "sandbox"))
 
 
-def test_a_backfill_is_launched_through_the_proxy_and_ends_well(stack: Stack) -> None:
+def test_a_backfill_launched_through_the_proxy_succeeds(stack: Stack) -> None:
     stack.load(5, 1)
 
 
@@ -310,17 +314,18 @@ def test_a_backfill_survives_the_death_of_every_service_in_turn(stack: Stack) ->
     for service in ("code", "daemon", "webserver", "postgres"):
         stack.kill(service)
         assert not status_of(stack, backfill).startswith("COMPLETED"), (
-            f"over before {service} was killed: nothing was tested"
+            f"it ended before {service} was killed: nothing was tested"
         )
     assert ended(stack, backfill, 900) == "COMPLETED_SUCCESS"
     stack.holds(60, 6)
     spent, limit = stack.sql(
-        "SELECT max(schedule + settings + manual + backfill), max(daily_quota) FROM magnetis_ops.quota_days"
+        "SELECT max(schedule + settings + manual + backfill), max(daily_quota) FROM "
+        "magnetis_ops.quota_days"
     ).split("|")
     assert int(spent) <= int(limit)
 
 
-def test_down_and_up_again_loses_nothing(stack: Stack) -> None:
+def test_nothing_is_lost_by_down_and_up(stack: Stack) -> None:
     stack.load(64, 62)
     counts, green = stack.counts(), stack.green()
     stack.compose("down", "--timeout", "30")
@@ -330,7 +335,7 @@ def test_down_and_up_again_loses_nothing(stack: Stack) -> None:
     stack.holds(64, 62)
 
 
-def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> None:
+def test_a_backup_is_restored_onto_an_empty_server(stack: Stack) -> None:
     stack.load(68, 66)
     stack.compose("stop", "daemon", "code")
     counts = stack.counts()
@@ -342,7 +347,8 @@ def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> No
         "the server is up",
         120,
     )
-    assert "tables hold what the backup counted" in stack.run("deploy/restore.sh", dump, "sandbox")
+    restored = stack.run("deploy/restore.sh", dump, "sandbox")
+    assert "tables have the row counts of the backup" in restored
     stack.up()
     assert stack.counts() == counts
     assert all(
@@ -350,10 +356,10 @@ def test_what_was_backed_up_is_restored_onto_an_empty_server(stack: Stack) -> No
         for found in stack.green().values()
     )
     stack.holds(68, 66)
-    stack.load(72, 71)  # the roles may work on what the superuser restored
+    stack.load(72, 71)  # the roles may use the restored tables
 
 
-def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
+def test_containers_have_minimal_rights(stack: Stack) -> None:
     secrets = [path.read_text().strip() for path in (stack.folder / "secrets").iterdir()]
     secrets = [secret for secret in [*secrets, *stack.passwords.values()] if secret]
     published: dict[str, list[dict[str, str]]] = {}
@@ -389,7 +395,7 @@ def test_containers_have_no_more_rights_than_they_need(stack: Stack) -> None:
 
 def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
     plain = stack.environment
-    # as docs/deployment.md has it, on ports of this machine alone
+    # as in docs/deployment.md, on ports of this machine only
     certificate = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", "secrets/tls_key", "-out", "secrets/tls_certificate"]
     stack.run(
@@ -452,7 +458,7 @@ def test_the_proxy_speaks_tls_and_closes_the_plain_ports(stack: Stack) -> None:
             assert guesses[401] <= allowed(time.monotonic() - began), guesses
             for user in tls:
                 assert answers(user, "/", (user, stack.passwords[user])).status_code == 200, (
-                    "who is logged in is not slowed"
+                    "a user with a session is not slowed"
                 )
     finally:
         stack.environment = plain

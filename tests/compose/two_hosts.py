@@ -1,6 +1,7 @@
-"""Two Celery workers, as on two machines, with one quota; one is cut off under its run. `make test-compose`, after stack.py.
+"""Two Celery workers, as on two machines, with one quota; one is disconnected during its run.
 
-Each worker takes one run at a time here, so two runs are on both. The tests run in their order.
+`make test-compose` runs it after stack.py. Each worker takes one run at a time, so two runs are on
+different workers. The tests depend on their order.
 """
 
 import re
@@ -42,7 +43,7 @@ def stack(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def workers(stack: Stack) -> list[str]:
-    """Return the short ids of both containers, which are their host names."""
+    """Return the host names (short ids) of both containers."""
     found = stack.compose("ps", "-q", "worker").split()
     assert len(found) == 2
     return [container[:12] for container in found]
@@ -60,8 +61,8 @@ def taken(stack: Stack) -> dict[str, str]:
 def runs(stack: Stack, tag: str, value: str) -> dict[str, str]:
     """Return the runs with a tag, oldest first, with their status."""
     found = stack.sql(
-        "SELECT r.run_id, r.status FROM dagster.runs AS r JOIN dagster.run_tags AS t USING (run_id) "
-        f"WHERE t.key = '{tag}' AND t.value = '{value}' ORDER BY r.id"
+        "SELECT r.run_id, r.status FROM dagster.runs AS r JOIN dagster.run_tags AS t USING "
+        f"(run_id) WHERE t.key = '{tag}' AND t.value = '{value}' ORDER BY r.id"
     )
     return dict(line.split("|", 1) for line in found.splitlines())  # type: ignore[misc]
 
@@ -79,16 +80,20 @@ def received(stack: Stack) -> list[str]:
 
 
 def complete(stack: Stack, collection: str, first: date, number: int) -> None:
-    """Each of `number` days from `first` was read once, and the table holds what the sandbox announced for it."""
+    """Assert that each of `number` days from `first` was read once and is complete."""
     last = first + timedelta(days=number - 1)
-    windows = f"FROM magnetis_ops.windows WHERE collection = '{collection}' AND first_day BETWEEN '{first}' AND '{last}'"
+    windows = (
+        f"FROM magnetis_ops.windows WHERE collection = '{collection}' "
+        f"AND first_day BETWEEN '{first}' AND '{last}'"
+    )
     assert int(stack.sql(f"SELECT sum(last_day - first_day + 1) {windows}")) == number, (
         f"{collection}: days were read twice, or not at all"
     )
     held = stack.sql(
-        f"SELECT count(*), count(*) FILTER (WHERE announced = held AND held = (SELECT count(*) FROM magnetis.{collection} AS t "
-        f"WHERE t.day = d.day AND deleted_at IS NULL)) FROM magnetis_ops.days AS d "
-        f"WHERE collection = '{collection}' AND day BETWEEN '{first}' AND '{last}'"
+        "SELECT count(*), count(*) FILTER (WHERE announced = held AND held = (SELECT count(*) "
+        f"FROM magnetis.{collection} AS t WHERE t.day = d.day AND deleted_at IS NULL)) FROM "
+        f"magnetis_ops.days AS d WHERE collection = '{collection}' AND day BETWEEN '{first}' AND "
+        f"'{last}'"
     )
     assert held == f"{number}|{number}"
 
@@ -104,14 +109,14 @@ def test_two_workers_share_the_work_and_the_quota(stack: Stack) -> None:
     assert set(taken(stack).values()) == set(workers(stack))
     wait(
         lambda: charged(stack) == len(received(stack)),
-        "the ledger says what was asked of the API",
+        "the ledger contains every request",
         30,
     )
     for name in OTHERS:
         complete(stack, name, LAST - timedelta(days=20), 21)
 
 
-def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> None:
+def test_the_other_worker_takes_over_the_run_of_a_disconnected_one(stack: Stack) -> None:
     before = len(received(stack))
     with stack.api() as api:
         backfill = api.launch_backfill(days(45, 7), title="cut off", description="", tags={})
@@ -150,12 +155,14 @@ def test_a_worker_that_is_cut_off_loses_its_run_to_the_other(stack: Stack) -> No
     assert len(received(stack)) > at_cut
     for name in EVENTS:
         complete(stack, name, LAST - timedelta(days=45), 39)
-    # Requests in flight when the worker was cut off are sent again: MAGNETIS_CONCURRENCY of the window that
-    # was read, and of the one announced ahead. Witnesses request a page of a complete list once more.
+    # Requests in flight when the worker was cut off are sent again: MAGNETIS_CONCURRENCY of the
+    # window that was read, and of the one announced ahead. Witnesses request a page of a complete
+    # list once more.
     again = [query for query, number in Counter(received(stack)[before:]).items() if number > 1]
     first_day, last_day = LAST - timedelta(days=45), LAST - timedelta(days=7)
     witnesses = stack.sql(
-        f"SELECT sum(witness_calls) FROM magnetis_ops.windows WHERE first_day BETWEEN '{first_day}' AND '{last_day}'"
+        "SELECT sum(witness_calls) FROM magnetis_ops.windows WHERE first_day BETWEEN "
+        f"'{first_day}' AND '{last_day}'"
     )
     assert len(again) <= 16 + int(witnesses), again
     assert len(received(stack)) <= charged(stack) <= len(received(stack)) + 16
@@ -165,7 +172,7 @@ def logs(stack: Stack, worker: str) -> str:
     return stack.run("sh", "-c", f"/usr/bin/docker logs {worker} 2>&1")
 
 
-def test_the_worker_that_is_back_changes_nothing_and_takes_runs_again(stack: Stack) -> None:
+def test_a_reconnected_worker_changes_nothing_and_takes_new_runs(stack: Stack) -> None:
     calls, counts = charged(stack), stack.counts()
     wait(
         lambda: all(health(stack, worker) == "healthy" for worker in workers(stack)),
@@ -173,7 +180,7 @@ def test_the_worker_that_is_back_changes_nothing_and_takes_runs_again(stack: Sta
         300,
     )
     time.sleep(30)
-    assert charged(stack) == calls, "the run that was cut off asks again"
+    assert charged(stack) == calls, "the interrupted run sends requests again"
     assert stack.counts() == counts
     with stack.api() as api:
         launched = [
@@ -188,7 +195,7 @@ def test_the_worker_that_is_back_changes_nothing_and_takes_runs_again(stack: Sta
     assert {taken(stack)[run] for run in launched} == set(workers(stack))
 
 
-def test_redis_that_dies_loses_no_run(stack: Stack) -> None:
+def test_no_run_is_lost_if_redis_dies(stack: Stack) -> None:
     with stack.api() as api:
         run = api.launch(OTHERS[:1], LAST - timedelta(days=90), LAST - timedelta(days=41), {})
         wait(lambda: status(stack, run) == "STARTED", "the run works", 120)
@@ -199,7 +206,7 @@ def test_redis_that_dies_loses_no_run(stack: Stack) -> None:
     )
 
 
-def test_redis_is_open_to_those_who_use_it(stack: Stack) -> None:
+def test_redis_is_reachable_only_by_its_users(stack: Stack) -> None:
     port = stack.ports(["redis"])
     for service in (
         "code",
@@ -223,7 +230,7 @@ def test_redis_is_open_to_those_who_use_it(stack: Stack) -> None:
     )
 
 
-def test_nothing_shows_the_password_of_redis(stack: Stack) -> None:
+def test_the_password_of_redis_is_not_shown(stack: Stack) -> None:
     password = (stack.folder / "secrets" / "redis_password").read_text().strip()
     assert password not in stack.compose("logs", "--no-color")
     for container in stack.compose("ps", "-q").split():

@@ -1,4 +1,4 @@
-"""The guarded webserver as a process, over a stand-in code location, with an instance of its own; and a Chromium."""
+"""The guarded webserver as a process with a stand-in code location, and a Chromium."""
 
 import subprocess
 import sys
@@ -16,12 +16,16 @@ from magnetis_dagster.dev.home import free_port
 
 @pytest.fixture(scope="session")
 def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a guarded webserver on loopback, which is also opened as ui.company.test, fd00::1 and https://dagster.example.com."""
+    """Return the URL of a guarded webserver on loopback.
+
+    It also has the names ui.company.test, fd00::1 and https://dagster.example.com.
+    """
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "stand_in.py").write_text(STAND_IN)
     (folder / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\nnux: {enabled: false}\n"
-        "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"  # no daemon runs here
+        # no daemon runs here
+        "run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}\n"
     )
     port = free_port()
     children = Children(folder)
@@ -55,7 +59,7 @@ def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A Chromium in which evil.example and ui.company.test are this machine."""
+    """Start a Chromium in which evil.example and ui.company.test are this machine."""
     found = subprocess.run(
         [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What the tests of the guarded webserver share: a stand-in code location, names, hostile text, a mutation."""
+"""Shared by the tests of the guarded webserver: a stand-in code location, names, hostile text."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,12 @@ from magnetis_dagster.dagster_support.webserver_client import DagsterApi, asset_
 PROJECT = Path(__file__).parents[2]
 EVIL, UI_NAME = "evil.example", "ui.company.test"
 HOSTILE = (
-    "![seen](http://evil.example/seen.png) [click](http://evil.example) <img src=http://evil.example/html.png> `x` ``y"
-    " *bold* _it_ ~~gone~~ http://evil.example/auto www.evil.example a@evil.example &lt;b&gt; <!channel>"
-    "\n\n# heading\n\n| a | b |\n|---|---|\n| ![c](http://evil.example/cell.png) | d |\n\n```\ncode\n```\n> quote"
+    "![seen](http://evil.example/seen.png) [click](http://evil.example) <img "
+    "src=http://evil.example/html.png> `x` ``y *bold* _it_ ~~gone~~ http://evil.example/auto "
+    "www.evil.example a@evil.example &lt;b&gt; <!channel>\n\n# heading\n\n| a | b |\n|---|---|\n| "
+    "![c](http://evil.example/cell.png) | d |\n\n```\ncode\n```\n> quote"
 )
-"""Every construct of Markdown that loads, links or changes the shape of a text."""
+"""Every construct of Markdown that loads, links or formats."""
 
 STAND_IN = f"""
 from dagster import *
@@ -24,7 +25,8 @@ schema = TableSchema([TableColumn("title", "text", text)])
 @asset(key=["magnetis", "calls"], description=text, metadata={{"dagster/column_schema": schema}},
        check_specs=[AssetCheckSpec("known", asset=["magnetis", "calls"], description=text)])
 def calls():
-    yield MaterializeResult(check_results=[AssetCheckResult(check_name="known", passed=False, description=text)])
+    check = AssetCheckResult(check_name="known", passed=False, description=text)
+    yield MaterializeResult(check_results=[check])
 
 @asset(key=["magnetis", "raw"], description="![seen](http://evil.example/raw.png)")
 def raw(): ...
@@ -41,7 +43,8 @@ defs = Definitions(assets=[calls, raw], jobs=[greetings])
 """
 
 MUTATION = (
-    'mutation { reportRunlessAssetEvents(eventParams: {eventType: ASSET_MATERIALIZATION, assetKey: {path: ["magnetis", "raw"]}}) '
+    "mutation { reportRunlessAssetEvents(eventParams: "
+    '{eventType: ASSET_MATERIALIZATION, assetKey: {path: ["magnetis", "raw"]}}) '
     "{ __typename } }"
 )
 
@@ -51,7 +54,10 @@ def body(query: str) -> str:
 
 
 def materializations(url: str) -> int:
-    query = "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations { runId } } } }"
+    query = (
+        "query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) "
+        "{ ... on AssetNode { assetMaterializations { runId } } } }"
+    )
     with DagsterApi(url) as api:
         return len(
             api.ask(query, key=asset_key("raw"))["assetNodeOrError"]["assetMaterializations"]

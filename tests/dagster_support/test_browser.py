@@ -1,4 +1,4 @@
-"""A real Chromium: pages of another site reach nothing, our own pages work, and foreign text is text."""
+"""A real Chromium: pages of other sites are refused, our own pages work, other text is literal."""
 
 import json
 import re
@@ -21,15 +21,21 @@ ATTACKS = """
 async (ui) => {
   const seen = {};
   const attempt = async (name, what) => {
-    try { const answer = await what(); seen[name] = `${answer.type} ${answer.status}`; } catch (error) { seen[name] = "failed"; }
+    try {
+      const answer = await what();
+      seen[name] = `${answer.type} ${answer.status}`;
+    } catch (error) { seen[name] = "failed"; }
   };
-  const json = {"content-type": "application/json"}, text = {"content-type": "text/plain;application/json"};
+  const json = {"content-type": "application/json"};
+  const text = {"content-type": "text/plain;application/json"};
   const query = `${ui}/graphql?query=${encodeURIComponent(MUTATION)}`;
   await attempt("GET", () => fetch(query, {mode: "no-cors", credentials: "include"}));
   await attempt("POST in the address", () => fetch(query, {method: "POST", mode: "no-cors"}));
-  await attempt("POST as text", () => fetch(`${ui}/graphql`, {method: "POST", mode: "no-cors", headers: text, body: BODY}));
-  await attempt("POST as JSON", () => fetch(`${ui}/graphql`, {method: "POST", headers: json, body: BODY}));
-  await attempt("report", () => fetch(`${ui}/report_asset_materialization/magnetis/raw`, {method: "POST", mode: "no-cors"}));
+  const hidden = {method: "POST", mode: "no-cors"};
+  const graphql = `${ui}/graphql`, report = `${ui}/report_asset_materialization/magnetis/raw`;
+  await attempt("POST as text", () => fetch(graphql, {...hidden, headers: text, body: BODY}));
+  await attempt("POST as JSON", () => fetch(graphql, {method: "POST", headers: json, body: BODY}));
+  await attempt("report", () => fetch(report, hidden));
   await attempt("read", () => fetch(`${ui}/server_info`));
   const loads = (tag, address) => new Promise((done) => {
     const element = document.createElement(tag);
@@ -48,7 +54,8 @@ async (ui) => {
   const form = Object.assign(document.createElement("form"), {
     action: `${ui}/graphql`, method: "post", enctype: "text/plain", target: "frame",
   });
-  form.append(Object.assign(document.createElement("input"), {name: BODY.slice(0, -1) + ',"x":"', value: '"}'}));
+  const field = {name: BODY.slice(0, -1) + ',"x":"', value: '"}'};
+  form.append(Object.assign(document.createElement("input"), field));
   const frame = Object.assign(document.createElement("iframe"), {name: "frame"});
   const framed = new Promise((done) => { frame.onload = done; });
   document.body.append(frame, form);
@@ -60,7 +67,7 @@ async (ui) => {
 
 
 class Foreign:
-    """Another site on this machine, and the paths that were requested from it."""
+    """Another site on this machine, and the paths requested from it."""
 
     def __init__(self) -> None:
         requested = self.requested = list[str]()
@@ -101,7 +108,7 @@ def page(chromium: Browser, webserver: str) -> Iterator[Page]:
 @pytest.mark.parametrize(
     "site", [EVIL, "127.0.0.1"], ids=["another site", "another port of this machine"]
 )
-def test_a_foreign_page_reaches_nothing(
+def test_a_page_of_another_site_is_refused(
     page: Page, webserver: str, foreign: Foreign, site: str
 ) -> None:
     before = materializations(webserver)
@@ -117,21 +124,20 @@ def test_a_foreign_page_reaches_nothing(
     ):
         page.goto(f"http://{site}:{foreign.port}/page")
         seen = page.evaluate(attacks, ui)
-        # an opaque answer is one that the page cannot read
+        # a page cannot read an opaque response
         assert set(seen.values()) <= {"failed", "error 0", "opaque 0"}, seen
         assert len(seen) == 9
     assert materializations(webserver) == before
 
 
-def test_a_rebound_name_is_another_origin_of_ours_and_gets_nothing(
-    page: Page, webserver: str
-) -> None:
+def test_a_rebound_host_name_is_refused(page: Page, webserver: str) -> None:
     answer = page.goto(f"http://{EVIL}:{urlsplit(webserver).port}/")
     assert answer
     assert answer.status == 403
     expect(page.get_by_text("MAGNETIS_UI_HOSTS")).to_be_visible()
     status = page.evaluate(
-        "fetch('/graphql', {method: 'POST', headers: {'content-type': 'application/json'}, body: '{}'}).then(r => r.status)"
+        "fetch('/graphql', {method: 'POST', headers: {'content-type': 'application/json'}, "
+        "body: '{}'}).then(r => r.status)"
     )
     assert status == 403
 
@@ -188,7 +194,7 @@ def test_the_ui_launches_a_run_and_shows_its_events_live(
     page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}"))
     expect(page.get_by_text("Finished execution of run for").first).to_be_visible()
     assert any("PipelineRunLogsSubscriptionSuccess" in frame for frame in sockets), (
-        "events come over the websocket"
+        "events arrive over the websocket"
     )
     assert refused == []
     assert blocked == []
@@ -228,10 +234,10 @@ PLACES = {
 }
 
 
-def test_foreign_text_is_shown_as_it_is_and_loads_nothing(
+def test_text_of_other_origin_is_literal_and_loads_nothing(
     chromium: Browser, webserver: str, foreign: Foreign
 ) -> None:
-    """Without the guard's policy on images: escaping alone must do."""
+    """The guard's policy on images is off: escaping alone must suffice."""
     with DagsterApi(webserver, location="stand_in.py") as api:
         assert api.loaded()
         run = launch(api, "calls")
@@ -257,7 +263,7 @@ def test_foreign_text_is_shown_as_it_is_and_loads_nothing(
     page.goto("/assets/magnetis/raw?view=overview")
     expect(page.locator(".dagster-markdown img")).to_have_count(1)
     assert {url for url in requests if "evil" in url} == {"http://evil.example/raw.png"}, (
-        "only what nobody escaped"
+        "only the unescaped text"
     )
     context.close()
 

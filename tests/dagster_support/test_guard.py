@@ -1,4 +1,4 @@
-"""What the guarded webserver refuses, byte by byte; the programs that talk to it go on working."""
+"""Requests that the guarded webserver refuses, byte by byte, and those that it serves."""
 
 import asyncio
 import json
@@ -31,7 +31,10 @@ def ask(
     version: str = "1.1",
     host: str | None = "",
 ) -> tuple[int, str]:
-    """Send exactly these lines, and return status and text. `host`: None sends no Host, "" the webserver's own."""
+    """Send exactly these lines and return status and text.
+
+    `host`: None sends no Host header, "" sends the webserver's own.
+    """
     address = urlsplit(url)
     lines = [f"{method} {target} HTTP/{version}"]
     if host is not None:
@@ -60,7 +63,7 @@ def ask(
         "2130706433",
     ],
 )
-def test_a_foreign_host_is_refused_and_says_how_to_allow_it(webserver: str, host: str) -> None:
+def test_another_host_is_refused_with_the_setting_that_allows_it(webserver: str, host: str) -> None:
     status, text = ask(webserver, host=host)
     assert status == 403
     assert "MAGNETIS_UI_HOSTS" in text
@@ -95,7 +98,7 @@ def test_a_foreign_host_is_refused_and_says_how_to_allow_it(webserver: str, host
         "dagster.example.com",
     ],
 )
-def test_every_spelling_of_an_own_host_is_served(webserver: str, host: str) -> None:
+def test_every_spelling_of_an_allowed_host_is_served(webserver: str, host: str) -> None:
     assert ask(webserver, host=host)[0] == 200
 
 
@@ -113,11 +116,11 @@ def test_every_spelling_of_an_own_host_is_served(webserver: str, host: str) -> N
         "é",
     ],
 )
-def test_what_is_no_host_is_refused(webserver: str, host: str) -> None:
+def test_an_invalid_host_is_refused(webserver: str, host: str) -> None:
     assert ask(webserver, host=host)[0] == 400
 
 
-def test_no_host_or_two_hosts_are_refused(webserver: str) -> None:
+def test_a_missing_or_repeated_host_header_is_refused(webserver: str) -> None:
     assert ask(webserver, host=None)[0] == 400
     assert ask(webserver, host=None, version="1.0")[0] == 400
     assert ask(webserver, version="1.0")[0] == 200
@@ -125,16 +128,16 @@ def test_no_host_or_two_hosts_are_refused(webserver: str) -> None:
     assert ask(webserver, "Host: localhost", host="evil.example")[0] == 400
 
 
-def test_another_header_or_the_target_does_not_replace_the_host(webserver: str) -> None:
+def test_neither_another_header_nor_the_target_replaces_the_host(webserver: str) -> None:
     assert ask(webserver, "X-Forwarded-Host: localhost", host="evil.example")[0] == 403
     assert ask(webserver, "X-Forwarded-Host: evil.example")[0] == 403, (
-        "a proxy that replaces Host says so"
+        "a proxy that replaces Host sends the original one here"
     )
     assert ask(webserver, "X-Forwarded-Host: localhost, evil.example")[0] == 403
     assert ask(webserver, "X-Forwarded-Host: dagster.example.com")[0] == 200
     assert ask(webserver, target="http://localhost/server_info", host="evil.example")[0] == 403
     assert ask(webserver, target="http://evil.example/server_info")[0] == 200, (
-        "only a proxy's client writes this; Host decides"
+        "only the client of a proxy sends this; Host decides"
     )
 
 
@@ -160,7 +163,9 @@ FOREIGN: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
-def test_a_page_of_another_site_changes_nothing(webserver: str, headers: tuple[str, ...]) -> None:
+def test_a_page_of_another_site_can_change_nothing(
+    webserver: str, headers: tuple[str, ...]
+) -> None:
     before = materializations(webserver)
     status, text = ask(
         webserver, JSON, *headers, method="POST", target="/graphql", content=body(MUTATION)
@@ -179,7 +184,7 @@ def test_a_page_of_another_site_changes_nothing(webserver: str, headers: tuple[s
     )
     assert ask(webserver, *headers, target=f"/graphql?query={quote(MUTATION)}")[0] in {403, 405}
     if headers is not NAVIGATION:
-        assert ask(webserver, *headers)[0] == 403, "nor does it read anything"
+        assert ask(webserver, *headers)[0] == 403, "nor can it read anything"
     assert materializations(webserver) == before
 
 
@@ -207,7 +212,7 @@ def test_own_pages_and_programs_are_served(webserver: str, headers: tuple[str, .
     assert (status, set(json.loads(text))) == (200, {"data"})
 
 
-def test_an_own_page_is_one_with_the_address_of_the_request(webserver: str) -> None:
+def test_a_page_with_the_address_of_the_request_is_our_own(webserver: str) -> None:
     for host in ("localhost:3000", "ui.company.test", "[::1]:81"):
         for scheme in ("http", "https"):
             origin = f"Origin: {scheme}://{host}"
@@ -227,7 +232,7 @@ def test_an_own_page_is_one_with_the_address_of_the_request(webserver: str) -> N
     assert ask(webserver, "Origin: https://ui.company.test", host="ui.company.test:443")[0] == 200
 
 
-def test_a_link_on_another_site_opens_the_ui_in_a_tab_and_nowhere_else(webserver: str) -> None:
+def test_a_link_on_another_site_opens_the_ui_only_in_a_tab(webserver: str) -> None:
     for target in ("/", "/runs/b/abc", "/assets/magnetis/calls?view=partitions", "/graphql"):
         assert ask(webserver, "Accept: text/html", *NAVIGATION, target=target)[0] == 200
     frame = (*NAVIGATION[:2], "Sec-Fetch-Dest: iframe")
@@ -250,7 +255,7 @@ def test_a_link_on_another_site_opens_the_ui_in_a_tab_and_nowhere_else(webserver
 )
 @pytest.mark.parametrize("query", [QUERY, MUTATION])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_graphql_is_not_read_from_the_address(
+def test_graphql_in_the_address_is_refused(
     webserver: str, target: str, query: str, method: str
 ) -> None:
     before = materializations(webserver)
@@ -332,11 +337,11 @@ def test_a_post_without_or_with_two_types_is_refused(webserver: str) -> None:
         'application/json ; charset="UTF-8"',
     ],
 )
-def test_json_is_taken_with_its_parameters(webserver: str, kind: str) -> None:
+def test_json_with_parameters_is_served(webserver: str, kind: str) -> None:
     status, text = ask(
         webserver, f"Content-Type: {kind}", method="POST", target="/graphql", content=body(QUERY)
     )
-    if kind == "Application/JSON":  # Dagster itself looks for lower case, and finds no query
+    if kind == "Application/JSON":  # Dagster itself expects lower case and finds no query
         assert status == 400
     else:
         assert (status, set(json.loads(text))) == (200, {"data"})
@@ -366,7 +371,7 @@ def test_a_header_does_not_replace_the_method(webserver: str) -> None:
     assert materializations(webserver) == before
 
 
-def test_an_own_mutation_is_carried_out(webserver: str) -> None:
+def test_a_mutation_of_our_own_page_is_executed(webserver: str) -> None:
     before = materializations(webserver)
     assert ask(webserver, JSON, method="POST", target="/graphql", content=body(MUTATION))[0] == 200
     assert (
@@ -383,7 +388,7 @@ def test_an_own_mutation_is_carried_out(webserver: str) -> None:
 
 
 def converse(url: str, query: str, **options: Any) -> dict[str, Any]:
-    """Return the first answer to a query over a websocket."""
+    """Return the first response to a query over a websocket."""
 
     async def talk() -> dict[str, Any]:
         address = f"{url.replace('http', 'ws', 1)}/graphql"
@@ -421,14 +426,16 @@ SUBSCRIPTION = "subscription { locationStateChangeEvents { event { message } } }
         "another host",
     ],
 )
-def test_a_websocket_of_another_page_is_refused(webserver: str, options: dict[str, Any]) -> None:
+def test_a_websocket_of_another_sites_page_is_refused(
+    webserver: str, options: dict[str, Any]
+) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         converse(webserver, SUBSCRIPTION, **options)
     assert refused.value.response.status_code == 403
     assert b"MAGNETIS_UI_URL" in (refused.value.response.body or b"")
 
 
-def test_an_own_websocket_cannot_change_anything_either(webserver: str) -> None:
+def test_a_websocket_of_our_own_page_cannot_execute_mutations(webserver: str) -> None:
     before = materializations(webserver)
     for options in ({}, {"origin": webserver}):
         answer = converse(webserver, MUTATION, **options)
@@ -453,7 +460,7 @@ def test_answers_and_refusals_carry_security_headers(webserver: str) -> None:
         )
 
 
-def test_services_of_compose_are_started_by_this_command_and_known_by_name() -> None:
+def test_compose_services_run_this_command_and_their_names_are_allowed() -> None:
     compose = (PROJECT / "docker-compose.yml").read_text()
     for service in ("webserver", "viewer"):
         described = compose.partition(f"\n  {service}:\n")[2].partition("\n\n")[0]

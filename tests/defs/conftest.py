@@ -1,4 +1,4 @@
-"""Dagster runs in this process, on the small API and a fresh database that has Dagster's tables too."""
+"""Runs in this process, with the small API and a new database that contains Dagster's tables."""
 
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -18,7 +18,7 @@ Materialize = Callable[..., dg.ExecuteInProcessResult]
 
 @pytest.fixture(scope="session")
 def _template(_template: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Dagster takes over a second to make its tables, so once for all tests."""
+    """Create Dagster's tables once for all tests: it takes over a second."""
     name = "template_dagster"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
@@ -53,7 +53,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def materialize(instance: dg.DagsterInstance) -> Materialize:
-    """Materialize one collection for a range of days, in this process, as a run of a backfill does."""
+    """Materialize a range of days of one collection in this process, like a backfill run."""
 
     def materialize(
         collection: str, first: date, number: int = 1, *, tags: dict[str, str] | None = None

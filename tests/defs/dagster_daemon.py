@@ -1,6 +1,6 @@
-"""The code paths of Dagster's daemon in this process, on the real storage: ticks of schedules and sensors that launch real runs.
+"""Dagster's daemon in this process, with the real storage: ticks that launch real runs.
 
-Runs are executed at once, by the tick that launches them. The clock that spaces ticks stands still between them.
+The tick that launches a run executes it. The clock of the ticks stands still between two ticks.
 """
 
 import logging
@@ -23,8 +23,14 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
+run_launcher:
+  module: dagster._core.launcher.sync_in_memory_run_launcher
+  class: SyncInMemoryRunLauncher
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """
@@ -43,7 +49,7 @@ class Daemon:
         self._alone = ""
 
     def sensor_tick(self, name: str, after: timedelta = timedelta(hours=1)) -> InstigatorTick:
-        """That much later than the last one."""
+        """Run a tick `after` the previous one."""
         if self._alone != name:
             for other in self.repository.get_sensors():
                 if other.name != name:
@@ -77,7 +83,7 @@ class Daemon:
         )
 
     def set_cursor(self, name: str, cursor: str) -> None:
-        """As people do on the sensor's page."""
+        """Set the cursor as on the sensor's page."""
         sensor = self.repository.get_sensor(name)
         state = self.instance.get_instigator_state(
             sensor.get_remote_origin_id(), sensor.selector_id
@@ -95,7 +101,7 @@ class Daemon:
         for now in (
             moment - timedelta(minutes=1),
             moment + timedelta(minutes=1),
-        ):  # the first look notes since when it is on
+        ):  # the first evaluation records since when the schedule is on
             with freeze_time(now):
                 errors = list(launch_scheduled_runs(self.workspace, LOGGER, now, {}))
             assert not any(errors), errors
@@ -111,7 +117,7 @@ class Daemon:
         return run
 
     def check(self, name: str, collection: str) -> dg.AssetCheckEvaluation | Any:
-        """The newest evaluation."""
+        """Return the newest evaluation."""
         key = dg.AssetCheckKey(dg.AssetKey(["magnetis", collection]), name)
         record = self.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
         assert record.event
@@ -120,17 +126,17 @@ class Daemon:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[Daemon]:
-    """A daemon over the code location as the environment says."""
+    """Return a daemon over the code location, with settings from the environment."""
     (folder / "dagster.yaml").write_text(INSTANCE)
     (folder / "location.py").write_text(LOCATION)
     origin = InProcessCodeLocationOrigin(
         LoadableTargetOrigin(python_file=str(folder / "location.py")), location_name="location"
     )
     with (
-        # Dagster's own code uses what it has marked as deprecated
+        # Dagster's own code uses its deprecated parts
         warnings.catch_warnings(action="ignore", category=DeprecationWarning),
         dg.DagsterInstance.from_config(str(folder)) as instance,
-        # opening the instance anew is half the time of a tick; that a code server can is seen in tests/end_to_end
+        # opening the instance takes half the time of a tick; tests/end_to_end use a code server
         patch.object(dg.DagsterInstance, "from_ref", lambda _ref: nullcontext(instance)),
         WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as workspace,
     ):

@@ -1,4 +1,7 @@
-"""The sensor of alerts as the daemon runs it, with a webhook on this machine: each trouble is told once, and nothing is lost."""
+"""The alert sensor, run by the daemon with a local webhook.
+
+Each failure is posted once, and no alert is lost.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,13 +23,15 @@ from webhook import TOKEN, Chat, chat
 
 from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.alerting.cursor import Kind, State
+from magnetis_dagster.defs.alerting.cursor import AlertCursor, AlertKind
+from magnetis_dagster.defs.alerting.message import message_text
 from magnetis_dagster.defs.alerting.sensor import _tick
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Warehouse
 
 SENSOR = "failure_alert_sensor"
 UI = "https://dagster.example.com"
+STARTED = "Alerting starts now; earlier failures are ignored."
 MINUTE = timedelta(minutes=1)
 DAY = date(2026, 11, 1)
 CALLS = dg.AssetKey(["magnetis", "calls"])
@@ -54,7 +59,10 @@ def running(tmp_path: Path, hook: Chat) -> Iterator[Daemon]:
 def tick(
     running: Daemon, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Tick]:
-    """A tick a minute later; its reason. The first one has been: it says since when failures are told."""
+    """Run a tick a minute later and return its skip reason.
+
+    The first tick, which starts alerting, has run.
+    """
 
     def tick(after: timedelta = MINUTE) -> str:
         ticked = running.sensor_tick(SENSOR, after)
@@ -63,7 +71,7 @@ def tick(
             assert TOKEN not in text
         return str(ticked.skip_reason)
 
-    assert tick(timedelta(hours=1)) == "Failures are told from now on."
+    assert tick(timedelta(hours=1)) == STARTED
     yield tick
     assert TOKEN not in caplog.text
     assert TOKEN not in "".join(capfd.readouterr())
@@ -82,18 +90,17 @@ def load_calls(instance: dg.DagsterInstance, days: int = 1) -> dg.ExecuteInProce
     )
 
 
-def told(hook: Chat) -> list[list[str]]:
-    """The lines of each message, without the check that finds nearly every day missing after each load."""
-    return [
-        left
-        for lines in hook.take()
-        if (left := [line for line in lines if " no_missing_days, " not in line])
+def posted_lines(hook: Chat) -> list[list[str]]:
+    """Return the lines of each message without `no_missing_days`, which fails after each load."""
+    messages = [
+        [line for line in lines if " no_missing_days, " not in line] for lines in hook.take()
     ]
+    return [lines for lines in messages if lines]
 
 
 @pytest.fixture
 def load(running: Daemon, api: SmallApi) -> Load:
-    """Run the load of a day of calls; the run's id."""
+    """Load days of calls and return the run's id."""
 
     def load(*, fails: bool, days: int = 1) -> str:
         api.respond = lambda request: (403, {}, b"{}") if fails else None
@@ -122,7 +129,7 @@ def check(
     running.instance.report_runless_asset_event(evaluation)
 
 
-def test_it_is_there_only_where_an_address_is_set(
+def test_the_sensor_exists_only_if_the_webhook_is_set(
     monkeypatch: pytest.MonkeyPatch, hook: Chat
 ) -> None:
     sensor = build_defs().resolve_sensor_def(SENSOR)
@@ -135,41 +142,41 @@ def test_it_is_there_only_where_an_address_is_set(
     assert SENSOR not in {each.name for each in build_defs().sensors or ()}
 
 
-def test_a_failed_run_is_told_once_in_six_hours_and_so_is_its_end(
+def test_a_failed_run_is_posted_once_in_six_hours_and_its_recovery_once(
     tick: Tick, load: Load, hook: Chat
 ) -> None:
     run_id = load(fails=True, days=2)
-    assert tick() == "Told 2 lines."
-    [[line]] = told(hook)
+    assert tick() == "Posted 2 alerts."
+    [[line]] = posted_lines(hook)
     assert line.startswith(
         "Run failed: magnetis/calls, 2026-11-01 to 2026-11-02: calls: GET /calls, page 1: "
     )
     assert line.endswith(f" (run {UI}/runs/{run_id})")
-    assert tick() == "Nothing new."
+    assert tick() == "No new alerts."
 
     for hours in (1, 4):
         load(fails=True)
-        assert tick(timedelta(hours=hours)) == "Nothing new."
+        assert tick(timedelta(hours=hours)) == "No new alerts."
     load(fails=True)
     tick(timedelta(hours=1))
-    [[line]] = told(hook)
+    [[line]] = posted_lines(hook)
     assert line.startswith("Run failed: magnetis/calls, 2026-11-01: ")
     assert line.endswith(" (2 more in between)")
 
-    over = load(fails=False)
+    succeeded = load(fails=False)
     load(fails=False)
     tick()
-    assert told(hook) == [
-        [f"Over: magnetis/calls, 2026-11-01: succeeded again (run {UI}/runs/{over})"]
+    assert posted_lines(hook) == [
+        [f"Resolved: magnetis/calls, 2026-11-01: succeeded again (run {UI}/runs/{succeeded})"]
     ]
 
     load(fails=True)
     tick()
-    [[line]] = told(hook)
-    assert line.startswith("Run failed: "), "it had succeeded in between"
+    [[line]] = posted_lines(hook)
+    assert line.startswith("Run failed: "), "a success in between resets the six hours"
 
 
-def test_of_foreign_errors_only_the_class_is_told(
+def test_only_the_class_of_other_errors_is_posted(
     tick: Tick, load: Load, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error, shown in (
@@ -195,7 +202,9 @@ def test_of_foreign_errors_only_the_class_is_told(
         assert f": {shown} (run " in line
 
 
-def test_runs_that_others_ended(running: Daemon, tick: Tick, hook: Chat) -> None:
+def test_a_run_that_was_failed_from_outside_is_posted(
+    running: Daemon, tick: Tick, hook: Chat
+) -> None:
     definitions = build_defs()
     job = definitions.resolve_job_def("daily_events")
     for tags, message in (
@@ -215,17 +224,20 @@ def test_runs_that_others_ended(running: Daemon, tick: Tick, hook: Chat) -> None
             run_id=run.run_id,
         )
         tick()
-    first, over, second, _ = (line for [line] in hook.take())
+    first, resolved, second, _ = (line for [line] in hook.take())
     assert first.startswith(
-        "Run failed: daily_events: This run has been marked as failed from outside the execution context. (run "
+        "Run failed: daily_events: This run has been marked as failed from outside the execution "
+        "context. (run "
     )
-    assert over.startswith("Over: daily_events: succeeded again (run ")
+    assert resolved.startswith("Resolved: daily_events: succeeded again (run ")
     assert second.startswith(
         "Run failed: daily_events, 2026-11-03: Detected run worker status FAILED. (run "
     )
 
 
-def test_a_failed_check_and_its_end(running: Daemon, tick: Tick, hook: Chat) -> None:
+def test_a_failed_check_and_its_recovery_are_posted(
+    running: Daemon, tick: Tick, hook: Chat
+) -> None:
     check(running, "passes", passed=True)
     check(running, "loud", description="x" * 300 + "\nsecond")
     check(
@@ -237,7 +249,7 @@ def test_a_failed_check_and_its_end(running: Daemon, tick: Tick, hook: Chat) -> 
     )
     check(running, "theirs", asset="other/table", description=PERSON)
     check(running, "loud")
-    assert tick() == "Told 3 lines."
+    assert tick() == "Posted 3 alerts."
     assert hook.take() == [
         [
             f"Check failed (ERROR): magnetis/leads loud: {'x' * 199}…",
@@ -248,7 +260,7 @@ def test_a_failed_check_and_its_end(running: Daemon, tick: Tick, hook: Chat) -> 
     check(running, "loud", passed=True)
     check(running, "quiet")
     tick()
-    assert hook.take() == [["Over: magnetis/leads loud: passed again"]]
+    assert hook.take() == [["Resolved: magnetis/leads loud: passed again"]]
 
 
 def test_a_check_of_a_run_names_the_run_and_its_days(
@@ -260,51 +272,52 @@ def test_a_check_of_a_run_names_the_run_and_its_days(
     [lines] = hook.take()
     [line] = [line for line in lines if " quarantined_rows" in line]
     assert re.fullmatch(
-        r"Check failed \(WARN\): magnetis/calls quarantined_rows, 2026-11-01: 1 rows could not be placed.* "
+        r"Check failed \(WARN\): magnetis/calls quarantined_rows, 2026-11-01: "
+        r"1 of 2 received rows are not in the table\..* "
         rf"\(run {UI}/runs/{run.run_id}\)",
         line,
     )
     api.rows["/calls"].pop()
     run = load_calls(running.instance)
     tick()
-    over = f"Over: magnetis/calls quarantined_rows, 2026-11-01: passed again (run {UI}/runs/{run.run_id})"
-    assert over in told(hook)[0]
+    assert (
+        "Resolved: magnetis/calls quarantined_rows, 2026-11-01: passed again "
+        f"(run {UI}/runs/{run.run_id})"
+    ) in posted_lines(hook)[0]
 
 
-def test_a_flood_is_one_message_of_twenty_lines(
+def test_many_alerts_become_one_message_of_twenty_lines(
     running: Daemon, tick: Tick, load: Load, hook: Chat
 ) -> None:
     for number in range(30):
         check(running, f"check_{number}", severity=dg.AssetCheckSeverity.WARN)
     load(fails=True)
-    assert tick() == "Told 32 lines."
+    assert tick() == "Posted 32 alerts."
     [lines] = hook.take()
     assert len(lines) == 20
-    assert lines[0].startswith("Run failed: magnetis/calls"), (
-        "what matters most is not among those that are counted"
-    )
+    assert lines[0].startswith("Run failed: magnetis/calls"), "the most severe alert is listed"
     assert lines[-1] == f"and 13 more: {UI}/runs"
     for number in range(30):
         check(running, f"check_{number}", severity=dg.AssetCheckSeverity.WARN)
-    assert tick() == "Nothing new."
+    assert tick() == "No new alerts."
 
 
-def test_six_messages_an_hour(running: Daemon, tick: Tick, hook: Chat) -> None:
+def test_at_most_six_messages_are_posted_per_hour(running: Daemon, tick: Tick, hook: Chat) -> None:
     for number in range(9):
         check(running, f"check_{number}")
         reason = tick()
-    assert "Held back until " in reason
-    assert ": 3 lines. 6 messages an hour is the most." in reason
+    assert reason.startswith("3 alerts pending until ")
+    assert reason.endswith(". Limit: 6 messages per hour.")
     assert len(hook.take()) == 6
-    assert tick(timedelta(minutes=45)).startswith("Held back")
+    assert "Limit: 6 messages per hour." in tick(timedelta(minutes=45))
     tick(timedelta(minutes=10))
     assert hook.take() == [
         [f"Check failed (ERROR): magnetis/leads check_{number}: why" for number in (6, 7, 8)]
     ]
-    assert tick() == "Nothing new."
+    assert tick() == "No new alerts."
 
 
-def test_while_the_webhook_is_down_nothing_is_lost_and_afterwards_nothing_comes_twice(
+def test_no_alert_is_lost_or_repeated_after_the_webhook_was_down(
     running: Daemon, tick: Tick, hook: Chat
 ) -> None:
     hook.status = 500
@@ -316,7 +329,7 @@ def test_while_the_webhook_is_down_nothing_is_lost_and_afterwards_nothing_comes_
         tried.append(hook.refused - before)
         assert (
             "MAGNETIS_ALERT_WEBHOOK_URL failed (HTTP 500); " in reason
-            or "failures of the webhook in a row" in reason
+            or " consecutive webhook failures; " in reason
         )
     assert tried == [1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     check(running, "check_0", passed=True)
@@ -333,22 +346,24 @@ def test_while_the_webhook_is_down_nothing_is_lost_and_afterwards_nothing_comes_
                 f"Check failed (ERROR): magnetis/leads check_{number}: why"
                 for number in range(1, 14)
             ),
-            "Over: magnetis/leads check_1: passed again",
+            "Resolved: magnetis/leads check_1: passed again",
         ]
     )
-    assert tick() == "Nothing new."
+    assert tick() == "No new alerts."
     check(running, "check_1")
-    assert tick() == "Told 1 line.", "the pauses are over"
+    assert tick() == "Posted 1 alert.", "no tick is skipped any more"
 
 
-def test_what_perhaps_arrived_counts_among_the_messages_of_the_hour(
+def test_a_message_that_may_have_been_delivered_counts_towards_the_hourly_limit(
     running: Daemon, tick: Tick, hook: Chat
 ) -> None:
     hook.cut = True
     check(running, "check")
     reasons = [tick() for _ in range(26)]
-    assert "failed (RemoteProtocolError); 1 line to tell, tried again after 0 ticks" in reasons[0]
-    assert reasons[-1].startswith("Held back")
+    assert reasons[0].endswith(
+        "failed (RemoteProtocolError); 1 alert pending. Next attempt at the next tick."
+    )
+    assert reasons[-1].endswith("Limit: 6 messages per hour.")
     hook.cut = False
     tick(timedelta(hours=1))
     while not hook.accepted:
@@ -357,7 +372,7 @@ def test_what_perhaps_arrived_counts_among_the_messages_of_the_hour(
 
 
 @pytest.mark.parametrize("url", [f"http://127.0.0.1:1/{TOKEN}", f"https://hooks.invalid/{TOKEN}"])
-def test_an_address_where_nobody_answers(
+def test_an_unreachable_webhook_is_the_skip_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
@@ -365,17 +380,20 @@ def test_an_address_where_nobody_answers(
     with daemon(tmp_path) as running:
         running.sensor_tick(SENSOR)
         check(running, "check")
-        said = str(running.sensor_tick(SENSOR).skip_reason)
-    assert (
-        said
-        == "The webhook of MAGNETIS_ALERT_WEBHOOK_URL failed (ConnectError); 1 line to tell, tried again after 0 ticks."
+        reason = str(running.sensor_tick(SENSOR).skip_reason)
+    assert reason == (
+        "The webhook in MAGNETIS_ALERT_WEBHOOK_URL failed (ConnectError); 1 alert pending. "
+        "Next attempt at the next tick."
     )
 
 
-def test_a_run_that_is_retried_is_told_when_its_retries_are_used_up(
+def test_a_run_with_retries_is_posted_after_its_last_retry_fails(
     tmp_path: Path, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Dagster's own retries: a worker that dies, the retry that dies too, and one that Dagster cannot retry after all."""
+    """Two cases with Dagster's own retries.
+
+    The worker of a run dies and so does that of its retry; Dagster cannot retry a run.
+    """
     import dagster_daemon
 
     monkeypatch.setattr(
@@ -393,7 +411,7 @@ def test_a_run_that_is_retried_is_told_when_its_retries_are_used_up(
         origin = running.repository.get_full_job("daily_events").get_remote_origin()
         job = build_defs().resolve_job_def("daily_events")
 
-        def dies(run: dg.DagsterRun) -> RunRecord:
+        def fail(run: dg.DagsterRun) -> RunRecord:
             instance.report_run_failed(run, "Detected run worker status NOT_FOUND.")
             [record] = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
             return record
@@ -404,7 +422,7 @@ def test_a_run_that_is_retried_is_told_when_its_retries_are_used_up(
                 run for run in instance.get_runs() if run.parent_run_id == record.dagster_run.run_id
             ]
 
-        first = dies(
+        first = fail(
             instance.create_run_for_job(
                 job,
                 tags=days_tags(DAY, DAY),
@@ -413,28 +431,29 @@ def test_a_run_that_is_retried_is_told_when_its_retries_are_used_up(
             )
         )
         assert first.dagster_run.tags["dagster/will_retry"] == "true"
-        assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "Nothing new."
+        assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "No new alerts."
         [second] = retry(first)
-        assert running.sensor_tick(SENSOR, timedelta(hours=1)).skip_reason == "Nothing new."
-        assert retry(dies(second)) == []
-        assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "Told 1 line."
+        assert running.sensor_tick(SENSOR, timedelta(hours=1)).skip_reason == "No new alerts."
+        assert retry(fail(second)) == []
+        assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "Posted 1 alert."
         [[line]] = hook.take()
         assert line.endswith(
-            f"daily_events, 2026-11-01: Detected run worker status NOT_FOUND. (run {UI}/runs/{second.run_id})"
+            "daily_events, 2026-11-01: Detected run worker status NOT_FOUND. (run "
+            f"{UI}/runs/{second.run_id})"
         )
 
-        orphan = dies(instance.create_run_for_job(build_defs().resolve_job_def("daily_snapshots")))
+        orphan = fail(instance.create_run_for_job(build_defs().resolve_job_def("daily_snapshots")))
         for _ in range(10):
-            assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "Nothing new."
+            assert running.sensor_tick(SENSOR, MINUTE).skip_reason == "No new alerts."
         running.sensor_tick(SENSOR, MINUTE)
         [[line]] = hook.take()
         assert (
-            f"daily_snapshots: Detected run worker status NOT_FOUND. (run {UI}/runs/{orphan.dagster_run.run_id})"
-            in line
+            "daily_snapshots: Detected run worker status NOT_FOUND. (run "
+            f"{UI}/runs/{orphan.dagster_run.run_id})" in line
         )
 
 
-def test_a_retry_that_succeeds_is_no_news(
+def test_a_failed_run_whose_retry_succeeds_is_not_posted(
     running: Daemon, tick: Tick, load: Load, hook: Chat
 ) -> None:
     failed = load(fails=True)
@@ -447,25 +466,25 @@ def test_a_retry_that_succeeds_is_no_news(
         line
         for lines in hook.take()
         for line in lines
-        if "Run failed" in line or "Over: magnetis/calls," in line
+        if "Run failed" in line or "Resolved: magnetis/calls," in line
     ]
 
 
-def test_history_is_no_news_and_a_cursor_that_is_not_ours_begins_now(
+def test_earlier_failures_are_ignored_at_the_start_and_after_an_invalid_cursor(
     running: Daemon, hook: Chat
 ) -> None:
     check(running, "old")
     for _ in range(2):
-        assert running.sensor_tick(SENSOR).skip_reason == "Failures are told from now on."
-        assert running.sensor_tick(SENSOR).skip_reason == "Nothing new."
+        assert running.sensor_tick(SENSOR).skip_reason == STARTED
+        assert running.sensor_tick(SENSOR).skip_reason == "No new alerts."
         running.set_cursor(SENSOR, '{"after": "nonsense"}')
     assert hook.take() == []
 
 
-def test_a_tick_reads_so_many_events_and_the_next_goes_on(
+def test_a_tick_reads_a_limited_number_of_events_and_the_next_tick_continues(
     running: Daemon, tick: Tick, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.defs.alerting.sensor.MOST_EVENTS", 5)
+    monkeypatch.setattr("magnetis_dagster.defs.alerting.sensor.MAX_EVENTS", 5)
     for number in range(4):
         check(running, f"check_{number}")
         check(running, f"fine_{number}", passed=True)
@@ -474,31 +493,31 @@ def test_a_tick_reads_so_many_events_and_the_next_goes_on(
             f"failure {number}",
         )
     assert [tick() for _ in range(4)] == [
-        "Told 3 lines.",
-        "Told 2 lines.",
-        "Nothing new.",
-        "Nothing new.",
+        "Posted 3 alerts.",
+        "Posted 2 alerts.",
+        "No new alerts.",
+        "No new alerts.",
     ]
     lines = [line for message in hook.take() for line in message]
     assert len(lines) == len(set(lines)) == 5
 
 
-def test_what_is_too_new_to_be_complete_waits(
+def test_events_of_the_last_seconds_are_left_to_the_next_tick(
     running: Daemon, tick: Tick, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(running, "check")
     with monkeypatch.context() as patched:
-        patched.setattr("magnetis_dagster.defs.alerting.sensor.SETTLE_SECONDS", 1e9)
-        assert tick() == "Nothing new."
-    assert tick() == "Told 1 line."
+        patched.setattr("magnetis_dagster.defs.alerting.sensor.MIN_AGE_SECONDS", 1e9)
+        assert tick() == "No new alerts."
+    assert tick() == "Posted 1 alert."
 
 
-def test_a_tick_with_no_news_costs_two_queries(
+def test_a_tick_without_new_events_costs_two_queries(
     running: Daemon, tick: Tick, load: Load, hook: Chat
 ) -> None:
     load(fails=False)
     tick()
-    state = State.parse(running.cursor(SENSOR))
+    cursor = AlertCursor.parse(running.cursor(SENSOR))
     statements: list[str] = []
 
     def count(*arguments: Any) -> None:
@@ -506,16 +525,14 @@ def test_a_tick_with_no_news_costs_two_queries(
 
     event.listen(Engine, "before_cursor_execute", count)
     try:
-        assert (
-            _tick(running.instance, state, Settings.load()).skip_reason.skip_message
-            == "Nothing new."
-        )
+        result = _tick(running.instance, cursor, Settings.load())
+        assert result.skip_reason.skip_message == "No new alerts."
     finally:
         event.remove(Engine, "before_cursor_execute", count)
     assert len(statements) == 2, statements
 
 
-def test_trouble_with_the_storage_is_a_skip_reason_and_keeps_the_cursor(
+def test_a_storage_error_is_the_skip_reason_and_keeps_the_cursor(
     running: Daemon, tick: Tick, hook: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError
@@ -525,18 +542,30 @@ def test_trouble_with_the_storage_is_a_skip_reason_and_keeps_the_cursor(
 
     check(running, "check")
     with monkeypatch.context() as patched:
-        patched.setattr("magnetis_dagster.defs.alerting.sensor._events", fail)
-        assert (
-            tick()
-            == "Dagster's storage does not answer (OperationalError). The next tick looks again."
+        patched.setattr("magnetis_dagster.defs.alerting.sensor._next_records", fail)
+        assert tick() == (
+            "Dagster's storage does not answer (OperationalError). The next tick tries again."
         )
-    assert tick() == "Told 1 line."
+    assert tick() == "Posted 1 alert."
 
 
 def test_the_cursor_stays_small() -> None:
-    state = State(after=0)
+    cursor = AlertCursor(after=0)
     for number in range(2000):
-        state.failed(Kind.ERROR, f"check: magnetis/calls check_{number}", "x" * 300, 1.0)
-    assert len(state.model_dump_json()) < 50_000
-    assert state.untold == 2000
-    assert state.message(None).endswith("\nand 1981 more")
+        key = f"check: magnetis/calls check_{number}"
+        cursor.record_failure(AlertKind.ERROR, key, "x" * 300, 1.0)
+    assert len(cursor.serialize()) < 50_000
+    assert cursor.pending == 2000
+    assert message_text(cursor.alerts, cursor.omitted, None).endswith("\nand 1981 more")
+
+
+def test_a_cursor_of_an_earlier_version_is_read() -> None:
+    stored = (
+        '{"after":7,"troubles":{"k":{"at":1.0,"again":2}},'
+        '"waiting":{"r":{"key":"k","text":"t","until":3.0}},'
+        '"lines":[{"kind":0,"key":"k","text":"t","times":1}],"more":4,"posted":[5.0],'
+        '"failures":6,"pause":7}'
+    )
+    cursor = AlertCursor.parse(stored)
+    assert cursor is not None
+    assert cursor.serialize() == stored

@@ -1,4 +1,4 @@
-"""Assets as Dagster runs them: days that turn green, checks, failures by recovery, and nothing personal in any event."""
+"""Assets in Dagster: green days, checks, failures and their retries, no personal data in events."""
 
 import uuid
 from collections.abc import Callable
@@ -60,11 +60,12 @@ def test_each_day_turns_green_with_its_numbers(
     assert numbers["quota left"] == 4999
     calls = [event.metadata["API calls"].value for event in events]
     assert (sum(calls), {type(number) for number in calls}) == (1, {int}), (
-        "whole requests that add up to those of the window"
+        "whole numbers that add up to those of the window"
     )
-    assert "dagster/partition_row_count" not in numbers, "it would plot `rows` a second time"
+    assert "dagster/partition_row_count" not in numbers, "it would repeat `rows`"
     assert numbers["query"].endswith(
-        "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER BY occurred_at;\n```"
+        "SELECT * FROM magnetis.calls WHERE day = DATE '2025-03-28' AND deleted_at IS NULL ORDER "
+        "BY occurred_at;\n```"
     )
     plotted = {
         name
@@ -82,9 +83,7 @@ def test_each_day_turns_green_with_its_numbers(
     } <= plotted
 
 
-def test_only_rows_of_a_day_that_was_loaded_before_are_late(
-    api: SmallApi, materialize: Materialize
-) -> None:
+def test_only_new_rows_of_a_loaded_day_are_late(api: SmallApi, materialize: Materialize) -> None:
     def late(result: dg.ExecuteInProcessResult) -> object:
         [check] = [
             check
@@ -96,7 +95,7 @@ def test_only_rows_of_a_day_that_was_loaded_before_are_late(
     api.rows["/calls"] = [call(n, f"2025-03-28 10:00:0{n}") for n in range(3)]
     assert late(materialize("calls", DAY)) == 0
     api.rows["/calls"] += [call(4, "2025-03-28 10:00:04"), call(5, "2025-03-29 10:00:05")]
-    assert late(materialize("calls", DAY, 2)) == 1, "the second day is read for the first time"
+    assert late(materialize("calls", DAY, 2)) == 1, "the second day is loaded for the first time"
 
 
 def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materialize) -> None:
@@ -122,7 +121,7 @@ def test_checks_are_evaluated_by_the_load(api: SmallApi, materialize: Materializ
     assert "duration_seconds (1)" in str(checks["misfit_values"].description)
 
 
-def test_counts_that_differ_are_named_with_what_repairs_them(
+def test_counts_that_differ_are_listed_with_the_repair(
     api: SmallApi, materialize: Materialize, engine: Engine
 ) -> None:
     yesterday = datetime.now(PARIS).date() - timedelta(days=1)
@@ -142,7 +141,7 @@ def test_counts_that_differ_are_named_with_what_repairs_them(
     assert not passed, "the nightly load compares every day"
     assert f"{DAY}: 3 recorded, 1 rows. `magnetis reparse calls` records the counts again" in words
     assert check(DAY + timedelta(days=1))[0], "a backfill compares its own days"
-    assert check(DAY)[0], "loading the day has repaired it"
+    assert check(DAY)[0], "the load repaired the day"
     assert check(yesterday)[0]
 
 
@@ -162,9 +161,7 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
         check.metadata["received rows"].value,
     ) == (False, 2, 1)
     assert instance.get_materialized_partitions(CALLS) == set()
-    assert len(api.requests) == 6, (
-        "three readings of two pages are enough: the step is not tried again immediately"
-    )
+    assert len(api.requests) == 6, "two pages were read three times; the step does not retry"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +172,7 @@ def test_an_incomplete_window_fails_its_check_and_stays_red(
         (DagsterExecutionInterruptedError(), 1),
     ],
 )
-def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
+def test_a_step_retries_after_transient_errors_and_not_after_termination(
     materialize: Materialize, monkeypatch: pytest.MonkeyPatch, raised: BaseException, tries: int
 ) -> None:
     read: list[object] = []
@@ -195,7 +192,7 @@ def test_a_step_is_tried_again_where_that_can_help_and_never_when_terminated(
 @pytest.mark.parametrize(
     "tag", ["dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry"]
 )
-def test_a_retried_run_goes_on_with_the_work_of_the_first(tag: str) -> None:
+def test_a_run_retry_resumes_the_work_of_the_first_run(tag: str) -> None:
     root = str(uuid.uuid4())
     run = dg.DagsterRun(
         job_name="daily_events", tags={tag: "true"}, root_run_id=root, parent_run_id=root
@@ -213,10 +210,13 @@ def test_a_retried_run_goes_on_with_the_work_of_the_first(tag: str) -> None:
         (422, "from"),
     ],
 )
-def test_refusals_fail_at_once_with_what_to_do(
+def test_permanent_errors_fail_without_a_retry_and_say_what_to_do(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, status: int, says: str
 ) -> None:
-    body = b'{"message": "The given data was invalid.", "errors": {"from": ["The from does not match the format."]}}'
+    body = (
+        b'{"message": "The given data was invalid.", '
+        b'"errors": {"from": ["The from does not match the format."]}}'
+    )
     api.respond = lambda _request: (status, {"Content-Type": "application/json"}, body)
     result = materialize("calls", DAY)
     [failed] = [event for event in result.all_events if event.is_step_failure]
@@ -225,14 +225,14 @@ def test_refusals_fail_at_once_with_what_to_do(
     assert "Traceback" not in str(failed.step_failure_data.user_failure_data.description)
 
 
-def test_a_past_snapshot_says_so_without_a_call(
+def test_a_past_snapshot_fails_with_the_reason_and_without_a_request(
     api: SmallApi, instance: dg.DagsterInstance
 ) -> None:
     key = dg.AssetKey(["magnetis", "accounts"])
     for definitions in (
         build_defs(),
         build_defs(taken=[]),
-    ):  # the day is a partition, or has ceased to be one
+    ):  # the day is a partition, or is not one any more
         job = definitions.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(
             instance=instance,
@@ -247,14 +247,14 @@ def test_a_past_snapshot_says_so_without_a_call(
     assert api.requests == []
 
 
-def test_a_past_snapshot_that_was_taken_turns_green_again_without_a_call(
+def test_a_past_snapshot_that_was_taken_is_green_again_without_a_request(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, engine: Engine
 ) -> None:
     today = datetime.now(PARIS).date()
     yesterday = today - timedelta(days=1)
     api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
     assert materialize("accounts", today).success
-    with engine.begin() as connection:  # as if it were tomorrow
+    with engine.begin() as connection:  # the next day
         connection.execute(
             text("UPDATE magnetis_ops.days SET day = :day WHERE collection = 'accounts'"),
             {"day": yesterday},
@@ -284,13 +284,13 @@ def test_load_latest_loads_yesterday_and_todays_snapshots(
     assert found.event.asset_check_evaluation.passed
 
 
-def test_todays_snapshot(api: SmallApi, materialize: Materialize, query: Any) -> None:
+def test_todays_snapshot_is_loaded(api: SmallApi, materialize: Materialize, query: Any) -> None:
     api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
     assert materialize("accounts", datetime.now(PARIS).date()).success
     assert query("SELECT id, name FROM magnetis.accounts") == [("acc-1", "Agence")]
 
 
-def test_a_missing_key_is_said_plainly(
+def test_a_missing_key_fails_the_step_with_its_variable(
     materialize: Materialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MAGNETIS_API_KEY")
@@ -301,7 +301,7 @@ def test_a_missing_key_is_said_plainly(
     )
 
 
-def test_an_unreachable_database_is_said_plainly(
+def test_an_unreachable_database_fails_the_step_with_its_address(
     api: SmallApi,
     materialize: Materialize,
     monkeypatch: pytest.MonkeyPatch,
@@ -315,7 +315,7 @@ def test_an_unreachable_database_is_said_plainly(
     assert api.requests == []
 
 
-def test_one_collection_that_is_missing_leaves_the_others_alone(
+def test_an_unavailable_collection_does_not_affect_the_others(
     api: SmallApi, instance: dg.DagsterInstance, query: Any
 ) -> None:
     api.rows["/calls"] = [call(1, "2025-03-28 10:00:00")]
@@ -347,14 +347,14 @@ def test_one_collection_that_is_missing_leaves_the_others_alone(
         ({"dagster/backfill": "abc", "magnetis/lane": "manual"}, "manual"),
     ],
 )
-def test_the_lane_is_read_from_the_runs_tags(
+def test_the_tags_of_the_run_select_the_lane(
     api: SmallApi, materialize: Materialize, query: Any, tags: dict[str, str], lane: str
 ) -> None:
     assert materialize("calls", DAY, tags=tags).success
     assert query("SELECT DISTINCT lane FROM magnetis_ops.api_calls") == [(lane,)]
 
 
-def test_an_unknown_lane_is_refused(api: SmallApi, materialize: Materialize) -> None:
+def test_an_unknown_lane_fails(api: SmallApi, materialize: Materialize) -> None:
     result = materialize("calls", DAY, tags={"magnetis/lane": "fast"})
     [failed] = [event for event in result.all_events if event.is_step_failure]
     assert "unknown lane 'fast'. Allowed: schedule, settings, manual, backfill" in str(
@@ -363,7 +363,7 @@ def test_an_unknown_lane_is_refused(api: SmallApi, materialize: Materialize) -> 
     assert api.requests == []
 
 
-def test_neither_key_nor_callers_are_in_any_event(
+def test_no_event_contains_the_key_or_a_caller(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance, query: Any
 ) -> None:
     api.rows["/calls"] = [
@@ -381,7 +381,7 @@ def test_neither_key_nor_callers_are_in_any_event(
         assert secret not in logged
 
 
-def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
+def test_an_emptied_day_keeps_its_rows_and_fails_its_check(
     api: SmallApi, materialize: Materialize, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.rows["/calls"] = [call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")]
@@ -401,13 +401,13 @@ def test_a_day_that_comes_empty_keeps_its_rows_and_fails_its_check(
 
     passed, words, held = again("doubt")
     assert (passed, held) == (False, 2)
-    assert f"no row for {DAY}, where the table holds 2 rows" in words
+    assert f"no row for {DAY}, but the table contains 2 rows" in words
     assert "MAGNETIS_EMPTIED_DAYS" in words
     assert again("keep")[::2] == (True, 2)
     assert again("delete")[::2] == (True, 0)
 
 
-def test_a_backfill_shows_its_forecast_against_what_it_spent(
+def test_a_backfill_reports_its_forecast_and_the_calls_it_used(
     api: SmallApi, materialize: Materialize
 ) -> None:
     days = [DAY + timedelta(days=n) for n in range(3)]

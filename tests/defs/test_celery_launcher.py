@@ -1,4 +1,7 @@
-"""Celery workers take runs; what becomes of one is decided by its status in Dagster's database. The broker is a folder here."""
+"""Celery workers execute runs and follow their status in Dagster's database.
+
+A folder is the broker.
+"""
 
 import os
 import re
@@ -55,7 +58,7 @@ def instance(celery_home: None) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> dict[str, Any]:
-    """A broker that is a folder, as configuration of Celery."""
+    """Return a Celery configuration whose broker is a folder."""
     for name in ("queue", "control"):
         (tmp_path / name).mkdir()
     queue = str(tmp_path / "queue")
@@ -97,13 +100,13 @@ def worker(tmp_path: Path, folder: dict[str, Any]) -> Iterator["subprocess.Popen
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """End the worker and its runs, as a machine that loses its power."""
+    """Kill the worker and its runs, as a power failure does."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def test_runs_live_and_end_as_their_status_says(
+def test_a_worker_follows_the_status_of_its_runs(
     instance: dg.DagsterInstance, tmp_path: Path, folder: dict[str, Any]
 ) -> None:
     launcher = instance.run_launcher
@@ -138,7 +141,7 @@ def test_runs_live_and_end_as_their_status_says(
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
     assert PASSWORD not in serialize_value(instance.get_ref()), (
-        "what travels with a run says nothing of the broker"
+        "the message of a run does not contain the broker"
     )
     canceled_in_queue, failed_in_queue = launch(), launch()
     assert instance.run_launcher.terminate(canceled_in_queue)
@@ -162,14 +165,14 @@ def test_runs_live_and_end_as_their_status_says(
         process_of(to_die).kill()
         wait_until(
             lambda: gone(zombie),
-            "a run that was given up is ended, before its retry does the same work",
+            "a failed run is ended before its retry does the same work",
         )
         wait_until(lambda: status(to_cancel) is dg.DagsterRunStatus.CANCELED, "it is canceled")
         wait_until(
             lambda: status(to_die) is dg.DagsterRunStatus.FAILURE, "a process that died is reported"
         )
         assert re.search(
-            r"process on celery@\S+ ended with code -9. It is started again", said(to_die)
+            r"process on celery@\S+ ended with exit code -9. A retry resumes", said(to_die)
         )
         assert "Execution was interrupted for a run that was already in a failure state" in said(
             given_up
@@ -185,7 +188,7 @@ def test_runs_live_and_end_as_their_status_says(
 
 
 class Inspect:
-    """Stands for the workers that answer to `active`; counts the questions."""
+    """Stands for the workers that answer `active`, and counts the queries."""
 
     def __init__(self) -> None:
         self.answer: dict[str, list[str]] | Exception = {}
@@ -198,7 +201,7 @@ class Inspect:
         self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
-        # Celery says None where nobody answers
+        # Celery returns None if nobody answers
         return {
             worker: [{"id": task} for task in tasks] for worker, tasks in self.answer.items()
         } or None
@@ -240,7 +243,7 @@ RUN = dg.DagsterRun(job_name="here", tags={"dagster-celery/task_id": "task-1"})
 OTHER = dg.DagsterRun(job_name="here", tags={"dagster-celery/task_id": "task-2"})
 
 
-def test_a_worker_that_is_cut_off_is_given_up_once_it_was_silent_for_long(
+def test_a_run_fails_after_its_worker_was_disconnected_for_long(
     launcher: MagnetisCeleryRunLauncher, workers: Inspect, now: Now
 ) -> None:
     def health(run: dg.DagsterRun) -> WorkerStatus:
@@ -248,14 +251,14 @@ def test_a_worker_that_is_cut_off_is_given_up_once_it_was_silent_for_long(
 
     workers.answer = {"celery@a": ["task-1"], "celery@b": ["task-2"]}
     assert [health(RUN), health(OTHER)] == [WorkerStatus.RUNNING] * 2
-    assert workers.asked == 1, "one question a round"
+    assert workers.asked == 1, "one query per round"
 
     workers.answer = {"celery@b": ["task-2"]}
     now.seconds += 30
     assert health(RUN) is WorkerStatus.RUNNING
     now.seconds += 30
     workers.answer = {"celery@a": ["task-1"], "celery@b": ["task-2"]}
-    assert health(RUN) is WorkerStatus.RUNNING, "it was late, no more"
+    assert health(RUN) is WorkerStatus.RUNNING, "its answer was only late"
 
     workers.answer = {"celery@b": ["task-2"]}
     for _ in range(3):
@@ -267,14 +270,14 @@ def test_a_worker_that_is_cut_off_is_given_up_once_it_was_silent_for_long(
     assert found.msg
     assert "gone or cut off" in found.msg
     assert "celery@b" in found.msg
-    assert "It is not started again" in found.msg, "of this instance, which allows one attempt"
+    assert "The run is not retried" in found.msg, "this instance allows one attempt"
     assert health(OTHER) is WorkerStatus.RUNNING
 
 
 @pytest.mark.parametrize(
     "trouble", [OperationalError("Error 111 connecting"), ConnectionResetError()]
 )
-def test_a_broker_that_does_not_answer_fails_no_run(
+def test_an_unavailable_broker_fails_no_run(
     launcher: MagnetisCeleryRunLauncher, workers: Inspect, now: Now, trouble: Exception
 ) -> None:
     assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING
@@ -284,13 +287,13 @@ def test_a_broker_that_does_not_answer_fails_no_run(
         assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING
     workers.answer = {}
     assert launcher.check_run_worker_health(RUN).status is WorkerStatus.RUNNING, (
-        "workers need time to come back, too"
+        "workers need time to reconnect, too"
     )
     now.seconds += SILENCE_SECONDS
     assert launcher.check_run_worker_health(RUN).status is WorkerStatus.NOT_FOUND
 
 
-def test_a_run_that_a_command_started_is_left_alone(
+def test_a_run_started_by_a_command_is_not_checked(
     launcher: MagnetisCeleryRunLauncher, workers: Inspect
 ) -> None:
     assert (
@@ -300,14 +303,14 @@ def test_a_run_that_a_command_started_is_left_alone(
     assert workers.asked == 0
 
 
-def test_a_run_that_waited_too_long_says_who_could_have_taken_it(
+def test_a_run_that_waited_too_long_names_the_workers_that_answer(
     launcher: MagnetisCeleryRunLauncher, workers: Inspect
 ) -> None:
     workers.answer = {"celery@b": [], "celery@a": []}
     assert "answer: celery@a, celery@b." in str(launcher.get_run_worker_debug_info(RUN))
 
 
-def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
+def test_a_worker_without_database_ends_its_runs_before_they_are_failed(
     celery_home: None, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from magnetis_dagster.dagster_support import celery_worker
@@ -320,9 +323,9 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
             dg.JobDefinition(graph_def=dg.GraphDefinition(name="empty"), resource_defs={})
         )
     engine: Engine = connect(database_url)
-    statuses = celery_worker.Statuses(engine, clock=now)
+    statuses = celery_worker.RunStatuses(engine, clock=now)
     monkeypatch.setattr(celery_worker, "_statuses", statuses)
-    monkeypatch.setattr(celery_worker, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(celery_worker, "POLL_SECONDS", 0.1)
     with (
         statuses.watching(run.run_id),
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process,
@@ -335,7 +338,7 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
             connection.execute(text("ALTER TABLE dagster.runs RENAME TO elsewhere"))
         try:
             now.seconds += celery_worker.CUT_OFF_SECONDS + 1
-            celery_worker._attend(process, run.run_id)  # returns, and its caller kills the process
+            celery_worker._supervise(process, run.run_id)  # returns, so that its caller kills it
             assert process.poll() is None
         finally:
             process.kill()
@@ -345,7 +348,7 @@ def test_a_worker_that_lost_the_database_ends_its_runs_before_they_are_given_up(
     engine.dispose()
 
 
-def test_without_a_broker_dagster_runs_as_before(
+def test_without_a_broker_the_default_launcher_is_used(
     celery_home: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAGNETIS_CELERY_BROKER_URL", "")
@@ -353,7 +356,7 @@ def test_without_a_broker_dagster_runs_as_before(
         assert type(instance.run_launcher) is MagnetisRunLauncher
 
 
-def test_a_broker_without_the_extra_says_what_to_install(
+def test_a_broker_without_the_extra_names_the_package_to_install(
     celery_home: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "magnetis_dagster.dagster_support.celery_run_launcher")
@@ -370,7 +373,7 @@ def test_a_broker_without_the_extra_says_what_to_install(
 @pytest.mark.parametrize(
     "url", ["redis://redis:6379/0", f"rediss://:{PASSWORD}@host:6380/0?ssl_cert_reqs=required"]
 )
-def test_an_address_may_come_as_a_file(url: str, tmp_path: Path) -> None:
+def test_the_broker_address_may_be_in_a_file(url: str, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "magnetis_celery_broker_url").write_text(f"{url}\n")
     broker = Settings.load().celery_broker_url

@@ -1,4 +1,4 @@
-"""What the materialization of a settings collection tells of its changes: readable, counted, and nothing personal."""
+"""Changes in the materialization of notification settings: counted, readable, not personal."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -95,27 +95,18 @@ def test_changes_are_a_table_without_personal_values(
     ) == (5, 1, 3, 1)
     assert found["changes not shown"] == 0
     table = {(row["change"], row["setting id"]): row for row in rows(found)}
-    assert {key: row["what"] for key, row in table.items()} == {
-        (
-            "removed",
-            "ale-3",
-        ): "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; recipients: 2 recipients; type: lost_calls",
-        (
-            "changed",
-            "ale-1",
-        ): "enabled: 1 → 0; recipients: 2 recipients → 2 recipients (1 added, 1 removed)",
-        (
-            "changed",
-            "ale-2",
-        ): "less_than: null → 23; phone_of_boss: null → ***; title: Alerte sur appel manqué → Alerte de ***",
-        (
-            "changed",
-            "ale-4",
-        ): "account.owner: *** → ***; recipients: 2 recipients → 2 recipients (in another order)",
-        (
-            "added",
-            "ale-5",
-        ): "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; recipients: 1 recipient; type.of: ***",
+    members = {f"{kind} {identifier}": row["what"] for (kind, identifier), row in table.items()}
+    assert members == {
+        "removed ale-3": "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; "
+        "recipients: 2 recipients; type: lost_calls",
+        "changed ale-1": "enabled: 1 → 0; recipients: 2 recipients → 2 recipients "
+        "(1 added, 1 removed)",
+        "changed ale-2": "less_than: null → 23; phone_of_boss: null → ***; "
+        "title: Alerte sur appel manqué → Alerte de ***",
+        "changed ale-4": "account.owner: *** → ***; recipients: 2 recipients → 2 recipients "
+        "(in another order)",
+        "added ale-5": "account.owner: ***; created_at: 2024-03-04 09:06:09; enabled: 1; "
+        "recipients: 1 recipient; type.of: ***",
     }
     assert {(row["account"], row["account id"]) for row in table.values()} == {
         ("Agence de Lyon", "acc-1")
@@ -156,7 +147,7 @@ def test_other_snapshots_are_counted(api: SmallApi, materialize: Materialize) ->
         )
 
 
-def test_a_step_that_fails_after_its_commit_tells_the_changes_when_it_is_tried_again(
+def test_a_step_that_fails_after_its_commit_reports_the_changes_in_its_retry(
     api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.rows["/alerts/email"] = [alert(1), alert(2)]
@@ -198,7 +189,7 @@ def shown(collection: Collection, **fields: tuple[Any, Any]) -> dict[str, Any]:
     return row
 
 
-def test_how_many_more_there_are_is_said(api: SmallApi, materialize: Materialize) -> None:
+def test_changes_beyond_the_limit_are_counted(api: SmallApi, materialize: Materialize) -> None:
     api.rows["/alerts/email"] = [alert(0)]
     materialize("email_alerts", today())
     api.rows["/alerts/email"] = [alert(number) for number in range(61)]
@@ -206,11 +197,12 @@ def test_how_many_more_there_are_is_said(api: SmallApi, materialize: Materialize
     assert (len(rows(found)), found["changes not shown"], found["settings changed"]) == (50, 10, 60)
 
 
-def test_what_an_overlay_calls_personal_is_masked(tmp_path: Path) -> None:
+def test_members_that_an_overlay_declares_personal_are_masked(tmp_path: Path) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text(
-        "collections: {email_alerts: {columns: {title: {personal_data: personal}, account_name: {personal_data: pseudonym},"
-        " days: {type: json}, plan: {type: json}, boss: {paths: [plan.boss], personal_data: personal}}}}"
+        "collections: {email_alerts: {columns: {title: {personal_data: personal}, "
+        "account_name: {personal_data: pseudonym}, days: {type: json}, plan: {type: json}, "
+        "boss: {paths: [plan.boss], personal_data: personal}}}}"
     )
     collection = load_catalogue(path)["email_alerts"]
     row = shown(
@@ -239,12 +231,12 @@ def test_values_of_another_shape_than_declared_are_masked() -> None:
         },
     )
     assert row["what"] == (
-        "type: 1 type → null; type.a.b.c: null → ***; recipients: *** → null; *: null → ***; *: null → ***; "
-        "*: 3 entries → 0 entries (3 removed)"
+        "type: 1 type → null; type.a.b.c: null → ***; recipients: *** → null; *: null → ***; *: "
+        "null → ***; *: 3 entries → 0 entries (3 removed)"
     )
 
 
-def test_null_that_comes_or_goes_is_a_change() -> None:
+def test_null_instead_of_absent_is_a_change() -> None:
     assert (
         shown(load_catalogue()["email_alerts"], less_than=(None, None))["what"]
         == "null instead of absent, or the reverse: less_than"

@@ -1,4 +1,4 @@
-"""Dagster's storage keeps its connections, and survives a server that ends them."""
+"""Dagster's storage keeps its database sessions and survives a server that ends them."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,10 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+SESSIONS = (
+    "FROM pg_stat_activity WHERE datname = current_database() "
+    "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def server(database_url: str) -> Iterator[psycopg.Connection]:
 
 
 def backends(server: psycopg.Connection) -> set[int]:
-    """Return the sessions that stay: one that its client has closed may be seen for a moment longer."""
+    """Return the sessions that stay open; a closed one may be listed for a moment longer."""
     end = time.monotonic() + 5
     while (
         len(found := {pid for (pid,) in server.execute(f"SELECT pid {SESSIONS}")}) > 1
@@ -41,7 +44,7 @@ def report(instance: dg.DagsterInstance, number: int) -> None:
     instance.report_runless_asset_event(dg.AssetMaterialization("here", partition=str(number)))
 
 
-def test_events_are_written_through_one_connection(
+def test_events_are_written_in_one_session(
     stored: dg.DagsterInstance, server: psycopg.Connection
 ) -> None:
     report(stored, 0)
@@ -57,7 +60,7 @@ def test_events_are_written_through_one_connection(
     }
 
 
-def test_a_server_that_ended_the_connections_is_not_noticed(
+def test_ended_sessions_are_replaced(
     stored: dg.DagsterInstance, server: psycopg.Connection
 ) -> None:
     report(stored, 0)

@@ -25,7 +25,7 @@ from magnetis_dagster.definitions import build_defs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Function `AssetSelection.sources` is deprecated"
-)  # Dagster's own use
+)  # used by Dagster itself
 
 FIRST, LAST = date(2025, 3, 28), date(2025, 3, 29)
 TODAY = datetime.now(PARIS).date()
@@ -36,7 +36,7 @@ def key(name: str) -> dg.AssetKey:
 
 
 def backfill(running: Daemon, ranges: dict[str, tuple[date, date]]) -> None:
-    """Launch a backfill as the UI does, and evaluate it once as the daemon does."""
+    """Launch a backfill like the UI and evaluate it once like the daemon."""
     asked: Sequence[PartitionsByAssetSelector] = [
         PartitionsByAssetSelector(
             asset_key=key(name),
@@ -78,7 +78,7 @@ def test_the_graph_shows_the_references_of_the_catalogue() -> None:
 
 
 def test_every_ancestor_of_an_asset_is_its_parent() -> None:
-    """Of a selection with a gap, such as visits and leads without calls, Dagster's backfills drop the last one, and succeed."""
+    """If a selection has a gap (visits and leads, not calls), a backfill drops its last asset."""
     graph = build_defs().resolve_asset_graph()
     for collection in load_catalogue().enabled:
         asset = key(collection.name)
@@ -99,7 +99,7 @@ EVENTS = [collection.name for collection in load_catalogue().enabled if collecti
     ],
 )
 def test_a_backfill_by_partition_names_targets_every_day_of_every_asset(names: list[str]) -> None:
-    """As the UI launches it."""
+    """The UI launches it like this."""
     graph = build_defs(taken=[]).resolve_asset_graph()
     days = [str(FIRST), str(LAST)]
     with dg.DagsterInstance.ephemeral() as instance:
@@ -118,7 +118,7 @@ def test_a_backfill_by_partition_names_targets_every_day_of_every_asset(names: l
     assert found == {(name, day) for name in names for day in days}
 
 
-def test_a_snapshot_of_today_and_what_refers_to_it_are_targeted_with_yesterday() -> None:
+def test_todays_snapshot_and_yesterdays_events_are_targeted() -> None:
     graph = build_defs(taken=[]).resolve_asset_graph()
     with dg.DagsterInstance.ephemeral() as instance:
         target = AssetBackfillData.from_asset_partitions(
@@ -137,7 +137,7 @@ def test_a_snapshot_of_today_and_what_refers_to_it_are_targeted_with_yesterday()
     assert found == {("numbers", str(TODAY)), ("calls", yesterday), ("leads", yesterday)}
 
 
-def test_a_run_loads_what_refers_to_a_collection_that_fails(api: SmallApi) -> None:
+def test_a_run_loads_collections_that_refer_to_a_failed_one(api: SmallApi) -> None:
     api.respond = lambda request: (
         (403, {}, b"{}") if request.path in {"/calls", "/visits"} else None
     )
@@ -155,10 +155,10 @@ def test_a_run_loads_what_refers_to_a_collection_that_fails(api: SmallApi) -> No
     assert (skipped, done) == ([], {"leads", "emails"})
 
 
-def test_a_backfill_requests_everything_at_once_and_days_that_the_reference_does_not_have(
+def test_a_backfill_requests_all_runs_immediately_including_days_without_a_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # only what is requested: a run in this process would be inside the event loop of the backfill daemon
+    # only requested: a run in this process would block the event loop of the backfill daemon
     monkeypatch.setattr(SyncInMemoryRunLauncher, "launch_run", lambda *_: None)
     with daemon(tmp_path) as running:
         days = {
@@ -178,7 +178,7 @@ def test_a_backfill_requests_everything_at_once_and_days_that_the_reference_does
     }
 
 
-def test_snapshots_have_the_days_that_were_taken_and_today() -> None:
+def test_snapshots_have_partitions_for_taken_days_and_today() -> None:
     days = [TODAY - timedelta(days=age) for age in (9, 8, 1)]
 
     def keys(taken: list[date] | None) -> list[str]:

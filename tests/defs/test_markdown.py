@@ -1,4 +1,7 @@
-"""Foreign text in every field that Dagster's UI or a chat renders as Markdown. The renderer itself: tests/dagster_support."""
+"""Text of other origin in every field that Dagster's UI or a chat renders as Markdown.
+
+tests/dagster_support test the renderer.
+"""
 
 from datetime import date
 from pathlib import Path
@@ -13,16 +16,16 @@ from markdown_it import MarkdownIt
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.alerting.message import step_words
-from magnetis_dagster.defs.checks import CheckTally
+from magnetis_dagster.defs.alerting.message import step_failure_reason
+from magnetis_dagster.defs.checks import LoadChecks
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import query
-from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import Incomplete
-from magnetis_dagster.warehouse.policy_queries import Judgement
+from magnetis_dagster.warehouse import CountMismatch
+from magnetis_dagster.warehouse.policy_queries import PolicyResult
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 KEY = dg.AssetKey(["magnetis", "calls"])
@@ -32,7 +35,8 @@ HOSTILE = {
     "image with a title": '![a b](http://evil.example/x.png "t t")',
     "image by reference": "![x][1]\n\n[1]: http://evil.example/x.png",
     "link": "[click here](javascript:alert(1))",
-    "autolink": "see <http://evil.example> and http://evil.example, www.evil.example, HTTPS://evil.example or a@evil.example",
+    "autolink": "see <http://evil.example> and http://evil.example, www.evil.example, "
+    "HTTPS://evil.example or a@evil.example",
     "html": "<img src=http://evil.example/x.png><script>alert(1)</script><!-- -->",
     "entity": "&lt;img&gt; &#33;[x](http://evil.example)",
     "emphasis": "*bold* **bolder** _it_ __them__ ~~gone~~ ~gone~",
@@ -54,12 +58,12 @@ HOSTILE = {
 
 
 def rendered(markdown: str) -> str:
-    """Return the text of Markdown that is one paragraph of text and code only; fail for everything else."""
+    """Return the text of Markdown. Fails unless it is one paragraph of text and code."""
     opening, inline, closing = MARKDOWN.parse(markdown)
     assert (opening.type, closing.type) == ("paragraph_open", "paragraph_close")
     assert {child.type for child in inline.children or []} <= {"text", "code_inline"}, markdown
     for child in inline.children or []:
-        # GitHub's dialect makes links of these in text, and not in code
+        # GitHub's dialect turns these into links in text, not in code
         assert child.type == "code_inline" or not any(
             sign in child.content.lower() for sign in ("://", "www.", "@")
         ), markdown
@@ -67,21 +71,21 @@ def rendered(markdown: str) -> str:
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_text_is_shown_as_it_is(text: str) -> None:
+def test_text_is_displayed_literally(text: str) -> None:
     line = " ".join(text.replace("\x00", " ").split())
     shown = rendered(literal(text))
-    # a code span that the text itself contains stays one
+    # a code span in the text stays a code span
     assert shown.replace("`", "") == line.replace("`", "")
 
 
 @given(st.text(alphabet="`*_[]()!<>\\&;#~|-+=:/@w. \nab1"))
-def test_nothing_in_a_text_is_active(text: str) -> None:
+def test_a_text_contains_no_active_markdown(text: str) -> None:
     if " ".join(text.split()):
         rendered(f"Not declared: {literal(text)}.")
         rendered(literal(text))
 
 
-def test_plain_prose_and_our_own_code_stay_as_they_are(catalogue: Catalogue) -> None:
+def test_plain_prose_and_our_own_code_are_unchanged(catalogue: Catalogue) -> None:
     for text in (
         "first_seen_at is 3 > 2 & 5 - 4.",
         "`magnetis probe` shows them (`--write` too); 12) is no list.",
@@ -97,7 +101,7 @@ def test_plain_prose_and_our_own_code_stay_as_they_are(catalogue: Catalogue) -> 
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The catalogue under an overlay whose descriptions are hostile."""
+    """Return the catalogue with an overlay whose descriptions are hostile."""
     overlay = {
         "collections": {
             "calls": {
@@ -113,7 +117,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     return load_catalogue(path)
 
 
-def test_descriptions_of_assets_their_ops_and_their_columns(hostile: Catalogue) -> None:
+def test_descriptions_of_assets_ops_and_columns_are_literal(hostile: Catalogue) -> None:
     asset = build_defs().resolve_assets_def(KEY)
     assert rendered(asset.specs_by_key[KEY].description or "") == IMAGE
     assert rendered(asset.op.description or "") == IMAGE
@@ -122,21 +126,25 @@ def test_descriptions_of_assets_their_ops_and_their_columns(hostile: Catalogue) 
     assert rendered(column.description) == IMAGE
 
 
-def test_descriptions_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptions_of_checks_are_literal(
+    hostile: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
-    demands = Demands(hostile, hostile["email_alerts"], Settings.load())
-    specs = {spec.name: spec.description or "" for spec in demands.specs(KEY)}
+    policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
+    specs = {spec.name: spec.description or "" for spec in policy_checks.specs(KEY)}
     assert rendered(specs["policy_has_recipient"]) == IMAGE
     assert rendered(specs["baseline"]) == "The settings are those of ![seen](http:x).yaml."
 
 
-def test_evaluations_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = CheckTally(KEY)
-    tally._unknown.update([IMAGE, "_both_sides_"])
-    tally._misfits.update({IMAGE: 2})
+def test_evaluations_of_checks_are_literal(
+    hostile: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = LoadChecks(KEY)
+    checks._unknown.update([IMAGE, "_both_sides_"])
+    checks._misfits.update({IMAGE: 2})
     found = {
         result.check_name: result.description or ""
-        for result in tally.results()
+        for result in checks.results()
         if result.description
     }
     assert (
@@ -145,18 +153,18 @@ def test_evaluations_of_checks(hostile: Catalogue, monkeypatch: pytest.MonkeyPat
     )
     assert f"{IMAGE} (2)" in rendered(found["misfit_values"])
     assert rendered(
-        tally.incomplete(Incomplete(f"calls: the API returned {IMAGE}")).description or ""
+        checks.incomplete(CountMismatch(f"calls: the API returned {IMAGE}")).description or ""
     ).endswith(IMAGE)
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
-    demands = Demands(hostile, hostile["email_alerts"], Settings.load())
+    policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
     [policy] = [
         policy
         for policy in hostile.policies_of(hostile["email_alerts"])
         if policy.name == "has_recipient"
     ]
-    judged = demands._judged(KEY, policy, Judgement(unjudged=IMAGE))
+    judged = policy_checks._policy_result(KEY, policy, PolicyResult(not_evaluated=IMAGE))
     assert rendered(judged.description or "") == f"Could not be judged: {IMAGE}"
-    missing = demands._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
+    missing = policy_checks._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
     assert "The baseline ![seen](http:x).yaml cannot be read" in rendered(missing.description or "")
 
 
@@ -169,9 +177,9 @@ def test_queries_are_one_block_of_code(catalogue: Catalogue) -> None:
 @pytest.mark.parametrize(
     "text", [HOSTILE["image"], HOSTILE["mention"], HOSTILE["html"], HOSTILE["emphasis"]]
 )
-def test_alerts_of_failed_runs(text: str) -> None:
+def test_alerts_of_failed_runs_are_literal(text: str) -> None:
     said = failure(PermanentError(text))
     data = StepFailureData(
         error=None, user_failure_data=UserFailureData("", said.description, said.metadata)
     )
-    assert rendered(step_words("magnetis__calls", data)) == " ".join(text.split())
+    assert rendered(step_failure_reason("magnetis__calls", data)) == " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The check no_missing_days: right after failures, in every run and alone, cheap, and readable."""
+"""The check no_missing_days: correct after failures, in every run and alone, and cheap."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.dates import days_between
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, look
+from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, read_closed_days
 from magnetis_dagster.defs.repair_attempts import Attempts
 from magnetis_dagster.settings import Settings
 
@@ -38,7 +38,7 @@ def _ten_closed_days(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Daemon]:
-    """The real storage."""
+    """Start the daemon with the real storage."""
     with daemon(tmp_path) as running:
         yield running
 
@@ -78,7 +78,7 @@ def ranges(evaluation: dg.AssetCheckEvaluation) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_a_run_says_what_is_still_missing(materialize: Materialize) -> None:
+def test_a_run_reports_the_days_that_are_still_missing(materialize: Materialize) -> None:
     result = materialize("calls", ago(6), 3)
     assert result.success
     found = evaluated(result)
@@ -115,14 +115,14 @@ def test_history_that_nobody_has_requested_is_not_missing(
     assert shown(found) == {"missing days": 0, "closed days": 2, "days not requested": 8}
 
 
-def test_it_passes_when_every_closed_day_is_green(materialize: Materialize) -> None:
+def test_it_passes_if_every_closed_day_is_green(materialize: Materialize) -> None:
     found = evaluated(materialize("calls", ago(10), 10))
     assert found.passed
     assert shown(found) == {"missing days": 0, "closed days": 10, "days not requested": 0}
     assert found.description == f"All 10 closed days since {ago(10)} are green."
 
 
-def test_a_failed_load_of_a_green_day_makes_it_missing_at_once_and_later(
+def test_a_failed_load_of_a_green_day_makes_it_missing_in_this_run_and_later(
     api: SmallApi, materialize: Materialize, instance: dg.DagsterInstance
 ) -> None:
     assert evaluated(materialize("calls", ago(10), 10)).passed
@@ -130,17 +130,17 @@ def test_a_failed_load_of_a_green_day_makes_it_missing_at_once_and_later(
     failed = materialize("calls", ago(4), 2)
     assert not failed.success
     assert ranges(evaluated(failed)) == [(str(ago(4)), str(ago(3)), 2, FAILED)], (
-        "said by the run that fails, before it ends"
+        "reported by the failing run, before it ends"
     )
     job = (
         build_defs()
         .resolve_implicit_global_asset_job_def()
         .get_subset(asset_check_selection={CHECK}, asset_selection=set())
     )
-    asked = len(api.requests)
+    requests = len(api.requests)
     later = job.execute_in_process(instance=instance)
     assert ranges(evaluated(later)) == [(str(ago(4)), str(ago(3)), 2, FAILED)]
-    assert len(api.requests) == asked, "no API call"
+    assert len(api.requests) == requests, "no API call"
     assert [step.step_key for step in later.all_events if step.is_step_success] == [
         "no_missing_days"
     ]
@@ -148,7 +148,7 @@ def test_a_failed_load_of_a_green_day_makes_it_missing_at_once_and_later(
     assert evaluated(materialize("calls", ago(4), 2)).passed
 
 
-def test_days_that_another_run_reads_again_are_not_missing(
+def test_green_days_that_another_run_reloads_are_not_missing(
     materialize: Materialize, instance: dg.DagsterInstance
 ) -> None:
     materialize("calls", ago(10), 9)
@@ -156,15 +156,15 @@ def test_days_that_another_run_reads_again_are_not_missing(
     instance.create_run_for_job(
         job, tags=days_tags(ago(4), ago(1)), status=dg.DagsterRunStatus.STARTED
     )
-    days = look(instance, load_catalogue()["calls"], Settings.load())
+    days = read_closed_days(instance, load_catalogue()["calls"], Settings.load())
     assert days.missing == {ago(1): NEVER_LOADED}
     assert days.in_progress == {ago(4), ago(3), ago(2), ago(1)}
 
 
-def test_a_waiting_load_is_waited_for(
+def test_the_check_waits_for_a_load_that_retries(
     api: SmallApi, materialize: Materialize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.defs.missing_days.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("magnetis_dagster.defs.missing_days_check.WAIT_SECONDS", 0.05)
     answers = iter([(503, {"Retry-After": "0"}, b"down")] * 12)
     api.respond = lambda _request: next(answers, None)
     api.rows["/calls"] = [call(1, f"{ago(3)} 10:00:00")]
@@ -203,7 +203,7 @@ def test_the_daily_job_evaluates_it_for_every_events_collection_in_one_step(
     ) == 1
 
 
-def test_fifty_ranges_are_shown_and_the_rest_counted(
+def test_fifty_ranges_are_listed_and_the_rest_is_counted(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(121)))
@@ -222,7 +222,7 @@ def test_fifty_ranges_are_shown_and_the_rest_counted(
     assert ranges(found)[0][0] == str(ago(1))
 
 
-def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
+def test_three_years_of_days_take_as_many_statements_as_a_week(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(1096)))
@@ -230,11 +230,12 @@ def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
     for collection in events:
         key = dg.AssetKey(["magnetis", collection.name])
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(3))))
-        with engine.begin() as connection:  # one by one they take a minute
+        with engine.begin() as connection:  # single inserts take a minute
             connection.execute(
                 text(
-                    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition) "
-                    "SELECT run_id, event, dagster_event_type, timestamp, step_key, asset_key, day FROM dagster.event_logs, "
+                    "INSERT INTO dagster.event_logs (run_id, event, dagster_event_type, timestamp, "
+                    "step_key, asset_key, partition) SELECT run_id, event, dagster_event_type, "
+                    "timestamp, step_key, asset_key, day FROM dagster.event_logs, "
                     "unnest(CAST(:days AS text[])) AS day WHERE asset_key = :key"
                 ),
                 {
@@ -243,39 +244,36 @@ def test_three_years_of_five_collections_ask_the_database_as_often_as_a_week(
                 },
             )
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(ago(2))))
-    asked = []
-    for days in (
-        1096,
-        7,
-        1096,
-    ):  # the first look opens connections, and a new start makes the cache anew
+    counts = []
+    # the first round opens connections, and a new start date rebuilds the cache
+    for days in (1096, 7, 1096):
         monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(days)))
-        with statements() as met:
-            assert [
-                len(look(instance, collection, Settings.load()).missing) for collection in events
-            ] == [1] * 5
-        asked.append(len(met))
-    assert asked[1] == asked[2] <= 15 * len(events)
+        with statements() as sent:
+            for collection in events:
+                found = read_closed_days(instance, collection, Settings.load())
+                assert len(found.missing) == 1
+        counts.append(len(sent))
+    assert counts[1] == counts[2] <= 15 * len(events)
 
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """Every statement that this thread sends meanwhile, through any engine."""
-    met: list[str] = []
+    """Collect the statements that this thread sends in the block, through any engine."""
+    sent: list[str] = []
     here = threading.get_ident()
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if threading.get_ident() == here:
-            met.append(statement)
+            sent.append(statement)
 
-    sqlalchemy.event.listen(Engine, "before_cursor_execute", note)
+    sqlalchemy.event.listen(Engine, "before_cursor_execute", collect)
     try:
-        yield met
+        yield sent
     finally:
-        sqlalchemy.event.remove(Engine, "before_cursor_execute", note)
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", collect)
 
 
-def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
+def test_attempts_are_stored_as_ranges_and_removed_when_green() -> None:
     attempts = Attempts({})
     attempts.add("calls", days_between(date(2025, 1, 1), date(2025, 1, 31)))
     attempts.add("calls", [date(2025, 1, 15)])
@@ -285,15 +283,15 @@ def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
     )
     again = Attempts.parse(text)
     assert (
-        again.made("calls", date(2025, 1, 15)),
-        again.made("calls", date(2025, 2, 1)),
-        again.made("leads", ago(0)),
+        again.count("calls", date(2025, 1, 15)),
+        again.count("calls", date(2025, 2, 1)),
+        again.count("leads", ago(0)),
     ) == (2, 0, 0)
     assert (
-        again.only({"calls": [date(2025, 1, 15)]}).cursor()
+        again.keep_only({"calls": [date(2025, 1, 15)]}).cursor()
         == '{"calls":[["2025-01-15","2025-01-15",2]]}'
     )
-    assert again.only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
+    assert again.keep_only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
 
 
 @pytest.mark.parametrize(
@@ -310,5 +308,5 @@ def test_attempts_are_remembered_as_ranges_and_forgotten_when_green() -> None:
         '{"calls": [[1, 2, 3]]}',
     ],
 )
-def test_a_cursor_that_cannot_be_read_says_nothing(cursor: str | None) -> None:
+def test_an_invalid_cursor_contains_no_attempts(cursor: str | None) -> None:
     assert Attempts.parse(cursor).cursor() == "{}"

@@ -1,4 +1,4 @@
-"""Policies and the baseline as checks of a load: what fails, what cannot be judged, and that nothing personal leaves the tables."""
+"""Policies and the baseline as checks of a load; no personal data in their metadata."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.catalog.policies import KINDS
-from magnetis_dagster.defs.policies import Demands
+from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.notification_settings.baseline import write_baseline
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.current_settings import present
+from magnetis_dagster.warehouse.current_settings import current_rows
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Check = Callable[..., dict[str, dg.AssetCheckEvaluation]]
@@ -39,7 +39,7 @@ def alert(identifier: str, account: str | None = "acc-1", **more: Any) -> dict[s
 
 @pytest.fixture
 def load(materialize: Materialize, instance: dg.DagsterInstance) -> Check:
-    """Load one collection and return its policies' checks, once everything that was logged is known to name nobody."""
+    """Load one collection and return its policy checks; no event may name a person."""
 
     def load(collection: str) -> dict[str, dg.AssetCheckEvaluation]:
         result = materialize(collection, datetime.now(PARIS).date())
@@ -82,7 +82,7 @@ def table(check: dg.AssetCheckEvaluation, name: str) -> list[dict[str, Any]]:
     return [dict(record.data) for record in check.metadata[name].value.records]  # type: ignore[union-attr]
 
 
-def test_offending_rows_are_in_the_metadata_and_block_nothing(
+def test_violations_are_in_the_metadata_and_do_not_block(
     api: SmallApi, load: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overlay = tmp_path / "magnetis.yaml"
@@ -141,7 +141,7 @@ def test_offending_rows_are_in_the_metadata_and_block_nothing(
     assert checks["has_owner"].description == "2 of 5 rows violate this policy."
 
 
-def test_a_judgement_over_both_kinds_of_alerts_is_told_to_the_other_kind(
+def test_a_policy_over_both_kinds_of_alerts_is_reported_for_the_other_kind(
     api: SmallApi, load: Check, instance: dg.DagsterInstance
 ) -> None:
     api.rows["/accounts"] = [{"id": "acc-1", "name": "Agence"}]
@@ -156,7 +156,7 @@ def test_a_judgement_over_both_kinds_of_alerts_is_told_to_the_other_kind(
     assert [latest(instance)[name].passed for name in names] == [True, True]
 
 
-def test_what_cannot_be_judged_passes_and_says_so(api: SmallApi, load: Check) -> None:
+def test_a_policy_that_cannot_be_checked_passes_with_the_reason(api: SmallApi, load: Check) -> None:
     api.rows["/alerts/email"] = [alert("ale-1")]
     checks = load("email_alerts")
     assert all(check.passed for check in checks.values())
@@ -169,7 +169,7 @@ def test_what_cannot_be_judged_passes_and_says_so(api: SmallApi, load: Check) ->
     assert checks["has_recipient"].metadata["offending rows"].value == 0
 
 
-def test_at_most_fifty_rows_are_shown(api: SmallApi, load: Check) -> None:
+def test_at_most_fifty_rows_are_listed(api: SmallApi, load: Check) -> None:
     api.rows["/alerts/email"] = [alert(f"ale-{number:02}", recipients=[]) for number in range(60)]
     check = load("email_alerts")["has_recipient"]
     assert (check.metadata["offending rows"].value, check.metadata["rows not shown"].value) == (
@@ -179,18 +179,18 @@ def test_at_most_fifty_rows_are_shown(api: SmallApi, load: Check) -> None:
     assert len(table(check, "rows")) == 50
 
 
-def test_drift_from_the_baseline_is_shown_masked(
+def test_differences_from_the_baseline_are_masked(
     api: SmallApi, load: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     api.rows["/alerts/email"] = [alert(f"ale-{number}") for number in (1, 2, 3)]
-    assert "baseline" not in load("email_alerts"), "without a file there is nothing to compare with"
+    assert "baseline" not in load("email_alerts"), "no baseline is configured"
     baseline = tmp_path / "settings.yaml"
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", str(baseline))
     check = load("email_alerts")["baseline"]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert f"The baseline {baseline} cannot be read" in str(check.description)
 
-    rows = present(engine, load_catalogue()["email_alerts"])
+    rows = current_rows(engine, load_catalogue()["email_alerts"])
     assert rows is not None
     baseline.write_text(write_baseline({"email_alerts": rows}), encoding="utf-8")
     check = load("email_alerts")["baseline"]
@@ -253,7 +253,7 @@ def test_each_settings_asset_has_a_check_for_each_of_its_policies(tmp_path: Path
     settings = Settings.load(settings_baseline=tmp_path / "settings.yaml")
     catalogue = load_catalogue()
     key = dg.AssetKey(["magnetis", "reports"])
-    specs = Demands(catalogue, catalogue["reports"], settings).specs(key)
+    specs = PolicyChecks(catalogue, catalogue["reports"], settings).specs(key)
     assert [spec.name for spec in specs] == [
         "policy_has_recipient",
         "policy_live_account",
@@ -261,4 +261,4 @@ def test_each_settings_asset_has_a_check_for_each_of_its_policies(tmp_path: Path
         "baseline",
     ]
     assert not any(spec.blocking for spec in specs)
-    assert Demands(catalogue, catalogue["numbers"], settings).specs(key) == []
+    assert PolicyChecks(catalogue, catalogue["numbers"], settings).specs(key) == []

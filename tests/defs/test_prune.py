@@ -1,4 +1,4 @@
-"""The job `prune`, on years-old bookkeeping: what it deletes, and that everything that people see stays."""
+"""The job `prune` on records that are years old: it deletes them and keeps everything visible."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import DatabaseUnavailable
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, look
+from magnetis_dagster.defs.missing_days import FAILED, NEVER_LOADED, read_closed_days
 from magnetis_dagster.quota.report import read_today
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import forecasts, prune, summary
@@ -51,7 +51,7 @@ def _eight_closed_days(monkeypatch: pytest.MonkeyPatch, api: SmallApi) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Daemon]:
-    """The real storage."""
+    """Start the daemon with the real storage."""
     with daemon(tmp_path) as running:
         yield running
 
@@ -63,7 +63,7 @@ def instance(running: Daemon) -> dg.DagsterInstance:
 
 @pytest.fixture
 def age(database_url: str) -> Callable[[int], None]:
-    """Make all bookkeeping older."""
+    """Make all operational records older."""
 
     def age(days: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
@@ -78,7 +78,7 @@ def age(database_url: str) -> Callable[[int], None]:
 
 
 def run(instance: dg.DagsterInstance) -> dict[str, Any]:
-    """Run the job; return what it observed."""
+    """Run the job and return its observation."""
     assert build_defs().resolve_job_def("prune").execute_in_process(instance=instance).success
     [record] = instance.fetch_observations(STORAGE, limit=1).records
     assert record.asset_observation
@@ -86,7 +86,7 @@ def run(instance: dg.DagsterInstance) -> dict[str, Any]:
 
 
 def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str, Any]:
-    """What people see: of Dagster's partitions without its cache."""
+    """Return everything that is visible; partitions are read without Dagster's cache."""
     settings = Settings.load()
     query_all = {
         table: query(f"SELECT * FROM {table} ORDER BY 1, 2")
@@ -111,7 +111,7 @@ def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str
         engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy
     )
     return query_all | {
-        "days": look(instance, CALLS, settings),
+        "days": read_closed_days(instance, CALLS, settings),
         "materialized": instance.get_materialized_partitions(dg.AssetKey(["magnetis", "calls"])),
         "newest": instance.get_latest_storage_id_by_partition(
             dg.AssetKey(["magnetis", "calls"]), dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -134,7 +134,7 @@ def loaded(
     running: Daemon,
     engine: Engine,
 ) -> None:
-    """Seven days green, three of them read again and one of them failed; a backfill; quota observations."""
+    """Load seven days, some of them twice; add a failure, a backfill and observations."""
     assert materialize("calls", ago(8), 4, tags={"dagster/backfill": "backfill-1"}).success
     assert materialize("calls", ago(5), 4).success
     assert materialize("calls", ago(6), 4).success
@@ -146,7 +146,7 @@ def loaded(
 
 
 @pytest.mark.usefixtures("loaded")
-def test_what_people_see_stays_when_all_bookkeeping_is_years_old(
+def test_everything_visible_stays_if_all_records_are_years_old(
     instance: dg.DagsterInstance, engine: Engine, query: Query, age: Callable[[int], None]
 ) -> None:
     age(1000)
@@ -171,7 +171,7 @@ def test_what_people_see_stays_when_all_bookkeeping_is_years_old(
     )
 
 
-def test_what_is_younger_than_the_retention_stays(
+def test_records_younger_than_the_retention_stay(
     instance: dg.DagsterInstance,
     materialize: Materialize,
     query: Query,
@@ -189,10 +189,10 @@ def test_what_is_younger_than_the_retention_stays(
     assert query("SELECT count(*) FROM magnetis_ops.api_usage_30d")[0][0] == 0
 
 
-def test_windows_that_nothing_refers_to(
+def test_windows_without_references_are_deleted(
     instance: dg.DagsterInstance, materialize: Materialize, query: Query, age: Callable[[int], None]
 ) -> None:
-    """Of four reads of one day: the first, which tells since when settings are known, and the last, which is in force."""
+    """Two of four reads of a day stay: the first known read of settings, and the current one."""
     for _ in range(4):
         assert materialize("calls", ago(3)).success
     age(100)
@@ -238,7 +238,7 @@ def test_a_run_in_progress_keeps_its_events_and_logs(
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_prune_that_is_blocked_interrupted_or_runs_twice_at_once(
+def test_a_prune_may_be_blocked_or_interrupted_or_run_twice_concurrently(
     instance: dg.DagsterInstance,
     engine: Engine,
     query: Query,
@@ -283,12 +283,13 @@ def test_a_prune_that_is_blocked_interrupted_or_runs_twice_at_once(
     assert sum(prune.prune(engine, 90, "dagster", forgotten.add).values()) == 0
 
 
-def test_a_planned_check_is_one_row_that_its_result_replaces(
+def test_the_result_of_a_check_replaces_its_planned_row(
     materialize: Materialize, query: Query
 ) -> None:
     result = materialize("calls", ago(8), 8)
     rows = query(
-        "SELECT check_name, execution_status, partition FROM dagster.asset_check_executions WHERE run_id = :run",
+        "SELECT check_name, execution_status, partition FROM dagster.asset_check_executions WHERE "
+        "run_id = :run",
         run=result.run_id,
     )
     names = [name for name, _, _ in rows]
@@ -307,8 +308,9 @@ def test_leftover_plans_of_earlier_versions_are_deleted(
     with psycopg.connect(database_url, autocommit=True) as connection:
         for day in range(3):
             connection.execute(
-                "INSERT INTO dagster.asset_check_executions (asset_key, check_name, partition, run_id, execution_status, "
-                "evaluation_event_timestamp) VALUES ('[\"magnetis\", \"calls\"]', 'complete', %s, 'gone', 'PLANNED', now())",
+                "INSERT INTO dagster.asset_check_executions (asset_key, check_name, partition, "
+                'run_id, execution_status, evaluation_event_timestamp) VALUES (\'["magnetis", '
+                "\"calls\"]', 'complete', %s, 'gone', 'PLANNED', now())",
                 [str(ago(day))],
             )
     materialize("calls", ago(3))
@@ -342,7 +344,8 @@ def test_logs_are_deleted_inside_their_own_folder_only(
     outside.mkdir()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', now())"
+            "INSERT INTO dagster.event_logs (run_id, event, timestamp) VALUES ('../outside', '{}', "
+            "now())"
         )
     age(100)
     run(instance)

@@ -1,4 +1,4 @@
-"""The asset magnetis/quota: numbers and checks by a sensor tick without a run, or by a run; in words where it cannot look."""
+"""The asset magnetis/quota, observed by a sensor tick without a run, or by a run."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from closed_key import close_key
 from small_api import KEY, SmallApi, call
 from sqlalchemy import Engine
 
@@ -31,7 +32,7 @@ def _twenty_calls(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
 
 @pytest.fixture
 def tick(instance: dg.DagsterInstance) -> Callable[[], Any]:
-    """One tick, and what the daemon does with it."""
+    """Run a tick and store its events, as the daemon does."""
 
     def tick() -> Any:
         definitions = build_defs()
@@ -58,7 +59,7 @@ def last(instance: dg.DagsterInstance) -> Mapping[str, Any]:
     return {name: value.value for name, value in record.asset_observation.metadata.items()}
 
 
-def verdicts(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
+def check_results(instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
     keys = [dg.AssetCheckKey(QUOTA, name) for name in ("quota_pace", "floors_kept")]
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     evaluations = {
@@ -74,7 +75,7 @@ def test_a_tick_observes_without_a_run(
 ) -> None:
     spend(engine, "schedule", 1)
     spend(engine, "backfill", 2)
-    assert tick().skip_message == "Observed: 3 of 20 calls used, 17 left"
+    assert tick().skip_message == "Observed: 3 of 20 API calls used, 17 left"
     seen = last(instance)
     assert {name: seen[name] for name in ("used", "remaining", "limit", "used elsewhere")} == {
         "used": 3,
@@ -89,21 +90,21 @@ def test_a_tick_observes_without_a_run(
         2,
     ]
     assert [seen[f"{lane} may use"] for lane in ("schedule", "backfill")] == [17, 12]
-    assert verdicts(instance) == {"quota_pace": (True, "WARN"), "floors_kept": (True, "ERROR")}
+    assert check_results(instance) == {"quota_pace": (True, "WARN"), "floors_kept": (True, "ERROR")}
     assert instance.get_runs() == []
     assert api.requests == []
 
 
-def test_calls_made_elsewhere_and_a_closed_key_are_seen(
+def test_calls_of_other_programs_and_a_closed_key_are_observed(
     tick: Any, instance: dg.DagsterInstance, engine: Engine
 ) -> None:
     spend(engine, "manual", 1)
-    Ledger(
-        engine, key_fingerprint=Settings.load().key_fingerprint, policy=Settings.load().quota_policy
-    ).close(7200)
+    settings = Settings.load()
+    ledger = Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    close_key(ledger, 7200)
     assert (
         tick().skip_message
-        == "Observed: 20 of 20 calls used, 0 left, closed until 2025-06-15 12:00 CEST"
+        == "Observed: 20 of 20 API calls used, 0 left, closed until 2025-06-15 12:00 CEST"
     )
     assert (last(instance)["used elsewhere"], last(instance)["schedule may use"]) == (19, 0)
 
@@ -132,7 +133,7 @@ def test_the_pace_warns_at_80_percent_before_18_oclock(
     clock.set(datetime(2025, 6, 15, local_hour - 2, 30, tzinfo=UTC))
     spend(engine, "manual", used)
     tick()
-    assert verdicts(instance)["quota_pace"] == (passed, "WARN")
+    assert check_results(instance)["quota_pace"] == (passed, "WARN")
 
 
 def test_a_broken_floor_fails_for_the_rest_of_the_day(
@@ -141,18 +142,18 @@ def test_a_broken_floor_fails_for_the_rest_of_the_day(
     tick()
     spend(engine, "backfill", 14)
     tick()
-    assert verdicts(instance)["floors_kept"] == (True, "ERROR")
-    spend(engine, "backfill", 1, floors={})  # a process with other settings
+    assert check_results(instance)["floors_kept"] == (True, "ERROR")
+    spend(engine, "backfill", 1, floors={})  # a process with other quota rules
     for _ in range(2):
         clock.advance(timedelta(minutes=15))
         tick()
-        assert verdicts(instance)["floors_kept"] == (False, "ERROR")
+        assert check_results(instance)["floors_kept"] == (False, "ERROR")
     clock.advance(timedelta(days=1))
     tick()
-    assert verdicts(instance)["floors_kept"] == (True, "ERROR")
+    assert check_results(instance)["floors_kept"] == (True, "ERROR")
 
 
-def test_floors_that_were_changed_are_not_broken(
+def test_changed_floors_are_not_broken(
     tick: Any,
     instance: dg.DagsterInstance,
     engine: Engine,
@@ -164,17 +165,17 @@ def test_floors_that_were_changed_are_not_broken(
     spend(engine, "backfill", 18, floors={})
     clock.advance(timedelta(minutes=1))
     tick()
-    assert verdicts(instance)["floors_kept"] == (True, "ERROR")
+    assert check_results(instance)["floors_kept"] == (True, "ERROR")
     monkeypatch.delenv("MAGNETIS_QUOTA_FLOORS")
     for _ in range(2):
         clock.advance(timedelta(minutes=15))
         tick()
-        assert verdicts(instance)["floors_kept"] == (True, "ERROR"), (
-            "those calls were granted by the settings of their time"
+        assert check_results(instance)["floors_kept"] == (True, "ERROR"), (
+            "those calls were granted by the rules of that time"
         )
 
 
-def test_a_run_observes_too_and_asks_the_api_nothing(
+def test_a_run_observes_too_and_sends_no_api_request(
     instance: dg.DagsterInstance, engine: Engine, api: SmallApi
 ) -> None:
     spend(engine, "manual", 2)
@@ -182,7 +183,7 @@ def test_a_run_observes_too_and_asks_the_api_nothing(
     result = job.execute_in_process(instance=instance, asset_selection=[QUOTA])
     assert result.success
     assert last(instance)["used"] == 2
-    assert verdicts(instance) == {"quota_pace": (True, "WARN"), "floors_kept": (True, "ERROR")}
+    assert check_results(instance) == {"quota_pace": (True, "WARN"), "floors_kept": (True, "ERROR")}
     assert api.requests == []
 
 
@@ -207,7 +208,7 @@ def test_the_last_load_of_a_run_observes_it(api: SmallApi, instance: dg.DagsterI
         ),
     ],
 )
-def test_what_it_cannot_look_at_is_a_skip_reason(
+def test_an_error_is_the_skip_reason(
     tick: Any,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,22 +230,22 @@ def test_what_it_cannot_look_at_is_a_skip_reason(
     assert says in str(failed.step_failure_data.user_failure_data.description)
 
 
-def test_a_database_without_tables_has_all_its_calls(
+def test_without_tables_all_api_calls_remain(
     tick: Any,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
     empty_database_url: str,
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
-    assert tick().skip_message == "Observed: 0 of 20 calls used, 20 left"
+    assert tick().skip_message == "Observed: 0 of 20 API calls used, 20 left"
 
 
-def test_the_key_is_nowhere(tick: Any, instance: dg.DagsterInstance) -> None:
+def test_the_key_is_not_logged(tick: Any, instance: dg.DagsterInstance) -> None:
     assert KEY not in str(tick())
     assert KEY not in str(last(instance))
 
 
-def test_it_is_no_collection_and_starts_by_itself() -> None:
+def test_the_asset_is_no_collection_and_its_sensor_is_on() -> None:
     definitions = build_defs()
     node = definitions.resolve_asset_graph().get(QUOTA)
     assert (node.is_observable, node.is_materializable, node.group_name) == (
@@ -258,16 +259,17 @@ def test_it_is_no_collection_and_starts_by_itself() -> None:
         dg.DefaultSensorStatus.RUNNING,
     )
     assert sensor.asset_selection == dg.AssetSelection.assets(QUOTA), (
-        "the asset's page names the sensor"
+        "the asset's page shows the sensor"
     )
     for job in ("daily_events", "daily_snapshots"):
         assert QUOTA not in definitions.resolve_job_def(job).asset_layer.executable_asset_keys
 
 
-def test_the_code_location_stays_light() -> None:
+def test_the_code_location_imports_no_heavy_library() -> None:
     code = (
         "import sys, magnetis_dagster.definitions; "
-        "print([name for name in ('sqlalchemy', 'httpx', 'magnetis_dagster.quota.report') if name in sys.modules])"
+        "names = ('sqlalchemy', 'httpx', 'magnetis_dagster.quota.report'); "
+        "print([name for name in names if name in sys.modules])"
     )
     assert (
         subprocess.run(
@@ -277,7 +279,7 @@ def test_the_code_location_stays_light() -> None:
     )
 
 
-def test_equal_results_within_an_hour_are_evaluated_once(
+def test_equal_results_within_an_hour_are_logged_once(
     instance: dg.DagsterInstance, engine: Engine, clock: Any
 ) -> None:
     definitions, cursor = build_defs(), None

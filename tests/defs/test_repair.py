@@ -1,4 +1,7 @@
-"""The repair sensor as the daemon runs it: holes are filled, bad days are tried three times and reported, nobody is in the way."""
+"""The repair sensor, run by the daemon.
+
+It loads missing days, requests a day at most three times, and skips collections that a run loads.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.dagster_support.partition_tags import days_of, days_tags
 from magnetis_dagster.dates import days_between
 from magnetis_dagster.definitions import build_defs
-from magnetis_dagster.defs.missing_days import look
+from magnetis_dagster.defs.missing_days import read_closed_days
 from magnetis_dagster.settings import Settings
 
 CALLS = dg.AssetKey(["magnetis", "calls"])
@@ -31,7 +34,7 @@ def ago(days: int) -> date:
 def _only_calls_and_visits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     off = "".join(
-        f"  {name}: {{enabled: false, reason: not looked at}}\n"
+        f"  {name}: {{enabled: false, reason: not tested}}\n"
         for name in ("conversions", "emails", "leads")
     )
     overlay.write_text(f"collections:\n{off}")
@@ -56,7 +59,7 @@ def tick(running: Daemon) -> Callable[[], InstigatorTick]:
 
 
 def mark(running: Daemon, collection: str, days: list[date]) -> None:
-    """As if a run had loaded them."""
+    """Record a materialization of each day, as a run would."""
     key = dg.AssetKey(["magnetis", collection])
     for day in days:
         running.instance.report_runless_asset_event(
@@ -65,11 +68,12 @@ def mark(running: Daemon, collection: str, days: list[date]) -> None:
 
 
 def missing(running: Daemon, collection: str) -> list[date]:
-    return list(look(running.instance, load_catalogue()[collection], Settings.load()).missing)
+    days = read_closed_days(running.instance, load_catalogue()[collection], Settings.load())
+    return list(days.missing)
 
 
-def asked(running: Daemon) -> list[tuple[str, date, date, str]]:
-    """Collection, first and last day and attempt of each run of the sensor, in order."""
+def requested(running: Daemon) -> list[tuple[str, date, date, str]]:
+    """Return collection, first and last day and attempt of each run of the sensor, in order."""
     found = []
     for run in reversed(
         running.instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "repair_sensor"}))
@@ -98,7 +102,7 @@ def refuse(api: SmallApi, path: str, *days: date) -> None:
     api.respond = respond
 
 
-def test_holes_are_filled_newest_first_in_the_backfill_lane(
+def test_missing_days_are_loaded_newest_first_in_the_backfill_lane(
     running: Daemon, tick: Callable[[], InstigatorTick], query: Callable[..., list[Any]]
 ) -> None:
     mark(running, "visits", days_between(ago(40), ago(1)))
@@ -106,19 +110,19 @@ def test_holes_are_filled_newest_first_in_the_backfill_lane(
     assert len(tick().run_ids) == 1
     assert len(tick().run_ids) == 1
     assert tick().run_ids
-    done = tick()
-    assert asked(running) == [
+    last = tick()
+    assert requested(running) == [
         ("calls", ago(2), ago(1), "1 of 3"),
         ("calls", ago(34), ago(4), "1 of 3"),
         ("calls", ago(35), ago(35), "1 of 3"),
     ]
     assert missing(running, "calls") == []
-    assert (done.run_ids, done.skip_reason) == ([], f"Every closed day since {ago(40)} is green.")
-    assert done.cursor == "{}"
+    assert (last.run_ids, last.skip_reason) == ([], f"Every closed day since {ago(40)} is green.")
+    assert last.cursor == "{}"
     assert query("SELECT DISTINCT lane FROM magnetis_ops.api_calls") == [("backfill",)]
 
 
-def test_a_day_that_is_missing_again_is_asked_again(
+def test_a_day_that_is_missing_again_is_requested_again(
     running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
 ) -> None:
     mark(running, "visits", days_between(ago(40), ago(2)))
@@ -138,7 +142,7 @@ def test_a_day_that_is_missing_again_is_asked_again(
     refuse(api, "/calls")
     tick()
     assert missing(running, "calls") == []
-    assert [each for each in asked(running) if each[0] == "calls"][-1] == (
+    assert [each for each in requested(running) if each[0] == "calls"][-1] == (
         "calls",
         ago(1),
         ago(1),
@@ -146,7 +150,7 @@ def test_a_day_that_is_missing_again_is_asked_again(
     )
 
 
-def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
+def test_a_bad_day_is_requested_three_times_and_does_not_block_other_days(
     running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
 ) -> None:
     bad = ago(7)
@@ -159,14 +163,13 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
         assert ticks < 30
     assert missing(running, "calls") == [bad]
     attempts = Counter(
-        day for _, first, last, _ in asked(running) for day in days_between(first, last)
+        day for _, first, last, _ in requested(running) for day in days_between(first, last)
     )
     assert attempts[bad] == 3
     assert max(attempts.values()) == 3
-    assert ticks == len(asked(running)) == 1 + 2 + 2  # eight days; 6 and 2; the two one by one
-    said = tick()
-    assert said.skip_reason == f"calls: given up after 3 attempts: {bad}."
-    assert len(asked(running)) == ticks, "not hammered"
+    assert ticks == len(requested(running)) == 1 + 2 + 2  # eight days; 6 and 2; two single days
+    assert tick().skip_reason == f"calls: gave up after 3 attempts on {bad}."
+    assert len(requested(running)) == ticks, "no further request"
 
     check = dg.AssetCheckKey(CALLS, "no_missing_days")
     job = (
@@ -183,17 +186,21 @@ def test_a_bad_day_is_tried_three_times_reported_and_keeps_no_other_day_away(
     ]
 
 
-def test_three_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_three_runs_are_requested_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MAGNETIS_CONFIG")
     monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(2)))
     with daemon(tmp_path) as running:
         assert [len(running.sensor_tick("repair_sensor").run_ids) for _ in range(3)] == [3, 2, 0]
-        assert {(name, first, last) for name, first, last, _ in asked(running)} == {
+        assert {(name, first, last) for name, first, last, _ in requested(running)} == {
             (name, ago(2), ago(1)) for name in ("calls", "conversions", "emails", "leads", "visits")
         }
 
 
-def test_runs_of_it_that_wait_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queued_runs_of_the_sensor_count_towards_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MAGNETIS_CONFIG")
     definitions = build_defs()
     with daemon(tmp_path) as running:
@@ -207,11 +214,12 @@ def test_runs_of_it_that_wait_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED
             )
         assert running.sensor_tick("repair_sensor").skip_reason == (
-            "A run or a backfill is under way over calls, leads, visits. 3 runs of this sensor are under way."
+            "A run or a backfill over calls, leads, visits is queued or running. "
+            "3 runs of this sensor are queued or running."
         )
 
 
-def test_a_reset_cursor_lets_it_try_again(
+def test_a_reset_cursor_allows_new_attempts(
     running: Daemon, tick: Callable[[], InstigatorTick], api: SmallApi
 ) -> None:
     mark(running, "visits", days_between(ago(40), ago(1)))
@@ -226,7 +234,7 @@ def test_a_reset_cursor_lets_it_try_again(
     assert missing(running, "calls") == []
 
 
-def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
+def test_a_collection_whose_days_all_fail_is_skipped(
     running: Daemon,
     tick: Callable[[], InstigatorTick],
     api: SmallApi,
@@ -235,18 +243,18 @@ def test_a_collection_that_fails_whatever_is_asked_is_left_alone_soon(
     monkeypatch.setattr("magnetis_dagster.defs.repair_sensor.STOP_DAYS", 2)
     api.respond = lambda request: (404, {}, b"{}") if request.path == "/calls" else None
     ticks = [tick() for _ in range(6)]
-    assert missing(running, "visits") == [], "the other goes on"
+    assert missing(running, "visits") == [], "the other collection is loaded"
     assert (
-        len([each for each in asked(running) if each[0] == "calls"]) == 1 + 1 + 2
-    )  # 31 days, 6, two days one by one
-    assert "Nothing else of calls is asked for until its cursor is reset." in str(
+        len([each for each in requested(running) if each[0] == "calls"]) == 1 + 1 + 2
+    )  # 31 days, 6, two single days
+    assert "calls is skipped until the cursor of this sensor is reset." in str(
         ticks[-1].skip_reason
     )
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
 @pytest.mark.parametrize("job", ["daily_events", "one"])
-def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
+def test_a_collection_in_an_unfinished_run_is_skipped(
     running: Daemon, tick: Callable[[], InstigatorTick], status: dg.DagsterRunStatus, job: str
 ) -> None:
     mark(running, "visits", days_between(ago(40), ago(2)))
@@ -262,7 +270,7 @@ def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
     )
     first = tick()
     if job == "daily_events":
-        assert first.skip_reason == "A run or a backfill is under way over calls, visits."
+        assert first.skip_reason == ("A run or a backfill over calls, visits is queued or running.")
     else:
         assert running.run_of(first).asset_selection == {dg.AssetKey(["magnetis", "visits"])}
     running.instance.report_run_canceled(run)
@@ -270,7 +278,7 @@ def test_nothing_is_asked_of_a_collection_that_a_run_is_about(
 
 
 @pytest.mark.parametrize("keys", [[CALLS], None])
-def test_nothing_is_asked_of_a_collection_that_a_backfill_is_about(
+def test_a_collection_in_an_unfinished_backfill_is_skipped(
     running: Daemon, tick: Callable[[], InstigatorTick], keys: list[dg.AssetKey] | None
 ) -> None:
     mark(running, "visits", days_between(ago(40), ago(1)))
@@ -284,12 +292,12 @@ def test_nothing_is_asked_of_a_collection_that_a_backfill_is_about(
         partition_names=[],
     )
     running.instance.add_backfill(backfill)
-    assert tick().skip_reason == "A run or a backfill is under way over calls."
+    assert tick().skip_reason == "A run or a backfill over calls is queued or running."
     running.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     assert len(tick().run_ids) == 1
 
 
-def test_trouble_with_the_storage_is_a_skip_reason(
+def test_a_storage_error_is_the_skip_reason(
     running: Daemon, tick: Callable[[], InstigatorTick], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError
@@ -298,17 +306,15 @@ def test_trouble_with_the_storage_is_a_skip_reason(
         raise OperationalError("SELECT secret", {}, Exception("gone"))
 
     cursor = tick().cursor
-    monkeypatch.setattr("magnetis_dagster.defs.repair_sensor.look", fail)
-    said = tick()
-    assert (
-        said.skip_reason
-        == "Dagster's storage does not answer (OperationalError). The next tick looks again."
+    monkeypatch.setattr("magnetis_dagster.defs.repair_sensor.read_closed_days", fail)
+    assert tick().skip_reason == (
+        "Dagster's storage does not answer (OperationalError). The next tick tries again."
     )
     monkeypatch.undo()
     assert cursor != "{}"
 
 
-def test_it_is_off_for_events_only_and_says_what_it_does() -> None:
+def test_the_sensor_is_off_and_its_description_explains_it() -> None:
     definitions = build_defs()
     sensor = definitions.resolve_sensor_def("repair_sensor")
     assert (sensor.default_status, sensor.minimum_interval_seconds) == (

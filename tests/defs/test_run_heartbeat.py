@@ -1,4 +1,4 @@
-"""A worker that was given up sends no request and commits no window; one that only slept goes on."""
+"""A worker that was declared dead sends no request and commits no window."""
 
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -13,8 +13,9 @@ from small_api import Request, SmallApi, call
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.clocks import Moment
 from magnetis_dagster.dagster_support import run_heartbeat
+from magnetis_dagster.dagster_support.heartbeat_storage import HeartbeatRunStorage
 from magnetis_dagster.dagster_support.orphaned_runs import end_orphans
-from magnetis_dagster.dagster_support.run_heartbeat import Heartbeat, HeartbeatRunStorage, RunEnded
+from magnetis_dagster.dagster_support.run_heartbeat import Heartbeat, RunEnded
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.wiring import open_ingestion
@@ -26,7 +27,7 @@ DAY = date(2025, 1, 2)
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeartbeatRunStorage]:
     (tmp_path / "dagster.yaml").write_text(INSTANCE)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setattr(run_heartbeat, "BEAT_SECONDS", 3600.0)  # the test decides when
+    monkeypatch.setattr(run_heartbeat, "BEAT_SECONDS", 3600.0)  # the test sends the heartbeats
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.run_storage, HeartbeatRunStorage)
         yield instance.run_storage
@@ -43,7 +44,7 @@ def heartbeat(storage: HeartbeatRunStorage) -> Iterator[Heartbeat]:
 
 @pytest.fixture
 def load(api: SmallApi, heartbeat: Heartbeat, catalogue: Catalogue) -> Callable[[], int]:
-    """Load one day of calls as the run would, and return the rows."""
+    """Load one day of calls like the run and return the rows."""
     api.rows["/calls"] = [call(number, f"{DAY} 10:00:{number:02d}") for number in range(7)]
     collection = next(found for found in catalogue.enabled if found.name == "calls")
 
@@ -67,7 +68,7 @@ def declare_dead(storage: HeartbeatRunStorage, run_id: str) -> None:
 
 @pytest.fixture
 def asleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let this process sleep for an hour."""
+    """Suspend this process for an hour."""
 
     def asleep() -> None:
         now = Moment.now
@@ -77,14 +78,14 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return asleep
 
 
-def test_a_worker_that_only_slept_goes_on(
+def test_a_worker_that_was_only_suspended_continues(
     load: Callable[[], int], asleep: Callable[[], None]
 ) -> None:
     asleep()
     assert load() == 7
 
 
-def test_a_worker_that_was_given_up_sends_no_request(
+def test_a_worker_that_was_declared_dead_sends_no_request(
     load: Callable[[], int],
     api: SmallApi,
     heartbeat: Heartbeat,
@@ -97,10 +98,10 @@ def test_a_worker_that_was_given_up_sends_no_request(
     with pytest.raises(RunEnded, match="declared dead"):
         load()
     assert api.requests == []
-    assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(0,)], "and charges none"
+    assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(0,)], "no request is charged"
 
 
-def test_a_worker_that_was_given_up_after_its_last_request_commits_nothing(
+def test_a_worker_that_was_declared_dead_after_its_last_request_commits_nothing(
     load: Callable[[], int],
     api: SmallApi,
     heartbeat: Heartbeat,
@@ -120,7 +121,7 @@ def test_a_worker_that_was_given_up_after_its_last_request_commits_nothing(
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_a_heartbeat_in_time_prevents_that_its_worker_is_given_up(
+def test_a_worker_with_a_recent_heartbeat_is_not_declared_dead(
     heartbeat: Heartbeat, storage: HeartbeatRunStorage
 ) -> None:
     seen = storage.last_beat(heartbeat.run_id)
@@ -132,7 +133,7 @@ def test_a_heartbeat_in_time_prevents_that_its_worker_is_given_up(
 
 
 @pytest.mark.parametrize("status", ["FAILURE", "CANCELED"])
-def test_a_run_that_somebody_ended_is_over_for_its_worker(
+def test_the_worker_of_an_ended_run_stops(
     heartbeat: Heartbeat, storage: HeartbeatRunStorage, status: str, query: Callable[..., list[Any]]
 ) -> None:
     kind = {
@@ -146,7 +147,7 @@ def test_a_run_that_somebody_ended_is_over_for_its_worker(
     assert not heartbeat.is_fresh()
 
 
-def test_a_magnetis_dev_that_starts_ends_no_run_that_works_on_another_machine(
+def test_magnetis_dev_does_not_end_a_run_on_another_machine(
     heartbeat: Heartbeat,
     storage: HeartbeatRunStorage,
     monkeypatch: pytest.MonkeyPatch,

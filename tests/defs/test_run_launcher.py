@@ -1,4 +1,4 @@
-"""A run whose worker died is noticed, whatever its code server says; one whose worker lives is left alone."""
+"""Health checks detect dead workers and keep living ones, independent of the code server."""
 
 import os
 import signal
@@ -33,16 +33,17 @@ from sqlalchemy import text
 from waiting import wait_until
 
 from magnetis_dagster.dagster_support import run_heartbeat, run_launcher
-from magnetis_dagster.dagster_support.run_heartbeat import HeartbeatRunStorage, LastBeat
+from magnetis_dagster.dagster_support.heartbeat_storage import HeartbeatRunStorage
+from magnetis_dagster.dagster_support.run_heartbeat import LastBeat
 from magnetis_dagster.dagster_support.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.dev.home import free_port
 
-# Dagster's own code uses what it has marked as deprecated
+# Dagster's own code uses its deprecated parts
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 class CodeServer:
-    """`dagster code-server start` on a port of its own, as `dagster dev` starts it: it can be reloaded."""
+    """`dagster code-server start`, as `dagster dev` starts it: it can be reloaded."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -68,11 +69,11 @@ class CodeServer:
         wait_until(lambda: self.client.health_check_query() == "SERVING", "the code server is up")
 
     def reload(self) -> None:
-        """As a click on Reload definitions."""
+        """Do the same as the button Reload definitions."""
         self.client.reload_code(timeout=60)
 
     def kill(self) -> None:
-        """Kill the server and what it started, but no worker: in a container those would die too."""
+        """Kill the server and its children except workers; in a container, these would die too."""
         if self._process.poll() is None:
             for process in psutil.Process(self._process.pid).children(recursive=True):
                 if "spawn_main" not in " ".join(process.cmdline()):
@@ -83,7 +84,7 @@ class CodeServer:
 
 @dataclass
 class Run:
-    """A run of a job that waits, in a process of its own, and the daemon's view on it."""
+    """A run of a waiting job in its own process, and the daemon's view of it."""
 
     instance: dg.DagsterInstance
     workspace: WorkspaceProcessContext
@@ -100,7 +101,7 @@ class Run:
         return self.instance.run_storage
 
     def monitor(self) -> None:
-        """As the daemon does every 30 s."""
+        """Check the run's health, as the daemon does every 30 s."""
         assert not any(execute_run_monitoring_iteration(self.workspace, dg.get_dagster_logger()))  # type: ignore[arg-type]
 
     def status(self) -> dg.DagsterRunStatus:
@@ -114,7 +115,7 @@ class Run:
         return beat
 
     def until_beat(self) -> None:
-        """Wait for a heartbeat that is not there yet."""
+        """Wait for the next heartbeat."""
         seen = self.last_beat().written
         wait_until(lambda: self.last_beat().written != seen, "another heartbeat")
 
@@ -146,7 +147,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 
 @contextmanager
 def waiting_run(instance: dg.DagsterInstance, target: WorkspaceLoadTarget) -> Iterator[Run]:
-    """A run that nothing has launched; its process is killed at the end."""
+    """Create a run without launching it; its process is killed at the end."""
     with WorkspaceProcessContext(instance, target) as workspace:
         made = make_run(instance, workspace.create_request_context(), "waiting", {})
         run = Run(instance, workspace, made.run_id)
@@ -169,7 +170,7 @@ def server(tmp_path: Path, instance: dg.DagsterInstance) -> Iterator[CodeServer]
 
 @pytest.fixture
 def launched(instance: dg.DagsterInstance, server: CodeServer) -> Iterator[Run]:
-    """A run that a code server executes."""
+    """Return a run that a code server executes."""
     target = GrpcServerTarget(host="localhost", port=server.port, socket=None, location_name="here")
     with waiting_run(instance, target) as run:
         instance.launch_run(run.run_id, run.workspace.create_request_context())
@@ -179,7 +180,7 @@ def launched(instance: dg.DagsterInstance, server: CodeServer) -> Iterator[Run]:
 
 @pytest.fixture
 def executed(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Run]:
-    """A run without a code server, as `dagster job execute` starts it."""
+    """Return a run without a code server, like those of `dagster job execute`."""
     origin = InProcessCodeLocationOrigin(
         LoadableTargetOrigin(python_file=str(tmp_path / "location.py")), location_name="here"
     )
@@ -203,13 +204,13 @@ def executed(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon of another machine, or of a container beside the code server's, which is in a hurry."""
+    """Act as the daemon on another machine or in another container, with short timeouts."""
     monkeypatch.setattr(run_heartbeat, "machine", lambda: "elsewhere")
     monkeypatch.setattr(run_launcher, "SILENCE_SECONDS", 2.0)
     monkeypatch.setattr(run_launcher, "CONFIRM_SECONDS", 0.2)
 
 
-def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(
+def test_a_run_survives_a_reload_and_can_be_canceled_afterwards(
     launched: Run, server: CodeServer
 ) -> None:
     run, before = launched, server.client.get_server_id()
@@ -220,7 +221,7 @@ def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(
     assert run.status() is dg.DagsterRunStatus.STARTED
 
     server.kill()
-    server.start()  # has never heard of the run
+    server.start()  # does not know the run
     run.until_beat()
     run.monitor()
     assert run.status() is dg.DagsterRunStatus.STARTED
@@ -233,7 +234,7 @@ def test_a_reload_leaves_the_run_alone_and_it_can_be_canceled_afterwards(
     assert not run.instance.run_launcher.terminate(run.run_id)
 
 
-def test_a_code_server_vouches_for_a_worker_that_sleeps_and_reports_one_that_was_killed(
+def test_a_code_server_confirms_a_suspended_worker_and_reports_a_killed_one(
     launched: Run, elsewhere: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_launcher, "SILENCE_SECONDS", 0.0)
@@ -249,7 +250,7 @@ def test_a_code_server_vouches_for_a_worker_that_sleeps_and_reports_one_that_was
     assert launched.ends() == ["RUN_FAILURE"]
 
 
-def test_a_worker_that_was_killed_is_noticed_at_the_next_look(executed: Run) -> None:
+def test_the_next_health_check_detects_a_killed_worker(executed: Run) -> None:
     executed.monitor()
     assert executed.status() is dg.DagsterRunStatus.STARTED
     os.kill(executed.pid, signal.SIGKILL)
@@ -259,7 +260,7 @@ def test_a_worker_that_was_killed_is_noticed_at_the_next_look(executed: Run) -> 
     assert executed.ends() == ["RUN_FAILURE"]
 
 
-def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(
+def test_a_suspended_worker_that_was_declared_dead_ends_itself(
     executed: Run, elsewhere: None, database_url: str
 ) -> None:
     run = executed
@@ -267,11 +268,13 @@ def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(
         lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)),
         "the step works",
     )
-    run.until_beat()  # by then the step has written its last event, and the heartbeat alone uses the database
+    # afterwards, the step has written its last event, and only the heartbeat uses the database
+    run.until_beat()
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = "
+            "'client backend'"
         )
     run.until_beat()  # survives a database that ends its sessions
 
@@ -279,7 +282,7 @@ def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(
     wait_until(lambda: run.last_beat().age > run_launcher.SILENCE_SECONDS, "it is silent")
     run.monitor()
     assert run.status() is dg.DagsterRunStatus.STARTED, (
-        "the database may have been away: looked at again"
+        "the database may have been unavailable: checked again"
     )
     time.sleep(run_launcher.CONFIRM_SECONDS)
     run.monitor()
@@ -291,7 +294,7 @@ def test_a_worker_that_wakes_up_after_it_was_given_up_ends_itself(
     assert run.ends() == ["RUN_FAILURE"]
 
 
-def test_a_worker_that_sleeps_is_alive_while_its_process_exists(
+def test_a_suspended_worker_is_alive_while_its_process_exists(
     instance: dg.DagsterInstance,
 ) -> None:
     process = psutil.Process()
@@ -310,13 +313,13 @@ def test_a_worker_that_sleeps_is_alive_while_its_process_exists(
     assert beat().process_lives() is True
     assert launcher._sign_of_life(run, beat(), lives=True)
     assert beat(started=process.create_time() - 3600).process_lives() is None, (
-        "another has its pid, or the clock was set"
+        "the pid was reused, or the clock was set"
     )
     assert beat(pid=2**22 + 1).process_lives() is False
     assert beat(machine="elsewhere").process_lives() is None
 
 
-def test_a_run_of_an_older_version_is_judged_by_its_code_server(
+def test_the_code_server_decides_about_a_run_of_an_older_version(
     launched: Run, server: CodeServer
 ) -> None:
     instance, launcher = launched.instance, launched.instance.run_launcher
@@ -330,11 +333,11 @@ def test_a_run_of_an_older_version_is_judged_by_its_code_server(
     assert launcher.check_run_worker_health(unknown).status is WorkerStatus.NOT_FOUND
     server.kill()
     assert launcher.check_run_worker_health(unknown).status is WorkerStatus.RUNNING, (
-        "it may come back"
+        "it may answer again"
     )
 
 
-def test_a_run_that_a_command_of_an_older_version_started_is_left_alone(
+def test_a_run_of_an_older_versions_command_is_not_checked(
     instance: dg.DagsterInstance,
 ) -> None:
     run = dg.DagsterRun(job_name="here", tags={})

@@ -55,7 +55,7 @@ def retrying() -> Iterator[dg.DagsterInstance]:
 def started(
     instance: dg.DagsterInstance, parent: dg.DagsterRun | None = None, **tags: str
 ) -> dg.DagsterRun:
-    """Return a run that a worker has begun: the first of a group, or one that follows `parent`."""
+    """Return a run that a worker has started: the first of a group, or a retry of `parent`."""
     if parent:
         parent = instance.get_run_by_id(parent.run_id)
         assert parent
@@ -81,7 +81,7 @@ def started(
 
 
 def starts_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether Dagster starts a run again after its worker died, by Dagster's own rule."""
+    """Return whether Dagster retries a run after its worker died."""
     found = instance.get_run_by_id(run.run_id)
     assert found
     return bool(
@@ -94,7 +94,7 @@ def starts_again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 def follow(
     instance: dg.DagsterInstance, attempts: list[bool], parent: dg.DagsterRun | None = None
 ) -> tuple[int, dg.DagsterRun]:
-    """Let attempts with (True) and without progress die one after the other; return how many there were, and the last."""
+    """Let attempts with (True) and without progress die; return their number and the last one."""
     run = parent
     for number, progress in enumerate(attempts, start=1):
         run = started(instance, run, **({"dagster/retry_number": str(number)} if run else {}))
@@ -122,19 +122,19 @@ def test_the_third_attempt_in_a_row_without_progress_is_the_last(
     )
     made, last = follow(retrying, attempts)
     assert made == (expected or len(attempts))
-    assert ("started again where it stopped" in after_death(retrying, last)) is (expected is None)
+    assert ("A retry resumes the run." in after_death(retrying, last)) is (expected is None)
 
 
-def test_the_last_attempt_is_announced_and_its_end_explained(retrying: dg.DagsterInstance) -> None:
+def test_the_last_attempt_warns_and_its_death_is_explained(retrying: dg.DagsterInstance) -> None:
     _, second = follow(retrying, [False, False])
     third = started(retrying, second, **{"dagster/retry_number": "2"})
-    assert "fails and is not started again" in str(begin_attempt(retrying, third))
-    assert "3 attempts in a row died without progress" in after_death(retrying, third)
+    assert "the run is not retried" in str(begin_attempt(retrying, third))
+    assert "3 consecutive attempts died without progress" in after_death(retrying, third)
     record_progress(retrying, third.run_id)
-    assert after_death(retrying, third) == "It is started again where it stopped."
+    assert after_death(retrying, third) == "A retry resumes the run."
 
 
-def test_a_person_who_re_executes_a_run_has_three_attempts_again(
+def test_a_re_executed_run_has_three_new_attempts(
     retrying: dg.DagsterInstance,
 ) -> None:
     made, failed = follow(retrying, [True, False, False, False])
@@ -145,7 +145,7 @@ def test_a_person_who_re_executes_a_run_has_three_attempts_again(
     assert follow(retrying, [False] * 5, by_hand)[0] == ATTEMPTS - 1
 
 
-def test_more_retries_that_somebody_allowed_stay(retrying: dg.DagsterInstance) -> None:
+def test_a_higher_limit_set_by_a_person_stays(retrying: dg.DagsterInstance) -> None:
     run = started(retrying, **{"dagster/max_retries": "9"})
     record_progress(retrying, run.run_id)
     found = retrying.get_run_by_id(run.run_id)
@@ -153,7 +153,7 @@ def test_more_retries_that_somebody_allowed_stay(retrying: dg.DagsterInstance) -
     assert found.tags["dagster/max_retries"] == "9"
 
 
-def test_a_group_whose_first_run_was_deleted_goes_on_without_retries(
+def test_a_group_without_its_first_run_is_not_retried(
     retrying: dg.DagsterInstance,
 ) -> None:
     first = started(retrying)
@@ -186,7 +186,11 @@ def test_disabled_retries_are_named(instance: dg.DagsterInstance) -> None:
 
 
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
 telemetry: {enabled: false}
@@ -194,7 +198,7 @@ telemetry: {enabled: false}
 
 
 class Workers:
-    """Runs as Dagster's daemon launches them, each in a process that the API may kill at a request."""
+    """Runs that the daemon launches, each in a process that the API may kill at a request."""
 
     def __init__(
         self, running: Daemon, api: SmallApi, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -218,7 +222,7 @@ class Workers:
             self._process.kill()
 
     def first(self, collection: str, day: date) -> None:
-        """Launch a run of one day, as a backfill does."""
+        """Launch a run of one day like a backfill."""
         workspace = self._running.workspace.create_request_context()
         [location] = workspace.code_locations
         [repository] = location.get_repositories().values()
@@ -263,9 +267,9 @@ class Workers:
         instance.submit_run(run.run_id, workspace)
 
     def attempt(self, kill_at: int) -> tuple[str, list[str]]:
-        """Work on the run that was launched last, killed at its request `kill_at`; return its status and what follows.
+        """Execute the last run, killed at its request `kill_at`; return its status and its retry.
 
-        A worker that died is reported as run monitoring does; then the run-retry daemon looks.
+        The death of a worker is reported as by run monitoring; then the run-retry daemon runs.
         """
         [run_id] = self._launched
         self._launched.clear()
@@ -286,7 +290,7 @@ class Workers:
         code = self._process.wait(120)
         assert self._left <= 0 or code == 0, (self._folder / "worker.log").read_text()[-3000:]
         if code != 0:
-            instance.report_run_failed(run, f"Its worker is gone. {after_death(instance, run)}")
+            instance.report_run_failed(run, f"Its worker died. {after_death(instance, run)}")
         [record] = instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
         list(
             consume_new_runs_for_automatic_reexecution(
@@ -330,5 +334,5 @@ def test_a_backfill_survives_any_number_of_killed_workers_and_fails_after_three_
         assert (status, len(following)) == ("FAILURE", followed)
     log = workers.log_of_last()
     assert "If this one dies before it commits a window or keeps a page, the run fails" in log
-    assert "3 attempts in a row died without progress" in log
+    assert "3 consecutive attempts died without progress" in log
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(kept[-1],)]

@@ -1,4 +1,4 @@
-"""What the schedules ask for, tick by tick, and that one run of the daemon reads the whole range in one window."""
+"""The requests of the schedules at each tick, and one run that loads the range in one window."""
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -17,8 +17,8 @@ EVENTS = ("calls", "conversions", "emails", "leads", "visits")
 TUESDAY, MONDAY = date(2025, 4, 1), date(2025, 3, 31)
 
 
-def asked(schedule: str, moment: datetime) -> tuple[str, str] | str | None:
-    """First and last day, or why none."""
+def requested(schedule: str, moment: datetime) -> tuple[str, str] | str | None:
+    """Return the first and last day, or the skip reason."""
     defs = build_defs()
     context = dg.build_schedule_context(
         scheduled_execution_time=moment, repository_def=defs.get_repository_def()
@@ -60,10 +60,10 @@ def at(day: date, hour: int = 1) -> datetime:
             {"TIMEZONE": "America/New_York"},
             TUESDAY,
             ("2025-03-23", "2025-03-30"),
-        ),  # still Monday's evening there, in the daily range
+        ),  # still Monday evening there, with the daily look-back
     ],
 )
-def test_yesterday_and_the_look_back(
+def test_yesterday_and_the_look_back_days_are_requested(
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, str],
     day: date,
@@ -73,28 +73,28 @@ def test_yesterday_and_the_look_back(
         monkeypatch.setenv(f"MAGNETIS_{name}", value)
     if "TIMEZONE" in settings:
         monkeypatch.setenv("MAGNETIS_WEEKLY_LOOKBACK_DAYS", "0")
-    assert asked("daily_events", at(day)) == expected
+    assert requested("daily_events", at(day)) == expected
 
 
 @pytest.mark.parametrize("change", [date(2025, 3, 30), date(2025, 10, 26)])
-def test_days_on_which_clocks_change_are_days_like_others(change: date) -> None:
+def test_days_with_a_clock_change_are_requested_normally(change: date) -> None:
     for shift in range(-1, 3):
         day = change + timedelta(days=shift)
-        first, last = asked("daily_events", at(day)) or ("", "")
+        first, last = requested("daily_events", at(day)) or ("", "")
         assert date.fromisoformat(last) == day - timedelta(days=1)
         assert date.fromisoformat(first) == day - timedelta(days=31 if day.weekday() == 0 else 8)
-        assert asked("daily_snapshots", at(day, 0)) == (str(day), str(day))
+        assert requested("daily_snapshots", at(day, 0)) == (str(day), str(day))
 
 
 def test_a_snapshot_that_was_missed_before_midnight_is_skipped() -> None:
     today = datetime.now(PARIS).date()
-    assert asked("daily_snapshots", at(today, 0)) == (str(today), str(today))
+    assert requested("daily_snapshots", at(today, 0)) == (str(today), str(today))
     assert "the API shows only the present" in str(
-        asked("daily_snapshots", at(today - timedelta(days=1), 0))
+        requested("daily_snapshots", at(today - timedelta(days=1), 0))
     )
 
 
-def test_schedules_are_on_and_say_what_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedules_are_on_and_describe_their_days(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("daily_events", "daily_snapshots"):
         schedule = build_defs().resolve_schedule_def(name)
         assert (schedule.execution_timezone, schedule.default_status) == (
@@ -132,11 +132,12 @@ def test_the_daemon_launches_one_run_that_reads_the_whole_range(
         ([f"2025-03-{day}" for day in range(24, 32)],)
     ]
     assert query(
-        "SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows ORDER BY 1"
+        "SELECT DISTINCT collection, first_day::text, last_day::text FROM magnetis_ops.windows "
+        "ORDER BY 1"
     ) == [(name, "2025-03-24", "2025-03-31") for name in EVENTS]
     assert query("SELECT lane, count(*) FROM magnetis_ops.api_calls GROUP BY lane") == [
         ("schedule", 5 + 4)
-    ], "the empty weeks of four collections are verified"
+    ], "empty weeks of four collections are verified"
 
 
 def test_a_look_back_finds_late_changes(
@@ -151,7 +152,8 @@ def test_a_look_back_finds_late_changes(
             row["status"] = "answered"
         running.schedule_tick("daily_events", at(TUESDAY + timedelta(days=1)))
     assert query(
-        "SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status ORDER BY status"
+        "SELECT status, array_agg(day::text ORDER BY day) FROM magnetis.calls GROUP BY status "
+        "ORDER BY status"
     ) == [
         ("answered", [f"2025-03-{day}" for day in range(25, 32)]),
         ("missed", ["2025-03-24"]),

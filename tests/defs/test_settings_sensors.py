@@ -1,4 +1,7 @@
-"""The settings sensors as the daemon runs them: a change is seen once and loaded without a further call, whatever goes wrong."""
+"""The settings sensors, run by the daemon.
+
+Each change is loaded once, without a further API call, even after failures.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from small_api import PARIS, SmallApi
 
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs import settings_sensors
+from magnetis_dagster.defs.settings_cursor import CollectionState
 from magnetis_dagster.warehouse import Warehouse
 
 SENSOR = "alert_settings_sensor"
@@ -55,7 +59,7 @@ def tick(running: Daemon) -> Callable[..., InstigatorTick]:
 
 
 def runs(running: Daemon) -> list[tuple[str, list[str]]]:
-    """Status and collections of each run, the oldest first."""
+    """Return status and collections of each run, oldest first."""
     found = reversed(running.instance.get_runs())
     return [
         (run.status.value, sorted(key.path[-1] for key in run.asset_selection or ()))
@@ -69,19 +73,22 @@ def changed(api: SmallApi, route: str, number: int, **members: Any) -> None:
     ]
 
 
-HISTORY = "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history ORDER BY valid_from, id"
+HISTORY = (
+    "SELECT id, payload->>'title', valid_to IS NULL FROM magnetis.email_alerts_history "
+    "ORDER BY valid_from, id"
+)
 
 
-def test_each_change_is_one_run_of_what_changed_and_costs_no_further_call(
+def test_a_run_loads_each_changed_collection_without_a_further_api_call(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
 ) -> None:
     tick(TickStatus.SUCCESS)
     assert runs(running) == [("SUCCESS", ["email_alerts", "sms_alerts"])]
     for _ in range(3):
-        assert "email_alerts: 2 rows, the same since" in str(tick().skip_reason)
+        assert "email_alerts: 2 rows, unchanged since" in str(tick().skip_reason)
     changed(api, EMAIL, 1, title="B")
     tick(TickStatus.SUCCESS)
-    changed(api, EMAIL, 1, title="Alerte 1")  # and back
+    changed(api, EMAIL, 1, title="Alerte 1")  # changed back
     tick(TickStatus.SUCCESS)
     api.rows[EMAIL].reverse()
     tick()
@@ -99,7 +106,7 @@ def test_each_change_is_one_run_of_what_changed_and_costs_no_further_call(
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
 
 
-def test_what_was_loaded_before_the_first_look_is_not_loaded_again(
+def test_content_loaded_before_the_first_tick_is_not_loaded_again(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     job = build_defs().resolve_job_def("daily_snapshots")
@@ -112,21 +119,21 @@ def test_what_was_loaded_before_the_first_look_is_not_loaded_again(
     assert job.execute_in_process(
         instance=running.instance, asset_selection=[*ALERTS], partition_key=today
     ).success
-    assert "email_alerts: 2 rows, loaded before this first look." in str(tick().skip_reason)
-    assert "email_alerts: 2 rows, the same since" in str(tick().skip_reason)
+    assert "email_alerts: 2 rows, already loaded before the first tick." in str(tick().skip_reason)
+    assert "email_alerts: 2 rows, unchanged since" in str(tick().skip_reason)
     changed(api, EMAIL, 1, title="B")
     tick(TickStatus.SUCCESS)
     assert runs(running)[1:] == [("SUCCESS", ["email_alerts"])]
 
 
-def test_a_removal_and_the_return_of_a_row(
+def test_a_removed_and_restored_row_is_loaded_twice(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
 ) -> None:
     tick(TickStatus.SUCCESS)
-    gone = api.rows[EMAIL].pop()
+    removed = api.rows[EMAIL].pop()
     tick(TickStatus.SUCCESS)
     assert query("SELECT id FROM magnetis.email_alerts WHERE deleted_at IS NULL") == [("ale-1",)]
-    api.rows[EMAIL].append(gone)
+    api.rows[EMAIL].append(removed)
     tick(TickStatus.SUCCESS)
     tick()
     assert query(HISTORY) == [
@@ -136,7 +143,7 @@ def test_a_removal_and_the_return_of_a_row(
     ]
 
 
-def test_more_rows_than_a_page(
+def test_a_collection_with_several_pages_is_loaded(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
 ) -> None:
     for rows in (300, 251):
@@ -161,7 +168,7 @@ ANSWERS = {
 }
 
 
-def test_what_fails_is_told_and_the_change_is_seen_afterwards(
+def test_an_error_is_the_skip_reason_and_the_change_is_loaded_later(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, clock: Any, query: Any
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -178,22 +185,22 @@ def test_what_fails_is_told_and_the_change_is_seen_afterwards(
     assert [found for _, found in runs(running)[1:]] == [["email_alerts"]] * len(ANSWERS)
 
 
-def test_what_goes_on_failing_is_asked_less_often(
+def test_a_collection_that_keeps_failing_is_read_less_often(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     api.respond = lambda request: ANSWERS["no such route"] if request.path == EMAIL else None
     tick(TickStatus.SUCCESS)  # the other collection is loaded
     reasons = [str(tick().skip_reason) for _ in range(6)]
     assert [request.path for request in api.requests].count(EMAIL) == 3, (
-        "behind 1, 2, 3 failures 0, 1, 3 ticks are left out"
+        "after 1, 2, 3 failures, 0, 1, 3 ticks are skipped"
     )
     assert (
-        "email_alerts: left out, after 3 failures in a row. sms_alerts: 1 rows, the same since"
+        "email_alerts: skipped after 3 consecutive failures. sms_alerts: 1 rows, unchanged since"
         in reasons[-1]
     )
 
 
-def test_a_spent_quota_asks_for_nothing(
+def test_an_exhausted_quota_sends_no_request(
     running: Daemon,
     tick: Callable[..., InstigatorTick],
     api: SmallApi,
@@ -208,19 +215,19 @@ def test_a_spent_quota_asks_for_nothing(
     assert len(api.requests) == 4
 
 
-def test_rows_that_move_while_they_are_looked_at(
+def test_rows_that_change_during_the_read_are_reported(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     tick(TickStatus.SUCCESS)
     twice = [alert(1), alert(1)]
     api.respond = lambda request: api.envelope(twice, request) if request.path == EMAIL else None
     assert (
-        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows came twice"
+        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows occur twice"
         in str(tick().skip_reason)
     )
 
 
-def test_a_run_that_failed_is_asked_for_again_and_loads_what_was_seen(
+def test_a_failed_run_is_requested_again_and_loads_the_same_pages(
     running: Daemon,
     tick: Callable[..., InstigatorTick],
     api: SmallApi,
@@ -254,9 +261,8 @@ def test_a_tick_that_is_evaluated_twice_launches_one_run(
     cursor = running.cursor(SENSOR)
     changed(api, EMAIL, 1, title="B")
     tick(TickStatus.SUCCESS)
-    running.set_cursor(
-        SENSOR, cursor
-    )  # the daemon died before it noted what it had launched, or a second one runs
+    # the daemon died before it stored the cursor, or a second daemon runs
+    running.set_cursor(SENSOR, cursor)
     tick()
     assert len(runs(running)) == 2
     assert query(HISTORY) == [
@@ -266,7 +272,7 @@ def test_a_tick_that_is_evaluated_twice_launches_one_run(
     ]
 
 
-def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_is_asked_for_again(
+def test_one_of_two_concurrent_ticks_requests_the_run_and_a_lost_request_is_repeated(
     running: Daemon,
     tick: Callable[..., InstigatorTick],
     api: SmallApi,
@@ -277,16 +283,16 @@ def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_i
     changed(api, EMAIL, 1, title="B")
     request = settings_sensors._request
 
-    def behind_a_twin(name: str, seen: Any, states: Any, *more: Any) -> Any:
+    def after_a_twin(name: str, seen: Any, states: Any, *more: Any) -> Any:
         a_second_ago = [
             (each, replace(look, at=look.at - timedelta(seconds=1))) for each, look in seen
         ]
         assert request(name, a_second_ago, deepcopy(states), *more)
         return request(name, seen, states, *more)
 
-    with monkeypatch.context() as at_once:
-        at_once.setattr(settings_sensors, "_request", behind_a_twin)
-        assert "Another tick has read the same just now" in str(tick().skip_reason)
+    with monkeypatch.context() as patched:
+        patched.setattr(settings_sensors, "_request", after_a_twin)
+        assert "Another tick has just read the same content" in str(tick().skip_reason)
     tick(TickStatus.SUCCESS)  # the twin died before it launched
     tick()
     assert len(runs(running)) == 2
@@ -297,7 +303,7 @@ def test_of_two_ticks_at_once_one_asks_for_the_run_and_what_it_does_not_launch_i
     ]
 
 
-def test_a_daemon_that_dies_before_it_launches_loses_no_change(
+def test_no_change_is_lost_if_the_daemon_dies_before_the_launch(
     running: Daemon,
     tick: Callable[..., InstigatorTick],
     api: SmallApi,
@@ -324,7 +330,7 @@ def test_a_daemon_that_dies_before_it_launches_loses_no_change(
     ]
 
 
-def test_an_emptied_cursor_or_one_that_is_not_ours_has_everything_loaded_once_more(
+def test_an_empty_or_invalid_cursor_loads_all_collections_once(
     running: Daemon, tick: Callable[..., InstigatorTick], query: Any
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -346,7 +352,7 @@ def test_an_emptied_cursor_or_one_that_is_not_ours_has_everything_loaded_once_mo
     assert query("SELECT count(*) FROM magnetis.email_alerts_history") == [(2,)]
 
 
-def test_a_change_back_to_what_was_loaded_before_the_cursor_was_emptied_is_seen(
+def test_earlier_content_is_loaded_again_after_the_cursor_was_emptied(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi, query: Any
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -359,11 +365,11 @@ def test_a_change_back_to_what_was_loaded_before_the_cursor_was_emptied_is_seen(
     assert query(HISTORY)[2:] == [("ale-1", "B", False), ("ale-1", "Alerte 1", True)]
 
 
-def looks(api: SmallApi, route: str) -> int:
+def reads(api: SmallApi, route: str) -> int:
     return [request.path for request in api.requests].count(route)
 
 
-def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
+def test_a_volatile_member_is_named_and_its_collection_is_read_less_often(
     running: Daemon, api: SmallApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moves = {"number": 0, "still": False}
@@ -384,11 +390,11 @@ def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
     launched = [tick.status is TickStatus.SUCCESS for tick in ticks]
     # the first load, five changes, then every second tick, then one an hour
     assert launched == [True] * 6 + [False, True] + ([False] * 3 + [True]) * 3
-    assert looks(api, SMS) == 20, "the other collection is looked at as before"
+    assert reads(api, SMS) == 20, "the other collection is read at every tick"
     words = str(ticks[6].skip_reason)
     assert "email_alerts: changed in 5 consecutive reads, each time in stats.sent_at." in words
     assert "collections: {email_alerts: {volatile: [stats.sent_at]}}" in words
-    assert "sms_alerts: 1 rows, the same since" in words
+    assert "sms_alerts: 1 rows, unchanged since" in words
     cursor = str(running.cursor(SENSOR))
     assert json.loads(cursor)["email_alerts"]["changing"] == ["stats.sent_at"]
     for secret in (RECIPIENT, "0033199000001", "2025-03-28 10"):
@@ -397,15 +403,15 @@ def test_a_member_that_changes_by_itself_is_named_and_looked_at_less_often(
     moves["still"] = True
     for _ in range(4):
         last = running.sensor_tick(SENSOR)
-    assert "email_alerts: 3 rows, the same since" in str(last.skip_reason)
+    assert "email_alerts: 3 rows, unchanged since" in str(last.skip_reason)
     assert "consecutive" not in str(last.skip_reason)
-    before = looks(api, EMAIL)
+    before = reads(api, EMAIL)
     for _ in range(3):
         running.sensor_tick(SENSOR)
-    assert looks(api, EMAIL) == before + 3, "at every tick again"
+    assert reads(api, EMAIL) == before + 3, "at every tick again"
 
 
-def test_members_that_change_now_and_then_are_not_blamed(
+def test_only_members_that_change_in_each_read_are_named(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -421,7 +427,7 @@ def test_members_that_change_now_and_then_are_not_blamed(
     assert json.loads(str(running.cursor(SENSOR)))["email_alerts"]["changing"] == ["rotating"]
 
 
-def test_rows_that_come_and_go_are_called_so(
+def test_rows_that_appear_and_disappear_are_reported(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -429,11 +435,11 @@ def test_rows_that_come_and_go_are_called_so(
         api.rows[EMAIL] = [alert(number + 10), alert(2)]
         tick(TickStatus.SUCCESS)
     words = str(tick().skip_reason)
-    assert "its rows come and go, or other members change each time" in words
+    assert "rows appear and disappear, or other members change each time" in words
     assert "volatile" not in words
 
 
-def test_a_cursor_of_an_earlier_version_goes_on(
+def test_a_cursor_of_an_earlier_version_is_read(
     running: Daemon, tick: Callable[..., InstigatorTick], api: SmallApi
 ) -> None:
     tick(TickStatus.SUCCESS)
@@ -452,10 +458,10 @@ def test_a_cursor_of_an_earlier_version_goes_on(
     ("seconds", "pauses"),
     [(900, [1, 3, 3, 3]), (60, [1, 3, 7, 15]), (3600, [0, 0, 0, 0]), (86_400, [0] * 4)],
 )
-def test_the_time_between_looks_doubles_up_to_an_hour(seconds: int, pauses: list[int]) -> None:
+def test_the_time_between_reads_doubles_up_to_an_hour(seconds: int, pauses: list[int]) -> None:
     found = []
     for changes in range(4, 9):
-        state = settings_sensors.Known(changes=changes)
+        state = CollectionState(changes=changes)
         state.slow_down(seconds)
         found.append(state.pause)
     assert found == [0, *pauses]

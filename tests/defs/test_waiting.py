@@ -1,4 +1,4 @@
-"""Out of quota is not a failure: the step waits, goes on where it stopped, and asks for nothing twice."""
+"""An exhausted quota is not a failure: the step waits, resumes and repeats no request."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,30 +22,30 @@ def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "4")
     monkeypatch.setenv("MAGNETIS_QUOTA_FLOORS", "")
     monkeypatch.setenv("MAGNETIS_QUOTA_RECHECK_SECONDS", "0.3")
-    monkeypatch.setattr("magnetis_dagster.defs.missing_days.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("magnetis_dagster.defs.missing_days_check.WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
 def advance_after(monkeypatch: pytest.MonkeyPatch, clock: Any) -> AdvanceAfter:
-    """Have the clock advance each time the ledger has refused so many times: steps have looked so often, however slow they are."""
+    """Advance the clock after a number of refusals by the ledger, however slow the steps are."""
 
     def advance_after(refusals: int, by: timedelta) -> None:
-        turn, refused = Ledger.turn, []
+        charge_and_settle, refused = Ledger.charge_and_settle, []
 
         def counting(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
-            answers = turn(ledger, *arguments, **named)
+            answers = charge_and_settle(ledger, *arguments, **named)
             if any(isinstance(answer, QuotaExhausted) for answer in answers):
                 refused.append(answers)
                 if len(refused) % refusals == 0:
                     clock.advance(by)
             return answers
 
-        monkeypatch.setattr(Ledger, "turn", counting)
+        monkeypatch.setattr(Ledger, "charge_and_settle", counting)
 
     return advance_after
 
 
-def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
+def test_a_range_resumes_on_the_next_days_and_each_day_is_read_and_logged_once(
     api: SmallApi,
     materialize: Materialize,
     advance_after: AdvanceAfter,
@@ -74,7 +74,7 @@ def test_a_range_goes_on_the_next_days_and_every_day_is_read_and_logged_once(
     assert not [event for event in result.all_events if event.is_step_failure]
 
 
-def test_the_log_says_why_it_waits_and_until_when(
+def test_the_log_contains_why_and_until_when_the_step_waits(
     api: SmallApi, materialize: Materialize, advance_after: AdvanceAfter, clock: Any, query: Any
 ) -> None:
     api.rows["/calls"] = [call(n, "2025-03-03 12:00:00") for n in range(3)]
@@ -95,7 +95,7 @@ def test_the_log_says_why_it_waits_and_until_when(
     assert not [event for event in result.all_events if event.is_step_failure]
 
 
-def test_a_day_that_no_quota_day_can_hold_takes_two(
+def test_a_day_larger_than_the_daily_quota_takes_two_days(
     api: SmallApi,
     materialize: Materialize,
     advance_after: AdvanceAfter,
@@ -108,30 +108,32 @@ def test_a_day_that_no_quota_day_can_hold_takes_two(
     advance_after(2, timedelta(days=1))
     assert materialize("calls", DAY).success
     pages = sorted(request.page for request in api.requests)
-    assert pages == [1, 1, 2, 3, 4, 5], "page 1 is compared with the kept one at the end"
+    assert pages == [1, 1, 2, 3, 4, 5], "page 1 is requested again and compared with the kept one"
     assert query("SELECT count(*) FROM magnetis.calls") == [(1100,)]
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]
     assert query("SELECT day::text, manual FROM magnetis_ops.quota_days ORDER BY day") == [
         ("2025-06-01", 4),
         ("2025-06-02", 2),
     ]
-    # the day was as the first of its pages showed it
+    # the day has not changed since its first page
     assert query("SELECT read_at::date::text FROM magnetis_ops.days") == [("2025-06-01",)]
 
 
-def test_waiting_does_not_use_up_the_tries_of_a_failure(
+def test_waits_do_not_count_as_retries(
     api: SmallApi,
     materialize: Materialize,
     advance_after: AdvanceAfter,
     clock: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Five waits first, then an API that is not well for two whole tries: the step still ends well."""
+    """After five waits, the API fails for two attempts of the step, and the step still succeeds."""
     monkeypatch.setattr("magnetis_dagster.defs.step_failures.RETRIES", 2)
     api.rows["/calls"] = [call(1, "2025-03-03 12:00:00")]
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     waits = iter([(429, {"Retry-After": "7200"}, b"{}")])
-    broken = iter([(503, {}, b"{}")] * 10)  # the client asks five times in each try of the step
+    broken = iter(
+        [(503, {}, b"{}")] * 10
+    )  # the client sends five requests in each attempt of the step
     api.respond = lambda request: next(waits, None) or next(broken, None)
     advance_after(5, timedelta(hours=2, seconds=1))
     monkeypatch.setenv("MAGNETIS_DAILY_QUOTA", "40")

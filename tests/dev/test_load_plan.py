@@ -5,10 +5,9 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.errors import KeyRefused
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dev.load import Batch, LoadResult, batches, requested_days
-from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.errors import KeyRefused, PermanentError
 
 TODAY = date(2026, 11, 23)
 

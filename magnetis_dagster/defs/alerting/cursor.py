@@ -1,156 +1,157 @@
-"""What the sensor of alerts remembers between ticks: its cursor. What is new becomes lines; lines wait here until they are told."""
+"""The cursor of the alert sensor: open failures, and alerts that are not posted yet.
+
+The aliases of the fields are their names in cursors that Dagster stores already.
+"""
 
 from enum import IntEnum
 from typing import Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 REPEAT_SECONDS = 6 * 3600.0
-MOST_LINES = 20
-MOST_TROUBLES = 300
-MOST_MESSAGES = 6
-"""In an hour."""
+"""The same failure is posted again after this time."""
+MAX_LINES = 20
+"""Lines of one message."""
+MAX_OPEN_FAILURES = 300
+MAX_MESSAGES_PER_HOUR = 6
 HOUR = 3600.0
-LONGEST_PAUSE = 7
-"""Ticks left out at most, after one failed message behind the other (0, 1, 3, 7)."""
+MAX_PAUSE = 7
+"""Ticks skipped at most. After consecutive webhook failures, 0, 1, 3, then 7 ticks are skipped."""
 
 
-class Kind(IntEnum):
-    """Of a line; the first ones are kept where there are too many."""
+class AlertKind(IntEnum):
+    """The kind of an alert. If there are too many alerts, the lower numbers are kept."""
 
     RUN_FAILED = 0
     ERROR = 1
     WARNING = 2
-    OVER = 3
+    RESOLVED = 3
 
 
-WORDS = {
-    Kind.RUN_FAILED: "Run failed",
-    Kind.ERROR: "Check failed (ERROR)",
-    Kind.WARNING: "Check failed (WARN)",
-    Kind.OVER: "Over",
-}
+class _Stored(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
 
 
-class Trouble(BaseModel):
+class OpenFailure(_Stored):
     """A job or a check that failed and has not succeeded since."""
 
     at: float
-    """When it was last made a line."""
-    again: int = 0
-    """Failures since then."""
+    """When it last became an alert."""
+    repeats: int = Field(default=0, alias="again")
+    """Failures since that alert."""
 
 
-class Line(BaseModel):
-    """What is still to be told."""
+class Alert(_Stored):
+    """An alert that is not posted yet."""
 
-    kind: Kind
+    kind: AlertKind
     key: str
     text: str
     times: int = 1
-    """Failures of the same, with successes between them, since the last message."""
-
-    def shown(self) -> str:
-        """Return the line as it is told."""
-        return (
-            f"{WORDS[self.kind]}: {self.text}{f' ({self.times} times)' if self.times > 1 else ''}"
-        )
+    """Failures with this key, with successes in between, since the last message."""
 
 
-class Waiting(BaseModel):
-    """A failed run that Dagster has marked as one it will retry, and has not retried yet."""
+class PendingRetry(_Stored):
+    """A failed run that Dagster has marked for a retry but has not retried yet."""
 
     key: str
     text: str
     until: float
-    """It is told then, if it is not retried."""
+    """If the run is not retried by then, it becomes an alert."""
 
 
-class State(BaseModel):
-    """The cursor."""
+class AlertCursor(_Stored):
+    """The state of the alert sensor between two ticks."""
 
     after: int
-    """Storage id of the last event looked at."""
-    troubles: dict[str, Trouble] = {}
-    waiting: dict[str, Waiting] = {}
+    """Storage id of the last event that was read."""
+    open_failures: dict[str, OpenFailure] = Field(default={}, alias="troubles")
+    pending_retries: dict[str, PendingRetry] = Field(default={}, alias="waiting")
     """By run id."""
-    lines: list[Line] = []
-    more: int = 0
-    """Lines to be told that found no room: only their number is."""
-    posted: list[float] = []
-    """When messages went out, in the last hour."""
+    alerts: list[Alert] = Field(default=[], alias="lines")
+    omitted: int = Field(default=0, alias="more")
+    """Alerts beyond MAX_LINES: they are counted and not stored."""
+    message_times: list[float] = Field(default=[], alias="posted")
+    """Times of the messages posted in the last hour."""
     failures: int = 0
-    """Messages that failed, one behind the other."""
+    """Consecutive webhook failures."""
     pause: int = 0
-    """Ticks to leave out."""
+    """Ticks to skip."""
 
     @classmethod
     def parse(cls, cursor: str | None) -> Self | None:
-        """Return what the cursor says; None for an empty one, and for one that somebody wrote by hand wrongly."""
+        """Return the parsed cursor; None if it is empty or invalid, such as after a manual edit."""
         try:
             return cls.model_validate_json(cursor or "")
         except ValidationError:
             return None
 
-    def failed(self, kind: Kind, key: str, text: str, now: float) -> None:
-        """Note a failure. It becomes a line unless the same was one in the last six hours, with no success since."""
-        known = self.troubles.get(key)
-        if known and 0 <= now - known.at < REPEAT_SECONDS:
-            known.again += 1
-            return
-        if known and known.again:
-            text = f"{text} ({known.again} more in between)"
-        self.troubles.pop(key, None)  # a dict keeps its order: the newest is last
-        self.troubles[key] = Trouble(at=now)
-        for oldest in list(self.troubles)[:-MOST_TROUBLES]:
-            del self.troubles[oldest]
-        self._add(Line(kind=kind, key=key, text=text))
-
-    def succeeded(self, key: str, text: str) -> None:
-        """Note a success: the end of a trouble is a line."""
-        self.waiting = {run_id: run for run_id, run in self.waiting.items() if run.key != key}
-        if self.troubles.pop(key, None):
-            self._add(Line(kind=Kind.OVER, key=key, text=text))
-
-    def _add(self, line: Line) -> None:
-        if line.kind is not Kind.OVER:
-            # a message that waits tells each trouble once, by its newest line, and not the end of one that is back
-            line.times += sum(
-                each.times
-                for each in self.lines
-                if each.key == line.key and each.kind is not Kind.OVER
-            )
-            self.lines = [each for each in self.lines if each.key != line.key]
-        self.lines = sorted([*self.lines, line], key=lambda each: each.kind)
-        self.more += len(self.lines[MOST_LINES:])
-        self.lines = self.lines[:MOST_LINES]
+    def serialize(self) -> str:
+        """Return the text that `parse` reads."""
+        return self.model_dump_json(by_alias=True)
 
     @property
-    def untold(self) -> int:
-        """How many lines are still to be told."""
-        return len(self.lines) + self.more
+    def pending(self) -> int:
+        """The number of alerts that are not posted yet."""
+        return len(self.alerts) + self.omitted
 
-    def message(self, ui: str | None) -> str:
-        """Return the lines, at most twenty with the one that counts the rest."""
-        if not self.more:
-            return "\n".join(line.shown() for line in self.lines)
-        shown = [line.shown() for line in self.lines[: MOST_LINES - 1]]
-        rest = f"and {self.untold - len(shown)} more{f': {ui}/runs' if ui else ''}"
-        return "\n".join([*shown, rest])
+    def record_failure(self, kind: AlertKind, key: str, text: str, now: float) -> None:
+        """Add an alert, unless the last one with this key is younger than REPEAT_SECONDS.
 
-    def may_post_at(self, now: float) -> float:
-        """Return when the next message may go out, by how many did in the last hour; `now` or earlier: at once."""
-        self.posted = [at for at in self.posted if 0 <= now - at < HOUR]
-        return now if len(self.posted) < MOST_MESSAGES else self.posted[-MOST_MESSAGES] + HOUR
+        A success in between resets that time.
+        """
+        known = self.open_failures.get(key)
+        if known and 0 <= now - known.at < REPEAT_SECONDS:
+            known.repeats += 1
+            return
+        if known and known.repeats:
+            text = f"{text} ({known.repeats} more in between)"
+        self.open_failures.pop(key, None)  # a dict keeps its order: the newest is last
+        self.open_failures[key] = OpenFailure(at=now)
+        for oldest in list(self.open_failures)[:-MAX_OPEN_FAILURES]:
+            del self.open_failures[oldest]
+        self._add(Alert(kind=kind, key=key, text=text))
 
-    def told(self, now: float) -> None:
-        """Note that everything was told."""
-        self.lines, self.more, self.failures, self.pause = [], 0, 0, 0
-        self.posted.append(now)
+    def record_success(self, key: str, text: str) -> None:
+        """Close the open failure with this key, if any, and add an alert that it is resolved."""
+        self.pending_retries = {
+            run_id: run for run_id, run in self.pending_retries.items() if run.key != key
+        }
+        if self.open_failures.pop(key, None):
+            self._add(Alert(kind=AlertKind.RESOLVED, key=key, text=text))
 
-    def not_told(self, now: float, *, perhaps: bool) -> None:
-        """Note that a message failed; one that perhaps arrived counts among those of the hour."""
+    def _add(self, alert: Alert) -> None:
+        if alert.kind is not AlertKind.RESOLVED:
+            # A delayed message names each failure once, by its newest alert, and omits a
+            # resolution that another failure has followed.
+            same_key = [each for each in self.alerts if each.key == alert.key]
+            alert.times += sum(
+                each.times for each in same_key if each.kind is not AlertKind.RESOLVED
+            )
+            self.alerts = [each for each in self.alerts if each.key != alert.key]
+        self.alerts = sorted([*self.alerts, alert], key=lambda each: each.kind)
+        self.omitted += len(self.alerts[MAX_LINES:])
+        self.alerts = self.alerts[:MAX_LINES]
+
+    def next_message_at(self, now: float) -> float:
+        """Return when MAX_MESSAGES_PER_HOUR allows the next message; `now` if immediately."""
+        self.message_times = [at for at in self.message_times if 0 <= now - at < HOUR]
+        if len(self.message_times) < MAX_MESSAGES_PER_HOUR:
+            return now
+        return self.message_times[-MAX_MESSAGES_PER_HOUR] + HOUR
+
+    def record_post(self, now: float) -> None:
+        """Remove all alerts after they were posted."""
+        self.alerts, self.omitted, self.failures, self.pause = [], 0, 0, 0
+        self.message_times.append(now)
+
+    def record_post_failure(self, now: float, *, maybe_delivered: bool) -> int:
+        """Keep the alerts after a failed message, and return the number of ticks to skip.
+
+        A message that may have been delivered counts towards MAX_MESSAGES_PER_HOUR.
+        """
         self.failures += 1
-        self.pause = min(2 ** (self.failures - 1) - 1, LONGEST_PAUSE)
-        if perhaps:
-            self.posted.append(now)
+        self.pause = min(2 ** (self.failures - 1) - 1, MAX_PAUSE)
+        if maybe_delivered:
+            self.message_times.append(now)
+        return self.pause

@@ -1,10 +1,11 @@
-"""What an alert says of one event of Dagster's log: which trouble it is about, and one line without personal data.
+"""The text of alerts: one line for each event of Dagster's log, without personal data.
 
-Texts of our own errors and checks are sent as they are: they hold no row and no value of one. Of what others wrote, only the class
-of the error: its text may quote anything. Metadata is never looked at, but for the name of our error's class.
+Our own errors and checks contain no row and no value, so their texts are posted as they are. Other
+errors may quote anything, so only their class is posted. Metadata is not read, except for the class
+name of our own errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster import AssetCheckEvaluation, AssetKey, DagsterEvent, DagsterRun, TextMetadataValue
 from dagster._core.events import JobFailureData
@@ -12,71 +13,118 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster_shared.error import SerializableErrorInfo
 
 from magnetis_dagster.dagster_support.partition_tags import PARTITION, RANGE_END, RANGE_START
+from magnetis_dagster.defs.alerting.cursor import MAX_LINES, Alert, AlertKind
 from magnetis_dagster.defs.markdown import literal
 
-LONGEST = 200
-MOST_NAMES = 3
-OURS = "magnetis"
-"""First part of our assets' keys; the names of their steps begin with it and two underscores."""
+MAX_LENGTH = 200
+"""Characters of a reason."""
+MAX_NAMES = 3
+OUR_PREFIX = "magnetis"
+"""First part of our asset keys. The names of our steps begin with it and two underscores."""
+LABELS = {
+    AlertKind.RUN_FAILED: "Run failed",
+    AlertKind.ERROR: "Check failed (ERROR)",
+    AlertKind.WARNING: "Check failed (WARN)",
+    AlertKind.RESOLVED: "Resolved",
+}
+
+
+def message_text(alerts: Sequence[Alert], omitted: int, ui: str | None) -> str:
+    """Return the message: one line per alert, at most MAX_LINES including the count of the rest."""
+    if not omitted:
+        return "\n".join(map(_alert_line, alerts))
+    listed = alerts[: MAX_LINES - 1]
+    rest = f"and {len(alerts) + omitted - len(listed)} more{f': {ui}/runs' if ui else ''}"
+    return "\n".join([*map(_alert_line, listed), rest])
+
+
+def escape(text: str) -> str:
+    """Return `text` escaped for Slack. Otherwise `<!channel>` in a text would notify everybody."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def run_key(run: DagsterRun | None, job: str) -> str:
-    """Return what runs of the same trouble share: job and assets."""
+    """Return the key that runs of the same job and assets share."""
     return ": ".join(filter(None, ["run", job, ", ".join(_names(run))]))
 
 
-def run_line(run: DagsterRun | None, job: str, run_id: str, words: str, ui: str | None) -> str:
-    """Return job or assets, days, words and the run."""
+def run_text(run: DagsterRun | None, job: str, run_id: str, reason: str, ui: str | None) -> str:
+    """Return job or assets, days, reason and the run."""
     names = _names(run)
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    own_job = not job.startswith("__")  # Dagster's own, over all assets, say nothing
-    what = job if own_job or not names else ", ".join(names[:MOST_NAMES]) + more
-    return _line(what, _days(run.tags if run else {}), words, run_id, ui)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    own_job = not job.startswith("__")  # Dagster's job over all assets has no useful name
+    subject = job if own_job or not names else ", ".join(names[:MAX_NAMES]) + more
+    return _text(subject, _days(run.tags if run else {}), reason, run_id, ui)
 
 
-def run_words(event: DagsterEvent) -> str:
-    """Return why the run failed: our error's first line, or the step that failed first and the class of its error."""
+def run_failure_reason(event: DagsterEvent) -> str:
+    """Return why the run failed.
+
+    That is our error's first line, or the step that failed first and the class of its error.
+    """
     data = event.event_specific_data
     if not isinstance(data, JobFailureData):
         return literal(first_line(event.message or ""))
     step = data.first_step_failure_event
     if step and isinstance(step.event_specific_data, StepFailureData):
-        return step_words(str(step.step_key), step.event_specific_data)
-    # without an error it is Dagster's own sentence on a worker that is gone, or on a limit that was passed
-    return _class_of(data.error) if data.error else literal(first_line(event.message or ""))
+        return step_failure_reason(str(step.step_key), step.event_specific_data)
+    # without an error, the message is Dagster's own: a worker died, or a limit was exceeded
+    return _error_class(data.error) if data.error else literal(first_line(event.message or ""))
+
+
+def step_failure_reason(step: str, data: StepFailureData) -> str:
+    """Return our error's first line as literal Markdown, or the class of another error."""
+    failure = data.user_failure_data
+    if failure and failure.description and step.startswith(f"{OUR_PREFIX}__"):
+        # defs/step_failures.py adds this one entry; a Failure raised by other code does not have it
+        entry = failure.metadata.get("error")
+        if (
+            len(failure.metadata) == 1
+            and isinstance(entry, TextMetadataValue)
+            and (entry.text or "").isidentifier()
+        ):
+            return literal(first_line(failure.description))
+    return f"{step}: {_error_class(data.error) if data.error else 'failed'}"
 
 
 def check_key(evaluation: AssetCheckEvaluation) -> str:
-    """Return what evaluations of the same check share."""
-    return f"check: {_check(evaluation)}"
+    """Return the key that evaluations of the same check share."""
+    return f"check: {_check_name(evaluation)}"
 
 
-def check_line(
+def check_text(
     evaluation: AssetCheckEvaluation,
     run: DagsterRun | None,
     run_id: str,
-    words: str,
+    reason: str,
     ui: str | None,
 ) -> str:
-    """Return asset and check, days, words and the run; an evaluation that a sensor reported has none."""
+    """Return asset and check, days, reason and the run; sensors evaluate checks without a run."""
     days = evaluation.partition or _days(run.tags if run else {})
-    return _line(_check(evaluation), days, words, run_id, ui)
+    return _text(_check_name(evaluation), days, reason, run_id, ui)
 
 
-def check_words(evaluation: AssetCheckEvaluation) -> str:
-    """Return the first line of the description, which is Markdown; nothing of a check that is not ours."""
-    return first_line(evaluation.description or "") if evaluation.asset_key.path[0] == OURS else ""
+def check_failure_reason(evaluation: AssetCheckEvaluation) -> str:
+    """Return the first line of the description (Markdown); "" unless the check is ours."""
+    if evaluation.asset_key.path[0] != OUR_PREFIX:
+        return ""
+    return first_line(evaluation.description or "")
 
 
 def first_line(text: str) -> str:
-    """Return the first line with something on it, cut at 200 characters."""
+    """Return the first line that is not blank, cut at MAX_LENGTH."""
     line = next(filter(None, map(str.strip, text.splitlines())), "")
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 1]}…"
 
 
-def _line(what: str, days: str, words: str, run_id: str, ui: str | None) -> str:
+def _alert_line(alert: Alert) -> str:
+    times = f" ({alert.times} times)" if alert.times > 1 else ""
+    return f"{LABELS[alert.kind]}: {alert.text}{times}"
+
+
+def _text(subject: str, days: str, reason: str, run_id: str, ui: str | None) -> str:
     run = f" (run {f'{ui}/runs/{run_id}' if ui else run_id})" if run_id else ""
-    return f"{', '.join(filter(None, [what, days]))}{f': {words}' if words else ''}{run}"
+    return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{run}"
 
 
 def _names(run: DagsterRun | None) -> list[str]:
@@ -90,36 +138,19 @@ def _names(run: DagsterRun | None) -> list[str]:
     )
 
 
-def _check(evaluation: AssetCheckEvaluation) -> str:
+def _check_name(evaluation: AssetCheckEvaluation) -> str:
     return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
 
 
 def _days(tags: Mapping[str, str]) -> str:
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    return (
-        f"{first} to {last}"
-        if first and last and first != last
-        else first or tags.get(PARTITION) or ""
-    )
+    if first and last and first != last:
+        return f"{first} to {last}"
+    return first or tags.get(PARTITION) or ""
 
 
-def step_words(step: str, data: StepFailureData) -> str:
-    """Return why the step failed: our error's first line as literal Markdown, or the class of another error."""
-    said = data.user_failure_data
-    if said and said.description and step.startswith(f"{OURS}__"):
-        # as defs/step_failures.py makes them; the Failure of an op that others wrote has no such mark
-        mark = said.metadata.get("error")
-        if (
-            len(said.metadata) == 1
-            and isinstance(mark, TextMetadataValue)
-            and (mark.text or "").isidentifier()
-        ):
-            return literal(first_line(said.description))
-    return f"{step}: {_class_of(data.error) if data.error else 'failed'}"
-
-
-def _class_of(error: SerializableErrorInfo) -> str:
-    """Return the class of the innermost cause: Dagster wraps what a step raised."""
+def _error_class(error: SerializableErrorInfo) -> str:
+    """Return the class of the innermost cause: Dagster wraps the error that a step raised."""
     while error.cause:
         error = error.cause
     return (error.cls_name or "an error").rpartition(".")[2]

@@ -1,7 +1,10 @@
-"""The sensor `failure_alert_sensor`: posts run failures and failed checks to a webhook (Slack's, or one that takes the same JSON).
+"""The sensor `failure_alert_sensor`: posts failed runs and failed checks to a webhook.
 
-A tick reads what Dagster's event log holds behind its cursor and posts one message at most. What could not be posted stays in the
-cursor. It asks for no run, so its ticks are shown as skipped, with what was done as the reason. The address is a secret.
+The webhook is Slack's, or one that accepts the same JSON. Its address is a secret.
+
+A tick reads the events after its cursor and posts at most one message. Alerts that cannot be posted
+stay in the cursor. The sensor requests no run, so Dagster shows its ticks as skipped; the skip
+reason reports the result.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -24,156 +27,179 @@ from dagster import (
     sensor,
 )
 
-from magnetis_dagster.defs.alerting.cursor import MOST_LINES, MOST_MESSAGES, Kind, State, Waiting
+from magnetis_dagster.defs.alerting.cursor import (
+    MAX_LINES,
+    MAX_MESSAGES_PER_HOUR,
+    AlertCursor,
+    AlertKind,
+    PendingRetry,
+)
 from magnetis_dagster.defs.alerting.message import (
+    check_failure_reason,
     check_key,
-    check_line,
-    check_words,
+    check_text,
+    escape,
+    message_text,
+    run_failure_reason,
     run_key,
-    run_line,
-    run_words,
+    run_text,
 )
 from magnetis_dagster.defs.step_failures import skipped_on_failure
 from magnetis_dagster.settings import Settings
 
 ALERT_SENSOR = "failure_alert_sensor"
 INTERVAL_SECONDS = 60
-MOST_EVENTS = 200
-"""Looked at by one tick; the next goes on."""
-SETTLE_SECONDS = 5.0
+MAX_EVENTS = 200
+"""Events read by one tick; the next tick reads the following ones."""
+MIN_AGE_SECONDS = 5.0
+"""Younger events are read by the next tick."""
 RETRY_SECONDS = 600.0
-"""A run that Dagster says it will retry, and does not, is told after so long: its backfill was cancelled, or its job is gone."""
+"""A failed run that Dagster marked for a retry is posted if it is not retried within this time.
+
+Its backfill may be canceled, or its job may no longer exist.
+"""
 WILL_RETRY = "dagster/will_retry"
 RETRIED_BY = "dagster/auto_retry_run_id"
 
 
 def alert_sensors(settings: Settings) -> list[SensorDefinition]:
-    """Return the sensor; none where MAGNETIS_ALERT_WEBHOOK_URL is not set."""
+    """Return the sensor; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
     return [alert_sensor(settings)] if settings.alert_webhook_url else []
 
 
 def alert_sensor(settings: Settings) -> SensorDefinition:
-    """Return the sensor, on from the start."""
+    """Return the sensor, on by default."""
 
     @sensor(
         name=ALERT_SENSOR,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            "Posts run failures, failed checks and their ends to the webhook of MAGNETIS_ALERT_WEBHOOK_URL: the same one once in "
-            f"six hours unless it succeeded in between, at most {MOST_LINES} lines a message and {MOST_MESSAGES} messages an hour. "
-            "A run that is retried is posted when its last retry has failed. Messages that could not be posted are posted later."
+            "Posts failed runs, failed checks and their recoveries to the webhook in "
+            "MAGNETIS_ALERT_WEBHOOK_URL. A failure that persists is posted once in six hours. "
+            f"Limits: {MAX_LINES} lines per message, {MAX_MESSAGES_PER_HOUR} messages per hour. "
+            "A run that Dagster retries is posted after its last retry fails. "
+            "If the webhook fails, the alerts are posted later."
         ),
     )
     def alert(context: SensorEvaluationContext) -> SensorResult:
         return skipped_on_failure(
-            lambda: _tick(context.instance, State.parse(context.cursor), settings)
+            lambda: _tick(context.instance, AlertCursor.parse(context.cursor), settings)
         )
 
     return alert
 
 
-def _tick(instance: DagsterInstance, state: State | None, settings: Settings) -> SensorResult:
+def _tick(
+    instance: DagsterInstance, cursor: AlertCursor | None, settings: Settings
+) -> SensorResult:
     from dagster._time import get_current_timestamp
 
     now = get_current_timestamp()
-    if state is None:
-        # old failures are no news
-        state = State(after=instance.event_log_storage.get_maximum_record_id() or 0)
-        return SensorResult(
-            skip_reason="Failures are told from now on.", cursor=state.model_dump_json()
-        )
-    _collect(instance, state, now, settings.ui_url)
-    reason = _tell(state, now, settings) if state.untold else "Nothing new."
-    return SensorResult(skip_reason=reason, cursor=state.model_dump_json())
+    if cursor is None:
+        cursor = AlertCursor(after=instance.event_log_storage.get_maximum_record_id() or 0)
+        reason = "Alerting starts now; earlier failures are ignored."
+    else:
+        _read_events(instance, cursor, now, settings.ui_url)
+        reason = _post(cursor, now, settings) if cursor.pending else "No new alerts."
+    return SensorResult(skip_reason=reason, cursor=cursor.serialize())
 
 
-def _collect(instance: DagsterInstance, state: State, now: float, ui: str | None) -> None:
-    """Turn the events behind the cursor into lines to be told."""
-    events = _events(instance, state, now)
-    runs = _runs(
-        instance,
-        [*state.waiting, *(record.run_id for record in events if _needs_run(record, state))],
-    )
-    _look_at_waiting(state, runs, now)
-    for record in events:
-        state.after = record.storage_id
+def _read_events(
+    instance: DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
+) -> None:
+    """Record the failures and successes after the cursor."""
+    records = _next_records(instance, cursor, now)
+    with_run = (record.run_id for record in records if _needs_run(record, cursor))
+    runs = _runs(instance, [*cursor.pending_retries, *with_run])
+    _check_pending_retries(cursor, runs, now)
+    for record in records:
+        cursor.after = record.storage_id
         event, run = record.event_log_entry.get_dagster_event(), runs.get(record.run_id)
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
-            _note_check(state, event, record.run_id, run, now, ui)
+            _record_check(cursor, event, record.run_id, run, now, ui)
             continue
         job = run.job_name if run else event.job_name or ""
         key = run_key(run, job)
         if event.event_type is DagsterEventType.RUN_SUCCESS:
-            state.succeeded(key, run_line(run, job, record.run_id, "succeeded again", ui))
+            cursor.record_success(key, run_text(run, job, record.run_id, "succeeded again", ui))
             continue
-        text = run_line(run, job, record.run_id, run_words(event), ui)
+        text = run_text(run, job, record.run_id, run_failure_reason(event), ui)
         if not run or run.tags.get(WILL_RETRY) != "true":
-            state.failed(Kind.RUN_FAILED, key, text, now)
+            cursor.record_failure(AlertKind.RUN_FAILED, key, text, now)
         elif RETRIED_BY not in run.tags:
-            state.waiting[record.run_id] = Waiting(key=key, text=text, until=now + RETRY_SECONDS)
+            cursor.pending_retries[record.run_id] = PendingRetry(
+                key=key, text=text, until=now + RETRY_SECONDS
+            )
 
 
-def _events(instance: DagsterInstance, state: State, now: float) -> list[EventLogRecord]:
-    """Return the next events in order. With nothing to tell and nothing in trouble, that is two look-ups in an index."""
+def _next_records(
+    instance: DagsterInstance, cursor: AlertCursor, now: float
+) -> list[EventLogRecord]:
+    """Return the next events in order.
+
+    Without new events and open failures, this costs two index look-ups.
+    """
     found = [
-        *_records(instance, state, DagsterEventType.RUN_FAILURE),
-        *_records(instance, state, DagsterEventType.ASSET_CHECK_EVALUATION),
+        *_records(instance, cursor, DagsterEventType.RUN_FAILURE),
+        *_records(instance, cursor, DagsterEventType.ASSET_CHECK_EVALUATION),
     ]
     failures = any(
         record.event_log_entry.dagster_event_type is DagsterEventType.RUN_FAILURE
         for record in found
     )
-    if failures or state.waiting or any(key.startswith("run:") for key in state.troubles):
-        found += _records(instance, state, DagsterEventType.RUN_SUCCESS)
+    open_runs = any(key.startswith("run:") for key in cursor.open_failures)
+    if failures or cursor.pending_retries or open_runs:
+        found += _records(instance, cursor, DagsterEventType.RUN_SUCCESS)
     found.sort(key=lambda record: record.storage_id)
-    settled = []
-    for record in found[:MOST_EVENTS]:
-        # ids are given before rows can be seen, and a failed run gets its mark after its event: what is this new may lack either
-        if abs(now - record.timestamp) < SETTLE_SECONDS:
+    records = []
+    for record in found[:MAX_EVENTS]:
+        # Events get their ids before they become visible, and a failed run gets its retry tag after
+        # its event: a younger event may lack either.
+        if abs(now - record.timestamp) < MIN_AGE_SECONDS:
             break
-        settled.append(record)
-    return settled
+        records.append(record)
+    return records
 
 
 def _records(
-    instance: DagsterInstance, state: State, kind: DagsterEventType
+    instance: DagsterInstance, cursor: AlertCursor, kind: DagsterEventType
 ) -> Iterable[EventLogRecord]:
-    wanted = EventRecordsFilter(kind, after_cursor=state.after)
-    # the storage's own method: the instance's is deprecated, and there is no other for evaluations of all checks
-    return instance.event_log_storage.get_event_records(wanted, limit=MOST_EVENTS, ascending=True)
+    wanted = EventRecordsFilter(kind, after_cursor=cursor.after)
+    # The storage's method, since the instance's is deprecated. No other returns the evaluations of
+    # all checks.
+    return instance.event_log_storage.get_event_records(wanted, limit=MAX_EVENTS, ascending=True)
 
 
-def _needs_run(record: EventLogRecord, state: State) -> bool:
-    """Whether a line may be made of it: most evaluations passed, as before."""
+def _needs_run(record: EventLogRecord, cursor: AlertCursor) -> bool:
+    """Return whether the event may become an alert: most checks passed now and before."""
     evaluation = record.event_log_entry.asset_check_evaluation
     return bool(record.run_id) and (
-        evaluation is None or not evaluation.passed or check_key(evaluation) in state.troubles
+        evaluation is None or not evaluation.passed or check_key(evaluation) in cursor.open_failures
     )
 
 
 def _runs(instance: DagsterInstance, run_ids: list[str]) -> dict[str, DagsterRun]:
-    return (
-        {run.run_id: run for run in instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))}
-        if run_ids
-        else {}
-    )
+    if not run_ids:
+        return {}
+    found = instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))
+    return {run.run_id: run for run in found}
 
 
-def _look_at_waiting(state: State, runs: dict[str, DagsterRun], now: float) -> None:
-    """Forget the runs that were retried or deleted; tell those that will not be retried."""
-    for run_id, waiting in list(state.waiting.items()):
+def _check_pending_retries(cursor: AlertCursor, runs: dict[str, DagsterRun], now: float) -> None:
+    """Drop runs that were retried or deleted; record those that will not be retried as failed."""
+    for run_id, pending in list(cursor.pending_retries.items()):
         run = runs.get(run_id)
         retried = run is None or RETRIED_BY in run.tags
-        if not retried and run and run.tags.get(WILL_RETRY) == "true" and now < waiting.until:
+        if not retried and run and run.tags.get(WILL_RETRY) == "true" and now < pending.until:
             continue
-        del state.waiting[run_id]
+        del cursor.pending_retries[run_id]
         if not retried:
-            state.failed(Kind.RUN_FAILED, waiting.key, waiting.text, now)
+            cursor.record_failure(AlertKind.RUN_FAILED, pending.key, pending.text, now)
 
 
-def _note_check(
-    state: State,
+def _record_check(
+    cursor: AlertCursor,
     event: DagsterEvent,
     run_id: str,
     run: DagsterRun | None,
@@ -183,43 +209,47 @@ def _note_check(
     evaluation = event.asset_check_evaluation_data
     key = check_key(evaluation)
     if evaluation.passed:
-        state.succeeded(key, check_line(evaluation, run, run_id, "passed again", ui))
-    else:
-        kind = Kind.WARNING if evaluation.severity.value == "WARN" else Kind.ERROR
-        state.failed(
-            kind, key, check_line(evaluation, run, run_id, check_words(evaluation), ui), now
-        )
+        cursor.record_success(key, check_text(evaluation, run, run_id, "passed again", ui))
+        return
+    kind = AlertKind.WARNING if evaluation.severity.value == "WARN" else AlertKind.ERROR
+    text = check_text(evaluation, run, run_id, check_failure_reason(evaluation), ui)
+    cursor.record_failure(kind, key, text, now)
 
 
-def _tell(state: State, now: float, settings: Settings) -> str:
-    """Post what is to be told, where that is allowed now; return what was done."""
+def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
+    """Post the pending alerts, unless a limit delays them; return the skip reason of the tick."""
     from magnetis_dagster.webhook_client import WebhookFailed, post_json
 
-    lines = f"{state.untold} line{'' if state.untold == 1 else 's'}"
-    if (at := state.may_post_at(now)) > now:
-        return f"Held back until {_shown(at, settings.timezone)}: {lines}. {MOST_MESSAGES} messages an hour is the most."
-    if state.pause:
-        state.pause -= 1
+    alerts = _count(cursor.pending, "alert")
+    if (at := cursor.next_message_at(now)) > now:
         return (
-            f"Left out, after {state.failures} failures of the webhook in a row; {lines} to tell."
+            f"{alerts} pending until {_time(at, settings.timezone)}. "
+            f"Limit: {MAX_MESSAGES_PER_HOUR} messages per hour."
         )
+    if cursor.pause:
+        cursor.pause -= 1
+        return (
+            f"Skipped after {_count(cursor.failures, 'consecutive webhook failure')}; "
+            f"{alerts} pending."
+        )
+    text = message_text(cursor.alerts, cursor.omitted, settings.ui_url)
     try:
         assert settings.alert_webhook_url
-        post_json(
-            settings.alert_webhook_url.get_secret_value(),
-            {"text": _escaped(state.message(settings.ui_url))},
-        )
+        post_json(settings.alert_webhook_url.get_secret_value(), {"text": escape(text)})
     except WebhookFailed as failed:
-        state.not_told(now, perhaps=failed.perhaps_delivered)
-        return f"The webhook of MAGNETIS_ALERT_WEBHOOK_URL failed ({failed}); {lines} to tell, tried again after {state.pause} ticks."
-    state.told(now)
-    return f"Told {lines}."
+        pause = cursor.record_post_failure(now, maybe_delivered=failed.perhaps_delivered)
+        when = f"after skipping {_count(pause, 'tick')}" if pause else "at the next tick"
+        return (
+            f"The webhook in MAGNETIS_ALERT_WEBHOOK_URL failed ({failed}); {alerts} pending. "
+            f"Next attempt {when}."
+        )
+    cursor.record_post(now)
+    return f"Posted {alerts}."
 
 
-def _escaped(text: str) -> str:
-    # as Slack wants it; otherwise <!channel> in a text would call everybody
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _shown(at: float, zone: tzinfo) -> str:
+def _time(at: float, zone: tzinfo) -> str:
     return f"{datetime.fromtimestamp(at, zone):%H:%M %Z}"

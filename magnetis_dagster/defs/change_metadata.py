@@ -1,0 +1,154 @@
+"""Metadata of changed reports and alerts: a table with one row per change.
+
+Personal values are masked, because Dagster has no login.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
+from dagster._core.definitions.metadata import RawMetadataValue
+
+from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
+from magnetis_dagster.catalog.row_parser import shown_name
+from magnetis_dagster.exact_json import dump_json
+
+if TYPE_CHECKING:
+    from magnetis_dagster.warehouse import Change, Changes
+
+CHANGES_SCHEMA = TableSchema(
+    columns=[
+        TableColumn("change", "string", "added, changed or removed."),
+        TableColumn("account", "string", "Name of the account."),
+        TableColumn("title", "string", "Title of the setting."),
+        TableColumn(
+            "what", "string", "Changed members, old → new; lists of persons only as a count."
+        ),
+        TableColumn("account id", "string"),
+        TableColumn("setting id", "string"),
+    ]
+)
+_MAX_MEMBERS = 12
+"""Members listed per change, so that the table stays readable."""
+_MAX_DEPTH = 4
+"""Levels of nested members that are compared separately."""
+
+
+def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, RawMetadataValue]:
+    """Return the changes that a snapshot found; for the first one, the number of rows."""
+    first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
+    total = sum(changes.counts.values()) - first_seen
+    metadata: dict[str, RawMetadataValue] = {"settings changed": MetadataValue.int(total)}
+    if first_seen:
+        metadata["settings first seen"] = MetadataValue.int(first_seen)
+    if total:
+        rows = _ChangeRows(collection)
+        metadata["changes"] = MetadataValue.table(
+            [rows.record(change) for change in changes.listed], CHANGES_SCHEMA
+        )
+        metadata["changes not shown"] = MetadataValue.int(total - len(changes.listed))
+        statement = (
+            f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
+            f"AND changed_at = '{changes.read_at.isoformat()}';"
+        )
+        metadata["query of the changes"] = MetadataValue.md(f"```sql\n{statement}\n```")
+    return metadata
+
+
+class _ChangeRows:
+    """Formats changes as masked table rows."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._masking = Masking(collection)
+        columns = collection.columns
+        self._declared = {
+            path for column in columns.values() for path in column.paths
+        } | collection.key_paths
+        self._json = {
+            path
+            for column in columns.values()
+            if column.type is ColumnType.JSON
+            for path in column.paths
+        }
+        named = [columns[name].paths for name in ("title", "account_name") if name in columns]
+        self._own_cell = {*collection.key_paths, *(path for paths in named for path in paths)}
+        """Members that have a cell of their own."""
+
+    def record(self, change: "Change") -> TableRecord:
+        """Return the row of one change."""
+        return TableRecord(
+            {
+                "change": change.kind.value,
+                "account": self._masking.column("account_name", change.account_name),
+                "title": self._masking.column("title", change.title),
+                "what": self._members(change),
+                "account id": masked_id(change.account_id) if change.account_id else None,
+                "setting id": masked_id(change.setting_id),
+            }
+        )
+
+    def _members(self, change: "Change") -> str:
+        both = change.kind == "changed"
+        lines: list[str] = []
+        for member, (old, new) in change.fields.items():
+            name = _part(member)
+            before, after = dict(_leaves(name, old)), dict(_leaves(name, new))
+            for path in sorted({*before, *after}):
+                was, now = before.get(path), after.get(path)
+                if dump_json(was) == dump_json(now) or (path in self._own_cell and not both):
+                    continue
+                values = (was, now) if both else (now if was is None else was,)
+                shown = " → ".join(self._value(path, value) for value in values)
+                lines.append(f"{_shown_path(path)}: {shown}{_list_changes(was, now)}")
+        if not lines and both:
+            paths = ", ".join(map(_shown_path, change.fields))
+            return f"null instead of absent, or the reverse: {paths}"
+        more = len(lines) - _MAX_MEMBERS
+        return "; ".join(lines[:_MAX_MEMBERS]) + (f"; {more} more" if more > 0 else "")
+
+    def _value(self, path: str, value: Any) -> str:
+        if value is None:
+            return "null"
+        # A list in place of a declared scalar may contain anything, and so may members below
+        # _MAX_DEPTH: both are masked.
+        in_json = any(path == outer or path.startswith(f"{outer}.") for outer in self._json)
+        as_declared = not isinstance(value, dict if in_json else dict | list) and (
+            in_json or path in self._declared
+        )
+        shown = self._masking.member(path, value) if as_declared else MASK
+        if not isinstance(value, list) or not shown.startswith(MASK):
+            return shown
+        name = _shown_path(path).rpartition(".")[2]
+        noun = "entries" if name == "*" else name
+        return f"{len(value)} {noun.removesuffix('s') if len(value) == 1 else noun}"
+
+
+def _leaves(path: str, value: Any, depth: int = 1) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value and depth < _MAX_DEPTH:
+        for name, member in value.items():
+            yield from _leaves(f"{path}.{_part(name)}", member, depth + 1)
+    else:
+        yield path, value
+
+
+def _part(name: str) -> str:
+    # a member called `account.name` is not the `name` of an `account`
+    return name.replace(".", "*")
+
+
+def _shown_path(path: str) -> str:
+    return ".".join(map(shown_name, path.split(".")))
+
+
+def _list_changes(old: Any, new: Any) -> str:
+    """Return how many entries of a list were added and removed."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return ""
+    before, after = Counter(map(dump_json, old)), Counter(map(dump_json, new))
+    added, removed = (after - before).total(), (before - after).total()
+    words = [
+        f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number
+    ]
+    return f" ({', '.join(words) or 'in another order'})"
