@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, Engine
 
 from magnetis_dagster.database.address import engine_url, parameters_of, shown
 from magnetis_dagster.database.locks import holders
-from magnetis_dagster.database.refusals import DatabaseUnavailable, named
+from magnetis_dagster.database.refusals import DatabaseUnavailable, translate_error
 from magnetis_dagster.database.session import set_up
 from magnetis_dagster.exact_json import load_stored
 
@@ -118,7 +118,9 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        translated = named(error, action, shown(engine.url), connect_arguments(engine.url))
+        translated = translate_error(
+            error, action, shown(engine.url), connect_arguments(engine.url)
+        )
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
             translated = DatabaseUnavailable(f"{translated} {holders(engine)}")
         raise translated from None

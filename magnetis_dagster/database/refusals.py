@@ -162,7 +162,7 @@ _ERROR_RESPONSE = re.compile(
 _RECONNECT_SECONDS = 5.0
 
 
-def named(
+def translate_error(
     error: BaseException, action: str, where: str, parameters: dict[str, str]
 ) -> DatabaseUnavailable | DatabaseRefused:
     """Translate a driver error; exclude rows, statements and passwords.
