@@ -200,7 +200,7 @@ class RowParser:
         return hints
 
 
-def shown_name(name: str) -> str:
+def mask_name(name: str) -> str:
     """Return a member's name for display, or `*` if it may be a value.
 
     Objects keyed by numbers or addresses have values as member names.
