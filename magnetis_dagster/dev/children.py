@@ -35,8 +35,7 @@ may lose the signal (its code server then runs for 30 s), so SIGINT is sent twic
 """
 
 _RUN_WORKER = "spawn_main"
-"""In the command line of Dagster's run processes, which a code server creates by multiprocessing.
-"""
+"""Occurs in the command line of Dagster's run processes, which use multiprocessing."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -49,8 +49,7 @@ from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
 
 LOAD_DAYS = 30
-"""Days to load from the sandbox by default. The default for the real API is none: calls cost quota.
-"""
+"""Days to load from the sandbox by default. From the real API, load none by default."""
 
 SANDBOX_PORT = 8250
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
@@ -383,8 +382,8 @@ class _Session:
             available = ledger_of(engine, self.settings).left(LANE)
         self._say(
             f"This load costs at least {least:,} API calls, plus one per further 250 rows of a "
-            f"collection. {available:,} of {self.settings.daily_quota:,} calls a day are available to "
-            "it now; the others are spent or reserved for schedules."
+            f"collection. {available:,} of {self.settings.daily_quota:,} calls a day are available "
+            "to it now; the others are spent or reserved for schedules."
         )
 
     def _report_failures(self, result: LoadResult) -> None:

@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
 Content = Any
-"""A response before JSON encoding: an object with `data`, `links` and `meta`, or a lie's variant.
-"""
+"""A response before encoding: an object with `data`, `links` and `meta`, or a variant."""
 _DAY = 86_400
 
 
