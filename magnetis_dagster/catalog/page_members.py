@@ -64,7 +64,7 @@ class Shapes:
     def is_id(self, prefix: str, value: object) -> bool:
         """Return whether a scalar in place of the object `prefix` may be its id.
 
-        A phone number, a name or an address does not.
+        A phone number, a name or an address is not an id.
         """
         if (
             prefix not in self.identified
