@@ -122,34 +122,28 @@ QUERIES = {
 
 
 class ByMerge:
-    """The program's statements with a MERGE as upsert, which needs no unique index on `id` alone."""
+    """The program's statements, with MERGE as the upsert.
+
+    MERGE needs no unique index on `id` alone.
+    """
 
     near: int | None = None
-    """Days around the window in which a call's row is looked for; None: everywhere."""
+    """Days around the window in which a call's row is searched for; None: everywhere."""
     forbidden: tuple[str, ...] = ("hashjoin", "mergejoin", "seqscan")
-    """The planner would rather read the whole table once than look into 50 indexes 60,000 times."""
+    """Plans that are disabled: the planner prefers one scan of the table to 60,000 index lookups."""
 
     def __init__(self, collection: Collection, undeclared: Sequence[str] = ()) -> None:
         self._own = merge_queries(collection, undeclared)
         names = ["id", "account_id", "payload", "occurred_at", "day", *collection.columns]
-        sources = [
-            "id",
-            "account_id",
-            "payload",
-            "occurred_at",
-            "day",
-            *(f"c_{name}" for name in collection.columns),
-        ]
-        compared = [
-            pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}
-        ]
-        newer = "(t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())"
-        assignments = [
-            f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
-        ]
+        typed = [f"c_{name}" for name in collection.columns]
+        sources = ["id", "account_id", "payload", "occurred_at", "day", *typed]
+        pairs = list(zip(names, sources, strict=True))
+        compared = [pair for pair in pairs if pair[0] not in {"id", "payload"}]
+        assignments = [f'"{name}" = s.{source}' for name, source in pairs[1:]]
         days = "CAST(:days AS date[])"
         near = (
-            f"AND t.day BETWEEN ({days})[1] - {self.near} AND ({days})[cardinality({days})] + {self.near}"
+            f"AND t.day BETWEEN ({days})[1] - {self.near} "
+            f"AND ({days})[cardinality({days})] + {self.near}"
             if self.near
             else ""
         )
@@ -157,22 +151,32 @@ class ByMerge:
             WITH merged AS (
                 MERGE INTO magnetis.calls AS t
                 USING (
-                    SELECT * FROM incoming AS s WHERE s.reason IS NULL AND (s.day = ANY(:days) OR EXISTS (
-                        SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
+                    SELECT * FROM incoming AS s
+                    WHERE s.reason IS NULL AND (s.day = ANY(:days) OR EXISTS (
+                        SELECT 1 FROM magnetis.calls AS c
+                        WHERE c.id = s.id AND c.day = ANY(:days)))
                 ) AS s ON t.id = s.id {near}
-                WHEN MATCHED AND NOT {newer}
+                WHEN MATCHED
+                    AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
                     AND (t.payload IS DISTINCT FROM s.payload OR t.deleted_at IS NOT NULL
                          OR ({", ".join(f't."{name}"' for name, _ in compared)})
                             IS DISTINCT FROM ({", ".join(f"s.{source}" for _, source in compared)}))
                     THEN UPDATE SET {", ".join(assignments)},
                         last_seen_at = :read_at, deleted_at = NULL,
-                        changed_at = CASE WHEN t.payload = s.payload THEN t.changed_at ELSE :read_at END
-                WHEN NOT MATCHED THEN INSERT ({", ".join(f'"{name}"' for name in names)}, first_seen_at, last_seen_at, changed_at)
-                    VALUES ({", ".join(f"s.{source}" for source in sources)}, :read_at, :read_at, :read_at)
+                        changed_at = CASE WHEN t.payload = s.payload
+                                          THEN t.changed_at ELSE :read_at END
+                WHEN NOT MATCHED THEN
+                    INSERT ({", ".join(f'"{name}"' for name in names)},
+                            first_seen_at, last_seen_at, changed_at)
+                    VALUES ({", ".join(f"s.{source}" for source in sources)},
+                            :read_at, :read_at, :read_at)
                 RETURNING t.day AS day, merge_action() = 'INSERT' AS inserted, t.changed_at
             )
-            SELECT day, CASE WHEN NOT inserted THEN day END AS was, count(*) FILTER (WHERE inserted),
-                count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
+            SELECT day,
+                   CASE WHEN NOT inserted THEN day END AS was,
+                   count(*) FILTER (WHERE inserted),
+                   count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at),
+                   count(*)
             FROM merged GROUP BY 1, 2
         """)
 
@@ -182,20 +186,20 @@ class ByMerge:
 
 
 class NearMerge(ByMerge):
-    """The same, where a call is looked for within NEAR days of the window."""
+    """The same, but a call's row is searched for only within NEAR days of the window."""
 
     near = NEAR
     forbidden = ("nestloop",)
-    """For a month that its statistics call empty, the planner compares every staged row with every row of it."""
+    """If a month is empty by its statistics, the planner compares all its rows with all staged."""
 
 
 @contextmanager
 def merging(statements: type[ByMerge] | None) -> Iterator[None]:
-    """Have the program merge by these statements; None: by its own."""
+    """Make the program merge with these statements; None: with its own."""
     if statements is None:
         yield
         return
-    merge = program._Merge  # noqa: SLF001 - the program's own merge, but for one statement
+    merge = program._Merge  # noqa: SLF001 - the benchmark replaces one statement of the merge
     analyze, per_day = merge._analyze_staging, merge._rows_per_day  # noqa: SLF001
 
     def analyze_and_steer(self: program._Merge) -> None:
@@ -204,9 +208,7 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
             self._connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
     def per_day_unsteered(
-        self: program._Merge,
-        query: str,
-        parameters: dict[str, object],
+        self: program._Merge, query: str, parameters: dict[str, object]
     ) -> dict[date, int]:
         # the statements after the MERGE join 60,000 rows to as many
         for method in statements.forbidden:
@@ -214,7 +216,8 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
         return per_day(self, query, parameters)
 
     program.merge_queries = statements
-    merge._analyze_staging, merge._rows_per_day = analyze_and_steer, per_day_unsteered  # noqa: SLF001
+    merge._analyze_staging = analyze_and_steer  # noqa: SLF001
+    merge._rows_per_day = per_day_unsteered  # noqa: SLF001
     try:
         yield
     finally:
@@ -491,7 +494,10 @@ class Table:
         self._move(method, *last)
 
     def _window(
-        self, days: list[date], rows: list[dict[str, Any]], is_expected: Callable[[MergeResult], bool]
+        self,
+        days: list[date],
+        rows: list[dict[str, Any]],
+        is_expected: Callable[[MergeResult], bool],
     ) -> tuple[float, float]:
         """Stage and merge a window; return the seconds of both."""
         with self._warehouse.staging(self.calls) as staging:
@@ -633,7 +639,7 @@ def is_unchanged(merged: MergeResult) -> bool:
     return not any(day.inserted or day.changed or day.deleted for day in merged.days)
 
 
-def all_inserted(rows: int) -> Callable[[Merged], bool]:
+def all_inserted(rows: int) -> Callable[[MergeResult], bool]:
     """Return whether a merge inserted that number of rows, as a function."""
     return lambda merged: sum(day.inserted for day in merged.days) == rows
 
