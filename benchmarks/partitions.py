@@ -132,21 +132,11 @@ class ByMerge:
     def __init__(self, collection: Collection, undeclared: Sequence[str] = ()) -> None:
         self._own = merge_queries(collection, undeclared)
         names = ["id", "account_id", "payload", "occurred_at", "day", *collection.columns]
-        sources = [
-            "id",
-            "account_id",
-            "payload",
-            "occurred_at",
-            "day",
-            *(f"c_{name}" for name in collection.columns),
-        ]
-        compared = [
-            pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}
-        ]
-        newer = "(t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())"
-        assignments = [
-            f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
-        ]
+        typed = [f"c_{name}" for name in collection.columns]
+        sources = ["id", "account_id", "payload", "occurred_at", "day", *typed]
+        pairs = list(zip(names, sources, strict=True))
+        compared = [pair for pair in pairs if pair[0] not in {"id", "payload"}]
+        assignments = [f'"{name}" = s.{source}' for name, source in pairs[1:]]
         days = "CAST(:days AS date[])"
         near = ""
         if self.near:
@@ -164,7 +154,8 @@ class ByMerge:
                     AND (s.day = ANY(:days) OR EXISTS (
                         SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
                 ) AS s ON t.id = s.id {near}
-                WHEN MATCHED AND NOT {newer}
+                WHEN MATCHED
+                    AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
                     AND (t.payload IS DISTINCT FROM s.payload OR t.deleted_at IS NOT NULL
                          OR ({stored}) IS DISTINCT FROM ({staged}))
                     THEN UPDATE SET {", ".join(assignments)},
@@ -201,7 +192,7 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
     if statements is None:
         yield
         return
-    merge = program._Merge  # noqa: SLF001 - the program's own merge, but for one statement
+    merge = program._Merge  # noqa: SLF001 - the benchmark replaces one statement of the merge
     analyze, per_day = merge._analyze_staging, merge._rows_per_day  # noqa: SLF001
 
     def analyze_and_steer(self: program._Merge) -> None:
@@ -210,9 +201,7 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
             self._connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
     def per_day_unsteered(
-        self: program._Merge,
-        query: str,
-        parameters: dict[str, object],
+        self: program._Merge, query: str, parameters: dict[str, object]
     ) -> dict[date, int]:
         # the statements after the MERGE join 60,000 rows to as many
         for method in statements.forbidden:
@@ -220,7 +209,8 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
         return per_day(self, query, parameters)
 
     program.merge_queries = statements
-    merge._analyze_staging, merge._rows_per_day = analyze_and_steer, per_day_unsteered  # noqa: SLF001
+    merge._analyze_staging = analyze_and_steer  # noqa: SLF001
+    merge._rows_per_day = per_day_unsteered  # noqa: SLF001
     try:
         yield
     finally:
