@@ -62,7 +62,7 @@ _UNCLEAR = (
 def run_probe(
     catalogue: Catalogue,
     zones: Zones,
-    gate: QuotaGuard,
+    guard: QuotaGuard,
     *,
     origin: str,
     key: str,
@@ -72,7 +72,7 @@ def run_probe(
 ) -> ProbeReport:
     """Probe every enabled collection of `catalogue`. Blocks.
 
-    `today` is a day in the partition zone (None: by the machine's clock). `gate` charges every
+    `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
     too (key refused, no connection, quota exhausted) ends the probe; it is in the report's
     `stopped`.
@@ -80,7 +80,7 @@ def run_probe(
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
-    return asyncio.run(_Probe(catalogue, zones, gate, today, progress).run(origin, key, limits))
+    return asyncio.run(_Probe(catalogue, zones, guard, today, progress).run(origin, key, limits))
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
@@ -102,24 +102,26 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
 class _CountingGuard:
     """Passes charges on, counts the requests, and remembers the last HTTP status."""
 
-    def __init__(self, gate: QuotaGuard) -> None:
-        self._gate = gate
+    def __init__(self, guard: QuotaGuard) -> None:
+        self._guard = guard
         self.calls = 0
         self.status: int | None = None
 
     async def charge(self, call: ApiCall) -> int:
-        charge = await self._gate.charge(call)
+        charge = await self._guard.charge(call)
         self.calls += 1
         return charge
 
     async def confirm(self, charge: int) -> int:
         return (
-            await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
+            await self._guard.confirm(charge)
+            if isinstance(self._guard, ConfirmingGuard)
+            else charge
         )
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
-        await self._gate.settle(charge, outcome)
+        await self._guard.settle(charge, outcome)
 
 
 class _Probe:
@@ -127,13 +129,13 @@ class _Probe:
         self,
         catalogue: Catalogue,
         zones: Zones,
-        gate: QuotaGuard,
+        guard: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
     ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
-        self._guard = _CountingGuard(gate)
+        self._guard = _CountingGuard(guard)
         self._today = today
         self._window = probe_window(today, zones)
         self._progress = progress

@@ -39,7 +39,7 @@ CALL = {
 }
 
 
-class Gate:
+class CountingGuard:
     def __init__(self, calls: int = 1000) -> None:
         self.calls = calls
         self.charged: list[ApiCall] = []
@@ -88,18 +88,18 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG)
 
     def _probe(
-        catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes
+        catalogue: Catalogue = catalogue, guard: CountingGuard | None = None, **changes
     ) -> ProbeReport:
-        gate = gate or Gate()
+        guard = guard or CountingGuard()
         report = run_probe(
             catalogue,
             ZONES,
-            gate,
+            guard,
             origin=api.url,
             key=KEY,
             **{"today": TODAY, "limits": LIMITS, **changes},
         )
-        assert report.calls == len(gate.charged) == len(gate.settled) == len(api.requests)
+        assert report.calls == len(guard.charged) == len(guard.settled) == len(api.requests)
         shown = repr(report) + json.dumps(report.as_dict()) + table(report) + caplog.text
         for secret in (KEY, CALLER, "jeanne", "a while", "Agence"):
             assert secret not in shown
@@ -375,19 +375,19 @@ def test_a_refused_key_ends_the_probe(probe, api: SmallApi):
 
 def test_an_exhausted_quota_ends_the_probe_with_partial_findings(probe, api: SmallApi):
     del api.rows["/pools"]
-    report = probe(gate=Gate(calls=18))
+    report = probe(guard=CountingGuard(calls=18))
     assert report.stopped == "No call is left until midnight."
     assert finding(report, "pools").found is Found.NOTHING
     assert report.overlay() == {}, "some alternative routes were not tried"
 
 
 def test_an_unreachable_api_ends_the_probe(probe, api: SmallApi, catalogue: Catalogue):
-    gate = Gate()
+    guard = CountingGuard()
     report = run_probe(
-        catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
+        catalogue, ZONES, guard, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
     )
     assert "127.0.0.1:9: no connection" in report.stopped
-    assert len(gate.charged) == report.calls == 1, (
+    assert len(guard.charged) == report.calls == 1, (
         "nothing was sent, so each attempt uses the same charge"
     )
 

@@ -38,7 +38,7 @@ pick = random.Random(13)
 Row = dict[str, Any]
 
 
-class Gate:
+class OpenGuard:
     async def charge(self, call: ApiCall) -> int:
         return 1
 
@@ -80,7 +80,7 @@ def probe(api: SmallApi, tmp_path: Path) -> Callable[..., Finding]:
         report = run_probe(
             only(tmp_path, name, **overlay),
             ZONES,
-            Gate(),
+            OpenGuard(),
             origin=api.url,
             key=KEY,
             today=TODAY,
@@ -718,7 +718,7 @@ def test_a_snapshot_without_an_id_costs_one_request_more(api, probe, tmp_path):
 def test_the_probe_finds_no_fault_with_the_sandbox():
     """The sandbox's rows are declared completely, and its clock is the machine's."""
     with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=120)) as sandbox:
-        report = run_probe(load_shipped(), ZONES, Gate(), origin=sandbox.url, key=KEY)
+        report = run_probe(load_shipped(), ZONES, OpenGuard(), origin=sandbox.url, key=KEY)
         assert report.calls == sandbox.received == 18 + 3 * 5
     assert report.complete
     assert report.overlay() == {}
