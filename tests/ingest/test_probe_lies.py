@@ -25,7 +25,7 @@ from magnetis_dagster.probe.events import event_members
 from magnetis_dagster.probe.overlay import write_overlay
 from magnetis_dagster.probe.probe import probe_window, run_probe
 from magnetis_dagster.probe.proposals import Proposals, propose, with_proposals
-from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
 from magnetis_dagster.probe.rows import Sample
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
@@ -781,7 +781,7 @@ def test_any_rows_give_names_and_numbers_and_no_value(rows, name):
     sample = Sample(
         collection, rows, ZONES, probe_window(TODAY, ZONES) if collection.is_events else None
     )
-    found = Finding(name, collection.route, Found.YES, answered=collection.route)
+    found = Finding(name, collection.route, Availability.YES, answered=collection.route)
     examine(sample, found)
     found.proposals, found.event_members = propose(sample), event_members(sample, TODAY)
     report = ProbeReport([found], 1, ("", ""), str(TODAY))
@@ -793,6 +793,6 @@ def test_a_row_of_a_thousand_levels_is_compared(catalogue: Catalogue):
     row: Row = {}
     for _ in range(1000):
         row = {"a": row, "id": 1}
-    found = Finding("calls", "/calls", Found.YES)
+    found = Finding("calls", "/calls", Availability.YES)
     examine(Sample(catalogue["calls"], [row], ZONES), found)
     assert "a.id" in found.unknown
