@@ -51,7 +51,7 @@ from magnetis_dagster.warehouse.warehouse import Warehouse
 FIRST, LAST = date(2023, 1, 1), date(2025, 12, 31)
 DAYS = (LAST - FIRST).days + 1
 END_OF_PARTITIONS = date(2027, 1, 1)
-"""Merged windows follow the generated rows; later rows go into the default partition."""
+"""MergeResult windows follow the generated rows; later rows go into the default partition."""
 WINDOW = 62_500
 PAGE = 250
 NEAR = 31
@@ -132,11 +132,21 @@ class ByMerge:
     def __init__(self, collection: Collection, undeclared: Sequence[str] = ()) -> None:
         self._own = merge_queries(collection, undeclared)
         names = ["id", "account_id", "payload", "occurred_at", "day", *collection.columns]
-        typed = [f"c_{name}" for name in collection.columns]
-        sources = ["id", "account_id", "payload", "occurred_at", "day", *typed]
-        pairs = list(zip(names, sources, strict=True))
-        compared = [pair for pair in pairs if pair[0] not in {"id", "payload"}]
-        assignments = [f'"{name}" = s.{source}' for name, source in pairs[1:]]
+        sources = [
+            "id",
+            "account_id",
+            "payload",
+            "occurred_at",
+            "day",
+            *(f"c_{name}" for name in collection.columns),
+        ]
+        compared = [
+            pair for pair in zip(names, sources, strict=True) if pair[0] not in {"id", "payload"}
+        ]
+        newer = "(t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())"
+        assignments = [
+            f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
+        ]
         days = "CAST(:days AS date[])"
         near = ""
         if self.near:
@@ -154,8 +164,7 @@ class ByMerge:
                     AND (s.day = ANY(:days) OR EXISTS (
                         SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
                 ) AS s ON t.id = s.id {near}
-                WHEN MATCHED
-                    AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
+                WHEN MATCHED AND NOT {newer}
                     AND (t.payload IS DISTINCT FROM s.payload OR t.deleted_at IS NOT NULL
                          OR ({stored}) IS DISTINCT FROM ({staged}))
                     THEN UPDATE SET {", ".join(assignments)},
@@ -192,7 +201,7 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
     if statements is None:
         yield
         return
-    merge = program._Merge  # noqa: SLF001 - the benchmark replaces one statement of the merge
+    merge = program._Merge  # noqa: SLF001 - the program's own merge, but for one statement
     analyze, per_day = merge._analyze_staging, merge._rows_per_day  # noqa: SLF001
 
     def analyze_and_steer(self: program._Merge) -> None:
@@ -201,7 +210,9 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
             self._connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
     def per_day_unsteered(
-        self: program._Merge, query: str, parameters: dict[str, object]
+        self: program._Merge,
+        query: str,
+        parameters: dict[str, object],
     ) -> dict[date, int]:
         # the statements after the MERGE join 60,000 rows to as many
         for method in statements.forbidden:
@@ -209,8 +220,7 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
         return per_day(self, query, parameters)
 
     program.merge_queries = statements
-    merge._analyze_staging = analyze_and_steer  # noqa: SLF001
-    merge._rows_per_day = per_day_unsteered  # noqa: SLF001
+    merge._analyze_staging, merge._rows_per_day = analyze_and_steer, per_day_unsteered  # noqa: SLF001
     try:
         yield
     finally:
