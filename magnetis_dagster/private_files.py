@@ -56,7 +56,7 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def close_to_others(path: Path) -> bool:
+def restrict_to_owner(path: Path) -> bool:
     """Remove the access of group and others from a regular file of this user.
 
     Returns whether they had any.
@@ -69,8 +69,8 @@ def close_to_others(path: Path) -> bool:
     return False
 
 
-def close_output_to_others() -> None:
-    """Remove the access of group and others from the file that receives standard output.
+def restrict_output_to_owner() -> None:
+    """Remove the access of group and others from the file of standard output.
 
     Does so only for a regular file of this user.
     """

@@ -445,7 +445,10 @@ def _retry_delay(error: Exception) -> bool | float:
 
 
 async def _wait_for_end(task: asyncio.Task[None]) -> None:
-    """Wait for the end of `task` even if the caller is cancelled, then pass the cancellation on."""
+    """Wait for the end of `task`, even if the caller is cancelled.
+
+    The cancellation is raised afterwards.
+    """
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

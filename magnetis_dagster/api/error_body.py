@@ -95,9 +95,9 @@ def find_error(
 ) -> tuple[int, str] | None:
     """Return status and message of the error in an envelope; None if there is none.
 
-    A flag or a non-empty error member counts at the top, in `meta`, and in a `data` that is not a
-    row. If the envelope has no rows, a message also counts if it mentions the quota or the key, or
-    if nothing else is there.
+    A flag or a non-empty error member counts at the top, in `meta`, and in `data` if that is not a
+    row. Without rows, a message also counts if it mentions the quota or the key, or if it stands
+    alone.
     """
     data = content.get("data")
     no_row = (

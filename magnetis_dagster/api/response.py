@@ -1,4 +1,4 @@
-"""Parse the JSON envelope `data`, `links`, `meta`, and tolerate its undocumented variants.
+"""Parse the JSON envelope `data`, `links`, `meta` with its undocumented variants.
 
 This module makes no request.
 """
@@ -63,7 +63,10 @@ class Page:
 
 
 class EnvelopeError(ValueError):
-    """The body is not a usable envelope. The text names the reason and never quotes the body."""
+    """The body is not a usable envelope.
+
+    The text names the reason and never quotes the body.
+    """
 
 
 class EnvelopeTooLarge(EnvelopeError):

@@ -52,9 +52,9 @@ async def read_body(response: httpx.Response, cap: int) -> bytes | None:
 def to_utf8(body: bytes, charset: str | None) -> bytes:
     """Return JSON text in UTF-8 without a byte order mark.
 
-    `charset` is the one that Content-Type declares. The bytes take precedence over it: JSON in
-    UTF-16 or UTF-32 begins with a byte order mark or with zero bytes, and valid UTF-8 beyond ASCII
-    is UTF-8. Bytes that are invalid in the charset stay unchanged.
+    `charset` is the one that Content-Type declares. The bytes take precedence over it. JSON in
+    UTF-16 or UTF-32 begins with a byte order mark or with zero bytes. Valid UTF-8 beyond ASCII is
+    UTF-8. Bytes that are invalid in the charset stay unchanged.
     """
     found = json.detect_encoding(body)
     if found not in {"utf-8", "utf-8-sig"}:

@@ -43,7 +43,7 @@ def export(
     may be stored.
     """
     from magnetis_dagster.notification_settings.baseline import without_effect, write_baseline
-    from magnetis_dagster.private_files import close_output_to_others
+    from magnetis_dagster.private_files import restrict_output_to_owner
 
     program_settings, catalogue, names = _load_configuration()
     current = _current_rows(program_settings, catalogue, names)
@@ -54,7 +54,7 @@ def export(
         _notify(f"No setting has a field {name}, so --without {name} left nothing out.")
     for name in missing:
         _notify(f"{name} has never been read, so it is not in the file. {_hint(catalogue, name)}")
-    close_output_to_others()
+    restrict_output_to_owner()
     # UTF-8 and plain line ends on every system, so that equal settings are equal bytes
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()

@@ -186,7 +186,7 @@ class WindowVerifier:
         rows. A cut list sorted by time lacks rows at one end, an unsorted one at both.
         """
         if (
-            not pages.pagination.ends_unproved
+            not pages.pagination.has_unproved_end
             or not self._is_filtered
             or not self._collection.is_events
         ):
@@ -210,7 +210,7 @@ class WindowVerifier:
         numbers = rechecked_pages(pages.pagination.announced_pages)
         for number in [1, *numbers[1:]] if pages.is_mixed else numbers:
             ids = pages.ids.get(number)
-            if ids is None or number > pages.pagination.filled:
+            if ids is None or number > pages.pagination.last_page_with_rows:
                 continue
             page = await self._request(page=number)
             if page.total != pages.totals[number] or ids_of(staging, page) != ids:

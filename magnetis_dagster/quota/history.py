@@ -34,9 +34,9 @@ _SECONDS = text("""
 
 
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
-    """Return each lane's calls on a mean day of the last week, and the seconds per call.
+    """Return each lane's calls on a mean day, and the seconds per call.
 
-    Today is excluded. A key that is younger than a week is measured since its first day.
+    The last week without today is measured. A key that is younger is measured since its first day.
 
     Raises: DatabaseUnavailable or DatabaseRefused.
     """

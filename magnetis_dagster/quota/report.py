@@ -1,7 +1,7 @@
-"""Report one key's quota and calls from the ledger's tables, and replay past grants.
+"""Report one key's quota and calls, and replay past grants.
 
-Used by `magnetis quota` and Dagster. Only reads and takes no lock. Shows nothing about other keys
-except their number. `cli/quota_report.py` and `defs/quota.py` format it.
+Reads the ledger's tables for `magnetis quota` and Dagster, and takes no lock. Shows nothing about
+other keys except their number. `cli/quota_report.py` and `defs` format it.
 """
 
 import heapq
@@ -99,7 +99,10 @@ class LaneToday:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The quota at one moment. With a rolling quota, the last 24 hours count instead of the day."""
+    """The quota at one moment.
+
+    With a rolling quota, the last 24 hours count instead of the day.
+    """
 
     key_fingerprint: str
     at: datetime
@@ -127,7 +130,7 @@ class Today:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CallCounts:
     """Calls by result. Calls in none of the three results are still in flight."""
 
     name: str
@@ -141,7 +144,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class DayTally(Tally):
+class DayCounts(CallCounts):
     """One quota day; `name` is its date."""
 
     limit: int = 0
@@ -149,7 +152,7 @@ class DayTally(Tally):
 
 
 @dataclass(frozen=True, slots=True)
-class RunTally(Tally):
+class RunCounts(CallCounts):
     """One run of today; `name` is its id, or the command that sent the calls."""
 
     lane: str = ""
@@ -160,13 +163,13 @@ class QuotaReport:
     """The quota of one key today, and its calls by day, route, collection and run."""
 
     today: Today
-    days: tuple[DayTally, ...]
+    days: tuple[DayCounts, ...]
     """The last 30 days, oldest first, including days without a call."""
-    routes: tuple[Tally, ...]
+    routes: tuple[CallCounts, ...]
     """The same 30 days by route, most calls first."""
-    collections: tuple[Tally, ...]
+    collections: tuple[CallCounts, ...]
     """Today's ten collections with the most calls."""
-    runs: tuple[RunTally, ...]
+    runs: tuple[RunCounts, ...]
     """Today's ten runs with the most calls."""
     other_keys: int
     """Number of other keys that sent calls into this database; each has its own quota."""
@@ -221,7 +224,12 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(
-                today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
+                today,
+                tuple(DayCounts(str(day), limit=policy.limit) for day in dates),
+                (),
+                (),
+                (),
+                0,
             )
         parameters = {
             "key": key_fingerprint,
@@ -237,18 +245,18 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
         return QuotaReport(
             today=today,
             days=tuple(
-                DayTally(
+                DayCounts(
                     **calls_by_day.get(str(day), {"name": str(day)}),
                     limit=quotas[day].daily_quota if day in quotas else policy.limit,
                     used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
                 )
                 for day in dates
             ),
-            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
+            routes=tuple(CallCounts(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
             collections=tuple(
-                Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
+                CallCounts(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
             ),
-            runs=tuple(RunTally(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
+            runs=tuple(RunCounts(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
             other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
         )
 
@@ -289,7 +297,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class FloorsKept:
+class FloorReplay:
     """The result of a replay."""
 
     judged: int
@@ -299,7 +307,7 @@ class FloorsKept:
     first_broken: datetime | None = None
 
 
-def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorsKept:
+def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
     """Check the grants from `since` on against the quota rules.
 
     The grants are in the order in which they were given, and include earlier ones that count.
@@ -323,12 +331,12 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
         counted[grant.lane] += 1
         if policy.window is QuotaWindow.ROLLING:
             heapq.heappush(expiries, (grant.until + DAY, grant.lane))
-    return FloorsKept(judged, broken, first_broken)
+    return FloorReplay(judged, broken, first_broken)
 
 
-def floors_kept(
+def replay_floors(
     engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
-) -> FloorsKept:
+) -> FloorReplay:
     """Check backfill's calls of the quota day of `now`, from `since` on.
 
     With a rolling quota, checks the last 24 hours.
@@ -342,6 +350,6 @@ def floors_kept(
     parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
-            return FloorsKept(0, 0)
+            return FloorReplay(0, 0)
         grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
-    return replay(policy, grants, max(since, judged_from))
+    return check_grants(policy, grants, max(since, judged_from))

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from magnetis_dagster.quota import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota import (
+    LANES,
+    InvalidQuotaRules,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     DAY,
@@ -388,12 +395,13 @@ def test_a_share_is_a_whole_number_of_calls(share: float, limit: int, floor: int
 def test_invalid_rules_are_refused_with_the_variables_name(
     options: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(BadPolicy, match=text):
+    with pytest.raises(InvalidQuotaRules, match=text):
         policy(**options)
 
 
 def test_an_unknown_lane_is_refused() -> None:
     with pytest.raises(
-        BadPolicy, match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill"
+        InvalidQuotaRules,
+        match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
     ):
         decide(policy(), usage(), "night")
