@@ -51,7 +51,7 @@ from magnetis_dagster.warehouse.warehouse import Warehouse
 FIRST, LAST = date(2023, 1, 1), date(2025, 12, 31)
 DAYS = (LAST - FIRST).days + 1
 END_OF_PARTITIONS = date(2027, 1, 1)
-"""Merged windows follow the generated rows; later rows go into the default partition."""
+"""MergeResult windows follow the generated rows; later rows go into the default partition."""
 WINDOW = 62_500
 PAGE = 250
 NEAR = 31
@@ -122,12 +122,12 @@ QUERIES = {
 
 
 class ByMerge:
-    """The program's statements with a MERGE as upsert, which needs no unique index on `id` alone."""
+    """The program's statements with MERGE as upsert, which needs no unique index on `id`."""
 
     near: int | None = None
-    """Days around the window in which a call's row is looked for; None: everywhere."""
+    """Days around the window in which the row of a call is searched. None: everywhere."""
     forbidden: tuple[str, ...] = ("hashjoin", "mergejoin", "seqscan")
-    """The planner would rather read the whole table once than look into 50 indexes 60,000 times."""
+    """Otherwise the planner reads the whole table instead of searching 50 indexes 60,000 times."""
 
     def __init__(self, collection: Collection, undeclared: Sequence[str] = ()) -> None:
         self._own = merge_queries(collection, undeclared)
@@ -148,30 +148,36 @@ class ByMerge:
             f'"{name}" = s.{source}' for name, source in zip(names[1:], sources[1:], strict=True)
         ]
         days = "CAST(:days AS date[])"
-        near = (
-            f"AND t.day BETWEEN ({days})[1] - {self.near} AND ({days})[cardinality({days})] + {self.near}"
-            if self.near
-            else ""
-        )
+        near = ""
+        if self.near:
+            lowest, highest = f"({days})[1]", f"({days})[cardinality({days})]"
+            near = f"AND t.day BETWEEN {lowest} - {self.near} AND {highest} + {self.near}"
+        columns = ", ".join(f'"{name}"' for name in names)
+        values = ", ".join(f"s.{source}" for source in sources)
+        stored = ", ".join(f't."{name}"' for name, _ in compared)
+        staged = ", ".join(f"s.{source}" for _, source in compared)
         self._upsert = text(f"""
             WITH merged AS (
                 MERGE INTO magnetis.calls AS t
                 USING (
-                    SELECT * FROM incoming AS s WHERE s.reason IS NULL AND (s.day = ANY(:days) OR EXISTS (
+                    SELECT * FROM incoming AS s WHERE s.reason IS NULL
+                    AND (s.day = ANY(:days) OR EXISTS (
                         SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
                 ) AS s ON t.id = s.id {near}
                 WHEN MATCHED AND NOT {newer}
                     AND (t.payload IS DISTINCT FROM s.payload OR t.deleted_at IS NOT NULL
-                         OR ({", ".join(f't."{name}"' for name, _ in compared)})
-                            IS DISTINCT FROM ({", ".join(f"s.{source}" for _, source in compared)}))
+                         OR ({stored}) IS DISTINCT FROM ({staged}))
                     THEN UPDATE SET {", ".join(assignments)},
                         last_seen_at = :read_at, deleted_at = NULL,
-                        changed_at = CASE WHEN t.payload = s.payload THEN t.changed_at ELSE :read_at END
-                WHEN NOT MATCHED THEN INSERT ({", ".join(f'"{name}"' for name in names)}, first_seen_at, last_seen_at, changed_at)
-                    VALUES ({", ".join(f"s.{source}" for source in sources)}, :read_at, :read_at, :read_at)
+                        changed_at = CASE WHEN t.payload = s.payload
+                            THEN t.changed_at ELSE :read_at END
+                WHEN NOT MATCHED THEN
+                    INSERT ({columns}, first_seen_at, last_seen_at, changed_at)
+                    VALUES ({values}, :read_at, :read_at, :read_at)
                 RETURNING t.day AS day, merge_action() = 'INSERT' AS inserted, t.changed_at
             )
-            SELECT day, CASE WHEN NOT inserted THEN day END AS was, count(*) FILTER (WHERE inserted),
+            SELECT day, CASE WHEN NOT inserted THEN day END AS was,
+                count(*) FILTER (WHERE inserted),
                 count(*) FILTER (WHERE NOT inserted AND changed_at = :read_at), count(*)
             FROM merged GROUP BY 1, 2
         """)
@@ -182,16 +188,16 @@ class ByMerge:
 
 
 class NearMerge(ByMerge):
-    """The same, where a call is looked for within NEAR days of the window."""
+    """The same, but it searches the row of a call only within NEAR days of the window."""
 
     near = NEAR
     forbidden = ("nestloop",)
-    """For a month that its statistics call empty, the planner compares every staged row with every row of it."""
+    """Otherwise the planner compares all rows of a month whose statistics say that it is empty."""
 
 
 @contextmanager
 def merging(statements: type[ByMerge] | None) -> Iterator[None]:
-    """Have the program merge by these statements; None: by its own."""
+    """Make the program merge with these statements. None: with its own."""
     if statements is None:
         yield
         return

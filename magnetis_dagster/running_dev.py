@@ -30,6 +30,8 @@ class RunningDev:
     """
     start_date: str | None = None
     """First day of the sandbox's partitions, such as 2024-01-31; None if it uses a real key."""
+    ui: str | None = None
+    """Address of its webserver."""
 
 
 @contextmanager

@@ -385,7 +385,8 @@ class Settings(BaseSettings):
     Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
     are always allowed."""
     dagster_url: Annotated[str, AfterValidator(_check_ui_url)] = "http://127.0.0.1:3000"
-    """Address at which `magnetis plan --launch` reaches Dagster's webserver."""
+    """Address at which `magnetis plan --launch` reaches Dagster's webserver. If unset, that of the
+    `magnetis dev` that serves MAGNETIS_HOME, if one runs."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file that overrides the catalogue: routes, field names, disabled collections, policies.
     """
@@ -430,23 +431,25 @@ class Settings(BaseSettings):
             ) from None
 
     def _with_running_dev(self) -> Self:
-        """Return the settings with sandbox and database of a running `magnetis dev`.
+        """Return the settings with the addresses of the `magnetis dev` that serves `home`.
 
-        Applies only if no key is set and the `magnetis dev` serves `home`. Variables that are set
-        here take precedence: another address of the API, a database, a start date.
+        Variables that are set here take precedence. Its sandbox and its database apply only if no
+        key and no other address of the API is set; its webserver always.
         """
-        running = running_dev(self.home) if self.api_key is None else None
-        if running is None or (
-            "api_url" in self.model_fields_set and self.api_url != running.api_url
-        ):
+        running = running_dev(self.home)
+        if running is None:
             return self
         found: dict[str, object] = {}
-        if running.sandbox_key:
-            found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
-        if running.database_url and self.database_url is None:
-            found["database_url"] = SecretStr(running.database_url)
-        if running.start_date and "start_date" not in self.model_fields_set:
-            found["start_date"] = date.fromisoformat(running.start_date)
+        if running.ui and "dagster_url" not in self.model_fields_set:
+            found["dagster_url"] = running.ui
+        other_api = "api_url" in self.model_fields_set and self.api_url != running.api_url
+        if self.api_key is None and not other_api:
+            if running.sandbox_key:
+                found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
+            if running.database_url and self.database_url is None:
+                found["database_url"] = SecretStr(running.database_url)
+            if running.start_date and "start_date" not in self.model_fields_set:
+                found["start_date"] = date.fromisoformat(running.start_date)
         return self.model_copy(update=found)
 
     @model_validator(mode="after")

@@ -429,7 +429,11 @@ def test_database_urls_of_libpq(url: str) -> None:
 def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
     """Run a `magnetis dev` with the sandbox in the home of the working directory."""
     running = RunningDev(
-        "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
+        "http://127.0.0.1:8251",
+        "sandbox-key",
+        f"postgresql://me:{SECRET}@db/x",
+        "2026-01-31",
+        "http://127.0.0.1:3041",
     )
     with claim_home(tmp_path / ".magnetis"), publish(tmp_path / ".magnetis", running):
         yield running
@@ -443,6 +447,7 @@ def test_without_a_key_a_running_sandbox_is_found(
     assert settings.api_url == running_sandbox.api_url
     assert settings.database_address == running_sandbox.database_url
     assert settings.start_date == date(2026, 1, 31)
+    assert settings.dagster_url == "http://127.0.0.1:3041"
     assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
 
 
@@ -455,6 +460,8 @@ def test_variables_take_precedence_over_a_running_sandbox(
     monkeypatch.setenv("MAGNETIS_API_KEY", "real")
     settings = Settings.load()
     assert (settings.require_key(), settings.api_url) == ("real", "https://api.magnetis.io")
+    assert settings.dagster_url == "http://127.0.0.1:3041", "the webserver of this home"
+    assert Settings.load(dagster_url="https://ui.example").dagster_url == "https://ui.example"
     monkeypatch.delenv("MAGNETIS_API_KEY")
     monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:9")
     with pytest.raises(SettingsError, match="MAGNETIS_API_KEY is not set"):

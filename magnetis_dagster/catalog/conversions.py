@@ -190,7 +190,7 @@ def converter_of(column: Column, zone: tzinfo, *, indexed: bool) -> Converter:
     match column.type:
         case ColumnType.TEXT:
             texts = _phones if any(is_numbered(split(path)) for path in column.paths) else _texts
-            return _limited(texts) if indexed else texts
+            return _limit_length(texts) if indexed else texts
         case ColumnType.INTEGER | ColumnType.DECIMAL:
             return _each(_number(column))
         case ColumnType.BOOLEAN:
@@ -269,7 +269,7 @@ def _phones(received: Iterable[Any]) -> list[Any]:
     ]
 
 
-def _limited(texts: Converter) -> Converter:
+def _limit_length(texts: Converter) -> Converter:
     """Return None for texts that an index would reject; `payload` contains them."""
     return lambda received: [
         text if text is None or len(text) <= INDEXED_CHARACTERS else None

@@ -60,8 +60,7 @@ class ParsedRows:
     misfits: dict[str, list[int]]
     """Row numbers by column for values that do not fit; includes `account_id` and `occurred_at`."""
     unreadable_time: list[str | None]
-    """The first time field that is present, if its value is not a time. Later fields are ignored.
-    """
+    """The first time field that is present, if its value is not a time; others are ignored."""
     hint_days: list[date | None]
     """For a row without a time: the day in another time field. It is a hint, not the row's day."""
 
@@ -96,8 +95,7 @@ class RowParser:
         declared = [*collection.key_paths, *collection.time_fields]
         declared += [path for column in collection.columns.values() for path in column.paths]
         self.known_members = frozenset(split(path)[0] for path in declared)
-        """Declared top-level members, as declared. Rows may spell them differently: see `unknown`.
-        """
+        """Top-level members as declared; rows may spell them differently (see `unknown`)."""
 
     def unknown(self, members: Iterable[str]) -> set[str]:
         """Return the top-level members that no declaration matches."""
@@ -200,7 +198,7 @@ class RowParser:
         return hints
 
 
-def shown_name(name: str) -> str:
+def mask_name(name: str) -> str:
     """Return a member's name for display, or `*` if it may be a value.
 
     Objects keyed by numbers or addresses have values as member names.

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.probe.filters import Honoured
+from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.report import Finding, ProbeReport
 
 
@@ -89,6 +89,6 @@ def _offset(finding: Finding) -> str:
 def _parameters(finding: Finding) -> str:
     names = {
         verdict: [name for name, found in finding.parameters.items() if found is verdict]
-        for verdict in Honoured
+        for verdict in Verdict
     }
     return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

@@ -21,7 +21,7 @@ from dagster import (
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
-from magnetis_dagster.catalog.masking import Masking, masked, masked_id
+from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.settings import Settings
 
@@ -211,10 +211,10 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
         was, now = difference.fields[name].baseline, difference.fields[name].present
     return TableRecord(
         {
-            "id": masked_id(difference.id),
-            "account": masked_id(difference.account_id or ""),
+            "id": mask_id(difference.id),
+            "account": mask_id(difference.account_id or ""),
             "change": difference.kind.value,
-            "field": masked(name),
+            "field": mask_text(name),
             "baseline": "" if was is None else masking.member(name, was),
             "present": "" if now is None else masking.member(name, now),
         }
@@ -222,5 +222,5 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
 
 
 def _row(violation: "Violation", title: str | None) -> TableRecord:
-    names = {"id": masked_id(violation.id), "account": masked_id(violation.account_id or "")}
+    names = {"id": mask_id(violation.id), "account": mask_id(violation.account_id or "")}
     return TableRecord({**names, "title": title or "", "reason": violation.reason})

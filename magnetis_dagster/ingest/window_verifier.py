@@ -141,8 +141,8 @@ class WindowVerifier:
     async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
         """Raise WindowShortened if an empty edge has rows when requested alone.
 
-        Costs one request per empty edge. The two hours around its bounds belong to its neighbours
-        and are left out.
+        Costs one request per empty edge, and up to two for a window of a suspicious length. The two
+        hours around the bounds of empty days belong to their neighbours and are left out.
         """
         if not self._is_filtered or not self._collection.is_events:
             return
@@ -151,7 +151,32 @@ class WindowVerifier:
             page = await self._one_row(self._parameters(start + PADDING, end - PADDING))
             days = _parse(staging, page).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
-                raise WindowShortened(edge)
+                self._suspicions.shortens = True
+                raise WindowShortened(str(edge))
+        if self._suspicions.doubts_ends(len(self._window.days)):
+            await self._verify_ends(staging)
+
+    async def _verify_ends(self, staging: Staging) -> None:
+        """Raise WindowShortened if rows exist before the first row, or after the last.
+
+        A row in the padding proves its end without a request.
+        """
+        moments = await asyncio.to_thread(staging.outer_moments, 1)
+        if moments is None:
+            return
+        first, last = moments
+        start, end = self._window.bounds(self._zones.partition)
+        padded_start, padded_end = self._window.padded_bounds(self._zones.partition)
+        ends = []
+        if first >= start:
+            ends.append((padded_start, first - SECOND))
+        if last < end:
+            ends.append((last + SECOND, padded_end))
+        for part in ends:
+            page = await self._request(parameters=self._parameters(*part))
+            if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
+                self._suspicions.shortens = True
+                raise WindowShortened(f"{part[0]:%Y-%m-%d %H:%M} to {part[1]:%Y-%m-%d %H:%M} UTC")
 
     async def find_cut(self, pages: WindowPages, staging: Staging) -> str | None:
         """Return that the list was cut, if a search within the window proves it.

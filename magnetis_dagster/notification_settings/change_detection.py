@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from magnetis_dagster.api import ApiCall, MagnetisClient, RequestRejected, RouteUnavailable
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.row_parser import RowParser, shown_name
+from magnetis_dagster.catalog.row_parser import RowParser, mask_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TransientError
 from magnetis_dagster.exact_json import dump_json
@@ -125,7 +125,7 @@ def member_digests(rows: Sequence[Any]) -> dict[str, str]:
         identity = row.get("id") if isinstance(row, dict) else None
         members = leaves(row, DEEPEST_MEMBER - 1) if isinstance(row, dict) else ()
         for names, value in members:
-            path = ".".join(map(shown_name, names))
+            path = ".".join(map(mask_name, names))
             values.setdefault(path, []).append(dump_json([identity, value], sort=True))
     return {
         path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12]

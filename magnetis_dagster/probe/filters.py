@@ -14,7 +14,7 @@ from magnetis_dagster.ingest.windows import Zones
 from magnetis_dagster.probe.rows import WIDEST_ZONE, Interval
 
 
-class Honoured(StrEnum):
+class Verdict(StrEnum):
     """Whether a route honours a query parameter."""
 
     YES = "honoured"
@@ -34,29 +34,29 @@ def after_every_row(today: date, zones: Zones) -> Interval:
     return start, start + timedelta(hours=1)
 
 
-def end_honoured(moments: Sequence[datetime | None], window: Interval) -> Honoured:
+def end_honoured(moments: Sequence[datetime | None], window: Interval) -> Verdict:
     """Return whether the end is honoured, by the rows of an hour before all rows."""
     return _verdict(moment is not None and moment <= window[1] + WIDEST_ZONE for moment in moments)
 
 
-def start_honoured(moments: Sequence[datetime | None], window: Interval) -> Honoured:
+def start_honoured(moments: Sequence[datetime | None], window: Interval) -> Verdict:
     """Return whether the start is honoured, by the rows of an hour after all rows."""
     return _verdict(moment is not None and moment >= window[0] - WIDEST_ZONE for moment in moments)
 
 
-def _verdict(fits: Iterable[bool]) -> Honoured:
-    return Honoured.YES if all(fits) else Honoured.NO
+def _verdict(fits: Iterable[bool]) -> Verdict:
+    return Verdict.YES if all(fits) else Verdict.NO
 
 
-def limit_honoured(first: Page, sample: Page | None) -> Honoured:
+def limit_honoured(first: Page, sample: Page | None) -> Verdict:
     """Return whether `limit` is honoured, by a page of one row and a page of several."""
     if len(first.rows) > 1:
-        return Honoured.NO
-    return Honoured.YES if sample and len(sample.rows) > len(first.rows) else Honoured.UNKNOWN
+        return Verdict.NO
+    return Verdict.YES if sample and len(sample.rows) > len(first.rows) else Verdict.UNKNOWN
 
 
-def page_honoured(first: Sequence[object], sample: Sequence[object], number: int) -> Honoured:
+def page_honoured(first: Sequence[object], sample: Sequence[object], number: int) -> Verdict:
     """Return whether page `number` has other rows than page 1, by their keys."""
     if number == 1 or not first or not sample:
-        return Honoured.UNKNOWN
-    return Honoured.NO if first[0] in sample else Honoured.YES
+        return Verdict.UNKNOWN
+    return Verdict.NO if first[0] in sample else Verdict.YES

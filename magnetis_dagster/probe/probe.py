@@ -33,7 +33,7 @@ from magnetis_dagster.ingest.windows import Zones, parameters_between
 from magnetis_dagster.probe.comparison import examine
 from magnetis_dagster.probe.events import event_members, is_recent, may_be_events
 from magnetis_dagster.probe.filters import (
-    Honoured,
+    Verdict,
     after_every_row,
     before_every_row,
     end_honoured,
@@ -42,7 +42,7 @@ from magnetis_dagster.probe.filters import (
     start_honoured,
 )
 from magnetis_dagster.probe.proposals import propose, with_proposals
-from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
 from magnetis_dagster.probe.rows import Interval, Sample
 
 LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
@@ -62,7 +62,7 @@ _UNCLEAR = (
 def run_probe(
     catalogue: Catalogue,
     zones: Zones,
-    gate: QuotaGuard,
+    guard: QuotaGuard,
     *,
     origin: str,
     key: str,
@@ -72,7 +72,7 @@ def run_probe(
 ) -> ProbeReport:
     """Probe every enabled collection of `catalogue`. Blocks.
 
-    `today` is a day in the partition zone (None: by the machine's clock). `gate` charges every
+    `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
     too (key refused, no connection, quota exhausted) ends the probe; it is in the report's
     `stopped`.
@@ -80,7 +80,7 @@ def run_probe(
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
-    return asyncio.run(_Probe(catalogue, zones, gate, today, progress).run(origin, key, limits))
+    return asyncio.run(_Probe(catalogue, zones, guard, today, progress).run(origin, key, limits))
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
@@ -102,24 +102,26 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
 class _CountingGuard:
     """Passes charges on, counts the requests, and remembers the last HTTP status."""
 
-    def __init__(self, gate: QuotaGuard) -> None:
-        self._gate = gate
+    def __init__(self, guard: QuotaGuard) -> None:
+        self._guard = guard
         self.calls = 0
         self.status: int | None = None
 
     async def charge(self, call: ApiCall) -> int:
-        charge = await self._gate.charge(call)
+        charge = await self._guard.charge(call)
         self.calls += 1
         return charge
 
     async def confirm(self, charge: int) -> int:
         return (
-            await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
+            await self._guard.confirm(charge)
+            if isinstance(self._guard, ConfirmingGuard)
+            else charge
         )
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
-        await self._gate.settle(charge, outcome)
+        await self._guard.settle(charge, outcome)
 
 
 class _Probe:
@@ -127,18 +129,19 @@ class _Probe:
         self,
         catalogue: Catalogue,
         zones: Zones,
-        gate: QuotaGuard,
+        guard: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
     ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
-        self._guard = _CountingGuard(gate)
+        self._guard = _CountingGuard(guard)
         self._today = today
         self._window = probe_window(today, zones)
         self._progress = progress
         self._findings = {
-            one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections
+            one.name: Finding(one.name, one.route, Availability.NOT_PROBED)
+            for one in self._collections
         }
         self._first: dict[str, Page] = {}
         """Collection to the page that answered its first request."""
@@ -174,7 +177,7 @@ class _Probe:
     async def _try_candidates(self, client: MagnetisClient, collection: Collection) -> None:
         finding = self._findings[collection.name]
         for route in (route.path for route in collection.routes[1:]):
-            if finding.found is not Found.NOTHING:
+            if finding.found is not Availability.NOTHING:
                 return
             if route in self._serves:
                 finding.shared[route] = self._serves[route]
@@ -194,13 +197,13 @@ class _Probe:
             page = await self._page(client, collection, route, window)
         except RouteUnavailable as error:
             self._absent[route] = self._guard.status
-            finding.found, finding.message = Found.NOTHING, finding.message or str(error)
+            finding.found, finding.message = Availability.NOTHING, finding.message or str(error)
         except AccessForbidden as error:
-            finding.found, finding.message = Found.FORBIDDEN, str(error)
+            finding.found, finding.message = Availability.FORBIDDEN, str(error)
         except _UNCLEAR as error:
-            finding.found, finding.message = Found.UNCLEAR, str(error)
+            finding.found, finding.message = Availability.UNCLEAR, str(error)
         else:
-            finding.found, finding.message, finding.answered = Found.YES, None, route
+            finding.found, finding.message, finding.answered = Availability.YES, None, route
             finding.evidence = next(
                 one.evidence.value for one in collection.routes if one.path == route
             )
@@ -258,7 +261,7 @@ class _Probe:
         """Decide with two requests which bounds are honoured, if rows exist."""
         assert collection.window is not None
         names = finding.window_names = (collection.window.start, collection.window.end)
-        finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
+        finding.parameters = dict.fromkeys(names, Verdict.UNKNOWN) | finding.parameters
         if not exists:
             return
         after = after_every_row(self._today, self._zones)

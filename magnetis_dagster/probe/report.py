@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from magnetis_dagster.catalog.model import Evidence
-from magnetis_dagster.probe.filters import Honoured
+from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.proposals import Proposals
 from magnetis_dagster.probe.rows import WIDEST_ZONE
 
@@ -14,7 +14,7 @@ _PAGE = 250
 _OBSERVED = Evidence.OBSERVED.value
 
 
-class Found(StrEnum):
+class Availability(StrEnum):
     """Whether the API serves a collection to this key."""
 
     YES = "found"
@@ -23,7 +23,7 @@ class Found(StrEnum):
     FORBIDDEN = "outside the key's scope"
     UNCLEAR = "unclear"
     """Neither: rejected parameters, a redirect, no envelope, a server error."""
-    NOT_ASKED = "not asked"
+    NOT_PROBED = "not asked"
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Finding:
     collection: str
     first_route: str
     """The route that the catalogue, or MAGNETIS_CONFIG, names first."""
-    found: Found
+    found: Availability
     answered: str | None = None
     """The route that answered."""
     evidence: str | None = None
@@ -70,7 +70,7 @@ class Finding:
     """Distance of that row, or of the one nearest to an edge, from the edge."""
     window_names: tuple[str, str] | None = None
     """The window's parameters, such as `from` and `to`; None if none were sent."""
-    parameters: dict[str, Honoured] = field(default_factory=dict)
+    parameters: dict[str, Verdict] = field(default_factory=dict)
     """Query parameter to its verdict."""
     total_ignores_window: bool = False
     """The route announces rows for a window in which it returns none."""
@@ -84,7 +84,7 @@ class Finding:
     def ignores_window(self) -> bool:
         """Whether both parameters of the window are ignored."""
         names = self.window_names or ()
-        return bool(names) and all(self.parameters.get(name) is Honoured.NO for name in names)
+        return bool(names) and all(self.parameters.get(name) is Verdict.NO for name in names)
 
     @property
     def window_is_useless(self) -> bool:
@@ -136,10 +136,10 @@ class Finding:
             verdict: [
                 name for name in self.window_names or () if self.parameters.get(name) is verdict
             ]
-            for verdict in Honoured
+            for verdict in Verdict
         }
         ignored, undecided = (
-            " and ".join(by_verdict[verdict]) for verdict in (Honoured.NO, Honoured.UNKNOWN)
+            " and ".join(by_verdict[verdict]) for verdict in (Verdict.NO, Verdict.UNKNOWN)
         )
         if self.ignores_window:
             price = ""
@@ -161,9 +161,9 @@ class Finding:
                 f"No row was returned, so it is undecided whether the route honours {undecided}: "
                 f"probe again when there are rows, or check their names and format in {here}."
             )
-        if self.parameters.get("limit") is Honoured.NO:
+        if self.parameters.get("limit") is Verdict.NO:
             notes.append("The route ignores limit and chooses the size of its pages.")
-        if self.parameters.get("page") is Honoured.NO:
+        if self.parameters.get("page") is Verdict.NO:
             notes.append(
                 "The route ignores page: only the first page can be read, so longer lists fail as "
                 "incomplete."
@@ -177,7 +177,7 @@ class Finding:
 
     def _outside_note(self) -> str:
         verdicts = [self.parameters.get(name) for name in self.window_names or ()]
-        if Honoured.NO in verdicts or self.proposals.time_field:
+        if Verdict.NO in verdicts or self.proposals.time_field:
             return ""
         if abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds():
             return (
@@ -216,7 +216,9 @@ class ProbeReport:
     @property
     def complete(self) -> bool:
         """Whether every enabled collection was found."""
-        return self.stopped is None and all(finding.found is Found.YES for finding in self.findings)
+        return self.stopped is None and all(
+            finding.found is Availability.YES for finding in self.findings
+        )
 
     def overlay(self) -> dict[str, Any]:
         """Return the proposed content of MAGNETIS_CONFIG.
@@ -225,7 +227,7 @@ class ProbeReport:
         then, rather than every route. If the probe ended early, it disables no collection for its
         routes.
         """
-        if not any(finding.found is Found.YES for finding in self.findings):
+        if not any(finding.found is Availability.YES for finding in self.findings):
             return {}
         collections = {
             finding.collection: change
@@ -235,16 +237,16 @@ class ProbeReport:
         return {"collections": collections} if collections else {}
 
     def _change(self, finding: Finding) -> dict[str, Any] | None:
-        if finding.found is Found.FORBIDDEN:
+        if finding.found is Availability.FORBIDDEN:
             return {
                 "enabled": False,
                 "reason": "magnetis probe: outside the key's scope (HTTP 403)",
             }
-        if finding.found is Found.NOTHING and self.stopped is None:
+        if finding.found is Availability.NOTHING and self.stopped is None:
             tried = ", ".join(f"{route} ({status})" for route, status in finding.tried.items())
             return {"enabled": False, "reason": f"magnetis probe: no route answered: {tried}"}
         change: dict[str, Any] = {}
-        if finding.found is Found.YES and finding.answered != finding.first_route:
+        if finding.found is Availability.YES and finding.answered != finding.first_route:
             change["route"] = finding.answered
         if finding.window_is_useless:
             change |= {"window": None, "window_evidence": _OBSERVED}

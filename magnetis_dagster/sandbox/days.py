@@ -79,7 +79,7 @@ class Days:
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
-        return self._counts[key] - len(self._deleted(collection, day, as_of))
+        return self._counts[key] - len(self._deleted_numbers(collection, day, as_of))
 
     def make(self, collection: str, day: date, as_of: int | None = None) -> Day:
         """Return the rows of the day; calls include `analysis`."""
@@ -136,7 +136,7 @@ class Days:
             return late.lead_changes(seed, start, len(self._sources("leads", day)))
         return ()
 
-    def _deleted(self, collection: str, day: date, as_of: int | None) -> set[int]:
+    def _deleted_numbers(self, collection: str, day: date, as_of: int | None) -> set[int]:
         """Return the numbers of the calls that were deleted."""
         if as_of is None or collection != "calls":
             return set()
@@ -213,7 +213,7 @@ class Days:
         ids = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(ids))
         hours = self._plans.hours(day) + self._plans.hours(day + timedelta(days=1))
-        deleted = self._deleted("calls", day, as_of)
+        deleted = self._deleted_numbers("calls", day, as_of)
         pending = self._pending("calls", day, as_of)
         contacts: list[_Contact] = []
         for n, (offset, variant, caller, outcome) in enumerate(
@@ -281,8 +281,8 @@ class Days:
         contacts: list[_Contact] = []
         for n, identifier in enumerate(self._identifiers("emails", day, len(plan.offsets))):
             caller = plan.callers[n]
-            subject = _quoted(f"Demande de visite de {name_of(caller)}")
-            values = (_text(identifier), _START, _quoted(address_of(caller)), subject)
+            subject = _quote(f"Demande de visite de {name_of(caller)}")
+            values = (_text(identifier), _START, _quote(address_of(caller)), subject)
             template = self._variants[plan.variants[n]].templates["emails"]
             contacts.append((plan.offsets[n], template, values))
         return self._render(day, contacts)
@@ -310,15 +310,15 @@ class Days:
             caller = plan.callers[number]
             # a caller with a withheld number gives a name
             person, phone = (
-                (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
+                (caller, _quote(number_of(caller))) if caller != WITHHELD else (number, b"null")
             )
-            contact = (_quoted(address_of(person)), _quoted(name_of(person)), phone)
-            values = (_text(identifier), links[0], *contact, _START, links[1], _quoted(status))
+            contact = (_quote(address_of(person)), _quote(name_of(person)), phone)
+            values = (_text(identifier), links[0], *contact, _START, links[1], _quote(status))
             contacts.append((offset, self._variants[plan.variants[number]].templates[kind], values))
         return self._render(day, contacts)
 
 
-def _quoted(value: str) -> bytes:
+def _quote(value: str) -> bytes:
     return b'"%b"' % value.encode()
 
 

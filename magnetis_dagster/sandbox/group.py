@@ -106,7 +106,7 @@ class Group:
         person = self._random.randrange(CALLERS)
         return name_of(person), number_of(person), address_of(person)
 
-    def _created(self) -> str:
+    def _next_creation_time(self) -> str:
         self._opened += timedelta(seconds=self._random.randrange(*self._pace))
         return f"{self._opened:%Y-%m-%d %H:%M:%S}"
 
@@ -114,13 +114,13 @@ class Group:
         options = self._options
         entity = {
             "id": self.identifier("ent"),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "name": "Groupe Armor Habitat",
         }
         networks = [
             {
                 "id": self.identifier("net"),
-                "created_at": self._created(),
+                "created_at": self._next_creation_time(),
                 "entity": _reference(entity),
                 "name": name,
             }
@@ -158,7 +158,7 @@ class Group:
             "id": self.identifier("acc"),
             "city": city,
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "email": self.person()[2],
             "entity": network["entity"],
             "name": f"Armor Habitat {city}{suffix}",
@@ -175,7 +175,7 @@ class Group:
             "id": self.identifier("rec"),
             "account": _reference(account),
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "name": name,
             "number": number,
         }
@@ -184,7 +184,7 @@ class Group:
         return {
             "id": self.identifier("poo"),
             "account": _reference(account),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "module": {"id": self.identifier("mod")},
             "name": f"Site web {account['city']}",
@@ -196,7 +196,7 @@ class Group:
             "id": self.identifier("emt"),
             "account": _reference(account),
             "channel_name": EMAIL_CHANNEL,
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "email": f"suivi-{index + 1}@tracking.invalid",
             "enabled": 1,
             "name": f"Portail {account['city']}",
@@ -214,7 +214,7 @@ class Group:
             "account": _reference(account),
             "channel_name": label,
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "name": f"{label} - {account['city']}",
             "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
@@ -228,7 +228,7 @@ class Group:
         return {
             "id": self.identifier(prefix),
             "account": _reference(account),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "less_than": 23 if kind == "custom_calls" else None,
             "more_than": 5 if kind == "custom_calls" else None,
@@ -254,7 +254,7 @@ class Group:
             kinds = ("lost_calls", "custom_calls", "all_calls")
             rows["email_alerts"].append(self.alert("ale", account, kinds[index % 3], address))
             rows["sms_alerts"].append(self.alert("als", account, kinds[(index + 1) % 3], number))
-            created_at = self._created()
+            created_at = self._next_creation_time()
             rows["reports"].append(self._report(account, created_at, address))
             for name, row in self._content(account, created_at).items():
                 rows[name].append(row)

@@ -46,7 +46,7 @@ class World:
         catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
         self._styles = declared.styles(catalogue)
-        self._added = declared.added(catalogue)
+        self._added = declared.added_collections(catalogue)
         self._ids = {
             name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
         }

@@ -18,7 +18,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, shown_name
+from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
 from magnetis_dagster.warehouse.copying import copy_rows_with, rejects_value
@@ -240,8 +240,8 @@ class Staging:
     def _collect_members(self, members: set[str]) -> None:
         fresh = members - self._seen
         self._seen |= fresh
-        self.members.update(map(shown_name, fresh))
-        self.unknown.update(map(shown_name, self.reader.unknown(fresh)))
+        self.members.update(map(mask_name, fresh))
+        self.unknown.update(map(mask_name, self.reader.unknown(fresh)))
 
     def _why_unplaceable(
         self, id_: str | None, occurred_at: datetime | None, unreadable_time: str | None

@@ -35,7 +35,7 @@ from magnetis_dagster.catalog import Catalogue, ColumnType
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.errors import TransientError
 from magnetis_dagster.ingest import Ingestion
-from magnetis_dagster.quota import guard as gate
+from magnetis_dagster.quota import guard
 from magnetis_dagster.quota.ledger import QuotaExhausted
 from magnetis_dagster.sandbox import Answer, Request, SandboxOptions, SandboxServer
 from magnetis_dagster.warehouse import Warehouse
@@ -313,7 +313,7 @@ def test_the_final_tables_equal_the_truth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waiting = Waiting(clock)
-    monkeypatch.setattr(gate, "asyncio", waiting)
+    monkeypatch.setattr(guard, "asyncio", waiting)
     faults: dict[str, float] = {}
     options = SandboxOptions(
         seed=seed, calls_per_day=CALLS, daily_quota=None, faults=faults, fault_seed=seed

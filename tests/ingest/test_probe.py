@@ -19,7 +19,7 @@ from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest.windows import Zones
 from magnetis_dagster.probe.overlay import write_overlay
 from magnetis_dagster.probe.probe import probe_window, run_probe
-from magnetis_dagster.probe.report import Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, ProbeReport
 
 TODAY = date(2025, 6, 20)
 ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
@@ -39,7 +39,7 @@ CALL = {
 }
 
 
-class Gate:
+class CountingGuard:
     def __init__(self, calls: int = 1000) -> None:
         self.calls = calls
         self.charged: list[ApiCall] = []
@@ -88,18 +88,18 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG)
 
     def _probe(
-        catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes
+        catalogue: Catalogue = catalogue, guard: CountingGuard | None = None, **changes
     ) -> ProbeReport:
-        gate = gate or Gate()
+        guard = guard or CountingGuard()
         report = run_probe(
             catalogue,
             ZONES,
-            gate,
+            guard,
             origin=api.url,
             key=KEY,
             **{"today": TODAY, "limits": LIMITS, **changes},
         )
-        assert report.calls == len(gate.charged) == len(gate.settled) == len(api.requests)
+        assert report.calls == len(guard.charged) == len(guard.settled) == len(api.requests)
         shown = repr(report) + json.dumps(report.as_dict()) + table(report) + caplog.text
         for secret in (KEY, CALLER, "jeanne", "a while", "Agence"):
             assert secret not in shown
@@ -150,7 +150,7 @@ def test_the_price_is_one_request_for_each_collection_and_three_more_for_events(
     assert report.overlay() == {}
     assert report.stopped is None
     assert [one.collection for one in report.findings] == list(catalogue.collections)
-    assert {one.found for one in report.findings} == {Found.YES}
+    assert {one.found for one in report.findings} == {Availability.YES}
     assert "33 API calls spent" in table(report)
 
 
@@ -223,7 +223,7 @@ def test_without_rows_no_members_are_reported(probe, api: SmallApi):
     api.rows["/calls"] = []
     calls = finding(probe(), "calls")
     assert (calls.found, calls.announced, calls.columns, calls.missing, calls.outside_seconds) == (
-        Found.YES,
+        Availability.YES,
         0,
         {},
         [],
@@ -292,7 +292,7 @@ def test_collections_outside_the_keys_scope_are_switched_off(probe, api: SmallAp
     )
     report = probe()
     assert not report.complete
-    assert finding(report, "leads").found is Found.FORBIDDEN
+    assert finding(report, "leads").found is Availability.FORBIDDEN
     assert finding(report, "leads").status == 403
     assert "scope" in finding(report, "leads").notes()
     assert report.overlay()["collections"] == {
@@ -316,7 +316,7 @@ def test_an_alternative_route_of_another_collection_is_only_suggested(probe, api
     del api.rows["/email-tracking"]
     report = probe()
     trackers = finding(report, "email_trackers")
-    assert trackers.found is Found.NOTHING
+    assert trackers.found is Availability.NOTHING
     assert trackers.shared == {"/emails": "emails"}
     assert "/emails serves emails" in trackers.notes()
     assert "/emails" not in trackers.tried
@@ -356,11 +356,11 @@ def test_an_unclear_response_switches_nothing_off(probe, api: SmallApi, answer):
     api.respond = lambda request: answer if request.path == "/visits" else None
     report = probe()
     visits = finding(report, "visits")
-    assert (visits.found, visits.status) == (Found.UNCLEAR, answer[0])
+    assert (visits.found, visits.status) == (Availability.UNCLEAR, answer[0])
     assert visits.message in table(report) or visits.message[:60] in table(report)
     assert report.overlay() == {}
     assert not report.complete
-    assert finding(report, "leads").found is Found.YES, "the other collections are probed"
+    assert finding(report, "leads").found is Availability.YES, "the other collections are probed"
 
 
 def test_a_refused_key_ends_the_probe(probe, api: SmallApi):
@@ -368,26 +368,26 @@ def test_a_refused_key_ends_the_probe(probe, api: SmallApi):
     report = probe()
     assert report.calls == 1
     assert "API & connecteurs > API" in report.stopped
-    assert {one.found for one in report.findings} == {Found.NOT_ASKED}
+    assert {one.found for one in report.findings} == {Availability.NOT_PROBED}
     assert report.overlay() == {}
     assert not report.complete
 
 
 def test_an_exhausted_quota_ends_the_probe_with_partial_findings(probe, api: SmallApi):
     del api.rows["/pools"]
-    report = probe(gate=Gate(calls=18))
+    report = probe(guard=CountingGuard(calls=18))
     assert report.stopped == "No call is left until midnight."
-    assert finding(report, "pools").found is Found.NOTHING
+    assert finding(report, "pools").found is Availability.NOTHING
     assert report.overlay() == {}, "some alternative routes were not tried"
 
 
 def test_an_unreachable_api_ends_the_probe(probe, api: SmallApi, catalogue: Catalogue):
-    gate = Gate()
+    guard = CountingGuard()
     report = run_probe(
-        catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
+        catalogue, ZONES, guard, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
     )
     assert "127.0.0.1:9: no connection" in report.stopped
-    assert len(gate.charged) == report.calls == 1, (
+    assert len(guard.charged) == report.calls == 1, (
         "nothing was sent, so each attempt uses the same charge"
     )
 

@@ -25,7 +25,7 @@ from magnetis_dagster.probe.events import event_members
 from magnetis_dagster.probe.overlay import write_overlay
 from magnetis_dagster.probe.probe import probe_window, run_probe
 from magnetis_dagster.probe.proposals import Proposals, propose, with_proposals
-from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
 from magnetis_dagster.probe.rows import Sample
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
@@ -38,7 +38,7 @@ pick = random.Random(13)
 Row = dict[str, Any]
 
 
-class Gate:
+class OpenGuard:
     async def charge(self, call: ApiCall) -> int:
         return 1
 
@@ -80,7 +80,7 @@ def probe(api: SmallApi, tmp_path: Path) -> Callable[..., Finding]:
         report = run_probe(
             only(tmp_path, name, **overlay),
             ZONES,
-            Gate(),
+            OpenGuard(),
             origin=api.url,
             key=KEY,
             today=TODAY,
@@ -718,7 +718,7 @@ def test_a_snapshot_without_an_id_costs_one_request_more(api, probe, tmp_path):
 def test_the_probe_finds_no_fault_with_the_sandbox():
     """The sandbox's rows are declared completely, and its clock is the machine's."""
     with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=120)) as sandbox:
-        report = run_probe(load_shipped(), ZONES, Gate(), origin=sandbox.url, key=KEY)
+        report = run_probe(load_shipped(), ZONES, OpenGuard(), origin=sandbox.url, key=KEY)
         assert report.calls == sandbox.received == 18 + 3 * 5
     assert report.complete
     assert report.overlay() == {}
@@ -781,7 +781,7 @@ def test_any_rows_give_names_and_numbers_and_no_value(rows, name):
     sample = Sample(
         collection, rows, ZONES, probe_window(TODAY, ZONES) if collection.is_events else None
     )
-    found = Finding(name, collection.route, Found.YES, answered=collection.route)
+    found = Finding(name, collection.route, Availability.YES, answered=collection.route)
     examine(sample, found)
     found.proposals, found.event_members = propose(sample), event_members(sample, TODAY)
     report = ProbeReport([found], 1, ("", ""), str(TODAY))
@@ -793,6 +793,6 @@ def test_a_row_of_a_thousand_levels_is_compared(catalogue: Catalogue):
     row: Row = {}
     for _ in range(1000):
         row = {"a": row, "id": 1}
-    found = Finding("calls", "/calls", Found.YES)
+    found = Finding("calls", "/calls", Availability.YES)
     examine(Sample(catalogue["calls"], [row], ZONES), found)
     assert "a.id" in found.unknown

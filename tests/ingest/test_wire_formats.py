@@ -85,7 +85,7 @@ def test_a_poisoned_row_costs_one_row_of_its_window(
     assert query("SELECT count(*) FROM magnetis.calls") == [(897,)]
 
 
-class _Gate:
+class _OpenGuard:
     async def charge(self, call: ApiCall) -> int:
         return call.page
 
@@ -103,7 +103,7 @@ def test_settings_are_compared_by_every_digit_and_at_any_depth(
         api.respond = lambda _request: (200, {}, body.encode())
 
         async def read() -> Observation:
-            async with MagnetisClient(api.url, KEY, _Gate()) as client:
+            async with MagnetisClient(api.url, KEY, _OpenGuard()) as client:
                 return await observe(client, collection, query("SELECT now()")[0][0])
 
         return asyncio.run(read())
