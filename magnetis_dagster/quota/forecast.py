@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
+from magnetis_dagster.dates import DAY
 from magnetis_dagster.quota.rules import (
     BACKFILL,
-    DAY,
     LANES,
     QuotaPolicy,
     QuotaWindow,

@@ -26,10 +26,10 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL, NOT_SENT
 from magnetis_dagster.database import driver_of, guarded
+from magnetis_dagster.dates import DAY
 from magnetis_dagster.errors import TransientError
 from magnetis_dagster.quota import ledger_sql as sql
 from magnetis_dagster.quota.rules import (
-    DAY,
     KEY_REFUSED,
     LANES,
     Granted,

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine, TextClause, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
+from magnetis_dagster.dates import DAY, days_between
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
 from magnetis_dagster.quota.rules import (
     BACKFILL,
-    DAY,
     LANES,
     QuotaPolicy,
     QuotaWindow,
@@ -220,7 +220,7 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     """Return the whole report. Raises DatabaseUnavailable, DatabaseRefused."""
     today = read_today(engine, key_fingerprint=key_fingerprint, policy=policy)
     first = today.day - timedelta(days=DAYS - 1)
-    dates = [first + timedelta(days=number) for number in range(DAYS)]
+    dates = days_between(first, today.day)
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(

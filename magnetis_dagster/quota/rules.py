@@ -17,6 +17,7 @@ from functools import partial
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+from magnetis_dagster.dates import DAY
 from magnetis_dagster.errors import PermanentError
 
 LANES = ("schedule", "settings", "manual", "backfill")
@@ -29,7 +30,6 @@ reopened."""
 LONGEST_SPACING_WAIT = timedelta(seconds=30)
 """Longest wait of a paced call after its grant; a call that must wait longer is refused until then.
 """
-DAY = timedelta(hours=24)
 KEY_REFUSED = ", key refused"
 """End of the signal of a response that rejected the key itself."""
 

@@ -398,7 +398,7 @@ def test_a_redirect_is_refused_and_the_key_is_not_sent(request_page):
 
     guard = RecordingGuard()
     error = asyncio.run(request_redirected_page())
-    assert "request_redirected_page the request to http://localhost (HTTP 302)" in str(error)
+    assert "redirected the request to http://localhost (HTTP 302)" in str(error)
     assert [outcome.error for outcome in guard.outcomes.values()] == ["RedirectRefused"]
     exchange = request_page(raw(301, location="http://[broken"))
     assert type(exchange.error) is api.RedirectRefused
@@ -550,7 +550,7 @@ def test_no_more_requests_are_in_flight_than_allowed():
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # httpcore does not close a cancel_request handshake
+)  # httpcore does not close a cancelled handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
     """No TCP connection, or no TLS handshake. The limits are a tenth of the real ones."""

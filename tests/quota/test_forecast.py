@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magnetis_dagster.dates import DAY
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow, Usage
 from magnetis_dagster.quota.forecast import (
     MOST_DAYS,
@@ -26,7 +27,7 @@ from magnetis_dagster.quota.forecast import (
     forecast,
     mean_a_day,
 )
-from magnetis_dagster.quota.rules import BACKFILL, DAY, Granted, decide
+from magnetis_dagster.quota.rules import BACKFILL, Granted, decide
 
 PARIS = ZoneInfo("Europe/Paris")
 FLOORS = {"schedule": 0.20, "settings": 0.05, "manual": 0.05}

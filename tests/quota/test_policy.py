@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from magnetis_dagster.dates import DAY
 from magnetis_dagster.quota import (
     LANES,
     InvalidQuotaRules,
@@ -25,7 +26,6 @@ from magnetis_dagster.quota import (
 )
 from magnetis_dagster.quota.rules import (
     BACKFILL,
-    DAY,
     LONGEST_SPACING_WAIT,
     TRIAL_POLL,
     Granted,
