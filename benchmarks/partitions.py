@@ -51,7 +51,7 @@ from magnetis_dagster.warehouse.warehouse import Warehouse
 FIRST, LAST = date(2023, 1, 1), date(2025, 12, 31)
 DAYS = (LAST - FIRST).days + 1
 END_OF_PARTITIONS = date(2027, 1, 1)
-"""MergeResult windows follow the generated rows; later rows go into the default partition."""
+"""Merged windows follow the generated rows; later rows go into the default partition."""
 WINDOW = 62_500
 PAGE = 250
 NEAR = 31
