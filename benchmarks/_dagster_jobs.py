@@ -1,12 +1,13 @@
-"""One run in a process of its own, as benchmarks/dagster_share.py measures it: by Dagster, or the same reading without it.
+"""Run one job, or the same load without Dagster; benchmarks/dagster_share.py measures it.
 
-python _dagster_jobs.py prepare                                   makes the tables of both
-python _dagster_jobs.py alone FIRST_DAY LAST_DAY COLLECTION...    reads without Dagster
-python _dagster_jobs.py EXECUTOR JOB FIRST_DAY LAST_DAY           runs `calls`, `daily_events` or `daily_snapshots`
+    python _dagster_jobs.py prepare                                   creates the tables of both
+    python _dagster_jobs.py alone FIRST_DAY LAST_DAY COLLECTION...    loads without Dagster
+    python _dagster_jobs.py EXECUTOR JOB FIRST_DAY LAST_DAY           runs a job
 
-prints seconds by part as JSON. It is the code location of these runs too: as shipped, but for the executor.
+Jobs are `calls`, `daily_events` and `daily_snapshots`. Prints the seconds of each part as JSON.
+This module is also the code location of these runs: the shipped one, except for the executor.
 """
-# ruff: noqa: PLC0415 - imports are timed, and the reading without Dagster must not import it
+# ruff: noqa: PLC0415 - imports are timed, and the load without Dagster must not import it
 
 import json
 import os
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 STARTED = time.perf_counter()
 EXECUTOR = "BENCHMARK_EXECUTOR"
-"""In the environment, so that the processes of steps know it too: in_process or multiprocess."""
+"""Variable that passes the executor to the processes of steps: in_process or multiprocess."""
 PRELOAD = [
     "magnetis_dagster.definitions",
     "magnetis_dagster.wiring",
     "dagster_postgres",
     "sqlalchemy.dialects.postgresql.psycopg",
 ]
-"""What a step needs, imported once by the forkserver: this is the multiprocess executor at its best."""
+"""Modules of a step. The forkserver imports them once: the fastest multiprocess executor."""
 
 
 def location() -> "Definitions":
@@ -85,15 +86,14 @@ def run(job: str, first: date, last: date) -> dict[str, float]:
     began = time.perf_counter()
     with DagsterInstance.get() as instance:
         storage: Any = instance.event_log_storage
-        storage.get_logs_for_run("none")  # the first question opens it
+        storage.get_logs_for_run("none")  # the first query opens it
         spent["instance"] = time.perf_counter() - began
         storage.store_event = _timed(storage.store_event, spent)
         began, moment = time.perf_counter(), time.time()
         with execute_job(target, instance, tags=days_tags(first, last)) as result:
             if not result.success:
-                raise SystemExit(
-                    f"the run failed: {[str(event) for event in result.filter_events(lambda event: event.is_failure)]}"
-                )
+                failures = result.filter_events(lambda event: event.is_failure)
+                raise SystemExit(f"the run failed: {[str(event) for event in failures]}")
         spent["run"] = time.perf_counter() - began
         events = [
             (_kind(event), event.step_key, event.timestamp)
@@ -109,13 +109,13 @@ def run(job: str, first: date, last: date) -> dict[str, float]:
         min(at for kind, _, at in events if kind in {"STEP_WORKER_STARTING", "STEP_START"}) - moment
     )
     spent["steps"] = sum(ended[step] - at for step, at in running.items())
-    # it would end after this process; its processor time is told with this one's only where it is waited for
+    # It would end after this process, and then its processor time would not be counted.
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001
     return spent
 
 
 def _timed(store: Callable[[Any], None], spent: dict[str, float]) -> Callable[[Any], None]:
-    """Return `store`, which adds its seconds to `spent` by the event's type."""
+    """Return a `store` that adds its seconds to `spent` by the type of the event."""
 
     @wraps(store)
     def timed(event: Any) -> None:
@@ -133,9 +133,9 @@ def _kind(event: Any) -> str:
     return event.dagster_event_type.value if event.dagster_event_type else "log"
 
 
-def alone(first: date, last: date, collections: list[str]) -> dict[str, float]:
+def load_without_dagster(first: date, last: date, collections: list[str]) -> dict[str, float]:
     from magnetis_dagster.catalog import load_catalogue
-    from magnetis_dagster.dagster_support.partition_tags import between
+    from magnetis_dagster.dates import days_between
     from magnetis_dagster.ingest import RunIdentity
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.wiring import open_ingestion
@@ -147,7 +147,7 @@ def alone(first: date, last: date, collections: list[str]) -> dict[str, float]:
     ) as ingestion:
         for name in collections:
             if catalogue[name].is_events:
-                for _ in ingestion.read_days(catalogue[name], between(first, last)):
+                for _ in ingestion.read_days(catalogue[name], days_between(first, last)):
                     pass
             else:
                 ingestion.read_snapshot(catalogue[name], last)
@@ -169,13 +169,15 @@ def prepare() -> dict[str, float]:
     return {}
 
 
-def main(what: str, *arguments: str) -> Mapping[str, float]:
-    if what == "prepare":
+def main(command: str, *arguments: str) -> Mapping[str, float]:
+    if command == "prepare":
         return prepare()
-    if what == "alone":
+    if command == "alone":
         first, last, *collections = arguments
-        return alone(date.fromisoformat(first), date.fromisoformat(last), collections)
-    os.environ[EXECUTOR] = what
+        return load_without_dagster(
+            date.fromisoformat(first), date.fromisoformat(last), collections
+        )
+    os.environ[EXECUTOR] = command
     job, first, last = arguments
     return run(job, date.fromisoformat(first), date.fromisoformat(last))
 

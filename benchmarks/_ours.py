@@ -1,17 +1,21 @@
-"""Our reading of a range of calls, as benchmarks/backfill.py measures it.
+"""Load a range of calls with this program; benchmarks/backfill.py measures it.
 
-python _ours.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY     prints rows and seconds as JSON
+    python _ours.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY
+
+prints rows and seconds as JSON.
 """
 
 import json
 import sys
 import time
-from datetime import date, timedelta
+from datetime import date
 
-import httpcore  # noqa: F401 - seconds count from behind the imports: this one and the next come late otherwise
+# Both are imported late by the program, and the seconds must not include imports.
+import httpcore  # noqa: F401
 
 import magnetis_dagster.warehouse.migrate  # noqa: F401
 from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.dates import days_between
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.wiring import open_ingestion
@@ -20,11 +24,10 @@ from magnetis_dagster.wiring import open_ingestion
 def main(url: str, key: str, database: str, first: date, last: date) -> int:
     settings = Settings.load(api_url=url, api_key=key, database_url=database, daily_quota=10**6)
     catalogue = load_catalogue()
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual")) as ingestion:
         return sum(
             day.rows
-            for window in ingestion.read_days(catalogue["calls"], days)
+            for window in ingestion.read_days(catalogue["calls"], days_between(first, last))
             for day in window.days
         )
 

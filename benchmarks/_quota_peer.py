@@ -1,7 +1,13 @@
-"""pyrate-limiter's PostgreSQL bucket, asked as benchmarks/quota.py asks the ledger. Runs in the environment that it makes.
+"""Request grants from pyrate-limiter's PostgreSQL bucket; benchmarks/quota.py compares it.
 
-python _quota_peer.py grants URL PROCESSES SECONDS LIMIT     prints the milliseconds of every grant, as JSON
-python _quota_peer.py calendar URL LIMIT MOMENT...           asks LIMIT times at each moment; prints how many were granted at each
+    python _quota_peer.py grants URL PROCESSES SECONDS LIMIT
+
+prints the milliseconds of every grant as JSON.
+
+    python _quota_peer.py calendar URL LIMIT MOMENT...
+
+requests LIMIT grants at each moment, and prints how many were granted at each. benchmarks/quota.py
+creates the environment in which this program runs.
 """
 
 import json
@@ -23,29 +29,29 @@ from pyrate_limiter import (
 )
 
 
-def work(url: str, seconds: float, limit: int, begin: Barrier, found: "Queue[list[float]]") -> None:
+def request_grants(
+    url: str, seconds: float, limit: int, begin: Barrier, results: "Queue[list[float]]"
+) -> None:
     with ConnectionPool(url, min_size=1, max_size=2, open=True) as pool:
         limiter = Limiter(PostgresBucket(pool, "bench", [Rate(limit, Duration.DAY)]))
         limiter.try_acquire("key")
         begin.wait()
-        taken, end = [], time.perf_counter() + seconds
-        while (asked := time.perf_counter()) < end:
+        durations, end = [], time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
             if limiter.try_acquire("key", timeout=seconds):
-                taken.append((time.perf_counter() - asked) * 1000)
-        found.put(taken)
+                durations.append((time.perf_counter() - started) * 1000)
+        results.put(durations)
         limiter.close()
 
 
 def grants(url: str, processes: int, seconds: float, limit: int) -> None:
     context = multiprocessing.get_context("spawn")
-    begin, found = context.Barrier(processes), context.Queue()
-    workers = [
-        context.Process(target=work, args=(url, seconds, limit, begin, found))
-        for _ in range(processes)
-    ]
+    begin, results = context.Barrier(processes), context.Queue()
+    arguments = (url, seconds, limit, begin, results)
+    workers = [context.Process(target=request_grants, args=arguments) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    print(json.dumps([taken for _ in workers for taken in found.get()]))
+    print(json.dumps([duration for _ in workers for duration in results.get()]))
     for worker in workers:
         worker.join()
 

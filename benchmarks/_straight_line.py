@@ -1,8 +1,9 @@
-"""The straight line from the API to a merged table of calls: no framework, no quota, no checks. benchmarks/backfill.py runs it.
+"""Load calls without framework, quota or checks; benchmarks/backfill.py compares it.
 
-python _straight_line.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY     magnetis.calls exists
+    python _straight_line.py API_URL KEY DATABASE_URL FIRST_DAY LAST_DAY
 
-Prints rows and seconds as JSON. It knows that the rows of the sandbox are complete, and that a closed range does not move.
+prints rows and seconds as JSON. The table magnetis.calls must exist. The program relies on the
+sandbox: its rows are complete, and rows of a past range do not move.
 """
 
 import json
@@ -13,18 +14,38 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import httpcore  # noqa: F401 - seconds count from behind the imports: this one comes late otherwise
+# httpx imports it late, and the seconds must not include imports.
+import httpcore  # noqa: F401
 import httpx
 import orjson
 import psycopg
 
 PARIS = ZoneInfo("Europe/Paris")
-COLUMNS = """id account_id payload occurred_at day account_name caller_number caller_name duration_seconds waiting_seconds status
-    channel number_id number recipient_id recipient_number visit_id ended_at analysis utm_source utm_medium utm_campaign utm_term
-    utm_content gclid""".split()  # noqa: SIM905 - a list literal has a line for each
-MERGE = f"""INSERT INTO magnetis.calls ({", ".join(COLUMNS)}, first_seen_at, last_seen_at, changed_at)
+UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid")
+PLAIN = (
+    "caller_number",
+    "caller_name",
+    "duration",
+    "waiting_time",
+    "status",
+    "channel_name",
+)
+"""Members whose values are copied, in the order of their columns."""
+COLUMNS = [
+    *("id", "account_id", "payload", "occurred_at", "day", "account_name"),
+    *("caller_number", "caller_name", "duration_seconds", "waiting_seconds", "status", "channel"),
+    *("number_id", "number", "recipient_id", "recipient_number", "visit_id"),
+    *("ended_at", "analysis"),
+    *UTM,
+]
+ASSIGNMENTS = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
+MERGE = f"""
+    INSERT INTO magnetis.calls ({", ".join(COLUMNS)}, first_seen_at, last_seen_at, changed_at)
     SELECT *, now(), now(), now() FROM incoming
-    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])}, last_seen_at = now()"""
+    ON CONFLICT (id) DO UPDATE SET {ASSIGNMENTS}, last_seen_at = now()"""
+STAGE = f"""
+    CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS
+    SELECT {", ".join(COLUMNS)} FROM magnetis.calls LIMIT 0"""
 
 
 def moment(text):
@@ -32,49 +53,15 @@ def moment(text):
 
 
 def record(row):
-    account, number, recipient, started = (
-        row["account"],
-        row["number"],
-        row["recipient"],
-        moment(row["start_at"]),
-    )
-    told = [
-        row[name]
-        for name in (
-            "caller_number",
-            "caller_name",
-            "duration",
-            "waiting_time",
-            "status",
-            "channel_name",
-        )
-    ]
-    links = [
-        number["id"],
-        number["number"],
-        recipient["id"],
-        recipient["number"],
-        row["visit"] and row["visit"]["id"],
-    ]
-    utm = [
-        row[name]
-        for name in ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid")
-    ]
-    kept = [
-        row["id"],
-        account["id"],
-        orjson.dumps(row).decode(),
-        started,
-        started.date(),
-        account["name"],
-    ]
+    account, number, recipient = row["account"], row["number"], row["recipient"]
+    started, payload = moment(row["start_at"]), orjson.dumps(row).decode()
     return [
-        *kept,
-        *told,
-        *links,
-        moment(row["end_at"]),
-        orjson.dumps(row["analysis"]).decode(),
-        *utm,
+        *(row["id"], account["id"], payload, started, started.date(), account["name"]),
+        *(row[name] for name in PLAIN),
+        *(number["id"], number["number"], recipient["id"], recipient["number"]),
+        row["visit"] and row["visit"]["id"],
+        *(moment(row["end_at"]), orjson.dumps(row["analysis"]).decode()),
+        *(row[name] for name in UTM),
     ]
 
 
@@ -103,9 +90,7 @@ def main(url, key, database, first, last):
     ):
         merged, pages = 0, page(1)["meta"]["last_page"]
         for start in range(1, pages + 1, 250):
-            cursor.execute(
-                f"CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS SELECT {', '.join(COLUMNS)} FROM magnetis.calls LIMIT 0"
-            )
+            cursor.execute(STAGE)
             with cursor.copy("COPY incoming FROM STDIN") as copy:
                 list(pool.map(load, range(start, min(start + 250, pages + 1))))
             merged += cursor.execute(MERGE).rowcount

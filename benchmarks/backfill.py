@@ -1,15 +1,18 @@
-"""What a backfill costs: API calls, seconds and memory, beside dlt, a Singer SDK tap, airbyte-cdk and the straight line.
+"""Measure API calls, seconds and memory of a backfill, and compare other tools.
 
     .venv/bin/python benchmarks/backfill.py [--only calls rate latency] [--alone] [--full]
 
-Every contender is a process of its own, reading the same sandbox (a process of its own, on loopback) into a database of its own on
-the same embedded PostgreSQL with its durable defaults. Calls are counted by the sandbox, memory from outside, seconds by the
-contender itself after its imports. Where seconds are told, the sandbox has made its rows beforehand, and our table and the straight
-line's must hold the same values.
+The other tools are dlt, a Singer SDK tap, airbyte-cdk, and the straight line: a minimal program
+without framework, quota or checks. Every contender is a process of its own. It loads from the same
+sandbox (a process of its own, on loopback) into its own database on the same embedded PostgreSQL
+with its durable defaults. The sandbox counts the calls, memory is sampled from outside, and the
+contender measures its own seconds after its imports. Before seconds are measured, the sandbox
+generates its rows. Our table and the straight line's table must then contain the same values.
 
-Peers are not dependencies: uv installs them as benchmarks/peers/*.lock says, which needs a package index; afterwards nothing leaves
-the machine. dlt and the tap load PostgreSQL; airbyte-cdk's source only prints its records. `--alone` leaves the peers out.
-Stops by itself after less than ten minutes.
+Peers are not dependencies: uv installs them from benchmarks/peers/*.lock, which needs a package
+index. Afterwards nothing leaves the machine. dlt and the tap load PostgreSQL; airbyte-cdk's source
+only prints its records. `--alone` leaves the peers out. Without `--full` it takes less than ten
+minutes.
 """
 
 import argparse
@@ -49,13 +52,13 @@ THREE_YEARS = (date(2023, 1, 1), date(2025, 12, 31))
 PAGE = 250
 LATENCY = 0.2
 PARTS = ("calls", "rate", "latency")
-LONGEST = 1800
-"""Seconds for one contender."""
+CONTENDER_TIMEOUT = 1800
+"""Seconds that one contender may take."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one contender did. Rows are those of its table; seconds its own, after imports."""
+    """The result of one contender: rows of its table, its own seconds after imports."""
 
     rows: int
     seconds: float
@@ -63,11 +66,11 @@ class Run:
     peak: float
     """Megabytes."""
     digest: int | None = None
-    """Of what magnetis.calls holds, but for the moments of reading."""
+    """Digest of the rows of magnetis.calls, without the times of reads."""
 
 
 class Sandbox:
-    """A sandbox in a process of its own that tells how many requests it received."""
+    """A sandbox in a process of its own that counts the requests that it receives."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
@@ -77,12 +80,15 @@ class Sandbox:
         self.url: str = self._pipe.recv()
 
     def received(self) -> int:
-        """Requests since the start."""
+        """Return the number of requests since the start."""
         self._pipe.send("received")
         return int(self._pipe.recv())
 
     def make(self, first: date, last: date) -> None:
-        """Make the rows of these days, so that no contender waits for them; ours asks hours of the days next to them too."""
+        """Generate the rows of these days in advance, so that no contender waits for them.
+
+        Our program also requests hours of the adjacent days, so those are generated too.
+        """
         with httpx.Client(base_url=self.url, headers={"x-api-key": SANDBOX_KEY}) as client:
             for n in range(-1, (last - first).days + 2):
                 begin = datetime.combine(first + timedelta(days=n), datetime.min.time(), UTC)
@@ -124,7 +130,7 @@ class Bench:
         self._databases = 0
 
     def run(self, api: Sandbox, contender: "Contender", days: tuple[date, date]) -> Run:
-        """Run it on a fresh database, with our tables in it unless it is a peer, and drop that."""
+        """Run a contender on a fresh database, with our tables unless it is a peer."""
         url = self._database(tables=not contender.is_peer)
         try:
             return self._run(api, contender, days, url)
@@ -149,13 +155,12 @@ class Bench:
         with (
             tempfile.TemporaryFile() as output,
             tempfile.TemporaryFile() as errors,
-            tempfile.TemporaryDirectory(
-                dir=self._home
-            ) as place,  # peers keep state where they run and in their user's folder
+            tempfile.TemporaryDirectory(dir=self._home) as folder,
         ):
-            environment = os.environ | {"HOME": place, "TMPDIR": place}
+            # Peers keep state in the working directory and in the user's home folder.
+            environment = os.environ | {"HOME": folder, "TMPDIR": folder}
             with subprocess.Popen(
-                arguments, stdout=output, stderr=errors, cwd=place, env=environment
+                arguments, stdout=output, stderr=errors, cwd=folder, env=environment
             ) as process:
                 try:
                     peak = watch(process)
@@ -164,14 +169,15 @@ class Bench:
             output.seek(0)
             errors.seek(0)
             if process.returncode:
-                raise SystemExit(
-                    f"{contender.name} failed:\n{errors.read()[-3000:].decode(errors='replace')}"
-                )
-            told = json.loads(output.read().splitlines()[-1])
-        rows, digest = (told["rows"], None) if contender.is_peer else self._held(database)
-        if rows != told["rows"]:
-            raise SystemExit(f"{contender.name} tells {told['rows']} rows, its table holds {rows}")
-        return Run(rows, told["seconds"], api.received() - before, peak, digest)
+                stderr = errors.read()[-3000:].decode(errors="replace")
+                raise SystemExit(f"{contender.name} failed:\n{stderr}")
+            result = json.loads(output.read().splitlines()[-1])
+        rows, digest = (result["rows"], None) if contender.is_peer else self._stored(database)
+        if rows != result["rows"]:
+            raise SystemExit(
+                f"{contender.name} reports {result['rows']} rows, its table contains {rows}"
+            )
+        return Run(rows, result["seconds"], api.received() - before, peak, digest)
 
     def _database(self, *, tables: bool) -> str:
         self._databases += 1
@@ -181,28 +187,30 @@ class Bench:
             migrate(engine, load_catalogue())
             engine.dispose()
         with psycopg.connect(url, autocommit=True) as connection:
-            # what the last contender left to be written is not the next one's
+            # The pending writes of one contender must not slow down the next one.
             connection.execute("CHECKPOINT")
         return url
 
-    def _held(self, database: str) -> tuple[int, int]:
-        row = "to_jsonb(t) - ARRAY['first_seen_at', 'last_seen_at', 'changed_at']"
+    def _stored(self, database: str) -> tuple[int, int]:
+        """Return the number of rows in magnetis.calls and their digest."""
+        values = "to_jsonb(t) - ARRAY['first_seen_at', 'last_seen_at', 'changed_at']"
+        digest = f"sum(hashtextextended(({values})::text, 0))"
         with psycopg.connect(database) as connection:
-            found = connection.execute(
-                f"SELECT count(*), sum(hashtextextended(({row})::text, 0)) FROM magnetis.calls AS t"
+            row = connection.execute(
+                f"SELECT count(*), {digest} FROM magnetis.calls AS t"
             ).fetchone()
-        assert found
-        return found
+        assert row
+        return row
 
 
 def watch(process: "subprocess.Popen[bytes]") -> float:
-    """Wait for the process and return its largest resident memory in megabytes, sampled 50 times a second."""
-    peak, end, seen = 0, time.monotonic() + LONGEST, psutil.Process(process.pid)
+    """Wait for the process and return its peak memory in megabytes, sampled 50 times a second."""
+    peak, deadline, sampled = 0, time.monotonic() + CONTENDER_TIMEOUT, psutil.Process(process.pid)
     while process.poll() is None:
-        if time.monotonic() > end:
-            raise SystemExit(f"not done after {LONGEST} s: {process.args!r}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not finished after {CONTENDER_TIMEOUT} s: {process.args!r}")
         try:
-            peak = max(peak, seen.memory_info().rss)
+            peak = max(peak, sampled.memory_info().rss)
         except psutil.NoSuchProcess:
             break
         time.sleep(0.02)
@@ -217,21 +225,21 @@ class Contender:
     name: str
     command: Sequence[str | Path]
     how: str | None = None
-    """Told to a peer as the last argument: how it cuts the range."""
+    """The last argument of a peer: how it splits the range."""
     versions: str = ""
 
     @property
     def is_peer(self) -> bool:
-        """Whether it makes tables of its own."""
+        """Return whether it creates its own tables."""
         return self.how is not None
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process and those that it started, where it has not ended by itself."""
+    """Kill the process and its children, unless it has ended."""
     if process.poll() is None:
         tree = psutil.Process(process.pid)
-        for one in (*tree.children(recursive=True), tree):
-            one.kill()
+        for each in (*tree.children(recursive=True), tree):
+            each.kill()
 
 
 OURS = Contender("ours", (sys.executable, HERE / "_ours.py"))
@@ -258,8 +266,15 @@ PEERS = (
 )
 
 
+PRINT_VERSIONS = """
+import sys
+from importlib.metadata import version
+print(*(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
+"""
+
+
 def install(environment: str) -> Path:
-    """Bring benchmarks/peers/.venv-<environment> to its lock, and return its interpreter."""
+    """Install the lock of a peer into its environment, and return its interpreter."""
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     if uv is None:
         raise SystemExit("uv is needed to install the peers; --alone leaves them out.")
@@ -276,62 +291,54 @@ def install(environment: str) -> Path:
 def peers() -> list[Contender]:
     """Install the peers and return them."""
     pythons = {name: install(name) for name in dict.fromkeys(peer[1] for peer in PEERS)}
-    found = []
+    contenders = []
     for name, environment, program, how, packages in PEERS:
-        tell = f"from importlib.metadata import version; print(*(f'{{name}} {{version(name)}}' for name in {packages!r}), sep=', ')"
-        told = subprocess.run(
-            [pythons[environment], "-c", tell], check=True, capture_output=True, text=True
-        )
-        found.append(
-            Contender(
-                name, (pythons[environment], HERE / "peers" / program), how, told.stdout.strip()
-            )
-        )
-    return found
+        python = pythons[environment]
+        versions = subprocess.run(
+            [python, "-c", PRINT_VERSIONS, *packages], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        contenders.append(Contender(name, (python, HERE / "peers" / program), how, versions))
+    return contenders
 
 
 def measure_calls(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
     print(
-        "API calls for calls received from 2023-01-01 to 2025-12-31, over the least (rows / 250, rounded up)",
+        "API calls to load the calls of 2023-01-01 to 2025-12-31, and their ratio to the minimum "
+        "(rows / 250, rounded up)",
         flush=True,
     )
     for calls_per_day in (60, 600, 6000):
         span = (
             THREE_YEARS if calls_per_day < 6000 or full else (date(2025, 12, 1), date(2025, 12, 31))
         )
-        shorter = "" if span == THREE_YEARS else f"; {span[0]} to {span[1]} only, --full reads all"
-        asked = others if calls_per_day == 60 or (full and calls_per_day == 600) else ()
-        print(
-            f" {calls_per_day:,} a day{shorter}{'' if asked or not others else '; peers not run'}",
-            flush=True,
-        )
-        with sandbox(
-            SandboxOptions(calls_per_day=calls_per_day, daily_quota=None, cache_bytes=2**30)
-        ) as api:
+        shorter = "" if span == THREE_YEARS else f"; {span[0]} to {span[1]} only, --full loads all"
+        peers = others if calls_per_day == 60 or (full and calls_per_day == 600) else ()
+        skipped = "" if peers or not others else "; peers not run"
+        print(f" {calls_per_day:,} a day{shorter}{skipped}", flush=True)
+        options = SandboxOptions(calls_per_day=calls_per_day, daily_quota=None, cache_bytes=2**30)
+        with sandbox(options) as api:
             rows = set()
-            for contender in (OURS, *asked):
+            for contender in (OURS, *peers):
                 run = bench.run(api, contender, span)
                 rows.add(run.rows)
-                least = -(-run.rows // PAGE)
-                ratio = f"{run.calls / least:.3f} of the least"
-                aim = "" if contender.is_peer else f", aim: at most {1.02 * least + 5:,.0f}"
-                print(
-                    f"  {contender.name:<38} {run.calls:>6,} calls for {run.rows:>9,} rows: {ratio}{aim}",
-                    flush=True,
-                )
+                minimum = -(-run.rows // PAGE)
+                ratio = f"{run.calls / minimum:.3f} of the minimum"
+                aim = "" if contender.is_peer else f", aim: at most {1.02 * minimum + 5:,.0f}"
+                price = f"{run.calls:>6,} calls for {run.rows:>9,} rows"
+                print(f"  {contender.name:<38} {price}: {ratio}{aim}", flush=True)
             if len(rows) > 1:
-                raise SystemExit(f"the contenders read different numbers of rows: {sorted(rows)}")
+                raise SystemExit(f"the contenders loaded different numbers of rows: {sorted(rows)}")
 
 
 def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> None:
     days = 100 if full else 20
     print(
-        f"rows a second from the API to the merged table, {CALLS_PER_DAY:,} calls a day, runs in turn",
+        f"rows per second from the API to the merged table, {CALLS_PER_DAY:,} calls a day, "
+        "contenders in turn",
         flush=True,
     )
-    with sandbox(
-        SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30)
-    ) as api:
+    options = SandboxOptions(calls_per_day=CALLS_PER_DAY, daily_quota=None, cache_bytes=2 * 2**30)
+    with sandbox(options) as api:
         api.make(FIRST, FIRST + timedelta(days=days - 1))
         dlt = [peer for peer in others if peer.name == "dlt by range"]
         small = compete(bench, api, (OURS, STRAIGHT, *dlt), 10)
@@ -339,19 +346,17 @@ def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> No
         if dlt and full:
             large |= compete(bench, api, dlt, days, times=1)
     if dlt:
-        found = large if dlt[0].name in large else small
-        print(
-            f"  ours / {dlt[0].versions}: {speed(found[OURS.name]) / speed(found[dlt[0].name]):.1f} (aim: at least 2.5)"
-        )
-    print(
-        f"  ours / straight line: {speed(large[OURS.name]) / speed(large[STRAIGHT.name]):.2f} (aim: at least 0.75)"
-    )
+        results = large if dlt[0].name in large else small
+        ratio = speed(results[OURS.name]) / speed(results[dlt[0].name])
+        print(f"  ours / {dlt[0].versions}: {ratio:.1f} (aim: at least 2.5)")
+    ratio = speed(large[OURS.name]) / speed(large[STRAIGHT.name])
+    print(f"  ours / straight line: {ratio:.2f} (aim: at least 0.75)")
     for name, runs in large.items():
-        rows = [median(run.rows for run in found) for found in (runs, small[name])]
+        many, few = (median(run.rows for run in each) for each in (runs, small[name]))
         ratio = peak(runs) / peak(small[name])
         aim = " (aim: at most 1.15 at 1,000,000)" if name == OURS.name else ""
         print(
-            f"  {name}, peak memory at {rows[0]:,.0f} rows over {rows[1]:,.0f}: {ratio:.3f}{aim}",
+            f"  {name}, peak memory, {many:,.0f} rows / {few:,.0f} rows: {ratio:.3f}{aim}",
             flush=True,
         )
 
@@ -359,31 +364,33 @@ def measure_rate(bench: Bench, others: Sequence[Contender], *, full: bool) -> No
 def compete(
     bench: Bench, api: Sandbox, contenders: Sequence[Contender], days: int, times: int = 2
 ) -> dict[str, list[Run]]:
-    """Run the contenders in turn over the first `days` days, and return their runs by name."""
+    """Run the contenders in turn over the first `days` days; return their runs by name."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     for _ in range(times):
         for contender in contenders:
             run = bench.run(api, contender, (FIRST, FIRST + timedelta(days=days - 1)))
             runs[contender.name].append(run)
             show(contender.name, run)
-    if len({run.digest for found in runs.values() for run in found if run.digest is not None}) > 1:
+    digests = {run.digest for each in runs.values() for run in each if run.digest is not None}
+    if len(digests) > 1:
         raise SystemExit("the tables of ours and of the straight line differ")
     return runs
 
 
 def speed(runs: list[Run]) -> float:
-    """Return the median of the rows a second."""
+    """Return the median of the rows per second."""
     return median(run.rows / run.seconds for run in runs)
 
 
 def peak(runs: list[Run]) -> float:
-    """Return the median of the largest memory, megabytes."""
+    """Return the median of the peak memory in megabytes."""
     return median(run.peak for run in runs)
 
 
 def measure_latency(bench: Bench) -> None:
     print(
-        f"a range of about 1,000 pages from an API that answers after {LATENCY * 1000:.0f} ms, 8 pages in flight",
+        f"a range of about 1,000 pages from an API that responds after {LATENCY * 1000:.0f} ms, "
+        "8 pages in flight",
         flush=True,
     )
     span = (FIRST, FIRST + timedelta(days=25))
@@ -398,17 +405,18 @@ def measure_latency(bench: Bench) -> None:
             bound = pages * LATENCY / 8
             aim = " (aim: at most 1.2)" if contender is OURS else ""
             print(
-                f"  {contender.name:<38} {pages:,} pages in {run.seconds:.1f} s: {run.seconds / bound:.2f} of {pages:,} x "
-                f"{LATENCY} s / 8 = {bound:.1f} s{aim}",
+                f"  {contender.name:<38} {pages:,} pages in {run.seconds:.1f} s: "
+                f"{run.seconds / bound:.2f} of {pages:,} x {LATENCY} s / 8 = {bound:.1f} s{aim}",
                 flush=True,
             )
 
 
 def show(name: str, run: Run) -> None:
-    least = -(-run.rows // PAGE)
+    minimum = -(-run.rows // PAGE)
     print(
-        f"  {name:<38} {run.rows:>9,} rows {run.seconds:7.1f} s {run.rows / run.seconds:>8,.0f} rows/s  {run.calls:>6,} calls "
-        f"({run.calls / least:.3f} of the least)  peak {run.peak:4.0f} MB",
+        f"  {name:<38} {run.rows:>9,} rows {run.seconds:7.1f} s "
+        f"{run.rows / run.seconds:>8,.0f} rows/s  {run.calls:>6,} calls "
+        f"({run.calls / minimum:.3f} of the minimum)  peak {run.peak:4.0f} MB",
         flush=True,
     )
 
@@ -417,13 +425,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="these parts")
-    parser.add_argument("--alone", action="store_true", help="without the peers")
     parser.add_argument(
-        "--full", action="store_true", help="the sizes of the claims: an hour or two, 30 GB of disk"
+        "--only", choices=PARTS, nargs="+", default=PARTS, help="measure only these parts"
+    )
+    parser.add_argument("--alone", action="store_true", help="leave the peers out")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="the sizes of the claims: one to two hours, 30 GB of disk",
     )
     options = parser.parse_args()
-    # whoever ends the benchmark ends what it started
+    # A terminated benchmark must end the processes that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     bench = Bench(home)

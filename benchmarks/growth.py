@@ -1,13 +1,15 @@
-"""Disk growth of the bookkeeping a year, by table: written, and what stays of it with `prune`.
+"""Measure the disk growth of the bookkeeping per year and table, with and without `prune`.
 
     .venv/bin/python benchmarks/growth.py [--days 4]
 
-Real runs of both daily jobs, `--days` of each, against a sandbox of about 120 calls a day, and
-ticks of Dagster's daemon of the three sensors that are on, on the shipped storage. Bytes are
-pg_total_relation_size of an embedded PostgreSQL, with indexes and TOAST. A run and a tick are
-multiplied by their number in a year. Then everything is made 100 days older and the job `prune`
-runs: what it leaves is what a day leaves for ever. Runs of a real deployment have a few events more.
-The tables of rows are left out; they grow with the calls.
+Executes real runs of both daily jobs, `--days` of each, against a sandbox of about 120 calls a day,
+and ticks of Dagster's daemon for the three sensors that are on, with the shipped storage. Bytes are
+pg_total_relation_size of an embedded PostgreSQL, with indexes and TOAST. The bytes of one run and
+one tick are multiplied by their number in a year.
+
+Then all rows are made 100 days older and the job `prune` runs: the remaining rows are those that a
+day keeps permanently. Runs of a real deployment have a few more events. The tables of collections
+are left out; they grow with the calls.
 """
 
 import argparse
@@ -38,22 +40,28 @@ from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions
 
 TICKS = 20
-"""Of each sensor: enough that pages of 8 kB hardly matter."""
+"""Ticks of each sensor: enough to make the page size of 8 kB negligible."""
 EVENTS_READ, SNAPSHOTS_READ = 5 * 8, 13
-"""Days of collections that a run of each job reads."""
+"""Days of all collections that a run of each job loads."""
 RETENTION = 90
 SKIPPED_TICKS_DAYS = 7
-"""As dagster.yaml says."""
+"""As in dagster.yaml."""
 SENSORS = {"quota_sensor": 96, "report_settings_sensor": 96, "alert_settings_sensor": 96}
-"""Sensors that are on from the start, and their ticks a day."""
+"""Ticks per day of the sensors that are on from the start."""
 INSTANCE = """
-storage: {custom: {module: magnetis_dagster.dagster_support.instance_storage, class: MagnetisInstanceStorage, config: {}}}
-run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
+storage:
+  custom:
+    module: magnetis_dagster.dagster_support.instance_storage
+    class: MagnetisInstanceStorage
+    config: {}
+run_launcher:
+  module: dagster._core.launcher.sync_in_memory_run_launcher
+  class: SyncInMemoryRunLauncher
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """
 LOCATION = "from magnetis_dagster.definitions import build_defs\ndefs = build_defs()\n"
-OLDER = {
+TIME_COLUMNS = {
     "dagster.event_logs": ("timestamp",),
     "dagster.asset_check_executions": ("evaluation_event_timestamp",),
     "magnetis_ops.api_calls": ("charged_at", "settled_at"),
@@ -62,7 +70,7 @@ OLDER = {
 
 
 class Daemon:
-    """Ticks of Dagster's daemon in this process; the clock stands still between them."""
+    """Evaluates sensors like Dagster's daemon, in this process and with a simulated clock."""
 
     def __init__(self, workspace: WorkspaceProcessContext) -> None:
         self._workspace = workspace
@@ -76,7 +84,7 @@ class Daemon:
             )
 
     def ticks(self, name: str, number: int) -> None:
-        """Evaluate one sensor that often."""
+        """Evaluate one sensor `number` times."""
         sensor = self._repository.get_sensor(name)
         self._workspace.instance.start_sensor(sensor)
         for _ in range(number):
@@ -105,11 +113,12 @@ def daemon(home: Path) -> Iterator[tuple[Daemon, dg.DagsterInstance]]:
         yield Daemon(workspace), instance
 
 
-def measured(url: str) -> Counter[str]:
-    """Return the bytes of each bookkeeping table; rewritten first, so that dead rows and free space do not count."""
+def table_sizes(url: str) -> Counter[str]:
+    """Return the bytes of each bookkeeping table, after VACUUM FULL."""
     with psycopg.connect(url, autocommit=True) as connection:
         tables = connection.execute(
-            "SELECT schemaname || '.' || relname FROM pg_stat_user_tables WHERE schemaname IN ('dagster', 'magnetis_ops')"
+            "SELECT schemaname || '.' || relname FROM pg_stat_user_tables "
+            "WHERE schemaname IN ('dagster', 'magnetis_ops')"
         ).fetchall()
         for (table,) in tables:
             connection.execute(f"VACUUM FULL {table}")
@@ -125,16 +134,15 @@ def measured(url: str) -> Counter[str]:
 
 def run(instance: dg.DagsterInstance, job: str, **tags: str) -> None:
     """Run a job in this process."""
-    marked = {f"dagster/{name}": value for name, value in tags.items()}
-    assert (
-        build_defs().resolve_job_def(job).execute_in_process(instance=instance, tags=marked).success
-    )
+    dagster_tags = {f"dagster/{name}": value for name, value in tags.items()}
+    definition = build_defs().resolve_job_def(job)
+    assert definition.execute_in_process(instance=instance, tags=dagster_tags).success
 
 
 def prune(url: str, instance: dg.DagsterInstance) -> None:
-    """Make everything 100 days older, and run the job."""
+    """Make all rows 100 days older, and run the job `prune`."""
     with psycopg.connect(url, autocommit=True) as connection:
-        for table, columns in OLDER.items():
+        for table, columns in TIME_COLUMNS.items():
             moved = ", ".join(f"{column} = {column} - interval '100 days'" for column in columns)
             connection.execute(f"UPDATE {table} SET {moved}")
         connection.execute("UPDATE dagster.runs SET end_time = end_time - 100 * 86400")
@@ -142,7 +150,7 @@ def prune(url: str, instance: dg.DagsterInstance) -> None:
 
 
 def show(written: Mapping[str, float], kept: Mapping[str, float]) -> None:
-    """Print megabytes: a year without `prune`, and with it the state after one and after five years."""
+    """Print megabytes: a year without `prune`, and one and five years with it."""
     print(f"{'table':<40}{'kB a day':>10}{'MB a year':>11}{'pruned: 1 y':>13}{'5 y':>8}")
     total: Counter[str] = Counter()
     for table, size in sorted(written.items(), key=lambda item: -item[1]):
@@ -159,12 +167,13 @@ def show(written: Mapping[str, float], kept: Mapping[str, float]) -> None:
             "five": (young + stays * 365 * 5) / 1e6,
         }
         total.update(row)
-        print(
-            f"{table:<40}{row['day']:>10.1f}{row['year']:>11.1f}{row['one']:>13.1f}{row['five']:>8.1f}"
-        )
-    print(
-        f"{'together':<40}{total['day']:>10.1f}{total['year']:>11.1f}{total['one']:>13.1f}{total['five']:>8.1f}"
-    )
+        print_row(table, row)
+    print_row("total", total)
+
+
+def print_row(name: str, row: Mapping[str, float]) -> None:
+    day, year, one, five = (row[column] for column in ("day", "year", "one", "five"))
+    print(f"{name:<40}{day:>10.1f}{year:>11.1f}{one:>13.1f}{five:>8.1f}")
 
 
 def main() -> None:
@@ -194,16 +203,16 @@ def main() -> None:
                     "asset_partition_range_end": week[1],
                 }
                 jobs = {"daily_events": events, "daily_snapshots": {"partition": str(today)}}
-                for job, tags in jobs.items():  # the first runs make the tables
+                for job, tags in jobs.items():  # the first runs create the tables
                     run(instance, job, **tags)
-                start = measured(url)
+                start = table_sizes(url)
                 for job, tags in jobs.items():
-                    before = measured(url)
+                    before = table_sizes(url)
                     for _ in range(days):
                         run(instance, job, **tags)
                     grown = {
                         table: (size - before[table]) / days
-                        for table, size in measured(url).items()
+                        for table, size in table_sizes(url).items()
                     }
                     written.update(grown)
                     dagsters = sum(
@@ -211,21 +220,22 @@ def main() -> None:
                     )
                     read = EVENTS_READ if job == "daily_events" else SNAPSHOTS_READ
                     print(
-                        f"{job}: {dagsters / read / 1e3:.1f} kB in Dagster's tables for each day of a collection that is read"
+                        f"{job}: {dagsters / read / 1e3:.1f} kB in Dagster's tables "
+                        "for each loaded day of a collection"
                     )
                 for name, number in SENSORS.items():
                     running.ticks(name, 1)
-                    before = measured(url)
+                    before = table_sizes(url)
                     running.ticks(name, TICKS)
                     grown = {
                         table: (size - before[table]) / TICKS * number
-                        for table, size in measured(url).items()
+                        for table, size in table_sizes(url).items()
                     }
                     written.update(grown)
                     print(f"{name}: {sum(grown.values()) * 365 / 1e6:.0f} MB a year")
                 prune(url, instance)
-            left = measured(url)
-            kept = {table: max(0, left[table] - start[table]) / days for table in left}
+            remaining = table_sizes(url)
+            kept = {table: max(0, remaining[table] - start[table]) / days for table in remaining}
             show(written, kept)
         finally:
             embedded.stop(home)

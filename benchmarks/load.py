@@ -1,9 +1,11 @@
-"""Rows a second and peak memory from the API to the merged table: 100,000 and 1,000,000 calls, each as one range.
+"""Measure rows per second and peak memory of a load of calls.
 
     .venv/bin/python benchmarks/load.py [--small]
 
-A sandbox in a process of its own serves over loopback; the embedded PostgreSQL is fresh, with its durable defaults. Each load runs
-in a process of its own, whose peak memory is printed. A load that is not complete ends the benchmark with an error.
+Loads 100,000 and 1,000,000 calls, each as one range, from the API to the merged table. A sandbox in
+its own process serves over loopback. The embedded PostgreSQL is fresh, with its durable defaults.
+Each load runs in its own process, whose peak memory is printed. An incomplete load ends the
+benchmark with an error.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import embedded
+from magnetis_dagster.dates import days_between
 from magnetis_dagster.ingest import RunIdentity
 from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, serve
 from magnetis_dagster.settings import Settings
@@ -40,24 +43,13 @@ def load(url: str, database: str, days: int, pipe: Connection) -> None:
     catalogue = load_catalogue()
     before = peak_megabytes()
     started = time.perf_counter()
+    span = days_between(FIRST, FIRST + timedelta(days=days - 1))
     with open_ingestion(settings, catalogue, RunIdentity("benchmark", "manual")) as ingestion:
-        windows = list(
-            ingestion.read_days(
-                catalogue["calls"], [FIRST + timedelta(days=n) for n in range(days)]
-            )
-        )
+        windows = list(ingestion.read_days(catalogue["calls"], span))
     seconds = time.perf_counter() - started
     rows = sum(day.rows for window in windows for day in window.days)
-    pipe.send(
-        (
-            rows,
-            sum(window.api_calls for window in windows),
-            len(windows),
-            seconds,
-            before,
-            peak_megabytes(),
-        )
-    )
+    calls = sum(window.api_calls for window in windows)
+    pipe.send((rows, calls, len(windows), seconds, before, peak_megabytes()))
 
 
 def peak_megabytes() -> float:
@@ -76,7 +68,7 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
         url = ours.recv()
-        figures = []
+        peaks = []
         for days in sizes:
             database = embedded.start(home, database=f"load_{days}")
             process = context.Process(target=load, args=(url, database, days, theirs))
@@ -85,14 +77,15 @@ def main() -> None:
             if process.exitcode:
                 raise SystemExit(f"the load of {days} days failed")
             rows, calls, windows, seconds, before, peak = ours.recv()
-            figures.append(peak)
+            peaks.append(peak)
             print(
-                f"{rows:>9,} rows  {seconds:6.1f} s  {rows / seconds:>7,.0f} rows/s  {calls} calls ({calls * 250 / rows:.3f} of "
-                f"the least)  {windows} windows  peak {peak:.0f} MB (imports alone {before:.0f} MB)",
+                f"{rows:>9,} rows  {seconds:6.1f} s  {rows / seconds:>7,.0f} rows/s  "
+                f"{calls} calls ({calls * 250 / rows:.3f} of the minimum)  {windows} windows  "
+                f"peak {peak:.0f} MB (imports alone {before:.0f} MB)",
                 flush=True,
             )
-        if len(figures) == 2:
-            print(f"peak memory, 1,000,000 rows over 100,000: {figures[1] / figures[0]:.3f}")
+        if len(peaks) == 2:
+            print(f"peak memory, 1,000,000 rows / 100,000 rows: {peaks[1] / peaks[0]:.3f}")
     finally:
         server.terminate()
         server.join()

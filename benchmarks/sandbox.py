@@ -1,9 +1,10 @@
-"""Pages of 250 calls a second that the sandbox serves, with one and two workers, cold and warm, over loopback.
-
-The load comes from blocking sockets in processes of their own, which ask for the next page when the last has arrived. They share
-the machine's cores with the server, so the CPU that they take is printed beside what they measure. Stops by itself.
+"""Measure how many pages of 250 calls the sandbox serves per second.
 
     .venv/bin/python benchmarks/sandbox.py [--seconds 5] [--connections 8]
+
+Measures one and two workers, cold and warm, over loopback. Processes with blocking sockets generate
+the load: each requests the next page when the last one has arrived. They share the machine's cores
+with the server, so their processor time is printed beside the results.
 """
 
 import argparse
@@ -33,8 +34,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one connection received."""
+class ConnectionResult:
+    """Pages and bytes that one connection received, and its processor seconds."""
 
     pages: int
     bytes: int
@@ -42,11 +43,12 @@ class Share:
 
 
 def window(last: date, days: int) -> str:
-    return f"/calls?analysis=1&limit=250&from={last - timedelta(days=days - 1):%Y%m%d}000000&to={last:%Y%m%d}215959"
+    first = last - timedelta(days=days - 1)
+    return f"/calls?analysis=1&limit=250&from={first:%Y%m%d}000000&to={last:%Y%m%d}215959"
 
 
 def fetch(connection: socket.socket, buffer: memoryview, path: str) -> tuple[int, int]:
-    """Return the length of the answer and where its body begins in `buffer`."""
+    """Return the length of the response and the position of its body in `buffer`."""
     connection.sendall(f"GET {path} HTTP/1.1\r\n{HEADERS}".encode())
     received = connection.recv_into(buffer)
     head = bytes(buffer[:1000]).partition(b"\r\n\r\n")[0]
@@ -61,8 +63,11 @@ def fetch(connection: socket.socket, buffer: memoryview, path: str) -> tuple[int
     return whole, len(head) + 4
 
 
-def ask(url: str, paths: list[str], begin: float, seconds: float) -> Share:
-    """Ask for these paths from `begin` on: once each, or over and over for `seconds` where that is not zero."""
+def request_pages(url: str, paths: list[str], begin: float, seconds: float) -> ConnectionResult:
+    """Request these paths from the moment `begin`.
+
+    Each path is requested once, or, if `seconds` is not zero, repeatedly for that time.
+    """
     buffer = memoryview(bytearray(2**20))
     with socket.create_connection(
         (urlsplit(url).hostname, urlsplit(url).port), timeout=30
@@ -74,7 +79,9 @@ def ask(url: str, paths: list[str], begin: float, seconds: float) -> Share:
             size += fetch(connection, buffer, paths[pages % len(paths)])[0]
             pages += 1
         after = resource.getrusage(resource.RUSAGE_SELF)
-    return Share(pages, size, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return ConnectionResult(
+        pages, size, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    )
 
 
 def pages_of(url: str, path: str) -> list[str]:
@@ -98,34 +105,33 @@ def measure(
     seconds: float = 0.0,
 ) -> None:
     begin = time.time() + 0.3
-    asked = [
+    paths_by_connection = [
         paths[place::connections] if not seconds else paths[place:] + paths[:place]
         for place in range(connections)
     ]
-    shares = [
-        each.result() for each in [pool.submit(ask, url, mine, begin, seconds) for mine in asked]
+    futures = [
+        pool.submit(request_pages, url, each, begin, seconds) for each in paths_by_connection
     ]
-    took, pages, cpu = (
-        time.time() - begin,
-        sum(share.pages for share in shares),
-        sum(share.cpu for share in shares),
-    )
-    size = sum(share.bytes for share in shares) / pages
+    results = [future.result() for future in futures]
+    elapsed = time.time() - begin
+    pages, cpu = sum(result.pages for result in results), sum(result.cpu for result in results)
+    size = sum(result.bytes for result in results) / pages
     print(
-        f"{name:>16}: {pages / took:7.0f} pages/s ({pages} pages, {size / 1000:.0f} kB each, {took:.1f} s); "
-        f"the generator took {cpu / took:.2f} cores, {cpu / pages * 1e6:.0f} us a page",
+        f"{name:>16}: {pages / elapsed:7.0f} pages/s "
+        f"({pages} pages, {size / 1000:.0f} kB each, {elapsed:.1f} s); "
+        f"the generator used {cpu / elapsed:.2f} cores, {cpu / pages * 1e6:.0f} us a page",
         flush=True,
     )
 
 
-def serving(workers: int, told: Connection) -> None:
-    serve("127.0.0.1", 0, OPTIONS, workers=workers, started=told.send)
+def serve_sandbox(workers: int, pipe: Connection) -> None:
+    serve("127.0.0.1", 0, OPTIONS, workers=workers, started=pipe.send)
 
 
 @contextlib.contextmanager
 def server(workers: int) -> Iterator[str]:
     here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=serving, args=(workers, there))
+    process = SPAWN.Process(target=serve_sandbox, args=(workers, there))
     process.start()
     try:
         if not here.poll(30):
@@ -142,11 +148,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each warm run")
     parser.add_argument("--connections", type=int, default=8)
     arguments = parser.parse_args()
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {multiprocessing.cpu_count()} cores, {arguments.connections} connections"
-    )
+    now, cores = datetime.now(UTC), multiprocessing.cpu_count()
+    print(f"{now:%Y-%m-%d %H:%M} UTC, {cores} cores, {arguments.connections} connections")
     with ProcessPoolExecutor(arguments.connections, mp_context=SPAWN) as pool:
-        # the processes start with the first task each: not inside the first figure
+        # Each process starts with its first task; the first figure must not include that.
         list(pool.map(time.sleep, [2.0] * arguments.connections))
         for workers in (1, 2):
             with server(workers) as url:
@@ -154,7 +159,7 @@ def main() -> None:
                 warm = pages_of(url, window(LAST_DAY, WARM_DAYS))
                 cold = pages_of(url, window(LAST_DAY - timedelta(days=WARM_DAYS), COLD_DAYS))
                 measure(pool, arguments.connections, f"{workers} {noun}, cold", url, cold)
-                # both workers make the days of the warm window before it is measured
+                # Both workers generate the days of the warm window before it is measured.
                 measure(pool, arguments.connections, "warming", url, warm, 2.0)
                 measure(
                     pool,

@@ -1,8 +1,9 @@
-"""How long every process of the code location takes to start: its import beside that of Dagster alone, each in fresh processes.
+"""Measure how long a process of the code location takes to start.
 
     .venv/bin/python benchmarks/startup.py
 
-Prints the median of seven runs of each, alternating, and their ratio.
+Imports nothing, Dagster alone, and the code location, each in fresh processes, alternating. Prints
+the median of seven runs of each, and the ratio of the code location to Dagster alone.
 """
 
 import statistics
@@ -11,7 +12,7 @@ import sys
 import time
 
 RUNS = 7
-WHAT = {
+STATEMENTS = {
     "nothing": "pass",
     "dagster": "import dagster",
     "definitions": "import magnetis_dagster.definitions",
@@ -25,16 +26,16 @@ def seconds(statement: str) -> float:
 
 
 def main() -> None:
-    found: dict[str, list[float]] = {name: [] for name in WHAT}
+    seconds_by_name: dict[str, list[float]] = {name: [] for name in STATEMENTS}
     for _ in range(RUNS):
-        for name, statement in WHAT.items():
-            found[name].append(seconds(statement))
-    medians = {name: statistics.median(times) for name, times in found.items()}
+        for name, statement in STATEMENTS.items():
+            seconds_by_name[name].append(seconds(statement))
+    medians = {name: statistics.median(times) for name, times in seconds_by_name.items()}
     for name, median in medians.items():
-        print(f"{name:<12} {median:.2f} s (from {min(found[name]):.2f} to {max(found[name]):.2f})")
-    print(
-        f"the code location over Dagster alone: {medians['definitions'] / medians['dagster']:.2f}"
-    )
+        fastest, slowest = min(seconds_by_name[name]), max(seconds_by_name[name])
+        print(f"{name:<12} {median:.2f} s (from {fastest:.2f} to {slowest:.2f})")
+    ratio = medians["definitions"] / medians["dagster"]
+    print(f"the code location / Dagster alone: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Every collection of the Magnetis call-tracking API in PostgreSQL, watched, scheduled and backfilled in Dagster."""
+"""Load the Magnetis call-tracking API into PostgreSQL, operated from Dagster."""

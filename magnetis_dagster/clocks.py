@@ -1,23 +1,29 @@
-"""Moments by two clocks, so that a clock that jumps or a machine that sleeps never makes something look younger."""
+"""Measure time by two clocks.
+
+So neither a clock change nor a sleeping machine makes a moment look more recent than it is.
+"""
 
 import time
 from dataclasses import dataclass
 from typing import Self
 
-# time.monotonic() stands still while a Linux machine sleeps
+# time.monotonic() stops while a Linux machine sleeps
 _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment by the wall clock, which may jump, and by the time since boot, which counts while a machine sleeps."""
+    """A moment by two clocks.
+
+    The wall clock may jump. The time since boot also counts while the machine sleeps.
+    """
 
     wall: float
     boot: float
 
     @classmethod
     def now(cls) -> Self:
-        """Return the present moment."""
+        """Return the current moment."""
         return cls(
             time.time(),
             time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK),

@@ -1,4 +1,7 @@
-"""The code location on one screen. Parts are in `defs/`, a module per Dagster concept; tests build their own with `build_defs`."""
+"""Define the Dagster code location.
+
+Its parts are in `defs/`, one module per Dagster concept. Tests call `build_defs`.
+"""
 
 from collections.abc import Sequence
 from datetime import date
@@ -26,10 +29,15 @@ def build_defs(
     catalogue: Catalogue | None = None,
     taken: Sequence[date] | None = None,
 ) -> Definitions:
-    """Return a fresh code location; settings come from the environment and the catalogue from MAGNETIS_CONFIG unless given.
+    """Return a new code location.
 
-    `taken`: days on which snapshots were taken, which are their partitions; None: unknown, every day since MAGNETIS_START_DATE.
-    Raises SettingsError and CatalogueError, which Dagster shows as the reason why the code location does not load.
+    Unless given, settings come from the environment and the catalogue from MAGNETIS_CONFIG.
+
+    `taken`: days with a snapshot, which become the snapshot partitions. None means unknown: every
+    day since MAGNETIS_START_DATE.
+
+    Raises: SettingsError or CatalogueError. Dagster shows it as the reason why the code location
+    does not load.
     """
     settings = settings or Settings.load()
     catalogue = catalogue or load_catalogue(settings.config)
@@ -62,7 +70,8 @@ def build_defs(
                 quota_recheck_seconds=settings.quota_recheck_seconds,
             )
         },
-        # a step is mostly waiting for the API: a process of its own per step would cost more than the step
+        # A step mostly waits for the API. A separate process per step would cost more than the
+        # step.
         executor=in_process_executor,
     )
 

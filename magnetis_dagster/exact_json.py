@@ -1,7 +1,8 @@
-"""JSON text in and out without losing a digit, and what of it PostgreSQL can store as jsonb.
+"""Parse and write JSON without losing a digit, and check it against jsonb.
 
-orjson does nearly all of it. It rounds numbers beyond 64 bits or 17 digits and refuses deep nesting: a cheap test
-of the bytes finds the pages that may contain such numbers, and only those are parsed by the json module.
+orjson does nearly all of it. But it rounds numbers beyond 64 bits or 17 digits and rejects deep
+nesting. A cheap test of the bytes finds pages that may contain such numbers. Only those are parsed
+by the json module.
 """
 
 import json
@@ -15,20 +16,24 @@ from typing import Any
 import orjson
 
 MOST_LEVELS = 254
-"""Levels of nesting that orjson writes; PostgreSQL takes thousands, but not every reader of its tables does."""
+"""Levels of nesting that orjson writes. PostgreSQL stores thousands, but not every reader of its
+tables can."""
 TOO_DEEP = f"nested more than {MOST_LEVELS} levels"
 TOO_MANY_DIGITS = "a number with more digits than PostgreSQL stores"
 
 _MOST_DIGITS = 131_072
-"""PostgreSQL's limit before the point; psycopg's for all digits of a number."""
+"""PostgreSQL's limit before the decimal point; psycopg's limit for all digits of a number."""
 _MOST_DIGITS_AFTER_POINT = 16_383
 _ZEROS_OF_EXPONENT = 1_000
-"""PostgreSQL writes exponents out: a body of 64 MiB full of `1e131071` would be a row of a terabyte."""
+"""PostgreSQL expands exponents: a body of 64 MiB full of `1e131071` would become a row of a
+terabyte."""
 
 _DEEPEST_PARSED = MOST_LEVELS + 50
-"""Levels of a page that are parsed; below the recursion limits of both parsers, and above those of a good row."""
+"""Levels of a page that are parsed: below the recursion limits of both parsers, above those of a
+valid row."""
 _UNPARSED = "\0"
-"""Name of the only member of an object that stands for text that is not parsed; no received name contains a NUL."""
+"""Name of the only member of an object that represents unparsed text. No received name contains a
+NUL."""
 
 _SHAPES = bytes(
     ord("0")
@@ -40,16 +45,16 @@ _SHAPES = bytes(
     else byte
     for byte in range(256)
 )
-"""Translates a body so that numbers of one shape look the same."""
+"""Translates a body so that numbers of the same shape look the same."""
 _LONG_RUN = b"0" * 16
 _TINY_BEGIN = b"0e-000"
 _LONG_NUMBER = re.compile(rb"[:,\[]\s*(?:[0-9]{20}|-[0-9]{19}|-?(?=[0-9.]{16})[0-9]+[.eE])")
 """A float keeps 15 digits of any number; 64 bits keep every positive integer of 19 digits."""
 _TINY_NUMBER = re.compile(_TINY_BEGIN + rb"0*,")
-"""In a translated body: below 1e-300 a float loses digits, below 1e-323 it is 0."""
+"""Matches in a translated body. Below 1e-300 a float loses digits; below 1e-323 it is 0."""
 
 _OPTION = orjson.OPT_PASSTHROUGH_DATACLASS
-"""An Unparsed goes to `_number`, which refuses it."""
+"""orjson passes an Unparsed to `_number`, which rejects it."""
 _NUL = b"\\u0000"
 _UTF8_REPLACEMENT = "\ufffd".encode()
 _SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -60,13 +65,16 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
-"""A string, closed or cut off by the end of the text; linear in its length."""
+"""A string, closed or truncated by the end of the text; matched in linear time."""
 _BRACKET = re.compile(rf"{STRING}|[\[{{]|[\]}}]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
-    """A received value that no row can contain: nested too deeply, or a number beyond any range."""
+    """A received value that no row can contain.
+
+    It is nested too deeply, or a number out of range.
+    """
 
     text: str
     """Its JSON text."""
@@ -77,10 +85,12 @@ class BrokenJson(ValueError):
 
 
 def load_json(body: bytes) -> tuple[Any, int]:
-    """Return the JSON value in a UTF-8 `body`, and how many characters were replaced.
+    """Return the JSON value in a UTF-8 `body`, and the number of replaced characters.
 
-    What PostgreSQL cannot store (NUL, lone surrogates, undecodable bytes) becomes U+FFFD. An integer beyond 64 bits and
-    a number that a float would round is a Decimal. Raises BrokenJson.
+    Characters that PostgreSQL cannot store (NUL, lone surrogates, undecodable bytes) become U+FFFD.
+    An integer beyond 64 bits, or a number that a float would round, becomes a Decimal.
+
+    Raises: BrokenJson if the text is not JSON.
     """
     if not (b"\\" in body and _NUL in body) and not _may_be_rounded(body):
         try:
@@ -100,7 +110,7 @@ def load_json(body: bytes) -> tuple[Any, int]:
             )
     except json.JSONDecodeError as error:
         raise BrokenJson(
-            f"JSON that is cut short or broken at character {error.pos} of {len(text)}"
+            f"truncated or invalid JSON at character {error.pos} of {len(text)}"
         ) from None
     except RecursionError:
         raise BrokenJson("JSON nested too deeply") from None
@@ -108,12 +118,15 @@ def load_json(body: bytes) -> tuple[Any, int]:
 
 
 def load_stored(text: bytes) -> Any:
-    """Return the value of JSON text from PostgreSQL, numbers as in `load_json`."""
+    """Return the value of JSON text from PostgreSQL, with numbers as in `load_json`."""
     return load_json(text)[0]
 
 
 def dump_json(value: object, *, sort: bool = False) -> str:
-    """Return JSON text of any depth; numbers keep every digit. `sort` orders the members of objects by name."""
+    """Return JSON text of any depth; numbers keep every digit.
+
+    `sort` orders the members of objects by name.
+    """
     try:
         return orjson.dumps(
             value, default=_number, option=_OPTION | orjson.OPT_SORT_KEYS * sort
@@ -123,7 +136,10 @@ def dump_json(value: object, *, sort: bool = False) -> str:
 
 
 def dump_jsonb(value: object) -> tuple[str, str | None]:
-    """Return JSON text, and the reason if PostgreSQL (or a reader of its tables) does not take it as jsonb."""
+    """Return JSON text, and the reason if it cannot be stored as jsonb.
+
+    The limits are those of PostgreSQL or of readers of its tables.
+    """
     try:
         return orjson.dumps(value, default=_number, option=_OPTION).decode(), None
     except TypeError:
@@ -131,7 +147,7 @@ def dump_jsonb(value: object) -> tuple[str, str | None]:
 
 
 def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
-    """Return the JSON text of each row, and the reasons of those that `dump_jsonb` gives one, by their number."""
+    """Return the JSON text of each row, and `dump_jsonb`'s reasons by row number."""
     try:
         return [orjson.dumps(row, default=_number, option=_OPTION).decode() for row in rows], {}
     except TypeError:
@@ -142,8 +158,11 @@ def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
 
 
 def fits_numeric(number: Decimal) -> bool:
-    """Return whether PostgreSQL can store `number` as numeric, and so in jsonb, with all its digits."""
-    # the digits of a longer one need not become a tuple
+    """Return whether PostgreSQL can store `number` as numeric with all its digits.
+
+    The same limits apply to numbers in jsonb.
+    """
+    # avoid the tuple of a number with too many digits
     if not number.is_finite() or len(str(number)) > _MOST_DIGITS + 20:
         return False
     exponent = number.as_tuple().exponent
@@ -156,7 +175,7 @@ def fits_numeric(number: Decimal) -> bool:
 
 def _may_be_rounded(body: bytes) -> bool:
     shapes = body.translate(_SHAPES)
-    # from the end: for these needles twice as fast as from the beginning
+    # A search from the end is twice as fast for these patterns.
     if shapes.rfind(_LONG_RUN) >= 0 and _LONG_NUMBER.search(body):
         return True
     at = len(shapes)
@@ -167,7 +186,7 @@ def _may_be_rounded(body: bytes) -> bool:
 
 
 def _storable(text: str) -> tuple[str, int]:
-    """Return JSON text with what PostgreSQL cannot store replaced, and how many characters that were."""
+    """Replace what PostgreSQL cannot store; return text and number of replacements."""
     replaced = text.count("\0")
     text = text.replace("\0", "\ufffd")
 
@@ -211,7 +230,7 @@ def _decimal(digits: str) -> object:
 
 
 def _without_depths(text: str) -> str:
-    """Return JSON text in which what is too deep to be parsed is an object with _UNPARSED."""
+    """Replace values that are too deep to be parsed by objects with _UNPARSED."""
     parts: list[str] = []
     level = start = end = 0
     for token in _BRACKET.finditer(text):
@@ -239,7 +258,7 @@ _END = object()
 
 
 def _write(value: Any, *, sort: bool = False) -> tuple[str, str | None]:
-    """Do what `dump_jsonb` does for any value, without recursion."""
+    """Do the same as `dump_jsonb` for any value, without recursion."""
     parts: list[str] = []
     reason: str | None = None
     waiting = [("", value, 1)]

@@ -1,4 +1,7 @@
-"""Files and folders that only their owner may read: the home, its logs, passwords, `.env` and exports."""
+"""Create files and folders that only their owner may read.
+
+They are the home, its logs, passwords, `.env` and exports.
+"""
 
 import os
 import pwd
@@ -13,11 +16,11 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class ForeignFolder(PermanentError):
-    """A folder belongs to another user of this machine, or to all."""
+    """A folder belongs to another user of this machine, or to all users."""
 
 
 def user_name(number: int) -> str:
-    """Return the name of the user with this number, or the number as text if it has none."""
+    """Return the name of the user with this number, or the number if it has none."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -25,11 +28,12 @@ def user_name(number: int) -> str:
 
 
 def private_folder(path: Path) -> Path:
-    """Create the folder for its owner only (0700), or take the rights of others away from ours.
+    """Create a folder for its owner only (0700), or remove the access of others.
 
-    Root keeps the group's right to pass through: the embedded server runs as another user.
+    Root's folder keeps the group's right to traverse it, because the embedded server runs as
+    another user.
 
-    Raises: ForeignFolder if the folder belongs to another user, or to all as /tmp does.
+    Raises: ForeignFolder if the folder belongs to another user, or to all users like /tmp.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -37,13 +41,14 @@ def private_folder(path: Path) -> Path:
     found = path.stat()
     if found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:
         raise ForeignFolder(
-            f"{path} is shared by all users of this machine. Use a folder of your own: MAGNETIS_HOME={path}/magnetis."
+            f"{path} is shared by all users of this machine. Use a folder of your own: "
+            f"MAGNETIS_HOME={path}/magnetis."
         )
     if found.st_uid != os.geteuid():
         owner = user_name(found.st_uid)
         raise ForeignFolder(
-            f"{path} belongs to the user {owner}, and you are {user_name(os.geteuid())}. Run this as "
-            f"{owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
+            f"{path} belongs to the user {owner}, but you are {user_name(os.geteuid())}. Run this "
+            f"as {owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
         )
     excess = OTHERS if os.geteuid() else OTHERS & ~stat.S_IXGRP
     if found.st_mode & excess:
@@ -51,8 +56,11 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def close_to_others(path: Path) -> bool:
-    """Take the rights of group and others away from a regular file of ours; return whether it had any."""
+def restrict_to_owner(path: Path) -> bool:
+    """Remove the access of group and others from a regular file of this user.
+
+    Returns whether they had any.
+    """
     with suppress(FileNotFoundError):
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & OTHERS:
@@ -61,8 +69,11 @@ def close_to_others(path: Path) -> bool:
     return False
 
 
-def close_output_to_others() -> None:
-    """Take the rights of group and others away from the file that the shell directs standard output to, if it is ours."""
+def restrict_output_to_owner() -> None:
+    """Remove the access of group and others from the file of standard output.
+
+    Does so only for a regular file of this user.
+    """
     found = os.fstat(1)
     if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
         os.fchmod(1, stat.S_IMODE(found.st_mode) & ~OTHERS)
@@ -70,9 +81,9 @@ def close_output_to_others() -> None:
 
 @contextmanager
 def private_file(path: Path, flags: int) -> Iterator[int]:
-    """Open a file for the length of the block, created with mode 0600; yield its descriptor.
+    """Open a file with mode 0600 for the length of the block; yield its descriptor.
 
-    A file that root creates belongs to the owner of its folder, who could not open it otherwise.
+    A file that root creates is given to the owner of its folder, who could not open it otherwise.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -85,7 +96,7 @@ def private_file(path: Path, flags: int) -> Iterator[int]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace the file as a whole, readable by its owner only."""
+    """Replace the whole file; only its owner can read it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with private_file(fresh, os.O_WRONLY | os.O_TRUNC) as descriptor:
         os.write(descriptor, text.encode())

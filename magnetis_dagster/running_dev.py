@@ -1,6 +1,7 @@
-"""What a running `magnetis dev` publishes to commands in other terminals: address of the API, key of the sandbox, database.
+"""Publish a running `magnetis dev` to commands in other terminals.
 
-The file is in its home. It is valid while the process has the lock of the home, however the process ends.
+A file in its home contains the address of the API, the key of the sandbox and the database. It is
+valid while the process has the lock of the home, however the process ends.
 """
 
 import fcntl
@@ -23,16 +24,19 @@ class RunningDev:
 
     api_url: str
     sandbox_key: str | None
-    """Key of the sandbox that it uses; None if it uses a real key, which is never stored."""
+    """Key of its sandbox; None if it uses a real key, which is never stored."""
     database_url: str | None
-    """Its MAGNETIS_DATABASE_URL, with the password; None if it uses the embedded server of its home."""
+    """Its MAGNETIS_DATABASE_URL with the password; None if it uses the embedded server of its home.
+    """
     start_date: str | None = None
     """First day of the sandbox's partitions, such as 2024-01-31; None if it uses a real key."""
+    ui: str | None = None
+    """Address of its webserver."""
 
 
 @contextmanager
-def announced(home: Path, running: RunningDev) -> Iterator[None]:
-    """Let other terminals find `running` for the length of the block."""
+def publish(home: Path, running: RunningDev) -> Iterator[None]:
+    """Publish `running` to other terminals for the length of the block."""
     write_private(home / STATE, json.dumps(asdict(running)))
     try:
         yield
@@ -41,9 +45,12 @@ def announced(home: Path, running: RunningDev) -> Iterator[None]:
 
 
 def running_dev(home: Path) -> RunningDev | None:
-    """Return what serves `home`; None if nothing does, or a `magnetis dev` of another user."""
+    """Return the `magnetis dev` that serves `home`; None if there is none.
+
+    That of another user is ignored.
+    """
     with suppress(FileNotFoundError, PermissionError), (home / STATE).open() as file:
-        # another user's would send our password to a database of theirs
+        # another user's file could send our password to their database
         owner = os.fstat(file.fileno()).st_uid
         if os.geteuid() in {0, owner} and is_claimed(home):
             return RunningDev(**json.load(file))
@@ -51,14 +58,17 @@ def running_dev(home: Path) -> RunningDev | None:
 
 
 def is_claimed(home: Path) -> bool:
-    """Whether a `magnetis dev` runs in `home`."""
+    """Return whether a `magnetis dev` runs in `home`."""
     with suppress(FileNotFoundError), (home / LOCK).open("r") as lock:
         return not try_lock(lock.fileno())
     return False
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file for its descriptor's life; return False if another one holds the lock."""
+    """Lock the open file while its descriptor is open.
+
+    Returns False if another process has the lock.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

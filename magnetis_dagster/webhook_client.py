@@ -1,6 +1,7 @@
-"""Posting one JSON message to a webhook, whose address is a secret. What the message says, and when, is not known here.
+"""Post one JSON message to a webhook whose URL is a secret.
 
-The address is in no text that leaves this module: a failure is told by the status code or by the class of the error.
+The caller composes the message. No text that leaves this module contains the URL: an error contains
+only the status code or the class of the failure.
 """
 
 import logging
@@ -11,14 +12,17 @@ from collections.abc import Mapping
 import httpx
 
 from magnetis_dagster.api.network import transport_options
-from magnetis_dagster.api.transport import without_what_was_received
+from magnetis_dagster.api.transport import without_received_values
 from magnetis_dagster.errors import PermanentError, TransientError
 
 SECONDS = 5.0
 
 
 class WebhookFailed(TransientError):
-    """The message did not arrive, or nobody knows whether it did. The text is `HTTP 500`, or the class of an error."""
+    """The message was not delivered, or its delivery is uncertain.
+
+    The text is `HTTP 500`, or the class of an error.
+    """
 
     def __init__(self, reason: str, *, perhaps_delivered: bool = False) -> None:
         super().__init__(reason)
@@ -26,13 +30,15 @@ class WebhookFailed(TransientError):
 
 
 def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECONDS) -> None:
-    """Post `content` and return when it was accepted (2xx), within `seconds` altogether.
+    """Post `content` and return when the server accepted it (2xx).
 
-    Raises: WebhookFailed; PermanentError if the environment names a proxy or certificates that cannot
-    be used.
+    `seconds`: time limit for the whole exchange.
+
+    Raises: WebhookFailed; PermanentError if the environment names an unusable proxy or unusable
+    certificates.
     """
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
-    # a thread, since no time-out of a socket bounds a name server that is silent, or an answer that comes byte by byte
+    # A thread, because no socket time-out limits a silent name server or a response that trickles.
     threading.Thread(
         target=_post, args=(url, content, seconds, answers), name="webhook", daemon=True
     ).start()
@@ -43,7 +49,7 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
     if isinstance(answer, PermanentError):
         raise answer
     if isinstance(answer, Exception):
-        # behind these the request had left
+        # the request was sent before these errors occurred
         sent = isinstance(answer, (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError))
         raise WebhookFailed(type(answer).__name__, perhaps_delivered=sent)
     if not 200 <= answer < 300:
@@ -56,11 +62,12 @@ def _post(
     seconds: float,
     answers: "queue.SimpleQueue[int | Exception]",
 ) -> None:
-    logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
+    logging.getLogger("httpcore.http11").addFilter(without_received_values)
     try:
         timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request("POST", url, json=content, extensions={"timeout": timeout})
-        # the transport, and not a client: that logs the address, obeys .netrc and would follow redirects if it were told to
+        # A transport instead of a client: a client logs the URL, reads .netrc and can follow
+        # redirects.
         with httpx.HTTPTransport(**transport_options(request.url)) as transport:
             response = transport.handle_request(request)
             response.close()

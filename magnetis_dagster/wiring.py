@@ -1,4 +1,7 @@
-"""From settings to working parts. The one place where the edges (defs, cli) put database, ledger, warehouse and client together."""
+"""Build database sessions, ledger, warehouse and ingestion from the settings.
+
+Only `defs`, `dagster_support`, `cli` and `dev` use this module.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +20,10 @@ from magnetis_dagster.warehouse import read_only as reader
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Whether these settings bring invented rows: the key is one of the sandbox's, or none is set and no real one is in use."""
+    """Return whether these settings load sandbox rows.
+
+    The key is one of the sandbox's, or none is set and no `magnetis dev` uses a real one.
+    """
     if settings.api_key is None:
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None
@@ -25,12 +31,15 @@ def uses_sandbox(settings: Settings) -> bool:
 
 
 def embedded_database(settings: Settings) -> str:
-    """Return which database of the embedded server is used: invented rows and real ones never share one."""
+    """Return the database of the embedded server to use.
+
+    Sandbox rows and real rows never share a database.
+    """
     return embedded.SANDBOX_DATABASE if uses_sandbox(settings) else embedded.DATABASE
 
 
 def database_url(settings: Settings, *, create: bool = True, port: int | None = None) -> str:
-    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address.
+    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its URL.
 
     `port`: as in `embedded.start`.
 
@@ -44,15 +53,16 @@ def database_url(settings: Settings, *, create: bool = True, port: int | None = 
 
 
 def require_home(settings: Settings) -> None:
-    """Raise NoEmbeddedDatabase if the embedded server is to be used and was never started under MAGNETIS_HOME."""
+    """Raise NoEmbeddedDatabase if the embedded server is needed but was never started."""
     if settings.database_url is None:
         embedded.require(settings.home)
 
 
 def shown_address(settings: Settings, *, tcp: bool, read_only: bool) -> tuple[str, bool]:
-    """Return the database's URL for psql and BI tools, and whether its server runs; starts nothing.
+    """Return the database's URL for psql and BI tools, and whether its server runs.
 
-    `tcp`: on 127.0.0.1 with a password. `read_only`: for the role `magnetis_reader`, which is created.
+    Starts no server. `tcp`: on 127.0.0.1 with a password. `read_only`: for the role
+    `magnetis_reader`, which is created.
 
     Raises: NoEmbeddedDatabase, NotRunning, NoTcp; ReaderUnknown for a server of the user's own.
     """
@@ -79,7 +89,9 @@ def shown_address(settings: Settings, *, tcp: bool, read_only: bool) -> tuple[st
 
 @contextmanager
 def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
-    """Open the database for the length of the block; commands that load nothing pass `create=False`.
+    """Open the database for the length of the block.
+
+    Commands that load nothing pass `create=False`.
 
     Raises: EmbeddedServerFailed; NoEmbeddedDatabase if `create` is false and there is no database.
     """
@@ -91,7 +103,7 @@ def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
 
 
 def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Warehouse:
-    """Return the warehouse in these settings' zones."""
+    """Return the warehouse in these settings' time zones."""
     return Warehouse(
         engine,
         catalogue,
@@ -104,12 +116,12 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
 
 
 def ledger_of(engine: Engine, settings: Settings) -> Ledger:
-    """Return the ledger of these settings' key. Raises SettingsError where no key is set."""
+    """Return the ledger of these settings' key. Raises SettingsError if none is set."""
     return Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
 
 
 def zones_of(settings: Settings) -> Zones:
-    """Return the three zones of the API's times."""
+    """Return the three time zones of the API."""
     return Zones(
         partition=settings.timezone,
         query=settings.query_timezone,
@@ -126,7 +138,10 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open what one run needs to read the API into the warehouse. Raises SettingsError, DatabaseUnavailable, DatabaseRefused."""
+    """Open the ingestion of one run.
+
+    Raises: SettingsError, DatabaseUnavailable or DatabaseRefused.
+    """
     key = settings.require_key()
     with (
         open_engine(settings) as engine,

@@ -1,21 +1,25 @@
-"""What every test may ask for: a real PostgreSQL with a fresh database, the sandbox API over HTTP, and a home without secrets."""
+"""Fixtures of all tests.
 
+A real PostgreSQL with a fresh database, the sandbox API over HTTP, and a home without secrets.
+"""
+
+import logging
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from databases import Databases
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.sandbox import PERSONAL_MARKERS
-from magnetis_dagster.warehouse import Merged, Staging, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import MergeResult, Staging, Warehouse, WindowFacts
 from magnetis_dagster.warehouse.migrate import migrate
 
 pytest_plugins = ["leftovers"]
@@ -37,24 +41,25 @@ LONGEST = (
     "defs/test_alerts.py",
     "ingest/test_interrupted.py",
 )
-"""Over half a minute each: what comes last, one of two workers does alone. `end_to_end` waits, so others stand between."""
+"""Files that take over half a minute each. One of two workers runs the last file alone.
+`end_to_end` mostly waits, so other files run between its files."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # xdist would take the files with the most tests first, and the longest have few
+    # xdist would begin with the files with the most tests, but the slowest files have few
     config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; the order within a file stays."""
+    """Begin with the slowest files and keep the order within each file."""
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Tests see neither the developer's MAGNETIS_ variables nor a `.env` in the working directory, nor secrets of a container."""
+    """Hide the developer's MAGNETIS_ variables, `.env` files and container secrets from tests."""
     for name in [name for name in os.environ if name.startswith(("MAGNETIS_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("magnetis_dagster.settings.SECRETS", tmp_path / "secrets")
@@ -65,12 +70,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def _counts_agree_after_each_commit(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare recorded counts with rows after every window that a test of ingest/ or warehouse/ commits in this process."""
+    """Compare recorded counts with rows after every window.
+
+    Applies to the windows that a test of ingest/ or warehouse/ commits in this process.
+    """
     if request.path.parent.name not in {"ingest", "warehouse"}:
         return
     commit = Warehouse.commit
 
-    def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> Merged:
+    def reconciled(self: Warehouse, staging: Staging, facts: WindowFacts) -> MergeResult:
         merged = commit(self, staging, facts)
         assert self.reconcile(staging.collection) == [], (
             f"{staging.collection.name}: recorded counts are not those of the table"
@@ -80,6 +88,15 @@ def _counts_agree_after_each_commit(
     monkeypatch.setattr(Warehouse, "commit", reconciled)
 
 
+@pytest.fixture(autouse=True)
+def _quiet_connections(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Log the dozen lines per request only for tests that read logs: they take a sixth of the time."""
+    logger = logging.getLogger("httpcore")
+    logger.setLevel(logging.DEBUG if "caplog" in request.fixturenames else logging.INFO)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     return load_catalogue()
@@ -87,9 +104,10 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of an embedded server for the session, without fsync: tests kill processes, not the machine.
+    """Return the URL of an embedded server for the session, without fsync.
 
-    Not under pytest's folder: a second pytest on the machine closes that to other users, and the server runs as one.
+    Tests kill processes, not the machine. The server is not under pytest's folder: a second pytest
+    on the machine closes that folder to other users, and the server runs as another user.
     """
     home = Path(tempfile.mkdtemp(prefix="magnetis-tests-"))
     url = embedded.start(home, database="postgres")
@@ -112,16 +130,23 @@ def _template(postgres_url: str, catalogue: Catalogue) -> str:
     return "template_magnetis"
 
 
-@pytest.fixture
-def empty_database_url(postgres_url: str) -> Iterator[str]:
-    """URL of a database with nothing in it."""
-    yield from _database(postgres_url, "template1")
+@pytest.fixture(scope="session")
+def databases(postgres_url: str) -> Databases:
+    return Databases(postgres_url)
 
 
 @pytest.fixture
-def database_url(postgres_url: str, _template: str) -> Iterator[str]:
-    """URL of a database with the tables of the shipped catalogue."""
-    yield from _database(postgres_url, _template)
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """Return the URL of an empty database."""
+    with databases.lent("template1") as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(databases: Databases, _template: str) -> Iterator[str]:
+    """Return the URL of a database with the tables of the shipped catalogue."""
+    with databases.lent(_template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -132,7 +157,10 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 class Clock:
-    """Moves the clock that every process on a database shares, by replacing `magnetis_ops.now()`; it goes on from there."""
+    """Moves the clock that all processes of a database share by replacing `magnetis_ops.now()`.
+
+    The clock continues from the new time.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -153,7 +181,8 @@ class Clock:
     def _replace(connection: Connection, seconds: float) -> None:
         connection.execute(
             text(
-                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql "
+                "VOLATILE AS "
                 f"'SELECT clock_timestamp() + make_interval(secs => {seconds})'"
             )
         )
@@ -164,25 +193,19 @@ def clock(engine: Engine) -> Clock:
     return Clock(engine)
 
 
-def _database(server: str, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        # without fsync, copying files takes half the time of copying blocks through the log
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-        yield server.replace("/postgres?", f"/{name}?")
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 SECRETS = ("key-0f-the-tests", "0033199", *PERSONAL_MARKERS)
-"""The key of the tests, and what every personal value contains, in the small API and in the sandbox."""
+"""The tests' key, and markers that every personal value of the small API and the sandbox contains.
+"""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail any test whose captured output or log holds the key or a caller's number."""
+    """Fail any test whose captured output or log contains the key or a caller's number."""
     report = yield
     captured = f"{report.capstdout}{report.capstderr}{report.caplog}"
     if found := [secret for secret in SECRETS if secret in captured]:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: captured output holds {found}: it must appear in no log and on no screen"
+        report.longrepr = (
+            f"{item.nodeid}: the captured output contains {found}, which must appear in no log"
+        )
     return report

@@ -1,7 +1,8 @@
-"""A pytest plugin: a session that leaves a process behind fails, names the test that started it, and ends it.
+"""A pytest plugin that fails a session with leftover processes, names their tests and ends them.
 
-Everything that a session starts inherits a mark in its environment, which survives the death of its parent, new sessions and new
-groups (as in dev/children.py), and pytest's own variable with the name of the running test.
+Every process of a session inherits a mark in its environment. The mark survives the death of its
+parent, new sessions and new process groups (as in dev/children.py). pytest's own variable contains
+the name of the running test.
 """
 
 import os
@@ -16,15 +17,15 @@ import pytest
 
 MARK = "TESTS_SESSION"
 PATIENCE = 10.0
-"""Seconds in which what was told to end has ended: a server that shuts down, a forkserver whose parent is gone."""
+"""Seconds for processes to end: a server that shuts down, a forkserver whose parent is gone."""
 OWN = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
-"""Helpers of Python's that end with the process that started them."""
+"""Python's own helpers, which end with the process that started them."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # a shell has what it starts in the background ignore Ctrl-C, and so would every process that a test starts and interrupts;
-    # SIGTERM, as from `timeout`, would end pytest without tearing anything down
+    # A shell's background processes ignore Ctrl-C, and so would every process that a test starts
+    # and interrupts. SIGTERM, as from `timeout`, would end pytest without its teardown.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     if MARK not in os.environ:  # xdist's workers inherit it
@@ -36,21 +37,21 @@ _SESSION = pytest.StashKey[str]()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """Look once everything else is torn down, xdist's workers included."""
+    """Check for leftovers after all other teardown, including xdist's workers."""
     yield
     if (mark := session.config.stash.get(_SESSION, None)) is None:
         return
     left = wait_for_end(mark)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for process in left:
-        reporter.write_line(f"Left behind: {describe(process)}", red=True)
+        reporter.write_line(f"Leftover process: {describe(process)}", red=True)
     end(left)
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the living processes of the session, but itself."""
+def processes_of_session(mark: str) -> list[psutil.Process]:
+    """Return the living processes of the session, without this one."""
     found = []
     for process in psutil.process_iter(["environ", "status", "cmdline", "ppid"]):
         info = process.info
@@ -69,9 +70,9 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def wait_for_end(mark: str) -> list[psutil.Process]:
-    """Return what still runs after PATIENCE."""
+    """Return the processes that still run after PATIENCE."""
     limit = time.monotonic() + PATIENCE
-    while (left := marked(mark)) and time.monotonic() < limit:
+    while (left := processes_of_session(mark)) and time.monotonic() < limit:
         time.sleep(0.1)
     return left
 
@@ -84,7 +85,7 @@ def describe(process: psutil.Process) -> str:
 
 
 def end(processes: list[psutil.Process]) -> None:
-    """End them: Dagster and PostgreSQL clean up on SIGINT."""
+    """End the processes with SIGINT, so that Dagster and PostgreSQL clean up."""
     for number in (signal.SIGINT, signal.SIGKILL):
         for process in processes:
             with suppress(psutil.NoSuchProcess):

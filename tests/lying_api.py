@@ -1,6 +1,7 @@
-"""Plays the lies of `magnetis_dagster.sandbox.lies` on a SmallApi, by what the server does: "caps a search, oldest first".
+"""Simulate the lies of `magnetis_dagster.sandbox.lies` on a SmallApi.
 
-`truth` is the list of rows that Magnetis has; `lies` are applied in order. docs/delivery-guarantees.md names each of them.
+A lie is named by its title, such as "caps a search, oldest first". `truth` contains the rows of
+Magnetis; `lies` are applied in order. docs/delivery-guarantees.md describes each of them.
 """
 
 import json
@@ -19,19 +20,21 @@ LIES = list(NAMES)
 
 @dataclass
 class LyingApi:
-    """Serves `truth` on /calls through the lies; keeps what a lie must remember."""
+    """Serves `truth` on /calls through the lies, which store their state in `memory`."""
 
     api: SmallApi
     truth: Rows
     lies: tuple[str, ...] = ()
     cap: int = 60
+    days: int = 3
+    """Days to which windows are shortened."""
     seed: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Answer for the SmallApi from now on."""
+        """Replace the responses of the SmallApi."""
         self.liar: sandbox_lies.Liar[dict[str, Any]] = sandbox_lies.Liar(
-            {NAMES[lie]: self.cap if lie.startswith("caps") else None for lie in self.lies},
+            {NAMES[lie]: self._number(lie) for lie in self.lies},
             oldest_first=lambda rows: sorted(rows, key=self.api.moment),
             identity=lambda row: str(row["id"]),
             swap=self._swap,
@@ -41,8 +44,12 @@ class LyingApi:
         self.memory["states"] = [self.ids()]
         self.api.respond = self._respond
 
+    def _number(self, lie: str) -> int | None:
+        numbers = {"caps": self.cap, "shortens": self.days}
+        return numbers.get(lie.partition(" ")[0])
+
     def ids(self) -> frozenset[str]:
-        """Return the ids that Magnetis has now."""
+        """Return the current ids of Magnetis."""
         return frozenset(row["id"] for row in self.truth)
 
     def _respond(self, request: Request) -> Any:

@@ -1,4 +1,4 @@
-"""A small API over real HTTP that a test holds in its hand: rows that it may change, and any answer it wants to play."""
+"""A small API over real HTTP, whose rows and responses a test can change."""
 
 import json
 import re
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass
 class SmallApi:
-    """Rows by route; `respond` may answer instead of them."""
+    """Rows by route; `respond` may return another response."""
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
     respond: Respond = field(default=lambda _request: None, repr=False)

@@ -1,4 +1,4 @@
-"""The command line as a process: help, exit codes, words instead of tracebacks, and never the key."""
+"""The command line as a process: help, exit codes, and errors without traceback or key."""
 
 import json
 import os
@@ -58,7 +58,8 @@ def test_help_lists_the_commands() -> None:
 
 def test_help_imports_nothing_that_is_slow() -> None:
     """Dagster takes two seconds to import."""
-    code = "import sys, magnetis_dagster.cli.app; print({'dagster', 'sqlalchemy', 'httpx', 'pydantic', 'psycopg'} & set(sys.modules))"
+    slow = {"dagster", "sqlalchemy", "httpx", "pydantic", "psycopg", "rich"}
+    code = f"import sys, magnetis_dagster.cli.app; print({slow} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
 
@@ -82,7 +83,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
     options = re.findall(r"^\s+(--[a-z-]+)(.*)$", shown.stdout, re.MULTILINE)
     assert options
     for option, rest in options:
-        assert re.search(r"[a-z]{3,} [a-z]+", rest), f"{name} {option} does not say what it does"
+        assert re.search(r"[a-z]{3,} [a-z]+", rest), f"{name} {option} has no description"
 
 
 def test_no_command_shows_help() -> None:
@@ -122,7 +123,7 @@ def test_no_command_shows_help() -> None:
         ),
     ],
 )
-def test_mistakes_are_told_in_words(
+def test_mistakes_are_explained_in_a_sentence(
     arguments: list[str], environment: Mapping[str, str], code: int, words: str
 ) -> None:
     ended = magnetis(*arguments, **environment)
@@ -134,7 +135,7 @@ def test_mistakes_are_told_in_words(
     assert "hush" not in ended.stderr
 
 
-def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         for command in ("dev", "sandbox"):
@@ -145,7 +146,7 @@ def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path) -> None
     assert not (tmp_path / "home" / "postgres").exists()
 
 
-def test_a_defect_shows_where_but_no_local_variable() -> None:
+def test_a_defect_prints_a_traceback_without_local_variables() -> None:
     code = f"""
 from magnetis_dagster import settings
 from magnetis_dagster.cli.app import app as cli
@@ -163,7 +164,7 @@ cli.main()
     assert KEY not in ended.stderr
 
 
-def test_db_url_is_what_psql_takes() -> None:
+def test_psql_accepts_the_output_of_db_url() -> None:
     ended = magnetis(
         "db-url", MAGNETIS_DATABASE_URL="postgresql+psycopg2://me:hush@db.example:5432/magnetis"
     )
@@ -177,15 +178,15 @@ def test_db_url_is_what_psql_takes() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """A home with an embedded database that was used, and whose server does not run now; each test leaves it so."""
-    # not under pytest's folder: the embedded server runs as another user where we are root
+    """Yield a home with an embedded database whose server does not run, before or after a test."""
+    # not under pytest's folder: for root, the embedded server runs as another user
     with tempfile.TemporaryDirectory(prefix="magnetis-cli-") as home:
         embedded.start(Path(home))
         embedded.stop(Path(home))
         yield Path(home)
 
 
-def test_db_url_of_the_embedded_server_starts_nothing_and_says_when_it_runs(cluster: Path) -> None:
+def test_db_url_of_the_embedded_server_starts_nothing(cluster: Path) -> None:
     ended = magnetis("db-url", MAGNETIS_HOME=str(cluster), MAGNETIS_API_KEY=KEY)
     assert re.fullmatch(r"postgresql://postgres:@/magnetis\?host=\S+\n", ended.stdout)
     assert "runs while `magnetis dev`" in ended.stderr
@@ -200,8 +201,8 @@ def test_db_url_of_the_embedded_server_starts_nothing_and_says_when_it_runs(clus
         embedded.stop(cluster)
 
 
-def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(cluster: Path) -> None:
-    """Its number may be another program's by now, and the processes that used it are gone."""
+def test_a_killed_server_starts_again_and_stops_with_its_last_user(cluster: Path) -> None:
+    """The server's process id may belong to another program, and its users have ended."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     zombie = subprocess.Popen([sys.executable, "-c", ""])
@@ -209,7 +210,8 @@ def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(clust
     (cluster / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}, {zombie.pid}]")
     pid = cluster / "postgres" / "postmaster.pid"
     pid.write_text(
-        f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n 8826964 65536\nready\n"
+        f"{os.getpid()}\n{cluster / 'postgres'}\n1712346200\n5432\n{cluster / 'postgres'}\n\n"
+        " 8826964 65536\nready\n"
     )
     with psycopg.connect(embedded.start(cluster)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -221,7 +223,7 @@ def test_a_server_that_was_killed_starts_again_and_ends_with_its_last_user(clust
 @pytest.mark.parametrize(
     "key", [{}, {"MAGNETIS_API_KEY": SANDBOX_KEY}], ids=["no key", "the sandbox's key"]
 )
-def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[str, str]) -> None:
+def test_sandbox_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[str, str]) -> None:
     assert "@/sandbox?" in magnetis("db-url", MAGNETIS_HOME=str(cluster), **key).stdout
 
 
@@ -242,9 +244,7 @@ def test_invented_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[
     ],
     ids=" ".join,
 )
-def test_a_folder_without_a_database_gets_none_by_being_asked(
-    command: list[str], tmp_path: Path
-) -> None:
+def test_commands_that_only_read_create_no_database(command: list[str], tmp_path: Path) -> None:
     if "baseline.yaml" in command:
         command = [*command[:-1], str(tmp_path.parent / "baseline.yaml")]
         Path(command[-1]).write_text("version: 1\nsettings: {}\n")
@@ -255,7 +255,7 @@ def test_a_folder_without_a_database_gets_none_by_being_asked(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_the_other_data_only_is_no_empty_one(cluster: Path) -> None:
+def test_a_home_with_only_the_other_database_is_explained(cluster: Path) -> None:
     for command in (["quota"], ["reparse", "calls"], ["settings", "export"]):
         ended = magnetis(*command, MAGNETIS_HOME=str(cluster))
         assert ended.returncode == 2
@@ -272,11 +272,11 @@ def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
         assert ended.stdout == ""
     url = "postgresql://me@db/x"
     assert magnetis("db-url", "--tcp", MAGNETIS_DATABASE_URL=url).stdout == f"{url}\n"
-    told = magnetis("db-url", "--read-only", MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
-    assert told.returncode == 2
-    assert "CREATE ROLE magnetis_reader LOGIN" in told.stderr
-    assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in told.stderr
-    assert "hush" not in told.stderr
+    refused = magnetis("db-url", "--read-only", MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
+    assert refused.returncode == 2
+    assert "CREATE ROLE magnetis_reader LOGIN" in refused.stderr
+    assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in refused.stderr
+    assert "hush" not in refused.stderr
 
 
 def test_probe_and_reparse_report_as_table_and_as_json(
@@ -350,7 +350,7 @@ def test_ctrl_c_is_130_without_a_traceback(empty_database_url: str, tmp_path: Pa
                 text=True,
             ) as process,
             deaf.accept()[0],
-        ):  # it has called, and waits for an answer
+        ):  # it has sent a request and waits for the response
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors

@@ -1,4 +1,7 @@
-"""Every digit of a number survives, in and out; what PostgreSQL does not take is named and keeps its text."""
+"""Numbers keep every digit when JSON is parsed and written.
+
+Values that PostgreSQL cannot store are named and keep their text.
+"""
 
 import json
 from decimal import Decimal
@@ -95,7 +98,7 @@ NOISE = st.text(st.sampled_from('0123456789.-+eE,:[]{} "\\'), max_size=40)
 @given(
     st.lists(st.tuples(NUMBERS, NOISE), max_size=6), st.sampled_from([(",", ":"), (" , ", " : ")])
 )
-def test_any_numbers_among_any_texts(pairs, separators):
+def test_any_numbers_among_any_strings(pairs, separators):
     comma, colon = separators
     text = (
         "["
@@ -133,7 +136,7 @@ def test_minus_zero_and_zero():
         '["1e-999"]',
     ],
 )
-def test_pages_without_such_numbers_stay_with_orjson(monkeypatch, text):
+def test_pages_without_such_numbers_are_parsed_by_orjson(monkeypatch, text):
     monkeypatch.setattr(exact_json, "_parse", None)
     assert load(text) == orjson.loads(text)
 
@@ -158,7 +161,7 @@ def test_pages_without_such_numbers_stay_with_orjson(monkeypatch, text):
         ("-0", True),
     ],
 )
-def test_numbers_that_postgresql_takes(number, fits):
+def test_numbers_that_postgresql_stores(number, fits):
     assert fits_numeric(Decimal(number)) is fits
 
 
@@ -179,7 +182,7 @@ def test_other_numbers_are_named_and_keep_their_text(number):
     assert written == number or Decimal(written) == Decimal(number)
 
 
-def test_orjson_writes_as_many_levels_as_we_say():
+def test_orjson_writes_most_levels():
     assert dump_jsonb(load(nested(MOST_LEVELS))) == (nested(MOST_LEVELS), None)
     with pytest.raises(TypeError):
         orjson.dumps(load(nested(MOST_LEVELS + 1)))
@@ -209,12 +212,12 @@ def test_deep_objects_too():
         "{" * 2_000 + "}" * 2_000,
     ],
 )
-def test_broken_depths_are_broken(text):
+def test_broken_deep_json_is_broken(text):
     with pytest.raises(BrokenJson):
         load(text)
 
 
-def test_rows_are_written_alike_one_by_one_and_together():
+def test_rows_are_written_the_same_one_by_one_and_together():
     rows = [
         {"a": 1.5},
         {"b": Decimal("1e400")},
@@ -266,5 +269,5 @@ def test_surrogates_among_backslashes(text, expected):
 
 
 @pytest.mark.parametrize("rest", ["", ',"b":1e400', ',"b":"\\u0000"'])
-def test_of_two_members_of_one_name_the_last_counts(rest):
+def test_the_last_of_two_members_with_the_same_name_counts(rest):
     assert load(f'{{"a":1,"a":2{rest}}}')["a"] == 2

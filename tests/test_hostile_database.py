@@ -1,4 +1,4 @@
-"""Servers, databases and roles with defaults of their own: migration, load, quota, plan and Dagster's storage are the same."""
+"""Unusual defaults of server, database or role change no result."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from sqlalchemy import text
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseRefused, connect
 from magnetis_dagster.ingest import Ingestion, RunIdentity, Zones
-from magnetis_dagster.planning.plan import asked_window, make_plan
+from magnetis_dagster.planning.plan import make_plan, requested_window
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.report import read_report
@@ -64,7 +64,9 @@ def api() -> Iterator[SmallApi]:
         yield small
 
 
-def opened(url: str, api: SmallApi, catalogue: Catalogue) -> tuple[Warehouse, Ledger, Ingestion]:
+def open_parts(
+    url: str, api: SmallApi, catalogue: Catalogue
+) -> tuple[Warehouse, Ledger, Ingestion]:
     engine = connect(url)
     warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
     ledger = Ledger(engine, key_fingerprint=FINGERPRINT, policy=POLICY)
@@ -81,8 +83,8 @@ def opened(url: str, api: SmallApi, catalogue: Catalogue) -> tuple[Warehouse, Le
 def use_everything(
     url: str, api: SmallApi, catalogue: Catalogue, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Migrate, load, report, plan, and write and read Dagster's events; compare with what was sent."""
-    warehouse, ledger, ingestion = opened(url, api, catalogue)
+    """Migrate, load, report, plan and use Dagster's events; check the results."""
+    warehouse, ledger, ingestion = open_parts(url, api, catalogue)
     with ingestion:
         [window] = ingestion.read_days(catalogue["calls"], [DAY])
     assert (window.received, [day.rows for day in window.days]) == (300, [300])
@@ -97,7 +99,7 @@ def use_everything(
     assert [(run.calls, run.rows) for run in report.runs] == [(sent, 300)]
     planned = make_plan(
         [catalogue["calls"]],
-        asked_window(DAY, DAY, start=DAY, today=date(2026, 1, 1)),
+        requested_window(DAY, DAY, start=DAY, today=date(2026, 1, 1)),
         warehouse,
         ledger,
         key_fingerprint=FINGERPRINT,
@@ -120,7 +122,7 @@ def use_everything(
 
 
 @pytest.mark.parametrize("group", HOSTILE)
-def test_defaults_of_the_database_reach_no_statement(
+def test_defaults_of_the_database_affect_no_statement(
     group: str,
     empty_database_url: str,
     api: SmallApi,
@@ -131,10 +133,12 @@ def test_defaults_of_the_database_reach_no_statement(
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         name = connection.info.dbname
         connection.execute(
-            "CREATE SCHEMA hostile; CREATE TABLE hostile.runs (id int); CREATE TABLE hostile.event_logs (id int)"
+            "CREATE SCHEMA hostile; CREATE TABLE hostile.runs (id int); "
+            "CREATE TABLE hostile.event_logs (id int)"
         )
         connection.execute(
-            "CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT timestamptz '1999-01-01'$$"
+            "CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql "
+            "AS $$SELECT timestamptz '1999-01-01'$$"
         )
         for setting, value in HOSTILE[group].items():
             connection.execute(
@@ -162,7 +166,7 @@ def test_defaults_of_the_database_reach_no_statement(
 
 @pytest.fixture
 def role(postgres_url: str, empty_database_url: str) -> Iterator[str]:
-    """Name of a role without any privilege but CONNECT; what it owns is dropped with the database."""
+    """Create a role with no privilege but CONNECT; drop it and its objects at the end."""
     name = empty_database_url.partition("/test_")[2].partition("?")[0]
     name = f"role_{name}"
     with psycopg.connect(postgres_url, autocommit=True) as server:
@@ -185,7 +189,7 @@ def as_role(url: str, role: str) -> str:
     return url.replace("//postgres:@", f"//{role}@").replace("//postgres@", f"//{role}@")
 
 
-def test_a_role_that_owns_the_schemas_and_may_create_none(
+def test_a_role_that_owns_the_schemas_but_cannot_create_schemas(
     role: str,
     empty_database_url: str,
     api: SmallApi,
@@ -195,7 +199,7 @@ def test_a_role_that_owns_the_schemas_and_may_create_none(
 ) -> None:
     url = as_role(empty_database_url, role)
     assert role in url
-    warehouse, _, _ = opened(url, api, catalogue)
+    warehouse, _, _ = open_parts(url, api, catalogue)
     with pytest.raises(DatabaseRefused, match=f'CREATE SCHEMA magnetis AUTHORIZATION "{role}"'):
         warehouse.prepare()
     warehouse.engine.dispose()
@@ -205,7 +209,7 @@ def test_a_role_that_owns_the_schemas_and_may_create_none(
     use_everything(url, api, catalogue, tmp_path, monkeypatch)
 
 
-def test_a_role_that_owns_nothing_and_has_what_deployment_md_grants(
+def test_a_role_with_only_the_grants_of_deployment_md(
     role: str,
     empty_database_url: str,
     api: SmallApi,
@@ -216,7 +220,7 @@ def test_a_role_that_owns_nothing_and_has_what_deployment_md_grants(
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    warehouse, _, _ = opened(empty_database_url, api, catalogue)
+    warehouse, _, _ = open_parts(empty_database_url, api, catalogue)
     warehouse.prepare()
     warehouse.engine.dispose()
     with dg.DagsterInstance.get():

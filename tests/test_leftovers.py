@@ -1,15 +1,15 @@
-"""`make test` leaves no process behind, whatever ends it."""
+"""`make test` leaves no process running, however it ends."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from leftovers import MARK
+from waiting import wait_until
 
 LEAKS = """
 import subprocess, sys, time
@@ -23,8 +23,8 @@ def test_leaks():
 """
 
 
-def session(folder: Path, seconds: float, *options: str) -> "subprocess.Popen[str]":
-    """Start a session of pytest whose only test leaks a process."""
+def start_session(folder: Path, seconds: float, *options: str) -> "subprocess.Popen[str]":
+    """Start a pytest session with one test that leaks a process."""
     (folder / "test_leaking.py").write_text(LEAKS.format(seconds=seconds))
     environment = {
         name: value
@@ -53,35 +53,30 @@ def session(folder: Path, seconds: float, *options: str) -> "subprocess.Popen[st
     )
 
 
-def leaked(folder: Path) -> psutil.Process | None:
+def leaked_process(folder: Path) -> psutil.Process | None:
     pid = folder / "pid"
-    with_text = pid.read_text() if pid.exists() else ""
-    return (
-        psutil.Process(int(with_text)) if with_text and psutil.pid_exists(int(with_text)) else None
-    )
+    text = pid.read_text() if pid.exists() else ""
+    return psutil.Process(int(text)) if text and psutil.pid_exists(int(text)) else None
 
 
-def test_a_session_that_leaves_a_process_behind_fails_and_names_the_test(tmp_path: Path) -> None:
-    process = session(tmp_path, 0)
+def test_a_session_with_a_leaked_process_fails_and_names_the_test(tmp_path: Path) -> None:
+    process = start_session(tmp_path, 0)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "1 passed" in output
-    assert "Left behind: pid " in output
+    assert "Leftover process: pid " in output
     assert "started by test_leaking.py::test_leaks (call)" in output
-    assert leaked(tmp_path) is None
+    assert leaked_process(tmp_path) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_session_that_is_interrupted_leaves_nothing_behind(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """As `timeout` and a terminal do it to the whole group, and `kill` to the first process alone."""
-    process = session(tmp_path, 600, "-n", "1")
-    end = time.monotonic() + 120
-    while not (found := leaked(tmp_path)):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    family = [found, *psutil.Process(process.pid).children(recursive=True)]
+def test_an_interrupted_session_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """`timeout` signals the process group; `kill` signals the first process."""
+    process = start_session(tmp_path, 600, "-n", "1")
+    wait_until(lambda: leaked_process(tmp_path) is not None, "the test leaks a process", 120)
+    leaked = leaked_process(tmp_path)
+    assert leaked
+    family = [leaked, *psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output

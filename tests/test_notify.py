@@ -1,4 +1,4 @@
-"""Posting to a webhook: what counts as delivered, how long it takes at most, and that its address is told to nobody."""
+"""Posting to a webhook: delivery, time limit and secrecy of the URL."""
 
 import logging
 import socket
@@ -33,7 +33,7 @@ def test_any_2xx_is_delivered(hook: Chat, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 404, 410, 429, 500, 503])
-def test_every_other_answer_is_a_failure_and_no_redirect_is_followed(
+def test_every_other_response_is_a_failure_and_no_redirect_is_followed(
     hook: Chat, status: int
 ) -> None:
     hook.status = status
@@ -41,7 +41,7 @@ def test_every_other_answer_is_a_failure_and_no_redirect_is_followed(
     assert (str(failed), failed.perhaps_delivered, hook.refused) == (f"HTTP {status}", False, 1)
 
 
-def test_an_answer_that_takes_too_long_is_perhaps_delivered(hook: Chat) -> None:
+def test_a_message_without_a_timely_response_may_be_delivered(hook: Chat) -> None:
     hook.seconds = 1.5
     began = time.monotonic()
     failed = failure(hook.url, seconds=0.3)
@@ -50,13 +50,13 @@ def test_an_answer_that_takes_too_long_is_perhaps_delivered(hook: Chat) -> None:
     assert failed.perhaps_delivered
 
 
-def test_a_connection_that_is_cut_is_perhaps_delivered(hook: Chat) -> None:
+def test_a_message_with_a_lost_connection_may_be_delivered(hook: Chat) -> None:
     hook.cut = True
     failed = failure(hook.url)
     assert (str(failed), failed.perhaps_delivered) == ("RemoteProtocolError", True)
 
 
-def test_a_name_server_that_does_not_answer_is_waited_for_no_longer(
+def test_a_silent_name_server_does_not_exceed_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5))
@@ -74,7 +74,7 @@ def test_a_name_server_that_does_not_answer_is_waited_for_no_longer(
         (f"ftp://hooks.invalid/{TOKEN}", "UnsupportedProtocol"),
     ],
 )
-def test_what_never_left_is_not_delivered(
+def test_an_unsent_message_is_not_delivered(
     url: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
@@ -82,7 +82,7 @@ def test_what_never_left_is_not_delivered(
     assert (str(failed), failed.perhaps_delivered) == (reason, False)
 
 
-def test_the_address_is_in_no_log(hook: Chat, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_url_is_in_no_log(hook: Chat, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         for hook.status in (200, 307, 500):
             try:

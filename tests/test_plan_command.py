@@ -1,4 +1,4 @@
-"""`magnetis plan` as a process, on the sandbox and a real database: words, JSON, exit codes, and never the key."""
+"""`magnetis plan` as a process: tables, JSON, exit codes, and never the key."""
 
 import json
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ def environment(sandbox: SandboxServer, database_url: str) -> dict[str, str]:
     }
 
 
-def test_a_plan_in_words_and_as_json(
+def test_a_plan_as_a_table_and_as_json(
     sandbox: SandboxServer, environment: dict[str, str], engine: Engine
 ) -> None:
     words = magnetis(
         "plan", "calls", "leads", "--from", "2024-01-01", "--to", "2025-12-31", **environment
     )
     assert words.returncode == 0, words.stderr
-    assert "at most 2" in words.stderr, "it says what it spends before"
+    assert "at most 2" in words.stderr, "the price of the plan was not announced"
     assert "This plan spent 2 API calls, in lane manual." in words.stdout
     assert "quota days, done about " in words.stdout
     assert max(map(len, words.stdout.splitlines())) <= 90
@@ -100,7 +100,7 @@ def test_all_from_the_first_day_to_yesterday(
         (("calls", "--report", "nope"), 2, "nothing else"),
     ],
 )
-def test_mistakes_cost_no_call(
+def test_mistakes_cost_no_api_call(
     sandbox: SandboxServer,
     environment: dict[str, str],
     arguments: tuple[str, ...],
@@ -114,7 +114,7 @@ def test_mistakes_cost_no_call(
     assert sandbox.received == 0
 
 
-def test_the_report_needs_no_key_and_no_call(
+def test_the_report_needs_no_key_and_no_api_call(
     engine: Engine, environment: dict[str, str], sandbox: SandboxServer
 ) -> None:
     record(

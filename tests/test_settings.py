@@ -1,4 +1,7 @@
-"""Environment variables: defaults, precedence, and that each bad value is one sentence which names it and never shows a secret."""
+"""Environment variables: defaults, precedence and errors.
+
+Each bad value causes one sentence that names the variable and never shows a secret.
+"""
 
 import stat
 from collections.abc import Iterator
@@ -9,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from magnetis_dagster.dev.home import claimed
+from magnetis_dagster.dev.home import claim_home
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.private_files import write_private
-from magnetis_dagster.running_dev import STATE, RunningDev, announced
+from magnetis_dagster.running_dev import STATE, RunningDev, publish
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
@@ -38,8 +41,8 @@ def test_defaults_are_those_of_the_contract() -> None:
 
 BAD = {
     "API_KEY": {
-        f"{SECRET} x": "no space or line break",
-        f"{SECRET}\nX-Evil: 1": "no space or line break",
+        f"{SECRET} x": "without spaces or line breaks",
+        f"{SECRET}\nX-Evil: 1": "without spaces or line breaks",
         f"{SECRET}é": "ASCII",
     },
     "API_URL": {
@@ -47,7 +50,7 @@ BAD = {
         "api.magnetis.io": "expected an origin",
         "ftp://api.magnetis.io": "expected an origin",
         "https://": "expected an origin",
-        f"https://user:{SECRET}@api.magnetis.io": "no user",
+        f"https://user:{SECRET}@api.magnetis.io": "without user",
         f"https://api.magnetis.io?key={SECRET}": "query",
         "https://api.magnetis.io:99999": "Port out of range",
         "https://api.magnetis.io:0": "port from 1",
@@ -58,12 +61,12 @@ BAD = {
         SECRET: "https://hooks.slack.com/services/…",
         f"https:///{SECRET}": "as the chat shows it",
         f"ftp://hooks.slack.com/{SECRET}": "as the chat shows it",
-        f"https://user:{SECRET}@hooks.slack.com/": "with no user",
+        f"https://user:{SECRET}@hooks.slack.com/": "without a user",
         f"https://hooks.slack.com:{SECRET}/": "as the chat shows it",
         f"https://[::1/{SECRET}": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET} x": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
-        f"http://hooks.slack.com/{SECRET}": "expected https: the address is a secret",
+        f"http://hooks.slack.com/{SECRET}": "expected https: the URL is a secret",
     },
     "CELERY_BROKER_URL": {
         SECRET: "expected redis://",
@@ -76,8 +79,8 @@ BAD = {
     "UI_URL": {
         "dagster.example.com": "such as https://dagster.example.com",
         "ftp://dagster.example.com": "such as https://dagster.example.com",
-        f"https://user:{SECRET}@dagster.example.com": "no user",
-        f"https://dagster.example.com/?token={SECRET}": "no user, query",
+        f"https://user:{SECRET}@dagster.example.com": "without user",
+        f"https://dagster.example.com/?token={SECRET}": "without user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
     "UI_HOSTS": {
@@ -89,7 +92,7 @@ BAD = {
     },
     "DAGSTER_URL": {
         "127.0.0.1:3000": "such as https://dagster.example.com",
-        f"http://admin:{SECRET}@127.0.0.1:3000": "no user",
+        f"http://admin:{SECRET}@127.0.0.1:3000": "without user",
         "": "such as https://dagster.example.com",
     },
     "DATABASE_URL": {
@@ -164,7 +167,7 @@ BAD = {
     "QUOTA_FLOORS": {
         "schedule": "expected lane=share such as schedule=0.20",
         "nightly=0.1": "unknown lane 'nightly'",
-        "backfill=0.1": "backfill has no floor",
+        "backfill=0.1": "backfill cannot have a floor",
         "schedule=0.7,manual=0.3": "sum below 1 (100 %)",
         "schedule=-0.1": "at least 0",
     },
@@ -200,10 +203,10 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
         "MAGNETIS_CONFIG",
         "MAGNETIS_SETTINGS_BASELINE",
         "MAGNETIS_DATABASE_PASSWORD",
-    }, "a path that does not exist is refused by who reads it, and a password by the server"
+    }, "the reader refuses a missing path, and the server a wrong password"
 
 
-def test_a_settings_error_asks_for_a_change() -> None:
+def test_a_settings_error_is_permanent() -> None:
     assert issubclass(SettingsError, PermanentError)
     assert issubclass(SettingsError, MagnetisError)
 
@@ -215,7 +218,7 @@ def test_http_is_for_localhost_only(monkeypatch: pytest.MonkeyPatch, host: str) 
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
-def test_a_webhook_over_http_is_on_localhost_or_needs_a_word(
+def test_a_webhook_over_http_is_on_localhost_or_needs_allow_http(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     def given(url: str) -> str:
@@ -244,14 +247,16 @@ def test_a_webhook_is_read_without_the_line_break_of_its_file_and_is_never_shown
     assert SECRET not in repr(settings) + settings.model_dump_json()
 
 
-def test_http_elsewhere_needs_a_word_which_may_stand_in_the_env_file() -> None:
+def test_http_elsewhere_needs_allow_http_which_may_be_in_the_env_file() -> None:
     Path(".env").write_text(
         "MAGNETIS_API_URL=http://sandbox:8000\nMAGNETIS_ALLOW_HTTP=1\n", encoding="utf-8"
     )
     assert Settings.load().api_url == "http://sandbox:8000"
 
 
-def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_takes_precedence_over_the_env_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Path(".env").write_text(
         "MAGNETIS_DAILY_QUOTA=10\nMAGNETIS_CONCURRENCY=2\nOTHER=1\n", encoding="utf-8"
     )
@@ -260,7 +265,7 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch)
     assert (settings.daily_quota, settings.concurrency) == (20, 2)
 
 
-def test_an_env_file_in_another_encoding_is_one_sentence() -> None:
+def test_an_env_file_in_another_encoding_is_reported_in_one_sentence() -> None:
     Path(".env").write_bytes(f"MAGNETIS_API_KEY={SECRET}\xe9".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"^\.env cannot be read as UTF-8 text") as caught:
         Settings.load()
@@ -277,7 +282,7 @@ def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank
     assert getattr(Settings.load(), name.lower()) is None
 
 
-def test_a_missing_key_says_where_keys_are_made_and_what_works_without() -> None:
+def test_a_missing_key_error_says_where_to_create_one_and_what_works_without() -> None:
     with pytest.raises(
         SettingsError, match=r"MAGNETIS_API_KEY is not set.*API & connecteurs > API.*magnetis dev"
     ):
@@ -296,7 +301,7 @@ def test_a_key_is_read_without_the_line_break_of_its_file_and_is_never_shown(
     )
 
 
-def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
+def test_fingerprints_identify_keys_without_revealing_them() -> None:
     one, other = (
         Settings.load(api_key=SECRET).key_fingerprint,
         Settings.load(api_key=f"{SECRET}2").key_fingerprint,
@@ -307,7 +312,7 @@ def test_fingerprints_tell_keys_apart_without_holding_one() -> None:
     assert SECRET not in one
 
 
-def test_settings_do_not_change_under_a_run() -> None:
+def test_settings_do_not_change_during_a_run() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load().daily_quota = 9
 
@@ -332,7 +337,7 @@ def test_a_misspelled_variable_is_refused(
         Path(".env").write_text(f"{name}=10\n")
     else:
         monkeypatch.setenv(name, "10")
-    with pytest.raises(SettingsError, match=f"^{name}: no such variable. Did you mean {meant}"):
+    with pytest.raises(SettingsError, match=f"^{name}: unknown variable. Did you mean {meant}"):
         Settings.load()
 
 
@@ -352,7 +357,10 @@ def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
     for _ in range(2):
         assert Settings.load().daily_quota == 5000
     assert [record.getMessage() for record in caplog.records] == [
-        "MAGNETIS_DASHBOARD_COLOUR: no such variable, so it has no effect. .env.example lists every variable."
+        (
+            "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. "
+            ".env.example lists every variable."
+        )
     ]
 
 
@@ -368,7 +376,7 @@ def test_a_start_in_the_future_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         Settings.load()
 
 
-def test_secrets_are_read_from_files_that_a_container_is_given(
+def test_secrets_are_read_from_the_files_of_a_container(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "secrets").mkdir()
@@ -398,7 +406,7 @@ def test_secrets_are_read_from_files_that_a_container_is_given(
         ("postgresql://user@db/x", "postgresql://user:given@db/x"),
     ],
 )
-def test_a_password_of_its_own_goes_where_the_url_has_none(url: str, address: str) -> None:
+def test_a_separate_password_is_added_to_a_url_without_one(url: str, address: str) -> None:
     assert Settings.load(database_url=url, database_password="given").database_address == address
     assert Settings.load(database_url=url).database_address == url
     assert "given" not in repr(Settings.load(database_url=url, database_password="given"))
@@ -418,26 +426,33 @@ def test_database_urls_of_libpq(url: str) -> None:
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[RunningDev]:
-    """A `magnetis dev` with the sandbox that runs in the home of the working directory."""
+def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
+    """Run a `magnetis dev` with the sandbox in the home of the working directory."""
     running = RunningDev(
-        "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
+        "http://127.0.0.1:8251",
+        "sandbox-key",
+        f"postgresql://me:{SECRET}@db/x",
+        "2026-01-31",
+        "http://127.0.0.1:3041",
     )
-    with claimed(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+    with claim_home(tmp_path / ".magnetis"), publish(tmp_path / ".magnetis", running):
         yield running
 
 
-def test_without_a_key_a_running_sandbox_is_found(serving: RunningDev, tmp_path: Path) -> None:
+def test_without_a_key_a_running_sandbox_is_found(
+    running_sandbox: RunningDev, tmp_path: Path
+) -> None:
     settings = Settings.load()
-    assert settings.require_key() == serving.sandbox_key
-    assert settings.api_url == serving.api_url
-    assert settings.database_address == serving.database_url
+    assert settings.require_key() == running_sandbox.sandbox_key
+    assert settings.api_url == running_sandbox.api_url
+    assert settings.database_address == running_sandbox.database_url
     assert settings.start_date == date(2026, 1, 31)
+    assert settings.dagster_url == "http://127.0.0.1:3041"
     assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.usefixtures("serving")
-def test_what_is_set_wins_over_a_running_sandbox(
+@pytest.mark.usefixtures("running_sandbox")
+def test_variables_take_precedence_over_a_running_sandbox(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", "postgresql://me@mine/x")
@@ -445,6 +460,8 @@ def test_what_is_set_wins_over_a_running_sandbox(
     monkeypatch.setenv("MAGNETIS_API_KEY", "real")
     settings = Settings.load()
     assert (settings.require_key(), settings.api_url) == ("real", "https://api.magnetis.io")
+    assert settings.dagster_url == "http://127.0.0.1:3041", "the webserver of this home"
+    assert Settings.load(dagster_url="https://ui.example").dagster_url == "https://ui.example"
     monkeypatch.delenv("MAGNETIS_API_KEY")
     monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:9")
     with pytest.raises(SettingsError, match="MAGNETIS_API_KEY is not set"):
@@ -457,23 +474,23 @@ def test_what_is_set_wins_over_a_running_sandbox(
         Settings.load().require_key()
 
 
-def test_what_a_killed_dev_left_counts_for_nothing(tmp_path: Path) -> None:
-    with claimed(tmp_path / ".magnetis"):
+def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
+    with claim_home(tmp_path / ".magnetis"):
         write_private(
             tmp_path / ".magnetis" / STATE,
             '{"api_url": "http://127.0.0.1:9", "sandbox_key": "k", "database_url": null}',
         )
         assert Settings.load().api_key
     assert Settings.load().api_key is None
-    with claimed(tmp_path / ".magnetis"):
-        assert Settings.load().api_key is None, "the next one has not said yet what it uses"
+    with claim_home(tmp_path / ".magnetis"):
+        assert Settings.load().api_key is None, "the new process has not published its settings yet"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:
-    """Without it, this terminal sees the database that the other one fills, and cannot take its quota for the sandbox's."""
+    """Without the key, this terminal sees the other one's database but not the sandbox's quota."""
     with (
-        claimed(tmp_path / ".magnetis"),
-        announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
+        claim_home(tmp_path / ".magnetis"),
+        publish(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
     ):
         settings = Settings.load()
         assert settings.api_key is None
@@ -482,7 +499,7 @@ def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     assert embedded_database(settings) == "sandbox"
 
 
-def test_env_that_others_can_read_is_closed(
+def test_an_env_file_that_others_can_read_gets_mode_600(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".env").write_text("MAGNETIS_API_KEY=real\n")
@@ -491,5 +508,5 @@ def test_env_that_others_can_read_is_closed(
         assert Settings.load().require_key() == "real"
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert [record.message for record in caplog.records] == [
-        f"Other users could read {tmp_path / '.env'}. Its mode is 600 now."
+        f"Other users could read {tmp_path / '.env'}. Its mode was changed to 600."
     ]

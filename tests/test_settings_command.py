@@ -1,4 +1,4 @@
-"""`magnetis settings` as a process, and the file that it writes: stable, read back as it was, and told in words when it is not."""
+"""`magnetis settings` as a process, and the stability and errors of its file."""
 
 import json
 from collections.abc import Callable
@@ -45,14 +45,14 @@ def alert(identifier: str, account: str, name: str = "Agence", **more: Any) -> d
 
 @pytest.fixture
 def hold(engine: Engine, catalogue: Catalogue) -> Hold:
-    """Make rows the present state of a collection."""
+    """Store rows as the current state of a collection."""
     warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
 
     def hold(name: str, rows: list[dict[str, Any]]) -> None:
         now = warehouse.now()
         with warehouse.staging(catalogue[name]) as staging:
             staging.add(rows)
-            received = staging.settle().received
+            received = staging.deduplicate().received
             facts = WindowFacts(
                 days=[now.date()],
                 read_at=now,
@@ -88,8 +88,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 EXPORTED = """\
-# Who is told what: settings of reports and alerts at Magnetis, made by `magnetis settings export`.
-# Holds addresses and phone numbers of people: keep it where such data may be kept.
+# Settings of reports and alerts at Magnetis, written by `magnetis settings export`.
+# Contains addresses and phone numbers of people: store it where such data may be stored.
 version: 1
 without: []
 settings:
@@ -132,9 +132,9 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     path = tmp_path / "settings.yaml"
     path.write_text(exported.stdout, encoding="utf-8")
     environment["MAGNETIS_SETTINGS_BASELINE"] = str(path)
-    code, said, noted = run("diff", **environment)
-    assert (code, said) == (0, f"The settings are those of {path}.\n")
-    assert noted == f"sms_alerts is not compared. {path} says nothing of it: export it again.\n"
+    code, output, notices = run("diff", **environment)
+    assert (code, output) == (0, f"The settings are those of {path}.\n")
+    assert notices == f"sms_alerts is not compared. {path} does not contain it: export it again.\n"
 
     hold(
         "email_alerts",
@@ -144,7 +144,7 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         ],
     )
     drift = magnetis("settings", "diff", **environment)
-    assert (drift.returncode, drift.stderr) == (1, noted)
+    assert (drift.returncode, drift.stderr) == (1, notices)
     assert drift.stdout.startswith(f"3 settings differ from {path}")
     assert (
         "~ ale-9 (account acc-1): changed\n"
@@ -155,11 +155,11 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         "- ale-1 (account acc-2): removed\n"
     ) in drift.stdout
     assert '+ title: "Alerte sur appel manqu\\xe9"' in drift.stdout, (
-        "a terminal that knows ASCII only"
+        "a terminal that can show only ASCII"
     )
 
-    code, told, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
-    report = json.loads(told)
+    code, output, _ = run("diff", str(path), "--json", MAGNETIS_DATABASE_URL=database_url)
+    report = json.loads(output)
     assert code == 1
     assert [(each["id"], each["kind"]) for each in report["differences"]] == [
         ("ale-9", "changed"),
@@ -172,8 +172,8 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
     options = [
         word for name in ("account.name", "recipients", "recipient") for word in ("--without", name)
     ]
-    _, without, noted = run("export", *options, **environment)
-    assert noted.startswith(
+    _, without, notices = run("export", *options, **environment)
+    assert notices.startswith(
         "No setting has a field recipient, so --without recipient left nothing out.\n"
     )
     assert yaml.safe_load(without)["settings"]["email_alerts"]["ale-3"]["account"] == {
@@ -185,17 +185,15 @@ def test_export_and_diff(hold: Hold, run: Run, database_url: str, tmp_path: Path
         "email_alerts",
         [alert("ale-9", "acc-1", enabled=0, recipients=[]), alert("ale-3", "acc-3", "New")],
     )
-    assert run("diff", **environment)[0] == 0, "what was left out is not compared"
+    assert run("diff", **environment)[0] == 0, "a left-out field was compared"
     path.write_text("version: 1\nsettings: {sms_alerts: {}}\n")
-    code, said, complained = run("diff", **environment)
-    assert (code, said) == (2, "")
-    assert f"Nothing can be compared with {path}." in complained
-    assert "sms_alerts: It has never been read." in complained
+    code, output, errors = run("diff", **environment)
+    assert (code, output) == (2, "")
+    assert f"Nothing can be compared with {path}." in errors
+    assert "sms_alerts: It has never been read." in errors
 
 
-def test_what_is_missing_is_told_in_words(
-    run: Run, empty_database_url: str, tmp_path: Path
-) -> None:
+def test_missing_settings_are_explained(run: Run, empty_database_url: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("version: 1\nsettings: {}\n")
     nowhere = str(tmp_path / "none.yaml")
@@ -204,7 +202,7 @@ def test_what_is_missing_is_told_in_words(
         (
             ["export"],
             {"MAGNETIS_DATABASE_URL": empty_database_url},
-            "Nothing of reports, email_alerts, sms_alerts has been read",
+            "No rows of reports, email_alerts, sms_alerts have been read",
         ),
         (
             ["diff"],
@@ -219,16 +217,16 @@ def test_what_is_missing_is_told_in_words(
         (
             ["diff", str(path)],
             {"MAGNETIS_DATABASE_URL": empty_database_url},
-            "Nothing of reports, email_alerts, sms_alerts has been",
+            "No rows of reports, email_alerts, sms_alerts have been",
         ),
     ):
-        code, said, complained = run(*arguments, **environment)
-        assert (code, said) == (2, "")
-        assert words in complained
+        code, output, errors = run(*arguments, **environment)
+        assert (code, output) == (2, "")
+        assert words in errors
 
 
 @pytest.mark.parametrize("command", ["export", "diff"])
-def test_help_says_that_values_are_shown_as_they_are(command: str) -> None:
+def test_help_warns_of_personal_data(command: str) -> None:
     shown = magnetis("settings", command, "--help")
     assert "addresses and phone numbers" in " ".join(shown.stdout.split())
 
@@ -239,26 +237,44 @@ MALFORMED = {
     "version: 2": "expected `version: 1` at the top",
     "version: 1": "settings: expected a mapping, got nothing.",
     "version: 1\nsettings: [x]": "settings: expected a mapping, got list.",
-    "version: 1\nsettings: {emial_alerts: {}}": "settings.emial_alerts: no such collection. There are: reports, email_alerts",
-    "version: 1\nsettings: {reports: {rep-1: x}}": "settings.reports.rep-1: expected a mapping, got str.",
+    "version: 1\nsettings: {emial_alerts: {}}": (
+        "settings.emial_alerts: no such collection. There are: reports, email_alerts"
+    ),
+    "version: 1\nsettings: {reports: {rep-1: x}}": (
+        "settings.reports.rep-1: expected a mapping, got str."
+    ),
     "version: 1\nsettings: {jean@exemple.fr: {}}": "settings.***: no such collection.",
-    "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": "settings.reports.***: expected a mapping, got str.",
+    "version: 1\nsettings: {reports: {jean@exemple.fr: x}}": (
+        "settings.reports.***: expected a mapping, got str."
+    ),
     "version: 1\nwithout: x\nsettings: {}": "without: expected a list of names.",
-    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": "line 5, column 5: not valid YAML: a key is there twice.",
+    "version: 1\nsettings:\n  reports:\n    rep-1: {}\n    rep-1: {}": (
+        "line 5, column 5: not valid YAML: a key that occurs twice."
+    ),
     "version: 1\nsettings: {reports: [": "not valid YAML",
     "<<<<<<< ours\nversion: 1": "line 2, column 8: not valid YAML",
-    "version: !!python/object:os.system x": "not valid YAML: a tag that means nothing here.",
+    "version: !!python/object:os.system x": "not valid YAML: a tag that is not supported.",
     "? [a]\n: b": "not valid YAML: found unhashable key",
-    "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": "line 2, column 33: not valid YAML: not of the kind",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": "not valid YAML: not of the kind that it is tagged as.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": "not valid YAML: a tag that means nothing here.",
-    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": "not valid YAML: a tag that means nothing here.",
-    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": "not valid YAML: an alias; put texts that begin with * in quotes.",
+    "version: 1\nsettings: {reports: {rep-1: {a: 0b_}}}": (
+        "line 2, column 33: not valid YAML: a value that does not fit"
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!bool x}}}": (
+        "not valid YAML: a value that does not fit its tag."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!timestamp x}}}": (
+        "not valid YAML: a tag that is not supported."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: {a: !!set {b}}}}": (
+        "not valid YAML: a tag that is not supported."
+    ),
+    "version: 1\nsettings: {reports: {rep-1: &a {b: *a}}}": (
+        "not valid YAML: an alias; quote texts that begin with *."
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), MALFORMED.items(), ids=range(len(MALFORMED)))
-def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(
+def test_an_invalid_file_is_reported_with_line_and_column(
     tmp_path: Path, text: str, words: str
 ) -> None:
     path = tmp_path / "settings.yaml"
@@ -269,7 +285,7 @@ def test_a_file_that_is_not_as_it_was_written_is_told_with_its_place(
     assert words in str(caught.value)
 
 
-def test_a_folder_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_a_folder_and_invalid_utf_8_are_reported(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes("é".encode("latin-1"))
     for path, words in {tmp_path: "Is a directory", binary: "expected YAML in UTF-8"}.items():
@@ -318,7 +334,7 @@ rows = st.dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(held=rows)
-def test_any_settings_are_read_back_as_they_were_one_field_a_line(
+def test_any_settings_are_read_back_unchanged_with_one_field_per_line(
     tmp_path_factory: pytest.TempPathFactory, held: dict[str, dict[str, Any]]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -326,7 +342,7 @@ def test_any_settings_are_read_back_as_they_were_one_field_a_line(
     path.write_bytes(text.encode())
     baseline = read_baseline(path, NAMES)
     assert baseline.differences("reports", held) == []
-    assert write_baseline(baseline.settings) == text, "stable"
+    assert write_baseline(baseline.settings) == text, "a second export differs"
     assert (
         write_baseline(
             {"reports": {name: dict(reversed(row.items())) for name, row in held.items()}}
@@ -335,7 +351,7 @@ def test_any_settings_are_read_back_as_they_were_one_field_a_line(
     )
 
 
-def test_null_and_absent_are_the_same_and_so_are_recipients_in_another_order(
+def test_null_equals_absent_and_the_order_of_recipients_is_ignored(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "settings.yaml"

@@ -1,4 +1,4 @@
-"""A chat's webhook on this machine: takes JSON, and answers as it is told to."""
+"""A chat's webhook on this machine, which accepts JSON and responds as configured."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKEN = "T0KEN-0f-the-webhook"
-"""Stands in its address, and must be seen nowhere."""
+"""A part of its URL that must not appear anywhere."""
 
 
 class Chat:
@@ -19,12 +19,12 @@ class Chat:
         self.refused = 0
         self.status = 200
         self.seconds = 0.0
-        """Before it answers."""
+        """Delay before the response."""
         self.cut = False
-        """Whether it closes the connection instead of answering."""
+        """Whether it closes the connection instead of responding."""
 
     def take(self) -> list[list[str]]:
-        """The lines of each message since the last call."""
+        """Return the lines of each message since the last call."""
         taken, self.accepted = self.accepted, []
         return [text.split("\n") for text in taken]
 
@@ -46,7 +46,7 @@ def chat() -> Iterator[Chat]:
                 here.accepted.append(content["text"])
             else:
                 here.refused += 1
-            with suppress(ConnectionError):  # who asked may be gone
+            with suppress(ConnectionError):  # the client may have closed the connection
                 self.send_response(here.status)
                 self.send_header("location", here.url)
                 self.end_headers()

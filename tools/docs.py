@@ -1,7 +1,10 @@
-"""Makes the generated pages of docs/, so that they cannot drift from the code. `--check` writes nothing; exits 1 if one is stale.
+"""Generate pages of docs/ from the code; `--check` only verifies them.
 
-The data dictionary comes from the catalogue and the tables made from it, the commands from the `magnetis` program itself, the
-variables of docs/configuration.md from the settings.
+    .venv/bin/python tools/docs.py [--check]
+
+The data dictionary comes from the catalogue and `warehouse/schema.py`, the commands come from the
+`magnetis` program, and the variables of docs/configuration.md come from the settings class.
+`--check` writes nothing and exits 1 if a page is stale.
 """
 
 import sys
@@ -10,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
 from magnetis_dagster.catalog import Collection, Kind, load_catalogue
 from magnetis_dagster.cli.app import app as cli
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.schema import data_metadata, history_name
+from magnetis_dagster.warehouse.schema import (
+    OPS_SCHEMA,
+    data_metadata,
+    history_name,
+    ops_metadata,
+)
 from magnetis_dagster.warehouse.views import view_name
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -26,35 +35,95 @@ DICTIONARY_HEAD = """\
 
 <!-- made by tools/docs.py from the catalogue; `make docs` writes it again -->
 
-One table per collection, in the schema `magnetis`. Personal data is marked after the GDPR, article 4: `personal` names or reaches a
-person, `pseudonym` singles one out without naming. `payload` holds the whole row as received: treat it like the most personal
-column of its table.
+This page describes every table of the schema `magnetis`, one for each collection, and then the
+tables of [`magnetis_ops`](#magnetis_ops), which record requests, windows and days.
 
-Each table has a view `magnetis.<collection>_current` for queries. The view leaves out deleted rows and `payload`. Beside each time
-of the row it has the same time in MAGNETIS_TIMEZONE, without a zone: `occurred_at_local`. It adds `account_name`, `network_name`
-and `entity_name`: the name received with the row, otherwise that of `accounts`, `networks` or `entities`.
+Personal data is marked according to the GDPR, article 4. `personal` identifies or reaches a person.
+`pseudonym` distinguishes one person from another without a name. `payload` contains the whole row
+as received: protect it like the most personal column of its table.
 
-How well each route is known:
+Each table has a view `magnetis.<collection>_current` for queries. The view leaves out deleted rows
+and `payload`. Beside each time of the row it has the same time in MAGNETIS_TIMEZONE, without a
+zone: `occurred_at_local`. It adds `account_name`, `network_name` and `entity_name`: the name
+received with the row, otherwise the name in `accounts`, `networks` or `entities`.
+
+Each route and window carries a mark that says how well it is known:
 
 | mark | meaning |
 | --- | --- |
 | confirmed | read in the vendor's own material |
 | observed | seen in a third-party client that calls the API |
 | inferred | follows from confirmed facts |
-| assumed | the most plausible guess; nothing was seen |
+| assumed | the most plausible guess, without evidence |
 
-Member names carry no mark of their own: those of `email_alerts` are confirmed, nearly all others are assumed. Candidates are tried
-in the order given, and the first that holds a fitting value wins. What no candidate finds is NULL in its column and still there in
-`payload`; `magnetis probe` tells what a real key returns, and [configuration.md](configuration.md) how to correct a name.
+Member names carry no mark of their own: those of `email_alerts` are confirmed, nearly all others
+are assumed. The program tries the members of "read from" in order and takes the first with a
+suitable value. If no member has one, the column is NULL, and the value stays in `payload`.
+`magnetis probe` reports what a real key returns, and [configuration.md](configuration.md) shows how
+to correct a name.
 """
+
+OPS_HEAD = f"""\
+## {OPS_SCHEMA}
+
+These tables record the work of the program: requests, windows, days, and limits of the API. Two
+columns contain received rows and therefore personal data: `pages.body` and `quarantine.payload`.
+[retention.md](retention.md) lists how long rows are kept.
+
+Two views summarize them: `{OPS_SCHEMA}.api_usage_30d` ([quota.md](quota.md#see-it)) and
+`{OPS_SCHEMA}.late_changes` ([backfills.md](backfills.md#late-changes)).
+"""
+
+OPS_COLUMNS = {
+    "adopted_at": "When the table was filled for the first time, or the key was adopted.",
+    "api_calls": "API calls spent on the window, retries included.",
+    "applied_at": "When the tables were last compared with the catalogue and extended.",
+    "bytes": "Size of the received bodies.",
+    "changed": "Rows whose payload differed from the stored one.",
+    "charged_at": "When the call was charged, by the clock of the database.",
+    "collection": "Collection of the catalogue.",
+    "committed_at": "When the window was written, shortly before the commit.",
+    "day": "Local day in MAGNETIS_TIMEZONE.",
+    "deleted": "Rows that were marked as deleted, because the API no longer returned them.",
+    "digest": "Digest of the catalogue.",
+    "first_day": "First local day.",
+    "first_seen_at": "Start of the first read that returned the row.",
+    "forecast_at": "When the forecast was made.",
+    "id": "Number of the row.",
+    "inserted": "Rows that the table did not contain before.",
+    "key_fingerprint": "Twelve hexadecimal digits of the key's SHA-256; never the key.",
+    "lane": "Lane of the run: schedule, settings, manual or backfill.",
+    "last_day": "Last local day, inclusive.",
+    "last_seen_at": "Start of the newest read that returned the row.",
+    "milliseconds": "Duration in milliseconds.",
+    "name": "Always `catalogue`.",
+    "page": "Number of the page, from 1.",
+    "payload": "The row as received. May contain personal data.",
+    "quarantined": "Rows of the window that went to `quarantine`.",
+    "read_at": "When the read of the window began.",
+    "reason": "Why the row could not be assigned to a day.",
+    "route": "Path of the request.",
+    "rows": "Rows that the page contained.",
+    "run_id": "Dagster run, or the command that sent the request.",
+    "window_id": "Window that wrote this row: `id` in `windows`.",
+}
+"""Meaning of columns that have no comment in `warehouse/schema.py`: the same in every table."""
 
 COMMANDS_HEAD = """\
 # Commands
 
 <!-- made by tools/docs.py from the program; `make docs` writes it again -->
 
-What Dagster has a command for stays Dagster's: `dagster asset materialize`, `dg launch`, `dg check defs`. The rest is `magnetis`.
-Exit codes: 0 done, 1 a defect, 2 something must be changed first, 3 try again, 130 interrupted.
+Use Dagster's own commands where they exist: `dagster asset materialize`, `dg launch`,
+`dg check defs`. `magnetis` has the others.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | success |
+| 1 | a defect of the program, or a difference that the command reports |
+| 2 | something must be changed first: the configuration, the key, the database |
+| 3 | a temporary failure: try again |
+| 130 | interrupted |
 """
 
 
@@ -70,7 +139,18 @@ def data_dictionary() -> str:
             for collection in catalogue.collections.values()
             if collection.family == family
         ]
+    pages += [OPS_HEAD.strip(), *map(_ops_table, ops_metadata.tables.values())]
     return "\n\n".join(pages) + "\n"
+
+
+def _ops_table(table: Table) -> str:
+    rows = [
+        _cells(f"`{column.name}`", _type_name(column), column.comment or OPS_COLUMNS[column.name])
+        for column in table.columns
+    ]
+    key = f"Primary key: {_code(column.name for column in table.primary_key)}."
+    head = "| column | type | description |\n| --- | --- | --- |"
+    return "\n".join([f"### {table.name}", "", f"{table.comment} {key}", "", head, *rows])
 
 
 def _collection(collection: Collection, tables: Any) -> str:
@@ -106,26 +186,32 @@ def _collection(collection: Collection, tables: Any) -> str:
     )
 
 
-COLUMNS_HEAD = "| column | type | description | unit | personal data | read from |\n| --- | --- | --- | --- | --- | --- |"
+COLUMNS_HEAD = """\
+| column | type | description | unit | personal data | read from |
+| --- | --- | --- | --- | --- | --- |"""
 
 
 def _partition(collection: Collection) -> str:
     if collection.kind is Kind.SNAPSHOT:
-        return "snapshot: the partition is the local day on which the state was taken; a past day cannot be taken any more"
+        return (
+            "snapshot: the partition is the local day on which the snapshot was taken; "
+            "a past day can no longer be taken"
+        )
     window = collection.window
-    asked = (
-        f"asked with `{window.start}`/`{window.end}` ({collection.window_evidence})"
+    request = (
+        f"requested with `{window.start}`/`{window.end}` ({collection.window_evidence})"
         if window
-        else "read whole, placed by day here"
+        else "the route has no window: it is read whole, and the rows are then assigned to days"
     )
-    return f"events: the partition is the local day of the first of {_code(collection.time_fields)} that holds a time; {asked}"
+    return (
+        "events: the partition is the local day of the first of "
+        f"{_code(collection.time_fields)} that contains a time; {request}"
+    )
 
 
 def _row(column: Any, collection: Collection) -> str:
     declared = collection.columns.get(column.name)
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    kind = column.type.compile(dialect=dialect).lower()
-    kind = kind.replace("timestamp with time zone", "timestamptz")
+    type_name = _type_name(column)
     if declared is None:
         personal = "personal" if column.name == "payload" else ""
         ids = tuple(" + ".join(parts) for parts in collection.id_paths)
@@ -133,15 +219,26 @@ def _row(column: Any, collection: Collection) -> str:
         paths = {"id": ids, "account_id": accounts, "occurred_at": collection.time_fields}.get(
             column.name, ()
         )
-        return _cells(f"`{column.name}`", kind, column.comment or "", "", personal, _code(paths))
+        return _cells(
+            f"`{column.name}`", type_name, column.comment or "", "", personal, _code(paths)
+        )
     personal = "" if declared.personal_data == "none" else declared.personal_data.value
     return _cells(
         f"`{column.name}`",
-        kind,
+        type_name,
         declared.description,
         declared.unit or "",
         personal,
         _code(declared.paths),
+    )
+
+
+def _type_name(column: "Column[Any]") -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return (
+        column.type.compile(dialect=dialect)
+        .lower()
+        .replace("timestamp with time zone", "timestamptz")
     )
 
 
@@ -157,13 +254,13 @@ def commands() -> str:
 
 
 SHELL_OPTIONS = {"install_completion", "show_completion", "help"}
-"""Every program of this kind has them."""
+"""typer adds these options to every program."""
 
 
 def _command(command: Any, path: str) -> list[str]:
     context = command.make_context(path, [], resilient_parsing=True)
     usage = " ".join([path, *command.collect_usage_pieces(context)])
-    # click folds the lines of a paragraph, and \b keeps them: neither matters in Markdown
+    # \b makes click keep line breaks; Markdown needs no such mark
     text = (command.help or "").replace("\b\n", "").strip()
     pages = [f"{'#' * (1 + len(path.split()))} {path}", text, f"```\n{usage}\n```"]
     records = [
@@ -181,7 +278,7 @@ def _command(command: Any, path: str) -> list[str]:
 
 
 def configuration() -> str:
-    """Return docs/configuration.md with its table of variables made again; the rest is written by hand."""
+    """Return docs/configuration.md with a new table of variables between the two marks."""
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -197,7 +294,7 @@ def configuration() -> str:
 
 
 def variables() -> list[tuple[str, str, str]]:
-    """Return name, default and meaning of every variable of the settings; no default is ''."""
+    """Return name, default ('' if there is none) and meaning of each variable."""
     return [
         (
             f"MAGNETIS_{name.upper()}",
@@ -213,7 +310,8 @@ def _default(value: object) -> str:
 
 
 def _cells(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
+    escaped = (cell.replace("|", r"\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -230,7 +328,7 @@ def main() -> int:
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if "--check" in sys.argv[1:]:
-            stale.append(f"docs/{name} is stale: run `make docs` and commit what it writes")
+            stale.append(f"docs/{name} is stale: run `make docs` and commit the result")
         else:
             path.write_text(text, encoding="utf-8")
             print(f"docs/{name} written")

@@ -1,6 +1,7 @@
-"""airbyte-cdk's declarative source (airbyte_manifest.yaml), read by its own command; the records that it prints are counted.
+"""Read calls with airbyte-cdk's declarative source and count the records that it prints.
 
-HOW: `day` cuts the range by P1D, `long` by P10Y. There is no destination: nothing is stored.
+airbyte_manifest.yaml declares the source. HOW: `day` splits the range by P1D, `long` by P10Y. There
+is no destination: nothing is stored.
 """
 
 import json
@@ -8,23 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _told import Told, run
+from _command_line import Arguments, run
 
 STEPS = {"day": "P1D", "long": "P10Y"}
 MANIFEST = Path(__file__).with_name("airbyte_manifest.yaml")
 
 
-def main(told: Told) -> int:
-    begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in told.bounds())
+def main(arguments: Arguments) -> int:
+    begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in arguments.bounds())
     config, catalog = Path("config.json"), Path("catalog.json")
     config.write_text(
         json.dumps(
             {
-                "api_url": told.url,
-                "api_key": told.key,
+                "api_url": arguments.url,
+                "api_key": arguments.key,
                 "start": begin,
                 "end": end,
-                "step": STEPS[told.how],
+                "step": STEPS[arguments.how],
             }
         )
     )

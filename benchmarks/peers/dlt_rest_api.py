@@ -1,23 +1,28 @@
-"""dlt's REST API source into PostgreSQL, merged by id. HOW: `range` asks the range at once, `day` each day by its own window."""
+"""Load calls with dlt's REST API source into PostgreSQL, merged by id.
+
+HOW: `range` requests the range as one window, `day` requests a window for each day.
+"""
 
 import os
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 import dlt
-from _told import Told, run
+from _command_line import Arguments, run
 from dlt.sources.rest_api import rest_api_source
 
 FORMAT = "%Y%m%d%H%M%S"
 
 
-def main(told: Told) -> int:
+def main(arguments: Arguments) -> int:
     windows = (
-        [told.bounds()] if told.how == "range" else [told.bounds(day, day) for day in told.days()]
+        [arguments.bounds()]
+        if arguments.how == "range"
+        else [arguments.bounds(day, day) for day in arguments.days()]
     )
 
     @dlt.resource(name="windows", selected=False)
-    def wanted() -> object:
+    def windows_to_request() -> object:
         yield [
             {"begin": begin.strftime(FORMAT), "end": end.strftime(FORMAT)} for begin, end in windows
         ]
@@ -25,11 +30,11 @@ def main(told: Told) -> int:
     source = rest_api_source(
         {
             "client": {
-                "base_url": told.url,
+                "base_url": arguments.url,
                 "auth": {
                     "type": "api_key",
                     "name": "x-api-key",
-                    "api_key": told.key,
+                    "api_key": arguments.key,
                     "location": "header",
                 },
                 "paginator": {
@@ -40,7 +45,7 @@ def main(told: Told) -> int:
             },
             "resource_defaults": {"primary_key": "id", "write_disposition": "merge"},
             "resources": [
-                wanted(),
+                windows_to_request(),
                 {
                     "name": "calls",
                     "endpoint": {
@@ -59,7 +64,7 @@ def main(told: Told) -> int:
     )
     pipeline = dlt.pipeline(
         "magnetis",
-        destination=dlt.destinations.postgres(told.server("postgresql")),
+        destination=dlt.destinations.postgres(arguments.server("postgresql")),
         dataset_name="peer",
     )
     pipeline.run(source).raise_on_failed_jobs()

@@ -1,6 +1,7 @@
-"""A tap of the Singer SDK piped into meltanolabs-target-postgres. HOW is `range`: a stream asks from its start date on.
+"""Load calls with a tap of the Singer SDK, piped into meltanolabs-target-postgres.
 
-With only the API's address as its argument it is the tap, configured by the environment.
+HOW is `range`: a stream requests everything from its start date. With `--config FILE` this program
+is the tap itself.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import psycopg
 import requests
-from _told import Told, run
+from _command_line import Arguments, run
 from singer_sdk import Stream, Tap
 from singer_sdk import typing as th
 from singer_sdk.authenticators import APIKeyAuthenticator
@@ -22,10 +23,10 @@ from singer_sdk.streams import RESTStream
 
 
 class Pages(PageNumberPaginator):
-    """Ends with the last page that the API names."""
+    """Page numbers up to the last page that the API announces."""
 
     def has_more(self, response: requests.Response) -> bool:
-        """Whether another page follows."""
+        """Return whether another page follows."""
         meta = response.json()["meta"]
         return bool(meta["current_page"] < meta["last_page"])
 
@@ -99,17 +100,24 @@ class MagnetisTap(Tap):
         return [Calls(self)]
 
 
-def main(told: Told) -> int:
-    begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in told.bounds())
+def main(arguments: Arguments) -> int:
+    begin, end = (f"{moment:%Y%m%d%H%M%S}" for moment in arguments.bounds())
     tap = Path("tap.json")
     tap.write_text(
-        json.dumps({"api_url": told.url, "api_key": told.key, "start_date": begin, "end_date": end})
+        json.dumps(
+            {
+                "api_url": arguments.url,
+                "api_key": arguments.key,
+                "start_date": begin,
+                "end_date": end,
+            }
+        )
     )
     target = Path("target.json")
     target.write_text(
         json.dumps(
             {
-                "sqlalchemy_url": told.server("postgresql+psycopg"),
+                "sqlalchemy_url": arguments.server("postgresql+psycopg"),
                 "default_target_schema": "peer",
                 "use_copy": True,
             }
@@ -129,7 +137,7 @@ def main(told: Told) -> int:
         reading.stdout.close()
         if reading.wait() or loading.wait():
             raise SystemExit("the tap or the target failed")
-    with psycopg.connect(told.database) as connection:
+    with psycopg.connect(arguments.database) as connection:
         found = connection.execute("SELECT count(*) FROM peer.calls").fetchone()
     assert found
     return int(found[0])

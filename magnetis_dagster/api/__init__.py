@@ -1,16 +1,17 @@
-"""HOW to ask Magnetis: one page at a time, every call charged before it is sent, errors named by what to do about them.
+"""Request pages from the Magnetis API, one at a time.
 
-Reading a window (which pages, how often, what they must add up to) belongs to `ingest`; counting calls belongs to `quota`.
-No SQL, no Dagster.
+The client charges each request before it sends it, retries, and raises errors named by their
+remedy.
+
+`ingest` decides which pages form a window and checks that they are complete. `quota` counts the
+calls. This package contains no SQL and no Dagster.
 """
 
 from magnetis_dagster.api.client import ClientLimits, MagnetisClient
 from magnetis_dagster.api.concurrency import CHARGED_AHEAD
-from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
 from magnetis_dagster.api.errors import (
     AccessForbidden,
     CertificateRefused,
-    KeyRefused,
     NotConnected,
     ProxyRefused,
     RateLimited,
@@ -23,22 +24,24 @@ from magnetis_dagster.api.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from magnetis_dagster.api.response import read_envelope
+from magnetis_dagster.api.response import Page, read_envelope
+from magnetis_dagster.api_calls import ApiCall, CallOutcome, ConfirmingGuard, QuotaGuard
+from magnetis_dagster.errors import KeyRefused
 
 __all__ = [
     "CHARGED_AHEAD",
     "AccessForbidden",
-    "Call",
+    "ApiCall",
+    "CallOutcome",
     "CertificateRefused",
     "ClientLimits",
     "ConfirmingGuard",
-    "Gate",
     "KeyRefused",
     "MagnetisClient",
     "NotConnected",
-    "Outcome",
     "Page",
     "ProxyRefused",
+    "QuotaGuard",
     "RateLimited",
     "RedirectRefused",
     "RequestNotAllowed",

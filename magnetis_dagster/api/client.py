@@ -1,6 +1,6 @@
-"""The client: one page at a time, charged before it is sent, settled whatever comes, tried again where that can help.
+"""Request one page at a time: charge, send, retry, settle.
 
-Which pages make a window, and what they must add up to, belongs to `ingest`.
+`ingest` decides which pages form a window and checks that they are complete.
 """
 
 import asyncio
@@ -15,12 +15,14 @@ import httpx
 import stamina
 
 from magnetis_dagster.api.concurrency import ConcurrencyLimit
-from magnetis_dagster.api.connection_errors import describe, refused_by_proxy
-from magnetis_dagster.api.contract import Call, ConfirmingGuard, Gate, Outcome, Page
-from magnetis_dagster.api.error_mapping import judge, place
+from magnetis_dagster.api.error_mapping import (
+    error_for_connection,
+    error_for_proxy,
+    error_for_response,
+    location,
+)
 from magnetis_dagster.api.errors import (
     AccessForbidden,
-    KeyRefused,
     NotConnected,
     RateLimited,
     RedirectRefused,
@@ -30,166 +32,214 @@ from magnetis_dagster.api.errors import (
     Unreachable,
 )
 from magnetis_dagster.api.network import proxy_address, proxy_for
-from magnetis_dagster.api.rate_limit import RateLimit, read_rate_limit
+from magnetis_dagster.api.rate_limit import read_rate_limit
 from magnetis_dagster.api.response import (
     EnvelopeError,
     EnvelopeTooLarge,
     ErrorInside,
+    Page,
     read_envelope,
 )
 from magnetis_dagster.api.response_body import read_body
 from magnetis_dagster.api.transport import REDIRECTED_TO, open_http
-from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
-from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.api_calls import (
+    GRANT_SECONDS,
+    LONGEST_CALL,
+    NOT_SENT,
+    ApiCall,
+    CallOutcome,
+    ConfirmingGuard,
+    QuotaGuard,
+    RateLimit,
+)
+from magnetis_dagster.errors import KeyRefused, MagnetisError
 
 _ERROR_BODY = 64 * 1024
-"""Bytes of an error answer that are read: Laravel's are below 1 KiB, a debug page is of no use."""
+"""Bytes of an error body that are read. Laravel's are below 1 KiB, and a debug page is of no use.
+"""
 _ERROR_BODY_SECONDS = 5.0
-"""The status is known by then, and matters more than the words: a 429 must close the key even if its body never ends."""
+"""Time limit for an error body. The status is known by then and matters more: a 429 must close the
+key even if its body never ends."""
 _LONGEST_HONOURED_WAIT = 60.0
-"""Seconds of a 503's Retry-After that are worth holding a run open for."""
+"""Longest Retry-After of a 503, in seconds, that the client waits out; a longer one fails the
+request."""
 _SHORTEST_HONOURED_WAIT = 0.25
-"""Seconds; a shorter Retry-After, such as 0, would make a hot loop: the client's own backoff applies."""
+"""Shortest Retry-After of a 503, in seconds, that the client obeys. A shorter one, such as 0, would
+cause a hot loop; the client's own backoff applies instead."""
 _CONNECTING_SECONDS = 25.0
-"""No attempt to connect begins that could end later than this after the first one began: people learn within 30 s why nothing
-arrives."""
+"""Seconds. No connection attempt starts that could end later than this after the first attempt
+began. So an operator learns within 30 s why no data arrives."""
 _GRACE_SECONDS = 30.0
-"""From the end of a request until its outcome is settled, under a busy database."""
+"""Seconds from the end of a request until its outcome is settled, even if the database is busy."""
 _SENDING = "http11.send_request_headers.started"
-"""httpcore's trace event directly before the first byte of a request: the connection, through a proxy and TLS too, stands.
-https://www.encode.io/httpcore/extensions/#trace"""
-NOT_SENT = "NotSent"
-"""Error in the ledger of a charge whose request was never sent."""
+"""httpcore's trace event directly before the first byte of a request. By then the connection is
+open, through any proxy and TLS. https://www.encode.io/httpcore/extensions/#trace"""
 
 
 Keep = Callable[[Page], Awaitable[None]]
-"""Writes a page where it outlives the process."""
+"""Stores a page where it survives the process."""
 
 _log = logging.getLogger(__name__)
 
 
-def _tell(details: stamina.instrumentation.RetryDetails) -> None:
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
     _log.info(
-        "Trying again in %.1f s (try %d): %s",
+        "Retrying in %.1f s (attempt %d): %s",
         details.wait_for,
         details.retry_num + 1,
         details.caused_by,
     )
 
 
-# stamina's own hooks print a line of Python's objects for each retry, through structlog where that is installed
-stamina.instrumentation.set_on_retry_hooks([_tell])
+# stamina's own hooks log Python objects for each retry, through structlog if it is installed.
+stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """How long and how much. Times are in seconds, for one attempt."""
+    """Limits of one attempt. Times are in seconds."""
 
     attempts: int = 5
-    """Attempts of one page, each charged."""
+    """Attempts per page, each charged."""
     connect: float = 10.0
-    """Name, TCP, proxy and TLS together."""
+    """Name resolution, TCP, proxy and TLS together."""
     read: float = 60.0
-    """Silence on the line."""
+    """Longest silence while a response is read."""
     total: float = 180.0
-    """From the first byte sent to the last received: ends a server that drips."""
+    """From the first byte sent to the last received. Ends a response that trickles."""
     body_bytes: int = 64 * 2**20
-    """Largest body after decompression."""
+    """Largest response body after decompression."""
     wait_initial: float = 0.5
     wait_max: float = 20.0
 
     @property
     def longest_call(self) -> float:
-        """Seconds from a grant until its request is certainly settled."""
+        """Longest time in seconds from a charge until its outcome is settled."""
         return GRANT_SECONDS + self.connect + self.total + _GRACE_SECONDS
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a request that could take longer than the ledger counts it."""
+        """Raise ValueError if a request could outlast the time that the ledger counts it."""
         if self.longest_call > LONGEST_CALL.total_seconds():
             raise ValueError(
-                f"a request may take {self.longest_call:g} s, which exceeds LONGEST_CALL ({LONGEST_CALL}): the ledger would miss it"
+                f"a request may take {self.longest_call:g} s, which exceeds LONGEST_CALL "
+                f"({LONGEST_CALL}); the ledger would no longer count it"
             )
 
 
 @dataclass(slots=True)
-class _Answer:
-    """What is known of an attempt so far; becomes its Outcome."""
+class _Attempt:
+    """The progress of one attempt; becomes its CallOutcome."""
 
     charge: int
     sent: bool = False
-    """Whether a byte of the request may have left."""
+    """Whether a byte of the request may have been sent."""
     status: int | None = None
     rows: int | None = None
     bytes: int = 0
     remaining: int | None = None
     rate_limit: RateLimit | None = None
 
+    def outcome(self, failure: BaseException | None, started: float) -> CallOutcome:
+        """Return the outcome of an attempt that started at `started` (time.monotonic())."""
+        error = None
+        if failure is not None:
+            is_known = self.sent or isinstance(failure, NotConnected)
+            error = type(failure).__name__ if is_known else NOT_SENT
+        return CallOutcome(
+            status=self.status,
+            rows=self.rows,
+            bytes=self.bytes,
+            remaining=self.remaining,
+            milliseconds=round((time.monotonic() - started) * 1000),
+            error=error,
+            retry_after=getattr(failure, "retry_after", None),
+            over_quota=isinstance(failure, RateLimited),
+            key_refused=self.sent and isinstance(failure, KeyRefused),
+            rate_limit=self.rate_limit,
+        )
+
 
 class MagnetisClient:
-    """Reads pages of the API at `origin` with `key`. An async context manager; one event loop, any number of tasks."""
+    """Requests pages of the API at `origin` with `key`.
+
+    An async context manager for one event loop and any number of tasks.
+    """
 
     def __init__(
         self,
         origin: str,
         key: str,
-        gate: Gate,
+        guard: QuotaGuard,
         concurrency: int = 8,
         limits: ClientLimits = ClientLimits(),
         start: int | None = None,
         report: Callable[[str], None] = _log.info,
     ) -> None:
-        """`start`: requests in flight at first, if fewer than `concurrency`. `report` gets a line per failure to connect."""
+        """Create a client; no connection is opened yet.
+
+        `start`: requests in flight at first, if fewer than `concurrency`. `report` receives one
+        line per failed connection.
+        """
         self._origin = origin.rstrip("/")
         self._key = key
-        self._gate = gate
-        self._confirm = gate.confirm if isinstance(gate, ConfirmingGuard) else None
+        self._guard = guard
+        self._confirm = guard.confirm if isinstance(guard, ConfirmingGuard) else None
         self._limits = limits
         self._report = report
-        self._refusal_of_all: KeyRefused | AccessForbidden | None = None
-        """Set once every further request would be refused too."""
+        self._permanent_refusal: KeyRefused | AccessForbidden | None = None
+        """Set when the API would reject every further request too."""
         self.in_flight = ConcurrencyLimit(concurrency, start)
-        self._settling: set[asyncio.Task[None]] = set()
-        # `pool` has nothing to wait for while calls in flight have as many places as the pool; it ends a leak, should there be one.
+        self._settlements: set[asyncio.Task[None]] = set()
+        # `pool` never waits, because calls in flight have as many slots as the pool. It only ends a
+        # leak.
         timeout = httpx.Timeout(limits.read, connect=limits.connect, pool=limits.total)
         self._http = open_http(self._origin, key, connections=concurrency, timeout=timeout)
         proxy = proxy_for(httpx.URL(self._origin))
         self._proxy = proxy and proxy_address(proxy)
 
     async def __aenter__(self) -> Self:
-        """Return the client, ready."""
+        """Return the client."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close the connections, and settle what is not settled yet; where that fails, the block's own error goes first."""
+        """Close the connections and wait for the pending settlements.
+
+        If a settlement fails, the block's own error takes precedence.
+        """
         await self._http.aclose()
         try:
-            await self.settled()
+            await self.wait_for_settlements()
         except MagnetisError as error:
             if kind is None:
                 raise
-            _log.warning("The outcome of a call was not noted: %s", error)
+            _log.warning("The outcome of a call was not recorded: %s", error)
 
-    async def settled(self) -> None:
-        """Wait until the outcome of every answered call is settled at the gate; raise what the gate raised there."""
-        settling, self._settling = self._settling, set()
-        # all to their end: what is still under way when one fails would end with the event loop
-        for outcome in await asyncio.gather(*settling, return_exceptions=True):
+    async def wait_for_settlements(self) -> None:
+        """Wait until the guard has settled every answered call; raise its errors."""
+        pending, self._settlements = self._settlements, set()
+        # Wait for all of them: a settlement still running when another fails would end with the
+        # event loop.
+        for outcome in await asyncio.gather(*pending, return_exceptions=True):
             if outcome is not None:
                 raise outcome
 
-    async def page(self, call: Call, keep: Keep | None = None) -> Page:
-        """Return the page that `call` asks for.
+    async def page(self, call: ApiCall, keep: Keep | None = None) -> Page:
+        """Request the page that `call` describes and return it.
 
-        Every request is charged at the gate before it is sent, and settled afterwards, also when it fails or is cancelled; a page
-        is returned meanwhile (`settled` waits). What the gate raises at a charge passes through, and nothing is sent. An attempt
-        that could not connect sent nothing, so the next one uses its charge. After the key is refused, nothing more is charged.
-        After a careful start, `keep` has kept the page before another call has its place.
-        Raises, all subclasses of PermanentError or TransientError: KeyRefused, AccessForbidden, RouteUnavailable, RequestRejected,
-        RedirectRefused, ResponseTooLarge, CertificateRefused, RequestNotAllowed at once; RateLimited, ServerUnavailable, UnexpectedResponse,
-        Unreachable after the last attempt.
+        The guard charges every request before it is sent and settles it afterwards, also after an
+        error or a cancellation. A page is returned before its settlement ends, for which
+        `wait_for_settlements` waits. An error of the guard's `charge` is raised unchanged, and
+        nothing is sent. An attempt that could not connect sent nothing, so the next attempt reuses
+        its charge. After the API rejected the key, nothing more is charged. After a cautious
+        start, `keep` stores the page before another call gets its slot.
+
+        Raises: immediately, as PermanentError: KeyRefused, AccessForbidden, RouteUnavailable,
+        RequestRejected, RedirectRefused, ResponseTooLarge, CertificateRefused, ProxyRefused,
+        RequestNotAllowed. After the last attempt, as TransientError: RateLimited,
+        ServerUnavailable, UnexpectedResponse, Unreachable.
         """
         async for attempt in stamina.retry_context(
-            on=_worth_another,
+            on=_retry_delay,
             attempts=self._limits.attempts,
             timeout=None,
             wait_initial=self._limits.wait_initial,
@@ -197,94 +247,89 @@ class MagnetisClient:
             wait_jitter=1.0,
         ):
             with attempt:
-                return await self._attempt(call, keep)
+                return await self._request_page(call, keep)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _attempt(self, call: Call, keep: Keep | None) -> Page:
+    async def _request_page(self, call: ApiCall, keep: Keep | None) -> Page:
         page: Page | None = None
         failure: BaseException | None = None
-        async with self.in_flight.turn():
-            self._raise_refusal()
-            answer = _Answer(await self._gate.charge(call))
+        async with self.in_flight.charging_turn():
+            self._raise_permanent_refusal()
+            attempt = _Attempt(await self._guard.charge(call))
             started = time.monotonic()
             try:
                 async with self.in_flight:
                     started = time.monotonic()
-                    body = await self._connect_and_send(call, answer)
-                await asyncio.sleep(0)  # what waits for the place is sent first
-                page = self._page_of(call, body, answer)
+                    body = await self._send_when_connected(call, attempt)
+                await asyncio.sleep(0)  # let the request that waits for the slot be sent first
+                page = self._page_of(call, body, attempt)
             except BaseException as error:  # noqa: BLE001 - raised below, once it is settled
                 failure = error
                 if isinstance(error, KeyRefused) or (
                     isinstance(error, AccessForbidden) and error.everywhere
                 ):
-                    self._refusal_of_all = error
+                    self._permanent_refusal = error
                 if isinstance(error, RateLimited | ServerUnavailable | Unreachable):
-                    self.in_flight.trouble(started)
+                    self.in_flight.record_failure(started)
             else:
-                self.in_flight.went_well()
-            outcome = Outcome(
-                status=answer.status,
-                rows=answer.rows,
-                bytes=answer.bytes,
-                remaining=answer.remaining,
-                milliseconds=round((time.monotonic() - started) * 1000),
-                error=_error_name(failure, answer),
-                retry_after=getattr(failure, "retry_after", None),
-                over_quota=isinstance(failure, RateLimited),
-                key_refused=answer.sent and isinstance(failure, KeyRefused),
-                rate_limit=answer.rate_limit,
-            )
-            settling = asyncio.ensure_future(self._gate.settle(answer.charge, outcome))
+                self.in_flight.record_success()
+            outcome = attempt.outcome(failure, started)
+            settlement = asyncio.ensure_future(self._guard.settle(attempt.charge, outcome))
             if page is not None:
-                self._settling.add(settling)
-                if keep and self.in_flight.careful:
+                self._settlements.add(settlement)
+                if keep and self.in_flight.is_cautious:
                     await keep(page)
                 return page
         try:
-            await _to_its_end(settling)
+            await _wait_for_end(settlement)
             assert failure is not None
             raise failure
         finally:
-            failure = None  # a traceback that holds its own frame would live until the garbage collector comes
+            # a traceback that refers to its own frame survives until garbage collection
+            failure = None
 
-    def _raise_refusal(self) -> None:
-        if self._refusal_of_all is not None:
-            # not the same object again: its traceback would grow with each page
-            raise type(self._refusal_of_all)(str(self._refusal_of_all))
+    def _raise_permanent_refusal(self) -> None:
+        if self._permanent_refusal is not None:
+            # A new object, because the traceback of a shared one would grow with each page.
+            raise type(self._permanent_refusal)(str(self._permanent_refusal))
 
-    async def _connect_and_send(self, call: Call, answer: _Answer) -> bytes:
-        """Send the request; while no connection can be made, try again under the same charge, for _CONNECTING_SECONDS at most."""
+    async def _send_when_connected(self, call: ApiCall, attempt: _Attempt) -> bytes:
+        """Send the request; retry failed connections under the same charge.
+
+        The retries end after _CONNECTING_SECONDS.
+        """
         began, wait = time.monotonic(), self._limits.wait_initial
         for number in range(2, self._limits.attempts + 2):
             try:
-                return await self._send(call, answer)
+                return await self._send(call, attempt)
             except NotConnected as error:
                 pause = wait * random.uniform(1, 2)  # noqa: S311 - spreads attempts that failed together; not a secret
                 end = time.monotonic() - began + pause + self._limits.connect
                 if number > self._limits.attempts or end > _CONNECTING_SECONDS:
                     raise
                 self._report(
-                    f"{error} Nothing was sent. Next attempt in {pause:.1f} s ({number} of {self._limits.attempts})."
+                    f"{error} Nothing was sent. "
+                    f"Next attempt in {pause:.1f} s ({number} of {self._limits.attempts})."
                 )
             await asyncio.sleep(pause)
             wait = min(2 * wait, self._limits.wait_max)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, call: Call, answer: _Answer) -> bytes:
+    async def _send(self, call: ApiCall, attempt: _Attempt) -> bytes:
         parameters = {**call.parameters, "limit": str(call.limit), "page": str(call.page)}
-        # Errors of httpx hold the request and so the key: they are described, dropped, and not even kept as the context of ours.
+        # Errors of httpx contain the request and so the key. They are translated and dropped, and
+        # not even kept as the context of our errors.
         failure: MagnetisError | None = None
         body: bytes | None = None
         deadline = asyncio.timeout(self._limits.connect)
 
         async def trace(event: str, info: dict[str, Any]) -> None:
-            # a proxy's CONNECT is an event too
+            # a proxy's CONNECT also emits this event
             if event == _SENDING and info["request"].method == b"GET":
                 deadline.reschedule(asyncio.get_running_loop().time() + self._limits.total)
                 if self._confirm:
-                    answer.charge = await self._confirm(answer.charge)
-                answer.sent = True
+                    attempt.charge = await self._confirm(attempt.charge)
+                attempt.sent = True
 
         try:
             async with (
@@ -293,93 +338,101 @@ class MagnetisClient:
                     "GET", self._origin + call.route, params=parameters, extensions={"trace": trace}
                 ) as response,
             ):
-                answer.status = response.status_code
-                answer.rate_limit = read_rate_limit(response.headers, time.time())
+                attempt.status = response.status_code
+                attempt.rate_limit = read_rate_limit(response.headers, time.time())
                 if response.is_success:
-                    body = await self._read(call, response, answer)
+                    body = await self._read(call, response, attempt)
                 else:
-                    failure = await self._refusal(call, response, answer)
+                    failure = await self._error_response(call, response, attempt)
         except EnvelopeError as error:
-            failure = _unexpected(call, answer, error)
+            failure = _unexpected(call, attempt, error)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            seconds = self._limits.total if answer.sent else self._limits.connect
-            failure = describe(
-                call, self._origin, error, seconds, sent=answer.sent, proxy=self._proxy
+            seconds = self._limits.total if attempt.sent else self._limits.connect
+            failure = error_for_connection(
+                call, self._origin, error, seconds, sent=attempt.sent, proxy=self._proxy
             )
         if failure is not None:
             raise failure
         assert body is not None
         return body
 
-    def _page_of(self, call: Call, body: bytes, answer: _Answer) -> Page:
+    def _page_of(self, call: ApiCall, body: bytes, attempt: _Attempt) -> Page:
         try:
             page = replace(read_envelope(body, call.limit), body=body)
         except EnvelopeError as error:
-            failure = self._no_page(call, answer, error)
+            failure = self._error_for_body(call, attempt, error)
         else:
-            answer.rows, answer.remaining = len(page.rows), page.remaining
+            attempt.rows, attempt.remaining = len(page.rows), page.remaining
             return page
         raise failure
 
-    def _no_page(self, call: Call, answer: _Answer, error: EnvelopeError) -> MagnetisError:
+    def _error_for_body(
+        self, call: ApiCall, attempt: _Attempt, error: EnvelopeError
+    ) -> MagnetisError:
         match error:
             case ErrorInside():
-                failure = judge(call, error.status, answer.rate_limit, error.body, self._key)
+                failure = error_for_response(
+                    call, error.status, attempt.rate_limit, error.body, self._key
+                )
                 failure.args = (
-                    f"{failure} The response had HTTP {answer.status} and this error in its body.",
+                    f"{failure} The error was in the body of an HTTP {attempt.status} response.",
                 )
                 return failure
             case EnvelopeTooLarge():
                 return ResponseTooLarge(
-                    f"{place(call)}: expected at most {call.limit} rows, and the response has {error}; it was not loaded. "
-                    "Check that MAGNETIS_API_URL names the Magnetis API, and ask Magnetis."
+                    f"{location(call)}: expected at most {call.limit} rows, but the response has "
+                    f"{error}. It was not loaded. Check that MAGNETIS_API_URL is the Magnetis API, "
+                    "or contact Magnetis."
                 )
             case _:
-                return _unexpected(call, answer, error)
+                return _unexpected(call, attempt, error)
 
-    async def _read(self, call: Call, response: httpx.Response, answer: _Answer) -> bytes:
+    async def _read(self, call: ApiCall, response: httpx.Response, attempt: _Attempt) -> bytes:
         body = await read_body(response, self._limits.body_bytes)
         if body is None:
-            answer.bytes = self._limits.body_bytes
+            attempt.bytes = self._limits.body_bytes
             raise ResponseTooLarge(
-                f"{place(call)}: expected at most {self._limits.body_bytes} bytes for {call.limit} rows, and the answer is longer; "
-                "the rest was not read. Ask for a smaller page, or check that MAGNETIS_API_URL names the Magnetis API."
+                f"{location(call)}: expected at most {self._limits.body_bytes} bytes for "
+                f"{call.limit} rows, but the response is larger. The rest was not read. "
+                "Request a smaller page, or check that MAGNETIS_API_URL is the Magnetis API."
             )
-        answer.bytes = len(body)
+        attempt.bytes = len(body)
         return body
 
-    async def _refusal(
-        self, call: Call, response: httpx.Response, answer: _Answer
+    async def _error_response(
+        self, call: ApiCall, response: httpx.Response, attempt: _Attempt
     ) -> MagnetisError:
-        if response.status_code == 407:  # of a proxy only, which receives plain http itself
-            return refused_by_proxy(call, 407, self._proxy)
+        if response.status_code == 407:  # only a proxy that receives plain http sends 407
+            return error_for_proxy(call, 407, self._proxy)
         if response.is_redirect or response.status_code < 400:
             target = response.extensions.get(REDIRECTED_TO, "nowhere")
             return RedirectRefused(
-                f"{place(call)}: answered with a redirect to {target} (HTTP {response.status_code}). Redirects are not followed, "
-                "since the key would travel along. Set MAGNETIS_API_URL to the API's own origin, "
-                "or correct the route in MAGNETIS_CONFIG."
+                f"{location(call)}: the API redirected the request to {target} "
+                f"(HTTP {response.status_code}). Redirects are not followed, because that would "
+                "send the key there. Set MAGNETIS_API_URL to the API's own origin, or correct the "
+                "route in MAGNETIS_CONFIG."
             )
         body = None
         try:
             async with asyncio.timeout(_ERROR_BODY_SECONDS):
                 body = await read_body(response, _ERROR_BODY)
         except (httpx.HTTPError, TimeoutError, EnvelopeError):
-            pass  # the status says enough
-        return judge(call, response.status_code, answer.rate_limit, body, self._key)
+            pass  # the status is sufficient
+        return error_for_response(call, response.status_code, attempt.rate_limit, body, self._key)
 
 
-def _unexpected(call: Call, answer: _Answer, error: EnvelopeError) -> UnexpectedResponse:
+def _unexpected(call: ApiCall, attempt: _Attempt, error: EnvelopeError) -> UnexpectedResponse:
     return UnexpectedResponse(
-        f"{place(call)}: expected the JSON envelope with `data` and `meta`, got {error} (HTTP {answer.status}). "
-        "Run it again; if it stays so, check MAGNETIS_API_URL and any proxy on the way."
+        f"{location(call)}: expected the JSON envelope with `data` and `meta`, got {error} "
+        f"(HTTP {attempt.status}). Retry; if it persists, check MAGNETIS_API_URL and any proxy in "
+        "between."
     )
 
 
-def _worth_another(error: Exception) -> bool | float:
-    """Return whether to try again, or the seconds to wait before it, as `stamina` asks."""
+def _retry_delay(error: Exception) -> bool | float:
+    """Return whether to retry, or the seconds to wait first, as `stamina` expects."""
     if isinstance(error, RateLimited):
-        return 0.0  # the gate knows until when the key is closed: it waits or raises at the next charge
+        return 0.0  # the guard knows when the key reopens: it waits or raises at the next charge
     if (
         isinstance(error, ServerUnavailable)
         and error.retry_after is not None
@@ -391,14 +444,11 @@ def _worth_another(error: Exception) -> bool | float:
     ) and not isinstance(error, NotConnected)
 
 
-def _error_name(failure: BaseException | None, answer: _Answer) -> str | None:
-    if failure is None:
-        return None
-    return type(failure).__name__ if answer.sent or isinstance(failure, NotConnected) else NOT_SENT
+async def _wait_for_end(task: asyncio.Task[None]) -> None:
+    """Wait for the end of `task`, even if the caller is cancelled.
 
-
-async def _to_its_end(task: asyncio.Task[None]) -> None:
-    """Await `task` to its end even if this one is cancelled meanwhile; the cancellation is passed on afterwards."""
+    The cancellation is raised afterwards.
+    """
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -1,4 +1,8 @@
-"""How many calls are under way at once: fewer after trouble, more again as calls go well. Not who may call: that is the gate's."""
+"""Limit the requests in flight.
+
+The limit halves after failures and grows after successes. The quota guard decides whether a request
+may be sent at all.
+"""
 
 import asyncio
 import logging
@@ -7,19 +11,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 
-CAREFUL_ROUNDS = 4
-"""For each place more after a start below the most: 1,000 pages of 0.2 s in 8 places take 3 s longer than with all at once."""
+CAUTIOUS_ROUNDS = 4
+"""Rounds of successful calls for each additional slot after a cautious start. 1,000 pages of 0.2 s
+on 8 slots take 3 s longer than with all slots at the start."""
 
 CHARGED_AHEAD = 2
-"""Calls that are charged while all places are taken: a place that waits for the ledger is a call that is not under way."""
+"""Calls that are charged while all slots are taken, so that no slot waits for the ledger."""
 
 _log = logging.getLogger(__name__)
 
 
 class ConcurrencyLimit:
-    """At most `most` places; half as many after each trouble, down to one, and one more after a round of calls that went well.
+    """Grants at most `most` slots for requests in flight.
 
-    Begun with `start` places, it takes CAREFUL_ROUNDS for each one more until it first has all.
+    Each failure halves the slots, down to one. A round of successful calls adds one. A limit that
+    begins with `start` slots needs CAUTIOUS_ROUNDS rounds for each additional slot until all are
+    available.
 
     An async context manager for one call; one event loop, any number of tasks.
     """
@@ -27,24 +34,24 @@ class ConcurrencyLimit:
     def __init__(self, most: int, start: int | None = None) -> None:
         self._most = most
         self.allowed = most if start is None else min(start, most)
-        """Calls that may be under way now."""
-        self._rounds = 1 if self.allowed == most else CAREFUL_ROUNDS
-        self._under_way = 0
+        """Calls that may be in flight now."""
+        self._rounds = 1 if self.allowed == most else CAUTIOUS_ROUNDS
+        self._in_flight = 0
         self._turns = 0
         self._waiting: dict[asyncio.Future[None], None] = {}
-        """In the order in which they came."""
-        self._well = 0
-        self._slowed_at = float("-inf")
+        """Waiting tasks in order of arrival."""
+        self._successes = 0
+        self._reduced_at = float("-inf")
 
     @property
-    def careful(self) -> bool:
-        """Whether it was begun with fewer places than the most, and has not had all yet."""
+    def is_cautious(self) -> bool:
+        """Whether the limit began below `most` and has not reached it yet."""
         return self._rounds > 1
 
     async def __aenter__(self) -> None:
-        """Wait for a place."""
-        await self._until(lambda: self._under_way < self.allowed)
-        self._under_way += 1
+        """Wait for a free slot."""
+        await self._wait_until(lambda: self._in_flight < self.allowed)
+        self._in_flight += 1
 
     async def __aexit__(
         self,
@@ -52,15 +59,18 @@ class ConcurrencyLimit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the place back."""
-        self._under_way -= 1
+        """Release the slot."""
+        self._in_flight -= 1
         self._wake()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until a call may be charged: CHARGED_AHEAD before it has a place, none while `careful`."""
-        await self._until(
-            lambda: self._turns < self.allowed + (0 if self.careful else CHARGED_AHEAD)
+    async def charging_turn(self) -> AsyncIterator[None]:
+        """Wait until a call may be charged, CHARGED_AHEAD calls before its slot is free.
+
+        While `is_cautious`, no call is charged ahead.
+        """
+        await self._wait_until(
+            lambda: self._turns < self.allowed + (0 if self.is_cautious else CHARGED_AHEAD)
         )
         self._turns += 1
         try:
@@ -69,40 +79,42 @@ class ConcurrencyLimit:
             self._turns -= 1
             self._wake()
 
-    def went_well(self) -> None:
-        """Note a call that went well."""
-        self._well += 1
-        if self.allowed < self._most and self._well >= self.allowed * self._rounds:
+    def record_success(self) -> None:
+        """Count a successful call."""
+        self._successes += 1
+        if self.allowed < self._most and self._successes >= self.allowed * self._rounds:
             self.allowed += 1
-            self._well = 0
+            self._successes = 0
             if self.allowed == self._most:
                 self._rounds = 1
             self._wake()
 
-    def trouble(self, began: float) -> None:
-        """Note a 429, a time-out or a 5xx of a call that began at `began` (time.monotonic()).
+    def record_failure(self, began: float) -> None:
+        """Halve the slots after a 429, a time-out or a 5xx.
 
-        Calls that were under way together fail together: that is one trouble.
+        `began`: when the failed call began (time.monotonic()). Calls that were in flight together
+        fail together and count as one failure.
         """
-        if began <= self._slowed_at or self.allowed == 1:
+        if began <= self._reduced_at or self.allowed == 1:
             return
-        slower = self.allowed // 2
-        _log.info("Slower: %d calls at once instead of %d", slower, self.allowed)
-        self.allowed = slower
-        self._well = 0
-        self._slowed_at = time.monotonic()
+        reduced = self.allowed // 2
+        _log.info("Reducing requests in flight from %d to %d", self.allowed, reduced)
+        self.allowed = reduced
+        self._successes = 0
+        self._reduced_at = time.monotonic()
 
-    async def _until(self, free: Callable[[], bool]) -> None:
-        while not free():
-            place = asyncio.get_running_loop().create_future()
-            self._waiting[place] = None
+    async def _wait_until(self, is_free: Callable[[], bool]) -> None:
+        while not is_free():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting[waiter] = None
             try:
-                await place
+                await waiter
             finally:
-                del self._waiting[place]
+                del self._waiting[waiter]
 
     def _wake(self) -> None:
-        # all of them look again: they are a few dozen at most, and a place given to a task that is being cancelled would be lost
-        for place in self._waiting:
-            if not place.done():
-                place.set_result(None)
+        # Wake all of them, a few dozen at most. A slot given to a task that is being cancelled
+        # would be lost.
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""Finding the error that a body reports, whatever the status line says."""
+"""Find the error that a response body reports, whatever its status line says."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _MESSAGES = (
     ),
     *("title", "reason", "msg", "fault", "faultstring", "exception", "meta"),
 )
-"""Members that contain a message, or an object or list with one; the plainest first."""
+"""Members that contain a message, or an object or list with one; the most explicit first."""
 _ERRORS = ("error", "errors", "error_message", "error_code", "exception", "fault")
 """Members that report an error unless they are empty."""
 _SUCCESS = ("success", "successful", "ok", "is_success", "isSuccess")
@@ -35,13 +35,15 @@ _STATUSES = (
 _NOTHING = {"", "0", "00", "000", "n", "no", "non", "none", "null", "false", "ko", "ok", "200"}
 _FINE = re.compile(
     r"(ok|success\w*|succès|done|complete[d]?|fine|found|active|available|2\d\d|0+|none|null|true|empty"
-    r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*|aucune? .*)?[.! ]*",
+    r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*"
+    r"|aucune? .*)?[.! ]*",
     re.IGNORECASE,
 )
-"""What a body may state beside an empty list without reporting an error."""
+"""Texts beside an empty list that do not report an error."""
 _TROUBLE = re.compile(
-    r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance|exception|overload|surcharg"
-    r"|try again|réessay|partial|partiel|incomplet|degraded|dégradé|refused|cannot|could not|impossible",
+    r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance"
+    r"|exception|overload|surcharg|try again|réessay|partial|partiel|incomplet|degraded|dégradé"
+    r"|refused|cannot|could not|impossible",
     re.IGNORECASE,
 )
 _MODES = ("status", "statut", "result", "state", "code", "error_code")
@@ -57,23 +59,27 @@ _FLAGS = (
     "terminated_early",
 )
 _SIGNS = frozenset({*_ERRORS, *_SUCCESS, *_RESULTS, *_STATUSES})
-_SPEAKS_OF_THE_KEY = re.compile(
-    r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié|authentification"
+_MENTIONS_KEY = re.compile(
+    r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié"
+    r"|authentification"
     r"|(invalid|unknown|expired|missing|wrong|revoked|disabled)\W+(api\W?)?key"
     r"|\bkey\b.{0,20}(invalid|unknown|expired|missing|revoked|disabled)"
     r"|\bclé\b.{0,20}(invalide|inconnue|expirée|absente|révoquée|désactivée)",
     re.IGNORECASE,
 )
-_SPEAKS_OF_ACCESS = re.compile(
+_MENTIONS_ACCESS = re.compile(
     r"forbidden|permission|access denied|not allowed|accès (refusé|interdit)|droits? insuffisant",
     re.IGNORECASE,
 )
-_READ = 4_000
+_SEARCHED = 4_000
 """Characters of a message that are searched."""
 
 
 def message_of(content: object, levels: int = 3) -> str:
-    """Return the message of an error body, from its usual members or those of the objects and lists in them."""
+    """Return the message of an error body.
+
+    Searches the usual members, and those of nested objects and lists.
+    """
     if isinstance(content, str):
         return content.strip()
     members: list[object] = []
@@ -85,12 +91,13 @@ def message_of(content: object, levels: int = 3) -> str:
 
 
 def find_error(
-    content: Mapping[str, Any], speaks_of_quota: re.Pattern[str]
+    content: Mapping[str, Any], mentions_quota: re.Pattern[str]
 ) -> tuple[int, str] | None:
-    """Return status and message of the error that an envelope reports, or None if it reports none.
+    """Return status and message of the error in an envelope; None if there is none.
 
-    A flag or a filled error member counts, at the top, in `meta` or in a `data` that is no row; without rows, so does
-    a message that speaks of the quota or the key, or that stands alone.
+    A flag or a non-empty error member counts at the top, in `meta`, and in `data` if that is not a
+    row. Without rows, a message also counts if it mentions the quota or the key, or if it stands
+    alone.
     """
     data = content.get("data")
     no_row = (
@@ -110,22 +117,22 @@ def find_error(
     if not rowless and all(map(_SIGNS.isdisjoint, places)):
         return None
     message = next(filter(None, map(message_of, places)), "")
-    spoken = _spoken(message[:_READ], speaks_of_quota)
-    stated = next((status for place in places for status in _stated(place)), None)
+    by_message = _status_of_message(message[:_SEARCHED], mentions_quota)
+    stated = next((status for place in places for status in _error_statuses(place)), None)
     if (
         rowless
         and not any(_announces_rows(place) for place in places)
-        and any(map(_is_uneasy, places))
+        and any(map(_reports_problem, places))
     ):
-        return (stated or spoken or 500), message
-    if stated is None and not any(map(_reports, places)):
+        return (stated or by_message or 500), message
+    if stated is None and not any(map(_reports_error, places)):
         alone = data is None and not any("total" in place for place in places)
         alone = alone and not any(isinstance(value, list) for value in content.values())
-        if not (message and rowless and (spoken or alone or no_row)):
+        if not (message and rowless and (by_message or alone or no_row)):
             return None
-    if spoken == 429 and (stated in {None, 400, 402, 403} or (stated or 0) >= 500):
+    if by_message == 429 and (stated in {None, 400, 402, 403} or (stated or 0) >= 500):
         return 429, message
-    return stated or spoken or 500, message
+    return stated or by_message or 500, message
 
 
 def _announces_rows(place: Mapping[str, Any]) -> bool:
@@ -133,8 +140,11 @@ def _announces_rows(place: Mapping[str, Any]) -> bool:
     return isinstance(total, int) and total > 0
 
 
-def _is_uneasy(place: Mapping[str, Any]) -> bool:
-    """Return whether something beside an empty list says more than that all is well: an empty day must be beyond doubt."""
+def _reports_problem(place: Mapping[str, Any]) -> bool:
+    """Return whether a member beside an empty list reports a problem.
+
+    An empty list is accepted only if nothing contradicts it.
+    """
     stated = (
         str(place[name]).strip()
         for name in _MODES
@@ -143,12 +153,12 @@ def _is_uneasy(place: Mapping[str, Any]) -> bool:
     noticed = (message_of(place.get(name)) for name in _NOTICES)
     return (
         any(not _FINE.fullmatch(text[:200]) for text in stated)
-        or any(_TROUBLE.search(text[:_READ]) for text in noticed)
+        or any(_TROUBLE.search(text[:_SEARCHED]) for text in noticed)
         or any(_filled(place.get(name)) for name in _FLAGS)
     )
 
 
-def _reports(place: Mapping[str, Any]) -> bool:
+def _reports_error(place: Mapping[str, Any]) -> bool:
     return (
         any(_filled(place.get(name)) and not _is_fine(place.get(name)) for name in _ERRORS)
         or any(
@@ -172,8 +182,8 @@ def _filled(value: object, levels: int = 3) -> bool:
     return bool(value) and str(value).strip().lower() not in _NOTHING
 
 
-def _stated(place: Mapping[str, Any]) -> Iterator[int]:
-    """Yield the HTTP statuses of errors that are stated in a place, or in the errors in it."""
+def _error_statuses(place: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the HTTP error statuses in `place` and in its nested errors."""
     for name in _STATUSES:
         text = str(place.get(name)).strip()
         if re.fullmatch("[45][0-9]{2}", text):
@@ -182,12 +192,12 @@ def _stated(place: Mapping[str, Any]) -> Iterator[int]:
         errors = place.get(name)
         for error in errors[:3] if isinstance(errors, list) else [errors]:
             if isinstance(error, dict):
-                yield from _stated(error)
+                yield from _error_statuses(error)
 
 
-def _spoken(message: str, speaks_of_quota: re.Pattern[str]) -> int | None:
-    if speaks_of_quota.search(message):
+def _status_of_message(message: str, mentions_quota: re.Pattern[str]) -> int | None:
+    if mentions_quota.search(message):
         return 429
-    if _SPEAKS_OF_THE_KEY.search(message):
+    if _MENTIONS_KEY.search(message):
         return 401
-    return 403 if _SPEAKS_OF_ACCESS.search(message) else None
+    return 403 if _MENTIONS_ACCESS.search(message) else None

@@ -1,24 +1,25 @@
-"""Errors of the API, named by what to do about them. Their texts are composed in `verdict.py` and `failures.py`.
+"""Define the API's errors, named by their remedy.
 
-None of them carries the key, a row or a value of a row.
+`error_mapping.py` composes their texts. None contains the key, a row or a value of a row.
+KeyRefused is in `magnetis_dagster.errors`, because the quota guard raises it too.
 """
 
 from magnetis_dagster.errors import PermanentError, TransientError
 
 
-class KeyRefused(PermanentError):
-    """401: the key is unknown or expired. Make another in the Magnetis interface."""
-
-
 class AccessForbidden(PermanentError):
-    """403: the collection lies outside the key's scope, or the key's IP filter does not list this machine."""
+    """403: the key's scope excludes the collection, or its IP filter this machine."""
 
     everywhere = False
-    """Whether the message names the IP filter, so that every other request of this machine would be refused too."""
+    """Whether the IP filter is the reason, so that the API rejects every request of this machine.
+    """
 
 
 class RouteUnavailable(PermanentError):
-    """404, 405 or 410: the API does not serve the collection under this route. `magnetis probe` looks for another."""
+    """404, 405 or 410: the API does not serve the collection under this route.
+
+    `magnetis probe` tries other routes.
+    """
 
 
 class RequestRejected(PermanentError):
@@ -26,46 +27,58 @@ class RequestRejected(PermanentError):
 
 
 class RedirectRefused(PermanentError):
-    """3xx: the answer sends the request elsewhere; following it would carry the key there."""
+    """3xx: the response redirects to another address.
+
+    Following the redirect would send the key there.
+    """
 
 
 class ResponseTooLarge(PermanentError):
-    """The body of an answer passes the cap after decompression; the rest was not read."""
+    """The decompressed response body exceeds the size limit; the rest was not read."""
 
 
 class CertificateRefused(PermanentError):
-    """The server's TLS certificate is not trusted by this machine."""
+    """This machine does not trust the server's TLS certificate."""
 
 
 class ProxyRefused(PermanentError):
-    """The proxy of the environment rejects the request (4xx): credentials, or its rules. The API did not receive it."""
+    """The proxy rejects the request (4xx) because of its credentials or its rules.
+
+    The API did not receive the request.
+    """
 
 
 class RequestNotAllowed(PermanentError):
-    """The HTTP layer was asked for something else than a GET of the configured origin; nothing was sent."""
+    """The request is not a GET of the configured origin; it was not sent."""
 
 
 class RateLimited(TransientError):
-    """429, or a 403 that speaks of the quota: the key has no calls left for now."""
+    """429, or a 403 about the quota: the key has no calls left for now."""
 
     retry_after: float | None = None
-    """Seconds that the server asks to wait; None where it does not say."""
+    """Seconds that the server requests to wait; None if it names none."""
 
 
 class ServerUnavailable(TransientError):
-    """5xx, and still so at the last attempt."""
+    """5xx, also at the last attempt."""
 
     retry_after: float | None = None
-    """Seconds that the server asks to wait; None where it does not say."""
+    """Seconds that the server requests to wait; None if it names none."""
 
 
 class UnexpectedResponse(TransientError):
-    """The answer is not the JSON envelope: HTML, cut short, empty, or without usable `data`. Often a proxy's passing hiccup."""
+    """The response is not the JSON envelope.
+
+    It is HTML, truncated, empty, or without usable `data`. A proxy often causes this temporarily.
+    """
 
 
 class Unreachable(TransientError):
-    """No complete answer: refused or lost connection, unknown host, time-out."""
+    """No complete response: connection refused or lost, unknown host, time-out."""
 
 
 class NotConnected(Unreachable):
-    """No connection to the API: refused, unknown host, no answer to the handshake. The request was not sent."""
+    """No connection to the API; nothing was sent.
+
+    The connection was refused, the host is unknown, or the handshake failed.
+    """

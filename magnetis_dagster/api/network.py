@@ -1,7 +1,7 @@
-"""How the environment leaves the machine: proxies, their exceptions in NO_PROXY, and certificates.
+"""Read proxies, NO_PROXY and trusted certificates from the environment.
 
-Every user of HTTP takes its transport's options from here. The rules are those of curl and requests:
-https://curl.se/libcurl/c/CURLOPT_NOPROXY.html
+Every HTTP client of the package takes its transport options from here. The rules are those of curl
+and requests: https://curl.se/libcurl/c/CURLOPT_NOPROXY.html
 """
 
 import os
@@ -53,7 +53,8 @@ def proxy_for(url: httpx.URL) -> str | None:
 
     Raises: PermanentError if the variable's value is not the URL of a proxy.
     """
-    # from the environment, where a lower-case name wins; on macOS and Windows else from the system
+    # From the environment, in which a lower-case name takes precedence. Otherwise from the system
+    # on macOS and Windows.
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or url.host in _LOOPBACK or bypasses_proxy(url, proxies.get("no", "")):
@@ -72,11 +73,11 @@ def proxy_address(proxy: str) -> str:
 
 
 def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
-    """Return whether `no_proxy`, a list separated by commas or spaces, contains the host of `url`.
+    """Return whether `no_proxy` contains the host of `url`.
 
-    An entry is `*`, a name (with its subdomains, with or without a leading dot), an IP address or a
-    network such as 10.0.0.0/8 or fd00::/8. A name or an address may end in a port. Names are not
-    resolved.
+    The list is separated by commas or spaces. An entry is `*`, a name, an IP address, or a network
+    such as 10.0.0.0/8 or fd00::/8. A name includes its subdomains, with or without a leading dot. A
+    name or an address may end in a port. Names are not resolved.
     """
     host = url.host.lower().rstrip(".")
     port = url.port or _DEFAULT_PORTS.get(url.scheme)
@@ -103,9 +104,9 @@ def _variable_of(scheme: str) -> str:
 
 
 def _check_proxy(proxy: str, variable: str) -> None:
-    """Raise PermanentError for a URL that would be read in another way than it was meant.
+    """Raise PermanentError for a URL that would be parsed differently than intended.
 
-    A bare / ? # or @ in a password moves the host, and errors show the host.
+    An unescaped / ? # or @ in a password changes the host, and errors show the host.
     """
     advice = "Correct it, or list the host in NO_PROXY."
     try:
@@ -148,11 +149,13 @@ def certificates() -> ssl.SSLContext:
                 )
             except OSError as error:
                 raise PermanentError(
-                    f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). {advice}"
+                    f"SSL_CERT_DIR: cannot list the directory {folder!r} ({error.strerror}). "
+                    f"{advice}"
                 ) from None
             if not found:
                 raise PermanentError(
-                    f"SSL_CERT_DIR: expected certificates named by `openssl rehash` in {folder!r}, found none. {advice}"
+                    "SSL_CERT_DIR: expected certificates named by `openssl rehash` in "
+                    f"{folder!r}, found none. {advice}"
                 )
     try:
         if not file and not folders:

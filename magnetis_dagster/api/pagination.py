@@ -1,7 +1,8 @@
-"""Pagination: from the pages received so far, which page to request next, and whether all of them form one list.
+"""Decide which page to request next, and whether the list is complete.
 
-Every reader of the API uses it. Pure: no request, no clock, no database. The announcement (`total`, `last_page`, `per_page`) is one
-witness among others: `links.next`, full pages and the rows received may extend it, never shorten it.
+Every reader of the API uses this module. It makes no request and reads neither clock nor database.
+The announcement (`total`, `last_page`, `per_page`) is one witness among others. `links.next`, full
+pages and the received rows may extend it, but never shorten it.
 """
 
 from math import ceil
@@ -10,18 +11,21 @@ from magnetis_dagster.api import Page
 
 
 class Pagination:
-    """The pages of one list, requested with `limit` rows a page. Page 1 is added first, the others in any order."""
+    """The pages of one list, requested with `limit` rows per page.
+
+    Page 1 is added first, the others in any order.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.announced_pages = 1
         """Pages that page 1 announces."""
         self.pages = 1
-        """Pages known to exist: the announced ones, and those that were found after them."""
+        """Pages known to exist: the announced ones and those found after them."""
         self.totals: set[int] = set()
-        """Every `meta.total` that a page gave."""
+        """Every `meta.total` that a page announced."""
         self.rows = 0
-        """Rows received, repeated ones included."""
+        """Rows received, including repeated ones."""
         self._first: Page | None = None
         self._last: Page | None = None
         self._last_number = 0
@@ -32,7 +36,7 @@ class Pagination:
         self._repeats = False
 
     def add(self, number: int, page: Page) -> None:
-        """Count a page in."""
+        """Add a received page."""
         if number == 1:
             self._first = page
             self.announced_pages = self.pages = _pages_announced(page)
@@ -40,7 +44,7 @@ class Pagination:
             self.totals.add(page.total)
         self.rows += len(page.rows)
         if number > self.announced_pages and self._last is not None:
-            # a route that ignores `page` returns the same rows again and again
+            # a route that ignores `page` returns the same rows each time
             self._repeats = page.rows == self._last.rows
             self._rows_beyond += 0 if self._repeats else len(page.rows)
             self.rows -= len(page.rows) if self._repeats else 0
@@ -61,43 +65,46 @@ class Pagination:
 
     @property
     def total(self) -> int | None:
-        """Rows announced by page 1; None if it announces none."""
+        """Rows that page 1 announces; None if it announces none."""
         return self._first.total if self._first else None
 
     @property
-    def interrupted(self) -> bool:
-        """Whether an announced page came without rows or repeats page 1: later pages need not be requested."""
-        return self.starved or self._repeating_page is not None
+    def has_gap(self) -> bool:
+        """Whether an announced page was empty or repeated page 1.
+
+        Later pages need not be requested then.
+        """
+        return self.has_empty_page or self._repeating_page is not None
 
     @property
-    def starved(self) -> bool:
-        """Whether an announced page came without rows."""
+    def has_empty_page(self) -> bool:
+        """Whether an announced page was empty."""
         return self._empty_page is not None
 
     @property
-    def filled(self) -> int:
-        """Highest page that came with rows of its own."""
+    def last_page_with_rows(self) -> int:
+        """Highest page that contained rows of its own."""
         return max(self._sizes, default=0)
 
     @property
     def rows_of_page_1(self) -> int:
-        """Rows that page 1 came with."""
+        """Rows on page 1."""
         return self._sizes.get(1, 0)
 
     @property
-    def ends_unproved(self) -> bool:
-        """Whether only the absence of another page says that the list is complete.
+    def has_unproved_end(self) -> bool:
+        """Whether only the absence of another page suggests that the list is complete.
 
-        Without a total, a list that ends with a full page may as well have been cut there: by a server
-        that serves no deeper page, ignores `page`, or caps a search.
+        Without a total, a list that ends with a full page may be truncated: by a server that serves
+        no deeper page, ignores `page`, or limits a search.
         """
         first = self._first
         if first is None or self.total is not None or not self._sizes:
             return False
-        rows = self._sizes[self.filled]
-        if self.filled > 1:
+        rows = self._sizes[self.last_page_with_rows]
+        if self.last_page_with_rows > 1:
             return rows >= self.rows_of_page_1
-        # an API that lowers the page size without a word chooses a round one
+        # an API that silently lowers the page size chooses a round one
         announced = first.per_page or first.last_page
         return (
             bool(first.has_next)
@@ -105,18 +112,22 @@ class Pagination:
             or (not announced and rows % 10 == 0)
         )
 
-    def end(self, repeated: Page | None = None) -> None:
-        """Take the list for ended: a page that nothing announced is refused, or is `repeated`, without a new row."""
+    def mark_end(self, repeated: Page | None = None) -> None:
+        """Mark the list as ended.
+
+        The API rejected an unannounced page, or returned `repeated`, which contains no new row.
+        """
         self._repeats = True
         if repeated:
             self._sizes.pop(self._last_number, None)
             self.rows -= len(repeated.rows)
             self._rows_beyond -= len(repeated.rows)
 
-    def following(self) -> int | None:
-        """Return the page after the known ones if nothing proves that the list has ended; None at its end.
+    def next_page(self) -> int | None:
+        """Return the next page to request; None if the list provably ended.
 
-        Costs one request more if the last page is full (one list in 250), and one for a list that announces nothing.
+        Costs one extra request if the last page is full (one list in 250), and one if nothing is
+        announced.
         """
         first, last = self._first, self._last
         if first is None or last is None or self._repeats:
@@ -141,19 +152,22 @@ class Pagination:
         return None
 
     def contradiction(self, distinct: int, repeated: int = 0) -> str | None:
-        """Return how the pages contradict each other, given the `distinct` rows among them; None for one complete list.
+        """Return how the pages contradict each other; None if they form one complete list.
 
-        `repeated`: rows that came twice on one page.
+        `distinct`: distinct rows on the pages. `repeated`: rows that occur twice on one page.
         """
         if len(self.totals) > 1:
             totals = ", ".join(map(str, sorted(self.totals)))
-            return f"its pages announced different totals ({totals}), so rows were added or removed while they were read"
-        announced = self.announced(distinct)
+            return (
+                f"its pages announced different totals ({totals}), so rows were added or removed "
+                "during the read"
+            )
+        announced = self.announced_rows(distinct)
         if announced == distinct and self.total is not None:
             return None
         causes = []
         if self.total is None and self.rows > distinct:
-            causes.append(f"{self.rows - distinct} of {self.rows} rows have the id of another one")
+            causes.append(f"{self.rows - distinct} of {self.rows} rows have a duplicate id")
         if announced != distinct:
             causes.append(
                 f"the API announced {announced} rows and returned {distinct} distinct ones"
@@ -163,21 +177,23 @@ class Pagination:
                 f"page {self._repeating_page} repeats page 1, so the route seems to ignore `page`"
             )
         elif self._empty_page is not None:
-            causes.append(f"page {self._empty_page} of {self.announced_pages} came without rows")
+            causes.append(f"page {self._empty_page} of {self.announced_pages} was empty")
         elif self._last is not None and self._last.has_next and not self._last.rows:
-            causes.append(
-                f"page {self._last_number} came without rows and says that another one follows"
-            )
+            causes.append(f"page {self._last_number} was empty but announces another page")
         elif announced != distinct and repeated:
-            causes.append(f"{repeated} rows came twice on one page")
+            causes.append(f"{repeated} rows occur twice on one page")
         elif announced != distinct and self.rows > distinct:
             causes.append(
-                f"{self.rows - distinct} rows came twice, so rows moved between pages while they were read"
+                f"{self.rows - distinct} rows occur twice, so rows moved between pages during "
+                "the read"
             )
         return "; ".join(causes) or None
 
-    def announced(self, distinct: int) -> int:
-        """Return the rows that the list has by its own word; `distinct` if it says nothing or proves its own total too low."""
+    def announced_rows(self, distinct: int) -> int:
+        """Return the announced rows of the list.
+
+        Returns `distinct` if no total is announced, or if the rows prove the total too low.
+        """
         if self.total is None or (self._rows_beyond and distinct > self.total):
             return distinct
         return self.total
@@ -185,5 +201,5 @@ class Pagination:
 
 def _pages_announced(first: Page) -> int:
     by_total = ceil((first.total or 0) / len(first.rows)) if first.rows else 1
-    # a missing row count beside an empty page 1 is for `contradiction`
+    # `contradiction` handles an empty page 1 that announces rows
     return max(1, first.last_page or 1, by_total)

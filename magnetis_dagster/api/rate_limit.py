@@ -1,23 +1,21 @@
-"""Read the rate-limit headers of a response, in each form that servers and proxies use.
+"""Read the rate-limit headers of a response, in each form that servers use.
 
-`Retry-After` (seconds, HTTP date, Unix time, joined duplicates), `X-RateLimit-*`, and the `RateLimit` and `RateLimit-Policy`
-fields of the IETF drafts: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
+`Retry-After` (seconds, HTTP date, Unix time, joined duplicates), `X-RateLimit-*`, and the
+`RateLimit` and `RateLimit-Policy` fields of the IETF drafts:
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from magnetis_dagster.api_calls import Allowance, RateLimit
+
 LONGEST_WAIT = 90_000.0
-"""Seconds: the longest quota day, 25 hours. A longer wait is implausible, and a larger number is read as a Unix time."""
-DAILY_LIMIT = 1_000
-"""Requests: a smaller limit is a throttle, unless its reset is more than an hour away."""
-_THROTTLE_WAIT = 60.0
-"""Seconds to wait after a throttle that names no time: Laravel's is 60 requests a minute."""
-_HOUR = 3_600.0
-_HALF_A_DAY = 43_200.0
+"""Seconds: the longest quota day, 25 hours. A longer wait is implausible; a larger number is a Unix
+time."""
 
 _NUMBER = re.compile(
     r'"?\+?(?P<number>-?[0-9]{1,20}(\.[0-9]{1,9})?)"?\s*(?P<unit>ms|s|secs?|seconds?)?',
@@ -41,97 +39,17 @@ _MEMBERS = {
     "window": "window",
 }
 _FIRST_MOMENT = 1_262_304_000.0
-"""Unix time of 2010-01-01: a smaller one is no time. A time in the past asks for no wait."""
+"""Unix time of 2010-01-01; a smaller number is not a time. A time in the past requests no wait."""
 _LONGEST_SIGNAL = 200
 _MOST_PARTS = 8
 _LONGEST_VALUE = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """One limit that the server enforces."""
-
-    limit: float | None = None
-    """Requests per window."""
-    remaining: float | None = None
-    reset: float | None = None
-    """Seconds until the window ends."""
-    window: float | None = None
-    """Length of the window in seconds."""
-
-    @property
-    def is_throttle(self) -> bool:
-        """Whether it limits requests per minute or per hour, so that it says nothing about the quota day."""
-        if self.window is not None:
-            return self.window < _HALF_A_DAY
-        return (
-            self.limit is not None
-            and self.limit < DAILY_LIMIT
-            and (self.reset is None or self.reset <= _HOUR)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """The rate-limit headers of one response."""
-
-    retry_after: float | None
-    """Seconds of Retry-After; None if it is absent, unreadable or implausible."""
-    allowances: tuple[Allowance, ...]
-    signal: str
-    """The headers in a canonical form; contains numbers and dates only, whatever the server sent."""
-
-    @property
-    def is_throttle(self) -> bool:
-        """Whether the exhausted limits are all per minute or per hour."""
-        exhausted = self._exhausted()
-        return bool(exhausted) and all(
-            replace(each, reset=self._longer(each)).is_throttle for each in exhausted
-        )
-
-    @property
-    def wait(self) -> float | None:
-        """Seconds that a 429 justifies to wait; None if the headers do not say. 0: no time, so the client's own backoff."""
-        exhausted = self._exhausted()
-        resets = [each.reset for each in exhausted if each.reset is not None]
-        named = [wait for wait in (self.retry_after, max(resets, default=None)) if wait is not None]
-        if positive := [wait for wait in named if wait > 0]:
-            return positive[0]
-        if named:
-            return named[0]
-        if self.is_throttle:
-            return max(_THROTTLE_WAIT if each.window is None else each.window for each in exhausted)
-        return None
-
-    def remaining_today(self, daily_quota: int) -> int | None:
-        """Return the requests left in the quota day; None unless an allowance clearly describes the day."""
-        for each in self.allowances:
-            if (
-                each.remaining is None
-                or each.limit is None
-                or not 0 <= each.remaining <= each.limit
-            ):
-                continue
-            daily = each.window is not None and each.window >= _HALF_A_DAY
-            if each.window is None and each.limit >= DAILY_LIMIT:
-                daily = each.limit == daily_quota or (each.reset or 0) > _HOUR
-            if daily:
-                return int(each.remaining)
-        return None
-
-    def _exhausted(self) -> list[Allowance]:
-        return [each for each in self.allowances if each.remaining == 0] or list(self.allowances)
-
-    def _longer(self, allowance: Allowance) -> float | None:
-        return max(
-            (wait for wait in (self.retry_after, allowance.reset) if wait is not None), default=None
-        )
-
-
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
-    """Return what the rate-limit headers say at `now` (Unix time); None if there are none.
+    """Return the rate limits at `now` (Unix time); None if there are no such headers.
 
-    Absolute times are compared with the server's own `Date` if it sends one: this machine's clock may be wrong.
+    Absolute times are compared with the server's own `Date` if it sends one, because this machine's
+    clock may be wrong.
     """
     headers = {name: headers[name] for name in map(str.lower, headers) if name in _NAMES}
     if not headers.keys() - {"date"}:
@@ -169,7 +87,10 @@ def _server_time(headers: Mapping[str, str], now: float) -> float:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """Yield the values that a proxy joined with commas; the comma of an HTTP date separates nothing."""
+    """Yield the values that a proxy joined with commas.
+
+    The comma of an HTTP date is not a separator.
+    """
     weekday = ""
     for part in value[:_LONGEST_VALUE].split(",")[: 2 * _MOST_PARTS]:
         if _DATE_BEGINS.match(part):
@@ -180,7 +101,10 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _seconds(text: str, now: float) -> tuple[float | None, str]:
-    """Return the seconds that `text` asks to wait, if they are plausible, and `text` in a form that is safe to show."""
+    """Return the seconds that `text` requests, and `text` in a safe form.
+
+    The seconds are None if they are unreadable or implausible.
+    """
     if match := _NUMBER.fullmatch(text):
         number = float(match["number"])
         if (match["unit"] or "").lower() == "ms":
@@ -215,7 +139,10 @@ def _moment(text: str) -> float | None:
 
 
 def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
-    """Return the limit of `X-RateLimit-Limit: 60` or `RateLimit-Limit: 60, 60;w=60, 5000;w=86400`: the first one applies."""
+    """Return the first limit of `X-RateLimit-Limit` or `RateLimit-Limit`.
+
+    Examples: `60`, or `60, 60;w=60, 5000;w=86400`.
+    """
     value = next((value for name in _LIMITS if (value := headers.get(name)) is not None), None)
     if value is None:
         return None
@@ -232,7 +159,7 @@ def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
 
 
 def _drafts(headers: Mapping[str, str], shown: list[str]) -> list[Allowance]:
-    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by the policy's name."""
+    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by name."""
     found: dict[str, Allowance] = {}
     for name in ("ratelimit-policy", "ratelimit"):
         value = headers.get(name)
@@ -272,7 +199,7 @@ def _values(allowance: Allowance) -> tuple[float | None, ...]:
 
 
 def _count(text: str) -> float | None:
-    """Return a count of at most nine digits; of joined duplicates, the smallest."""
+    """Return a count of at most nine digits; the smallest of joined duplicates."""
     counts = [
         float(part)
         for part in (each.strip(' "') for each in text.split(","))

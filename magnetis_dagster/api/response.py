@@ -1,16 +1,21 @@
-"""Reading the JSON envelope `data`, `links`, `meta` as tolerantly as the unknowns of the API ask. No HTTP here."""
+"""Parse the JSON envelope `data`, `links`, `meta` with its undocumented variants.
+
+This module makes no request.
+"""
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
-from magnetis_dagster.api.contract import Page
-from magnetis_dagster.api.error_mapping import error_inside
+from magnetis_dagster.api.error_mapping import find_embedded_error
 from magnetis_dagster.exact_json import STRING, BrokenJson, dump_json, load_json
 
 MOST_VALUES = 1_000_000
-"""Values of one page, members and elements at every level: a page of 250 rows has 250,000 if each has 1,000."""
+"""Limit of values on one page: members and elements at every level. A page of 250 rows with 1,000
+members each has 250,000."""
 MOST_ROWS = 100_000
-"""Rows of one page; the API's limit is 250, and a server that does not page at all sends everything at once."""
+"""Limit of rows on one page. The API's limit is 250, but a server without pagination returns all
+rows in one response."""
 
 _REMAINING = (
     "remaining",
@@ -21,32 +26,71 @@ _REMAINING = (
 )
 _STRING = re.compile(STRING.encode(), re.DOTALL)
 
+# a member of Page is named `bytes`
+Body = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One received page."""
+
+    rows: list[Any]
+    """The received rows in order. A row that is not an object is kept as it is, and the row parser
+    quarantines it.
+
+    Values are those of JSON. A number that a float or 64 bits would round is a Decimal. A value
+    that no row can contain is an Unparsed."""
+    total: int | None
+    """`meta.total`: rows announced over all pages; None if the envelope has none."""
+    last_page: int | None
+    """`meta.last_page`."""
+    has_next: bool | None
+    """Whether `links.next` is set; None if there are no links. Its URL is never followed."""
+    bytes: int
+    """Size of the body after decompression."""
+    remaining: int | None
+    """Calls left for the key according to `meta.apiKey`; None if unknown. Only the object's `id` is
+    documented."""
+    replaced_characters: int
+    """NUL characters, lone surrogates and undecodable bytes replaced by U+FFFD, because PostgreSQL
+    stores none of them."""
+    per_page: int | None = None
+    """`meta.per_page`: announced rows of a full page; None if the envelope has none."""
+    current_page: int | None = None
+    """`meta.current_page`."""
+    body: Body = field(default=b"", repr=False)
+    """The response body in UTF-8, from which `read_envelope` can parse the page again."""
+
 
 class EnvelopeError(ValueError):
-    """The body is not a usable envelope. The text says why in a few words and never quotes the body."""
+    """The body is not a usable envelope.
+
+    The text names the reason and never quotes the body.
+    """
 
 
 class EnvelopeTooLarge(EnvelopeError):
-    """The body has too many rows or values to be a page; it was not parsed."""
+    """The body has too many rows or values for a page. It was not parsed."""
 
 
 class ErrorInside(EnvelopeError):
-    """The body of a successful answer reports an error instead of rows."""
+    """The body of a successful response reports an error instead of rows."""
 
     def __init__(self, status: int, message: str, fields: object) -> None:
-        super().__init__("an error in its place")
+        super().__init__("an error instead of rows")
         self.status = status
-        """The HTTP status that the error should have had."""
+        """The HTTP status that the response should have had."""
         self.body = dump_json({"message": message, "errors": fields}).encode()
-        """The error as an error body."""
+        """The error in the form of an error body."""
 
 
 def read_envelope(body: bytes, limit: int) -> Page:
-    """Return the page in `body`, requested with `limit` rows.
+    """Return the page in `body`, which was requested with `limit` rows.
 
-    A bare array says nothing about pages: neither how many rows there are, nor whether it is the last page. Of two
-    members of one name the last one counts, as in PostgreSQL's jsonb.
-    Raises EnvelopeError: EnvelopeTooLarge or ErrorInside if it is one of them.
+    A bare array announces neither a total nor a last page. If a member occurs twice, the last one
+    counts, as in PostgreSQL's jsonb.
+
+    Raises: EnvelopeError, or its subclasses EnvelopeTooLarge and ErrorInside.
     """
     if not body.strip():
         raise EnvelopeError("an empty body")
@@ -68,9 +112,9 @@ def _page(content: Any, size: int, replaced: int) -> Page:
         return Page(content, None, None, None, size, None, replaced)
     if not isinstance(content, dict):
         raise EnvelopeError(f"a JSON {type(content).__name__} instead of an object with `data`")
-    if error := error_inside(content):
+    if error := find_embedded_error(content):
         raise ErrorInside(*error, content.get("errors"))
-    # The older Laravel paginator writes the members of `meta` and `next_page_url` beside `data`.
+    # The older Laravel paginator puts the members of `meta` and `next_page_url` at the top.
     meta = content["meta"] if isinstance(content.get("meta"), dict) else content
     links = content["links"] if isinstance(content.get("links"), dict) else {}
     following = links["next"] if "next" in links else content.get("next_page_url", ...)
@@ -89,15 +133,18 @@ def _page(content: Any, size: int, replaced: int) -> Page:
 
 
 def _refuse_too_many_values(body: bytes) -> None:
-    """Count before parsing: an empty object takes two bytes of a body and 64 of memory."""
-    # every value but the outermost follows a comma or an opening bracket
+    """Raise EnvelopeTooLarge before the body is parsed.
+
+    An empty object takes 2 bytes of the body and 64 bytes of memory.
+    """
+    # each value except the outermost follows a comma or an opening bracket
     if len(body) <= MOST_VALUES or _separators(body) <= MOST_VALUES:
         return
     found = end = 0
     for number, string in enumerate(_STRING.finditer(body)):
         found += _separators(body[end : string.start()])
         end = string.end()
-        # a value has a name and a text at most
+        # a value has at most a name and a text
         if max(found, number // 2) > MOST_VALUES:
             break
     else:
@@ -111,7 +158,10 @@ def _separators(text: bytes) -> int:
 
 
 def _remaining(key: object) -> int | None:
-    """Return the calls left that `meta.apiKey` tells under one of the likely names, in it or one level below; None without any."""
+    """Return the calls left according to `meta.apiKey`; None if unknown.
+
+    Searches the likely names, in the object and one level below it.
+    """
     if not isinstance(key, dict):
         return None
     for members in (key, *(value for value in key.values() if isinstance(value, dict))):
@@ -134,9 +184,8 @@ def _rows(content: dict[str, Any], total: int | None) -> list[Any]:
         case dict() as row if "id" in row:
             return [row]
         case other:
-            raise EnvelopeError(
-                f"`data` is {'null' if other is None else f'a single {type(other).__name__}'} instead of rows"
-            )
+            kind = "null" if other is None else f"a single {type(other).__name__}"
+            raise EnvelopeError(f"`data` is {kind} instead of rows")
 
 
 def _whole_number(value: object) -> int | None:

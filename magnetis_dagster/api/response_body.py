@@ -1,4 +1,7 @@
-"""Reading the body of an answer: decompressed within a limit, so that bombs and endless streams stop early, and in UTF-8."""
+"""Read a response body: decompress it within a size limit and convert it to UTF-8.
+
+The limit stops decompression bombs and endless responses early.
+"""
 
 import codecs
 import json
@@ -9,21 +12,24 @@ import httpx
 from magnetis_dagster.api.response import EnvelopeError
 
 ACCEPT_ENCODING = "gzip, deflate"
-"""What `read_body` can undo within a cap; httpx would expand a whole chunk at once, a thousandfold for a bomb."""
+"""Encodings that `read_body` decompresses within a limit. httpx would expand a whole chunk, a
+thousandfold for a bomb."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW_DEFLATE = -zlib.MAX_WBITS
 _NOT_A_CHARSET = {"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}
-"""Python's own text codecs; some take quadratic time."""
+"""Python's own text codecs; some need quadratic time."""
 
 
 async def read_body(response: httpx.Response, cap: int) -> bytes | None:
-    """Return the decompressed body in UTF-8, or None if it exceeds `cap` bytes; the rest is left unread.
+    """Return the decompressed body in UTF-8; None if it exceeds `cap` bytes.
 
-    Raises EnvelopeError (unknown or broken compression) and the errors of httpx.
+    The rest of a larger body is not read.
+
+    Raises: EnvelopeError if the compression is unknown or broken; the errors of httpx.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", "deflate", ""}:
-        raise EnvelopeError("a compression that was not asked for")
+        raise EnvelopeError("a compression that was not requested")
     inflate = _Inflate() if encoding not in {"identity", ""} else None
     parts: list[bytes] = []
     received, room = 0, cap
@@ -38,16 +44,17 @@ async def read_body(response: httpx.Response, cap: int) -> bytes | None:
     except zlib.error:
         raise EnvelopeError("a broken compressed stream") from None
     if inflate and received and not inflate.complete:
-        raise EnvelopeError("a compressed stream that ends too early")
+        raise EnvelopeError("a truncated compressed stream")
     body = to_utf8(b"".join(parts), response.charset_encoding)
     return body if len(body) <= cap else None
 
 
 def to_utf8(body: bytes, charset: str | None) -> bytes:
-    """Return JSON text in UTF-8 without a byte order mark; `charset` is the one that Content-Type declares.
+    """Return JSON text in UTF-8 without a byte order mark.
 
-    The bytes themselves say more than the declaration: JSON in UTF-16 or UTF-32 begins with a byte order mark or with
-    zero bytes, and what is valid UTF-8 beyond ASCII is UTF-8. Bytes that the charset does not have stay as they are.
+    `charset` is the one that Content-Type declares. The bytes take precedence over it. JSON in
+    UTF-16 or UTF-32 begins with a byte order mark or with zero bytes. Valid UTF-8 beyond ASCII is
+    UTF-8. Bytes that are invalid in the charset stay unchanged.
     """
     found = json.detect_encoding(body)
     if found not in {"utf-8", "utf-8-sig"}:
@@ -64,10 +71,10 @@ def _transcoded(body: bytes, charset: str, errors: str) -> bytes:
         if codecs.lookup(charset).name.replace("-", "_") in _NOT_A_CHARSET:
             return body
         text = body.decode(charset, errors)
-        # a page is an object or an array; what begins otherwise is not in this charset
+        # a page is an object or an array; any other beginning means that the charset is wrong
         return text.encode("utf-8", errors) if text.lstrip()[:1] in {"{", "["} else body
     except (LookupError, ValueError):
-        return body  # an unknown charset, or one that the body is not in: read as UTF-8
+        return body  # an unknown charset, or not the body's: read as UTF-8
 
 
 def _is_utf8_beyond_ascii(body: bytes) -> bool:
@@ -83,7 +90,7 @@ class _Inflate:
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._first = b""
-        """What was received before the kind of the stream was clear."""
+        """Bytes received before the format of the stream was known."""
         self._begun = False
 
     @property
@@ -91,12 +98,12 @@ class _Inflate:
         return self._stream.eof
 
     def decompress(self, chunk: bytes, most: int) -> bytes:
-        """Return what `chunk` adds, at most `most` bytes. Raises zlib.error."""
+        """Return at most `most` decompressed bytes of `chunk`. Raises zlib.error."""
         if not self._begun:
             self._first += chunk
             if len(self._first) < 2:
                 return b""
-            # the two bytes of a zlib header are a multiple of 31; gzip begins 1f 8b
+            # the two bytes of a zlib header are a multiple of 31; gzip begins with 1f 8b
             is_zlib = (
                 self._first[0] & 15 == zlib.DEFLATED
                 and int.from_bytes(self._first[:2], "big") % 31 == 0

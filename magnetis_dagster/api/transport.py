@@ -1,6 +1,6 @@
-"""The lowest layer that we own: whatever is asked above it, only GETs of one origin leave, and no redirect can be followed.
+"""Restrict HTTP to GET requests of one origin, without redirects.
 
-How the machine is left (proxy, certificates) is decided in `network.py`.
+`network.py` chooses proxy and certificates.
 """
 
 import logging
@@ -9,32 +9,36 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from magnetis_dagster.api.errors import KeyRefused, RequestNotAllowed
+from magnetis_dagster.api.errors import RequestNotAllowed
 from magnetis_dagster.api.network import transport_options
 from magnetis_dagster.api.response_body import ACCEPT_ENCODING
-from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.errors import KeyRefused, PermanentError
 
 REDIRECTED_TO = "magnetis_redirected_to"
-"""Extension of a 3xx response: the origin that it points to, as text."""
+"""Extension of a 3xx response: the origin of its target, as text."""
 
 
 class GetOnlySameOrigin(httpx.AsyncBaseTransport):
-    """Passes GETs of `origin` to `inner`; raises RequestNotAllowed for everything else, before a byte is sent."""
+    """Passes GET requests of `origin` to `inner`.
+
+    Raises RequestNotAllowed for any other request before a byte is sent.
+    """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, origin: httpx.URL) -> None:
         self._inner = inner
         self._origin = _origin(origin)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return the answer, with the Location header of a redirect taken away."""
+        """Send `request` and return the response, without a redirect's Location header."""
         if request.method != "GET":
             raise RequestNotAllowed(
-                f"The client reads only: expected a GET, got {request.method}. Nothing was sent."
+                f"The client only reads: expected a GET, got {request.method}. Nothing was sent."
             )
         if _origin(request.url) != self._origin:
             raise RequestNotAllowed(
-                f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing was sent, since the key would "
-                "travel there. Check the route in MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
+                f"Expected a request to {self._origin}, got one to {_origin(request.url)}. Nothing "
+                "was sent, because it would have sent the key there. Check the route in "
+                "MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
             )
         response = await self._inner.handle_async_request(request)
         if 300 <= response.status_code < 400:
@@ -50,15 +54,16 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
 def open_http(
     origin: str, key: str, *, connections: int, timeout: httpx.Timeout
 ) -> httpx.AsyncClient:
-    """Return an HTTP client that sends `key` as `x-api-key` to `origin` and nowhere else.
+    """Return an HTTP client that sends `key` as `x-api-key` to `origin` only.
 
-    Raises KeyRefused (the key cannot be a header) and PermanentError (the origin, or the proxy or certificates
-    of the environment cannot be used).
+    Raises: KeyRefused if the key cannot be a header value; PermanentError if the origin is invalid,
+    or the environment names an unusable proxy or unusable certificates.
     """
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused(
-            "MAGNETIS_API_KEY is empty or holds a space, a line break or a character outside ASCII, so it is not a key. "
-            "Copy it again from the Magnetis interface: API & connecteurs > API."
+            "MAGNETIS_API_KEY is empty or contains a space, a line break or a non-ASCII character, "
+            "so it is not a key. Copy it again from the Magnetis interface: "
+            "API & connecteurs > API."
         )
     try:
         url = httpx.URL(origin)
@@ -68,7 +73,7 @@ def open_http(
         raise PermanentError(
             "MAGNETIS_API_URL: expected an origin such as https://api.magnetis.io."
         )
-    logging.getLogger("httpcore.http11").addFilter(without_what_was_received)
+    logging.getLogger("httpcore.http11").addFilter(without_received_values)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     inner = httpx.AsyncHTTPTransport(**transport_options(url), limits=limits)
     return httpx.AsyncClient(
@@ -81,14 +86,17 @@ def open_http(
         },
         timeout=timeout,
         follow_redirects=False,
-        # The environment may name a proxy and certificates (network.py), and nothing else: a .netrc
+        # The environment may name a proxy and certificates (network.py), but nothing else: a .netrc
         # must not add a second identity beside the key.
         trust_env=False,
     )
 
 
-def without_what_was_received(record: logging.LogRecord) -> bool:
-    """Let an event of httpcore pass without its value: at DEBUG it quotes received headers, where a server may echo the key."""
+def without_received_values(record: logging.LogRecord) -> bool:
+    """Remove received values from an httpcore log event.
+
+    At DEBUG, httpcore logs response headers, in which a server may echo the key.
+    """
     record.msg = str(record.msg).split(" return_value=")[0].split(" exception=")[0]
     return True
 
@@ -102,5 +110,5 @@ def _target(location: str, origin: str) -> str:
     try:
         parts = urlsplit(location)
     except ValueError:
-        return "an address that cannot be read"
+        return "an unreadable address"
     return f"{parts.scheme or 'https'}://{parts.hostname}" if parts.hostname else origin

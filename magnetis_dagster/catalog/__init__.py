@@ -1,6 +1,7 @@
-"""WHAT Magnetis has: one declaration per collection, the model that validates it, and the reading of one row by it.
+"""Declarations of the API's collections, their model, and the row parser.
 
-No HTTP, no SQL, no Dagster. `catalogue.yaml` and `policies.yaml` hold the declarations; MAGNETIS_CONFIG lays overrides over them.
+No HTTP, no SQL, no Dagster. `catalogue.yaml` and `policies.yaml` contain the declarations; the file
+of MAGNETIS_CONFIG overrides them.
 """
 
 from magnetis_dagster.catalog.model import (

@@ -1,4 +1,7 @@
-"""Durations written as a clock (`00:03:21`), in ISO 8601 (`PT3M21S`) or with units (`3 min 21 s`), and the conversion of units."""
+"""Parse durations.
+
+Supports clock (`00:03:21`), ISO 8601 (`PT3M21S`) and unit (`3 min 21 s`) notation.
+"""
 
 import re
 from decimal import Decimal
@@ -6,7 +9,7 @@ from decimal import Decimal
 from magnetis_dagster.catalog.model import SECONDS_PER_UNIT
 
 _LONGEST = 60
-"""Characters; the time of the patterns grows with the third power of blanks in a row."""
+"""Maximum number of characters: a pattern's time grows with the cube of consecutive blanks."""
 _N = r"([0-9]{1,12}(?:[.,][0-9]{1,9})?)"
 _CLOCK = re.compile(r"(?:([0-9]{1,9}):([0-5]?[0-9])|([0-9]{1,9})):([0-5]?[0-9](?:[.,][0-9]{1,9})?)")
 _ISO = re.compile(rf"P(?:{_N}D)?(?:T(?:{_N}H)?(?:{_N}M)?(?:{_N}S)?)?", re.IGNORECASE)
@@ -18,9 +21,9 @@ _UNITS = re.compile(
 
 
 def seconds_of(text: str) -> Decimal | None:
-    """Return the seconds of a duration that names its own units; None if it does not, such as a plain number.
+    """Return the seconds of a duration with its own units, or None for other text.
 
-    A clock of two parts is minutes and seconds: calls rarely take hours.
+    A clock of two parts is minutes and seconds, because calls rarely take hours.
     """
     if len(text) > _LONGEST:
         return None
@@ -39,10 +42,10 @@ def seconds_of(text: str) -> Decimal | None:
 
 
 def convert(number: Decimal, received: str, unit: str) -> Decimal:
-    """Return a duration in another unit."""
-    return (
-        number if received == unit else number * SECONDS_PER_UNIT[received] / SECONDS_PER_UNIT[unit]
-    )
+    """Convert a duration to another unit."""
+    if received == unit:
+        return number
+    return number * SECONDS_PER_UNIT[received] / SECONDS_PER_UNIT[unit]
 
 
 def _total(*parts: tuple[str | None, int | Decimal]) -> Decimal | None:

@@ -1,6 +1,7 @@
-"""The shape of a declaration: what may be said of a collection, and the rules that it must keep.
+"""The model of a declaration: its fields and validation rules.
 
-Nothing here knows a collection by name (`catalogue.yaml` does), reads a row (`reader.py` does) or touches a file (`load.py` does).
+`catalogue.yaml` declares the collections, `row_parser.py` parses rows, and `overlay.py` reads
+files.
 """
 
 import re
@@ -21,27 +22,30 @@ from pydantic import (
 )
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""A PostgreSQL name that needs no quotes; 40 characters leave room for suffixes below PostgreSQL's 63."""
+"""A PostgreSQL name that needs no quotes.
+
+PostgreSQL allows 63 characters; 40 leave room for suffixes.
+"""
 
 STANDARD_COLUMNS = frozenset(
     {"id", "account_id", "payload", "first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
     | {"occurred_at", "day", "valid_from", "valid_to"}
-    | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's own
+    | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's system columns
 )
 
 
 ACCOUNT_PATHS = ("account.id", "account_id")
-"""Where the account of a row is, unless its collection declares something else."""
+"""Default paths of a row's account."""
 INDEXED_CHARACTERS = 128
 MOST_INDEX_COLUMNS = 4
-"""Together they keep an index entry below a third of a page (2,704 bytes), beyond which PostgreSQL rejects the row."""
+"""Limits that keep an index entry below 2,704 bytes, PostgreSQL's maximum."""
 SECONDS_PER_UNIT = {
     "milliseconds": Decimal("0.001"),
     "seconds": Decimal(1),
     "minutes": Decimal(60),
     "hours": Decimal(3600),
 }
-"""Units of durations, which are converted into each other."""
+"""Convertible units of durations."""
 
 
 def _id_path(entry: Any) -> Any:
@@ -54,7 +58,8 @@ def _id_path(entry: Any) -> Any:
     ):
         return tuple(entry)
     raise ValueError(
-        "expected a member such as call_id, or a list of members that make one id together, such as [id, leg]"
+        "expected a member such as call_id, or a list of members that form one id, such as [id, "
+        "leg]"
     )
 
 
@@ -68,45 +73,45 @@ def _volatile_path(entry: Any) -> Any:
 
 
 IdPath = Annotated[tuple[str, ...], BeforeValidator(_id_path)]
-"""Members that make an id: one, or several that make one together."""
+"""The members that form an id: one, or several for a composite id."""
 VolatilePath = Annotated[str, BeforeValidator(_volatile_path)]
 MemberPath = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Evidence(StrEnum):
-    """How well a statement about the API is known."""
+    """How well a statement about the API is established."""
 
     CONFIRMED = "confirmed"
-    """Read in the vendor's own material."""
+    """Documented by the vendor."""
     OBSERVED = "observed"
-    """Seen in the API's own answers by `magnetis probe`, or in a third-party client that calls the API."""
+    """Found by `magnetis probe` in the API's responses, or in a third-party client."""
     INFERRED = "inferred"
     """Follows from confirmed facts."""
     ASSUMED = "assumed"
-    """The most plausible guess; nothing was seen."""
+    """The most plausible guess, without any evidence."""
 
 
 class Kind(StrEnum):
-    """What a row of the collection is."""
+    """What a row of the collection represents."""
 
     EVENTS = "events"
-    """Something that happened at a moment. The partition is the local day of that moment."""
+    """An event; the partition is the local day of its time."""
     SNAPSHOT = "snapshot"
-    """The present state of something. The partition is the local day on which the state was taken."""
+    """The current state of an object; the partition is the local day of the snapshot."""
 
 
 class PersonalData(StrEnum):
-    """What the values of a column tell about a person (GDPR, article 4)."""
+    """How far the values of a column identify a person (GDPR, article 4)."""
 
     NONE = "none"
     PSEUDONYM = "pseudonym"
-    """Singles out a person or a device without naming one: a click id, a visitor id."""
+    """Identifies a person or device without naming one: a click id, a visitor id."""
     PERSONAL = "personal"
-    """Names or reaches a person: a phone number, an e-mail address, a name, a free text."""
+    """Names a person or a way to contact one: a phone number, an e-mail address, a free text."""
 
 
 class ColumnType(StrEnum):
-    """The PostgreSQL type that a column gets."""
+    """The type of a column."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -115,26 +120,26 @@ class ColumnType(StrEnum):
     """`numeric` in PostgreSQL."""
     BOOLEAN = "boolean"
     TIMESTAMP = "timestamp"
-    """`timestamptz` in PostgreSQL; a received time without a zone is read in the response zone."""
+    """`timestamptz` in PostgreSQL; times without a zone are in the response time zone."""
     JSON = "json"
     """`jsonb` in PostgreSQL: lists and objects as received."""
 
 
 class Severity(StrEnum):
-    """What a policy that is not kept means; neither stops a run."""
+    """Severity of a violated policy; neither stops a run."""
 
     WARN = "warn"
     ERROR = "error"
 
 
 class Declaration(BaseModel):
-    """Base of all declarations: immutable, and an unknown key is a mistake."""
+    """Base of all declarations: immutable, with no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Route(Declaration):
-    """A path under the API's origin that may serve the collection."""
+    """A candidate path of the collection under the API's origin."""
 
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./]*$")]
     evidence: Evidence = Evidence.ASSUMED
@@ -144,25 +149,25 @@ class Route(Declaration):
     def _no_parent_segments(cls, path: str) -> str:
         if ".." in path or path.startswith("//"):
             raise ValueError(
-                "a route is a path below the origin, like /calls: no '..', no second host"
+                "expected a path below the origin, such as /calls, without '..' or a second host"
             )
         return path
 
 
 class Column(Declaration):
-    """A typed column filled from the first candidate path that holds a value."""
+    """A typed column with the value of the first candidate path that has one."""
 
     type: ColumnType = ColumnType.TEXT
     paths: tuple[str, ...] = Field(min_length=1)
-    """Dotted members of the row, tried in order: `account.name`."""
+    """Dotted paths of members, in order: `account.name`."""
     description: str = ""
     personal_data: PersonalData = PersonalData.NONE
     unit: str | None = None
     """Unit of a number, such as seconds."""
     received_unit: str | None = None
-    """Unit in which the API sends a duration, if it is not `unit`; values are converted."""
+    """Unit of the API's value, if it differs from `unit`; values are converted."""
     evidence: Evidence = Evidence.ASSUMED
-    """How well `paths` is known."""
+    """How well `paths` is established."""
 
     @model_validator(mode="after")
     def _units_can_be_converted(self) -> Self:
@@ -176,13 +181,14 @@ class Column(Declaration):
             ColumnType.DECIMAL,
         }:
             raise ValueError(
-                f"received_unit needs a column of type integer or decimal whose unit is one of {units}"
+                "received_unit requires a column of type integer or decimal whose unit is one of "
+                f"{units}"
             )
         return self
 
 
 class WindowParameters(Declaration):
-    """Names and format of the query parameters that limit an events route to a window."""
+    """Query parameters that limit an events route to a time range."""
 
     start: str = "from"
     end: str = "to"
@@ -191,126 +197,129 @@ class WindowParameters(Declaration):
 
     @field_validator("format")
     @classmethod
-    def _names_a_day(cls, value: str) -> str:
-        moment = datetime(2025, 11, 23, 20, 7, 9)  # noqa: DTZ001 - only its digits matter
+    def _require_a_day(cls, value: str) -> str:
+        moment = datetime(2025, 11, 23, 20, 7, 9)  # noqa: DTZ001 - no zone needed
         try:
-            names_the_day = datetime.strptime(moment.strftime(value), value).date() == moment.date()  # noqa: DTZ007
+            parsed = datetime.strptime(moment.strftime(value), value)  # noqa: DTZ007
+            contains_day = parsed.date() == moment.date()
         except ValueError:
-            names_the_day = False
-        if not names_the_day:
+            contains_day = False
+        if not contains_day:
             raise ValueError(
-                "expected a strftime format that holds at least year, month and day, such as %Y%m%d%H%M%S"
+                "expected a strftime format with at least year, month and day, such as %Y%m%d%H%M%S"
             )
         return value
 
 
 class Collection(Declaration):
-    """Everything that the program knows about one collection of the API."""
+    """The declaration of one collection of the API."""
 
     name: Identifier
     family: Identifier
     kind: Kind
     description: str = Field(min_length=1)
     routes: tuple[Route, ...] = Field(min_length=1)
-    """The first is used; `magnetis probe` tries the others where it does not answer."""
+    """Requests use the first; `magnetis probe` tries the others if it fails."""
     parameters: dict[str, str] = {}
-    """Query parameters sent with every call."""
+    """Query parameters of every request."""
     window: WindowParameters | None = None
-    """None on an events collection: the route takes no window, so it is read whole and placed by day here."""
+    """None on an events collection: the route cannot filter by time, so it is read completely."""
     window_evidence: Evidence = Evidence.ASSUMED
     id_paths: tuple[IdPath, ...] = Field((("id",), ("uuid",)), min_length=1)
-    """Candidates of the row's id, tried in order. One of several members is a composite id, and needs all of them."""
+    """Candidate ids, in order. A composite id has several members and requires all of them."""
     id_evidence: Evidence = Evidence.ASSUMED
     account_paths: tuple[MemberPath, ...] = ACCOUNT_PATHS
-    """Candidate paths of the account that the row belongs to, tried in order."""
+    """Candidate paths of the row's account, in order."""
     time_fields: tuple[str, ...] = ()
-    """Candidate paths of the moment of an event; the first that is present decides."""
+    """Candidate paths of an event's time; the first that is present decides."""
     time_evidence: Evidence = Evidence.ASSUMED
     volatile: tuple[VolatilePath, ...] = ()
-    """Paths of members that change by themselves: their changes are no changes of the row. See `volatile.py`."""
+    """Paths of members whose changes do not count as changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
     rows_are_accounts: bool = False
-    """Whether each row is an account: `account_id` is then the row's own id, and `account_paths` are not read."""
+    """Whether rows are accounts: `account_id` is their own id, and `account_paths` is ignored."""
     indexes: tuple[tuple[Identifier, ...], ...] = ()
-    """Columns of each further index of the table, in order. Text in them is limited to INDEXED_CHARACTERS."""
+    """Columns of additional indexes, in order. Indexed text is limited to INDEXED_CHARACTERS."""
     references: tuple[Identifier, ...] = ()
-    """Collections whose ids the rows contain: edges of the asset graph, which make no asset wait for another."""
+    """Collections whose ids the rows contain. They become edges of the asset graph that never
+    block.
+    """
     sensor: Identifier | None = None
-    """Sensor that looks between daily runs whether the collection changed."""
+    """Sensor that checks for changes between daily runs."""
     enabled: bool = True
     reason: str | None = None
-    """Why the collection is switched off."""
+    """Why the collection is disabled."""
 
     @model_validator(mode="after")
     def _kind_and_members_agree(self) -> Self:
         if self.kind is Kind.EVENTS and not self.time_fields:
             raise ValueError(
-                "an events collection needs time_fields: candidate members that hold the moment of the event"
+                "an events collection requires time_fields: candidate members with the time of the "
+                "event"
             )
         if self.kind is Kind.SNAPSHOT and (self.window or self.time_fields):
             raise ValueError(
-                "a snapshot collection has no window and no time_fields: it is read whole"
+                "a snapshot collection has no window and no time_fields: it is read completely"
             )
         if taken := STANDARD_COLUMNS & self.columns.keys():
             raise ValueError(
-                f"column names {sorted(taken)} are kept for every table; choose other names, or declare what fills "
-                "these: id_paths, account_paths or time_fields"
+                f"column names {sorted(taken)} are reserved in every table; choose other names, or "
+                "declare their source: id_paths, account_paths or time_fields"
             )
         return self
 
     @model_validator(mode="after")
-    def _indexes_can_be_made(self) -> Self:
-        fixed = {"account_id", "changed_at", "first_seen_at"} | (
-            {"occurred_at", "day"} if self.is_events else set()
-        )
-        allowed = fixed | {
-            name for name, column in self.columns.items() if column.type is not ColumnType.JSON
-        }
+    def _indexes_are_valid(self) -> Self:
+        allowed = {"account_id", "changed_at", "first_seen_at"}
+        allowed |= {"occurred_at", "day"} if self.is_events else set()
+        allowed |= {name for name, each in self.columns.items() if each.type is not ColumnType.JSON}
         for columns in self.indexes:
             if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
                 raise ValueError(
-                    f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns, got {list(columns)}"
+                    f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns; "
+                    f"got {list(columns)}"
                 )
             if unknown := [name for name in columns if name not in allowed]:
                 raise ValueError(
-                    f"indexes: cannot index {', '.join(unknown)}; expected columns among {', '.join(sorted(allowed))}"
+                    f"indexes: cannot index {', '.join(unknown)}; expected columns among "
+                    f"{', '.join(sorted(allowed))}"
                 )
         return self
 
     @property
     def indexed(self) -> frozenset[str]:
-        """Names of the columns in `indexes`."""
+        """Names of the indexed columns."""
         return frozenset(name for columns in self.indexes for name in columns)
 
     @property
     def key_paths(self) -> frozenset[str]:
-        """The paths of ids and accounts: opaque identifiers."""
+        """Paths of ids and accounts."""
         accounts = () if self.rows_are_accounts else self.account_paths
         return frozenset({*accounts, *(path for parts in self.id_paths for path in parts)})
 
     @property
     def route(self) -> str:
-        """The path that is called."""
+        """The path to request."""
         return self.routes[0].path
 
     @property
     def is_events(self) -> bool:
-        """Whether rows are placed on the local day of their own time."""
+        """Whether each row belongs to the local day of its own time."""
         return self.kind is Kind.EVENTS
 
     @property
     def is_setting(self) -> bool:
-        """Whether it holds settings: who is told of calls. Its changes are told one by one."""
+        """Whether rows are notification settings, whose changes are reported one by one."""
         return self.family == "settings" and not self.is_events
 
     @property
     def title(self) -> str:
-        """The name for people: `email_trackers` becomes `Email trackers`."""
+        """The name for people: `Email trackers` for `email_trackers`."""
         return re.sub("_", " ", self.name).capitalize()
 
 
 class Policy(Declaration):
-    """One demand on the rows of one or more snapshot collections."""
+    """A requirement on the rows of snapshot collections."""
 
     name: Identifier
     kind: str
@@ -318,34 +327,35 @@ class Policy(Declaration):
     severity: Severity = Severity.WARN
     enabled: bool = True
     collections: tuple[Identifier, ...] = Field(min_length=1)
-    """Whose rows are judged; each of their assets gets the check."""
+    """The collections to check; each of their assets has the check."""
     ignore: tuple[str, ...] = ()
-    """Ids of settings or of accounts that are not judged."""
+    """Ids of rows or accounts to ignore."""
 
     needs_accounts: ClassVar[bool] = False
-    """Whether the rows of `accounts` are needed to judge."""
+    """Whether the check requires the rows of `accounts`."""
     columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Columns of the collections that are needed; of a group, any."""
+    """Required columns: at least one of each group."""
     across_collections: ClassVar[bool] = False
-    """Whether the collections are judged together: the answer is the same on each of their assets."""
+    """Whether one check covers all collections: the result is the same on each of their assets."""
 
 
 class Catalogue(Declaration):
     """All collections, in the vendor's order."""
 
     families: dict[Identifier, str]
-    """Family name to a sentence about it."""
+    """Description by family."""
     collections: dict[Identifier, Collection]
     policies: dict[Identifier, Policy] = {}
-    """What is demanded of the settings; those that are switched off included."""
+    """All policies, including disabled ones."""
 
     @model_validator(mode="after")
-    def _names_make_no_two_tables(self) -> Self:
+    def _table_names_are_unique(self) -> Self:
         for name in self.collections:
             owner = re.sub("_(history|current)$", "", name)
             if name == "settings_changes" or (owner != name and owner in self.collections):
                 raise ValueError(
-                    f"collection {name}: a table or view of another collection has this name; choose another one"
+                    f"collection {name}: a table or view of another collection has this name; "
+                    "choose another name"
                 )
         return self
 
@@ -360,54 +370,60 @@ class Catalogue(Declaration):
         return self
 
     @model_validator(mode="after")
-    def _references_exist_and_make_no_circle(self) -> Self:
+    def _references_exist_without_cycles(self) -> Self:
         for name, collection in self.collections.items():
             for other in collection.references:
                 if other not in self.collections:
                     raise ValueError(
-                        f"collection {name}: references name {other!r}; there are: {', '.join(self.collections)}"
+                        f"collection {name}: unknown reference {other!r}; expected one of "
+                        f"{', '.join(self.collections)}"
                     )
         try:
             TopologicalSorter(
                 {name: each.references for name, each in self.collections.items()}
             ).prepare()
         except CycleError as error:
-            circle = " -> ".join(error.args[1][::-1])
+            cycle = " -> ".join(error.args[1][::-1])
             raise ValueError(
-                f"references make a circle, which the asset graph cannot show: {circle}. Remove one"
+                f"references form a cycle, which the asset graph does not allow: {cycle}. Remove "
+                "one"
             ) from None
         return self
 
     def __getitem__(self, name: str) -> Collection:
-        """Return the collection called `name`; KeyError names those that exist."""
+        """Return the collection `name`.
+
+        Raises: KeyError, with the known names, if there is none.
+        """
         try:
             return self.collections[name]
         except KeyError:
             raise KeyError(
-                f"no collection {name!r}; there are: {', '.join(self.collections)}"
+                f"unknown collection {name!r}; expected one of {', '.join(self.collections)}"
             ) from None
 
     @property
     def enabled(self) -> list[Collection]:
-        """The collections that are not switched off, in catalogue order."""
+        """The enabled collections, in catalogue order."""
         return [collection for collection in self.collections.values() if collection.enabled]
 
     def references_of(self, collection: Collection) -> list[Collection]:
-        """Return the enabled collections that the rows refer to, directly or through others, in catalogue order.
+        """Return the enabled collections that the rows refer to, in catalogue order.
 
-        Through others too: Dagster drops an asset from a backfill if a targeted ancestor of it is not a parent.
+        Includes indirect references: Dagster drops an asset from a backfill if one of its targeted
+        ancestors is not a parent.
         """
         found: set[str] = set()
-        open_ = list(collection.references)
-        while open_:
-            name = open_.pop()
+        pending = list(collection.references)
+        while pending:
+            name = pending.pop()
             if name not in found:
                 found.add(name)
-                open_ += self.collections[name].references
+                pending += self.collections[name].references
         return [each for each in self.enabled if each.name in found]
 
     def policies_of(self, collection: Collection) -> list[Policy]:
-        """Return the policies that are switched on and judge the rows of the collection."""
+        """Return the enabled policies that check the collection."""
         return [
             policy
             for policy in self.policies.values()

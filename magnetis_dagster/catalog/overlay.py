@@ -1,20 +1,21 @@
-"""Reading the catalogue and laying MAGNETIS_CONFIG over it. A mistake names the file, the key and what is allowed there.
+"""Load the catalogue and apply the overlay of MAGNETIS_CONFIG.
 
-An overlay has the shape of the catalogue, and says only what differs:
+Errors name file, key and allowed values. An overlay has the structure of the catalogue and contains
+only the differences:
 
     collections:
       calls:
-        route: /v2/calls            # tried first; the catalogue's routes stay as candidates
+        route: /v2/calls            # tried first; the catalogue's routes remain candidates
         time_fields: [begun_at]     # a list replaces the catalogue's
         id_paths: [[call_id, leg]]  # a list in the list is a composite id
-        volatile: [score, "recording?"]  # changes of these are no changes of the row
-        references: [numbers, accounts]  # collections whose ids the rows contain: edges of the asset graph
-        parameters: {analysis: null}  # null takes a parameter, a window or a column away
+        volatile: [score, "recording?"]  # changes of these members do not count
+        references: [numbers, accounts]  # collections whose ids the rows contain
+        parameters: {analysis: null}  # null removes a parameter, a window or a column
         columns:
           caller_number: {paths: [caller_msisdn]}
-          our_reference: {type: text, paths: [custom.ref], description: Reference of our CRM.}
+          our_reference: {type: text, paths: [custom.ref], description: CRM reference.}
       pools: {enabled: false, reason: not part of our contract}
-      invoices:                     # a collection of your own: give it a family and a kind
+      invoices:                     # a new collection requires a family and a kind
         family: organization
         kind: snapshot
         route: /invoices
@@ -22,7 +23,10 @@ An overlay has the shape of the catalogue, and says only what differs:
     policies:
       sane_thresholds: {enabled: false}
       allowed_domains: {enabled: true, severity: error, domains: [exemple.fr]}
-      our_own: {kind: has_recipient, collections: [email_trackers], description: Every tracked address is forwarded.}
+      our_own:
+        kind: has_recipient
+        collections: [email_trackers]
+        description: Every tracked address is forwarded.
 """
 
 import difflib
@@ -47,211 +51,219 @@ from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.errors import PermanentError
 
 M = TypeVar("M", bound=BaseModel)
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C implementation if libyaml is available."""
 
 OVERLAY_KEYS = ("collections", "policies")
 COLLECTION_KEYS = tuple(
     sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
 )
-COLUMN_KEYS = tuple(Column.model_fields)
 
 
 class CatalogueError(PermanentError):
-    """The catalogue or MAGNETIS_CONFIG says something that is not allowed; the text names the file and the key."""
+    """The catalogue or overlay is invalid; the text names file and key."""
 
 
 def load_catalogue(overlay: Path | None = None) -> Catalogue:
-    """Return the catalogue with the YAML file `overlay` (MAGNETIS_CONFIG) laid over it.
+    """Load the catalogue and apply the YAML file `overlay` (MAGNETIS_CONFIG).
 
-    Raises CatalogueError: the file is missing, is not YAML, or holds a key or value that is not allowed.
+    Raises: CatalogueError if the file is missing, is not YAML, or contains an invalid key or value.
     """
-    declarations = _shipped()
+    declarations = _defaults()
     if overlay is None:
         return _validate("catalogue.yaml", declarations)
-    return _validate(str(overlay), _overlay(declarations, read_overlay(overlay), str(overlay)))
+    declarations = _apply_overlay(declarations, read_overlay(overlay), str(overlay))
+    return _validate(str(overlay), declarations)
 
 
 def read_overlay(path: Path) -> dict[str, Any]:
-    """Return the mapping in the YAML file `path`. Raises CatalogueError where there is none."""
+    """Return the mapping in the YAML file `path`.
+
+    Raises: CatalogueError if the file cannot be read or contains no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogueError(
-            f"MAGNETIS_CONFIG names {path}, which cannot be read ({error.strerror}). "
-            "Name an existing YAML file, or unset MAGNETIS_CONFIG to use the catalogue as shipped."
+            f"MAGNETIS_CONFIG: {path} cannot be read ({error.strerror}). "
+            "Set it to an existing YAML file, or unset it to use the default catalogue."
         ) from None
     except UnicodeDecodeError:
-        raise CatalogueError(f"{path}: expected YAML in UTF-8; some bytes are not.") from None
+        raise CatalogueError(f"{path}: expected YAML in UTF-8; some bytes are invalid.") from None
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, the C one where libyaml is there
+        content = _parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise CatalogueError(f"{path}{where}: not valid YAML: {problem}.") from None
+        raise CatalogueError(f"{path}{position}: not valid YAML: {problem}.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise CatalogueError(
-            f"{path}: expected a mapping with the keys 'collections' and 'policies', got a {type(content).__name__}."
+            f"{path}: expected a mapping with the keys 'collections' and 'policies', got a "
+            f"{type(content).__name__}."
         )
     return content
 
 
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a safe loader
+
+
+def _read_resource(name: str) -> Any:
+    return _parse_yaml(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+
+
 @cache
-def _shipped() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    content = yaml.load(text, Loader=_Loader)  # noqa: S506 - as above
+def _defaults() -> dict[str, Any]:
+    content = _read_resource("catalogue.yaml")
     campaign = content.pop("shared")["utm"].keys()
     for name, declaration in content["collections"].items():
+        declaration["name"] = name
         columns = declaration.get("columns", {})
-        # YAML puts merged members first; people look for what makes a row theirs first, and for the campaign last
-        declaration.update(
-            {
-                "name": name,
-                "columns": dict(sorted(columns.items(), key=lambda column: column[0] in campaign)),
-            }
-        )
+        # YAML puts merged members first; people expect the campaign columns last
+        declaration["columns"] = dict(sorted(columns.items(), key=lambda item: item[0] in campaign))
         for column_name, column in columns.items():
             column.setdefault("paths", [column_name])
-    policies = resources.files(__package__).joinpath("policies.yaml").read_text(encoding="utf-8")
-    return {**content, "policies": yaml.load(policies, Loader=_Loader)}  # noqa: S506 - as above
+    return {**content, "policies": _read_resource("policies.yaml")}
 
 
-def _overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
-    _known(file, "", overlay, OVERLAY_KEYS)
+def _apply_overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
+    _require_known(file, "", overlay, OVERLAY_KEYS)
     collections = dict(base["collections"])
     for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
-        where = f"collections.{name}"
-        declared = _mapping(file, where, changes)
-        if (
-            name in collections or "kind" not in declared
-        ):  # whoever misspells a name does not say what kind it is
-            _known(file, "collections", {name: None}, collections)
-            collections[name] = _overlay_collection(collections[name], declared, file, where)
+        path = f"collections.{name}"
+        declared = _mapping(file, path, changes)
+        # without a kind, a new name is probably a misspelled collection
+        if name in collections or "kind" not in declared:
+            _require_known(file, "collections", {name: None}, collections)
+            collections[name] = _overlay_collection(collections[name], declared, file, path)
         else:
-            collections[name] = _new_collection(name, declared, file, where)
+            collections[name] = _new_collection(name, declared, file, path)
     policies = dict(base["policies"])
     for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
-        policies[name] = _overlay_policy(
-            policies.get(name),
-            _mapping(file, f"policies.{name}", changes),
-            file,
-            f"policies.{name}",
-        )
+        path = f"policies.{name}"
+        declared = _mapping(file, path, changes)
+        policies[name] = _overlay_policy(policies.get(name), declared, file, path)
     return base | {"collections": collections, "policies": policies}
 
 
-def _new_collection(name: str, declared: dict[str, Any], file: str, where: str) -> dict[str, Any]:
-    _known(file, where, declared, (*COLLECTION_KEYS, "family", "kind"))
+def _new_collection(name: str, declared: dict[str, Any], file: str, path: str) -> dict[str, Any]:
+    _require_known(file, path, declared, (*COLLECTION_KEYS, "family", "kind"))
     base = {
         "name": name,
-        "description": f"{name}, a collection that {Path(file).name} adds.",
+        "description": f"{name}, a collection declared in {Path(file).name}.",
         "routes": [],
     }
     own = {key: declared[key] for key in ("family", "kind") if key in declared}
     rest = {key: value for key, value in declared.items() if key not in own}
-    return _overlay_collection(base | own, rest, file, where)
+    return _overlay_collection(base | own, rest, file, path)
 
 
 def _overlay_collection(
-    base: dict[str, Any], changes: dict[str, Any], file: str, where: str
+    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
 ) -> dict[str, Any]:
-    _known(file, where, changes, COLLECTION_KEYS)
-    merged = base | {
-        key: value
-        for key, value in changes.items()
-        if key not in {"route", "parameters", "columns"}
-    }
-    for number, route in enumerate(_list(file, f"{where}.routes", merged["routes"])):
-        _known(
-            file,
-            f"{where}.routes.{number}",
-            _mapping(file, f"{where}.routes.{number}", route),
-            Route.model_fields,
-        )
+    _require_known(file, path, changes, COLLECTION_KEYS)
+    separate = {"route", "parameters", "columns"}
+    merged = base | {key: value for key, value in changes.items() if key not in separate}
+    for number, route in enumerate(_list(file, f"{path}.routes", merged["routes"])):
+        _require_fields(Route, route, file, f"{path}.routes.{number}")
     if changes.get("window") is not None:
-        _known(
-            file,
-            f"{where}.window",
-            _mapping(file, f"{where}.window", changes["window"]),
-            WindowParameters.model_fields,
-        )
+        _require_fields(WindowParameters, changes["window"], file, f"{path}.window")
     if "route" in changes:
-        first = _validated(Route, {"path": changes["route"]}, file, f"{where}.route")
+        first = _validate_model(Route, {"path": changes["route"]}, file, f"{path}.route")
         merged["routes"] = [first.model_dump(mode="json")] + [
             route for route in merged["routes"] if route and route.get("path") != first.path
         ]
     if "parameters" in changes:
-        merged["parameters"] = _laid(
-            base.get("parameters", {}), _mapping(file, f"{where}.parameters", changes["parameters"])
-        )
+        parameters = _mapping(file, f"{path}.parameters", changes["parameters"])
+        merged["parameters"] = _merge(base.get("parameters", {}), parameters)
     if "columns" in changes:
-        columns = dict(base.get("columns", {}))
-        for name, column in _mapping(file, f"{where}.columns", changes["columns"]).items():
-            if column is not None:
-                column = _mapping(file, f"{where}.columns.{name}", column)  # noqa: PLW2901
-                _known(file, f"{where}.columns.{name}", column, COLUMN_KEYS)
-                column = {"paths": [name]} | columns.get(name, {}) | column  # noqa: PLW2901
-            columns = _laid(columns, {name: column})
-        merged["columns"] = columns
+        old = base.get("columns", {})
+        new = _mapping(file, f"{path}.columns", changes["columns"])
+        columns = merged["columns"] = _overlay_columns(old, new, file, f"{path}.columns")
         if "indexes" not in changes:
-            unfit = base.get("columns", {}).keys() - columns.keys()
-            unfit |= {name for name, column in columns.items() if column.get("type") == "json"}
-            merged["indexes"] = [
-                names for names in base.get("indexes", []) if not unfit & set(names)
-            ]
+            removed = old.keys() - columns.keys()
+            removed |= {name for name, column in columns.items() if column.get("type") == "json"}
+            indexes = base.get("indexes", [])
+            merged["indexes"] = [names for names in indexes if not removed & set(names)]
     return merged
 
 
+def _overlay_columns(
+    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
+) -> dict[str, Any]:
+    columns = dict(base)
+    for name, change in changes.items():
+        if change is None:
+            columns.pop(name, None)
+        else:
+            column = _require_fields(Column, change, file, f"{path}.{name}")
+            columns[name] = {"paths": [name]} | columns.get(name, {}) | column
+    return columns
+
+
 def _overlay_policy(
-    base: dict[str, Any] | None, changes: dict[str, Any], file: str, where: str
+    base: dict[str, Any] | None, changes: dict[str, Any], file: str, path: str
 ) -> dict[str, Any]:
     kind = changes.get("kind", base and base["kind"])
     if not isinstance(kind, str) or kind not in KINDS:
-        expected = f"{where}.kind: expected one of {', '.join(KINDS)}"
+        expected = f"{path}.kind: expected one of {', '.join(KINDS)}"
         got = f"got {kind!r}" if kind else "and the catalogue has no policy of this name"
         raise CatalogueError(f"{file}: {expected}; {got}.")
     if base and kind != base["kind"]:
         raise CatalogueError(
-            f"{file}: {where}.kind: this policy is a {base['kind']}; give one of another kind another name."
+            f"{file}: {path}.kind: this policy has the kind {base['kind']}; declare a policy of "
+            "another kind under another name."
         )
     fields = KINDS[kind].model_fields.keys() - {"name"}
-    _known(file, where, changes, sorted(fields))
+    _require_known(file, path, changes, sorted(fields))
     return (base or {}) | changes
 
 
-def _laid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (base | changes).items() if value is not None}
 
 
-def _mapping(file: str, where: str, value: object) -> dict[str, Any]:
+def _mapping(file: str, path: str, value: object) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CatalogueError(f"{file}: {where}: expected a mapping, got {value!r}.")
+        raise CatalogueError(f"{file}: {path}: expected a mapping, got {value!r}.")
     return {str(key): member for key, member in value.items()}
 
 
-def _list(file: str, where: str, value: object) -> list[Any]:
+def _list(file: str, path: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise CatalogueError(f"{file}: {where}: expected a list, got {value!r}.")
+        raise CatalogueError(f"{file}: {path}: expected a list, got {value!r}.")
     return value
 
 
-def _known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
+def _require_fields(model: type[BaseModel], value: object, file: str, path: str) -> dict[str, Any]:
+    """Return the mapping `value`.
+
+    Raises: CatalogueError if a key is not a field of `model`.
+    """
+    mapping = _mapping(file, path, value)
+    _require_known(file, path, mapping, model.model_fields)
+    return mapping
+
+
+def _require_known(file: str, path: str, given: dict[str, Any], allowed: Any) -> None:
     for key in given:
         if key not in allowed:
             close = difflib.get_close_matches(str(key), list(allowed), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CatalogueError(
-                f"{file}: {f'{where}.{key}' if where else key}: unknown name.{hint} Allowed here: {', '.join(allowed)}."
+                f"{file}: {f'{path}.{key}' if path else key}: unknown name.{hint} "
+                f"Allowed here: {', '.join(allowed)}."
             )
 
 
 def _validate(file: str, content: dict[str, Any]) -> Catalogue:
     policies = {name: _policy(file, name, policy) for name, policy in content["policies"].items()}
-    catalogue = _validated(Catalogue, content | {"policies": policies}, file, "")
+    catalogue = _validate_model(Catalogue, content | {"policies": policies}, file, "")
     snapshots = [
         collection.name
         for collection in catalogue.collections.values()
@@ -261,24 +273,23 @@ def _validate(file: str, content: dict[str, Any]) -> Catalogue:
         for name in policy.collections:
             if name not in snapshots:
                 raise CatalogueError(
-                    f"{file}: policies.{policy.name}.collections: expected snapshot collections; got {name!r}. "
-                    f"There are: {', '.join(snapshots)}."
+                    f"{file}: policies.{policy.name}.collections: expected snapshot collections; "
+                    f"got {name!r}. Snapshot collections: {', '.join(snapshots)}."
                 )
     return catalogue
 
 
 def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
-    return _validated(
-        KINDS[declaration["kind"]], declaration | {"name": name}, file, f"policies.{name}"
-    )
+    policy_type = KINDS[declaration["kind"]]
+    return _validate_model(policy_type, declaration | {"name": name}, file, f"policies.{name}")
 
 
-def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -> M:
+def _validate_model(model: type[M], content: dict[str, Any], file: str, path: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
+        key = ".".join([*([path] if path else []), *(str(part) for part in first["loc"])])
         expected = (
             first["msg"]
             .removeprefix("Value error, ")
@@ -286,4 +297,5 @@ def _validated(model: type[M], content: dict[str, Any], file: str, where: str) -
         )
         got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise CatalogueError(f"{file}: {key}: {expected}{got}.{more}") from None
+        prefix = f"{file}: {key}" if key else file  # errors of the whole catalogue have no key
+        raise CatalogueError(f"{prefix}: {expected}{got}.{more}") from None

@@ -1,7 +1,7 @@
-"""What is at the declared paths of the rows of one page, under the names and in the shapes in which the API sent it.
+"""Find the values at declared paths in the rows of one page, in any spelling.
 
-Page by page and not row by row: most members that a declaration looks for are in no row, and the names of a page tell that of all
-its rows at once. Names are folded once per distinct name.
+Works by page, not by row: most declared members are absent, and the member names of a page cover
+all its rows. Each distinct name is folded once.
 """
 
 import re
@@ -13,10 +13,10 @@ from magnetis_dagster.catalog.model import Collection, ColumnType
 from magnetis_dagster.catalog.names import Names, fold, heads, split
 
 Converter = Callable[[Iterable[Any]], list[Any]]
-"""Makes values of received ones, None of None and of what does not fit."""
+"""Converts received values. Returns None for None and for values that do not fit."""
 
 MISPLACED: list[Any] = []
-"""Stands for a value that has no place in the declaration, such as a text where an object is declared. Fits no column."""
+"""Marks a value in the wrong place, such as text instead of an object. It fits no column."""
 _NUMBERED = re.compile("number|phone")
 _NO_ID = re.compile(r"[\s@]|://")
 _PHONE = re.compile(r"(?:\+|0)[0-9]{3,15}|[0-9]{8,15}")
@@ -24,7 +24,7 @@ _SEPARATORS = str.maketrans("", "", ".-/()")
 
 
 class Shapes:
-    """Which members a collection declares as objects and as scalars, to read an object that becomes a scalar."""
+    """Declared objects and scalars, for reading objects that became scalars."""
 
     def __init__(self, collection: Collection) -> None:
         columns = collection.columns.values()
@@ -37,13 +37,13 @@ class Shapes:
         self.known = frozenset(
             _prefix(names, length) for names in paths for length in range(1, len(names) + 1)
         )
-        """Every declared member, at any level, folded."""
+        """Every declared member at any level, folded."""
         self.objects = frozenset(
             _prefix(names, length) for names in paths for length in range(1, len(names))
         )
         self.scalars = frozenset(_prefix(names) for names in paths)
         self.identified = frozenset(_prefix(names, -1) for names in paths if _ends_in_id(names))
-        """Objects whose id is declared: a scalar in the place of one is that id."""
+        """Objects with a declared id: a scalar in place of such an object is the id."""
         self._numbered = frozenset(_prefix(names, -1) for names in paths if is_numbered(names))
         self._labels = {
             prefix
@@ -53,7 +53,7 @@ class Shapes:
         }
 
     def rivals(self, paths: Sequence[Names]) -> set[str]:
-        """Return the objects with an id of which a column with these paths reads something else, if it is a scalar."""
+        """Return objects with an id that these paths of a column read as a scalar."""
         own = {_prefix(names, -1) for names in paths if _ends_in_id(names)}
         return {
             prefix
@@ -62,7 +62,10 @@ class Shapes:
         }
 
     def is_id(self, prefix: str, value: object) -> bool:
-        """Return whether a scalar in the place of the object `prefix` is its id, and not its number, name or address, by form."""
+        """Return whether a scalar in place of the object `prefix` may be its id.
+
+        A phone number, a name or an address is not an id.
+        """
         if (
             prefix not in self.identified
             or isinstance(value, bool)
@@ -80,7 +83,7 @@ class Shapes:
 
 
 class Candidates:
-    """The paths of one column, tried in order."""
+    """The paths of one column, in order."""
 
     def __init__(self, shapes: Shapes, paths: Iterable[str], *, as_json: bool = False) -> None:
         self.paths = [split(path) for path in paths]
@@ -94,7 +97,7 @@ class Candidates:
 
 
 class Page:
-    """Rows, and what is at paths in them; several columns look at the same places."""
+    """Rows and the values at their paths, which several columns share."""
 
     def __init__(self, rows: Sequence[Any], shapes: Shapes) -> None:
         self.size = len(rows)
@@ -103,7 +106,7 @@ class Page:
         self._found: dict[Names, list[list[Any]]] = {}
 
     def at(self, names: Names) -> list[list[Any]]:
-        """Return what is at a path: one list for each spelling that the page has, each with one value per row."""
+        """Return the values at a path: per spelling, a list with one value per row."""
         found = self._found.get(names)
         if found is None:
             found = self._found[names] = []
@@ -111,14 +114,14 @@ class Page:
         return found
 
     def column(self, candidates: Candidates, convert: Converter) -> tuple[list[Any], list[int]]:
-        """Return the value of each row, from the first path that has one that fits, and the rows that have only misfits."""
+        """Return each row's first value that fits, and the rows with misfits only."""
         rows = self.size
         values: list[Any] = [None] * rows
         misfits: list[int] = []
         seen: set[int] = set()
         for names in candidates.paths:
             for received in self.at(names):
-                # `utm.source` finds what `utm_source` found
+                # `utm.source` returns the same list as `utm_source`
                 if id(received) in seen or received.count(None) == rows:
                     continue
                 seen.add(id(received))
@@ -150,9 +153,12 @@ class Page:
         return values, [number for number in dict.fromkeys(misfits) if values[number] is None]
 
     def first_present(
-        self, paths: Iterable[Names], convert: Converter, absent: Callable[[Any], bool]
+        self, paths: Iterable[Names], convert: Converter, is_absent: Callable[[Any], bool]
     ) -> tuple[list[Any], list[str | None]]:
-        """Return the value of each row from the first path that is present, and that path if its value does not fit."""
+        """Return each row's value at the first path that is present.
+
+        Also return that path for each row whose value does not fit.
+        """
         values: list[Any] = [None] * self.size
         unreadable: list[str | None] = [None] * self.size
         open_rows: Sequence[int] = range(self.size)
@@ -160,75 +166,69 @@ class Page:
             for received in self.at(names):
                 if len(open_rows) == self.size and None not in (found := convert(received)):
                     return found, unreadable
-                present = [number for number in open_rows if not absent(received[number])]
+                present = [number for number in open_rows if not is_absent(received[number])]
                 for number, value in zip(
                     present, convert([received[number] for number in present]), strict=True
                 ):
                     values[number] = value
                     unreadable[number] = ".".join(names) if value is None else None
-                met = set(present)
-                open_rows = [number for number in open_rows if number not in met]
+                decided = set(present)
+                open_rows = [number for number in open_rows if number not in decided]
                 if not open_rows:
                     return values, unreadable
         return values, unreadable
 
     def _collect(self, level: "_Level", names: Names, rest: Names, found: list[list[Any]]) -> None:
         for head in heads(rest):
-            members = level.index.get(head.folded, ())
-            for name in (
-                members
-                if len(members) < 2
-                else sorted(members, key=lambda name: self._rank(name, head.name))
-            ):
+            spellings = level.index.get(head.folded, [])
+            if len(spellings) > 1:
+                spellings = sorted(spellings, key=lambda name: self._rank(name, head.name))
+            for name in spellings:
                 if head.rest:
                     self._collect(level.below(name), names, head.rest, found)
                 else:
                     found.append(level.values(name))
         if level.strays:
-            found.append(
-                self._placed(
-                    level.strays,
-                    _prefix(names, len(names) - len(rest)),
-                    fold(".".join(rest)) == "id",
-                )
-            )
+            prefix = _prefix(names, len(names) - len(rest))
+            found.append(self._stray_values(level.strays, prefix, fold(".".join(rest)) == "id"))
 
     def _rank(self, name: str, exact: str) -> tuple[bool, bool, str]:
         return name != exact, name not in self._shapes.names, name
 
-    def _placed(self, strays: dict[int, Any], prefix: str, asks_id: bool) -> list[Any]:
-        """Return what a path below `prefix` makes of the rows that have no object there."""
-        placed: list[Any] = [None] * self.size
+    def _stray_values(self, strays: dict[int, Any], prefix: str, want_id: bool) -> list[Any]:
+        """Return the values at a path below `prefix` for rows without an object there."""
+        values: list[Any] = [None] * self.size
         for number, value in strays.items():
             if self._shapes.is_id(prefix, value):
-                placed[number] = value if asks_id else None
+                values[number] = value if want_id else None
             elif prefix not in self._shapes.scalars:
-                placed[number] = MISPLACED
-        return placed
+                values[number] = MISPLACED
+        return values
 
-    def _scalars(self, received: list[Any], prefix: str, no_ids: bool) -> list[Any]:
-        """Return what a column that reads an object whole, as a scalar, makes of it."""
-        opened = [raw[0] if isinstance(raw, list) and len(raw) == 1 else raw for raw in received]
-        return (
-            [None if self._shapes.is_id(prefix, raw) else raw for raw in opened]
-            if no_ids
-            else opened
-        )
+    def _scalars(self, received: list[Any], prefix: str, without_ids: bool) -> list[Any]:
+        """Return the values of a column that reads the object `prefix` as a scalar."""
+        values = [raw[0] if isinstance(raw, list) and len(raw) == 1 else raw for raw in received]
+        if without_ids:
+            return [None if self._shapes.is_id(prefix, raw) else raw for raw in values]
+        return values
 
 
 class _Level:
-    """The objects at one place of the rows: their members, and what is there instead of an object."""
+    """The objects at one path of the rows, and values that are not objects."""
 
     def __init__(self, values: list[Any]) -> None:
         self._values: dict[str, list[Any]] = {}
         self._below: dict[str, _Level] = {}
         self.strays: dict[int, Any] = {}
-        """By number of the row; blank texts and empty lists are no values (PHP writes an empty object as a list)."""
+        """Values that are not objects, by row number.
+
+        Excludes blank texts and empty lists (PHP writes an empty object as a list).
+        """
         objects = [value for value in values if type(value) is dict]
         self._complete = len(objects) == len(values)
         if not self._complete:
             values = [
-                value if type(value) is dict or value is None else self._opened(number, value)
+                value if type(value) is dict or value is None else self._unwrap(number, value)
                 for number, value in enumerate(values)
             ]
             objects = [value for value in values if value is not None]
@@ -237,7 +237,7 @@ class _Level:
         for name in set[str]().union(*objects):
             self.index.setdefault(fold(name), []).append(name)
 
-    def _opened(self, number: int, value: Any) -> Any:
+    def _unwrap(self, number: int, value: Any) -> Any:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, dict):

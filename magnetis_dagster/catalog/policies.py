@@ -1,6 +1,7 @@
-"""What may be demanded of the settings: the kinds of policies and their parameters. `policies.yaml` holds those that are shipped.
+"""The kinds of policies on notification settings, and their parameters.
 
-How a policy is judged is the warehouse's (`warehouse/policy_queries.py`), how it is shown is Dagster's (`defs/policies.py`).
+`policies.yaml` declares the shipped policies, `warehouse/policy_queries.py` evaluates them, and
+`defs/policies.py` displays them.
 """
 
 import re
@@ -23,7 +24,7 @@ Domain = Annotated[str, AfterValidator(_domain)]
 
 
 class MissedCallAlert(Policy):
-    """Every account that is not deleted has an enabled alert of one of `types` in one of the collections."""
+    """Each account that is not deleted has an enabled alert of one of `types`."""
 
     types: tuple[Annotated[str, StringConstraints(to_lower=True, min_length=1)], ...] = Field(
         default=("lost_calls", "all_calls"), min_length=1
@@ -35,41 +36,45 @@ class MissedCallAlert(Policy):
 
 
 class HasRecipient(Policy):
-    """No row without a recipient."""
+    """Each row has a recipient."""
 
     columns = (("recipients",),)
 
 
 class AllowedDomains(Policy):
-    """No e-mail address among the recipients whose domain is not one of `domains`; phone numbers are not judged."""
+    """Each recipient's e-mail address is in one of `domains`.
+
+    Phone numbers are not checked.
+    """
 
     domains: tuple[Domain, ...] = ()
 
     columns = (("recipients",),)
 
     @model_validator(mode="after")
-    def _names_a_domain(self) -> Self:
+    def _require_a_domain(self) -> Self:
         if self.enabled and not self.domains:
             raise ValueError(
-                "this policy is enabled and allows no domain: give domains, such as [exemple.fr, '*.exemple.com']"
+                "this policy is enabled but has no domains: set domains, such as "
+                "[exemple.fr, '*.exemple.com']"
             )
         return self
 
 
 class SaneThresholds(Policy):
-    """`less_than` and `more_than` are not negative, and the first is above the second where both are there."""
+    """Bounds are not negative, and `less_than` exceeds `more_than`."""
 
     columns = (("less_than", "more_than"),)
 
 
 class LiveAccount(Policy):
-    """No row whose account is deleted."""
+    """No row's account is deleted."""
 
     needs_accounts = True
 
 
 class HasOwner(Policy):
-    """No row without an account, or with one that `accounts` does not know."""
+    """Each row has an account that is in `accounts`."""
 
     needs_accounts = True
 
@@ -82,4 +87,4 @@ KINDS: dict[str, type[Policy]] = {
     "live_account": LiveAccount,
     "has_owner": HasOwner,
 }
-"""By the word that a declaration calls its kind."""
+"""Policy class by the `kind` of a declaration."""

@@ -1,14 +1,16 @@
-"""Volatile members, which change by themselves, such as `last_sent_at` or the signature of a link.
+"""Exclude volatile members from comparisons.
 
-Their changes are no changes of the row: comparisons, histories and sensors leave them out.
+Members such as `last_sent_at` are volatile: they change by themselves. Their changes do not count
+as changes of the row. Comparisons, histories and sensors exclude them.
 
-A collection declares them by path, in `volatile`. `*` stands for every element of a list or an object. A `?` at the end means that
-of a link only the query string and the fragment are volatile. Names match in any convention, as those of columns do.
+A collection declares them by path, in `volatile`. `*` matches every element of a list or object. A
+`?` at the end marks a link whose query string and fragment are volatile. Names match in any
+convention, like the paths of columns.
 
     volatile: [last_sent_at, "recording?", "files.*.url?"]
 
-`stable` in Python and `stable_sql` in PostgreSQL return the same row without them. `*` is one level: members at any depth cannot be
-declared.
+`stable` in Python and `stable_sql` in PostgreSQL return the same row without volatile members. `*`
+matches one level; a path cannot match members at any depth.
 """
 
 from __future__ import annotations
@@ -26,41 +28,44 @@ ANY = "*"
 
 
 def stable(collection: Collection, row: Any) -> Any:
-    """Return the row without its volatile members; `row` itself if nothing is volatile, else a new one."""
+    """Return the row without its volatile members; `row` itself if none is declared."""
     return _tree(collection.volatile).apply(row)
 
 
 def stable_sql(collection: Collection, payload: str) -> str:
-    """Return the same as an SQL expression over `payload`, an expression of type jsonb; `payload` itself if nothing is volatile.
+    """Return an SQL expression for `stable`; `payload` has the type jsonb.
 
-    Only ASCII letters, digits and punctuation that needs no escape: it may be part of any statement.
+    Contains only ASCII letters, digits and punctuation without escapes, so any statement may embed
+    it.
     """
     return _tree(collection.volatile).sql(payload, count(1))
 
 
 def same_sql(collection: Collection, one: str, other: str) -> str:
-    """Return whether two payloads differ in nothing but volatile members, as an SQL expression.
+    """Return an SQL condition that two payloads are equal apart from volatile members.
 
-    Payloads that are equal as received, as most are, cost no more than their comparison.
+    Most payloads are equal as received; these cost only that comparison.
     """
     equal = f"{one} IS NOT DISTINCT FROM {other}"
     if not collection.volatile:
         return f"({equal})"
-    stable_ones = (
-        f"{stable_sql(collection, one)} IS NOT DISTINCT FROM {stable_sql(collection, other)}"
+    one_stable, other_stable = stable_sql(collection, one), stable_sql(collection, other)
+    return (
+        f"(CASE WHEN {equal} THEN true ELSE {one_stable} IS NOT DISTINCT FROM {other_stable} END)"
     )
-    return f"(CASE WHEN {equal} THEN true ELSE {stable_ones} END)"
 
 
 def volatile_columns(collection: Collection) -> set[str]:
-    """Return the columns that are left out of every comparison: a volatile member may supply their value."""
+    """Return the columns whose value may come from a volatile member."""
     return {name for name in collection.columns if _of_column(collection, name).removed}
 
 
 def column_sql(collection: Collection, name: str, value: str) -> str:
-    """Return what of a column is compared, as an SQL expression over `value`; `value` itself if nothing of it is volatile.
+    """Return an SQL expression for the compared part of a column.
 
-    Links lose their query string and JSON its volatile members. Not for the columns of `volatile_columns`.
+    `value` is the column's SQL expression.
+
+    Removes the query string of links and volatile members of JSON. Not for `volatile_columns`.
     """
     node, kind = _of_column(collection, name), collection.columns[name].type
     if kind is ColumnType.JSON:
@@ -70,30 +75,30 @@ def column_sql(collection: Collection, name: str, value: str) -> str:
 
 @dataclass(slots=True)
 class _Node:
-    """What is volatile at one place of a row, and below it."""
+    """The volatile members at and below one path of a row."""
 
     removed: bool = False
     link: bool = False
-    """Whether a text here is a link without its query string."""
+    """Whether a text here is a link with a volatile query string."""
     members: dict[str, _Node] = field(default_factory=dict)
-    """By folded name; each includes what `elements` says."""
+    """By folded name; each includes the rules of `elements`."""
     elements: _Node | None = None
 
-    def merged(self, other: _Node | None) -> _Node:
+    def merge(self, other: _Node | None) -> _Node:
         if other is None:
             return self
         members = {
-            name: self.members.get(name, _Node()).merged(other.members.get(name))
+            name: self.members.get(name, _Node()).merge(other.members.get(name))
             for name in {**self.members, **other.members}
         }
-        elements = self.elements.merged(other.elements) if self.elements else other.elements
+        elements = self.elements.merge(other.elements) if self.elements else other.elements
         return _Node(self.removed or other.removed, self.link or other.link, members, elements)
 
     def complete(self) -> _Node:
-        """Return the node with what `elements` says merged into each member."""
+        """Return a copy that merges `elements` into each member."""
         elements = self.elements.complete() if self.elements else None
         members = {
-            name: node.merged(self.elements).complete()
+            name: node.merge(self.elements).complete()
             for name, node in sorted(self.members.items())
         }
         return _Node(self.removed, self.link, members, elements)
@@ -130,43 +135,45 @@ class _Node:
 
     def _object_sql(self, value: str, alias: str, numbers: count[int]) -> str:
         name, member = f"{alias}.n", f"{alias}.v"
-        # lower() of this collation knows ASCII letters only, as fold() does; one translate() of all letters takes six times as long
+        # lower() in collation C folds ASCII letters only, like fold(); translate() of all letters
+        # takes 6 times as long
         folded = f"translate(lower({name} COLLATE \"C\"), '{IGNORED}', '')"
         if self.elements and self.elements.removed:
-            # every member is an element
+            # `elements` matches every member
             return "CAST('{}' AS jsonb)"
         removed = [each for each, node in self.members.items() if node.removed]
         kept = {each: node for each, node in self.members.items() if not node.removed}
         cases = [
-            f"WHEN {_listed([each])} THEN {node.sql(member, numbers)}"
+            f"WHEN {_quote_list([each])} THEN {node.sql(member, numbers)}"
             for each, node in kept.items()
         ]
         members = f"FROM jsonb_each({value}) AS {alias}(n, v) WHERE {folded}"
         if self.elements:
-            otherwise = self.elements.sql(member, numbers)
-            changed = (
-                f"CASE {folded} {' '.join(cases)} ELSE {otherwise} END" if cases else otherwise
-            )
-            where = (
-                f"{members} <> ALL (ARRAY[{_listed(removed)}])"
-                if removed
-                else members.removesuffix(f" WHERE {folded}")
-            )
-            return f"(SELECT coalesce(jsonb_object_agg({name}, {changed}), CAST('{{}}' AS jsonb)) {where})"
+            default = self.elements.sql(member, numbers)
+            new = f"CASE {folded} {' '.join(cases)} ELSE {default} END" if cases else default
+            source = members.removesuffix(f" WHERE {folded}")
+            if removed:
+                source = f"{members} <> ALL (ARRAY[{_quote_list(removed)}])"
+            aggregate = f"coalesce(jsonb_object_agg({name}, {new}), CAST('{{}}' AS jsonb))"
+            return f"(SELECT {aggregate} {source})"
+        # most members are not volatile, so replace or remove only those that are
         # most members of a row are not volatile: they are not taken apart
         if kept:
-            changed = f"jsonb_object_agg({name}, CASE {folded} {' '.join(cases)} END)"
-            value = f"({value} || coalesce((SELECT {changed} {members} IN ({_listed(kept)})), CAST('{{}}' AS jsonb)))"
+            new = f"jsonb_object_agg({name}, CASE {folded} {' '.join(cases)} END)"
+            changes = f"(SELECT {new} {members} IN ({_quote_list(kept)}))"
+            value = f"({value} || coalesce({changes}, CAST('{{}}' AS jsonb)))"
         if removed:
-            value = f"({value} - ARRAY(SELECT {name} {members} IN ({_listed(removed)})))"
+            value = f"({value} - ARRAY(SELECT {name} {members} IN ({_quote_list(removed)})))"
         return value
 
     def _list_sql(self, value: str, alias: str, numbers: count[int]) -> str:
         assert self.elements is not None
         if self.elements.removed:
             return "CAST('[]' AS jsonb)"
+        element = self.elements.sql(f"{alias}.v", numbers)
+        aggregate = f"jsonb_agg({element} ORDER BY {alias}.n)"
         return (
-            f"(SELECT coalesce(jsonb_agg({self.elements.sql(f'{alias}.v', numbers)} ORDER BY {alias}.n), CAST('[]' AS jsonb)) "
+            f"(SELECT coalesce({aggregate}, CAST('[]' AS jsonb)) "
             f"FROM jsonb_array_elements({value}) WITH ORDINALITY AS {alias}(v, n))"
         )
 
@@ -180,7 +187,7 @@ def _tree(paths: tuple[str, ...]) -> _Node:
 
 
 def _declare(node: _Node, names: Names, *, link: bool) -> None:
-    """Declare a path, under every way to write it that has no `*` in a name."""
+    """Declare a path in every spelling without a `*` inside a name."""
     if not names:
         node.link |= link
         node.removed |= not link
@@ -199,12 +206,12 @@ def _of_column(collection: Collection, name: str) -> _Node:
     found = _Node()
     for path in collection.columns[name].paths:
         for node in _below(_tree(collection.volatile), split(path)):
-            found = found.merged(node)
+            found = found.merge(node)
     return found
 
 
 def _below(node: _Node, names: Names) -> Iterable[_Node]:
-    """Yield what is volatile at a path, under every way to write it."""
+    """Yield the nodes at a path, in every spelling."""
     if not names or node.removed:
         yield node
         return
@@ -213,7 +220,7 @@ def _below(node: _Node, names: Names) -> Iterable[_Node]:
             yield from _below(below, head.rest)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quote_list(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 

@@ -1,1 +1,4 @@
-"""The command line `magnetis`: one module per group of commands, and the tables that they print."""
+"""The command line `magnetis`.
+
+One module per command or group, `*_report.py` for the tables that a command prints.
+"""

@@ -1,4 +1,4 @@
-"""A plan, and what became of it, for people, with rich. No calls, no SQL."""
+"""Format plans and backfill forecasts for the terminal. No requests, no SQL."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -8,23 +8,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.cli.quota_report import numbers
-from magnetis_dagster.planning.plan import Plan, PlanLine, ends
+from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.planning.plan import Plan, PlanLine, completion
 from magnetis_dagster.quota.rules import BACKFILL
 from magnetis_dagster.warehouse.forecasts import ForecastLine, error_percent
 
 BAR = 40
-"""Columns of a bar: the whole limit."""
+"""Width of a bar that stands for the whole limit."""
 SHOWN_DAYS = 12
-"""Lines of the chart; a longer backfill shows its first days and its last."""
+"""Lines of the chart; a longer backfill shows its first days and its last one."""
 SHOWN_RANGES = 3
 
 
-def render(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
+def format_plan(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
     """Return the plan for a console."""
-    which = "days that are not done" if plan.missing else "every day"
+    days = "days that are not complete" if plan.missing else "every day"
     parts: list[RenderableType] = [
-        Text(f"Backfill of {plan.first} to {plan.last}, {which}", style="bold"),
+        Text(f"Backfill of {plan.first} to {plan.last}, {days}", style="bold"),
         Text(),
         _prices(plan.lines),
         *(Text(problem, style="yellow") for problem in plan.problems),
@@ -37,9 +37,9 @@ def render(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
     )
 
 
-def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
-    """Return forecast against spent for a console."""
-    table = numbers(
+def format_backfill(backfill_id: str, lines: Sequence[ForecastLine]) -> RenderableType:
+    """Return the forecast of a backfill and the API calls spent, for a console."""
+    table = number_table(
         "collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error"
     )
     for line in lines:
@@ -54,7 +54,7 @@ def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
             _percent(line.error_percent),
         )
     if len(lines) > 1:
-        total = report_total(lines)
+        total = total_of(lines)
         table.add_section()
         table.add_row(
             "total",
@@ -64,31 +64,30 @@ def render_report(work: str, lines: Sequence[ForecastLine]) -> RenderableType:
             ),
             _percent(total["error_percent"]),
         )
-    return Group(Text(f"Backfill {work}: forecast and spent", style="bold"), Text(), table)
+    return Group(Text(f"Backfill {backfill_id}: forecast and spent", style="bold"), Text(), table)
 
 
-def report_total(lines: Sequence[ForecastLine]) -> dict[str, Any]:
-    """Return the sums over all collections; the error is None until every day is done."""
+def total_of(lines: Sequence[ForecastLine]) -> dict[str, Any]:
+    """Return the sums; the error is None until every day is complete."""
     total: dict[str, Any] = {
         name: sum(getattr(line, name) for line in lines)
         for name in ("days", "days_done", "rows", "rows_done", "calls", "spent")
     }
-    done = all(line.days_done >= line.days for line in lines)
-    return total | {
-        "error_percent": error_percent(total["calls"], total["spent"]) if done else None
-    }
+    is_complete = all(line.days_done >= line.days for line in lines)
+    error = error_percent(total["calls"], total["spent"]) if is_complete else None
+    return total | {"error_percent": error}
 
 
 def _prices(lines: Sequence[PlanLine]) -> Table:
-    table = numbers("collection", "days", "rows announced", "calls needed")
+    table = number_table("collection", "days", "rows announced", "calls needed")
     table.add_column("ranges")
     for line in lines:
-        known = line.problem is None
+        is_priced = line.problem is None
         table.add_row(
             line.collection,
             f"{line.days:,}",
-            f"{line.rows:,}" if known else "?",
-            f"{line.calls:,}" if known else "?",
+            f"{line.rows:,}" if is_priced else "?",
+            f"{line.calls:,}" if is_priced else "?",
             _ranges(line),
         )
     if len(lines) > 1:
@@ -109,7 +108,9 @@ def _ranges(line: PlanLine) -> str:
 
 
 def _lanes(plan: Plan) -> Table:
-    table = numbers("lane", "floor now", "used today", "mean a day", "gets today", "a whole day")
+    table = number_table(
+        "lane", "floor now", "used today", "mean a day", "gets today", "a whole day"
+    )
     for lane in plan.lanes:
         backfill = lane.lane == BACKFILL
         table.add_row(
@@ -125,19 +126,18 @@ def _lanes(plan: Plan) -> Table:
 
 def _days(plan: Plan, *, ascii_only: bool) -> Iterable[Text]:
     days = list(plan.forecast.days)
-    used = sum(1 for _, calls in days if calls)
+    used = _counted(sum(1 for _, calls in days if calls), "quota day")
     yield Text(
-        f"{_counted(plan.calls, 'call')} over {_counted(used, 'quota day')}, done {ends(plan)} "
+        f"{_counted(plan.calls, 'call')} over {used}, done {completion(plan)} "
         f"({plan.seconds_per_call:.2g} s a call, {plan.limit:,} calls a day)",
         style="bold",
     )
     first, last = (days, []) if len(days) <= SHOWN_DAYS else (days[: SHOWN_DAYS - 2], days[-1:])
     yield from (_bar(day, calls, plan, ascii_only=ascii_only) for day, calls in first)
     if last:
-        between = days[len(first) : -1]
-        yield Text(
-            f"  ...       {sum(calls for _, calls in between):>9,} on {_counted(len(between), 'more day')}"
-        )
+        others = days[len(first) : -1]
+        calls = sum(calls for _, calls in others)
+        yield Text(f"  ...       {calls:>9,} on {_counted(len(others), 'more day')}")
         yield _bar(*last[0], plan, ascii_only=ascii_only)
 
 
@@ -150,5 +150,5 @@ def _percent(error: float | None) -> str:
     return "" if error is None else f"{error:+.1f} %"
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

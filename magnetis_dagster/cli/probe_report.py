@@ -1,4 +1,4 @@
-"""The report of a probe for the terminal; fits 80 columns."""
+"""Format the report of a probe for the terminal, in 80 columns."""
 
 from collections.abc import Iterator
 
@@ -6,24 +6,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.probe.filters import Honoured
+from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.report import Finding, ProbeReport
 
 
-def render(report: ProbeReport) -> Group:
-    """Return a table of all collections, then one of the windows of events, then what to look at.
+def format_probe(report: ProbeReport) -> Group:
+    """Return a table of all collections, a table of event windows, and notes.
 
-    The caller reports what stopped the probe.
+    The caller reports why a probe ended early.
     """
     parts: list[RenderableType] = [
         Text(
-            f"{report.calls} API calls spent; events requested from {report.window[0]} to {report.window[1]}",
+            f"{report.calls} API calls spent; events requested from {report.window[0]} to "
+            f"{report.window[1]}",
             style="bold",
         ),
         Text(),
         _routes(report.findings),
         Text(
-            "found, unknown, missing: members of the rows that the catalogue declares, does not declare, misses",
+            "found, unknown, missing: members of the rows that the catalogue declares, does not "
+            "declare, misses",
             style="dim",
         ),
     ]
@@ -54,7 +56,7 @@ def _routes(findings: list[Finding]) -> Table:
             "" if finding.announced is None else f"{finding.announced:,}",
             *(str(len(each)) if finding.columns else "" for each in members),
         )
-        table.add_row(*(Text(cell) for cell in cells))  # Text: a member called [red] is no markup
+        table.add_row(*(Text(cell) for cell in cells))  # Text: a member named [red] is not markup
     return table
 
 
@@ -87,6 +89,6 @@ def _offset(finding: Finding) -> str:
 def _parameters(finding: Finding) -> str:
     names = {
         verdict: [name for name, found in finding.parameters.items() if found is verdict]
-        for verdict in Honoured
+        for verdict in Verdict
     }
     return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

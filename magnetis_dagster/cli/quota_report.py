@@ -1,4 +1,7 @@
-"""The quota report for people, with rich: today by lane, a chart of the last 30 days, and where the calls went. No SQL."""
+"""Format the quota report for the terminal. No SQL.
+
+Today by lane, a chart of the last 30 days, and the API calls by route, collection and run.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -8,25 +11,35 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.quota.report import DayTally, LaneToday, QuotaReport, RunTally, Tally, Today
+from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.quota.report import (
+    CallCounts,
+    DayCounts,
+    LaneToday,
+    QuotaReport,
+    RunCounts,
+    Today,
+)
 from magnetis_dagster.quota.rules import BACKFILL
 
 BAR = 30
-"""Columns of a bar: the whole limit."""
+"""Width of a bar that stands for the whole limit."""
 CHART = 5
-"""Lines of the chart, each of eight steps."""
+"""Height of the chart in lines; each line has eight steps."""
 SHOWN = 5
-"""Collections and runs of today that are shown; --json has more."""
+"""Collections and runs of today that are shown; --json has all of them."""
 
 _STEPS = " ▁▂▃▄▅▆▇█"
 _PLAIN_STEPS = " ..::||##"
-"""For terminals that know ASCII only."""
+"""For terminals that can show only ASCII."""
 
 
-def render(report: QuotaReport, *, whose: str = "", ascii_only: bool = False) -> RenderableType:
-    """Return the report for a console; `whose` says more about the key than its fingerprint."""
+def format_quota(
+    report: QuotaReport, *, key_name: str = "", ascii_only: bool = False
+) -> RenderableType:
+    """Return the report for a console; `key_name` follows the fingerprint."""
     parts: list[RenderableType] = [
-        *_headline(report.today, whose),
+        *_headline(report.today, key_name),
         _lanes(report.today, ascii_only=ascii_only),
         Text(),
         *_chart(report.days, ascii_only=ascii_only),
@@ -39,45 +52,32 @@ def render(report: QuotaReport, *, whose: str = "", ascii_only: bool = False) ->
         if tallies:
             parts += [Text(), _tallies(title, first, tallies)]
     if report.other_keys:
-        one = report.other_keys == 1
-        parts += [
-            Text(),
-            Text(
-                f"{report.other_keys} other {'key has' if one else 'keys have'} called into this database."
-            ),
-        ]
+        keys = "key has" if report.other_keys == 1 else "keys have"
+        parts += [Text(), Text(f"{report.other_keys} other {keys} called into this database.")]
     return Group(*parts)
 
 
-def _headline(today: Today, whose: str) -> list[Text]:
-    window = (
-        "any 24 hours"
-        if today.ends_at is None
-        else f"{today.day}, ends {_moment(today.ends_at, today)}"
-    )
+def _headline(today: Today, key_name: str) -> list[Text]:
+    period = "any 24 hours"
+    if today.ends_at is not None:
+        period = f"{today.day}, ends {_moment(today.ends_at, today)}"
+    key = f"{today.key_fingerprint} ({key_name})" if key_name else today.key_fingerprint
+    used = f"{today.used:,} of {today.limit:,} calls used ({today.used / today.limit:.0%})"
     lines = [
-        Text(
-            f"Quota of key {today.key_fingerprint}{whose and f' ({whose})'}: {window}", style="bold"
-        ),
-        Text(
-            f"{today.used:,} of {today.limit:,} calls used ({today.used / today.limit:.0%}), {today.remaining:,} left"
-        ),
+        Text(f"Quota of key {key}: {period}", style="bold"),
+        Text(f"{used}, {today.remaining:,} left"),
     ]
     if today.used_elsewhere:
-        lines.append(
-            Text(
-                f"{today.used_elsewhere:,} of them elsewhere: the API's answers say that others call with this key"
-            )
-        )
-    why = "the API refused the key" if today.key_refused else "the API answered 429"
+        reason = "the API's answers say that others call with this key"
+        lines.append(Text(f"{today.used_elsewhere:,} of them elsewhere: {reason}"))
+    cause = "the API refused the key" if today.key_refused else "the API answered 429"
     if today.closed_until:
-        lines.append(Text(f"Closed until {_moment(today.closed_until, today)}: {why}", style="red"))
+        closed_until = _moment(today.closed_until, today)
+        lines.append(Text(f"Closed until {closed_until}: {cause}", style="red"))
     if today.trial:
+        earlier = f"{cause[0].upper()}{cause[1:]} before"
         lines.append(
-            Text(
-                f"{why[0].upper()}{why[1:]} before: the next call is a trial, and the others wait for it",
-                style="yellow",
-            )
+            Text(f"{earlier}: the next call is a trial, and the others wait for it", style="yellow")
         )
     if today.closed_signal:
         lines.append(Text(f"Signal: {today.closed_signal}"))
@@ -124,12 +124,12 @@ def _bar(lane: LaneToday, limit: int, used_mark: str, kept_mark: str) -> Text:
 
 
 def _width(calls: int, limit: int) -> int:
-    """Return the columns for so many calls; one call is seen already."""
+    """Return the width of a bar for this many calls; one call already shows."""
     return min(BAR, max(round(calls / limit * BAR), 1 if calls else 0))
 
 
-def _chart(days: Sequence[DayTally], *, ascii_only: bool) -> Iterable[Text]:
-    """Two columns a day; the highest bar is the highest day, calls elsewhere included."""
+def _chart(days: Sequence[DayCounts], *, ascii_only: bool) -> Iterable[Text]:
+    """Yield the lines of the chart: two columns per day, calls elsewhere included."""
     steps = _PLAIN_STEPS if ascii_only else _STEPS
     heights = [day.calls + day.used_elsewhere for day in days]
     top = max(heights)
@@ -152,12 +152,12 @@ def _chart(days: Sequence[DayTally], *, ascii_only: bool) -> Iterable[Text]:
 
 
 def _step(height: int, top: int, line: int) -> int:
-    steps = -(-height * CHART * 8 // top)  # rounded up: one call is seen already
+    steps = -(-height * CHART * 8 // top)  # rounded up: one call already shows
     return min(8, max(0, steps - 8 * line))
 
 
-def _total(tallies: Sequence[Tally]) -> Tally:
-    return Tally(
+def _total(tallies: Sequence[CallCounts]) -> CallCounts:
+    return CallCounts(
         name="total",
         calls=sum(tally.calls for tally in tallies),
         ok=sum(tally.ok for tally in tallies),
@@ -167,47 +167,29 @@ def _total(tallies: Sequence[Tally]) -> Tally:
     )
 
 
-def _counts(tally: Tally) -> str:
-    return f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, {tally.failed:,} failed, {tally.rows:,} rows"
+def _counts(tally: CallCounts) -> str:
+    return (
+        f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, "
+        f"{tally.failed:,} failed, {tally.rows:,} rows"
+    )
 
 
-def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
-    table = numbers(first, "calls", "ok", "429", "failed", "rows", title=title)
-    runs = isinstance(tallies[0], RunTally)
+def _tallies(title: str, first: str, tallies: Sequence[CallCounts]) -> Table:
+    table = number_table(first, "calls", "ok", "429", "failed", "rows", title=title)
+    runs = isinstance(tallies[0], RunCounts)
     if runs:
         table.add_column("lane")
     for tally in tallies:
-        # of a run id, the eight characters that Dagster's UI shows
+        # Dagster's UI shows the first eight characters of a run id
         name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
-        cells = [
-            name,
-            *(
-                f"{count:,}"
-                for count in (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows)
-            ),
-        ]
-        table.add_row(
-            *(Text(cell) for cell in cells), *([tally.lane] if isinstance(tally, RunTally) else [])
-        )
-    return table
-
-
-def numbers(*headings: str, title: str | None = None) -> Table:
-    """Return an empty table of names, under the first heading, and numbers."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    for position, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if position else "left")
+        counts = (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows)
+        cells = [name, *(f"{count:,}" for count in counts)]
+        lane = [tally.lane] if isinstance(tally, RunCounts) else []
+        table.add_row(*map(Text, cells), *lane)
     return table
 
 
 def _moment(moment: datetime, today: Today) -> str:
-    return (
-        f"{moment:%H:%M %Z}" if moment.date() == today.at.date() else f"{moment:%Y-%m-%d %H:%M %Z}"
-    )
+    if moment.date() == today.at.date():
+        return f"{moment:%H:%M %Z}"
+    return f"{moment:%Y-%m-%d %H:%M %Z}"

@@ -1,4 +1,4 @@
-"""`magnetis sandbox`: serve a local Magnetis API, and edit the rows of a running one."""
+"""`magnetis sandbox`: serve a local Magnetis API, and edit its rows."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="sandbox",
-    help="Serve a local Magnetis API with invented data until Ctrl-C, or edit the rows of a running one.",
+    help="Serve a local Magnetis API, or edit the rows of a running one.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -22,23 +22,24 @@ _WORDS = Annotated[
     list[str],
     typer.Argument(
         metavar="COLLECTION [ID]",
-        help="Collection, plural or singular: calls, call, email_alerts, alert. Without ID: its newest row.",
+        help="Collection, plural or singular: calls, call, email_alerts, alert. Without ID: its "
+        "newest row.",
     ),
 ]
 _ACCOUNT = Annotated[
     str | None,
     typer.Option(
-        help="Without ID: the newest row of this account, given by its number (from 1), id or name."
+        help="Without ID: the newest row of this account, given by number (from 1), id or name."
     ),
 ]
 
 
 class SandboxNotFound(TransientError):
-    """No sandbox answers where one is expected."""
+    """No sandbox answers at the expected address."""
 
 
 class EditRefused(PermanentError):
-    """The running sandbox rejected the edit; the text is its reason."""
+    """The running sandbox rejected the edit, for the reason in the text."""
 
 
 @app.callback()
@@ -63,27 +64,29 @@ def sandbox(
         list[str] | None,
         typer.Option(
             metavar="KIND=PROBABILITY",
-            help="Faults to play, such as error_500=0.01; may be given several times.",
+            help="Fault to simulate, such as error_500=0.01; repeatable.",
         ),
     ] = None,
     lie: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[=NUMBER]",
-            help="Lies to play, such as cap=1000 or ignore_from; may be given several times. List: magnetis sandbox lies.",
+            help="Lie to simulate, such as cap=1000 or ignore_from; repeatable. "
+            "List: magnetis sandbox lies.",
         ),
     ] = None,
     still: Annotated[
         bool,
         typer.Option(
-            "--still", help="Change nothing as time passes: no late changes, no edited settings."
+            "--still", help="Change no rows over time: no late changes, no edited settings."
         ),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Server processes.")] = 1,
 ) -> None:
-    """Serve a local Magnetis API with invented data until Ctrl-C, or edit the rows of a running one.
+    """Serve a local Magnetis API, or edit the rows of a running one.
 
-    Zones are those of the MAGNETIS_ settings; MAGNETIS_CONFIG may add collections and change routes.
+    Serves invented data until Ctrl-C. Time zones are those of the MAGNETIS_ settings;
+    MAGNETIS_CONFIG may add collections and change routes.
     """
     if context.invoked_subcommand is not None:
         return
@@ -118,16 +121,19 @@ def sandbox(
 
     def started(url: str) -> None:
         typer.echo(
-            f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}",
+            f"Sandbox at {url}. To use it: "
+            f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}",
             err=True,
         )
         typer.echo(
-            f"One network only: MAGNETIS_API_KEY={options.keys[1]}. One account only: {options.keys[2]}.",
+            f"One network only: MAGNETIS_API_KEY={options.keys[1]}. "
+            f"One account only: {options.keys[2]}.",
             err=True,
         )
         if options.activity:
             typer.echo(
-                "Rows change as time passes (--still stops that): the first alert is edited in 2 minutes.",
+                "Rows change as time passes, unless --still is given: the first alert is edited in "
+                "2 minutes.",
                 err=True,
             )
         for name in options.lies:
@@ -145,39 +151,41 @@ def sandbox(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
-    """Change a row of the running sandbox: magnetis sandbox edit call --status missed
+    """Change a row of the running sandbox until it stops.
 
-    Further options name members of the row, and their values are JSON or text: --enabled 0, --title "My alert", --duration 75. The
-    edit lasts until the sandbox stops.
+    Example: magnetis sandbox edit call --status missed. Further options name members of the row;
+    their values are JSON or text: --enabled 0, --title "My alert", --duration 75.
     """
     collection, identifier, options = _parse(words)
-    _print(_send("edit", collection, identifier, account, options), "Changed {members} of {row}.")
-
-
-@app.command()
-def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
-    """Delete a row of the running sandbox: magnetis sandbox delete calls ID
-
-    The row is gone until the sandbox stops.
-    """
-    collection, identifier, _ = _parse(words)
-    _print(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
-
-
-@app.command()
-def show(words: _WORDS, account: _ACCOUNT = None) -> None:
-    """Print a row of the running sandbox as JSON: its id, its members and their values, all invented."""
-    collection, identifier, _ = _parse(words)
-    typer.echo(
-        json.dumps(
-            _send("show", collection, identifier, account, {})["row"], indent=2, ensure_ascii=False
-        )
+    _print_edit(
+        _send("edit", collection, identifier, account, options), "Changed {members} of {row}."
     )
 
 
 @app.command()
+def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
+    """Delete a row of the running sandbox until it stops.
+
+    Example: magnetis sandbox delete calls ID
+    """
+    collection, identifier, _ = _parse(words)
+    _print_edit(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
+
+
+@app.command()
+def show(words: _WORDS, account: _ACCOUNT = None) -> None:
+    """Print a row of the running sandbox as JSON."""
+    collection, identifier, _ = _parse(words)
+    row = _send("show", collection, identifier, account, {})["row"]
+    typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
+
+
+@app.command()
 def lies() -> None:
-    """List the lies for --lie; docs/delivery-guarantees.md describes how a load detects each."""
+    """List the lies for --lie.
+
+    docs/delivery-guarantees.md describes how a load detects each of them.
+    """
     from magnetis_dagster.sandbox.lies import LIES
 
     for name, lie in LIES.items():
@@ -186,9 +194,9 @@ def lies() -> None:
 
 
 def find_sandbox(settings: "Settings") -> tuple[str, str]:
-    """Return address and organisation key of the sandbox that runs on this machine, as the settings name it.
+    """Return the address and the organisation key of the sandbox on this machine.
 
-    Raises SandboxNotFound if MAGNETIS_API_URL names another machine.
+    Raises: SandboxNotFound if MAGNETIS_API_URL names another machine.
     """
     from magnetis_dagster.sandbox import SANDBOX_KEY
 
@@ -196,8 +204,9 @@ def find_sandbox(settings: "Settings") -> tuple[str, str]:
         return f"http://127.0.0.1:{PORT}", SANDBOX_KEY
     if urlsplit(settings.api_url).hostname not in {"127.0.0.1", "::1", "localhost"}:
         raise SandboxNotFound(
-            f"MAGNETIS_API_URL is {settings.api_url}, and a sandbox is edited on its own machine only. Set it to the address that "
-            f"`magnetis sandbox` printed, or unset it for http://127.0.0.1:{PORT}."
+            f"MAGNETIS_API_URL is {settings.api_url}, and a sandbox is edited on its own machine "
+            "only. Set it to the address that `magnetis sandbox` printed, or unset it for "
+            f"http://127.0.0.1:{PORT}."
         )
     return (
         settings.api_url,
@@ -228,7 +237,8 @@ def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
             raise PermanentError(
-                f"Expected --MEMBER VALUE after the collection and the id, such as --status missed; got {name!r}."
+                "Expected --MEMBER VALUE after the collection and the id, such as --status missed; "
+                f"got {name!r}."
             )
         changes[name[2:].replace("-", "_")] = _value(value if equals else rest.pop(0))
     return collection, identifier, changes
@@ -254,7 +264,7 @@ def _send(
     from magnetis_dagster.settings import Settings
 
     url, key = find_sandbox(Settings.load())
-    wanted = {
+    edit_request = {
         "action": action,
         "collection": collection,
         "id": identifier,
@@ -262,10 +272,10 @@ def _send(
         "changes": changes,
     }
     try:
-        # its own machine: no proxy of the environment
+        # on this machine, so a proxy of the environment must not be used
         answer = httpx.post(
             f"{url}{CONTROL_PATH}",
-            json=wanted,
+            json=edit_request,
             headers={"x-api-key": key},
             timeout=30,
             trust_env=False,
@@ -273,17 +283,16 @@ def _send(
         content = answer.json()
     except (httpx.HTTPError, ValueError):
         raise SandboxNotFound(
-            f"No sandbox answers at {url}. Start one with `magnetis sandbox` or `magnetis dev`, and set MAGNETIS_API_URL to the "
-            "address that it printed."
+            f"No sandbox answers at {url}. Start one with `magnetis sandbox` or `magnetis dev`, "
+            "and set MAGNETIS_API_URL to the address that it printed."
         ) from None
     if answer.status_code != httpx.codes.OK:
         raise EditRefused(str(content.get("message", "The sandbox rejected the edit.")))
     return dict(content)
 
 
-def _print(made: dict[str, Any], sentence: str) -> None:
-    row = f"{made['collection']} {made['id']}" + (
-        f" ({made['account']})" if made["account"] else ""
-    )
-    typer.echo(sentence.format(members=", ".join(made["changed"]) or "nothing", row=row))
-    typer.echo(made["seen"], err=True)
+def _print_edit(edited: dict[str, Any], sentence: str) -> None:
+    account = f" ({edited['account']})" if edited["account"] else ""
+    row = f"{edited['collection']} {edited['id']}{account}"
+    typer.echo(sentence.format(members=", ".join(edited["changed"]) or "nothing", row=row))
+    typer.echo(edited["seen"], err=True)

@@ -1,6 +1,6 @@
-"""WHICH PostgreSQL: the embedded server, addresses, sessions, locks, and the server's errors named by recovery.
+"""PostgreSQL access: embedded server, addresses, sessions, locks and errors.
 
-No tables and no statements of ours (quota/ and warehouse/ have them), no HTTP, no Dagster.
+Contains no tables and no application statements (see quota/ and warehouse/), no HTTP, no Dagster.
 """
 
 from magnetis_dagster.database.address import BadAddress

@@ -1,4 +1,4 @@
-"""Addresses of databases: the URLs that libpq takes, several hosts included, and how they are shown."""
+"""Parse and display database addresses: libpq URLs, with several hosts if needed."""
 
 import re
 from collections import Counter
@@ -15,44 +15,55 @@ _SECRETS = {"password", "sslpassword"}
 
 
 class BadAddress(DatabaseRefused):
-    """MAGNETIS_DATABASE_URL is no URL that PostgreSQL's client library takes; the text names the part, and no password."""
+    """libpq rejects MAGNETIS_DATABASE_URL.
+
+    The text names the invalid part, never the password.
+    """
 
 
 def parameters_of(url: str) -> dict[str, str]:
-    """Return libpq's parameters (host, port, user, dbname …) of a postgresql:// URL. Raises BadAddress."""
+    """Return the libpq parameters (host, port, user, dbname …) of a postgresql:// URL.
+
+    Raises: BadAddress if libpq rejects the URL.
+    """
     bare = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
     names = Counter(name for name, _ in parse_qsl(urlsplit(bare).query, keep_blank_values=True))
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
     if unknown := sorted(names.keys() - known):
         raise BadAddress(
-            f"MAGNETIS_DATABASE_URL: PostgreSQL's client library has no parameter {', '.join(unknown)}. Remove it; "
-            "parameters of Prisma, JDBC and others have no effect there."
+            "MAGNETIS_DATABASE_URL: PostgreSQL's client library has no parameter "
+            f"{', '.join(unknown)}. Remove it; parameters of Prisma, JDBC and others are not "
+            "supported."
         )
     if repeated := sorted(name for name, times in names.items() if times > 1):
         raise BadAddress(
-            f"MAGNETIS_DATABASE_URL: the parameter {', '.join(repeated)} is given more than once. Several hosts are written "
-            "postgresql://user@a:5432,b:5432/database."
+            f"MAGNETIS_DATABASE_URL: the parameter {', '.join(repeated)} is given more than once. "
+            "Write several hosts as postgresql://user@a:5432,b:5432/database."
         )
     try:
         return {name: str(value) for name, value in conninfo_to_dict(bare).items()}
     except psycopg.ProgrammingError:
-        # what libpq says quotes the URL
+        # libpq's message quotes the URL
         raise BadAddress(
-            "MAGNETIS_DATABASE_URL cannot be parsed: expected postgresql://user:password@host:5432/database, with special "
-            "characters written as %40 …"
+            "MAGNETIS_DATABASE_URL cannot be parsed: expected "
+            "postgresql://user:password@host:5432/database, with special characters escaped as "
+            "%40 …"
         ) from None
 
 
 def engine_url(driver: str, parameters: dict[str, str]) -> URL:
-    """Return SQLAlchemy's form of libpq's parameters: user and password where it masks them, all others in the query."""
+    """Return a SQLAlchemy URL with libpq's parameters.
+
+    User and password are in the fields that SQLAlchemy masks, all others in the query.
+    """
     rest = {name: value for name, value in parameters.items() if name not in {"user", "password"}}
     return URL.create(
         driver, username=parameters.get("user"), password=parameters.get("password"), query=rest
     )
 
 
-def shown(url: URL) -> str:
-    """Return the address of an engine for messages, with its passwords masked."""
+def mask_passwords(url: URL) -> str:
+    """Return an engine's address for messages, with its passwords masked."""
     query = {name: str(value) for name, value in url.query.items()}
     hosts = query.get("host", "").split(",")
     ports = query.get("port", "").split(",")
@@ -61,7 +72,7 @@ def shown(url: URL) -> str:
     if url.username is not None:
         user = f"{quote(url.username)}{':***' if url.password else ''}@"
     if any("/" in host for host in hosts):
-        authority = ""  # a socket's folder stays in the query
+        authority = ""  # the folder of a socket stays in the query
     else:
         ports = ports * len(hosts) if len(ports) == 1 else ports
         bracketed = (f"[{host}]" if ":" in host else host for host in hosts)
@@ -78,4 +89,4 @@ def shown(url: URL) -> str:
 
 
 _OURS = {"client_encoding", "application_name", "connect_timeout"}
-"""Parameters that connect() adds; they say nothing about the address."""
+"""Parameters that `connect` adds; they are not part of the address."""

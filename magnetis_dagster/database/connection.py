@@ -1,4 +1,4 @@
-"""Engines whose sessions are set up alike, and the block that turns their errors into ours."""
+"""Create SQLAlchemy engines with uniform sessions, and translate their errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,37 +11,54 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, Engine
 
-from magnetis_dagster.database.address import engine_url, parameters_of, shown
+from magnetis_dagster.database.address import engine_url, mask_passwords, parameters_of
 from magnetis_dagster.database.locks import holders
-from magnetis_dagster.database.refusals import DatabaseUnavailable, named
+from magnetis_dagster.database.refusals import DatabaseUnavailable, translate_error
 from magnetis_dagster.database.session import set_up
 from magnetis_dagster.exact_json import load_stored
 
 DEFAULTS = {"connect_timeout": "10", "application_name": "magnetis_dagster"}
-"""Parameters of libpq that a URL may set otherwise."""
+"""libpq parameters that a URL may override."""
 SEARCH_PATH = "public"
-"""Behind pg_catalog, so nobody's functions take the place of PostgreSQL's. Our statements name the schema of every table."""
+"""Searched after pg_catalog, so no user's function shadows a built-in one.
+
+Every statement of this package qualifies its table names with a schema.
+"""
 
 
 class Dialect(PGDialect_psycopg):
-    """SQLAlchemy's for psycopg 3; takes all of libpq's parameters, and sets up each session before anything else uses it."""
+    """SQLAlchemy's dialect for psycopg 3.
+
+    It accepts every libpq parameter and configures sessions.
+    """
 
     supports_statement_cache = True
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
-        """Return libpq's parameters, which `engine_url` put there: SQLAlchemy would split several hosts again."""
-        # the adapters read JSON by our function
+        """Return the libpq parameters that `engine_url` stored in the URL.
+
+        SQLAlchemy's own method would split a list of several hosts again.
+        """
+        # the adapters of this context decode JSON with `load_stored`
         return [], connect_arguments(url) | {"context": self._psycopg_adapters_map}
 
     def connect(self, *_arguments: Any, context: Any = None, **parameters: Any) -> Any:
-        """Open a session and set it up. Raises the driver's errors and DatabaseRefused."""
+        """Open a session and configure it.
+
+        Raises: DatabaseRefused if the session cannot have the settings; the driver's errors.
+        """
 
         def open_one() -> psycopg.Connection[Any]:
             return psycopg.connect(**parameters, context=context)
 
         connection = open_one()
         try:
-            set_up(connection, shown(engine_url("postgresql", parameters)), open_one, SEARCH_PATH)
+            set_up(
+                connection,
+                mask_passwords(engine_url("postgresql", parameters)),
+                open_one,
+                SEARCH_PATH,
+            )
         except BaseException:
             connection.close()
             raise
@@ -52,15 +69,16 @@ registry.register("postgresql.magnetis", __name__, Dialect.__name__)
 
 
 def connect(url: str, **parameters: str) -> Engine:
-    """Return an engine on the psycopg 3 driver for any postgresql:// URL of libpq. Connects on first use.
+    """Return an engine on psycopg 3 for any postgresql:// URL that libpq accepts.
 
-    `parameters` are libpq's and override those of the URL. Its sessions have the settings of `session.py`; a database or a
-    pooler that cannot have them raises DatabaseRefused on the first use.
+    Connects on first use. `parameters` are libpq parameters and override those of the URL. Each
+    session gets the settings of `session.py`. If the database or a connection pooler does not allow
+    them, the first use raises DatabaseRefused.
 
-    Raises: BadAddress if libpq does not take the URL.
+    Raises: BadAddress if libpq rejects the URL.
     """
     return sqlalchemy.create_engine(
-        # the encoding by name: in a database of SQL_ASCII psycopg gives bytes
+        # name the encoding: psycopg returns bytes from a SQL_ASCII database
         engine_url(
             "postgresql+magnetis",
             DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"},
@@ -74,7 +92,7 @@ def connect(url: str, **parameters: str) -> Engine:
 
 
 def connect_arguments(url: URL) -> dict[str, str]:
-    """Return libpq's parameters from SQLAlchemy's form of them."""
+    """Return the libpq parameters in a SQLAlchemy URL."""
     return {
         str(name): str(value)
         for name, value in (url.translate_connect_args(username="user") | dict(url.query)).items()
@@ -82,28 +100,37 @@ def connect_arguments(url: URL) -> dict[str, str]:
 
 
 def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
-    """Return the driver's own connection, for COPY and pipelines."""
+    """Return the driver's own connection, for COPY and pipeline mode."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver
 
 
 def without_password(url: str) -> str:
-    """Return the URL with its passwords masked, for messages. Raises BadAddress."""
-    return shown(engine_url("postgresql", parameters_of(url)))
+    """Return the URL with its passwords masked, for messages.
+
+    Raises: BadAddress if libpq rejects the URL.
+    """
+    return mask_passwords(engine_url("postgresql", parameters_of(url)))
 
 
 @contextmanager
-def guarded(engine: Engine, doing: str) -> Iterator[None]:
-    """Turn driver errors inside the block into DatabaseUnavailable or DatabaseRefused; `doing` completes "could not …"."""
+def guarded(engine: Engine, action: str) -> Iterator[None]:
+    """Translate driver errors to DatabaseUnavailable or DatabaseRefused.
+
+    `action` completes the sentence "Could not …".
+    """
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        refused = named(error, doing, shown(engine.url), connect_arguments(engine.url))
+        translated = translate_error(
+            error, action, mask_passwords(engine.url), connect_arguments(engine.url)
+        )
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
-            refused = DatabaseUnavailable(f"{refused} {holders(engine)}")
-        raise refused from None
+            translated = DatabaseUnavailable(f"{translated} {holders(engine)}")
+        raise translated from None
     except sqlalchemy.exc.TimeoutError:
         raise DatabaseUnavailable(
-            f"Could not {doing}: no database connection came free in time. Run fewer loads at once."
+            f"Could not {action}: timed out waiting for a free database connection. "
+            "Run fewer loads in parallel."
         ) from None

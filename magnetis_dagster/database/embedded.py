@@ -1,7 +1,8 @@
-"""The embedded PostgreSQL server: started by whoever needs it first, stopped by the last one, reached by its owner only.
+"""Share the embedded PostgreSQL server between processes.
 
-On its socket the operating system says who connects; the socket lies in a folder that only its owner enters. On 127.0.0.1
-it refuses everybody until `allow_tcp` gives a role a password.
+The first process that needs the server starts it; the last one stops it. The operating system
+authenticates users of the socket, which is in a private folder. On 127.0.0.1 the server rejects
+every login until `allow_tcp` gives a role a password.
 """
 
 import atexit
@@ -24,9 +25,9 @@ from magnetis_dagster.database.postmaster import (
     Cluster,
     Postmaster,
     ServerFailed,
-    ServerRefused,
     free_tcp_port,
 )
+from magnetis_dagster.database.server_access import ServerRefused
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.private_files import private_file, private_folder, write_private
 
@@ -34,36 +35,41 @@ DATABASE = "magnetis"
 SANDBOX_DATABASE = "sandbox"
 
 RECOVERY_SECONDS = 60.0
-"""How long a server that was killed may take until it answers."""
+"""Time limit for crash recovery, until the server answers."""
 
 _LOCK = "postgres.lock"
-"""Held while a server is started or stopped."""
+"""Lock file of a process that starts or stops the server."""
 _USERS = "postgres.users"
-"""Locked together by all processes that use the server; the kernel releases the lock of one that is killed."""
+"""Lock file shared by all processes that use the server. The kernel releases a killed process's
+lock.
+"""
 _PASSWORDS = "postgres-passwords.json"
-"""Role to password, of the roles that may use TCP."""
+"""JSON file: the password of each role that may use TCP."""
 _PORT = "postgres.port"
 
 _ABSENT = {
-    DATABASE: "no data of a real key was loaded there. Load some with `magnetis dev --load 7`. To see the sandbox's data, "
-    "remove MAGNETIS_API_KEY from the environment and from .env.",
-    SANDBOX_DATABASE: "the sandbox was never used there. Start it with `magnetis dev`. To see the data of a real key, set "
-    "MAGNETIS_API_KEY.",
+    DATABASE: "nothing was loaded with an API key here. Load data with `magnetis dev --load 7`. To "
+    "see the sandbox's data, remove MAGNETIS_API_KEY from the environment and from .env.",
+    SANDBOX_DATABASE: "the sandbox was never used here. Start it with `magnetis dev`. To see the "
+    "data of an API key, set MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
-"""Home to this process's descriptor of _USERS, and the process that opened it: a fork must not stop its parent's server."""
+"""For each home: this process's descriptor of _USERS, and the pid that file it.
+
+The pid matters because a forked child must not stop its parent's server.
+"""
 
 
 class EmbeddedServerFailed(TransientError):
-    """The embedded server did not start; its own log says why."""
+    """The embedded server did not start; its log contains the reason."""
 
 
 class NoEmbeddedDatabase(PermanentError):
-    """The folder has no embedded database, or not the one that is needed."""
+    """The folder has no embedded server, or the server lacks the required database."""
 
 
 class NotRunning(PermanentError):
-    """The embedded server must run for this, and does not."""
+    """The embedded server is not running, but this operation requires it."""
 
 
 class NoTcp(PermanentError):
@@ -72,7 +78,7 @@ class NoTcp(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
-    """Where a role logs in with a password."""
+    """Port and password of a role's TCP login."""
 
     port: int
     password: str
@@ -81,22 +87,23 @@ class TcpAddress:
 def start(
     home: Path, *, database: str = DATABASE, port: int | None = None, create: bool = True
 ) -> str:
-    """Start the server under `home` unless it runs; return the postgresql:// URL of `database`, created if missing.
+    """Start the server under `home` unless it runs; return the URL of `database`.
 
-    `port`: where it listens on 127.0.0.1; 0 for no TCP; by default the one of the last start, at first any free one.
-    `create=False` makes no folder, server or database that is not there.
+    `port` is the TCP port on 127.0.0.1; 0 disables TCP. By default, use the port of the previous
+    start, or any free port. With `create=False`, create no folder, server or database.
 
-    Raises: EmbeddedServerFailed, naming the server's log; ServerRefused or ForeignFolder if it cannot run privately;
-    NoEmbeddedDatabase if `create` is false and the database is missing.
+    Raises: EmbeddedServerFailed if the server does not start; it names the server's log.
+    ServerRefused or ForeignFolder if the server cannot run privately. NoEmbeddedDatabase if
+    `create` is false and the database is missing.
     """
     home = home.resolve()
     if not create:
         require(home)
     cluster = Cluster(home / "postgres")
     try:
-        if create and not _is_elsewhere(home):
+        if create and not _belongs_to_other(home):
             private_folder(home)
-        with _locked(home):
+        with _lock(home):
             _ensure_running(home, cluster, port)
             if home not in _handles:
                 _handles[home] = (_use(home, fcntl.LOCK_SH), os.getpid())
@@ -104,19 +111,22 @@ def start(
     except (OSError, ServerFailed, psycopg.Error) as error:
         reason = str(error) if isinstance(error, ServerFailed) else type(error).__name__
         raise EmbeddedServerFailed(
-            f"The embedded PostgreSQL under {cluster.data} did not start: {reason}. Read its log, {cluster.data / 'log'}. "
-            "To use a server of your own, set MAGNETIS_DATABASE_URL."
+            f"The embedded PostgreSQL server under {cluster.data} did not start: {reason}. Read "
+            f"its log, {cluster.data / 'log'}. To use your own server, set MAGNETIS_DATABASE_URL."
         ) from None
     return address(home, database=database)[0]
 
 
 def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> tuple[str, bool]:
-    """Return the URL of `database` on the socket and whether the server runs; starts nothing. Raises NoEmbeddedDatabase."""
+    """Return the socket URL of `database`, and whether the server runs.
+
+    Raises: NoEmbeddedDatabase if `home` has none.
+    """
     require(home)
     cluster = Cluster(home.resolve() / "postgres")
     running = Postmaster.of(cluster.data)
     folder = running.socket_folder if running else cluster.socket_folder()
-    # the colon: programs that replace the user look for it
+    # keep the colon: programs that replace the user search for it
     return (
         f"postgresql://{role}:@/{database}?host={quote(str(folder), safe='/')}",
         running is not None,
@@ -124,32 +134,40 @@ def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> t
 
 
 def require(home: Path) -> None:
-    """Raise NoEmbeddedDatabase if `home` has none: a command that only reads must not make one in a wrong folder."""
+    """Raise NoEmbeddedDatabase if `home` has none.
+
+    A read-only command must not create one.
+    """
     if not Cluster(home.resolve() / "postgres").exists:
         raise NoEmbeddedDatabase(
-            f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran that in another "
-            "folder, run this command there, or set MAGNETIS_HOME to the absolute path of its .magnetis."
+            f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
+            "that in another folder, run this command there, or set MAGNETIS_HOME to the absolute "
+            "path of its .magnetis."
         )
 
 
 def require_running(home: Path) -> Postmaster:
-    """Return the server that runs under `home`. Raises NoEmbeddedDatabase, NotRunning."""
+    """Return the server that runs under `home`.
+
+    Raises: NoEmbeddedDatabase if `home` has none. NotRunning if the server does not run.
+    """
     require(home)
     running = Postmaster.of(home.resolve() / "postgres")
     if running is None:
         raise NotRunning(
-            f"The embedded server under {home.resolve()} is not running. It runs while `magnetis dev` serves: start that first."
+            f"The embedded server under {home.resolve()} is not running. "
+            "Start `magnetis dev` first, and keep it running."
         )
     return running
 
 
 def stop(home: Path) -> None:
-    """Stop using the server under `home`; the last of all processes stops it."""
+    """Stop using the server under `home`; the last process stops it."""
     home = home.resolve()
     descriptor, process = _handles.pop(home, (-1, -1))
     if process != os.getpid():
         return
-    with suppress(FileNotFoundError), _locked(home):
+    with suppress(FileNotFoundError), _lock(home):
         os.close(descriptor)
         with suppress(BlockingIOError):
             os.close(_use(home, fcntl.LOCK_EX | fcntl.LOCK_NB))
@@ -157,25 +175,25 @@ def stop(home: Path) -> None:
 
 
 def allow_tcp(home: Path, role: str) -> TcpAddress:
-    """Let an existing `role` log in on 127.0.0.1, with a password that is generated once and kept in the home.
+    """Let `role` log in on 127.0.0.1 with a generated password, and save that.
 
-    Raises: NotRunning; NoTcp if the server has no port.
+    Raises: NotRunning if the server does not run. NoTcp if it has no TCP port.
     """
     home = home.resolve()
     require(home)
-    with _locked(home):
+    with _lock(home):
         running = require_running(home)
         if not running.listens:
             raise NoTcp(
-                "The embedded server runs without a TCP port. Stop `magnetis dev`, and start it with one: "
-                "magnetis dev --database-port 5433."
+                "The embedded server runs without a TCP port. Stop `magnetis dev`, then start it "
+                "with a port: magnetis dev --database-port 5433."
             )
         passwords = _passwords(home)
         if role not in passwords:
             passwords[role] = secrets.token_urlsafe(24)
             write_private(home / _PASSWORDS, json.dumps(passwords))
         with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
-            # by the client: the statement, which a log may show, holds a hash
+            # hash on the client: the server may log the statement
             verifier = connection.pgconn.encrypt_password(
                 passwords[role].encode(), role.encode(), b"scram-sha-256"
             )
@@ -193,11 +211,11 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
     running = Postmaster.of(cluster.data)
     if running and wanted is not None and wanted != (running.port if running.listens else 0):
         raise ServerRefused(
-            f"--database-port {wanted}: the embedded server under {home} is already running with another port. Stop the "
-            "programs that use it first."
+            f"--database-port {wanted}: the embedded server under {home} is already running with "
+            "another port. Stop the programs that use it first."
         )
     if running is None:
-        for again in (True, True, False):
+        for retry in (True, True, False):
             port = _choose_port(home, cluster, wanted)
             try:
                 cluster.start(
@@ -205,21 +223,24 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
                 )
                 break
             except ServerFailed:
-                if not again or port is None or free_tcp_port(cluster.data, port):
-                    raise  # not because another program took the port after it was found free
-    elif cluster.allow(
-        passwords, (DATABASE, SANDBOX_DATABASE)
-    ):  # that of an earlier version, which trusted everybody
+                # retry only if another program took the port after the check
+                if not retry or port is None or free_tcp_port(cluster.data, port):
+                    raise
+    elif cluster.allow(passwords, (DATABASE, SANDBOX_DATABASE)):
+        # the server was started by an earlier version, which trusted every user
         with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
             connection.execute("SELECT pg_reload_conf()")
 
 
 def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
-    """Return `wanted`, else the port of the last start, else any free one, and remember it; None for no TCP."""
+    """Return the TCP port and save it: `wanted`, the previous one, or a free one.
+
+    None disables TCP.
+    """
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(
-            f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another one, or omit the option "
-            "to use a free one."
+            f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another "
+            "port, or omit the option to use any free port."
         )
     if wanted is None:
         with suppress(FileNotFoundError):
@@ -252,28 +273,29 @@ def _ensure_database(home: Path, database: str, *, create: bool) -> None:
         except psycopg.OperationalError:
             if time.monotonic() > end:
                 raise
-            time.sleep(0.1)  # it recovers after a crash
+            time.sleep(0.1)  # crash recovery
     if database not in names and not create:
         raise NoEmbeddedDatabase(
-            f"The server under {home} has no database {database}: {_ABSENT.get(database, 'create it.')}"
+            f"The server under {home} has no database {database}: "
+            f"{_ABSENT.get(database, 'create it.')}"
         )
 
 
-def _is_elsewhere(home: Path) -> bool:
-    """Whether root uses the home of somebody else: its rights are theirs to set."""
+def _belongs_to_other(home: Path) -> bool:
+    """Return whether this process is root and another user owns `home`."""
     return os.geteuid() == 0 and home.exists() and home.stat().st_uid != 0
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[None]:
+def _lock(home: Path) -> Iterator[None]:
     with private_file(home / _LOCK, os.O_RDWR) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
 
 
 def _use(home: Path, how: int) -> int:
-    with private_file(home / _USERS, os.O_RDWR) as opened:
-        descriptor = os.dup(opened)
+    with private_file(home / _USERS, os.O_RDWR) as file:
+        descriptor = os.dup(file)
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:
@@ -291,5 +313,5 @@ def _passwords(home: Path) -> dict[str, str]:
 @atexit.register
 def _stop_all() -> None:
     for home in list(_handles):
-        with suppress(OSError):  # somebody removed the folder, and the server ends by itself
+        with suppress(OSError):  # the folder was removed; the server ends by itself
             stop(home)

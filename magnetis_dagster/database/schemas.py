@@ -1,4 +1,8 @@
-"""Schemas: looked up before they are created, because CREATE SCHEMA IF NOT EXISTS needs the privilege first."""
+"""Create schemas that do not exist yet.
+
+Look a schema up first: CREATE SCHEMA IF NOT EXISTS fails without the CREATE privilege, even if
+the schema exists.
+"""
 
 import psycopg
 from sqlalchemy import Connection, text
@@ -9,20 +13,22 @@ from magnetis_dagster.database.refusals import DatabaseRefused
 
 
 def ensure_schema(connection: Connection, schema: str) -> None:
-    """Create `schema` unless it exists, in the caller's transaction. Raises DatabaseRefused if the role may not create it."""
-    if (
-        connection.execute(
-            text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}
-        ).scalar()
-        is not None
-    ):
+    """Create `schema` in the caller's transaction, unless it exists.
+
+    Raises: DatabaseRefused if the role may not create it.
+    """
+    query = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
+    if connection.execute(query, {"name": schema}).scalar() is not None:
         return
     try:
         connection.execute(CreateSchema(schema))
     except ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
             raise
+        role = connection.engine.url.username or "the role"
         raise DatabaseRefused(
-            f"The schema {schema} does not exist, and the role may not create it. Run as an administrator of the database: "
-            f'CREATE SCHEMA {schema} AUTHORIZATION "{connection.engine.url.username or "the role"}". Nothing was changed.'
+            f"The schema {schema} does not exist, and the role lacks the privilege to create it. "
+            "Run as an administrator of the database: "
+            f'CREATE SCHEMA {schema} AUTHORIZATION "{role}". '
+            "The transaction was rolled back."
         ) from None

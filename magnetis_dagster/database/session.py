@@ -1,7 +1,8 @@
-"""What a session relies on, set in one place: defaults of the server, the database or the role reach no statement of ours.
+"""Configure each database session, independent of the server's defaults.
 
-Sent after the connection is made, as startup options are ignored or refused by connection poolers. A pooler that gives each
-transaction another session of the server is refused here: settings, temporary tables and prepared statements would be lost.
+The settings are sent after the connection is open, because connection poolers ignore or refuse
+startup options. A pooler that assigns server sessions per transaction is refused: settings,
+temporary tables and prepared statements would be lost.
 """
 
 from collections.abc import Callable
@@ -10,14 +11,14 @@ from typing import Any, Protocol
 from magnetis_dagster.database.refusals import DatabaseRefused
 
 LOCK_SECONDS = 30
-"""How long a statement waits for a lock, unless its transaction sets another limit."""
+"""Default lock time-out of a statement; a transaction may set another."""
 
 _SETTINGS = {
-    # first, and without a plan to make: a time-out of a millisecond must not end the session before it is lifted
+    # set these first: a time-out of 1 ms must not end the session before it is disabled
     "statement_timeout": "0",
     "transaction_timeout": "0",
     "idle_session_timeout": "0",
-    # a process that is stopped, or whose machine is gone, must not keep its locks for hours
+    # a suspended process or a lost machine must not keep its locks for hours
     "idle_in_transaction_session_timeout": "'5min'",
     "lock_timeout": f"'{LOCK_SECONDS}s'",
     "default_transaction_isolation": "'read committed'",
@@ -32,18 +33,18 @@ _SETTINGS = {
     "quote_all_identifiers": "off",
     "transform_null_equals": "off",
     "array_nulls": "on",
-    "row_security": "off",  # an error, instead of fewer rows than there are
+    "row_security": "off",  # raise an error instead of silently hiding rows
     "plan_cache_mode": "auto",
     "default_table_access_method": "heap",
     "client_min_messages": "warning",
 }
 _SINCE = {"transaction_timeout": 170000, "idle_session_timeout": 140000}
-"""Server version that brought a setting."""
+"""First server version that has a setting."""
 _STATE = "SELECT pg_backend_pid(), current_setting('synchronous_commit'), current_schema()"
 
 
 class DriverConnection(Protocol):
-    """What psycopg and psycopg2 have in common."""
+    """The part of the DB-API that psycopg and psycopg2 share."""
 
     autocommit: bool
 
@@ -54,29 +55,31 @@ class DriverConnection(Protocol):
 
 
 _checked: set[str] = set()
-"""Addresses of poolers that were found to keep sessions."""
+"""Addresses of poolers that are known to keep sessions."""
 
 
 def set_up(
     connection: DriverConnection,
-    where: str,
+    address: str,
     reconnect: Callable[[], DriverConnection],
     search_path: str,
     *,
     in_use: bool = False,
 ) -> None:
-    """Give a new session its settings; `where` is its address in messages, `reconnect` opens a second connection there.
+    """Apply the settings to a new session.
 
-    `search_path` names one schema; with `in_use` it must exist.
+    `address` is its address for messages. `reconnect` opens a second connection to it.
+    `search_path` names one schema; with `in_use`, it must exist.
 
-    Raises: DatabaseRefused if texts are not kept in UTF-8, if a pooler does not keep sessions, or if the schema is not usable. The
-    driver's errors pass.
+    Raises: DatabaseRefused if the database's encoding is not UTF-8, if a pooler does not keep
+    sessions, or if the schema is not usable. The driver's errors.
     """
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseRefused(
-            f"The database at {where} has the encoding {encoding}; expected UTF8. Create one with "
-            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set MAGNETIS_DATABASE_URL to it."
+            f"The database at {address} has the encoding {encoding}; expected UTF8. Create one "
+            "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set "
+            "MAGNETIS_DATABASE_URL to it."
         )
     transactional, connection.autocommit = connection.autocommit, True
     version = connection.info.server_version
@@ -90,23 +93,27 @@ def set_up(
         cursor.execute(_STATE)
         pid, synchronous_commit, schema = cursor.fetchone()
         if synchronous_commit == "off":
-            # a charge that a crash forgets is spent twice; stronger settings stay
+            # a crash must not lose a charge in the ledger; a stronger setting is kept
             cursor.execute("SET synchronous_commit = on")
-    if pid != connection.info.backend_pid and where not in _checked:
-        _require_sessions(connection, reconnect, where, pid)
-        _checked.add(where)
+    if pid != connection.info.backend_pid and address not in _checked:
+        _require_sessions(connection, reconnect, address, pid)
+        _checked.add(address)
     if in_use and schema != search_path:
         raise DatabaseRefused(
-            f"The role of {where} cannot use the schema {search_path}: it does not exist, or USAGE on it is missing. As its owner: "
-            f"GRANT USAGE ON SCHEMA {search_path} TO the role."
+            f"The role of {address} cannot use the schema {search_path}: it does not exist, or the "
+            f"role lacks USAGE on it. As its owner, run: GRANT USAGE ON SCHEMA {search_path} TO "
+            "the role."
         )
     connection.autocommit = transactional
 
 
 def _require_sessions(
-    connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int
+    connection: DriverConnection,
+    reconnect: Callable[[], DriverConnection],
+    address: str,
+    first: int,
 ) -> None:
-    """Raise DatabaseRefused if the pooler gives the connection's session of the server to others between two transactions."""
+    """Raise DatabaseRefused if the pooler reassigns sessions between transactions."""
     other = reconnect()
     try:
         other.autocommit = True
@@ -118,16 +125,17 @@ def _require_sessions(
             except Exception as error:
                 if getattr(error, "sqlstate", None) != "08P01":
                     raise
-                kept = False  # in statement mode PgBouncer refuses transactions
-        # servers may be handed out in turn
+                kept = False  # PgBouncer in statement mode refuses transactions
+        # the pooler may rotate through its server sessions
         kept = kept and all(_pid(connection) == first for _ in range(3))
     finally:
         other.close()
     if not kept:
         raise DatabaseRefused(
-            f"The connection pooler at {where} hands out sessions of the server by transaction or statement, and this program "
-            "needs one for each connection, for temporary tables and settings. Set its mode to session (PgBouncer: "
-            "pool_mode = session, for this database alone if need be), or set MAGNETIS_DATABASE_URL to the server itself."
+            f"The connection pooler at {address} assigns server sessions per transaction or "
+            "statement. This program needs one per connection, for temporary tables and settings. "
+            "Set the pooler's mode to session (PgBouncer: pool_mode = session, possibly for this "
+            "database only), or set MAGNETIS_DATABASE_URL to the server itself."
         )
 
 

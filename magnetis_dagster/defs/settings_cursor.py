@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
-    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.notification_settings.change_detection import Observation
 
 MAX_PAUSE = 7
 """Ticks skipped at most. After consecutive failures, 0, 1, 3, then 7 ticks are skipped.
@@ -62,7 +62,7 @@ class CollectionState(BaseModel):
         """Whether no tick has read the collection yet. `magnetis dev` may have loaded it."""
         return not self.digest and not self.since
 
-    def changed(self, look: "Look", now: datetime) -> "CollectionState":
+    def changed(self, look: "Observation", now: datetime) -> "CollectionState":
         """Return the state after a read that found other content."""
         if not self.digest:
             return CollectionState(

@@ -31,7 +31,7 @@ from magnetis_dagster.defs.step_failures import skipped_on_failure
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.notification_settings.change_detection import Observation
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
 TWIN_SECONDS = 60
@@ -86,7 +86,7 @@ def _evaluate(
     settings = Settings.load()
     states = _states(context, collections)
     sentences: list[str] = []
-    changed: list[tuple[Collection, Look]] = []
+    changed: list[tuple[Collection, Observation]] = []
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
@@ -121,7 +121,7 @@ def _evaluate(
 
 def _request(
     name: str,
-    changed: "list[tuple[Collection, Look]]",
+    changed: "list[tuple[Collection, Observation]]",
     states: dict[str, CollectionState],
     warehouse: "Warehouse",
     today: date,
@@ -165,7 +165,7 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         key_fingerprint=settings.key_fingerprint,
         origin=settings.api_url,
     )
-    return warehouse.kept_pages(collection, run_key, fingerprint)
+    return warehouse.page_cache(collection, run_key, fingerprint)
 
 
 def _content_name(collection: Collection, state: CollectionState) -> str:

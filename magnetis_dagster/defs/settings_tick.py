@@ -18,7 +18,7 @@ from magnetis_dagster.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from magnetis_dagster.notification_settings.change_detection import Look
+    from magnetis_dagster.notification_settings.change_detection import Observation
 
 SECONDS = 8.0
 """Time limit for all requests of a tick.
@@ -43,16 +43,16 @@ class SettingsTick:
         """The local day, which is the partition of a snapshot."""
         return self.now.astimezone(self.settings.timezone).date()
 
-    def read(self, collections: list[Collection]) -> "dict[str, Look | MagnetisError]":
+    def read(self, collections: list[Collection]) -> "dict[str, Observation | MagnetisError]":
         """Read the collections from the API; return content or error by collection."""
         from magnetis_dagster.api import ClientLimits, MagnetisClient
         from magnetis_dagster.ingest import LedgerGuard, RunIdentity
-        from magnetis_dagster.notification_settings.change_detection import look_at_each
+        from magnetis_dagster.notification_settings.change_detection import observe_each
         from magnetis_dagster.wiring import ledger_of
 
         settings = self.settings
 
-        async def read() -> "dict[str, Look | MagnetisError]":
+        async def read() -> "dict[str, Observation | MagnetisError]":
             guard = LedgerGuard(
                 ledger_of(self.engine, settings), RunIdentity(self.name, "settings")
             )
@@ -61,7 +61,7 @@ class SettingsTick:
             async with MagnetisClient(
                 settings.api_url, key, guard, concurrency=settings.concurrency, limits=limits
             ) as client:
-                return await look_at_each(client, collections, self.now, seconds=SECONDS)
+                return await observe_each(client, collections, self.now, seconds=SECONDS)
 
         key = settings.require_key()
         return asyncio.run(read())
@@ -70,26 +70,26 @@ class SettingsTick:
         self,
         collection: Collection,
         state: CollectionState,
-        look: "Look | MagnetisError | None",
-    ) -> "tuple[CollectionState, str, Look | None]":
+        look: "Observation | MagnetisError | None",
+    ) -> "tuple[CollectionState, str, Observation | None]":
         """Return the new state, a sentence for the skip reason, and the content to load.
 
         `look` is None if this tick did not read the collection.
         """
-        from magnetis_dagster.notification_settings.change_detection import Look
+        from magnetis_dagster.notification_settings.change_detection import Observation
 
         name = collection.name
         if look is None:
             state.pause -= 1
             return state, state.why_skipped(name), None
-        if not isinstance(look, Look):
+        if not isinstance(look, Observation):
             state.reset_changes()
             _count_failure(state, look)
             return state, str(look), None
         if state.is_new and (loaded := self._loaded_by_others(collection, look)):
             return *loaded, None
         state.failures = 0
-        to_load: Look | None = look
+        to_load: Observation | None = look
         if look.digest != state.digest:
             state = state.changed(look, self.now)
         else:
@@ -101,18 +101,18 @@ class SettingsTick:
         return state, sentence, to_load
 
     def _loaded_by_others(
-        self, collection: Collection, look: "Look"
+        self, collection: Collection, look: "Observation"
     ) -> tuple[CollectionState, str] | None:
         """Return state and sentence if another run loads or has loaded this content."""
         from magnetis_dagster.notification_settings.change_detection import digest_of
-        from magnetis_dagster.warehouse.current_settings import present
+        from magnetis_dagster.warehouse.current_settings import current_rows
 
         name = collection.name
         of_today = {PARTITION: self.today.isoformat()}
         runs = self.instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
         if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
-        rows = present(self.engine, collection)
+        rows = current_rows(self.engine, collection)
         if rows is None or digest_of(rows.values()) != look.digest:
             return None
         state = CollectionState(

@@ -1,5 +1,5 @@
-"""`magnetis dev`: the database, the sandbox and Dagster as one program on one machine, and the first load through Dagster.
+"""`magnetis dev`: the database, the sandbox and Dagster as one program.
 
-What belongs here: starting and stopping processes, and talking to Dagster's webserver like the browser does. No import of Dagster
-(it is another process), no API calls of ours, no SQL.
+This package starts and stops processes, and uses Dagster's webserver for the initial load. It does
+not import Dagster (a separate process), request the Magnetis API, or contain SQL.
 """

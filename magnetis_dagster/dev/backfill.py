@@ -1,4 +1,4 @@
-"""Launching the backfill that a plan describes, through the running webserver, and writing its forecast down."""
+"""Launch a planned backfill through Dagster's webserver, and store its forecast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,66 +12,75 @@ from magnetis_dagster.dagster_support.webserver_client import (
     DagsterUnavailable,
 )
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.planning.plan import Plan, ends
+from magnetis_dagster.planning.plan import Plan, completion
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
 
 
 class NothingToLaunch(PermanentError):
-    """The plan has no price, or nothing to read; no backfill was launched."""
+    """The plan has no price or no missing days; no backfill was launched."""
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
-    """A backfill that Dagster has accepted."""
+class LaunchedBackfill:
+    """A backfill that Dagster accepted."""
 
     backfill: str
     page: str
-    """Address of its page."""
+    """URL of its page."""
 
     def as_dict(self) -> dict[str, str]:
-        """Return it for JSON."""
+        """Return a JSON object."""
         return asdict(self)
 
 
 @contextmanager
 def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
-    """Open the webserver at `url`. Raises DagsterUnavailable where none answers with the code location, LocationFailed."""
+    """Connect to the webserver at `url`.
+
+    Raises: DagsterUnavailable if it does not answer with the code location. LocationFailed if the
+    code location did not load.
+    """
     with DagsterApi(url, location=location) as api:
         if not api.loaded():
             raise DagsterUnavailable(
-                f"No Dagster that has loaded {location} answers at {url}. Start `magnetis dev` or the webserver, or give its "
-                "address: --dagster-url or MAGNETIS_DAGSTER_URL. Nothing was spent."
+                f"No Dagster webserver that has loaded {location} answers at {url}. Start "
+                "`magnetis dev` or the webserver, or set its address: --dagster-url or "
+                "MAGNETIS_DAGSTER_URL. No API call was spent."
             )
         yield api
 
 
 def launch_plan(
     plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None
-) -> Launched:
-    """Launch exactly what the plan priced, and record the forecast; `ui_url`: where people open the UI, if not at `dagster`.
+) -> LaunchedBackfill:
+    """Launch exactly the days that the plan priced, and store the forecast.
 
-    Raises NothingToLaunch, DagsterUnavailable, DatabaseUnavailable.
+    `ui_url` is the UI's address for people, if it differs from `dagster`.
+
+    Raises: NothingToLaunch if the plan has no price or no missing days. DagsterUnavailable.
+    DatabaseUnavailable.
     """
     if plan.problems:
         raise NothingToLaunch(
-            "Not launched, since not everything has a price. Leave out: "
+            "Not launched, because some collections have no price. Exclude them: "
             f"{', '.join(line.collection for line in plan.lines if line.problem)}."
         )
     if not plan.calls:
         raise NothingToLaunch(
-            f"Not launched: nothing is missing between {plan.first} and {plan.last}."
+            f"Not launched: no day between {plan.first} and {plan.last} is missing."
         )
     priced = [line for line in plan.lines if line.ranges]
-    what = "; ".join(
+    details = "; ".join(
         f"{line.collection}: {line.days:,} days, {line.rows:,} rows, {line.calls:,} calls"
         for line in priced
     )
+    forecast = f"{plan.calls:,} calls, done {completion(plan)}"
     backfill = dagster.launch_backfill(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
-        title=f"forecast: {plan.calls:,} calls, done {ends(plan)}",
-        description=f"forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {plan.calls:,} calls, done {ends(plan)}. {what}",
+        title=f"forecast: {forecast}",
+        description=f"forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {forecast}. {details}",
         tags={PLANNED_TAG: str(plan.calls)},
     )
     for line in priced:
@@ -87,4 +96,4 @@ def launch_plan(
                 each.calls,
                 planned=True,
             )
-    return Launched(backfill, dagster.backfill_page(backfill, ui_url=ui_url))
+    return LaunchedBackfill(backfill, dagster.backfill_page(backfill, ui_url=ui_url))

@@ -1,7 +1,7 @@
-"""Child processes: started in groups of their own with a log file each, watched, and stopped to the last descendant.
+"""Start child processes with log files, and stop them with all descendants.
 
-A descendant is known by a mark in its environment, which survives the death of its parent, new sessions and new groups. So
-nothing that was not started here is ever signalled, and nothing that was started here is forgotten.
+Descendants inherit a mark in their environment, which survives the death of their parent and new
+sessions or groups. So no other process is signalled, and no descendant is missed.
 """
 
 import re
@@ -20,7 +20,7 @@ from magnetis_dagster.errors import TransientError
 from magnetis_dagster.private_files import private_folder
 
 MARK = "MAGNETIS_DEV_CHILD"
-"""Environment variable by which descendants are known."""
+"""Environment variable that marks descendants."""
 
 ESCALATION = (
     (signal.SIGINT, 4.0),
@@ -28,31 +28,34 @@ ESCALATION = (
     (signal.SIGTERM, 4.0),
     (signal.SIGKILL, 5.0),
 )
-"""Signals in the order sent, and seconds waited after each. Dagster ends its runs and code servers on SIGINT, in 1 to 4 s; one that
-is still importing may swallow it (a code server then lives on for 30 s), which is why it is sent again, and why there is a next."""
+"""Signals in order, and the seconds to wait after each.
+
+Dagster ends its runs and code servers on SIGINT within 1 to 4 s. A process that is still importing
+may lose the signal (its code server then runs for 30 s), so SIGINT is sent twice.
+"""
 
 _RUN_WORKER = "spawn_main"
-"""In the command line of the processes in which Dagster executes runs: children of a code server, made by multiprocessing."""
+"""Occurs in the command line of Dagster's run processes, which use multiprocessing."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ChildDied(TransientError):
-    """A program that must keep running ended by itself; the text shows the end of its log."""
+    """A required program ended unexpectedly; the text contains the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One started program."""
+    """A program that was started."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     mark: str
     log: Path
 
-    def family(self) -> list[psutil.Process]:
-        """Return the living processes that descend from this start, itself included."""
-        self.process.poll()  # reaps it, or it would be counted as living
-        return _marked(self.mark)
+    def descendants(self) -> list[psutil.Process]:
+        """Return the living processes of this program, including itself."""
+        self.process.poll()  # reap it, so that it does not count as living
+        return _find_marked(self.mark)
 
     def tail(self, lines: int = 15) -> str:
         """Return the last lines of the log, without colours."""
@@ -61,7 +64,10 @@ class Child:
 
 
 class Children:
-    """The programs of one `magnetis dev`, in the order of their start. Their logs are under `<home>/logs`."""
+    """The programs of one `magnetis dev`, in start order.
+
+    Their logs are in `<home>/logs`.
+    """
 
     def __init__(self, home: Path) -> None:
         self.logs = home / "logs"
@@ -69,7 +75,7 @@ class Children:
         self._children: list[Child] = []
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
-        """Start a program; its output goes to `<home>/logs/<name>.log`, and the log of the start before is kept as `.1`."""
+        """Start a program that logs to `<name>.log`; keep the previous log as `.1`."""
         private_folder(self.logs)
         log = self.logs / f"{name}.log"
         if log.exists():
@@ -82,49 +88,56 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # a Ctrl-C of the terminal reaches us alone, and we stop the others in order
+                # the terminal's Ctrl-C reaches only this process, which stops the others in order
+                process_group=0,
             )
         child = Child(name, process, mark, log)
         self._children.append(child)
         return child
 
     @property
-    def started(self) -> bool:
-        """Whether there is anything to stop."""
+    def any_started(self) -> bool:
+        """Whether any program is running."""
         return bool(self._children)
 
     def check(self) -> None:
-        """Raise ChildDied where a program ended by itself."""
+        """Raise ChildDied if a program ended unexpectedly."""
         for child in self._children:
             if (code := child.process.poll()) is not None:
                 raise ChildDied(
-                    f"{child.name} ended by itself (exit code {code}). The end of {child.log}:\n{child.tail()}"
+                    f"{child.name} ended unexpectedly (exit code {code}). The end of {child.log}:\n"
+                    f"{child.tail()}"
                 )
 
-    def stop(self, hurried: Callable[[], bool] = lambda: False) -> None:
-        """Stop all, last started first, each with all descendants. Sends SIGKILL at once when `hurried()` turns true."""
+    def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
+        """Stop all programs and their descendants, last started first.
+
+        Sends SIGKILL immediately when `is_urgent()` returns true.
+        """
         for child in reversed(self._children):
-            _stop(child.family, hurried)
-            with suppress(
-                subprocess.TimeoutExpired
-            ):  # it may have ended only after family() looked, and be a zombie until now
+            _stop(child.descendants, is_urgent)
+            # reap a program that ended after the last poll
+            with suppress(subprocess.TimeoutExpired):
                 child.process.wait(1)
         self._children.clear()
 
-    def stop_leftovers(self, hurried: Callable[[], bool] = lambda: False) -> int:
-        """Stop what a killed `magnetis dev` of this home left, and return how many processes. Only for who holds the home."""
-        left = _marked(self._mark)
-        if left:
-            _stop(lambda: _marked(self._mark), hurried)
-        return len(left)
+    def stop_leftovers(self, is_urgent: Callable[[], bool] = lambda: False) -> int:
+        """Stop the processes of a killed `magnetis dev` in this home; return their number.
+
+        Call this only with the home locked.
+        """
+        leftovers = _find_marked(self._mark)
+        if leftovers:
+            _stop(lambda: _find_marked(self._mark), is_urgent)
+        return len(leftovers)
 
 
-def _marked(mark: str) -> list[psutil.Process]:
-    """Return the living processes whose mark begins so."""
+def _find_marked(mark: str) -> list[psutil.Process]:
+    """Return the living processes whose mark starts with `mark`."""
     return [
         process
         for process in psutil.process_iter(["environ", "status"])
-        # environ is None where it is not ours to read: not ours to signal either
+        # environ is None for processes of other users
         if (process.info["environ"] or {}).get(MARK, "").startswith(mark)
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
@@ -136,18 +149,18 @@ def _executes_a_run(process: psutil.Process) -> bool:
     return False
 
 
-def _stop(family: Callable[[], list[psutil.Process]], hurried: Callable[[], bool]) -> None:
-    # interrupted, a run fails for good, and its backfill with it; broken off, it goes on at the next start (dagster_support/orphaned_runs.py)
-    abrupt = any(map(_executes_a_run, family()))
-    for number, patience in ESCALATION[-1:] if abrupt else ESCALATION:
+def _stop(descendants: Callable[[], list[psutil.Process]], is_urgent: Callable[[], bool]) -> None:
+    # An interrupted run fails permanently, and so does its backfill. A killed run resumes at the
+    # next start (dagster_support/orphaned_runs.py).
+    runs = any(map(_executes_a_run, descendants()))
+    for number, seconds in ESCALATION[-1:] if runs else ESCALATION:
         last = number == signal.SIGKILL
-        end = time.monotonic() + patience
-        for process in [] if hurried() and not last else family():
-            with suppress(
-                psutil.NoSuchProcess
-            ):  # psutil compares start times, so a reused pid is never hit
+        end = time.monotonic() + seconds
+        for process in [] if is_urgent() and not last else descendants():
+            # psutil compares start times, so a reused pid is safe
+            with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        while time.monotonic() < end and (last or not hurried()):
-            if not family():
+        while time.monotonic() < end and (last or not is_urgent()):
+            if not descendants():
                 return
             time.sleep(0.1)

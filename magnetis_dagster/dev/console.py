@@ -1,4 +1,7 @@
-"""Output of `magnetis dev`: progress as a spinner or bars on a terminal and as lines elsewhere, and the table at the end."""
+"""Print the progress of `magnetis dev` and its final summary.
+
+Progress is a spinner or bars on a terminal, and lines elsewhere.
+"""
 
 import threading
 import time
@@ -21,17 +24,17 @@ from rich.table import Table
 from magnetis_dagster.warehouse.summary import SummaryLine
 
 LINE_SECONDS = 10.0
-"""Between two lines of progress if there is no terminal."""
-
-
+"""Minimum time between two lines of load progress outside a terminal."""
 QUIET_SECONDS = 4.0
-"""If there is no terminal: seconds without a line until one names the running step."""
+"""Outside a terminal, name the current step after this many seconds without output."""
 
 
 class Steps:
-    """The step that is running: a spinner on a terminal; elsewhere a line after every QUIET_SECONDS without one.
+    """Displays the current step.
 
-    A `with` block of it must end before another live display of rich begins.
+    Uses a spinner on a terminal, and elsewhere a line after QUIET_SECONDS without output.
+
+    Leave its `with` block before another live display of rich starts.
     """
 
     def __init__(self, console: Console) -> None:
@@ -42,7 +45,7 @@ class Steps:
         self._thread = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to show steps."""
+        """Start the display."""
         if self._status:
             self._status.start()
         else:
@@ -55,7 +58,7 @@ class Steps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop showing steps."""
+        """Stop the display."""
         self._ended.set()
         if self._status:
             self._status.stop()
@@ -63,13 +66,13 @@ class Steps:
             self._thread.join()
 
     def begin(self, step: str) -> None:
-        """Show another step, such as `Starting Dagster`."""
+        """Display another step, such as `Starting Dagster`."""
         self._step, self._began = step, time.monotonic()
         if self._status:
             self._status.update(f"{escape(step)} ...")
 
-    def printed(self) -> None:
-        """Record that another part printed a line."""
+    def restart_timer(self) -> None:
+        """Restart the quiet period, because other code printed a line."""
         self._last = time.monotonic()
 
     def _repeat(self) -> None:
@@ -85,7 +88,7 @@ class Steps:
 
 
 class LoadProgress:
-    """Days loaded of the days requested, and rows, by collection; a `dev.load.Watcher`."""
+    """Displays days and rows loaded per collection; a `dev.load.LoadListener`."""
 
     def __init__(self, console: Console, printed: Callable[[], None] = lambda: None) -> None:
         self._console = console
@@ -101,10 +104,10 @@ class LoadProgress:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._asked: dict[str, int] = {}
+        self._expected: dict[str, int] = {}
         self._days: dict[str, int] = {}
         self._rows: dict[str, int] = {}
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         """Show the bars."""
@@ -117,16 +120,16 @@ class LoadProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bars as they are."""
+        """Stop updating the bars."""
         self._bars.stop()
 
-    def asked(self, collection: str, days: int) -> None:
-        """Open a bar."""
-        self._asked[collection], self._days[collection], self._rows[collection] = days, 0, 0
+    def expect(self, collection: str, days: int) -> None:
+        """Add a bar for the collection."""
+        self._expected[collection], self._days[collection], self._rows[collection] = days, 0, 0
         self._tasks[collection] = self._bars.add_task(collection, total=days, rows=0)
 
-    def done(self, collection: str, rows: int) -> None:
-        """Move a bar by one day."""
+    def add_day(self, collection: str, rows: int) -> None:
+        """Advance a bar by one day."""
         self._days[collection] = self._days.get(collection, 0) + 1
         self._rows[collection] = self._rows.get(collection, 0) + rows
         if collection in self._tasks:
@@ -135,23 +138,23 @@ class LoadProgress:
                 completed=self._days[collection],
                 rows=self._rows[collection],
             )
-        finished = self._days[collection] == self._asked.get(collection)
-        if not self._console.is_terminal and (
-            finished or time.monotonic() - self._told > LINE_SECONDS
-        ):
-            self._told = time.monotonic()
-            self.note(
-                f"{collection}: {self._days[collection]} of {self._asked.get(collection, 0)} days, {self._rows[collection]:,} rows"
+        expected = self._expected.get(collection, 0)
+        due = time.monotonic() - self._last_line > LINE_SECONDS
+        if not self._console.is_terminal and (due or self._days[collection] == expected):
+            self._last_line = time.monotonic()
+            self.log(
+                f"{collection}: {self._days[collection]} of {expected} days, "
+                f"{self._rows[collection]:,} rows"
             )
 
-    def note(self, line: str) -> None:
-        """Print a line, above the bars if there are any."""
+    def log(self, line: str) -> None:
+        """Print a line, above the bars if they are shown."""
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         self._printed()
 
 
 def print_summary(console: Console, title: str, lines: Sequence[SummaryLine]) -> None:
-    """Print a line per collection and a total."""
+    """Print a table with one line per collection, and a total."""
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("collection", footer="total")
     table.add_column("group")

@@ -1,4 +1,4 @@
-"""`magnetis dev` from start to end: claim the folder, start database, sandbox and Dagster, load, serve, stop."""
+"""Run `magnetis dev`: start the programs, load days, serve and stop."""
 
 import os
 import subprocess
@@ -19,21 +19,28 @@ from magnetis_dagster.dagster_support.orphaned_runs import any_orphans
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.database import embedded
 from magnetis_dagster.database.connection import without_password
-from magnetis_dagster.dev import home as claims
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
+from magnetis_dagster.dev.home import (
+    PortTaken,
+    check_port,
+    claim_home,
+    dagster_home,
+    free_port,
+    project_files,
+)
 from magnetis_dagster.dev.load import (
     LANE,
-    Outcome,
-    asked_days,
+    LoadResult,
     batches,
     jobs_of,
     load,
     missing_days,
+    requested_days,
 )
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.running_dev import RunningDev, announced
+from magnetis_dagster.running_dev import RunningDev, publish
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
@@ -42,60 +49,66 @@ from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
 
 LOAD_DAYS = 30
-"""Days that are loaded from the sandbox by default. From the real API, none: its calls are the user's to spend."""
+"""Days to load from the sandbox by default. From the real API, load none by default."""
 
 SANDBOX_PORT = 8250
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
-"""The same at every start if it is free, so variables that other terminals export stay right."""
+"""The same port at every start if it is free, so that exported variables stay valid."""
 
 START_SECONDS = 300
-"""A first start compiles Dagster's 3,000 modules; a slow laptop under load took a minute."""
+"""The first start compiles Dagster's 3,000 modules; that took 60 s on a slow laptop under load."""
 
 
 class LoadFailed(TransientError):
-    """Some requested days were not loaded; the text lists them with the reasons."""
+    """Some requested days were not loaded; the text lists them with reasons."""
 
 
 class LoadRefused(PermanentError):
-    """Some requested days cannot be loaded until somebody changes something; the text lists them with the reasons."""
+    """Some days cannot be loaded without a change; the text lists reasons."""
 
 
 class StartFailed(TransientError):
-    """A program did not get ready in time; the text names its log."""
+    """A program was not ready in time; the text names its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What the user asked for."""
+    """Options of the command."""
 
     load_days: int | None = None
-    """Closed days to load of each events collection, with today's snapshots; 0 loads nothing, None: LOAD_DAYS with the sandbox."""
+    """Complete days to load of each events collection, together with today's snapshots.
+
+    0 loads nothing. None loads LOAD_DAYS from the sandbox, and nothing from the real API.
+    """
     exit_after_load: bool = False
     host: str = "127.0.0.1"
     port: int = 3000
     database_port: int | None = None
-    """Port of the embedded server on 127.0.0.1, as in `embedded.start`."""
+    """TCP port of the embedded server, as in `embedded.start`."""
 
 
 class MixedData(PermanentError):
-    """The database holds rows of the sandbox and rows of the real API would join them, or the other way round."""
+    """The database would mix rows of the sandbox with rows of the real API."""
 
 
 def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: Console) -> None:
-    """Run until the load is over (`exit_after_load`) or somebody stops it. Raises MagnetisError; Interrupted before it serves."""
-    os.umask(0o077)  # what it and its children write is for their owner only
+    """Start, load and serve until a signal, or until the load ends.
+
+    Raises: MagnetisError if a step fails. Interrupted if a signal arrives before it serves.
+    """
+    os.umask(0o077)  # files of this process and its children are private
     session = _Session(options, settings, signals, console)
     try:
-        with claims.claimed(session.home):
+        with claim_home(session.home):
             try:
                 with Steps(console) as session.steps:
                     session.start()
-                with announced(session.home, session.running):
+                with publish(session.home, session.running):
                     session.load()
                     if not options.exit_after_load:
                         session.serve()
             finally:
-                signals.hold()
+                signals.ignore()
                 session.stop()
     except Interrupted:
         if not session.serving:
@@ -112,144 +125,146 @@ class _Session:
         self.home = settings.home.resolve()
         self.catalogue = load_catalogue(settings.config)
         self.children = Children(self.home)
-        # the variables that are shown for other terminals may be set in this one too
-        own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _free(SANDBOX_PORT)
+        # this terminal may have the variables that the sandbox prints for other terminals
+        own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_free(SANDBOX_PORT)
         self.sandbox = settings.api_key is None or own
         self.settings = settings
         self.own_database = settings.database_address
         self.serving = False
         self.steps: Steps | None = None
-        shown = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
         self.ui = (
-            f"http://[{shown}]:{options.port}" if ":" in shown else f"http://{shown}:{options.port}"
+            f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
         )
 
     def start(self) -> None:
-        self._begin("Starting PostgreSQL")
-        # a Dagster that a killed predecessor left: two daemons on one database would launch every schedule twice
+        self._begin_step("Starting PostgreSQL")
+        # two Dagster daemons on one database would launch every schedule twice
         if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
-            self._say(f"Stopped {number} processes of a magnetis dev that was killed.")
-        claims.check_port(self.options.host, self.options.port, option="--port")
-        dagster_yaml, workspace_yaml = claims.project_files()
-        with self.signals.held():  # interrupted half way, a server would stay behind
-            url = database_url(self.settings, port=self.options.database_port)
-        self.database = (
-            without_password(url) if self.settings.database_url else url
-        )  # the embedded server has none
-        changes: dict[str, object] = {"home": self.home, "database_url": url}
-        if self.sandbox:
-            port = SANDBOX_PORT if _free(SANDBOX_PORT) else claims.free_port()
-            changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
-            if "start_date" not in self.settings.model_fields_set:
-                changes["start_date"] = self._first_sandbox_day(url)
+            self._say(f"Stopped {number} processes of a killed magnetis dev.")
+        check_port(self.options.host, self.options.port, option="--port")
+        dagster_yaml, workspace_yaml = project_files()
+        changes = self._start_database()
         self.settings = Settings.load(**changes)
         environment = {
             **os.environ,
-            "DAGSTER_HOME": str(claims.dagster_home(self.home, dagster_yaml)),
+            "DAGSTER_HOME": str(dagster_home(self.home, dagster_yaml)),
             "DAGSTER_DISABLE_TELEMETRY": "1",
             **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
         }
         self._end_orphans(environment)
-        self._begin("Preparing the tables")
-        with self.signals.held():
+        self._begin_step("Preparing the tables")
+        with self.signals.defer():
             if self.sandbox:
                 self.children.start("sandbox", self._sandbox_command(), environment)
             self.children.start("dagster", self._dagster_command(workspace_yaml), environment)
         self._prepare_database()
+        self._print_source()
+        self._begin_step("Starting Dagster")
         if self.sandbox:
-            url = self.settings.api_url
-            self._say(
-                f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented."
-            )
-            self._say(
-                "After two minutes an alert is edited, and the sensors report it at their next tick (docs/sandbox.md)."
-            )
-            self._say(
-                "Commands in this folder use it too. In another folder: export "
-                f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
-            )
-        else:
-            self._say(f"MAGNETIS_API_KEY is set: using {self.settings.api_url}.")
-        self._begin("Starting Dagster")
-        if self.sandbox:
-            self._until(lambda: _answers(self.settings.api_url), "sandbox")
+            self._wait_until(lambda: _is_reachable(self.settings.api_url), "sandbox")
         with DagsterApi(self.ui) as api:
-            self._until(api.loaded, "dagster")
+            self._wait_until(api.loaded, "dagster")
         if not self.options.exit_after_load:
-            self._addresses()
+            self._print_addresses()
+
+    def _start_database(self) -> dict[str, object]:
+        """Start the database; return the settings that differ from the user's."""
+        with self.signals.defer():  # an interrupted start would leave a server running
+            url = database_url(self.settings, port=self.options.database_port)
+        # the embedded server has no password
+        self.database = without_password(url) if self.settings.database_url else url
+        changes: dict[str, object] = {"home": self.home, "database_url": url}
+        if self.sandbox:
+            port = SANDBOX_PORT if _is_free(SANDBOX_PORT) else free_port()
+            changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
+            if "start_date" not in self.settings.model_fields_set:
+                changes["start_date"] = self._first_sandbox_day(url)
+        return changes
+
+    def _print_source(self) -> None:
+        url = self.settings.api_url
+        if not self.sandbox:
+            self._say(f"MAGNETIS_API_KEY is set: using {url}.")
+            return
+        self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
+        self._say(
+            "The sandbox edits an alert after 2 minutes, and the sensors report it at their next "
+            "tick (docs/sandbox.md)."
+        )
+        self._say(
+            "Commands in this folder use the sandbox too. In another folder: export "
+            f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={SANDBOX_KEY}"
+        )
 
     @property
     def running(self) -> RunningDev:
-        """What commands in other terminals need to know of it."""
+        """State that commands in other terminals use."""
         settings = self.settings
         if settings.api_key is None or not uses_sandbox(settings):
-            return RunningDev(settings.api_url, None, self.own_database)
+            return RunningDev(settings.api_url, None, self.own_database, ui=self.ui)
         key, start = settings.api_key.get_secret_value(), settings.start_date.isoformat()
-        return RunningDev(settings.api_url, key, self.own_database, start)
+        return RunningDev(settings.api_url, key, self.own_database, start, self.ui)
 
     def load(self) -> None:
         days = self.options.load_days
         if days is None and not self.sandbox:
-            self._say(
-                "Nothing is loaded at the start with a real key, because that spends calls. Schedules and settings sensors are on. "
-                "To load a week: magnetis dev --load 7"
-            )
-            if "start_date" not in self.settings.model_fields_set:
-                start, example = (
-                    self.settings.start_date,
-                    datetime.now(self.settings.timezone).date().replace(month=1, day=1),
-                )
-                self._say(
-                    f"MAGNETIS_START_DATE is not set, so events have a partition for each day since {start}. Put the day on which "
-                    f"your history begins into .env, such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
-                    "since then and their price."
-                )
+            self._print_load_hints()
         days = days if days is not None else LOAD_DAYS if self.sandbox else 0
         if days == 0:
             return
         today = datetime.now(self.settings.timezone).date()
-        asked = asked_days(
+        requested = requested_days(
             self.catalogue.enabled, days, today=today, start=self.settings.start_date
         )
         with DagsterApi(self.ui) as api:
             if not self.sandbox:
-                self._price(api, asked)
-            # the sensors load what they watch in their first ticks, which began before this: so it comes last, if at all
-            watched = {
-                collection.name for collection in self.catalogue.enabled if collection.sensor
-            }
-            outcome, jobs = Outcome(), jobs_of(self.catalogue.enabled)
-            with self._loading() as progress:
-                for part in (asked.keys() - watched, asked.keys() & watched):
-                    outcome.add(
-                        load(
-                            api,
-                            {name: asked[name] for name in asked if name in part},
-                            progress,
-                            self._check,
-                            jobs,
-                        )
-                    )
+                self._print_price(api, requested)
+            result = self._load_days(api, requested)
         with open_engine(self.settings) as engine:
-            first = min(day for days in asked.values() for day in days)
+            first = min(day for days in requested.values() for day in days)
             print_summary(
                 self.console,
                 f"{first} to {today}",
-                summary(engine, self.catalogue, first, today, outcome.runs),
+                summary(engine, self.catalogue, first, today, result.runs),
             )
         if not self.options.exit_after_load:
-            self._addresses()
-        self._judge(outcome)
+            self._print_addresses()
+        self._report_failures(result)
+
+    def _print_load_hints(self) -> None:
+        self._say(
+            "With an API key, the start loads nothing, because that spends API calls. Schedules "
+            "and settings sensors are on. To load a week: magnetis dev --load 7"
+        )
+        if "start_date" not in self.settings.model_fields_set:
+            example = datetime.now(self.settings.timezone).date().replace(month=1, day=1)
+            self._say(
+                "MAGNETIS_START_DATE is not set, so events have a partition for each day since "
+                f"{self.settings.start_date}. Set it in .env to the first day of your history, "
+                f"such as MAGNETIS_START_DATE={example}. `magnetis plan calls` shows the rows "
+                "since then and their price."
+            )
+
+    def _load_days(self, api: DagsterApi, requested: dict[str, list[date]]) -> LoadResult:
+        # The sensors load their collections in their first ticks, which started before. So load
+        # these collections last, if they are still missing.
+        in_sensors = {c.name for c in self.catalogue.enabled if c.sensor}
+        result, jobs = LoadResult(), jobs_of(self.catalogue.enabled)
+        with self._load_progress() as progress:
+            for names in (requested.keys() - in_sensors, requested.keys() & in_sensors):
+                part = {name: days for name, days in requested.items() if name in names}
+                result.add(load(api, part, progress, self._check, jobs))
+        return result
 
     @contextmanager
-    def _loading(self) -> Iterator[LoadProgress]:
-        with ExitStack() as shown:
-            if not self.console.is_terminal:  # which shows bars
-                self.steps = shown.enter_context(Steps(self.console))
-                self._begin("Loading")
-            yield shown.enter_context(
-                LoadProgress(self.console, self.steps.printed if self.steps else lambda: None)
-            )
+    def _load_progress(self) -> Iterator[LoadProgress]:
+        with ExitStack() as stack:
+            if not self.console.is_terminal:  # a terminal shows bars instead of steps
+                self.steps = stack.enter_context(Steps(self.console))
+                self._begin_step("Loading")
+            restart_timer = self.steps.restart_timer if self.steps else lambda: None
+            yield stack.enter_context(LoadProgress(self.console, restart_timer))
 
     def serve(self) -> None:
         self.signals.check()
@@ -261,20 +276,23 @@ class _Session:
 
     def stop(self) -> None:
         before = self.signals.count
-        if self.children.started:
+        if self.children.any_started:
             self._say(
-                "Stopping; unfinished runs resume at the next start. Press Ctrl-C again to stop immediately."
+                "Stopping; unfinished runs resume at the next start. "
+                "Press Ctrl-C again to stop immediately."
             )
         with Steps(self.console) as self.steps:
-            self._begin("Stopping")
+            self._begin_step("Stopping")
             self.children.stop(lambda: self.signals.count > before)
             embedded.stop(self.home)
 
     def _first_sandbox_day(self, url: str) -> date:
-        """Return the first day that this start loads or an earlier one has loaded: no invented day before it is missing."""
-        first = datetime.now(self.settings.timezone).date() - timedelta(
-            days=self.options.load_days or LOAD_DAYS
-        )
+        """Return the first day to load now or loaded earlier.
+
+        No day before it is missing.
+        """
+        today = datetime.now(self.settings.timezone).date()
+        first = today - timedelta(days=self.options.load_days or LOAD_DAYS)
         with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
             loaded = first_day(
                 engine,
@@ -284,35 +302,20 @@ class _Session:
 
     def _sandbox_command(self) -> list[str]:
         port = self.settings.api_url.rpartition(":")[2]
-        quota = str(self.settings.daily_quota)
-        return [
-            sys.executable,
-            "-m",
-            "magnetis_dagster.cli",
-            "sandbox",
-            "--port",
-            port,
-            "--daily-quota",
-            quota,
-        ]
+        options = ["--port", port, "--daily-quota", str(self.settings.daily_quota)]
+        return [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", *options]
 
     def _dagster_command(self, workspace_yaml: Path) -> list[str]:
         address = ["--host", self.options.host, "--port", str(self.options.port)]
-        return [
-            sys.executable,
-            "-m",
-            "magnetis_dagster.dagster_support.dev_processes",
-            "--workspace",
-            str(workspace_yaml),
-            *address,
-        ]
+        module = "magnetis_dagster.dagster_support.dev_processes"
+        return [sys.executable, "-m", module, "--workspace", str(workspace_yaml), *address]
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
         with open_engine(self.settings) as engine:
             if not any_orphans(engine):
                 return
         command = [sys.executable, "-m", "magnetis_dagster.dagster_support.orphaned_runs"]
-        ended = subprocess.run(  # noqa: S603
+        completed = subprocess.run(  # noqa: S603
             command,
             env=environment,
             capture_output=True,
@@ -320,18 +323,19 @@ class _Session:
             timeout=START_SECONDS,
             check=False,
         )
-        if ended.returncode:
+        if completed.returncode:
             raise StartFailed(
-                f"Runs that the last magnetis dev left unfinished could not be ended:\n{ended.stderr[-2000:]}"
+                "Could not end the unfinished runs of the previous magnetis dev:\n"
+                f"{completed.stderr[-2000:]}"
             )
-        self._say(f"Runs that the last magnetis dev left unfinished: {ended.stdout.strip()}.")
+        self._say(f"Unfinished runs of the previous magnetis dev: {completed.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
         with open_engine(self.settings) as engine:
             warehouse_of(engine, self.settings, self.catalogue).prepare()
             self._require_one_source(keys_used(engine))
             if self.sandbox:
-                # the sandbox invents the same rows under any port
+                # the sandbox generates the same rows on any port
                 adopt(
                     engine,
                     key_fingerprint=self.settings.key_fingerprint,
@@ -339,26 +343,32 @@ class _Session:
                 )
 
     def _require_one_source(self, used: set[str]) -> None:
-        """Raise MixedData unless the keys that filled the database are of the same kind as ours."""
-        invented = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
-        if uses_sandbox(self.settings) and used - invented:
+        """Raise MixedData if the database would mix sandbox and real rows.
+
+        `used` contains the fingerprints of past keys.
+        """
+        sandbox = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
+        if uses_sandbox(self.settings) and used - sandbox:
             raise MixedData(
-                "This database holds rows of the real API, and no MAGNETIS_API_KEY is set: rows invented by the sandbox would join "
-                "them. Set the key, or give the sandbox a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
+                "This database contains rows of the real API, and MAGNETIS_API_KEY is not set: "
+                "the sandbox would add invented rows. Set the key, or use a separate folder "
+                "(MAGNETIS_HOME) or database (MAGNETIS_DATABASE_URL) for the sandbox."
             )
-        if not uses_sandbox(self.settings) and invented & used:
+        if not uses_sandbox(self.settings) and sandbox & used:
             raise MixedData(
-                "This database holds rows invented by the sandbox, and rows of the real API would join them. Remove the folder "
-                f"{self.home}, or give the real data a folder (MAGNETIS_HOME) or a database (MAGNETIS_DATABASE_URL) of its own."
+                "This database contains rows invented by the sandbox; rows of the real API would "
+                f"be added to them. Remove the folder {self.home}, or use a separate folder "
+                "(MAGNETIS_HOME) or database (MAGNETIS_DATABASE_URL) for the real data."
             )
 
-    def _until(self, ready: Callable[[], bool], name: str) -> None:
+    def _wait_until(self, ready: Callable[[], bool], name: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not ready():
             self._check()
             if time.monotonic() > end:
                 raise StartFailed(
-                    f"{name} was not ready after {START_SECONDS} s. Read its log, {self.children.logs / name}.log, and start again."
+                    f"{name} was not ready after {START_SECONDS} s. Read its log, "
+                    f"{self.children.logs / name}.log, and start again."
                 )
             time.sleep(0.2)
 
@@ -366,26 +376,29 @@ class _Session:
         self.signals.check()
         self.children.check()
 
-    def _price(self, api: DagsterApi, asked: dict[str, list[date]]) -> None:
-        least = sum(len(batch.collections) for batch in batches(missing_days(api, asked)))
+    def _print_price(self, api: DagsterApi, requested: dict[str, list[date]]) -> None:
+        least = sum(len(batch.collections) for batch in batches(missing_days(api, requested)))
         with open_engine(self.settings) as engine:
-            left = ledger_of(engine, self.settings).left(LANE)
+            available = ledger_of(engine, self.settings).left(LANE)
         self._say(
-            f"This load costs at least {least:,} API calls, and one more for every further 250 rows of a collection. "
-            f"{left:,} of {self.settings.daily_quota:,} calls a day are available to it now; the others are spent or reserved for "
-            "schedules."
+            f"This load costs at least {least:,} API calls, plus one per further 250 rows of a "
+            f"collection. {available:,} of {self.settings.daily_quota:,} calls a day are available "
+            "to it now; the others are spent or reserved for schedules."
         )
 
-    def _judge(self, outcome: Outcome) -> None:
-        if not outcome.failures:
+    def _report_failures(self, result: LoadResult) -> None:
+        if not result.failures:
             return
-        reasons = "\n".join(f"  {line}" for line in outcome.reasons())
-        text = f"Not everything was loaded:\n{reasons}\nStart again to load the missing days; loaded days are kept."
+        reasons = "\n".join(f"  {line}" for line in result.reasons())
+        text = (
+            f"Some days were not loaded:\n{reasons}\n"
+            "Start again to load the missing days; loaded days are kept."
+        )
         if self.options.exit_after_load:
-            raise LoadRefused(text) if outcome.needs_change() else LoadFailed(text)
+            raise LoadRefused(text) if result.needs_change() else LoadFailed(text)
         self._say(text)
 
-    def _addresses(self) -> None:
+    def _print_addresses(self) -> None:
         self._say(f"  Dagster UI  {self.ui}")
         self._say(f"  Database    {self.database}")
         self._say(f"  Logs        {self.children.logs}")
@@ -393,22 +406,22 @@ class _Session:
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)
         if self.steps:
-            self.steps.printed()
+            self.steps.restart_timer()
 
-    def _begin(self, step: str) -> None:
+    def _begin_step(self, step: str) -> None:
         if self.steps:
             self.steps.begin(step)
 
 
-def _free(port: int) -> bool:
+def _is_free(port: int) -> bool:
     try:
-        claims.check_port("127.0.0.1", port, option="--port")
-    except claims.PortTaken:
+        check_port("127.0.0.1", port, option="--port")
+    except PortTaken:
         return False
     return True
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
         httpx.get(url, timeout=2, trust_env=False)
     except httpx.HTTPError:

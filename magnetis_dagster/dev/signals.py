@@ -1,4 +1,7 @@
-"""Being stopped: Ctrl-C, SIGTERM and SIGHUP become one exception, raised once and never where it would leave a process behind."""
+"""Convert stop signals to one exception, without leaking child processes.
+
+Stop signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +13,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """Somebody asked this program to stop. Not an Exception: nothing but the program's end has an answer to it."""
+    """A signal requested the end of the program.
+
+    It is not an Exception, so that `except Exception` does not handle it.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -18,50 +24,56 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Handlers of the stop signals for the length of a `with` block; main thread only.
+    """Handles stop signals during a `with` block. Main thread only.
 
-    The first signal raises Interrupted, and so does `check` from then on. While `held()`, it raises at the end of the block
-    instead. After `hold()` none raises any more, and `count` tells whether somebody lost patience.
+    The first signal raises Interrupted, and each later `check` raises it again. Inside `defer()`,
+    the exception is raised at the end of the block. After `ignore()` none is raised; `count` counts
+    the signals.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._first: int | None = None
-        self._held = False
+        self._deferred = False
 
     def __enter__(self) -> Self:
         """Install the handlers."""
-        # Set by hand: Python leaves SIGINT ignored where a shell started us in the background, and children would inherit that.
-        self._before = {number: signal.signal(number, self._received) for number in STOP_SIGNALS}
+        # A shell may start a background job with SIGINT ignored, and children inherit that.
+        self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Put the former handlers back."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Interrupted where a signal has come: Python drops what is raised in a finalizer, and goes on."""
-        if self._first is not None and not self._held:
+        """Raise Interrupted if a signal arrived: Python discards an exception raised in a
+        finalizer.
+        """
+        if self._first is not None and not self._deferred:
             raise Interrupted(self._first)
 
-    def hold(self) -> None:
-        """From now on count signals only."""
-        self._held = True
+    def ignore(self) -> None:
+        """Only count signals; raise no more exceptions."""
+        self._deferred = True
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let the block finish; a signal that came meanwhile takes the place of whatever error it caused there."""
-        self._held = True
+    def defer(self) -> Iterator[None]:
+        """Raise Interrupted for a signal only after the block.
+
+        Interrupted replaces an error of the block.
+        """
+        self._deferred = True
         try:
             yield
         finally:
-            self._held = False
+            self._deferred = False
             self.check()
 
-    def _received(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self._first is None:
             self._first = signum
-            if not self._held:
+            if not self._deferred:
                 raise Interrupted(signum)

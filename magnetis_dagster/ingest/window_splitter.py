@@ -1,114 +1,170 @@
-"""Cutting a range of days into windows: by what the API announces, and by what it refuses. Pure: no call, no clock, no database."""
+"""Split a range of days into windows, and price the result in API calls.
+
+Pure: no request, no clock, no database. The API's announcements and refusals decide the sizes.
+"""
 
 from copy import copy
-from datetime import timedelta
+from datetime import date, timedelta
 from math import ceil
 
-from magnetis_dagster.ingest.windows import Window
+from magnetis_dagster.ingest.windows import PADDING, Window
+from magnetis_dagster.ingest.witnesses import rechecked_pages
 
+PAGE_ROWS = 250
+"""Rows of the API's largest page."""
+CHUNK_ROWS = 250 * PAGE_ROWS
+"""Rows that a window aims at.
+
+Its days turn green together within minutes, and the four hours of padding cost little.
+"""
+SLACK = 1.5
+"""Chunks that one window may contain: splitting fewer rows would cost another announcement."""
 BELOW_CAP = 0.75
-"""Windows aim at this share of a known cap: days differ, and a window at the cap is read for nothing."""
+"""Share of a known cap that a window aims at: days differ, and a window at the cap is wasted."""
+NIGHT = 0.25
+"""Rows per hour around midnight, where the padding lies, relative to the day's mean."""
+_PADDING_DAYS = 2 * PADDING.total_seconds() / 86_400 * NIGHT
 
 
-class Cut:
-    """The windows of one range, oldest first; the caller tells what became of each before it asks for the next."""
+class WindowSplitter:
+    """Yield the windows of one range, oldest first.
+
+    The caller reports the result of each window before it requests the next one.
+    """
 
     def __init__(
         self,
         range_: Window,
         chunk_rows: int,
-        longest: int | None = None,
+        most_days: int | None = None,
         most_rows: int | None = None,
     ) -> None:
-        """`longest`: days of the longest window that the API is known to answer, if it has refused longer ones.
+        """Create a splitter for `range_`; None: no limit is known.
 
-        `most_rows`: rows at which the API is known to cap a search.
+        `most_days`: days of the longest window that the API answers.
+        `most_rows`: rows at which the API caps a search.
         """
         self.most_rows = most_rows
         self._first = range_.first
         self._last = range_.last
-        self._chunk_rows = (
-            chunk_rows if most_rows is None else min(chunk_rows, round(most_rows * BELOW_CAP))
-        )
-        self._longest = longest
+        self._chunk_rows = chunk_rows
+        if most_rows is not None:
+            self._chunk_rows = min(chunk_rows, round(most_rows * BELOW_CAP))
+        self._most_days = most_days
         self._span = len(range_.days)
-        self._left: int | None = None
-        """Rows of the days not read yet, as far as they were announced together."""
-        self._refused: int | None = None
-        """Days of the window that was refused last; None once a window was read since."""
-        self._reason = ""
-        """What the API said to it."""
-        self._trial = False
-        """Whether the next window is one day, to tell a window that is too long from an API that is not well."""
+        self._remaining_rows: int | None = None
+        """Announced rows of the unread days; None unless one announcement covered them all."""
+        self._refused_days: int | None = None
+        """Days of the last refused window; None after the next successful read."""
+        self._refusal = ""
+        """The API's reason for that refusal."""
+        self._is_trial = False
+        """Whether the next window is a single day, to tell a length limit from an outage."""
 
-    def next(self) -> Window | None:
-        """Return the window to read now; None at the end of the range."""
+    def next_window(self) -> Window | None:
+        """Return the next window to read; None at the end of the range."""
         if self._first > self._last:
             return None
-        span = 1 if self._trial else max(1, min(self._span, self._longest or self._span))
+        span = min(self._span, self._most_days or self._span)
+        if self._is_trial or span < 1:
+            span = 1
         return Window(self._first, min(self._last, self._first + timedelta(days=span - 1)))
 
-    def too_large(self, window: Window, announced: int) -> int:
-        """Cut a window of which only the announcement was read; return the days of the next one."""
+    def resize(self, window: Window, announced: int) -> int:
+        """Shorten a window that announced too many rows; return the days of the next one."""
         days = len(window.days)
         if window.last == self._last:
-            self._left = announced
-        self._span = max(1, min(days - 1, round(days * self._aim() / announced)))
+            self._remaining_rows = announced
+        self._span = max(1, min(days - 1, round(days * self._target_rows() / announced)))
         return self._span
 
-    def read(self, window: Window, rows: int) -> tuple[int, str] | None:
-        """Go on behind a window that was read; after a refusal, return its days and what the API said to a longer one."""
+    def advance(self, window: Window, rows: int) -> tuple[int, str] | None:
+        """Move past a window that was read, and size the next one by its rows.
+
+        Returns the length limit that this read proves, and the API's reason; else None.
+        """
         days = len(window.days)
         self._first = window.last + timedelta(days=1)
-        if self._left is not None:
-            self._left = max(0, self._left - rows)
-        learned = None
-        if self._trial and self._refused:
-            self._trial = False
-            self._span = max(1, self._refused // 2)
-        else:
-            if self._refused:
-                self._longest, self._refused = days, None
-                learned = days, self._reason
-            # behind an empty stretch the next announcement covers twice as much, so that the stretch is not walked
-            self._span = max(1, round(days * self._aim() / rows)) if rows else days * 2
-        return learned
-
-    def _aim(self) -> float:
-        """Return the rows that the next window should have: windows of one size, and half of it for the last.
-
-        The last one is merged while nothing is left to be read, so its size is waited for. Windows that are all as large as may be
-        would leave a rest of any size, most of a window or a single day, which costs an announcement too.
-        """
-        parts = (self._left or 0) / self._chunk_rows
-        return self._chunk_rows * (parts / (ceil(parts + 0.5) - 0.5) if parts > 1 else 1)
-
-    def after(self, window: Window, announced: int) -> Window | None:
-        """Return what is read behind `window` if as many rows come as are announced; None too while a refusal is worked out."""
-        if self._refused:
+        if self._remaining_rows is not None:
+            self._remaining_rows = max(0, self._remaining_rows - rows)
+        if self._is_trial and self._refused_days:
+            self._is_trial = False
+            self._span = max(1, self._refused_days // 2)
             return None
-        then = copy(self)
-        then.read(window, announced)
-        return then.next()
+        limit = None
+        if self._refused_days:
+            self._most_days, self._refused_days = days, None
+            limit = days, self._refusal
+        # after an empty window, the next announcement covers twice as many days
+        self._span = max(1, round(days * self._target_rows() / rows)) if rows else days * 2
+        return limit
 
-    def capped(self, window: Window, most_rows: int) -> bool:
-        """Halve a window that the API capped at `most_rows`, and keep the next ones below; return False for a single day."""
+    def peek(self, window: Window, announced: int) -> Window | None:
+        """Return the window after `window` if it returns the announced rows.
+
+        None at the end of the range, and while a refusal is being resolved.
+        """
+        if self._refused_days:
+            return None
+        ahead = copy(self)
+        ahead.advance(window, announced)
+        return ahead.next_window()
+
+    def limit_rows(self, window: Window, most_rows: int) -> bool:
+        """Halve a window that the API capped; keep later ones below the cap.
+
+        Returns False for a single day, which cannot be halved.
+        """
         self.most_rows = most_rows
         self._chunk_rows = min(self._chunk_rows, round(most_rows * BELOW_CAP))
-        self._left = None
+        self._remaining_rows = None
         self._span = max(1, len(window.days) // 2)
         return len(window.days) > 1
 
-    def refused(self, window: Window, reason: str, *, at_fault: bool) -> bool:
-        """Halve a window that the API would not answer; return False where that cannot help.
+    def halve(self, window: Window, reason: str, *, at_fault: bool) -> bool:
+        """Halve a window that the API refused; return False for a single day.
 
-        `at_fault`: the API says that the request is wrong (4xx), so half of it is asked at once. Otherwise (5xx, time-outs) the
-        first day is asked alone before: where not even that is answered, the API is not well, and every length would fail.
+        `at_fault`: the API rejected the request (4xx), so its length is to blame. Otherwise (5xx,
+        time-outs) the first day is requested alone first: if that fails too, every length would.
         """
         days = len(window.days)
         if days == 1:
             return False
-        self._trial = not at_fault and self._refused is None
-        self._refused, self._reason = days, reason
+        self._is_trial = not at_fault and self._refused_days is None
+        self._refused_days, self._refusal = days, reason
         self._span = max(1, days // 2)
         return True
+
+    def _target_rows(self) -> float:
+        """Return the rows of the next window: equal windows, and a last one of half.
+
+        The last merge overlaps with no fetch, so its size adds to the latency. Windows of the
+        largest size would leave a remainder of any size: nearly a window, or one day, which costs
+        an announcement too.
+        """
+        parts = (self._remaining_rows or 0) / self._chunk_rows
+        return self._chunk_rows * (parts / (ceil(parts + 0.5) - 0.5) if parts > 1 else 1)
+
+
+def expected_calls(rows: int, *, chunk_rows: int = CHUNK_ROWS, days: int) -> int:
+    """Return the API calls that `days` contiguous days with `rows` rows cost.
+
+    The rows include the padding and are assumed to be spread evenly over the days.
+    """
+    if days < 1:
+        return 0
+    if days == 1 or rows <= int(chunk_rows * SLACK):
+        pages = ceil(rows / PAGE_ROWS)
+        # an empty range has one edge to verify
+        return pages + len(rechecked_pages(pages)) if rows else min(days, 2)
+    rows_per_day = rows / (days + _PADDING_DAYS)
+    range_ = Window(date.min, date.min + timedelta(days=days - 1))
+    splitter, spent = WindowSplitter(range_, chunk_rows), 0.0
+    splitter.resize(range_, rows)
+    while window := splitter.next_window():
+        received = (len(window.days) + _PADDING_DAYS) * rows_per_day
+        # the last page of a window is half full on average
+        pages_of_window = received / PAGE_ROWS + 0.5
+        spent += pages_of_window + len(rechecked_pages(round(pages_of_window)))
+        splitter.advance(window, round(received))
+    return 1 + ceil(spent)

@@ -1,20 +1,24 @@
-"""Windows: contiguous local days of one collection, and the query parameters that ask for them."""
+"""Windows of contiguous local days, and their query parameters."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.dates import contiguous_ranges, days_between
 
 PADDING = timedelta(hours=2)
-"""Asked on both sides: whether `from` and `to` are inclusive, and in which zone they are read, is not documented."""
+"""Requested on both sides of a window.
+
+The API documents neither whether `from` and `to` are inclusive nor their time zone.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """The three zones of the API's times; see settings."""
+    """The three time zones of the API's times; see `magnetis_dagster.settings`."""
 
     partition: ZoneInfo
     query: ZoneInfo
@@ -23,7 +27,7 @@ class Zones:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Days `first` to `last`, inclusive."""
+    """The days `first` to `last`, inclusive."""
 
     first: date
     last: date
@@ -31,21 +35,22 @@ class Window:
     @property
     def days(self) -> list[date]:
         """Every day of the window, ascending."""
-        return [
-            self.first + timedelta(days=number)
-            for number in range((self.last - self.first).days + 1)
-        ]
+        return days_between(self.first, self.last)
 
     def bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
-        """Return the instants (UTC) at which the window begins and ends in `zone`; a day has 23, 24 or 25 hours."""
+        """Return the UTC start and end of the window in `zone`; a day has 23 to 25 hours."""
         start = datetime.combine(self.first, time.min, zone)
         end = datetime.combine(self.last + timedelta(days=1), time.min, zone)
         return start.astimezone(UTC), end.astimezone(UTC)
 
+    def padded_bounds(self, zone: ZoneInfo) -> tuple[datetime, datetime]:
+        """Return the requested bounds: the window plus PADDING on both sides."""
+        start, end = self.bounds(zone)
+        return start - PADDING, end + PADDING
+
     def parameters(self, collection: Collection, zones: Zones) -> dict[str, str]:
-        """Return the query parameters that ask for the window, padded, beside those that the collection always sends."""
-        start, end = self.bounds(zones.partition)
-        return parameters_between(collection, zones, start - PADDING, end + PADDING)
+        """Return the query parameters of a request for the padded window."""
+        return parameters_between(collection, zones, *self.padded_bounds(zones.partition))
 
     def __str__(self) -> str:
         """Return `2025-03-28` or `2025-03-28...2025-04-02`, as Dagster writes ranges."""
@@ -53,7 +58,10 @@ class Window:
 
 
 def middle_of(start: datetime, end: datetime, zone: ZoneInfo) -> datetime:
-    """Return the instant (UTC, whole seconds) that divides an interval: a local midnight if it is longer than two days."""
+    """Return the UTC instant, in whole seconds, that divides an interval.
+
+    It is a local midnight if the interval is longer than two days.
+    """
     middle = (start + (end - start) / 2).replace(microsecond=0)
     if end - start <= timedelta(days=2):
         return middle
@@ -63,7 +71,7 @@ def middle_of(start: datetime, end: datetime, zone: ZoneInfo) -> datetime:
 def parameters_between(
     collection: Collection, zones: Zones, start: datetime, end: datetime
 ) -> dict[str, str]:
-    """Return the query parameters for the instants `start` to `end`, beside those that the collection always sends."""
+    """Return the collection's query parameters for the time `start` to `end`."""
     if collection.window is None:
         return dict(collection.parameters)
     form = collection.window.format
@@ -76,9 +84,9 @@ def parameters_between(
 def request_fingerprint(
     collection: Collection, zones: Zones, *, key_fingerprint: str, origin: str
 ) -> str:
-    """Return a digest of all that decides which rows a page contains, except its window and number.
+    """Return a digest of all that decides a page's rows, except window and number.
 
-    Pages of an interrupted read are used again only under the same key, origin, zones and declaration.
+    Pages of an interrupted read are reused only for the same key, origin, zones and declaration.
     """
     parts = [
         key_fingerprint,
@@ -90,11 +98,6 @@ def request_fingerprint(
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def contiguous(days: Sequence[date]) -> Iterator[Window]:
-    """Yield the windows that cover exactly `days`, in order."""
-    ordered = sorted(set(days))
-    start = 0
-    for index in range(1, len(ordered) + 1):
-        if index == len(ordered) or ordered[index] - ordered[index - 1] > timedelta(days=1):
-            yield Window(ordered[start], ordered[index - 1])
-            start = index
+def contiguous(days: Iterable[date]) -> list[Window]:
+    """Return the windows that cover exactly `days`, in order."""
+    return [Window(first, last) for first, last, _ in contiguous_ranges(dict.fromkeys(days))]

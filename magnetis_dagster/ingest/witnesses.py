@@ -1,6 +1,7 @@
-"""Witnesses of a window beside its own announcement: what makes an answer suspicious, and which request would prove it wrong.
+"""Decide which answers are suspicious, and which requests could prove them wrong.
 
-Pure: no request, no clock, no database. docs/delivery-guarantees.md lists the price of each witness.
+Pure: no request, no clock, no database. `window_verifier.py` sends the requests;
+docs/delivery-guarantees.md lists the price of each witness.
 """
 
 from collections import Counter
@@ -11,22 +12,27 @@ from datetime import date, timedelta
 from magnetis_dagster.ingest.windows import Window
 
 SUSPICIOUS_ROWS = 1_000
-"""Search engines and gateways cap at round numbers from 1,000 up; smaller totals repeat by chance."""
+"""Search engines and gateways cap at round numbers from 1,000; smaller totals repeat by chance."""
 EDGE_DAYS = 7
-"""Days of an empty edge that are requested alone: a week has working days, and no API is known to shorten a week."""
+"""Days of an empty edge that are requested alone.
+
+A week contains working days, and no API is known to shorten a week.
+"""
 NEAR = timedelta(days=2)
-"""Rows this close to the window are padding, whatever the zone."""
+"""Rows within this distance of the window are padding, whatever the time zone."""
+_TYPICAL_DAYS = {2, 3, 5, 15, 92, 93, 182, 183, 365, 366}
+"""Beside multiples of a week, of ten days and of a month: lengths that APIs have as a limit."""
 FEW_ROWS = 10
 FAR_ROWS = 100
 FAR_SHARE = 0.2
 
 
 class ImplausibleResponse(Exception):
-    """The answer to a window is proved incomplete; shorter windows may be answered completely."""
+    """The answer to a window is proven incomplete; shorter windows may be complete."""
 
 
 class SearchCapped(ImplausibleResponse):
-    """The API returns at most `rows` rows of a search, and announces no more than that."""
+    """The API returns and announces at most `rows` rows of a search."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -34,35 +40,51 @@ class SearchCapped(ImplausibleResponse):
 
 
 class WindowShortened(ImplausibleResponse):
-    """Days that came without rows in a window have rows when they are requested alone."""
+    """A part without rows in a window has rows when it is requested alone."""
 
-    def __init__(self, days: Window) -> None:
+    def __init__(self, part: str) -> None:
         super().__init__(
-            f"The API returned no row for {days} in a longer window, and returns some for these days alone."
+            f"The API returned no row for {part} in a longer window, and returns some for this "
+            "part alone."
         )
 
 
 @dataclass(slots=True)
 class Suspicions:
-    """What the windows of one range have taught so far."""
+    """Knowledge about the API's limits from the windows of one range."""
 
     cap: int | None = None
     """Rows at which the API is known to cap a search."""
     totals: dict[int, Window | None] = field(default_factory=dict)
-    """Announced totals, with their window; None for one of an earlier load."""
+    """Announced total to its window; None if the window is of an earlier load."""
     trusted: set[int] = field(default_factory=set)
-    """Totals that a search may exceed, as was verified."""
+    """Totals that were verified not to be caps."""
+    most_days: int | None = None
+    """Days of the longest window that the API is known to answer; None: no limit is known."""
+    shortens: bool = False
+    """Whether the API shortened a window of this range."""
+
+    def doubts_ends(self, days: int) -> bool:
+        """Return whether the API may have shortened a window of that many days by hours.
+
+        The padding makes a window four hours longer than its days. If the API's limit is exactly
+        those days, only the last hours are missing, or the first, and no day is empty.
+        """
+        is_typical = days in _TYPICAL_DAYS or 0 in {days % 7, days % 10, days % 30, days % 31}
+        return self.shortens or days == self.most_days or (days > 1 and is_typical)
 
     def doubts(self, window: Window, total: int) -> bool:
-        """Return whether a total looks like a cap: a number that programs choose, or that of another window. Remember it."""
-        repeated = self.totals.setdefault(total, window) != window
-        return (
-            looks_chosen(total) or (repeated and total >= SUSPICIOUS_ROWS)
-        ) and total not in self.trusted
+        """Return whether a total looks like a cap, and remember the total.
+
+        Suspicious are numbers that programs choose as a limit, and the total of another window.
+        """
+        is_repeated = self.totals.setdefault(total, window) != window
+        is_suspicious = looks_chosen(total) or (is_repeated and total >= SUSPICIOUS_ROWS)
+        return is_suspicious and total not in self.trusted
 
 
 def looks_chosen(rows: int) -> bool:
-    """Return whether a number of rows is one that programs choose as a limit: 10,000, 1,500, 9,999 or 4,096."""
+    """Return whether a number is a typical limit: 10,000, 1,500, 9,999, 4,096."""
     return rows >= SUSPICIOUS_ROWS and 0 in {
         rows % (SUSPICIOUS_ROWS // 2),
         (rows + 1) % SUSPICIOUS_ROWS,
@@ -71,11 +93,12 @@ def looks_chosen(rows: int) -> bool:
 
 
 def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Window]:
-    """Return the stretches at the start and the end of `days` that came without rows, EDGE_DAYS at most of each.
+    """Return the stretches without rows at the start and at the end of `days`.
 
-    A cap and a shortened window both leave an edge empty, and cut the rows off where it begins: the whole edge is taken, and
-    its days next to the rows, in case the API does not answer long windows. Of a
-    window without any row the last days are taken, and of a long one both ends and the middle. A single day has no edge.
+    A cap and a shortened window both leave an edge empty. Each edge is returned as a whole, and its
+    EDGE_DAYS next to the rows once more, in case the API does not answer long windows. A window
+    without any row has its last days as an edge; a long one has both ends and its middle. A single
+    day has no edge.
     """
     filled = [number for number, day in enumerate(days) if by_day[day]]
     if len(days) < 2 or len(filled) == len(days):
@@ -97,14 +120,17 @@ def empty_edges(days: Sequence[date], by_day: Counter[date | None]) -> list[Wind
 
 
 def rechecked_pages(pages: int) -> list[int]:
-    """Return the pages to request again at the end of a list of `pages` pages: rows that moved meanwhile have left one of them."""
+    """Return the pages to request again after a list of `pages` pages.
+
+    Rows that moved during the read have left one of these pages.
+    """
     if pages < 4:
         return []
     return [1] if pages < 10 else [1, pages // 2]
 
 
 class FilterWatch:
-    """Notices rows far outside the window, on every page: parameters that the route ignores."""
+    """Counts rows far outside the window, which reveal ignored parameters."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
@@ -112,7 +138,7 @@ class FilterWatch:
         self._furthest: tuple[date, date] | None = None
 
     def add(self, days: Sequence[date]) -> str | None:
-        """Count the days of one page's rows; return which rows are outside once they are too many, else None."""
+        """Count one page's rows by their days; return evidence if too many are outside."""
         before = [day for day in days if day < self._window.first - NEAR]
         after = [day for day in days if day > self._window.last + NEAR]
         self._rows += len(days)
@@ -122,12 +148,16 @@ class FilterWatch:
             known = self._furthest or (far[0], far[0])
             self._furthest = min(known[0], *far), max(known[1], *far)
         outside = self._before + self._after
-        # most of the first page, or a share of all that came: a few rows whose time differs from the filtered one are no proof
-        alone = self._rows == len(days) and outside * 2 > self._rows and outside >= FEW_ROWS
-        if not alone and (outside < FAR_ROWS or outside < FAR_SHARE * self._rows):
+        # a few rows whose time differs from the filtered time prove nothing
+        is_first_page = self._rows == len(days)
+        is_proof = is_first_page and outside * 2 > self._rows and outside >= FEW_ROWS
+        if not is_proof and (outside < FAR_ROWS or outside < FAR_SHARE * self._rows):
             return None
         assert self._furthest
-        return f"{outside} of {self._rows} rows received lie days outside the window ({self._furthest[0]} to {self._furthest[1]})"
+        return (
+            f"{outside} of {self._rows} rows received lie days outside the window "
+            f"({self._furthest[0]} to {self._furthest[1]})"
+        )
 
     @property
     def ignored(self) -> tuple[bool, bool]:

@@ -1,1 +1,1 @@
-"""Reports and alerts at Magnetis: change detection, and the baseline that people review."""
+"""Reports and alerts at Magnetis: change detection and reviewed baseline."""

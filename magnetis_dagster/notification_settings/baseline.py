@@ -1,7 +1,7 @@
-"""The baseline: the settings as a YAML file that people review and keep, and how it differs from what is there. No SQL.
+"""The baseline: notification settings as a YAML file to review and compare.
 
     version: 1
-    without: [last_sent_at]     # members that are left out of file and comparison
+    without: [last_sent_at]     # members that file and comparison leave out
     settings:
       email_alerts:
         ale-b098cb40-…:         # by account and id
@@ -9,12 +9,13 @@
             id: acc-f27c03a5-…
           enabled: 1
 
-Keys are sorted, every field has a line of its own, lists of plain values are sorted, and nothing in it depends on when or where it
-was made: equal settings give equal bytes.
+Keys and lists of plain values are sorted, and every field has its own line. Nothing depends on the
+time or the machine of the export, so equal settings give equal bytes.
 """
 
+import sys
 from collections.abc import Collection as Container
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -24,26 +25,30 @@ from typing import Any
 import yaml
 
 from magnetis_dagster.catalog import model
-from magnetis_dagster.catalog.masking import masked, masked_id
+from magnetis_dagster.catalog.masking import mask_id, mask_text
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.json_leaves import leaves
 
 VERSION = 1
 _HEAD = """\
-# Who is told what: settings of reports and alerts at Magnetis, made by `magnetis settings export`.
-# Holds addresses and phone numbers of people: keep it where such data may be kept.
+# Settings of reports and alerts at Magnetis, written by `magnetis settings export`.
+# Contains addresses and phone numbers of people: store it where such data may be stored.
 """
 
-Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+NotificationSettings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Rows by collection and id."""
 
 
 class BaselineError(PermanentError):
-    """The baseline file is missing or is not as `magnetis settings export` writes it; the text names the place, never a value."""
+    """The baseline file is missing or invalid.
+
+    The text names the place, never a value.
+    """
 
 
 class DifferenceKind(StrEnum):
-    """What became of a setting since the baseline."""
+    """The change of a setting since the baseline."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -52,7 +57,7 @@ class DifferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldDifference:
-    """One field, in the file and now; None where it is absent or null, which are the same here."""
+    """One field in the file and now; None if it is absent or null."""
 
     baseline: Any
     present: Any
@@ -60,17 +65,17 @@ class FieldDifference:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One setting that is not as the baseline has it. Holds values as received, so personal data too."""
+    """One setting that differs from the baseline, with personal data as received."""
 
     collection: str
     id: str
     account_id: str | None
     kind: DifferenceKind
     fields: Mapping[str, FieldDifference]
-    """By dotted path, sorted; of an added or removed setting, all."""
+    """By dotted path, sorted; an added or removed setting has all its fields."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for `--json`."""
+        """Return the difference for `--json`."""
         return {
             "collection": self.collection,
             "id": self.id,
@@ -85,9 +90,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the file says."""
+    """The content of the baseline file."""
 
-    settings: Settings
+    settings: NotificationSettings
     without: frozenset[str]
 
     def differences(
@@ -96,59 +101,60 @@ class Baseline:
         present: Mapping[str, Mapping[str, Any]],
         declaration: model.Collection | None = None,
     ) -> list[Difference]:
-        """Return how the present rows of a collection differ from the file, by account and id.
+        """Return how current rows differ from the file, by account and id.
 
-        The declaration names the paths of the account and the volatile members, which a file from before them may contain.
+        The declaration names the paths of the account, and the volatile members, which an older
+        file may contain.
         """
-        held = self.settings[collection]
+        baseline = self.settings[collection]
         accounts = declaration.account_paths if declaration else model.ACCOUNT_PATHS
         if declaration:
-            held, present = (
+            baseline, present = (
                 {identifier: stable(declaration, row) for identifier, row in rows.items()}
-                for rows in (held, present)
+                for rows in (baseline, present)
             )
         found = []
-        for identifier in {**held, **present}:
-            was, now = (
+        for identifier in {**baseline, **present}:
+            before, now = (
                 _fields(_canonical(rows[identifier], identifier, self.without))
                 if identifier in rows
                 else None
-                for rows in (held, present)
+                for rows in (baseline, present)
             )
-            names = sorted({**(was or {}), **(now or {})})
-            fields = {
-                name: FieldDifference((was or {}).get(name), (now or {}).get(name))
-                for name in names
-            }
-            kind = (
-                DifferenceKind.ADDED
-                if was is None
-                else DifferenceKind.REMOVED
-                if now is None
-                else DifferenceKind.CHANGED
-            )
-            if kind is DifferenceKind.CHANGED:
-                fields = {
-                    name: field for name, field in fields.items() if field.baseline != field.present
-                }
-                if not fields:
-                    continue
-            account = next(
-                (
-                    str(side[path])
-                    for side in (now, was)
-                    if side
-                    for path in accounts
-                    if path in side
-                ),
-                None,
-            )
-            found.append(Difference(collection, identifier, account, kind, fields))
+            if before != now:
+                found.append(_difference(collection, identifier, accounts, before, now))
         return sorted(found, key=lambda each: (each.account_id or "", each.id))
 
 
-def write_baseline(settings: Settings, without: Container[str] = ()) -> str:
-    """Return the text of the file for rows in the order of `warehouse.baseline.present`."""
+def _difference(
+    collection: str,
+    identifier: str,
+    account_paths: Iterable[str],
+    before: Mapping[str, Any] | None,
+    now: Mapping[str, Any] | None,
+) -> Difference:
+    """Return the difference of two unequal states; None if there is no setting."""
+    if before is None:
+        kind = DifferenceKind.ADDED
+    elif now is None:
+        kind = DifferenceKind.REMOVED
+    else:
+        kind = DifferenceKind.CHANGED
+    before, now = before or {}, now or {}
+    fields = {
+        name: FieldDifference(before.get(name), now.get(name))
+        for name in sorted({**before, **now})
+        if kind is not DifferenceKind.CHANGED or before.get(name) != now.get(name)
+    }
+    accounts = (side[path] for side in (now, before) for path in account_paths if path in side)
+    account = next(accounts, None)
+    return Difference(
+        collection, identifier, None if account is None else str(account), kind, fields
+    )
+
+
+def write_baseline(settings: NotificationSettings, without: Container[str] = ()) -> str:
+    """Return the text of the file, with rows in the order of `settings`."""
     content = {
         "version": VERSION,
         "without": sorted(without),
@@ -160,15 +166,15 @@ def write_baseline(settings: Settings, without: Container[str] = ()) -> str:
             for collection in sorted(settings)
         },
     }
-    # a value is one line, however long it is
+    # a long value stays on one line
     return _HEAD + yaml.dump(
         content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31
     )
 
 
-def without_effect(settings: Settings, without: Container[str]) -> list[str]:
-    """Return those of the names that no row has: a mistyped one leaves nothing out."""
-    rows = [(identifier, row) for held in settings.values() for identifier, row in held.items()]
+def without_effect(settings: NotificationSettings, without: Container[str]) -> list[str]:
+    """Return the names that no row has, such as mistyped ones."""
+    rows = [(identifier, row) for each in settings.values() for identifier, row in each.items()]
     return [
         name
         for name in without
@@ -180,48 +186,51 @@ def without_effect(settings: Settings, without: Container[str]) -> list[str]:
 
 
 def read_baseline(path: Path, collections: Container[str]) -> Baseline:
-    """Return what the file says of `collections`. Raises BaselineError: it is not there, or not as it was written."""
+    """Return the content of the file.
+
+    Raises: BaselineError if the file is missing or invalid, or names other collections.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise BaselineError(
-            f"The baseline {path} cannot be read ({error.strerror}). Make it with `magnetis settings export > {path.name}`, "
-            "or correct MAGNETIS_SETTINGS_BASELINE."
+            f"The baseline {path} cannot be read ({error.strerror}). Create it with "
+            f"`magnetis settings export > {path.name}`, or correct MAGNETIS_SETTINGS_BASELINE."
         ) from None
     except UnicodeDecodeError:
         raise BaselineError(f"{path}: expected YAML in UTF-8; some bytes are not.") from None
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BaselineError(
-            f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}."
-        ) from None
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise BaselineError(f"{path}{place}: not valid YAML: {problem}.") from None
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise BaselineError(
-            f"{path}: expected `version: {VERSION}` at the top, as `magnetis settings export` writes it. Export it again."
+            f"{path}: expected `version: {VERSION}` at the top, as `magnetis settings export` "
+            "writes it. Export it again."
         )
     without = content.get("without") or []
     if not isinstance(without, list) or not all(isinstance(name, str) for name in without):
         raise BaselineError(f"{path}: without: expected a list of names.")
     settings = _mapping(path, "settings", content.get("settings"))
-    # where an indent was lost, a recipient stands in a key's place, and Dagster shows the words
+    # if an indent is lost, a recipient becomes a key, and Dagster shows this error
     for name, rows in settings.items():
         if name not in collections:
             raise BaselineError(
-                f"{path}: settings.{masked(name)}: no such collection. There are: {', '.join(collections)}."
+                f"{path}: settings.{mask_text(name)}: no such collection. There are: "
+                f"{', '.join(collections)}."
             )
         settings[name] = {
-            identifier: _mapping(path, f"settings.{name}.{masked_id(identifier)}", row)
+            identifier: _mapping(path, f"settings.{name}.{mask_id(identifier)}", row)
             for identifier, row in _mapping(path, f"settings.{name}", rows).items()
         }
     return Baseline(settings, frozenset(without))
 
 
-def _mapping(path: Path, where: str, value: object) -> dict[str, Any]:
+def _mapping(path: Path, place: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BaselineError(
-            f"{path}: {where}: expected a mapping, got {'nothing' if value is None else type(value).__name__}."
-        )
+        found = "nothing" if value is None else type(value).__name__
+        raise BaselineError(f"{path}: {place}: expected a mapping, got {found}.")
     return {str(key): member for key, member in value.items()}
 
 
@@ -244,32 +253,25 @@ def _sorted(value: Any, path: str, without: Container[str]) -> Any:
         }
     if isinstance(value, list):
         members = [_sorted(member, path, without) for member in value]
-        # recipients come in any order
+        # the API returns recipients in any order
         plain = not any(isinstance(member, dict | list) for member in members)
         return (
             sorted(members, key=lambda member: (str(type(member)), str(member)))
             if plain
             else members
         )
-    # a float, as YAML reads numbers, would round it
+    # YAML reads numbers as floats, which would round it
     return str(value) if isinstance(value, Decimal) else value
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: value for path, value in _leaves(row, "") if value is not None}
-
-
-def _leaves(row: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        at = f"{path}{name}"
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{at}.")
-        else:
-            yield at, value
+    return {
+        ".".join(names): value for names, value in leaves(row, sys.maxsize) if value is not None
+    }
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every text on one line, and no anchors."""
+    """Writes every text on one line, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
@@ -283,30 +285,30 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads what `_Dumper` writes: plain values as JSON has them, without anchors, and dates as the texts that they are.
+    """Reads the output of `_Dumper`: JSON values without anchors, dates as text.
 
-    A key that is there twice is the mistake that it is.
+    Rejects a key that occurs twice.
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        # an alias may lead into itself, or make gigabytes of a few lines
+        # an alias may refer to itself, or expand a few lines to gigabytes
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
-                None, None, "an alias; put texts that begin with * in quotes", mark
+                None, None, "an alias; quote texts that begin with *", mark
             )
         return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag not in _TAGS:
             raise yaml.constructor.ConstructorError(
-                None, None, "a tag that means nothing here", node.start_mark
+                None, None, "a tag that is not supported", node.start_mark
             )
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError):
             raise yaml.constructor.ConstructorError(
-                None, None, "not of the kind that it is tagged as", node.start_mark
+                None, None, "a value that does not fit its tag", node.start_mark
             ) from None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -315,7 +317,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, "a key is there twice", key.start_mark
+                        None, None, "a key that occurs twice", key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)

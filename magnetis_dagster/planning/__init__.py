@@ -1,1 +1,1 @@
-"""The price of a backfill in API calls, and when it ends. Nothing here writes rows."""
+"""Price backfills in API calls and forecast their end. Writes no rows."""

@@ -1,6 +1,6 @@
-"""The price of a backfill before it starts: one announcement a collection, then arithmetic. Reads nothing into the warehouse.
+"""Price a backfill by one announcement per collection and arithmetic.
 
-What is shown of it belongs to `plan_screen.py`; launching it belongs to who knows Dagster.
+Loads no rows. `cli/plan_report.py` formats the plan, `dev/backfill.py` launches it.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
     ClientLimits,
     MagnetisClient,
     RedirectRefused,
@@ -23,13 +23,13 @@ from magnetis_dagster.api import (
 )
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import MagnetisError, PermanentError
-from magnetis_dagster.ingest.pricing import CHUNK_ROWS, PAGE_ROWS, expected_calls
+from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, expected_calls
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
-from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
+from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, Pace, capacity, forecast
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.history import read_pace
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.quota.rules import BACKFILL, LANES
+from magnetis_dagster.quota.rules import BACKFILL, LANES, QuotaPolicy, Usage
 from magnetis_dagster.warehouse import Warehouse
 
 LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
@@ -44,16 +44,16 @@ _ONE_COLLECTION = (
     ServerUnavailable,
     UnexpectedResponse,
 )
-"""Errors that say nothing about the other collections."""
+"""Errors that affect one collection only."""
 
 
 class BadPlan(PermanentError):
-    """What was asked cannot be planned; the text says what can."""
+    """The requested days or collections cannot be planned; the text states which can."""
 
 
 @dataclass(frozen=True, slots=True)
 class PricedRange:
-    """Contiguous days to read, and what they cost."""
+    """Contiguous days to read, and their price."""
 
     first: date
     last: date
@@ -69,13 +69,13 @@ class PricedRange:
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """One collection."""
+    """The price of one collection."""
 
     collection: str
     days: int
     """Days to read."""
     ranges: tuple[PricedRange, ...]
-    """Empty where there is nothing to read or no price."""
+    """Empty if no day is to read, or if there is no price."""
     problem: str | None = None
     """Why there is no price."""
 
@@ -86,13 +86,16 @@ class PlanLine:
 
     @property
     def calls(self) -> int:
-        """API calls that reading them costs."""
+        """API calls that the days cost."""
         return sum(each.calls for each in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
 class LaneUse:
-    """One lane: what is left to it, what it used today (rolling window: in the last 24 hours), and on a mean day."""
+    """One lane: its reserved API calls, and those it used today and on a mean day.
+
+    With a rolling quota, today means the last 24 hours.
+    """
 
     lane: str
     floor: int
@@ -102,23 +105,23 @@ class LaneUse:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked, its price, and how it fits into the quota."""
+    """The price of a backfill, and its fit into the quota."""
 
     first: date
     last: date
     """Inclusive."""
     missing: bool
-    """Only days that are not done are read."""
+    """Only incomplete days are read."""
     lines: tuple[PlanLine, ...]
     spent: int
     """API calls that the plan itself spent."""
     at: datetime
-    """When it was made, in the quota's zone, by the database's clock."""
+    """Time of the plan, in the quota's time zone, by the database's clock."""
     limit: int
     lanes: tuple[LaneUse, ...]
     seconds_per_call: float
     backfill_today: int
-    """Calls that backfill gets in the rest of the quota day."""
+    """API calls available to the backfill lane in the rest of the quota day."""
     backfill_whole_day: int
     forecast: Forecast
 
@@ -134,7 +137,7 @@ class Plan:
 
     @property
     def problems(self) -> list[str]:
-        """Why collections have no price, a sentence each."""
+        """The reasons why collections have no price, one sentence each."""
         return [line.problem for line in self.lines if line.problem]
 
     def as_dict(self) -> dict[str, Any]:
@@ -187,11 +190,17 @@ class Plan:
         }
 
 
-def chosen(catalogue: Catalogue, names: Sequence[str], *, every: bool) -> list[Collection]:
-    """Return the events collections to plan, each once: those named, or `every` enabled one. Raises BadPlan."""
+def choose_collections(
+    catalogue: Catalogue, names: Sequence[str], *, every: bool
+) -> list[Collection]:
+    """Return the events collections to plan: those named, or `every` enabled one.
+
+    Raises: BadPlan if a collection cannot be planned.
+    """
     if every == bool(names):
         raise BadPlan(
-            "Name the collections to plan, such as `magnetis plan calls visits`, or give --all for every events collection."
+            "Name the collections to plan, such as `magnetis plan calls visits`, or give --all for "
+            "every events collection."
         )
     if every:
         return [collection for collection in catalogue.enabled if collection.is_events]
@@ -202,37 +211,45 @@ def chosen(catalogue: Catalogue, names: Sequence[str], *, every: bool) -> list[C
         collection = catalogue[name]
         if not collection.is_events:
             raise BadPlan(
-                f"{name} is a snapshot collection: the API shows only its present, so there is no past to backfill. "
-                "The schedule daily_snapshots takes today's snapshot."
+                f"{name} is a snapshot collection: the API shows only its present state, so there "
+                "is no past to backfill. The schedule daily_snapshots takes today's snapshot."
             )
         if not collection.enabled:
             raise BadPlan(
-                f"{name} is switched off ({collection.reason or 'enabled: false'}): there is no asset to backfill."
+                f"{name} is switched off ({collection.reason or 'enabled: false'}): there is no "
+                "asset to backfill."
             )
         found.append(collection)
     return found
 
 
-def day_of(text: str, option: str) -> date:
-    """Return the day that an option names. Raises BadPlan."""
+def parse_day(text: str, option: str) -> date:
+    """Return the day that an option names.
+
+    Raises: BadPlan if it is not a day.
+    """
     try:
         return date.fromisoformat(text.strip())
     except ValueError:
         raise BadPlan(f"{option}: expected a day such as 2024-01-31, got {text!r}.") from None
 
 
-def asked_window(first: date, last: date, *, start: date, today: date) -> Window:
-    """Return the days `first` to `last`. Raises BadPlan unless all of them are partitions: closed, and not before `start`."""
+def requested_window(first: date, last: date, *, start: date, today: date) -> Window:
+    """Return the days `first` to `last`.
+
+    Raises: BadPlan unless all of them are partitions: ended, and not before `start`.
+    """
     if first > last:
         raise BadPlan(f"--from {first} is after --to {last}: give the older day to --from.")
     if first < start:
         raise BadPlan(
-            f"--from {first} is before {start}, the first day (MAGNETIS_START_DATE): it is no partition. Set the variable to an "
-            "earlier day where the service runs, or plan later days."
+            f"--from {first} is before {start}, the first partition (MAGNETIS_START_DATE). Set the "
+            "variable to an earlier day where the service runs, or plan later days."
         )
     if last >= today:
         raise BadPlan(
-            f"--to {last} has not ended (today is {today}): plan days up to {today - timedelta(days=1)}."
+            f"--to {last} has not ended (today is {today}): plan days up to "
+            f"{today - timedelta(days=1)}."
         )
     return Window(first, last)
 
@@ -252,25 +269,30 @@ def make_plan(
     chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
-    """Return what reading `window` of the collections costs; with `missing`, of its days that are not done. Blocks.
+    """Return the price of a window; with `missing`, of its incomplete days.
 
-    Spends one API call for each collection that has days to read, charged to the lane manual. Errors of one collection become its
-    `problem`. Raises the errors that would meet every other call too (key refused, no connection, quota spent), and those of the
-    database.
+    Spends one API call, charged to the lane manual, for each collection that has days to read. An
+    error of one collection becomes its `problem`. Blocks.
+
+    Raises: errors that would stop every other request too (key refused, no connection, quota
+        exhausted), and the errors of the database.
     """
-    held = {each.name: _held(warehouse, each, window) if missing else {} for each in collections}
-    to_read = {
-        each.name: list(contiguous([day for day in window.days if day not in held[each.name]]))
+    rows_before = {
+        each.name: _rows_of_complete_days(warehouse, each, window) if missing else {}
         for each in collections
     }
-    gate = LedgerGuard(ledger, COMMAND)
-    asked = [(each, _hull(to_read[each.name])) for each in collections if to_read[each.name]]
-    announced = asyncio.run(_announce(asked, zones, gate, origin, key, limits, progress))
+    ranges = {
+        each.name: contiguous(day for day in window.days if day not in rows_before[each.name])
+        for each in collections
+    }
+    guard = LedgerGuard(ledger, COMMAND)
+    hulls = [(each, _hull(ranges[each.name])) for each in collections if ranges[each.name]]
+    announced = asyncio.run(_announce(hulls, zones, guard, origin, key, limits, progress))
     lines = tuple(
-        _priced(
+        _price(
             each,
-            to_read[each.name],
-            held[each.name],
+            ranges[each.name],
+            rows_before[each.name],
             announced.get(each.name),
             chunk_rows=chunk_rows,
         )
@@ -284,18 +306,10 @@ def make_plan(
         last=window.last,
         missing=missing,
         lines=lines,
-        spent=gate.charged.total(),
+        spent=guard.charged.total(),
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
-        lanes=tuple(
-            LaneUse(
-                lane,
-                policy.floor(lane, usage.at),
-                usage.by_lane.get(lane, 0),
-                pace.mean_a_day.get(lane, 0.0),
-            )
-            for lane in LANES
-        ),
+        lanes=tuple(_lane_use(lane, policy, usage, pace) for lane in LANES),
         seconds_per_call=pace.seconds_per_call,
         backfill_today=today,
         backfill_whole_day=whole_day,
@@ -303,8 +317,17 @@ def make_plan(
     )
 
 
-def _held(warehouse: Warehouse, collection: Collection, window: Window) -> dict[date, int]:
-    return {day: found.held for day, found in warehouse.done(collection, window.days).items()}
+def _lane_use(lane: str, policy: QuotaPolicy, usage: Usage, pace: Pace) -> LaneUse:
+    floor, mean = policy.floor(lane, usage.at), pace.mean_a_day.get(lane, 0.0)
+    return LaneUse(lane, floor, usage.by_lane.get(lane, 0), mean)
+
+
+def _rows_of_complete_days(
+    warehouse: Warehouse, collection: Collection, window: Window
+) -> dict[date, int]:
+    return {
+        day: found.held for day, found in warehouse.completed_days(collection, window.days).items()
+    }
 
 
 def _hull(ranges: Sequence[Window]) -> Window:
@@ -312,20 +335,20 @@ def _hull(ranges: Sequence[Window]) -> Window:
 
 
 async def _announce(
-    asked: Sequence[tuple[Collection, Window]],
+    windows: Sequence[tuple[Collection, Window]],
     zones: Zones,
-    gate: LedgerGuard,
+    guard: LedgerGuard,
     origin: str,
     key: str,
     limits: ClientLimits,
     progress: Callable[[str], None],
 ) -> dict[str, int | str]:
-    """Return for each collection the rows announced, or why nothing is known."""
+    """Return by collection the announced rows, or the reason why they are unknown."""
     found: dict[str, int | str] = {}
-    async with MagnetisClient(origin, key, gate, concurrency=1, limits=limits) as client:
-        for collection, window in asked:
+    async with MagnetisClient(origin, key, guard, concurrency=1, limits=limits) as client:
+        for collection, window in windows:
             name = collection.name
-            call = Call(
+            call = ApiCall(
                 name,
                 collection.route,
                 window.parameters(collection, zones),
@@ -340,13 +363,11 @@ async def _announce(
                 found[name] = (
                     page.total
                     if page.total is not None
-                    else f"{name}: the answer has no meta.total, so what {window} holds is known only by reading it"
+                    else f"{name}: the answer has no meta.total, so only a load can count the rows "
+                    f"of {window}"
                 )
-            progress(
-                f"{name} {window}: {found[name]} rows"
-                if isinstance(found[name], int)
-                else str(found[name])
-            )
+            rows = found[name]
+            progress(f"{name} {window}: {rows} rows" if isinstance(rows, int) else rows)
     return found
 
 
@@ -355,10 +376,10 @@ def _sentence(name: str, error: MagnetisError) -> str:
     return text if text.startswith(name) else f"{name}: {text}"
 
 
-def _priced(
+def _price(
     collection: Collection,
     ranges: Sequence[Window],
-    held: Mapping[date, int],
+    rows_before: Mapping[date, int],
     announced: int | str | None,
     *,
     chunk_rows: int,
@@ -367,19 +388,13 @@ def _priced(
     if isinstance(announced, str) or announced is None:
         return PlanLine(collection.name, days, (), announced)
     if collection.window is None:
-        # a route without a window gives everything each time
-        return PlanLine(
-            collection.name,
-            days,
-            tuple(
-                PricedRange(each.first, each.last, announced, max(1, -(-announced // PAGE_ROWS)))
-                for each in ranges
-            ),
-        )
+        # a route without a window returns all its rows to each request
+        pages = max(1, -(-announced // PAGE_ROWS))
+        whole = (PricedRange(each.first, each.last, announced, pages) for each in ranges)
+        return PlanLine(collection.name, days, tuple(whole))
     hull = _hull(ranges)
-    rows = max(
-        0, announced - sum(number for day, number in held.items() if hull.first <= day <= hull.last)
-    )
+    complete = sum(rows for day, rows in rows_before.items() if hull.first <= day <= hull.last)
+    rows = max(0, announced - complete)
     priced = []
     for each in ranges:
         share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)
@@ -388,16 +403,19 @@ def _priced(
     return PlanLine(collection.name, days, tuple(priced))
 
 
-def when(moment: datetime, now: datetime) -> str:
-    """Return `today 15:40` or `2025-12-03 01:10`; both moments are in one zone. Rounded up to the minute."""
+def format_moment(moment: datetime, now: datetime) -> str:
+    """Return `today 15:40` or `2025-12-03 01:10`, rounded up to the minute.
+
+    Both moments are in one time zone.
+    """
     if moment.second or moment.microsecond:
         moment = (moment + timedelta(minutes=1)).replace(second=0, microsecond=0)
     return f"today {moment:%H:%M}" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def ends(plan: Plan) -> str:
-    """Return when the backfill is done, in words."""
+def completion(plan: Plan) -> str:
+    """Return the expected time of completion, in words."""
     done_at = plan.forecast.done_at
     if done_at is None:
         return f"not within {MOST_DAYS:,} days"
-    return f"about {when(done_at, plan.at)}"
+    return f"about {format_moment(done_at, plan.at)}"

@@ -1,4 +1,4 @@
-"""What received rows have of the declaration of their collection, and what else they have."""
+"""Compare the received rows with the declaration of their collection."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,9 +12,10 @@ MOST_NAMES = 80
 
 
 def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> None:
-    """Compare rows with the declaration; names and numbers go to the finding, values stay here.
+    """Record names and numbers of differences between rows and declaration.
 
-    `first` is the row of the first request, which lies at an edge of the window if the route sorts by time.
+    `first` is the row of the first request. It lies at an edge of the window if the route sorts by
+    time.
     """
     if not len(sample):
         return
@@ -45,7 +46,7 @@ def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> No
 
 
 def _compare_times(moments: Sequence[datetime], window: Interval, finding: Finding) -> None:
-    """Record the row that lies furthest outside the window, or else the one nearest to an edge."""
+    """Record the row furthest outside the window, else the nearest to an edge."""
     start, end = window
     outside = max(
         (min(moment - start, timedelta(0)) + max(moment - end, timedelta(0)) for moment in moments),

@@ -1,4 +1,4 @@
-"""Whether the rows of a snapshot collection look like events."""
+"""Decide whether the rows of a snapshot collection look like events."""
 
 import re
 from collections import Counter
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import as_text
 from magnetis_dagster.probe.rows import Name, Sample, mostly_phones
 
 RECENT = timedelta(days=92)
 FEWEST_ROWS = 3
-"""Rows that are needed to call a member different in every row."""
+"""Rows that a member needs to be taken for different in every row."""
 
 _STATE_TIMES = re.compile("creat|updat|modif|chang|expir|renew|valid|last|next|until|delet|disabl")
-"""Times that settings have too."""
+"""Names of times that settings have too."""
 
 
 def event_members(sample: Sample, today: date) -> list[str]:
     """Return the members by which a snapshot collection looks like events.
 
-    Recent moments that differ from row to row. A call or a phone number that does so counts too,
-    together with a recent time of creation.
+    These are recent times that differ by row. A call or a phone number that differs by row counts
+    too, together with a recent time of creation.
     """
     if sample.collection.is_events or len(sample) < FEWEST_ROWS:
         return []
@@ -47,7 +47,7 @@ def may_be_events(sample: Sample) -> bool:
 
 
 def is_recent(sample: Sample, today: date) -> bool:
-    """Return whether the first row has a recent moment, so that the newest rows come first."""
+    """Return whether the first row is recent: then the newest rows come first."""
     return any(
         _near(moment, today)
         for values in sample.members.values()

@@ -1,4 +1,4 @@
-"""Which member, or which two together, can be the id of the received rows."""
+"""Find the member, or the two members, that can be the id of the received rows."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from magnetis_dagster.catalog.conversions import as_identifier
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import as_identifier
 from magnetis_dagster.probe.rows import Name, Sample, is_phone
 
 FEWEST_INTEGERS = 20
-"""Rows that are needed to call an integer an id without an id's name."""
+"""Rows that an integer without an id's name needs to be taken for an id."""
 _UUID = "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _FORMS = {
     "prefix and UUID": re.compile(f"[A-Za-z][A-Za-z0-9]{{0,11}}[-_]{_UUID}"),
@@ -26,7 +26,7 @@ _LIKE_A_PART = re.compile("leg|part|segment|seq|index|position|attempt|rank|line
 
 
 def propose_id(sample: Sample) -> tuple[list[str], str] | None:
-    """Propose a unique member if rows lack an id; two members together if one repeats."""
+    """Propose a unique member if rows lack an id, or two members if one repeats."""
     ids = sample.parsed.ids
     if len(sample) < 2 or (None not in ids and _unique(ids)):
         return None
@@ -52,7 +52,7 @@ def _unique(values: Sequence[Any]) -> bool:
 
 
 def _form(sample: Sample, name: Name, values: Sequence[Any]) -> str | None:
-    """Return the strongest form of an id that every row's value has; None if there is none."""
+    """Return the strongest id form that every value has; None if there is none."""
     texts = [as_identifier(value) for value in values]
     is_time = not _LIKE_AN_ID.search(fold(name[-1])) and any(sample.moments(values))
     if None in texts or any(map(is_phone, values)) or is_time:
@@ -68,7 +68,7 @@ def _form(sample: Sample, name: Name, values: Sequence[Any]) -> str | None:
 
 
 def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[str | None]]]:
-    """Yield the undeclared members of an id's form with a rank, a path and their values as text."""
+    """Yield undeclared members that look like an id: rank, path, and texts."""
     singular = fold(sample.collection.name).removesuffix("s")
     for position, (name, values) in enumerate(sample.nameable.items()):
         if sample.is_declared(name) or not (form := _form(sample, name, values)):
@@ -84,14 +84,14 @@ def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[
 
 
 def _counts(values: Sequence[Any]) -> bool:
-    """Return whether integers count the rows, up or down, as no duration or amount does."""
+    """Return whether integers count the rows, unlike durations or amounts."""
     numbers = [int(as_identifier(value) or 0) for value in values]
     steps = [later > earlier for earlier, later in pairwise(numbers)]
     return len(numbers) >= FEWEST_INTEGERS and _unique(numbers) and (all(steps) or not any(steps))
 
 
 def _declared_id(sample: Sample) -> list[tuple[str, ...]]:
-    """Return the declared members that give every row its id; none if rows differ in that."""
+    """Return the declared members that identify all rows; none if rows differ."""
     collection = sample.collection
     alone = {
         parts: replace(
@@ -103,11 +103,11 @@ def _declared_id(sample: Sample) -> list[tuple[str, ...]]:
 
 
 def _discriminator(sample: Sample, base: Sequence[str], ids: Sequence[str | None]) -> str | None:
-    """Return the member that makes rows of one id different in every case."""
+    """Return the member that distinguishes all rows of one id."""
     candidates = []
     for position, (name, values) in enumerate(sample.nameable.items()):
         folded = fold(name[-1])
-        # a column such as a status or a duration may change, and with it the id
+        # a status or a duration may change, and the id with it
         if ".".join(name) in base or (sample.is_declared(name) and not _LIKE_AN_ID.search(folded)):
             continue
         named = _LIKE_A_PART.search(folded) is not None

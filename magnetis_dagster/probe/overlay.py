@@ -1,4 +1,4 @@
-"""Writes what a probe found to the YAML file that MAGNETIS_CONFIG names."""
+"""Write the findings of a probe to the YAML file that MAGNETIS_CONFIG names."""
 
 import contextlib
 import shutil
@@ -12,17 +12,17 @@ from magnetis_dagster.catalog.overlay import read_overlay
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.private_files import write_private
 
-HEAD = "# Laid over the catalogue by MAGNETIS_CONFIG; `magnetis probe --write` adds what it finds."
+HEAD = "# Changes to the catalogue (MAGNETIS_CONFIG); `magnetis probe --write` adds its findings."
 REASON = "# magnetis probe: "
-"""Begins the reason of a setting. Later runs keep it, unlike other comments."""
+"""Prefix of a comment that explains a setting. Later runs keep it, unlike other comments."""
 
 
 def write_overlay(path: Path, overlay: dict[str, Any], reasons: Sequence[str] = ()) -> bool:
     """Merge `overlay` into the YAML file at `path`; return whether the file changed.
 
-    Every other key is kept. `reasons` become comments at the head; other comments are lost, and the
-    former file is kept as `<name>.bak`. A missing file is created even if the overlay is empty, since
-    MAGNETIS_CONFIG names it. The file is replaced as a whole or not at all.
+    Every other key is kept. `reasons` become comments at the head; other comments are lost. The
+    former file is kept as `<name>.bak`. A missing file is created even if the overlay is empty,
+    since MAGNETIS_CONFIG names it. The file is replaced atomically.
 
     Raises: CatalogueError if the file is not YAML; PermanentError if it cannot be written.
     """

@@ -1,8 +1,9 @@
-"""Verifies the catalogue against the API: routes, members of rows, and query parameters.
+"""Compare the catalogue with the API: routes, members, query parameters.
 
-Price: one request with `limit=1` for each collection, and one for each further route if the first does not answer. Then, for each
-events collection, a page of 50 rows, and two requests that decide whether the bounds of the window are honoured; for a snapshot, a
-page of 50 rows only if its first row has no id or looks like an event. `probe_report.py` contains what comes of it.
+Price: one request with `limit=1` per collection, and one per further route if the first does not
+answer. Then, for each events collection, a page of 50 rows, and two requests that decide whether
+the bounds of the window are honoured. For a snapshot, a page of 50 rows only if its first row has
+no id or looks like an event. `report.py` contains the findings.
 """
 
 import asyncio
@@ -12,13 +13,13 @@ from typing import Any
 
 from magnetis_dagster.api import (
     AccessForbidden,
-    Call,
+    ApiCall,
+    CallOutcome,
     ClientLimits,
     ConfirmingGuard,
-    Gate,
     MagnetisClient,
-    Outcome,
     Page,
+    QuotaGuard,
     RedirectRefused,
     RequestRejected,
     ResponseTooLarge,
@@ -32,7 +33,7 @@ from magnetis_dagster.ingest.windows import Zones, parameters_between
 from magnetis_dagster.probe.comparison import examine
 from magnetis_dagster.probe.events import event_members, is_recent, may_be_events
 from magnetis_dagster.probe.filters import (
-    Honoured,
+    Verdict,
     after_every_row,
     before_every_row,
     end_honoured,
@@ -41,14 +42,14 @@ from magnetis_dagster.probe.filters import (
     start_honoured,
 )
 from magnetis_dagster.probe.proposals import propose, with_proposals
-from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
 from magnetis_dagster.probe.rows import Interval, Sample
 
 LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
 SAMPLE = 50
-"""Rows of the page that members are compared on."""
+"""Rows of the page whose members are compared."""
 _QUIET = timedelta(days=30)
-"""Before the end of the window: where a sample is taken if the window itself has no row."""
+"""Length of the window that a sample is taken from if the probe's window has no row."""
 _UNCLEAR = (
     RequestRejected,
     UnexpectedResponse,
@@ -61,7 +62,7 @@ _UNCLEAR = (
 def run_probe(
     catalogue: Catalogue,
     zones: Zones,
-    gate: Gate,
+    guard: QuotaGuard,
     *,
     origin: str,
     key: str,
@@ -69,23 +70,24 @@ def run_probe(
     limits: ClientLimits = LIMITS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> ProbeReport:
-    """Probe every enabled collection of `catalogue`. Blocks; for the command line.
+    """Probe every enabled collection of `catalogue`. Blocks.
 
-    `today` is a day in the partition zone (by the machine's clock if None). Every request is charged at `gate`. `progress` receives
-    one line per request. An error that would meet every other request too (key refused, no connection, quota spent) ends the probe:
-    the report has it in `stopped`.
+    `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
+    request. `progress` receives one line per request. An error that would stop every other request
+    too (key refused, no connection, quota exhausted) ends the probe; it is in the report's
+    `stopped`.
 
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
-    return asyncio.run(_Probe(catalogue, zones, gate, today, progress).run(origin, key, limits))
+    return asyncio.run(_Probe(catalogue, zones, guard, today, progress).run(origin, key, limits))
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
-    """Return the 24 hours that events are requested for: noon to noon of working days.
+    """Return the 24 hours of the requested events, from noon to noon of working days.
 
-    Its edges lie in working hours, so that rows come close to them and a misread zone shows. It ends three days ago, so that the
-    newest row of all lies outside. No padding, which would blur both.
+    The edges lie in working hours, so that rows lie close to them and a misread time zone shows.
+    The window ends three days ago, so that the newest row lies outside. Padding would blur both.
     """
     day = today - timedelta(days=3)
     while day.weekday() not in {1, 2, 3, 4}:
@@ -97,27 +99,29 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
     return next(noons), next(noons)
 
 
-class _Watch:
-    """A gate before the gate: counts the requests and remembers the last status."""
+class _CountingGuard:
+    """Passes charges on, counts the requests, and remembers the last HTTP status."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, guard: QuotaGuard) -> None:
+        self._guard = guard
         self.calls = 0
         self.status: int | None = None
 
-    async def charge(self, call: Call) -> int:
-        charge = await self._gate.charge(call)
+    async def charge(self, call: ApiCall) -> int:
+        charge = await self._guard.charge(call)
         self.calls += 1
         return charge
 
     async def confirm(self, charge: int) -> int:
         return (
-            await self._gate.confirm(charge) if isinstance(self._gate, ConfirmingGuard) else charge
+            await self._guard.confirm(charge)
+            if isinstance(self._guard, ConfirmingGuard)
+            else charge
         )
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
-        await self._gate.settle(charge, outcome)
+        await self._guard.settle(charge, outcome)
 
 
 class _Probe:
@@ -125,31 +129,32 @@ class _Probe:
         self,
         catalogue: Catalogue,
         zones: Zones,
-        gate: Gate,
+        guard: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
     ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
-        self._watch = _Watch(gate)
+        self._guard = _CountingGuard(guard)
         self._today = today
         self._window = probe_window(today, zones)
         self._progress = progress
         self._findings = {
-            one.name: Finding(one.name, one.route, Found.NOT_ASKED) for one in self._collections
+            one.name: Finding(one.name, one.route, Availability.NOT_PROBED)
+            for one in self._collections
         }
         self._first: dict[str, Page] = {}
-        """Collection to the page of its first request that was answered."""
+        """Collection to the page that answered its first request."""
         self._serves: dict[str, str] = {}
-        """Route to the collection that it answered for."""
+        """Route to the collection that uses it."""
         self._absent: dict[str, int | None] = {}
-        """Route to the status that says that nothing is there."""
+        """Unavailable route to its HTTP status."""
 
     async def run(self, origin: str, key: str, limits: ClientLimits) -> ProbeReport:
         stopped, for_good = None, False
-        async with MagnetisClient(origin, key, self._watch, concurrency=1, limits=limits) as client:
+        async with MagnetisClient(origin, key, self._guard, concurrency=1, limits=limits) as client:
             try:
-                # first routes first: a candidate that is the first route of another belongs to that one
+                # first routes first: they belong to their collection, not to one with alternatives
                 for collection in self._collections:
                     await self._find(client, collection, collection.route)
                 for collection in self._collections:
@@ -162,7 +167,7 @@ class _Probe:
         start, end = self._window
         return ProbeReport(
             list(self._findings.values()),
-            self._watch.calls,
+            self._guard.calls,
             (start.isoformat(), end.isoformat()),
             str(self._today),
             stopped,
@@ -172,7 +177,7 @@ class _Probe:
     async def _try_candidates(self, client: MagnetisClient, collection: Collection) -> None:
         finding = self._findings[collection.name]
         for route in (route.path for route in collection.routes[1:]):
-            if finding.found is not Found.NOTHING:
+            if finding.found is not Availability.NOTHING:
                 return
             if route in self._serves:
                 finding.shared[route] = self._serves[route]
@@ -182,7 +187,7 @@ class _Probe:
                 await self._find(client, collection, route)
 
     async def _find(self, client: MagnetisClient, collection: Collection, route: str) -> None:
-        """Send the first request to a route and record the answer.
+        """Send the first request to a route and record the response.
 
         Raises: MagnetisError if every other request would fail too.
         """
@@ -191,14 +196,14 @@ class _Probe:
         try:
             page = await self._page(client, collection, route, window)
         except RouteUnavailable as error:
-            self._absent[route] = self._watch.status
-            finding.found, finding.message = Found.NOTHING, finding.message or str(error)
+            self._absent[route] = self._guard.status
+            finding.found, finding.message = Availability.NOTHING, finding.message or str(error)
         except AccessForbidden as error:
-            finding.found, finding.message = Found.FORBIDDEN, str(error)
+            finding.found, finding.message = Availability.FORBIDDEN, str(error)
         except _UNCLEAR as error:
-            finding.found, finding.message = Found.UNCLEAR, str(error)
+            finding.found, finding.message = Availability.UNCLEAR, str(error)
         else:
-            finding.found, finding.message, finding.answered = Found.YES, None, route
+            finding.found, finding.message, finding.answered = Availability.YES, None, route
             finding.evidence = next(
                 one.evidence.value for one in collection.routes if one.path == route
             )
@@ -207,10 +212,10 @@ class _Probe:
             finding.announced = page.total
             self._first[collection.name] = page
             examine(Sample(collection, _rows(page), self._zones, window), finding)
-        finding.status = finding.tried[route] = self._watch.status
+        finding.status = finding.tried[route] = self._guard.status
 
     async def _compare(self, client: MagnetisClient, collection: Collection, first: Page) -> None:
-        """Compare more rows, and the parameters, with the declaration."""
+        """Compare more rows and the parameters with the declaration."""
         finding = self._findings[collection.name]
         window = self._window_of(collection)
         sample = Sample(collection, _rows(first), self._zones, window)
@@ -223,7 +228,7 @@ class _Probe:
             page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
             first_row = sample
             if more := _distinct(_rows(page)) if page else []:
-                # without the first row: a member that changes with every request would make it two rows
+                # without the first row: a member that changes with every request would make it two
                 sample = Sample(collection, more, self._zones, window)
             finding.parameters["limit"] = limit_honoured(first, page)
             finding.parameters["page"] = page_honoured(
@@ -241,7 +246,10 @@ class _Probe:
             )
 
     def _sample_page(self, first: Page, sample: Sample) -> int:
-        """Return a page of SAMPLE rows: not page 1, which hides an ignored `page`; of recent rows."""
+        """Return the number of a page of SAMPLE recent rows.
+
+        Not page 1, unless necessary: it does not show whether `page` is ignored.
+        """
         if first.total is None or first.total < 2 * SAMPLE or not len(sample):
             return 1
         is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
@@ -250,10 +258,10 @@ class _Probe:
     async def _verify_window(
         self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool
     ) -> None:
-        """Decide with two requests which bounds of the window are honoured, if rows exist."""
+        """Decide with two requests which bounds are honoured, if rows exist."""
         assert collection.window is not None
         names = finding.window_names = (collection.window.start, collection.window.end)
-        finding.parameters = dict.fromkeys(names, Honoured.UNKNOWN) | finding.parameters
+        finding.parameters = dict.fromkeys(names, Verdict.UNKNOWN) | finding.parameters
         if not exists:
             return
         after = after_every_row(self._today, self._zones)
@@ -275,7 +283,7 @@ class _Probe:
         limit: int = 1,
         number: int = 1,
     ) -> Page | None:
-        """Return a page of a route that has answered before; record a refusal and return None."""
+        """Return a page of the route that answered; record a refusal as None."""
         finding = self._findings[collection.name]
         try:
             return await self._page(
@@ -301,12 +309,12 @@ class _Probe:
         )
         try:
             page = await client.page(
-                Call(collection.name, route, parameters, page=number, limit=limit)
+                ApiCall(collection.name, route, parameters, page=number, limit=limit)
             )
-            await client.settled()
+            await client.wait_for_settlements()
             return page
         finally:
-            self._progress(f"{collection.name}: GET {route}: {self._watch.status}")
+            self._progress(f"{collection.name}: GET {route}: {self._guard.status}")
 
     def _window_of(self, collection: Collection) -> Interval | None:
         return self._window if collection.window else None

@@ -1,6 +1,6 @@
-"""What the received rows propose: the time field, the id, and columns of phone numbers.
+"""Propose time field, id, and phone number columns from received rows.
 
-Pure. A proposal is a member name with its reason in counts. Nothing is proposed that the declaration already reads.
+Pure. A proposal is a member name with its reason in counts; declared members are not proposed.
 """
 
 import re
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
-from magnetis_dagster.catalog.row_parser import as_text
+from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.probe.ids import propose_id
 from magnetis_dagster.probe.rows import WIDEST_ZONE, Name, Sample, is_phone, mostly_phones
 
@@ -19,13 +19,13 @@ _TOO_COMMON = {"number", "phone", "telephone", "tel", "id", "numero", "format"}
 
 @dataclass(slots=True)
 class Proposals:
-    """What to set in MAGNETIS_CONFIG, and why."""
+    """Proposed settings for MAGNETIS_CONFIG, and their reasons."""
 
     time_field: str | None = None
     id_path: list[str] = field(default_factory=list)
-    """One member, or several that make one id together."""
+    """One member, or several that form one id."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Column to the member that has its phone numbers."""
+    """Column to the member with its phone numbers."""
     unmatched: list[str] = field(default_factory=list)
     """Members with phone numbers that could belong to several columns, or to none."""
     reasons: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ def propose(sample: Sample) -> Proposals:
 
 
 def _propose_time(sample: Sample, proposals: Proposals) -> None:
-    """Propose the member whose values lie inside the window, unless the declared time does."""
+    """Propose the member inside the window, unless the declared time is."""
     if sample.window is None or not sample.rows or not sample.collection.is_events:
         return
     start, end = sample.window
@@ -62,7 +62,7 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
         if inside(moments, WIDEST_ZONE) < 0.9 * len(sample) or len(set(known)) * 2 < len(known):
             continue
         strictly = inside(moments, timedelta(0))
-        # the outermost, then the earliest: calls end and are stored later
+        # prefer the outermost, then the earliest: the end of a call and its storage are later
         rank = (-strictly, len(name), sum(moment.timestamp() for moment in known) / len(known))
         candidates.append((rank, ".".join(name), strictly))
     if not candidates:
@@ -72,15 +72,16 @@ def _propose_time(sample: Sample, proposals: Proposals) -> None:
     also = f"; also inside: {', '.join(others)}" if others else ""
     proposals.time_field = path
     proposals.reasons.append(
-        f"time_fields: [{path}] ({strictly} of {len(sample)} rows lie inside the window by it{also})"
+        f"time_fields: [{path}] ({strictly} of {len(sample)} rows lie inside the window by it"
+        f"{also})"
     )
 
 
 def _propose_phones(sample: Sample, proposals: Proposals) -> None:
-    """Propose members with phone numbers for the columns of phone numbers that have none.
+    """Propose members with phone numbers for empty columns of phone numbers.
 
-    By a word that the names share, else by variation: a collection first declares the number that is
-    its rows' own and varies (the caller), and then those that repeat (the number called).
+    They match by a word that both names share, else by variation: the first declared column is the
+    number that varies by row (the caller), later columns repeat (the called number).
     """
     columns = [
         name

@@ -1,4 +1,4 @@
-"""The findings of a probe: notes, JSON, and the overlay for MAGNETIS_CONFIG. Never values."""
+"""The findings of a probe: notes, JSON, and overlay; never values."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from magnetis_dagster.catalog.model import Evidence
-from magnetis_dagster.probe.filters import Honoured
+from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.proposals import Proposals
 from magnetis_dagster.probe.rows import WIDEST_ZONE
 
@@ -14,7 +14,7 @@ _PAGE = 250
 _OBSERVED = Evidence.OBSERVED.value
 
 
-class Found(StrEnum):
+class Availability(StrEnum):
     """Whether the API serves a collection to this key."""
 
     YES = "found"
@@ -22,32 +22,32 @@ class Found(StrEnum):
     """404 or 405 on every route that was tried."""
     FORBIDDEN = "outside the key's scope"
     UNCLEAR = "unclear"
-    """Neither: refused parameters, a redirect, no envelope, a server error."""
-    NOT_ASKED = "not asked"
+    """Neither: rejected parameters, a redirect, no envelope, a server error."""
+    NOT_PROBED = "not asked"
 
 
 @dataclass(slots=True)
 class Finding:
-    """What one collection answered."""
+    """The result for one collection."""
 
     collection: str
     first_route: str
     """The route that the catalogue, or MAGNETIS_CONFIG, names first."""
-    found: Found
+    found: Availability
     answered: str | None = None
     """The route that answered."""
     evidence: str | None = None
-    """How well that route was known before."""
+    """The evidence for that route in the catalogue."""
     status: int | None = None
-    """HTTP status of the last route tried; None where none came."""
+    """HTTP status of the last route tried; None without a response."""
     message: str | None = None
-    """Why it did not answer."""
+    """The reason why it did not answer."""
     tried: dict[str, int | None] = field(default_factory=dict)
     """Route to HTTP status."""
     shared: dict[str, str] = field(default_factory=dict)
-    """Candidate route to the other collection that it already answers for."""
+    """Alternative route to the other collection that uses it."""
     announced: int | None = None
-    """`meta.total` of the first request: of events in the window, of snapshots as a whole."""
+    """`meta.total` of the first response: events in the window, or all rows of a snapshot."""
     rows: int = 0
     """Distinct rows that were compared with the declaration."""
     repeated_ids: int = 0
@@ -55,48 +55,48 @@ class Finding:
     columns: dict[str, str] = field(default_factory=dict)
     """Column to the member that fills it; a member that is null counts as found."""
     missing: list[str] = field(default_factory=list)
-    """Columns that no member of the row fills."""
+    """Columns that no member fills."""
     unknown: list[str] = field(default_factory=list)
     """Dotted members that no column reads; they are kept in `payload`."""
     misfits: list[str] = field(default_factory=list)
-    """Columns whose received value does not fit their type."""
+    """Columns that received a value of another type."""
     time_field: str | None = None
-    """Member that holds the moment of the event."""
+    """Member with the time of the event."""
     times: list[str] = field(default_factory=list)
-    """All members that hold a moment."""
+    """All members with a time."""
     outside_seconds: int | None = None
-    """How far a row lies outside the window: negative before its start, positive after its end."""
+    """Largest distance of a row from the window: negative before its start, positive after it."""
     edge_seconds: int | None = None
     """Distance of that row, or of the one nearest to an edge, from the edge."""
     window_names: tuple[str, str] | None = None
     """The window's parameters, such as `from` and `to`; None if none were sent."""
-    parameters: dict[str, Honoured] = field(default_factory=dict)
-    """Query parameter to whether the route honours it."""
+    parameters: dict[str, Verdict] = field(default_factory=dict)
+    """Query parameter to its verdict."""
     total_ignores_window: bool = False
     """The route announces rows for a window in which it returns none."""
     proposals: Proposals = field(default_factory=Proposals)
     event_members: list[str] = field(default_factory=list)
     """Members by which a snapshot collection looks like events."""
     unfinished: list[str] = field(default_factory=list)
-    """Why a further request brought nothing."""
+    """Reasons why further requests failed."""
 
     @property
     def ignores_window(self) -> bool:
         """Whether both parameters of the window are ignored."""
         names = self.window_names or ()
-        return bool(names) and all(self.parameters.get(name) is Honoured.NO for name in names)
+        return bool(names) and all(self.parameters.get(name) is Verdict.NO for name in names)
 
     @property
     def window_is_useless(self) -> bool:
-        """Whether both are ignored and rows far outside the window prove it."""
+        """Whether rows far outside the window prove that both are ignored."""
         return self.ignores_window and abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds()
 
     def notes(self) -> str:
-        """Return what a person should look at, in a few sentences."""
+        """Return notes for people, in a few sentences."""
         notes = [self.message or "", *self.unfinished]
         for route, other in self.shared.items():
             notes.append(
-                f"{route} answers as {other}: set the route yourself if it is this collection too."
+                f"{route} serves {other}: set the route yourself if it serves this collection too."
             )
         notes += self._parameter_notes()
         if self.outside_seconds and not self.ignores_window:
@@ -105,12 +105,14 @@ class Finding:
             notes.append("Rows without an id cannot be stored: set id_paths.")
         if self.repeated_ids and not self.proposals.id_path:
             notes.append(
-                f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as [[id, leg]]."
+                f"The id repeats in {self.repeated_ids} of {self.rows} rows: set id_paths, such as "
+                "[[id, leg]]."
             )
         if "occurred_at" in self.missing:
-            holders = ", ".join(self.times) or "none"
+            times = ", ".join(self.times) or "none"
             notes.append(
-                f"No declared member holds the time (members that hold one: {holders}): set time_fields."
+                "No declared member contains the time of the event (members with a time: "
+                f"{times}): set time_fields."
             )
         if reasons := self.proposals.reasons:
             notes.append(f"Proposed, saved by --write: {'; '.join(reasons)}.")
@@ -134,20 +136,19 @@ class Finding:
             verdict: [
                 name for name in self.window_names or () if self.parameters.get(name) is verdict
             ]
-            for verdict in Honoured
+            for verdict in Verdict
         }
         ignored, undecided = (
-            " and ".join(by_verdict[verdict]) for verdict in (Honoured.NO, Honoured.UNKNOWN)
+            " and ".join(by_verdict[verdict]) for verdict in (Verdict.NO, Verdict.UNKNOWN)
         )
         if self.ignores_window:
-            price = (
-                f" That costs {ceil(self.announced / _PAGE)} requests for every load."
-                if self.announced
-                else ""
-            )
+            price = ""
+            if self.announced:
+                price = f" That costs {ceil(self.announced / _PAGE)} requests for every load."
+            null = "null, as --write does," if self.window_is_useless else "null"
             notes.append(
-                f"The route ignores {ignored}: set {here} to the names and the format that it honours, "
-                f"or to null{', as --write does,' if self.window_is_useless else ''} to read the route whole.{price}"
+                f"The route ignores {ignored}: set {here} to the names and the format that it "
+                f"honours, or to {null} to read the route whole.{price}"
             )
         elif ignored:
             bound = "start" if self.window_names and ignored == self.window_names[0] else "end"
@@ -157,68 +158,76 @@ class Finding:
             )
         if undecided and not self.unfinished:
             notes.append(
-                f"No row came back, so it is undecided whether the route honours {undecided}: "
+                f"No row was returned, so it is undecided whether the route honours {undecided}: "
                 f"probe again when there are rows, or check their names and format in {here}."
             )
-        if self.parameters.get("limit") is Honoured.NO:
-            notes.append("The route ignores limit: pages have the size that it chooses.")
-        if self.parameters.get("page") is Honoured.NO:
+        if self.parameters.get("limit") is Verdict.NO:
+            notes.append("The route ignores limit and chooses the size of its pages.")
+        if self.parameters.get("page") is Verdict.NO:
             notes.append(
-                "The route ignores page: only the first page can be read, so longer lists fail as incomplete."
+                "The route ignores page: only the first page can be read, so longer lists fail as "
+                "incomplete."
             )
         if self.total_ignores_window:
             notes.append(
-                "It announces rows for a window in which it returns none: its total ignores the window."
+                "It announces rows for a window in which it returns none: its total ignores the "
+                "window."
             )
         return notes
 
     def _outside_note(self) -> str:
         verdicts = [self.parameters.get(name) for name in self.window_names or ()]
-        if Honoured.NO in verdicts or self.proposals.time_field:
+        if Verdict.NO in verdicts or self.proposals.time_field:
             return ""
         if abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds():
-            return f"Far outside the window by {self.time_field}: the route filters by another time, so set time_fields."
+            return (
+                f"Far outside the window by {self.time_field}: the route filters by another time, "
+                "so set time_fields."
+            )
         return "Outside the window: check MAGNETIS_QUERY_TIMEZONE and MAGNETIS_RESPONSE_TIMEZONE."
 
     def _event_note(self) -> str:
         return (
-            "Rows look like events and not like a present state: "
-            f"{', '.join(self.event_members)} differ from row to row, and the times are recent. "
+            "Rows look like events, not like a present state: "
+            f"{', '.join(self.event_members)} differ by row, and the times are recent. "
             f"Load the collection and look at the column payload of magnetis.{self.collection}. "
-            "If each row is something that happened, the collection should be of kind events in "
-            "catalogue.yaml: as a snapshot, it is read whole every day, and rows that leave the list "
-            "are marked deleted."
+            "If each row is an event, the collection should be of kind events in catalogue.yaml: "
+            "as a snapshot, it is read whole every day, and rows that leave the list are marked "
+            "deleted."
         )
 
 
 @dataclass(slots=True)
 class ProbeReport:
-    """What all collections answered, in catalogue order."""
+    """The findings of all collections, in catalogue order."""
 
     findings: list[Finding]
     calls: int
     """API calls spent, retries included."""
     window: tuple[str, str]
-    """The 24 hours that events were requested for, ISO 8601 in UTC."""
+    """The 24 hours of the requested events, ISO 8601 in UTC."""
     day: str
     """Local day of the probe."""
     stopped: str | None = None
-    """Why the probe ended early; None where every collection was asked."""
+    """The reason why the probe ended early; None if it probed every collection."""
     stopped_for_good: bool = False
-    """Whether another probe would end the same until somebody changes something."""
+    """Whether another probe would fail too, until a setting changes."""
 
     @property
     def complete(self) -> bool:
-        """Whether every collection that is switched on was found."""
-        return self.stopped is None and all(finding.found is Found.YES for finding in self.findings)
+        """Whether every enabled collection was found."""
+        return self.stopped is None and all(
+            finding.found is Availability.YES for finding in self.findings
+        )
 
     def overlay(self) -> dict[str, Any]:
-        """Return what MAGNETIS_CONFIG should say.
+        """Return the proposed content of MAGNETIS_CONFIG.
 
-        Empty if no collection answered: then the address, the key's IP filter or the network is wrong rather than every route.
-        No collection is disabled for its routes if the probe ended early.
+        Empty if no collection answered: the address, the key's IP filter or the network is wrong
+        then, rather than every route. If the probe ended early, it disables no collection for its
+        routes.
         """
-        if not any(finding.found is Found.YES for finding in self.findings):
+        if not any(finding.found is Availability.YES for finding in self.findings):
             return {}
         collections = {
             finding.collection: change
@@ -228,16 +237,16 @@ class ProbeReport:
         return {"collections": collections} if collections else {}
 
     def _change(self, finding: Finding) -> dict[str, Any] | None:
-        if finding.found is Found.FORBIDDEN:
+        if finding.found is Availability.FORBIDDEN:
             return {
                 "enabled": False,
                 "reason": "magnetis probe: outside the key's scope (HTTP 403)",
             }
-        if finding.found is Found.NOTHING and self.stopped is None:
+        if finding.found is Availability.NOTHING and self.stopped is None:
             tried = ", ".join(f"{route} ({status})" for route, status in finding.tried.items())
             return {"enabled": False, "reason": f"magnetis probe: no route answered: {tried}"}
         change: dict[str, Any] = {}
-        if finding.found is Found.YES and finding.answered != finding.first_route:
+        if finding.found is Availability.YES and finding.answered != finding.first_route:
             change["route"] = finding.answered
         if finding.window_is_useless:
             change |= {"window": None, "window_evidence": _OBSERVED}
@@ -254,7 +263,7 @@ class ProbeReport:
         return change or None
 
     def reasons(self) -> list[str]:
-        """Return why the overlay sets a window to null, for the comments of the file."""
+        """Return the reasons for each window set to null, for the comments of the file."""
         return [
             f"collections.{finding.collection}.window is null: {finding.answered} ignored "
             f"{' and '.join(finding.window_names or ())} on {self.day}."

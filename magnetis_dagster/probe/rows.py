@@ -1,4 +1,4 @@
-"""The rows that a probe received of one collection, member by member. Values stay here."""
+"""The received rows of one collection, by member. Values stay here."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,34 +8,30 @@ from functools import cached_property
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import (
-    ParsedRows,
-    RowParser,
-    as_moment,
-    as_text,
-    shown_name,
-)
+from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
+from magnetis_dagster.json_leaves import leaves
 
 WIDEST_ZONE = timedelta(hours=14)
-"""No zone is further from UTC: a misread zone moves a row no further."""
+"""Largest offset from UTC: a misread time zone moves a row no further."""
 
 Name = tuple[str, ...]
-"""Member names from the row down. Not dotted text: a member may have a dot in its name."""
+"""Member names from the row down; not dotted text, because a name may contain a dot."""
 Interval = tuple[datetime, datetime]
 
 _SEPARATORS = str.maketrans("", "", " .-/()\u00a0\u202f")
 _PHONE = re.compile(r"\+[1-9][0-9]{7,14}|00[1-9][0-9]{7,13}|0[1-9][0-9]{8}|33[1-9][0-9]{8}")
 _KEYED_BY_VALUES = 4
-"""Different members that an object needs before its names can be values."""
+"""Different members of an object from which on its member names may be values."""
 _DEEPEST = 20
-"""Levels of objects that are looked into."""
+"""Levels of nested objects that are inspected."""
 
 
 def is_phone(value: object) -> bool:
-    """Return whether a value has the form of a phone number: E.164, prefix 00, or French."""
+    """Return whether a value looks like a phone number: E.164, prefix 00, or French."""
     text = as_text(value) if not isinstance(value, bool) else None
     return (
         text is not None
@@ -44,14 +40,14 @@ def is_phone(value: object) -> bool:
 
 
 def mostly_phones(values: Sequence[Any]) -> bool:
-    """Return whether most values that are present have the form of a phone number."""
+    """Return whether most non-empty values look like phone numbers."""
     present = [value for value in values if value not in (None, "")]
     return sum(map(is_phone, present)) * 2 > len(present)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Distinct rows of one collection, and the window that they were requested for, if any."""
+    """Distinct rows of one collection, and their requested window, if any."""
 
     collection: Collection
     rows: Sequence[Mapping[str, Any]]
@@ -64,19 +60,19 @@ class Sample:
 
     @cached_property
     def parsed(self) -> ParsedRows:
-        """The rows as the declaration reads them."""
+        """The rows, parsed by the declaration."""
         return self.reader.read_all(self.rows)
 
     @cached_property
     def reader(self) -> RowParser:
-        """A reader of the collection as it is declared."""
+        """The parser of the declared collection."""
         return RowParser(
             self.collection, response_zone=self.zones.response, partition_zone=self.zones.partition
         )
 
     @property
     def keys(self) -> list[object]:
-        """What identifies each row: its id, or else the row without its volatile members."""
+        """The key of each row: its id, or else the row without its volatile members."""
         return [
             key or stable(self.collection, row)
             for key, row in zip(self.parsed.ids, self.rows, strict=True)
@@ -84,23 +80,23 @@ class Sample:
 
     @cached_property
     def members(self) -> dict[Name, list[Any]]:
-        """Members that are no objects, with one value per row; None if a row lacks it."""
+        """Members other than objects, with one value per row; None if absent."""
         members: dict[Name, list[Any]] = {}
         for number, row in enumerate(self.rows):
-            for name, value in _leaves(row):
+            for name, value in leaves(row, _DEEPEST):
                 members.setdefault(name, [None] * len(self.rows))[number] = value
         return members
 
     @cached_property
     def nameable(self) -> dict[Name, list[Any]]:
-        """The members whose names are no values: they can be shown and written."""
+        """The members whose names are safe to show, because they are not values."""
         return {
             name: values for name, values in self.members.items() if "*" not in self.shown(name)
         }
 
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
-        """Objects whose members vary from row to row, such as a count by employee: names may be values."""
+        """Objects whose member names may be values, such as a count by employee."""
         names: dict[Name, dict[str, int]] = {}
         objects: dict[Name, int] = {}
         for row in self.rows:
@@ -118,20 +114,20 @@ class Sample:
         }
 
     def shown(self, name: Name) -> str:
-        """Return a dotted name fit to be shown; `*` stands for a part that may be a value."""
+        """Return a dotted name safe to show; `*` replaces a part that may be a value."""
         return ".".join(
-            "*" if name[:depth] in self._keyed_by_values else shown_name(part)
+            "*" if name[:depth] in self._keyed_by_values else mask_name(part)
             for depth, part in enumerate(name)
         )
 
     def moments(self, values: Sequence[Any]) -> list[datetime | None]:
-        """Return the moments among values, in UTC. A phone number of ten digits is no Unix time."""
+        """Return the moments among values, in UTC; a phone number is not one."""
         return [
             None if is_phone(value) else as_moment(value, self.zones.response) for value in values
         ]
 
     def column_paths(self) -> dict[str, str]:
-        """Return the path that a row has for each column; a member that is null counts."""
+        """Return the path that fills each column; a member that is null counts."""
         present = {fold(path) for name in self.members for path in _with_parents(name)}
         return {
             name: path
@@ -140,7 +136,7 @@ class Sample:
         }
 
     def is_declared(self, name: Name) -> bool:
-        """Return whether a declaration reads the member, or an object that contains it."""
+        """Return whether a column reads the member, or an object that contains it."""
         return fold(".".join(name)) in self._declared or not self._wholes.isdisjoint(
             map(fold, _with_parents(name))
         )
@@ -161,14 +157,6 @@ class Sample:
             if column.type is ColumnType.JSON
             for path in column.paths
         }
-
-
-def _leaves(value: Mapping[str, Any], above: Name = ()) -> Iterator[tuple[Name, Any]]:
-    for name, member in value.items():
-        if isinstance(member, dict) and member and len(above) < _DEEPEST:
-            yield from _leaves(member, (*above, name))
-        else:
-            yield (*above, name), member
 
 
 def _objects(

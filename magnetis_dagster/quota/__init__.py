@@ -1,15 +1,16 @@
-"""WHO may ask now: the ledger of API calls that every process of every machine shares, and the policy it decides by.
+"""Decide who may send a request now.
 
-No HTTP, no Dagster. `quota.ledger` speaks SQL and is imported where it is used; the names here are light enough for every start.
+Quota rules, ledger, guard, forecast and report, without HTTP or Dagster. `quota.ledger` imports the
+database and is imported only if needed. The names here are cheap to import.
 """
 
 from magnetis_dagster.quota.rules import (
     LANES,
-    BadPolicy,
+    InvalidQuotaRules,
     QuotaPolicy,
     QuotaWindow,
     Usage,
     allowance,
 )
 
-__all__ = ["LANES", "BadPolicy", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]
+__all__ = ["LANES", "InvalidQuotaRules", "QuotaPolicy", "QuotaWindow", "Usage", "allowance"]

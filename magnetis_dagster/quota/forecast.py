@@ -1,6 +1,7 @@
-"""How a backfill of so many calls is spread over the coming quota days, and when it ends. Pure, on top of `policy.py`.
+"""Forecast how a backfill spreads over the coming quota days, and when it ends.
 
-Walks through the coming days a quarter of an hour at a time, since floors melt and other lanes call meanwhile.
+Pure functions on top of `rules.py`. The forecast simulates the coming days in steps of 15 minutes,
+because floors shrink and other lanes send calls meanwhile.
 """
 
 from bisect import bisect_left
@@ -22,35 +23,35 @@ from magnetis_dagster.quota.rules import (
 STEP = timedelta(minutes=15)
 SECOND = timedelta(seconds=1)
 MOST_DAYS = 3660
-"""Ten years: nobody waits for what takes longer, and the answer is the same."""
+"""Ten years: nobody waits for a longer backfill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the quota is used beside the backfill, and how fast calls are."""
+    """The use of the quota beside the backfill, and the speed of calls."""
 
     mean_a_day: Mapping[str, float]
-    """Lane to its calls on a mean day; its calls are taken to come evenly over the day. Backfill's own is not looked at."""
+    """Lane to its calls on a mean day, spread evenly over the day. The backfill lane is ignored."""
     seconds_per_call: float
-    """From call to call of one backfill, pages in flight together included."""
-    aging: tuple[tuple[datetime, str], ...] = ()
-    """When each call that counts now stops to count, and its lane: rolling window only."""
+    """Mean interval between two calls of one backfill, including pages in flight together."""
+    expiries: tuple[tuple[datetime, str], ...] = ()
+    """For each counted call: when it stops counting, and its lane. Rolling quota only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a backfill gets, day by day."""
+    """The calls of a backfill, day by day."""
 
     days: tuple[tuple[date, int], ...]
-    """Calendar day in the quota's zone and the calls sent on it; every day from today to the last with a call."""
+    """Calendar day in the quota's zone and its calls, from today to the last day with a call."""
     done_at: datetime | None
-    """When the last call is answered, in the quota's zone; None: not within MOST_DAYS."""
+    """When the last call is answered, in the quota's zone; None if not within MOST_DAYS."""
     calls_left: int = 0
-    """Calls that are still to be sent then."""
+    """Calls that remain after MOST_DAYS."""
 
 
 def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forecast:
-    """Return how a backfill of `calls` calls that begins at `usage.at` is spread over the days."""
+    """Return how `calls` calls that begin at `usage.at` spread over the days."""
     days: list[tuple[date, int]] = []
     if calls <= 0:
         return Forecast((), usage.at.astimezone(policy.zone))
@@ -59,50 +60,54 @@ def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forec
         calls -= sent
         if done_at is not None:
             return Forecast(tuple(days), done_at.astimezone(policy.zone))
-        if len(days) >= MOST_DAYS or _stands_still(days):
+        if len(days) >= MOST_DAYS or _has_stopped(days):
             break
     return Forecast(tuple(days), None, calls)
 
 
 def capacity(policy: QuotaPolicy, usage: Usage, pace: Pace) -> tuple[int, int]:
-    """Return the calls that backfill gets in the rest of today, and on a whole day."""
+    """Return backfill's calls for the rest of today, and for a whole day."""
     days = _days(policy, usage, 2**62, pace)
     return next(days)[1], next(days)[1]
 
 
-def _stands_still(days: list[tuple[date, int]]) -> bool:
-    # today may be spent or closed; three days without a call are followed by more of the same
+def _has_stopped(days: list[tuple[date, int]]) -> bool:
+    # today may be exhausted or closed; after three days without a call, no day brings one
     return len(days) > 3 and not any(sent for _, sent in days[-3:])
 
 
 def _days(
     policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace
 ) -> Iterator[tuple[date, int, datetime | None]]:
-    """Yield each day with its calls, and on the last when the last call is answered."""
-    walk = _Walk(policy, usage, calls, pace)
+    """Yield each day with its calls; on the last day also the end of the last call."""
+    simulation = _Simulation(policy, usage, calls, pace)
     whole: dict[timedelta, int] = {}
     while True:
-        day, begin, end = policy.day_of(walk.at), walk.at, policy.day_end(walk.at)
-        # in a rolling window, from the third whole day on each is like the one before
-        least = 3 * DAY if walk.rolling else timedelta(0)
-        fresh = begin == policy.day_start(day) and not walk.waits and begin - usage.at > least
-        if fresh and (known := whole.get(end - begin)) is not None and known < walk.left:
-            walk.pass_by(end, known)  # so ten years are told in a moment
+        day, begin, end = policy.day_of(simulation.at), simulation.at, policy.day_end(simulation.at)
+        # with a rolling quota, each day equals the day before from the third whole day on
+        least = 3 * DAY if simulation.rolling else timedelta(0)
+        is_whole = (
+            begin == policy.day_start(day)
+            and not simulation.is_waiting
+            and begin - usage.at > least
+        )
+        if is_whole and (known := whole.get(end - begin)) is not None and known < simulation.left:
+            simulation.skip_to(end, known)  # skip the simulation, so that ten years take a moment
             yield day, known, None
             continue
-        before = walk.left
-        while walk.at < end and walk.left:
-            walk.step(min(end, walk.at + STEP))
-        sent = before - walk.left
-        yield day, sent, None if walk.left else walk.last_call
-        if not walk.left:
+        before = simulation.left
+        while simulation.at < end and simulation.left:
+            simulation.step(min(end, simulation.at + STEP))
+        sent = before - simulation.left
+        yield day, sent, None if simulation.left else simulation.last_call
+        if not simulation.left:
             return
-        if fresh:
+        if is_whole:
             whole[end - begin] = sent
 
 
-class _Walk:
-    """A moment that moves on, and what is used at it."""
+class _Simulation:
+    """A simulation of the quota: a moment that advances, and the usage at it."""
 
     def __init__(self, policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> None:
         self._policy = policy
@@ -114,28 +119,28 @@ class _Walk:
             1 / policy.calls_per_second if policy.calls_per_second else 0.0,
             0.001,
         )
-        self._aging = deque(sorted(pace.aging))
+        self._expiries = deque(sorted(pace.expiries))
         self._known = Counter(dict(usage.by_lane))
-        """Calls that count and were made before the walk; in a rolling window they fall away."""
-        self._elsewhere = (
-            0 if usage.closed_until else usage.elsewhere
-        )  # what the trial call finds out
+        """Calls that count and precede the simulation; with a rolling quota they expire."""
+        # the trial call redetermines it
+        self._elsewhere = 0 if usage.closed_until else usage.elsewhere
         self._sent: deque[tuple[datetime, int]] = deque()
-        """Calls of the backfill that count, by when they stop to (rolling), or all of the day (calendar)."""
+        """Counted calls of the backfill and when they stop counting; with a calendar quota, all
+        calls of the day."""
         self._began = usage.at
-        """Since when others call at their mean: the walk's beginning, then the day's."""
+        """Start of the mean usage by other lanes: the simulation's start, later the day's."""
         self._next = max(usage.at, usage.closed_until or usage.at)
         self.at = usage.at
         self.left = calls
         self.last_call = usage.at
 
     @property
-    def waits(self) -> bool:
-        """Whether the next call may not be sent at this moment, for it is paced or the key is closed."""
+    def is_waiting(self) -> bool:
+        """Whether the next call must wait, because calls are paced or the key is closed."""
         return self._next > self.at
 
-    def pass_by(self, end: datetime, sent: int) -> None:
-        """Go to the end of a day of which is known how many calls it brings."""
+    def skip_to(self, end: datetime, sent: int) -> None:
+        """Skip to the end of a day with a known number of calls."""
         self.left -= sent
         if not self.rolling:
             self._new_day(end)
@@ -144,7 +149,7 @@ class _Walk:
         self.at = end
 
     def step(self, end: datetime) -> None:
-        """Send what may be sent up to `end`, which lies on the same day."""
+        """Send the allowed calls up to `end`, which is on the same day."""
         begin = max(self.at, self._next)
         if begin < end:
             last = max(begin, end - SECOND)
@@ -153,7 +158,9 @@ class _Walk:
             number = min(self.left, room, -((begin - end) // gap))
             if number:
                 self.left -= number
-                sent_at = max(begin + (number - 1) * gap, self._room_from(begin, last, number))
+                sent_at = max(
+                    begin + (number - 1) * gap, self._first_second_with_room(begin, last, number)
+                )
                 self._sent.append((sent_at + DAY, number))
                 self._next = sent_at + gap
                 self.last_call = sent_at + timedelta(seconds=self._seconds)
@@ -167,7 +174,7 @@ class _Walk:
         self._sent.clear()
 
     def _gap(self, begin: datetime, room: int) -> float:
-        """Return the seconds from call to call."""
+        """Return the seconds between two calls."""
         if BACKFILL not in self._policy.spread:
             return self._seconds
         rest = (
@@ -177,8 +184,11 @@ class _Walk:
         )
         return max(self._seconds, rest.total_seconds())
 
-    def _room_from(self, begin: datetime, last: datetime, number: int) -> datetime:
-        """Return the first second at which there is room for `number` calls: floors melt meanwhile."""
+    def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
+        """Return the first second with room for `number` calls.
+
+        Floors shrink meanwhile.
+        """
         seconds = range((last - begin) // SECOND + 1)
         offset = bisect_left(
             seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number
@@ -189,7 +199,7 @@ class _Walk:
         by_lane = {lane: self._used(lane, at) for lane in LANES if lane != BACKFILL}
         elsewhere = self._elsewhere
         if self.rolling:
-            self._forget(at)
+            self._expire(at)
             if self._policy.day_of(at) != self._policy.day_of(self._usage.at):
                 elsewhere = 0
         by_lane[BACKFILL] = self._known[BACKFILL] + self._backfilled()
@@ -211,15 +221,18 @@ class _Walk:
     def _backfilled(self) -> int:
         return sum(number for _, number in self._sent)
 
-    def _forget(self, at: datetime) -> None:
-        while self._aging and self._aging[0][0] <= at:
-            self._known[self._aging.popleft()[1]] -= 1
+    def _expire(self, at: datetime) -> None:
+        while self._expiries and self._expiries[0][0] <= at:
+            self._known[self._expiries.popleft()[1]] -= 1
         while self._sent and self._sent[0][0] <= at:
             self._sent.popleft()
 
 
 def mean_a_day(days: Iterable[Mapping[str, int]], number: int) -> dict[str, float]:
-    """Return each lane's calls on a mean day of the last `number` days, given those on which there were calls."""
+    """Return each lane's calls on a mean day of the last `number` days.
+
+    `days`: the days on which calls were sent.
+    """
     total: Counter[str] = Counter()
     for day in days:
         total.update(day)

@@ -1,4 +1,4 @@
-"""The gate between client and ledger: every call of a run is charged here before it is sent, and settled afterwards."""
+"""Charge every request of a run to the ledger before it is sent, then settle it."""
 
 import asyncio
 import random
@@ -7,27 +7,31 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Protocol
 
-from magnetis_dagster.api import Call, KeyRefused, Outcome
-from magnetis_dagster.api_calls import GRANT_SECONDS
+from magnetis_dagster.api_calls import GRANT_SECONDS, ApiCall, CallOutcome
 from magnetis_dagster.clocks import Moment
 from magnetis_dagster.database import DatabaseUnavailable
+from magnetis_dagster.errors import KeyRefused
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
-"""A pause that the API asks for is waited out here up to this long (its framework throttles by the minute); beyond it the run
-gives way."""
+"""Longest pause that the guard waits out. The API's framework throttles by the minute. After a
+longer pause the run retries."""
 FRESH_SECONDS = 1.0
-"""A grant that waited longer is confirmed at the ledger before its request is sent; normal pages wait for milliseconds."""
+"""A charge that waited longer is confirmed by the ledger before its request is sent. Normal pages
+wait for milliseconds."""
 
 
 class Permit(Protocol):
-    """Decides whether the run may still request pages: once it was ended from outside, another run may do its work."""
+    """Decides whether the run may still request pages.
+
+    After a run was ended from outside, another run may load the same days.
+    """
 
     def is_fresh(self) -> bool:
         """Return whether the last confirmation is recent enough."""
 
     def confirm(self) -> None:
-        """Confirm again; raise if the run was ended."""
+        """Confirm is_retry; raise if the run was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,80 +41,88 @@ class _Grant:
     charge: Charge
     days: tuple[date, date] | None
     valid_seconds: float
-    """From `asked`: the quota window of the charge certainly lasts that long."""
-    asked: Moment
-    """Before the ledger was asked; the charge is not older."""
-    given: Moment
+    """The charge counts in its quota window for at least this long from `requested_at`."""
+    requested_at: Moment
+    """Before the ledger was called; the charge is not older."""
+    granted_at: Moment
 
     def is_fresh(self) -> bool:
-        """Whether the request may be sent without asking the ledger again."""
+        """Return whether the request may be sent without another confirmation."""
         now = Moment.now()
-        age = self.asked.seconds_until(now)
+        age = self.requested_at.seconds_until(now)
         return (
             age < self.valid_seconds
             and age < GRANT_SECONDS
-            and self.given.seconds_until(now) <= FRESH_SECONDS
+            and self.granted_at.seconds_until(now) <= FRESH_SECONDS
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Who is asking."""
+    """The run that sends the requests."""
 
     run_id: str
     """Dagster's run id, or the name of a command."""
     lane: str
-    """Whose share of the quota the calls come from: schedule, settings, manual or backfill."""
+    """Lane whose share of the quota the calls use: schedule, settings, manual or backfill."""
     work: str | None = None
-    """Name of the work that a run and its retries share (the first run's id); the run's own id where None."""
+    """Name of the work that a run and its retries share (the first run's id); None means the run's
+    own id."""
     backfill_id: str | None = None
-    """Dagster backfill that the run belongs to."""
+    """Dagster backfill of the run."""
     resumes: bool = False
-    """Whether this is a retry: days that the same work has finished are not read again."""
+    """Whether this run is a retry, which skips the days that the same work completed."""
 
     @property
     def work_id(self) -> str:
-        """What `magnetis_ops.windows` and `days` carry as their run."""
+        """The run id in `magnetis_ops.windows` and `days`."""
         return self.work or self.run_id
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
-    """An outcome that waits for its turn."""
+class _PendingSettlement:
+    """An outcome that the ledger has not recorded yet."""
 
     number: int
     settlement: Settlement
-    noted: asyncio.Future[None]
-    again: bool = False
+    recorded: asyncio.Future[None]
+    is_retry: bool = False
 
 
 class LedgerGuard:
     """Charges the calls of one run to the ledger.
 
-    One event loop, any number of tasks: what they ask for while the ledger is busy is asked for in one transaction afterwards.
+    Serves one event loop and any number of tasks. Charges and outcomes that arrive while the ledger
+    is busy share the next transaction.
     """
 
     def __init__(
         self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None
     ) -> None:
-        """`trial`: if the key is closed, the calls are trials that tell whether it is open again. `permit` is confirmed, if it is
-        not fresh, before each charge and each renewal."""
+        """Create a guard for `run`.
+
+        `trial`: if the key is closed, the calls are trials, which find out whether it is open
+        again. `permit` is confirmed, unless fresh, before each charge and each renewal.
+        """
         self.ledger = ledger
         self.charged: Counter[tuple[date, date] | None] = Counter()
-        """Calls charged so far, by the days that they read."""
+        """Calls charged so far, by the days that they request."""
         self._run = run
         self._trial = trial
         self._permit = permit
         self._charges: list[tuple[Charge, asyncio.Future[Charged | QuotaExhausted]]] = []
-        self._notes: list[_Note] = []
-        self._turns: asyncio.Task[None] | None = None
+        self._settlements: list[_PendingSettlement] = []
+        self._worker: asyncio.Task[None] | None = None
         self._grants: dict[int, _Grant] = {}
-        """By the number of the charge; those that are not settled."""
+        """Charges that are not settled, by number."""
 
-    async def charge(self, call: Call) -> int:
-        """Return the number of the charge. Waits out a pause of up to a minute; raises QuotaExhausted for a longer one.
+    async def charge(self, call: ApiCall) -> int:
+        """Charge `call` and return the number of the charge.
 
-        Raises KeyRefused if the API has refused the key, and it is too early to try it again.
+        Waits out a pause of up to PATIENCE_SECONDS.
+
+        Raises: QuotaExhausted for a longer pause; KeyRefused if the API rejected the key and the
+        time of the next trial has not come.
         """
         first, last = call.days or (None, None)
         charge = Charge(
@@ -127,9 +139,10 @@ class LedgerGuard:
         return await self._grant(charge, call.days)
 
     async def confirm(self, charge: int) -> int:
-        """Return the number under which the request may be sent now.
+        """Confirm a charge and return the number under which the request may be sent now.
 
-        A grant that is not fresh is renewed by the ledger; if it no longer counts in the present quota window, it is charged again.
+        The ledger renews a charge that is not fresh. A charge that no longer counts in the current
+        quota window is replaced by a new one.
         """
         while not (grant := self._grants[charge]).is_fresh():
             charge = await self._grant(replace(grant.charge, renews=charge), grant.days)
@@ -139,41 +152,53 @@ class LedgerGuard:
         while True:
             if self._permit and not self._permit.is_fresh():
                 await asyncio.to_thread(self._permit.confirm)
-            asked = Moment.now()
-            answer: asyncio.Future[Charged | QuotaExhausted] = (
-                asyncio.get_running_loop().create_future()
-            )
-            self._charges.append((charge, answer))
-            self._take_turns()
-            charged = await asyncio.shield(answer)
+            requested_at = Moment.now()
+            granted = await self._charge(charge)
             if charge.renews is not None:
                 del self._grants[charge.renews]  # renewed, or settled by the ledger
-            if isinstance(charged, QuotaExhausted):
-                charge = replace(charge, renews=None)
-                if charged.key_refused and self._run.resumes and not charge.trial:
-                    # a run that ended with a refused key is retried by people only, who may have activated the key again
-                    charge = replace(charge, trial=True)
-                    continue
-                pause = (charged.available_at - charged.at).total_seconds()
-                if pause > PATIENCE_SECONDS:
-                    raise KeyRefused(str(charged)) if charged.key_refused else charged
-                # spread, so that waiting processes do not come back in the same instant
-                await asyncio.sleep(max(0.0, pause) + random.uniform(0.05, 0.5))  # noqa: S311 - not a secret
-            else:
-                self._grants[charged.number] = _Grant(
-                    replace(charge, renews=None, trial=self._trial),
-                    days,
-                    charged.valid_seconds,
-                    asked,
-                    Moment.now(),
-                )
-                if charged.number != charge.renews:
-                    self.charged[days] += 1
-                await asyncio.sleep(charged.pause)
-                return charged.number
+            if isinstance(granted, QuotaExhausted):
+                charge = await self._after_refusal(charge, granted)
+                continue
+            self._grants[granted.number] = _Grant(
+                replace(charge, renews=None, trial=self._trial),
+                days,
+                granted.valid_seconds,
+                requested_at,
+                Moment.now(),
+            )
+            if granted.number != charge.renews:
+                self.charged[days] += 1
+            await asyncio.sleep(granted.pause)
+            return granted.number
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
-        """Note the outcome; when the API says that no call is left, the ledger closes the key for every process."""
+    async def _charge(self, charge: Charge) -> Charged | QuotaExhausted:
+        answer: asyncio.Future[Charged | QuotaExhausted] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._charges.append((charge, answer))
+        self._start_worker()
+        return await asyncio.shield(answer)
+
+    async def _after_refusal(self, charge: Charge, refusal: QuotaExhausted) -> Charge:
+        """Wait out a short pause and return the next charge to try; raise after a refusal."""
+        charge = replace(charge, renews=None)
+        if refusal.key_refused and self._run.resumes and not charge.trial:
+            # Only people retry a run that ended with a rejected key, and they may have reactivated
+            # the key.
+            return replace(charge, trial=True)
+        pause = (refusal.available_at - refusal.at).total_seconds()
+        if pause > PATIENCE_SECONDS:
+            raise KeyRefused(str(refusal)) if refusal.key_refused else refusal
+        # random, so that waiting processes do not return in the same instant
+        spread = random.uniform(0.05, 0.5)  # noqa: S311 - not a secret
+        await asyncio.sleep(max(0.0, pause) + spread)
+        return charge
+
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
+        """Record the outcome of a charged call.
+
+        An over-quota outcome closes the key for every process.
+        """
         if self._grants.pop(charge, None) is None:
             return  # not renewed, so the ledger has settled it
         limit = outcome.rate_limit
@@ -193,35 +218,36 @@ class LedgerGuard:
             retry_after=outcome.retry_after,
             signal=f"HTTP {outcome.status}{f', {limit.signal}' if limit else ''}",
         )
-        note = _Note(charge, settlement, asyncio.get_running_loop().create_future())
-        self._notes.append(note)
-        self._take_turns()
-        await asyncio.shield(note.noted)
+        recorded = asyncio.get_running_loop().create_future()
+        self._settlements.append(_PendingSettlement(charge, settlement, recorded))
+        self._start_worker()
+        await asyncio.shield(recorded)
 
-    def _take_turns(self) -> None:
-        if self._turns is None or self._turns.done():
-            self._turns = asyncio.create_task(self._turn_by_turn())
+    def _start_worker(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._process_batches())
 
-    async def _turn_by_turn(self) -> None:
-        while self._charges or self._notes:
+    async def _process_batches(self) -> None:
+        while self._charges or self._settlements:
             charges, self._charges = self._charges, []
-            notes, self._notes = self._notes, []
-            outcomes = {note.number: note.settlement for note in notes}
+            pending, self._settlements = self._settlements, []
+            outcomes = {each.number: each.settlement for each in pending}
             try:
                 answers = await asyncio.to_thread(
-                    self.ledger.turn, [charge for charge, _ in charges], outcomes
+                    self.ledger.charge_and_settle, [charge for charge, _ in charges], outcomes
                 )
-            except Exception as error:  # noqa: BLE001 - raised where it was asked for
+            except Exception as error:  # noqa: BLE001 - raised in the waiting tasks
                 for _, answer in charges:
                     answer.set_exception(error)
-                for note in notes:
-                    if isinstance(error, DatabaseUnavailable) and not note.again:
-                        # a session that the server has ended; lost, the note on a trial call would keep the key closed for minutes
-                        self._notes.append(replace(note, again=True))
+                for each in pending:
+                    if isinstance(error, DatabaseUnavailable) and not each.is_retry:
+                        # The server ended the session. A lost settlement of a trial call would keep
+                        # the key closed for minutes.
+                        self._settlements.append(replace(each, is_retry=True))
                     else:
-                        note.noted.set_exception(error)
+                        each.recorded.set_exception(error)
             else:
                 for (_, answer), charged in zip(charges, answers, strict=True):
                     answer.set_result(charged)
-                for note in notes:
-                    note.noted.set_result(None)
+                for each in pending:
+                    each.recorded.set_result(None)

@@ -1,4 +1,7 @@
-"""How a key's calls went over the last days: what a forecast goes by. Spends no call."""
+"""Measure how a key's calls were used recently, as input of the forecast.
+
+No request is sent.
+"""
 
 from datetime import timedelta
 
@@ -10,19 +13,20 @@ from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.rules import LANES, Usage
 
 DAYS = 7
-"""A week holds a weekend."""
+"""A week includes a weekend."""
 SECONDS_PER_CALL = 0.1
-"""Where nothing was read yet: pages that take 0.8 s, eight in flight."""
+"""Default without data: pages of 0.8 s, eight in flight."""
 LEAST_CALLS = 20
-"""Windows of fewer calls tell the time of connecting and merging rather than that of a page."""
+"""Windows of fewer calls measure connecting and merging rather than pages."""
 
 _DAYS = text("""
     SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days
     WHERE key_fingerprint = :key AND day >= :first AND day < :today
 """)
-_FIRST = text(
-    "SELECT min(day) FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first AND day < :today"
-)
+_FIRST = text("""
+    SELECT min(day) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first AND day < :today
+""")
 _SECONDS = text("""
     SELECT sum(milliseconds) / 1000.0 / sum(api_calls) FROM magnetis_ops.windows
     WHERE api_calls >= :least AND committed_at > magnetis_ops.now() - interval '30 days'
@@ -30,20 +34,23 @@ _SECONDS = text("""
 
 
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
-    """Return each lane's calls on a mean day of the last week (today excluded), and the seconds per call that windows took.
+    """Return each lane's calls on a mean day, and the seconds per call.
 
-    A key that is known for less than a week is measured since its first day. Raises DatabaseUnavailable, DatabaseRefused.
+    The last week without today is measured. A key that is younger is measured since its first day.
+
+    Raises: DatabaseUnavailable or DatabaseRefused.
     """
     today = ledger.policy.day_of(usage.at)
-    asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
-    with guarded(engine, "read how the quota was used"), engine.connect() as connection:
-        first = connection.execute(_FIRST, asked).scalar_one()
+    parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
+    with guarded(engine, "read past API calls"), engine.connect() as connection:
+        first = connection.execute(_FIRST, parameters).scalar_one()
         days = [
-            {lane: getattr(row, lane) for lane in LANES} for row in connection.execute(_DAYS, asked)
+            {lane: getattr(row, lane) for lane in LANES}
+            for row in connection.execute(_DAYS, parameters)
         ]
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
     return Pace(
         mean_a_day=mean_a_day(days, (today - first).days if first else 0),
         seconds_per_call=float(seconds) if seconds is not None else SECONDS_PER_CALL,
-        aging=tuple(ledger.aging(usage.at)),
+        expiries=tuple(ledger.expiries(usage.at)),
     )

@@ -1,13 +1,15 @@
-"""The ledger: every call is charged in its own transaction, before anything is sent, under the lock of its key's row.
+"""Charge every call in its own transaction, before it is sent.
 
-Any number of processes on any number of machines queue at that row, so they cannot pass the limit together, and a process that dies
-after a grant has spent it: nothing is given back. What may be granted is decided by `policy.py`; the moment comes from the
-database's clock, `magnetis_ops.now()`, the one clock that all processes share (tests move it by replacing that function).
+Any number of processes on any number of machines queue for the row lock of the key, so they cannot
+exceed the limit together. A process that dies after a grant has spent the call: nothing is
+refunded. `rules.py` decides what may be granted. The time comes from the database's clock,
+`magnetis_ops.now()`, which all processes share. Tests replace that function to move the clock.
 
-A call counts in every quota window in which the API may have received it: from its charge until it is settled, however late
-that is, or until LONGEST_CALL if its process died. So a call charged just before midnight counts on the next day too. A charge
-that waited is renewed here directly before its request is sent; in another quota window it is charged again instead, and the old
-charge is not refunded.
+A call counts in every quota window in which the API may have received it: from its charge until it
+is settled, however late that is. If its process died, it counts until LONGEST_CALL has passed. So a
+call charged just before midnight also counts on the next day. A charge that waited is renewed
+directly before its request is sent. If the quota window has changed, the call is charged again, and
+the old charge is not refunded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +24,10 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
-from magnetis_dagster.api_calls import LONGEST_CALL
+from magnetis_dagster.api_calls import LONGEST_CALL, NOT_SENT
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.errors import TransientError
+from magnetis_dagster.quota import ledger_sql as sql
 from magnetis_dagster.quota.rules import (
     DAY,
     KEY_REFUSED,
@@ -34,163 +37,21 @@ from magnetis_dagster.quota.rules import (
     QuotaWindow,
     Refused,
     Usage,
-    after,
     allowance,
     decide,
+    usage_after,
 )
 
 SHORT_PAUSE = 60.0
-"""Seconds: a 429 that asks for less is a throttle, and says nothing about the day."""
+"""Seconds. A 429 that requests a shorter wait is a throttle and says nothing about the day."""
 REFUSED_PAUSE = 900.0
-"""Seconds until a key that the API refused is tried again; `magnetis quota --reopen` tries it at once."""
-NOT_SENT = "NotSent"
-"""Error of a charge that was replaced, since it waited too long; its request was never sent."""
-
-_STATE = """
-    SELECT closed_until, trial_until, last_sent, lanes_last_sent, closed_signal
-    FROM magnetis_ops.quota_keys WHERE key_fingerprint = %(key)s
-"""
-_LOCK = f"""
-    WITH locked AS ({_STATE} FOR UPDATE)
-    SELECT locked.*, set_config('idle_in_transaction_session_timeout', '10s', true) AS stopped_after FROM locked
-"""
-"""A process that is stopped, or whose machine is gone, would hold the lock of all others for hours; the server ends its session."""
-_ADD_KEY = (
-    "INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING"
-)
-
-_LATE = f"a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'"
-"""A call that was in flight longer than any machine allows that is not suspended; these few have an index of their own."""
-
-
-def _counted(since: str) -> str:
-    """Return a subquery of the calls charged before `since` or after it that the API may have received after it."""
-    return f"""(
-        SELECT a.lane, a.charged_at, coalesce(a.settled_at, a.charged_at + %(longest)s) AS until FROM magnetis_ops.api_calls AS a
-        WHERE a.key_fingerprint = %(key)s AND a.charged_at > {since} - %(longest)s
-          AND coalesce(a.settled_at, a.charged_at + %(longest)s) > {since}
-        UNION ALL
-        SELECT a.lane, a.charged_at, a.settled_at FROM magnetis_ops.api_calls AS a
-        WHERE {_LATE} AND a.settled_at > {since} AND a.charged_at <= {since} - %(longest)s
-    )"""
-
-
-_CALENDAR = f"""
-    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at),
-         today AS (SELECT at, (at AT TIME ZONE %(zone)s)::date AS day FROM moment),
-         start AS (SELECT at, day, day::timestamp AT TIME ZONE %(zone)s AS begun FROM today)
-    SELECT s.at, d.used_elsewhere, d.schedule, d.settings, d.manual, d.backfill,
-           (SELECT jsonb_object_agg(lane, number) FROM (
-                SELECT late.lane, count(*) AS number FROM (
-                    SELECT a.lane FROM magnetis_ops.api_calls AS a
-                    WHERE a.key_fingerprint = %(key)s AND a.charged_at >= s.begun - %(longest)s AND a.charged_at < s.begun
-                      AND (a.settled_at IS NULL OR a.settled_at >= s.begun) AND a.error IS DISTINCT FROM '{NOT_SENT}'
-                    UNION ALL
-                    SELECT a.lane FROM magnetis_ops.api_calls AS a
-                    WHERE {_LATE} AND a.settled_at >= s.begun AND a.charged_at < s.begun - %(longest)s
-                      AND a.error IS DISTINCT FROM '{NOT_SENT}'
-                ) AS late GROUP BY late.lane) AS lanes) AS more
-    FROM start AS s LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = s.day
-"""
-_COUNTED = _counted("m.at - interval '24 hours'")
-_ROLLING = f"""
-    WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at)
-    SELECT m.at, d.used_elsewhere, 0 AS schedule, 0 AS settings, 0 AS manual, 0 AS backfill,
-           (SELECT jsonb_object_agg(lane, number)
-            FROM (SELECT a.lane, count(*) AS number FROM {_COUNTED} AS a GROUP BY a.lane) AS counted) AS more
-    FROM moment AS m
-    LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = (m.at AT TIME ZONE %(zone)s)::date
-"""
-_AGING = f"""
-    SELECT counted.until + interval '24 hours', counted.lane
-    FROM (SELECT %(at)s::timestamptz AS at) AS m, LATERAL {_COUNTED} AS counted
-"""
-
-
-def _grant(lane: str) -> str:
-    return f"""
-        WITH called AS (
-            INSERT INTO magnetis_ops.api_calls
-                (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page, run_id, backfill_id, lane)
-            SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(at)s,
-                   %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s, %(run_id)s, %(backfill_id)s,
-                   '{lane}'
-            RETURNING id, day
-        ), counted AS (
-            INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})
-            SELECT %(key)s, day, %(daily_quota)s, 1 FROM called
-            ON CONFLICT (key_fingerprint, day) DO UPDATE SET {lane} = q.{lane} + 1, daily_quota = excluded.daily_quota
-        ), noted AS (
-            UPDATE magnetis_ops.quota_keys SET last_sent = %(send_at)s,
-                lanes_last_sent = lanes_last_sent || jsonb_build_object('{lane}', %(send_at)s::timestamptz),
-                trial_call = CASE WHEN %(trial)s THEN (SELECT id FROM called) ELSE trial_call END,
-                trial_until = CASE WHEN %(trial)s THEN %(at)s::timestamptz + %(longest)s ELSE trial_until END
-            WHERE key_fingerprint = %(key)s
-        )
-        SELECT id FROM called
-    """
-
-
-_GRANT = {lane: _grant(lane) for lane in LANES}
-
-_RENEW = """
-    WITH renewed AS (
-        UPDATE magnetis_ops.api_calls AS a SET charged_at = greatest(a.charged_at, %(at)s)
-        FROM magnetis_ops.quota_keys AS k
-        WHERE a.id = %(id)s AND a.settled_at IS NULL AND k.key_fingerprint = %(key)s
-          AND (k.closed_until IS NULL OR k.trial_call = a.id)
-          AND CASE WHEN %(rolling)s THEN a.charged_at > %(at)s::timestamptz - interval '24 hours'
-                   ELSE a.day = (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date END
-        RETURNING a.id
-    ), trial AS (
-        UPDATE magnetis_ops.quota_keys SET trial_until = %(at)s::timestamptz + %(longest)s
-        WHERE key_fingerprint = %(key)s AND trial_call = (SELECT id FROM renewed)
-    )
-    SELECT id FROM renewed
-"""
-"""A renewed charge counts in the present quota window, and for LONGEST_CALL from now. While the key is closed, only the trial is
-renewed."""
-
-_SETTLE = """
-    WITH settled AS (
-        UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(),
-            status = %(status)s, error = %(error)s, rows = %(rows)s, bytes = %(bytes)s, milliseconds = %(milliseconds)s
-        WHERE id = %(id)s
-        RETURNING charged_at, (settled_at AT TIME ZONE %(zone)s)::date AS today
-    ), tried AS (
-        UPDATE magnetis_ops.quota_keys SET trial_call = NULL, trial_until = NULL,
-            closed_until = CASE WHEN %(open)s OR %(closes)s THEN NULL ELSE closed_until END
-        WHERE key_fingerprint = %(key)s AND trial_call = %(id)s
-        RETURNING key_fingerprint
-    ), reopened AS (
-        UPDATE magnetis_ops.quota_days SET used_elsewhere = 0
-        WHERE key_fingerprint = (SELECT key_fingerprint FROM tried) AND day = (SELECT today FROM settled) AND %(open)s
-    )
-    SELECT charged_at FROM settled
-"""
-_NOT_AWAITED = "SET LOCAL synchronous_commit = off"
-"""Losing an outcome in a crash loses no charge, so its commit need not wait for the disk."""
-_CLOSE = """
-    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_signal, closed_until)
-    SELECT %(key)s, %(signal)s::text, CASE WHEN %(retry_after)s::float8 IS NULL
-                         THEN ((coalesce(%(charged_at)s, at) AT TIME ZONE %(zone)s)::date + 1)::timestamp AT TIME ZONE %(zone)s
-                         ELSE at + make_interval(secs => %(retry_after)s) END
-    FROM (SELECT magnetis_ops.now() AS at) AS moment
-    ON CONFLICT (key_fingerprint) DO UPDATE
-        SET closed_until = greatest(k.closed_until, excluded.closed_until), trial_call = NULL, trial_until = NULL,
-            closed_signal = CASE WHEN k.closed_until > excluded.closed_until THEN k.closed_signal ELSE excluded.closed_signal END
-    RETURNING closed_until
-"""
-_ELSEWHERE = """
-    INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used_elsewhere)
-    SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(daily_quota)s, %(elsewhere)s
-    ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
+"""Seconds until a key that the API rejected is tried again; `magnetis quota --reopen` tries it now.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a call is charged for; written to `magnetis_ops.api_calls`."""
+    """A call to be charged; written to `magnetis_ops.api_calls`."""
 
     collection: str
     route: str
@@ -201,25 +62,29 @@ class Charge:
     first_day: date | None = None
     last_day: date | None = None
     renews: int | None = None
-    """Number of an earlier charge of this call whose request was not sent yet: it is renewed, or settled and charged again."""
+    """Number of an earlier charge of this call whose request was not sent. The ledger renews it, or
+    settles it and charges again."""
     trial: bool = False
-    """If the key is closed, charge a trial call now, which tells whether it is open again."""
+    """If the key is closed, charge a trial call now, which finds out whether it is open again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A call that is charged, and may be sent after `pause` seconds (0 unless calls are paced)."""
+    """A charged call, which may be sent after `pause` seconds.
+
+    `pause` is 0 unless calls are paced.
+    """
 
     number: int
-    """Its number in `magnetis_ops.api_calls`."""
+    """Its id in `magnetis_ops.api_calls`."""
     pause: float
     valid_seconds: float
-    """The quota window that it is charged to lasts that long from the grant."""
+    """The quota window of the charge lasts this long from the grant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a charged call."""
+    """The outcome of a charged call."""
 
     status: int | None
     error: str | None = None
@@ -228,26 +93,34 @@ class Settlement:
     """Bytes."""
     milliseconds: int = 0
     over_quota: bool = False
-    """The API says that no call is left."""
+    """Whether the API reports an exhausted quota."""
     throttled: bool = False
-    """It says so of a minute or an hour, not of the day."""
+    """Whether that quota is per minute or hour, not per day."""
     key_refused: bool = False
-    """The API refuses the key itself."""
+    """Whether the API rejects the key itself."""
     retry_after: float | None = None
-    """Seconds that it asks to wait then; None: until the next quota day."""
+    """Seconds that the API requests to wait; None: until the next quota day."""
     remaining: int | None = None
-    """Calls left by the API's own word, where it gives one."""
+    """Calls left according to the API; None if it does not report them."""
     signal: str | None = None
-    """Status and rate-limit headers, recorded if the response closes the key."""
+    """Status and rate-limit headers; stored if the response closes the key."""
 
     @property
     def closes(self) -> bool:
         """Whether it closes the key for every process."""
         return self.over_quota or self.key_refused
 
+    @property
+    def opens(self) -> bool:
+        """Whether it reopens the key, if its call was the trial."""
+        return self.status is not None and self.status < 500 and not self.closes
+
 
 class QuotaExhausted(TransientError):
-    """The lane has no call for now; nothing was sent. `available_at` (UTC) says when to ask again, `at` when this was found."""
+    """The lane has no call left for now; nothing was sent.
+
+    `available_at` (UTC) is when to retry, `at` when the ledger decided.
+    """
 
     def __init__(self, lane: str, refused: Refused, usage: Usage, policy: QuotaPolicy) -> None:
         self.lane = lane
@@ -260,13 +133,15 @@ class QuotaExhausted(TransientError):
         when = refused.available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
         if self.key_refused:
             super().__init__(
-                f"The API refused this key before, so nothing was sent.{signal} Check MAGNETIS_API_KEY in the Magnetis interface: "
-                f"API & connecteurs > API. The key is tried again at {when}; `magnetis quota --reopen` tries it now."
+                f"The API rejected this key before, so nothing was sent.{signal} Check "
+                "MAGNETIS_API_KEY in the Magnetis interface: API & connecteurs > API. The key is "
+                f"tried again at {when}; `magnetis quota --reopen` tries it now."
             )
             return
         super().__init__(
-            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, MAGNETIS_DAILY_QUOTA).{signal} "
-            f"Calls are available again at {when}. Nothing was sent; what was read before is kept."
+            f"Out of quota for lane {lane}: {refused.reason} ({usage.used} of {policy.limit} used, "
+            f"MAGNETIS_DAILY_QUOTA).{signal} Calls are available again at {when}. Nothing was "
+            "sent; rows loaded before are kept."
         )
 
 
@@ -279,9 +154,10 @@ class _Cursor(psycopg.Cursor[Any]):
 
 
 class Ledger:
-    """Charges and settles calls of one key by one policy. Thread-safe; every method is one short transaction.
+    """Charges and settles the calls of one key according to its quota rules.
 
-    Every method may raise DatabaseUnavailable or DatabaseRefused; a call whose charge raises must not be sent.
+    Thread-safe; every method is one short transaction. Every method may raise DatabaseUnavailable
+    or DatabaseRefused. A call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
@@ -296,80 +172,80 @@ class Ledger:
         }
 
     def charge(self, charge: Charge) -> Charged:
-        """Charge one call, durably. Raises QuotaExhausted where the lane may not send one now."""
-        [answer] = self.turn([charge])
+        """Charge one call durably. Raises QuotaExhausted if the lane may not send one now."""
+        [answer] = self.charge_and_settle([charge])
         if isinstance(answer, QuotaExhausted):
             raise answer
         return answer
 
     def settle(self, number: int, settlement: Settlement) -> None:
-        """Note what became of the call `number`; the charge stands whatever it was. An over-quota answer closes the key."""
-        self.turn(settlements={number: settlement})
+        """Record the outcome of call `number`.
 
-    def turn(
+        The charge is never refunded. An over-quota outcome closes the key.
+        """
+        self.charge_and_settle(settlements={number: settlement})
+
+    def charge_and_settle(
         self,
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
-        """Note outcomes by the call's number, then charge calls of one lane, all in one transaction; answer each charge in turn."""
+        """Record outcomes, then charge calls of one lane, in one transaction.
+
+        `settlements`: outcomes by call number. Returns the answer to each charge in order.
+        """
         if len({charge.lane for charge in charges}) > 1:
-            raise ValueError("the charges of one turn have one lane")
-        doing = "charge an API call (so none was sent)" if charges else "note an API call's outcome"
+            raise ValueError("all charges of one transaction must have the same lane")
+        doing = (
+            "charge an API call (so none was sent)" if charges else "record an API call's outcome"
+        )
         with self._transaction(doing) as cursor:
             if not charges:
-                cursor.execute(_NOT_AWAITED)
+                cursor.execute(sql.COMMIT_WITHOUT_WAITING)
             for number, settlement in settlements.items():
                 self._settle(cursor, number, settlement)
-            grants = self._charge(cursor, charges) if charges else []
-        # numbers are read behind the commit: asked for before, they would cost an exchange under the lock
+            grants = self._charge_each(cursor, charges) if charges else []
+        # The numbers are fetched after the commit; earlier, each would cost a round trip under the
+        # lock.
         return [
-            grant
-            if isinstance(grant, QuotaExhausted)
-            else replace(grant, number=next(granting).id)
-            if granting
+            replace(grant, number=next(cursor_of_number).id)
+            if cursor_of_number and isinstance(grant, Charged)
             else grant
-            for granting, grant in grants
+            for cursor_of_number, grant in grants
         ]
 
-    def close(self, retry_after: float | None) -> datetime:
-        """Close the key for every process for `retry_after` seconds, or until the next calendar day; return until when."""
-        with self._transaction("close the key") as cursor:
-            return self._close(
-                cursor,
-                retry_after,
-                None,
-                None,
-                about_the_day=retry_after is None or retry_after > SHORT_PAUSE,
-            )
-
     def usage(self, lane: str = "manual") -> Usage:
-        """Return what counts now; `lane` matters for pacing only."""
+        """Return the current usage; `lane` only matters for pacing."""
         with self._transaction("read the quota") as cursor:
-            return self._usage(cursor, _STATE, lane)[1]
+            return self._usage(cursor, sql.KEY_STATE, lane)[1]
 
     def left(self, lane: str) -> int:
-        """Return how many calls `lane` may still make now; 0 while the key is closed."""
+        """Return how many calls `lane` may still send now; 0 while the key is closed."""
         usage = self.usage(lane)
         closed = usage.closed_until is not None and usage.closed_until > usage.at
         return 0 if closed else allowance(self.policy, usage, lane)
 
-    def aging(self, at: datetime) -> list[tuple[datetime, str]]:
-        """Return when each call that counts at `at` stops to count, and its lane; a calendar day's calls do at its end."""
+    def expiries(self, at: datetime) -> list[tuple[datetime, str]]:
+        """Return when each call counted at `at` stops counting, and its lane.
+
+        Empty for calendar days: their calls count until the day ends.
+        """
         if self.policy.window is QuotaWindow.CALENDAR:
             return []
         with self._transaction("read the quota") as cursor:
-            return self._aging(cursor, at)
+            return self._expiries(cursor, at)
 
     def require(self, lane: str) -> None:
-        """Raise QuotaExhausted unless `lane` can send a call now; charges nothing."""
+        """Raise QuotaExhausted unless `lane` can send a call now. Charges nothing."""
         with self._transaction("read the quota") as cursor:
-            self._decide(cursor, self._usage(cursor, _STATE, lane)[1], lane)
+            self._decide(cursor, self._usage(cursor, sql.KEY_STATE, lane)[1], lane)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[_Cursor]:
-        """Open a transaction in pipeline mode: statements leave together, and are waited for when one's result is asked for.
+        """Open a transaction in pipeline mode.
 
-        So a charge holds the lock for one exchange with the server and its commit: benchmarks/quota.py.
+        Statements are sent together, and the transaction waits when a result is fetched. So a
+        charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
         """
         with guarded(self._engine, doing), self._engine.connect() as pooled:
             connection = driver_of(pooled)
@@ -377,17 +253,13 @@ class Ledger:
                 yield _Cursor(connection, pipeline)
                 connection.commit()
 
-    # --- inside a transaction
-
     def _settle(self, cursor: _Cursor, number: int, settlement: Settlement) -> None:
         cursor.execute(
-            _SETTLE,
+            sql.SETTLE,
             self._parameters
             | {
                 "id": number,
-                "open": settlement.status is not None
-                and settlement.status < 500
-                and not settlement.closes,
+                "open": settlement.opens,
                 "closes": settlement.closes,
                 "status": settlement.status,
                 "error": settlement.error,
@@ -415,39 +287,40 @@ class Ledger:
                 about_the_day=False,
             )
         if settlement.remaining is not None:
-            self._believe(cursor, settlement.remaining, charged_at)
+            self._lower_remaining(cursor, settlement.remaining, charged_at)
 
-    def _charge(
+    def _charge_each(
         self, cursor: _Cursor, charges: Sequence[Charge]
     ) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
-        """Return for each charge what was granted, with the cursor that has its number if it is a new one, or why nothing was."""
+        """Return the answer to each charge: the grant or the refusal.
+
+        A new grant comes with the cursor from which its number is fetched later.
+        """
         lane = charges[0].lane
-        usage = self._locked(cursor, lane)
+        usage = self._locked_usage(cursor, lane)
         grants: list[tuple[_Cursor | None, Charged | QuotaExhausted]] = []
         for charge in charges:
             if charge.renews is not None:
                 if self._renew(cursor, charge.renews, usage.at):
-                    grants.append(
-                        (None, Charged(charge.renews, 0.0, self._valid_seconds(usage.at)))
-                    )
+                    renewed = Charged(charge.renews, 0.0, self._valid_seconds(usage.at))
+                    grants.append((None, renewed))
                     continue
                 self._settle(cursor, charge.renews, Settlement(status=None, error=NOT_SENT))
-                usage = self._usage(cursor, _STATE, lane)[
-                    1
-                ]  # the old charge may have been the trial that others wait for
+                # the old charge may have been the trial that others wait for
+                _, usage = self._usage(cursor, sql.KEY_STATE, lane)
             granting = _Cursor(cursor.connection, cursor.pipeline)
-            asked = usage
+            seen = usage
             if charge.trial and usage.closed_until is not None:
-                asked = replace(usage, closed_until=min(usage.closed_until, usage.at))
+                seen = replace(usage, closed_until=min(usage.closed_until, usage.at))
             try:
-                granted = self._decide(granting, asked, lane)
+                granted = self._decide(granting, seen, lane)
             except QuotaExhausted as exhausted:
                 grants.append((None, exhausted))
                 continue
             self._grant(granting, charge, granted, usage.at)
             pause = max(0.0, (granted.send_at - usage.at).total_seconds())
             grants.append((granting, Charged(0, pause, self._valid_seconds(usage.at))))
-            usage = after(usage, lane, granted, LONGEST_CALL)
+            usage = usage_after(usage, lane, granted, LONGEST_CALL)
         return grants
 
     def _valid_seconds(self, at: datetime) -> float:
@@ -456,25 +329,27 @@ class Ledger:
 
     def _renew(self, cursor: _Cursor, number: int, at: datetime) -> bool:
         rolling = self.policy.window is QuotaWindow.ROLLING
-        cursor.execute(_RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
+        cursor.execute(sql.RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
         return cursor.fetchone() is not None
 
-    def _locked(self, cursor: _Cursor, lane: str) -> Usage:
-        known, usage = self._usage(cursor, _LOCK, lane)
+    def _locked_usage(self, cursor: _Cursor, lane: str) -> Usage:
+        known, usage = self._usage(cursor, sql.LOCK_KEY, lane)
         if not known:
-            cursor.execute(_ADD_KEY, self._parameters)
-            _, usage = self._usage(cursor, _LOCK, lane)
+            cursor.execute(sql.ADD_KEY, self._parameters)
+            _, usage = self._usage(cursor, sql.LOCK_KEY, lane)
         return usage
 
     def _usage(self, cursor: _Cursor, state: str, lane: str) -> tuple[bool, Usage]:
         """Return whether the key is known, and its usage."""
         counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
-        # a statement of its own, after the lock: what others granted while we waited must be seen
+        # a separate statement after the lock, so that it sees the grants made while this one waited
         counting.execute(
-            _CALENDAR if self.policy.window is QuotaWindow.CALENDAR else _ROLLING, self._parameters
+            sql.CALENDAR_USAGE if self.policy.window is QuotaWindow.CALENDAR else sql.ROLLING_USAGE,
+            self._parameters,
         )
-        # results asked for without a sync leave the session busy in the server's eyes, and _LOCK's timeout never begins
+        # Results fetched without a sync leave the session active in the server's view, so that
+        # LOCK_KEY's timeout never starts.
         cursor.pipeline.sync()
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
@@ -491,17 +366,17 @@ class Ledger:
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
-        decision = decide(self.policy, usage, lane, partial(self._aging, cursor, usage.at))
+        decision = decide(self.policy, usage, lane, partial(self._expiries, cursor, usage.at))
         if isinstance(decision, Refused):
             raise QuotaExhausted(lane, decision, usage, self.policy)
         return decision
 
-    def _aging(self, cursor: _Cursor, at: datetime) -> list[tuple[datetime, str]]:
-        return cursor.execute(_AGING, self._parameters | {"at": at}).fetchall()
+    def _expiries(self, cursor: _Cursor, at: datetime) -> list[tuple[datetime, str]]:
+        return cursor.execute(sql.EXPIRIES, self._parameters | {"at": at}).fetchall()
 
     def _grant(self, cursor: _Cursor, charge: Charge, granted: Granted, at: datetime) -> None:
         cursor.execute(
-            _GRANT[charge.lane],
+            sql.GRANT[charge.lane],
             self._parameters
             | {
                 "at": at,
@@ -527,23 +402,28 @@ class Ledger:
         about_the_day: bool,
     ) -> datetime:
         cursor.execute(
-            _CLOSE,
+            sql.CLOSE,
             self._parameters
             | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal},
         )
         closed: datetime = next(cursor).closed_until
         if about_the_day:
-            self._believe(cursor, 0, charged_at)
+            self._lower_remaining(cursor, 0, charged_at)
         return closed
 
-    def _believe(self, cursor: _Cursor, remaining: int, charged_at: datetime | None) -> None:
-        """Take the API's word for what remains, downwards only: what we did not use ourselves was used elsewhere.
+    def _lower_remaining(
+        self, cursor: _Cursor, remaining: int, charged_at: datetime | None
+    ) -> None:
+        """Lower the remaining calls to the number that the API reports, never raise them.
 
-        Under the lock, since two answers that come at once would each overwrite the other's. An answer to a call of yesterday says
+        Calls that this ledger did not count were used elsewhere. Requires the lock, because two
+        simultaneous responses would overwrite each other. A response to a call of yesterday says
         nothing about today.
         """
-        usage = self._locked(cursor, "manual")
+        usage = self._locked_usage(cursor, "manual")
         elsewhere = self.policy.limit - sum(usage.by_lane.values()) - remaining
         today = charged_at is None or self.policy.day_of(charged_at) == self.policy.day_of(usage.at)
         if elsewhere > usage.elsewhere and (today or self.policy.window is QuotaWindow.ROLLING):
-            cursor.execute(_ELSEWHERE, self._parameters | {"at": usage.at, "elsewhere": elsewhere})
+            cursor.execute(
+                sql.USED_ELSEWHERE, self._parameters | {"at": usage.at, "elsewhere": elsewhere}
+            )

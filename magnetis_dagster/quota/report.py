@@ -1,9 +1,12 @@
-"""What has become of one key's calls: read from the ledger's tables, as plain numbers. For `magnetis quota` and for Dagster.
+"""Report one key's quota and calls, and replay past grants.
 
-Reads only, and takes no lock; shows nothing of other keys but how many there are. How it looks is for `screen.py` and `defs`.
+Reads the ledger's tables for `magnetis quota` and Dagster, and takes no lock. Shows nothing about
+other keys except their number. `cli/quota_report.py` and `defs` format it.
 """
 
-from collections.abc import Mapping
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -14,111 +17,134 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import guarded
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
-from magnetis_dagster.quota.rules import LANES, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota.rules import (
+    BACKFILL,
+    DAY,
+    LANES,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 
 DAYS = 30
-"""As many as the vendor's own screen shows."""
+"""Days of the report, as on the vendor's own screen."""
 TOP = 10
-"""Collections and runs of today that are listed."""
+"""Number of today's collections and runs in the report."""
 
 PREPARED = text(
     "SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at"
 )
-"""Whether the tables are there; reading makes none."""
+"""Whether the tables exist; reading creates none."""
 _COUNTS = """
     count(*) AS calls,
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
     count(*) FILTER (WHERE status = 429) AS over_quota,
     count(*) FILTER (WHERE status NOT BETWEEN 200 AND 299 AND status <> 429
-                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost)) AS failed,
+                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost))
+        AS failed,
     coalesce(sum(rows), 0) AS rows
 """
 
 
-def _tallies(name: str, also: str = "") -> TextClause:
+def _counts_by(name: str, also: str = "") -> TextClause:
     return text(f"""
         SELECT {name} AS name, {also} {_COUNTS} FROM magnetis_ops.api_calls
-        WHERE key_fingerprint = :key AND charged_at >= :begun GROUP BY 1 ORDER BY calls DESC, 1
+        WHERE key_fingerprint = :key AND charged_at >= :start GROUP BY 1 ORDER BY calls DESC, 1
     """)
 
 
-_BY_DAY = _tallies("day::text")
-_BY_ROUTE = _tallies("route")
-_BY_COLLECTION = _tallies("collection")
-_BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
+_BY_DAY = _counts_by("day::text")
+_BY_ROUTE = _counts_by("route")
+_BY_COLLECTION = _counts_by("collection")
+_BY_RUN = _counts_by("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
-    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
+    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first
 """)
-_OTHER_KEYS = text(
-    "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
-)
+_CALLS = text("""
+    SELECT lane, charged_at,
+           least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
+    FROM magnetis_ops.api_calls
+    WHERE key_fingerprint = :key AND charged_at >= :start - :longest
+      AND coalesce(settled_at, charged_at + :longest) >= :start
+    ORDER BY id
+""")
+_OTHER_KEYS = text("""
+    SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint <> :key
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class LaneToday:
-    """What one lane has used and may use."""
+    """The quota of one lane."""
 
     lane: str
     used: int
     floor: int
-    """Calls that backfill leaves to the lane at this moment, used ones included."""
+    """Calls of the lane's floor at this moment, including used ones."""
     remaining: int
-    """Calls that it may send now, if nobody else does; 0 while the key is closed."""
+    """Calls that the lane may send now if no other lane sends any; 0 while the key is closed."""
     calls_again_at: datetime | None
-    """When it may send its next call; None: now."""
+    """When the lane may send its next call; None: now."""
     reason: str | None
-    """Why not now."""
+    """Reason of the refusal; None if a call may be sent now."""
 
     @property
     def kept(self) -> int:
-        """Calls of its floor that it has not used: backfill may not have them now."""
+        """Unused calls of the floor, which backfill may not use now."""
         return max(0, self.floor - self.used)
 
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The budget at one moment. In a rolling window, what counts is the last 24 hours instead of the day."""
+    """The quota at one moment.
+
+    With a rolling quota, the last 24 hours count instead of the day.
+    """
 
     key_fingerprint: str
     at: datetime
-    """By the database's clock, in the quota's zone like every moment here."""
+    """By the database's clock. All times are in the quota's zone."""
     day: date
     ends_at: datetime | None
-    """When the quota day ends; None in a rolling window, which has no end."""
+    """When the quota day ends; None for a rolling quota, which has no end."""
     window: str
     limit: int
     used: int
     """By all lanes and elsewhere."""
     used_elsewhere: int
-    """Calls of the same key that others made, as far as the API lets know."""
+    """Known calls of the same key by other programs."""
     remaining: int
     closed_until: datetime | None
-    """The API said that no call is left until then."""
+    """The API reported an exhausted quota until then."""
     trial: bool
-    """That moment has passed: the next call is the one that tells whether the API has reopened."""
+    """That time has passed: the next call is the trial, which finds out whether the API reopened.
+    """
     key_refused: bool
-    """The API refused the key itself; that, not a used-up quota, is why it is closed."""
+    """Whether the key is closed because the API rejected it, not because of an exhausted quota."""
     closed_signal: str | None
     """Status and rate-limit headers of the response that closed the key; None if it is open."""
     lanes: tuple[LaneToday, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """Calls by what came of them. What `calls` has more than the other three together is still under way."""
+class CallCounts:
+    """Calls by result. Calls in none of the three results are still in flight."""
 
     name: str
     calls: int = 0
     ok: int = 0
     over_quota: int = 0
-    """Answered with 429."""
+    """Answered with HTTP 429."""
     failed: int = 0
-    """Any other answer, or none."""
+    """Any other response, or none."""
     rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class DayTally(Tally):
+class DayCounts(CallCounts):
     """One quota day; `name` is its date."""
 
     limit: int = 0
@@ -126,35 +152,38 @@ class DayTally(Tally):
 
 
 @dataclass(frozen=True, slots=True)
-class RunTally(Tally):
-    """One run of today; `name` is its id, or the command that called."""
+class RunCounts(CallCounts):
+    """One run of today; `name` is its id, or the command that sent the calls."""
 
     lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaReport:
-    """The budget of one key today, and where its calls went."""
+    """The quota of one key today, and its calls by day, route, collection and run."""
 
     today: Today
-    days: tuple[DayTally, ...]
-    """The last 30 days, the oldest first, days without a call included."""
-    routes: tuple[Tally, ...]
-    """The same 30 days by route, the most called first."""
-    collections: tuple[Tally, ...]
-    """Today's ten that called most."""
-    runs: tuple[RunTally, ...]
-    """Today's ten that called most."""
+    days: tuple[DayCounts, ...]
+    """The last 30 days, oldest first, including days without a call."""
+    routes: tuple[CallCounts, ...]
+    """The same 30 days by route, most calls first."""
+    collections: tuple[CallCounts, ...]
+    """Today's ten collections with the most calls."""
+    runs: tuple[RunCounts, ...]
+    """Today's ten runs with the most calls."""
     other_keys: int
-    """Other keys that have called into this database; each has a budget of its own."""
+    """Number of other keys that sent calls into this database; each has its own quota."""
 
     def as_json(self) -> str:
-        """Return the report as JSON; moments are ISO 8601 with offset."""
+        """Return the report as JSON; times are ISO 8601 with offset."""
         return orjson.dumps(self).decode()
 
 
 def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> Today:
-    """Return the budget now; a database that no load has touched yet has all of it. Raises DatabaseUnavailable, DatabaseRefused."""
+    """Return the current quota; a database without a load has all of it.
+
+    Raises: DatabaseUnavailable or DatabaseRefused.
+    """
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
     with guarded(engine, "read the quota"), engine.connect() as connection:
         found = connection.execute(PREPARED).one()
@@ -195,34 +224,39 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(
-                today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
+                today,
+                tuple(DayCounts(str(day), limit=policy.limit) for day in dates),
+                (),
+                (),
+                (),
+                0,
             )
-        asked = {
+        parameters = {
             "key": key_fingerprint,
-            "begun": policy.day_start(first),
+            "start": policy.day_start(first),
             "lost": today.at - LONGEST_CALL,
         }
-        this_day = asked | {"begun": policy.day_start(today.day)}
-        called = {row["name"]: row for row in _rows(connection, _BY_DAY, asked)}
-        kept = {
+        this_day = parameters | {"start": policy.day_start(today.day)}
+        calls_by_day = {row["name"]: row for row in _rows(connection, _BY_DAY, parameters)}
+        quotas = {
             row.day: row
             for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})
         }
         return QuotaReport(
             today=today,
             days=tuple(
-                DayTally(
-                    **called.get(str(day), {"name": str(day)}),
-                    limit=kept[day].daily_quota if day in kept else policy.limit,
-                    used_elsewhere=kept[day].used_elsewhere if day in kept else 0,
+                DayCounts(
+                    **calls_by_day.get(str(day), {"name": str(day)}),
+                    limit=quotas[day].daily_quota if day in quotas else policy.limit,
+                    used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
                 )
                 for day in dates
             ),
-            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, asked)),
+            routes=tuple(CallCounts(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
             collections=tuple(
-                Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
+                CallCounts(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
             ),
-            runs=tuple(RunTally(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
+            runs=tuple(RunCounts(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
             other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
         )
 
@@ -250,3 +284,72 @@ def _rows(
     connection: Connection, statement: TextClause, parameters: Mapping[str, object]
 ) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(statement, parameters).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One charged call."""
+
+    lane: str
+    charged_at: datetime
+    until: datetime
+    """Latest time at which the API may have received it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloorReplay:
+    """The result of a replay."""
+
+    judged: int
+    """Backfill calls that were checked."""
+    broken: int
+    """Backfill calls that were granted although only the floors of other lanes were left."""
+    first_broken: datetime | None = None
+
+
+def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
+    """Check the grants from `since` on against the quota rules.
+
+    The grants are in the order in which they were given, and include earlier ones that count.
+
+    A broken floor is reported only if the rows prove it. Calls used elsewhere are ignored, because
+    their times are unknown. Grants before `since` count but are not checked, because the variables
+    of that time are unknown.
+    """
+    counted: Counter[str] = Counter()
+    expiries: list[tuple[datetime, str]] = []
+    judged = broken = 0
+    first_broken = None
+    for grant in grants:
+        while expiries and expiries[0][0] <= grant.charged_at:
+            counted[heapq.heappop(expiries)[1]] -= 1
+        if grant.lane == BACKFILL and grant.charged_at >= since:
+            judged += 1
+            if allowance(policy, Usage(at=grant.charged_at, by_lane=counted), BACKFILL) < 1:
+                broken += 1
+                first_broken = first_broken or grant.charged_at
+        counted[grant.lane] += 1
+        if policy.window is QuotaWindow.ROLLING:
+            heapq.heappush(expiries, (grant.until + DAY, grant.lane))
+    return FloorReplay(judged, broken, first_broken)
+
+
+def replay_floors(
+    engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
+) -> FloorReplay:
+    """Check backfill's calls of the quota day of `now`, from `since` on.
+
+    With a rolling quota, checks the last 24 hours.
+
+    Raises: DatabaseUnavailable or DatabaseRefused.
+    """
+    judged_from = (
+        now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
+    )
+    counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
+    parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
+    with guarded(engine, "read today's calls"), engine.connect() as connection:
+        if not connection.execute(PREPARED).one().prepared:
+            return FloorReplay(0, 0)
+        grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
+    return check_grants(policy, grants, max(since, judged_from))

@@ -1,9 +1,11 @@
-"""Whether a call may be sent now, and if not, when. Pure: what is known goes in, a decision comes out.
+"""Decide whether a call may be sent now, and if not, when.
 
-The ledger asks it for every call, and everything that shows or forecasts the quota asks it too, so they cannot disagree.
+Pure functions. The ledger uses them for every call, and reports and forecasts use them too, so they
+cannot disagree.
 
-Floors: each lane but backfill has a share of the limit that backfill may not touch until that lane has used it. Over the last
-hours of the quota day the floors melt evenly to nothing, so that calls nobody came for are not lost every night.
+Floors: each lane except backfill has a share of the limit. Backfill may not use that share until
+the lane has used it. Over the last hours of the quota day the floors shrink evenly to zero. So
+unused calls are not lost every night.
 """
 
 from bisect import bisect_left
@@ -18,20 +20,25 @@ from zoneinfo import ZoneInfo
 from magnetis_dagster.errors import PermanentError
 
 LANES = ("schedule", "settings", "manual", "backfill")
-"""Who may ask: scheduled runs, the settings sensors, people, and backfills."""
+"""Scheduled runs, the settings sensors, people, and backfills."""
 BACKFILL = "backfill"
 DEFAULT_FLOORS: Mapping[str, float] = {"schedule": 0.20, "settings": 0.05, "manual": 0.05}
 TRIAL_POLL = timedelta(seconds=2)
-"""How soon to ask again while another process tries the one call that tells whether the API has reopened."""
+"""How soon to retry while another process sends the trial call that finds out whether the API
+reopened."""
 LONGEST_SPACING_WAIT = timedelta(seconds=30)
-"""A paced call waits this long with its grant in hand; a later one is refused until then."""
+"""Longest wait of a paced call after its grant; a call that must wait longer is refused until then.
+"""
 DAY = timedelta(hours=24)
 KEY_REFUSED = ", key refused"
-"""End of the signal of a response that refused the key itself."""
+"""End of the signal of a response that rejected the key itself."""
 
 
 class QuotaWindow(StrEnum):
-    """Over which time the limit counts; the vendor does not document when its day begins."""
+    """The time over which the limit counts.
+
+    The vendor does not document when its day begins.
+    """
 
     CALENDAR = "calendar"
     """The calendar day in MAGNETIS_TIMEZONE: 23, 24 or 25 hours."""
@@ -39,32 +46,36 @@ class QuotaWindow(StrEnum):
     """Any 24 hours."""
 
 
-class BadPolicy(PermanentError):
-    """The quota is configured in a way that cannot be kept; the text names the setting and what is allowed."""
+class InvalidQuotaRules(PermanentError):
+    """The quota variables cannot be satisfied.
+
+    The text names the variable and the allowed values.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaPolicy:
-    """How the calls of one key are shared out."""
+    """The quota rules of one key."""
 
     limit: int
-    """Calls a quota day."""
+    """Calls per quota day."""
     zone: ZoneInfo
-    """Zone of the quota day."""
+    """Time zone of the quota day."""
     window: QuotaWindow = QuotaWindow.CALENDAR
     floors: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FLOORS))
-    """Lane to the share of the limit that backfill leaves to it."""
+    """Lane to the share of the limit that is reserved for it."""
     release_hours: float = 6.0
-    """The floors melt over so many hours before the calendar day ends; a rolling day has no end, so they stay."""
+    """The floors shrink to zero over this many hours before the calendar day ends. A rolling quota
+    has no end, so its floors stay."""
     spread: frozenset[str] = frozenset()
-    """Lanes that spread their calls evenly over the rest of the day instead of sending them as fast as they can."""
+    """Lanes that spread their calls evenly over the rest of the day."""
     calls_per_second: float | None = None
-    """Most calls a second for the key; None: no such limit."""
+    """Maximum calls per second for the key; None: no limit."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be kept. Raises BadPolicy."""
+        """Raise InvalidQuotaRules if the rules cannot be satisfied."""
         if self.limit < 1:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
             )
         for setting, lanes in (
@@ -72,29 +83,31 @@ class QuotaPolicy:
             ("MAGNETIS_QUOTA_SPREAD", self.spread),
         ):
             if unknown := [lane for lane in lanes if lane not in LANES]:
-                raise BadPolicy(
+                raise InvalidQuotaRules(
                     f"{setting}: unknown lane {unknown[0]!r}. Lanes: {', '.join(LANES)}."
                 )
         if BACKFILL in self.floors:
-            raise BadPolicy(
-                "MAGNETIS_QUOTA_FLOORS: backfill has no floor, it is the lane that the floors hold back."
+            raise InvalidQuotaRules(
+                "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor. The floors reserve calls "
+                "for the other lanes."
             )
         if (
             any(not 0 <= share < 1 for share in self.floors.values())
             or sum(self.floors.values()) >= 1
         ):
-            raise BadPolicy(
-                f"MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), got {dict(self.floors)} "
-                f"with a sum of {sum(self.floors.values()):g}: backfill would never have a call."
+            raise InvalidQuotaRules(
+                "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), "
+                f"got {dict(self.floors)} with a sum of {sum(self.floors.values()):g}: backfill "
+                "would never get a call."
             )
         if not 0 <= self.release_hours <= 24:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}."
             )
         if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
-            raise BadPolicy(
-                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a day), or none, "
-                f"got {self.calls_per_second:g}."
+            raise InvalidQuotaRules(
+                "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a "
+                f"day), or none, got {self.calls_per_second:g}."
             )
 
     def day_of(self, moment: datetime) -> date:
@@ -102,15 +115,15 @@ class QuotaPolicy:
         return moment.astimezone(self.zone).date()
 
     def day_start(self, day: date) -> datetime:
-        """Return the instant (UTC) at which a calendar day begins."""
+        """Return the UTC time at which a calendar day begins."""
         return datetime.combine(day, time.min, self.zone).astimezone(UTC)
 
     def day_end(self, moment: datetime) -> datetime:
-        """Return the instant (UTC) at which the calendar day of `moment` ends."""
+        """Return the UTC time at which the calendar day of `moment` ends."""
         return self.day_start(self.day_of(moment) + timedelta(days=1))
 
     def floor(self, lane: str, moment: datetime) -> int:
-        """Return the calls that backfill leaves to `lane` at `moment`, used ones included."""
+        """Return the calls reserved for `lane` at `moment`, including used ones."""
         # 29 % of 100 is 28.999999999999996 in binary
         whole = self.floors.get(lane, 0.0) * self.limit + 1e-9
         if self.window is QuotaWindow.ROLLING or not self.release_hours:
@@ -121,24 +134,25 @@ class QuotaPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What has been used, as the ledger holds it at one moment."""
+    """The usage that the ledger contains at one moment."""
 
     at: datetime
-    """Moment of the reading, by the database's clock, UTC."""
+    """When the usage was read, by the database's clock, in UTC."""
     by_lane: Mapping[str, int]
     """Calls that count in the quota window of `at`, by lane."""
     elsewhere: int = 0
-    """Calls of the same key that others made, as far as the API lets know."""
+    """Known calls of the same key by other programs."""
     closed_until: datetime | None = None
-    """The API said that no call is left until then. It stays set after that moment, until one trial call has gone well."""
+    """The API reported an exhausted quota until then. It remains set after that time until a trial
+    call succeeds."""
     trial_until: datetime | None = None
-    """A trial call is under way; forgotten at this moment if its process dies."""
+    """A trial call is in flight; it expires at this time if its process dies."""
     last_sent: datetime | None = None
     """When the key's last granted call was, or will be, sent."""
     lane_last_sent: datetime | None = None
-    """The same for the asking lane."""
+    """The same for the requesting lane."""
     closed_signal: str | None = None
-    """Status and rate-limit headers of the response that closed the key last."""
+    """Status and rate-limit headers of the last response that closed the key."""
 
     @property
     def used(self) -> int:
@@ -147,29 +161,35 @@ class Usage:
 
     @property
     def key_refused(self) -> bool:
-        """Whether the key is closed because the API refused the key itself, not because its calls are used up."""
+        """Whether the key is closed because the API rejected it, not because of its quota."""
         return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The call may be sent at `send_at` (now, unless it is paced)."""
+    """The call may be sent at `send_at` (now, unless calls are paced)."""
 
     send_at: datetime
     trial: bool = False
-    """It is the one call that tells whether the API has reopened."""
+    """Whether it is the trial call, which finds out whether the API reopened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The call may not be sent. `available_at` is the first second at which it may be, should nobody else call meanwhile."""
+    """The call may not be sent.
+
+    `available_at` is the first second at which it may be, if no other call is sent meanwhile.
+    """
 
     reason: str
     available_at: datetime
 
 
 def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | None = None) -> int:
-    """Return how many calls `lane` may still make at `moment` (the usage's own unless given); never below 0."""
+    """Return how many calls `lane` may still send at `moment`; never below 0.
+
+    `moment` is the usage's own unless given.
+    """
     return max(0, _room(policy, usage, lane, moment or usage.at))
 
 
@@ -177,25 +197,29 @@ def decide(
     policy: QuotaPolicy,
     usage: Usage,
     lane: str,
-    aging: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
+    expiries: Callable[[], Iterable[tuple[datetime, str]]] = tuple,
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
-    `aging` is asked where a call is refused: when each counted call stops to count, and its lane (rolling window).
+    `expiries` is called if the call is refused. It returns when each counted call stops counting,
+    and its lane (rolling quota).
     """
     if lane not in LANES:
-        raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
-    verdict = _verdict(policy, usage, lane)
-    if isinstance(verdict, Granted):
-        return verdict
+        raise InvalidQuotaRules(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
+    answer = _grant_or_reason(policy, usage, lane)
+    if isinstance(answer, Granted):
+        return answer
     if usage.trial_until is not None and usage.trial_until > usage.at:
-        return Refused(verdict, usage.at + TRIAL_POLL)
-    counted = aging() if policy.window is QuotaWindow.ROLLING else ()
-    return Refused(verdict, _first_grant(policy, usage, lane, counted))
+        return Refused(answer, usage.at + TRIAL_POLL)
+    counted = expiries() if policy.window is QuotaWindow.ROLLING else ()
+    return Refused(answer, _first_grant(policy, usage, lane, counted))
 
 
-def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
-    """Return the usage behind a call that was granted at its moment; a trial call is under way for `longest_call` at most."""
+def usage_after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) -> Usage:
+    """Return the usage after a call that was granted at `usage.at`.
+
+    A trial call is in flight for `longest_call` at most.
+    """
     return replace(
         usage,
         by_lane={**usage.by_lane, lane: usage.by_lane.get(lane, 0) + 1},
@@ -205,24 +229,25 @@ def after(usage: Usage, lane: str, granted: Granted, longest_call: timedelta) ->
     )
 
 
-def _verdict(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
+def _grant_or_reason(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
     """Return the grant, or the reason of the refusal."""
     trial = usage.closed_until is not None
     if usage.closed_until is not None and usage.closed_until > usage.at:
-        refused = "the API refused this key"
-        return refused if usage.key_refused else "the API answered that this key has no calls left"
+        closed = "the API reported that this key has no calls left"
+        return "the API rejected this key" if usage.key_refused else closed
     if usage.trial_until is not None and usage.trial_until > usage.at:
-        return "one call is being tried to see whether the API has reopened"
+        return "a trial call is in flight to find out whether the API has reopened"
     if trial:
-        # what others seemed to have used is exactly what the trial finds out
+        # the trial call redetermines the calls used elsewhere
         usage = replace(usage, elsewhere=0)
     room = _room(policy, usage, lane, usage.at)
     if room < 1:
         left = policy.limit - usage.used
         if left > 0:
-            return f"the {left} calls left are kept for schedules, settings and people"
-        return f"all {policy.limit} calls are spent"
-    send_at = _paced(policy, usage, lane, room)
+            reserved = "reserved for the schedule, settings and manual lanes"
+            return f"the remaining {left} API calls are {reserved}"
+        return f"all {policy.limit} API calls are used"
+    send_at = _send_time(policy, usage, lane, room)
     too_late = policy.window is QuotaWindow.CALENDAR and send_at >= policy.day_end(usage.at)
     if too_late or send_at - usage.at > LONGEST_SPACING_WAIT:
         return f"the calls of lane {lane} are paced"
@@ -240,12 +265,13 @@ def _room(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime) -> int
     return room
 
 
-def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
+def _send_time(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
     send_at, last = usage.at, usage.lane_last_sent
     if policy.calls_per_second is not None and usage.last_sent is not None:
         send_at = max(send_at, usage.last_sent + timedelta(seconds=1 / policy.calls_per_second))
     if lane in policy.spread and last is not None:
-        # measured from the last call, not from now, so that the time of the next call stands still while one waits for it
+        # measured from the last call, not from now, so that the next call's time does not move
+        # while one waits
         rolling = policy.window is QuotaWindow.ROLLING
         gap = (
             DAY / (room + usage.by_lane.get(lane, 0))
@@ -257,18 +283,18 @@ def _paced(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datetime:
 
 
 def _first_grant(
-    policy: QuotaPolicy, usage: Usage, lane: str, aging: Iterable[tuple[datetime, str]]
+    policy: QuotaPolicy, usage: Usage, lane: str, expiries: Iterable[tuple[datetime, str]]
 ) -> datetime:
-    """Return the first second at which the call is granted if nobody else calls.
+    """Return the first second at which the call is granted if no other call is sent.
 
-    Between two turns (a midnight, a call that stops to count) time only ever helps: floors melt, pauses pass. So where the last
-    second before a turn is refused, all before it are.
+    Between two events (a midnight, a call that stops counting) time can only help: floors shrink
+    and pauses pass. So if the last second before an event is refused, all seconds before it are.
     """
     start = max(usage.at, usage.closed_until or usage.at)
     midnights = [policy.day_end(usage.at)]
     while midnights[-1] <= start or len(midnights) < 3:
         midnights.append(policy.day_end(midnights[-1]))
-    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *aging])
+    turns = sorted([(usage.at, ""), *((midnight, "") for midnight in midnights), *expiries])
     by_lane, elsewhere = dict(usage.by_lane), usage.elsewhere
     for (turn, aged), (following, _) in pairwise([*turns, (turns[-1][0] + 2 * DAY, "")]):
         if aged:
@@ -293,5 +319,6 @@ def _is_granted(
     policy: QuotaPolicy, usage: Usage, lane: str, begin: datetime, seconds: int
 ) -> bool:
     return isinstance(
-        _verdict(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane), Granted
+        _grant_or_reason(policy, replace(usage, at=begin + timedelta(seconds=seconds)), lane),
+        Granted,
     )

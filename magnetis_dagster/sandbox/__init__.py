@@ -1,7 +1,9 @@
-"""A local Magnetis API with believable data, for people without a key, for tests and for benchmarks.
+"""A local Magnetis API with realistic data.
 
-It speaks the documented envelope from the catalogue's routes. No HTTP client, no SQL, no Dagster. Rows
-are made when they are requested.
+For users without a key, for tests and for benchmarks.
+
+It serves the documented envelope on the catalogue's routes, and generates rows on request. No HTTP
+client, no SQL, no Dagster.
 """
 
 from magnetis_dagster.sandbox.app import Answer, Request

@@ -1,4 +1,8 @@
-"""The API over HTTP (ASGI): keys and scopes, quota, paging, windows, Laravel's error bodies, faults and lies on request."""
+"""The API as an ASGI application.
+
+Implements keys and scopes, the quota, pagination, time ranges, Laravel's error bodies, and faults
+and lies on request.
+"""
 
 import asyncio
 import json
@@ -13,10 +17,10 @@ import orjson
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
-from magnetis_dagster.sandbox.days import midnight
+from magnetis_dagster.sandbox.day_plans import midnight
 from magnetis_dagster.sandbox.lies import Liar, Search
 from magnetis_dagster.sandbox.options import SandboxOptions
-from magnetis_dagster.sandbox.world import World
+from magnetis_dagster.sandbox.world import World, encoded_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,33 +34,36 @@ _HTML = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as tests see it; the key is not kept."""
+    """One request, for tests; excludes the key."""
 
     number: int
-    """Counted from 1, in this process."""
+    """Counted from 1 in this process."""
     path: str
     query: dict[str, str]
 
 
 @dataclass(slots=True)
 class Answer:
-    """One answer."""
+    """One response."""
 
     status: int
-    """0: never answer."""
+    """0 leaves the request without a response."""
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     cut_at: int | None = None
-    """Close the connection after so many bytes of the body, short of what was announced."""
+    """Close the connection after this many bytes, fewer than announced."""
 
 
 Intercept = Callable[[Request], Answer | None]
 Spend = Callable[[str, datetime], bool]
-"""Count a call of a key at a moment; False where none is left."""
+"""Counts an API call of a key at a time; returns False if the quota is exhausted."""
 
 
 class SandboxApp:
-    """An ASGI application. `spend` counts calls, over all processes that serve the same sandbox."""
+    """An ASGI application.
+
+    `spend` counts API calls across all processes of the sandbox.
+    """
 
     def __init__(
         self,
@@ -69,7 +76,7 @@ class SandboxApp:
         self.options = options
         self.world = world
         self.requests: list[tuple[Request, int]] = []
-        """Requests of this process with the status answered; kept only where `keep_requests` is set."""
+        """Requests of this process with their status; recorded only with `keep_requests`."""
         self.keep_requests = False
         self.received = 0
         self.intercept: Intercept = lambda _request: None
@@ -84,7 +91,7 @@ class SandboxApp:
         self._liars: dict[str, Liar[bytes]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
@@ -114,10 +121,10 @@ class SandboxApp:
     def _answer(self, request: Request, method: str, key: str) -> Answer:
         if request.path == "/" and method == "GET":
             return _json(200, {"name": "magnetis sandbox", "routes": sorted(self._collections)})
-        if refused := self._refused(method, key):
-            return refused
-        if kind := self._draw(request, *_FAULTY):
-            return _FAULTY[kind]()
+        if refusal := self._refusal(method, key):
+            return refusal
+        if kind := self._draw(request, *_FAULT_ANSWERS):
+            return _FAULT_ANSWERS[kind]()
         return self._rows(request, key)
 
     def _rows(self, request: Request, key: str) -> Answer:
@@ -130,7 +137,7 @@ class SandboxApp:
         search = self._search(collection, request, errors)
         if errors:
             return _json(422, {"message": "The given data was invalid.", "errors": errors})
-        allowed, account = self._allowed(key), request.query.get("account_id")
+        allowed, account = self._visible_owners(key), request.query.get("account_id")
         if account is not None:
             if allowed is not None and account not in allowed:
                 return _json(403, {"message": "This action is unauthorized."})
@@ -140,7 +147,7 @@ class SandboxApp:
     def _search(
         self, collection: Collection, request: Request, errors: dict[str, list[str]]
     ) -> Search:
-        """Return the requested window; parameters that cannot be parsed are added to the errors."""
+        """Return the requested time range; add invalid parameters to `errors`."""
         bounds: dict[str, int | None] = {"start": None, "end": None}
         if window := collection.window:
             for name, pick, argument in ((window.start, min, "start"), (window.end, max, "end")):
@@ -151,45 +158,50 @@ class SandboxApp:
                         bounds[argument] = pick(moments)
         return Search(**bounds)
 
-    def _allowed(self, key: str) -> frozenset[str] | None:
-        """Return the ids of the accounts, networks and entities whose rows the key may read; None: all."""
+    def _visible_owners(self, key: str) -> frozenset[str] | None:
+        """Return the ids of accounts and their parents that the key may read.
+
+        None stands for all.
+        """
         scope, _, number = self.options.scopes.get(key, "").partition(":")
         if not scope:
             return None
         accounts = [json.loads(row) for row in reversed(self.world.snapshot("accounts"))]
         if scope == "network":
-            networks = [json.loads(row)["id"] for row in reversed(self.world.snapshot("networks"))][
-                int(number) - 1 : int(number)
-            ]
-            mine = [row for row in accounts if (row.get("network") or {}).get("id") in networks]
-        else:
-            mine = accounts[int(number) - 1 : int(number)]
-        above = {(row.get(name) or {}).get("id") for row in mine for name in ("network", "entity")}
-        return frozenset({*(str(row["id"]) for row in mine), *(str(each) for each in above)})
+            networks = [json.loads(row)["id"] for row in reversed(self.world.snapshot("networks"))]
+            own = networks[int(number) - 1 : int(number)]
+            visible = [row for row in accounts if (row.get("network") or {}).get("id") in own]
 
-    def _moments(self, value: str, form: str) -> tuple[int, int] | None:
-        """Return both readings of a local time: a window takes the wider one, so nothing falls between two at a clock change."""
+        else:
+            visible = accounts[int(number) - 1 : int(number)]
+        parents = {
+            (row.get(name) or {}).get("id") for row in visible for name in ("network", "entity")
+        }
+        return frozenset({*(str(row["id"]) for row in visible), *map(str, parents)})
+
+    def _moments(self, value: str, time_format: str) -> tuple[int, int] | None:
+        """Return both meanings of a local time in a repeated hour.
+
+        A time range uses the wider one, so that it misses no row at a clock change.
+        """
         try:
-            local = datetime.strptime(value, form).replace(tzinfo=self.options.query_zone)
+            local = datetime.strptime(value, time_format).replace(tzinfo=self.options.query_zone)
         except ValueError:
             return None
-        # strptime also takes months and days of one digit
-        exact = len(value) == len(local.strftime(form)) or local.year < 1000
-        return (int(local.timestamp()), int(local.replace(fold=1).timestamp())) if exact else None
+        # strptime also accepts months and days of one digit
+        if len(value) != len(local.strftime(time_format)) and local.year >= 1000:
+            return None
+        return int(local.timestamp()), int(local.replace(fold=1).timestamp())
 
-    def _refused(self, method: str, key: str) -> Answer | None:
+    def _refusal(self, method: str, key: str) -> Answer | None:
         if key not in self.options.keys:
             return _json(401, {"message": "Unauthenticated."})
         now = self.options.clock()
         if not self._spend(key, now):
             return self._too_many(now)
-        if method not in {"GET", "HEAD"}:  # uvicorn leaves out the body of what answers HEAD
-            answer = _json(
-                405,
-                {
-                    "message": f"The {method} method is not supported for this route. Supported methods: GET, HEAD."
-                },
-            )
+        if method not in {"GET", "HEAD"}:  # uvicorn removes the body from responses to HEAD
+            message = f"The {method} method is not supported for this route."
+            answer = _json(405, {"message": f"{message} Supported methods: GET, HEAD."})
             answer.headers["allow"] = "GET, HEAD"
             return answer
         return None
@@ -206,7 +218,7 @@ class SandboxApp:
         size, page = numbers["limit"], numbers["page"]
         first = (page - 1) * size
         liar = self._liar(collection.name)
-        total, rows = self._found(collection, liar, search, allowed, first, size)
+        total, rows = self._select_rows(collection, liar, search, allowed, first, size)
         if collection.name == "calls" and request.query.get("analysis") != "1":
             rows = [_without_analysis(row) for row in rows]
         fault = self._draw(request, "duplicated", "total_moved")
@@ -222,7 +234,7 @@ class SandboxApp:
             return Answer(200, orjson.dumps(content))
         return Answer(200, b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(envelope)[1:])
 
-    def _found(
+    def _select_rows(
         self,
         collection: Collection,
         liar: Liar[bytes],
@@ -231,7 +243,7 @@ class SandboxApp:
         first: int,
         size: int,
     ) -> tuple[int, list[bytes]]:
-        """Return how many rows there are, and those from number `first` on."""
+        """Return the total number of rows, and the rows of the page from number `first`."""
         if collection.is_events:
             search = liar.search(search)
             bounds = {
@@ -239,7 +251,7 @@ class SandboxApp:
                 for name, value in (("start", search.start), ("end", search.end))
                 if value is not None
             }
-            if allowed is None and not liar.bends_rows:
+            if allowed is None and not liar.changes_rows:
                 return self.world.events(collection.name, first=first, size=size, **bounds)
             rows = self.world.events(collection.name, **bounds)[1]
         else:
@@ -253,8 +265,8 @@ class SandboxApp:
     def _liar(self, collection: str) -> Liar[bytes]:
         if collection not in self._liars:
 
-            def swap(gone: bytes) -> bytes:
-                row = json.loads(gone)
+            def swap(encoded: bytes) -> bytes:
+                row = json.loads(encoded)
                 self.world.delete(collection, self.world.identity(collection, row))
                 row["id"] = f"{row['id']}-2"
                 self.world.insert(collection, row)
@@ -263,7 +275,7 @@ class SandboxApp:
             self._liars[collection] = Liar(
                 self.options.lies,
                 oldest_first=lambda rows: list(rows[::-1]),
-                identity=_first_text,
+                identity=encoded_id,
                 swap=swap,
             )
         return self._liars[collection]
@@ -274,7 +286,7 @@ class SandboxApp:
         last = max(1, -(-total // size))
         address = f"https://api.magnetis.io{path}?page="
         return {
-            # like the vendor's sample, the links carry the page and nothing else
+            # like the vendor's sample, the links contain only the page
             "links": {
                 "first": f"{address}1",
                 "last": f"{address}{last}",
@@ -296,23 +308,18 @@ class SandboxApp:
         }
 
     def _too_many(self, now: datetime) -> Answer:
-        zone = self.options.zone
-        seconds = midnight(now.astimezone(zone).date() + timedelta(days=1), zone) - int(
-            now.timestamp()
-        )
+        tomorrow = now.astimezone(self.options.zone).date() + timedelta(days=1)
+        seconds = midnight(tomorrow, self.options.zone) - int(now.timestamp())
         answer = _json(429, {"message": "Too Many Attempts."})
         answer.headers["retry-after"] = str(seconds)
         return answer
 
     def _draw(self, request: Request, *kinds: str) -> str | None:
-        """Return which of these kinds of fault befalls the request, if any: equal seeds give equal faults."""
+        """Return the request's fault among `kinds`; equal seeds give equal faults."""
         for kind in kinds:
-            chance = self.options.faults.get(kind, 0.0)
-            if (
-                chance
-                and random.Random(f"{self.options.fault_seed}:{kind}:{request.number}").random()  # noqa: S311
-                < chance
-            ):
+            probability = self.options.faults.get(kind, 0.0)
+            seed = f"{self.options.fault_seed}:{kind}:{request.number}"
+            if probability and random.Random(seed).random() < probability:  # noqa: S311
                 return kind
         return None
 
@@ -322,45 +329,42 @@ def _json(status: int, content: object) -> Answer:
 
 
 def _owner(row: bytes) -> str:
-    """Return the id of the row's account; of entities, networks and accounts their own."""
+    """Return the account id of a row; of entities, networks and accounts their own id."""
     at = row.find(_ACCOUNT)
-    start = at + len(_ACCOUNT) if at >= 0 else row.find(b':"') + 2
+    if at < 0:
+        return encoded_id(row)
+    start = at + len(_ACCOUNT)
     return row[start : row.find(b'"', start)].decode()
 
 
-def _first_text(row: bytes) -> str:
-    start = row.index(b':"') + 2
-    return row[start : row.index(b'"', start)].decode()
-
-
 def _without_analysis(row: bytes) -> bytes:
-    return json.dumps(
-        {name: value for name, value in json.loads(row).items() if name != "analysis"}
-    ).encode()
+    members = json.loads(row)
+    members.pop("analysis", None)
+    return json.dumps(members).encode()
 
 
 def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
     numbers, errors = {"limit": _LARGEST_LIMIT, "page": 1}, {}
-    for name, most in (("limit", _LARGEST_LIMIT), ("page", 10**9)):
+    for name, maximum in (("limit", _LARGEST_LIMIT), ("page", 10**9)):
         if name in query:
             value = query[name]
             if not value.isascii() or not value.isdigit():
                 errors[name] = [f"The {name} must be an integer."]
-            elif not 1 <= int(value[:12]) <= most:
-                errors[name] = [f"The {name} must be between 1 and {most}."]
+            elif not 1 <= int(value[:12]) <= maximum:
+                errors[name] = [f"The {name} must be between 1 and {maximum}."]
             else:
                 numbers[name] = int(value)
     return numbers, errors
 
 
-def _told_to_wait() -> Answer:
+def _too_many_requests() -> Answer:
     answer = _json(429, {"message": "Too Many Attempts."})
     answer.headers["retry-after"] = "1"
     return answer
 
 
-_FAULTY: dict[str, Callable[[], Answer]] = {
-    "too_many": _told_to_wait,
+_FAULT_ANSWERS: dict[str, Callable[[], Answer]] = {
+    "too_many": _too_many_requests,
     "error_500": lambda: _json(500, {"message": "Server Error"}),
     "bad_gateway": lambda: Answer(502, _HTML, {"content-type": "text/html"}),
     "hang": lambda: Answer(0, b""),
@@ -368,7 +372,10 @@ _FAULTY: dict[str, Callable[[], Answer]] = {
     "empty": lambda: Answer(200, b""),
     "dropped": lambda: Answer(200, b'{"data":[' + b" " * 1000, cut_at=20),
 }
-"""Faults that replace the answer to a call, which was let in and counted; `duplicated` and `total_moved` bend a page instead."""
+"""Faults that replace the response to a counted API call.
+
+The faults `duplicated` and `total_moved` change a page instead.
+"""
 
 
 async def _send(send: Send, answer: Answer) -> None:
@@ -379,7 +386,7 @@ async def _send(send: Send, answer: Answer) -> None:
         await send(
             {"type": "http.response.body", "body": answer.body[: answer.cut_at], "more_body": True}
         )
-        return  # the server closes a connection whose answer was not finished
+        return  # the server closes the connection after an incomplete response
     await send({"type": "http.response.body", "body": answer.body})
 
 

@@ -1,7 +1,7 @@
-"""Who contacts the group, and how a call ends: new callers, returning ones, withheld numbers, statuses and durations.
+"""Generate callers and outcomes of calls.
 
-A caller is a number, which determines the phone number, name and address, and the tracked number that is called. The shares are
-those of an agency that is found on the web; docs/sandbox.md lists them.
+A caller is a number that determines phone number, name, address and called number. The shares are
+those of an agency with customers from the web; docs/sandbox.md lists them.
 """
 
 import random
@@ -10,7 +10,7 @@ from math import log
 
 PEOPLE_DOMAIN = "exemple.invalid"
 FICTION_PREFIXES = ("003319900", "003326191", "003335301", "003346571", "003353649", "003363998")
-"""Ranges of ten thousand numbers that ARCEP, the French regulator, keeps for films and books."""
+"""Ranges of 10,000 numbers that ARCEP, the French regulator, reserves for fiction."""
 FIRST_NAMES = (
     "Apolline",
     "Barnabé",
@@ -35,22 +35,22 @@ LAST_NAMES = (
     "Irisel",
 )
 PERSONAL_MARKERS = (*FICTION_PREFIXES, PEOPLE_DOMAIN, *LAST_NAMES)
-"""Each personal value of the sandbox contains one of these, so that a leak can be found by search."""
+"""Each personal value of the sandbox contains one of these, so that a search finds leaks."""
 
 CALLERS = 10_000 * len(FICTION_PREFIXES)
-"""Different phone numbers. They are given out in turn, so the first caller comes back as the last one is used up."""
+"""Number of phone numbers. New callers get them in turn; a number is reused after all others."""
 WITHHELD = -1
-"""The caller of a call whose number was withheld."""
+"""The caller of a call with a withheld number."""
 NEW_SHARE = 0.40
 RETRY_SHARE = 0.08
-"""Calls by somebody whose call was missed earlier that day."""
+"""Share of calls by a caller whose call was missed earlier on the same day."""
 WITHHELD_SHARE = 0.05
 RETURN_DAYS = tuple(1 + int(-25 * log(1 - (n + 0.5) / 256)) for n in range(256))
-"""Days between the first call of a caller and a later one, 25 on average; the remaining calls are of this kind."""
+"""Days between the first call of a caller and a later one; the mean is 25."""
 _NAMED = 3
-"""Of ten callers, this many are known by name."""
+"""Number of callers in ten with a known name."""
 SAMPLES = 256
-"""Samples of each outcome."""
+"""Number of samples of each outcome."""
 _PREFIXES = tuple(prefix.encode() for prefix in FICTION_PREFIXES)
 _NAMES = tuple(f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES)
 _NAMES_AS_JSON = tuple(f'"{name}"'.encode() for name in _NAMES)
@@ -58,16 +58,16 @@ _NAMES_AS_JSON = tuple(f'"{name}"'.encode() for name in _NAMES)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended."""
+    """The outcome of a call."""
 
     status: bytes
-    """As JSON, like the members below."""
+    """As JSON."""
     duration: int
-    """Seconds of conversation, or of the message that was left; 0 unless somebody or something answered."""
+    """Seconds of conversation or voicemail; 0 without an answer."""
     seconds: bytes
-    """The same as JSON."""
+    """`duration` as JSON."""
     waiting: bytes
-    """Seconds until then."""
+    """Seconds until the answer or end, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +81,28 @@ class Outcomes:
 
     @property
     def kinds(self) -> tuple[list[Outcome], list[Outcome], list[Outcome], list[Outcome]]:
-        """The samples in the order of `outcome_shares`, completed calls last."""
+        """The samples in the order of `outcome_shares`; completed calls are last."""
         return self.missed, self.busy, self.voicemail, self.completed
 
 
 def outcomes(seed: int) -> Outcomes:
-    """Return the outcomes of a seed."""
+    """Return the outcomes for a seed."""
     pick = random.Random(f"outcomes:{seed}")  # noqa: S311 - invented data
 
     def samples(
         status: str, duration: tuple[float, float], waiting: tuple[float, float]
     ) -> list[Outcome]:
-        """Draw from log-normal distributions: median and spread."""
-        made = []
+        """Draw from log-normal distributions, given as median and spread."""
+        drawn = []
         for _ in range(SAMPLES):
             seconds, ring = (
                 min(3600, round(median * pick.lognormvariate(0, spread)))
                 for median, spread in (duration, waiting)
             )
-            made.append(
+            drawn.append(
                 Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode())
             )
-        return made
+        return drawn
 
     return Outcomes(
         completed=samples("completed", (125, 0.85), (9, 0.5)),
@@ -114,7 +114,8 @@ def outcomes(seed: int) -> Outcomes:
 
 def number_of(caller: int) -> str:
     """Return the phone number of a caller."""
-    return f"{FICTION_PREFIXES[caller % len(FICTION_PREFIXES)]}{caller // len(FICTION_PREFIXES) % 10_000:04d}"
+    prefix = FICTION_PREFIXES[caller % len(FICTION_PREFIXES)]
+    return f"{prefix}{caller // len(FICTION_PREFIXES) % 10_000:04d}"
 
 
 def name_of(caller: int) -> str:
@@ -127,8 +128,8 @@ def address_of(caller: int) -> str:
     return f"contact.{caller}@{PEOPLE_DOMAIN}"
 
 
-def shown(caller: int) -> tuple[bytes, bytes]:
-    """Return the phone number and the name that a call shows, as JSON."""
+def encode_caller(caller: int) -> tuple[bytes, bytes]:
+    """Return phone number and name of a caller as JSON, for the row of a call."""
     if caller == WITHHELD:
         return b"null", b"null"
     number = b'"%b%04d"' % (_PREFIXES[caller % len(_PREFIXES)], caller // len(_PREFIXES) % 10_000)
@@ -136,7 +137,10 @@ def shown(caller: int) -> tuple[bytes, bytes]:
 
 
 def outcome_shares(hour: int, weekday: int) -> tuple[float, float, float]:
-    """Return the shares of missed, busy and voicemail: offices open from 8 to 19 except on Sundays, and are thin at lunch."""
+    """Return the shares of missed, busy and voicemail calls.
+
+    Offices open from 8 to 19 except on Sundays, and have fewer staff at lunch.
+    """
     if weekday == 6 or not 8 <= hour < 19:
         return 0.42, 0.01, 0.32
     if hour in {12, 13}:

@@ -1,8 +1,9 @@
-"""Edits of a running sandbox: one endpoint for programs on this machine, and a journal for all processes.
+"""Edit a running sandbox.
 
-A web page cannot use it. A request needs a loopback client, a loopback Host, a JSON body and the
-organisation's key in a header, and neither Origin nor Sec-Fetch-Site. No answer allows a cross-origin
-request.
+The module has an endpoint for programs on this machine, and a journal for all processes. Web pages
+cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON body and the
+organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No response allows
+cross-origin requests.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.sandbox.group import Row
-from magnetis_dagster.sandbox.shared_memory import context
+from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
 
 CONTROL_PATH = "/_sandbox"
@@ -26,7 +27,7 @@ _HOST = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?", re
 
 
 class EditError(Exception):
-    """The edit cannot be made; nothing has changed."""
+    """The edit is not possible; nothing has changed."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,37 +35,37 @@ class EditError(Exception):
 
 
 class Journal:
-    """Edits in their order, shared by the processes that were forked from the one that made it."""
+    """A log of edits that the forked processes of one sandbox share."""
 
     def __init__(self) -> None:
         self._lines = mmap.mmap(-1, _JOURNAL_SIZE)
-        self.lock = context().Lock()
-        self._end = context().Value("q", 0, lock=False)
+        self.lock = fork_context().Lock()
+        self._end = fork_context().Value("q", 0, lock=False)
 
     @property
     def end(self) -> int:
-        """Return the length of the journal, in bytes."""
+        """Length of the journal in bytes."""
         return int(self._end.value)
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add an edit; the caller has the lock."""
+        """Append an edit. The caller holds the lock."""
         begin, line = self.end, json.dumps(entry).encode() + b"\n"
         self._lines[begin : begin + len(line)] = line
         self._end.value = begin + len(line)
 
     @property
     def is_full(self) -> bool:
-        """Whether another edit might not fit."""
+        """Whether the next edit may not fit."""
         return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
 
     def since(self, begin: int, end: int) -> Iterator[dict[str, Any]]:
-        """Yield the edits between two ends."""
+        """Yield the edits between two positions."""
         for line in self._lines[begin:end].splitlines():
             yield json.loads(line)
 
 
 class Control:
-    """Answers on CONTROL_PATH. `keys` are those that may edit."""
+    """Handles requests to CONTROL_PATH. `keys` may edit."""
 
     def __init__(
         self,
@@ -82,12 +83,12 @@ class Control:
         self._read = 0
 
     def catch_up(self) -> None:
-        """Make the edits that other processes have received."""
+        """Apply the edits of other processes."""
         if self._read == (end := self._journal.end):
             return
         for entry in self._journal.since(self._read, end):
             self._world.advance(datetime.fromtimestamp(entry.pop("moment"), UTC))
-            self._make(entry)
+            self._apply(entry)
         self._read = end
 
     async def answer(
@@ -95,41 +96,39 @@ class Control:
         scope: MutableMapping[str, Any],
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     ) -> tuple[int, bytes]:
-        """Return status and JSON body for a request."""
+        """Return status and JSON body of the response."""
         try:
             headers = {
                 name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
             }
-            self._admit(scope, headers)
+            self._authorize(scope, headers)
             return 200, json.dumps(self._edit(await _body(receive))).encode()
-        except EditError as refused:
-            return refused.status, json.dumps({"message": str(refused)}).encode()
+        except EditError as error:
+            return error.status, json.dumps({"message": str(error)}).encode()
 
-    def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+    def _authorize(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
         client = scope.get("client")
         if client is None or not ip_address(client[0]).is_loopback:
-            raise EditError(403, "The sandbox is edited from its own machine only.")
+            raise EditError(403, "The sandbox can be edited from its own machine only.")
         if not _HOST.fullmatch(headers.get("host", "")):
             raise EditError(
-                403, "The Host header is not this machine: use http://127.0.0.1 and the port."
+                403, "The Host header is not loopback: use http://127.0.0.1 and the port."
             )
         if "origin" in headers or "sec-fetch-site" in headers:
             raise EditError(403, "Web pages cannot edit the sandbox: use `magnetis sandbox edit`.")
         if scope["method"] != "POST":
-            raise EditError(405, "The sandbox is edited with POST.")
+            raise EditError(405, "Edits require the method POST.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise EditError(415, "The Content-Type must be application/json.")
-        if not any(
-            compare_digest(headers.get("x-api-key", "").encode(), key.encode())
-            for key in self._keys
-        ):
+        key = headers.get("x-api-key", "").encode()
+        if not any(compare_digest(key, each.encode()) for each in self._keys):
             raise EditError(
                 401,
-                "Only the organisation's key may edit the sandbox; it comes from MAGNETIS_API_KEY.",
+                "Only the organisation's key may edit the sandbox; set it in MAGNETIS_API_KEY.",
             )
 
-    def _edit(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        action, name = wanted.get("action"), str(wanted.get("collection"))
+    def _edit(self, request: dict[str, Any]) -> dict[str, Any]:
+        action, name = request.get("action"), str(request.get("collection"))
         if action not in {"edit", "delete", "show"}:
             raise EditError(422, "action: expected edit, delete or show.")
         collection = _collection(name, list(self._collections))
@@ -139,11 +138,11 @@ class Control:
                 raise EditError(507, "The sandbox cannot store more edits: restart it.")
             now = self._clock()
             self._world.advance(now)
-            old = self._chosen(collection, wanted.get("id"), wanted.get("account"))
+            old = self._select(collection, request.get("id"), request.get("account"))
             identifier = self._world.identity(collection, old)
             if action == "show":
                 return {"collection": collection, "id": identifier, "row": old}
-            changes = _fitting(wanted.get("changes"), old) if action == "edit" else {}
+            changes = _convert_changes(request.get("changes"), old) if action == "edit" else {}
             entry = {
                 "action": action,
                 "collection": collection,
@@ -151,7 +150,7 @@ class Control:
                 "changes": changes,
             }
             try:
-                self._make(entry)
+                self._apply(entry)
             except (ValueError, TypeError, KeyError):
                 first = self._world.options.first_day
                 raise EditError(
@@ -164,31 +163,34 @@ class Control:
             "id": identifier,
             "account": (old.get("account") or {}).get("name"),
             "changed": [member for member, value in changes.items() if value != old[member]],
-            "seen": self._seen(collection),
+            "seen": self._visibility(collection),
         }
 
-    def _seen(self, name: str) -> str:
-        if self._collections[name].sensor:
-            return f"{self._collections[name].sensor} sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS."
+    def _visibility(self, name: str) -> str:
+        if sensor := self._collections[name].sensor:
+            return f"{sensor} detects it within MAGNETIS_SETTINGS_INTERVAL_SECONDS."
         if self._collections[name].is_events:
-            return "A load sees it when it reads the day again: the daily look-back does, or materialize the day."
-        return "The next snapshot sees it: one is taken every day, or materialize today."
+            return (
+                "The next read of the day loads it: the daily schedule re-reads recent days, or "
+                "materialize the day."
+            )
+        return "The next snapshot contains it: snapshots are daily, or materialize today."
 
-    def _make(self, entry: dict[str, Any]) -> Row:
+    def _apply(self, entry: dict[str, Any]) -> Row:
         if entry["action"] == "delete":
             return self._world.delete(entry["collection"], entry["id"])
         return self._world.edit(entry["collection"], entry["id"], **entry["changes"])
 
-    def _chosen(self, collection: str, identifier: object, account: object) -> Row:
-        """Return the row of this id, or the newest one of the account, or the newest of all."""
+    def _select(self, collection: str, identifier: object, account: object) -> Row:
+        """Return the row with this id, or the newest row, of the account if one is given."""
         try:
             if identifier is not None:
                 return self._world.find(collection, str(identifier))
         except KeyError:
             raise EditError(404, f"{collection} has no row with this id.") from None
-        wanted = None if account is None else self._account(str(account))
+        owner = None if account is None else self._account(str(account))
         for row in self._newest(collection):
-            if wanted is None or wanted in {(row.get("account") or {}).get("id"), row.get("id")}:
+            if owner is None or owner in {(row.get("account") or {}).get("id"), row.get("id")}:
                 return row
         raise EditError(
             404, f"{collection} has no row{'' if account is None else ' of this account'}."
@@ -216,37 +218,38 @@ class Control:
 
 
 def _collection(name: str, names: Sequence[str]) -> str:
-    """Return the collection of this name, of which the singular will do: call, alert, sms-alert."""
+    """Return the collection of this name; accepts singulars: call, alert, sms-alert."""
     folded = name.replace("-", "_").lower()
-    for wanted in (
-        folded,
-        f"{folded}s",
-        re.sub("y$", "ies", folded),
-        f"email_{folded}",
-        f"email_{folded}s",
-    ):
-        if wanted in names:
-            return wanted
-    raise EditError(404, f"There is no collection {name!r}; there are: {', '.join(names)}.")
+    plural = f"{folded}s"
+    ies = re.sub("y$", "ies", folded)
+    for candidate in (folded, plural, ies, f"email_{folded}", f"email_{plural}"):
+        if candidate in names:
+            return candidate
+    raise EditError(404, f"Unknown collection {name!r}; expected one of {', '.join(names)}.")
 
 
-def _fitting(changes: object, row: Row) -> Row:
-    """Return the changes in the form of the row's values: a text stays a text, and a list gets one element."""
+def _convert_changes(changes: object, row: Row) -> Row:
+    """Convert changes to the types of the row's values.
+
+    A number for a text becomes a text; a scalar for a list becomes a list.
+    """
     if not isinstance(changes, dict) or not changes:
         raise EditError(
-            422, f"Nothing to change: name a member and its new value. There are: {', '.join(row)}."
+            422, f"No changes: name a member and its new value. Members: {', '.join(row)}."
         )
     if unknown := [str(member) for member in changes if member not in row]:
-        raise EditError(422, f"The row has no member {unknown[0]}; there are: {', '.join(row)}.")
+        raise EditError(
+            422, f"The row has no member {unknown[0]}; expected one of {', '.join(row)}."
+        )
     if "id" in changes or "account" in changes:
         raise EditError(422, "The id and the account of a row cannot be changed.")
-    fitting = dict(changes)
+    converted = dict(changes)
     for member, value in changes.items():
         if isinstance(row[member], str) and isinstance(value, int | float):
-            fitting[member] = str(value)
+            converted[member] = str(value)
         elif isinstance(row[member], list) and not isinstance(value, list):
-            fitting[member] = [value]
-    return fitting
+            converted[member] = [value]
+    return converted
 
 
 async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> dict[str, Any]:
@@ -257,7 +260,7 @@ async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> d
             raise EditError(400, "The request ended early.")
         body, more = body + message.get("body", b""), message.get("more_body", False)
         if len(body) > _LARGEST_BODY:
-            raise EditError(413, f"The body is longer than {_LARGEST_BODY // 1024} kB.")
+            raise EditError(413, f"The body exceeds {_LARGEST_BODY // 1024} kB.")
     try:
         content = json.loads(body)
     except ValueError:

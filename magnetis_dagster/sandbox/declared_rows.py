@@ -1,4 +1,4 @@
-"""Rows from declarations: collections that an overlay adds, and members that it names differently or adds."""
+"""Generate rows for collections and members that an overlay adds or renames."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, numbe
 from magnetis_dagster.sandbox.group import Row
 
 SHARE_OF_CALLS = 0.3
-"""Events of an added collection, relative to the calls of the day."""
+"""Events per day of an added collection, relative to calls."""
 ROWS_PER_ACCOUNT = 2
-"""Rows of an added snapshot collection."""
+"""Rows per account of an added snapshot collection."""
 _MISSING = object()
 
 
 class Style:
-    """The names that the catalogue gives to the members of a collection that the sandbox knows."""
+    """The catalogue's member names of a collection that the sandbox generates."""
 
     def __init__(self, collection: Collection, shipped: Collection) -> None:
         self._collection = collection
@@ -30,39 +30,32 @@ class Style:
         self._renamed: dict[str, str] = {}
 
     def apply(self, row: Row) -> Row:
-        """Return the row as the catalogue expects it: members in the same order, those of added columns at the end."""
+        """Rename members as declared, and append the members of added columns."""
         if self._same:
             return row
         row = dict(row)
-        wanted = (
-            [(self._collection.time_fields, self._shipped.time_fields)]
-            if self._collection.time_fields
-            else []
-        )
+        times = (self._collection.time_fields, self._shipped.time_fields)
+        candidates = [times] if self._collection.time_fields else []
         id_paths = (
             self._collection.id_paths[0][:1],
             tuple(path for parts in self._shipped.id_paths for path in parts),
         )
-        wanted += [id_paths, *self._columns()]
-        for paths, native in wanted:
+        candidates += [id_paths, *self._columns()]
+        for paths, native in candidates:
             if all(_get(row, path) is _MISSING for path in paths):
                 row = self._rename(row, paths[0], native)
         for path in self._collection.id_paths[0][1:]:
             if _get(row, path) is _MISSING:
                 _put(row, path, 1)
         for name, column in self._collection.columns.items():
-            if name not in self._shipped.columns and all(
-                _get(row, path) is _MISSING for path in column.paths
-            ):
-                _put(
-                    row,
-                    column.paths[0],
-                    invent(name, column, random.Random(f"{name}:{json.dumps(row)}")),  # noqa: S311
-                )
+            missing = all(_get(row, path) is _MISSING for path in column.paths)
+            if missing and name not in self._shipped.columns:
+                pick = random.Random(f"{name}:{json.dumps(row)}")  # noqa: S311 - invented data
+                _put(row, column.paths[0], invent(name, column, pick))
         return row
 
     def undo(self, row: Row) -> Row:
-        """Return the row with the names that the sandbox uses."""
+        """Return the row with the sandbox's original names."""
         native = {new: old for old, new in self._renamed.items()}
         return {native.get(name, name): value for name, value in row.items()} if native else row
 
@@ -77,18 +70,19 @@ class Style:
     def _rename(self, row: Row, path: str, native: tuple[str, ...]) -> Row:
         old = next((each for each in native if _get(row, each) is not _MISSING), None)
         first, _, rest = path.partition(".")
-        # a member of a member, or one in an object that is there already, keeps its name: values must stay in their order
+        # Only top-level members are renamed: values must stay in their order. So a nested member,
+        # or one in an existing object, keeps its name.
         if old is None or "." in old or first in row:
             return row
         self._renamed[old] = first
         return {
-            (first if name == old else name): (_nested(rest, value) if name == old else value)
+            (first if name == old else name): (_nest(rest, value) if name == old else value)
             for name, value in row.items()
         }
 
 
 def styles(catalogue: Catalogue) -> dict[str, Style]:
-    """Return the style of each collection of the catalogue as shipped."""
+    """Return the style of each default collection that the catalogue contains."""
     shipped = load_catalogue().collections
     return {
         name: Style(catalogue.collections[name], shipped[name])
@@ -97,8 +91,8 @@ def styles(catalogue: Catalogue) -> dict[str, Style]:
     }
 
 
-def added(catalogue: Catalogue) -> dict[str, Collection]:
-    """Return the collections that the catalogue as shipped does not have."""
+def added_collections(catalogue: Catalogue) -> dict[str, Collection]:
+    """Return the collections that are not in the default catalogue."""
     shipped = load_catalogue().collections
     return {
         name: collection
@@ -124,31 +118,32 @@ def event_rows(
     moments: list[datetime],
     tail: Callable[[int], str],
 ) -> list[Row]:
-    """Return the events of a day at these local moments; `tail` ends the id of each number, so that the day is found by the id."""
+    """Return the events of a day at these local times.
+
+    `tail` returns the end of an id by row number, from which the day can be determined.
+    """
     day = moments[0].date() if moments else date.min
     rows = []
     for number, moment in enumerate(moments):
         pick = random.Random(f"declared:{seed}:{collection.name}:{day}:{number}")  # noqa: S311 - invented data
-        head = hashlib.sha256(f"{seed}:{collection.name}:{day}:{number}".encode()).hexdigest()
-        identifier = f"{collection.name[:3]}-{head[:8]}-{head[8:12]}-4{head[12:15]}-a{head[15:18]}-{tail(number)}"
+        source = f"{seed}:{collection.name}:{day}:{number}"
+        head = hashlib.sha256(source.encode()).hexdigest()
+        identifier = (
+            f"{collection.name[:3]}-{head[:8]}-{head[8:12]}-4{head[12:15]}-a{head[15:18]}-"
+            f"{tail(number)}"
+        )
         rows.append(_row(collection, identifier, pick.choice(accounts), moment, pick))
     return rows
 
 
 def invent(name: str, column: Column, pick: random.Random) -> Any:
-    """Return a value for a column: of its type, and recognisable where it is personal."""
+    """Return a value for the column; personal values contain a marker."""
     number = pick.randrange(1, 600)
     text = f"{name}-{number % 10}"
     if column.personal_data is PersonalData.PERSONAL:
-        form = (
-            number_of
-            if re.search("phone|number|mobile|msisdn", name)
-            else address_of
-            if "mail" in name
-            else name_of
-        )
-        text = form(pick.randrange(CALLERS))
-    moment = datetime(2025, 1, 6, 9) + timedelta(seconds=pick.randrange(300 * 86_400))  # noqa: DTZ001 - like the API's times
+        text = _personal_generator(name)(pick.randrange(CALLERS))
+    start = datetime(2025, 1, 6, 9)  # noqa: DTZ001 - without a zone, like the API's times
+    moment = start + timedelta(seconds=pick.randrange(300 * 86_400))
     values: dict[ColumnType, Any] = {
         ColumnType.TEXT: text,
         ColumnType.INTEGER: number,
@@ -161,9 +156,15 @@ def invent(name: str, column: Column, pick: random.Random) -> Any:
 
 
 def member(row: Row, path: str) -> Any:
-    """Return the value at a dotted path; None where there is none."""
+    """Return the value at a dotted path, or None if it is missing."""
     value = _get(row, path)
     return None if value is _MISSING else value
+
+
+def _personal_generator(name: str) -> Callable[[int], str]:
+    if re.search("phone|number|mobile|msisdn", name):
+        return number_of
+    return address_of if "mail" in name else name_of
 
 
 def _row(
@@ -205,7 +206,7 @@ def _put(row: Row, path: str, value: Any) -> None:
     place.setdefault(last, value)
 
 
-def _nested(path: str, value: Any) -> Any:
+def _nest(path: str, value: Any) -> Any:
     for name in reversed(path.split(".") if path else []):
         value = {name: value}
     return value

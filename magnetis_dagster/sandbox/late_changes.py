@@ -1,4 +1,8 @@
-"""Changes of events after the fact: calls that are known better hours or days later, leads that are worked on, rows deleted."""
+"""Generate changes of events after their creation.
+
+Calls get their outcome or caller's name hours or days later, leads change their status, and test
+calls are deleted.
+"""
 
 import random
 import zlib
@@ -6,38 +10,42 @@ from dataclasses import dataclass
 from typing import Final
 
 RINGING: Final = "ringing"
-"""The call is shown as ringing until then; its end and its outcome come late."""
+"""Until the change, the call has the status ringing, without an end."""
 NAMED: Final = "named"
-"""The caller's name is filled in then."""
+"""Until the change, the caller has no name."""
 DELETED: Final = "deleted"
-"""The row is gone from then on: a call that somebody made as a test."""
+"""After the change, the call does not exist: it was a test call."""
 _HOUR = 3600
 _SHARES = ((RINGING, 0.012), (NAMED, 0.06), (DELETED, 0.003))
-_WORKED_ON = 0.6
+_HANDLED = 0.6
 _CLOSED = 0.5
+"""Share of the handled leads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
+class LateChange:
     """One change of one contact."""
 
     moment: int
     """Unix time."""
     number: int
-    """Number of the contact on its day."""
+    """Number of the call or lead on its day."""
     kind: str
-    """For calls one of the above; for leads the status that ends at the moment."""
+    """For calls, a constant above. For leads, the status before the change."""
 
 
-def of_calls(seed: str, start: int, size: int) -> tuple[Late, ...]:
-    """Return the late changes of a day that begins at `start` and has `size` calls, oldest first; at most one per call."""
+def call_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
+    """Return the late changes of a day's calls, oldest first, one per call at most.
+
+    `start` is the start of the day in Unix time.
+    """
     pick = random.Random(f"late:{seed}")  # noqa: S311 - invented data
     kinds = [kind for kind, share in _SHARES for _ in range(int(size * share + pick.random()))]
     numbers = pick.sample(range(size), min(len(kinds), size))
     return tuple(
         sorted(
             (
-                Late(start + _delay(pick, kind), number, kind)
+                LateChange(start + _delay(pick, kind), number, kind)
                 for kind, number in zip(kinds, numbers, strict=False)
             ),
             key=lambda each: each.moment,
@@ -45,33 +53,36 @@ def of_calls(seed: str, start: int, size: int) -> tuple[Late, ...]:
     )
 
 
-def of_leads(seed: str, start: int, size: int) -> tuple[Late, ...]:
-    """Return the changes of status of a day's leads, oldest first: new until qualified, qualified until closed."""
+def lead_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
+    """Return the status changes of a day's leads, oldest first."""
     pick = random.Random(f"late:{seed}")  # noqa: S311 - invented data
-    made: list[Late] = []
+    found: list[LateChange] = []
     for number in range(size):
         status, moment = status_of_lead(seed, number), start
         for before, after in (("new", ("qualified", "closed")), ("qualified", ("closed",))):
             if status in after:
                 moment += pick.randrange(1, 6) * 24 * _HOUR
-                made.append(Late(moment + pick.randrange(9 * _HOUR, 18 * _HOUR), number, before))
-    return tuple(sorted(made, key=lambda each: each.moment))
+                second = moment + pick.randrange(9 * _HOUR, 18 * _HOUR)
+                found.append(LateChange(second, number, before))
+    return tuple(sorted(found, key=lambda each: each.moment))
 
 
 def status_of_lead(seed: str, number: int) -> str:
-    """Return the status that a lead has in the end."""
-    at = _share_of(f"{seed}:{number}")
-    return "new" if at >= _WORKED_ON else "closed" if at < _WORKED_ON * _CLOSED else "qualified"
+    """Return the final status of a lead."""
+    share = _share_of(f"{seed}:{number}")
+    if share >= _HANDLED:
+        return "new"
+    return "closed" if share < _HANDLED * _CLOSED else "qualified"
 
 
 def _share_of(text: str) -> float:
-    """Return a number from 0 to 1 that depends on the text alone."""
+    """Return a number from 0 to 1 derived from the text."""
     return zlib.crc32(text.encode()) / 2**32
 
 
 def _delay(pick: random.Random, kind: str) -> int:
     if kind == RINGING:
         return pick.randrange(20 * _HOUR, 60 * _HOUR)
-    # somebody does it in the office, within the week that is read again, and sometimes later
+    # during office hours; usually within the days that the daily schedule re-reads
     days = pick.randrange(1, 7) if pick.random() < 0.85 else pick.randrange(8, 25)
     return days * 24 * _HOUR + pick.randrange(9 * _HOUR, 18 * _HOUR)

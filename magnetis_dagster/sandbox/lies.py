@@ -1,8 +1,10 @@
-"""Lies of a server, by name: consistent faults. docs/delivery-guarantees.md describes how a load detects each.
+"""Faulty server behaviours ("lies") by name.
 
-A lie bends the bounds of a search, its rows, or the envelope of the response. Nothing
-here depends on the storage of rows: the sandbox plays the lies on its pages, and `tests/lying_api.py` on a
-small API with the rows of a test.
+docs/delivery-guarantees.md describes their detection.
+
+A lie changes the bounds of a search, its rows, or the response. The module does not depend on the
+storage of rows: the sandbox applies lies to its pages, and `tests/lying_api.py` to a small API with
+a test's rows.
 """
 
 import random
@@ -13,13 +15,13 @@ from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
 Content = Any
-"""A response as it becomes JSON: an object with `data`, `links` and `meta`, unless a lie returns another form."""
+"""A response before encoding: an object with `data`, `links` and `meta`, or a variant."""
 _DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Bounds of a search in Unix time, both inclusive; None: unbounded."""
+    """Bounds of a search in Unix time, both inclusive; None if unbounded."""
 
     start: int | None
     end: int | None
@@ -27,63 +29,63 @@ class Search:
 
 @dataclass(frozen=True)
 class Lie:
-    """One lie. Its number, if it has one, is `usual` unless the user gives another."""
+    """One lie. Lies with a number have the default `usual`."""
 
     title: str
-    """What the server does."""
+    """The server's behaviour."""
     usual: int | None = None
     unit: str = ""
     bounds: "Callable[[Search, int], Search] | None" = None
     found: "Callable[[Liar[Any], list[Any], int], list[Any]] | None" = None
     response: "Callable[[Liar[Any], Content, int, int], Content] | None" = None
-    """Takes the number of the page, then the lie's own."""
+    """Arguments: response, page number, number of the lie."""
 
 
 @dataclass
 class Liar(Generic[Row]):
-    """Plays lies in their order, and remembers what they must."""
+    """Applies lies in their order, and stores their state."""
 
     lies: Mapping[str, int | None]
-    """Name to number; None for the usual one."""
+    """Number by name; None for the default."""
     oldest_first: Callable[[Sequence[Row]], list[Row]]
     identity: Callable[[Row], str]
     swap: Callable[[Row], Row]
-    """Replace the row at its source by another one of the same moment, which is returned."""
+    """Replace the row at its source by another one of the same time, and return that one."""
     seed: int = 0
     dice: random.Random = field(init=False)
     failed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        """Begin."""
+        """Seed the random numbers."""
         self.dice = random.Random(self.seed)  # noqa: S311 - a test
 
     def search(self, search: Search) -> Search:
-        """Return the bounds that are searched instead."""
-        for lie, number in self._played():
+        """Return the changed bounds of a search."""
+        for lie, number in self._active_lies():
             if lie.bounds:
                 search = lie.bounds(search, number)
         return search
 
     @property
-    def bends_rows(self) -> bool:
-        """Whether `found` needs all rows of a search."""
-        return any(lie.found for lie, _ in self._played())
+    def changes_rows(self) -> bool:
+        """Whether a lie changes the rows of a search, so that `found` needs all of them."""
+        return any(lie.found for lie, _ in self._active_lies())
 
     def found(self, rows: list[Row]) -> list[Row]:
-        """Return the rows that are found instead, in the order of their pages."""
-        for lie, number in self._played():
+        """Return the changed rows of a search, in page order."""
+        for lie, number in self._active_lies():
             if lie.found:
                 rows = lie.found(self, rows, number)
         return rows
 
     def response(self, content: Content, page: int) -> Content:
-        """Return the response that is sent instead."""
-        for lie, number in self._played():
+        """Return the changed response."""
+        for lie, number in self._active_lies():
             if lie.response:
                 content = lie.response(self, content, page, number)
         return content
 
-    def _played(self) -> list[tuple[Lie, int]]:
+    def _active_lies(self) -> list[tuple[Lie, int]]:
         return [
             (LIES[name], (number if number is not None else LIES[name].usual) or 0)
             for name, number in self.lies.items()
@@ -91,75 +93,73 @@ class Liar(Generic[Row]):
 
 
 def parse(texts: Sequence[str]) -> dict[str, int | None]:
-    """Return the lies of `NAME` or `NAME=NUMBER` texts. Raises ValueError for an unknown name or a number that it does not take."""
+    """Parse `NAME` or `NAME=NUMBER` texts.
+
+    Raises: ValueError if a name is unknown or does not accept the number.
+    """
     found: dict[str, int | None] = {}
     for text in texts:
         name, _, number = text.partition("=")
         if name not in LIES:
-            raise ValueError(f"unknown lie {name!r}; there are: {', '.join(LIES)}")
+            raise ValueError(f"unknown lie {name!r}; expected one of {', '.join(LIES)}")
         if number and (LIES[name].usual is None or not number.isdecimal() or int(number) < 1):
-            expected = (
-                "takes no number"
-                if LIES[name].usual is None
-                else f"expects a number of {LIES[name].unit}, 1 or more"
-            )
-            raise ValueError(f"{name} {expected}")
+            if LIES[name].usual is None:
+                raise ValueError(f"{name} takes no number")
+            raise ValueError(f"{name} expects a number of {LIES[name].unit}, 1 or more")
         found[name] = int(number) if number else None
     return found
 
 
-def _shortened_at_the_end(search: Search, days: int) -> Search:
+def _shorten_end(search: Search, days: int) -> Search:
     if search.start is None:
         return search
     longest = search.start + days * _DAY
     return replace(search, end=longest if search.end is None else min(search.end, longest))
 
 
-def _shortened_at_the_start(search: Search, days: int) -> Search:
+def _shorten_start(search: Search, days: int) -> Search:
     if search.end is None:
         return search
     longest = search.end - days * _DAY
     return replace(search, start=longest if search.start is None else max(search.start, longest))
 
 
-def _swapped(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
+def _swap(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
     if rows and liar.dice.random() < 0.1:
         gone = rows.pop(liar.dice.randrange(len(rows)))
         rows.append(liar.swap(gone))
     return rows
 
 
-def _meta(
+def _change_meta(
     **changes: Callable[[Content, int], Any],
 ) -> Callable[[Liar[Any], Content, int, int], Content]:
-    def bend(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
+    def change_response(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
         if not isinstance(content, dict) or "meta" not in content:
             return content
         meta = content["meta"] | {name: change(content, page) for name, change in changes.items()}
         return content | {"meta": meta}
 
-    return bend
+    return change_response
 
 
-def _announced(change: int) -> Callable[[Content, int], Any]:
+def _change_total(change: int) -> Callable[[Content, int], Any]:
     return lambda content, _page: (
         None if content["meta"]["total"] is None else max(0, content["meta"]["total"] + change)
     )
 
 
-def _next_only(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
-    return (
-        {"data": content["data"], "links": content["links"]}
-        if isinstance(content, dict) and "links" in content
-        else content
-    )
+def _only_next(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
+    if isinstance(content, dict) and "links" in content:
+        return {"data": content["data"], "links": content["links"]}
+    return content
 
 
-def _bare(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
+def _bare_array(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
     return content["data"] if isinstance(content, dict) else content
 
 
-def _repeats(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
+def _repeat_row(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
     data = content["data"] if isinstance(content, dict) else content
     if len(data) > 1 and page % 2 == 0:
         data[-1] = data[0]
@@ -200,31 +200,33 @@ LIES: dict[str, Lie] = {
             rows, key=lambda row: zlib.crc32(liar.identity(row).encode()) % 1009
         )[:most],
     ),
-    "shorten_end": Lie("shortens windows at the end", 3, "days", bounds=_shortened_at_the_end),
-    "shorten_start": Lie(
-        "shortens windows at the start", 3, "days", bounds=_shortened_at_the_start
-    ),
+    "shorten_end": Lie("shortens windows at the end", 3, "days", bounds=_shorten_end),
+    "shorten_start": Lie("shortens windows at the start", 3, "days", bounds=_shorten_start),
     "ignore_to": Lie("ignores to", bounds=lambda search, _: replace(search, end=None)),
     "ignore_from": Lie("ignores from", bounds=lambda search, _: replace(search, start=None)),
     "ignore_window": Lie("ignores from and to", bounds=lambda _search, _number: Search(None, None)),
-    "swap": Lie("swaps rows during a read", found=_swapped),
+    "swap": Lie("swaps rows during a read", found=_swap),
     "page_total": Lie(
         "announces the page's rows as the total",
-        response=_meta(total=lambda content, _: len(content["data"]), last_page=lambda *_: None),
+        response=_change_meta(
+            total=lambda content, _: len(content["data"]), last_page=lambda *_: None
+        ),
     ),
     "one_page": Lie(
-        "announces one page", response=_meta(total=lambda *_: None, last_page=lambda *_: 1)
+        "announces one page", response=_change_meta(total=lambda *_: None, last_page=lambda *_: 1)
     ),
-    "too_few": Lie("announces too few rows", response=_meta(total=_announced(-1))),
-    "too_many": Lie("announces too many rows", response=_meta(total=_announced(1))),
+    "too_few": Lie("announces too few rows", response=_change_meta(total=_change_total(-1))),
+    "too_many": Lie("announces too many rows", response=_change_meta(total=_change_total(1))),
     "total_once": Lie(
         "announces the total on page 1 only",
-        response=_meta(total=lambda content, page: content["meta"]["total"] if page == 1 else None),
+        response=_change_meta(
+            total=lambda content, page: content["meta"]["total"] if page == 1 else None
+        ),
     ),
-    "next_only": Lie("announces nothing but next", response=_next_only),
-    "bare": Lie("returns bare arrays", response=_bare),
-    "repeat": Lie("repeats a row on one page", response=_repeats),
+    "next_only": Lie("announces nothing but next", response=_only_next),
+    "bare": Lie("returns bare arrays", response=_bare_array),
+    "repeat": Lie("repeats a row on one page", response=_repeat_row),
     "empty_page": Lie("serves page 2 empty", response=_empty_page),
     "error_200": Lie("reports an error inside a 200 once", response=_error_inside),
 }
-"""Name on the command line to the lie."""
+"""Lie by its name on the command line."""

@@ -1,4 +1,4 @@
-"""Serving the sandbox: in a thread for tests, or blocking in one or several processes for `magnetis sandbox`."""
+"""Serve the sandbox in a thread (tests) or in processes (CLI)."""
 
 import multiprocessing
 import signal
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Self
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox.app import Intercept, Request, SandboxApp
 from magnetis_dagster.sandbox.options import SandboxOptions
-from magnetis_dagster.sandbox.shared_memory import context
+from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
-_PATIENCE = 5
-"""Seconds for a worker to end by itself; its answers under way have one."""
+_STOP_SECONDS = 5
+"""Time limit for a worker to end; requests in flight have 1 s."""
 
 
 class Quota:
-    """Calls of the day, by key; one count for all processes that were forked from the one that made it."""
+    """Counts API calls per day and key, shared by the forked processes of one sandbox."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self._options = options
-        self._lock = context().Lock()
-        self._counts = context().Array("q", 2 * len(options.keys), lock=False)
+        self._lock = fork_context().Lock()
+        self._counts = fork_context().Array("q", 2 * len(options.keys), lock=False)
         self._places: Mapping[str, int] = {key: 2 * place for place, key in enumerate(options.keys)}
 
     def spend(self, key: str, moment: datetime) -> bool:
-        """Count one call; False where the day's quota is spent."""
+        """Count one API call; return False if the day's quota is exhausted."""
         if self._options.daily_quota is None:
             return True
         day, place = moment.astimezone(self._options.zone).toordinal(), self._places[key]
@@ -45,13 +45,13 @@ class Quota:
             return True
 
     def used(self, key: str, day: date) -> int:
-        """Return the calls counted for a key on a local day."""
+        """Return the counted API calls of a key on a local day."""
         place = self._places[key]
         return int(self._counts[place + 1]) if self._counts[place] == day.toordinal() else 0
 
 
 class SandboxServer:
-    """A sandbox on a free loopback port, served by a thread of this process. A context manager, for tests and benchmarks."""
+    """A context manager that serves a sandbox in a thread on a free port."""
 
     def __init__(
         self, options: SandboxOptions | None = None, catalogue: Catalogue | None = None
@@ -67,25 +67,25 @@ class SandboxServer:
 
     @property
     def key(self) -> str:
-        """A key that the sandbox takes."""
+        """A key that the sandbox accepts."""
         return self.options.keys[0]
 
     @property
     def requests(self) -> list[tuple[Request, int]]:
-        """Requests received, with the status answered."""
+        """Received requests with their status."""
         return self.app.requests
 
     @property
     def received(self) -> int:
-        """How many requests came."""
+        """Number of received requests."""
         return self.app.received
 
     def intercept(self, answer: Intercept) -> None:
-        """Ask `answer` before every answer; what it returns is sent instead, None leaves the sandbox's own."""
+        """Call `answer` before each response; send its result instead, unless it is None."""
         self.app.intercept = answer
 
     def __enter__(self) -> Self:
-        """Serve."""
+        """Start serving."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._server = _uvicorn(self.app)
@@ -101,7 +101,7 @@ class SandboxServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop serving; requests under way are dropped."""
+        """Stop serving; drop requests in flight."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
 
@@ -115,9 +115,11 @@ def serve(
     catalogue: Catalogue | None = None,
     started: Callable[[str], None] = lambda _url: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, in `workers` processes that share port and quota; `started` is told the address.
+    """Serve until SIGINT or SIGTERM, in `workers` processes that share port and quota.
 
-    Raises OSError where the port is taken. More than one worker needs a system that can fork.
+    Calls `started` with the URL. More than one worker requires a system that can fork.
+
+    Raises: OSError if the port is in use.
     """
     listener = socket.create_server((host, port))
     quota = Quota(options)
@@ -138,7 +140,7 @@ def serve(
                 child.terminate()
         for child in children:
             if child.pid:
-                child.join(_PATIENCE)
+                child.join(_STOP_SECONDS)
                 child.kill()
 
 
@@ -150,26 +152,26 @@ def _work(server: "Server", listener: socket.socket) -> None:
         parent.join()
         server.should_exit = True
 
-    # a first process that is killed cannot stop the others
+    # a killed first process cannot stop the others, so they watch it
     threading.Thread(target=follow, daemon=True).start()
     server.run([listener])
 
 
 def _stoppable(app: SandboxApp) -> "Server":
-    """Return a server that SIGINT and SIGTERM stop, at any moment from now on, here and in the processes forked from this one."""
+    """Return a server that stops on SIGINT and SIGTERM, in this process and its forks."""
     server = _uvicorn(app)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn puts its own handlers in their place while it runs, and raises the signal again when it is done
+    # uvicorn replaces these handlers while it runs, and raises the signal again afterwards
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     return server
 
 
 def _uvicorn(app: SandboxApp) -> "Server":
-    import uvicorn  # noqa: PLC0415 - only those who serve need it
+    import uvicorn  # noqa: PLC0415 - only needed to serve
 
     return uvicorn.Server(
         uvicorn.Config(

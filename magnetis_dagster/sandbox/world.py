@@ -1,4 +1,4 @@
-"""The world behind the API: rows by window, newest first, and the edits that time, a test or a user makes to them."""
+"""Rows of all collections by time range, newest first, with edits."""
 
 import json
 import threading
@@ -13,37 +13,40 @@ from typing import Any
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
+from magnetis_dagster.sandbox.day_plans import midnight
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
 
 _LISTINGS = 64
-"""Windows whose list of days is remembered: pages of one window follow each other."""
+"""Number of cached listings: consecutive requests read pages of one window."""
 _NEVER = 2**40
 _STEP = 600
-"""Seconds: late changes of events are seen from the next multiple of this on."""
+"""Late changes of events become visible at the next multiple of this many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """Where the rows of one window lie."""
+    """The days and row numbers of one window."""
 
     days: list[tuple[date, int, int]]
-    """Newest first: day, first and last (exclusive) of its rows, which are counted from the oldest of the day."""
+    """Newest first: day, and first and last (exclusive) number of its rows, counted from the
+    oldest.
+    """
     ends: list[int]
-    """Rows up to and including each day."""
+    """Cumulated number of rows, including each day."""
 
 
 class World:
-    """All collections of one group. Thread-safe: whoever reads sees an edit whole or not at all."""
+    """All collections of one group. Thread-safe: readers never see a partial edit."""
 
     def __init__(self, options: SandboxOptions, catalogue: Catalogue | None = None) -> None:
         self.options = options
         catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
         self._styles = declared.styles(catalogue)
-        self._added = declared.added(catalogue)
+        self._added = declared.added_collections(catalogue)
         self._ids = {
             name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
         }
@@ -70,19 +73,20 @@ class World:
                     collection, group.rows["accounts"], options.seed
                 )
         self._snapshots = {
-            name: [_encode(row) for row in reversed(made)] for name, made in rows.items()
+            name: [_encode(row) for row in reversed(oldest_first)]
+            for name, oldest_first in rows.items()
         }
         """Encoded rows, newest first."""
         self._edited: dict[tuple[str, date], dict[str, bytes | None]] = {}
-        """Events by the day that they were made for: id to the row as it is now, or None where it is gone."""
+        """Edited events by their generated day: current row by id, or None if it was deleted."""
         self._inserted: dict[tuple[str, date], list[tuple[int, bytes]]] = {}
-        """Events that were not made, or not for that day."""
-        self._born = options.clock()
+        """Events that were not generated, or were moved to this day."""
+        self._started = options.clock()
         self._changed_until = 0
         self._as_of: int | None = None
-        """With activity: the moment whose late changes the kept days show."""
+        """With activity: the time whose late changes the cached days contain."""
 
-    # --- what the API shows
+    # --- reads
 
     def snapshot(self, collection: str) -> list[bytes]:
         """Return the encoded rows of a snapshot collection, newest first."""
@@ -98,21 +102,22 @@ class World:
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return how many events happened from `start` to `end`, both inclusive, and `size` encoded ones from number `first` on.
+        """Return the number of events from `start` to `end`, and a slice of them.
 
-        Newest first; calls with `analysis`.
+        The slice has `size` encoded rows from number `first`, newest first. Calls include
+        `analysis`.
         """
         with self._lock:
             self.advance()
             listing = self._listing(collection, start, end)
             total = listing.ends[-1] if listing.ends else 0
-            wanted, rows = total if size is None else size, list[bytes]()
+            limit, rows = total if size is None else size, list[bytes]()
             index = bisect_right(listing.ends, first)
-            while index < len(listing.days) and len(rows) < wanted:
+            while index < len(listing.days) and len(rows) < limit:
                 day, low, high = listing.days[index]
-                begun = listing.ends[index] - (high - low)
-                newest = high - max(0, first - begun)
-                oldest = max(low, newest - (wanted - len(rows)))
+                before = listing.ends[index] - (high - low)
+                newest = high - max(0, first - before)
+                oldest = max(low, newest - (limit - len(rows)))
                 rows += reversed(self._day(collection, day).rows[oldest:newest])
                 index += 1
             return total, rows
@@ -120,33 +125,33 @@ class World:
     def truth(
         self, collection: str, first: date | None = None, last: date | None = None
     ) -> Iterator[Row]:
-        """Yield the rows that a perfect reader would hold: of these local days for events, all for snapshots.
+        """Yield the expected rows: events of these local days, or all rows of a snapshot.
 
-        Calls have their `analysis`, as the catalogue asks for it.
+        Calls include `analysis`, which the catalogue requests.
         """
         if collection not in self.events_collections:
             yield from map(json.loads, self.snapshot(collection))
             return
-        day, today = (
-            first or self.options.first_day,
-            self.options.clock().astimezone(self.options.zone).date(),
-        )
+        day = first or self.options.first_day
+        today = self.options.clock().astimezone(self.options.zone).date()
         while day <= (last or today):
             yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
             day += timedelta(days=1)
 
     def count(self, collection: str, first: date | None = None, last: date | None = None) -> int:
-        """Return how many rows `truth` would yield, without making the rows of days that lie whole inside."""
+        """Return the number of rows in `truth` without generating whole days."""
         if collection not in self.events_collections:
             return len(self.snapshot(collection))
-        return self.events(
-            collection, *self._seconds(first or self.options.first_day, last), size=0
-        )[0]
+        seconds = self._seconds(first or self.options.first_day, last)
+        return self.events(collection, *seconds, size=0)[0]
 
-    # --- what a test or a user does to it
+    # --- edits
 
     def edit(self, collection: str, identifier: str, **changes: Any) -> Row:
-        """Change members of a row and return it; an event whose time changes moves. Raises KeyError where there is no such row."""
+        """Change members of a row and return it. An event moves if its time changes.
+
+        Raises: KeyError if there is no such row.
+        """
         with self._lock:
             self.advance()
             old = self._find(collection, identifier)
@@ -154,20 +159,20 @@ class World:
             if collection not in self.events_collections:
                 rows = self._snapshots[collection]
                 rows[rows.index(_encode(old))] = _encode(row)
-            elif self._place(collection, row) != self._place(collection, old) or self._insertion(
+            elif self._locate(collection, row) != self._locate(collection, old) or self._insertion(
                 collection, identifier
             ):
                 self.delete(collection, identifier)
                 self.insert(collection, row)
             else:
-                # in its place: a zone-less time cannot tell in which of two equal hours of an autumn night the row belongs
+                # edit in place: a time without a zone is ambiguous in the repeated autumn hour
                 day = self._days.day_of(identifier)
                 self._edited.setdefault((collection, day), {})[identifier] = _encode(row)
-                self._forget(collection, day)
+                self._invalidate(collection, day)
             return row
 
     def delete(self, collection: str, identifier: str) -> Row:
-        """Take a row away and return it. Raises KeyError where there is no such row."""
+        """Delete a row and return it. Raises KeyError if there is no such row."""
         with self._lock:
             self.advance()
             row = self._find(collection, identifier)
@@ -176,37 +181,37 @@ class World:
             elif insertion := self._insertion(collection, identifier):
                 day, number = insertion
                 del self._inserted[collection, day][number]
-                self._forget(collection, day)
+                self._invalidate(collection, day)
             else:
                 day = self._days.day_of(identifier)
                 self._edited.setdefault((collection, day), {})[identifier] = None
-                self._forget(collection, day)
+                self._invalidate(collection, day)
             return row
 
     def insert(self, collection: str, row: Row) -> None:
-        """Add a row of any form, as it is; an event needs its time in start_at or created_at, not before `first_day`."""
+        """Add a row unchanged. An event requires a time field, not before `first_day`."""
         encoded = _encode(row)
         with self._lock:
             self.advance()
             if collection not in self.events_collections:
                 self._snapshots[collection].insert(0, encoded)
                 return
-            moment, day = self._place(collection, row)
+            moment, day = self._locate(collection, row)
             self._inserted.setdefault((collection, day), []).append((moment, encoded))
-            self._forget(collection, day)
+            self._invalidate(collection, day)
 
     def find(self, collection: str, identifier: str) -> Row:
-        """Return a row. Raises KeyError where there is no such row."""
+        """Return a row. Raises KeyError if there is no such row."""
         with self._lock:
             self.advance()
             return self._find(collection, identifier)
 
     def identity(self, collection: str, row: Row) -> Any:
-        """Return the id of a row; of a composite id the first part."""
+        """Return the id of a row; the first part of a composite id."""
         return declared.member(row, self._ids[collection])
 
     def advance(self, moment: datetime | None = None) -> None:
-        """Let the changes happen that are due at the moment; the clock's unless given."""
+        """Apply the changes that are due at the moment; by default, now."""
         if not self.options.activity:
             return
         now = int((moment or self.options.clock()).timestamp())
@@ -219,7 +224,7 @@ class World:
             if now <= self._changed_until:
                 return
             due = activity.changes(
-                self.options.seed, self.options.zone, self._born, self._changed_until, now
+                self.options.seed, self.options.zone, self._started, self._changed_until, now
             )
             self._changed_until = now
             if due:
@@ -233,32 +238,29 @@ class World:
                 }
                 for change in due:
                     activity.apply(change, rows, self._group, self.options.zone)
-                for name, made in rows.items():
+                for name, oldest_first in rows.items():
                     self._snapshots[name] = [
-                        _encode(self._styles[name].apply(row)) for row in reversed(made)
+                        _encode(self._styles[name].apply(row)) for row in reversed(oldest_first)
                     ]
 
-    # --- inside
+    # --- internals
 
     def _seconds(self, first: date, last: date | None) -> tuple[int, int]:
         zone = self.options.zone
-        return midnight(first, zone), midnight(
-            last + timedelta(days=1), zone
-        ) - 1 if last else _NEVER
+        end = midnight(last + timedelta(days=1), zone) - 1 if last else _NEVER
+        return midnight(first, zone), end
 
     def _listing(self, collection: str, start: int, end: int) -> _Listing:
         zone = self.options.zone
-        start, end = (
-            max(start, midnight(self.options.first_day, zone)),
-            min(end, int(self.options.clock().timestamp())),
-        )
+        start = max(start, midnight(self.options.first_day, zone))
+        end = min(end, int(self.options.clock().timestamp()))
         key = (collection, start, end)
         if key in self._listings:
             return self._listings[key]
         day, days = datetime.fromtimestamp(end, zone).date(), []
         while start <= end and midnight(day + timedelta(days=1), zone) > start:
-            opens, closes = self._seconds(day, day)
-            if start <= opens and closes <= end:
+            day_start, day_end = self._seconds(day, day)
+            if start <= day_start and day_end <= end:
                 low, high = 0, self._count(collection, day)
             else:
                 moments = self._day(collection, day).moments
@@ -280,7 +282,7 @@ class World:
             return self._days.count(collection, day, self._as_of)
         return len(self._day(collection, day).rows)
 
-    def _make(self, collection: str, day: date) -> Day:
+    def _generate(self, collection: str, day: date) -> Day:
         if collection in EVENTS:
             return self._days.make(collection, day, self._as_of)
         moments = self._days.moments(collection, day, declared.SHARE_OF_CALLS)
@@ -299,24 +301,23 @@ class World:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        made = self._cache[key] = self._as_edited(key, self._make(collection, day))
-        self._cached += made.bytes
+        generated = self._generate(collection, day)
+        result = self._cache[key] = self._apply_edits(key, generated)
+        self._cached += result.bytes
         while self._cached > self.options.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].bytes
-        return made
+        return result
 
-    def _as_edited(self, key: tuple[str, date], made: Day) -> Day:
+    def _apply_edits(self, key: tuple[str, date], generated: Day) -> Day:
         edited, inserted = self._edited.get(key, {}), self._inserted.get(key, [])
         if not edited and not inserted:
-            return made
-        now = (
-            (moment, edited.get(_identifier(row), row))
-            for moment, row in zip(made.moments, made.rows, strict=True)
+            return generated
+        current = (
+            (moment, edited.get(encoded_id(row), row))
+            for moment, row in zip(generated.moments, generated.rows, strict=True)
         )
-        rows = sorted(
-            [*((moment, row) for moment, row in now if row is not None), *inserted],
-            key=lambda pair: pair[0],
-        )
+        rows = [*((moment, row) for moment, row in current if row is not None), *inserted]
+        rows.sort(key=lambda pair: pair[0])
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
     def _insertion(self, collection: str, identifier: str) -> tuple[date, int] | None:
@@ -341,7 +342,7 @@ class World:
             raise KeyError(identifier)
         return found
 
-    def _place(self, collection: str, row: Row) -> tuple[int, date]:
+    def _locate(self, collection: str, row: Row) -> tuple[int, date]:
         zone = self.options.zone
         value = next(
             (value for path in self._times[collection] if (value := declared.member(row, path))),
@@ -357,7 +358,7 @@ class World:
             )
         return int(local.timestamp()), local.date()
 
-    def _forget(self, collection: str, day: date) -> None:
+    def _invalidate(self, collection: str, day: date) -> None:
         if (collection, day) in self._cache:
             self._cached -= self._cache.pop((collection, day)).bytes
         for key in [key for key in self._listings if key[0] == collection]:
@@ -365,11 +366,11 @@ class World:
 
 
 def _encode(row: Row) -> bytes:
-    # not orjson: it refuses lone surrogates and integers beyond 64 bits, which tests insert
+    # not orjson: it rejects lone surrogates and integers beyond 64 bits, which tests insert
     return json.dumps(row, separators=(",", ":")).encode()
 
 
-def _identifier(row: bytes) -> str:
-    """Return the id of a row that was made: its first text."""
+def encoded_id(row: bytes) -> str:
+    """Return the id of a generated row: its first text."""
     start = row.index(b':"') + 2
     return row[start : row.index(b'"', start)].decode()

@@ -1,5 +1,8 @@
-"""Fixtures of trial.py for this folder; a `conftest` cannot be imported by name where several folders have one."""
+"""Import the fixtures of exchange.py.
 
-from trial import _no_waiting, ask
+Several folders have a `conftest`, so none can be imported by name.
+"""
 
-__all__ = ["_no_waiting", "ask"]
+from exchange import _no_waiting, request_page
+
+__all__ = ["_no_waiting", "request_page"]

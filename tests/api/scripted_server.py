@@ -1,4 +1,4 @@
-"""A tiny HTTP server that answers by a script, byte for byte, so that every fault of a network can be played."""
+"""A small HTTP server that answers by a script, byte for byte, to simulate any network fault."""
 
 import asyncio
 import json
@@ -52,12 +52,12 @@ async def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def cut(whole: bytes, keep: float = 0.8) -> bytes:
-    """The first part of an answer that announces more."""
+    """Return the first part of a response that announces more."""
     return whole[: int(len(whole) * keep)]
 
 
 def drip(start: bytes, every: float = 0.02) -> Answer:
-    """`start`, then a byte at a time for ever."""
+    """Return an answer that sends `start`, then one byte at a time without end."""
 
     async def write(writer: asyncio.StreamWriter) -> None:
         writer.write(start)
@@ -70,7 +70,7 @@ def drip(start: bytes, every: float = 0.02) -> Answer:
 
 
 def flood(start: bytes, chunk: bytes) -> Answer:
-    """`start`, then `chunk` as fast as the reader takes it, for ever."""
+    """Return an answer that sends `start`, then `chunk` as fast as possible without end."""
 
     async def write(writer: asyncio.StreamWriter) -> None:
         writer.write(start)
@@ -83,17 +83,17 @@ def flood(start: bytes, chunk: bytes) -> Answer:
 
 @dataclass
 class ScriptedServer:
-    """Answers the n-th request with the n-th answer of the script; the last one is repeated."""
+    """Answers the n-th request with the n-th answer of the script and repeats the last one."""
 
     script: Sequence[Answer]
     requests: list[str] = field(default_factory=list)
-    """Heads of the requests received: request line and headers."""
+    """Request line and headers of each received request."""
     at_once: int = 0
     most_at_once: int = 0
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -110,7 +110,7 @@ class ScriptedServer:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            self.asked.set()
+            self.request_received.set()
             play = self.script[min(len(self.requests), len(self.script)) - 1]
             if callable(play):
                 await play(writer)
@@ -118,7 +118,7 @@ class ScriptedServer:
                 writer.write(play)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went away, or the test is over
+            pass  # the client closed the connection, or the test ended
         finally:
             self.at_once -= 1
             self._tasks.discard(task)

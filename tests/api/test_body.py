@@ -1,4 +1,4 @@
-"""Bodies in every compression that was asked for and in every charset, over real HTTP."""
+"""Response bodies in every requested compression and every charset, over real HTTP."""
 
 import codecs
 import gzip
@@ -19,8 +19,8 @@ PAGE = json.dumps({"data": ROWS, "meta": {"total": 1}}, ensure_ascii=False)
 UTF8 = PAGE.encode()
 
 
-def zipped(data):
-    return gzip.compress(data, mtime=0)  # ids of tests must not contain the time
+def gzip_compress(data):
+    return gzip.compress(data, mtime=0)  # test ids must not contain the time
 
 
 def raw_deflate(data):
@@ -28,76 +28,78 @@ def raw_deflate(data):
     return packer.compress(data) + packer.flush()
 
 
-def members(data, size):
-    return b"".join(zipped(data[start : start + size]) for start in range(0, len(data), size))
-
-
-def received(ask, body, **headers):
-    trial = ask(raw(200, body, **headers))
-    assert trial.page is not None, trial.error
-    # a kept page is read again from its body alone
-    again = read_envelope(trial.page.body, 250)
-    assert (again.rows, again.replaced_characters) == (
-        trial.page.rows,
-        trial.page.replaced_characters,
+def gzip_members(data, size):
+    return b"".join(
+        gzip_compress(data[start : start + size]) for start in range(0, len(data), size)
     )
-    return trial.page
+
+
+def receive(request_page, body, **headers):
+    exchange = request_page(raw(200, body, **headers))
+    assert exchange.page is not None, exchange.error
+    # a stored page is parsed again from its body alone
+    again = read_envelope(exchange.page.body, 250)
+    assert (again.rows, again.replaced_characters) == (
+        exchange.page.rows,
+        exchange.page.replaced_characters,
+    )
+    return exchange.page
 
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", zipped(UTF8)),
-        ("x-gzip", members(UTF8, 1)),
-        ("gzip", members(UTF8, 7)),
-        ("gzip", members(UTF8, 40) + b"\0" * 512),
-        ("GZIP", zipped(b"") + zipped(UTF8) + zipped(b"")),
+        ("gzip", gzip_compress(UTF8)),
+        ("x-gzip", gzip_members(UTF8, 1)),
+        ("gzip", gzip_members(UTF8, 7)),
+        ("gzip", gzip_members(UTF8, 40) + b"\0" * 512),
+        ("GZIP", gzip_compress(b"") + gzip_compress(UTF8) + gzip_compress(b"")),
         ("deflate", zlib.compress(UTF8)),
         ("deflate", zlib.compress(UTF8, 9)),
         ("deflate", raw_deflate(UTF8)),
         ("identity", UTF8),
     ],
 )
-def test_compressions(ask, encoding, body):
-    assert received(ask, body, content_encoding=encoding).rows == ROWS
+def test_compressions(request_page, encoding, body):
+    assert receive(request_page, body, content_encoding=encoding).rows == ROWS
 
 
-def test_a_body_that_arrives_byte_by_byte(ask):
-    for body, encoding in ((members(UTF8, 30), "gzip"), (raw_deflate(UTF8), "deflate")):
+def test_a_body_that_arrives_byte_by_byte(request_page):
+    for body, encoding in ((gzip_members(UTF8, 30), "gzip"), (raw_deflate(UTF8), "deflate")):
         chunked = (
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-encoding: "
             + encoding.encode()
             + b"\r\n\r\n"
         )
         chunked += b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-        assert ask(chunked).page.rows == ROWS
+        assert request_page(chunked).page.rows == ROWS
 
 
 @pytest.mark.parametrize(
     ("encoding", "body", "why"),
     [
-        ("gzip", members(UTF8, 20)[:-3], "ends too early"),
-        ("gzip", zipped(UTF8) + zipped(b"x")[:5], "ends too early"),
-        ("gzip", zipped(UTF8) + b"garbage", "broken"),
-        ("deflate", raw_deflate(UTF8)[:-3], "ends too early"),
-        ("gzip", b"\x1f", "ends too early"),
+        ("gzip", gzip_members(UTF8, 20)[:-3], "truncated"),
+        ("gzip", gzip_compress(UTF8) + gzip_compress(b"x")[:5], "truncated"),
+        ("gzip", gzip_compress(UTF8) + b"garbage", "broken"),
+        ("deflate", raw_deflate(UTF8)[:-3], "truncated"),
+        ("gzip", b"\x1f", "truncated"),
         ("deflate", UTF8, "broken"),
-        ("gzip, gzip", zipped(zipped(UTF8)), "not asked for"),
+        ("gzip, gzip", gzip_compress(gzip_compress(UTF8)), "not requested"),
     ],
 )
-def test_broken_compressions(ask, encoding, body, why):
-    trial = ask(raw(200, body, content_encoding=encoding))
-    assert type(trial.error) is api.UnexpectedResponse
-    assert why in str(trial.error)
+def test_broken_compressions(request_page, encoding, body, why):
+    exchange = request_page(raw(200, body, content_encoding=encoding))
+    assert type(exchange.error) is api.UnexpectedResponse
+    assert why in str(exchange.error)
 
 
-def test_bombs_of_many_members_end_at_the_cap(ask):
+def test_bombs_of_many_members_end_at_the_cap(request_page):
     limits = api.ClientLimits(attempts=1, body_bytes=2**20)
-    full = zipped(b" " * 2**19) * 4
-    empty = zipped(b"") * 60_000
+    full = gzip_compress(b" " * 2**19) * 4
+    empty = gzip_compress(b"") * 60_000
     for body in (full, empty):
         assert (
-            type(ask(raw(200, body, content_encoding="gzip"), limits=limits).error)
+            type(request_page(raw(200, body, content_encoding="gzip"), limits=limits).error)
             is api.ResponseTooLarge
         )
 
@@ -142,44 +144,46 @@ def test_bombs_of_many_members_end_at_the_cap(ask):
         ),
     ],
 )
-def test_declared_charsets(ask, charset, codec):
-    page = received(ask, PAGE.encode(codec), content_type=f"application/json; charset={charset}")
+def test_declared_charsets(request_page, charset, codec):
+    page = receive(
+        request_page, PAGE.encode(codec), content_type=f"application/json; charset={charset}"
+    )
     assert (page.rows, page.replaced_characters) == (ROWS, 0)
 
 
 @pytest.mark.parametrize(
     "codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"]
 )
-def test_unicode_without_a_declaration(ask, codec):
-    page = received(ask, PAGE.encode(codec), content_type="application/json")
+def test_unicode_without_a_declaration(request_page, codec):
+    page = receive(request_page, PAGE.encode(codec), content_type="application/json")
     assert (page.rows, page.replaced_characters) == (ROWS, 0)
 
 
 @pytest.mark.parametrize("codec", ["shift_jis", "gb18030", "iso-2022-jp", "euc-kr", "big5"])
-def test_charsets_of_several_bytes(ask, codec):
+def test_charsets_of_several_bytes(request_page, codec):
     text = '{"data":[{"id":"1","name":"日本"}]}'
     assert (
-        received(ask, text.encode(codec), content_type=f"application/json; charset={codec}").rows[
-            0
-        ]["name"]
+        receive(
+            request_page, text.encode(codec), content_type=f"application/json; charset={codec}"
+        ).rows[0]["name"]
         == "日本"
     )
 
 
-def test_bytes_that_the_charset_does_not_have_are_replaced_and_counted(ask):
+def test_bytes_that_are_invalid_in_the_charset_are_replaced_and_counted(request_page):
     body = b'{"data":[{"id":"1","name":"\xe9x\x81"}]}'
-    page = received(ask, body, content_type="application/json; charset=cp1252")
+    page = receive(request_page, body, content_type="application/json; charset=cp1252")
     assert (page.rows[0]["name"], page.replaced_characters) == ("éx\ufffd", 1)
-    page = received(ask, body, content_type="application/json; charset=nobody-knows-it")
+    page = receive(request_page, body, content_type="application/json; charset=nobody-knows-it")
     assert (page.rows[0]["name"], page.replaced_characters) == ("\ufffdx\ufffd", 2)
 
 
-def test_a_body_that_grows_past_the_cap_in_utf8(ask):
+def test_a_body_that_grows_past_the_cap_in_utf8(request_page):
     body = b'{"data":[{"id":"' + b"\xe9" * 700 + b'"}]}'
     limits = api.ClientLimits(attempts=1, body_bytes=1_000)
     assert (
         type(
-            ask(
+            request_page(
                 raw(200, body, content_type="application/json; charset=latin-1"), limits=limits
             ).error
         )
@@ -196,6 +200,6 @@ def test_a_body_that_grows_past_the_cap_in_utf8(ask):
 def test_nothing_makes_it_crash(body, charset):
     once = to_utf8(body, charset)
     assert isinstance(once, bytes)
-    # what begins as a page is UTF-8 now, and stays
+    # a body that begins as a page is UTF-8 now and stays so
     if once.startswith(b"{") and b"\0" not in once[:4] and not once.startswith(codecs.BOM_UTF8):
         assert to_utf8(once, None) == once

@@ -1,4 +1,7 @@
-"""The client against every fault of a server, over real HTTP. The `ask` fixture checks charges and secrets in each of them."""
+"""The client and every fault of a server, over real HTTP.
+
+The `request_page` fixture checks charges and secrets in each test.
+"""
 
 import asyncio
 import gc
@@ -12,21 +15,21 @@ from email.utils import format_datetime
 
 import pytest
 import stamina
-from scripted_server import ScriptedServer, answer, cut, drip, flood, hang, page, raw, reset
-from trial import (
+from exchange import (
     CALL,
     CALLER,
     CALLER_DIGITS,
     KEY,
     QUICK,
     SENDER,
-    GateClosedError,
-    RecordingGate,
+    KeyClosedError,
+    RecordingGuard,
     chain,
 )
+from scripted_server import ScriptedServer, answer, cut, drip, flood, hang, page, raw, reset
 
 from magnetis_dagster import api
-from magnetis_dagster.api import CHARGED_AHEAD, Call, ClientLimits, MagnetisClient
+from magnetis_dagster.api import CHARGED_AHEAD, ApiCall, ClientLimits, MagnetisClient
 from magnetis_dagster.api_calls import GRANT_SECONDS, LONGEST_CALL
 from magnetis_dagster.errors import PermanentError, TransientError
 
@@ -41,13 +44,13 @@ ECHO = {
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def test_a_page_is_asked_for_as_documented(ask):
-    trial = ask(
+def test_a_page_is_requested_as_documented(request_page):
+    exchange = request_page(
         page(ROWS, total=7, last_page=3, following="https://elsewhere.example/calls?page=2")
     )
-    assert trial.page.rows == ROWS
-    assert (trial.page.total, trial.page.last_page, trial.page.has_next) == (7, 3, True)
-    head = trial.requests[0].lower()
+    assert exchange.page.rows == ROWS
+    assert (exchange.page.total, exchange.page.last_page, exchange.page.has_next) == (7, 3, True)
+    head = exchange.requests[0].lower()
     assert head.startswith(
         "get /calls?from=20250101000000&to=20250102000000&limit=250&page=1 http/1.1"
     )
@@ -56,14 +59,14 @@ def test_a_page_is_asked_for_as_documented(ask):
     assert "user-agent: magnetis_dagster/" in head
     assert "cookie" not in head
     assert "authorization" not in head
-    outcome = trial.outcomes[0]
+    outcome = exchange.outcomes[0]
     assert (outcome.status, outcome.rows, outcome.bytes, outcome.error) == (
         200,
         3,
-        trial.page.bytes,
+        exchange.page.bytes,
         None,
     )
-    assert len(trial.requests) == 1, "`next` names another host and is never followed"
+    assert len(exchange.requests) == 1, "`next` names another host and is never followed"
 
 
 @pytest.mark.parametrize(
@@ -76,23 +79,23 @@ def test_a_page_is_asked_for_as_documented(ask):
         (405, api.RouteUnavailable, ["magnetis probe"]),
         (409, api.RequestRejected, ["HTTP 409"]),
         (410, api.RouteUnavailable, ["HTTP 410"]),
-        (422, api.RequestRejected, ["Refused: from, to."]),
+        (422, api.RequestRejected, ["Rejected parameters: from, to."]),
     ],
 )
-def test_a_refusal_is_not_asked_again(ask, status, error, words):
-    trial = ask(answer(status, ECHO))
-    assert type(trial.error) is error
-    assert isinstance(trial.error, PermanentError)
-    assert len(trial.requests) == 1
+def test_a_permanent_error_is_not_retried(request_page, status, error, words):
+    exchange = request_page(answer(status, ECHO))
+    assert type(exchange.error) is error
+    assert isinstance(exchange.error, PermanentError)
+    assert len(exchange.requests) == 1
     for word in [
         "calls: GET /calls, page 1",
         f"HTTP {status}",
         "Bad thing: [key] [digits]",
         *words,
     ]:
-        assert word in str(trial.error)
-    assert (trial.outcomes[0].status, trial.outcomes[0].error) == (status, error.__name__)
-    assert not trial.outcomes[0].over_quota
+        assert word in str(exchange.error)
+    assert (exchange.outcomes[0].status, exchange.outcomes[0].error) == (status, error.__name__)
+    assert not exchange.outcomes[0].over_quota
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             id="502 in HTML",
         ),
         pytest.param(raw(408), api.ServerUnavailable, 408, "HTTP 408", id="408"),
-        pytest.param(hang, api.Unreachable, None, "silence", id="hang"),
+        pytest.param(hang, api.Unreachable, None, "no data arrived", id="hang"),
         pytest.param(reset, api.Unreachable, None, "lost", id="reset"),
         pytest.param(cut(GOOD), api.Unreachable, 200, "lost", id="body cut short"),
         pytest.param(cut(GOOD, 0.1), api.Unreachable, None, "lost", id="head cut short"),
@@ -125,7 +128,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             raw(200, GOOD.split(b"\r\n\r\n")[1][:-9]),
             api.UnexpectedResponse,
             200,
-            "cut short",
+            "truncated",
             id="JSON cut short",
         ),
         pytest.param(raw(200), api.UnexpectedResponse, 200, "an empty body", id="empty"),
@@ -144,14 +147,14 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             answer(200, ECHO),
             api.ServerUnavailable,
             200,
-            "HTTP 200 and this error",
+            "in the body of an HTTP 200 response",
             id="message without data",
         ),
         pytest.param(
             answer(200, {"success": False, "data": []}),
             api.ServerUnavailable,
             200,
-            "HTTP 200 and this error",
+            "in the body of an HTTP 200 response",
             id="no success",
         ),
         pytest.param(
@@ -165,7 +168,7 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
             raw(200, gzip.compress(b'{"data": []}')[:-9], content_encoding="gzip"),
             api.UnexpectedResponse,
             200,
-            "ends too early",
+            "truncated compressed stream",
             id="gzip cut short",
         ),
         pytest.param(
@@ -177,8 +180,8 @@ def test_a_refusal_is_not_asked_again(ask, status, error, words):
         ),
     ],
 )
-def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
-    lasting = ask(fault)
+def test_a_transient_error_is_retried(request_page, fault, error, status, word):
+    lasting = request_page(fault)
     assert type(lasting.error) is error
     assert isinstance(lasting.error, TransientError)
     assert word in str(lasting.error)
@@ -187,7 +190,7 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
         (status, error.__name__)
     ] * 3
 
-    passing = ask(fault, fault, GOOD)
+    passing = request_page(fault, fault, GOOD)
     assert passing.page.rows == ROWS
     assert [outcome.error for outcome in passing.outcomes] == [error.__name__] * 2 + [None]
 
@@ -206,78 +209,78 @@ def test_a_passing_fault_is_asked_again(ask, fault, error, status, word):
         ),
     ],
 )
-def test_an_error_inside_a_200_means_what_its_status_would(ask, content, error):
-    trial = ask(answer(200, content), gate=RecordingGate(close_when_over_quota=True))
+def test_an_error_in_a_200_is_treated_like_its_status(request_page, content, error):
+    exchange = request_page(answer(200, content), guard=RecordingGuard(close_when_over_quota=True))
     again = error is api.RateLimited
-    assert type(trial.error) is (GateClosedError if again else error)
-    assert [(outcome.status, outcome.error, outcome.over_quota) for outcome in trial.outcomes] == [
-        (200, error.__name__, again)
-    ]
-    assert len(trial.requests) == 1
+    assert type(exchange.error) is (KeyClosedError if again else error)
+    assert [
+        (outcome.status, outcome.error, outcome.over_quota) for outcome in exchange.outcomes
+    ] == [(200, error.__name__, again)]
+    assert len(exchange.requests) == 1
     if not again:
-        assert "HTTP 200 and this error in its body" in str(trial.error)
+        assert "in the body of an HTTP 200 response" in str(exchange.error)
 
 
-def test_an_error_body_is_searched_for_its_message(ask):
-    trial = ask(
+def test_an_error_body_is_searched_for_its_message(request_page):
+    exchange = request_page(
         answer(403, {"error": {"message": "Daily quota exceeded"}}),
-        gate=RecordingGate(close_when_over_quota=True),
+        guard=RecordingGuard(close_when_over_quota=True),
     )
-    assert [outcome.over_quota for outcome in trial.outcomes] == [True]
-    trial = ask(
+    assert [outcome.over_quota for outcome in exchange.outcomes] == [True]
+    exchange = request_page(
         raw(
             403,
             '{"message": "Quota d’appels dépassé"}'.encode("cp1252"),
             content_type="application/json; charset=windows-1252",
         ),
-        gate=RecordingGate(close_when_over_quota=True),
+        guard=RecordingGuard(close_when_over_quota=True),
     )
-    assert [outcome.over_quota for outcome in trial.outcomes] == [True]
+    assert [outcome.over_quota for outcome in exchange.outcomes] == [True]
 
 
-def test_a_small_response_of_many_values_fills_no_memory(ask):
+def test_a_small_response_with_many_values_is_not_parsed(request_page):
     bomb = raw(
         200, gzip.compress(b'{"data":[' + b"{}," * 5_000_000 + b"{}]}", 1), content_encoding="gzip"
     )
     tracemalloc.start()
-    trial = ask(bomb, limits=ClientLimits(attempts=3))
+    exchange = request_page(bomb, limits=ClientLimits(attempts=3))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert type(trial.error) is api.ResponseTooLarge
-    assert "more than 1000000 values" in str(trial.error)
-    assert len(trial.requests) == 1
+    assert type(exchange.error) is api.ResponseTooLarge
+    assert "more than 1000000 values" in str(exchange.error)
+    assert len(exchange.requests) == 1
     assert peak < 60 * 2**20, "the body of 15 MB, its pieces, and what the transport holds"
 
 
-def test_a_server_that_drips_meets_the_deadline(ask):
+def test_a_trickling_response_ends_at_the_deadline(request_page):
     limits = ClientLimits(attempts=2, read=1, total=0.3)
-    trial = ask(
+    exchange = request_page(
         drip(
             CHUNKED[: -len(b"transfer-encoding: chunked\r\n\r\n")] + b"content-length: 999\r\n\r\n"
         ),
         limits=limits,
     )
-    assert type(trial.error) is api.Unreachable
-    assert "not complete after 0.3 s" in str(trial.error)
-    assert 0.6 <= trial.seconds < 3
+    assert type(exchange.error) is api.Unreachable
+    assert "not complete after 0.3 s" in str(exchange.error)
+    assert 0.6 <= exchange.seconds < 3
 
 
-def test_nobody_listens(ask):
+def test_a_closed_port_is_reported(request_page):
     async def attempt():
         async with ScriptedServer([GOOD]) as server:
             origin = server.origin
         async with MagnetisClient(
-            origin, KEY, gate, limits=QUICK, report=reported.append
+            origin, KEY, guard, limits=QUICK, report=reported.append
         ) as client:
             await client.page(CALL)
 
-    gate, reported = RecordingGate(), []
+    guard, reported = RecordingGuard(), []
     with pytest.raises(
         api.NotConnected, match=r"127\.0\.0\.1:\d+: no connection\. Check .* MAGNETIS_API_URL"
     ) as caught:
         asyncio.run(attempt())
     assert isinstance(caught.value, api.Unreachable)
-    assert len(gate.charges) == len(gate.outcomes) == 1, (
+    assert len(guard.charges) == len(guard.outcomes) == 1, (
         "nothing was sent, so the next attempt uses the same charge"
     )
     assert chain(caught.value) == [caught.value]
@@ -294,41 +297,41 @@ def test_nobody_listens(ask):
         ({}, None),
     ],
 )
-def test_429_closes_the_gate(ask, headers, wait):
+def test_429_closes_the_key(request_page, headers, wait):
     if (
         headers.get("retry_after") == "in 600 s"
-    ):  # a date, made now: tests are collected long before they run
+    ):  # an absolute date is made now, because tests are collected long before they run
         headers = {
             "retry_after": format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
         }
-    trial = ask(
+    exchange = request_page(
         answer(429, {"message": "Too Many Attempts."}, **headers),
-        gate=RecordingGate(close_when_over_quota=True),
+        guard=RecordingGuard(close_when_over_quota=True),
     )
-    assert isinstance(trial.error, GateClosedError)
-    assert len(trial.requests) == 1, "the gate is closed after the first, so nothing more is sent"
-    assert trial.outcomes[0].over_quota
-    assert trial.outcomes[0].error == "RateLimited"
-    assert trial.outcomes[0].retry_after == pytest.approx(wait, abs=5)
+    assert isinstance(exchange.error, KeyClosedError)
+    assert len(exchange.requests) == 1, "the first request closes the key, so nothing more is sent"
+    assert exchange.outcomes[0].over_quota
+    assert exchange.outcomes[0].error == "RateLimited"
+    assert exchange.outcomes[0].retry_after == pytest.approx(wait, abs=5)
 
 
-def test_429_leaves_the_waiting_to_the_gate(ask):
+def test_after_429_the_guard_decides_the_wait(request_page):
     with stamina.set_testing(False):
-        trial = ask(
+        exchange = request_page(
             answer(429, {}, retry_after="30"),
             GOOD,
             limits=ClientLimits(wait_initial=30, wait_max=30),
         )
-    assert trial.page.rows == ROWS
-    assert trial.seconds < 1
+    assert exchange.page.rows == ROWS
+    assert exchange.seconds < 1
 
 
-def test_429_with_a_gate_that_stays_open_ends(ask):
-    trial = ask(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
-    assert type(trial.error) is api.RateLimited
-    assert isinstance(trial.error, TransientError)
-    assert trial.error.retry_after == 7
-    assert len(trial.requests) == 3
+def test_429_is_retried_a_limited_number_of_times_if_the_guard_stays_open(request_page):
+    exchange = request_page(answer(429, {"message": "Too Many Attempts."}, retry_after="7"))
+    assert type(exchange.error) is api.RateLimited
+    assert isinstance(exchange.error, TransientError)
+    assert exchange.error.retry_after == 7
+    assert len(exchange.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -338,11 +341,11 @@ def test_429_with_a_gate_that_stays_open_ends(ask):
         cut(answer(429, ECHO, retry_after="5"), 0.95),
     ],
 )
-def test_429_counts_even_if_its_body_never_ends(ask, body, monkeypatch):
+def test_429_counts_even_if_its_body_never_ends(request_page, body, monkeypatch):
     monkeypatch.setattr("magnetis_dagster.api.client._ERROR_BODY_SECONDS", 0.1)
-    trial = ask(body, gate=RecordingGate(close_when_over_quota=True))
-    assert isinstance(trial.error, GateClosedError)
-    assert trial.outcomes[0].retry_after == 5
+    exchange = request_page(body, guard=RecordingGuard(close_when_over_quota=True))
+    assert isinstance(exchange.error, KeyClosedError)
+    assert exchange.outcomes[0].retry_after == 5
 
 
 @pytest.mark.parametrize(
@@ -355,148 +358,148 @@ def test_429_counts_even_if_its_body_never_ends(ask, body, monkeypatch):
         ("Access limited to authorized IP addresses", False),
     ],
 )
-def test_403_may_mean_the_quota(ask, message, over_quota):
-    trial = ask(answer(403, {"message": message}))
-    assert {outcome.over_quota for outcome in trial.outcomes} == {over_quota}
-    assert type(trial.error) is (api.RateLimited if over_quota else api.AccessForbidden)
+def test_403_may_mean_the_quota(request_page, message, over_quota):
+    exchange = request_page(answer(403, {"message": message}))
+    assert {outcome.over_quota for outcome in exchange.outcomes} == {over_quota}
+    assert type(exchange.error) is (api.RateLimited if over_quota else api.AccessForbidden)
 
 
-def test_503_waits_as_asked_when_that_is_short(ask):
+def test_503_waits_for_a_short_retry_after(request_page):
     with stamina.set_testing(False):
-        trial = ask(
+        exchange = request_page(
             answer(503, {}, retry_after="0.3"),
             GOOD,
             limits=ClientLimits(wait_initial=30, wait_max=30),
         )
-    assert trial.page.rows == ROWS
-    assert 0.3 <= trial.seconds < 5
-    assert trial.outcomes[0].retry_after == 0.3
-    assert not trial.outcomes[0].over_quota
+    assert exchange.page.rows == ROWS
+    assert 0.3 <= exchange.seconds < 5
+    assert exchange.outcomes[0].retry_after == 0.3
+    assert not exchange.outcomes[0].over_quota
 
 
-def test_503_that_asks_for_long_is_left_alone(ask):
-    trial = ask(answer(503, {}, retry_after="3600"), GOOD)
-    assert type(trial.error) is api.ServerUnavailable
-    assert trial.error.retry_after == 3600
-    assert len(trial.requests) == 1
+def test_503_with_a_long_retry_after_is_not_retried(request_page):
+    exchange = request_page(answer(503, {}, retry_after="3600"), GOOD)
+    assert type(exchange.error) is api.ServerUnavailable
+    assert exchange.error.retry_after == 3600
+    assert len(exchange.requests) == 1
 
 
-def test_a_redirect_is_refused_and_the_key_stays_here(ask):
-    async def redirected():
+def test_a_redirect_is_refused_and_the_key_is_not_sent(request_page):
+    async def request_redirected_page():
         async with ScriptedServer([GOOD]) as elsewhere:
             location = elsewhere.origin.replace("127.0.0.1", "localhost") + f"/calls?key={KEY}"
             async with ScriptedServer([raw(302, location=location)]) as server:
-                async with MagnetisClient(server.origin, KEY, gate, limits=QUICK) as client:
+                async with MagnetisClient(server.origin, KEY, guard, limits=QUICK) as client:
                     with pytest.raises(api.RedirectRefused) as caught:
                         await client.page(CALL)
                 assert len(server.requests) == 1
             assert elsewhere.requests == []
             return caught.value
 
-    gate = RecordingGate()
-    error = asyncio.run(redirected())
-    assert "redirect to http://localhost (HTTP 302)" in str(error)
-    assert [outcome.error for outcome in gate.outcomes.values()] == ["RedirectRefused"]
-    trial = ask(raw(301, location="http://[broken"))
-    assert type(trial.error) is api.RedirectRefused
-    trial = ask(raw(304))
-    assert type(trial.error) is api.RedirectRefused
+    guard = RecordingGuard()
+    error = asyncio.run(request_redirected_page())
+    assert "request_redirected_page the request to http://localhost (HTTP 302)" in str(error)
+    assert [outcome.error for outcome in guard.outcomes.values()] == ["RedirectRefused"]
+    exchange = request_page(raw(301, location="http://[broken"))
+    assert type(exchange.error) is api.RedirectRefused
+    exchange = request_page(raw(304))
+    assert type(exchange.error) is api.RedirectRefused
 
 
-def test_a_field_of_5_mb_arrives_whole(ask):
+def test_a_field_of_5_mb_arrives_complete(request_page):
     rows = [{"id": 1, "pages": "é" * 2_500_000}]
-    assert ask(page(rows)).page.rows == rows
+    assert request_page(page(rows)).page.rows == rows
     zipped = raw(200, gzip.compress(json.dumps({"data": rows}).encode()), content_encoding="gzip")
-    assert ask(zipped).page.rows == rows
+    assert request_page(zipped).page.rows == rows
 
 
-def test_deflate_is_undone(ask):
-    assert ask(
+def test_deflate_is_decompressed(request_page):
+    assert request_page(
         raw(200, zlib.compress(b'{"data": [{"id": 1}]}'), content_encoding="deflate")
     ).page.rows == [{"id": 1}]
 
 
-def test_a_compressed_bomb_fills_no_memory(ask):
+def test_a_decompression_bomb_does_not_fill_memory(request_page):
     bomb = raw(200, gzip.compress(b"[" + b" " * 200_000_000, 1), content_encoding="gzip")
     limits = ClientLimits(attempts=3, body_bytes=2**20)
     tracemalloc.start()
-    trial = ask(bomb, limits=limits)
+    exchange = request_page(bomb, limits=limits)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert type(trial.error) is api.ResponseTooLarge
-    assert isinstance(trial.error, PermanentError)
-    assert "1048576 bytes" in str(trial.error)
-    assert len(trial.requests) == 1
-    assert peak < 12 * 2**20, "the cap, plus what the transport holds"
+    assert type(exchange.error) is api.ResponseTooLarge
+    assert isinstance(exchange.error, PermanentError)
+    assert "1048576 bytes" in str(exchange.error)
+    assert len(exchange.requests) == 1
+    assert peak < 12 * 2**20, "the cap, plus the buffers of the transport"
 
 
-def test_an_endless_body_ends_at_the_cap(ask):
-    trial = ask(
+def test_an_endless_body_ends_at_the_cap(request_page):
+    exchange = request_page(
         flood(CHUNKED, b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
         limits=ClientLimits(body_bytes=2**20),
     )
-    assert type(trial.error) is api.ResponseTooLarge
+    assert type(exchange.error) is api.ResponseTooLarge
 
 
 @pytest.mark.parametrize("refuse_from", [1, 2])
-def test_what_the_gate_raises_passes_through_and_nothing_is_sent(ask, refuse_from):
-    trial = ask(answer(500, {}), gate=RecordingGate(refuse_from=refuse_from))
-    assert type(trial.error) is GateClosedError
-    assert trial.error.__cause__ is None
-    assert len(trial.requests) == refuse_from - 1
+def test_an_error_of_the_guard_is_raised_unchanged_and_nothing_is_sent(request_page, refuse_from):
+    exchange = request_page(answer(500, {}), guard=RecordingGuard(refuse_from=refuse_from))
+    assert type(exchange.error) is KeyClosedError
+    assert exchange.error.__cause__ is None
+    assert len(exchange.requests) == refuse_from - 1
 
 
 @pytest.mark.parametrize("cancellations", [1, 2])
 def test_a_cancelled_call_is_settled(cancellations):
-    async def cancelled():
+    async def cancel_request():
         async with (
             ScriptedServer([hang]) as server,
-            MagnetisClient(server.origin, KEY, gate) as client,
+            MagnetisClient(server.origin, KEY, guard) as client,
         ):
             task = asyncio.create_task(client.page(CALL))
-            await server.asked.wait()
+            await server.request_received.wait()
             for _ in range(cancellations):
                 task.cancel()
                 await asyncio.sleep(0.001)
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert len(gate.outcomes) == 1, "settled by the time that the cancellation is seen"
+        assert len(guard.outcomes) == 1, "settled before the cancellation is raised"
 
-    gate = RecordingGate()
-    asyncio.run(cancelled())
-    assert len(gate.charges) == 1
-    assert [(outcome.status, outcome.error) for outcome in gate.outcomes.values()] == [
+    guard = RecordingGuard()
+    asyncio.run(cancel_request())
+    assert len(guard.charges) == 1
+    assert [(outcome.status, outcome.error) for outcome in guard.outcomes.values()] == [
         (None, "CancelledError")
     ]
 
 
-def test_an_outcome_that_cannot_be_noted_does_not_cost_the_others_theirs():
-    class ForgetfulGate(RecordingGate):
+def test_an_outcome_that_cannot_be_recorded_does_not_affect_the_others():
+    class FailingGuard(RecordingGuard):
         async def settle(self, charge, outcome):
             if charge == 1:
-                raise TransientError("the database is away")
+                raise TransientError("the database is unavailable")
             await super().settle(charge, outcome)
 
     async def two():
         async with (
             ScriptedServer([GOOD]) as server,
-            MagnetisClient(server.origin, KEY, gate) as client,
+            MagnetisClient(server.origin, KEY, guard) as client,
         ):
             await asyncio.gather(client.page(CALL), client.page(CALL))
 
-    gate = ForgetfulGate()
+    guard = FailingGuard()
     with pytest.raises(TransientError):
         asyncio.run(two())
-    assert list(gate.outcomes) == [2]
+    assert list(guard.outcomes) == [2]
 
 
 @pytest.mark.parametrize("start", [1, None])
-def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
+def test_after_a_cautious_start_a_page_is_stored_before_the_next_call(start):
     async def two():
         async with (
             ScriptedServer([GOOD]) as server,
             MagnetisClient(
-                server.origin, KEY, RecordingGate(), concurrency=2, start=start
+                server.origin, KEY, RecordingGuard(), concurrency=2, start=start
             ) as client,
         ):
             kept = []
@@ -511,12 +514,12 @@ def test_after_a_careful_start_a_page_is_kept_before_the_next_call(start):
     assert asyncio.run(two()) == ([1, 2] if start else [])
 
 
-def test_no_more_requests_at_once_than_allowed():
+def test_no_more_requests_are_in_flight_than_allowed():
     async def slow(writer):
         await asyncio.sleep(0.05)
         writer.write(GOOD)
 
-    class CountingGate(RecordingGate):
+    class CountingGuard(RecordingGuard):
         most_open = 0
         answered = 0
 
@@ -530,27 +533,27 @@ def test_no_more_requests_at_once_than_allowed():
             await super().settle(charge, outcome)
 
     async def many():
-        gate = CountingGate()
+        guard = CountingGuard()
         async with (
             ScriptedServer([slow]) as server,
-            MagnetisClient(server.origin, KEY, gate, concurrency=3) as client,
+            MagnetisClient(server.origin, KEY, guard, concurrency=3) as client,
         ):
             await asyncio.gather(
-                *(client.page(Call("calls", "/calls", {}, page=number)) for number in range(12))
+                *(client.page(ApiCall("calls", "/calls", {}, page=number)) for number in range(12))
             )
-            return server.most_at_once, gate.most_open, len(server.requests)
+            return server.most_at_once, guard.most_open, len(server.requests)
 
     assert asyncio.run(many()) == (3, 3 + CHARGED_AHEAD, 12), (
-        "few calls are charged that cannot be sent yet"
+        "few calls are charged before they can be sent"
     )
 
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # httpcore closes no cancelled handshake
+)  # httpcore does not close a cancel_request handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
-    """Nothing connects at all, or TCP connects and TLS never does. The limits are a tenth of the real ones."""
+def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
+    """No TCP connection, or no TLS handshake. The limits are a tenth of the real ones."""
     monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
     limits = ClientLimits(connect=1.0, read=6.0, total=18.0, wait_initial=0.05, wait_max=2.0)
 
@@ -562,14 +565,14 @@ def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
             origin = server.origin.replace("http:", f"{scheme}:")
             if scheme == "http":
                 monkeypatch.setattr("anyio.connect_tcp", never)
-            async with MagnetisClient(origin, KEY, gate, limits=limits, report=report) as client:
+            async with MagnetisClient(origin, KEY, guard, limits=limits, report=report) as client:
                 pages = (client.page(CALL) for _ in range(4))
                 return await asyncio.gather(*pages, return_exceptions=True)
 
     def report(line):
         reported.append((time.monotonic(), line))
 
-    gate, reported = RecordingGate(), []
+    guard, reported = RecordingGuard(), []
     with stamina.set_testing(False):
         started = time.monotonic()
         errors = asyncio.run(attempt())
@@ -579,7 +582,7 @@ def test_an_api_that_does_not_answer_is_reported_in_time(scheme, monkeypatch):
     assert time.monotonic() - started < 3.0
     assert 0.9 < reported[0][0] - started < 1.5, "the first failure is reported immediately"
     assert "Next attempt in 0." in reported[0][1]
-    assert len(gate.charges) == 4
+    assert len(guard.charges) == 4
 
 
 def test_a_refused_connection_is_an_error_well_within_30_seconds():
@@ -602,8 +605,8 @@ def test_no_request_can_take_longer_than_the_ledger_counts_it():
         ClientLimits(total=LONGEST_CALL.total_seconds())
 
 
-class ConfirmingGuard(RecordingGate):
-    """Replaces the first charge when its request is about to be sent, or refuses to confirm any."""
+class ReplacingGuard(RecordingGuard):
+    """Replaces the first charge when its request is about to be sent, or refuses every charge."""
 
     def __init__(self, *, refuses=False):
         super().__init__()
@@ -613,7 +616,7 @@ class ConfirmingGuard(RecordingGate):
     async def confirm(self, charge):
         self.confirmed.append(charge)
         if self.refuses:
-            raise GateClosedError
+            raise KeyClosedError
         if charge == 1:
             self.outcomes[charge] = "replaced"
             return await self.charge(CALL)
@@ -624,24 +627,24 @@ def test_a_charge_is_confirmed_directly_before_each_request_and_may_be_replaced(
     async def two():
         async with (
             ScriptedServer([GOOD]) as server,
-            MagnetisClient(server.origin, KEY, gate) as client,
+            MagnetisClient(server.origin, KEY, guard) as client,
         ):
             await client.page(CALL)
             await client.page(CALL)
             return len(server.requests)
 
-    gate = ConfirmingGuard()
+    guard = ReplacingGuard()
     assert asyncio.run(two()) == 2
-    assert gate.confirmed == [1, 3]
-    assert gate.outcomes[1] == "replaced"
-    assert [gate.outcomes[number].status for number in (2, 3)] == [200, 200]
+    assert guard.confirmed == [1, 3]
+    assert guard.outcomes[1] == "replaced"
+    assert [guard.outcomes[number].status for number in (2, 3)] == [200, 200]
 
 
-def test_a_charge_that_is_not_confirmed_is_not_sent(ask):
-    trial = ask(GOOD, gate=ConfirmingGuard(refuses=True), sent=1)
-    assert type(trial.error) is GateClosedError
-    assert trial.requests == []
-    assert [outcome.error for outcome in trial.outcomes] == ["NotSent"]
+def test_a_charge_that_is_not_confirmed_is_not_sent(request_page):
+    exchange = request_page(GOOD, guard=ReplacingGuard(refuses=True), sent=1)
+    assert type(exchange.error) is KeyClosedError
+    assert exchange.requests == []
+    assert [outcome.error for outcome in exchange.outcomes] == ["NotSent"]
 
 
 @pytest.mark.parametrize(
@@ -659,7 +662,7 @@ def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
     async def many():
         async with (
             ScriptedServer([GOOD, refusal]) as server,
-            MagnetisClient(server.origin, KEY, gate, concurrency=2) as client,
+            MagnetisClient(server.origin, KEY, guard, concurrency=2) as client,
         ):
             await client.page(CALL)
             pages = await asyncio.gather(
@@ -670,9 +673,9 @@ def test_after_a_refused_key_nothing_more_is_charged(refusal, error):
                 await client.page(CALL)
             return len(server.requests)
 
-    gate = RecordingGate()
+    guard = RecordingGuard()
     received = asyncio.run(many())
-    assert received == len(gate.charges) <= 1 + 2 + CHARGED_AHEAD, (
+    assert received == len(guard.charges) <= 1 + 2 + CHARGED_AHEAD, (
         "those that were charged before the first refusal"
     )
 
@@ -682,7 +685,7 @@ def test_a_collection_that_is_forbidden_does_not_stop_the_others():
         forbidden = answer(403, {"message": "This action is unauthorized."})
         async with (
             ScriptedServer([forbidden, GOOD]) as server,
-            MagnetisClient(server.origin, KEY, RecordingGate()) as client,
+            MagnetisClient(server.origin, KEY, RecordingGuard()) as client,
         ):
             with pytest.raises(api.AccessForbidden):
                 await client.page(CALL)
@@ -692,16 +695,16 @@ def test_a_collection_that_is_forbidden_does_not_stop_the_others():
 
 
 @pytest.mark.parametrize("retry_after", ["0", "0.001", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_503_that_asks_for_no_time_meets_our_own_backoff(ask, retry_after):
+def test_503_with_a_retry_after_of_0_uses_the_clients_backoff(request_page, retry_after):
     with stamina.set_testing(False):
         limits = ClientLimits(wait_initial=0.3, wait_max=0.3)
-        trial = ask(answer(503, {}, retry_after=retry_after), GOOD, limits=limits)
-    assert trial.page.rows == ROWS
-    assert trial.seconds >= 0.3
+        exchange = request_page(answer(503, {}, retry_after=retry_after), GOOD, limits=limits)
+    assert exchange.page.rows == ROWS
+    assert exchange.seconds >= 0.3
 
 
-def test_429_that_asks_for_no_time_closes_for_a_second(ask):
-    gate = RecordingGate(close_when_over_quota=True)
-    trial = ask(answer(429, {}, retry_after="0"), gate=gate)
-    assert trial.outcomes[0].retry_after == 1
-    assert trial.outcomes[0].rate_limit.signal == "Retry-After: 0"
+def test_429_with_a_retry_after_of_0_closes_for_a_second(request_page):
+    guard = RecordingGuard(close_when_over_quota=True)
+    exchange = request_page(answer(429, {}, retry_after="0"), guard=guard)
+    assert exchange.outcomes[0].retry_after == 1
+    assert exchange.outcomes[0].rate_limit.signal == "Retry-After: 0"

@@ -1,4 +1,4 @@
-"""The envelope in every form that the unknowns of the API allow."""
+"""The envelope in every form that the undocumented API may use."""
 
 import json
 import time
@@ -52,7 +52,7 @@ ERRORS = [
     ({"success": False, "error": "Invalid API key"}, 401, "Invalid API key"),
     ({"fault": {"faultstring": "This action is forbidden"}}, 403, "forbidden"),
 ]
-"""Bodies with HTTP 200: content, the status that it should have had, words of its message."""
+"""Bodies with HTTP 200: content, the status that they should have had, and words of the message."""
 
 
 def read(content, limit=250):
@@ -69,7 +69,7 @@ def test_numbers_of_meta_may_be_text():
 
 
 @pytest.mark.parametrize("odd", [None, True, "many", -1, 1.5, [], {}, "9" * 19, "²", "१"])
-def test_a_total_that_is_no_count_is_unknown(odd):
+def test_an_invalid_total_is_unknown(odd):
     page = read({"data": [], "meta": {"total": odd, "last_page": odd}})
     assert (page.total, page.last_page, page.has_next) == (None, None, None)
 
@@ -91,8 +91,8 @@ def test_the_older_paginator_is_read_too():
 
 
 @pytest.mark.parametrize("rows", [[], [{"id": 1}], [{"id": 1}, {"id": 2}]])
-def test_a_bare_array_says_nothing_about_pages(rows):
-    # the server may lower the page size below the limit: a short page is no last page
+def test_a_bare_array_announces_no_pages(rows):
+    # the server may lower the page size below the limit, so a short page is not always the last one
     page = read(rows, limit=2)
     assert page.rows == rows
     assert (page.total, page.last_page, page.has_next) == (None, None, None)
@@ -108,13 +108,13 @@ def test_data_as_an_object():
         read({"data": {"name": "x"}})
 
 
-def test_null_data_is_no_rows_only_where_none_are_announced():
+def test_null_data_means_no_rows_only_if_none_are_announced():
     assert read({"data": None, "meta": {"total": "0"}}).rows == []
     with pytest.raises(EnvelopeError, match="null"):
         read({"data": None, "meta": {"total": 3}})
 
 
-def test_rows_that_are_no_objects_are_kept():
+def test_rows_that_are_not_objects_are_kept():
     assert read({"data": [{"id": 1}, None, "x", [2]]}).rows == [{"id": 1}, None, "x", [2]]
 
 
@@ -124,15 +124,15 @@ def test_rows_that_are_no_objects_are_kept():
         (b"", "empty"),
         (b" \n", "empty"),
         (b"  <html>", "HTML"),
-        (b'{"data": [{"id": "06123', "cut short"),
+        (b'{"data": [{"id": "06123', "truncated"),
         (b'"0612345678"', "a JSON str"),
         (b"null", "a JSON NoneType"),
         (b'{"data": "0612345678"}', "a single str"),
-        (b"\xff\xfe[\x00]\x00", "cut short or broken"),
+        (b"\xff\xfe[\x00]\x00", "truncated or invalid"),
         (b"[" * 200_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_envelope_is_told_without_quoting_it(body, why):
+def test_an_invalid_envelope_is_reported_without_quoting_it(body, why):
     with pytest.raises(EnvelopeError, match=why) as caught:
         read(body)
     assert "0612" not in str(caught.value)
@@ -163,7 +163,7 @@ def test_member_names_are_cleaned_too():
     assert page.replaced_characters == 1
 
 
-def test_a_byte_order_mark_is_passed_over():
+def test_a_byte_order_mark_is_ignored():
     page = read(b'\xef\xbb\xbf{"data": [{"id": 1}]}')
     assert (page.rows, page.replaced_characters) == ([{"id": 1}], 0)
 
@@ -187,7 +187,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=4), max_size=4), st.booleans())
-def test_any_rows_arrive_storable_and_otherwise_untouched(rows, ascii_only):
+def test_any_rows_become_storable_and_are_otherwise_unchanged(rows, ascii_only):
     page = read_envelope(
         json.dumps({"data": rows}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"), 250
     )
@@ -195,7 +195,7 @@ def test_any_rows_arrive_storable_and_otherwise_untouched(rows, ascii_only):
     assert "\\u0000" not in stored.replace("\\\\", "")
     stored.encode()
     if not page.replaced_characters:
-        assert page.rows == rows  # a Decimal equals the integer that it is
+        assert page.rows == rows  # a Decimal equals the same integer
 
 
 @given(
@@ -222,7 +222,7 @@ def test_nothing_makes_it_crash(body):
         (None, None),
     ],
 )
-def test_calls_left_by_the_apis_own_word(key, remaining):
+def test_calls_left_according_to_the_api(key, remaining):
     body = json.dumps({"data": [], "meta": {"total": 0, "apiKey": key}}).encode()
     assert read_envelope(body, 250).remaining == remaining
 
@@ -254,7 +254,7 @@ def test_a_single_row_may_have_failed_itself():
 
 
 @pytest.mark.parametrize("body", ERRORS, ids=[str(each[0])[:60] for each in ERRORS])
-def test_an_error_inside_a_200_is_no_page(body):
+def test_an_error_in_a_200_is_not_a_page(body):
     content, status, words = body
     with pytest.raises(ErrorInside) as caught:
         read(content)
@@ -262,7 +262,7 @@ def test_an_error_inside_a_200_is_no_page(body):
     assert words in json.loads(caught.value.body)["message"]
 
 
-def test_a_flagged_error_is_no_page_even_with_rows():
+def test_a_flagged_error_is_not_a_page_even_with_rows():
     with pytest.raises(ErrorInside):
         read(
             {
@@ -276,7 +276,7 @@ def test_a_flagged_error_is_no_page_even_with_rows():
 def test_rows_and_values_of_a_page_are_limited(monkeypatch):
     monkeypatch.setattr(envelope, "MOST_VALUES", 1_000)
     monkeypatch.setattr(envelope, "MOST_ROWS", 500)
-    assert len(read([{"a": 1}] * 332).rows) == 332  # two separators a row, and the array
+    assert len(read([{"a": 1}] * 332).rows) == 332  # two separators per row, and the array
     with pytest.raises(EnvelopeTooLarge, match="1000 values"):
         read([{"a": 1}] * 501)
     with pytest.raises(EnvelopeTooLarge, match="501 rows for a limit of 250"):
@@ -295,7 +295,7 @@ def test_large_pages_pass():
 
 
 @pytest.mark.parametrize("text", [",,[[{{" * 1_000, '\\",' * 1_000, "\\\\", '"'])
-def test_separators_in_texts_are_no_values(monkeypatch, text):
+def test_separators_in_strings_do_not_count_as_values(monkeypatch, text):
     monkeypatch.setattr(envelope, "MOST_VALUES", 1_000)
     rows = [{"id": n, "body": text} for n in range(5)]
     assert read({"data": rows}).rows == rows
@@ -325,7 +325,7 @@ def test_counting_takes_linear_time(monkeypatch, body):
         {"statut": "erreur"},
     ],
 )
-def test_an_empty_list_beside_a_doubt_is_no_empty_day(uneasy):
+def test_an_empty_list_beside_a_reported_problem_is_an_error(uneasy):
     with pytest.raises(ErrorInside):
         read_envelope(json.dumps({"data": [], **uneasy}).encode(), 250)
     assert read_envelope(
@@ -343,5 +343,5 @@ def test_an_empty_list_beside_a_doubt_is_no_empty_day(uneasy):
         {"message": "Aucun appel"},
     ],
 )
-def test_an_empty_list_that_says_so_is_an_empty_day(fine):
+def test_an_empty_list_without_a_reported_problem_is_an_empty_day(fine):
     assert read_envelope(json.dumps({"data": [], **fine}).encode(), 250).rows == []

@@ -1,4 +1,4 @@
-"""What leaves the machine: GETs of one origin with one key, whatever is asked for above."""
+"""The transport sends only GET requests to one origin with one key."""
 
 import asyncio
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from exchange import CALL, KEY, QUICK, RecordingGuard
 from scripted_server import ScriptedServer, page, raw
-from trial import CALL, KEY, QUICK, RecordingGate
 
 from magnetis_dagster import api
-from magnetis_dagster.api import Call, MagnetisClient
-from magnetis_dagster.api.connection_errors import describe
+from magnetis_dagster.api import ApiCall, MagnetisClient
+from magnetis_dagster.api.error_mapping import error_for_connection
 from magnetis_dagster.api.transport import open_http
 from magnetis_dagster.errors import MagnetisError, PermanentError, TransientError
 
@@ -38,7 +38,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_only_get_leaves(method):
+def test_only_get_requests_are_sent(method):
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -66,7 +66,7 @@ def test_only_get_leaves(method):
     asyncio.run(attempt())
 
 
-def test_no_shortcut_of_the_http_client_leaves():
+def test_no_other_method_of_the_http_client_sends():
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -80,8 +80,11 @@ def test_no_shortcut_of_the_http_client_leaves():
     asyncio.run(attempt())
 
 
-def test_nothing_else_in_the_package_opens_a_way_to_the_api():
-    """Three others send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook: without the key."""
+def test_no_other_module_sends_requests_to_the_api():
+    """Other modules use HTTP only without the key.
+
+    Three send requests to this machine's Dagster and sandbox, and one posts alerts to a webhook.
+    """
     package = Path(api.__file__).parent.parent
     way_out = re.compile(
         r"httpx\.(Async)?(Client|HTTPTransport)\(|httpx\.(get|post|put|patch|delete|request|stream)\(|urlopen|http\.client"
@@ -100,7 +103,7 @@ def test_nothing_else_in_the_package_opens_a_way_to_the_api():
     }
 
 
-def test_only_the_origin_is_asked():
+def test_only_the_origin_receives_requests():
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
@@ -140,10 +143,10 @@ def test_a_redirect_cannot_be_followed_even_on_request(status):
 def test_a_route_cannot_name_another_host():
     async def attempt():
         async with ScriptedServer([GOOD]) as elsewhere, ScriptedServer([GOOD]) as server:
-            async with MagnetisClient(server.origin, KEY, RecordingGate(), limits=QUICK) as client:
+            async with MagnetisClient(server.origin, KEY, RecordingGuard(), limits=QUICK) as client:
                 with pytest.raises(api.RequestNotAllowed):
                     await client.page(
-                        Call("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
+                        ApiCall("calls", f"@{elsewhere.origin.removeprefix('http://')}/", {})
                     )
             assert server.requests == elsewhere.requests == []
 
@@ -158,7 +161,7 @@ def test_netrc_adds_no_second_identity(tmp_path, monkeypatch):
     async def attempt():
         async with (
             ScriptedServer([GOOD]) as server,
-            MagnetisClient(server.origin, KEY, RecordingGate()) as client,
+            MagnetisClient(server.origin, KEY, RecordingGuard()) as client,
         ):
             await client.page(CALL)
             assert "authorization" not in server.requests[0].lower()
@@ -179,7 +182,7 @@ def test_calls_go_through_the_proxy(monkeypatch):
         async with ScriptedServer([GOOD]) as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.origin)
             async with MagnetisClient(
-                "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+                "http://api.invalid", KEY, RecordingGuard(), limits=QUICK
             ) as client:
                 assert (await client.page(CALL)).rows == [{"id": 1}]
                 assert proxy.requests[0].startswith("GET http://api.invalid/calls?")
@@ -191,29 +194,29 @@ def test_calls_go_through_the_proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["", "key with-space", "key\nnext", "clé-secrète"])
-def test_a_key_that_cannot_be_a_header_is_refused_unseen(key):
+def test_a_key_that_cannot_be_a_header_is_refused_and_not_shown(key):
     with pytest.raises(api.KeyRefused, match="API & connecteurs > API") as caught:
-        MagnetisClient("https://api.magnetis.io", key, RecordingGate())
+        MagnetisClient("https://api.magnetis.io", key, RecordingGuard())
     assert not key or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("origin", ["ftp://x", "api.magnetis.io", "http://a\nb", ""])
 def test_an_unusable_origin_is_refused(origin):
     with pytest.raises(PermanentError, match="MAGNETIS_API_URL"):
-        MagnetisClient(origin, KEY, RecordingGate())
+        MagnetisClient(origin, KEY, RecordingGuard())
 
 
-def test_an_untrusted_certificate_needs_a_change():
+def test_an_untrusted_certificate_is_a_permanent_error():
     failure = httpx.ConnectError("x")
     failure.__cause__ = OSError()
     failure.__cause__.__context__ = ssl.SSLCertVerificationError()
-    error = describe(CALL, "https://api.magnetis.io", failure, 1, sent=False)
+    error = error_for_connection(CALL, "https://api.magnetis.io", failure, 1, sent=False)
     assert type(error) is api.CertificateRefused
     assert "SSL_CERT_FILE" in str(error)
     assert "api.magnetis.io" in str(error)
 
 
-def test_every_error_is_named_by_recovery():
+def test_every_error_is_permanent_or_transient():
     public = [getattr(api, name) for name in api.__all__]
     errors = [one for one in public if isinstance(one, type) and issubclass(one, Exception)]
     assert len(errors) == 14

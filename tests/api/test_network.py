@@ -1,4 +1,4 @@
-"""How the environment leaves the machine: NO_PROXY as a table, and over real HTTP a proxy and certificates."""
+"""Proxies, NO_PROXY and certificates from the environment: as a table, and over real HTTP."""
 
 import asyncio
 import base64
@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from exchange import CALL, KEY, QUICK, RecordingGuard, assert_no_secrets, chain
 from scripted_server import ScriptedServer, page, raw
-from trial import CALL, KEY, QUICK, RecordingGate, assert_no_secrets, chain
 
 from magnetis_dagster import api
 from magnetis_dagster.api import MagnetisClient
@@ -138,7 +138,7 @@ def test_the_proxy_of_the_environment(
 
 
 def client() -> None:
-    MagnetisClient(API, KEY, RecordingGate())
+    MagnetisClient(API, KEY, RecordingGuard())
 
 
 def webhook() -> None:
@@ -172,7 +172,7 @@ everybody = pytest.mark.parametrize("user", [client, webhook, launch])
         f"http://{PASSWORD} word@proxy:99999",
     ],
 )
-def test_a_malformed_proxy_is_one_sentence_without_its_value(
+def test_a_malformed_proxy_is_reported_without_its_value(
     monkeypatch: pytest.MonkeyPatch, user: Callable[[], None], value: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
@@ -216,7 +216,7 @@ def test_a_socks_proxy_without_its_package(
         ("SSL_CERT_DIR", ..., "expected certificates named by `openssl rehash`"),
     ],
 )
-def test_certificates_that_cannot_be_used_are_one_sentence(
+def test_unusable_certificates_are_reported_in_one_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     user: Callable[[], None],
@@ -237,7 +237,7 @@ def test_certificates_that_cannot_be_used_are_one_sentence(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_certificates_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ca.pem").touch(mode=0)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with pytest.raises(PermanentError, match=r"^SSL_CERT_FILE: .*Permission denied"):
@@ -252,7 +252,7 @@ def test_an_empty_variable_means_the_usual_authorities(monkeypatch: pytest.Monke
 
 
 class Proxy:
-    """A proxy on loopback: tunnels every CONNECT to `target`, or answers it with `refusal`."""
+    """A proxy on loopback that tunnels every CONNECT to `target` or answers it with `refusal`."""
 
     def __init__(self, target: int = 0, refusal: bytes = b"") -> None:
         self._target, self._refusal = target, refusal
@@ -263,11 +263,11 @@ class Proxy:
         writer.write(self._refusal or b"HTTP/1.1 200 Connected\r\n\r\n")
         if not self._refusal:
             inward, outward = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(_pass_on(reader, outward), _pass_on(inward, writer))
+            await asyncio.gather(_forward(reader, outward), _forward(inward, writer))
         writer.close()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65_536):
         writer.write(data)
         await writer.drain()
@@ -275,7 +275,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def listening(
+async def listen(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object],
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
@@ -305,12 +305,12 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
     subprocess.run(["openssl", "rehash", str(tmp_path)], check=True)
 
     async def attempt() -> None:
-        async with listening(_one_page, serving) as target:
+        async with listen(_one_page, serving) as target:
             proxy = Proxy(target)
-            async with listening(proxy.serve) as port:
+            async with listen(proxy.serve) as port:
                 monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
                 async with MagnetisClient(
-                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                    "https://api.test", KEY, RecordingGuard(), limits=QUICK
                 ) as untrusting:
                     with pytest.raises(api.CertificateRefused, match="SSL_CERT_FILE"):
                         await untrusting.page(CALL)
@@ -319,7 +319,7 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
                 else:
                     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
                 async with MagnetisClient(
-                    "https://api.test", KEY, RecordingGate(), limits=QUICK
+                    "https://api.test", KEY, RecordingGuard(), limits=QUICK
                 ) as trusting:
                     assert (await trusting.page(CALL)).rows == [{"id": 1}]
             credentials = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -339,7 +339,7 @@ def test_tls_through_a_proxy_with_the_companys_certificates(
         (504, api.NotConnected, "cannot connect to it (HTTP 504)"),
     ],
 )
-def test_a_proxy_that_refuses_is_named_without_credentials(
+def test_a_refusing_proxy_is_named_without_credentials(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     status: int,
@@ -350,27 +350,27 @@ def test_a_proxy_that_refuses_is_named_without_credentials(
         proxy = Proxy(
             refusal=raw(status, b"me: " + PASSWORD.encode()).replace(b"Scripted", PASSWORD.encode())
         )
-        async with listening(proxy.serve) as port:
+        async with listen(proxy.serve) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://me:{PASSWORD}@127.0.0.1:{port}")
-            gate = RecordingGate()
-            async with MagnetisClient(API, KEY, gate, limits=QUICK) as client:
+            guard = RecordingGuard()
+            async with MagnetisClient(API, KEY, guard, limits=QUICK) as client:
                 with pytest.raises(kind) as caught:
                     await client.page(CALL)
             assert type(caught.value) is kind
             assert f"the proxy 127.0.0.1:{port} {words}" in str(caught.value)
             assert_no_secrets(caught.value, caplog.text)
-            assert [outcome.status for outcome in gate.outcomes.values()] == [None]
+            assert [outcome.status for outcome in guard.outcomes.values()] == [None]
             return "".join(map(str, chain(caught.value))) + caplog.text
 
     assert PASSWORD not in asyncio.run(attempt())
 
 
-def test_a_proxy_that_rejects_plain_http_and_one_that_is_away(
+def test_a_proxy_that_rejects_plain_http_and_an_unreachable_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def fails(kind: type[Exception]) -> str:
         async with MagnetisClient(
-            "http://api.invalid", KEY, RecordingGate(), limits=QUICK
+            "http://api.invalid", KEY, RecordingGuard(), limits=QUICK
         ) as client:
             with pytest.raises(kind) as caught:
                 await client.page(CALL)

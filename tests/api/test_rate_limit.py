@@ -1,4 +1,7 @@
-"""Rate-limit headers in every form: how long a 429 closes the key, whether it speaks of the day, and what is recorded of it."""
+"""Rate-limit headers in every form.
+
+How long a 429 closes the key, whether it concerns the quota day, and which signal is recorded.
+"""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -179,7 +182,7 @@ def test_a_time_is_measured_by_the_servers_own_clock():
         ({"ratelimit": "; ;=;q"}, None, False),
     ],
 )
-def test_the_limit_that_is_exhausted_decides(headers, wait, throttle):
+def test_the_exhausted_limit_decides(headers, wait, throttle):
     found = read(**headers)
     assert (found.wait, found.is_throttle) == (wait, throttle)
 
@@ -210,11 +213,11 @@ def test_the_limit_that_is_exhausted_decides(headers, wait, throttle):
         ),
     ],
 )
-def test_what_remains_is_believed_only_of_the_day(headers, remaining):
+def test_remaining_calls_are_read_only_from_a_daily_limit(headers, remaining):
     assert read(**headers).remaining_today(5_000) == remaining
 
 
-def test_the_signal_contains_numbers_and_dates_only():
+def test_the_signal_contains_only_numbers_and_dates():
     found = read(
         retry_after="0033612345678",
         x_ratelimit_limit="60;comment=jean@exemple.fr",
@@ -230,7 +233,7 @@ def test_the_signal_contains_numbers_and_dates_only():
     )
 
 
-def test_a_response_without_the_headers_says_nothing():
+def test_a_response_without_the_headers_has_no_rate_limit():
     assert read_rate_limit({"content-type": "application/json", "date": DATE}, NOW) is None
 
 
@@ -247,7 +250,7 @@ VALUES = st.one_of(
     headers=st.dictionaries(st.sampled_from(HEADERS), VALUES),
     now=st.integers(1_500_000_000, 2_500_000_000),
 )
-def test_no_header_closes_for_longer_than_a_day_and_none_fails(headers, now):
+def test_no_header_closes_for_longer_than_a_day_or_fails(headers, now):
     found = read_rate_limit(headers, now)
     if found is None:
         return

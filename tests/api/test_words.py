@@ -1,9 +1,9 @@
-"""The words of a server: what is shown of them."""
+"""Redaction of messages from a server."""
 
 import pytest
-from trial import CALL, KEY
+from exchange import CALL, KEY
 
-from magnetis_dagster.api.error_mapping import judge
+from magnetis_dagster.api.error_mapping import error_for_response
 from magnetis_dagster.redaction import scrub
 
 
@@ -21,11 +21,11 @@ from magnetis_dagster.redaction import scrub
         ("é" * 300, "é" * 199 + "…"),
     ],
 )
-def test_scrub(text, shown):
+def test_scrub_masks_secrets_and_personal_data(text, shown):
     assert scrub(text, KEY) == shown
 
 
-def test_no_half_of_a_key_survives_a_cut():
+def test_truncation_leaves_no_half_of_a_key():
     for length in range(150, 250):
         assert KEY[:6] not in scrub("x " * (length // 2) + KEY * 200, KEY)
     assert KEY[:6] not in scrub("x" * 3_990 + KEY, KEY, 10_000)
@@ -33,11 +33,11 @@ def test_no_half_of_a_key_survives_a_cut():
 
 def test_field_names_are_shown_and_their_messages_are_not():
     body = (
-        b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], "jean@exemple.fr": [], "%s": []}}'
-        % KEY.encode()
+        b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], '
+        b'"jean@exemple.fr": [], "%s": []}}' % KEY.encode()
     )
-    text = str(judge(CALL, 422, None, body, KEY))
-    assert "Refused: from, [e-mail], [key]." in text
+    text = str(error_for_response(CALL, 422, None, body, KEY))
+    assert "Rejected parameters: from, [e-mail], [key]." in text
     assert "is no date" not in text
 
 
@@ -45,5 +45,5 @@ def test_field_names_are_shown_and_their_messages_are_not():
     "body",
     [None, b"", b"<html>0612345678</html>", b"[]", b'{"message": null}', b'{"message": {"a": 1}}'],
 )
-def test_an_error_body_of_any_form_is_taken(body):
-    assert "The server says" not in str(judge(CALL, 500, None, body, KEY))
+def test_an_error_body_of_any_form_is_accepted(body):
+    assert "The server says" not in str(error_for_response(CALL, 500, None, body, KEY))

@@ -1,4 +1,4 @@
-"""Policies as declarations: what is shipped, what an overlay may say, and what it is told when it says something else."""
+"""Declarations of policies: defaults, overlays, and errors of overlays."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from magnetis_dagster.catalog import Catalogue, CatalogueError, Severity, load_catalogue
-from magnetis_dagster.catalog.masking import MASK, Masking, masked, masked_id
+from magnetis_dagster.catalog.masking import MASK, Masking, mask_id, mask_text
 from magnetis_dagster.catalog.policies import KINDS, AllowedDomains, HasRecipient, MissedCallAlert
 
 Overlay = Callable[[str], Path]
@@ -25,7 +25,7 @@ def overlay(tmp_path: Path) -> Overlay:
     return write
 
 
-def test_one_of_each_kind_is_shipped_and_on_but_for_the_domains_that_nobody_knows(
+def test_the_defaults_are_one_policy_per_kind_and_only_allowed_domains_is_disabled(
     catalogue: Catalogue,
 ) -> None:
     assert list(catalogue.policies) == list(KINDS)
@@ -39,7 +39,7 @@ def test_one_of_each_kind_is_shipped_and_on_but_for_the_domains_that_nobody_know
     assert missed.types == ("lost_calls", "all_calls")
 
 
-def test_each_policy_is_about_the_collections_that_it_names(catalogue: Catalogue) -> None:
+def test_each_policy_checks_the_collections_that_it_names(catalogue: Catalogue) -> None:
     alerts = ["missed_call_alert", "has_recipient", "sane_thresholds", "live_account", "has_owner"]
     reports = ["has_recipient", "live_account", "has_owner"]
     expected = {
@@ -55,15 +55,24 @@ def test_each_policy_is_about_the_collections_that_it_names(catalogue: Catalogue
     } == expected
 
 
-def test_an_overlay_switches_off_changes_and_adds(overlay: Overlay, catalogue: Catalogue) -> None:
+def test_an_overlay_disables_changes_and_adds_policies(
+    overlay: Overlay, catalogue: Catalogue
+) -> None:
     changed = load_catalogue(
         overlay("""
 policies:
   sane_thresholds: {enabled: false}
-  missed_call_alert: {severity: error, types: [LOST_CALLS], ignore: [acc-1], collections: [email_alerts]}
+  missed_call_alert:
+    severity: error
+    types: [LOST_CALLS]
+    ignore: [acc-1]
+    collections: [email_alerts]
   allowed_domains: {enabled: true, domains: [Exemple.fr, "*.exemple.com"]}
   has_owner:
-  trackers_forward: {kind: has_recipient, collections: [email_trackers], description: Tracked addresses are forwarded.}
+  trackers_forward:
+    kind: has_recipient
+    collections: [email_trackers]
+    description: Tracked addresses are forwarded.
 """)
     ).policies
     missed, domains, added = (
@@ -82,43 +91,81 @@ policies:
         ("email_alerts",),
     )
     assert missed.description == catalogue.policies["missed_call_alert"].description, (
-        "what is not said stays"
+        "values that the overlay omits remain"
     )
     assert domains.domains == ("exemple.fr", "*.exemple.com")
     assert (added.severity, added.enabled) == (Severity.WARN, True)
     assert changed["has_owner"] == catalogue.policies["has_owner"]
-    assert load_catalogue() == catalogue, "the shipped ones are left alone"
+    assert load_catalogue() == catalogue, "the default policies are unchanged"
 
 
 NEW = "policies: {ours: {kind: has_recipient, collections: [reports], description: Ours., %s}}"
-MISTAKES = {
+INVALID = {
     "policies: [has_owner]": "policies: expected a mapping, got ['has_owner']",
     "policies: {has_owner: off}": "policies.has_owner: expected a mapping, got False",
-    "policies: {has_owner: {severty: warn}}": "policies.has_owner.severty: unknown name. Did you mean 'severity'? Allowed here: c",
-    "policies: {has_owner: {domains: [exemple.fr]}}": "policies.has_owner.domains: unknown name. Allowed here: collections, descr",
-    "policies: {has_owner: {severity: fatal}}": "policies.has_owner.severity: Input should be 'warn' or 'error'; got 'fatal'",
-    "policies: {has_owner: {enabled: maybe}}": "policies.has_owner.enabled: Input should be a valid boolean",
-    "policies: {has_owner: {collections: []}}": "policies.has_owner.collections: Tuple should have at least 1 item",
-    "policies: {has_owner: {collections: reports}}": "policies.has_owner.collections: expected a list; got 'reports'",
-    "policies: {has_owner: {collections: [calls]}}": "policies.has_owner.collections: expected snapshot collections; got 'calls'",
-    "policies: {has_owner: {collections: [faxes]}}": "expected snapshot collections; got 'faxes'. There are: entities, networks",
-    "policies: {has_owner: {kind: has_recipient}}": "policies.has_owner.kind: this policy is a has_owner; give one of another kind",
-    "policies: {has_owner: {ignore: acc-1}}": "policies.has_owner.ignore: expected a list; got 'acc-1'",
-    "policies: {has_ovner: {enabled: false}}": "policies.has_ovner.kind: expected one of missed_call_alert, has_recipient, allowed",
+    "policies: {has_owner: {severty: warn}}": (
+        "policies.has_owner.severty: unknown name. Did you mean 'severity'? Allowed here: c"
+    ),
+    "policies: {has_owner: {domains: [exemple.fr]}}": (
+        "policies.has_owner.domains: unknown name. Allowed here: collections, descr"
+    ),
+    "policies: {has_owner: {severity: fatal}}": (
+        "policies.has_owner.severity: Input should be 'warn' or 'error'; got 'fatal'"
+    ),
+    "policies: {has_owner: {enabled: maybe}}": (
+        "policies.has_owner.enabled: Input should be a valid boolean"
+    ),
+    "policies: {has_owner: {collections: []}}": (
+        "policies.has_owner.collections: Tuple should have at least 1 item"
+    ),
+    "policies: {has_owner: {collections: reports}}": (
+        "policies.has_owner.collections: expected a list; got 'reports'"
+    ),
+    "policies: {has_owner: {collections: [calls]}}": (
+        "policies.has_owner.collections: expected snapshot collections; got 'calls'"
+    ),
+    "policies: {has_owner: {collections: [faxes]}}": (
+        "expected snapshot collections; got 'faxes'. Snapshot collections: entities"
+    ),
+    "policies: {has_owner: {kind: has_recipient}}": (
+        "policies.has_owner.kind: this policy has the kind has_owner; declare"
+    ),
+    "policies: {has_owner: {ignore: acc-1}}": (
+        "policies.has_owner.ignore: expected a list; got 'acc-1'"
+    ),
+    "policies: {has_ovner: {enabled: false}}": (
+        "policies.has_ovner.kind: expected one of missed_call_alert, has_recipient, allowed"
+    ),
     "policies: {ours: {kind: [x]}}": "policies.ours.kind: expected one of missed_call_alert",
-    "policies: {ours: {kind: has_owner, collections: [reports]}}": "policies.ours.description: Field required",
-    "policies: {ours: {kind: has_owner, description: x}}": "policies.ours.collections: Field required",
-    "policies: {Our Own: {kind: has_owner, description: x, collections: [reports]}}": "policies.Our Own.name: String should match",
-    "policies: {allowed_domains: {enabled: true}}": "policies.allowed_domains: this policy is enabled and allows no domain",
-    "policies: {allowed_domains: {domains: [jean@exemple.fr]}}": "policies.allowed_domains.domains.0: expected a domain such as",
-    "policies: {allowed_domains: {domains: [localhost]}}": "policies.allowed_domains.domains.0: expected a domain such as",
-    "policies: {allowed_domains: {domains: ['*.*.fr']}}": "expected a domain such as exemple.fr, or *.exemple.fr for all below it",
-    "policies: {missed_call_alert: {types: []}}": "policies.missed_call_alert.types: Tuple should have at least 1 item",
+    "policies: {ours: {kind: has_owner, collections: [reports]}}": (
+        "policies.ours.description: Field required"
+    ),
+    "policies: {ours: {kind: has_owner, description: x}}": (
+        "policies.ours.collections: Field required"
+    ),
+    "policies: {Our Own: {kind: has_owner, description: x, collections: [reports]}}": (
+        "policies.Our Own.name: String should match"
+    ),
+    "policies: {allowed_domains: {enabled: true}}": (
+        "policies.allowed_domains: this policy is enabled but has no domains"
+    ),
+    "policies: {allowed_domains: {domains: [jean@exemple.fr]}}": (
+        "policies.allowed_domains.domains.0: expected a domain such as"
+    ),
+    "policies: {allowed_domains: {domains: [localhost]}}": (
+        "policies.allowed_domains.domains.0: expected a domain such as"
+    ),
+    "policies: {allowed_domains: {domains: ['*.*.fr']}}": (
+        "expected a domain such as exemple.fr, or *.exemple.fr for all below it"
+    ),
+    "policies: {missed_call_alert: {types: []}}": (
+        "policies.missed_call_alert.types: Tuple should have at least 1 item"
+    ),
 }
 
 
-@pytest.mark.parametrize(("text", "expected"), MISTAKES.items(), ids=MISTAKES)
-def test_a_mistake_names_the_file_the_key_and_what_is_allowed(
+@pytest.mark.parametrize(("text", "expected"), INVALID.items(), ids=INVALID)
+def test_an_error_names_the_file_the_key_and_the_allowed_values(
     overlay: Overlay, text: str, expected: str
 ) -> None:
     path = overlay(text)
@@ -133,7 +180,7 @@ def examples() -> list[str]:
     return re.findall(r"```yaml\n(policies:\n.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_every_policy_of_the_documentation_can_be_laid_and_changes_something(
+def test_every_policy_example_of_the_documentation_is_valid_and_has_an_effect(
     overlay: Overlay, catalogue: Catalogue
 ) -> None:
     assert len(examples()) >= 2
@@ -146,7 +193,7 @@ def test_every_policy_of_the_documentation_can_be_laid_and_changes_something(
         ] == []
 
 
-def test_the_documentation_lists_every_shipped_policy(catalogue: Catalogue) -> None:
+def test_the_documentation_lists_every_default_policy(catalogue: Catalogue) -> None:
     listed = dict(
         re.findall(r"^\| `(\w+)` \| (.+?) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     )
@@ -163,13 +210,15 @@ def test_addresses_and_numbers_in_free_text_are_masked() -> None:
         "Appelez le +33 6 12 34 56 78 ou 06.12.34.56.78": f"Appelez le {MASK} ou {MASK}",
         "Appelez 0033612345678\nvite\x1b[31m": f"Appelez {MASK} vite [31m",
     }
-    assert {text: masked(text) for text in shown} == shown
-    assert len(masked("é" * 5000)) == 120
+    assert {text: mask_text(text) for text in shown} == shown
+    assert len(mask_text("é" * 5000)) == 120
     uuid = "ale-b0981234-5678-4b2b-bf5c-70348741ed91"
-    assert (masked_id(uuid), masked_id("jean@exemple.fr")) == (uuid, MASK)
+    assert (mask_id(uuid), mask_id("jean@exemple.fr")) == (uuid, MASK)
 
 
-def test_members_are_shown_by_the_class_of_their_column(catalogue: Catalogue) -> None:
+def test_members_are_masked_by_the_personal_data_class_of_their_column(
+    catalogue: Catalogue,
+) -> None:
     alerts, trackers = Masking(catalogue["email_alerts"]), Masking(catalogue["email_trackers"])
     shown = {
         ("title", "Alerte 0612345678"): f"Alerte {MASK}",

@@ -1,4 +1,4 @@
-"""Reading rows by their declaration: what is accepted, what becomes None, and that nothing a server sends makes it raise."""
+"""The row parser accepts any input; values that do not fit become None."""
 
 import json as stdlib_json
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
-from magnetis_dagster.catalog.row_parser import (
-    ParsedRow,
-    ParsedRows,
-    RowParser,
+from magnetis_dagster.catalog.conversions import (
     as_boolean,
     as_decimal,
     as_integer,
     as_moment,
     as_text,
 )
+from magnetis_dagster.catalog.row_parser import ParsedRow, ParsedRows, RowParser
 
 PARIS = ZoneInfo("Europe/Paris")
 START = {"id": "call-1", "start_at": "2025-03-04 09:06:09"}
@@ -53,7 +51,7 @@ def value(row: dict[str, Any], column: str, collection: str = "calls") -> Any:
         ({"id": Decimal("12.0")}, "12"),
         ({"id": Decimal(99999999999999999998)}, "99999999999999999998"),
         ({"id": True}, None),
-        # under another member, the row would become another row
+        # falling back to another member would change the row's identity
         ({"id": {"value": "x"}, "uuid": "u"}, None),
         ({"ID": "call-1"}, "call-1"),
         ({"Id": "other", "id": "call-1"}, "call-1"),
@@ -83,7 +81,9 @@ def test_id(row: dict[str, Any], expected: str | None) -> None:
         ({"account": None}, None),
     ],
 )
-def test_account_may_be_an_object_null_or_absent(row: dict[str, Any], expected: str | None) -> None:
+def test_an_account_may_be_an_object_a_scalar_null_or_absent(
+    row: dict[str, Any], expected: str | None
+) -> None:
     assert read(START | row).account_id == expected
 
 
@@ -109,7 +109,9 @@ def test_account_may_be_an_object_null_or_absent(row: dict[str, Any], expected: 
         ({"seconds": 1}, None, True),
     ],
 )
-def test_durations_in_any_dress(received: object, expected: int | None, misfit: bool) -> None:
+def test_durations_as_numbers_and_texts(
+    received: object, expected: int | None, misfit: bool
+) -> None:
     row = read(START | {"duration": received})
     assert row.values[list(load_catalogue()["calls"].columns).index("duration_seconds")] == expected
     assert ("duration_seconds" in row.misfits) is misfit
@@ -181,7 +183,7 @@ def test_the_first_candidate_that_fits_wins() -> None:
     assert value(START | {"duration": "abc", "analysis": {"duration": 9}}, "duration_seconds") == 9
 
 
-def test_lists_and_objects_are_kept_as_json() -> None:
+def test_lists_and_objects_are_stored_as_json() -> None:
     recipients = ["a@example.com", {"name": "B"}]
     assert (
         stdlib_json.loads(value({"recipients": recipients}, "recipients", "reports")) == recipients
@@ -246,7 +248,7 @@ def test_times_to_the_minute() -> None:
         {"date": "2025-03-04 09:06:09"},
     ],
 )
-def test_refused_times(received: object) -> None:
+def test_rejected_times(received: object) -> None:
     assert as_moment(received, PARIS) is None
 
 
@@ -270,7 +272,7 @@ ABSENT = [
 
 
 @pytest.mark.parametrize("absent", ABSENT)
-def test_an_absent_time_leaves_the_row_to_the_next_candidate(absent: object) -> None:
+def test_without_a_time_the_next_candidate_is_used(absent: object) -> None:
     rows = read_all([{"id": 1, "start_at": absent, "date": "2025-03-04 23:30:00"}])
     assert rows.days == [date(2025, 3, 4)]
     assert (rows.unreadable_time, rows.misfits) == ([None], {})
@@ -305,7 +307,7 @@ def test_an_unreadable_time_is_not_replaced_by_a_later_candidate(unreadable: obj
     assert rows.misfits == {"occurred_at": [1]}
 
 
-def test_a_row_without_a_moment_gets_the_hint_of_another_candidate() -> None:
+def test_a_row_without_a_time_gets_a_hint_from_another_candidate() -> None:
     rows = read_all(
         [
             {
@@ -331,7 +333,7 @@ def test_a_row_without_a_moment_gets_the_hint_of_another_candidate() -> None:
     ]
 
 
-def test_a_row_without_a_moment_has_no_day_and_a_snapshot_needs_none() -> None:
+def test_a_row_without_a_time_has_no_day_and_a_snapshot_has_no_time() -> None:
     assert read({"id": 1, "date": "2025-03-04"}).day is None
     assert read({"id": 1, "created_at": "2025-03-04 10:00:00"}, "accounts").occurred_at is None
 
@@ -347,9 +349,9 @@ def test_a_row_without_a_moment_has_no_day_and_a_snapshot_needs_none() -> None:
         ("2025-03-29T22:59:59Z", "2025-03-29T22:59:59Z", date(2025, 3, 29)),
         ("2025-03-30T21:59:59Z", "2025-03-30T21:59:59Z", date(2025, 3, 30)),
         ("2025-03-30T22:00:00Z", "2025-03-30T22:00:00Z", date(2025, 3, 31)),
-        # an hour that the clocks leave out is read as if they had not moved yet
+        # a time in the skipped hour uses the offset before the change
         ("2025-03-30 02:30:00", "2025-03-30T01:30:00Z", date(2025, 3, 30)),
-        # 2025-10-26: 03:00 becomes 02:00, the day has 25 hours, and of the repeated hour the first is taken
+        # 2025-10-26: 03:00 becomes 02:00, the day has 25 hours; the first repeated hour counts
         ("2025-10-26 02:30:00", "2025-10-26T00:30:00Z", date(2025, 10, 26)),
         ("2025-10-26 03:00:00", "2025-10-26T02:00:00Z", date(2025, 10, 26)),
         ("2025-10-26T01:30:00Z", "2025-10-26T01:30:00Z", date(2025, 10, 26)),
@@ -363,7 +365,7 @@ def test_days_over_both_clock_changes(received: str, moment: str, day: date) -> 
     assert row.day == day
 
 
-def test_response_zone_and_partition_zone_are_two_things() -> None:
+def test_response_zone_and_partition_zone_may_differ() -> None:
     row = read({"id": 1, "start_at": "2025-07-01 23:30:00"}, response_zone=ZoneInfo("UTC"))
     assert (row.occurred_at, row.day) == (
         datetime(2025, 7, 1, 23, 30, tzinfo=UTC),
@@ -407,7 +409,7 @@ def columns(
         (["id", "uuid"], {"id": "a|b"}, "a|b"),
     ],
 )
-def test_ids_by_declaration(id_paths: list[Any], row: dict[str, Any], expected: str | None) -> None:
+def test_declared_id_paths(id_paths: list[Any], row: dict[str, Any], expected: str | None) -> None:
     assert read_all([row], declared(id_paths=id_paths)).ids == [expected]
 
 
@@ -420,7 +422,7 @@ def test_ids_by_declaration(id_paths: list[Any], row: dict[str, Any], expected: 
         unique=True,
     )
 )
-def test_no_two_composite_ids_become_one(parts: list[tuple[str, str]]) -> None:
+def test_composite_ids_stay_distinct(parts: list[tuple[str, str]]) -> None:
     ids = read_all(
         [{"id": first, "leg": second} for first, second in parts],
         declared(id_paths=[["id", "leg"]]),
@@ -428,7 +430,7 @@ def test_no_two_composite_ids_become_one(parts: list[tuple[str, str]]) -> None:
     assert len(set(ids)) == 2
 
 
-def test_accounts_by_declaration() -> None:
+def test_declared_account_paths() -> None:
     collection = declared(account_paths=["client.ref"])
     assert read_all(
         [{"client": {"ref": 7}, "account": {"id": "x"}}, {"client": {}}], collection
@@ -439,7 +441,7 @@ def test_accounts_by_declaration() -> None:
     "account",
     [{"name": "A"}, {"id": {"x": 1}}, ["acc-1", "acc-2"], [{"id": 1}, {"id": 2}], True, "a" * 513],
 )
-def test_an_unreadable_account_is_a_misfit_unless_another_candidate_supplies_it(
+def test_an_unreadable_account_is_a_misfit_unless_another_candidate_has_one(
     account: object,
 ) -> None:
     rows = read_all(
@@ -474,8 +476,8 @@ def test_an_empty_account_is_none(account: object) -> None:
 )
 def test_names_in_any_convention(row: dict[str, Any]) -> None:
     assert columns(row)[0]["caller_number"] == "+33 1"
-    reader = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
-    assert reader.unknown(row) == set()
+    parser = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
+    assert parser.unknown(row) == set()
 
 
 @pytest.mark.parametrize(
@@ -487,10 +489,10 @@ def test_names_in_any_convention(row: dict[str, Any]) -> None:
         {"càller": "+33 1"},
     ],
 )
-def test_names_of_another_meaning_do_not_match(row: dict[str, Any]) -> None:
+def test_different_names_do_not_match(row: dict[str, Any]) -> None:
     assert columns(row) == ({}, set())
-    reader = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
-    assert reader.unknown(row) == set(row)
+    parser = RowParser(load_catalogue()["calls"], response_zone=PARIS, partition_zone=PARIS)
+    assert parser.unknown(row) == set(row)
 
 
 def test_names_are_matched_row_by_row_on_one_page() -> None:
@@ -504,7 +506,7 @@ def test_names_are_matched_row_by_row_on_one_page() -> None:
     assert [day.day if day else None for day in rows.days] == [1, 2, 3]
 
 
-def test_an_exact_declared_name_goes_before_other_spellings() -> None:
+def test_the_exact_declared_name_has_priority_over_other_spellings() -> None:
     collection = declared(columns={"ref": {"paths": ["our_ref", "ourRef"]}})
     assert columns({"OurRef": "a", "ourRef": "b"}, collection)[0]["ref"] == "b"
 
@@ -521,7 +523,7 @@ def test_an_exact_declared_name_goes_before_other_spellings() -> None:
             set(),
         ),
         ({"recipient": ["rec-1", "rec-2"]}, {}, {"recipient_id", "recipient_number"}),
-        # a phone number, an address or a name is no id
+        # a phone number, an address or a name is not an id
         ({"recipient": "+33199000001"}, {}, {"recipient_id", "recipient_number"}),
         ({"recipient": "Jean Dupont"}, {}, {"recipient_id", "recipient_number"}),
         ({"recipient": []}, {}, set()),
@@ -552,13 +554,13 @@ def test_objects_that_became_scalars_and_scalars_that_became_objects(
     assert columns(row) == (expected, misfits)
 
 
-def test_a_scalar_that_nothing_reads_is_a_misfit_of_the_columns_below_it() -> None:
+def test_a_scalar_in_place_of_an_object_is_a_misfit_of_its_columns() -> None:
     values, misfits = columns({"utm": "google"})
     assert values == {}
     assert {"utm_source", "utm_medium", "gclid"} <= misfits
 
 
-def test_a_label_is_no_id() -> None:
+def test_a_label_is_not_an_id() -> None:
     collection = declared(columns={"channel_id": {"paths": ["channel.id"]}})
     assert columns({"channel": "SEO"}, collection)[0] == {"channel": "SEO"}
     assert columns({"channel": "cha-1"}, collection)[0] == {"channel_id": "cha-1"}
@@ -614,7 +616,7 @@ def test_durations_in_seconds(received: object, seconds: int | None) -> None:
         ("201 s", 201),
     ],
 )
-def test_milliseconds_by_declaration(received: object, seconds: int) -> None:
+def test_declared_milliseconds_are_converted(received: object, seconds: int) -> None:
     column = {
         "type": "integer",
         "unit": "seconds",
@@ -626,7 +628,7 @@ def test_milliseconds_by_declaration(received: object, seconds: int) -> None:
     }
 
 
-def test_a_plain_number_is_not_read_as_a_clock_without_a_unit() -> None:
+def test_clock_notation_requires_a_column_with_a_unit() -> None:
     collection = declared(columns={"score": {"type": "integer", "paths": ["score"]}})
     assert columns({"score": "03:21"}, collection) == ({}, {"score"})
 
@@ -635,7 +637,7 @@ def test_a_plain_number_is_not_read_as_a_clock_without_a_unit() -> None:
     "received",
     [33612345678, 33612345678.0, Decimal("33612345678.0"), "33612345678.0", " 33612345678 "],
 )
-def test_a_phone_number_that_passed_through_a_float(received: object) -> None:
+def test_a_phone_number_that_was_converted_to_a_float(received: object) -> None:
     assert columns({"caller_number": received})[0] == {"caller_number": "33612345678"}
 
 
@@ -665,11 +667,11 @@ def test_numbers_keep_every_digit() -> None:
         (10**1001, False),
     ],
 )
-def test_decimals_that_postgresql_takes(received: object, fits: bool) -> None:
+def test_decimals_that_postgresql_accepts(received: object, fits: bool) -> None:
     assert (as_decimal(received) is not None) is fits
 
 
-def test_known_members_are_the_top_level_names_that_some_declaration_reads(
+def test_known_members_are_the_declared_top_level_names(
     catalogue: Catalogue,
 ) -> None:
     known = RowParser(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS).known_members
@@ -678,8 +680,8 @@ def test_known_members_are_the_top_level_names_that_some_declaration_reads(
     assert "fax" not in known
 
 
-patient = settings(deadline=None)
-"""A loaded machine is slow, not wrong."""
+no_deadline = settings(deadline=None)
+"""Tests may be slow on a busy machine."""
 
 scalars = (
     st.none()
@@ -714,9 +716,9 @@ rows = st.dictionaries(
 
 
 @pytest.mark.parametrize("collection", ["calls", "emails", "email_alerts", "conversions"])
-@patient
+@no_deadline
 @given(row=rows)
-def test_no_json_object_makes_the_reader_raise(collection: str, row: dict[str, Any]) -> None:
+def test_the_parser_accepts_any_json_object(collection: str, row: dict[str, Any]) -> None:
     parsed = read(row, collection)
     assert len(parsed.values) == len(load_catalogue()[collection].columns)
     assert (parsed.day is None) == (parsed.occurred_at is None)
@@ -724,9 +726,9 @@ def test_no_json_object_makes_the_reader_raise(collection: str, row: dict[str, A
         assert text is None or text
 
 
-@patient
+@no_deadline
 @given(value=json | st.integers(min_value=10**300) | st.decimals())
-def test_no_value_makes_a_conversion_raise(value: object) -> None:
+def test_conversions_accept_any_value(value: object) -> None:
     integer = as_integer(value)
     assert integer is None or abs(integer) < 2**63
     number = as_decimal(value)
@@ -739,16 +741,16 @@ def test_no_value_makes_a_conversion_raise(value: object) -> None:
 offsets = st.integers(-12 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
-@patient
+@no_deadline
 @given(moment=st.datetimes(datetime(1990, 1, 2), datetime(2199, 12, 30), timezones=offsets))  # noqa: DTZ001
-def test_moments_with_a_zone_survive_the_round_trip(moment: datetime) -> None:
+def test_times_with_a_zone_survive_the_round_trip(moment: datetime) -> None:
     assert as_moment(moment.isoformat(), PARIS) == moment
     assert as_moment(moment.isoformat(sep=" "), PARIS) == moment
 
 
-@patient
+@no_deadline
 @given(moment=st.datetimes(datetime(1990, 1, 2), datetime(2199, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_local_moments_survive_the_round_trip_but_for_the_second_of_a_repeated_hour(
+def test_local_times_survive_the_round_trip_except_in_the_second_repeated_hour(
     moment: datetime,
 ) -> None:
     local = moment.astimezone(PARIS)
@@ -774,20 +776,22 @@ zones = st.sampled_from(
 @given(
     local=st.one_of(
         st.datetimes(datetime(1989, 12, 30), datetime(2200, 1, 3)),  # noqa: DTZ001
-        # around the changes of clocks
+        # near clock changes
         st.datetimes(datetime(2025, 3, 30), datetime(2025, 4, 7)),  # noqa: DTZ001
         st.datetimes(datetime(2025, 10, 4), datetime(2025, 11, 3)),  # noqa: DTZ001
     ),
     zone=zones.map(ZoneInfo),
 )
-def test_times_of_rows_are_read_as_as_moment_reads_them(local: datetime, zone: ZoneInfo) -> None:
+def test_the_fast_path_for_times_gives_the_results_of_as_moment(
+    local: datetime, zone: ZoneInfo
+) -> None:
     text = local.isoformat(sep=" ", timespec="seconds")
     row = read({"id": "call-1", "start_at": text, "end_at": text}, response_zone=zone)
     assert row.occurred_at == as_moment(text, zone)
     assert value({"end_at": text}, "ended_at") == as_moment(text, PARIS)
 
 
-@patient
+@no_deadline
 @given(moment=st.datetimes(datetime(2002, 1, 1), datetime(2190, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
     seconds = int(moment.timestamp())
@@ -800,11 +804,11 @@ def test_unix_times_survive_the_round_trip(moment: datetime) -> None:
     )
 
 
-@patient
+@no_deadline
 @given(
     number=st.decimals(
         allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9
     )
 )
-def test_decimals_survive_with_a_point_or_a_comma(number: Decimal) -> None:
+def test_decimals_survive_the_round_trip_with_a_point_or_a_comma(number: Decimal) -> None:
     assert as_decimal(str(number)) == as_decimal(str(number).replace(".", ",")) == number

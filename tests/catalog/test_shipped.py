@@ -1,4 +1,4 @@
-"""The shipped catalogue says what other programs rely on: 18 collections, their families, kinds and columns."""
+"""The default catalogue contains the collections and columns of the contract."""
 
 import pytest
 
@@ -15,7 +15,7 @@ CONTRACT = {
 }
 
 
-def test_families_collections_and_kinds_are_those_of_the_contract(catalogue: Catalogue) -> None:
+def test_families_collections_and_kinds_match_the_contract(catalogue: Catalogue) -> None:
     shipped: dict[str, dict[str, str]] = {family: {} for family in catalogue.families}
     for collection in catalogue.enabled:
         shipped[collection.family][collection.name] = collection.kind.value
@@ -25,7 +25,7 @@ def test_families_collections_and_kinds_are_those_of_the_contract(catalogue: Cat
 
 def test_calls_have_the_columns_of_the_contract(catalogue: Catalogue) -> None:
     utm = {"utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid"}
-    promised = {
+    required = {
         "caller_number",
         "duration_seconds",
         "status",
@@ -33,11 +33,11 @@ def test_calls_have_the_columns_of_the_contract(catalogue: Catalogue) -> None:
         "number_id",
         "recipient_id",
     } | utm
-    assert promised <= catalogue["calls"].columns.keys()
+    assert required <= catalogue["calls"].columns.keys()
     assert catalogue["calls"].columns["caller_number"].personal_data is PersonalData.PERSONAL
 
 
-def test_columns_stand_in_the_order_of_the_file_with_the_campaign_last(
+def test_columns_have_the_order_of_the_file_with_campaign_columns_last(
     catalogue: Catalogue,
 ) -> None:
     columns = list(catalogue["calls"].columns)
@@ -52,14 +52,17 @@ def test_columns_stand_in_the_order_of_the_file_with_the_campaign_last(
     ]
 
 
-def test_only_what_was_seen_is_called_confirmed_or_observed(catalogue: Catalogue) -> None:
-    """magnetis-api.md: the vendor documents /alerts/email in public, a client calls /calls, /alerts/sms follows from the first."""
-    seen = {
+def test_only_routes_with_evidence_are_confirmed_or_observed(catalogue: Catalogue) -> None:
+    """The vendor documents /alerts/email; a public client uses /calls.
+
+    /alerts/sms is inferred from /alerts/email.
+    """
+    evidence = {
         c.name: c.routes[0].evidence
         for c in catalogue.enabled
         if c.routes[0].evidence is not Evidence.ASSUMED
     }
-    assert seen == {
+    assert evidence == {
         "calls": Evidence.OBSERVED,
         "email_alerts": Evidence.CONFIRMED,
         "sms_alerts": Evidence.INFERRED,
@@ -70,7 +73,7 @@ def test_only_what_was_seen_is_called_confirmed_or_observed(catalogue: Catalogue
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_column_is_described_and_durations_name_their_unit(
+def test_every_column_has_a_description_and_durations_have_a_unit(
     catalogue: Catalogue, kind: Kind
 ) -> None:
     columns = [
@@ -92,6 +95,6 @@ def test_every_column_is_described_and_durations_name_their_unit(
     ] == []
 
 
-def test_asking_for_an_unknown_collection_names_those_that_exist(catalogue: Catalogue) -> None:
-    with pytest.raises(KeyError, match="'cals'; there are: entities, networks"):
+def test_the_error_for_an_unknown_collection_names_the_known_ones(catalogue: Catalogue) -> None:
+    with pytest.raises(KeyError, match="'cals'; expected one of entities, networks"):
         catalogue["cals"]

@@ -1,4 +1,4 @@
-"""What somebody reads whose database cannot be used: the cause, what to do, and never a password."""
+"""Errors of unusable databases name the cause and the remedy, never a password."""
 
 import ssl
 import threading
@@ -18,7 +18,10 @@ Server = Callable[[ssl.SSLContext | None], int]
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """Start what answers libpq's wish for TLS as PostgreSQL does, up to the handshake; it returns its port."""
+    """Return a function that starts a fake server and returns its port.
+
+    Like PostgreSQL, it answers libpq's TLS request, up to the handshake.
+    """
     with create_server(("127.0.0.1", 0)) as listening:
 
         def serve(context: ssl.SSLContext | None) -> None:
@@ -35,7 +38,7 @@ def server() -> Iterator[Server]:
                         try:
                             context.wrap_socket(client, server_side=True).close()
                         except (ssl.SSLError, OSError):
-                            continue  # the client hung up: that is what is tested
+                            continue  # expected: the client disconnects
 
         def start(context: ssl.SSLContext | None) -> int:
             threading.Thread(target=serve, args=(context,), daemon=True).start()
@@ -50,7 +53,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def told(url: str) -> DatabaseRefused:
+def refusal(url: str) -> DatabaseRefused:
     engine = connect(url)
     with (
         pytest.raises(DatabaseRefused) as raised,
@@ -63,48 +66,50 @@ def told(url: str) -> DatabaseRefused:
     return raised.value
 
 
-def by(authority: trustme.CA, host: str) -> ssl.SSLContext:
+def context_for(authority: trustme.CA, host: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(host).configure_cert(context)
     return context
 
 
-def test_the_authority_of_the_server_is_not_known(
+def test_the_error_for_an_unknown_certificate_authority_names_the_variable(
     server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    port = server(by(authority, "localhost"))
+    port = server(context_for(authority, "localhost"))
     url = f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1"
 
     monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "missing.pem"))
-    assert "set PGSSLROOTCERT to a file" in str(told(url))
+    assert "set PGSSLROOTCERT to a file" in str(refusal(url))
 
     trustme.CA().cert_pem.write_to_path(tmp_path / "another.pem")
     monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "another.pem"))
-    assert "no authority in the file" in str(told(url))
+    assert "no authority in the file" in str(refusal(url))
 
 
-def test_the_certificate_is_of_another_host(
+def test_the_error_for_a_certificate_of_another_host_names_the_cause(
     server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "authority.pem"))
-    port = server(by(authority, "db.example.org"))
+    port = server(context_for(authority, "db.example.org"))
     assert "for another host" in str(
-        told(f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1")
+        refusal(f"postgresql://me:hush@localhost:{port}/none?hostaddr=127.0.0.1")
     )
 
 
-def test_the_server_has_no_tls(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_server_without_tls_names_the_cause(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
     assert "the server does not offer it" in str(
-        told(f"postgresql://me:hush@127.0.0.1:{server(None)}/none")
+        refusal(f"postgresql://me:hush@127.0.0.1:{server(None)}/none")
     )
 
 
-def test_a_session_that_ends_in_tls_is_tried_again() -> None:
-    # the words of libpq for a server that went away: nothing that somebody has to change
+def test_a_tls_session_that_ends_can_be_retried() -> None:
+    # libpq's message for a server that disconnected: no change is needed
     engine = connect("postgresql://me:hush@127.0.0.1:1/none")
     with pytest.raises(DatabaseUnavailable), guarded(engine, "ask"):
         raise psycopg.OperationalError(
@@ -117,7 +122,7 @@ def test_a_database_without_utf_8_is_refused(postgres_url: str) -> None:
         connection.execute(
             "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
         )
-        refused = str(told(postgres_url.replace("/postgres?", "/bytes?")))
-        assert "has the encoding SQL_ASCII; expected UTF8" in refused
-        # nothing of it stays connected
+        message = str(refusal(postgres_url.replace("/postgres?", "/bytes?")))
+        assert "has the encoding SQL_ASCII; expected UTF8" in message
+        # fails if a session is still open
         connection.execute("DROP DATABASE bytes")

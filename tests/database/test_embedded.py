@@ -1,4 +1,4 @@
-"""The embedded server after accidents that containers and laptops bring. Not what is asked of it: every other test does that."""
+"""The embedded server after a crash in a container."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from magnetis_dagster.database import embedded
 
-NOBODY_REAPS = """
+WITHOUT_INIT = """
 import ctypes, os, signal, sys
 from pathlib import Path
 import psutil, psycopg
@@ -36,15 +36,15 @@ embedded.stop(home)
 
 @pytest.mark.skipif(
     sys.platform != "linux",
-    reason="only Linux lets a process take over orphans as a container's first process does",
+    reason="only Linux allows a process to adopt orphans, like the first process of a container",
 )
-def test_a_killed_server_that_nobody_reaps_is_started_again(
+def test_a_killed_server_that_remains_as_a_zombie_is_restarted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A container whose first process is no init: the killed server keeps its number, so its lock files look held."""
+    """Without an init process in a container, the killed server remains."""
     home = tmp_path_factory.mktemp("unreaped")
     ran = subprocess.run(
-        [sys.executable, "-c", NOBODY_REAPS, home],
+        [sys.executable, "-c", WITHOUT_INIT, home],
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,10 +1,9 @@
-"""PgBouncer in its three modes, with the startup options that it usually ignores."""
+"""PgBouncer in its three pool modes."""
 
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
@@ -16,6 +15,7 @@ import pytest
 from small_api import SmallApi, call, serve
 from sqlalchemy import Engine, text
 from test_locks import ingestion
+from waiting import wait_until
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseRefused, connect, guarded
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Start PgBouncer before the database; return the URL."""
-    started: list[subprocess.Popen[bytes]] = []
+def start_pooler(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Return a function that starts PgBouncer and returns its URL."""
+    processes: list[subprocess.Popen[bytes]] = []
     with psycopg.connect(empty_database_url) as connection:
         info = connection.info
         database, user = info.dbname, info.user
@@ -59,25 +59,23 @@ def pooled(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[..., st
         )
         configuration = tmp_path / "pgbouncer.ini"
         configuration.write_text(content)
-        # it refuses to run as root, and only the server's owner reaches its socket
-        drop = (
+        # PgBouncer refuses to run as root, and only the server's owner can use its socket
+        user_options = (
             {"user": owner, "group": owner, "extra_groups": []}
             if Path.home() == Path("/root")
             else {}
         )
         with configuration.open("rb") as stdin:
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            process = subprocess.Popen([PGBOUNCER, "/dev/stdin"], stdin=stdin, **quiet, **drop)
-        started.append(process)
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+            process = subprocess.Popen(
+                [PGBOUNCER, "/dev/stdin"], stdin=stdin, **quiet, **user_options
+            )
+        processes.append(process)
+        wait_until(lambda: accepts_connections(port), "PgBouncer accepts connections", 10)
         return f"postgresql://{user}@127.0.0.1:{port}/{database}"
 
     yield start
-    for process in started:
+    for process in processes:
         process.terminate()
         process.wait(10)
 
@@ -89,10 +87,17 @@ def api() -> Iterator[SmallApi]:
         yield small
 
 
+def accepts_connections(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def tables(url: str) -> dict[str, int]:
     with psycopg.connect(url) as connection:
         found = connection.execute(
-            "SELECT schemaname, count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|info)' GROUP BY 1"
+            "SELECT schemaname, count(*) FROM pg_tables "
+            "WHERE schemaname !~ '^(pg_|info)' GROUP BY 1"
         )
         return dict(found.fetchall())
 
@@ -101,15 +106,15 @@ def tables(url: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     "options", [{}, {"server_round_robin": 1}, {"default_pool_size": 1}], ids=["", "in turn", "one"]
 )
-def test_modes_that_keep_no_session_are_rejected(
+def test_pool_modes_without_persistent_sessions_are_refused(
     mode: str,
     options: dict[str, int],
-    pooled: Callable[..., str],
+    start_pooler: Callable[..., str],
     api: SmallApi,
     catalogue: Catalogue,
     empty_database_url: str,
 ) -> None:
-    engine = connect(pooled(mode, **options))
+    engine = connect(start_pooler(mode, **options))
     with pytest.raises(DatabaseRefused, match="PgBouncer: pool_mode = session"):
         ingestion(engine, catalogue, api.url).__enter__()
     engine.dispose()
@@ -117,15 +122,15 @@ def test_modes_that_keep_no_session_are_rejected(
     assert tables(empty_database_url) == {}
 
 
-def test_a_pooler_that_keeps_sessions(
-    pooled: Callable[..., str],
+def test_a_pooler_with_persistent_sessions_works(
+    start_pooler: Callable[..., str],
     api: SmallApi,
     catalogue: Catalogue,
     empty_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url = pooled("session", default_pool_size=20)
+    url = start_pooler("session", default_pool_size=20)
     engine: Engine = connect(url)
     with ingestion(engine, catalogue, api.url) as running:
         [window] = running.read_days(catalogue["calls"], [date(2025, 3, 4)])

@@ -1,4 +1,4 @@
-"""Whether a process number is that of our server."""
+"""Recognize the embedded server by its pid."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ class Users(NamedTuple):
 
 
 class Postgres:
-    """A server of the system, whose folder this user may not see."""
+    """The system's own server, whose folder this user cannot read."""
 
     def __init__(self, _pid: int) -> None: ...
 
@@ -34,7 +34,7 @@ class Postgres:
         raise psutil.AccessDenied
 
 
-def test_the_systems_own_server_with_the_number_of_a_dead_one_is_not_ours(
+def test_the_systems_server_with_a_reused_pid_is_not_the_embedded_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "Process", Postgres)

@@ -1,4 +1,4 @@
-"""Who reaches the embedded server, and who reads its files: their owner, and nobody else on the machine."""
+"""Only the owner can connect to the embedded server and read its files."""
 
 import os
 import pwd
@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from magnetis_dagster.database import embedded, postmaster
-from magnetis_dagster.database.postmaster import Cluster, ServerRefused
+from magnetis_dagster.database.postmaster import Cluster
+from magnetis_dagster.database.server_access import SOCKET, ServerRefused
 
 OTHER = "magnetis-other"
 needs_root = pytest.mark.skipif(
@@ -27,24 +28,24 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def other() -> Iterator[pwd.struct_passwd]:
-    """A second user of the machine, with no group in common with the first."""
+    """Create another user without a group in common with the first."""
     subprocess.run(["useradd", "--system", "--user-group", "--no-create-home", OTHER], check=True)
     yield pwd.getpwnam(OTHER)
     subprocess.run(["userdel", OTHER], check=True)
 
 
 def as_user(user: pwd.struct_passwd, act: Callable[[], object]) -> str:
-    """Return the name of the exception of `act` as that user, or what it returns; "SUCCESS" marks the latter."""
+    """Run `act` as that user; return its exception, or "SUCCESS" and its result."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
             os.setgroups([])
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
-            said = f"SUCCESS {act()}"
-        except BaseException as error:  # noqa: BLE001 - to the parent, whatever it is
-            said = "".join(traceback.format_exception_only(error))
-        os.write(write, said.encode())
+            result = f"SUCCESS {act()}"
+        except BaseException as error:  # noqa: BLE001 - the parent reports it
+            result = "".join(traceback.format_exception_only(error))
+        os.write(write, result.encode())
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
@@ -54,13 +55,13 @@ def as_user(user: pwd.struct_passwd, act: Callable[[], object]) -> str:
 
 @pytest.fixture(params=[0, 100], ids=["short home", "long home"])
 def home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A home that the server may use, beside which another user may look around."""
+    """Return a home in a folder that other users can list."""
     yield from _home("h" * request.param or "home")
 
 
 @pytest.fixture
 def long_home() -> Iterator[Path]:
-    """A home whose socket lies elsewhere, where the length makes no other difference."""
+    """Return a home with a path that is too long for a socket."""
     yield from _home("h" * 100)
 
 
@@ -99,7 +100,7 @@ def test_another_user_can_neither_connect_nor_read_files(
     assert "password authentication failed" in as_user(
         other, lambda: psycopg.connect(f"{tcp}?password=guess")
     )
-    for look in (
+    for read_files in (
         lambda: list(home.iterdir()),
         lambda: list(folder.iterdir()),
         (home / "postgres" / "PG_VERSION").read_text,
@@ -107,17 +108,19 @@ def test_another_user_can_neither_connect_nor_read_files(
         (home / "postgres-passwords.json").read_text,
         (home / "postgres.lock").read_text,
     ):
-        assert "PermissionError" in as_user(other, look), look
+        assert "PermissionError" in as_user(other, read_files), read_files
 
-    # were the folders open, the operating system would still say who connects
+    # even with open folders, the operating system authenticates the user
     for path in (home, home / "postgres", folder):
         path.chmod(mode(path) | stat.S_IXOTH)
-    (folder / postmaster.SOCKET).resolve().chmod(0o777)
+    (folder / SOCKET).resolve().chmod(0o777)
     assert "Peer authentication failed" in as_user(other, lambda: psycopg.connect(url))
 
 
 @needs_root
-def test_another_users_home_is_refused_by_name(long_home: Path, other: pwd.struct_passwd) -> None:
+def test_another_users_home_is_refused_with_the_users_name(
+    long_home: Path, other: pwd.struct_passwd
+) -> None:
     home = long_home
     embedded.start(home)
     embedded.stop(home)
@@ -129,7 +132,7 @@ def test_another_users_home_is_refused_by_name(long_home: Path, other: pwd.struc
 
 
 @needs_root
-def test_two_users_have_a_server_each_at_the_same_time(
+def test_two_users_can_run_their_servers_at_the_same_time(
     long_home: Path, other: pwd.struct_passwd
 ) -> None:
     home = long_home
@@ -147,31 +150,31 @@ def test_two_users_have_a_server_each_at_the_same_time(
     assert as_user(other, start) == "SUCCESS [('postgres', True)]"
     assert query(url, "SELECT 1") == [(1,)]
     assert (theirs.stat().st_uid, mode(theirs)) == (other.pw_uid, 0o700)
-    # root may look into their home, and leaves nothing there that locks them out
+    # root may use their home, and creates no file there that the owner cannot read
     embedded.start(theirs)
     embedded.stop(theirs)
     assert {path.stat().st_uid for path in theirs.rglob("*")} == {other.pw_uid}
     assert as_user(other, start).startswith("SUCCESS")
 
 
-def test_files_are_for_their_owner_whatever_the_umask(home: Path) -> None:
+def test_files_are_private_with_any_umask(home: Path) -> None:
     before = os.umask(0)
     try:
         url = embedded.start(home)
         embedded.allow_tcp(home, "postgres")
     finally:
         os.umask(before)
-    # as root, the server's user must pass through
+    # if root starts the server, the server's user must enter the home
     assert mode(home) == (0o710 if os.geteuid() == 0 else 0o700)
     assert mode(home / "postgres") == mode(Path(url.split("host=")[1])) == 0o700
     assert {
         path.name: mode(path) for path in home.iterdir() if path.is_file() and mode(path) & 0o077
     } == {}
     assert mode(home / "postgres" / "log") == 0o600
-    assert mode((Path(url.split("host=")[1]) / postmaster.SOCKET).resolve()) == 0o700
+    assert mode((Path(url.split("host=")[1]) / SOCKET).resolve()) == 0o700
 
 
-def test_an_open_home_of_an_earlier_version_is_closed(long_home: Path) -> None:
+def test_an_open_home_of_an_earlier_version_becomes_private(long_home: Path) -> None:
     home = long_home
     home.mkdir(mode=0o755)
     home.chmod(0o755)
@@ -179,8 +182,8 @@ def test_an_open_home_of_an_earlier_version_is_closed(long_home: Path) -> None:
     assert mode(home) & 0o067 == 0
 
 
-def test_a_server_that_trusted_everybody_asks_who_connects(long_home: Path) -> None:
-    """As an earlier version made it: found stopped, and found running."""
+def test_a_server_of_an_earlier_version_starts_to_authenticate_users(long_home: Path) -> None:
+    """Both a stopped and a running server, with that version's login rules."""
     home = long_home
     url = embedded.start(home)
     rules = "SELECT type, auth_method FROM pg_hba_file_rules ORDER BY rule_number"
@@ -196,7 +199,7 @@ def test_a_server_that_trusted_everybody_asks_who_connects(long_home: Path) -> N
         assert query(embedded.start(home), rules) == [("local", "peer")]
 
 
-def test_roles_of_a_kit_log_in_by_the_same_socket(long_home: Path) -> None:
+def test_other_roles_log_in_on_the_same_socket(long_home: Path) -> None:
     home = long_home
     url = embedded.start(home)
     query(url, "SELECT 1")
@@ -207,7 +210,7 @@ def test_roles_of_a_kit_log_in_by_the_same_socket(long_home: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("kind", ["open", "symlink", "file", "foreign"])
-def test_a_socket_folder_that_somebody_prepared_is_refused(
+def test_a_socket_folder_that_another_user_created_is_refused(
     kind: str, tmp_path: Path, other: pwd.struct_passwd
 ) -> None:
     parent = Path(tempfile.mkdtemp(prefix="magnetis-private-"))
@@ -224,7 +227,7 @@ def test_a_socket_folder_that_somebody_prepared_is_refused(
         if kind == "foreign":
             os.chown(folder, other.pw_uid, other.pw_gid)
     try:
-        with pytest.raises(ServerRefused, match=f"{folder}.*was not made by this program.*0700"):
+        with pytest.raises(ServerRefused, match=f"{folder}.*was not created by this program.*0700"):
             embedded.start(home)
         assert postmaster.Postmaster.of(home.resolve() / "postgres") is None
     finally:
@@ -232,7 +235,7 @@ def test_a_socket_folder_that_somebody_prepared_is_refused(
         shutil.rmtree(parent)
 
 
-def test_the_port_is_remembered_unless_another_program_has_it(long_home: Path) -> None:
+def test_the_port_is_saved_and_reused_unless_another_program_uses_it(long_home: Path) -> None:
     home = long_home
     embedded.start(home)
     port = embedded.allow_tcp(home, "postgres").port
@@ -260,12 +263,12 @@ def test_the_port_is_remembered_unless_another_program_has_it(long_home: Path) -
     with pytest.raises(embedded.NoTcp, match="--database-port"):
         embedded.allow_tcp(home, "postgres")
     embedded.stop(home)
-    assert not Path(url.split("host=")[1]).joinpath(postmaster.SOCKET).exists()
+    assert not Path(url.split("host=")[1]).joinpath(SOCKET).exists()
     with pytest.raises(embedded.NotRunning):
         embedded.allow_tcp(home, "postgres")
 
 
-def test_tcp_refuses_everybody_until_a_role_is_allowed(long_home: Path) -> None:
+def test_tcp_logins_are_refused_until_a_role_is_allowed(long_home: Path) -> None:
     home = long_home
     url = embedded.start(home)
     with psycopg.connect(url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Every refusal of a server is named by its SQLSTATE, in whatever language, with whether a retry helps."""
+"""Errors are translated by SQLSTATE, independent of the server's language."""
 
 import struct
 import threading
@@ -54,15 +54,15 @@ def as_role(url: str, role: str) -> str:
     return url.replace("//postgres:@", f"//{role}@").replace("//postgres@", f"//{role}@")
 
 
-def test_the_role_has_no_connection_left(empty_database_url: str, role: str, sudo: Sudo) -> None:
+def test_the_connection_limit_of_the_role(empty_database_url: str, role: str, sudo: Sudo) -> None:
     sudo(f"ALTER ROLE {role} CONNECTION LIMIT 0")
-    told = refusal(as_role(empty_database_url, role))
-    assert isinstance(told, DatabaseUnavailable)
-    assert "no connection is free" in str(told)
-    assert f'too many connections for role "{role}"' in str(told)
+    error = refusal(as_role(empty_database_url, role))
+    assert isinstance(error, DatabaseUnavailable)
+    assert "no connection is free" in str(error)
+    assert f'too many connections for role "{role}"' in str(error)
 
 
-def test_the_database_has_no_connection_left(
+def test_the_connection_limit_of_the_database(
     empty_database_url: str, role: str, sudo: Sudo
 ) -> None:
     name = empty_database_url.partition("/test_")[2].partition("?")[0]
@@ -70,26 +70,28 @@ def test_the_database_has_no_connection_left(
     assert "too many connections for database" in str(refusal(as_role(empty_database_url, role)))
 
 
-def test_the_role_may_not_log_in(empty_database_url: str, role: str, sudo: Sudo) -> None:
+def test_a_role_without_login(empty_database_url: str, role: str, sudo: Sudo) -> None:
     sudo(f"ALTER ROLE {role} NOLOGIN")
-    told = refusal(as_role(empty_database_url, role))
-    assert isinstance(told, DatabaseRefused)
-    assert "let it log in (LOGIN)" in str(told)
-    assert "is not permitted to log in" in str(told)
+    error = refusal(as_role(empty_database_url, role))
+    assert isinstance(error, DatabaseRefused)
+    assert "allow it to log in (LOGIN)" in str(error)
+    assert "is not permitted to log in" in str(error)
 
 
-def test_the_role_may_not_connect(empty_database_url: str, role: str, sudo: Sudo) -> None:
+def test_a_role_without_the_connect_privilege(
+    empty_database_url: str, role: str, sudo: Sudo
+) -> None:
     name = empty_database_url.partition("/test_")[2].partition("?")[0]
     sudo(f"REVOKE CONNECT ON DATABASE test_{name} FROM PUBLIC")
-    told = refusal(as_role(empty_database_url, role))
-    assert isinstance(told, DatabaseRefused)
-    assert "GRANT CONNECT ON DATABASE" in str(told)
+    error = refusal(as_role(empty_database_url, role))
+    assert isinstance(error, DatabaseRefused)
+    assert "GRANT CONNECT ON DATABASE" in str(error)
 
 
-def test_the_database_does_not_exist(postgres_url: str) -> None:
-    told = refusal(postgres_url.replace("/postgres?", "/none?"))
-    assert isinstance(told, DatabaseRefused)
-    assert "does not exist: create it" in str(told)
+def test_a_database_that_does_not_exist(postgres_url: str) -> None:
+    error = refusal(postgres_url.replace("/postgres?", "/none?"))
+    assert isinstance(error, DatabaseRefused)
+    assert "does not exist: create it" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -111,29 +113,32 @@ def test_the_database_does_not_exist(postgres_url: str) -> None:
         ("58030", DatabaseUnavailable, "SQLSTATE 58030"),
     ],
 )
-def test_what_a_session_reports(
+def test_errors_of_a_session_name_the_cause_and_hide_the_text(
     empty_database_url: str, state: str, kind: type[Exception], words: str
 ) -> None:
-    told = refusal(
+    error = refusal(
         empty_database_url,
-        f"DO $$BEGIN RAISE EXCEPTION '0033199' USING ERRCODE = '{state}', DETAIL = '0033199'; END$$",
+        "DO $$BEGIN RAISE EXCEPTION '0033199' "
+        f"USING ERRCODE = '{state}', DETAIL = '0033199'; END$$",
     )
-    assert type(told) is kind
-    assert words in str(told)
-    assert "0033199" not in str(told)
+    assert type(error) is kind
+    assert words in str(error)
+    assert "0033199" not in str(error)
 
 
-def test_a_missing_privilege_names_its_object(empty_database_url: str, role: str) -> None:
+def test_the_error_for_a_missing_privilege_names_the_table(
+    empty_database_url: str, role: str
+) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE public.kept (id int)")
-    told = refusal(as_role(empty_database_url, role), "SELECT * FROM public.kept")
-    assert isinstance(told, DatabaseRefused)
-    assert "permission denied for table kept" in str(told)
+    error = refusal(as_role(empty_database_url, role), "SELECT * FROM public.kept")
+    assert isinstance(error, DatabaseRefused)
+    assert "permission denied for table kept" in str(error)
 
 
 @contextmanager
 def answering(state: str, words: str) -> Iterator[int]:
-    """Listen as a server that refuses every session with this state, in its own language; yield its port."""
+    """Run a fake server that refuses every session; yield its port."""
     fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": words, "F": "x.c", "L": "1", "R": "x"}
     content = (
         b"".join(name.encode() + value.encode() + b"\0" for name, value in fields.items()) + b"\0"
@@ -183,15 +188,15 @@ def answering(state: str, words: str) -> Iterator[int]:
         ("3D000", "la base de données n'existe pas", DatabaseRefused, "does not exist"),
     ],
 )
-def test_a_server_that_speaks_french(
+def test_a_server_with_french_messages(
     state: str, words: str, kind: type[Exception], meaning: str
 ) -> None:
     with answering(state, words) as port:
-        told = refusal(f"postgresql://me:hush@127.0.0.1:{port}/none")
-    assert type(told) is kind
-    assert meaning in str(told)
-    assert words in str(told)
-    assert "hush" not in str(told)
+        error = refusal(f"postgresql://me:hush@127.0.0.1:{port}/none")
+    assert type(error) is kind
+    assert meaning in str(error)
+    assert words in str(error)
+    assert "hush" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,7 @@ def test_a_server_that_speaks_french(
         ("postgresql://me:hush%zz@db/x", "cannot be parsed"),
     ],
 )
-def test_urls_that_libpq_does_not_take(url: str, words: str) -> None:
+def test_urls_that_libpq_rejects(url: str, words: str) -> None:
     with pytest.raises(BadAddress, match=words) as raised:
         connect(url)
     assert "hush" not in str(raised.value)
@@ -227,18 +232,24 @@ def test_urls_that_libpq_does_not_take(url: str, words: str) -> None:
         ("postgresql:///?service=main", "postgresql:///?service=main"),
     ],
 )
-def test_addresses_in_messages(url: str, shown: str) -> None:
+def test_addresses_in_messages_contain_no_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
-def test_the_first_of_several_hosts_does_not_answer(
+def test_the_second_of_several_hosts_is_used_if_the_first_does_not_answer(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(empty_database_url) as connection:
         info = connection.info
-        lines = f"[main]\nhost=127.0.0.1,{info.host}\nport=1,{info.port}\ndbname={info.dbname}\nuser={info.user}\n"
+        lines = (
+            f"[main]\nhost=127.0.0.1,{info.host}\nport=1,{info.port}\n"
+            f"dbname={info.dbname}\nuser={info.user}\n"
+        )
         database, password = info.dbname, info.password
-        several = f"postgresql:///{database}?host=127.0.0.1,{info.host}&port=1,{info.port}&user={info.user}&target_session_attrs=primary"
+        several = (
+            f"postgresql:///{database}?host=127.0.0.1,{info.host}&port=1,{info.port}"
+            f"&user={info.user}&target_session_attrs=primary"
+        )
     (tmp_path / "service.conf").write_text(lines)
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "service.conf"))
     if password:

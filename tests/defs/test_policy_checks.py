@@ -15,7 +15,7 @@ from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.notification_settings.baseline import write_baseline
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.current_settings import present
+from magnetis_dagster.warehouse.current_settings import current_rows
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Check = Callable[..., dict[str, dg.AssetCheckEvaluation]]
@@ -190,7 +190,7 @@ def test_differences_from_the_baseline_are_masked(
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert f"The baseline {baseline} cannot be read" in str(check.description)
 
-    rows = present(engine, load_catalogue()["email_alerts"])
+    rows = current_rows(engine, load_catalogue()["email_alerts"])
     assert rows is not None
     baseline.write_text(write_baseline({"email_alerts": rows}), encoding="utf-8")
     check = load("email_alerts")["baseline"]

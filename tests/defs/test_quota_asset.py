@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from closed_key import close_key
 from small_api import KEY, SmallApi, call
 from sqlalchemy import Engine
 
@@ -98,9 +99,9 @@ def test_calls_of_other_programs_and_a_closed_key_are_observed(
     tick: Any, instance: dg.DagsterInstance, engine: Engine
 ) -> None:
     spend(engine, "manual", 1)
-    Ledger(
-        engine, key_fingerprint=Settings.load().key_fingerprint, policy=Settings.load().quota_policy
-    ).close(7200)
+    settings = Settings.load()
+    ledger = Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    close_key(ledger, 7200)
     assert (
         tick().skip_message
         == "Observed: 20 of 20 API calls used, 0 left, closed until 2025-06-15 12:00 CEST"

@@ -222,7 +222,7 @@ def test_rows_that_change_during_the_read_are_reported(
     twice = [alert(1), alert(1)]
     api.respond = lambda request: api.envelope(twice, request) if request.path == EMAIL else None
     assert (
-        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows came twice"
+        "email_alerts: the API announced 2 rows and returned 1 distinct ones; 1 rows occur twice"
         in str(tick().skip_reason)
     )
 

@@ -30,17 +30,17 @@ def advance_after(monkeypatch: pytest.MonkeyPatch, clock: Any) -> AdvanceAfter:
     """Advance the clock after a number of refusals by the ledger, however slow the steps are."""
 
     def advance_after(refusals: int, by: timedelta) -> None:
-        turn, refused = Ledger.turn, []
+        charge_and_settle, refused = Ledger.charge_and_settle, []
 
         def counting(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
-            answers = turn(ledger, *arguments, **named)
+            answers = charge_and_settle(ledger, *arguments, **named)
             if any(isinstance(answer, QuotaExhausted) for answer in answers):
                 refused.append(answers)
                 if len(refused) % refusals == 0:
                     clock.advance(by)
             return answers
 
-        monkeypatch.setattr(Ledger, "turn", counting)
+        monkeypatch.setattr(Ledger, "charge_and_settle", counting)
 
     return advance_after
 

@@ -1,4 +1,4 @@
-"""Launching a plan through a stand-in for the webserver that this test holds; the real one is asked by test_dagster_api."""
+"""Launch a plan with a fake client; test_dagster_api uses a real webserver."""
 
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -19,13 +19,13 @@ def june(day: int) -> date:
 
 
 class Webserver:
-    """Remembers what it was asked to launch."""
+    """Records the backfills that it launches."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.launched: list[dict[str, Any]] = []
 
-    def launch_backfill(self, ranges: Any, **words: Any) -> str:
-        self.asked.append({"ranges": ranges, **words})
+    def launch_backfill(self, ranges: Any, **options: Any) -> str:
+        self.launched.append({"ranges": ranges, **options})
         return "abcdefgh"
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
@@ -56,21 +56,21 @@ VISITS = PlanLine("visits", 1, (PricedRange(june(5), june(5), 10, 1),))
 DONE = PlanLine("leads", 0, ())
 
 
-def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> None:
+def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> None:
     webserver = Webserver()
     launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
     assert launched.as_dict() == {
         "backfill": "abcdefgh",
         "page": "http://127.0.0.1:3000/runs/b/abcdefgh",
     }
-    [asked] = webserver.asked
-    assert asked["ranges"] == {
+    [request] = webserver.launched
+    assert request["ranges"] == {
         "calls": [(june(1), june(3)), (june(9), june(9))],
         "visits": [(june(5), june(5))],
     }
-    assert asked["title"] == "forecast: 5 calls, done about today 15:40"
-    assert "calls: 4 days, 850 rows, 4 calls" in asked["description"]
-    assert asked["tags"] == {PLANNED_TAG: "5"}
+    assert request["title"] == "forecast: 5 calls, done about today 15:40"
+    assert "calls: 4 days, 850 rows, 4 calls" in request["description"]
+    assert request["tags"] == {PLANNED_TAG: "5"}
 
     elsewhere = launch_plan(
         plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com"
@@ -87,20 +87,20 @@ def test_exactly_what_was_priced_is_launched_and_recorded(engine: Engine) -> Non
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((DONE,), "nothing is missing between 2025-06-01 and 2025-06-10"),
-        ((CALLS, PlanLine("emails", 4, (), "emails: no price")), "Leave out: emails"),
+        ((DONE,), "no day between 2025-06-01 and 2025-06-10 is missing"),
+        ((CALLS, PlanLine("emails", 4, (), "emails: no price")), "Exclude them: emails"),
     ],
 )
-def test_what_has_no_price_or_no_days_is_not_launched(
+def test_a_plan_without_a_price_or_days_is_not_launched(
     engine: Engine, lines: tuple[PlanLine, ...], words: str
 ) -> None:
     webserver = Webserver()
     with pytest.raises(NothingToLaunch, match=words):
         launch_plan(plan(*lines), cast("DagsterApi", webserver), engine)
-    assert webserver.asked == []
+    assert webserver.launched == []
 
 
-def test_nobody_at_the_address_is_told_with_what_to_do() -> None:
+def test_the_error_without_a_webserver_names_the_remedy() -> None:
     with (
         pytest.raises(
             DagsterUnavailable, match=r"answers at http://127.0.0.1:9\. Start `magnetis dev`"
@@ -110,9 +110,9 @@ def test_nobody_at_the_address_is_told_with_what_to_do() -> None:
         pass
 
 
-def test_a_title_fits_dagster() -> None:
+def test_a_title_has_at_most_100_characters() -> None:
     lines = PlanLine("calls", 9999, (PricedRange(june(1), june(3), 10**12, 10**10),))
     webserver = Webserver()
     with suppress(Exception):
         launch_plan(plan(lines), cast("DagsterApi", webserver), cast("Engine", None))
-    assert len(webserver.asked[0]["title"]) <= 100
+    assert len(webserver.launched[0]["title"]) <= 100

@@ -1,4 +1,4 @@
-"""Our GraphQL against the real webserver and daemon, over a stand-in code location."""
+"""GraphQL requests to a real webserver and daemon, with a fake code location."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -15,22 +15,22 @@ from magnetis_dagster.dev.load import load, missing_days
 DAYS = [date(2024, 1, 1), date(2024, 1, 2), date(2024, 1, 3)]
 
 
-class Diary:
-    """A watcher that remembers."""
+class RecordingListener:
+    """Records the progress of a load."""
 
     def __init__(self) -> None:
-        self.days_asked: dict[str, int] = {}
+        self.expected: dict[str, int] = {}
         self.rows: dict[str, list[int]] = {}
-        self.notes: list[str] = []
+        self.lines: list[str] = []
 
-    def asked(self, collection: str, days: int) -> None:
-        self.days_asked[collection] = days
+    def expect(self, collection: str, days: int) -> None:
+        self.expected[collection] = days
 
-    def done(self, collection: str, rows: int) -> None:
+    def add_day(self, collection: str, rows: int) -> None:
         self.rows.setdefault(collection, []).append(rows)
 
-    def note(self, line: str) -> None:
-        self.notes.append(line)
+    def log(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture
@@ -40,53 +40,53 @@ def api(webserver: str) -> Iterator[DagsterApi]:
         yield api
 
 
-def test_a_load_brings_what_is_missing_and_only_that(api: DagsterApi) -> None:
-    first = Diary()
-    outcome = load(api, {"calls": DAYS[:1], "visits": DAYS[:1]}, first, lambda: None)
-    assert outcome.failures == {}
-    assert len(outcome.runs) == 1
-    assert first.days_asked == {"calls": 1, "visits": 1}
+def test_a_load_loads_only_missing_days(api: DagsterApi) -> None:
+    first = RecordingListener()
+    result = load(api, {"calls": DAYS[:1], "visits": DAYS[:1]}, first, lambda: None)
+    assert result.failures == {}
+    assert len(result.runs) == 1
+    assert first.expected == {"calls": 1, "visits": 1}
     assert first.rows == {"calls": [7], "visits": [7]}
     assert missing_days(api, {"calls": DAYS, "visits": DAYS}) == {
         "calls": DAYS[1:],
         "visits": DAYS[1:],
     }
 
-    second = Diary()
-    outcome = load(api, {"calls": DAYS, "visits": DAYS}, second, lambda: None)
-    assert outcome.failures == {}
-    assert len(outcome.runs) == 1
+    second = RecordingListener()
+    result = load(api, {"calls": DAYS, "visits": DAYS}, second, lambda: None)
+    assert result.failures == {}
+    assert len(result.runs) == 1
     assert second.rows == {"calls": [7, 7], "visits": [7, 7]}
     assert api.green(["calls"]) == {"calls": set(DAYS)}
 
-    third = Diary()
+    third = RecordingListener()
     assert load(api, {"calls": DAYS, "visits": DAYS}, third, lambda: None).runs == []
-    assert (third.days_asked, third.rows) == ({}, {})
+    assert (third.expected, third.rows) == ({}, {})
 
 
-def test_a_failure_is_told_in_the_words_of_the_error(api: DagsterApi) -> None:
-    diary = Diary()
-    outcome = load(api, {"leads": DAYS, "emails": DAYS}, diary, lambda: None)
-    assert outcome.failures == {
+def test_a_failure_is_reported_with_the_text_of_the_error(api: DagsterApi) -> None:
+    listener = RecordingListener()
+    result = load(api, {"leads": DAYS, "emails": DAYS}, listener, lambda: None)
+    assert result.failures == {
         "leads": "leads: the API said no on 2024-01-02.",
         "emails": "emails: the API said no on 2024-01-01.",
     }
-    assert outcome.errors == {"leads": "KeyRefused", "emails": "KeyRefused"}
-    assert diary.rows == {"leads": [7]}
-    assert diary.notes == ["emails: will be tried again. emails: the API said no on 2024-01-01."]
+    assert result.errors == {"leads": "KeyRefused", "emails": "KeyRefused"}
+    assert listener.rows == {"leads": [7]}
+    assert listener.lines == ["emails: waiting to retry. emails: the API said no on 2024-01-01."]
     assert missing_days(api, {"leads": DAYS}) == {"leads": DAYS[1:]}, (
-        "the day that was done before the failure stays green"
+        "the day loaded before the failure stays green"
     )
 
 
-def test_a_collection_that_dagster_does_not_know_is_not_launched_in_silence(
+def test_a_collection_unknown_to_dagster_fails_the_load(
     api: DagsterApi,
 ) -> None:
     with pytest.raises(DagsterUnavailable, match="did not launch"):
-        load(api, {"faxes": DAYS}, Diary(), lambda: None)
+        load(api, {"faxes": DAYS}, RecordingListener(), lambda: None)
 
 
-def test_the_reason_why_a_code_location_does_not_load_is_shown(webserver: str) -> None:
+def test_the_error_of_a_code_location_that_does_not_load_is_reported(webserver: str) -> None:
     with (
         DagsterApi(webserver, location="broken") as api,
         pytest.raises(
@@ -97,7 +97,7 @@ def test_the_reason_why_a_code_location_does_not_load_is_shown(webserver: str) -
         api.loaded()
 
 
-def test_a_backfill_brings_exactly_its_ranges_of_each_asset(
+def test_a_backfill_targets_exactly_its_ranges_of_each_asset(
     api: DagsterApi, webserver: str
 ) -> None:
     def march(day: int) -> date:
@@ -118,8 +118,8 @@ def test_a_backfill_brings_exactly_its_ranges_of_each_asset(
         api.backfill_page(backfill, ui_url="https://dagster.example.com")
         == f"https://dagster.example.com/runs/b/{backfill}"
     )
-    query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
-        title description tags { key value }
+    query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+        ... on PartitionBackfill { title description tags { key value }
         assetBackfillData { assetBackfillStatuses {
             ... on AssetPartitionsStatusCounts { assetKey { path } numPartitionsTargeted }
         } }
@@ -137,7 +137,7 @@ def test_a_backfill_brings_exactly_its_ranges_of_each_asset(
     }
 
 
-def test_a_backfill_that_dagster_refuses_says_why(api: DagsterApi) -> None:
+def test_a_backfill_that_dagster_refuses_raises(api: DagsterApi) -> None:
     with pytest.raises(DagsterUnavailable):
         api.launch_backfill({"faxes": [(DAYS[0], DAYS[0])]}, title="x", description="", tags={})
     with pytest.raises(DagsterUnavailable):
@@ -146,15 +146,17 @@ def test_a_backfill_that_dagster_refuses_says_why(api: DagsterApi) -> None:
         )
 
 
-def test_a_death_meanwhile_ends_the_load(api: DagsterApi) -> None:
+def test_a_load_ends_if_dagster_dies(api: DagsterApi) -> None:
     def died() -> None:
         raise RuntimeError("dagster ended")
 
     with pytest.raises(RuntimeError, match="dagster ended"):
-        load(api, {"calls": [date(2024, 2, 1)]}, Diary(), died)
+        load(api, {"calls": [date(2024, 2, 1)]}, RecordingListener(), died)
 
 
-def test_no_webserver_is_not_loaded_yet_and_a_refused_query_says_why(api: DagsterApi) -> None:
+def test_a_missing_webserver_is_not_loaded_and_a_refused_query_names_its_reason(
+    api: DagsterApi,
+) -> None:
     with DagsterApi("http://127.0.0.1:9") as nobody:
         assert not nobody.loaded()
         with pytest.raises(DagsterUnavailable, match="does not answer"):

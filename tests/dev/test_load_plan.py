@@ -1,28 +1,27 @@
-"""Which days are asked, and which runs bring those that are missing."""
+"""The days that a load requests, and the runs that load the missing days."""
 
 from datetime import date, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetis_dagster.api.errors import KeyRefused
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.dev.load import Batch, Outcome, asked_days, batches
-from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.dev.load import Batch, LoadResult, batches, requested_days
+from magnetis_dagster.errors import KeyRefused, PermanentError
 
 TODAY = date(2026, 11, 23)
 
 
-def test_events_get_closed_days_and_snapshots_today(catalogue: Catalogue) -> None:
-    asked = asked_days(catalogue.enabled, 3, today=TODAY, start=date(2024, 1, 1))
-    assert asked["calls"] == [date(2026, 11, 20), date(2026, 11, 21), date(2026, 11, 22)]
-    assert asked["entities"] == [TODAY]
-    assert len(asked) == 18
+def test_events_get_complete_days_and_snapshots_get_today(catalogue: Catalogue) -> None:
+    requested = requested_days(catalogue.enabled, 3, today=TODAY, start=date(2024, 1, 1))
+    assert requested["calls"] == [date(2026, 11, 20), date(2026, 11, 21), date(2026, 11, 22)]
+    assert requested["entities"] == [TODAY]
+    assert len(requested) == 18
 
 
-def test_days_before_the_first_partition_are_not_asked(catalogue: Catalogue) -> None:
-    asked = asked_days(catalogue.enabled, 30, today=TODAY, start=date(2026, 11, 22))
-    assert asked["calls"] == [date(2026, 11, 22)]
+def test_days_before_the_first_partition_are_not_requested(catalogue: Catalogue) -> None:
+    requested = requested_days(catalogue.enabled, 30, today=TODAY, start=date(2026, 11, 22))
+    assert requested["calls"] == [date(2026, 11, 22)]
 
 
 def test_collections_that_miss_the_same_days_share_a_run() -> None:
@@ -34,24 +33,24 @@ def test_collections_that_miss_the_same_days_share_a_run() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["calls", "visits", "leads"]), st.sets(st.integers(0, 40))))
-def test_runs_bring_exactly_the_missing_days_once(missing: dict[str, set[int]]) -> None:
-    wanted = sorted(
+def test_runs_load_exactly_the_missing_days_once(missing: dict[str, set[int]]) -> None:
+    expected = sorted(
         (name, TODAY - timedelta(days=age)) for name, ages in missing.items() for age in ages
     )
-    made = batches(
+    runs = batches(
         {name: [TODAY - timedelta(days=age) for age in ages] for name, ages in missing.items()}
     )
-    brought = sorted(
+    loaded = sorted(
         (name, batch.first + timedelta(days=number))
-        for batch in made
+        for batch in runs
         for name in batch.collections
         for number in range(batch.days)
     )
-    assert brought == wanted
+    assert loaded == expected
 
 
-def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
-    outcome = Outcome(
+def test_collections_with_the_same_reason_share_a_line() -> None:
+    result = LoadResult(
         failures={
             **{
                 name: f"{name}: GET /{name}, page 1: the key is unknown."
@@ -61,16 +60,16 @@ def test_equal_reasons_are_told_once_without_the_name_twice() -> None:
             "sms": "3 days were not loaded, the first is 2026-11-01.",
         }
     )
-    assert outcome.reasons() == [
+    assert result.reasons() == [
         "calls, visits and 2 more: the key is unknown.",
         "tags: GET /tags, page 2: HTTP 500.",
         "sms: 3 days were not loaded, the first is 2026-11-01.",
     ]
 
 
-def test_a_load_needs_a_change_where_nothing_failed_for_another_reason() -> None:
+def test_a_load_needs_a_change_if_every_failure_is_permanent() -> None:
     assert issubclass(KeyRefused, PermanentError)
-    refused = Outcome(
+    refused = LoadResult(
         failures={"calls": "no", "leads": "no"},
         errors={"calls": "KeyRefused", "leads": "RouteUnavailable"},
     )

@@ -15,14 +15,21 @@ from magnetis_dagster.settings import Settings
 def test_the_sandbox_does_not_adopt_the_tables_of_a_real_key(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
-    called = (
-        "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, collection, route, page, lane, status, rows) "
+    api_calls = (
+        "INSERT INTO magnetis_ops.api_calls "
+        "(key_fingerprint, day, charged_at, collection, route, page, lane, status, rows) "
         "VALUES ('real', current_date, now(), 'calls', '/calls', 1, 'manual', 200, 250)"
     )
-    counted = "INSERT INTO magnetis_ops.quota_days (key_fingerprint, day, daily_quota) VALUES ('real', current_date, 5000)"
-    claimed = "INSERT INTO magnetis_ops.sources VALUES ('calls', 'real', 'https://api.magnetis.io', now())"
+    quota_days = (
+        "INSERT INTO magnetis_ops.quota_days (key_fingerprint, day, daily_quota) "
+        "VALUES ('real', current_date, 5000)"
+    )
+    sources = (
+        "INSERT INTO magnetis_ops.sources "
+        "VALUES ('calls', 'real', 'https://api.magnetis.io', now())"
+    )
     with engine.begin() as connection:
-        for statement in (called, counted, claimed):
+        for statement in (api_calls, quota_days, sources):
             connection.execute(text(statement))
     settings = Settings.load(
         home=tmp_path,

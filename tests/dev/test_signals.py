@@ -1,4 +1,4 @@
-"""The stop signals, sent to this very process."""
+"""Stop signals that the test sends to its own process."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def test_each_stop_signal_interrupts(number: signal.Signals) -> None:
     assert caught.value.signum == number
 
 
-def test_only_the_first_interrupts_and_all_are_counted() -> None:
+def test_only_the_first_signal_interrupts_and_all_are_counted() -> None:
     with StopSignals() as signals:
         with pytest.raises(Interrupted):
             send(signal.SIGINT)
@@ -27,11 +27,11 @@ def test_only_the_first_interrupts_and_all_are_counted() -> None:
         assert signals.count == 2
 
 
-def test_a_held_block_is_finished_first() -> None:
+def test_a_deferring_block_completes_before_the_interrupt() -> None:
     finished = []
 
     def work() -> None:
-        with signals.held():
+        with signals.defer():
             send(signal.SIGTERM)
             finished.append("yes")
 
@@ -40,9 +40,9 @@ def test_a_held_block_is_finished_first() -> None:
     assert finished
 
 
-def test_the_signal_takes_the_place_of_the_error_that_it_caused_in_a_held_block() -> None:
+def test_the_interrupt_replaces_an_error_of_the_deferring_block() -> None:
     def start() -> None:
-        with signals.held():
+        with signals.defer():
             send(signal.SIGINT)
             raise OSError("initdb was interrupted by the terminal")
 
@@ -50,37 +50,36 @@ def test_the_signal_takes_the_place_of_the_error_that_it_caused_in_a_held_block(
         start()
 
 
-def test_errors_of_a_held_block_pass_where_no_signal_came() -> None:
-    with StopSignals() as signals, pytest.raises(OSError, match="disk"), signals.held():
+def test_without_a_signal_an_error_of_the_deferring_block_propagates() -> None:
+    with StopSignals() as signals, pytest.raises(OSError, match="disk"), signals.defer():
         raise OSError("disk")
 
 
-def test_after_hold_none_interrupts() -> None:
+def test_ignored_signals_do_not_interrupt() -> None:
     with StopSignals() as signals:
-        signals.hold()
+        signals.ignore()
         send(signal.SIGINT)
         assert signals.count == 1
 
 
-def test_handlers_are_put_back() -> None:
+def test_the_previous_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # Python's word for what this test brings about
-def test_a_signal_that_a_finalizer_swallows_is_not_lost() -> None:
+# Python warns about an exception in a finalizer
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_during_a_finalizer_is_not_lost() -> None:
     class Collected:
         def __del__(self) -> None:
             send(signal.SIGINT)
 
     with StopSignals() as signals:
         signals.check()
-        Collected()  # collected at once, and Python drops what is raised meanwhile
+        Collected()  # finalized immediately; Python discards its exception
         with pytest.raises(Interrupted, match="SIGINT"):
             signals.check()
-        signals.hold()
+        signals.ignore()
         signals.check()

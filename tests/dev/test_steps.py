@@ -1,4 +1,4 @@
-"""Lines of `magnetis dev` where there is no terminal: it is never silent for long."""
+"""Output of `magnetis dev` about the current step, on a terminal and elsewhere."""
 
 import io
 import re
@@ -11,14 +11,14 @@ from magnetis_dagster.dev import console as console_module
 from magnetis_dagster.dev.console import Steps
 
 
-def test_a_long_step_is_named_again_and_again_until_somebody_prints(
+def test_outside_a_terminal_a_long_step_is_printed_repeatedly_until_other_output(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(console_module, "QUIET_SECONDS", 1.0)
     file = io.StringIO()
     with Steps(Console(file=file, width=80)) as steps:
         time.sleep(1.6)
-        assert file.getvalue() == "", "no step has begun"
+        assert file.getvalue() == "", "no step has started"
         steps.begin("Starting Dagster")
         time.sleep(1.6)
         lines = file.getvalue().splitlines()
@@ -26,7 +26,7 @@ def test_a_long_step_is_named_again_and_again_until_somebody_prints(
         assert all(re.fullmatch(r"  Starting Dagster: \d+ s", line) for line in lines)
         end = time.monotonic() + 1.6
         while time.monotonic() < end:
-            steps.printed()
+            steps.restart_timer()
             time.sleep(0.1)
         assert file.getvalue().splitlines() == lines
     time.sleep(1.6)

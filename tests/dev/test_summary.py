@@ -1,4 +1,4 @@
-"""The summary's numbers from the ledger's and the warehouse's own tables, and what is printed of a load."""
+"""The summary of a load, and the output of its progress."""
 
 import io
 from datetime import UTC, date, datetime
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def window(engine: Engine, collection: str, held: dict[int, int], *, run: str, calls: int) -> None:
-    """Write what a load of the days of November leaves in magnetis_ops: day to rows held."""
+    """Insert the records of a load. `held`: rows by day of November 2026."""
     zeros = dict.fromkeys(("padding", "quarantined", "inserted", "changed", "deleted", "bytes"), 0)
     rows = sum(held.values())
     with engine.begin() as connection:
@@ -65,7 +65,7 @@ def window(engine: Engine, collection: str, held: dict[int, int], *, run: str, c
             )
 
 
-def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(
+def test_days_and_rows_count_the_range_and_costs_count_the_runs(
     engine: Engine, catalogue: Catalogue
 ) -> None:
     window(engine, "calls", {18: 1000, 21: 10, 22: 20}, run="now", calls=3)
@@ -88,8 +88,8 @@ def test_days_and_rows_are_of_the_range_and_costs_are_of_the_runs(
     assert lines["leads"] == SummaryLine("leads", "leads", days=0, rows=0, api_calls=0, seconds=0.0)
 
 
-def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
-    """Not one that was mistyped and refused, found nothing, or was only probed or planned with."""
+def test_a_key_counts_as_used_if_a_load_received_rows_with_it(engine: Engine) -> None:
+    """A refused key, a key without rows, and a key of `probe` or `plan` do not count."""
     assert keys_used(engine) == set()
     called = [
         ("good", 200, 5, "run"),
@@ -127,14 +127,14 @@ def test_a_key_was_used_where_it_brought_rows(engine: Engine) -> None:
     assert keys_used(engine) == {"good", "by hand"}
 
 
-def test_progress_is_lines_where_there_is_no_terminal() -> None:
+def test_progress_is_lines_outside_a_terminal() -> None:
     output = io.StringIO()
     with LoadProgress(Console(file=output, width=100)) as progress:
-        progress.asked("calls", 2)
-        progress.done("calls", 1000)
+        progress.expect("calls", 2)
+        progress.add_day("calls", 1000)
         assert output.getvalue() == ""
-        progress.done("calls", 234)
-        progress.note("leads: [red] is no markup")
+        progress.add_day("calls", 234)
+        progress.log("leads: [red] is no markup")
     assert output.getvalue() == "calls: 2 of 2 days, 1,234 rows\nleads: [red] is no markup\n"
 
 
@@ -143,14 +143,14 @@ def test_progress_is_bars_on_a_terminal() -> None:
     with LoadProgress(
         Console(file=output, width=100, force_terminal=True, color_system=None)
     ) as progress:
-        progress.asked("calls", 2)
-        progress.done("calls", 1000)
+        progress.expect("calls", 2)
+        progress.add_day("calls", 1000)
     assert "calls" in output.getvalue()
     assert "1/2" in output.getvalue()
     assert "1,000 rows" in output.getvalue()
 
 
-def test_the_table_adds_up() -> None:
+def test_the_summary_table_has_correct_totals() -> None:
     output = io.StringIO()
     lines = [
         SummaryLine("calls", "activity", 2, 1500, 7, 1.25),

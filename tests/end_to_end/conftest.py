@@ -1,4 +1,4 @@
-"""The real thing: `magnetis dev` as a process, with the real webserver, daemon, code server, run workers and PostgreSQL."""
+"""`magnetis dev` as a process with Dagster's real processes and PostgreSQL."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ def start() -> Iterator[Start]:
 
 
 def _starts() -> Iterator[Start]:
-    # not under pytest's folder: the embedded server runs as another user where we are root
+    # outside pytest's folder: if the tests run as root, the server runs as another user
     parent = Path(tempfile.mkdtemp(prefix="magnetis-e2e-"))
     start, clean_up = starter(parent / "home")
     yield start

@@ -1,4 +1,4 @@
-"""`magnetis dev` as a process that tests start, watch and end."""
+"""Run `magnetis dev` as a process in tests."""
 
 import os
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from waiting import wait_until
 
 from magnetis_dagster.dev.home import free_port
 
@@ -21,110 +22,117 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass
 class Dev:
-    """One `magnetis dev`, and everything that it says."""
+    """One `magnetis dev` with its output and its processes."""
 
     process: "subprocess.Popen[bytes]"
     home: Path
     port: int
-    output: Path
-    seen: dict[int, float] = field(default_factory=dict)
-    """Every process that was seen to belong to it: pid to start time."""
-    noted: float = 0.0
-    """When they were looked at last."""
+    output_path: Path
+    processes: dict[int, float] = field(default_factory=dict)
+    """Start time by pid of all its processes so far."""
+    recorded_at: float = 0.0
+    """Monotonic time of the last update of `processes`."""
 
     @property
     def ui(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def said(self) -> str:
-        return self.output.read_text()
+    def output(self) -> str:
+        return self.output_path.read_text()
 
     @property
     def database_url(self) -> str:
         return f"postgresql://postgres:@/magnetis?host={self.home / 'postgres'}"
 
     @property
-    def told(self) -> str:
-        """What it has said, and what Dagster has logged last: all that a failure on another machine leaves behind."""
+    def diagnosis(self) -> str:
+        """The output and the end of Dagster's log, for failures on another machine."""
         log = self.home / "logs" / "dagster.log"
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join([self.said, "dagster.log ends with:", *lines[-40:]])
+        return "\n".join([self.output, "dagster.log ends with:", *lines[-40:]])
 
-    def wait_for(self, words: str, seconds: float = 240) -> None:
-        """Wait until it has said `words`."""
-        end = time.monotonic() + seconds
-        while words not in self.said:
-            self._glance()
-            assert self.process.poll() is None, (
-                f"ended with {self.process.returncode}:\n{self.told}"
-            )
-            assert time.monotonic() < end, f"did not say {words!r} in {seconds} s:\n{self.told}"
-            time.sleep(0.2)
+    def wait_for(self, text: str, seconds: float = 240) -> None:
+        """Wait until the output contains the text."""
 
-    def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = 240) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            self._glance()
-            assert time.monotonic() < end, f"not in {seconds} s: {what}\n{self.told}"
-            time.sleep(0.1)
+        def check() -> None:
+            self._record_every_second()
+            code = self.process.poll()
+            assert code is None, f"ended with {code}:\n{self.diagnosis}"
+
+        wait_until(
+            lambda: text in self.output,
+            f"prints {text!r}",
+            seconds,
+            interval=0.2,
+            on_poll=check,
+            details=lambda: self.diagnosis,
+        )
+
+    def wait_until(
+        self, condition: Callable[[], bool], expectation: str, seconds: float = 240
+    ) -> None:
+        wait_until(
+            condition,
+            expectation,
+            seconds,
+            on_poll=self._record_every_second,
+            details=lambda: self.diagnosis,
+        )
 
     def end(self, number: signal.Signals | None = None, seconds: float = 240) -> int:
-        """Send a signal where one is given, wait for the end, and return the exit code."""
-        self.note_processes()
+        """Send a signal if one is given, wait for the end, and return the exit code."""
+        self.record_processes()
         if number is not None:
             self.process.send_signal(number)
-        end = time.monotonic() + seconds
-        while self.process.poll() is None:
-            self._glance()
-            assert time.monotonic() < end, f"still runs:\n{self.told}"
-            time.sleep(0.1)
+        self.wait_until(lambda: self.process.poll() is not None, "ends", seconds)
         return self.process.returncode
 
-    def _glance(self) -> None:
-        """Note processes once a second: a look takes 40 ms of CPU, and ten a second would slow down what is waited for."""
-        if time.monotonic() >= self.noted + 1:
-            self.note_processes()
+    def _record_every_second(self) -> None:
+        # one scan takes 40 ms of CPU; ten a second would slow down the tested processes
+        if time.monotonic() >= self.recorded_at + 1:
+            self.record_processes()
 
-    def note_processes(self) -> None:
-        """Remember who belongs to it. By the folder in command line or environment: no knowledge of how it keeps track itself."""
+    def record_processes(self) -> None:
+        """Record its processes, independent of the implementation.
+
+        Their command line or environment contains the folder.
+        """
         for process in psutil.process_iter(["cmdline", "environ", "create_time", "status"]):
-            belongs = [
+            texts = [
                 *(process.info["cmdline"] or []),
                 (process.info["environ"] or {}).get("MAGNETIS_HOME", ""),
             ]
-            if (
-                any(str(self.home) in part for part in belongs)
-                and process.info["status"] != psutil.STATUS_ZOMBIE
-            ):
-                self.seen[process.pid] = process.info["create_time"]
-        self.noted = time.monotonic()
+            alive = process.info["status"] != psutil.STATUS_ZOMBIE
+            if alive and any(str(self.home) in text for text in texts):
+                self.processes[process.pid] = process.info["create_time"]
+        self.recorded_at = time.monotonic()
 
-    def dagsters(self) -> list[str]:
-        """Return the command lines of Dagster's processes that run now."""
+    def dagster_commands(self) -> list[str]:
+        """Return the command lines of Dagster's running processes."""
         return [
             command
-            for command in self.left()
+            for command in self.remaining()
             if "dagster" in command and "magnetis_dagster.cli" not in command
         ]
 
-    def left(self) -> list[str]:
-        """Return what still runs of all that belonged to it."""
-        self.note_processes()
-        left = []
-        for pid, started in self.seen.items():
+    def remaining(self) -> list[str]:
+        """Return the command lines of its processes that still run."""
+        self.record_processes()
+        commands = []
+        for pid, started in self.processes.items():
             try:
                 process = psutil.Process(pid)
                 if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
-                    left.append(" ".join(process.cmdline()))
+                    commands.append(" ".join(process.cmdline()))
             except psutil.NoSuchProcess:
                 continue
-        return left
+        return commands
 
     def kill(self) -> None:
-        """End everything that belongs to it at once, as a power loss does."""
-        while self.left():
-            for pid, started in self.seen.items():
+        """Kill all its processes immediately, like a power loss."""
+        while self.remaining():
+            for pid, started in self.processes.items():
                 with suppress(psutil.NoSuchProcess):
                     if (process := psutil.Process(pid)).create_time() == started:
                         process.kill()
@@ -140,13 +148,13 @@ Start = Callable[..., Dev]
 
 
 def starter(home: Path) -> tuple[Start, Callable[[], None]]:
-    """Return a function that starts `magnetis dev` in `home`, and one that ends whatever it started."""
+    """Return functions that start `magnetis dev` in `home` and end all of them."""
     started: list[Dev] = []
-    # a working directory's own files go first: the project's, but that run monitoring looks every two seconds
-    dagster_yaml = (PROJECT / "dagster.yaml").read_text()
-    often = dagster_yaml.replace("poll_interval_seconds: 30", "poll_interval_seconds: 2")
-    assert often != dagster_yaml
-    (home.parent / "dagster.yaml").write_text(often)
+    # files in the working directory have priority; run monitoring polls every 2 s here
+    original = (PROJECT / "dagster.yaml").read_text()
+    changed = original.replace("poll_interval_seconds: 30", "poll_interval_seconds: 2")
+    assert changed != original
+    (home.parent / "dagster.yaml").write_text(changed)
     shutil.copyfile(PROJECT / "workspace.yaml", home.parent / "workspace.yaml")
 
     def start(*options: str, environment: Mapping[str, str] | None = None) -> Dev:
@@ -158,18 +166,11 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
             if not name.startswith(("MAGNETIS_", "DAGSTER_"))
         }
         with output.open("wb") as sink:
+            command = [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--port", str(port)]
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "magnetis_dagster.cli",
-                    "dev",
-                    "--port",
-                    str(port),
-                    *options,
-                ],
+                [*command, *options],
                 env={**clean, "MAGNETIS_HOME": str(home), **(environment or {})},
-                cwd=home.parent,  # no .env there
+                cwd=home.parent,  # contains no .env
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -183,10 +184,10 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
                 dev.process.send_signal(signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     dev.process.wait(60)
-            if dev.left():
+            if dev.remaining():
                 dev.kill()
         if (pid := home / "postgres" / "postmaster.pid").exists():
-            # one that was killed leaves its handle on the server behind, and then nobody's is the last
+            # a killed process does not release its use of the server, so no other one stops it
             with suppress(psutil.NoSuchProcess):
                 server = psutil.Process(int(pid.read_text().splitlines()[0]))
                 server.send_signal(signal.SIGINT)

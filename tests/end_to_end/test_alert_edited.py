@@ -1,4 +1,4 @@
-"""Somebody edits an alert: the real daemon notices, one run loads it, and the change is there to read."""
+"""An edited alert is detected by the daemon, loaded by one run and recorded."""
 
 from typing import Any
 
@@ -21,7 +21,8 @@ def sandbox() -> Any:
 
 def runs(api: DagsterApi) -> list[dict[str, Any]]:
     found = api.ask(
-        'query { runsOrError(filter: {tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
+        "query { runsOrError(filter: "
+        '{tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
         "{ ... on Runs { results { status assetSelection { path } } } } }"
     )["runsOrError"]["results"]
     return list(found)
@@ -29,11 +30,12 @@ def runs(api: DagsterApi) -> list[dict[str, Any]]:
 
 def changes(dev: Dev, kind: str) -> list[tuple[object, ...]]:
     return dev.query(
-        f"SELECT setting_id, changes FROM magnetis.settings_changes WHERE kind = '{kind}' ORDER BY changed_at"
+        "SELECT setting_id, changes FROM magnetis.settings_changes "
+        f"WHERE kind = '{kind}' ORDER BY changed_at"
     )
 
 
-def test_an_edited_alert_is_noticed_loaded_once_and_remembered(
+def test_an_edited_alert_is_detected_loaded_once_and_recorded(
     start: Start, sandbox: SandboxServer
 ) -> None:
     dev = start(
@@ -45,29 +47,29 @@ def test_an_edited_alert_is_noticed_loaded_once_and_remembered(
             "MAGNETIS_SETTINGS_INTERVAL_SECONDS": "10",
         },
     )
-    dev.wait_until(lambda: "http://" in dev.said, "the UI is there")
-    seen = (
+    dev.wait_until(lambda: "http://" in dev.output, "the UI address is printed")
+    loaded = (
         "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
     )
     dev.wait_until(
         lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")),
-        "the tables are there",
+        "the tables exist",
     )
-    dev.wait_until(lambda: dev.query(seen) == [(2,)], "the first look is loaded")
+    dev.wait_until(lambda: dev.query(loaded) == [(2,)], "the first snapshots are loaded")
     assert changes(dev, "changed") == []
 
     number = str(dev.query("SELECT id FROM magnetis.email_alerts ORDER BY id LIMIT 1")[0][0])
     before = sandbox.world.edit("email_alerts", number)
     sandbox.world.edit("email_alerts", number, title="A test")
-    dev.wait_until(lambda: bool(changes(dev, "changed")), "the edit is noticed and loaded")
+    dev.wait_until(lambda: bool(changes(dev, "changed")), "the edit is detected and loaded")
     assert changes(dev, "changed") == [
         (number, {"title": {"old": before["title"], "new": "A test"}})
     ]
     sandbox.world.delete("email_alerts", number)
-    dev.wait_until(lambda: bool(changes(dev, "removed")), "the removal is noticed and loaded")
+    dev.wait_until(lambda: bool(changes(dev, "removed")), "the deletion is detected and loaded")
 
-    asked = sandbox.received
-    dev.wait_until(lambda: sandbox.received >= asked + 6, "two more ticks of each sensor")
+    requests = sandbox.received
+    dev.wait_until(lambda: sandbox.received >= requests + 6, "two more ticks of each sensor")
     with DagsterApi(dev.ui) as api:
         found = runs(api)
     assert [run["status"] for run in found] == ["SUCCESS"] * 3
@@ -77,4 +79,4 @@ def test_an_edited_alert_is_noticed_loaded_once_and_remembered(
     assert len(changes(dev, "changed")) == len(changes(dev, "removed")) == 1
     assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'") == [
         (0,)
-    ], "runs made no call"
+    ], "runs spent no API call"

@@ -1,4 +1,4 @@
-"""One `magnetis dev` with a key, used as people use it; then all that it left is searched for what must not be there.
+"""Typical use of `magnetis dev` with a key; then a search for leaked secrets.
 
 The tests of this module share it and run in order.
 """
@@ -98,17 +98,17 @@ def ids(dev: Dev, collection: str, day: date) -> list[str]:
     return sorted(str(row[0]) for row in rows)
 
 
-def truth(sandbox: SandboxServer, collection: str, day: date) -> list[str]:
+def expected_ids(sandbox: SandboxServer, collection: str, day: date) -> list[str]:
     return sorted(str(row["id"]) for row in sandbox.world.truth(collection, day, day))
 
 
-def test_the_load_holds_what_the_api_has(
+def test_the_load_contains_the_rows_of_the_api(
     dev: Dev, sandbox: SandboxServer, catalogue: Catalogue
 ) -> None:
     for collection in catalogue.enabled:
         if collection.is_events:
             for day in (ago(1), ago(2)):
-                assert ids(dev, collection.name, day) == truth(sandbox, collection.name, day)
+                assert ids(dev, collection.name, day) == expected_ids(sandbox, collection.name, day)
             assert ids(dev, collection.name, ago(3)) == []
         else:
             expected = sorted(str(row["id"]) for row in sandbox.world.truth(collection.name))
@@ -122,20 +122,20 @@ def test_the_load_holds_what_the_api_has(
     assert sum(len(ids(dev, "calls", ago(day))) for day in (1, 2)) > 0
 
 
-def test_it_says_what_it_did(dev: Dev, catalogue: Catalogue) -> None:
-    assert "MAGNETIS_API_KEY is set: using http://127.0.0.1:" in dev.said
-    assert "This load costs at least 18 API calls" in dev.said
-    assert re.search(r"\b[1-4],\d{3} of 5,000 calls a day are available to it now", dev.said)
+def test_the_output_describes_the_load(dev: Dev, catalogue: Catalogue) -> None:
+    assert "MAGNETIS_API_KEY is set: using http://127.0.0.1:" in dev.output
+    assert "This load costs at least 18 API calls" in dev.output
+    assert re.search(r"\b[1-4],\d{3} of 5,000 calls a day are available to it now", dev.output)
     for name in catalogue.collections:
-        assert f"│ {name} " in dev.said
+        assert f"│ {name} " in dev.output
     spent = dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'")[0][0]
-    total = next(line for line in dev.said.splitlines() if line.startswith("│ total"))
+    total = next(line for line in dev.output.splitlines() if line.startswith("│ total"))
     assert total.split("│")[5].strip() == str(spent)
-    assert f"Dagster UI  {dev.ui}" in dev.said
-    assert dev.database_url in dev.said
+    assert f"Dagster UI  {dev.ui}" in dev.output
+    assert dev.database_url in dev.output
 
 
-def test_a_page_of_another_site_gets_nothing(dev: Dev) -> None:
+def test_requests_of_another_site_are_refused(dev: Dev) -> None:
     report = f"{dev.ui}/report_asset_materialization/magnetis/calls?partition={ago(400)}"
     with httpx.Client(trust_env=False) as client:
         assert client.get(f"{dev.ui}/server_info").status_code == 200
@@ -147,14 +147,13 @@ def test_a_page_of_another_site_gets_nothing(dev: Dev) -> None:
         assert client.post(report).status_code == 415
     listening = {
         connection.laddr.port
-        for pid in dev.seen
-        if psutil.pid_exists(pid)
-        and psutil.Process(pid).name() != "postgres"  # which has its own tests
+        for pid in dev.processes
+        if psutil.pid_exists(pid) and psutil.Process(pid).name() != "postgres"  # has its own tests
         for connection in psutil.Process(pid).net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening == {dev.port}, (
-        "no other port is open: neither a code server's nor an unguarded webserver's"
+        "no other port is open, such as a code server's or an unguarded webserver's"
     )
 
 
@@ -166,15 +165,15 @@ def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: Sandbox
         news = api.news(run)
         days, status = days + news.days, news.status
     assert status == "SUCCESS"
-    assert [day.rows for day in days] == [len(truth(sandbox, "calls", ago(5)))]
-    assert ids(dev, "calls", ago(5)) == truth(sandbox, "calls", ago(5))
+    assert [day.rows for day in days] == [len(expected_ids(sandbox, "calls", ago(5)))]
+    assert ids(dev, "calls", ago(5)) == expected_ids(sandbox, "calls", ago(5))
 
 
 def test_a_small_backfill_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
     days = [ago(8), ago(7)]
     launched = api.ask(
-        "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
-        "... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
+        "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) "
+        "{ __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
         p={
             "assetSelection": [asset_key("visits"), asset_key("leads")],
             "partitionNames": [day.isoformat() for day in days],
@@ -184,7 +183,8 @@ def test_a_small_backfill_over_graphql(dev: Dev, api: DagsterApi, sandbox: Sandb
 
     def status() -> str:
         backfill = api.ask(
-            "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+            "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+            "{ ... on PartitionBackfill { status } } }",
             id=launched["backfillId"],
         )["partitionBackfillOrError"]
         return str(backfill["status"])
@@ -193,11 +193,11 @@ def test_a_small_backfill_over_graphql(dev: Dev, api: DagsterApi, sandbox: Sandb
     assert status() == "COMPLETED_SUCCESS"
     for collection in ("visits", "leads"):
         for day in days:
-            assert ids(dev, collection, day) == truth(sandbox, collection, day)
+            assert ids(dev, collection, day) == expected_ids(sandbox, collection, day)
     assert ids(dev, "visits", ago(7))
 
 
-def test_a_backfill_is_priced_launched_and_costs_what_was_said(
+def test_a_planned_backfill_is_launched_and_costs_its_forecast(
     dev: Dev, api: DagsterApi, sandbox: SandboxServer, environment: dict[str, str]
 ) -> None:
     def plan(*arguments: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
         found: dict[str, Any] = json.loads(ended.stdout)
         return found
 
-    # of calls, the fifth day is there already
+    # the fifth day of calls is loaded already
     days = ("--from", str(ago(30)), "--to", str(ago(4)))
     planned = plan("calls", "conversions", *days, "--missing", "--launch")
     backfill = planned["launched"]["backfill"]
@@ -236,40 +236,43 @@ def test_a_backfill_is_priced_launched_and_costs_what_was_said(
         ("conversions", 27, 1),
     ]
 
-    def found() -> dict[str, Any]:
-        query = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status title } } }"
-        asked: dict[str, Any] = api.ask(query, id=backfill)["partitionBackfillOrError"]
-        return asked
+    def query_backfill() -> dict[str, Any]:
+        query = (
+            "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+            "{ ... on PartitionBackfill { status title } } }"
+        )
+        status: dict[str, Any] = api.ask(query, id=backfill)["partitionBackfillOrError"]
+        return status
 
-    dev.wait_until(lambda: found()["status"] != "REQUESTED", "the planned backfill ends")
-    assert found()["status"] == "COMPLETED_SUCCESS"
-    assert found()["title"].startswith(f"forecast: {planned['calls']} calls, done about ")
+    dev.wait_until(lambda: query_backfill()["status"] != "REQUESTED", "the planned backfill ends")
+    assert query_backfill()["status"] == "COMPLETED_SUCCESS"
+    assert query_backfill()["title"].startswith(f"forecast: {planned['calls']} calls, done about ")
     report = plan("--report", backfill)
     for line in report["collections"]:
         assert line["days_done"] == line["days"]
         assert abs(line["calls"] - line["spent"]) <= max(2, 0.05 * line["spent"]), report
         assert line["error_percent"] is not None
     assert report["total"]["calls"] == planned["calls"]
-    assert ids(dev, "calls", ago(6)) == truth(sandbox, "calls", ago(6)) != []
+    assert ids(dev, "calls", ago(6)) == expected_ids(sandbox, "calls", ago(6)) != []
     left = plan("calls", "conversions", *days, "--missing")
     assert (left["calls"], left["spent"]) == (0, 0), (
-        "nothing is missing, and that costs no call to tell"
+        "no day is missing, and the plan spends no API call"
     )
 
 
-def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(
+def test_runs_survive_a_reload_and_can_be_canceled_afterwards(
     dev: Dev, api: DagsterApi, sandbox: SandboxServer
 ) -> None:
-    held, release = threading.Event(), threading.Event()
+    received, release = threading.Event(), threading.Event()
 
     def hold(request: Request) -> Answer | None:
         if request.path == "/calls":
-            held.set()
+            received.set()
             release.wait(120)
         return None
 
     def checks(run: str) -> int:
-        """How often run monitoring has checked its health."""
+        """Return how often run monitoring has checked the run's health."""
         return (
             (dev.home / "logs" / "dagster.log")
             .read_text(errors="replace")
@@ -279,12 +282,13 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(
     sandbox.intercept(hold)
     try:
         for day, end in ((ago(41), "SUCCESS"), (ago(42), "CANCELED")):
-            held.clear()
+            received.clear()
             release.clear()
             run = api.launch(["calls"], day, day, {})
-            dev.wait_until(held.is_set, "the run waits for an answer")
+            dev.wait_until(received.is_set, "the run waits for a response")
             api.ask(
-                f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{LOCATION}") {{ __typename }} }}'
+                "mutation { reloadRepositoryLocation("
+                f'repositoryLocationName: "{LOCATION}") {{ __typename }} }}'
             )
             before = checks(run)
             dev.wait_until(
@@ -307,7 +311,7 @@ def test_a_reload_leaves_runs_alone_and_they_can_be_canceled_afterwards(
     finally:
         release.set()
         sandbox.intercept(lambda _request: None)
-    assert ids(dev, "calls", ago(41)) == truth(sandbox, "calls", ago(41))
+    assert ids(dev, "calls", ago(41)) == expected_ids(sandbox, "calls", ago(41))
     assert ids(dev, "calls", ago(42)) == []
 
 
@@ -343,7 +347,7 @@ def test_a_person_materializes_a_day_by_clicking(
     page.goto("/assets/magnetis/emails?view=partitions")
     dialog = page.get_by_role("dialog")
     partitions = dialog.locator("input[type=text]").first
-    while not partitions.is_visible():  # a click before the page is alive is lost
+    while not partitions.is_visible():  # the page ignores clicks until it is loaded
         page.get_by_role("button", name="Materialize…").click()
         with suppress(PlaywrightTimeout):
             partitions.wait_for(timeout=15_000)
@@ -352,18 +356,21 @@ def test_a_person_materializes_a_day_by_clicking(
     dialog.get_by_role("button", name="Launch 1 run").click()
     expect(page.get_by_text("Launched run")).to_be_visible()
     dev.wait_until(
-        lambda: ids(dev, "emails", day) == truth(sandbox, "emails", day) != [],
-        f"emails of {day} are there",
+        lambda: ids(dev, "emails", day) == expected_ids(sandbox, "emails", day) != [],
+        f"emails of {day} are loaded",
     )
     page.goto(f"/assets/magnetis/emails?view=partitions&partition={day}")
     expect(page.get_by_text("announced rows")).to_be_visible()
 
 
-def test_nothing_tells_the_key_or_a_person(
+def test_no_output_file_or_response_contains_the_key_or_personal_data(
     dev: Dev, api: DagsterApi, catalogue: Catalogue, sandbox: SandboxServer
 ) -> None:
-    """Searches output, every file of the home but the data folder, the schema `dagster`, and what the webserver answers."""
-    captured = {"output": dev.said}
+    """Search all outputs for the key and personal data.
+
+    Covers the output, the files of the home except the data folder, and Dagster's schema and API.
+    """
+    captured = {"output": dev.output}
     for file in dev.home.rglob("*"):
         if file.is_file() and dev.home / "postgres" not in file.parents:
             captured[str(file.relative_to(dev.home))] = file.read_text(errors="replace")
@@ -385,33 +392,35 @@ def test_nothing_tells_the_key_or_a_person(
     for run in runs["runsOrError"]["results"]:
         captured[f"UI log {run['runId']}"] = json.dumps(api.ask(_LOG, run=run["runId"]))
 
-    assert len(captured) > 60, "the search must have something to search"
+    assert len(captured) > 60, "the search must cover many texts"
     assert any("Logs captured" in text or "LOGS_CAPTURED" in text for text in captured.values())
     calls = dev.query("SELECT caller_number FROM magnetis.calls WHERE caller_number IS NOT NULL")
-    assert calls, "the tables are where personal data may be"
-    assert any(marker in str(calls) for marker in PERSONAL_MARKERS), "the markers must mark"
+    assert calls, "the tables contain personal data"
+    assert any(marker in str(calls) for marker in PERSONAL_MARKERS), (
+        "personal data must contain the markers"
+    )
     forbidden = [KEY, *PERSONAL_MARKERS, *{str(number) for (number,) in calls}]
     found = {
-        (place, secret)
-        for place, text in captured.items()
+        (source, secret)
+        for source, text in captured.items()
         for secret in forbidden
         if secret in text
     }
     assert not found
 
 
-def test_ctrl_c_ends_it_well_and_leaves_no_process(dev: Dev) -> None:
+def test_ctrl_c_ends_it_without_leftover_processes(dev: Dev) -> None:
     assert dev.end(signal.SIGINT, 60) == 0
-    assert len(dev.seen) >= 6, (
-        "database, dagster dev, webserver, daemon, code servers, run workers were seen"
+    assert len(dev.processes) >= 6, (
+        "database, dagster dev, webserver, daemon, code servers and run workers"
     )
-    assert dev.left() == []
+    assert dev.remaining() == []
 
 
-def test_a_second_start_loads_only_what_is_missing_and_tells_what_failed(
+def test_a_second_start_loads_only_missing_days_and_reports_failures(
     module_start: Start, environment: dict[str, str], sandbox: SandboxServer, dev: Dev
 ) -> None:
-    """Depends on the end of the first: the same folder, one day more, and an API that no longer serves leads."""
+    """The first one has ended; now one more day, and an API without leads."""
 
     def refuse(request: Request) -> Answer | None:
         return Answer(404, b'{"message": "Not Found"}') if "lead" in request.path else None
@@ -419,27 +428,36 @@ def test_a_second_start_loads_only_what_is_missing_and_tells_what_failed(
     before = sandbox.received
     sandbox.intercept(refuse)
     again = module_start("--load", "3", "--exit", environment=environment)
-    assert again.end() == 2, "only a change helps against a route that is not served"
+    assert again.end() == 2, "a missing route is a permanent error"
     sandbox.intercept(lambda _request: None)
-    assert "Not everything was loaded:\n  leads: GET /" in again.said
-    assert "magnetis probe" in again.said
-    assert "Dagster UI" not in again.said, "it is gone when somebody reads that"
-    assert "Traceback" not in again.said
-    assert KEY not in again.said
-    assert again.left() == []
-    assert "accounts: " not in again.said, "today's snapshots are there already"
-    assert "calls: 1 of 1 days" in again.said
-    # the sensors of settings have looked, too
+    assert "Some days were not loaded:\n  leads: GET /" in again.output
+    assert "magnetis probe" in again.output
+    assert "Dagster UI" not in again.output, "the UI has stopped by then"
+    assert "Traceback" not in again.output
+    assert KEY not in again.output
+    assert again.remaining() == []
+    assert "accounts: " not in again.output, "today's snapshots are loaded already"
+    assert "calls: 1 of 1 days" in again.output
+    # includes requests of the settings sensors
     assert sandbox.received - before < 18 + 3
 
 
 _ASSET = """
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-  description metadataEntries { label description ... on TextMetadataEntry { text } ... on JsonMetadataEntry { jsonString }
-    ... on TableSchemaMetadataEntry { schema { columns { name description } } } }
-  assetMaterializations { metadataEntries { label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr } } }
-  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { evaluation { description
-    metadataEntries { label ... on TextMetadataEntry { text } } } } } } }
+  description
+  metadataEntries {
+    label description ... on TextMetadataEntry { text } ... on JsonMetadataEntry { jsonString }
+    ... on TableSchemaMetadataEntry { schema { columns { name description } } }
+  }
+  assetMaterializations { metadataEntries {
+    label ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr }
+  } }
+  assetChecksOrError { ... on AssetChecks { checks {
+    name
+    executionForLatestMaterialization { evaluation {
+      description metadataEntries { label ... on TextMetadataEntry { text } }
+    } }
+  } } }
 } } }
 """
 _LOG = """
@@ -449,8 +467,8 @@ query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection
 
 
 def _dump(url: str, schema: str) -> dict[str, str]:
-    """Return every table of the schema as text."""
-    dumped = {}
+    """Return the content of every table of the schema as text."""
+    tables_as_text = {}
     with psycopg.connect(url) as connection:
         tables = connection.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (schema,)
@@ -459,10 +477,12 @@ def _dump(url: str, schema: str) -> dict[str, str]:
             with connection.cursor().copy(
                 f"COPY (SELECT * FROM {schema}.{table}) TO STDOUT"
             ) as copy:  # type: ignore[arg-type]
-                dumped[f"{schema}.{table}"] = b"".join(bytes(block) for block in copy).decode()
-    return dumped
+                tables_as_text[f"{schema}.{table}"] = b"".join(
+                    bytes(block) for block in copy
+                ).decode()
+    return tables_as_text
 
 
 def test_the_project_folder_stays_clean() -> None:
-    """`magnetis dev` keeps Dagster's state in its own folder; Path is the checkout this test runs from."""
+    """`magnetis dev` stores Dagster's state in its home, not in the checkout."""
     assert not list(Path(PROJECT).glob("history")), "Dagster wrote into the checkout"

@@ -1,4 +1,4 @@
-"""What the UI shows after the first `magnetis dev`: every asset green, under named jobs, with lineage and present figures."""
+"""The UI after the first start: green assets, jobs, lineage and numbers."""
 
 from collections import Counter
 from datetime import datetime
@@ -23,7 +23,9 @@ query {
     dependencyKeys { path }
     partitionStats { numPartitions numMaterialized numFailed }
     freshnessStatusInfo { freshnessStatus }
-    assetMaterializations { partition runId metadataEntries { label ... on IntMetadataEntry { intValue } } }
+    assetMaterializations {
+      partition runId metadataEntries { label ... on IntMetadataEntry { intValue } }
+    }
     assetObservations(limit: 1) { metadataEntries { label ... on IntMetadataEntry { intValue } } }
     assetChecksOrError {
       ... on AssetChecks { checks { name executionForLatestMaterialization { status } } }
@@ -34,7 +36,7 @@ query {
 """
 
 
-def shown(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def query_assets(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]:
     data = api.ask(ASSETS)
     return {node["assetKey"]["path"][-1]: node for node in data["assetNodes"]}, data["runsOrError"][
         "results"
@@ -42,7 +44,7 @@ def shown(api: DagsterApi) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def not_green(assets: dict[str, Any]) -> dict[str, object]:
-    """Return what the UI would not paint green: as it does, by partitions, freshness and checks. Not executed is no warning."""
+    """Return partitions, freshness and checks that the UI does not show as green."""
     found: dict[str, object] = {}
     for name, node in assets.items():
         if (stats := node["partitionStats"]) and stats["numMaterialized"] != stats["numPartitions"]:
@@ -70,7 +72,7 @@ def numbers(event: dict[str, Any]) -> dict[str, int]:
 
 
 def sums(dev: Dev) -> tuple[int, int]:
-    """Requests of the windows of calls, and those that the ledger has counted."""
+    """Return the requests in the windows of `calls`, and all API calls in the ledger."""
     with psycopg.connect(dev.database_url.replace("/magnetis?", "/sandbox?")) as connection:
         [[calls]] = connection.execute(
             "SELECT sum(api_calls) FROM magnetis_ops.windows WHERE collection = 'calls'"
@@ -81,11 +83,11 @@ def sums(dev: Dev) -> tuple[int, int]:
     return calls, used
 
 
-def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
+def test_after_the_first_start_assets_are_green_with_jobs_and_numbers(start: Start) -> None:
     dev = start("--load", "2")
     dev.wait_for("Serving until Ctrl-C.", 500)
     with DagsterApi(dev.ui) as api:
-        assets, runs = shown(api)
+        assets, runs = query_assets(api)
         assert not_green(assets) == {}
         assert Counter(node["groupName"] for node in assets.values() if node["partitionStats"]) == {
             "organization": 3,
@@ -104,13 +106,13 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         assert (parts["calls"], parts["accounts"]) == (2, 1)
 
         assert {run["jobName"] for run in runs} == {"daily_events", "daily_snapshots"}, (
-            "none is jobless"
+            "every run has a named job"
         )
         loaded = Counter(
             name for name, node in assets.items() for _ in node["assetMaterializations"]
         )
         assert set(loaded.values()) == {1, 2}, (
-            "settings are loaded once, whether by the load or by a sensor"
+            "settings are loaded once, by the load or by a sensor"
         )
         assert loaded["email_alerts"] == loaded["reports"] == 1
 
@@ -119,7 +121,7 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         assert sum(event["API calls"] for event in calls) == spent
         assert numbers(assets["quota"]["assetObservations"][0])["used"] == used
 
-        # the next night: settings are judged against accounts that are there now
+        # a later snapshot: policies use the accounts that now exist
         snapshots = [
             name
             for name, node in assets.items()
@@ -127,8 +129,8 @@ def test_a_first_start_is_green_and_says_how_it_came(start: Start) -> None:
         ]
         today = datetime.now(ZoneInfo("Europe/Paris")).date()
         run = api.launch(snapshots, today, today, {}, job="daily_snapshots")
-        dev.wait_until(lambda: api.news(run).status in ENDED, "the snapshots are taken again")
-        assert not_green(shown(api)[0]) == {}
+        dev.wait_until(lambda: api.news(run).status in ENDED, "the snapshots are loaded again")
+        assert not_green(query_assets(api)[0]) == {}
 
         upstream = {
             name: {key["path"][-1] for key in node["dependencyKeys"]}

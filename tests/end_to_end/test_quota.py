@@ -1,7 +1,7 @@
-"""A backfill that is larger than its day's quota, with the real webserver, daemon and workers.
+"""A backfill that exceeds its day's quota, with Dagster's real processes.
 
-It waits, lets others pass, survives a power loss, and ends well on a later quota day. Days pass by moving the database's clock; the
-steps look every two seconds.
+It waits, does not block other runs, survives a power loss, and completes on a later quota day. The
+test moves the database's clock to change the day. The steps poll every 2 s.
 """
 
 import signal
@@ -28,7 +28,7 @@ FLOORS = 18  # 25 % + 5 % + 15 % of 40: backfill has 22 calls a day
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxServer]:
-    # no quota of its own: it counts what arrives, and our ledger alone keeps the limit
+    # without a quota: it counts requests, and only the ledger enforces the limit
     with SandboxServer(
         SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=60, daily_quota=None)
     ) as sandbox:
@@ -38,12 +38,12 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture(scope="module")
 def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     overlay = tmp_path_factory.mktemp("overlay") / "magnetis.yaml"
-    # their sensors would call while the backfill's calls are counted
-    off = (
-        f"{name}: {{enabled: false, reason: not looked at}}"
+    # their sensors would spend API calls while the test counts the backfill's
+    disabled = (
+        f"{name}: {{enabled: false, reason: not tested}}"
         for name in ("reports", "email_alerts", "sms_alerts")
     )
-    overlay.write_text(f"collections: {{{', '.join(off)}}}\n")
+    overlay.write_text(f"collections: {{{', '.join(disabled)}}}\n")
     return {
         "MAGNETIS_CONFIG": str(overlay),
         "MAGNETIS_API_KEY": KEY,
@@ -55,13 +55,13 @@ def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 
 
 def move_clock(dev: Dev, day: date) -> None:
-    """Make it ten in the morning of `day` for every process: floors do not melt yet."""
-    noon = datetime.combine(day, time(10), PARIS)
-    shift = (noon - datetime.now(UTC)).total_seconds()
+    """Set every process's clock to 10:00 on `day`, with complete reserved shares."""
+    target = datetime.combine(day, time(10), PARIS)
+    shift = (target - datetime.now(UTC)).total_seconds()
     with psycopg.connect(dev.database_url) as connection:
         connection.execute(
-            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "  # type: ignore[arg-type]
-            f"'SELECT clock_timestamp() + make_interval(secs => {shift})'"
+            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "  # type: ignore[arg-type]
+            f"LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp() + make_interval(secs => {shift})'"
         )
 
 
@@ -71,7 +71,7 @@ def spent(dev: Dev, lane: str) -> int:
     )
 
 
-def finish(api: DagsterApi, run: str) -> str:
+def final_status(api: DagsterApi, run: str) -> str:
     status = ""
     while status not in ENDED:
         status = api.news(run).status
@@ -80,7 +80,8 @@ def finish(api: DagsterApi, run: str) -> str:
 
 def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
     found = api.ask(
-        'query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
+        "query($id: String!) { runsOrError("
+        'filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
         "{ ... on Runs { results { runId status } } } }",
         id=backfill,
     )["runsOrError"]["results"]
@@ -89,14 +90,15 @@ def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
 
 def backfill_status(api: DagsterApi, backfill: str) -> str:
     answer = api.ask(
-        "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }",
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+        "{ ... on PartitionBackfill { status } } }",
         id=backfill,
     )
     return str(answer["partitionBackfillOrError"]["status"])
 
 
 @pytest.mark.timeout(800)
-def test_a_backfill_waits_for_calls_and_ends_well(
+def test_a_backfill_waits_for_quota_and_completes(
     module_start: Start, environment: dict[str, str], sandbox: SandboxServer
 ) -> None:
     dev = module_start("--load", "0", environment=environment)
@@ -105,40 +107,38 @@ def test_a_backfill_waits_for_calls_and_ends_well(
     with DagsterApi(dev.ui) as api:
         assert api.loaded()
         backfill = api.ask(
-            "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename "
-            "... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
+            "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) "
+            "{ __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }",
             p={
                 "assetSelection": [asset_key(name) for name in EVENTS],
                 "partitionNames": [(FIRST + timedelta(days=n)).isoformat() for n in range(31)],
             },
         )["launchPartitionBackfill"]["backfillId"]
 
-        # it takes what backfill may take, and waits: in progress, with the reason in the log
+        # it spends the lane's share and waits: in progress, with the reason in the log
         dev.wait_until(
-            lambda: spent(dev, "backfill") >= LIMIT - FLOORS - 2, "the lane is nearly empty"
+            lambda: spent(dev, "backfill") >= LIMIT - FLOORS - 2, "the lane is almost exhausted"
         )
         [run] = runs_of(api, backfill)
         dev.wait_until(
-            lambda: "Waiting for API calls." in _log(api, run["runId"]), "it says that it waits"
+            lambda: "Waiting for API calls." in _log(api, run["runId"]), "it logs that it waits"
         )
-        assert "are kept for schedules, settings and people" in _log(api, run["runId"])
+        assert "are reserved for the schedule, settings and manual lanes" in _log(api, run["runId"])
         assert spent(dev, "backfill") <= LIMIT - FLOORS
         assert [each["status"] for each in runs_of(api, backfill)] == ["STARTED"]
 
-        # meanwhile others pass it, on their own lanes
-        by_hand = api.launch(["calls"], FIRST - timedelta(days=9), FIRST - timedelta(days=9), {})
-        by_schedule = api.launch(list(EVENTS), LAST, LAST, {"magnetis/lane": "schedule"})
-        assert (finish(api, by_hand), finish(api, by_schedule)) == ("SUCCESS", "SUCCESS")
+        # other runs proceed on their own lanes
+        manual = api.launch(["calls"], FIRST - timedelta(days=9), FIRST - timedelta(days=9), {})
+        scheduled = api.launch(list(EVENTS), LAST, LAST, {"magnetis/lane": "schedule"})
+        assert (final_status(api, manual), final_status(api, scheduled)) == ("SUCCESS", "SUCCESS")
         assert (spent(dev, "manual"), spent(dev, "schedule")) == (1, 5)
 
-        # a run of a load is under way too, then the power fails
-        of_load = api.launch(["entities"], TODAY, TODAY, TAGS)
-        dev.wait_until(lambda: "Waiting for API calls." in _log(api, of_load), "the load waits too")
+        # a run of `--load` is in progress too at the power loss
+        load = api.launch(["entities"], TODAY, TODAY, TAGS)
+        dev.wait_until(lambda: "Waiting for API calls." in _log(api, load), "the load waits too")
     dev.kill()
     dev = module_start("--load", "0", environment=environment)
-    dev.wait_for(
-        "Runs that the last magnetis dev left unfinished: 1 to be started again, 1 canceled."
-    )
+    dev.wait_for("Unfinished runs of the previous magnetis dev: 1 to be started again, 1 canceled.")
     dev.wait_for("Serving until Ctrl-C.")
     with DagsterApi(dev.ui) as api:
         assert api.loaded()
@@ -146,22 +146,22 @@ def test_a_backfill_waits_for_calls_and_ends_well(
         while backfill_status(api, backfill) in {"REQUESTED", "CANCELING"}:
             before = spent(dev, "backfill")
             day += timedelta(days=1)
-            assert day < TODAY + timedelta(days=9), "the backfill does not get on"
+            assert day < TODAY + timedelta(days=9), "the backfill makes no progress"
             move_clock(dev, day)
             dev.wait_until(
                 lambda before=before: (
                     spent(dev, "backfill") >= before + LIMIT - FLOORS - 2
                     or backfill_status(api, backfill) != "REQUESTED"
                 ),
-                "the day's calls are used, or the backfill ends",
+                "the day's API calls are spent, or the backfill ends",
                 180,
             )
         assert backfill_status(api, backfill) == "COMPLETED_SUCCESS"
 
-        # nothing is red, everything is there, no partition of the backfill was fetched twice, no day passed its limit
+        # all partitions are green and complete, none was fetched twice, no day exceeds its limit
         partitions = api.ask(
-            "query($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) { assetPartitionStatuses "
-            "{ ... on TimePartitionStatuses { ranges { status } } } } }",
+            "query($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) { "
+            "assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status } } } } }",
             keys=[asset_key(name) for name in EVENTS],
         )["assetNodes"]
         assert {
@@ -170,23 +170,23 @@ def test_a_backfill_waits_for_calls_and_ends_well(
             for span in node["assetPartitionStatuses"]["ranges"]
         } == {"MATERIALIZED"}
     for name in EVENTS:
-        held = dev.query(
+        rows = dev.query(
             f"SELECT count(*) FROM magnetis.{name} WHERE day BETWEEN '{FIRST}' AND '{LAST}'"
         )[0][0]
-        assert held == sandbox.world.count(name, FIRST, LAST)
-    twice = dev.query(
+        assert rows == sandbox.world.count(name, FIRST, LAST)
+    repeated = dev.query(
         "SELECT w.collection, d.day, count(*) FROM magnetis_ops.windows AS w "
         "CROSS JOIN LATERAL generate_series(w.first_day, w.last_day, interval '1 day') AS d(day) "
         f"WHERE d.day < '{LAST}' GROUP BY 1, 2 HAVING count(*) > 1"
     )
-    assert twice == []
+    assert repeated == []
     assert dev.query(
         "SELECT max(schedule + settings + manual + backfill) <= 40 FROM magnetis_ops.quota_days"
     ) == [(True,)]
     assert dev.query("SELECT count(*) FROM magnetis_ops.api_calls")[0][0] == sandbox.received
     assert dev.query("SELECT count(DISTINCT day) >= 2 FROM magnetis_ops.api_calls") == [(True,)]
     assert dev.end(signal.SIGINT, 60) == 0
-    assert dev.left() == []
+    assert dev.remaining() == []
 
 
 def _log(api: DagsterApi, run: str) -> str:

@@ -1,7 +1,8 @@
-"""Somebody starts a second daemon by mistake: what the sensors notice is still loaded once and remembered once.
+"""With an accidental second daemon, changes are loaded and recorded once.
 
-Three to five minutes, since two daemons and two code servers share the cores, so not in `make test`:
-`.venv/bin/python -m pytest tests/end_to_end/two_daemons.py`. tests/defs/test_settings_sensors.py plays the same within one process.
+Takes 3 to 5 minutes, because two daemons and two code servers share the cores. So `make test`
+excludes it: `.venv/bin/python -m pytest tests/end_to_end/two_daemons.py`.
+tests/defs/test_settings_sensors.py tests the same in one process.
 """
 
 import signal
@@ -54,7 +55,7 @@ def is_daemon(process: psutil.Process, home: Path) -> bool:
 
 @contextmanager
 def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
-    """As from another terminal, with the same settings."""
+    """Run a second daemon with the same environment, as from another terminal."""
     environment = {name: value for name, value in first.environ().items() if name != MARK}
     command = [
         Path(sys.executable).parent / "dagster-daemon",
@@ -70,7 +71,7 @@ def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
     try:
         dev.wait_until(
             lambda: "Instance is configured with the following daemons" in log.read_text(),
-            "the second daemon is there",
+            "the second daemon runs",
             120,
         )
         yield psutil.Process(started.pid)
@@ -78,16 +79,16 @@ def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
         started.send_signal(signal.SIGCONT)
         family = [daemon := psutil.Process(started.pid), *daemon.children(recursive=True)]
         started.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(family, timeout=15)
-        for process in left:  # its code server may outlive it
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for process in alive:  # its code server may survive it
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         started.wait()
 
 
 @contextmanager
-def both_look_at_once(*daemons: psutil.Process) -> Iterator[None]:
-    """Let the daemons stand still until a tick is due, and then begin it together."""
+def simultaneous_ticks(*daemons: psutil.Process) -> Iterator[None]:
+    """Suspend the daemons until a tick is due, so that they start it at the same time."""
     for daemon in daemons:
         daemon.suspend()
     try:
@@ -99,7 +100,7 @@ def both_look_at_once(*daemons: psutil.Process) -> Iterator[None]:
 
 
 def twin_ticks(dev: Dev) -> int:
-    """Return how many ticks of the sensor began before another one of it was due."""
+    """Return how many ticks of the sensor started before the next one was due."""
     moments = [
         moment
         for (moment,) in dev.query(
@@ -110,7 +111,10 @@ def twin_ticks(dev: Dev) -> int:
     return sum(later - earlier < INTERVAL / 2 for earlier, later in pairwise(moments))  # type: ignore[operator]
 
 
-CHANGES = "SELECT setting_id, kind, changes FROM magnetis.settings_changes WHERE kind <> 'first_seen' ORDER BY changed_at"
+CHANGES = (
+    "SELECT setting_id, kind, changes FROM magnetis.settings_changes "
+    "WHERE kind <> 'first_seen' ORDER BY changed_at"
+)
 OVERLAPS = (
     "SELECT count(*) FROM magnetis.email_alerts_history AS a "
     "JOIN magnetis.email_alerts_history AS b ON a.id = b.id AND a.ctid < b.ctid "
@@ -122,10 +126,8 @@ RUNS = (
 )
 
 
-@pytest.mark.timeout(600)  # two daemons share two cores with whatever else runs
-def test_two_daemons_load_and_remember_each_change_once(
-    start: Start, sandbox: SandboxServer
-) -> None:
+@pytest.mark.timeout(600)  # two daemons share two cores with other processes
+def test_two_daemons_load_and_record_each_change_once(start: Start, sandbox: SandboxServer) -> None:
     dev = start(
         "--load",
         "0",
@@ -135,38 +137,38 @@ def test_two_daemons_load_and_remember_each_change_once(
             "MAGNETIS_SETTINGS_INTERVAL_SECONDS": str(INTERVAL),
         },
     )
-    dev.wait_until(lambda: "http://" in dev.said, "the UI is there")
+    dev.wait_until(lambda: "http://" in dev.output, "the UI address is printed")
     dev.wait_until(
         lambda: "settings_changes" in str(dev.query("SELECT viewname FROM pg_views")),
-        "the tables are there",
+        "the tables exist",
     )
-    seen = (
+    first_loads = (
         "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
     )
-    dev.wait_until(lambda: dev.query(seen) == [(2,)], "the first look is loaded")
+    dev.wait_until(lambda: dev.query(first_loads) == [(2,)], "the first snapshots are loaded")
     number = str(dev.query("SELECT id FROM magnetis.email_alerts ORDER BY id LIMIT 1")[0][0])
     first = own_daemon(dev)
     known: list[tuple[object, ...]] = []
 
-    def loaded(kind: str) -> None:
+    def wait_for_change(kind: str) -> None:
         dev.wait_until(
-            lambda: len(dev.query(CHANGES)) > len(known), f"{kind} is noticed and loaded", 120
+            lambda: len(dev.query(CHANGES)) > len(known), f"{kind} is detected and loaded", 120
         )
         known.append(dev.query(CHANGES)[-1])
         assert known[-1][:2] == (number, kind)
 
     with second_daemon(dev, first) as second:
-        with both_look_at_once(first, second):
+        with simultaneous_ticks(first, second):
             sandbox.world.edit("email_alerts", number, title="A test")
-        loaded("changed")
-        with both_look_at_once(first, second):
+        wait_for_change("changed")
+        with simultaneous_ticks(first, second):
             row = sandbox.world.delete("email_alerts", number)
-        loaded("removed")
-        with both_look_at_once(first, second):
+        wait_for_change("removed")
+        with simultaneous_ticks(first, second):
             sandbox.world.insert("email_alerts", row)
-        loaded("added")
-        asked = sandbox.received
-        dev.wait_until(lambda: sandbox.received >= asked + 4, "more ticks")
+        wait_for_change("added")
+        requests = sandbox.received
+        dev.wait_until(lambda: sandbox.received >= requests + 4, "more ticks")
 
     assert dev.query(CHANGES) == known
     assert dev.query(OVERLAPS) == [(0,)]
@@ -177,4 +179,4 @@ def test_two_daemons_load_and_remember_each_change_once(
     assert len(finished) == 4
     assert set(finished.values()) == {1}
     assert {status for _, status in finished} == {"SUCCESS"}
-    assert twin_ticks(dev), "at no time did both look at once, so nothing was tried"
+    assert twin_ticks(dev), "the test requires simultaneous ticks"

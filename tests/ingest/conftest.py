@@ -1,4 +1,4 @@
-"""An Ingestion on the small API and a fresh database."""
+"""Fixtures: an Ingestion on the small API and a fresh database."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,8 +23,8 @@ def api() -> Iterator[SmallApi]:
 
 
 @pytest.fixture
-def opened(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
-    """Return an Ingestion on the small API; keyword arguments replace its usual parts."""
+def open_ingestion(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
+    """Return an Ingestion on the small API; keyword arguments replace its parts."""
 
     def open_(
         *,

@@ -1,10 +1,11 @@
-"""A backfill and a snapshot through everything at once: the final tables equal the sandbox's truth.
+"""A backfill and a snapshot under all faults together end with the rows of the sandbox.
 
-429, 500, 502 in HTML, time-outs, cut answers, pages that come twice or shift, rows edited, inserted, moved and deleted while they
-are read, a database whose sessions end, that restarts or crashes. A run that fails is tried again, as Dagster does. Days that were
-not edited after their reading must be right at once; the others after one more, undisturbed reading.
+Responses: 429, 500, 502 in HTML, time-outs, truncated bodies, repeated and shifted pages. Rows are
+edited, inserted, moved and deleted while they are read. The database ends sessions, restarts or
+crashes. Failed runs are retried, as Dagster does. Days that were not edited after their read must
+be right immediately; the others after one more undisturbed read.
 
-20 seeds, or as many as CHAOS_SEEDS says: `CHAOS_SEEDS=200 make test ARGS=tests/ingest/test_chaos.py`.
+20 seeds, or CHAOS_SEEDS of them: `CHAOS_SEEDS=200 make test ARGS=tests/ingest/test_chaos.py`.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from magnetis_dagster.catalog import Catalogue, ColumnType
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.errors import TransientError
 from magnetis_dagster.ingest import Ingestion
-from magnetis_dagster.quota import guard as gate
+from magnetis_dagster.quota import guard
 from magnetis_dagster.quota.ledger import QuotaExhausted
 from magnetis_dagster.sandbox import Answer, Request, SandboxOptions, SandboxServer
 from magnetis_dagster.warehouse import Warehouse
@@ -42,18 +43,18 @@ from magnetis_dagster.warehouse.migrate import migrate
 
 SEEDS = int(os.environ.get("CHAOS_SEEDS", "20"))
 FIRST_DAYS = (date(2025, 3, 27), date(2025, 10, 23), date(2025, 6, 2))
-"""Over the two clock changes, and over none."""
+"""Days with each of the two clock changes, and days without one."""
 DAYS = 5
 CALLS = 24
-"""A day, over the week."""
+"""Calls a day, mean over the week."""
 PAGE = 10
-"""Rows of a page, as if the API gave no more."""
+"""Rows of a page; a small page makes many requests."""
 MOST_RUNS = 400
 IMPATIENT = ClientLimits(
     attempts=2, connect=5.0, read=0.15, total=1.0, wait_initial=0.001, wait_max=0.002
 )
 PATIENT = ClientLimits(attempts=2, wait_initial=0.001, wait_max=0.002)
-"""Once the chaos is over, a slow machine must not look like a time-out."""
+"""Without faults, a slow machine must not look like a time-out."""
 FAULTS = {
     "error_500": 0.08,
     "bad_gateway": 0.06,
@@ -64,25 +65,27 @@ FAULTS = {
     "duplicated": 0.08,
     "total_moved": 0.04,
 }
-"""The sandbox's own, with the highest probability that a seed may draw."""
+"""The sandbox's faults, each with the highest probability that a seed may draw."""
 Query = Callable[..., list[Any]]
 
 
 @pytest.fixture(autouse=True)
 def _quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what every run does before its first call: read certificates, and compare the tables with the catalogue."""
+    """Skip the set-up of every run: reading certificates, and migrating the tables."""
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
     monkeypatch.setattr(Warehouse, "prepare", lambda *_: None)
 
 
 class Server:
-    """An embedded server of these tests' own, which they may stop and crash."""
+    """An embedded server that these tests may stop and crash."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self.url = embedded.start(home, database="postgres")
         for setting in ("fsync", "full_page_writes"):
-            self.execute(f"ALTER SYSTEM SET {setting} = off")  # processes die here, not the machine
+            self.execute(
+                f"ALTER SYSTEM SET {setting} = off"
+            )  # only processes die here, not the machine
         self.execute("SELECT pg_reload_conf()")
 
     def execute(self, statement: str, database: str = "postgres") -> list[Any]:
@@ -94,7 +97,8 @@ class Server:
 
     def end_sessions(self) -> None:
         self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
         )
 
     def restart(self) -> None:
@@ -102,7 +106,10 @@ class Server:
         embedded.start(self._home, database="postgres")
 
     def crash(self) -> None:
-        """Kill one session: the server ends all others, recovers, and has lost what is unlogged or was not awaited."""
+        """Kill one session: the server ends all others and recovers.
+
+        It loses unlogged tables and commits that were not awaited.
+        """
         with (
             closing(psycopg.connect(self.url)) as victim,
             closing(psycopg.connect(self.url)) as witness,
@@ -111,7 +118,7 @@ class Server:
             with suppress(psycopg.OperationalError):
                 witness.execute(
                     "SELECT pg_sleep(60)"
-                )  # until the server has noticed, it takes sessions that it will end
+                )  # until the server notices the crash, it accepts sessions that it will end
         embedded.start(self._home, database="postgres")  # waits for the recovery
 
     def stop(self) -> None:
@@ -140,7 +147,7 @@ def database_url(server: Server) -> Iterator[str]:
 
 
 class Chaos:
-    """What a seed does to the calls, by their numbers, up to the call at which it is over."""
+    """The faults of one seed, by the number of the request, up to the last faulty one."""
 
     def __init__(
         self,
@@ -184,9 +191,9 @@ class Chaos:
         self._faults.update({kind: dice.uniform(most / 4, most) for kind, most in FAULTS.items()})
         self.over = False
         self.edits: list[tuple[datetime, str, date | None]] = []
-        """When it was done at the latest, which collection, and which day."""
+        """Latest possible time of each edit, with collection and day."""
         self.disturbed_at: datetime | None = None
-        """The last time that sessions of the database ended."""
+        """Time of the last end of database sessions."""
         self.failures: list[BaseException] = []
 
     def __call__(self, request: Request) -> Answer | None:
@@ -197,7 +204,7 @@ class Chaos:
         try:
             return self._disturb(request, random.Random(f"{self._seed}:{request.number}"))
         except BaseException as error:
-            self.failures.append(error)  # or nobody would hear of it: the server answers 500
+            self.failures.append(error)  # otherwise the error is lost: the server answers 500
             raise
 
     def end(self) -> None:
@@ -211,12 +218,12 @@ class Chaos:
         if dice.random() < self._editing:
             self._edit(dice)
         if dice.random() < self._too_many:
-            return self._told_to_wait(dice)
+            return self._rate_limited(dice)
         if (page := int(request.query["page"])) > 1 and dice.random() < self._again:
             request.query["page"] = str(page - 1)
         return None
 
-    def _told_to_wait(self, dice: random.Random) -> Answer:
+    def _rate_limited(self, dice: random.Random) -> Answer:
         status, message = dice.choice([(429, "Too Many Attempts."), (403, "Daily quota reached.")])
         wait = dice.choice([{}, {"retry-after": "2"}, {"retry-after": "7200"}])
         return Answer(
@@ -232,7 +239,7 @@ class Chaos:
         )
         row = dice.choice(list(world.truth(collection, day, day)))
         number = len(self.edits)
-        # more of what changes the count, and few windows would come through three readings
+        # with more changes of the count, few windows would survive three attempts
         match dice.choices(["edit", "insert", "delete", "move"], [10, 2, 1, 2])[0]:
             case "edit":
                 world.edit(
@@ -259,7 +266,7 @@ class Chaos:
 
     @staticmethod
     def _at(dice: random.Random, day: date | None) -> dict[str, str]:
-        """Return members that place a row: at the edges of the day, or in it."""
+        """Return members that place a row at an edge of the day, or inside it."""
         return (
             {"start_at": f"{day} {dice.choice(['00:00:00', '11:30:00', '23:59:59'])}"}
             if day
@@ -273,7 +280,7 @@ class Chaos:
 
 
 class Waiting:
-    """In the place of the gate's `asyncio`: it waits by moving the database's clock."""
+    """Replaces the guard's `asyncio`: sleeping moves the database's clock."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
@@ -290,7 +297,7 @@ class Waiting:
         with (
             self._lock,
             suppress(OperationalError),
-        ):  # of a database that is going down: whoever waits looks again
+        ):  # the database is shutting down: the waiting task retries
             self._clock.advance(duration)
 
 
@@ -300,13 +307,13 @@ def test_the_final_tables_equal_the_truth(
     server: Server,
     database_url: str,
     catalogue: Catalogue,
-    opened: Open,
+    open_ingestion: Open,
     query: Query,
     clock: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waiting = Waiting(clock)
-    monkeypatch.setattr(gate, "asyncio", waiting)
+    monkeypatch.setattr(guard, "asyncio", waiting)
     faults: dict[str, float] = {}
     options = SandboxOptions(
         seed=seed, calls_per_day=CALLS, daily_quota=None, faults=faults, fault_seed=seed
@@ -320,9 +327,9 @@ def test_the_final_tables_equal_the_truth(
                 assert number < MOST_RUNS
                 over = chaos.over
                 limits = PATIENT if over else IMPATIENT
-                engine = connect(database_url)  # as each process has its own
+                engine = connect(database_url)  # each process has its own in production
                 try:
-                    with opened(
+                    with open_ingestion(
                         run=run,
                         resumes=number > 0,
                         quota=chaos.quota,
@@ -348,7 +355,7 @@ def test_the_final_tables_equal_the_truth(
             list(ingestion.read_days(catalogue["calls"], days))
 
         def snapshot(ingestion: Ingestion) -> None:
-            ingestion.read_snapshot(catalogue["numbers"], ingestion._today())
+            ingestion.read_snapshot(catalogue["numbers"], ingestion._parts.today())
 
         works = [(backfill, "backfill"), (snapshot, "snapshot")]
         for work, run in reversed(works) if chaos.snapshot_first else works:
@@ -356,22 +363,22 @@ def test_the_final_tables_equal_the_truth(
         chaos.end()
         stale = stale_days(query, chaos)
         if fresh := [day for day in chaos.days if day not in stale]:
-            check_rows(query, sandbox, opened, "calls", fresh)
+            check_rows(query, sandbox, open_ingestion, "calls", fresh)
         if stale:
             until_done(lambda ingestion: backfill(ingestion, sorted(stale)), "look-back")
         if any(collection == "numbers" for _, collection, _ in chaos.edits):
             until_done(snapshot, "look-back")
 
         assert not chaos.failures
-        check_rows(query, sandbox, opened, "calls", chaos.days)
-        check_rows(query, sandbox, opened, "numbers", [])
+        check_rows(query, sandbox, open_ingestion, "calls", chaos.days)
+        check_rows(query, sandbox, open_ingestion, "numbers", [])
         check_counts(query, chaos)
         check_history(query)
         check_ledger(query, chaos, sandbox.received)
 
 
 def stale_days(query: Query, chaos: Chaos) -> set[date]:
-    """Return the days that were edited after their reading began."""
+    """Return the days that were edited after the start of their read."""
     read_at = dict(query("SELECT day, read_at FROM magnetis_ops.days WHERE collection = 'calls'"))
     assert sorted(read_at) == chaos.days
     return {
@@ -382,10 +389,10 @@ def stale_days(query: Query, chaos: Chaos) -> set[date]:
 
 
 def check_rows(
-    query: Query, sandbox: SandboxServer, opened: Open, collection: str, days: list[date]
+    query: Query, sandbox: SandboxServer, open_ingestion: Open, collection: str, days: list[date]
 ) -> None:
-    """Ids, payloads and columns are those of the API; what it no longer returns is marked, and nothing else."""
-    warehouse = opened()._warehouse
+    """Assert that ids, payloads and columns are the API's, and only missing rows are deleted."""
+    warehouse = open_ingestion()._parts.warehouse
     declared = warehouse.catalogue[collection]
     reader = warehouse.reader(declared)
     moments = ["occurred_at", "day"] if declared.is_events else []
@@ -414,19 +421,24 @@ def check_rows(
 
 
 def check_counts(query: Query, chaos: Chaos) -> None:
-    """Every day is done once, by its newest window, with as many rows as the table holds; windows add up."""
+    """Assert that each day is complete once, by its newest window, with the rows of the table."""
     days = query(
         "SELECT day, announced, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day"
     )
-    held = "SELECT day, count(*), count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day ORDER BY day"
+    held = (
+        "SELECT day, count(*), count(*) FROM magnetis.calls WHERE deleted_at IS NULL "
+        "GROUP BY day ORDER BY day"
+    )
     assert days == query(held)
     assert [day for day, *_ in days] == chaos.days
     assert query(
         "SELECT count(*) FROM magnetis_ops.windows WHERE announced <> received OR quarantined > 0"
     ) == [(0,)]
     unread = (
-        "SELECT count(*) FROM magnetis_ops.days AS d LEFT JOIN magnetis_ops.day_reads AS r USING (window_id, day) "
-        "LEFT JOIN magnetis_ops.windows AS w ON w.id = d.window_id AND d.day BETWEEN w.first_day AND w.last_day "
+        "SELECT count(*) FROM magnetis_ops.days AS d "
+        "LEFT JOIN magnetis_ops.day_reads AS r USING (window_id, day) "
+        "LEFT JOIN magnetis_ops.windows AS w "
+        "ON w.id = d.window_id AND d.day BETWEEN w.first_day AND w.last_day "
         "WHERE r.held IS DISTINCT FROM d.held OR w.read_at IS DISTINCT FROM d.read_at"
     )
     assert query(unread) == [(0,)]
@@ -440,7 +452,8 @@ def check_history(query: Query) -> None:
         "SELECT id, payload FROM magnetis.numbers_history WHERE valid_to IS NULL ORDER BY id"
     ) == query(present)
     overlapping = (
-        "SELECT count(*) FROM magnetis.numbers_history AS a JOIN magnetis.numbers_history AS b ON a.id = b.id "
+        "SELECT count(*) FROM magnetis.numbers_history AS a "
+        "JOIN magnetis.numbers_history AS b ON a.id = b.id "
         "AND a.valid_from < b.valid_from AND (a.valid_to IS NULL OR a.valid_to > b.valid_from)"
     )
     assert query(overlapping) == [(0,)]
@@ -457,8 +470,11 @@ def check_ledger(query: Query, chaos: Chaos, received: int) -> None:
     assert charged >= received
     if unsettled:
         assert chaos.disturbed_at is not None
-        assert last <= chaos.disturbed_at, "only with the database an outcome is lost"
+        assert last <= chaos.disturbed_at, "an outcome is lost only with the database"
     by_day = "SELECT day, count(*) FROM magnetis_ops.api_calls GROUP BY day ORDER BY day"
-    counted = "SELECT day, schedule + settings + manual + backfill FROM magnetis_ops.quota_days ORDER BY day"
+    counted = (
+        "SELECT day, schedule + settings + manual + backfill FROM magnetis_ops.quota_days "
+        "ORDER BY day"
+    )
     assert query(by_day) == query(counted)
     assert all(number <= chaos.quota for _, number in query(by_day))

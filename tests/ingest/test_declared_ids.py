@@ -1,4 +1,4 @@
-"""Ids and times by declaration, over HTTP: what an overlay fixes, and what the errors say until it does."""
+"""Ids and times by declaration: the errors of a wrong one, and the overlay that fixes it."""
 
 from datetime import date
 from pathlib import Path
@@ -20,8 +20,8 @@ def overlaid(tmp_path: Path, text: str) -> Catalogue:
     return load_catalogue(path)
 
 
-def load(opened: Open, catalogue: Catalogue) -> Any:
-    with opened(catalogue=catalogue) as ingestion:
+def load(open_ingestion: Open, catalogue: Catalogue) -> Any:
+    with open_ingestion(catalogue=catalogue) as ingestion:
         [result] = ingestion.read_days(catalogue["calls"], [DAY])
     return result
 
@@ -30,21 +30,21 @@ def without_id(number: int, **members: Any) -> dict[str, Any]:
     return {name: value for name, value in call(number, AT).items() if name != "id"} | members
 
 
-def test_an_id_under_another_name(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, tmp_path: Path
+def test_an_id_under_another_name_is_declared_in_the_overlay(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, tmp_path: Path
 ) -> None:
     api.rows["/calls"] = [without_id(number, call_id=f"c{number}") for number in range(3)]
     with pytest.raises(
         UnplaceableRows, match=r"no id \(3 rows\).*\(collections\.calls\.id_paths\)"
     ):
-        load(opened, catalogue)
-    result = load(opened, overlaid(tmp_path, "collections: {calls: {id_paths: [call_id]}}"))
+        load(open_ingestion, catalogue)
+    result = load(open_ingestion, overlaid(tmp_path, "collections: {calls: {id_paths: [call_id]}}"))
     assert (result.received, result.quarantined, result.unknown) == (3, 0, [])
     assert query("SELECT id FROM magnetis.calls ORDER BY id") == [("c0",), ("c1",), ("c2",)]
 
 
-def test_two_legs_of_a_call_share_an_id(
-    api: SmallApi, opened: Open, query: Any, tmp_path: Path
+def test_two_legs_of_a_call_may_share_an_id(
+    api: SmallApi, open_ingestion: Open, query: Any, tmp_path: Path
 ) -> None:
     api.rows["/calls"] = [
         call(1, AT, leg=1, duration=5),
@@ -53,7 +53,7 @@ def test_two_legs_of_a_call_share_an_id(
     ]
     catalogue = overlaid(tmp_path, "collections: {calls: {id_paths: [[id, leg]]}}")
     for _ in range(2):
-        assert load(opened, catalogue).received == 3
+        assert load(open_ingestion, catalogue).received == 3
     assert query(
         "SELECT id, duration_seconds FROM magnetis.calls WHERE deleted_at IS NULL ORDER BY id"
     ) == [
@@ -71,17 +71,17 @@ def test_two_legs_of_a_call_share_an_id(
     ],
 )
 def test_errors_of_times_name_the_time_fields(
-    api: SmallApi, opened: Open, catalogue: Catalogue, moment: str | None, reason: str
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, moment: str | None, reason: str
 ) -> None:
     api.respond = lambda request: api.envelope([call(1, AT) | {"start_at": moment}], request)
     with pytest.raises(
         UnplaceableRows, match=rf"{reason} \(1 rows\).*\(collections\.calls\.time_fields\)"
     ):
-        load(opened, catalogue)
+        load(open_ingestion, catalogue)
 
 
 def test_rows_in_another_convention_fill_the_same_columns(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     row = {
         "Id": "call-1",
@@ -93,7 +93,7 @@ def test_rows_in_another_convention_fill_the_same_columns(
         "utm.source": "google",
     }
     api.respond = lambda request: api.envelope([row], request)
-    result = load(opened, catalogue)
+    result = load(open_ingestion, catalogue)
     assert (result.misfits, result.unknown, result.quarantined) == ({}, [], 0)
     columns = (
         "id, account_id, day::text, caller_number, duration_seconds, recipient_number, utm_source"

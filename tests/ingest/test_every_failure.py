@@ -1,4 +1,7 @@
-"""A small backfill broken at every call and every commit: nothing is ever half written, and a rerun ends as if nothing had been."""
+"""A failure at any request or commit of a small backfill writes no partial window.
+
+A rerun ends with the same tables as a run without failure.
+"""
 
 from datetime import date, timedelta
 from typing import Any
@@ -11,7 +14,7 @@ from magnetis_dagster.errors import MagnetisError
 
 DAY = date(2025, 3, 29)
 DAYS = [DAY + timedelta(days=n) for n in range(4)]
-"""Over the clock change of 30 March."""
+"""Days around the clock change of 30 March."""
 CALLS = 7
 """One announcement, and two windows of three pages."""
 LAST_COMMIT = 80
@@ -25,9 +28,9 @@ def _rows(api: SmallApi) -> None:
     ]
 
 
-def read(opened: Open, *, resumes: bool) -> None:
-    with opened(run="backfill", resumes=resumes, chunk_rows=60) as ingestion:
-        list(ingestion.read_days(ingestion._warehouse.catalogue["calls"], DAYS))
+def read(open_ingestion: Open, *, resumes: bool) -> None:
+    with open_ingestion(run="backfill", resumes=resumes, chunk_rows=60) as ingestion:
+        list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS))
 
 
 def check_nothing_is_half_written(query: Any) -> None:
@@ -51,7 +54,7 @@ def check_nothing_is_half_written(query: Any) -> None:
         for first, last, *_ in windows
         for n in range((last - first).days + 1)
     ]
-    assert sorted(covered) == sorted(done), "no window was written twice, and each with its days"
+    assert sorted(covered) == sorted(done), "each window was written once, with its days"
 
 
 def check_all_is_there(query: Any) -> None:
@@ -68,8 +71,8 @@ def check_all_is_there(query: Any) -> None:
 
 @pytest.mark.parametrize("broken_at", range(1, CALLS + 1))
 @pytest.mark.parametrize("fatal", [True, False], ids=["refused", "cut off"])
-def test_broken_at_every_call(
-    api: SmallApi, opened: Open, query: Any, broken_at: int, fatal: bool
+def test_a_failure_at_any_request_writes_no_partial_window(
+    api: SmallApi, open_ingestion: Open, query: Any, broken_at: int, fatal: bool
 ) -> None:
     def respond(request: Request) -> Any:
         if request.number < broken_at:
@@ -78,33 +81,36 @@ def test_broken_at_every_call(
 
     api.respond = respond
     with pytest.raises(MagnetisError):
-        read(opened, resumes=False)
+        read(open_ingestion, resumes=False)
     if query("SELECT to_regclass('magnetis_ops.days') IS NOT NULL") == [(True,)]:
         check_nothing_is_half_written(query)
     broken = len(api.requests)
     api.respond = lambda _request: None
-    read(opened, resumes=True)
+    read(open_ingestion, resumes=True)
     check_all_is_there(query)
     assert query("SELECT count(*) FROM magnetis_ops.api_calls") == [(len(api.requests),)]
     if fatal:
         assert len(api.requests) - broken <= CALLS - broken_at + 2, (
-            "what was paid for is not asked again"
+            "a cached page was requested again"
         )
 
 
 @pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after it"])
-def test_broken_at_every_commit(
+def test_a_failure_at_any_commit_writes_no_partial_window(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     query: Any,
     engine: Any,
     monkeypatch: pytest.MonkeyPatch,
     committed: bool,
 ) -> None:
     commit = psycopg.Connection.commit
-    with opened():
-        pass  # makes the tables
-    tables = "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, magnetis_ops.quota_days"
+    with open_ingestion():
+        pass  # creates the tables
+    tables = (
+        "magnetis.calls, magnetis_ops.windows, magnetis_ops.pages, magnetis_ops.api_calls, "
+        "magnetis_ops.quota_days"
+    )
     commits = broken_at = 0
 
     def breaking(connection: psycopg.Connection[Any]) -> None:
@@ -123,14 +129,14 @@ def test_broken_at_every_commit(
         commits = 0
         monkeypatch.setattr(psycopg.Connection, "commit", breaking)
         try:
-            read(opened, resumes=False)
+            read(open_ingestion, resumes=False)
         except MagnetisError:
             ended = False
         else:
             ended = commits < broken_at
         monkeypatch.setattr(psycopg.Connection, "commit", commit)
         check_nothing_is_half_written(query)
-        read(opened, resumes=True)
+        read(open_ingestion, resumes=True)
         check_all_is_there(query)
         if ended:
             break

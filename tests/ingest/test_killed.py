@@ -1,7 +1,7 @@
-"""A backfill in a process of its own that is killed (SIGKILL) again and again, and resumed: it ends right, and few calls are lost.
+"""A backfill that is killed (SIGKILL) repeatedly and resumed ends complete, and loses few calls.
 
-What benchmarks/kills.py measures over three years, here over a month and so that nothing depends on timing: before the sandbox
-looks at a call, it waits until each page that it has served before is kept.
+benchmarks/kills.py measures the same over three years. This test covers a month and does not depend
+on timing: before the sandbox handles a request, it waits until each served page is cached.
 """
 
 import multiprocessing
@@ -30,19 +30,22 @@ from magnetis_dagster.wiring import ledger_of, warehouse_of, zones_of
 PARIS = ZoneInfo("Europe/Paris")
 FIRST = date(2025, 3, 1)
 DAYS = [FIRST + timedelta(days=n) for n in (*range(15), *range(20, 35))]
-"""Two windows, over the clock change."""
+"""Two windows around a clock change."""
 PAGE = 5
-"""Rows of a page, as if the API gave no more."""
+"""Rows of a page; a small page makes many requests."""
 PLACES = 4
-"""Calls under way at once, once a run has them all."""
+"""Requests in flight in a run that is not resumed."""
 KILLED_AT = (10, 2, 4, 8, 1, 20)
-"""Calls that each process may send. One that resumes has one place for its first four calls, two for the next eight, then three."""
+"""Requests that each process may send before it is killed.
+
+A resumed run has one request in flight for its first four, two for the next eight, then three.
+"""
 LOST = (PLACES, 1, 1, 2, 1, 3)
-"""Most calls that are under way then."""
+"""Most requests in flight at that moment."""
 PATIENCE = 60.0
-"""Seconds for one process, or until a page is kept; they take 1, and a hundredth."""
+"""Seconds until a process must end or a page be cached; they take 1 s and 0.01 s."""
 FORKSERVER = multiprocessing.get_context("forkserver")
-"""Children are forked from one process that has imported everything: a fresh Python takes a second for that."""
+"""Children are forked from a process that has imported everything, which takes a second."""
 FORKSERVER.set_forkserver_preload(
     ["pytest", "magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"]
 )
@@ -50,7 +53,7 @@ Query = Callable[..., list[Any]]
 
 
 def load(url: str, database: str, number: int) -> None:
-    # plain HTTP needs no certificates, and reading them takes each process 20 ms
+    # plain HTTP needs no certificates; reading them takes 20 ms per process
     ssl.SSLContext.load_verify_locations = lambda *_, **__: None  # type: ignore[method-assign]
     settings = Settings.load(api_url=url, api_key=SANDBOX_KEY, database_url=database)
     catalogue = load_catalogue()
@@ -69,7 +72,7 @@ def load(url: str, database: str, number: int) -> None:
 
 
 class Killer:
-    """Kills the running process in the instant in which a call of a given number arrives."""
+    """Kills the running process when the request of a given number arrives."""
 
     def __init__(self, sandbox: SandboxServer, engine: Engine) -> None:
         self._sandbox = sandbox
@@ -79,11 +82,14 @@ class Killer:
         self._starting = threading.Lock()
         self._served = 0
         self.witnesses = 0
-        """Requests for a page that is kept already: they compare it."""
+        """Requests for a cached page, to compare it."""
         self.failures: list[BaseException] = []
 
     def run(self, database: str, number: int, calls: int | None) -> tuple[int, int]:
-        """Run one process, killed at its call number `calls`; return the calls received, and the pages of them that are safe."""
+        """Run one process, killed at its request number `calls`.
+
+        Returns the received requests, and how many of their pages are safe.
+        """
         safe, received = self.safe, self.received - self.witnesses
         self._served, self._left = safe, calls or 0
         process = FORKSERVER.Process(target=load, args=(self._sandbox.url, database, number))
@@ -95,7 +101,7 @@ class Killer:
         if process.exitcode != (-signal.SIGKILL if calls else 0):
             process.kill()
             pytest.fail(f"the process ended with {process.exitcode}")
-        # behind what the process had sent when it died
+        # after the requests that the process had sent when it died
         assert httpx.get(self._sandbox.url).is_success
         return self.received - self.witnesses - received, self.safe - safe
 
@@ -106,18 +112,18 @@ class Killer:
     def __call__(self, request: Request) -> None:
         with self._starting:
             if self._pid is None:
-                return  # of a process that is dead
+                return  # sent by a killed process
         request.query["limit"] = str(PAGE)
         try:
             end = time.monotonic() + PATIENCE
             while self.safe < self._served:
-                assert time.monotonic() < end, "a page that was served is not kept"
+                assert time.monotonic() < end, "a served page is not cached"
                 threading.Event().wait(0.001)
             if self._left == 1:
                 os.kill(self._pid, signal.SIGKILL)
                 self._pid = None
         except BaseException as error:
-            self.failures.append(error)  # or nobody would hear of it: the server answers 500
+            self.failures.append(error)  # otherwise the error is lost: the server answers 500
             raise
         self._left -= 1
         if self._is_kept(request):
@@ -138,14 +144,14 @@ class Killer:
 
     @property
     def safe(self) -> int:
-        """Return how many pages are kept, or were read by a window that is committed."""
+        """Return the number of pages that are cached or committed."""
         kept = "SELECT count(*) FROM magnetis_ops.pages"
         committed = f"SELECT coalesce(sum(ceil(received / {PAGE}.0)), 0) FROM magnetis_ops.windows"
         with self._engine.connect() as connection:
             return int(connection.execute(text(f"SELECT ({kept}) + ({committed})")).scalar_one())
 
 
-def test_killed_again_and_again(
+def test_a_backfill_that_is_killed_repeatedly_ends_complete(
     database_url: str, engine: Engine, catalogue: Catalogue, query: Query
 ) -> None:
     options = SandboxOptions(calls_per_day=12, daily_quota=None)
@@ -173,10 +179,11 @@ def test_killed_again_and_again(
         killer.received - killer.witnesses == least + sum(lost) <= least * 1.05 + 2 * len(KILLED_AT)
     )
     assert killer.witnesses <= len(KILLED_AT) + 2 * 2, (
-        "two pages of each window, again after a kill among them"
+        "two pages of each window, requested again after a kill"
     )
     [(charged, unsettled)] = query(
-        "SELECT count(*), count(*) FILTER (WHERE settled_at IS NULL AND run_id = :last) FROM magnetis_ops.api_calls",
+        "SELECT count(*), count(*) FILTER (WHERE settled_at IS NULL AND run_id = :last) "
+        "FROM magnetis_ops.api_calls",
         last=f"run-{len(KILLED_AT)}",
     )
     assert 0 <= charged - killer.received <= sum(LOST), "charged, and killed before it was sent"

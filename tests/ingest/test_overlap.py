@@ -1,4 +1,4 @@
-"""Two readings of the same days at once, in their own threads, while rows change: both end, and nothing is lost or doubled."""
+"""Two concurrent loads of the same days, while rows change: no row is lost or duplicated."""
 
 import random
 import threading
@@ -18,29 +18,31 @@ FIRST, LAST = date(2025, 3, 20), date(2025, 4, 12)
 DAYS = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
 BACKFILL = DAYS[:18]
 PATIENCE = 60.0
-"""Seconds for two readings; they take about 1."""
+"""Seconds for two loads; they take about 1 s."""
 
-# raises where a row goes back to an older version: the API's own edits count up
+# fails if a row returns to an older version: every edit of the API increments the version
 GUARD = """
     CREATE FUNCTION public.no_way_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF coalesce((new.payload ->> 'version')::int, 0) < coalesce((old.payload ->> 'version')::int, 0)
+        IF coalesce((new.payload ->> 'version')::int, 0)
+                < coalesce((old.payload ->> 'version')::int, 0)
             AND new.last_seen_at < old.last_seen_at
         THEN RAISE EXCEPTION 'a row went back to an older reading'; END IF;
         RETURN new;
     END $$;
-    CREATE TRIGGER no_way_back BEFORE UPDATE ON magnetis.calls FOR EACH ROW EXECUTE FUNCTION public.no_way_back();
+    CREATE TRIGGER no_way_back BEFORE UPDATE ON magnetis.calls
+        FOR EACH ROW EXECUTE FUNCTION public.no_way_back();
 """
 
 
 class Editor:
-    """Edits a row before some of the answers, and notes when each edit was done."""
+    """Edits a row before some of the responses, and records the time of each edit."""
 
     def __init__(self, seed: int, sandbox: SandboxServer) -> None:
         self._dice = random.Random(seed)
         self._sandbox = sandbox
         self._lock = threading.Lock()
         self.edits: list[tuple[datetime, str, int]] = []
-        """When it was done, which row, its new version."""
+        """Time, row and new version of each edit."""
         self.deleted: list[tuple[datetime, str]] = []
 
     def __call__(self, _request: Request) -> None:
@@ -52,7 +54,7 @@ class Editor:
         with self._lock:
             row = self._dice.choice(list(world.truth("calls", *[self._dice.choice(DAYS)] * 2)))
             version = len(self.edits) + 1
-            # a window whose rows come and go fails when that happens three times in a row
+            # a window whose count changes in three successive attempts fails
             if len(self.deleted) < 2 and self._dice.random() < 0.1:
                 world.delete("calls", row["id"])
                 self.deleted.append((datetime.now(UTC), row["id"]))
@@ -76,13 +78,17 @@ def at_once(readings: list[Callable[[], Any]]) -> None:
 
 
 def nothing_is_lost(query: Callable[..., list[Any]], editor: Editor) -> None:
-    """What was changed before the newest reading of its day began is in the table."""
-    reads = "SELECT r.day, max(read_at) FROM magnetis_ops.windows JOIN magnetis_ops.day_reads AS r ON id = window_id GROUP BY 1"
+    """Assert that the table contains every change made before the newest read of its day."""
+    reads = (
+        "SELECT r.day, max(read_at) FROM magnetis_ops.windows "
+        "JOIN magnetis_ops.day_reads AS r ON id = window_id GROUP BY 1"
+    )
     read_at = dict(query(reads))
     rows = {
         identifier: (day, version, deleted)
         for identifier, day, version, deleted in query(
-            "SELECT id, day, coalesce((payload ->> 'version')::int, 0), deleted_at IS NOT NULL FROM magnetis.calls"
+            "SELECT id, day, coalesce((payload ->> 'version')::int, 0), deleted_at IS NOT NULL "
+            "FROM magnetis.calls"
         )
     }
     for moment, identifier, version in editor.edits:
@@ -95,7 +101,10 @@ def nothing_is_lost(query: Callable[..., list[Any]], editor: Editor) -> None:
     for moment, identifier in editor.deleted:
         if identifier in rows and moment < read_at[rows[identifier][0]]:
             assert rows[identifier][2], "a deleted row is back"
-    held = "SELECT day, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY day ORDER BY day"
+    held = (
+        "SELECT day, count(*) FROM magnetis.calls WHERE deleted_at IS NULL "
+        "GROUP BY day ORDER BY day"
+    )
     assert query(
         "SELECT day, held FROM magnetis_ops.days WHERE collection = 'calls' ORDER BY day"
     ) == query(held)
@@ -111,13 +120,13 @@ def the_table_is_the_truth(query: Callable[..., list[Any]], sandbox: SandboxServ
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("other", ["backfill", "schedule"])
-def test_two_readings_of_the_same_days(
+def test_two_concurrent_loads_of_the_same_days(
     seed: int,
     other: str,
     sandbox: SandboxServer,
     database_url: str,
     catalogue: Catalogue,
-    opened: Open,
+    open_ingestion: Open,
     query: Callable[..., list[Any]],
 ) -> None:
     dice = random.Random(seed)
@@ -131,8 +140,8 @@ def test_two_readings_of_the_same_days(
         run: str, days: list[date], wait: float = 0.0, concurrency: int = 8, chunk_rows: int = 400
     ) -> None:
         threading.Event().wait(wait)
-        engine = connect(database_url)  # as another process has its own
-        with opened(
+        engine = connect(database_url)  # another process has its own in production
+        with open_ingestion(
             run=run,
             engine=engine,
             origin=sandbox.url,
@@ -143,7 +152,7 @@ def test_two_readings_of_the_same_days(
             list(ingestion.read_days(catalogue["calls"], days))
         engine.dispose()
 
-    # the schedule reads the last closed days again and again while the backfill is under way
+    # the schedule re-reads the last complete days while the backfill runs
     others = [DAYS[6:]] if other == "backfill" else [DAYS[-8:], DAYS[-9:-1], DAYS[-8:]]
     beginnings = [dice.uniform(0.1, 0.2) for _ in others]
 
@@ -152,11 +161,11 @@ def test_two_readings_of_the_same_days(
             read(f"other-{number}", days, wait)
 
     sandbox.intercept(editor)
-    # one page after the other in one window: it begins first and commits last, and must give way where others were newer
+    # one window, page by page: it starts first and commits last, and must not overwrite newer days
     at_once([lambda: read("backfill", BACKFILL, concurrency=1, chunk_rows=5000), read_others])
     sandbox.intercept(lambda _request: None)
     assert editor.edits
     nothing_is_lost(query, editor)
-    # and with the rows standing still, both at once again
+    # and both again, without edits
     at_once([lambda: read("again", BACKFILL), lambda: read("other-again", DAYS[6:])])
     the_table_is_the_truth(query, sandbox)

@@ -1,4 +1,4 @@
-"""A plan over real HTTP and the real ledger: what it asks, what it spends, what it says, and what it refuses."""
+"""A plan over real HTTP and the real ledger: its requests, price, output and errors."""
 
 import io
 import json
@@ -13,18 +13,18 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.api import ClientLimits, KeyRefused
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.cli.plan_report import render, render_report, report_total
+from magnetis_dagster.cli.plan_report import format_backfill, format_plan, total_of
 from magnetis_dagster.ingest import Zones
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.planning.plan import (
     BadPlan,
     Plan,
-    asked_window,
-    chosen,
-    day_of,
-    ends,
+    choose_collections,
+    completion,
+    format_moment,
     make_plan,
-    when,
+    parse_day,
+    requested_window,
 )
 from magnetis_dagster.quota import QuotaPolicy
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
@@ -53,7 +53,7 @@ def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Mak
         **changes: Any,
     ) -> Plan:
         return make_plan(
-            chosen(catalogue, names, every=not names),
+            choose_collections(catalogue, names, every=not names),
             window,
             Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS),
             Ledger(
@@ -73,7 +73,7 @@ def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Mak
 
 
 def announcing(api: SmallApi, totals: dict[str, int | None]) -> None:
-    """Let each route announce a total, with one row."""
+    """Make each route announce a total, with one row."""
 
     def respond(request: Request) -> Any:
         total = totals[request.path]
@@ -86,12 +86,14 @@ def announcing(api: SmallApi, totals: dict[str, int | None]) -> None:
 
 def shown(plan: Plan, *, ascii_only: bool = False) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(render(plan, ascii_only=ascii_only))
+    console.print(format_plan(plan, ascii_only=ascii_only))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, query: Any) -> None:
+def test_a_plan_costs_one_call_per_collection_in_lane_manual(
+    make: Make, api: SmallApi, query: Any
+) -> None:
     announcing(api, {"/calls": 12_345, "/visits": 100_000})
     plan = make("calls", "visits", "calls")
     assert [(line.collection, line.days, line.rows, line.calls) for line in plan.lines] == [
@@ -99,7 +101,7 @@ def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, quer
         ("visits", 10, 100_000, plan.lines[1].calls),
     ]
     assert 405 <= plan.lines[1].calls <= 412, (
-        "beyond a chunk and a half it is cut: an announcement, padding, part pages, witnesses"
+        "more than a chunk and a half is split: announcement, padding, part pages, witnesses"
     )
     assert [request.query["limit"] for request in api.requests] == ["1", "1"]
     assert {(request.query["from"], request.query["to"]) for request in api.requests} == {
@@ -115,13 +117,13 @@ def test_one_call_a_collection_charged_to_manual(make: Make, api: SmallApi, quer
 
 
 def test_only_missing_days_are_priced_for_one_call(
-    make: Make, api: SmallApi, opened: Open, catalogue: Catalogue
+    make: Make, api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = [
         call(f"{day}{n}", f"2025-06-{day:02} 12:00:00") for day in range(1, 11) for n in range(30)
     ]
     calls = catalogue["calls"]
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         list(ingestion.read_days(calls, [june(1), june(2), june(5), june(6)]))
     api.requests.clear()
     plan = make("calls", missing=True)
@@ -132,9 +134,9 @@ def test_only_missing_days_are_priced_for_one_call(
     ]
     assert (line.days, line.rows, line.calls, plan.spent) == (6, 180, 2, 1)
     assert api.requests[0].query["from"] == "20250602220000", (
-        "only the range that holds the missing days is announced"
+        "only the range of the missing days is announced"
     )
-    with opened() as ingestion:
+    with open_ingestion() as ingestion:
         results = list(
             ingestion.read_days(
                 calls, [day for each in line.ranges for day in Window(each.first, each.last).days]
@@ -167,13 +169,13 @@ def test_a_collection_without_a_price_does_not_stop_the_others(make: Make, api: 
     assert (lines["visits"]["calls"], lines["calls"]["calls"]) == (None, 2)
 
 
-def test_what_would_meet_every_call_ends_the_plan(make: Make, api: SmallApi) -> None:
+def test_an_error_that_affects_every_request_ends_the_plan(make: Make, api: SmallApi) -> None:
     with pytest.raises(KeyRefused):
         make("calls", "visits", key="another")
     assert len(api.requests) == 1
     with pytest.raises(QuotaExhausted, match="lane manual"):
         make("calls", "visits", quota=1)
-    assert len(api.requests) == 1, "the day's one call was spent before"
+    assert len(api.requests) == 1, "the one call of the day was spent before"
 
 
 def test_a_retried_announcement_counts_as_spent(make: Make, api: SmallApi) -> None:
@@ -185,7 +187,7 @@ def test_a_retried_announcement_counts_as_spent(make: Make, api: SmallApi) -> No
 
 
 def test_a_route_without_a_window_is_read_whole_for_each_range(
-    make: Make, api: SmallApi, catalogue: Catalogue, opened: Open
+    make: Make, api: SmallApi, catalogue: Catalogue, open_ingestion: Open
 ) -> None:
     whole = catalogue.model_copy(
         update={
@@ -201,7 +203,7 @@ def test_a_route_without_a_window_is_read_whole_for_each_range(
     assert "from" not in api.requests[0].query
 
 
-def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engine) -> None:
+def test_the_plan_shows_its_quota_days(make: Make, api: SmallApi, engine: Engine) -> None:
     ledger = Ledger(engine, key_fingerprint=FINGERPRINT, policy=QuotaPolicy(limit=100, zone=PARIS))
     for lane, number in (("schedule", 5), ("backfill", 10)):
         for _ in range(number):
@@ -233,15 +235,15 @@ def test_how_it_fits_the_quota_is_shown(make: Make, api: SmallApi, engine: Engin
 
 def test_moments_in_words() -> None:
     now = datetime(2025, 6, 12, 12, tzinfo=PARIS)
-    assert when(now + timedelta(hours=3, minutes=39, seconds=1), now) == "today 15:40"
-    assert when(now + timedelta(hours=13), now) == "2025-06-13 01:00"
-    assert when(now.replace(hour=23, minute=59, second=30), now) == "2025-06-13 00:00"
+    assert format_moment(now + timedelta(hours=3, minutes=39, seconds=1), now) == "today 15:40"
+    assert format_moment(now + timedelta(hours=13), now) == "2025-06-13 01:00"
+    assert format_moment(now.replace(hour=23, minute=59, second=30), now) == "2025-06-13 00:00"
 
 
-def test_ends_that_nobody_sees(make: Make, api: SmallApi) -> None:
+def test_a_completion_beyond_the_forecast_is_not_dated(make: Make, api: SmallApi) -> None:
     announcing(api, {"/calls": 10**10})
     plan = make("calls")
-    assert ends(plan) == "not within 3,660 days"
+    assert completion(plan) == "not within 3,660 days"
     assert plan.as_dict()["quota"]["done_at"] is None
 
 
@@ -258,11 +260,11 @@ def test_collections_that_cannot_be_planned(
     catalogue: Catalogue, names: tuple[str, ...], every: bool, words: str
 ) -> None:
     with pytest.raises(BadPlan, match=words):
-        chosen(catalogue, names, every=every)
+        choose_collections(catalogue, names, every=every)
 
 
-def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
-    assert [each.name for each in chosen(catalogue, (), every=True)] == [
+def test_all_means_every_enabled_events_collection(catalogue: Catalogue) -> None:
+    assert [each.name for each in choose_collections(catalogue, (), every=True)] == [
         "calls",
         "visits",
         "conversions",
@@ -277,9 +279,9 @@ def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
             }
         }
     )
-    assert "calls" not in [each.name for each in chosen(off, (), every=True)]
+    assert "calls" not in [each.name for each in choose_collections(off, (), every=True)]
     with pytest.raises(BadPlan, match="switched off"):
-        chosen(off, ["calls"], every=False)
+        choose_collections(off, ["calls"], every=False)
 
 
 @pytest.mark.parametrize(
@@ -290,27 +292,29 @@ def test_all_are_the_enabled_events_collections(catalogue: Catalogue) -> None:
         (june(3), june(12), r"--to 2025-06-12 has not ended.*up to 2025-06-11"),
     ],
 )
-def test_days_that_are_no_partitions(first: date, last: date, words: str) -> None:
+def test_days_outside_the_partitions_are_rejected(first: date, last: date, words: str) -> None:
     with pytest.raises(BadPlan, match=words):
-        asked_window(first, last, start=date(2024, 1, 1), today=june(12))
+        requested_window(first, last, start=date(2024, 1, 1), today=june(12))
 
 
-def test_days_are_read_as_days() -> None:
-    assert asked_window(june(3), june(3), start=june(3), today=june(4)) == Window(june(3), june(3))
-    assert day_of(" 2025-06-03", "--from") == june(3)
+def test_days_are_parsed_as_iso_dates() -> None:
+    assert requested_window(june(3), june(3), start=june(3), today=june(4)) == Window(
+        june(3), june(3)
+    )
+    assert parse_day(" 2025-06-03", "--from") == june(3)
     with pytest.raises(BadPlan, match="--to: expected a day such as 2024-01-31, got '03/06/2025'"):
-        day_of("03/06/2025", "--to")
+        parse_day("03/06/2025", "--to")
 
 
-def test_the_report_tells_an_error_only_once_all_is_done() -> None:
+def test_the_report_shows_an_error_only_when_every_day_is_complete() -> None:
     def line(name: str, days_done: int, spent: int) -> ForecastLine:
         return ForecastLine(name, june(1), june(10), 10, 1000, 105, spent, days_done, 900)
 
     console = Console(file=io.StringIO(), width=100)
-    console.print(render_report("abcdefgh", [line("calls", 10, 100), line("visits", 4, 40)]))
+    console.print(format_backfill("abcdefgh", [line("calls", 10, 100), line("visits", 4, 40)]))
     assert isinstance(console.file, io.StringIO)
     words = console.file.getvalue()
     assert "Backfill abcdefgh" in words
     assert words.count("+5.0 %") == 1
-    assert report_total([line("calls", 10, 100), line("visits", 4, 40)])["error_percent"] is None
-    assert report_total([line("calls", 10, 100), line("visits", 10, 110)])["error_percent"] == 0.0
+    assert total_of([line("calls", 10, 100), line("visits", 4, 40)])["error_percent"] is None
+    assert total_of([line("calls", 10, 100), line("visits", 10, 110)])["error_percent"] == 0.0

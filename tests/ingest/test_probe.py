@@ -1,4 +1,4 @@
-"""The probe over real HTTP: what it asks, what it spends, what it concludes, and the overlay that comes of it."""
+"""The probe over real HTTP: its requests, price, findings and overlay."""
 
 import json
 import logging
@@ -12,14 +12,14 @@ import yaml
 from rich.console import Console
 from small_api import KEY, PARIS, SmallApi, serve
 
-from magnetis_dagster.api import Call, ClientLimits, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
-from magnetis_dagster.cli.probe_report import render
+from magnetis_dagster.cli.probe_report import format_probe
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest.windows import Zones
 from magnetis_dagster.probe.overlay import write_overlay
 from magnetis_dagster.probe.probe import probe_window, run_probe
-from magnetis_dagster.probe.report import Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, ProbeReport
 
 TODAY = date(2025, 6, 20)
 ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
@@ -39,13 +39,13 @@ CALL = {
 }
 
 
-class Gate:
+class CountingGuard:
     def __init__(self, calls: int = 1000) -> None:
         self.calls = calls
-        self.charged: list[Call] = []
-        self.settled: list[Outcome] = []
+        self.charged: list[ApiCall] = []
+        self.settled: list[CallOutcome] = []
 
-    async def charge(self, call: Call) -> int:
+    async def charge(self, call: ApiCall) -> int:
         if len(self.charged) >= self.calls:
             raise TransientError("No call is left until midnight.")
         self.charged.append(call)
@@ -54,7 +54,7 @@ class Gate:
     async def confirm(self, charge: int) -> int:
         return charge
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.settled.append(outcome)
 
 
@@ -66,8 +66,8 @@ def _no_waiting():
 
 @pytest.fixture
 def api(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch):
-    """An API that serves the first route of every collection with one row, and nothing else."""
-    # head and body are two packets: with Nagle's algorithm each answer waits 40 ms for an acknowledgement
+    """An API that serves only the first route of every collection, with one row."""
+    # headers and body are two packets: with Nagle's algorithm, each response waits 40 ms
     monkeypatch.setattr("socketserver.StreamRequestHandler.disable_nagle_algorithm", True)
     with serve() as small:
         small.rows = {
@@ -88,18 +88,18 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG)
 
     def _probe(
-        catalogue: Catalogue = catalogue, gate: Gate | None = None, **changes
+        catalogue: Catalogue = catalogue, guard: CountingGuard | None = None, **changes
     ) -> ProbeReport:
-        gate = gate or Gate()
+        guard = guard or CountingGuard()
         report = run_probe(
             catalogue,
             ZONES,
-            gate,
+            guard,
             origin=api.url,
             key=KEY,
             **{"today": TODAY, "limits": LIMITS, **changes},
         )
-        assert report.calls == len(gate.charged) == len(gate.settled) == len(api.requests)
+        assert report.calls == len(guard.charged) == len(guard.settled) == len(api.requests)
         shown = repr(report) + json.dumps(report.as_dict()) + table(report) + caplog.text
         for secret in (KEY, CALLER, "jeanne", "a while", "Agence"):
             assert secret not in shown
@@ -111,7 +111,7 @@ def probe(api: SmallApi, catalogue: Catalogue, caplog: pytest.LogCaptureFixture)
 def table(report: ProbeReport, width: int = 300) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     with console.file:
-        console.print(render(report))
+        console.print(format_probe(report))
     return console.export_text()
 
 
@@ -150,21 +150,24 @@ def test_the_price_is_one_request_for_each_collection_and_three_more_for_events(
     assert report.overlay() == {}
     assert report.stopped is None
     assert [one.collection for one in report.findings] == list(catalogue.collections)
-    assert {one.found for one in report.findings} == {Found.YES}
+    assert {one.found for one in report.findings} == {Availability.YES}
     assert "33 API calls spent" in table(report)
 
 
-def test_events_are_asked_for_a_working_day_noon_to_noon(probe, api: SmallApi):
+def test_events_are_requested_for_a_working_day_from_noon_to_noon(probe, api: SmallApi):
     report = probe()
     assert report.window == ("2025-06-16T10:00:00+00:00", "2025-06-17T10:00:00+00:00")
-    asked = {request.path: request.query for request in reversed(api.requests)}
-    assert (asked["/calls"]["from"], asked["/calls"]["to"]) == ("20250616100000", "20250617100000")
-    assert asked["/calls"]["analysis"] == "1"
-    assert "from" not in asked["/accounts"]
+    requested = {request.path: request.query for request in reversed(api.requests)}
+    assert (requested["/calls"]["from"], requested["/calls"]["to"]) == (
+        "20250616100000",
+        "20250617100000",
+    )
+    assert requested["/calls"]["analysis"] == "1"
+    assert "from" not in requested["/accounts"]
 
 
 @pytest.mark.parametrize("days", range(14))
-def test_the_window_lies_in_the_working_week_and_well_in_the_past(days):
+def test_the_window_lies_in_a_past_working_week(days):
     today = TODAY + timedelta(days=days)
     start, end = (moment.astimezone(PARIS) for moment in probe_window(today, ZONES))
     assert start.hour == end.hour == 12
@@ -173,7 +176,7 @@ def test_the_window_lies_in_the_working_week_and_well_in_the_past(days):
     assert 3 <= (today - end.date()).days <= 6
 
 
-def test_fields_found_unknown_and_missing(probe):
+def test_members_are_reported_as_found_unknown_or_missing(probe):
     calls = finding(probe(), "calls")
     assert (calls.answered, calls.evidence, calls.status, calls.announced) == (
         "/calls",
@@ -183,7 +186,7 @@ def test_fields_found_unknown_and_missing(probe):
     )
     assert calls.columns["account_name"] == "account.name"
     assert calls.columns["caller_number"] == "caller_number"
-    assert calls.columns["gclid"] == "gclid", "a member that is null is there"
+    assert calls.columns["gclid"] == "gclid", "a null member counts as found"
     assert calls.columns["analysis"] == "analysis"
     assert calls.misfits == ["duration_seconds"]
     assert "status" in calls.missing
@@ -201,7 +204,7 @@ def test_fields_found_unknown_and_missing(probe):
     assert "Do not fit their type: duration_seconds." in calls.notes()
 
 
-def test_a_row_without_id_and_time_is_told(probe, api: SmallApi):
+def test_a_row_without_id_and_time_is_reported(probe, api: SmallApi):
     api.rows["/leads"] = []
     api.respond = lambda request: (
         (200, {}, b'{"data": [{"ref": 1, "when": "2025-06-17 11:30:00"}], "meta": {"total": 1}}')
@@ -211,16 +214,16 @@ def test_a_row_without_id_and_time_is_told(probe, api: SmallApi):
     leads = finding(probe(), "leads")
     assert leads.missing[:2] == ["id", "occurred_at"]
     assert "Rows without an id cannot be stored: set id_paths." in leads.notes()
-    assert "(members that hold one: when): set time_fields" in leads.notes()
+    assert "(members with a time: when): set time_fields" in leads.notes()
     assert leads.proposals.time_field == "when"
-    assert leads.proposals.id_path == [], "one row shows no member to be unique"
+    assert leads.proposals.id_path == [], "one row does not show that a member is unique"
 
 
-def test_no_rows_no_fields(probe, api: SmallApi):
+def test_without_rows_no_members_are_reported(probe, api: SmallApi):
     api.rows["/calls"] = []
     calls = finding(probe(), "calls")
     assert (calls.found, calls.announced, calls.columns, calls.missing, calls.outside_seconds) == (
-        Found.YES,
+        Availability.YES,
         0,
         {},
         [],
@@ -236,8 +239,10 @@ def test_no_rows_no_fields(probe, api: SmallApi):
         ("2025-06-16 10:00:00", -7200, 7200, "start_at: 2 h 00 min before the start"),
     ],
 )
-def test_offset_of_the_returned_time(probe, api: SmallApi, start_at, outside, edge, shown):
-    """The server honours the window, in another zone than the settings say."""
+def test_the_offset_of_rows_from_the_window_is_reported(
+    probe, api: SmallApi, start_at, outside, edge, shown
+):
+    """The server honours the window, in another time zone than the settings."""
     inside = [CALL | {"start_at": start_at}]
     api.respond = lambda request: (
         api.envelope(inside if request.query["from"] == "20250616100000" else [], request)
@@ -252,7 +257,7 @@ def test_offset_of_the_returned_time(probe, api: SmallApi, start_at, outside, ed
     assert report.overlay() == {}
 
 
-def test_candidates_are_tried_where_the_first_is_not_there(
+def test_alternative_routes_are_tried_if_the_first_is_missing(
     probe, api: SmallApi, catalogue: Catalogue, tmp_path
 ):
     api.rows["/audio-files"] = api.rows.pop("/audios")
@@ -276,7 +281,7 @@ def test_candidates_are_tried_where_the_first_is_not_there(
     }
 
 
-def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_path):
+def test_collections_outside_the_keys_scope_are_switched_off(probe, api: SmallApi, tmp_path):
     del api.rows["/sms"]
     api.respond = lambda request: (
         refusal(403, "Forbidden.")
@@ -287,7 +292,7 @@ def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_pa
     )
     report = probe()
     assert not report.complete
-    assert finding(report, "leads").found is Found.FORBIDDEN
+    assert finding(report, "leads").found is Availability.FORBIDDEN
     assert finding(report, "leads").status == 403
     assert "scope" in finding(report, "leads").notes()
     assert report.overlay()["collections"] == {
@@ -307,20 +312,20 @@ def test_what_the_key_does_not_have_is_switched_off(probe, api: SmallApi, tmp_pa
     )
 
 
-def test_a_route_that_is_another_collections_is_only_hinted_at(probe, api: SmallApi):
+def test_an_alternative_route_of_another_collection_is_only_suggested(probe, api: SmallApi):
     del api.rows["/email-tracking"]
     report = probe()
     trackers = finding(report, "email_trackers")
-    assert trackers.found is Found.NOTHING
+    assert trackers.found is Availability.NOTHING
     assert trackers.shared == {"/emails": "emails"}
-    assert "/emails answers as emails" in trackers.notes()
+    assert "/emails serves emails" in trackers.notes()
     assert "/emails" not in trackers.tried
     assert finding(report, "emails").answered == "/emails"
     assert [request.path for request in api.requests].count("/emails") == 4
     assert "route" not in report.overlay()["collections"]["email_trackers"]
 
 
-def test_a_route_known_to_be_absent_is_not_paid_for_twice(probe, api: SmallApi):
+def test_a_missing_route_is_requested_once(probe, api: SmallApi):
     del api.rows["/emails"], api.rows["/email-tracking"]
     trackers = finding(probe(), "email_trackers")
     assert trackers.tried == {
@@ -332,10 +337,10 @@ def test_a_route_known_to_be_absent_is_not_paid_for_twice(probe, api: SmallApi):
     assert [request.path for request in api.requests].count("/emails") == 1
 
 
-def test_two_collections_on_one_route_are_told(probe, catalogue: Catalogue, tmp_path):
+def test_two_collections_on_one_route_are_reported(probe, catalogue: Catalogue, tmp_path):
     report = probe(reroute(catalogue, tmp_path, sms_alerts="/alerts/email"))
     assert finding(report, "sms_alerts").shared == {"/alerts/email": "email_alerts"}
-    assert "/alerts/email answers as email_alerts" in finding(report, "sms_alerts").notes()
+    assert "/alerts/email serves email_alerts" in finding(report, "sms_alerts").notes()
 
 
 @pytest.mark.parametrize(
@@ -347,48 +352,48 @@ def test_two_collections_on_one_route_are_told(probe, catalogue: Catalogue, tmp_
         (302, {"Location": "/login"}, b""),
     ],
 )
-def test_an_unclear_answer_switches_nothing_off(probe, api: SmallApi, answer):
+def test_an_unclear_response_switches_nothing_off(probe, api: SmallApi, answer):
     api.respond = lambda request: answer if request.path == "/visits" else None
     report = probe()
     visits = finding(report, "visits")
-    assert (visits.found, visits.status) == (Found.UNCLEAR, answer[0])
+    assert (visits.found, visits.status) == (Availability.UNCLEAR, answer[0])
     assert visits.message in table(report) or visits.message[:60] in table(report)
     assert report.overlay() == {}
     assert not report.complete
-    assert finding(report, "leads").found is Found.YES, "the others go on"
+    assert finding(report, "leads").found is Availability.YES, "the other collections are probed"
 
 
-def test_a_refused_key_stops_at_once(probe, api: SmallApi):
+def test_a_refused_key_ends_the_probe(probe, api: SmallApi):
     api.respond = lambda request: refusal(401)
     report = probe()
     assert report.calls == 1
     assert "API & connecteurs > API" in report.stopped
-    assert {one.found for one in report.findings} == {Found.NOT_ASKED}
+    assert {one.found for one in report.findings} == {Availability.NOT_PROBED}
     assert report.overlay() == {}
     assert not report.complete
 
 
-def test_no_call_left_stops_with_what_is_known(probe, api: SmallApi):
+def test_an_exhausted_quota_ends_the_probe_with_partial_findings(probe, api: SmallApi):
     del api.rows["/pools"]
-    report = probe(gate=Gate(calls=18))
+    report = probe(guard=CountingGuard(calls=18))
     assert report.stopped == "No call is left until midnight."
-    assert finding(report, "pools").found is Found.NOTHING
-    assert report.overlay() == {}, "not every candidate was tried"
+    assert finding(report, "pools").found is Availability.NOTHING
+    assert report.overlay() == {}, "some alternative routes were not tried"
 
 
-def test_nobody_there_stops_at_once(probe, api: SmallApi, catalogue: Catalogue):
-    gate = Gate()
+def test_an_unreachable_api_ends_the_probe(probe, api: SmallApi, catalogue: Catalogue):
+    guard = CountingGuard()
     report = run_probe(
-        catalogue, ZONES, gate, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
+        catalogue, ZONES, guard, origin="http://127.0.0.1:9", key=KEY, today=TODAY, limits=LIMITS
     )
     assert "127.0.0.1:9: no connection" in report.stopped
-    assert len(gate.charged) == report.calls == 1, (
+    assert len(guard.charged) == report.calls == 1, (
         "nothing was sent, so each attempt uses the same charge"
     )
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_where_nothing_answers_nothing_is_switched_off(probe, api: SmallApi, status):
+def test_if_no_route_answers_nothing_is_switched_off(probe, api: SmallApi, status):
     api.respond = lambda request: refusal(status)
     assert probe().overlay() == {}
 
@@ -413,9 +418,12 @@ def test_the_reports_are_complete_and_safe_to_print(probe, api: SmallApi):
         assert one.collection in shown
 
 
-def test_writing_keeps_what_the_user_wrote(tmp_path):
+def test_writing_keeps_the_users_settings(tmp_path):
     path = tmp_path / "magnetis.yaml"
-    mine = "# mine\ncollections:\n  calls:\n    route: /wrong\n    columns: {our_ref: {paths: [réf]}}\n  pools: {enabled: false}\n"
+    mine = (
+        "# mine\ncollections:\n  calls:\n    route: /wrong\n"
+        "    columns: {our_ref: {paths: [réf]}}\n  pools: {enabled: false}\n"
+    )
     path.write_text(mine, encoding="utf-8")
     path.chmod(0o640)
     assert write_overlay(
@@ -433,7 +441,7 @@ def test_writing_keeps_what_the_user_wrote(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["magnetis.yaml", "magnetis.yaml.bak"]
 
 
-def test_writing_what_is_there_already_touches_nothing(tmp_path):
+def test_writing_known_findings_does_not_touch_the_file(tmp_path):
     path = tmp_path / "magnetis.yaml"
     path.write_text("# mine\ncollections: {calls: {route: /calls}}\n")
     assert not write_overlay(path, {"collections": {"calls": {"route": "/calls"}}})
@@ -442,14 +450,14 @@ def test_writing_what_is_there_already_touches_nothing(tmp_path):
     assert not (tmp_path / "magnetis.yaml.bak").exists()
 
 
-def test_a_file_that_the_settings_name_is_there_even_if_nothing_differs(tmp_path):
+def test_a_missing_overlay_is_created_even_without_findings(tmp_path):
     path = tmp_path / "config" / "magnetis.yaml"
     assert write_overlay(path, {})
     assert load_catalogue(path) == load_catalogue()
     assert not write_overlay(path, {})
 
 
-def test_a_link_is_written_through(tmp_path):
+def test_a_symbolic_link_is_kept(tmp_path):
     target, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
     target.write_text("collections: {}\n")
     link.symlink_to(target)
@@ -458,7 +466,7 @@ def test_a_link_is_written_through(tmp_path):
     assert "/x" in target.read_text()
 
 
-def test_a_file_that_is_no_yaml_is_left_alone(tmp_path):
+def test_an_invalid_yaml_file_is_not_changed(tmp_path):
     path = tmp_path / "magnetis.yaml"
     path.write_text("collections: [")
     with pytest.raises(CatalogueError, match="not valid YAML"):
@@ -466,7 +474,7 @@ def test_a_file_that_is_no_yaml_is_left_alone(tmp_path):
     assert path.read_text() == "collections: ["
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_path_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match=r"magnetis\.yaml, which cannot be written"):
         write_overlay(

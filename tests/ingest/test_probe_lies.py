@@ -1,4 +1,4 @@
-"""The probe against a server that plays one lie at a time, over real HTTP: what it says, what it costs, what it writes."""
+"""The probe against a server with one lie at a time: its findings, price and overlay."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_api import KEY, PARIS, Open, Request, SmallApi, serve
 
-from magnetis_dagster.api import Call, ClientLimits, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome, ClientLimits
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.model import Evidence
 from magnetis_dagster.ingest.windows import Zones
@@ -25,7 +25,7 @@ from magnetis_dagster.probe.events import event_members
 from magnetis_dagster.probe.overlay import write_overlay
 from magnetis_dagster.probe.probe import probe_window, run_probe
 from magnetis_dagster.probe.proposals import Proposals, propose, with_proposals
-from magnetis_dagster.probe.report import Finding, Found, ProbeReport
+from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
 from magnetis_dagster.probe.rows import Sample
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 
@@ -38,11 +38,11 @@ pick = random.Random(13)
 Row = dict[str, Any]
 
 
-class Gate:
-    async def charge(self, call: Call) -> int:
+class OpenGuard:
+    async def charge(self, call: ApiCall) -> int:
         return 1
 
-    async def settle(self, charge: int, outcome: Outcome) -> None:
+    async def settle(self, charge: int, outcome: CallOutcome) -> None:
         pass
 
 
@@ -54,7 +54,7 @@ def _no_waiting() -> Iterator[None]:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallApi]:
-    # head and body are two packets: with Nagle's algorithm each answer waits 40 ms for an acknowledgement
+    # headers and body are two packets: with Nagle's algorithm, each response waits 40 ms
     monkeypatch.setattr("socketserver.StreamRequestHandler.disable_nagle_algorithm", True)
     with serve() as small:
         yield small
@@ -80,7 +80,7 @@ def probe(api: SmallApi, tmp_path: Path) -> Callable[..., Finding]:
         report = run_probe(
             only(tmp_path, name, **overlay),
             ZONES,
-            Gate(),
+            OpenGuard(),
             origin=api.url,
             key=KEY,
             today=TODAY,
@@ -130,7 +130,7 @@ def play(
     newest_first: bool = False,
     **meta: Any,
 ) -> None:
-    """Serve `rows` on every route, and take notice only of the parameters in `honours`."""
+    """Serve `rows` on every route, and honour only the parameters in `honours`."""
     rows = rows[::-1] if newest_first else rows
 
     def respond(request: Request):
@@ -157,7 +157,7 @@ def moved(minutes: int) -> Callable[[int, datetime], datetime]:
     return lambda _, at: at + timedelta(minutes=minutes)
 
 
-def asked(api: SmallApi) -> list[tuple[str, str]]:
+def requested(api: SmallApi) -> list[tuple[str, str]]:
     return [(request.query["limit"], request.query["page"]) for request in api.requests]
 
 
@@ -177,9 +177,7 @@ def verdicts(found: Finding) -> dict[str, str]:
 @pytest.mark.parametrize(
     "ignored", [(), ("to",), ("from",), ("from", "to")], ids=lambda names: "-".join(names) or "none"
 )
-def test_the_bounds_that_are_ignored_are_named_within_four_requests(
-    api, probe, ignored, total, newest_first
-):
+def test_ignored_bounds_are_named_within_four_requests(api, probe, ignored, total, newest_first):
     play(
         api,
         calls(),
@@ -219,9 +217,9 @@ def test_an_empty_collection_costs_two_requests_and_decides_nothing(api, probe):
     play(api, [])
     found = probe()
     assert set(verdicts(found).values()) == {"undecided"}
-    assert asked(api) == [("1", "1"), ("50", "1")]
+    assert requested(api) == [("1", "1"), ("50", "1")]
     assert (
-        "No row came back, so it is undecided whether the route honours from and to"
+        "No row was returned, so it is undecided whether the route honours from and to"
         in found.notes()
     )
     assert probe.report.overlay() == {}
@@ -237,13 +235,13 @@ def test_a_quiet_day_is_replaced_by_the_month_before_it(api, probe):
     assert found.announced == 0
 
 
-def test_a_row_in_the_future_does_not_make_an_honoured_start_ignored(api, probe):
+def test_a_future_row_does_not_mark_an_honoured_start_as_ignored(api, probe):
     play(api, [*calls(), {"id": "call-late", "start_at": "2025-06-22 12:30:00"}])
     assert verdicts(probe())["from"] == "honoured"
 
 
-def test_one_row_inside_the_window_is_no_reason_to_give_the_window_up(api, probe):
-    """A route without any other row: both bounds were ignored, and the row received does not prove that they matter."""
+def test_one_row_inside_the_window_does_not_disable_it(api, probe):
+    """Both bounds are ignored, and the only row, inside the window, does not prove it."""
     play(api, [{"id": "call-1", "start_at": "2025-06-17 10:00:00"}], honours=("limit", "page"))
     found = probe()
     assert found.ignores_window
@@ -279,7 +277,7 @@ def test_a_total_that_ignores_the_window_is_reported(api, probe):
 
 
 @pytest.mark.parametrize("ignored", ["limit", "page"])
-def test_an_ignored_limit_or_page_shows_without_a_request_of_its_own(api, probe, ignored):
+def test_an_ignored_limit_or_page_is_detected_without_extra_requests(api, probe, ignored):
     play(
         api,
         calls(step=timedelta(minutes=5)),
@@ -288,11 +286,11 @@ def test_an_ignored_limit_or_page_shows_without_a_request_of_its_own(api, probe,
     found = probe()
     assert verdicts(found)[ignored] == "ignored"
     assert f"ignores {ignored}" in found.notes()
-    assert asked(api) == [("1", "1"), ("50", "2"), ("1", "1"), ("1", "1")]
+    assert requested(api) == [("1", "1"), ("50", "2"), ("1", "1"), ("1", "1")]
 
 
 def test_a_page_with_signed_links_is_recognized_as_the_same_page(api, probe):
-    """Each answer signs the links anew: rows of two requests are never equal."""
+    """Each response contains newly signed links, so rows of two requests are never equal."""
     rows = calls(step=timedelta(minutes=5), recording=lambda n, _: f"https://x.fr/{n}.mp3")
     play(api, rows, honours=("from", "to", "limit"))
     plain = api.respond
@@ -318,15 +316,15 @@ def test_an_ignored_window_is_written_with_the_reason_as_a_comment_that_stays(ap
     assert loaded.window is None
     assert loaded.window_evidence is Evidence.OBSERVED
     assert (
-        "# magnetis probe: collections.calls.window is null: /calls ignored from and to on 2025-06-20."
-        in path.read_text()
+        "# magnetis probe: collections.calls.window is null: "
+        "/calls ignored from and to on 2025-06-20." in path.read_text()
     )
     assert write_overlay(path, {"collections": {"leads": {"enabled": False}}})
     assert path.read_text().count("# magnetis probe: collections.calls.window is null") == 1
 
 
 def test_a_misread_zone_shows_on_the_row_at_the_edge(api, probe):
-    """Rows read two hours late: of a long day, only the first row received lies near an edge."""
+    """Times are misread by two hours; on a long day, only the first row lies near an edge."""
     play(
         api,
         calls(step=timedelta(minutes=5), start_at=moved(120), hidden=lambda _, at: at),
@@ -336,14 +334,14 @@ def test_a_misread_zone_shows_on_the_row_at_the_edge(api, probe):
     found = probe()
     assert 6900 <= found.outside_seconds <= 7200
     assert "MAGNETIS_RESPONSE_TIMEZONE" in found.notes()
-    assert asked(api)[1] == ("50", "2")
+    assert requested(api)[1] == ("50", "2")
 
 
 # --- undeclared members
 
 
 def accepted(probe, tmp_path: Path, name: str = "calls") -> Finding:
-    """Write the proposals, and return what a second probe finds."""
+    """Write the proposals, and return the findings of a second probe."""
     overlay = probe.report.overlay()
     path = tmp_path / "magnetis.yaml"
     write_overlay(path, overlay)
@@ -403,8 +401,8 @@ def test_a_time_in_any_form_is_proposed(api, probe, form):
     assert "filtered" in found.notes()
 
 
-def test_a_declared_time_outside_the_window_gives_way_to_the_one_that_is_filtered_by(api, probe):
-    """`date` is the day of a contract; the route filters by a member that nobody declared."""
+def test_a_declared_time_outside_the_window_is_replaced_by_the_filtered_one(api, probe):
+    """`date` is the day of a contract; the route filters by an undeclared member."""
     play(
         api,
         calls(start_at=lambda *_: "2019-04-01 10:00:00", happened=lambda _, at: at),
@@ -415,7 +413,7 @@ def test_a_declared_time_outside_the_window_gives_way_to_the_one_that_is_filtere
     assert verdicts(found)["from"] == "honoured"
 
 
-def test_a_member_that_is_equal_in_all_rows_is_no_time_of_an_event(api, probe):
+def test_a_member_that_is_equal_in_all_rows_is_not_proposed_as_time(api, probe):
     play(
         api,
         calls(
@@ -426,7 +424,7 @@ def test_a_member_that_is_equal_in_all_rows_is_no_time_of_an_event(api, probe):
     assert probe().proposals.time_field == "hidden"
 
 
-def test_no_time_is_proposed_where_the_window_is_ignored(api, probe):
+def test_no_time_is_proposed_if_the_window_is_ignored(api, probe):
     play(
         api,
         calls(start_at=lambda *_: ..., begun=lambda _, at: at),
@@ -435,7 +433,7 @@ def test_no_time_is_proposed_where_the_window_is_ignored(api, probe):
     )
     found = probe()
     assert found.proposals.time_field is None
-    assert "(members that hold one: begun)" in found.notes()
+    assert "(members with a time: begun)" in found.notes()
 
 
 @pytest.mark.parametrize(
@@ -490,8 +488,8 @@ def test_an_id_that_repeats_is_proposed_with_the_member_that_makes_it_unique(
     accepted(probe, tmp_path)
 
 
-def test_an_id_that_nothing_makes_unique_is_not_proposed(api, probe):
-    """A duration and a status may change, and the id would change with them."""
+def test_an_id_that_no_member_makes_unique_is_not_proposed(api, probe):
+    """A duration or a status may change, and the id would change too."""
     status = ("missed", "completed")
     play(
         api,
@@ -506,7 +504,7 @@ def test_an_id_that_nothing_makes_unique_is_not_proposed(api, probe):
     assert "The id repeats in 24 of 50 rows: set id_paths" in found.notes()
 
 
-def test_the_id_of_the_row_comes_before_the_id_of_something_else(api, probe):
+def test_the_rows_own_id_is_preferred_to_other_ids(api, probe):
     rows = calls(
         id=lambda *_: ...,
         task_id=lambda n, _: str(uuid.UUID(int=n)),
@@ -516,7 +514,7 @@ def test_the_id_of_the_row_comes_before_the_id_of_something_else(api, probe):
     assert probe().proposals.id_path == ["call_ref"]
 
 
-def test_times_and_phone_numbers_are_no_ids(api, probe):
+def test_times_and_phone_numbers_are_not_proposed_as_ids(api, probe):
     rows = calls(
         id=lambda *_: ...,
         stamp=lambda _, at: int(at.timestamp()),
@@ -558,7 +556,7 @@ def test_phone_numbers_are_proposed_by_form_for_the_column_that_has_none(
     assert again.columns["caller_number"] == member
 
 
-def test_phone_numbers_that_could_be_anybodys_are_named_and_not_saved(api, probe):
+def test_ambiguous_phone_numbers_are_named_and_not_saved(api, probe):
     play(api, calls(first=lambda n, _: PHONES["E.164"](n), second=lambda n, _: PHONES["00"](n)))
     found = probe()
     assert found.proposals.columns == {}
@@ -566,7 +564,7 @@ def test_phone_numbers_that_could_be_anybodys_are_named_and_not_saved(api, probe
     assert probe.report.overlay() == {}
 
 
-def test_a_word_that_the_names_share_decides_before_variation(api, probe):
+def test_a_shared_word_in_the_names_takes_precedence_over_variation(api, probe):
     rows = calls(
         recipientMobile=lambda n, _: PHONES["00"](n), caller_mobile=lambda n, _: PHONES["E.164"](n)
     )
@@ -577,7 +575,7 @@ def test_a_word_that_the_names_share_decides_before_variation(api, probe):
     }
 
 
-def test_a_declared_number_that_is_filled_stays(api, probe):
+def test_a_filled_declared_number_is_kept(api, probe):
     play(
         api,
         calls(
@@ -608,7 +606,9 @@ def test_names_that_may_be_values_are_never_shown_or_written(api, probe):
     assert found.proposals.id_path == []
 
 
-def test_what_the_probe_writes_loads_a_complete_day(api, probe, tmp_path, opened: Open, query):
+def test_the_written_overlay_loads_a_complete_day(
+    api, probe, tmp_path, open_ingestion: Open, query
+):
     rows = calls(
         id=lambda *_: ...,
         start_at=lambda *_: ...,
@@ -622,11 +622,12 @@ def test_what_the_probe_writes_loads_a_complete_day(api, probe, tmp_path, opened
     path = tmp_path / "magnetis.yaml"
     write_overlay(path, probe.report.overlay())
     catalogue = load_catalogue(path)
-    with opened(catalogue=catalogue) as ingestion:
+    with open_ingestion(catalogue=catalogue) as ingestion:
         (result,) = ingestion.read_days(catalogue["calls"], [date(2025, 6, 17)])
     assert [day.rows for day in result.days] == [72]
     stored = query(
-        "SELECT count(*), count(DISTINCT id), count(caller_number), min(day), max(day) FROM magnetis.calls"
+        "SELECT count(*), count(DISTINCT id), count(caller_number), min(day), max(day) "
+        "FROM magnetis.calls"
     )
     assert stored == [(72, 72, 72, date(2025, 6, 17), date(2025, 6, 17))]
 
@@ -663,22 +664,22 @@ def test_a_snapshot_whose_rows_look_like_events_is_reported(
     found = probe("sms_messages")
     assert found.event_members == named
     assert (
-        f"Rows look like events and not like a present state: {', '.join(named)} differ"
+        f"Rows look like events, not like a present state: {', '.join(named)} differ"
         in found.notes()
     )
     assert "magnetis.sms_messages" in found.notes()
     assert len(api.requests) == 2
-    assert probe.report.overlay() == {}, "the kind of a collection is not for the probe to change"
+    assert probe.report.overlay() == {}, "the probe must not change the kind of a collection"
 
 
-def test_events_of_years_are_seen_at_the_end_that_is_recent(api, probe):
-    """Oldest first: the first page has rows of years ago."""
+def test_old_and_recent_events_are_recognized_at_the_recent_end(api, probe):
+    """Sorted oldest first: the first page has rows that are years old."""
     rows = calls(
         step=timedelta(days=1), days=1500, start_at=lambda *_: ..., sent_at=lambda _, at: at
     )
     play(api, rows)
     assert probe("sms_messages").event_members == ["sent_at"]
-    assert asked(api) == [("1", "1"), ("50", "30")]
+    assert requested(api) == [("1", "1"), ("50", "30")]
 
 
 @pytest.mark.parametrize(
@@ -699,7 +700,7 @@ def test_events_of_years_are_seen_at_the_end_that_is_recent(api, probe):
     ],
     ids=["created", "of state", "equal", "old"],
 )
-def test_a_snapshot_of_state_is_not_called_events(api, probe, members):
+def test_a_snapshot_of_state_is_not_reported_as_events(api, probe, members):
     play(api, sent(**members))
     assert probe("sms_messages").event_members == []
     assert probe.report.overlay() == {}
@@ -714,10 +715,10 @@ def test_a_snapshot_without_an_id_costs_one_request_more(api, probe, tmp_path):
     assert len(api.requests) == 1
 
 
-def test_the_sandbox_is_honest():
-    """Its rows are declared in full, and its clock is the machine's."""
+def test_the_probe_finds_no_fault_with_the_sandbox():
+    """The sandbox's rows are declared completely, and its clock is the machine's."""
     with SandboxServer(SandboxOptions(keys=(KEY,), accounts=3, calls_per_day=120)) as sandbox:
-        report = run_probe(load_shipped(), ZONES, Gate(), origin=sandbox.url, key=KEY)
+        report = run_probe(load_shipped(), ZONES, OpenGuard(), origin=sandbox.url, key=KEY)
         assert report.calls == sandbox.received == 18 + 3 * 5
     assert report.complete
     assert report.overlay() == {}
@@ -780,7 +781,7 @@ def test_any_rows_give_names_and_numbers_and_no_value(rows, name):
     sample = Sample(
         collection, rows, ZONES, probe_window(TODAY, ZONES) if collection.is_events else None
     )
-    found = Finding(name, collection.route, Found.YES, answered=collection.route)
+    found = Finding(name, collection.route, Availability.YES, answered=collection.route)
     examine(sample, found)
     found.proposals, found.event_members = propose(sample), event_members(sample, TODAY)
     report = ProbeReport([found], 1, ("", ""), str(TODAY))
@@ -792,6 +793,6 @@ def test_a_row_of_a_thousand_levels_is_compared(catalogue: Catalogue):
     row: Row = {}
     for _ in range(1000):
         row = {"a": row, "id": 1}
-    found = Finding("calls", "/calls", Found.YES)
+    found = Finding("calls", "/calls", Availability.YES)
     examine(Sample(catalogue["calls"], [row], ZONES), found)
     assert "a.id" in found.unknown

@@ -1,4 +1,7 @@
-"""The sandbox's lies by name: a load fails or stores what the sandbox has, as docs/sandbox.md demonstrates."""
+"""The sandbox's lies by name: a load fails, or stores exactly the rows of the sandbox.
+
+docs/sandbox.md demonstrates these loads.
+"""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -26,9 +29,9 @@ def opened_sandbox(*lies: str) -> SandboxServer:
     )
 
 
-def load(opened: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | None:
+def load(open_ingestion: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | None:
     try:
-        with opened(origin=sandbox.url, key=sandbox.key) as ingestion:
+        with open_ingestion(origin=sandbox.url, key=sandbox.key) as ingestion:
             list(ingestion.read_days(catalogue["calls"], DAYS))
     except MagnetisError as error:
         return str(error)
@@ -36,7 +39,7 @@ def load(opened: Open, catalogue: Catalogue, sandbox: SandboxServer) -> str | No
 
 
 def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
-    """Return the days that are complete and hold other rows than the sandbox has."""
+    """Return the complete days whose rows differ from the sandbox."""
     wrong = []
     for (day,) in query("SELECT day FROM magnetis_ops.days WHERE collection = 'calls'"):
         held = {
@@ -52,12 +55,12 @@ def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
 
 @pytest.mark.parametrize("lie", [name for name in LIES if name != "swap"])
 def test_no_green_day_differs_from_the_truth(
-    lie: str, opened: Open, catalogue: Catalogue, query: Query
+    lie: str, open_ingestion: Open, catalogue: Catalogue, query: Query
 ) -> None:
     with opened_sandbox(lie) as sandbox:
         honest = [row["id"] for row in sandbox.world.truth("calls", DAYS[0], DAYS[-1])]
         assert len(honest) > 1600
-        load(opened, catalogue, sandbox)
+        load(open_ingestion, catalogue, sandbox)
         assert wrong_days(query, sandbox) == []
 
 
@@ -73,11 +76,16 @@ def test_no_green_day_differs_from_the_truth(
         ("error_200", 5, None),
     ],
 )
-def test_what_docs_sandbox_md_says_of_a_load(
-    lie: str, complete: int, reason: str | None, opened: Open, catalogue: Catalogue, query: Query
+def test_loads_behave_as_docs_sandbox_md_describes(
+    lie: str,
+    complete: int,
+    reason: str | None,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Query,
 ) -> None:
     with opened_sandbox(lie) as sandbox:
-        failure = load(opened, catalogue, sandbox)
+        failure = load(open_ingestion, catalogue, sandbox)
         found = query("SELECT count(*) FROM magnetis_ops.days WHERE collection = 'calls'")[0][0]
         assert (found, failure) == (complete, failure)
         assert (failure is None) is (reason is None), failure
@@ -91,7 +99,7 @@ def pages(sandbox: SandboxServer) -> list[bytes]:
     ]
 
 
-def test_each_lie_changes_what_is_answered() -> None:
+def test_each_lie_changes_a_response() -> None:
     truth = pages(opened_sandbox())
     for lie in (name for name in LIES if name != "swap"):
         assert pages(opened_sandbox(lie)) != truth, lie
@@ -102,11 +110,11 @@ def test_each_lie_changes_what_is_answered() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gossip", "unknown lie 'gossip'; there are: cap"),
+        ("gossip", "unknown lie 'gossip'; expected one of cap"),
         ("cap=0", "cap expects a number of rows"),
         ("ignore_to=3", "takes no number"),
     ],
 )
-def test_a_lie_that_cannot_be_told_is_named(text: str, words: str) -> None:
+def test_an_unknown_lie_is_named_in_the_error(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse([text])

@@ -1,4 +1,4 @@
-"""Collections, routes and member names of MAGNETIS_CONFIG in the sandbox: what it invents, a load stores."""
+"""Collections, routes and member names of MAGNETIS_CONFIG in the sandbox, and their loads."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -54,15 +54,15 @@ def overlaid(tmp_path: Path) -> Catalogue:
     return load_catalogue(tmp_path / "magnetis.yaml")
 
 
-def test_a_load_stores_what_the_sandbox_invents(
-    overlaid: Catalogue, opened: Open, engine: Engine, query: Query
+def test_a_load_stores_the_rows_of_the_sandbox(
+    overlaid: Catalogue, open_ingestion: Open, engine: Engine, query: Query
 ) -> None:
     migrate(engine, overlaid)
     with (
         SandboxServer(
             SandboxOptions(accounts=3, calls_per_day=60, daily_quota=None), overlaid
         ) as sandbox,
-        opened(catalogue=overlaid, origin=sandbox.url, key=sandbox.key) as ingestion,
+        open_ingestion(catalogue=overlaid, origin=sandbox.url, key=sandbox.key) as ingestion,
     ):
         for name in ("bookings", "calls"):
             list(ingestion.read_days(overlaid[name], DAYS))
@@ -91,7 +91,8 @@ def test_a_load_stores_what_the_sandbox_invents(
     )
     assert query(f"SELECT count(*) FROM magnetis.bookings WHERE {missing}") == [(0,)]
     assert query(
-        "SELECT count(*) FROM magnetis.calls WHERE our_reference IS NULL OR occurred_at IS NULL OR status IS NULL"
+        "SELECT count(*) FROM magnetis.calls "
+        "WHERE our_reference IS NULL OR occurred_at IS NULL OR status IS NULL"
     ) == [(0,)]
     assert query("SELECT count(*) FROM magnetis.calls WHERE caller_number IS NOT NULL")[0][0] > 100
     for (phone,) in query("SELECT phone FROM magnetis.bookings"):

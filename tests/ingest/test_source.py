@@ -1,4 +1,7 @@
-"""Rows of another key or another origin in the same table: refused before any request, until somebody adopts them."""
+"""Rows of another key or origin in the table stop a load before any request.
+
+`magnetis migrate --adopt-key` adopts them.
+"""
 
 from datetime import date
 
@@ -19,65 +22,67 @@ DAY = date(2025, 3, 3)
 ROWS = [call(n, f"{DAY} 10:00:00") for n in range(3)]
 
 
-def load(opened: Open, catalogue: Catalogue, collection: str = "calls", **options: object) -> int:
-    with opened(**options) as ingestion:
+def load(
+    open_ingestion: Open, catalogue: Catalogue, collection: str = "calls", **options: object
+) -> int:
+    with open_ingestion(**options) as ingestion:
         if not catalogue[collection].is_events:
-            return ingestion.read_snapshot(catalogue[collection], ingestion._today()).received
+            return ingestion.read_snapshot(catalogue[collection], ingestion._parts.today()).received
         [result] = ingestion.read_days(catalogue[collection], [DAY])
     return result.received
 
 
-def of_another_key(opened: Open, catalogue: Catalogue, engine: Engine) -> None:
-    with opened() as ingestion:
-        policy = QuotaPolicy(limit=5000, zone=ingestion._zones.partition)
-        ingestion._ledger = Ledger(engine, key_fingerprint="another00000", policy=policy)
+def of_another_key(open_ingestion: Open, catalogue: Catalogue, engine: Engine) -> None:
+    with open_ingestion() as ingestion:
+        policy = QuotaPolicy(limit=5000, zone=ingestion._parts.zones.partition)
+        ingestion._parts.ledger = Ledger(engine, key_fingerprint="another00000", policy=policy)
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
 
-def test_rows_of_another_key_are_refused_before_any_request(
-    api: SmallApi, opened: Open, catalogue: Catalogue, engine: Engine
+def test_rows_of_another_key_stop_a_load_before_any_request(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, engine: Engine
 ) -> None:
     api.rows["/calls"] = ROWS
-    assert load(opened, catalogue) == 3
+    assert load(open_ingestion, catalogue) == 3
     before = len(api.requests)
     with pytest.raises(
         ForeignSource, match=r"calls: its table was filled with another API key.*--adopt-key"
     ):
-        of_another_key(opened, catalogue, engine)
+        of_another_key(open_ingestion, catalogue, engine)
     assert len(api.requests) == before
     adopted = adopt(engine, key_fingerprint="another00000", origin=api.url)
     assert adopted == ["calls"]
-    of_another_key(opened, catalogue, engine)
+    of_another_key(open_ingestion, catalogue, engine)
     with pytest.raises(ForeignSource):
-        load(opened, catalogue)
+        load(open_ingestion, catalogue)
 
 
-def test_rows_of_another_origin_are_refused(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+def test_rows_of_another_origin_stop_a_load(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = ROWS
-    load(opened, catalogue)
+    load(open_ingestion, catalogue)
     with serve() as other:
         other.rows["/calls"] = ROWS[:1]
         with pytest.raises(ForeignSource, match=f"was filled from {api.url}, not from {other.url}"):
-            load(opened, catalogue, origin=other.url)
+            load(open_ingestion, catalogue, origin=other.url)
         assert other.requests == []
         other.rows["/pools"] = [{"id": "p"}]
-        assert load(opened, catalogue, "pools", origin=other.url) == 1, (
+        assert load(open_ingestion, catalogue, "pools", origin=other.url) == 1, (
             "another table may have another source"
         )
 
 
 def test_the_command_adopts_the_key_of_the_environment(
     api: SmallApi,
-    opened: Open,
+    open_ingestion: Open,
     catalogue: Catalogue,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     query: object,
 ) -> None:
     api.rows["/calls"] = ROWS
-    load(opened, catalogue)
+    load(open_ingestion, catalogue)
     for name, value in {
         "API_KEY": "a-new-key",
         "API_URL": api.url,
@@ -86,10 +91,7 @@ def test_the_command_adopts_the_key_of_the_environment(
         monkeypatch.setenv(f"MAGNETIS_{name}", value)
     runner = CliRunner()
     assert "Adopted: calls." in runner.invoke(app, ["migrate", "--adopt-key"]).output
-    assert (
-        "The tables are those of this key already."
-        in runner.invoke(app, ["migrate", "--adopt-key"]).output
-    )
+    assert "The tables belong to this key." in runner.invoke(app, ["migrate", "--adopt-key"]).output
     assert query("SELECT key_fingerprint, origin FROM magnetis_ops.sources") == [  # type: ignore[operator]
         (Settings.load().key_fingerprint, api.url)
     ]

@@ -1,4 +1,4 @@
-"""What makes an answer suspicious, what is verified, and what a load remembers of it."""
+"""Suspicious responses, their verification, and the limits that a load remembers."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -15,9 +15,13 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.api import Page
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.ingest import FilterIgnored, IncompleteWindow, Window
-from magnetis_dagster.ingest.pipeline import IncompleteResponse
-from magnetis_dagster.ingest.window_reader import RepeatedIds
+from magnetis_dagster.ingest import (
+    FilterIgnored,
+    IncompleteResponse,
+    IncompleteWindow,
+    RepeatedIds,
+    Window,
+)
 from magnetis_dagster.ingest.windows import middle_of
 from magnetis_dagster.ingest.witnesses import FilterWatch, Suspicions, empty_edges, rechecked_pages
 from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -32,10 +36,10 @@ def days(number: int) -> list[date]:
 
 
 def edges(counts: list[int]) -> list[tuple[int, int]]:
-    asked = days(len(counts))
-    by_day = Counter[date | None](dict(zip(asked, counts, strict=True)))
+    requested = days(len(counts))
+    by_day = Counter[date | None](dict(zip(requested, counts, strict=True)))
     return [
-        ((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(asked, by_day)
+        ((edge.first - DAY).days, (edge.last - DAY).days) for edge in empty_edges(requested, by_day)
     ]
 
 
@@ -67,7 +71,7 @@ def test_an_edge_has_only_empty_days_of_the_window(counts: list[int]) -> None:
         assert sum(counts[first : last + 1]) == 0
 
 
-def test_totals_that_look_like_caps() -> None:
+def test_which_totals_look_like_caps() -> None:
     suspicions = Suspicions(totals={2_345: None})
     window, other = Window(DAY, DAY), Window(DAY, days(2)[1])
     assert [suspicions.doubts(window, total) for total in (10_000, 2_345, 3_333, 999, 500)] == [
@@ -78,7 +82,9 @@ def test_totals_that_look_like_caps() -> None:
         False,
     ]
     assert suspicions.doubts(other, 3_333), "another window had this total"
-    assert not suspicions.doubts(window, 3_333), "read again, the same window has the same total"
+    assert not suspicions.doubts(window, 3_333), (
+        "the same window has the same total when it is read again"
+    )
     suspicions.trusted.add(10_000)
     assert not suspicions.doubts(other, 10_000)
 
@@ -105,7 +111,9 @@ def test_pages_that_are_requested_again() -> None:
         ([-9] * 90 + [0] * 160, False, None),
     ],
 )
-def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: Any) -> None:
+def test_rows_far_outside_the_window_are_detected(
+    shifts: list[int], noticed: bool, ignored: Any
+) -> None:
     watch = FilterWatch(Window(DAY, DAY))
     found = watch.add([DAY + timedelta(days=shift) for shift in shifts])
     assert bool(found) == noticed
@@ -113,11 +121,11 @@ def test_rows_far_outside_the_window(shifts: list[int], noticed: bool, ignored: 
         assert watch.ignored == ignored
 
 
-def test_rows_far_outside_on_a_later_page() -> None:
+def test_rows_far_outside_are_detected_on_a_later_page() -> None:
     watch = FilterWatch(Window(DAY, DAY))
     assert watch.add([DAY] * 250) is None
     assert watch.add([DAY] * 151 + [DAY + timedelta(days=9)] * 99) is None, (
-        "fewer than a hundred are no proof"
+        "fewer than a hundred rows are no proof"
     )
     assert watch.add([DAY + timedelta(days=9)] * 250) is not None
 
@@ -163,27 +171,27 @@ def page(rows: int, **said: Any) -> Page:
 def test_the_page_after_the_first(said: dict[str, Any], rows: int, following: int | None) -> None:
     pagination = Pagination(250)
     pagination.add(1, page(rows, **said))
-    assert (pagination.announced_pages, pagination.following()) == (1, following)
+    assert (pagination.announced_pages, pagination.next_page()) == (1, following)
 
 
 @pytest.mark.parametrize(
     ("said", "rows", "pages"),
     [({"total": 600}, 250, 3), ({"total": 600}, 100, 6), ({"total": 600, "last_page": 3}, 100, 6)],
 )
-def test_pages_are_counted_by_the_rows_that_come(
-    said: dict[str, Any], rows: int, pages: int
-) -> None:
+def test_pages_are_counted_by_their_rows(said: dict[str, Any], rows: int, pages: int) -> None:
     pagination = Pagination(250)
     pagination.add(1, page(rows, **said))
     assert pagination.announced_pages == pages
 
 
-# --- what a load does
+# --- loads
 
 
-def read(opened: Open, catalogue: Catalogue, asked: list[date], **options: Any) -> list[Any]:
-    with opened(**options) as ingestion:
-        return list(ingestion.read_days(catalogue["calls"], asked))
+def read(
+    open_ingestion: Open, catalogue: Catalogue, requested: list[date], **options: Any
+) -> list[Any]:
+    with open_ingestion(**options) as ingestion:
+        return list(ingestion.read_days(catalogue["calls"], requested))
 
 
 def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
@@ -195,15 +203,20 @@ def rows_of(counts: dict[date, int]) -> list[dict[str, Any]]:
 
 
 def test_a_cap_is_remembered_and_windows_stay_below_it(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(6)
-    LyingApi(api, rows_of(dict.fromkeys(asked, 400)), ("caps a search, oldest first",), cap=2_000)
-    assert sum(result.received for result in read(opened, catalogue, asked, run="1")) >= 2_400
+    requested = days(6)
+    LyingApi(
+        api, rows_of(dict.fromkeys(requested, 400)), ("caps a search, oldest first",), cap=2_000
+    )
+    assert (
+        sum(result.received for result in read(open_ingestion, catalogue, requested, run="1"))
+        >= 2_400
+    )
     assert query("SELECT most_days, most_rows FROM magnetis_ops.window_limits") == [(None, 2_000)]
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(2_400, 6)]
     before = len(api.requests)
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     assert max(result.announced for result in results) < 2_000
     assert len(api.requests) - before <= 1 + 11 + 3, (
         "one window at the cap is announced, none is read"
@@ -211,16 +224,16 @@ def test_a_cap_is_remembered_and_windows_stay_below_it(
 
 
 def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     first, second = days(8)[:4], days(8)[4:]
     truth = rows_of(dict.fromkeys(first, 290)) + rows_of(dict.fromkeys(second, 400))
     # 1,160 rows capped at 1,111, within the last day: no edge is empty, and the total is not round
     LyingApi(api, truth, ("caps a search, oldest first",), cap=1_111)
-    read(opened, catalogue, first, run="1")
+    read(open_ingestion, catalogue, first, run="1")
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_111,)]
     lines: list[str] = []
-    read(opened, catalogue, second, run="2", progress=lines.append)
+    read(open_ingestion, catalogue, second, run="2", progress=lines.append)
     assert query("SELECT count(*) FROM magnetis.calls WHERE day >= :day", day=second[0]) == [
         (1_600,)
     ]
@@ -230,42 +243,42 @@ def test_days_that_an_earlier_load_read_at_the_cap_lose_their_record(
         "4 days between 2025-03-03 and 2025-03-06 were read under the cap of 1111 rows" in line
         for line in lines
     )
-    read(opened, catalogue, first, run="3")
+    read(open_ingestion, catalogue, first, run="3")
     assert query("SELECT count(*) FROM magnetis.calls") == [(len(truth),)]
     assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
 
 
 def test_a_single_day_at_the_cap_fails(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     LyingApi(api, rows_of({DAY: 1_500}), ("caps a search, oldest first",), cap=1_000)
     with pytest.raises(IncompleteResponse, match="caps a search at 1000 rows"):
-        read(opened, catalogue, [DAY])
+        read(open_ingestion, catalogue, [DAY])
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
 @pytest.mark.parametrize("counts", [[0, 1_500], [1_500, 0, 0], [0, 0, 0, 0, 0, 1_500, 0]], ids=str)
 def test_a_cap_is_found_if_all_rows_lie_in_one_half(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, counts: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, counts: Any
 ) -> None:
-    asked = days(len(counts))
+    requested = days(len(counts))
     LyingApi(
         api,
-        rows_of(dict(zip(asked, counts, strict=True))),
+        rows_of(dict(zip(requested, counts, strict=True))),
         ("caps a search, oldest first",),
         cap=1_000,
     )
     with pytest.raises(IncompleteResponse):
-        read(opened, catalogue, asked)
+        read(open_ingestion, catalogue, requested)
     assert query("SELECT coalesce(sum(held), 0) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_a_round_total_that_is_no_cap_costs_two_requests_once(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_a_round_total_that_is_not_a_cap_costs_two_requests_once(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(4)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 500))
-    [result] = read(opened, catalogue, asked)
+    requested = days(4)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 500))
+    [result] = read(open_ingestion, catalogue, requested)
     assert (result.received, len(api.requests)) == (2_000, 8 + 1 + 1 + 2), (
         "pages, one after a full one, page 1 again, two halves"
     )
@@ -273,24 +286,26 @@ def test_a_round_total_that_is_no_cap_costs_two_requests_once(
 
 
 def test_a_long_window_never_empties_days(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(5)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 20))
-    read(opened, catalogue, asked, run="1")
+    requested = days(5)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 20))
+    read(open_ingestion, catalogue, requested, run="1")
 
     def forgetful(request: Request) -> Any:
-        """In a window of several days, two days in the middle are missing."""
+        """Two days in the middle of a window have no rows."""
         found = api.window(request)
         days_asked = int(request.query["to"][6:8]) - int(request.query["from"][6:8])
         if days_asked > 2:
             found = [
-                row for row in found if row["start_at"][:10] not in {str(asked[1]), str(asked[2])}
+                row
+                for row in found
+                if row["start_at"][:10] not in {str(requested[1]), str(requested[2])}
             ]
         return api.envelope(found, request)
 
     api.respond = forgetful
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     assert [str(result.window) for result in results if result.days] == [
         "2025-03-03...2025-03-07",
         "2025-03-04",
@@ -300,16 +315,16 @@ def test_a_long_window_never_empties_days(
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(100, 0)]
 
 
-def test_a_scope_that_shrank_is_doubted_day_by_day(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_after_a_shrunken_scope_each_day_is_read_alone(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    asked = days(3)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked, 50))
-    read(opened, catalogue, asked, run="1")
+    requested = days(3)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested, 50))
+    read(open_ingestion, catalogue, requested, run="1")
     api.rows["/calls"] = [row for row in api.rows["/calls"] if row["id"].endswith("0")]
-    results = read(opened, catalogue, asked, run="2")
+    results = read(open_ingestion, catalogue, requested, run="2")
     doubted = {day: doubt for result in results for day, doubt in result.doubted.items()}
-    assert list(doubted) == asked
+    assert list(doubted) == requested
     assert {(doubt.reason, doubt.held, doubt.rows) for doubt in doubted.values()} == {
         (DoubtReason.DELETIONS, 50, 45)
     }
@@ -317,26 +332,28 @@ def test_a_scope_that_shrank_is_doubted_day_by_day(
 
 
 @pytest.mark.parametrize("lie", ["ignores to", "ignores from", "ignores from and to"])
-def test_a_bound_that_is_ignored_is_named_within_few_requests(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, lie: str
+def test_an_ignored_bound_is_named_within_few_requests(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, lie: str
 ) -> None:
     history = [DAY + timedelta(days=n) for n in range(-200, 200)]
     LyingApi(api, rows_of(dict.fromkeys(history, 100)), (lie,))
     with pytest.raises(FilterIgnored, match=r"seems to ignore (from|to|from and to)\."):
-        # more pages in flight are more requests: a fast server answers them before the first is checked
-        read(opened, catalogue, days(8), concurrency=2)
+        # with more pages in flight, a fast server answers more before the first is checked
+        read(open_ingestion, catalogue, days(8), concurrency=2)
     assert len(api.requests) <= 25
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
 
 
-def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalogue) -> None:
+def test_an_id_twice_on_one_page_is_an_error(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
+) -> None:
     api.rows["/calls"] = [
         call(1, f"{DAY} 10:00:00", duration=5),
         call(1, f"{DAY} 10:00:00", duration=9),
         call(2, f"{DAY} 11:00:00"),
     ]
     with (
-        opened() as ingestion,
+        open_ingestion() as ingestion,
         pytest.raises(RepeatedIds, match=r"1 rows? ha\w+ the id of another row .*calls\.id_paths"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
@@ -347,8 +364,8 @@ def test_one_id_twice_on_one_page(api: SmallApi, opened: Open, catalogue: Catalo
         call(2, f"{DAY} 11:00:00"),
     ]
     with (
-        opened(run="2") as ingestion,
-        pytest.raises(IncompleteWindow, match="came twice on one page"),
+        open_ingestion(run="2") as ingestion,
+        pytest.raises(IncompleteWindow, match="occur twice on one page"),
     ):
         list(ingestion.read_days(catalogue["calls"], [DAY]))
 
@@ -362,11 +379,11 @@ def between(api: SmallApi, request: Request) -> tuple[datetime, datetime]:
 
 
 def test_a_shortened_window_is_found_over_a_gap(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
-    """One call in ten days; windows are answered for 31 days."""
-    asked = days(120)
-    api.rows["/calls"] = rows_of(dict.fromkeys(asked[::10], 1))
+    """One call in ten days; the API answers windows of at most 31 days."""
+    requested = days(120)
+    api.rows["/calls"] = rows_of(dict.fromkeys(requested[::10], 1))
 
     def respond(request: Request) -> Any:
         start, _ = between(api, request)
@@ -376,12 +393,12 @@ def test_a_shortened_window_is_found_over_a_gap(
         )
 
     api.respond = respond
-    read(opened, catalogue, asked)
+    read(open_ingestion, catalogue, requested)
     assert query("SELECT count(*) FROM magnetis.calls") == [(12,)]
 
 
 def test_a_cap_without_totals_splits_the_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(3), 400))
 
@@ -391,12 +408,12 @@ def test_a_cap_without_totals_splits_the_window(
         return ok(found[(request.page - 1) * 250 : request.page * 250])
 
     api.respond = respond
-    read(opened, catalogue, days(3))
+    read(open_ingestion, catalogue, days(3))
     assert query("SELECT count(*) FROM magnetis.calls") == [(1_200,)]
 
 
 def test_deep_pages_that_are_never_served_halve_the_window(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(4), 90))
     api.rows["/calls"], api.limit = truth, 10
@@ -405,35 +422,46 @@ def test_deep_pages_that_are_never_served_halve_the_window(
         if request.page > 20
         else None
     )
-    read(opened, catalogue, days(4))
+    read(open_ingestion, catalogue, days(4))
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(360, 4)]
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_page_that_nothing_announced_may_be_refused(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, status: int
+def test_an_unannounced_page_may_be_refused(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, status: int
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 250})
     api.respond = lambda request: (status, {}, b"{}") if request.page > 1 else None
-    [result] = read(opened, catalogue, [DAY])
+    [result] = read(open_ingestion, catalogue, [DAY])
     assert (result.received, len(api.requests)) == (250, 2)
 
 
 def test_a_route_that_ignores_the_page_ends_with_the_first_page_without_a_new_id(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
-    api.respond = lambda request: ok([row | {"asked": request.number} for row in rows_of({DAY: 5})])
-    [result] = read(opened, catalogue, [DAY])
+    api.respond = lambda request: ok(
+        [row | {"number": request.number} for row in rows_of({DAY: 5})]
+    )
+    [result] = read(open_ingestion, catalogue, [DAY])
     assert (result.received, len(api.requests)) == (5, 2)
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["oldest first", "newest first"])
 @pytest.mark.parametrize("after", ["refused", "empty", "page 1 again"])
 @pytest.mark.parametrize("rows", [300, 5_000])
-def test_a_full_page_is_no_proof_of_the_end(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, order: int, after: str, rows: int
+def test_a_full_page_does_not_prove_the_end(
+    api: SmallApi,
+    open_ingestion: Open,
+    catalogue: Catalogue,
+    query: Any,
+    order: int,
+    after: str,
+    rows: int,
 ) -> None:
-    """Only the first page of a search comes, and nothing announces the others: a day without more rows costs two requests."""
+    """The API returns only page 1 of a search and announces no others.
+
+    A day without more rows costs two requests.
+    """
     spread = [
         f"{DAY} {n * 86_000 // rows // 3600:02d}:{n * 86_000 // rows // 60 % 60:02d}:00"
         for n in range(rows)
@@ -451,16 +479,16 @@ def test_a_full_page_is_no_proof_of_the_end(
     with pytest.raises(
         IncompleteWindow, match="a search within the window has rows that its pages lack"
     ):
-        read(opened, catalogue, [DAY], run="cut")
+        read(open_ingestion, catalogue, [DAY], run="cut")
     assert query("SELECT count(*) FROM magnetis_ops.days") == [(0,)]
     del truth[250:]
     before = len(api.requests)
-    [result] = read(opened, catalogue, [DAY], run="whole")
+    [result] = read(open_ingestion, catalogue, [DAY], run="whole")
     assert (result.received, len(api.requests) - before) == (250, 4)
 
 
 def test_a_cut_list_is_read_in_shorter_windows(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(4), 130))
 
@@ -473,24 +501,24 @@ def test_a_cut_list_is_read_in_shorter_windows(
         )
 
     api.respond = respond
-    read(opened, catalogue, days(4))
+    read(open_ingestion, catalogue, days(4))
     assert query("SELECT count(*), count(DISTINCT day) FROM magnetis.calls") == [(520, 4)]
 
 
 def test_a_route_that_ignores_the_page_and_announces_many_costs_few_requests(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     rows = rows_of({DAY: 3})
     api.respond = lambda _request: ok({"data": rows, "meta": {"last_page": 400}})
     with pytest.raises(
         IncompleteWindow, match="repeats page 1, so the route seems to ignore `page`"
     ):
-        read(opened, catalogue, [DAY])
+        read(open_ingestion, catalogue, [DAY])
     assert len(api.requests) <= 3 * (1 + 8 + 2)
 
 
 def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     truth = rows_of(dict.fromkeys(days(3), 1_000))
 
@@ -503,30 +531,30 @@ def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
 
     api.respond = respond
     assert [
-        day.rows for result in read(opened, catalogue, [days(3)[1]]) for day in result.days
+        day.rows for result in read(open_ingestion, catalogue, [days(3)[1]]) for day in result.days
     ] == [1_000]
     assert query("SELECT count(*) FROM magnetis_ops.window_limits") == [(0,)]
 
 
 def test_a_small_limit_that_is_refused_costs_one_request_more(
-    api: SmallApi, opened: Open, catalogue: Catalogue
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 5})
     api.respond = lambda request: (422, {}, b"{}") if request.query["limit"] == "1" else None
-    [result] = read(opened, catalogue, days(5))
+    [result] = read(open_ingestion, catalogue, days(5))
     assert (result.received, len(api.requests)) == (5, 1 + 2)
 
 
-# --- kept pages
+# --- cached pages
 
 
-def interrupted(opened: Open, catalogue: Catalogue, **options: Any) -> None:
+def interrupted(open_ingestion: Open, catalogue: Catalogue, **options: Any) -> None:
     with pytest.raises(QuotaExhausted):
-        read(opened, catalogue, [DAY], run="first", quota=4, **options)
+        read(open_ingestion, catalogue, [DAY], run="first", quota=4, **options)
 
 
-def test_kept_pages_of_another_declaration_are_not_used(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_cached_pages_of_another_declaration_are_not_used(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     api.rows["/calls"] = rows_of({DAY: 990})
     api.limit = 100
@@ -544,39 +572,39 @@ def test_kept_pages_of_another_declaration_are_not_used(
         ],
         request,
     )
-    interrupted(opened, without)
+    interrupted(open_ingestion, without)
     assert query("SELECT count(*) > 0 FROM magnetis_ops.pages") == [(True,)]
-    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    [result] = read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
     assert result.received == 990
     assert query("SELECT count(*) FROM magnetis.calls WHERE payload ? 'analysis'") == [(990,)]
 
 
-def test_kept_pages_are_given_up_if_page_1_has_changed(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any
+def test_cached_pages_are_discarded_if_page_1_has_changed(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any
 ) -> None:
     rows = rows_of({DAY: 990})
     api.rows["/calls"], api.limit = list(rows), 100
-    interrupted(opened, catalogue)
+    interrupted(open_ingestion, catalogue)
     api.rows["/calls"] = rows[3:] + [call(f"new-{n}", f"{DAY} 12:00:00") for n in range(3)]
-    [result] = read(opened, catalogue, [DAY], run="first", resumes=True)
+    [result] = read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
     assert result.received == 990
     assert {identifier for (identifier,) in query("SELECT id FROM magnetis.calls")} == {
         row["id"] for row in api.rows["/calls"]
     }
 
 
-def test_kept_pages_that_are_too_old_are_not_used(
-    api: SmallApi, opened: Open, catalogue: Catalogue, query: Any, engine: Engine
+def test_old_cached_pages_are_not_used(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, query: Any, engine: Engine
 ) -> None:
     api.rows["/calls"], api.limit = rows_of({DAY: 990}), 100
-    interrupted(opened, catalogue)
+    interrupted(open_ingestion, catalogue)
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE magnetis_ops.pages SET fetched_at = fetched_at - interval '8 days'")
         )
     before = len(api.requests)
-    read(opened, catalogue, [DAY], run="first", resumes=True)
-    assert len(api.requests) - before == 10 + 2, "every page, and two pages again"
+    read(open_ingestion, catalogue, [DAY], run="first", resumes=True)
+    assert len(api.requests) - before == 10 + 2, "every page, and two pages requested again"
     assert query(
         "SELECT read_at > magnetis_ops.now() - interval '1 hour' FROM magnetis_ops.days"
     ) == [(True,)]

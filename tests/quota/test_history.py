@@ -1,4 +1,4 @@
-"""What the forecast goes by, read from the real tables."""
+"""The input of the forecast, measured from the real tables."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -33,7 +33,8 @@ def add_day(engine: Engine, day: date, key: str = KEY, **lanes: int) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                f"INSERT INTO magnetis_ops.quota_days (key_fingerprint, day, daily_quota, {', '.join(lanes)}) "
+                "INSERT INTO magnetis_ops.quota_days "
+                f"(key_fingerprint, day, daily_quota, {', '.join(lanes)}) "
                 f"VALUES (:key, :day, 100, {', '.join(str(number) for number in lanes.values())})"
             ),
             {"key": key, "day": day},
@@ -57,7 +58,7 @@ def test_a_new_key_is_measured_since_its_first_day(engine: Engine, clock: Any) -
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
     nothing = pace_of(engine, usage)
     assert set(nothing.mean_a_day.values()) == {0.0}
-    assert (nothing.seconds_per_call, nothing.aging) == (SECONDS_PER_CALL, ())
+    assert (nothing.seconds_per_call, nothing.expiries) == (SECONDS_PER_CALL, ())
     add_day(engine, ago(2), schedule=8)
     assert pace_of(engine, usage).mean_a_day["schedule"] == 4.0
 
@@ -67,9 +68,10 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
         for calls, milliseconds in ((1, 9_000), (100, 5_000), (300, 75_000)):
             connection.execute(
                 text(
-                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, committed_at, announced, "
-                    "received, padding, held, quarantined, inserted, changed, deleted, api_calls, bytes, milliseconds) "
-                    "VALUES ('calls', '2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), "
+                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, "
+                    "committed_at, announced, received, padding, held, quarantined, inserted, "
+                    "changed, deleted, api_calls, bytes, milliseconds) VALUES ('calls', "
+                    "'2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), "
                     "1, 1, 0, 1, 0, 1, 0, 0, :calls, 1, :ms)"
                 ),
                 {"calls": calls, "ms": milliseconds},
@@ -80,7 +82,7 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
     ).seconds_per_call == pytest.approx(0.2)
 
 
-def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
+def test_a_rolling_quota_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
     rolling = QuotaPolicy(limit=100, zone=ZoneInfo("Europe/Paris"), window=QuotaWindow.ROLLING)
     ledger = Ledger(engine, key_fingerprint=KEY, policy=rolling)
     for hours in (30, 23, 1):
@@ -89,8 +91,8 @@ def test_a_rolling_window_knows_when_its_calls_return(engine: Engine, clock: Any
     clock.set(NOON)
     usage = ledger.usage()
     pace = pace_of(engine, usage, rolling)
-    assert len(pace.aging) == usage.used == 2
-    assert {lane for _, lane in pace.aging} == {"manual"}
-    assert min(end for end, _ in pace.aging) - NOON == pytest.approx(
+    assert len(pace.expiries) == usage.used == 2
+    assert {lane for _, lane in pace.expiries} == {"manual"}
+    assert min(end for end, _ in pace.expiries) - NOON == pytest.approx(
         timedelta(minutes=65), abs=timedelta(seconds=5)
     )

@@ -1,4 +1,4 @@
-"""Sixteen real processes that spend 500 calls at a real HTTP server, and are killed with SIGKILL again and again.
+"""Sixteen real processes spend 500 calls at a real HTTP server while SIGKILL ends some of them.
 
 20 seeds, or as many as KILL_SEEDS says: `KILL_SEEDS=100 make test ARGS=tests/quota/test_kills.py`.
 """
@@ -21,10 +21,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from magnetis_dagster.api import Call, MagnetisClient
+from magnetis_dagster.api import ApiCall, MagnetisClient
 from magnetis_dagster.database import DatabaseUnavailable, connect
-from magnetis_dagster.quota import LANES, QuotaPolicy
-from magnetis_dagster.quota import ledger as module
+from magnetis_dagster.quota import LANES, QuotaPolicy, ledger_sql
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.sandbox import SANDBOX_KEY, Answer, SandboxOptions, SandboxServer
@@ -33,15 +32,17 @@ SEEDS = int(os.environ.get("KILL_SEEDS", "20"))
 WORKERS = 16
 LIMIT = 500
 PATIENCE = 60.0
-"""Seconds for one seed; it takes 2 to 4."""
+"""Seconds for one seed, which takes 2 to 4."""
 REFUSED_RIGHTLY, REFUSED_WRONGLY = 40, 41
-"""Exit codes of a worker. A queue would do too, but a process killed while it writes to one blocks it for the others."""
+"""Exit codes of a worker. A process that is killed while it writes to a queue would block the queue
+for the others."""
 CHARGE = Charge(collection="calls", route="/calls", page=1, lane="manual")
 POLICY = QuotaPolicy(
     limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1}
 )
 FORKSERVER = multiprocessing.get_context("forkserver")
-"""Workers are forked from one small process that has imported everything: a fresh Python takes a second of CPU for that."""
+"""Workers are forked from one small process that has imported everything. A new Python needs a
+second of CPU for that."""
 FORKSERVER.set_forkserver_preload(
     [
         "pytest",
@@ -58,25 +59,25 @@ FORKSERVER.set_forkserver_preload(
 
 
 def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
-    """Ask for page after page until the ledger refuses."""
-    # plain HTTP needs no certificates, and reading them takes each of 500 processes 80 ms of CPU
+    """Request pages until the ledger refuses."""
+    # plain HTTP needs no certificates, and reading them takes 80 ms of CPU in each of 500 processes
     ssl.SSLContext.load_verify_locations = lambda *_, **__: None  # type: ignore[method-assign]
     engine = connect(database_url)
     ledger = Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY)
 
     async def ask() -> None:
-        gate = LedgerGuard(ledger, RunIdentity(f"worker-{first_page}", lane))
+        guard = LedgerGuard(ledger, RunIdentity(f"worker-{first_page}", lane))
         async with (
-            MagnetisClient(api_url, SANDBOX_KEY, gate, concurrency=2) as client,
-            asyncio.TaskGroup() as two_at_once,
+            MagnetisClient(api_url, SANDBOX_KEY, guard, concurrency=2) as client,
+            asyncio.TaskGroup() as tasks,
         ):
             for place in range(2):
-                two_at_once.create_task(pages(client, first_page + 5_000 * place))
+                tasks.create_task(pages(client, first_page + 5_000 * place))
 
     async def pages(client: MagnetisClient, first: int) -> None:
         for page in count(first):
             try:
-                await client.page(Call("calls", "/calls", {}, page=page))
+                await client.page(ApiCall("calls", "/calls", {}, page=page))
             except QuotaExhausted:
                 return
 
@@ -85,17 +86,21 @@ def work(database_url: str, api_url: str, lane: str, first_page: int) -> None:
 
 
 def left(engine: Engine, lane: str) -> int:
-    """Count what a lane has left; at noon it never grows, so a refusal that was wrong is still seen to be."""
+    """Return the remaining calls of a lane.
+
+    At noon the number never grows, so a wrong refusal can still be detected.
+    """
     with engine.connect() as connection:
         used = connection.execute(
             text("SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days")
         ).one()
     kept = max(0, 100 - used.schedule) + max(0, 50 - used.manual)
-    return LIMIT - sum(used) - (kept if lane == "backfill" else 0)
+    # negative if a lane without a floor used calls that backfill had left for the others
+    return max(0, LIMIT - sum(used) - (kept if lane == "backfill" else 0))
 
 
 class Workers:
-    """Sixteen workers, four of each lane; a killed one is replaced by another."""
+    """Sixteen workers, four per lane; a killed one is replaced."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = addresses
@@ -112,7 +117,7 @@ class Workers:
         self.running.append((process, lane))
 
     def kill_one(self, dice: random.Random) -> bool:
-        """Kill a worker and start another for its lane; False where none runs any more."""
+        """Kill a worker and start another for its lane; return False if none runs."""
         alive = [(process, lane) for process, lane in self.running if process.is_alive()]
         if not alive:
             return False
@@ -123,7 +128,7 @@ class Workers:
         self.start(lane)
         return True
 
-    def ends(self, deadline: float) -> Counter[int | None]:
+    def exit_codes(self, deadline: float) -> Counter[int | None]:
         for process, _ in self.running:
             process.join(max(0.0, deadline - time.monotonic()))
         return Counter(process.exitcode for process, _ in self.running)
@@ -137,14 +142,17 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[SandboxServer]:
-    page = b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},"links":{"next":null}}'
+    page = (
+        b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},'
+        b'"links":{"next":null}}'
+    )
     with SandboxServer(SandboxOptions(daily_quota=None)) as server:
         server.intercept(lambda _request: Answer(200, page))
         yield server
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_killed_processes_never_pass_the_limit_and_lose_no_call(
+def test_killed_processes_never_exceed_the_limit_and_lose_no_call(
     seed: int, database_url: str, engine: Engine, clock: Any, api: SandboxServer
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
@@ -158,7 +166,7 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
             time.sleep(dice.uniform(0, 0.12))
             kills += workers.kill_one(dice)
         assert kills
-        assert workers.ends(deadline) == {REFUSED_RIGHTLY: WORKERS}
+        assert workers.exit_codes(deadline) == {REFUSED_RIGHTLY: WORKERS}
     finally:
         workers.close()
     received = Counter(int(request.query["page"]) for request, _ in api.requests)
@@ -176,7 +184,7 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
     assert charged.total() == LIMIT
     lanes = Counter(call.lane for call in calls)
     assert [tuple(day) for day in days] == [tuple(lanes[lane] for lane in LANES)]
-    # 350 where no other lane had used its floor yet when backfill took its last call, more once they had
+    # 350 if no other lane had used its floor when backfill took its last call, otherwise more
     assert (
         lanes["backfill"]
         + max(100, lanes["schedule"])
@@ -186,19 +194,19 @@ def test_killed_processes_never_pass_the_limit_and_lose_no_call(
     )
 
 
-def test_a_process_that_stands_still_does_not_hold_the_others_up(
+def test_a_stopped_process_does_not_block_the_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOCK", module._LOCK.replace("'10s'", "'300ms'"))
+    monkeypatch.setattr(ledger_sql, "LOCK_KEY", ledger_sql.LOCK_KEY.replace("'10s'", "'300ms'"))
     stopped, other = (
         Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY) for _ in range(2)
     )
     other.charge(CHARGE)
-    begun = time.monotonic()
-    stands_still = stopped._transaction("charge a call")
-    stopped._locked(stands_still.__enter__(), "manual")
+    started = time.monotonic()
+    stopped_transaction = stopped._transaction("charge a call")
+    stopped._locked_usage(stopped_transaction.__enter__(), "manual")
     other.charge(CHARGE)
-    assert 0.2 < time.monotonic() - begun < 5
+    assert 0.2 < time.monotonic() - started < 5
     with pytest.raises(DatabaseUnavailable, match="charge a call"):
-        stands_still.__exit__(None, None, None)
+        stopped_transaction.__exit__(None, None, None)
     assert other.usage().used == 2

@@ -1,4 +1,7 @@
-"""The ledger on a real PostgreSQL: never past the limit, closed by a 429 for everybody, open again on the next local day."""
+"""The ledger on a real PostgreSQL.
+
+It never exceeds the limit, a 429 closes the key for all processes, and the next local day opens it.
+"""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -10,13 +13,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy
+from closed_key import close_key
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
 from magnetis_dagster.database import DatabaseUnavailable, connect, driver_of
 from magnetis_dagster.errors import TransientError
-from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.quota import ledger as ledger_module
+from magnetis_dagster.quota import QuotaPolicy, QuotaWindow, ledger_sql
 from magnetis_dagster.quota.ledger import (
     REFUSED_PAUSE,
     Charge,
@@ -45,7 +48,7 @@ def ledger(engine: Engine, *, quota: int = 3, key: str = "aaaaaaaaaaaa", **polic
     )
 
 
-def done(book: Ledger, charged: Charged) -> None:
+def settle_ok(book: Ledger, charged: Charged) -> None:
     book.settle(charged.number, Settlement(status=200))
 
 
@@ -54,19 +57,21 @@ def one(engine: Engine, statement: str) -> tuple[object, ...]:
         return tuple(connection.execute(text(statement)).one())
 
 
-def test_a_charge_is_written_before_the_call_and_settled_after(engine: Engine) -> None:
+def test_a_charge_is_written_before_the_call_and_settled_after_it(engine: Engine) -> None:
     book = ledger(engine)
     charged = book.charge(CHARGE)
     assert charged.pause == 0
     assert one(
         engine,
-        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, settled_at, status "
+        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, "
+        "settled_at, status "
         "FROM magnetis_ops.api_calls",
     ) == ("calls", "/calls", 3, "manual", "run-1", "2025-03-01", "2025-03-02", None, None)
     book.settle(charged.number, Settlement(status=200, rows=250, size=1234, milliseconds=56))
     assert one(
         engine,
-        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls",
+        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error "
+        "FROM magnetis_ops.api_calls",
     ) == (
         True,
         200,
@@ -86,7 +91,7 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
     for _ in range(3):
         book.charge(CHARGE)
     with pytest.raises(
-        QuotaExhausted, match=r"all 3 calls are spent.*2025-03-31 00:00:00 CEST"
+        QuotaExhausted, match=r"all 3 API calls are used.*2025-03-31 00:00:00 CEST"
     ) as raised:
         book.charge(CHARGE)
     assert isinstance(raised.value, TransientError)
@@ -106,12 +111,12 @@ def test_the_limit_holds_and_the_error_names_the_next_local_midnight(
     ],
     ids=["winter", "23-hour day", "25-hour day"],
 )
-def test_the_day_turns_at_local_midnight(
+def test_the_quota_day_begins_at_local_midnight(
     engine: Engine, clock: Any, before: datetime, after: datetime
 ) -> None:
     clock.set(before)
     book = ledger(engine, quota=1)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
     clock.set(after)
@@ -124,18 +129,18 @@ def test_a_call_that_may_have_arrived_after_midnight_counts_on_both_days(
 ) -> None:
     clock.set(datetime(2025, 6, 1, 21, 59, 58, tzinfo=UTC))
     book = ledger(engine, quota=2)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     late = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 0, 5, tzinfo=UTC))
     assert book.usage().used == 1
-    done(book, late)
+    settle_ok(book, late)
     assert book.usage().used == 1
     book.charge(CHARGE)
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
 
 
-def test_keys_have_their_own_budget(engine: Engine) -> None:
+def test_each_key_has_its_own_quota(engine: Engine) -> None:
     first, second = ledger(engine, quota=1), ledger(engine, quota=1, key="bbbbbbbbbbbb")
     first.charge(CHARGE)
     second.charge(CHARGE)
@@ -152,14 +157,14 @@ def test_the_limit_may_change_during_the_day(engine: Engine) -> None:
     assert ledger(engine, quota=1).left("manual") == 0
 
 
-def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
+def test_a_closed_key_is_closed_for_every_process_until_the_servers_time(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine), ledger(engine)
-    book.close(90)
+    close_key(book, 90)
     with pytest.raises(
-        QuotaExhausted, match="the API answered that this key has no calls left"
+        QuotaExhausted, match="the API reported that this key has no calls left"
     ) as raised:
         other.charge(CHARGE)
     assert (
@@ -169,36 +174,35 @@ def test_a_closed_key_is_closed_for_every_process_until_the_server_says(
     other.charge(CHARGE)
 
 
-def test_one_call_is_tried_before_the_key_reopens(engine: Engine, clock: Any) -> None:
+def test_a_trial_call_succeeds_before_the_key_reopens(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     trial = book.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         other.charge(CHARGE)
     book.settle(
         trial.number, Settlement(status=429, error="RateLimited", over_quota=True, retry_after=30)
     )
-    with pytest.raises(QuotaExhausted, match="the API answered that this key has no calls left"):
+    with pytest.raises(QuotaExhausted, match="the API reported that this key has no calls left"):
         other.charge(CHARGE)
     clock.advance(timedelta(seconds=31))
     trial = other.charge(CHARGE)
     other.settle(trial.number, Settlement(status=503, error="ServerUnavailable"))
-    trial = other.charge(
-        CHARGE
-    )  # the answer said nothing about the quota: the next call is a trial again
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    # the response said nothing about the quota, so the next call is a trial again
+    trial = other.charge(CHARGE)
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         book.charge(CHARGE)
-    done(other, trial)
+    settle_ok(other, trial)
     book.charge(CHARGE)
     other.charge(CHARGE)
 
 
-def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> None:
+def test_a_trial_of_a_dead_process_expires(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     book.charge(CHARGE)
     clock.advance(LONGEST_CALL + timedelta(seconds=1))
@@ -208,8 +212,8 @@ def test_a_trial_whose_process_died_is_forgotten(engine: Engine, clock: Any) -> 
 def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine)
-    assert book.close(None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
-    book.close(5)  # a later, shorter word does not open it
+    assert close_key(book, None) == datetime(2025, 6, 1, 22, tzinfo=UTC)
+    close_key(book, 5)  # a later, shorter closing does not open it
     assert book.usage().closed_until == datetime(2025, 6, 1, 22, tzinfo=UTC)
     clock.advance(timedelta(hours=12, seconds=1))
     book.charge(CHARGE)
@@ -218,18 +222,18 @@ def test_closed_without_a_time_means_until_the_next_day(engine: Engine, clock: A
 def test_closed_beyond_midnight_stays_closed_on_the_next_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 21, 59, tzinfo=UTC))
     book = ledger(engine)
-    book.close(3600)
+    close_key(book, 3600)
     clock.advance(timedelta(minutes=30))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
 
 
-def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(
+def test_calls_of_other_programs_are_shown_and_a_throttle_is_not_one(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     book.settle(book.charge(CHARGE).number, Settlement(status=429, over_quota=True, retry_after=20))
     assert book.usage().elsewhere == 0
     clock.advance(timedelta(seconds=21))
@@ -238,11 +242,11 @@ def test_calls_made_by_others_are_shown_and_a_throttle_is_not_taken_for_them(
     )
     assert (book.usage().elsewhere, book.usage().used, book.left("manual")) == (7, 10, 0)
     clock.advance(timedelta(seconds=3601))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     assert (book.usage().elsewhere, book.left("manual")) == (0, 6)
 
 
-def test_the_apis_own_count_lowers_what_is_left_and_never_raises_it(engine: Engine) -> None:
+def test_the_apis_count_lowers_the_remaining_calls_and_never_raises_them(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     book.settle(book.charge(CHARGE).number, Settlement(status=200, remaining=4))
     assert book.left("manual") == 4
@@ -250,16 +254,18 @@ def test_the_apis_own_count_lowers_what_is_left_and_never_raises_it(engine: Engi
     assert book.left("manual") == 3
 
 
-def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clock: Any) -> None:
+def test_backfill_stops_at_the_floors_of_other_lanes(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
     book = ledger(engine, quota=20, floors={"schedule": 0.2, "manual": 0.1})
     for _ in range(14):
         book.charge(replace(CHARGE, lane="backfill"))
     with pytest.raises(
-        QuotaExhausted, match="the 6 calls left are kept for schedules, settings and people"
+        QuotaExhausted,
+        match="the remaining 6 API calls are reserved for the schedule, settings and manual lanes",
     ) as raised:
         book.charge(replace(CHARGE, lane="backfill"))
-    # the floors of 4 and 2 melt from 18:00 to 24:00: the first whole call is free within the first hours
+    # The floors of 4 and 2 shrink from 18:00 to 24:00. The first whole call becomes free within the
+    # first hours.
     assert (
         datetime(2025, 6, 1, 16, tzinfo=UTC)
         < raised.value.available_at
@@ -267,11 +273,11 @@ def test_backfill_stops_where_the_floors_of_the_others_begin(engine: Engine, clo
     )
     for _ in range(6):
         book.charge(replace(CHARGE, lane="settings"))
-    with pytest.raises(QuotaExhausted, match="all 20 calls are spent"):
+    with pytest.raises(QuotaExhausted, match="all 20 API calls are used"):
         book.charge(replace(CHARGE, lane="schedule"))
 
 
-def test_floors_melt_towards_the_end_of_the_day(engine: Engine, clock: Any) -> None:
+def test_floors_shrink_towards_the_end_of_the_day(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 6, tzinfo=UTC))
     book = ledger(engine, quota=20, floors={"schedule": 0.5})
     left = []
@@ -281,12 +287,12 @@ def test_floors_melt_towards_the_end_of_the_day(engine: Engine, clock: Any) -> N
     assert left == [10, 13, 16, 20]
 
 
-def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> None:
+def test_a_rolling_quota_counts_any_24_hours(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=2, window=QuotaWindow.ROLLING)
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     clock.advance(timedelta(hours=1))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     clock.set(datetime(2025, 6, 2, 9, 59, tzinfo=UTC))
     with pytest.raises(QuotaExhausted) as raised:
         book.charge(CHARGE)
@@ -299,14 +305,14 @@ def test_a_rolling_window_counts_any_24_hours(engine: Engine, clock: Any) -> Non
         book.charge(CHARGE)
 
 
-def test_paced_calls_get_a_pause_and_later_ones_a_time(engine: Engine, clock: Any) -> None:
+def test_paced_calls_get_a_pause_and_later_ones_a_retry_time(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=100, calls_per_second=2)
     pauses = [book.charge(CHARGE).pause for _ in range(4)]
     assert pauses == pytest.approx([0, 0.5, 1.0, 1.5], abs=0.2)
 
 
-def test_a_spread_lane_shares_its_calls_out_over_the_rest_of_the_day(
+def test_a_spread_lane_distributes_its_calls_over_the_rest_of_the_day(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))  # twelve hours before midnight in Paris
@@ -329,7 +335,7 @@ def test_an_unreachable_ledger_grants_nothing() -> None:
     assert "secret-password" not in str(raised.value)
 
 
-def test_a_password_among_the_parameters_of_the_address_is_not_shown() -> None:
+def test_a_password_in_the_query_of_the_url_is_not_shown() -> None:
     with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         ledger(
             connect("postgresql://nobody@127.0.0.1:1/none?password=secret-password&sslmode=disable")
@@ -354,12 +360,12 @@ def _spend(url: str, tries: int) -> int:
 
 @pytest.fixture
 def processes() -> Iterator[ProcessPoolExecutor]:
-    # not multiprocessing.Pool: its end by SIGTERM was seen to wait for a process for ever
+    # multiprocessing.Pool was seen to wait indefinitely for a process after SIGTERM
     with ProcessPoolExecutor(6, multiprocessing.get_context("spawn")) as pool:
         yield pool
 
 
-def test_processes_together_never_pass_the_limit(
+def test_processes_together_never_exceed_the_limit(
     database_url: str, engine: Engine, processes: ProcessPoolExecutor
 ) -> None:
     granted = list(processes.map(_spend, [database_url] * 6, [30] * 6))
@@ -427,17 +433,17 @@ def test_a_charge_of_yesterday_is_settled_even_if_today_has_no_call_left(
     book = ledger(engine, quota=1)
     yesterday = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 1, tzinfo=UTC))
-    done(book, book.charge(CHARGE))
+    settle_ok(book, book.charge(CHARGE))
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, renews=yesterday.number))
     assert errors(engine)[0] == (yesterday.number, "NotSent")
 
 
-def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -> None:
+def test_a_closed_key_renews_only_its_trial(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
     waiting = book.charge(CHARGE)
-    book.close(30)
+    close_key(book, 30)
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, renews=waiting.number))
     clock.advance(timedelta(seconds=31))
@@ -445,14 +451,14 @@ def test_a_closed_key_renews_nothing_but_its_trial(engine: Engine, clock: Any) -
     clock.advance(LONGEST_CALL - timedelta(seconds=1))
     assert book.charge(replace(CHARGE, renews=trial.number)).number == trial.number
     clock.advance(timedelta(seconds=2))
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         book.charge(CHARGE)
 
 
-def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clock: Any) -> None:
+def test_a_trial_of_yesterday_is_replaced_by_its_successor(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 21, 58, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    book.close(30)
+    close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     trial = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 1, 22, 0, 1, tzinfo=UTC))
@@ -463,12 +469,15 @@ def test_a_trial_of_yesterday_gives_way_to_its_own_successor(engine: Engine, clo
 def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
     engine: Engine, clock: Any, window: QuotaWindow
 ) -> None:
-    """A machine slept with the request in flight: the API may have received it after the machine woke up."""
+    """A machine slept while the request was in flight.
+
+    The API may have received the request after the machine woke up.
+    """
     clock.set(datetime(2025, 6, 1, 20, tzinfo=UTC))
     book = ledger(engine, quota=2, window=window)
     asleep = book.charge(CHARGE)
     clock.set(datetime(2025, 6, 4, 6, tzinfo=UTC))
-    done(book, asleep)
+    settle_ok(book, asleep)
     assert book.usage().used == 1
     clock.advance(timedelta(hours=23))
     assert book.usage().used == (1 if window is QuotaWindow.ROLLING else 0)
@@ -479,8 +488,8 @@ def test_a_call_counts_in_the_window_in_which_it_is_settled_however_late(
 @pytest.mark.parametrize("window", list(QuotaWindow))
 def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow) -> None:
     statement = {
-        QuotaWindow.CALENDAR: ledger_module._CALENDAR,
-        QuotaWindow.ROLLING: ledger_module._ROLLING,
+        QuotaWindow.CALENDAR: ledger_sql.CALENDAR_USAGE,
+        QuotaWindow.ROLLING: ledger_sql.ROLLING_USAGE,
     }[window]
     with engine.connect() as connection:
         cursor = driver_of(connection).cursor()
@@ -490,30 +499,28 @@ def test_late_calls_are_found_by_their_index(engine: Engine, window: QuotaWindow
     assert "ix_api_calls_late" in plan
 
 
-def test_a_refused_key_is_left_alone_for_a_while_and_then_tried_once(
-    engine: Engine, clock: Any
-) -> None:
+def test_a_rejected_key_is_tried_once_after_a_pause(engine: Engine, clock: Any) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book, other = ledger(engine, quota=10), ledger(engine, quota=10)
     refused = Settlement(status=401, error="KeyRefused", key_refused=True, signal="HTTP 401")
     book.settle(book.charge(CHARGE).number, refused)
     with pytest.raises(
-        QuotaExhausted, match=r"refused this key .*HTTP 401, key refused.*--reopen"
+        QuotaExhausted, match=r"rejected this key .*HTTP 401, key refused.*--reopen"
     ) as raised:
         other.charge(CHARGE)
     assert raised.value.key_refused
     assert raised.value.available_at - raised.value.at <= timedelta(seconds=REFUSED_PAUSE)
-    assert book.usage().elsewhere == 0, "it says nothing about the quota"
+    assert book.usage().elsewhere == 0, "it does not affect the quota"
     clock.advance(timedelta(seconds=REFUSED_PAUSE + 1))
     trial = other.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match="refused this key"):
+    with pytest.raises(QuotaExhausted, match="rejected this key"):
         book.charge(CHARGE)
-    done(other, trial)
+    settle_ok(other, trial)
     assert not book.usage().key_refused
     book.charge(CHARGE)
 
 
-def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
+def test_a_throttle_does_not_affect_the_quota_day(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     signal = "HTTP 429, Retry-After: 300, X-RateLimit-Limit: limit=60"
     throttled = Settlement(
@@ -541,12 +548,12 @@ def test_a_throttle_says_nothing_about_the_day(engine: Engine) -> None:
         (Settlement(status=401, key_refused=True, signal="HTTP 401"), REFUSED_PAUSE),
     ],
 )
-def test_a_trial_may_be_asked_for_while_the_key_is_closed(
+def test_a_trial_may_be_requested_while_the_key_is_closed(
     engine: Engine, clock: Any, answer: Settlement, closed_seconds: float | None
 ) -> None:
     clock.set(datetime(2025, 6, 1, 10, tzinfo=UTC))
     book = ledger(engine, quota=10)
-    book.close(7_000)
+    close_key(book, 7_000)
     trial = book.charge(replace(CHARGE, trial=True))
     with pytest.raises(QuotaExhausted):
         book.charge(CHARGE)
@@ -565,13 +572,13 @@ def test_a_trial_may_be_asked_for_while_the_key_is_closed(
 
 def test_a_trial_respects_the_quota(engine: Engine) -> None:
     book = ledger(engine, quota=1)
-    done(book, book.charge(CHARGE))
-    book.close(7_000)
+    settle_ok(book, book.charge(CHARGE))
+    close_key(book, 7_000)
     with pytest.raises(QuotaExhausted):
         book.charge(replace(CHARGE, trial=True))
 
 
-def test_the_signal_is_that_of_the_closing_that_lasts(engine: Engine) -> None:
+def test_the_signal_is_that_of_the_longest_closing(engine: Engine) -> None:
     book = ledger(engine, quota=10)
     first, second = book.charge(CHARGE), book.charge(CHARGE)
     book.settle(

@@ -1,9 +1,11 @@
-"""The ledger against a model: any order of calls, answers, crashes, changes of limit and jumps of the clock, on a real PostgreSQL.
+"""The ledger agrees with a model, on a real PostgreSQL.
 
-The model keeps every call in a list and counts by looking at all of them. It shares no code with the ledger: its days, floors and
-moments are worked out here, another way.
+Any order of calls, responses, crashes, changes of the limit and jumps of the clock. The model keeps
+every call in a list and counts by reading all of them. It shares no code with the ledger: it
+computes days, floors and times in another way.
 
-50 sequences of each kind, or as many as MODEL_EXAMPLES says: `MODEL_EXAMPLES=1000 make test ARGS=tests/quota/test_model.py`.
+50 sequences of each kind, or as many as MODEL_EXAMPLES says: `MODEL_EXAMPLES=1000 make test
+ARGS=tests/quota/test_model.py`.
 """
 
 import os
@@ -32,9 +34,9 @@ EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "50"))
 PARIS = ZoneInfo("Europe/Paris")
 KEYS = ("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 FLOORS = {"schedule": 40, "manual": 20}
-"""Per cent."""
-UNDER_WAY = timedelta(minutes=5)
-"""How long a call whose process died may be under way."""
+"""Percent."""
+LONGEST_IN_FLIGHT = timedelta(minutes=5)
+"""How long a call of a dead process may be in flight."""
 DAY = timedelta(hours=24)
 SECOND = timedelta(seconds=1)
 
@@ -59,15 +61,15 @@ class ModelCall:
 
     @property
     def until(self) -> datetime:
-        """The last moment at which the API may have received it."""
-        return self.settled_at or self.charged_at + UNDER_WAY
+        """Return the latest time at which the API may have received it."""
+        return self.settled_at or self.charged_at + LONGEST_IN_FLIGHT
 
 
 @dataclass
 class ModelKey:
     calls: list[ModelCall] = field(default_factory=list)
     open: list[ModelCall] = field(default_factory=list)
-    """Under way, neither settled nor crashed."""
+    """In flight: neither settled nor crashed."""
     closed_until: datetime | None = None
     trial: ModelCall | None = None
     elsewhere: Counter[date] = field(default_factory=Counter)
@@ -100,13 +102,13 @@ class ModelKey:
     def grants(self, window: QuotaWindow, limit: int, lane: str, now: datetime) -> bool:
         if self.closed_until and now < self.closed_until:
             return False
-        if self.trial and now < self.trial.charged_at + UNDER_WAY:
+        if self.trial and now < self.trial.charged_at + LONGEST_IN_FLIGHT:
             return False
         return self.room(window, limit, lane, now) >= 1
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Rules play what processes, the API and the clock do; `window` and `engine` come from the test."""
+    """Rules simulate processes, the API and the clock; the test provides `window` and `engine`."""
 
     window: QuotaWindow
     engine: Engine
@@ -122,7 +124,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 datetime(2025, 3, 29, 22, 58, tzinfo=UTC),  # before the day of 23 hours
                 datetime(2025, 3, 30, 21, 57, tzinfo=UTC),  # at its end
                 datetime(2025, 10, 25, 21, 59, tzinfo=UTC),  # before the day of 25 hours
-                datetime(2025, 10, 26, 20, tzinfo=UTC),  # on it, while floors melt
+                datetime(2025, 10, 26, 20, tzinfo=UTC),  # on that day, while floors shrink
                 datetime(2025, 6, 1, 10, tzinfo=UTC),
             ]
         )
@@ -131,7 +133,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, "
+                    "magnetis_ops.quota_keys"
                 )
             )
         self.now = start
@@ -141,7 +144,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                    "LANGUAGE sql VOLATILE AS "
                     f"'SELECT ''{moment.isoformat()}''::timestamptz'"
                 )
             )
@@ -164,7 +168,9 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         turns = [times] if at_once else [1] * times
         for answer in (
-            answer for charges in turns for answer in self.ledger(key).turn([charge] * charges)
+            answer
+            for charges in turns
+            for answer in self.ledger(key).charge_and_settle([charge] * charges)
         ):
             if not known.grants(self.window, self.limit, lane, self.now):
                 assert isinstance(answer, QuotaExhausted)
@@ -179,17 +185,18 @@ class LedgerMachine(RuleBasedStateMachine):
             assert len(known.counting(self.window, self.now)) <= self.limit
 
     def check_moment(self, key: str, lane: str, exhausted: QuotaExhausted) -> None:
-        """Ask again a second before the moment that a refusal names, and at it."""
+        """Retry one second before the time that a refusal names, and at that time."""
         assert exhausted.at == self.now
         known, named = self.keys[key], exhausted.available_at
-        if known.trial and self.now < known.trial.charged_at + UNDER_WAY:
+        if known.trial and self.now < known.trial.charged_at + LONGEST_IN_FLIGHT:
             assert named == self.now + 2 * SECOND
             return
         for moment, expected in ((named - SECOND, False), (named, True)):
             if moment <= self.now:
                 continue
             grants = known.grants(self.window, self.limit, lane, moment)
-            # a call of the last five minutes whose end is not known may have been received after midnight, which is not foreseen
+            # An unsettled call of the last five minutes may have been received after midnight. The
+            # refusal does not foresee that.
             late = (
                 moment == named
                 and self.window is QuotaWindow.CALENDAR
@@ -228,14 +235,14 @@ class LedgerMachine(RuleBasedStateMachine):
             known.closed_until = max(until, known.closed_until or until)
             known.trial = None
             if settlement.retry_after is None or settlement.retry_after > 60:
-                self.believe(known, call, 0)
+                self.lower_remaining(known, call, 0)
         elif tried and settlement.status is not None and settlement.status < 500:
             known.closed_until = None
             known.elsewhere[day_of(self.now)] = 0
         if settlement.remaining is not None:
-            self.believe(known, call, settlement.remaining)
+            self.lower_remaining(known, call, settlement.remaining)
 
-    def believe(self, known: ModelKey, call: ModelCall, remaining: int) -> None:
+    def lower_remaining(self, known: ModelKey, call: ModelCall, remaining: int) -> None:
         today = day_of(self.now)
         if self.window is QuotaWindow.ROLLING or day_of(call.charged_at) == today:
             own = len(known.counting(self.window, self.now))
@@ -337,11 +344,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.limit = limit
 
     @invariant()
-    def the_ledger_holds_what_the_model_holds(self) -> None:
+    def ledger_and_model_agree(self) -> None:
         with self.engine.connect() as connection:
             rows = connection.execute(
                 text(
-                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status FROM magnetis_ops.api_calls ORDER BY id"
+                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status "
+                    "FROM magnetis_ops.api_calls ORDER BY id"
                 )
             ).all()
             days = (
@@ -351,7 +359,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 row.key_fingerprint: row
                 for row in connection.execute(
                     text(
-                        "SELECT key_fingerprint, closed_until, trial_call FROM magnetis_ops.quota_keys"
+                        "SELECT key_fingerprint, closed_until, trial_call "
+                        "FROM magnetis_ops.quota_keys"
                     )
                 )
             }
@@ -369,24 +378,24 @@ class LedgerMachine(RuleBasedStateMachine):
             for call in known.calls
         )
         assert [(row.id, row.key_fingerprint, *row[2:]) for row in rows] == model
-        tallies = Counter(
+        counts = Counter(
             (key, day_of(call.charged_at), call.lane)
             for key, known in self.keys.items()
             for call in known.calls
         )
-        held = Counter(
+        found = Counter(
             {
                 (row["key_fingerprint"], row["day"], lane): row[lane]
                 for row in days
                 for lane in LANES
             }
         )
-        assert +held == tallies
+        assert +found == counts
         for key, known in self.keys.items():
-            noted = {
+            recorded = {
                 row["day"]: row["used_elsewhere"] for row in days if row["key_fingerprint"] == key
             }
-            assert +Counter(noted) == +known.elsewhere
+            assert +Counter(recorded) == +known.elsewhere
             if key in closed:
                 assert closed[key].closed_until == known.closed_until
                 assert closed[key].trial_call == (known.trial.number if known.trial else None)

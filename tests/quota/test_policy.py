@@ -1,4 +1,7 @@
-"""The quota's decisions without a database: floors, closing, pacing, and that a refusal names the first second of a grant."""
+"""The quota rules without a database: floors, closing and pacing.
+
+A refusal names the first second of a grant.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +15,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from magnetis_dagster.quota import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota import (
+    LANES,
+    InvalidQuotaRules,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     DAY,
@@ -77,10 +87,10 @@ moments = st.builds(
 
 @st.composite
 def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
-    """A usage, and when each of its calls stops to count where the window is rolling."""
+    """Draw a usage, and when each of its calls stops counting (rolling quota)."""
     at = draw(moments)
     lanes = draw(st.lists(st.sampled_from(LANES), max_size=limit))
-    aging = [(at + timedelta(seconds=draw(st.integers(1, 86_400))), lane) for lane in lanes]
+    expiries = [(at + timedelta(seconds=draw(st.integers(1, 86_400))), lane) for lane in lanes]
     before = st.integers(0, 30_000).map(lambda seconds: at - timedelta(seconds=seconds))
     around = st.integers(-5_000, 200_000).map(lambda seconds: at + timedelta(seconds=seconds))
     last_sent = draw(st.none() | before)
@@ -92,15 +102,17 @@ def usages(draw: st.DrawFn, limit: int) -> tuple[Usage, Aging]:
         last_sent=last_sent,
         lane_last_sent=draw(st.sampled_from([None, last_sent])),
     )
-    return state, aging
+    return state, expiries
 
 
-def later(rules: QuotaPolicy, known: Usage, aging: Aging, at: datetime) -> Usage:
-    """The usage at a later moment, should nobody call meanwhile."""
+def later(rules: QuotaPolicy, known: Usage, expiries: Aging, at: datetime) -> Usage:
+    """Return the usage at a later time if no call is sent meanwhile."""
     same_day = at.astimezone(rules.zone).date() == known.at.astimezone(rules.zone).date()
     by_lane: Mapping[str, int] = known.by_lane if same_day else {}
     if rules.window is QuotaWindow.ROLLING:
-        by_lane = {lane: sum(1 for end, of in aging if of == lane and end > at) for lane in LANES}
+        by_lane = {
+            lane: sum(1 for end, of in expiries if of == lane and end > at) for lane in LANES
+        }
     return replace(known, at=at, by_lane=by_lane, elsewhere=known.elsewhere if same_day else 0)
 
 
@@ -111,8 +123,8 @@ def test_a_refusal_names_the_first_second_of_a_grant(
 ) -> None:
     fresh = Usage(at=rules.day_start(date(2025, 1, 1)), by_lane={})
     assume(allowance(rules, fresh, lane, rules.day_end(fresh.at) - SECOND) >= 1)
-    now, aging = data.draw(usages(rules.limit))
-    decision = decide(rules, now, lane, lambda: aging)
+    now, expiries = data.draw(usages(rules.limit))
+    decision = decide(rules, now, lane, lambda: expiries)
     if isinstance(decision, Granted):
         assert now.at <= decision.send_at <= now.at + LONGEST_SPACING_WAIT
         return
@@ -121,9 +133,9 @@ def test_a_refusal_names_the_first_second_of_a_grant(
     def ask(at: datetime) -> Granted | Refused:
         return decide(
             rules,
-            later(rules, now, aging, at),
+            later(rules, now, expiries, at),
             lane,
-            lambda: [(end, of) for end, of in aging if end > at],
+            lambda: [(end, of) for end, of in expiries if end > at],
         )
 
     assert isinstance(ask(decision.available_at), Granted)
@@ -137,14 +149,14 @@ def test_a_refusal_names_the_first_second_of_a_grant(
     [(date(2025, 6, 1), 24), (date(2025, 3, 30), 23), (date(2025, 10, 26), 25)],
     ids=["24 hours", "23 hours", "25 hours"],
 )
-def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
+def test_an_exhausted_day_lasts_until_local_midnight(day: date, hours: int) -> None:
     rules = policy(limit=5)
     begun = rules.day_start(day)
     for at in (begun, begun + timedelta(hours=hours) - SECOND):
         refused = decide(rules, usage(at, manual=3, elsewhere=2), "manual")
         assert isinstance(refused, Refused)
         assert refused.available_at == begun + timedelta(hours=hours)
-        assert refused.reason == "all 5 calls are spent"
+        assert refused.reason == "all 5 API calls are used"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +167,7 @@ def test_a_spent_day_lasts_until_local_midnight(day: date, hours: int) -> None:
     ],
     ids=["23 hours", "25 hours"],
 )
-def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(
+def test_floors_shrink_over_real_hours_before_midnight_when_the_clocks_change(
     day: date, midnight: datetime
 ) -> None:
     rules = policy(floors={"schedule": 0.6}, release_hours=6)
@@ -173,7 +185,7 @@ def test_floors_melt_over_real_hours_before_midnight_when_the_clocks_change(
     day=st.sampled_from(LONG_AND_SHORT_DAYS),
     lane=st.sampled_from(LANES[:3]),
 )
-def test_floors_only_ever_melt_and_are_gone_at_the_days_end(
+def test_floors_only_shrink_and_are_zero_at_the_end_of_the_day(
     rules: QuotaPolicy, day: date, lane: str
 ) -> None:
     begun = rules.day_start(day)
@@ -192,7 +204,7 @@ def test_floors_only_ever_melt_and_are_gone_at_the_days_end(
 
 
 @given(rules=policies(QuotaWindow.ROLLING), at=moments, lane=st.sampled_from(LANES[:3]))
-def test_a_rolling_day_has_no_end_so_its_floors_stay(
+def test_the_floors_of_a_rolling_quota_do_not_shrink(
     rules: QuotaPolicy, at: datetime, lane: str
 ) -> None:
     assert rules.floor(lane, at) == int(
@@ -201,7 +213,7 @@ def test_a_rolling_day_has_no_end_so_its_floors_stay(
 
 
 @given(data=st.data(), rules=policies(paced=False))
-def test_backfill_never_takes_an_unused_floor(data: st.DataObject, rules: QuotaPolicy) -> None:
+def test_backfill_never_uses_an_unused_floor(data: st.DataObject, rules: QuotaPolicy) -> None:
     now, _ = data.draw(usages(rules.limit))
     now = replace(now, closed_until=None)
     unused = sum(max(0, rules.floor(lane, now.at) - now.by_lane[lane]) for lane in LANES[:3])
@@ -223,46 +235,48 @@ def test_the_other_lanes_may_use_everything(
 def test_nothing_is_granted_while_the_key_is_closed(
     data: st.DataObject, rules: QuotaPolicy, lane: str
 ) -> None:
-    now, aging = data.draw(usages(rules.limit))
+    now, expiries = data.draw(usages(rules.limit))
     closed = replace(now, closed_until=now.at + timedelta(seconds=data.draw(st.floats(0.001, 1e6))))
-    decision = decide(rules, closed, lane, aging=lambda: aging)
+    decision = decide(rules, closed, lane, expiries=lambda: expiries)
     assert isinstance(decision, Refused)
-    assert decision.reason == "the API answered that this key has no calls left"
+    assert decision.reason == "the API reported that this key has no calls left"
     assert decision.available_at >= closed.closed_until  # type: ignore[operator]
 
 
-def test_a_closed_key_reopens_with_one_trial_whatever_others_seemed_to_use() -> None:
+def test_a_closed_key_reopens_with_one_trial_despite_calls_used_elsewhere() -> None:
     closed = usage(manual=4, elsewhere=96, closed_until=NOON)
     assert decide(policy(), closed, "manual") == Granted(NOON, trial=True)
     assert decide(policy(), replace(closed, closed_until=None), "manual") != Granted(NOON)
     tried = replace(closed, trial_until=NOON + timedelta(minutes=5))
     for lane in LANES:
         assert decide(policy(), tried, lane) == Refused(
-            "one call is being tried to see whether the API has reopened", NOON + TRIAL_POLL
+            "a trial call is in flight to find out whether the API has reopened", NOON + TRIAL_POLL
         )
     assert decide(policy(), replace(tried, at=NOON + timedelta(minutes=5)), "manual") == Granted(
         NOON + timedelta(minutes=5), True
     )
 
 
-def test_a_trial_too_needs_a_call_of_our_own() -> None:
+def test_a_trial_needs_a_call_of_the_quota() -> None:
     decision = decide(policy(), usage(manual=100, closed_until=NOON), "manual")
-    assert decision == Refused("all 100 calls are spent", datetime(2025, 6, 1, 22, tzinfo=UTC))
+    assert decision == Refused("all 100 API calls are used", datetime(2025, 6, 1, 22, tzinfo=UTC))
 
 
-def test_a_floor_that_melts_lets_backfill_in() -> None:
+def test_a_shrinking_floor_frees_calls_for_backfill() -> None:
     rules = policy(limit=10, floors={"schedule": 0.3})
-    # the floor of 3 melts from 18:00 Paris: 2, then 1 and then 0 calls are kept after 18:00:01, 20:00:01, 22:00:01
+    # The floor of 3 shrinks from 18:00 in Paris: 2, then 1 and then 0 calls are reserved after
+    # 18:00:01, 20:00:01 and 22:00:01.
     for used, hour in ((7, 16), (8, 18), (9, 20)):
-        reason = f"the {10 - used} calls left are kept for schedules, settings and people"
+        reserved = "reserved for the schedule, settings and manual lanes"
+        reason = f"the remaining {10 - used} API calls are {reserved}"
         assert decide(rules, usage(manual=used), BACKFILL) == Refused(
             reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC)
         )
     assert decide(rules, usage(manual=6), BACKFILL) == Granted(NOON)
 
 
-def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
-    """Call whenever a call is granted, and come back when a refusal says so; return when the calls were sent."""
+def send_calls(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
+    """Send each call when it is granted or a refusal allows it; return their times."""
     sent: list[datetime] = []
     at = begin
     while at < begin + span:
@@ -276,7 +290,7 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
             rules,
             now,
             lane,
-            aging=lambda: [(moment + DAY, lane) for moment in counted],  # noqa: B023
+            expiries=lambda: [(moment + DAY, lane) for moment in counted],  # noqa: B023
         )
         if isinstance(decision, Granted):
             sent.append(decision.send_at)
@@ -285,32 +299,32 @@ def play(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> lis
 
 
 @pytest.mark.parametrize("day", [date(2025, 6, 1), date(2025, 3, 30), date(2025, 10, 26)])
-def test_a_spread_lane_uses_its_day_evenly_and_whole(day: date) -> None:
+def test_a_spread_lane_uses_its_whole_day_evenly(day: date) -> None:
     rules = policy(limit=25, spread=frozenset({BACKFILL}))
     begun = rules.day_start(day)
     length = rules.day_end(begun) - begun
-    sent = play(rules, BACKFILL, begun, length)
+    sent = send_calls(rules, BACKFILL, begun, length)
     assert len(sent) == 25
     gaps = [after - before for before, after in pairwise(sent)]
     assert max(gaps) - min(gaps) < SECOND
     assert abs(gaps[0] - length / 25) < SECOND
 
 
-def test_a_spread_rolling_day_is_used_whole_too() -> None:
+def test_a_spread_rolling_quota_is_used_completely() -> None:
     rules = policy(limit=24, window=QuotaWindow.ROLLING, spread=frozenset({"manual"}))
-    sent = play(rules, "manual", NOON, 3 * DAY)
+    sent = send_calls(rules, "manual", NOON, 3 * DAY)
     assert len(sent) == pytest.approx(72, abs=1)
     assert all(sum(1 for other in sent if moment - DAY < other <= moment) <= 24 for moment in sent)
 
 
-def test_pacing_one_lane_leaves_the_others_alone() -> None:
+def test_pacing_one_lane_does_not_affect_the_others() -> None:
     rules = policy(limit=10, spread=frozenset({BACKFILL}))
     now = usage(backfill=1, last_sent=NOON, lane_last_sent=NOON)
     assert decide(rules, now, "manual") == Granted(NOON)
     assert isinstance(decide(rules, now, BACKFILL), Refused)
 
 
-def test_calls_a_second_are_kept_and_a_long_queue_comes_back() -> None:
+def test_calls_per_second_are_limited_and_a_long_queue_retries() -> None:
     rules = policy(limit=1000, calls_per_second=0.25)
     now = usage(NOON)
     sent = []
@@ -339,7 +353,7 @@ def test_a_paced_call_is_sent_on_the_day_that_it_is_charged_to() -> None:
     ("share", "limit", "floor"),
     [(0.29, 100, 29), (0.57, 100, 57), (0.07, 5000, 350), (0.2, 4, 0), (0.999, 1000, 999)],
 )
-def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor: int) -> None:
+def test_a_share_is_a_whole_number_of_calls(share: float, limit: int, floor: int) -> None:
     assert policy(limit=limit, floors={"manual": share}).floor("manual", NOON) == floor
 
 
@@ -359,9 +373,12 @@ def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor
         ),
         (
             {"floors": {"night": 0.1}},
-            "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
+            (
+                "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. "
+                "Lanes: schedule, settings, manual, backfill"
+            ),
         ),
-        ({"floors": {"backfill": 0.1}}, "MAGNETIS_QUOTA_FLOORS: backfill has no floor"),
+        ({"floors": {"backfill": 0.1}}, "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor"),
         ({"spread": frozenset({"night"})}, "MAGNETIS_QUOTA_SPREAD: unknown lane 'night'"),
         ({"release_hours": -1}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got -1"),
         ({"release_hours": 25}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got 25"),
@@ -375,15 +392,16 @@ def test_a_share_is_the_whole_calls_that_it_says(share: float, limit: int, floor
         ({"calls_per_second": 1e-300}, "MAGNETIS_CALLS_PER_SECOND: expected more than 0"),
     ],
 )
-def test_what_cannot_be_kept_is_refused_by_the_settings_name(
+def test_invalid_rules_are_refused_with_the_variables_name(
     options: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(BadPolicy, match=text):
+    with pytest.raises(InvalidQuotaRules, match=text):
         policy(**options)
 
 
 def test_an_unknown_lane_is_refused() -> None:
     with pytest.raises(
-        BadPolicy, match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill"
+        InvalidQuotaRules,
+        match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
     ):
         decide(policy(), usage(), "night")

@@ -1,4 +1,7 @@
-"""The report says what the ledger did: by lane, by day, by route, when calls return, and nothing of other keys but how many."""
+"""The report agrees with the ledger by lane, day and route.
+
+It names when calls return, and shows only the number of other keys.
+"""
 
 import io
 import json
@@ -7,11 +10,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from closed_key import close_key
 from rich.console import Console
 from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.cli.quota_report import render
+from magnetis_dagster.cli.quota_report import format_quota
 from magnetis_dagster.database import DatabaseUnavailable, connect
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
@@ -35,7 +39,7 @@ def spend(
     key: str = KEY,
     **charge: Any,
 ) -> None:
-    """Send so many calls past every floor: what was spent is given here, not decided."""
+    """Send `calls` calls past every floor: the test sets the usage."""
     book = Ledger(engine, key_fingerprint=key, policy=policy(10_000, floors={}))
     asked = Charge(
         **{"collection": "calls", "route": "/calls", "page": 1, "lane": lane, "run_id": "run-1"}
@@ -60,15 +64,15 @@ def lanes(engine: Engine, **changes: Any) -> dict[str, LaneToday]:
     }
 
 
-def shown(of: QuotaReport, width: int = 80, **options: Any) -> str:
+def render_text(of: QuotaReport, width: int = 80, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(render(of, **options))
+    console.print(format_quota(of, **options))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 @pytest.mark.parametrize("url", ["database_url", "empty_database_url"])
-def test_nothing_called_yet(request: pytest.FixtureRequest, url: str) -> None:
+def test_a_quota_without_calls(request: pytest.FixtureRequest, url: str) -> None:
     engine = connect(request.getfixturevalue(url))
     found = report(engine, release_hours=0)
     engine.dispose()
@@ -88,7 +92,7 @@ def test_nothing_called_yet(request: pytest.FixtureRequest, url: str) -> None:
         (),
         0,
     )
-    assert "No call yet." in shown(found)
+    assert "No call yet." in render_text(found)
 
 
 def test_today_by_lane(engine: Engine, clock: Any) -> None:
@@ -104,7 +108,7 @@ def test_today_by_lane(engine: Engine, clock: Any) -> None:
         "2025-06-16 00:00:00+02:00",
     )
     found = {lane.lane: (lane.used, lane.floor, lane.kept, lane.remaining) for lane in today.lanes}
-    # 12 of schedule's floor and 5 of settings' are unused; manual has used more than its own
+    # 12 calls of schedule's floor and 5 of settings' are unused; manual used more than its own
     assert found == {
         "schedule": (8, 20, 12, 80),
         "settings": (0, 5, 5, 80),
@@ -113,7 +117,7 @@ def test_today_by_lane(engine: Engine, clock: Any) -> None:
     }
 
 
-def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
+def test_backfill_waits_for_the_floors_to_shrink_and_other_lanes_do_not(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(MORNING)
@@ -124,31 +128,35 @@ def test_backfill_waits_for_the_floors_to_melt_and_the_others_do_not(
         found["schedule"].remaining,
         found["schedule"].calls_again_at,
     ) == (0, 30, None)
-    assert "are kept for schedules, settings and people" in str(found["backfill"].reason)
+    assert "are reserved for the schedule, settings and manual lanes" in str(
+        found["backfill"].reason
+    )
     again = found["backfill"].calls_again_at
     assert again is not None
-    assert 18 <= again.hour <= 19, "the floors begin to melt six hours before midnight"
+    assert 18 <= again.hour <= 19, "the floors begin to shrink six hours before midnight"
     clock.set(again.astimezone(UTC) + timedelta(seconds=1))
     assert lanes(engine)["backfill"].calls_again_at is None
     assert lanes(engine)["backfill"].remaining >= 1
 
 
-def test_a_429_closes_and_what_others_used_is_shown(engine: Engine, clock: Any) -> None:
+def test_a_429_closes_the_key_and_calls_used_elsewhere_are_shown(
+    engine: Engine, clock: Any
+) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 10)
-    Ledger(engine, key_fingerprint=KEY, policy=policy()).close(7200)
+    close_key(Ledger(engine, key_fingerprint=KEY, policy=policy()), 7200)
     found = report(engine)
     assert (found.today.used, found.today.used_elsewhere, found.today.remaining) == (100, 90, 0)
     assert (found.today.closed_until or found.today.at).hour == 12
     assert {lane.remaining for lane in found.today.lanes} == {0}
     assert {(lane.calls_again_at or found.today.at).hour for lane in found.today.lanes} == {12}
     assert (found.days[-1].calls, found.days[-1].used_elsewhere) == (10, 90)
-    text = shown(found)
+    text = render_text(found)
     assert "90 of them elsewhere" in text
     assert "Closed until 12:00 CEST: the API answered 429" in text
     clock.set(MORNING + timedelta(hours=3))
     assert report(engine).today.trial
-    assert "the next call is a trial" in shown(report(engine))
+    assert "the next call is a trial" in render_text(report(engine))
     spend(engine, "manual")
     assert not report(engine).today.trial
 
@@ -164,7 +172,7 @@ def test_results_by_day_route_collection_and_run(engine: Engine, clock: Any) -> 
     spend(engine, "manual", 1, status=503, collection="leads", route="/leads")
     spend(engine, "manual", 1, status=None, run_id=None)  # its process dies
     clock.advance(LONGEST_CALL + timedelta(seconds=1))
-    spend(engine, "manual", 1, status=None, collection="visits", route="/visits")  # under way
+    spend(engine, "manual", 1, status=None, collection="visits", route="/visits")  # in flight
     found = report(engine)
     days = {
         day.name: (day.calls, day.ok, day.over_quota, day.failed, day.rows) for day in found.days
@@ -201,15 +209,15 @@ def test_a_day_keeps_the_limit_it_had(engine: Engine, clock: Any) -> None:
     assert [day.limit for day in report(engine).days[-2:]] == [50, 100]
 
 
-def test_the_limit_may_have_been_lowered_below_what_is_used(engine: Engine, clock: Any) -> None:
+def test_the_limit_may_be_lowered_below_the_used_calls(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 20)
     found = report(engine, limit=10)
     assert (found.today.used, found.today.remaining) == (20, 0)
-    assert "20 of 10 calls used (200%), 0 left" in shown(found)
+    assert "20 of 10 calls used (200%), 0 left" in render_text(found)
 
 
-def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(
+def test_a_rolling_quota_has_no_end_and_its_calls_return_one_by_one(
     engine: Engine, clock: Any
 ) -> None:
     clock.set(MORNING)
@@ -220,24 +228,22 @@ def test_a_rolling_window_has_no_end_and_calls_return_as_they_age(
     again = found.today.lanes[0].calls_again_at
     assert again is not None
     assert abs(again - (MORNING + timedelta(hours=24))) < timedelta(seconds=10)
-    assert "any 24 hours" in shown(found)
+    assert "any 24 hours" in render_text(found)
 
 
-def test_other_keys_are_counted_and_nothing_else_of_them_is_shown(
-    engine: Engine, clock: Any
-) -> None:
+def test_only_the_number_of_other_keys_is_shown(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "manual", 4, key="bbbbbbbbbbbb", route="/secret-route", run_id="another")
     spend(engine, "manual", 1)
     found = report(engine)
     assert (found.other_keys, found.today.used, found.days[-1].calls) == (1, 1, 1)
-    for text in (found.as_json(), shown(found)):
+    for text in (found.as_json(), render_text(found)):
         assert "bbbbbbbbbbbb" not in text
         assert "/secret-route" not in text
-    assert "1 other key has called into this database." in shown(found)
+    assert "1 other key has called into this database." in render_text(found)
 
 
-def test_json_holds_the_numbers_and_moments_with_offset(engine: Engine, clock: Any) -> None:
+def test_json_contains_the_numbers_and_times_with_offset(engine: Engine, clock: Any) -> None:
     clock.set(MORNING)
     spend(engine, "backfill", 70)
     plain = json.loads(report(engine).as_json())
@@ -258,7 +264,7 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
     spend(engine, "backfill", 70, run_id="0f7f8a3e-5a39-4b53-9a34-7f5ad9f5a6a1")
     spend(engine, "schedule", 1, status=429)
     found = report(engine)
-    text = shown(found)
+    text = render_text(found)
     assert max(map(len, text.splitlines())) <= 80
     assert "█" in text
     assert "0f7f8a3e " in text
@@ -266,12 +272,12 @@ def test_the_screen_fits_80_columns_and_ascii(engine: Engine, clock: Any) -> Non
     assert "! a 429 on that day" in text
     bar = next(line for line in text.splitlines() if line.lstrip().startswith("backfill"))
     assert bar.count("█") == 21, "70 of 100 calls are 21 of 30 columns"
-    plain = shown(found, ascii_only=True)
+    plain = render_text(found, ascii_only=True)
     assert "#" in plain
     assert not set("█░▁▂▃▄▅▆▇") & set(plain)
 
 
-def test_an_unreachable_database_is_said_without_its_password() -> None:
+def test_an_unreachable_database_is_reported_without_its_password() -> None:
     engine = connect("postgresql://me:hush@127.0.0.1:9/none")
     with pytest.raises(DatabaseUnavailable, match="cannot be reached") as raised:
         report(engine)

@@ -1,7 +1,8 @@
-"""No schedule of suspended machines, dead processes and moved clocks makes the API receive more than the limit.
+"""The API never receives more than the limit, even with suspended machines and moved clocks.
 
-Two processes share a key through real gates on a real PostgreSQL. The API counts what it receives, by its own clock: per calendar
-day, or within any 24 hours. A request is received when the client has confirmed its charge, whatever happened since it was granted.
+Two processes, which may die, share a key through real guards on a real PostgreSQL. The API counts
+the requests that it receives by its own clock: per calendar day, or within any 24 hours. A request
+is received when the client has confirmed its charge, whatever happened since the grant.
 
 30 sequences of each kind, or as many as MODEL_EXAMPLES says.
 """
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy import Engine, text
 
 from magnetis_dagster import clocks as moments
-from magnetis_dagster.api import Call, Outcome
+from magnetis_dagster.api import ApiCall, CallOutcome
 from magnetis_dagster.ingest import LedgerGuard, RunIdentity
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota import guard as gate
@@ -32,7 +33,10 @@ DAY = timedelta(hours=24)
 
 
 class SuspendMachine(RuleBasedStateMachine):
-    """Rules play processes, the machine below them, and the clocks; `window`, `engine` and `patch` come from the test."""
+    """Rules simulate processes, their machine and the clocks.
+
+    The test provides `window`, `engine` and `patch`.
+    """
 
     window: QuotaWindow
     engine: Engine
@@ -43,7 +47,7 @@ class SuspendMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.received: list[datetime] = []
         self.waiting: list[tuple[LedgerGuard, int]] = []
-        """Charged, and not sent yet."""
+        """Charged but not sent."""
         self.in_flight: list[tuple[LedgerGuard, int]] = []
         self.wall_error = 0.0
         self.awake = 0.0
@@ -58,12 +62,13 @@ class SuspendMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, "
+                    "magnetis_ops.quota_keys"
                 )
             )
         policy = QuotaPolicy(limit=LIMIT, zone=PARIS, window=self.window, floors={})
         ledger = Ledger(self.engine, key_fingerprint="aaaaaaaaaaaa", policy=policy)
-        self.gates = [LedgerGuard(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
+        self.guards = [LedgerGuard(ledger, RunIdentity(name, "manual")) for name in ("one", "two")]
 
     def instant(self) -> moments.Moment:
         return moments.Moment(
@@ -74,7 +79,8 @@ class SuspendMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                    "LANGUAGE sql VOLATILE AS "
                     f"'SELECT ''{self.now.isoformat()}''::timestamptz'"
                 )
             )
@@ -84,11 +90,11 @@ class SuspendMachine(RuleBasedStateMachine):
         for _ in range(times):
             try:
                 number = self.loop.run_until_complete(
-                    self.gates[which].charge(Call("calls", "/calls", {}))
+                    self.guards[which].charge(ApiCall("calls", "/calls", {}))
                 )
             except QuotaExhausted:
                 return
-            self.waiting.append((self.gates[which], number))
+            self.waiting.append((self.guards[which], number))
 
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
@@ -98,7 +104,7 @@ class SuspendMachine(RuleBasedStateMachine):
         try:
             number = self.loop.run_until_complete(of.confirm(number))
         except QuotaExhausted:
-            self.settle(of, number, Outcome(None, error="NotSent"))
+            self.settle(of, number, CallOutcome(None, error="NotSent"))
             return
         self.received.append(self.now)
         self.in_flight.append((of, number))
@@ -109,10 +115,10 @@ class SuspendMachine(RuleBasedStateMachine):
         if self.in_flight:
             self.settle(
                 *self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1))),
-                Outcome(status),
+                CallOutcome(status),
             )
 
-    def settle(self, of: LedgerGuard, number: int, outcome: Outcome) -> None:
+    def settle(self, of: LedgerGuard, number: int, outcome: CallOutcome) -> None:
         self.loop.run_until_complete(of.settle(number, outcome))
 
     @rule(data=st.data())
@@ -140,7 +146,7 @@ class SuspendMachine(RuleBasedStateMachine):
         )
     )
     def pass_time(self, seconds: float) -> None:
-        """Awake or suspended: the clock since boot counts both."""
+        """Pass time awake or suspended: the clock since boot counts both."""
         self.now += timedelta(seconds=seconds)
         self.set_clock()
 
@@ -162,7 +168,7 @@ class SuspendMachine(RuleBasedStateMachine):
             try:
                 number = self.loop.run_until_complete(of.confirm(number))
             except QuotaExhausted:
-                self.settle(of, number, Outcome(None, error="NotSent"))
+                self.settle(of, number, CallOutcome(None, error="NotSent"))
             else:
                 self.received.append(self.now)
                 self.in_flight.append((of, number))

@@ -1,4 +1,4 @@
-"""A sandbox per module, and a caller that reads it over HTTP as a customer would."""
+"""A sandbox per module, and a client that reads it over HTTP."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ NOW = datetime(2025, 11, 20, 10, 0, tzinfo=UTC)
 
 
 @dataclass
-class Caller:
+class Client:
     server: SandboxServer
     http: httpx.Client
     catalogue: Catalogue
@@ -54,16 +54,16 @@ class Caller:
         return [row for page in self.pages(collection, **more) for row in page["data"]]
 
     def day(self, collection: str, day: datetime, **more: object) -> list[Any]:
-        """Rows of the local day of a zoned midnight."""
+        """Return the rows of the local day that starts at this midnight."""
         return self.rows(collection, day, day + timedelta(days=1) - timedelta(seconds=1), **more)
 
 
 @pytest.fixture(scope="module")
-def open_sandbox(catalogue: Catalogue) -> Iterator[Callable[..., Caller]]:
+def open_sandbox(catalogue: Catalogue) -> Iterator[Callable[..., Client]]:
     servers: list[SandboxServer] = []
     with ExitStack() as stack:
 
-        def start(**options: Any) -> Caller:
+        def start(**options: Any) -> Client:
             given = {"clock": lambda: NOW, "daily_quota": None, "accounts": 4} | options
             server = stack.enter_context(SandboxServer(SandboxOptions(**given), catalogue))
             servers.append(server)
@@ -71,21 +71,21 @@ def open_sandbox(catalogue: Catalogue) -> Iterator[Callable[..., Caller]]:
             http = stack.enter_context(
                 httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60)
             )
-            return Caller(server, http, catalogue)
+            return Client(server, http, catalogue)
 
         yield start
-        # each takes a fifth of a second to stop; together they take no longer
+        # each takes 0.2 s to stop; stop them in parallel
         for server in servers:
             server._server.should_exit = server._server.force_exit = True
 
 
 @pytest.fixture(scope="module")
-def sandbox(open_sandbox: Callable[..., Caller]) -> Caller:
-    """One that no test of the module changes."""
+def sandbox(open_sandbox: Callable[..., Client]) -> Client:
+    """Return a sandbox that no test of the module changes."""
     return open_sandbox()
 
 
 @pytest.fixture
-def fresh(open_sandbox: Callable[..., Caller]) -> Caller:
-    """One that the test may change."""
+def fresh(open_sandbox: Callable[..., Client]) -> Client:
+    """Return a sandbox that the test may change."""
     return open_sandbox()

@@ -1,4 +1,4 @@
-"""Rows that change as days pass: late changes of calls and leads, settings edited by somebody, numbers and accounts added."""
+"""Changes of calls, leads, notification settings and numbers over time."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 SETTINGS = ("reports", "email_alerts", "sms_alerts")
 
 
-class Watch:
+class ChangingWorld:
     def __init__(self, now: datetime = START, **options: Any) -> None:
         self.now = now
         self.world = World(
@@ -39,48 +39,53 @@ def changed(before: dict[str, Row], after: dict[str, Row]) -> list[tuple[str, st
     ]
 
 
-def test_nothing_changes_unless_asked() -> None:
-    watch = Watch(activity=False)
+def test_nothing_changes_without_the_option() -> None:
+    changing = ChangingWorld(activity=False)
     days = date(2026, 9, 7), date(2026, 9, 13)
     before = (
-        {name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")},
-        watch.settings(),
+        {name: changing.rows(name, *days) for name in ("calls", "leads", "numbers")},
+        changing.settings(),
     )
-    watch.now += timedelta(days=40)
+    changing.now += timedelta(days=40)
     assert (
-        {name: watch.rows(name, *days) for name in ("calls", "leads", "numbers")},
-        watch.settings(),
+        {name: changing.rows(name, *days) for name in ("calls", "leads", "numbers")},
+        changing.settings(),
     ) == before
 
 
 def test_an_alert_is_edited_two_minutes_after_the_start() -> None:
-    watch = Watch(datetime(2026, 9, 12, 3, tzinfo=UTC))  # a Saturday night: nobody else is at work
-    before = watch.settings()
-    watch.now += timedelta(seconds=119)
-    assert watch.settings() == before
-    watch.now += timedelta(seconds=1)
-    edits = changed(before, watch.settings())
+    changing = ChangingWorld(
+        datetime(2026, 9, 12, 3, tzinfo=UTC)
+    )  # a Saturday night: no other edits
+    before = changing.settings()
+    changing.now += timedelta(seconds=119)
+    assert changing.settings() == before
+    changing.now += timedelta(seconds=1)
+    edits = changed(before, changing.settings())
     assert len(edits) == 1, edits
     assert edits[0][0].startswith(("ale-", "als-"))
 
 
 def test_settings_are_edited_on_working_days_in_office_hours() -> None:
-    watch, edits = Watch(), dict[datetime, int]()
-    # without those of the demonstration, which begin with the start of the sandbox
-    watch.world._born = datetime(2027, 1, 1, tzinfo=UTC)
-    state = watch.settings()
+    changing, edits = ChangingWorld(), dict[datetime, int]()
+    # exclude the demonstration's edits, which follow the start of the sandbox
+    changing.world._started = datetime(2027, 1, 1, tzinfo=UTC)
+    state = changing.settings()
     for _ in range(21 * 24 * 2):
-        watch.now += timedelta(minutes=30)
-        if (new := watch.settings()) != state:
-            edits[watch.now.astimezone(watch.world.options.zone)] = 1
+        changing.now += timedelta(minutes=30)
+        if (new := changing.settings()) != state:
+            edits[changing.now.astimezone(changing.world.options.zone)] = 1
             state = new
     assert 5 <= len(edits) <= 40
     assert {moment.weekday() for moment in edits} <= set(range(5))
     assert all(8 <= moment.hour <= 18 for moment in edits)
 
 
-def test_numbers_alerts_and_accounts_come_and_go_over_months() -> None:
-    early, late = Watch(datetime(2026, 1, 1, tzinfo=UTC)), Watch(datetime(2026, 12, 31, tzinfo=UTC))
+def test_numbers_alerts_and_accounts_are_added_and_removed_over_months() -> None:
+    early, late = (
+        ChangingWorld(datetime(2026, 1, 1, tzinfo=UTC)),
+        ChangingWorld(datetime(2026, 12, 31, tzinfo=UTC)),
+    )
     assert len(late.rows("accounts")) > len(early.rows("accounts"))
     assert len(late.rows("numbers")) > len(early.rows("numbers"))
     assert early.rows("email_alerts").keys() ^ late.rows("email_alerts").keys()
@@ -98,12 +103,12 @@ def test_numbers_alerts_and_accounts_come_and_go_over_months() -> None:
 
 def test_calls_change_late_and_some_are_deleted() -> None:
     day = date(2026, 9, 14)
-    watch = Watch(datetime(2026, 9, 14, 22, tzinfo=UTC), calls_per_day=1500)
-    states = [watch.rows("calls", day, day)]
+    changing = ChangingWorld(datetime(2026, 9, 14, 22, tzinfo=UTC), calls_per_day=1500)
+    states = [changing.rows("calls", day, day)]
     for _ in range(26):
-        watch.now += timedelta(days=1)
-        states.append(watch.rows("calls", day, day))
-        assert watch.world.count("calls", day, day) == len(states[-1])
+        changing.now += timedelta(days=1)
+        states.append(changing.rows("calls", day, day))
+        assert changing.world.count("calls", day, day) == len(states[-1])
     first, after_3, after_8, last = states[0], states[3], states[8], states[-1]
     ringing = [row for row in first.values() if row["status"] == "ringing"]
     assert 10 < len(ringing) < 30
@@ -111,22 +116,25 @@ def test_calls_change_late_and_some_are_deleted() -> None:
     assert not [row for row in after_3.values() if row["status"] == "ringing"]
     members = {member for _, member in changed(first, last)}
     assert members == {"status", "duration", "end_at", "analysis", "caller_name"}
-    assert first.keys() > last.keys(), "some are deleted, none is added"
-    assert changed(after_3, after_8), "after three days a look-back still finds changes"
-    assert changed(after_8, last), "and after eight"
+    assert first.keys() > last.keys(), "some calls are deleted, and none is added"
+    assert changed(after_3, after_8), "calls still change after 3 days"
+    assert changed(after_8, last), "calls still change after 8 days"
 
 
-def test_leads_are_worked_on_in_order() -> None:
+def test_leads_change_their_status_in_order() -> None:
     day = date(2026, 9, 14)
-    watch = Watch(datetime(2026, 9, 14, 22, tzinfo=UTC), calls_per_day=600)
+    changing = ChangingWorld(datetime(2026, 9, 14, 22, tzinfo=UTC), calls_per_day=600)
     order = ("new", "qualified", "closed")
     states = [
-        {identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()}
+        {identifier: row["status"] for identifier, row in changing.rows("leads", day, day).items()}
     ]
     for _ in range(15):
-        watch.now += timedelta(days=1)
+        changing.now += timedelta(days=1)
         states.append(
-            {identifier: row["status"] for identifier, row in watch.rows("leads", day, day).items()}
+            {
+                identifier: row["status"]
+                for identifier, row in changing.rows("leads", day, day).items()
+            }
         )
     assert set(states[0].values()) == {"new"}
     assert set(states[-1].values()) == set(order)
@@ -135,7 +143,7 @@ def test_leads_are_worked_on_in_order() -> None:
         assert steps == sorted(steps)
 
 
-def whole(world: World) -> Any:
+def all_rows(world: World) -> Any:
     days = date(2026, 9, 7), date(2026, 9, 20)
     return {
         name: list(world.truth(name, *days))
@@ -143,31 +151,31 @@ def whole(world: World) -> Any:
     }
 
 
-def test_the_state_depends_on_seed_and_clock_and_not_on_when_it_was_started(
+def test_the_state_depends_on_seed_and_clock_but_not_on_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # what the start itself brings aside
+    # exclude the demonstration's edits, which follow the start
     monkeypatch.setattr("magnetis_dagster.sandbox.activity.SOON", timedelta(days=9999))
-    long, late = Watch(), Watch(START + timedelta(days=10))
+    early, late = ChangingWorld(), ChangingWorld(START + timedelta(days=10))
     for _ in range(40):
-        long.now += timedelta(hours=6)
-        long.settings()
-    assert whole(long.world) == whole(late.world)
-    assert whole(Watch(START + timedelta(days=10), seed=2).world) != whole(late.world)
+        early.now += timedelta(hours=6)
+        early.settings()
+    assert all_rows(early.world) == all_rows(late.world)
+    assert all_rows(ChangingWorld(START + timedelta(days=10), seed=2).world) != all_rows(late.world)
 
 
-def test_edits_of_a_user_survive_the_changes_of_time() -> None:
-    watch, day = Watch(), date(2026, 9, 11)
-    call = next(iter(watch.rows("calls", day, day)))
-    report = next(iter(watch.rows("reports")))
-    watch.world.edit("calls", call, status="checked")
-    watch.world.edit("reports", report, type="mine")
-    watch.now += timedelta(days=20)
-    assert watch.rows("calls", day, day)[call]["status"] == "checked"
-    assert watch.rows("reports")[report]["type"] == "mine"
+def test_edits_of_a_user_survive_changes_over_time() -> None:
+    changing, day = ChangingWorld(), date(2026, 9, 11)
+    call = next(iter(changing.rows("calls", day, day)))
+    report = next(iter(changing.rows("reports")))
+    changing.world.edit("calls", call, status="checked")
+    changing.world.edit("reports", report, type="mine")
+    changing.now += timedelta(days=20)
+    assert changing.rows("calls", day, day)[call]["status"] == "checked"
+    assert changing.rows("reports")[report]["type"] == "mine"
 
 
-def test_a_page_is_answered_in_time_while_rows_change(open_sandbox: Callable[..., Any]) -> None:
+def test_pages_are_consistent_while_rows_change(open_sandbox: Callable[..., Any]) -> None:
     now = [START]
     sandbox = open_sandbox(activity=True, clock=lambda: now[0])
     for _ in range(3):

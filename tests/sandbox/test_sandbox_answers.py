@@ -1,4 +1,4 @@
-"""Answers other than rows: who is let in, what is refused, the quota, faults, and answers that a test plays."""
+"""Responses without rows: authentication, errors, quota and faults."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,19 +12,19 @@ from magnetis_dagster.sandbox import FAULTS, Answer, Request, SandboxOptions
 
 
 @pytest.mark.parametrize("key", ["", "another"])
-def test_a_key_that_is_not_known_is_unauthenticated(sandbox: Any, key: str) -> None:
+def test_an_unknown_key_is_unauthenticated(sandbox: Any, key: str) -> None:
     for path in ("/calls", "/nowhere"):
         answer = sandbox.http.get(path, headers={"x-api-key": key})
         assert (answer.status_code, answer.json()) == (401, {"message": "Unauthenticated."})
 
 
-def test_every_key_of_the_options_is_let_in(open_sandbox: Callable[..., Any]) -> None:
+def test_every_key_of_the_options_is_accepted(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(keys=("one", "two"))
     assert sandbox.server.key == "one"
     assert sandbox.http.get("/calls", headers={"x-api-key": "two"}).status_code == 200
 
 
-def test_a_path_that_is_no_route_is_not_found(sandbox: Any) -> None:
+def test_an_unknown_path_is_not_found(sandbox: Any) -> None:
     for path in ("/nowhere", "/calls/1", "/emails/"):
         answer = sandbox.get(path)
         assert answer.status_code == 404
@@ -32,7 +32,7 @@ def test_a_path_that_is_no_route_is_not_found(sandbox: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_only_reading_is_allowed(sandbox: Any, method: str) -> None:
+def test_only_get_and_head_are_allowed(sandbox: Any, method: str) -> None:
     answer = sandbox.http.request(method, "/calls")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD"
@@ -68,23 +68,23 @@ def test_head_is_get_without_the_body(sandbox: Any) -> None:
         ("to", "20250230000000"),
     ],
 )
-def test_a_bad_parameter_is_named(sandbox: Any, name: str, value: str) -> None:
+def test_the_error_for_an_invalid_parameter_names_it(sandbox: Any, name: str, value: str) -> None:
     answer = sandbox.get("/calls", **{f"{name}_": value})
     assert answer.status_code == 422
     assert answer.json()["message"] == "The given data was invalid."
     assert list(answer.json()["errors"]) == [name]
 
 
-def test_snapshots_take_no_window(sandbox: Any) -> None:
+def test_snapshots_ignore_window_parameters(sandbox: Any) -> None:
     assert sandbox.get("/accounts", from_="nonsense").status_code == 200
 
 
-def test_the_root_says_what_there_is_without_a_key(sandbox: Any) -> None:
+def test_the_root_lists_the_routes_without_a_key(sandbox: Any) -> None:
     answer = sandbox.http.get("/", headers={"x-api-key": ""})
     assert "/calls" in answer.json()["routes"]
 
 
-def test_the_quota_of_a_local_day(open_sandbox: Callable[..., Any]) -> None:
+def test_the_quota_is_per_local_day(open_sandbox: Callable[..., Any]) -> None:
     # 26 October 2025 has 25 hours in Paris: 01:30 is 23 h 30 min before the next day
     now = [datetime(2025, 10, 25, 23, 30, tzinfo=UTC)]
     sandbox = open_sandbox(daily_quota=4, keys=("one", "two"), clock=lambda: now[0])
@@ -113,7 +113,7 @@ def test_the_quota_of_a_local_day(open_sandbox: Callable[..., Any]) -> None:
     )
 
 
-def test_requests_are_seen_with_their_status(open_sandbox: Callable[..., Any]) -> None:
+def test_requests_are_recorded_with_their_status(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox()
     sandbox.get("/calls", from_="20250101000000", page=3)
     sandbox.get("/nowhere")
@@ -124,16 +124,16 @@ def test_requests_are_seen_with_their_status(open_sandbox: Callable[..., Any]) -
     assert sandbox.server.received == 2
 
 
-def test_a_test_plays_its_own_answers(open_sandbox: Callable[..., Any]) -> None:
+def test_a_test_can_replace_responses(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(daily_quota=1)
     sandbox.server.intercept(
         lambda request: (
             Answer(418, b"tea", {"x-pot": "1"}) if request.query.get("page") == "2" else None
         )
     )
-    played = sandbox.get("/calls", page=2)
-    assert (played.status_code, played.content, played.headers["x-pot"]) == (418, b"tea", "1")
-    assert sandbox.get("/calls", page=1).status_code == 200, "what a test plays costs no quota"
+    replaced = sandbox.get("/calls", page=2)
+    assert (replaced.status_code, replaced.content, replaced.headers["x-pot"]) == (418, b"tea", "1")
+    assert sandbox.get("/calls", page=1).status_code == 200, "a replaced response costs no quota"
     sandbox.server.intercept(lambda _request: None)
     assert sandbox.get("/calls", page=2).status_code == 429
 
@@ -166,9 +166,7 @@ def test_faults_with_a_status(
     assert answer.headers.get("retry-after") == ("1" if kind == "too_many" else None)
     assert (b"<html>" in answer.content) is (kind == "bad_gateway")
     today = sandbox.server.options.clock().astimezone(sandbox.server.options.zone).date()
-    assert sandbox.server.quota.used(sandbox.server.key, today) == 1, (
-        "a call that failed was a call"
-    )
+    assert sandbox.server.quota.used(sandbox.server.key, today) == 1, "failed calls count too"
     assert sandbox.http.get("/calls", headers={"x-api-key": "wrong"}).status_code == 401
 
 
@@ -198,23 +196,25 @@ def test_fault_dropped(open_sandbox: Callable[..., Any]) -> None:
 
 
 def test_fault_duplicated(open_sandbox: Callable[..., Any], sandbox: Any) -> None:
-    bent = always(open_sandbox, "duplicated")
-    assert bent.page("calls", limit=9) == sandbox.page("calls", limit=9), (
-        "the first page is as it should be"
+    faulty = always(open_sandbox, "duplicated")
+    assert faulty.page("calls", limit=9) == sandbox.page("calls", limit=9), (
+        "the first page is unchanged"
     )
-    rows, whole = (each.page("calls", limit=9, page=2)["data"] for each in (bent, sandbox))
+    rows, whole = (each.page("calls", limit=9, page=2)["data"] for each in (faulty, sandbox))
     assert rows == [*whole[:-1], whole[0]]
 
 
 def test_fault_total_moved(open_sandbox: Callable[..., Any], sandbox: Any) -> None:
-    bent, whole = (each.page("accounts") for each in (always(open_sandbox, "total_moved"), sandbox))
-    assert bent["meta"]["total"] == whole["meta"]["total"] + 1
-    assert bent["data"] == whole["data"]
+    faulty, correct = (
+        each.page("accounts") for each in (always(open_sandbox, "total_moved"), sandbox)
+    )
+    assert faulty["meta"]["total"] == correct["meta"]["total"] + 1
+    assert faulty["data"] == correct["data"]
 
 
-def kinds(open_sandbox: Callable[..., Any], seed: int) -> list[str]:
-    quick = [kind for kind in FAULTS if kind not in {"hang", "dropped"}]
-    sandbox = open_sandbox(faults=dict.fromkeys(quick, 0.15), fault_seed=seed)
+def responses(open_sandbox: Callable[..., Any], seed: int) -> list[str]:
+    fast = [kind for kind in FAULTS if kind not in {"hang", "dropped"}]
+    sandbox = open_sandbox(faults=dict.fromkeys(fast, 0.15), fault_seed=seed)
     return [
         f"{answer.status_code} {answer.content[-80:]!r}"
         for answer in (sandbox.get("/calls", page=2) for _ in range(60))
@@ -222,11 +222,11 @@ def kinds(open_sandbox: Callable[..., Any], seed: int) -> list[str]:
 
 
 def test_equal_fault_seeds_give_equal_faults(open_sandbox: Callable[..., Any]) -> None:
-    assert kinds(open_sandbox, 1) == kinds(open_sandbox, 1) != kinds(open_sandbox, 2)
-    assert len(set(kinds(open_sandbox, 1))) >= 6
+    assert responses(open_sandbox, 1) == responses(open_sandbox, 1) != responses(open_sandbox, 2)
+    assert len(set(responses(open_sandbox, 1))) >= 6
 
 
 @pytest.mark.parametrize("faults", [{"unheard_of": 0.5}, {"hang": 1.5}, {"hang": -0.1}])
-def test_faults_that_cannot_be_played_are_refused(faults: dict[str, float]) -> None:
+def test_invalid_faults_are_rejected(faults: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected probabilities"):
         SandboxOptions(faults=faults)

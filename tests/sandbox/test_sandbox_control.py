@@ -1,4 +1,4 @@
-"""Edits of a running sandbox: by the command, over HTTP, in all its processes, and by no web page."""
+"""Edits of a running sandbox by command and HTTP, but not by web pages."""
 
 import asyncio
 import json
@@ -74,29 +74,19 @@ def rows(url: str, path: str, **parameters: str) -> list[Any]:
 def test_the_commands_edit_every_process_of_the_running_sandbox() -> None:
     with running("--accounts", "3", "--workers", "2", "--still") as url:
         before = {row["id"]: row for row in rows(url, "/alerts/email")}
-        edited = magnetis(
-            "sandbox",
-            "edit",
-            "alert",
-            "--account",
-            "3",
-            "--less-than",
-            "45",
-            "--title",
-            "Mine",
-            url=url,
-        )
+        options = ["--account", "3", "--less-than", "45", "--title", "Mine"]
+        edited = magnetis("sandbox", "edit", "alert", *options, url=url)
         assert (edited.returncode, edited.stderr) == (
             0,
-            "alert_settings_sensor sees it within MAGNETIS_SETTINGS_INTERVAL_SECONDS.\n",
+            "alert_settings_sensor detects it within MAGNETIS_SETTINGS_INTERVAL_SECONDS.\n",
         )
-        said = re.fullmatch(
+        output = re.fullmatch(
             r"Changed less_than, title of email_alerts (\S+) \(.*\)\.\n", edited.stdout
         )
-        assert said, edited.stdout
-        for _ in range(8):  # either process may answer
+        assert output, edited.stdout
+        for _ in range(8):  # either process may respond
             assert {row["id"]: row for row in rows(url, "/alerts/email")} == before | {
-                said[1]: before[said[1]] | {"less_than": 45, "title": "Mine"}
+                output[1]: before[output[1]] | {"less_than": 45, "title": "Mine"}
             }
         call = rows(url, "/calls", limit="3")[2]
         assert (
@@ -116,16 +106,16 @@ def test_the_commands_edit_every_process_of_the_running_sandbox() -> None:
             assert call["id"] not in {row["id"] for row in rows(url, "/calls")}
 
 
-def test_what_cannot_be_edited_is_named(open_sandbox: Callable[..., Any]) -> None:
+def test_errors_of_edits_name_the_cause(open_sandbox: Callable[..., Any]) -> None:
     url = open_sandbox(keys=(SANDBOX_KEY,)).server.url
     for arguments, words in (
         (["edit", "call", "call-1", "--status", "x"], "calls has no row with this id."),
         (
             ["edit", "call", "--statu", "x"],
-            "The row has no member statu; there are: id, account, analysis",
+            "The row has no member statu; expected one of id, account, analysis",
         ),
-        (["edit", "cals", "--status", "x"], "There is no collection 'cals'; there are: entities"),
-        (["edit", "call"], "Nothing to change: name a member"),
+        (["edit", "cals", "--status", "x"], "Unknown collection 'cals'; expected one of entities"),
+        (["edit", "call"], "No changes: name a member"),
         (["edit", "call", "--id", "call-1"], "The id and the account of a row cannot be changed."),
         (["edit", "call", "--start-at", "yesterday"], "Expected a time such as"),
         (
@@ -148,7 +138,7 @@ def test_what_cannot_be_edited_is_named(open_sandbox: Callable[..., Any]) -> Non
         ("https://api.example.invalid", "a sandbox is edited on its own machine only"),
     ],
 )
-def test_where_no_sandbox_is_the_command_says_so(url: str, words: str) -> None:
+def test_the_error_without_a_sandbox_names_the_cause(url: str, words: str) -> None:
     ended = magnetis(
         "sandbox", "edit", "alert", "--title", "x", url=url, MAGNETIS_API_KEY="a-real-key"
     )
@@ -164,7 +154,7 @@ def control(sandbox: Any, **changes: Any) -> httpx.Response:
     )
 
 
-FOREIGN: dict[str, tuple[dict[str, Any], int]] = {
+UNAUTHORIZED: dict[str, tuple[dict[str, Any], int]] = {
     "a form": (
         {"json": None, "content": json.dumps(EDIT), "headers": {"content-type": "text/plain"}},
         415,
@@ -178,8 +168,8 @@ FOREIGN: dict[str, tuple[dict[str, Any], int]] = {
     "a page of another port": ({"headers": {"origin": "http://127.0.0.1:3000"}}, 403),
     "a sandboxed frame": ({"headers": {"origin": "null"}}, 403),
     "a browser": ({"headers": {"sec-fetch-site": "same-origin"}}, 403),
-    "a name that was rebound": ({"headers": {"host": "evil.example:8250"}}, 403),
-    "a name that begins like ours": ({"headers": {"host": "127.0.0.1.evil.example"}}, 403),
+    "a rebound name": ({"headers": {"host": "evil.example:8250"}}, 403),
+    "a name with a loopback prefix": ({"headers": {"host": "127.0.0.1.evil.example"}}, 403),
     "an image": ({"method": "GET", "json": None}, 405),
     "a preflight": ({"method": "OPTIONS", "json": None}, 405),
     "no key": ({"headers": {"x-api-key": ""}}, 401),
@@ -195,33 +185,33 @@ FOREIGN: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", FOREIGN)
-def test_foreign_requests_change_nothing(sandbox: Any, name: str) -> None:
+@pytest.mark.parametrize("name", UNAUTHORIZED)
+def test_unauthorized_requests_change_nothing(sandbox: Any, name: str) -> None:
     before = sandbox.rows("email_alerts")
-    given, status = FOREIGN[name]
+    given, status = UNAUTHORIZED[name]
     answer = control(sandbox, **given)
     assert answer.status_code == status, answer.text
     assert not [header for header in answer.headers if header.startswith("access-control")]
     assert sandbox.rows("email_alerts") == before
 
 
-def test_an_edit_over_http_costs_no_quota_and_is_no_request_of_the_api(
+def test_an_edit_over_http_costs_no_quota_and_does_not_count_as_a_request(
     open_sandbox: Callable[..., Any],
 ) -> None:
     sandbox = open_sandbox(daily_quota=1)
     for _ in range(3):
         answer = control(sandbox, headers={"content-type": "application/json; charset=utf-8"})
         assert answer.status_code == 200, answer.text
-    assert answer.json()["changed"] == [], "it was so already"
+    assert answer.json()["changed"] == [], "the value was the same"
     assert sandbox.server.received == 0
     assert sandbox.get("/alerts/email").status_code == 200
 
 
-async def _nothing() -> dict[str, Any]:
+async def _receive() -> dict[str, Any]:
     return {"type": "http.request", "body": json.dumps(EDIT).encode()}
 
 
-async def _answered(client: tuple[str, int] | None) -> int:
+async def _status_for(client: tuple[str, int] | None) -> int:
     world = World(SandboxOptions(accounts=3))
     editor = Control(world, load_catalogue(), [SANDBOX_KEY], Journal(), lambda: datetime.now(UTC))
     headers = [
@@ -230,7 +220,7 @@ async def _answered(client: tuple[str, int] | None) -> int:
         (b"x-api-key", SANDBOX_KEY.encode()),
     ]
     return (
-        await editor.answer({"method": "POST", "headers": headers, "client": client}, _nothing)
+        await editor.answer({"method": "POST", "headers": headers, "client": client}, _receive)
     )[0]
 
 
@@ -244,5 +234,7 @@ async def _answered(client: tuple[str, int] | None) -> int:
         (("::1", 5), 200),
     ],
 )
-def test_only_this_machine_edits(client: tuple[str, int] | None, status: int) -> None:
-    assert asyncio.run(_answered(client)) == status
+def test_only_programs_on_this_machine_can_edit(
+    client: tuple[str, int] | None, status: int
+) -> None:
+    assert asyncio.run(_status_for(client)) == status

@@ -1,4 +1,4 @@
-"""What a test does to the world: seen at once, by everybody, and undone by doing the opposite."""
+"""Edits of rows are visible immediately and can be reversed."""
 
 import sys
 import threading
@@ -20,7 +20,7 @@ def ids(rows: list[Any]) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def test_an_edit_is_seen_at_once_and_in_its_place(fresh: Any) -> None:
+def test_an_edit_is_visible_immediately_and_keeps_the_order(fresh: Any) -> None:
     before = fresh.day("calls", FIRST, analysis=1)
     row = before[7]
     returned = fresh.world.edit("calls", row["id"], status="spam", added={"by": "a test"})
@@ -35,7 +35,7 @@ def test_an_edit_is_seen_at_once_and_in_its_place(fresh: Any) -> None:
 
 
 @pytest.mark.parametrize("collection", ["calls", "leads"])
-def test_an_event_moves_to_another_day_and_on_and_back(fresh: Any, collection: str) -> None:
+def test_an_event_moves_to_other_days_and_back(fresh: Any, collection: str) -> None:
     first, second, third = (fresh.day(collection, day) for day in (FIRST, SECOND, THIRD))
     row = first[3]
     moment = "start_at" if collection == "calls" else "created_at"
@@ -46,9 +46,13 @@ def test_an_event_moves_to_another_day_and_on_and_back(fresh: Any, collection: s
         assert [each[moment] for each in moved] == sorted(
             (each[moment] for each in moved), reverse=True
         )
-        held = [len(fresh.day(collection, each)) for each in (FIRST, SECOND, THIRD)]
-        assert held == [len(first) - 1, len(second) + (day is SECOND), len(third) + (day is THIRD)]
-        assert held == [
+        counts = [len(fresh.day(collection, each)) for each in (FIRST, SECOND, THIRD)]
+        assert counts == [
+            len(first) - 1,
+            len(second) + (day is SECOND),
+            len(third) + (day is THIRD),
+        ]
+        assert counts == [
             fresh.world.count(collection, each.date(), each.date())
             for each in (FIRST, SECOND, THIRD)
         ]
@@ -58,7 +62,7 @@ def test_an_event_moves_to_another_day_and_on_and_back(fresh: Any, collection: s
 
 
 @pytest.mark.parametrize("collection", ["calls", "emails", "numbers"])
-def test_what_is_deleted_is_gone_until_it_is_inserted_again(fresh: Any, collection: str) -> None:
+def test_a_deleted_row_can_be_inserted_again(fresh: Any, collection: str) -> None:
     window = () if collection == "numbers" else (FIRST, SECOND - timedelta(seconds=1))
     more = fresh.catalogue[collection].parameters
     before = fresh.rows(collection, *window, **more)
@@ -91,24 +95,24 @@ def test_snapshots_are_edited(fresh: Any) -> None:
     assert fresh.world.count("numbers") == len(before) + 1
 
 
-def test_rows_of_any_form_are_inserted(fresh: Any) -> None:
+def test_rows_in_any_form_can_be_inserted(fresh: Any) -> None:
     before = fresh.rows("calls", FIRST, SECOND)
-    strange = [
+    unusual = [
         {"created_at": "2025-06-03 10:00:00"},
         {"created_at": "2025-06-03 10:00:00", "id": None},
         {"id": 12, "start_at": "2025-06-03 10:00:00", "big": 2**70, "text": "\ud800\x00é"},
         {"id": before[0]["id"], "start_at": "2025-06-03T10:00:00Z"},
         {"id": before[0]["id"], "start_at": "2025-06-03T10:00:00Z"},
     ]
-    for row in strange:
+    for row in unusual:
         fresh.world.insert("calls", row)
     after = list(fresh.world.truth("calls", FIRST.date(), FIRST.date()))
-    assert all(after.count(row) == strange.count(row) for row in strange)
-    assert len(after) == len(fresh.world._days.make("calls", FIRST.date()).rows) + len(strange)
+    assert all(after.count(row) == unusual.count(row) for row in unusual)
+    assert len(after) == len(fresh.world._days.make("calls", FIRST.date()).rows) + len(unusual)
     assert fresh.world.count("calls", FIRST.date(), FIRST.date()) == len(after)
 
 
-def test_an_inserted_row_is_its_own_copy(fresh: Any) -> None:
+def test_an_inserted_row_is_a_copy(fresh: Any) -> None:
     row = {"id": "call-mine", "start_at": "2025-06-03 10:00:00"}
     fresh.world.insert("calls", row)
     row["start_at"] = "2025-06-04 10:00:00"
@@ -120,7 +124,7 @@ def test_an_inserted_row_is_its_own_copy(fresh: Any) -> None:
     }
 
 
-def test_a_time_with_a_zone_stands_on_its_local_day(fresh: Any) -> None:
+def test_a_time_with_a_zone_belongs_to_its_local_day(fresh: Any) -> None:
     fresh.world.insert("calls", {"id": "call-late", "start_at": "2025-06-03T22:30:00Z"})
     assert "call-late" in ids(fresh.day("calls", SECOND))
     assert "call-late" not in ids(fresh.day("calls", FIRST))
@@ -145,7 +149,7 @@ def test_an_edit_in_the_repeated_hour_stays_in_its_hour(fresh: Any) -> None:
         {"start_at": 5},
     ],
 )
-def test_an_edit_that_cannot_be_made_changes_nothing(fresh: Any, change: dict[str, Any]) -> None:
+def test_an_invalid_edit_changes_nothing(fresh: Any, change: dict[str, Any]) -> None:
     before = fresh.day("calls", FIRST)
     with pytest.raises((ValueError, KeyError, TypeError)):
         fresh.world.edit("calls", before[0]["id"], **change)
@@ -153,13 +157,13 @@ def test_an_edit_that_cannot_be_made_changes_nothing(fresh: Any, change: dict[st
 
 
 @pytest.mark.parametrize("identifier", ["call-unknown", "", "call-zzzzzz", "call-ffffff", "é"])
-def test_a_row_that_does_not_exist(fresh: Any, identifier: str) -> None:
+def test_editing_a_row_that_does_not_exist_fails(fresh: Any, identifier: str) -> None:
     for collection in ("calls", "accounts"):
         with pytest.raises(KeyError):
             fresh.world.edit(collection, identifier, a=1)
 
 
-def test_an_inserted_row_waits_for_the_clock(open_sandbox: Any) -> None:
+def test_an_inserted_row_appears_at_its_time(open_sandbox: Any) -> None:
     now = [datetime(2025, 6, 3, 8, tzinfo=UTC)]
     sandbox = open_sandbox(clock=lambda: now[0])
     sandbox.world.insert("calls", {"id": "call-soon", "start_at": "2025-06-03 10:00:01"})
@@ -180,25 +184,25 @@ steps = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
-@given(taken=steps)
-def test_any_sequence_of_changes_gives_what_a_list_would(taken: list[Step]) -> None:
+@given(sequence=steps)
+def test_any_sequence_of_edits_matches_a_simple_model(sequence: list[Step]) -> None:
     world = World(
         SandboxOptions(accounts=2, calls_per_day=12, clock=lambda: datetime(2025, 6, 8, tzinfo=UTC))
     )
     days = date(2025, 6, 3), date(2025, 6, 5)
     model = {row["id"]: row for row in world.truth("calls", *days)}
-    gone: list[dict[str, Any]] = []
-    for step, pick, second in taken:
+    deleted: list[dict[str, Any]] = []
+    for step, pick, second in sequence:
         moment = f"{datetime(2025, 6, 3 + pick % 3) + timedelta(seconds=second):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ001
-        if step == "insert" and gone:
-            row = gone.pop()
+        if step == "insert" and deleted:
+            row = deleted.pop()
             world.insert("calls", row)
             model[row["id"]] = row
         elif step != "insert" and model:
             identifier = sorted(model)[pick % len(model)]
             if step == "delete":
-                gone.append(world.delete("calls", identifier))
-                assert gone[-1] == model.pop(identifier)
+                deleted.append(world.delete("calls", identifier))
+                assert deleted[-1] == model.pop(identifier)
             else:
                 changes = {"start_at": moment} if step == "move" else {"status": moment}
                 model[identifier] = world.edit("calls", identifier, **changes)
@@ -213,19 +217,18 @@ def test_any_sequence_of_changes_gives_what_a_list_would(taken: list[Step]) -> N
         assert all(time.startswith(f"2025-06-0{day}") for time in times)
 
 
-def test_a_page_read_while_rows_come_and_go_agrees_with_itself(fresh: Any) -> None:
+def test_a_page_is_consistent_during_concurrent_edits(fresh: Any) -> None:
     row, total = fresh.day("emails", FIRST)[0], len(fresh.day("emails", FIRST))
     stop = threading.Event()
 
-    def disturb() -> None:
+    def edit_repeatedly() -> None:
         while not stop.is_set():
             fresh.world.insert("emails", fresh.world.delete("emails", row["id"]))
 
-    writer = threading.Thread(target=disturb)
+    writer = threading.Thread(target=edit_repeatedly)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(
-        1e-6
-    )  # so that the two meet within a page, which takes less than the usual 5 ms
+    # switch threads within a page, which takes less than the default of 5 ms
+    sys.setswitchinterval(1e-6)
     writer.start()
     try:
         seen = set()

@@ -1,4 +1,4 @@
-"""Windows and pages: every row once, however a reader cuts them."""
+"""Any split into windows and pages contains every row once."""
 
 import tracemalloc
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,7 @@ from magnetis_dagster.sandbox import SandboxOptions, World
 
 EVENTS = ("calls", "visits", "conversions", "emails", "leads")
 START, END = datetime(2025, 10, 24, 22, tzinfo=UTC), datetime(2025, 10, 27, 23, tzinfo=UTC)
-"""Three local days, the last Sunday of October in the middle."""
+"""Three local days; the middle one is the last Sunday of October."""
 seconds = st.integers(0, int((END - START).total_seconds())).map(
     lambda value: START + timedelta(seconds=value)
 )
@@ -25,7 +25,7 @@ seconds = st.integers(0, int((END - START).total_seconds())).map(
     bounds=st.tuples(seconds, seconds),
     limit=st.integers(5, 250),
 )
-def test_pages_of_any_size_hold_every_row_once(
+def test_pages_of_any_size_contain_every_row_once(
     sandbox: Any, collection: str, bounds: tuple[datetime, datetime], limit: int
 ) -> None:
     start, end = sorted(bounds)
@@ -45,7 +45,7 @@ def test_pages_of_any_size_hold_every_row_once(
 
 @settings(max_examples=40, deadline=None)
 @given(collection=st.sampled_from(EVENTS), cuts=st.lists(seconds, min_size=1, max_size=6))
-def test_any_split_of_a_window_is_the_whole(
+def test_any_split_of_a_window_contains_all_its_rows(
     sandbox: Any, collection: str, cuts: list[datetime]
 ) -> None:
     second = timedelta(seconds=1)
@@ -56,7 +56,7 @@ def test_any_split_of_a_window_is_the_whole(
         for start, end in zip(starts, ends, strict=True)
         if start <= end
     ]
-    # newest first: the parts follow each other from the last to the first
+    # newest first: concatenate the parts from the last to the first
     assert [row["id"] for part in reversed(parts) for row in part] == [
         row["id"] for row in sandbox.rows(collection, START, END)
     ]
@@ -71,7 +71,7 @@ def test_count_is_the_number_of_rows(sandbox: Any, days: tuple[int, int], collec
     )
 
 
-def test_newest_first(sandbox: Any) -> None:
+def test_rows_are_newest_first(sandbox: Any) -> None:
     for collection, member in (
         ("calls", "start_at"),
         ("visits", "created_at"),
@@ -87,7 +87,7 @@ def test_newest_first(sandbox: Any) -> None:
         assert times == sorted(times, reverse=True) != []
 
 
-def test_both_ends_of_a_window_are_inside(open_sandbox: Any) -> None:
+def test_both_ends_of_a_window_are_inclusive(open_sandbox: Any) -> None:
     sandbox = open_sandbox()
     sandbox.world.insert("calls", {"id": "call-last", "start_at": "2025-06-03 23:59:59"})
     last = datetime(2025, 6, 3, 21, 59, 59, tzinfo=UTC)
@@ -100,7 +100,7 @@ def test_both_ends_of_a_window_are_inside(open_sandbox: Any) -> None:
         assert "call-last" not in {row["id"] for row in sandbox.rows("calls", *outside)}
 
 
-def test_a_window_without_rows_is_an_empty_page(sandbox: Any) -> None:
+def test_a_window_without_rows_has_one_empty_page(sandbox: Any) -> None:
     for start, end in (
         (END, START),
         (datetime(1970, 1, 1, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC)),
@@ -121,7 +121,7 @@ def test_a_page_after_the_last_is_empty(sandbox: Any) -> None:
     assert page["links"]["next"] is None
 
 
-def test_windows_reach_from_the_first_year_to_the_last(sandbox: Any) -> None:
+def test_windows_may_span_years_1_to_9999(sandbox: Any) -> None:
     widest = sandbox.page("emails", from_="00010101000000", to="99991231235959", limit=1)["meta"][
         "total"
     ]
@@ -139,16 +139,16 @@ def test_without_limit_a_page_has_250_rows(sandbox: Any) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(now=seconds, collection=st.sampled_from(EVENTS))
-def test_nothing_is_later_than_the_clock(now: datetime, collection: str, sandbox: Any) -> None:
+def test_no_row_is_later_than_the_clock(now: datetime, collection: str, sandbox: Any) -> None:
     early = World(SandboxOptions(accounts=4, clock=lambda: now))
-    asked = int(START.timestamp()), int(END.timestamp())
-    assert early.events(collection, *asked) == sandbox.world.events(
-        collection, asked[0], int(now.timestamp())
+    bounds = int(START.timestamp()), int(END.timestamp())
+    assert early.events(collection, *bounds) == sandbox.world.events(
+        collection, bounds[0], int(now.timestamp())
     )
     assert early.events(collection, int(now.timestamp()) + 1)[0] == 0
 
 
-def test_the_clock_moves_under_an_open_window(open_sandbox: Any) -> None:
+def test_new_rows_appear_in_a_window_without_an_end(open_sandbox: Any) -> None:
     now = [datetime(2025, 6, 3, 8, tzinfo=UTC)]
     sandbox = open_sandbox(clock=lambda: now[0])
     before = sandbox.rows("calls", datetime(2025, 6, 3, tzinfo=UTC))
@@ -162,7 +162,7 @@ def test_the_clock_moves_under_an_open_window(open_sandbox: Any) -> None:
     "cut",
     ["20251026020000", "20251026023000", "20251026030000", "20250330020000", "20250330023000"],
 )
-def test_local_windows_lose_nothing_at_a_clock_change(open_sandbox: Any, cut: str) -> None:
+def test_local_windows_miss_no_row_at_a_clock_change(open_sandbox: Any, cut: str) -> None:
     sandbox = open_sandbox(query_zone=ZoneInfo("Europe/Paris"))
     day = cut[:8]
     before = f"{datetime.strptime(cut, '%Y%m%d%H%M%S') - timedelta(seconds=1):%Y%m%d%H%M%S}"  # noqa: DTZ007
@@ -187,39 +187,39 @@ def test_account_filter(sandbox: Any) -> None:
     for collection in ("calls", "numbers"):
         window = (START, END) if collection == "calls" else ()
         whole = sandbox.rows(collection, *window)
-        mine = [
+        by_account = [
             sandbox.rows(collection, *window, account_id=account, limit=25) for account in accounts
         ]
         assert all(
             {row["account"]["id"] for row in rows} == {account}
-            for rows, account in zip(mine, accounts, strict=True)
+            for rows, account in zip(by_account, accounts, strict=True)
         )
-        assert sorted(row["id"] for rows in mine for row in rows) == sorted(
+        assert sorted(row["id"] for rows in by_account for row in rows) == sorted(
             row["id"] for row in whole
         )
     page = sandbox.page("calls", account_id="acc-nobody")
     assert (page["data"], page["meta"]["total"]) == ([], 0)
 
 
-def test_links_carry_the_page_and_no_filter(sandbox: Any) -> None:
+def test_links_contain_the_page_but_no_filter(sandbox: Any) -> None:
     links = sandbox.page("calls", from_="20251101000000", limit=50, page=2)["links"]
     assert links["next"].endswith("/calls?page=3")
     assert links["prev"].endswith("/calls?page=1")
     assert links["first"].endswith("/calls?page=1")
 
 
-def test_analysis_only_where_asked(sandbox: Any) -> None:
-    asked, plain = (
+def test_calls_contain_analysis_only_on_request(sandbox: Any) -> None:
+    with_analysis, plain = (
         sandbox.page("calls", to="20251101000000", limit=5, analysis=analysis)["data"]
         for analysis in (1, 0)
     )
-    assert all(set(row["analysis"]) == {"channel", "duration"} for row in asked)
+    assert all(set(row["analysis"]) == {"channel", "duration"} for row in with_analysis)
     assert plain == [
-        {name: value for name, value in row.items() if name != "analysis"} for row in asked
+        {name: value for name, value in row.items() if name != "analysis"} for row in with_analysis
     ]
 
 
-def test_memory_stays_bounded_over_a_long_range() -> None:
+def test_memory_is_bounded_over_a_long_range() -> None:
     world = World(SandboxOptions(calls_per_day=500, cache_bytes=2**19, clock=lambda: END))
     world.count("calls", date(2025, 10, 1), date(2025, 10, 1))
     tracemalloc.start()
@@ -228,12 +228,12 @@ def test_memory_stays_bounded_over_a_long_range() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # 14,000 rows are some 12 MB encoded; the largest day is about 0.6 MB, held twice while it is made
+    # 14,000 rows take about 12 MB; the largest day takes about 0.6 MB, twice while it is generated
     assert rows > 14_000
     assert peak < 4 * 2**20
 
 
-def test_counting_a_long_range_keeps_no_day() -> None:
+def test_counting_a_long_range_caches_no_day() -> None:
     world = World(SandboxOptions(calls_per_day=1000, clock=lambda: END))
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The data answers an analyst's questions: returning callers, withheld numbers, statuses, campaigns."""
+"""The data is realistic for analyses of callers, statuses and campaigns."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -32,7 +32,7 @@ def share(rows: list[Row], status: str) -> float:
     return sum(row["status"] == status for row in rows) / len(rows)
 
 
-def test_numbers_are_reserved_for_fiction_and_each_caller_has_one() -> None:
+def test_numbers_are_reserved_for_fiction_and_distinct_per_caller() -> None:
     assert FICTION_PREFIXES == (
         "003319900",
         "003326191",
@@ -52,18 +52,18 @@ def test_numbers_are_reserved_for_fiction_and_each_caller_has_one() -> None:
 def test_first_time_and_returning_callers(calls: list[Row]) -> None:
     known = [row for row in calls if row["caller_number"]]
     seen: set[str] = set()
-    # callers of the first months have had no time to come back
-    late = [row for row in known if row["start_at"] > "2025-10-01"]
+    # in the first months, few callers have called before
+    recent = [row for row in known if row["start_at"] > "2025-10-01"]
     first_time = 0
     for row in known:
         first_time += row["caller_number"] not in seen and row["start_at"] > "2025-10-01"
         seen.add(row["caller_number"])
-    assert 0.38 < first_time / len(late) < 0.48
+    assert 0.38 < first_time / len(recent) < 0.48
     busiest = Counter(row["caller_number"] for row in known).most_common(1)[0][1]
-    assert 3 < busiest < 30, "nobody calls all day"
+    assert 3 < busiest < 30, "no caller calls all day"
 
 
-def test_a_caller_keeps_name_account_and_number_that_he_calls(calls: list[Row]) -> None:
+def test_a_caller_always_has_the_same_name_account_and_called_number(calls: list[Row]) -> None:
     for member in ("account", "number", "caller_name", "channel_name"):
         by_caller: dict[str, set[str]] = {}
         for row in calls:
@@ -78,12 +78,12 @@ def test_some_numbers_are_withheld(calls: list[Row]) -> None:
     assert {row["caller_name"] for row in withheld} == {None}
 
 
-def test_whoever_is_missed_calls_again(calls: list[Row]) -> None:
+def test_callers_of_missed_calls_call_again(calls: list[Row]) -> None:
     moments: dict[str, list[datetime]] = {}
     for row in calls:
         moments.setdefault(row["caller_number"], []).append(datetime.fromisoformat(row["start_at"]))
 
-    def again(rows: list[Row]) -> float:
+    def share_of_repeated(rows: list[Row]) -> float:
         within = timedelta(hours=24)
         return mean(
             any(
@@ -95,11 +95,13 @@ def test_whoever_is_missed_calls_again(calls: list[Row]) -> None:
 
     known = [row for row in calls if row["caller_number"]]
     missed = [row for row in known if row["status"] == "missed"]
-    assert 0.25 < again(missed) < 0.6
-    assert again(missed) > 3 * again([row for row in known if row["status"] == "completed"])
+    assert 0.25 < share_of_repeated(missed) < 0.6
+    assert share_of_repeated(missed) > 3 * share_of_repeated(
+        [row for row in known if row["status"] == "completed"]
+    )
 
 
-def test_statuses_durations_and_waiting_agree(calls: list[Row]) -> None:
+def test_statuses_durations_and_waiting_times_are_consistent(calls: list[Row]) -> None:
     assert {row["status"] for row in calls} == {"completed", "missed", "busy", "voicemail"}
     assert 0.6 < share(calls, "completed") < 0.8
     assert 0.13 < share(calls, "missed") < 0.27
@@ -137,15 +139,13 @@ def test_accounts_differ_in_size_and_in_missed_calls(calls: list[Row]) -> None:
     assert sizes[-1] > 3 * sizes[0]
 
 
-def test_some_numbers_are_never_called(world: World, calls: list[Row]) -> None:
+def test_some_numbers_have_no_calls(world: World, calls: list[Row]) -> None:
     called = {row["number"]["id"] for row in calls}
     silent = [row for row in world.truth("numbers") if row["id"] not in called]
     assert 2 <= len(silent) <= 8
 
 
-def test_campaigns_lead_from_visits_to_calls_leads_and_conversions(
-    world: World, calls: list[Row]
-) -> None:
+def test_campaigns_have_visits_calls_leads_and_conversions(world: World, calls: list[Row]) -> None:
     campaigns = {row["utm_campaign"] for row in calls if row["utm_campaign"]}
     assert len(campaigns) >= 3
     days = date(2025, 9, 1), date(2025, 9, 30)

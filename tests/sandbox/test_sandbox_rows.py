@@ -1,4 +1,4 @@
-"""Rows: as the catalogue declares them, believable together, on their local day, and the same for everybody who asks."""
+"""Rows match the catalogue, are consistent, and are reproducible."""
 
 import json
 import os
@@ -33,12 +33,12 @@ def some_rows(sandbox: Any, collection: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_every_declared_column_is_filled_and_nothing_else_is_sent(
+def test_every_declared_column_has_values_and_no_other_member_exists(
     sandbox: Any, catalogue: Catalogue, name: str
 ) -> None:
-    reader = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
+    parser = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     rows = some_rows(sandbox, name)
-    parsed = [reader.read(row) for row in rows]
+    parsed = [parser.read(row) for row in rows]
     filled = {
         column
         for row in parsed
@@ -46,18 +46,20 @@ def test_every_declared_column_is_filled_and_nothing_else_is_sent(
         if value is not None
     }
     assert filled == set(catalogue[name].columns)
-    assert {member for row in rows for member in row} <= reader.known_members
+    assert {member for row in rows for member in row} <= parser.known_members
     assert not [row.misfits for row in parsed if row.misfits]
     assert len({row.id for row in parsed}) == len(rows) > 0
     assert all(row.occurred_at for row in parsed) is (name in EVENTS)
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_every_personal_value_holds_a_marker(sandbox: Any, catalogue: Catalogue, name: str) -> None:
-    reader = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
+def test_every_personal_value_contains_a_marker(
+    sandbox: Any, catalogue: Catalogue, name: str
+) -> None:
+    parser = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     for row in some_rows(sandbox, name):
         for (column, declared), value in zip(
-            catalogue[name].columns.items(), reader.read(row).values, strict=True
+            catalogue[name].columns.items(), parser.read(row).values, strict=True
         ):
             if declared.personal_data is PersonalData.PERSONAL and value is not None:
                 values = json.loads(value) if declared.type == "json" else [value]
@@ -66,38 +68,44 @@ def test_every_personal_value_holds_a_marker(sandbox: Any, catalogue: Catalogue,
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_pages_hold_what_truth_says(sandbox: Any, name: str) -> None:
+def test_pages_contain_the_expected_rows(sandbox: Any, name: str) -> None:
     first, last = date(2025, 11, 10), date(2025, 11, 12)
-    truth = list(sandbox.world.truth(name, first, last))
+    expected = list(sandbox.world.truth(name, first, last))
     window = (
         (midnight(2025, 11, 10), midnight(2025, 11, 13) - timedelta(seconds=1))
         if name in EVENTS
         else ()
     )
     rows = sandbox.rows(name, *window, limit=40, **sandbox.catalogue[name].parameters)
-    assert sorted(rows, key=str) == sorted(truth, key=str)
+    assert sorted(rows, key=str) == sorted(expected, key=str)
     assert len(rows) == sandbox.world.count(name, first, last)
 
 
-def test_references_of_settings_and_numbers_exist(sandbox: Any) -> None:
-    held = {
+def test_referenced_rows_exist(sandbox: Any) -> None:
+    snapshots = {
         name: {row["id"]: row for row in sandbox.rows(name)}
         for name in COLLECTIONS
         if name not in EVENTS
     }
-    for row in held["numbers"].values():
-        assert held["recipients"][row["recipient"]["id"]]["number"] == row["recipient"]["number"]
-        assert row["number"] in held["pools"][row["pool"]["id"]]["numbers"]
+    for row in snapshots["numbers"].values():
+        assert (
+            snapshots["recipients"][row["recipient"]["id"]]["number"] == row["recipient"]["number"]
+        )
+        assert row["number"] in snapshots["pools"][row["pool"]["id"]]["numbers"]
     for name in EVENTS:
-        assert {row["account"]["id"] for row in some_rows(sandbox, name)} <= held["accounts"].keys()
-    assert {row["number"]["id"] for row in some_rows(sandbox, "calls")} <= held["numbers"].keys()
-    assert {row["email_tracker"]["id"] for row in some_rows(sandbox, "emails")} <= held[
+        assert {row["account"]["id"] for row in some_rows(sandbox, name)} <= snapshots[
+            "accounts"
+        ].keys()
+    assert {row["number"]["id"] for row in some_rows(sandbox, "calls")} <= snapshots[
+        "numbers"
+    ].keys()
+    assert {row["email_tracker"]["id"] for row in some_rows(sandbox, "emails")} <= snapshots[
         "email_trackers"
     ].keys()
 
 
-def test_calls_visits_conversions_and_leads_agree(sandbox: Any) -> None:
-    # five whole days without a clock change, so local times compare as text
+def test_calls_visits_conversions_and_leads_are_consistent(sandbox: Any) -> None:
+    # five days without a clock change, so that local times can be compared as text
     window = midnight(2025, 11, 10), midnight(2025, 11, 15) - timedelta(seconds=1)
     calls, visits, conversions, emails, leads = (
         {
@@ -106,17 +114,17 @@ def test_calls_visits_conversions_and_leads_agree(sandbox: Any) -> None:
         }
         for name in EVENTS
     )
-    led_to = [call for call in calls.values() if call["visit"]]
-    assert len(led_to) > 100
-    for call in led_to:
+    from_visits = [call for call in calls.values() if call["visit"]]
+    assert len(from_visits) > 100
+    for call in from_visits:
         visit = visits[call["visit"]["id"]]
         assert visit["call"] == {"id": call["id"]}
         assert visit["account"] == call["account"]
         assert visit["created_at"] <= call["start_at"]
-    assert sum(1 for visit in visits.values() if visit["call"]) == len(led_to)
+    assert sum(1 for visit in visits.values() if visit["call"]) == len(from_visits)
     for call in calls.values():
-        lasted = datetime.fromisoformat(call["end_at"]) - datetime.fromisoformat(call["start_at"])
-        assert lasted.total_seconds() == call["duration"]
+        length = datetime.fromisoformat(call["end_at"]) - datetime.fromisoformat(call["start_at"])
+        assert length.total_seconds() == call["duration"]
         assert (call["status"] in {"missed", "busy"}) is (call["duration"] == 0)
     for conversion in conversions.values():
         call = calls[conversion["call"]["id"]]
@@ -170,7 +178,7 @@ def test_the_autumn_day_has_25_hours_and_two_oclock_twice(sandbox: Any, name: st
     if name == "calls":
         assert {int(row[moment][11:13]) for row in rows} == set(range(24))
         assert (
-            sandbox.server.world._days._hours(date(2025, 10, 26))[2:4]
+            sandbox.server.world._days._plans.hours(date(2025, 10, 26))[2:4]
             == [(b"2025-10-26 02:", 2)] * 2
         )
 
@@ -216,11 +224,11 @@ def test_equal_seeds_give_equal_rows_in_any_process() -> None:
 
 
 def test_other_seeds_give_other_rows() -> None:
-    mine, others = (
+    first, second = (
         list(World(SandboxOptions(seed=seed)).truth("calls", date(2025, 3, 3), date(2025, 3, 3)))
         for seed in (1, 2)
     )
-    assert not {row["id"] for row in mine} & {row["id"] for row in others}
+    assert not {row["id"] for row in first} & {row["id"] for row in second}
 
 
 def test_no_event_before_the_first_day() -> None:

@@ -1,4 +1,4 @@
-"""Keys of the organisation, of a network and of an account: each reads its own rows, within its own quota."""
+"""Keys read only the rows of their scope, and have their own quota."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -41,7 +41,7 @@ def test_each_key_reads_the_rows_of_its_accounts(sandbox: Any, collection: str) 
         )
 
 
-def test_what_is_above_an_account_is_read_with_it(sandbox: Any) -> None:
+def test_a_key_also_reads_the_network_and_entity_of_its_account(sandbox: Any) -> None:
     account = next(iter(read(sandbox, ACCOUNT, "accounts").values()))
     assert list(read(sandbox, ACCOUNT, "networks")) == [account["network"]["id"]]
     assert list(read(sandbox, ACCOUNT, "entities")) == [account["entity"]["id"]]
@@ -49,13 +49,13 @@ def test_what_is_above_an_account_is_read_with_it(sandbox: Any) -> None:
 
 
 def test_an_account_outside_the_scope_is_forbidden(sandbox: Any) -> None:
-    mine, network, all_ = (
+    own, network, all_ = (
         read(sandbox, key, "accounts") for key in (ACCOUNT, NETWORK, ORGANISATION)
     )
-    other = next(each for each in network if each not in mine)
+    other = next(each for each in network if each not in own)
     outside = next(each for each in all_ if each not in network)
     for key, account, status in (
-        (ACCOUNT, next(iter(mine)), 200),
+        (ACCOUNT, next(iter(own)), 200),
         (ACCOUNT, other, 403),
         (NETWORK, other, 200),
         (NETWORK, outside, 403),
@@ -68,7 +68,7 @@ def test_an_account_outside_the_scope_is_forbidden(sandbox: Any) -> None:
         )
 
 
-def test_each_key_has_its_own_quota_and_name(open_sandbox: Callable[..., Any]) -> None:
+def test_each_key_has_its_own_quota_and_id(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(daily_quota=2)
     names = set()
     for key in SANDBOX_KEYS:
@@ -78,7 +78,7 @@ def test_each_key_has_its_own_quota_and_name(open_sandbox: Callable[..., Any]) -
     assert len(names) == 3
 
 
-def test_scopes_of_keys_of_ones_own(open_sandbox: Callable[..., Any]) -> None:
+def test_scopes_of_other_keys(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(keys=("all", "second"), scopes={"second": "account:2"})
     everything = [row["id"] for row in sandbox.world.truth("accounts")][::-1]
     answer = sandbox.http.get("/accounts", headers={"x-api-key": "second"})
@@ -89,6 +89,6 @@ def test_scopes_of_keys_of_ones_own(open_sandbox: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     "scopes", [{"a": "account"}, {"a": "account:0"}, {"a": "house:1"}, {"b": "account:1"}]
 )
-def test_scopes_that_mean_nothing_are_refused(scopes: dict[str, str]) -> None:
+def test_invalid_scopes_are_rejected(scopes: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="scopes"):
         SandboxOptions(keys=("a",), scopes=scopes)

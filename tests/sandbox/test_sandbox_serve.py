@@ -1,4 +1,4 @@
-"""`serve` in processes of its own: one quota for all workers, and nothing left behind."""
+"""`serve` in separate processes: workers share a quota and end together."""
 
 import os
 import signal
@@ -18,7 +18,8 @@ from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, SandboxServer,
 
 PROGRAM = """
 from magnetis_dagster.sandbox import SandboxOptions, serve
-serve("127.0.0.1", 0, SandboxOptions({options}), workers={workers}, started=lambda url: print(url, flush=True))
+serve("127.0.0.1", 0, SandboxOptions({options}), workers={workers},
+      started=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
 HEADERS = {"x-api-key": SANDBOX_KEY}
@@ -49,15 +50,15 @@ def serving(
         program.stdout.close()
 
 
-def ended(processes: list[psutil.Process], seconds: float) -> bool:
+def all_ended(processes: list[psutil.Process], seconds: float) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def is_free(url: str) -> bool:
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind((urlsplit(url).hostname, urlsplit(url).port))
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((urlsplit(url).hostname, urlsplit(url).port))
         return True
 
 
@@ -68,22 +69,22 @@ def statuses(url: str, count: int) -> list[int]:
     ]
 
 
-def test_the_quota_is_one_for_all_workers() -> None:
+def test_workers_share_one_quota() -> None:
     with serving(options="daily_quota=15") as (_, url, processes):
-        # one worker stands still, so the other answers: each is asked
+        # suspend one worker at a time, so that each of them responds
         first, second = processes
         answers: list[int] = []
-        for still, asked in ((first, second), (second, first)):
-            still.suspend()
+        for suspended, active in ((first, second), (second, first)):
+            suspended.suspend()
             answers += statuses(url, 10)
-            still.resume()
-            assert asked.is_running()
+            suspended.resume()
+            assert active.is_running()
     assert answers == [200] * 15 + [429] * 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_leaves_no_process_and_frees_the_port(
+def test_a_signal_ends_all_processes_and_frees_the_port(
     number: signal.Signals, workers: int
 ) -> None:
     with (
@@ -93,21 +94,21 @@ def test_a_signal_leaves_no_process_and_frees_the_port(
         assert idle.get(f"{url}/accounts").status_code == 200
         program.send_signal(number)
         assert program.wait(5) == 0
-        assert ended(processes, 1)
+        assert all_ended(processes, 1)
         assert is_free(url)
         assert program.stdout is not None
         assert program.stdout.read() == "ended\n"
 
 
-def test_a_signal_to_the_whole_group_as_ctrl_c_sends_it() -> None:
+def test_a_signal_to_the_process_group_like_ctrl_c_ends_all_processes() -> None:
     with serving() as (program, url, processes):
         os.killpg(program.pid, signal.SIGINT)
         assert program.wait(5) == 0
-        assert ended(processes, 1)
+        assert all_ended(processes, 1)
         assert is_free(url)
 
 
-def test_answers_under_way_do_not_hold_the_end_up() -> None:
+def test_requests_in_flight_do_not_delay_the_end() -> None:
     with serving(options="faults={'hang': 1.0}") as (program, url, processes):
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(f"{url}/accounts", headers=HEADERS, trust_env=False, timeout=0.3)
@@ -118,19 +119,19 @@ def test_answers_under_way_do_not_hold_the_end_up() -> None:
             time.sleep(0.2)
             program.terminate()
             assert program.wait(5) == 0
-        assert ended(processes, 1)
+        assert all_ended(processes, 1)
 
 
-def test_workers_end_when_the_first_is_killed() -> None:
+def test_workers_end_if_the_first_process_is_killed() -> None:
     with serving() as (program, url, processes):
         program.kill()
         program.wait(5)
-        assert ended(processes, 5)
+        assert all_ended(processes, 5)
         assert is_free(url)
 
 
-def test_a_signal_while_starting_stops_the_workers_too() -> None:
-    # `started` is told when the workers run and the first process does not serve yet
+def test_a_signal_during_the_start_ends_the_workers_too() -> None:
+    # `started` is called after the start of the workers, before the first process serves
     code = PROGRAM.format(workers=2, options="").replace(
         "print(url, flush=True)", "__import__('signal').raise_signal(15)"
     )
@@ -140,12 +141,12 @@ def test_a_signal_while_starting_stops_the_workers_too() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ended\n", "")
 
 
-def test_a_taken_port_is_refused() -> None:
+def test_a_port_in_use_raises() -> None:
     with SandboxServer() as other, pytest.raises(OSError, match="in use"):
         serve("127.0.0.1", int(urlsplit(other.url).port or 0), SandboxOptions())
 
 
-def test_a_server_in_a_thread_frees_its_port_and_can_be_started_often() -> None:
+def test_a_server_in_a_thread_frees_its_port_at_the_end() -> None:
     for _ in range(3):
         with SandboxServer() as server:
             assert (
@@ -157,7 +158,7 @@ def test_a_server_in_a_thread_frees_its_port_and_can_be_started_often() -> None:
         assert is_free(server.url)
 
 
-def test_a_server_in_a_thread_ends_with_a_hanging_answer() -> None:
+def test_a_server_in_a_thread_ends_despite_a_hanging_response() -> None:
     started = time.monotonic()
     with (
         SandboxServer(SandboxOptions(faults={"hang": 1.0})) as server,

@@ -1,0 +1,19 @@
+"""The table of names and numbers that several reports print."""
+
+from rich import box
+from rich.table import Table
+
+
+def number_table(*headings: str, title: str | None = None) -> Table:
+    """Return an empty table: names under the first heading, numbers under the others."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left")
+    return table

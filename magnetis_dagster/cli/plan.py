@@ -1,0 +1,161 @@
+"""`magnetis plan`: price a backfill, launch it, and compare it with its forecast."""
+
+from json import dumps
+from typing import Annotated
+
+import typer
+
+from magnetis_dagster.cli.notices import print_notice, print_sandbox_notice
+
+
+def plan(
+    collections: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COLLECTION...", help="Names of events collections, such as calls."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every enabled events collection.")] = False,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DAY",
+            help="First day, such as 2024-01-31. [default: MAGNETIS_START_DATE]",
+        ),
+    ] = None,
+    last: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DAY", help="Last day, inclusive. [default: yesterday]"),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only days that are not complete yet.")
+    ] = False,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Start this backfill in the running Dagster.")
+    ] = False,
+    dagster_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of Dagster's webserver, for --launch. [default: MAGNETIS_DAGSTER_URL]",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKFILL",
+            help="Show forecast and API calls spent of a backfill, by its id in Dagster. No API "
+            "call.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the plan or the report as JSON.")
+    ] = False,
+) -> None:
+    """Price a backfill before it starts.
+
+    Shows its rows, API calls, quota days and time of completion. Costs one API call per collection.
+    Days are those of MAGNETIS_TIMEZONE.
+    """
+    from magnetis_dagster.errors import PermanentError
+
+    if report is not None:
+        if collections or every or first or last or missing or launch:
+            raise PermanentError("--report takes the id of a backfill and nothing else but --json.")
+        _print_backfill(report, json=json)
+        return
+
+    from contextlib import ExitStack
+    from datetime import timedelta
+
+    from rich.console import Console
+
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.cli.plan_report import format_plan
+    from magnetis_dagster.dev.backfill import launch_plan, open_dagster
+    from magnetis_dagster.planning.plan import (
+        choose_collections,
+        make_plan,
+        parse_day,
+        requested_window,
+    )
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.wiring import (
+        ledger_of,
+        open_engine,
+        require_home,
+        warehouse_of,
+        zones_of,
+    )
+
+    settings = Settings.load()
+    key = settings.require_key()
+    catalogue = load_catalogue(settings.config)
+    chosen = choose_collections(catalogue, collections or [], every=every)
+    days = [
+        parse_day(text, option) if text else None
+        for text, option in ((first, "--from"), (last, "--to"))
+    ]
+    require_home(settings)
+    print_sandbox_notice(settings)
+    with open_engine(settings) as engine, ExitStack() as stack:
+        warehouse = warehouse_of(engine, settings, catalogue)
+        warehouse.prepare()
+        today = warehouse.now().astimezone(settings.timezone).date()
+        window = requested_window(
+            days[0] or settings.start_date,
+            days[1] or today - timedelta(days=1),
+            start=settings.start_date,
+            today=today,
+        )
+        dagster = None
+        if launch:  # fails before an API call is spent
+            dagster = stack.enter_context(open_dagster(dagster_url or settings.dagster_url))
+        print_notice(
+            f"Counting the rows costs one API call for each collection: at most {len(chosen)}."
+        )
+        priced = make_plan(
+            chosen,
+            window,
+            warehouse,
+            ledger_of(engine, settings),
+            key_fingerprint=settings.key_fingerprint,
+            zones=zones_of(settings),
+            origin=settings.api_url,
+            key=key,
+            missing=missing,
+            progress=print_notice,
+        )
+        if not json:
+            screen = Console()
+            screen.print(format_plan(priced, ascii_only=screen.options.ascii_only))
+        launched = None
+        if dagster:
+            launched = launch_plan(priced, dagster, engine, ui_url=settings.ui_url)
+    if json:
+        typer.echo(dumps(priced.as_dict() | {"launched": launched and launched.as_dict()}))
+    elif launched:
+        typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
+        typer.echo(f"To compare it with its forecast: magnetis plan --report {launched.backfill}")
+
+
+def _print_backfill(backfill_id: str, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from magnetis_dagster.cli.plan_report import format_backfill, total_of
+    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.warehouse.forecasts import report
+    from magnetis_dagster.wiring import open_engine
+
+    with open_engine(Settings.load(), create=False) as engine:
+        lines = report(engine, backfill_id)
+    if json:
+        content = {
+            "backfill": backfill_id,
+            "collections": [asdict(line) | {"error_percent": line.error_percent} for line in lines],
+            "total": total_of(lines),
+        }
+        typer.echo(dumps(content, default=str))
+    else:
+        Console().print(format_backfill(backfill_id, lines))
