@@ -80,38 +80,38 @@ class PolicyChecks:
 
         with open_engine(Settings.load()) as engine:
             for policy in self._policies:
-                judgement = evaluate_policy(engine, self._catalogue, policy, self._collection)
-                result = self._policy_result(key, policy, judgement)
+                found = evaluate_policy(engine, self._catalogue, policy, self._collection)
+                result = self._policy_result(key, policy, found)
                 yield result
-                if policy.across_collections and judgement.not_evaluated is None:
+                if policy.across_collections and found.not_evaluated is None:
                     self._report_for_others(context, key, policy, result)
             if self._path:
                 yield self._baseline_result(engine, key)
 
     def _policy_result(
-        self, key: AssetKey, policy: Policy, judgement: "PolicyResult"
+        self, key: AssetKey, policy: Policy, found: "PolicyResult"
     ) -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
         words: str | None = None
-        if judgement.not_evaluated:
-            words = f"Not checked: {literal(judgement.not_evaluated)}"
+        if found.not_evaluated:
+            words = f"Not checked: {literal(found.not_evaluated)}"
         else:
-            metadata = {"offending rows": judgement.number, "judged rows": judgement.evaluated}
-        if judgement.number:
-            violate = "violates" if judgement.number == 1 else "violate"
-            words = f"{judgement.number:,} of {judgement.evaluated:,} rows {violate} this policy."
+            metadata = {"offending rows": found.number, "judged rows": found.evaluated}
+        if found.number:
+            violate = "violates" if found.number == 1 else "violate"
+            words = f"{found.number:,} of {found.evaluated:,} rows {violate} this policy."
             collection, title = self._collection, "title"
             if policy.across_collections:
                 collection, title = self._catalogue["accounts"], "name"
             masking = Masking(collection)
             metadata["rows"] = MetadataValue.table(
-                [_row(each, masking.column(title, each.title)) for each in judgement.violations]
+                [_row(each, masking.column(title, each.title)) for each in found.violations]
             )
-            metadata["rows not shown"] = judgement.number - len(judgement.violations)
+            metadata["rows not shown"] = found.number - len(found.violations)
         return AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),
-            passed=not judgement.number,
+            passed=not found.number,
             severity=_SEVERITIES[policy.severity],
             description=words,
             metadata=metadata,

@@ -62,24 +62,27 @@ class CollectionState(BaseModel):
         """Whether no tick has read the collection yet. `magnetis dev` may have loaded it."""
         return not self.digest and not self.since
 
-    def changed(self, look: "Observation", now: datetime) -> "CollectionState":
+    def changed(self, observation: "Observation", now: datetime) -> "CollectionState":
         """Return the state after a read that found other content."""
         if not self.digest:
             return CollectionState(
-                digest=look.digest, before=self.since, since=now.isoformat(), members=look.members
+                digest=observation.digest,
+                before=self.since,
+                since=now.isoformat(),
+                members=observation.members,
             )
         # a cursor of an earlier version contains no members
         differ = {
             path
-            for path in {*look.members, *self.members}
-            if look.members.get(path) != self.members.get(path)
+            for path in {*observation.members, *self.members}
+            if observation.members.get(path) != self.members.get(path)
         }
         return CollectionState(
-            digest=look.digest,
+            digest=observation.digest,
             before=self.since,
             since=now.isoformat(),
             changes=self.changes + 1,
-            members=look.members,
+            members=observation.members,
             changing=sorted(differ.intersection(self.changing) if self.changes else differ),
         )
 

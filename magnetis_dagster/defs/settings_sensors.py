@@ -92,10 +92,12 @@ def _evaluate(
         warehouse.prepare()
         tick = SettingsTick(name, context.instance, engine, settings, warehouse.now())
         due = [each for each in collections if not states[each.name].pause]
-        looks = tick.read(due)
+        observations = tick.read(due)
         for each in collections:
-            look = looks.get(each.name)
-            states[each.name], sentence, to_load = tick.compare(each, states[each.name], look)
+            observation = observations.get(each.name)
+            states[each.name], sentence, to_load = tick.compare(
+                each, states[each.name], observation
+            )
             sentences.append(sentence)
             if to_load:
                 changed.append((each, to_load))
@@ -135,10 +137,10 @@ def _request(
         states[each.name].requests += 1
     contents = ", ".join(_content_name(each, states[each.name]) for each, _ in changed)
     run_key = f"{name}: {contents}"
-    for each, look in changed:
+    for each, observation in changed:
         states[each.name].run_key = run_key
         states[each.name].back_off(states[each.name].requests)
-        look.keep(_kept_pages(warehouse, each, run_key), today)
+        observation.keep(_kept_pages(warehouse, each, run_key), today)
     # kept pages are not replaced, so concurrent evaluations all find the pages of the first one
     collection, own = changed[0]
     for window in _kept_pages(warehouse, collection, run_key).windows():

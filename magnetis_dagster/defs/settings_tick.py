@@ -70,38 +70,38 @@ class SettingsTick:
         self,
         collection: Collection,
         state: CollectionState,
-        look: "Observation | MagnetisError | None",
+        observation: "Observation | MagnetisError | None",
     ) -> "tuple[CollectionState, str, Observation | None]":
         """Return the new state, a sentence for the skip reason, and the content to load.
 
-        `look` is None if this tick did not read the collection.
+        `observation` is None if this tick did not read the collection.
         """
         from magnetis_dagster.notification_settings.change_detection import Observation
 
         name = collection.name
-        if look is None:
+        if observation is None:
             state.pause -= 1
             return state, state.why_skipped(name), None
-        if not isinstance(look, Observation):
+        if not isinstance(observation, Observation):
             state.reset_changes()
-            _count_failure(state, look)
-            return state, str(look), None
-        if state.is_new and (loaded := self._loaded_by_others(collection, look)):
+            _count_failure(state, observation)
+            return state, str(observation), None
+        if state.is_new and (loaded := self._loaded_by_others(collection, observation)):
             return *loaded, None
         state.failures = 0
-        to_load: Observation | None = look
-        if look.digest != state.digest:
-            state = state.changed(look, self.now)
+        to_load: Observation | None = observation
+        if observation.digest != state.digest:
+            state = state.changed(observation, self.now)
         else:
-            state.members = look.members
+            state.members = observation.members
             state.reset_changes()
-            to_load = look if _is_lost(self.instance, state) else None
+            to_load = observation if _is_lost(self.instance, state) else None
         since = datetime.fromisoformat(state.since).astimezone(self.settings.timezone)
-        sentence = f"{name}: {look.rows} rows, unchanged since {since:%Y-%m-%d %H:%M %Z}."
+        sentence = f"{name}: {observation.rows} rows, unchanged since {since:%Y-%m-%d %H:%M %Z}."
         return state, sentence, to_load
 
     def _loaded_by_others(
-        self, collection: Collection, look: "Observation"
+        self, collection: Collection, observation: "Observation"
     ) -> tuple[CollectionState, str] | None:
         """Return state and sentence if another run loads or has loaded this content."""
         from magnetis_dagster.notification_settings.change_detection import digest_of
@@ -113,12 +113,15 @@ class SettingsTick:
         if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
         rows = current_rows(self.engine, collection)
-        if rows is None or digest_of(rows.values()) != look.digest:
+        if rows is None or digest_of(rows.values()) != observation.digest:
             return None
         state = CollectionState(
-            digest=look.digest, since=look.at.isoformat(), members=look.members, landed=True
+            digest=observation.digest,
+            since=observation.at.isoformat(),
+            members=observation.members,
+            landed=True,
         )
-        return state, f"{name}: {look.rows} rows, already loaded before the first tick."
+        return state, f"{name}: {observation.rows} rows, already loaded before the first tick."
 
 
 def _count_failure(state: CollectionState, error: MagnetisError) -> None:

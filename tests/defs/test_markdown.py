@@ -164,7 +164,8 @@ def test_evaluations_of_checks_are_literal(
     ]
     result = policy_checks._policy_result(KEY, policy, PolicyResult(not_evaluated=IMAGE))
     assert rendered(result.description or "") == f"Not checked: {IMAGE}"
-    missing = policy_checks._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
+    # a missing file needs no database
+    missing = policy_checks._baseline_result(None, KEY)  # type: ignore[arg-type]
     assert "The baseline ![seen](http:x).yaml cannot be read" in rendered(missing.description or "")
 
 

@@ -285,7 +285,7 @@ def test_one_of_two_concurrent_ticks_requests_the_run_and_a_lost_request_is_repe
 
     def after_a_twin(name: str, seen: Any, states: Any, *more: Any) -> Any:
         a_second_ago = [
-            (each, replace(look, at=look.at - timedelta(seconds=1))) for each, look in seen
+            (each, replace(found, at=found.at - timedelta(seconds=1))) for each, found in seen
         ]
         assert request(name, a_second_ago, deepcopy(states), *more)
         return request(name, seen, states, *more)
