@@ -110,7 +110,7 @@ def test_each_lie_changes_a_response() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gossip", "unknown lie 'gossip'; there are: cap"),
+        ("gossip", "unknown lie 'gossip'; expected one of cap"),
         ("cap=0", "cap expects a number of rows"),
         ("ignore_to=3", "takes no number"),
     ],
