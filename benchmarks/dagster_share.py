@@ -258,8 +258,9 @@ def measure_ranges(bench: Bench) -> None:
     )
     print(
         f"  a run, whatever its number of days: {once:.2f} s, "
-        f"or {1000 * once / short:.0f} ms a day with {short} days: Dagster's imports {imports:.2f} s, "
-        f"opening its storage {storage:.2f} s, planning {plan:.2f} s"
+        f"or {1000 * once / short:.0f} ms a day with {short} days: "
+        f"Dagster's imports {imports:.2f} s, opening its storage {storage:.2f} s, "
+        f"planning {plan:.2f} s"
     )
     print(f"  ({len(whole[short])} rounds)", flush=True)
 

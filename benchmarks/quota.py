@@ -1,15 +1,17 @@
-"""What a grant of the quota costs, and that it keeps a calendar day; pyrate-limiter's PostgreSQL
-bucket beside it in the same run.
+"""Measure the cost of a grant of the quota, and verify that it respects a calendar day.
 
     .venv/bin/python benchmarks/quota.py [--seconds 4] [--alone]
 
-Grants a second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded PostgreSQL
-with its durable defaults (fsync on, every commit awaited). Then the time of calls to an API that
-answers after 100 ms, with and without the ledger. Then how many calls are granted on 26 October
-2025 in Paris, a day of 25 hours, to somebody who asks for the whole limit about every hour.
+Compares the ledger with pyrate-limiter's PostgreSQL bucket in the same run:
 
-pyrate-limiter is not a dependency: uv installs it into an environment of its own for this run,
-which needs a package index. `--alone` leaves it out. Stops by itself after a minute or two.
+1. Grants per second and their p50 and p99 with 1, 4 and 16 processes, on a fresh embedded
+PostgreSQL with its durable defaults (fsync on, every commit awaited).
+2. The time of a request to an API that responds after 100 ms, with and without the ledger.
+3. The calls granted on 26 October 2025 in Paris, a day of 25 hours, to a client that requests the
+whole limit about every hour.
+
+pyrate-limiter is not a dependency: uv installs it into an environment for this run, which needs a
+package index. `--alone` leaves it out. The benchmark takes one to two minutes.
 """
 
 import argparse
@@ -63,34 +65,32 @@ def ledger(url: str, *, limit: int = ENOUGH, window: QuotaWindow = QuotaWindow.C
     )
 
 
-def work(
-    url: str, window: QuotaWindow, seconds: float, begin: Barrier, found: "Queue[list[float]]"
+def charge_repeatedly(
+    url: str, window: QuotaWindow, seconds: float, begin: Barrier, results: "Queue[list[float]]"
 ) -> None:
     book = ledger(url, window=window)
     book.charge(CHARGE)
     begin.wait()
-    taken, end = [], time.perf_counter() + seconds
-    while (asked := time.perf_counter()) < end:
+    durations, end = [], time.perf_counter() + seconds
+    while (started := time.perf_counter()) < end:
         book.charge(CHARGE)
-        taken.append((time.perf_counter() - asked) * 1000)
-    found.put(taken)
+        durations.append((time.perf_counter() - started) * 1000)
+    results.put(durations)
 
 
 def our_grants(
     url: str, processes: int, seconds: float, window: QuotaWindow = QuotaWindow.CALENDAR
 ) -> list[float]:
     """Return the milliseconds of every grant."""
-    begin, found = SPAWN.Barrier(processes), SPAWN.Queue()
-    workers = [
-        SPAWN.Process(target=work, args=(url, window, seconds, begin, found))
-        for _ in range(processes)
-    ]
+    begin, results = SPAWN.Barrier(processes), SPAWN.Queue()
+    arguments = (url, window, seconds, begin, results)
+    workers = [SPAWN.Process(target=charge_repeatedly, args=arguments) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    taken = [one for _ in workers for one in found.get()]
+    durations = [duration for _ in workers for duration in results.get()]
     for worker in workers:
         worker.join()
-    return taken
+    return durations
 
 
 class Peer:
@@ -99,12 +99,9 @@ class Peer:
     def __init__(self, home: Path, url: str) -> None:
         uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
         if uv is None:
-            raise SystemExit(
-                "uv is needed to install pyrate-limiter for this run; --alone leaves it out."
-            )
-        self._python = home / (
-            "Scripts/python.exe" if platform.system() == "Windows" else "bin/python"
-        )
+            raise SystemExit("uv is needed to install pyrate-limiter; --alone leaves it out.")
+        program = "Scripts/python.exe" if platform.system() == "Windows" else "bin/python"
+        self._python = home / program
         self._url = url
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home], check=True)
         subprocess.run(
@@ -116,18 +113,16 @@ class Peer:
 
     def grants(self, processes: int, seconds: float) -> list[float]:
         """Return the milliseconds of every grant."""
-        found: list[float] = json.loads(
-            self._run(PEER, "grants", self._url, str(processes), str(seconds), str(ENOUGH))
-        )
-        return found
+        output = self._run(PEER, "grants", self._url, str(processes), str(seconds), str(ENOUGH))
+        durations: list[float] = json.loads(output)
+        return durations
 
     def calendar(self, moments: list[datetime]) -> dict[str, list[int]]:
-        """Return how many calls each of its algorithms grants at each moment."""
-        asked = [str(moment.timestamp()) for moment in moments]
-        found: dict[str, list[int]] = json.loads(
-            self._run(PEER, "calendar", self._url, str(SMALL_LIMIT), *asked)
-        )
-        return found
+        """Return the number of calls that each of its algorithms grants at each moment."""
+        timestamps = [str(moment.timestamp()) for moment in moments]
+        output = self._run(PEER, "calendar", self._url, str(SMALL_LIMIT), *timestamps)
+        granted: dict[str, list[int]] = json.loads(output)
+        return granted
 
     def _run(self, *arguments: str | Path) -> str:
         return subprocess.run(
@@ -141,8 +136,8 @@ def our_calendar(url: str, moments: list[datetime]) -> list[int]:
     for moment in moments:
         with psycopg.connect(url) as connection:
             connection.execute(
-                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
-                f"'SELECT ''{moment.isoformat()}''::timestamptz'"
+                "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                f"LANGUAGE sql VOLATILE AS 'SELECT ''{moment.isoformat()}''::timestamptz'"
             )
         granted.append(0)
         for _ in range(SMALL_LIMIT):
@@ -154,8 +149,8 @@ def our_calendar(url: str, moments: list[datetime]) -> list[int]:
     return granted
 
 
-class FreeGate:
-    """Grants everything and notes nothing."""
+class FreeGuard:
+    """Grants every request and records nothing."""
 
     async def charge(self, _call: ApiCall) -> int:
         """Grant."""
@@ -191,12 +186,12 @@ def slow_api() -> Iterator[str]:
 
 
 async def read(api: str, gate: QuotaGuard, concurrency: int, calls: int) -> float:
-    """Return the milliseconds a call, as `concurrency` tasks see it."""
+    """Return the mean milliseconds of a request, with `concurrency` parallel tasks."""
     window = {"from": "20250601000000", "to": "20250602000000"}
     async with MagnetisClient(api, SANDBOX_KEY, gate, concurrency=concurrency) as client:
 
         async def one_after_another() -> float:
-            # the first calls open connections and leave all at once
+            # The first requests open the connections and start simultaneously.
             for page in range(1, 4):
                 await client.page(ApiCall("calls", "/calls", window, page=page))
             started = time.perf_counter()
@@ -221,8 +216,10 @@ def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("TRUNCATE magnetis_ops.api_calls")
         connection.execute(
-            "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, settled_at, collection, route, page, lane) "
-            "SELECT 'benchmark', current_date, now(), now(), 'calls', '/calls', 1, 'manual' FROM generate_series(1, 5000)"
+            "INSERT INTO magnetis_ops.api_calls "
+            "(key_fingerprint, day, charged_at, settled_at, collection, route, page, lane) "
+            "SELECT 'benchmark', current_date, now(), now(), 'calls', '/calls', 1, 'manual' "
+            "FROM generate_series(1, 5000)"
         )
     show(
         "rolling window with 5,000 calls, 16 processes",
@@ -231,29 +228,29 @@ def measure_grants(url: str, peer: Peer | None, seconds: float) -> None:
     )
 
 
-def show(name: str, taken: list[float], seconds: float) -> float:
-    cuts = quantiles(taken, n=100)
-    print(
-        f"  {name:<40} {len(taken) / seconds:8,.0f} {cuts[49]:10.1f} {cuts[98]:10.1f}", flush=True
-    )
-    return len(taken) / seconds
+def show(name: str, durations: list[float], seconds: float) -> float:
+    """Print grants per second, p50 and p99; return the grants per second."""
+    cuts, rate = quantiles(durations, n=100), len(durations) / seconds
+    print(f"  {name:<40} {rate:8,.0f} {cuts[49]:10.1f} {cuts[98]:10.1f}", flush=True)
+    return rate
 
 
 def measure_overhead(url: str) -> None:
     gate = LedgerGuard(ledger(url), RunIdentity("benchmark", "manual"))
     print(
-        f"a call to an API that answers after {LATENCY * 1000:.0f} ms, five rounds of 20 calls for each task"
+        f"a request to an API that responds after {LATENCY * 1000:.0f} ms, "
+        "five rounds of 20 requests for each task"
     )
     with slow_api() as api:
         for concurrency in (1, 8):
             without, with_ledger = [], []
             for _ in range(5):
-                without.append(asyncio.run(read(api, FreeGate(), concurrency, 20)))
+                without.append(asyncio.run(read(api, FreeGuard(), concurrency, 20)))
                 with_ledger.append(asyncio.run(read(api, gate, concurrency, 20)))
             ratio = median(ours / free for ours, free in zip(with_ledger, without, strict=True))
             print(
-                f"  {concurrency} at a time: {median(without):.1f} ms without, {median(with_ledger):.1f} ms with the ledger: "
-                f"{(ratio - 1) * 100:+.1f} %",
+                f"  {concurrency} at a time: {median(without):.1f} ms without the ledger, "
+                f"{median(with_ledger):.1f} ms with it: {(ratio - 1) * 100:+.1f} %",
                 flush=True,
             )
 
@@ -265,21 +262,20 @@ def measure_calendar(url: str, peer: Peer | None) -> None:
     granted = {"ledger": our_calendar(url, moments)}
     if peer:
         granted |= {
-            f"pyrate-limiter, {name}": found for name, found in peer.calendar(moments).items()
+            f"pyrate-limiter, {name}": numbers for name, numbers in peer.calendar(moments).items()
         }
     print(
-        f"granted on {day} in Paris (25 hours), limit {SMALL_LIMIT}, asked for {SMALL_LIMIT} every 61 minutes"
+        f"calls granted on {day} in Paris (25 hours), limit {SMALL_LIMIT}, "
+        f"{SMALL_LIMIT} requested every 61 minutes"
     )
-    for name, found in granted.items():
+    for name, numbers in granted.items():
         on_day = sum(
             number
-            for moment, number in zip(moments, found, strict=True)
+            for moment, number in zip(moments, numbers, strict=True)
             if moment.astimezone(PARIS).date() == day
         )
-        print(
-            f"  {name:<40} {on_day:>3}   {'kept' if on_day <= SMALL_LIMIT else 'ABOVE THE LIMIT'}",
-            flush=True,
-        )
+        verdict = "within the limit" if on_day <= SMALL_LIMIT else "ABOVE THE LIMIT"
+        print(f"  {name:<40} {on_day:>3}   {verdict}", flush=True)
 
 
 def main() -> None:
@@ -289,7 +285,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=4, help="length of each measurement of grants"
     )
-    parser.add_argument("--alone", action="store_true", help="without pyrate-limiter")
+    parser.add_argument("--alone", action="store_true", help="leave pyrate-limiter out")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     try:
@@ -305,7 +301,8 @@ def main() -> None:
             names = ("fsync", "synchronous_commit", "server_version")
             facts = [f"{name} {connection.execute(f'SHOW {name}').fetchone()[0]}" for name in names]
         print(
-            f"PostgreSQL: {', '.join(facts)}; {multiprocessing.cpu_count()} cores, Python {platform.python_version()}",
+            f"PostgreSQL: {', '.join(facts)}; {multiprocessing.cpu_count()} cores, "
+            f"Python {platform.python_version()}",
             flush=True,
         )
         peer = None if options.alone else Peer(home / "peer", urls[3])

@@ -1,4 +1,4 @@
-"""Define what the client, the quota guard, the ledger and the probe share about one API call.
+"""Define what client, quota guard, ledger and probe share about an API call.
 
 This module imports nothing of the package, so that `api` and `quota` need not import each other.
 """
@@ -26,7 +26,7 @@ _HALF_A_DAY = 43_200.0
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """One GET request for one page of a collection. Contains nothing secret or personal."""
+    """One GET request for one page of a collection; nothing secret or personal."""
 
     collection: str
     route: str
@@ -99,7 +99,7 @@ class RateLimit:
         return None
 
     def remaining_today(self, daily_quota: int) -> int | None:
-        """Return the requests left in the quota day; None unless an allowance describes the day."""
+        """Return the requests left in the quota day; None if no allowance describes it."""
         for each in self.allowances:
             if (
                 each.remaining is None

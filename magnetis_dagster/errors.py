@@ -13,11 +13,14 @@ class MagnetisError(Exception):
 
 
 class PermanentError(MagnetisError):
-    """A rerun fails too until somebody changes the key, the configuration or the machine."""
+    """A rerun fails too until somebody changes the key, configuration or machine."""
 
 
 class TransientError(MagnetisError):
-    """A rerun may succeed unchanged: the network, the API or the database was unavailable."""
+    """A rerun may succeed unchanged.
+
+    The network, the API or the database was unavailable.
+    """
 
 
 class KeyRefused(PermanentError):

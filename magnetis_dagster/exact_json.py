@@ -1,4 +1,4 @@
-"""Parse and write JSON without losing a digit, and check what PostgreSQL can store as jsonb.
+"""Parse and write JSON without losing a digit, and check it against jsonb.
 
 orjson does nearly all of it. But it rounds numbers beyond 64 bits or 17 digits and rejects deep
 nesting. A cheap test of the bytes finds pages that may contain such numbers. Only those are parsed
@@ -71,7 +71,10 @@ _BRACKET = re.compile(rf"{STRING}|[\[{{]|[\]}}]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
-    """A received value that no row can contain: nested too deeply, or a number out of range."""
+    """A received value that no row can contain.
+
+    It is nested too deeply, or a number out of range.
+    """
 
     text: str
     """Its JSON text."""
@@ -183,7 +186,7 @@ def _may_be_rounded(body: bytes) -> bool:
 
 
 def _storable(text: str) -> tuple[str, int]:
-    """Replace what PostgreSQL cannot store; return the text and the number of replacements."""
+    """Replace what PostgreSQL cannot store; return text and number of replacements."""
     replaced = text.count("\0")
     text = text.replace("\0", "\ufffd")
 

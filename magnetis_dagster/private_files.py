@@ -41,13 +41,14 @@ def private_folder(path: Path) -> Path:
     found = path.stat()
     if found.st_mode & stat.S_ISVTX and found.st_mode & stat.S_IWOTH:
         raise ForeignFolder(
-            f"{path} is shared by all users of this machine. Use a folder of your own: MAGNETIS_HOME={path}/magnetis."
+            f"{path} is shared by all users of this machine. Use a folder of your own: "
+            f"MAGNETIS_HOME={path}/magnetis."
         )
     if found.st_uid != os.geteuid():
         owner = user_name(found.st_uid)
         raise ForeignFolder(
-            f"{path} belongs to the user {owner}, and you are {user_name(os.geteuid())}. Run this as "
-            f"{owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
+            f"{path} belongs to the user {owner}, but you are {user_name(os.geteuid())}. Run this "
+            f"as {owner}, or use a folder of your own: MAGNETIS_HOME=/another/folder."
         )
     excess = OTHERS if os.geteuid() else OTHERS & ~stat.S_IXGRP
     if found.st_mode & excess:
@@ -55,7 +56,7 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def close_to_others(path: Path) -> bool:
+def restrict_to_owner(path: Path) -> bool:
     """Remove the access of group and others from a regular file of this user.
 
     Returns whether they had any.
@@ -68,8 +69,8 @@ def close_to_others(path: Path) -> bool:
     return False
 
 
-def close_output_to_others() -> None:
-    """Remove the access of group and others from the file that receives standard output.
+def restrict_output_to_owner() -> None:
+    """Remove the access of group and others from the file of standard output.
 
     Does so only for a regular file of this user.
     """

@@ -30,10 +30,12 @@ class RunningDev:
     """
     start_date: str | None = None
     """First day of the sandbox's partitions, such as 2024-01-31; None if it uses a real key."""
+    ui: str | None = None
+    """Address of its webserver."""
 
 
 @contextmanager
-def announced(home: Path, running: RunningDev) -> Iterator[None]:
+def publish(home: Path, running: RunningDev) -> Iterator[None]:
     """Publish `running` to other terminals for the length of the block."""
     write_private(home / STATE, json.dumps(asdict(running)))
     try:
@@ -63,7 +65,10 @@ def is_claimed(home: Path) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file while its descriptor is open; return False if another one has the lock."""
+    """Lock the open file while its descriptor is open.
+
+    Returns False if another process has the lock.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

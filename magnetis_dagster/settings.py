@@ -1,7 +1,7 @@
-"""Define every environment variable with its type; only `defs` and `cli` read them.
+"""Define every environment variable with its type.
 
-An error names the variable, the expected value and the remedy. The values of secrets are never
-shown.
+Only the edges (defs, dagster_support, cli, dev) read them. An error names the variable, the
+expected value and the remedy. The values of secrets are never shown.
 """
 
 import difflib
@@ -30,8 +30,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.private_files import close_to_others
-from magnetis_dagster.quota import BadPolicy, QuotaPolicy, QuotaWindow
+from magnetis_dagster.private_files import restrict_to_owner
+from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
-def _zone(name: object) -> ZoneInfo:
+def _parse_zone(name: object) -> ZoneInfo:
     if isinstance(name, ZoneInfo):
         return name
     try:
@@ -55,7 +55,7 @@ def _zone(name: object) -> ZoneInfo:
         raise ValueError("expected the name of a time zone such as Europe/Paris or UTC") from None
 
 
-def _origin(url: str, info: ValidationInfo) -> str:
+def _check_origin(url: str, info: ValidationInfo) -> str:
     parts = urlsplit(url)
     local = parts.hostname in _LOCAL
     if (
@@ -77,7 +77,7 @@ def _origin(url: str, info: ValidationInfo) -> str:
     return url.rstrip("/")
 
 
-def _webhook(url: SecretStr, info: ValidationInfo) -> SecretStr:
+def _check_webhook_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     bare = url.get_secret_value().strip()  # a file ends in a line break
     expected = (
         "expected the webhook URL as the chat shows it, such as "
@@ -100,24 +100,24 @@ def _webhook(url: SecretStr, info: ValidationInfo) -> SecretStr:
     return SecretStr(bare)
 
 
-def _broker(url: SecretStr) -> SecretStr:
+def _check_broker_url(url: SecretStr) -> SecretStr:
     bare = url.get_secret_value().strip()
     scheme, separator, rest = bare.partition("://")
     if (
         scheme not in {"redis", "rediss"}
         or not separator
         or rest.rpartition("@")[2][:1] in {"", "/", ":"}
-        or not _AUTHORITY.match(rest)
+        or not _BROKER_AUTHORITY.match(rest)
     ):
         # a parser's message about a password with a bare / or @ would quote a part of the password
         raise ValueError(
-            "expected redis://:password@host:6379/0, or rediss:// with TLS, with @ : / ? # % in the "
-            "password written as %40 …"
+            "expected redis://:password@host:6379/0, or rediss:// with TLS, with @ : / ? # % in "
+            "the password written as %40 …"
         )
     return SecretStr(bare)
 
 
-def _ui(url: str) -> str:
+def _check_ui_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if (
         parts.scheme not in {"http", "https"}
@@ -127,12 +127,13 @@ def _ui(url: str) -> str:
         or parts.username
     ):
         raise ValueError(
-            "expected an address such as https://dagster.example.com, without user, query or fragment"
+            "expected an address such as https://dagster.example.com, without user, query or "
+            "fragment"
         )
     return url.strip().rstrip("/")
 
 
-def _hosts(text: str) -> str:
+def _check_hosts(text: str) -> str:
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     try:
         return ",".join(
@@ -144,9 +145,9 @@ def _hosts(text: str) -> str:
         raise ValueError(f"{expected}, without scheme and port") from None
 
 
-def _key(key: SecretStr) -> SecretStr:
-    # The HTTP client quotes a header value that it rejects, so a key with a line break would end up
-    # in the log of the run.
+def _check_key(key: SecretStr) -> SecretStr:
+    # The HTTP client quotes a header value that it rejects. A key with a line break would end up in
+    # the log of the run.
     bare = key.get_secret_value().strip()
     if not bare.isascii() or not bare.isprintable() or " " in bare:
         raise ValueError(
@@ -155,7 +156,7 @@ def _key(key: SecretStr) -> SecretStr:
     return SecretStr(bare)
 
 
-def _postgresql(url: SecretStr) -> SecretStr:
+def _check_database_url(url: SecretStr) -> SecretStr:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if (
         scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}
@@ -165,7 +166,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
         raise ValueError(
             "expected a postgresql:// URL such as postgresql://user:password@host:5432/database"
         )
-    if not _SEVERAL_HOSTS.match(rest):
+    if not _DATABASE_AUTHORITY.match(rest):
         # The part of a password after a bare @ would be parsed as the host and shown in errors.
         raise ValueError(
             "expected user:password@host:5432 after postgresql://, with @ : / ? # % in user and "
@@ -174,7 +175,7 @@ def _postgresql(url: SecretStr) -> SecretStr:
     return url
 
 
-def _day(value: object) -> object:
+def _parse_day(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -183,9 +184,9 @@ def _day(value: object) -> object:
         raise ValueError("expected a day such as 2024-01-01") from None
 
 
-def _close_env(path: Path) -> None:
+def _restrict_env_file(path: Path) -> None:
     try:
-        if close_to_others(path):
+        if restrict_to_owner(path):
             _log.warning("Other users could read %s. Its mode was changed to 600.", path.resolve())
     except OSError:
         _log.warning(
@@ -198,27 +199,32 @@ def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-_OTHERS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
+_NOT_SETTINGS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
 """Variables of compose, `magnetis dev` and the tests that are not settings."""
-_NOT_OURS = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
+_FOREIGN_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
 """Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, and those
 from which images read secrets."""
 _reported: set[str] = set()
 
 
-def _report_unknown(names: Iterable[str], fields: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], fields: Iterable[str]) -> None:
     """Raise SettingsError for a variable whose name resembles one of ours.
 
     A misspelled quota would be spent unnoticed. Any other unknown MAGNETIS_ variable is logged as a
     warning, once per process.
     """
-    known = {f"MAGNETIS_{name.upper()}" for name in fields} | _OTHERS
+    known = {f"MAGNETIS_{name.upper()}" for name in fields} | _NOT_SETTINGS
     for name in sorted(names):
-        if not name.upper().startswith("MAG") or name.upper() in known or _NOT_OURS.search(name):
+        if (
+            not name.upper().startswith("MAG")
+            or name.upper() in known
+            or _FOREIGN_NAME.search(name)
+        ):
             continue
         if meant := _nearest(name.upper(), known):
             raise SettingsError(
-                f"{name}: unknown variable. Did you mean {meant}? .env.example lists every variable."
+                f"{name}: unknown variable. Did you mean {meant}? "
+                ".env.example lists every variable."
             )
         if name.startswith("MAGNETIS_") and name not in _reported:
             _reported.add(name)
@@ -240,14 +246,14 @@ def _nearest(name: str, known: set[str]) -> str | None:
     return longer[0] if longer and len(words) > 1 else None
 
 
-def _shares(text: str) -> dict[str, float]:
+def _parse_floors(text: str) -> dict[str, float]:
     shares = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         lane, _, share = part.partition("=")
         try:
             shares[lane.strip()] = float(share)
         except ValueError:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 "MAGNETIS_QUOTA_FLOORS: expected lane=share such as schedule=0.20, separated by "
                 f"commas; got {part!r}."
             ) from None
@@ -256,14 +262,14 @@ def _shares(text: str) -> dict[str, float]:
 
 _USER = r"([^@/?#:]*(:[^@/?#:]*)?@)?"
 _HOST = r"(\[[^\]@/?#]*\]|[^@/?#:,\[\]]*)(:[0-9]{1,5})?"
-_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
+_BROKER_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
 """User, password, host and port of a broker URL, and its path."""
-_SEVERAL_HOSTS = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
+_DATABASE_AUTHORITY = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
 """The same for a database URL, in which libpq accepts several hosts."""
 
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
-Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
+Zone = Annotated[ZoneInfo, BeforeValidator(_parse_zone)]
 
 
 SECRETS = Path("/run/secrets")
@@ -291,13 +297,14 @@ class Settings(BaseSettings):
     """Whether the key may be sent over plain http to another machine. Only for a sandbox in a
     closed network."""
     api_key: Annotated[
-        Annotated[SecretStr, AfterValidator(_key)] | None, BeforeValidator(_none_if_empty)
+        Annotated[SecretStr, AfterValidator(_check_key)] | None, BeforeValidator(_none_if_empty)
     ] = None
     """API key. Create it in the Magnetis interface: API & connecteurs > API."""
-    api_url: Annotated[str, AfterValidator(_origin)] = "https://api.magnetis.io"
+    api_url: Annotated[str, AfterValidator(_check_origin)] = "https://api.magnetis.io"
     """Origin of the API. Requests never leave it."""
     database_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_postgresql)] | None, BeforeValidator(_none_if_empty)
+        Annotated[SecretStr, AfterValidator(_check_database_url)] | None,
+        BeforeValidator(_none_if_empty),
     ] = None
     """Any postgresql:// URL. If unset, an embedded server runs under MAGNETIS_HOME."""
     database_password: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
@@ -311,7 +318,7 @@ class Settings(BaseSettings):
     """Time zone in which `from` and `to` are written."""
     response_timezone: Zone = ZoneInfo("Europe/Paris")
     """Time zone of times without a zone in rows."""
-    start_date: Annotated[date, BeforeValidator(_day)] = Field(
+    start_date: Annotated[date, BeforeValidator(_parse_day)] = Field(
         default=date(2024, 1, 1), ge=date(1990, 1, 1)
     )
     """First partition day of events. Snapshot partitions start on the day of the first snapshot."""
@@ -351,33 +358,35 @@ class Settings(BaseSettings):
     """The floors shrink to zero over this many hours before the day ends, so that no calls stay
     unused."""
     quota_spread: str = ""
-    """Lanes, separated by commas, that spread their calls over the rest of the day instead of
-    sending them as fast as possible."""
+    """Lanes, separated by commas, that spread their calls evenly over the rest of the day."""
     quota_recheck_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """A run that waits for calls checks the quota again after at most this many seconds."""
     calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
     """Maximum API calls per second for the key. If unset, there is no limit."""
     alert_webhook_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_webhook)] | None, BeforeValidator(_none_if_empty)
+        Annotated[SecretStr, AfterValidator(_check_webhook_url)] | None,
+        BeforeValidator(_none_if_empty),
     ] = None
     """Webhook of Slack, or of another chat that accepts its JSON, for failed runs and failed
     checks. The URL is a secret."""
     celery_broker_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_broker)] | None, BeforeValidator(_none_if_empty)
+        Annotated[SecretStr, AfterValidator(_check_broker_url)] | None,
+        BeforeValidator(_none_if_empty),
     ] = None
     """Redis URL, such as redis://:password@host:6379/0, from which Celery workers on any machine
     take runs. The URL is a secret. If unset, the code server executes the runs."""
     ui_url: Annotated[
-        Annotated[str, AfterValidator(_ui)] | None, BeforeValidator(_none_if_empty)
+        Annotated[str, AfterValidator(_check_ui_url)] | None, BeforeValidator(_none_if_empty)
     ] = None
     """Address at which people open Dagster's UI, such as https://dagster.example.com. Alerts and
     `magnetis plan --launch` link to it."""
-    ui_hosts: Annotated[str, AfterValidator(_hosts)] = ""
+    ui_hosts: Annotated[str, AfterValidator(_check_hosts)] = ""
     """Additional host names or addresses, separated by commas, to which the webserver responds.
     Loopback, the hosts of MAGNETIS_UI_URL and MAGNETIS_DAGSTER_URL and the webserver's own address
     are always allowed."""
-    dagster_url: Annotated[str, AfterValidator(_ui)] = "http://127.0.0.1:3000"
-    """Address at which `magnetis plan --launch` reaches Dagster's webserver."""
+    dagster_url: Annotated[str, AfterValidator(_check_ui_url)] = "http://127.0.0.1:3000"
+    """Address at which `magnetis plan --launch` reaches Dagster's webserver. If unset, that of the
+    `magnetis dev` that serves MAGNETIS_HOME, if one runs."""
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file that overrides the catalogue: routes, field names, disabled collections, policies.
     """
@@ -396,10 +405,10 @@ class Settings(BaseSettings):
         Raises: SettingsError, which names the variable.
         """
         try:
-            _close_env(Path(".env"))
-            _report_unknown({*os.environ, *dotenv_values(".env")}, cls.model_fields)
-            given = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
-            return given._joined()
+            _restrict_env_file(Path(".env"))
+            _check_names({*os.environ, *dotenv_values(".env")}, cls.model_fields)
+            settings = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
+            return settings._with_running_dev()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             variable = (
@@ -412,7 +421,7 @@ class Settings(BaseSettings):
                 f"{variable}{expected}. Set it in the environment or in .env; .env.example lists "
                 "every variable."
             ) from None
-        except BadPolicy as error:
+        except InvalidQuotaRules as error:
             raise SettingsError(
                 f"{error} Set it in the environment or in .env; .env.example lists every variable."
             ) from None
@@ -421,28 +430,30 @@ class Settings(BaseSettings):
                 f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it."
             ) from None
 
-    def _joined(self) -> Self:
-        """Return the settings with sandbox and database of a running `magnetis dev`.
+    def _with_running_dev(self) -> Self:
+        """Return the settings with the addresses of the `magnetis dev` that serves `home`.
 
-        Applies only if no key is set and the `magnetis dev` serves `home`. Variables that are set
-        here take precedence: another address of the API, a database, a start date.
+        Variables that are set here take precedence. Its sandbox and its database apply only if no
+        key and no other address of the API is set; its webserver always.
         """
-        running = running_dev(self.home) if self.api_key is None else None
-        if running is None or (
-            "api_url" in self.model_fields_set and self.api_url != running.api_url
-        ):
+        running = running_dev(self.home)
+        if running is None:
             return self
         found: dict[str, object] = {}
-        if running.sandbox_key:
-            found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
-        if running.database_url and self.database_url is None:
-            found["database_url"] = SecretStr(running.database_url)
-        if running.start_date and "start_date" not in self.model_fields_set:
-            found["start_date"] = date.fromisoformat(running.start_date)
+        if running.ui and "dagster_url" not in self.model_fields_set:
+            found["dagster_url"] = running.ui
+        other_api = "api_url" in self.model_fields_set and self.api_url != running.api_url
+        if self.api_key is None and not other_api:
+            if running.sandbox_key:
+                found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
+            if running.database_url and self.database_url is None:
+                found["database_url"] = SecretStr(running.database_url)
+            if running.start_date and "start_date" not in self.model_fields_set:
+                found["start_date"] = date.fromisoformat(running.start_date)
         return self.model_copy(update=found)
 
     @model_validator(mode="after")
-    def _start_has_come(self) -> Self:
+    def _check_start_date(self) -> Self:
         today = datetime.now(self.timezone).date()
         if self.start_date > today:
             raise ValueError(
@@ -451,18 +462,18 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _quota_can_be_kept(self) -> Self:
+    def _check_quota_rules(self) -> Self:
         _ = self.quota_policy
         return self
 
     @property
     def quota_policy(self) -> QuotaPolicy:
-        """The quota rules of the key. Raises BadPolicy."""
+        """The quota rules of the key. Raises InvalidQuotaRules."""
         return QuotaPolicy(
             limit=self.daily_quota,
             zone=self.timezone,
             window=self.quota_window,
-            floors=_shares(self.quota_floors),
+            floors=_parse_floors(self.quota_floors),
             release_hours=self.quota_release_hours,
             spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
             calls_per_second=self.calls_per_second,
@@ -508,5 +519,5 @@ class Settings(BaseSettings):
 
     @property
     def key_fingerprint(self) -> str:
-        """Twelve hexadecimal digits that identify the key in the database without revealing it."""
+        """Twelve hexadecimal digits that identify the key without revealing it."""
         return hashlib.sha256(f"magnetis-key:{self.require_key()}".encode()).hexdigest()[:12]

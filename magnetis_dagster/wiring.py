@@ -39,7 +39,7 @@ def embedded_database(settings: Settings) -> str:
 
 
 def database_url(settings: Settings, *, create: bool = True, port: int | None = None) -> str:
-    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its address.
+    """Return MAGNETIS_DATABASE_URL, or start the embedded server and return its URL.
 
     `port`: as in `embedded.start`.
 

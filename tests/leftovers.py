@@ -44,7 +44,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     left = wait_for_end(mark)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for process in left:
-        reporter.write_line(f"Left behind: {describe(process)}", red=True)
+        reporter.write_line(f"Leftover process: {describe(process)}", red=True)
     end(left)
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

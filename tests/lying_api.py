@@ -26,13 +26,15 @@ class LyingApi:
     truth: Rows
     lies: tuple[str, ...] = ()
     cap: int = 60
+    days: int = 3
+    """Days to which windows are shortened."""
     seed: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Replace the responses of the SmallApi."""
         self.liar: sandbox_lies.Liar[dict[str, Any]] = sandbox_lies.Liar(
-            {NAMES[lie]: self.cap if lie.startswith("caps") else None for lie in self.lies},
+            {NAMES[lie]: self._number(lie) for lie in self.lies},
             oldest_first=lambda rows: sorted(rows, key=self.api.moment),
             identity=lambda row: str(row["id"]),
             swap=self._swap,
@@ -41,6 +43,10 @@ class LyingApi:
         self._moments: dict[str, float] = {}
         self.memory["states"] = [self.ids()]
         self.api.respond = self._respond
+
+    def _number(self, lie: str) -> int | None:
+        numbers = {"caps": self.cap, "shortens": self.days}
+        return numbers.get(lie.partition(" ")[0])
 
     def ids(self) -> frozenset[str]:
         """Return the current ids of Magnetis."""

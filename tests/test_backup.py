@@ -74,7 +74,7 @@ def test_a_backup_is_restored_completely_and_counted(
         assert restored.execute("SELECT count(*) FROM magnetis.calls").fetchone() == (1000,)
     again = script("restore.sh", dump, database_of(empty_database_url))
     assert again.returncode == 1
-    assert "nothing was changed" in again.stderr
+    assert "Nothing was changed" in again.stderr
 
 
 def test_the_name_of_the_dump_selects_the_database(

@@ -64,7 +64,7 @@ def test_a_session_with_a_leaked_process_fails_and_names_the_test(tmp_path: Path
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "1 passed" in output
-    assert "Left behind: pid " in output
+    assert "Leftover process: pid " in output
     assert "started by test_leaking.py::test_leaks (call)" in output
     assert leaked_process(tmp_path) is None
 

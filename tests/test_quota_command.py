@@ -52,7 +52,7 @@ def test_the_calls_of_a_key_as_text_and_as_json(engine: Engine, database_url: st
     assert "magnetis probe" in words.stdout
     assert "1 other key has called" in words.stdout
     assert max(map(len, words.stdout.splitlines())) <= 80
-    assert "\x1b" not in words.stdout, "no colours where there is no terminal"
+    assert "\x1b" not in words.stdout, "no colours without a terminal"
     report = json.loads(magnetis("quota", "--json", **environment).stdout)
     assert (report["today"]["used"], report["today"]["remaining"], report["other_keys"]) == (
         7,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from magnetis_dagster.dev.home import claim_home
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.private_files import write_private
-from magnetis_dagster.running_dev import STATE, RunningDev, announced
+from magnetis_dagster.running_dev import STATE, RunningDev, publish
 from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.wiring import embedded_database, uses_sandbox
 
@@ -50,7 +50,7 @@ BAD = {
         "api.magnetis.io": "expected an origin",
         "ftp://api.magnetis.io": "expected an origin",
         "https://": "expected an origin",
-        f"https://user:{SECRET}@api.magnetis.io": "no user",
+        f"https://user:{SECRET}@api.magnetis.io": "without user",
         f"https://api.magnetis.io?key={SECRET}": "query",
         "https://api.magnetis.io:99999": "Port out of range",
         "https://api.magnetis.io:0": "port from 1",
@@ -66,7 +66,7 @@ BAD = {
         f"https://[::1/{SECRET}": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET} x": "as the chat shows it",
         f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
-        f"http://hooks.slack.com/{SECRET}": "expected https: the address is a secret",
+        f"http://hooks.slack.com/{SECRET}": "expected https: the URL is a secret",
     },
     "CELERY_BROKER_URL": {
         SECRET: "expected redis://",
@@ -79,8 +79,8 @@ BAD = {
     "UI_URL": {
         "dagster.example.com": "such as https://dagster.example.com",
         "ftp://dagster.example.com": "such as https://dagster.example.com",
-        f"https://user:{SECRET}@dagster.example.com": "no user",
-        f"https://dagster.example.com/?token={SECRET}": "no user, query",
+        f"https://user:{SECRET}@dagster.example.com": "without user",
+        f"https://dagster.example.com/?token={SECRET}": "without user, query",
         "https://dagster.example.com/#/runs": "fragment",
     },
     "UI_HOSTS": {
@@ -92,7 +92,7 @@ BAD = {
     },
     "DAGSTER_URL": {
         "127.0.0.1:3000": "such as https://dagster.example.com",
-        f"http://admin:{SECRET}@127.0.0.1:3000": "no user",
+        f"http://admin:{SECRET}@127.0.0.1:3000": "without user",
         "": "such as https://dagster.example.com",
     },
     "DATABASE_URL": {
@@ -167,7 +167,7 @@ BAD = {
     "QUOTA_FLOORS": {
         "schedule": "expected lane=share such as schedule=0.20",
         "nightly=0.1": "unknown lane 'nightly'",
-        "backfill=0.1": "backfill has no floor",
+        "backfill=0.1": "backfill cannot have a floor",
         "schedule=0.7,manual=0.3": "sum below 1 (100 %)",
         "schedule=-0.1": "at least 0",
     },
@@ -203,7 +203,7 @@ def test_only_variables_without_a_wrong_value_have_no_case_above() -> None:
         "MAGNETIS_CONFIG",
         "MAGNETIS_SETTINGS_BASELINE",
         "MAGNETIS_DATABASE_PASSWORD",
-    }, "a path that does not exist is refused by who reads it, and a password by the server"
+    }, "the reader refuses a missing path, and the server a wrong password"
 
 
 def test_a_settings_error_is_permanent() -> None:
@@ -357,7 +357,10 @@ def test_an_unknown_variable_is_reported_once_and_others_of_the_project_are_not(
     for _ in range(2):
         assert Settings.load().daily_quota == 5000
     assert [record.getMessage() for record in caplog.records] == [
-        "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. .env.example lists every variable."
+        (
+            "MAGNETIS_DASHBOARD_COLOUR: unknown variable, which has no effect. "
+            ".env.example lists every variable."
+        )
     ]
 
 
@@ -426,9 +429,13 @@ def test_database_urls_of_libpq(url: str) -> None:
 def running_sandbox(tmp_path: Path) -> Iterator[RunningDev]:
     """Run a `magnetis dev` with the sandbox in the home of the working directory."""
     running = RunningDev(
-        "http://127.0.0.1:8251", "sandbox-key", f"postgresql://me:{SECRET}@db/x", "2026-01-31"
+        "http://127.0.0.1:8251",
+        "sandbox-key",
+        f"postgresql://me:{SECRET}@db/x",
+        "2026-01-31",
+        "http://127.0.0.1:3041",
     )
-    with claim_home(tmp_path / ".magnetis"), announced(tmp_path / ".magnetis", running):
+    with claim_home(tmp_path / ".magnetis"), publish(tmp_path / ".magnetis", running):
         yield running
 
 
@@ -440,6 +447,7 @@ def test_without_a_key_a_running_sandbox_is_found(
     assert settings.api_url == running_sandbox.api_url
     assert settings.database_address == running_sandbox.database_url
     assert settings.start_date == date(2026, 1, 31)
+    assert settings.dagster_url == "http://127.0.0.1:3041"
     assert stat.S_IMODE((tmp_path / ".magnetis" / "dev.json").stat().st_mode) == 0o600
 
 
@@ -452,6 +460,8 @@ def test_variables_take_precedence_over_a_running_sandbox(
     monkeypatch.setenv("MAGNETIS_API_KEY", "real")
     settings = Settings.load()
     assert (settings.require_key(), settings.api_url) == ("real", "https://api.magnetis.io")
+    assert settings.dagster_url == "http://127.0.0.1:3041", "the webserver of this home"
+    assert Settings.load(dagster_url="https://ui.example").dagster_url == "https://ui.example"
     monkeypatch.delenv("MAGNETIS_API_KEY")
     monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:9")
     with pytest.raises(SettingsError, match="MAGNETIS_API_KEY is not set"):
@@ -473,14 +483,14 @@ def test_the_file_of_a_killed_dev_is_ignored(tmp_path: Path) -> None:
         assert Settings.load().api_key
     assert Settings.load().api_key is None
     with claim_home(tmp_path / ".magnetis"):
-        assert Settings.load().api_key is None, "the next one has not said yet what it uses"
+        assert Settings.load().api_key is None, "the new process has not published its settings yet"
 
 
 def test_a_real_key_is_never_written(tmp_path: Path) -> None:
     """Without the key, this terminal sees the other one's database but not the sandbox's quota."""
     with (
         claim_home(tmp_path / ".magnetis"),
-        announced(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
+        publish(tmp_path / ".magnetis", RunningDev("https://api.magnetis.io", None, None)),
     ):
         settings = Settings.load()
         assert settings.api_key is None

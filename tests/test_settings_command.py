@@ -52,7 +52,7 @@ def hold(engine: Engine, catalogue: Catalogue) -> Hold:
         now = warehouse.now()
         with warehouse.staging(catalogue[name]) as staging:
             staging.add(rows)
-            received = staging.settle().received
+            received = staging.deduplicate().received
             facts = WindowFacts(
                 days=[now.date()],
                 read_at=now,

@@ -1,6 +1,9 @@
-"""Writes docs/asset-graph.json: what Dagster shows of this code location, so that a change of the graph is a reviewed diff.
+"""Write docs/asset-graph.json, so that a change of the asset graph is a reviewed diff.
 
-`--check` writes nothing, and exits 1 where the file differs. Descriptions and columns are in docs/data-dictionary.md.
+    .venv/bin/python tools/asset_graph.py [--check]
+
+The file lists assets, jobs, schedules and sensors of the code location. `--check` writes nothing
+and exits 1 if the file differs. docs/data-dictionary.md has the descriptions and columns.
 """
 
 import difflib
@@ -21,12 +24,12 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "asset-graph.json"
 
 
 def shipped_definitions() -> Definitions:
-    """Return the code location as shipped, whatever the environment and MAGNETIS_CONFIG say."""
+    """Return the code location as shipped, independent of environment and MAGNETIS_CONFIG."""
     return build_defs(settings=Settings.model_construct(), catalogue=load_catalogue())
 
 
 def graph(definitions: Definitions) -> dict[str, Any]:
-    """Return the code location as plain data, sorted."""
+    """Return the code location as sorted plain data."""
     repository = definitions.get_repository_def()
     return {
         "assets": {
@@ -36,7 +39,7 @@ def graph(definitions: Definitions) -> dict[str, Any]:
         "jobs": {
             job.name: sorted(map(_name, job.asset_layer.executable_asset_keys))
             for job in _sorted(repository.get_all_jobs(), "name")
-            if not job.name.startswith("__")  # Dagster's own, over all assets
+            if not job.name.startswith("__")  # Dagster's own job of all assets
         },
         "schedules": {
             schedule.name: {
@@ -56,9 +59,8 @@ def graph(definitions: Definitions) -> dict[str, Any]:
 
 def _asset(node: Any, graph: Any) -> dict[str, Any]:
     freshness = node.freshness_policy
-    checks = [
-        graph.get(key) for key in node.check_keys
-    ]  # those of other steps, such as no_missing_days, too
+    # Includes checks of other steps, such as no_missing_days.
+    checks = [graph.get(key) for key in node.check_keys]
     return {
         "group": node.group_name,
         "deps": sorted(map(_name, node.parent_keys)),
@@ -79,25 +81,25 @@ def _name(key: AssetKey) -> str:
     return key.to_user_string()
 
 
-def _sorted(things: Iterable[Any], attribute: str) -> list[Any]:
-    return sorted(things, key=attrgetter(attribute))
+def _sorted(items: Iterable[Any], attribute: str) -> list[Any]:
+    return sorted(items, key=attrgetter(attribute))
 
 
 def main() -> int:
     text = json.dumps(graph(shipped_definitions()), indent=2, ensure_ascii=False) + "\n"
-    held = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
-    if text == held:
+    stored = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
+    if text == stored:
         return 0
     if "--check" not in sys.argv[1:]:
         FILE.write_text(text, encoding="utf-8")
         print(f"docs/{FILE.name} written")
         return 0
     difference = difflib.unified_diff(
-        held.splitlines(), text.splitlines(), "reviewed", "code", lineterm="", n=2
+        stored.splitlines(), text.splitlines(), "reviewed", "code", lineterm="", n=2
     )
     print(
         *list(difference)[:60],
-        f"docs/{FILE.name} is stale: if the change is meant, `make docs` and commit it",
+        f"docs/{FILE.name} is stale: if the change is intended, run `make docs` and commit it",
         sep="\n",
         file=sys.stderr,
     )

@@ -1,6 +1,9 @@
-"""Finds a Chromium, or installs one, and prints its path: `make browser`, the end-to-end tests, the screenshots.
+"""Find or install a Chromium, and print its path.
 
-Nothing is downloaded where one is on the PATH already. `python tools/browser.py --find` never installs.
+    .venv/bin/python tools/browser.py [--find]
+
+`make browser`, the end-to-end tests and the screenshots use it. If a Chromium is on the PATH,
+nothing is downloaded. `--find` never installs one.
 """
 
 import os
@@ -14,7 +17,7 @@ from playwright.sync_api import sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 ARGUMENTS = (
-    "--no-sandbox",  # Chromium refuses its sandbox to root, and CI machines run as root
+    "--no-sandbox",  # Chromium cannot use its sandbox as root, and CI machines run as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -22,39 +25,33 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""What a headless Chromium is started with: it asks nothing of the network but the page under test."""
+"""Options of a headless Chromium, which then requests only the page under test."""
 
-HELP = """No Chromium was found, and none could be installed. One of these helps:
+HELP = """No Chromium was found, and none could be installed. Install one with one of these:
   - Debian, Ubuntu:  apt-get install chromium
   - macOS:           brew install --cask google-chrome, and put it on the PATH
   - elsewhere:       .venv/bin/playwright install --with-deps chromium"""
 
 
 def find() -> str | None:
-    """Return the path of a Chromium on the PATH or among Playwright's own, or None."""
+    """Return the path of a Chromium on the PATH or of Playwright's own, or None."""
     on_path = next((path for name in NAMES if (path := shutil.which(name))), None)
     return on_path or _playwrights()
 
 
 def install() -> str | None:
-    """Return the path of a Chromium after trying Playwright's and then, for root on Debian, the system's."""
+    """Install Playwright's Chromium or, as root on Debian, the system's; return its path."""
     attempts = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+        packages = ["chromium", "fonts-liberation"]
         attempts += [
             ["apt-get", "update"],
-            [
-                "apt-get",
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "chromium",
-                "fonts-liberation",
-            ],
+            ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
         ]
     for command in attempts:
         print(f"- {' '.join(command)}", file=sys.stderr)
-        # Several minutes where the mirror is slow; a hanging download must not hold CI for its whole time.
-        done = subprocess.run(
+        # A slow mirror takes minutes; a hanging download must not use up the time of CI.
+        result = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -62,12 +59,10 @@ def install() -> str | None:
             check=False,
             env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
         )
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-            print(
-                f"  failed: {next((line for line in lines if 'rror' in line), lines[-1])}",
-                file=sys.stderr,
-            )
+        if result.returncode:
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if "rror" in line), lines[-1])
+            print(f"  failed: {reason}", file=sys.stderr)
         elif path := find():
             return path
     return None

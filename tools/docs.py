@@ -66,9 +66,9 @@ to correct a name.
 OPS_HEAD = f"""\
 ## {OPS_SCHEMA}
 
-These tables record what the program did: requests, windows, days and what it learned about the API.
-They contain no column of a collection, except `pages.body` and `quarantine.payload`, which contain
-received rows and therefore personal data. [retention.md](retention.md) lists how long rows are kept.
+These tables record the work of the program: requests, windows, days, and limits of the API. Two
+columns contain received rows and therefore personal data: `pages.body` and `quarantine.payload`.
+[retention.md](retention.md) lists how long rows are kept.
 
 Two views summarize them: `{OPS_SCHEMA}.api_usage_30d` ([quota.md](quota.md#see-it)) and
 `{OPS_SCHEMA}.late_changes` ([backfills.md](backfills.md#late-changes)).
@@ -260,7 +260,7 @@ SHELL_OPTIONS = {"install_completion", "show_completion", "help"}
 def _command(command: Any, path: str) -> list[str]:
     context = command.make_context(path, [], resilient_parsing=True)
     usage = " ".join([path, *command.collect_usage_pieces(context)])
-    # \b tells click to keep line breaks; Markdown needs no such mark
+    # \b makes click keep line breaks; Markdown needs no such mark
     text = (command.help or "").replace("\b\n", "").strip()
     pages = [f"{'#' * (1 + len(path.split()))} {path}", text, f"```\n{usage}\n```"]
     records = [

@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/links.py
 
-Prints each broken reference with its page and line. Exits 1 if there is one. Three kinds are checked:
-a link to a file, a link to a heading, and a module or SQL file that a page names in backticks.
+Prints each broken reference with its page and line, and exits 1 if there is one. Three kinds are
+checked: a link to a file, a link to a heading, and a module or SQL file in backticks.
 """
 
 import re

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs a command that prints nothing while it works, and prints a line before it and every four seconds:
+# Run a silent command, and print a line before it and every four seconds:
 #   tools/patiently.sh "packages of run.lock" uv pip sync ...
 set -u
 echo "- $1"
 shift
 "$@" &
 command=$!
-# bash lets background commands ignore Ctrl-C
+# Background commands of bash ignore Ctrl-C.
 trap 'kill -TERM "$command" 2>/dev/null; wait "$command"; exit 130' INT TERM
 fifths=0
 while kill -0 "$command" 2>/dev/null; do

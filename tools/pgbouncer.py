@@ -1,6 +1,9 @@
-"""Finds PgBouncer, or installs it, and prints its path: `make pgbouncer`, the tests of connection poolers.
+"""Find or install PgBouncer, and print its path.
 
-Nothing is installed if one is on the PATH already.
+    .venv/bin/python tools/pgbouncer.py
+
+`make pgbouncer` and the tests of connection poolers use it. If one is on the PATH, nothing is
+installed.
 """
 
 import os
@@ -8,21 +11,19 @@ import shutil
 import subprocess
 import sys
 
-HELP = """PgBouncer was not found, and could not be installed. One of these helps:
+HELP = """PgBouncer was not found, and could not be installed. Install it with one of these:
   - Debian, Ubuntu:  apt-get install pgbouncer
   - macOS:           brew install pgbouncer"""
 
 
 def find() -> str | None:
     """Return the path of PgBouncer, or None."""
-    return shutil.which(
-        "pgbouncer",
-        path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin{os.pathsep}/usr/local/sbin",
-    )
+    folders = (os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")
+    return shutil.which("pgbouncer", path=os.pathsep.join(folders))
 
 
 def install() -> str | None:
-    """Return the path of PgBouncer after trying the system's packages, for root on Debian; its service does not run then."""
+    """Install the system's package as root on Debian, stop its service, and return the path."""
     if hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (
             ["apt-get", "update"],

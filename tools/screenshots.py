@@ -1,7 +1,10 @@
-"""Takes the pictures of docs/images again, in about five minutes: `make screenshots`, or `make screenshots ARGS=calls.png` for one.
+"""Take the screenshots of docs/images, in about five minutes.
 
-It starts `magnetis dev` on a slow sandbox, both its own, in a folder that is removed afterwards: no picture can show real rows.
-A backfill of the year before the loaded days is photographed in progress; the other pages once it is done.
+    make screenshots
+    make screenshots ARGS=calls.png     only one
+
+Starts `magnetis dev` with a slow sandbox, in a temporary folder, so no picture can show real rows.
+A backfill of the year before the loaded days is photographed in progress, the other pages after it.
 """
 
 import os
@@ -28,18 +31,21 @@ from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
 from magnetis_dagster.settings import Settings
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-SETTLE_MILLISECONDS = 4000
-"""The graph is laid out in the browser and moves into place; no element tells when it is done."""
+LAYOUT_MILLISECONDS = 4000
+"""The browser computes and animates the layout of the graph; no element shows when it ends."""
 
 WIDTH, HEIGHT = 1440, 900
 DAYS, LOADED = 365, 30
-"""Days of history, and those of them that are there before the backfill."""
+"""Days of history, and the number of them that are loaded before the backfill."""
 SLOW = SandboxOptions(calls_per_day=240, latency=0.5, daily_quota=None)
-"""The visits of a year take several windows, and longer than the 30 s after which Dagster counts a backfill's days again."""
-PATIENCE_SECONDS = 600
+"""The visits of a year take several windows, and more than 30 s.
+
+Dagster updates the days of a backfill every 30 s.
+"""
+TIMEOUT_SECONDS = 600
 BACKFILL_PICTURE, CHANGES = "backfill-in-progress.png", "settings-changes.png"
-LOOKS = 2
-"""Runs of the sensor of alerts: of its first look, and of the one that sees the edits."""
+SENSOR_RUNS = 2
+"""Runs of the alert sensor: one of its first tick, and one for the edits."""
 
 GROUPS = ("activity", "operations")
 GRAPH = "/asset-groups~{}/?expanded={}".format(
@@ -47,7 +53,7 @@ GRAPH = "/asset-groups~{}/?expanded={}".format(
     quote(",".join(f"global@global:{name}" for name in GROUPS), safe=""),
 )
 PAGES = {
-    # the height that these two groups need
+    # 1300: the height of these two groups
     "asset-graph.png": (GRAPH, 1300),
     "calls.png": ("/assets/magnetis/calls", HEIGHT),
     "calls-partitions.png": ("/assets/magnetis/calls?view=partitions", HEIGHT),
@@ -60,7 +66,9 @@ query ($id: String!) {
       status
       assetBackfillData {
         assetBackfillStatuses {
-          ... on AssetPartitionsStatusCounts { assetKey { path } numPartitionsMaterialized numPartitionsInProgress }
+          ... on AssetPartitionsStatusCounts {
+            assetKey { path } numPartitionsMaterialized numPartitionsInProgress
+          }
         }
       }
     }
@@ -71,7 +79,7 @@ query ($id: String!) {
 
 @contextmanager
 def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
-    """Run `magnetis dev` on the sandbox, and give the address of its UI once it has loaded the last days."""
+    """Run `magnetis dev` on the sandbox; yield the address of its UI after the first load."""
     port, output = free_port(), home / "dev.out"
     clean = {
         name: value
@@ -85,18 +93,10 @@ def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
         "MAGNETIS_START_DATE": str(first),
         "MAGNETIS_SETTINGS_INTERVAL_SECONDS": "10",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "magnetis_dagster.cli",
-        "dev",
-        "--load",
-        str(LOADED),
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "magnetis_dagster.cli", "dev"]
+    command += ["--load", str(LOADED), "--port", str(port)]
     with output.open("wb") as sink:
-        # started in a folder without .env
+        # The working directory has no .env.
         process = subprocess.Popen(
             command,
             env=clean | own,
@@ -116,27 +116,27 @@ def magnetis_dev(home: Path, api: SandboxServer, first: date) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_SECONDS)
+        process.wait(TIMEOUT_SECONDS)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit(f"waited {PATIENCE_SECONDS} s for {what}")
+            raise SystemExit(f"waited {TIMEOUT_SECONDS} s for {what}")
         time.sleep(0.5)
 
 
 def photograph(page: Page, address: str, name: str, height: int = HEIGHT) -> None:
     page.set_viewport_size(ViewportSize(width=WIDTH, height=height))
     page.goto(address, wait_until="load")
-    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.wait_for_timeout(LAYOUT_MILLISECONDS)
     page.screenshot(path=IMAGES / name)
     print(f"docs/images/{name}", flush=True)
 
 
 def photograph_backfill(page: Page, ui: str, first: date, last: date) -> None:
-    """Launch a backfill of every events collection, photograph it while the last one is under way, and wait for its end."""
+    """Launch a backfill of all events, photograph it in progress, and wait for its end."""
     events = [collection.name for collection in load_catalogue().enabled if collection.is_events]
     with DagsterApi(ui) as api:
         if not api.loaded():
@@ -145,21 +145,21 @@ def photograph_backfill(page: Page, ui: str, first: date, last: date) -> None:
             {name: [(first, last)] for name in events}, title="", description="", tags={}
         )
 
-        def ask() -> dict[str, Any]:
-            answer: dict[str, Any] = api.ask(BACKFILL, id=backfill)["partitionBackfillOrError"]
-            return answer
+        def state() -> dict[str, Any]:
+            response: dict[str, Any] = api.ask(BACKFILL, id=backfill)["partitionBackfillOrError"]
+            return response
 
-        wait_until(lambda: _days(ask(), "Materialized") > 0, "the first days of visits")
-        if not _days(ask(), "InProgress"):
-            raise SystemExit("the visits were read too fast, or failed, before a picture was taken")
+        wait_until(lambda: _days(state(), "Materialized") > 0, "the first days of visits")
+        if not _days(state(), "InProgress"):
+            raise SystemExit("the visits ended or failed before the picture was taken")
         photograph(page, api.backfill_page(backfill), BACKFILL_PICTURE, 600)
-        wait_until(lambda: ask()["status"].startswith("COMPLETED"), "the end of the backfill")
-        if (status := ask()["status"]) != "COMPLETED_SUCCESS":
+        wait_until(lambda: state()["status"].startswith("COMPLETED"), "the end of the backfill")
+        if (status := state()["status"]) != "COMPLETED_SUCCESS":
             raise SystemExit(f"the backfill ended as {status}")
 
 
 def photograph_changes(page: Page, ui: str, sandbox: SandboxServer) -> None:
-    """Edit alerts in the sandbox, wait until the sensor has had them loaded, and photograph the table of what changed."""
+    """Edit alerts in the sandbox, wait for the sensor's run, and photograph its changes."""
     with httpx.Client(base_url=sandbox.url, headers={"x-api-key": sandbox.key}) as client:
         alerts = client.get("/alerts/email").raise_for_status().json()["data"]
     sandbox.world.edit("email_alerts", alerts[0]["id"], enabled=1 - alerts[0]["enabled"])
@@ -171,25 +171,26 @@ def photograph_changes(page: Page, ui: str, sandbox: SandboxServer) -> None:
     sandbox.world.edit("email_alerts", alerts[2]["id"], title=f"{alerts[2]['title']} (siège)")
     sandbox.world.delete("email_alerts", alerts[3]["id"])
     with DagsterApi(ui) as api:
-        wait_until(lambda: len(_sensor_runs(api)) >= LOOKS, "the sensor's run")
+        wait_until(lambda: len(_sensor_runs(api)) >= SENSOR_RUNS, "the sensor's run")
     page.set_viewport_size(ViewportSize(width=WIDTH, height=HEIGHT))
     page.goto(f"{ui}/assets/magnetis/email_alerts?view=events", wait_until="load")
-    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.wait_for_timeout(LAYOUT_MILLISECONDS)
     page.get_by_text("settings changed").first.scroll_into_view_if_needed()
     page.screenshot(path=IMAGES / CHANGES)
     print(f"docs/images/{CHANGES}", flush=True)
 
 
 def _sensor_runs(api: DagsterApi) -> list[dict[str, Any]]:
-    found = api.ask(
-        'query { runsOrError(filter: {statuses: [SUCCESS], tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
+    runs = api.ask(
+        "query { runsOrError(filter: {statuses: [SUCCESS], "
+        'tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
         "{ ... on Runs { results { id } } } }"
     )["runsOrError"]["results"]
-    return list(found)
+    return list(runs)
 
 
 def _days(backfill: dict[str, Any], state: str) -> int:
-    """Return how many days of visits, the last collection to be read, the backfill's page shows in that state."""
+    """Return the number of days of visits in that state; visits are loaded last."""
     counts = (backfill["assetBackfillData"] or {}).get("assetBackfillStatuses", [])
     return sum(
         int(count[f"numPartitions{state}"])

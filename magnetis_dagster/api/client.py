@@ -215,7 +215,7 @@ class MagnetisClient:
             _log.warning("The outcome of a call was not recorded: %s", error)
 
     async def wait_for_settlements(self) -> None:
-        """Wait until the guard has settled every answered call; raise what it raised."""
+        """Wait until the guard has settled every answered call; raise its errors."""
         pending, self._settlements = self._settlements, set()
         # Wait for all of them: a settlement still running when another fails would end with the
         # event loop.
@@ -227,11 +227,11 @@ class MagnetisClient:
         """Request the page that `call` describes and return it.
 
         The guard charges every request before it is sent and settles it afterwards, also after an
-        error or a cancellation. A page is returned before its settlement ends; `wait_for_settlements` waits for
-        the settlement. An error of the guard's `charge` is raised unchanged, and nothing is sent. An attempt
-        that could not connect sent nothing, so the next attempt reuses its charge. After the API
-        rejected the key, nothing more is charged. After a cautious start, `keep` stores the page
-        before another call gets its slot.
+        error or a cancellation. A page is returned before its settlement ends, for which
+        `wait_for_settlements` waits. An error of the guard's `charge` is raised unchanged, and
+        nothing is sent. An attempt that could not connect sent nothing, so the next attempt reuses
+        its charge. After the API rejected the key, nothing more is charged. After a cautious
+        start, `keep` stores the page before another call gets its slot.
 
         Raises: immediately, as PermanentError: KeyRefused, AccessForbidden, RouteUnavailable,
         RequestRejected, RedirectRefused, ResponseTooLarge, CertificateRefused, ProxyRefused,
@@ -445,7 +445,10 @@ def _retry_delay(error: Exception) -> bool | float:
 
 
 async def _wait_for_end(task: asyncio.Task[None]) -> None:
-    """Wait for the end of `task` even if the caller is cancelled, then pass the cancellation on."""
+    """Wait for the end of `task`, even if the caller is cancelled.
+
+    The cancellation is raised afterwards.
+    """
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

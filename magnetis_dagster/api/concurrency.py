@@ -1,6 +1,7 @@
-"""Limit the requests in flight: halve the limit after errors, raise it after successes.
+"""Limit the requests in flight.
 
-The quota guard decides whether a request may be sent at all.
+The limit halves after failures and grows after successes. The quota guard decides whether a request
+may be sent at all.
 """
 
 import asyncio

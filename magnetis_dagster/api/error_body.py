@@ -35,13 +35,15 @@ _STATUSES = (
 _NOTHING = {"", "0", "00", "000", "n", "no", "non", "none", "null", "false", "ko", "ok", "200"}
 _FINE = re.compile(
     r"(ok|success\w*|succès|done|complete[d]?|fine|found|active|available|2\d\d|0+|none|null|true|empty"
-    r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*|aucune? .*)?[.! ]*",
+    r"|(no|0|zero) (calls?|results?|rows?|records?|items?|entries|data|match(es)?)\b.*"
+    r"|aucune? .*)?[.! ]*",
     re.IGNORECASE,
 )
 """Texts beside an empty list that do not report an error."""
 _TROUBLE = re.compile(
-    r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance|exception|overload|surcharg"
-    r"|try again|réessay|partial|partiel|incomplet|degraded|dégradé|refused|cannot|could not|impossible",
+    r"unavailable|indisponible|error|erreur|fail|échec|time.?out|timed out|\bdown\b|maintenance"
+    r"|exception|overload|surcharg|try again|réessay|partial|partiel|incomplet|degraded|dégradé"
+    r"|refused|cannot|could not|impossible",
     re.IGNORECASE,
 )
 _MODES = ("status", "statut", "result", "state", "code", "error_code")
@@ -58,7 +60,8 @@ _FLAGS = (
 )
 _SIGNS = frozenset({*_ERRORS, *_SUCCESS, *_RESULTS, *_STATUSES})
 _MENTIONS_KEY = re.compile(
-    r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié|authentification"
+    r"unauthenticated|unauthori[sz]ed|not authenticated|authentication|non authentifié"
+    r"|authentification"
     r"|(invalid|unknown|expired|missing|wrong|revoked|disabled)\W+(api\W?)?key"
     r"|\bkey\b.{0,20}(invalid|unknown|expired|missing|revoked|disabled)"
     r"|\bclé\b.{0,20}(invalide|inconnue|expirée|absente|révoquée|désactivée)",
@@ -92,9 +95,9 @@ def find_error(
 ) -> tuple[int, str] | None:
     """Return status and message of the error in an envelope; None if there is none.
 
-    A flag or a non-empty error member counts at the top, in `meta`, and in a `data` that is not a
-    row. If the envelope has no rows, a message also counts if it mentions the quota or the key, or
-    if nothing else is there.
+    A flag or a non-empty error member counts at the top, in `meta`, and in `data` if that is not a
+    row. Without rows, a message also counts if it mentions the quota or the key, or if it stands
+    alone.
     """
     data = content.get("data")
     no_row = (

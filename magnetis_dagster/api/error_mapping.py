@@ -145,7 +145,7 @@ def _fields(content: dict[str, Any], key: str) -> str:
 
 
 def find_embedded_error(content: Mapping[str, Any]) -> tuple[int, str] | None:
-    """Return the HTTP status and the message of an error in an envelope; None if there is none.
+    """Return status and message of an error in an envelope; None if there is none.
 
     The status is the one that the response should have had.
     """

@@ -8,7 +8,7 @@ from magnetis_dagster.errors import PermanentError, TransientError
 
 
 class AccessForbidden(PermanentError):
-    """403: the key's scope excludes the collection, or its IP filter excludes this machine."""
+    """403: the key's scope excludes the collection, or its IP filter this machine."""
 
     everywhere = False
     """Whether the IP filter is the reason, so that the API rejects every request of this machine.
@@ -27,7 +27,10 @@ class RequestRejected(PermanentError):
 
 
 class RedirectRefused(PermanentError):
-    """3xx: the response redirects to another address. Following it would send the key there."""
+    """3xx: the response redirects to another address.
+
+    Following the redirect would send the key there.
+    """
 
 
 class ResponseTooLarge(PermanentError):
@@ -64,9 +67,9 @@ class ServerUnavailable(TransientError):
 
 
 class UnexpectedResponse(TransientError):
-    """The response is not the JSON envelope: HTML, truncated, empty, or without usable `data`.
+    """The response is not the JSON envelope.
 
-    A proxy often causes this temporarily.
+    It is HTML, truncated, empty, or without usable `data`. A proxy often causes this temporarily.
     """
 
 
@@ -75,4 +78,7 @@ class Unreachable(TransientError):
 
 
 class NotConnected(Unreachable):
-    """No connection to the API: refused, unknown host, or no handshake. Nothing was sent."""
+    """No connection to the API; nothing was sent.
+
+    The connection was refused, the host is unknown, or the handshake failed.
+    """

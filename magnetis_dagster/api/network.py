@@ -53,8 +53,8 @@ def proxy_for(url: httpx.URL) -> str | None:
 
     Raises: PermanentError if the variable's value is not the URL of a proxy.
     """
-    # From the environment, in which a lower-case name takes precedence. Otherwise from the system, on
-    # macOS and Windows.
+    # From the environment, in which a lower-case name takes precedence. Otherwise from the system
+    # on macOS and Windows.
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or url.host in _LOOPBACK or bypasses_proxy(url, proxies.get("no", "")):
@@ -73,11 +73,11 @@ def proxy_address(proxy: str) -> str:
 
 
 def bypasses_proxy(url: httpx.URL, no_proxy: str) -> bool:
-    """Return whether `no_proxy`, a list separated by commas or spaces, contains the host of `url`.
+    """Return whether `no_proxy` contains the host of `url`.
 
-    An entry is `*`, a name (with its subdomains, with or without a leading dot), an IP address or a
-    network such as 10.0.0.0/8 or fd00::/8. A name or an address may end in a port. Names are not
-    resolved.
+    The list is separated by commas or spaces. An entry is `*`, a name, an IP address, or a network
+    such as 10.0.0.0/8 or fd00::/8. A name includes its subdomains, with or without a leading dot. A
+    name or an address may end in a port. Names are not resolved.
     """
     host = url.host.lower().rstrip(".")
     port = url.port or _DEFAULT_PORTS.get(url.scheme)

@@ -1,4 +1,4 @@
-"""Decide which page to request next, and whether the received pages form one complete list.
+"""Decide which page to request next, and whether the list is complete.
 
 Every reader of the API uses this module. It makes no request and reads neither clock nor database.
 The announcement (`total`, `last_page`, `per_page`) is one witness among others. `links.next`, full
@@ -69,20 +69,20 @@ class Pagination:
         return self._first.total if self._first else None
 
     @property
-    def interrupted(self) -> bool:
+    def has_gap(self) -> bool:
         """Whether an announced page was empty or repeated page 1.
 
         Later pages need not be requested then.
         """
-        return self.starved or self._repeating_page is not None
+        return self.has_empty_page or self._repeating_page is not None
 
     @property
-    def starved(self) -> bool:
+    def has_empty_page(self) -> bool:
         """Whether an announced page was empty."""
         return self._empty_page is not None
 
     @property
-    def filled(self) -> int:
+    def last_page_with_rows(self) -> int:
         """Highest page that contained rows of its own."""
         return max(self._sizes, default=0)
 
@@ -92,7 +92,7 @@ class Pagination:
         return self._sizes.get(1, 0)
 
     @property
-    def ends_unproved(self) -> bool:
+    def has_unproved_end(self) -> bool:
         """Whether only the absence of another page suggests that the list is complete.
 
         Without a total, a list that ends with a full page may be truncated: by a server that serves
@@ -101,8 +101,8 @@ class Pagination:
         first = self._first
         if first is None or self.total is not None or not self._sizes:
             return False
-        rows = self._sizes[self.filled]
-        if self.filled > 1:
+        rows = self._sizes[self.last_page_with_rows]
+        if self.last_page_with_rows > 1:
             return rows >= self.rows_of_page_1
         # an API that silently lowers the page size chooses a round one
         announced = first.per_page or first.last_page
@@ -112,7 +112,7 @@ class Pagination:
             or (not announced and rows % 10 == 0)
         )
 
-    def end(self, repeated: Page | None = None) -> None:
+    def mark_end(self, repeated: Page | None = None) -> None:
         """Mark the list as ended.
 
         The API rejected an unannounced page, or returned `repeated`, which contains no new row.
@@ -123,7 +123,7 @@ class Pagination:
             self.rows -= len(repeated.rows)
             self._rows_beyond -= len(repeated.rows)
 
-    def following(self) -> int | None:
+    def next_page(self) -> int | None:
         """Return the next page to request; None if the list provably ended.
 
         Costs one extra request if the last page is full (one list in 250), and one if nothing is
@@ -162,7 +162,7 @@ class Pagination:
                 f"its pages announced different totals ({totals}), so rows were added or removed "
                 "during the read"
             )
-        announced = self.announced(distinct)
+        announced = self.announced_rows(distinct)
         if announced == distinct and self.total is not None:
             return None
         causes = []
@@ -189,7 +189,7 @@ class Pagination:
             )
         return "; ".join(causes) or None
 
-    def announced(self, distinct: int) -> int:
+    def announced_rows(self, distinct: int) -> int:
         """Return the announced rows of the list.
 
         Returns `distinct` if no total is announced, or if the rows prove the total too low.

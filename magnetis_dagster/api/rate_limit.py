@@ -1,4 +1,4 @@
-"""Read the rate-limit headers of a response, in each form that servers and proxies use.
+"""Read the rate-limit headers of a response, in each form that servers use.
 
 `Retry-After` (seconds, HTTP date, Unix time, joined duplicates), `X-RateLimit-*`, and the
 `RateLimit` and `RateLimit-Policy` fields of the IETF drafts:
@@ -46,7 +46,7 @@ _LONGEST_VALUE = 500
 
 
 def read_rate_limit(headers: Mapping[str, str], now: float) -> RateLimit | None:
-    """Return the rate-limit headers' content at `now` (Unix time); None if there are none.
+    """Return the rate limits at `now` (Unix time); None if there are no such headers.
 
     Absolute times are compared with the server's own `Date` if it sends one, because this machine's
     clock may be wrong.
@@ -101,7 +101,7 @@ def _parts(value: str) -> Iterator[str]:
 
 
 def _seconds(text: str, now: float) -> tuple[float | None, str]:
-    """Return the seconds that `text` requests, and `text` in a form that is safe to show.
+    """Return the seconds that `text` requests, and `text` in a safe form.
 
     The seconds are None if they are unreadable or implausible.
     """
@@ -159,7 +159,7 @@ def _limit(headers: Mapping[str, str], shown: list[str]) -> Allowance | None:
 
 
 def _drafts(headers: Mapping[str, str], shown: list[str]) -> list[Allowance]:
-    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by policy name."""
+    """Return the allowances of `RateLimit` and `RateLimit-Policy`, joined by name."""
     found: dict[str, Allowance] = {}
     for name in ("ratelimit-policy", "ratelimit"):
         value = headers.get(name)

@@ -1,4 +1,4 @@
-"""Parse the JSON envelope `data`, `links`, `meta`, and tolerate its undocumented variants.
+"""Parse the JSON envelope `data`, `links`, `meta` with its undocumented variants.
 
 This module makes no request.
 """
@@ -15,7 +15,7 @@ MOST_VALUES = 1_000_000
 members each has 250,000."""
 MOST_ROWS = 100_000
 """Limit of rows on one page. The API's limit is 250, but a server without pagination returns all
-rows at once."""
+rows in one response."""
 
 _REMAINING = (
     "remaining",
@@ -63,7 +63,10 @@ class Page:
 
 
 class EnvelopeError(ValueError):
-    """The body is not a usable envelope. The text names the reason and never quotes the body."""
+    """The body is not a usable envelope.
+
+    The text names the reason and never quotes the body.
+    """
 
 
 class EnvelopeTooLarge(EnvelopeError):

@@ -12,8 +12,8 @@ import httpx
 from magnetis_dagster.api.response import EnvelopeError
 
 ACCEPT_ENCODING = "gzip, deflate"
-"""Encodings that `read_body` decompresses within a limit. httpx would expand a whole chunk at once,
-a thousandfold for a bomb."""
+"""Encodings that `read_body` decompresses within a limit. httpx would expand a whole chunk, a
+thousandfold for a bomb."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW_DEFLATE = -zlib.MAX_WBITS
 _NOT_A_CHARSET = {"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}
@@ -52,9 +52,9 @@ async def read_body(response: httpx.Response, cap: int) -> bytes | None:
 def to_utf8(body: bytes, charset: str | None) -> bytes:
     """Return JSON text in UTF-8 without a byte order mark.
 
-    `charset` is the one that Content-Type declares. The bytes take precedence over it: JSON in
-    UTF-16 or UTF-32 begins with a byte order mark or with zero bytes, and valid UTF-8 beyond ASCII
-    is UTF-8. Bytes that are invalid in the charset stay unchanged.
+    `charset` is the one that Content-Type declares. The bytes take precedence over it. JSON in
+    UTF-16 or UTF-32 begins with a byte order mark or with zero bytes. Valid UTF-8 beyond ASCII is
+    UTF-8. Bytes that are invalid in the charset stay unchanged.
     """
     found = json.detect_encoding(body)
     if found not in {"utf-8", "utf-8-sig"}:

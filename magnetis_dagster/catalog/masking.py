@@ -3,8 +3,8 @@
 import re
 from datetime import UTC
 
+from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.model import Collection, ColumnType, PersonalData
-from magnetis_dagster.catalog.row_parser import as_moment, as_text
 from magnetis_dagster.exact_json import dump_json
 
 MASK = "***"
@@ -15,14 +15,14 @@ _NUMBER = re.compile(r"\+?\(?\d(?:[\s.\-/()]{0,3}\d){7,}")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-def masked(text: str) -> str:
+def mask_text(text: str) -> str:
     """Mask e-mail addresses and phone numbers; return one truncated line."""
     line = _UNPRINTABLE.sub(" ", text[: 10 * _LONGEST]).strip()
     line = _NUMBER.sub(MASK, _EMAIL.sub(MASK, line))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
-def masked_id(identifier: str) -> str:
+def mask_id(identifier: str) -> str:
     """Return an id for display.
 
     Keeps digits, because a UUID may contain eight in a row.
@@ -48,14 +48,14 @@ class Masking:
         column = self._columns.get(name)
         if value is None or column is None:
             return None
-        return masked(value) if column.personal_data is PersonalData.NONE else MASK
+        return mask_text(value) if column.personal_data is PersonalData.NONE else MASK
 
     def member(self, path: str, value: object) -> str:
         """Return the text of a value at a dotted path of a received row, masked if needed."""
         if value is None:
             return "null"
         if path in self._keys:
-            return masked_id(str(value))
+            return mask_id(str(value))
         columns = [
             column
             for declared, column in self._by_path
@@ -71,4 +71,4 @@ class Masking:
         if any(column.type is ColumnType.TIMESTAMP for column in columns):
             # the digits of a time would match the pattern of phone numbers
             return str(value) if as_moment(value, UTC) else MASK
-        return masked(as_text(value) or dump_json(value))
+        return mask_text(as_text(value) or dump_json(value))

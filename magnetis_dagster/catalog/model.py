@@ -38,8 +38,7 @@ ACCOUNT_PATHS = ("account.id", "account_id")
 """Default paths of a row's account."""
 INDEXED_CHARACTERS = 128
 MOST_INDEX_COLUMNS = 4
-"""Limits that keep an index entry below 2,704 bytes; PostgreSQL rejects rows with larger entries.
-"""
+"""Limits that keep an index entry below 2,704 bytes, PostgreSQL's maximum."""
 SECONDS_PER_UNIT = {
     "milliseconds": Decimal("0.001"),
     "seconds": Decimal(1),
@@ -238,8 +237,7 @@ class Collection(Declaration):
     """Paths of members whose changes do not count as changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
     rows_are_accounts: bool = False
-    """Whether each row is an account: `account_id` is the row's id, and `account_paths` is ignored.
-    """
+    """Whether rows are accounts: `account_id` is their own id, and `account_paths` is ignored."""
     indexes: tuple[tuple[Identifier, ...], ...] = ()
     """Columns of additional indexes, in order. Indexed text is limited to INDEXED_CHARACTERS."""
     references: tuple[Identifier, ...] = ()

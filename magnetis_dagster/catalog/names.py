@@ -1,9 +1,7 @@
 """Match member names in any convention.
 
-`started_at`, `startedAt` and `Started-At` are one name.
-
-The member `number` of the object `caller` also matches the members `caller.number`, `caller_number`
-and `callerNumber`.
+`started_at`, `startedAt` and `Started-At` are one name. The member `number` of the object `caller`
+also matches the members `caller.number`, `caller_number` and `callerNumber`.
 
 The case of ASCII letters, `_`, `-`, `.` and spaces are ignored. Nothing else is: no plural, no
 synonym, no other order.

@@ -1,9 +1,7 @@
 """Load the catalogue and apply the overlay of MAGNETIS_CONFIG.
 
-Errors name file, key and allowed
-values.
-
-An overlay has the structure of the catalogue and contains only the differences:
+Errors name file, key and allowed values. An overlay has the structure of the catalogue and contains
+only the differences:
 
     collections:
       calls:
@@ -96,9 +94,9 @@ def read_overlay(path: Path) -> dict[str, Any]:
         content = _parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise CatalogueError(f"{path}{where}: not valid YAML: {problem}.") from None
+        raise CatalogueError(f"{path}{position}: not valid YAML: {problem}.") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -135,24 +133,24 @@ def _apply_overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> 
     _require_known(file, "", overlay, OVERLAY_KEYS)
     collections = dict(base["collections"])
     for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
-        where = f"collections.{name}"
-        declared = _mapping(file, where, changes)
+        path = f"collections.{name}"
+        declared = _mapping(file, path, changes)
         # without a kind, a new name is probably a misspelled collection
         if name in collections or "kind" not in declared:
             _require_known(file, "collections", {name: None}, collections)
-            collections[name] = _overlay_collection(collections[name], declared, file, where)
+            collections[name] = _overlay_collection(collections[name], declared, file, path)
         else:
-            collections[name] = _new_collection(name, declared, file, where)
+            collections[name] = _new_collection(name, declared, file, path)
     policies = dict(base["policies"])
     for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
-        where = f"policies.{name}"
-        declared = _mapping(file, where, changes)
-        policies[name] = _overlay_policy(policies.get(name), declared, file, where)
+        path = f"policies.{name}"
+        declared = _mapping(file, path, changes)
+        policies[name] = _overlay_policy(policies.get(name), declared, file, path)
     return base | {"collections": collections, "policies": policies}
 
 
-def _new_collection(name: str, declared: dict[str, Any], file: str, where: str) -> dict[str, Any]:
-    _require_known(file, where, declared, (*COLLECTION_KEYS, "family", "kind"))
+def _new_collection(name: str, declared: dict[str, Any], file: str, path: str) -> dict[str, Any]:
+    _require_known(file, path, declared, (*COLLECTION_KEYS, "family", "kind"))
     base = {
         "name": name,
         "description": f"{name}, a collection declared in {Path(file).name}.",
@@ -160,31 +158,31 @@ def _new_collection(name: str, declared: dict[str, Any], file: str, where: str) 
     }
     own = {key: declared[key] for key in ("family", "kind") if key in declared}
     rest = {key: value for key, value in declared.items() if key not in own}
-    return _overlay_collection(base | own, rest, file, where)
+    return _overlay_collection(base | own, rest, file, path)
 
 
 def _overlay_collection(
-    base: dict[str, Any], changes: dict[str, Any], file: str, where: str
+    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
 ) -> dict[str, Any]:
-    _require_known(file, where, changes, COLLECTION_KEYS)
+    _require_known(file, path, changes, COLLECTION_KEYS)
     separate = {"route", "parameters", "columns"}
     merged = base | {key: value for key, value in changes.items() if key not in separate}
-    for number, route in enumerate(_list(file, f"{where}.routes", merged["routes"])):
-        _require_fields(Route, route, file, f"{where}.routes.{number}")
+    for number, route in enumerate(_list(file, f"{path}.routes", merged["routes"])):
+        _require_fields(Route, route, file, f"{path}.routes.{number}")
     if changes.get("window") is not None:
-        _require_fields(WindowParameters, changes["window"], file, f"{where}.window")
+        _require_fields(WindowParameters, changes["window"], file, f"{path}.window")
     if "route" in changes:
-        first = _validate_model(Route, {"path": changes["route"]}, file, f"{where}.route")
+        first = _validate_model(Route, {"path": changes["route"]}, file, f"{path}.route")
         merged["routes"] = [first.model_dump(mode="json")] + [
             route for route in merged["routes"] if route and route.get("path") != first.path
         ]
     if "parameters" in changes:
-        parameters = _mapping(file, f"{where}.parameters", changes["parameters"])
+        parameters = _mapping(file, f"{path}.parameters", changes["parameters"])
         merged["parameters"] = _merge(base.get("parameters", {}), parameters)
     if "columns" in changes:
         old = base.get("columns", {})
-        new = _mapping(file, f"{where}.columns", changes["columns"])
-        columns = merged["columns"] = _overlay_columns(old, new, file, f"{where}.columns")
+        new = _mapping(file, f"{path}.columns", changes["columns"])
+        columns = merged["columns"] = _overlay_columns(old, new, file, f"{path}.columns")
         if "indexes" not in changes:
             removed = old.keys() - columns.keys()
             removed |= {name for name, column in columns.items() if column.get("type") == "json"}
@@ -194,33 +192,33 @@ def _overlay_collection(
 
 
 def _overlay_columns(
-    base: dict[str, Any], changes: dict[str, Any], file: str, where: str
+    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
 ) -> dict[str, Any]:
     columns = dict(base)
     for name, change in changes.items():
         if change is None:
             columns.pop(name, None)
         else:
-            column = _require_fields(Column, change, file, f"{where}.{name}")
+            column = _require_fields(Column, change, file, f"{path}.{name}")
             columns[name] = {"paths": [name]} | columns.get(name, {}) | column
     return columns
 
 
 def _overlay_policy(
-    base: dict[str, Any] | None, changes: dict[str, Any], file: str, where: str
+    base: dict[str, Any] | None, changes: dict[str, Any], file: str, path: str
 ) -> dict[str, Any]:
     kind = changes.get("kind", base and base["kind"])
     if not isinstance(kind, str) or kind not in KINDS:
-        expected = f"{where}.kind: expected one of {', '.join(KINDS)}"
+        expected = f"{path}.kind: expected one of {', '.join(KINDS)}"
         got = f"got {kind!r}" if kind else "and the catalogue has no policy of this name"
         raise CatalogueError(f"{file}: {expected}; {got}.")
     if base and kind != base["kind"]:
         raise CatalogueError(
-            f"{file}: {where}.kind: this policy has the kind {base['kind']}; declare a policy of "
+            f"{file}: {path}.kind: this policy has the kind {base['kind']}; declare a policy of "
             "another kind under another name."
         )
     fields = KINDS[kind].model_fields.keys() - {"name"}
-    _require_known(file, where, changes, sorted(fields))
+    _require_known(file, path, changes, sorted(fields))
     return (base or {}) | changes
 
 
@@ -228,37 +226,37 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (base | changes).items() if value is not None}
 
 
-def _mapping(file: str, where: str, value: object) -> dict[str, Any]:
+def _mapping(file: str, path: str, value: object) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CatalogueError(f"{file}: {where}: expected a mapping, got {value!r}.")
+        raise CatalogueError(f"{file}: {path}: expected a mapping, got {value!r}.")
     return {str(key): member for key, member in value.items()}
 
 
-def _list(file: str, where: str, value: object) -> list[Any]:
+def _list(file: str, path: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise CatalogueError(f"{file}: {where}: expected a list, got {value!r}.")
+        raise CatalogueError(f"{file}: {path}: expected a list, got {value!r}.")
     return value
 
 
-def _require_fields(model: type[BaseModel], value: object, file: str, where: str) -> dict[str, Any]:
+def _require_fields(model: type[BaseModel], value: object, file: str, path: str) -> dict[str, Any]:
     """Return the mapping `value`.
 
     Raises: CatalogueError if a key is not a field of `model`.
     """
-    mapping = _mapping(file, where, value)
-    _require_known(file, where, mapping, model.model_fields)
+    mapping = _mapping(file, path, value)
+    _require_known(file, path, mapping, model.model_fields)
     return mapping
 
 
-def _require_known(file: str, where: str, given: dict[str, Any], allowed: Any) -> None:
+def _require_known(file: str, path: str, given: dict[str, Any], allowed: Any) -> None:
     for key in given:
         if key not in allowed:
             close = difflib.get_close_matches(str(key), list(allowed), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CatalogueError(
-                f"{file}: {f'{where}.{key}' if where else key}: unknown name.{hint} "
+                f"{file}: {f'{path}.{key}' if path else key}: unknown name.{hint} "
                 f"Allowed here: {', '.join(allowed)}."
             )
 
@@ -286,12 +284,12 @@ def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
     return _validate_model(policy_type, declaration | {"name": name}, file, f"policies.{name}")
 
 
-def _validate_model(model: type[M], content: dict[str, Any], file: str, where: str) -> M:
+def _validate_model(model: type[M], content: dict[str, Any], file: str, path: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
+        key = ".".join([*([path] if path else []), *(str(part) for part in first["loc"])])
         expected = (
             first["msg"]
             .removeprefix("Value error, ")
@@ -299,4 +297,5 @@ def _validate_model(model: type[M], content: dict[str, Any], file: str, where: s
         )
         got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise CatalogueError(f"{file}: {key}: {expected}{got}.{more}") from None
+        prefix = f"{file}: {key}" if key else file  # errors of the whole catalogue have no key
+        raise CatalogueError(f"{prefix}: {expected}{got}.{more}") from None

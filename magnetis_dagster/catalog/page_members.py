@@ -64,7 +64,7 @@ class Shapes:
     def is_id(self, prefix: str, value: object) -> bool:
         """Return whether a scalar in place of the object `prefix` may be its id.
 
-        A phone number, a name or an address does not.
+        A phone number, a name or an address is not an id.
         """
         if (
             prefix not in self.identified
@@ -228,7 +228,7 @@ class _Level:
         self._complete = len(objects) == len(values)
         if not self._complete:
             values = [
-                value if type(value) is dict or value is None else self._unwrapped(number, value)
+                value if type(value) is dict or value is None else self._unwrap(number, value)
                 for number, value in enumerate(values)
             ]
             objects = [value for value in values if value is not None]
@@ -237,7 +237,7 @@ class _Level:
         for name in set[str]().union(*objects):
             self.index.setdefault(fold(name), []).append(name)
 
-    def _unwrapped(self, number: int, value: Any) -> Any:
+    def _unwrap(self, number: int, value: Any) -> Any:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, dict):

@@ -1,9 +1,7 @@
 """Exclude volatile members from comparisons.
 
-Members such as `last_sent_at` are volatile: they change by
-themselves.
-
-Their changes do not count as changes of the row. Comparisons, histories and sensors exclude them.
+Members such as `last_sent_at` are volatile: they change by themselves. Their changes do not count
+as changes of the row. Comparisons, histories and sensors exclude them.
 
 A collection declares them by path, in `volatile`. `*` matches every element of a list or object. A
 `?` at the end marks a link whose query string and fragment are volatile. Names match in any
@@ -86,21 +84,21 @@ class _Node:
     """By folded name; each includes the rules of `elements`."""
     elements: _Node | None = None
 
-    def merged(self, other: _Node | None) -> _Node:
+    def merge(self, other: _Node | None) -> _Node:
         if other is None:
             return self
         members = {
-            name: self.members.get(name, _Node()).merged(other.members.get(name))
+            name: self.members.get(name, _Node()).merge(other.members.get(name))
             for name in {**self.members, **other.members}
         }
-        elements = self.elements.merged(other.elements) if self.elements else other.elements
+        elements = self.elements.merge(other.elements) if self.elements else other.elements
         return _Node(self.removed or other.removed, self.link or other.link, members, elements)
 
     def complete(self) -> _Node:
         """Return a copy that merges `elements` into each member."""
         elements = self.elements.complete() if self.elements else None
         members = {
-            name: node.merged(self.elements).complete()
+            name: node.merge(self.elements).complete()
             for name, node in sorted(self.members.items())
         }
         return _Node(self.removed, self.link, members, elements)
@@ -146,7 +144,7 @@ class _Node:
         removed = [each for each, node in self.members.items() if node.removed]
         kept = {each: node for each, node in self.members.items() if not node.removed}
         cases = [
-            f"WHEN {_listed([each])} THEN {node.sql(member, numbers)}"
+            f"WHEN {_quote_list([each])} THEN {node.sql(member, numbers)}"
             for each, node in kept.items()
         ]
         members = f"FROM jsonb_each({value}) AS {alias}(n, v) WHERE {folded}"
@@ -155,17 +153,17 @@ class _Node:
             new = f"CASE {folded} {' '.join(cases)} ELSE {default} END" if cases else default
             source = members.removesuffix(f" WHERE {folded}")
             if removed:
-                source = f"{members} <> ALL (ARRAY[{_listed(removed)}])"
+                source = f"{members} <> ALL (ARRAY[{_quote_list(removed)}])"
             aggregate = f"coalesce(jsonb_object_agg({name}, {new}), CAST('{{}}' AS jsonb))"
             return f"(SELECT {aggregate} {source})"
         # most members are not volatile, so replace or remove only those that are
         # most members of a row are not volatile: they are not taken apart
         if kept:
             new = f"jsonb_object_agg({name}, CASE {folded} {' '.join(cases)} END)"
-            changes = f"(SELECT {new} {members} IN ({_listed(kept)}))"
+            changes = f"(SELECT {new} {members} IN ({_quote_list(kept)}))"
             value = f"({value} || coalesce({changes}, CAST('{{}}' AS jsonb)))"
         if removed:
-            value = f"({value} - ARRAY(SELECT {name} {members} IN ({_listed(removed)})))"
+            value = f"({value} - ARRAY(SELECT {name} {members} IN ({_quote_list(removed)})))"
         return value
 
     def _list_sql(self, value: str, alias: str, numbers: count[int]) -> str:
@@ -208,7 +206,7 @@ def _of_column(collection: Collection, name: str) -> _Node:
     found = _Node()
     for path in collection.columns[name].paths:
         for node in _below(_tree(collection.volatile), split(path)):
-            found = found.merged(node)
+            found = found.merge(node)
     return found
 
 
@@ -222,7 +220,7 @@ def _below(node: _Node, names: Names) -> Iterable[_Node]:
             yield from _below(below, head.rest)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quote_list(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 

@@ -12,7 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from magnetis_dagster.cli.number_table import number_table
-from magnetis_dagster.quota.report import DayTally, LaneToday, QuotaReport, RunTally, Tally, Today
+from magnetis_dagster.quota.report import (
+    CallCounts,
+    DayCounts,
+    LaneToday,
+    QuotaReport,
+    RunCounts,
+    Today,
+)
 from magnetis_dagster.quota.rules import BACKFILL
 
 BAR = 30
@@ -121,7 +128,7 @@ def _width(calls: int, limit: int) -> int:
     return min(BAR, max(round(calls / limit * BAR), 1 if calls else 0))
 
 
-def _chart(days: Sequence[DayTally], *, ascii_only: bool) -> Iterable[Text]:
+def _chart(days: Sequence[DayCounts], *, ascii_only: bool) -> Iterable[Text]:
     """Yield the lines of the chart: two columns per day, calls elsewhere included."""
     steps = _PLAIN_STEPS if ascii_only else _STEPS
     heights = [day.calls + day.used_elsewhere for day in days]
@@ -149,8 +156,8 @@ def _step(height: int, top: int, line: int) -> int:
     return min(8, max(0, steps - 8 * line))
 
 
-def _total(tallies: Sequence[Tally]) -> Tally:
-    return Tally(
+def _total(tallies: Sequence[CallCounts]) -> CallCounts:
+    return CallCounts(
         name="total",
         calls=sum(tally.calls for tally in tallies),
         ok=sum(tally.ok for tally in tallies),
@@ -160,16 +167,16 @@ def _total(tallies: Sequence[Tally]) -> Tally:
     )
 
 
-def _counts(tally: Tally) -> str:
+def _counts(tally: CallCounts) -> str:
     return (
         f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, "
         f"{tally.failed:,} failed, {tally.rows:,} rows"
     )
 
 
-def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
+def _tallies(title: str, first: str, tallies: Sequence[CallCounts]) -> Table:
     table = number_table(first, "calls", "ok", "429", "failed", "rows", title=title)
-    runs = isinstance(tallies[0], RunTally)
+    runs = isinstance(tallies[0], RunCounts)
     if runs:
         table.add_column("lane")
     for tally in tallies:
@@ -177,7 +184,7 @@ def _tallies(title: str, first: str, tallies: Sequence[Tally]) -> Table:
         name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
         counts = (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows)
         cells = [name, *(f"{count:,}" for count in counts)]
-        lane = [tally.lane] if isinstance(tally, RunTally) else []
+        lane = [tally.lane] if isinstance(tally, RunCounts) else []
         table.add_row(*map(Text, cells), *lane)
     return table
 

@@ -43,7 +43,7 @@ def export(
     may be stored.
     """
     from magnetis_dagster.notification_settings.baseline import without_effect, write_baseline
-    from magnetis_dagster.private_files import close_output_to_others
+    from magnetis_dagster.private_files import restrict_output_to_owner
 
     program_settings, catalogue, names = _load_configuration()
     current = _current_rows(program_settings, catalogue, names)
@@ -54,7 +54,7 @@ def export(
         _notify(f"No setting has a field {name}, so --without {name} left nothing out.")
     for name in missing:
         _notify(f"{name} has never been read, so it is not in the file. {_hint(catalogue, name)}")
-    close_output_to_others()
+    restrict_output_to_owner()
     # UTF-8 and plain line ends on every system, so that equal settings are equal bytes
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()
@@ -140,12 +140,12 @@ def _current_rows(
     Raises: PermanentError if none was ever read.
     """
     from magnetis_dagster.errors import PermanentError
-    from magnetis_dagster.warehouse.current_settings import present
+    from magnetis_dagster.warehouse.current_settings import current_rows
     from magnetis_dagster.wiring import open_engine
 
     with open_engine(settings, create=False) as engine:
         rows_by_name = {
-            name: present(engine, catalogue[name]) for name in names if catalogue[name].enabled
+            name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled
         }
     if all(rows is None for rows in rows_by_name.values()):
         raise PermanentError(

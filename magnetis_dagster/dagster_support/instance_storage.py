@@ -50,11 +50,11 @@ class StorageDialect(PGDialect_psycopg2):
         Raises: DatabaseRefused; OperationalError with our text, which Dagster retries.
         """
         from magnetis_dagster.database import DatabaseRefused
-        from magnetis_dagster.database.address import engine_url, shown
-        from magnetis_dagster.database.refusals import named
+        from magnetis_dagster.database.address import engine_url, mask_passwords
+        from magnetis_dagster.database.refusals import translate_error
         from magnetis_dagster.database.session import set_up
 
-        where = shown(engine_url("postgresql", parameters))
+        where = mask_passwords(engine_url("postgresql", parameters))
         driver = self.loaded_dbapi
         connection = None
         try:
@@ -65,7 +65,7 @@ class StorageDialect(PGDialect_psycopg2):
                 connection.close()
             if not isinstance(error, driver.Error):
                 raise
-            ours = named(error, "open Dagster's storage", where, parameters)
+            ours = translate_error(error, "open Dagster's storage", where, parameters)
             raise (
                 ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))
             ) from None

@@ -159,9 +159,9 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
-        """Return whether the code server that started `run` has its process;
+        """Return whether the code server that started `run` has its process.
 
-        None without an answer.
+        None if the code server does not answer.
         """
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:

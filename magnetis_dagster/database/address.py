@@ -62,7 +62,7 @@ def engine_url(driver: str, parameters: dict[str, str]) -> URL:
     )
 
 
-def shown(url: URL) -> str:
+def mask_passwords(url: URL) -> str:
     """Return an engine's address for messages, with its passwords masked."""
     query = {name: str(value) for name, value in url.query.items()}
     hosts = query.get("host", "").split(",")

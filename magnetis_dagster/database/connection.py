@@ -11,9 +11,9 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, Engine
 
-from magnetis_dagster.database.address import engine_url, parameters_of, shown
+from magnetis_dagster.database.address import engine_url, mask_passwords, parameters_of
 from magnetis_dagster.database.locks import holders
-from magnetis_dagster.database.refusals import DatabaseUnavailable, named
+from magnetis_dagster.database.refusals import DatabaseUnavailable, translate_error
 from magnetis_dagster.database.session import set_up
 from magnetis_dagster.exact_json import load_stored
 
@@ -29,8 +29,7 @@ Every statement of this package qualifies its table names with a schema.
 class Dialect(PGDialect_psycopg):
     """SQLAlchemy's dialect for psycopg 3.
 
-    It accepts every libpq parameter and configures
-    sessions.
+    It accepts every libpq parameter and configures sessions.
     """
 
     supports_statement_cache = True
@@ -54,7 +53,12 @@ class Dialect(PGDialect_psycopg):
 
         connection = open_one()
         try:
-            set_up(connection, shown(engine_url("postgresql", parameters)), open_one, SEARCH_PATH)
+            set_up(
+                connection,
+                mask_passwords(engine_url("postgresql", parameters)),
+                open_one,
+                SEARCH_PATH,
+            )
         except BaseException:
             connection.close()
             raise
@@ -107,7 +111,7 @@ def without_password(url: str) -> str:
 
     Raises: BadAddress if libpq rejects the URL.
     """
-    return shown(engine_url("postgresql", parameters_of(url)))
+    return mask_passwords(engine_url("postgresql", parameters_of(url)))
 
 
 @contextmanager
@@ -119,7 +123,9 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        translated = named(error, action, shown(engine.url), connect_arguments(engine.url))
+        translated = translate_error(
+            error, action, mask_passwords(engine.url), connect_arguments(engine.url)
+        )
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
             translated = DatabaseUnavailable(f"{translated} {holders(engine)}")
         raise translated from None

@@ -25,9 +25,9 @@ from magnetis_dagster.database.postmaster import (
     Cluster,
     Postmaster,
     ServerFailed,
-    ServerRefused,
     free_tcp_port,
 )
+from magnetis_dagster.database.server_access import ServerRefused
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.private_files import private_file, private_folder, write_private
 
@@ -54,7 +54,7 @@ _ABSENT = {
     "data of an API key, set MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
-"""For each home: this process's descriptor of _USERS, and the pid that opened it.
+"""For each home: this process's descriptor of _USERS, and the pid that file it.
 
 The pid matters because a forked child must not stop its parent's server.
 """
@@ -103,7 +103,7 @@ def start(
     try:
         if create and not _belongs_to_other(home):
             private_folder(home)
-        with _locked(home):
+        with _lock(home):
             _ensure_running(home, cluster, port)
             if home not in _handles:
                 _handles[home] = (_use(home, fcntl.LOCK_SH), os.getpid())
@@ -167,7 +167,7 @@ def stop(home: Path) -> None:
     descriptor, process = _handles.pop(home, (-1, -1))
     if process != os.getpid():
         return
-    with suppress(FileNotFoundError), _locked(home):
+    with suppress(FileNotFoundError), _lock(home):
         os.close(descriptor)
         with suppress(BlockingIOError):
             os.close(_use(home, fcntl.LOCK_EX | fcntl.LOCK_NB))
@@ -181,7 +181,7 @@ def allow_tcp(home: Path, role: str) -> TcpAddress:
     """
     home = home.resolve()
     require(home)
-    with _locked(home):
+    with _lock(home):
         running = require_running(home)
         if not running.listens:
             raise NoTcp(
@@ -233,8 +233,9 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
 
 
 def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
-    """Return the TCP port and save it: `wanted`, the previous one, or a free one. None disables
-    TCP.
+    """Return the TCP port and save it: `wanted`, the previous one, or a free one.
+
+    None disables TCP.
     """
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(
@@ -286,15 +287,15 @@ def _belongs_to_other(home: Path) -> bool:
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[None]:
+def _lock(home: Path) -> Iterator[None]:
     with private_file(home / _LOCK, os.O_RDWR) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
 
 
 def _use(home: Path, how: int) -> int:
-    with private_file(home / _USERS, os.O_RDWR) as opened:
-        descriptor = os.dup(opened)
+    with private_file(home / _USERS, os.O_RDWR) as file:
+        descriptor = os.dup(file)
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:

@@ -95,8 +95,7 @@ class LockRetries:
     lock_seconds: float = 2.0
     """Lock time-out of one attempt. Other sessions may wait this long too."""
     pauses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-    """Seconds between attempts, so that waiting sessions can proceed. One attempt follows the last.
-    """
+    """Seconds between attempts, in which waiting sessions proceed. One attempt follows the last."""
     turn_seconds: float = 600.0
     """Time-out for another process's table change, which blocks no other session."""
 

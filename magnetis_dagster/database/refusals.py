@@ -162,38 +162,38 @@ _ERROR_RESPONSE = re.compile(
 _RECONNECT_SECONDS = 5.0
 
 
-def named(
-    error: BaseException, action: str, where: str, parameters: dict[str, str]
+def translate_error(
+    error: BaseException, action: str, address: str, parameters: dict[str, str]
 ) -> DatabaseUnavailable | DatabaseRefused:
     """Translate a driver error; exclude rows, statements and passwords.
 
-    `action` completes the sentence "Could not …". `where` is the address for messages. `parameters`
-    are libpq's. The driver does not keep the SQLSTATE of a refused connection. So if no session was
-    opened, one more attempt reads it.
+    `action` completes the sentence "Could not …". `address` is the address for messages.
+    `parameters` are libpq's. The driver does not keep the SQLSTATE of a refused connection. So if
+    no session was opened, one more attempt reads it.
     """
     original = getattr(error, "orig", None) or error
     state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     if state is None and isinstance(original, psycopg.DataError):
         error_type, advice = _MEANINGS["22"]
         return error_type(
-            f"Could not {action} at {where}: {advice} ({type(original).__name__} of the driver)."
+            f"Could not {action} at {address}: {advice} ({type(original).__name__} of the driver)."
         )
     if state is not None:
         diagnosis = getattr(original, "diag", None)
         source = (diagnosis.source_file if diagnosis else None) or ""
         quotable = diagnosis and source.rpartition("/")[2] in _OWN_SOURCES
         message = diagnosis.message_primary if diagnosis and quotable else None
-        return _from_state(state, message, action, where, _MEANINGS)
+        return _from_state(state, message, action, address, _MEANINGS)
     client = str(original).lower()
     if known := next((text for phrase, text in _LIBPQ_ERRORS.items() if phrase in client), None):
-        return DatabaseRefused(f"Could not {action} at {where}: {known}.")
+        return DatabaseRefused(f"Could not {action} at {address}: {known}.")
     timed_out = isinstance(original, psycopg.errors.ConnectionTimeout)
     if not timed_out and (refusal := _last_refusal(parameters)):
-        return _from_state(*refusal, action, where, _MEANINGS | _CONNECTING)
+        return _from_state(*refusal, action, address, _MEANINGS | _CONNECTING)
     return DatabaseUnavailable(
-        f"Could not {action}: PostgreSQL at {where} cannot be reached ({type(original).__name__}). "
-        "Check that the server runs and that MAGNETIS_DATABASE_URL names it. The transaction was "
-        "rolled back."
+        f"Could not {action}: PostgreSQL at {address} cannot be reached "
+        f"({type(original).__name__}). Check that the server runs and that MAGNETIS_DATABASE_URL "
+        "names it. The transaction was rolled back."
     )
 
 
@@ -201,7 +201,7 @@ def _from_state(
     state: str,
     message: str | None,
     action: str,
-    where: str,
+    address: str,
     meanings: dict[str, tuple[_ErrorType, str]],
 ) -> DatabaseUnavailable | DatabaseRefused:
     error_type, advice = (
@@ -211,7 +211,7 @@ def _from_state(
     )
     quote = f' Message: "{message}".' if message and state.startswith(_QUOTED) else ""
     return error_type(
-        f"Could not {action} at {where}: {advice} (SQLSTATE {state}).{quote} "
+        f"Could not {action} at {address}: {advice} (SQLSTATE {state}).{quote} "
         "The transaction was rolled back."
     )
 

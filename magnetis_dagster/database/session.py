@@ -60,7 +60,7 @@ _checked: set[str] = set()
 
 def set_up(
     connection: DriverConnection,
-    where: str,
+    address: str,
     reconnect: Callable[[], DriverConnection],
     search_path: str,
     *,
@@ -68,8 +68,8 @@ def set_up(
 ) -> None:
     """Apply the settings to a new session.
 
-    `where` is its address for messages. `reconnect` opens a second connection to it. `search_path`
-    names one schema; with `in_use`, it must exist.
+    `address` is its address for messages. `reconnect` opens a second connection to it.
+    `search_path` names one schema; with `in_use`, it must exist.
 
     Raises: DatabaseRefused if the database's encoding is not UTF-8, if a pooler does not keep
     sessions, or if the schema is not usable. The driver's errors.
@@ -77,9 +77,9 @@ def set_up(
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseRefused(
-            f"The database at {where} has the encoding {encoding}; expected UTF8. Create one with "
-            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set MAGNETIS_DATABASE_URL "
-            "to it."
+            f"The database at {address} has the encoding {encoding}; expected UTF8. Create one "
+            "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set "
+            "MAGNETIS_DATABASE_URL to it."
         )
     transactional, connection.autocommit = connection.autocommit, True
     version = connection.info.server_version
@@ -95,12 +95,12 @@ def set_up(
         if synchronous_commit == "off":
             # a crash must not lose a charge in the ledger; a stronger setting is kept
             cursor.execute("SET synchronous_commit = on")
-    if pid != connection.info.backend_pid and where not in _checked:
-        _require_sessions(connection, reconnect, where, pid)
-        _checked.add(where)
+    if pid != connection.info.backend_pid and address not in _checked:
+        _require_sessions(connection, reconnect, address, pid)
+        _checked.add(address)
     if in_use and schema != search_path:
         raise DatabaseRefused(
-            f"The role of {where} cannot use the schema {search_path}: it does not exist, or the "
+            f"The role of {address} cannot use the schema {search_path}: it does not exist, or the "
             f"role lacks USAGE on it. As its owner, run: GRANT USAGE ON SCHEMA {search_path} TO "
             "the role."
         )
@@ -108,7 +108,10 @@ def set_up(
 
 
 def _require_sessions(
-    connection: DriverConnection, reconnect: Callable[[], DriverConnection], where: str, first: int
+    connection: DriverConnection,
+    reconnect: Callable[[], DriverConnection],
+    address: str,
+    first: int,
 ) -> None:
     """Raise DatabaseRefused if the pooler reassigns sessions between transactions."""
     other = reconnect()
@@ -129,7 +132,7 @@ def _require_sessions(
         other.close()
     if not kept:
         raise DatabaseRefused(
-            f"The connection pooler at {where} assigns server sessions per transaction or "
+            f"The connection pooler at {address} assigns server sessions per transaction or "
             "statement. This program needs one per connection, for temporary tables and settings. "
             "Set the pooler's mode to session (PgBouncer: pool_mode = session, possibly for this "
             "database only), or set MAGNETIS_DATABASE_URL to the server itself."

@@ -119,7 +119,7 @@ def load_days(
     """Load the days, log a materialization for each committed day, and yield the check results."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
-    from magnetis_dagster.warehouse import Incomplete
+    from magnetis_dagster.warehouse import CountMismatch
 
     key = asset_key(collection)
     totals = LoadChecks(key)
@@ -134,9 +134,9 @@ def load_days(
                 for window in _windows(ingestion, collection, days):
                     totals.add(window)
                     _log_days(context, collection, window, logged)
-            except (IncompleteWindow, Incomplete) as error:
+            except (IncompleteWindow, CountMismatch) as error:
                 yield totals.incomplete(error)
-                if isinstance(error, Incomplete):
+                if isinstance(error, CountMismatch):
                     raise
                 # The window was read three times already: a retry would cost three times as much.
                 raise failure(error) from None

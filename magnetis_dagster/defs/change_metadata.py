@@ -11,8 +11,8 @@ from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType
-from magnetis_dagster.catalog.masking import MASK, Masking, masked_id
-from magnetis_dagster.catalog.row_parser import shown_name
+from magnetis_dagster.catalog.masking import MASK, Masking, mask_id
+from magnetis_dagster.catalog.row_parser import mask_name
 from magnetis_dagster.exact_json import dump_json
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class _ChangeRows:
                 "account": self._masking.column("account_name", change.account_name),
                 "title": self._masking.column("title", change.title),
                 "what": self._members(change),
-                "account id": masked_id(change.account_id) if change.account_id else None,
-                "setting id": masked_id(change.setting_id),
+                "account id": mask_id(change.account_id) if change.account_id else None,
+                "setting id": mask_id(change.setting_id),
             }
         )
 
@@ -139,7 +139,7 @@ def _part(name: str) -> str:
 
 
 def _shown_path(path: str) -> str:
-    return ".".join(map(shown_name, path.split(".")))
+    return ".".join(map(mask_name, path.split(".")))
 
 
 def _list_changes(old: Any, new: Any) -> str:

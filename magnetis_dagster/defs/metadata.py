@@ -80,54 +80,47 @@ def query(collection: Collection, day: date) -> str:
     return f"{rows} deleted_at IS NULL;"
 
 
+_STANDARD_COLUMNS = [
+    TableColumn(
+        "id",
+        "text",
+        "Identifier assigned by Magnetis; opaque.",
+        TableColumnConstraints(nullable=False, unique=True),
+    ),
+    TableColumn("account_id", "text", "Account that the row belongs to."),
+    TableColumn(
+        "payload",
+        "jsonb",
+        "The row as received.",
+        tags={"personal_data": PersonalData.PERSONAL.value},
+    ),
+]
+_EVENT_COLUMNS = [
+    TableColumn("occurred_at", "timestamptz", "Time of the event."),
+    TableColumn("day", "date", "Local day of the event, which is its partition."),
+]
+_READ_COLUMNS = [
+    TableColumn(name, "timestamptz", f"Start of the {read}.")
+    for name, read in (
+        ("first_seen_at", "first read that returned the row"),
+        ("last_seen_at", "last read that changed anything in the row"),
+        ("changed_at", "read in which the payload last differed"),
+        ("deleted_at", "complete read that no longer returned the row"),
+    )
+]
+
+
 def _schema(collection: Collection) -> TableSchema:
-    standard = [
-        TableColumn(
-            "id",
-            "text",
-            "Identifier assigned by Magnetis; opaque.",
-            TableColumnConstraints(nullable=False, unique=True),
-        ),
-        TableColumn("account_id", "text", "Account that the row belongs to."),
-        TableColumn(
-            "payload",
-            "jsonb",
-            "The row as received.",
-            tags={"personal_data": PersonalData.PERSONAL.value},
-        ),
-    ]
-    if collection.is_events:
-        standard += [
-            TableColumn("occurred_at", "timestamptz", "Time of the event."),
-            TableColumn("day", "date", "Local day of the event, which is its partition."),
-        ]
-    declared = [
-        TableColumn(
-            name,
-            SQL_TYPES[column.type],
-            literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
-            tags={}
-            if column.personal_data is PersonalData.NONE
-            else {"personal_data": column.personal_data.value},
+    columns = [*_STANDARD_COLUMNS, *(_EVENT_COLUMNS if collection.is_events else [])]
+    for name, column in collection.columns.items():
+        unit = f" Unit: {column.unit}." if column.unit else ""
+        personal = column.personal_data is not PersonalData.NONE
+        columns.append(
+            TableColumn(
+                name,
+                SQL_TYPES[column.type],
+                literal(f"{column.description}{unit}"),
+                tags={"personal_data": column.personal_data.value} if personal else {},
+            )
         )
-        for name, column in collection.columns.items()
-    ]
-    moments = [
-        TableColumn(
-            "first_seen_at", "timestamptz", "Start of the first read that returned the row."
-        ),
-        TableColumn(
-            "last_seen_at",
-            "timestamptz",
-            "Start of the last read that changed anything in the row.",
-        ),
-        TableColumn(
-            "changed_at", "timestamptz", "Start of the read in which the payload last differed."
-        ),
-        TableColumn(
-            "deleted_at",
-            "timestamptz",
-            "Start of the complete read that no longer returned the row.",
-        ),
-    ]
-    return TableSchema(columns=[*standard, *declared, *moments])
+    return TableSchema(columns=[*columns, *_READ_COLUMNS])

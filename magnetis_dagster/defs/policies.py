@@ -21,7 +21,7 @@ from dagster import (
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
-from magnetis_dagster.catalog.masking import Masking, masked, masked_id
+from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.settings import Settings
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.notification_settings.baseline import Difference
-    from magnetis_dagster.warehouse.policy_queries import Judgement, Violation
+    from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
 _SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
@@ -75,39 +75,39 @@ class PolicyChecks:
         """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
             return
-        from magnetis_dagster.warehouse.policy_queries import judge
+        from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
         with open_engine(Settings.load()) as engine:
             for policy in self._policies:
-                judgement = judge(engine, self._catalogue, policy, self._collection)
+                judgement = evaluate_policy(engine, self._catalogue, policy, self._collection)
                 result = self._policy_result(key, policy, judgement)
                 yield result
-                if policy.across_collections and judgement.unjudged is None:
+                if policy.across_collections and judgement.not_evaluated is None:
                     self._report_for_others(context, key, policy, result)
             if self._path:
                 yield self._baseline_result(engine, key)
 
     def _policy_result(
-        self, key: AssetKey, policy: Policy, judgement: "Judgement"
+        self, key: AssetKey, policy: Policy, judgement: "PolicyResult"
     ) -> AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
         words: str | None = None
-        if judgement.unjudged:
-            words = f"Not checked: {literal(judgement.unjudged)}"
+        if judgement.not_evaluated:
+            words = f"Not checked: {literal(judgement.not_evaluated)}"
         else:
-            metadata = {"offending rows": judgement.number, "judged rows": judgement.judged}
+            metadata = {"offending rows": judgement.number, "judged rows": judgement.evaluated}
         if judgement.number:
             violate = "violates" if judgement.number == 1 else "violate"
-            words = f"{judgement.number:,} of {judgement.judged:,} rows {violate} this policy."
+            words = f"{judgement.number:,} of {judgement.evaluated:,} rows {violate} this policy."
             collection, title = self._collection, "title"
             if policy.across_collections:
                 collection, title = self._catalogue["accounts"], "name"
             masking = Masking(collection)
             metadata["rows"] = MetadataValue.table(
-                [_row(each, masking.column(title, each.title)) for each in judgement.offences]
+                [_row(each, masking.column(title, each.title)) for each in judgement.violations]
             )
-            metadata["rows not shown"] = judgement.number - len(judgement.offences)
+            metadata["rows not shown"] = judgement.number - len(judgement.violations)
         return AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),
@@ -140,7 +140,7 @@ class PolicyChecks:
 
     def _baseline_result(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
-        from magnetis_dagster.warehouse.current_settings import present, settings_collections
+        from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
         words: str | None
@@ -154,7 +154,9 @@ class PolicyChecks:
             )
             if self._collection.name in baseline.settings:
                 found = baseline.differences(
-                    self._collection.name, present(engine, self._collection) or {}, self._collection
+                    self._collection.name,
+                    current_rows(engine, self._collection) or {},
+                    self._collection,
                 )
                 metadata = self._differences(found)
                 differ = "setting differs" if len(found) == 1 else "settings differ"
@@ -209,10 +211,10 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
         was, now = difference.fields[name].baseline, difference.fields[name].present
     return TableRecord(
         {
-            "id": masked_id(difference.id),
-            "account": masked_id(difference.account_id or ""),
+            "id": mask_id(difference.id),
+            "account": mask_id(difference.account_id or ""),
             "change": difference.kind.value,
-            "field": masked(name),
+            "field": mask_text(name),
             "baseline": "" if was is None else masking.member(name, was),
             "present": "" if now is None else masking.member(name, now),
         }
@@ -220,5 +222,5 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
 
 
 def _row(violation: "Violation", title: str | None) -> TableRecord:
-    names = {"id": masked_id(violation.id), "account": masked_id(violation.account_id or "")}
+    names = {"id": mask_id(violation.id), "account": mask_id(violation.account_id or "")}
     return TableRecord({**names, "title": title or "", "reason": violation.reason})

@@ -65,8 +65,8 @@ def prune_job() -> JobDefinition:
     def prune() -> None:
         prune_storage()
 
-    made: JobDefinition = prune
-    return made
+    definition: JobDefinition = prune
+    return definition
 
 
 def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition:

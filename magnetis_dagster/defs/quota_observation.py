@@ -20,7 +20,7 @@ from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from magnetis_dagster.quota.report import FloorsKept, Today
+    from magnetis_dagster.quota.report import FloorReplay, Today
 
 KEY = AssetKey(["magnetis", "quota"])
 PACE = "quota_pace"
@@ -55,7 +55,7 @@ class QuotaObservation:
     """The state of the quota at one moment."""
 
     def __init__(
-        self, today: "Today", floors: "FloorsKept", quota_rules: str, since: datetime
+        self, today: "Today", floors: "FloorReplay", quota_rules: str, since: datetime
     ) -> None:
         self._today = today
         self._floors = floors
@@ -65,7 +65,7 @@ class QuotaObservation:
     @classmethod
     def now(cls, instance: DagsterInstance) -> Self:
         """Read the ledger. Raises: SettingsError; DatabaseUnavailable; DatabaseRefused."""
-        from magnetis_dagster.quota.report import floors_kept, read_today
+        from magnetis_dagster.quota.report import read_today, replay_floors
         from magnetis_dagster.wiring import open_engine
 
         settings = Settings.load()
@@ -74,7 +74,7 @@ class QuotaObservation:
         with open_engine(settings) as engine:
             today = read_today(engine, key_fingerprint=key, policy=policy)
             since = _rules_apply_since(instance, quota_rules) or today.at
-            floors = floors_kept(
+            floors = replay_floors(
                 engine, key_fingerprint=key, policy=policy, since=since, now=today.at
             )
         return cls(today, floors, quota_rules, since)

@@ -34,7 +34,7 @@ def with_references(
         deps.append(AssetDep(AssetKey(["magnetis", each.name]), partition_mapping=mapping))
     # dagster.map_asset_specs would add an input to the step for each edge
     specs = [spec.replace_attributes(deps=deps) for spec in definition.specs]
-    made: AssetsDefinition = AssetsDefinition.dagster_internal_init(
+    with_edges: AssetsDefinition = AssetsDefinition.dagster_internal_init(
         **{**definition.get_attributes_dict(), "specs": specs}
     )
-    return made
+    return with_edges

@@ -16,8 +16,8 @@ REPAIR_SENSOR = "repair_sensor"
 class Attempts:
     """The number of attempts by collection and day; days without an attempt are not stored."""
 
-    def __init__(self, made: dict[str, dict[date, int]]) -> None:
-        self._made = made
+    def __init__(self, counts: dict[str, dict[date, int]]) -> None:
+        self._counts = counts
 
     @classmethod
     def parse(cls, cursor: str | None) -> Self:
@@ -43,26 +43,26 @@ class Attempts:
             collection: [
                 (str(first), str(last), number) for first, last, number in contiguous_ranges(days)
             ]
-            for collection, days in sorted(self._made.items())
+            for collection, days in sorted(self._counts.items())
             if days
         }
         return json.dumps(content, separators=(",", ":"))
 
-    def made(self, collection: str, day: date) -> int:
+    def count(self, collection: str, day: date) -> int:
         """Return how often the day was requested since it was last green."""
-        return self._made.get(collection, {}).get(day, 0)
+        return self._counts.get(collection, {}).get(day, 0)
 
     def add(self, collection: str, days: Iterable[date]) -> None:
         """Count one more attempt at each of the days."""
-        known = self._made.setdefault(collection, {})
+        known = self._counts.setdefault(collection, {})
         for day in days:
             known[day] = known.get(day, 0) + 1
 
-    def only(self, missing: Mapping[str, Iterable[date]]) -> "Attempts":
+    def keep_only(self, missing: Mapping[str, Iterable[date]]) -> "Attempts":
         """Return the attempts at missing days only, without green days and removed collections."""
         return Attempts(
             {
-                collection: {day: number for day in days if (number := self.made(collection, day))}
+                collection: {day: number for day in days if (number := self.count(collection, day))}
                 for collection, days in missing.items()
             }
         )
@@ -86,4 +86,4 @@ def given_up_days(
     collection: str, missing: Iterable[date], attempts: Attempts, settings: Settings
 ) -> list[date]:
     """Return the missing days that the repair sensor does not request any more."""
-    return [day for day in missing if attempts.made(collection, day) >= settings.repair_attempts]
+    return [day for day in missing if attempts.count(collection, day) >= settings.repair_attempts]

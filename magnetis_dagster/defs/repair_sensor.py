@@ -88,7 +88,7 @@ def _tick(
     days = {
         collection.name: read_closed_days(instance, collection, settings) for collection in events
     }
-    attempts = attempts.only({name: closed.missing for name, closed in days.items()})
+    attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
     busy = _busy(instance, runs, events)
     busy |= {name for name, closed in days.items() if closed.in_progress}
     ranges = []
@@ -117,9 +117,9 @@ def _next_range(
 
     Its length falls with each attempt. With three attempts, it is at most 31, 6, then 1 days.
     """
-    made = {day: attempts.made(collection.name, day) for day in missing}
-    remaining = {day: number for day, number in made.items() if number < max_attempts}
-    if not remaining or len(made) - len(remaining) >= STOP_DAYS:
+    counts = {day: attempts.count(collection.name, day) for day in missing}
+    remaining = {day: number for day, number in counts.items() if number < max_attempts}
+    if not remaining or len(counts) - len(remaining) >= STOP_DAYS:
         return []
     first, last, number = contiguous_ranges(remaining)[-1]
     length = round(MAX_DAYS ** (1 - number / (max_attempts - 1)))

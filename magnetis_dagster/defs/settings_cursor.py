@@ -59,10 +59,7 @@ class CollectionState(BaseModel):
 
     @property
     def is_new(self) -> bool:
-        """Whether no tick has read the collection yet;
-
-        `magnetis dev`, for example, may have loaded it.
-        """
+        """Whether no tick has read the collection yet. `magnetis dev` may have loaded it."""
         return not self.digest and not self.since
 
     def changed(self, look: "Observation", now: datetime) -> "CollectionState":

@@ -8,52 +8,37 @@ again.
 https://docs.dagster.io/guides/automate/sensors
 """
 
-import asyncio
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from dagster import (
-    DagsterInstance,
-    DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     sensor,
 )
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
-from magnetis_dagster.dagster_support.partition_tags import PARTITION
 from magnetis_dagster.dagster_support.run_identity import LANE_TAG, READING_TAG
 from magnetis_dagster.defs import settings_cursor
 from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.settings_cursor import STEADY_CHANGES, CollectionState
+from magnetis_dagster.defs.settings_tick import SettingsTick
 from magnetis_dagster.defs.step_failures import skipped_on_failure
-from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from magnetis_dagster.notification_settings.change_detection import Observation
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
-SECONDS = 8.0
-"""Time limit for all requests of a tick.
-
-A tick should take at most 10 s; Dagster ends it after 60 s.
-"""
 TWIN_SECONDS = 60
 """Dagster ends a tick after this time.
 
 A tick that read the same content more recently may still launch the run.
 """
-RUN_KEY_TAG = "dagster/run_key"
 
 
 def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDefinition]:
@@ -105,7 +90,7 @@ def _evaluate(
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
-        tick = _Tick(name, context.instance, engine, settings, warehouse.now())
+        tick = SettingsTick(name, context.instance, engine, settings, warehouse.now())
         due = [each for each in collections if not states[each.name].pause]
         looks = tick.read(due)
         for each in collections:
@@ -132,98 +117,6 @@ def _evaluate(
             "next tick does."
         )
     return SensorResult(skip_reason=" ".join(sentences), cursor=cursor)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    """One tick of a sensor: reads the collections and compares them with the cursor."""
-
-    name: str
-    instance: DagsterInstance
-    engine: "Engine"
-    settings: Settings
-    now: datetime
-
-    @property
-    def today(self) -> date:
-        return self.now.astimezone(self.settings.timezone).date()
-
-    def read(self, collections: list[Collection]) -> "dict[str, Observation | MagnetisError]":
-        """Read the collections from the API; return content or error by collection."""
-        from magnetis_dagster.api import ClientLimits, MagnetisClient
-        from magnetis_dagster.ingest import LedgerGuard, RunIdentity
-        from magnetis_dagster.notification_settings.change_detection import observe_each
-        from magnetis_dagster.wiring import ledger_of
-
-        settings = self.settings
-
-        async def read() -> "dict[str, Observation | MagnetisError]":
-            guard = LedgerGuard(
-                ledger_of(self.engine, settings), RunIdentity(self.name, "settings")
-            )
-            # a single attempt per request: the next tick is the retry
-            limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
-            async with MagnetisClient(
-                settings.api_url, key, guard, concurrency=settings.concurrency, limits=limits
-            ) as client:
-                return await observe_each(client, collections, self.now, seconds=SECONDS)
-
-        key = settings.require_key()
-        return asyncio.run(read())
-
-    def compare(
-        self,
-        collection: Collection,
-        state: CollectionState,
-        look: "Observation | MagnetisError | None",
-    ) -> "tuple[CollectionState, str, Observation | None]":
-        """Return the new state, a sentence for the skip reason, and the content to load.
-
-        `look` is None if this tick did not read the collection.
-        """
-        from magnetis_dagster.notification_settings.change_detection import Observation
-
-        name = collection.name
-        if look is None:
-            state.pause -= 1
-            return state, state.why_skipped(name), None
-        if not isinstance(look, Observation):
-            state.reset_changes()
-            _count_failure(state, look)
-            return state, str(look), None
-        if state.is_new and (loaded := self._loaded_by_others(collection, look)):
-            return *loaded, None
-        state.failures = 0
-        to_load: Observation | None = look
-        if look.digest != state.digest:
-            state = state.changed(look, self.now)
-        else:
-            state.members = look.members
-            state.reset_changes()
-            to_load = look if _is_lost(self.instance, state) else None
-        since = datetime.fromisoformat(state.since).astimezone(self.settings.timezone)
-        sentence = f"{name}: {look.rows} rows, unchanged since {since:%Y-%m-%d %H:%M %Z}."
-        return state, sentence, to_load
-
-    def _loaded_by_others(
-        self, collection: Collection, look: "Observation"
-    ) -> tuple[CollectionState, str] | None:
-        """Return state and sentence if another run loads or has loaded this content."""
-        from magnetis_dagster.notification_settings.change_detection import digest_of
-        from magnetis_dagster.warehouse.current_settings import present
-
-        name = collection.name
-        of_today = {PARTITION: self.today.isoformat()}
-        runs = self.instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
-        if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
-            return CollectionState(), f"{name}: a run is loading it; the next tick compares."
-        rows = present(self.engine, collection)
-        if rows is None or digest_of(rows.values()) != look.digest:
-            return None
-        state = CollectionState(
-            digest=look.digest, since=look.at.isoformat(), members=look.members, landed=True
-        )
-        return state, f"{name}: {look.rows} rows, already loaded before the first tick."
 
 
 def _request(
@@ -272,25 +165,7 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         key_fingerprint=settings.key_fingerprint,
         origin=settings.api_url,
     )
-    return warehouse.kept_pages(collection, run_key, fingerprint)
-
-
-def _count_failure(state: CollectionState, error: MagnetisError) -> None:
-    from magnetis_dagster.quota.ledger import QuotaExhausted
-
-    # without quota, no request is sent: the next tick may try again at no cost
-    if not isinstance(error, QuotaExhausted):
-        state.failures += 1
-        state.back_off(state.failures)
-
-
-def _is_lost(instance: DagsterInstance, state: CollectionState) -> bool:
-    """Return whether no run has loaded the content and none is queued or running."""
-    if state.landed:
-        return False
-    runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
-    state.landed = any(run.status is DagsterRunStatus.SUCCESS for run in runs)
-    return not state.landed and all(run.is_finished for run in runs)
+    return warehouse.page_cache(collection, run_key, fingerprint)
 
 
 def _content_name(collection: Collection, state: CollectionState) -> str:

@@ -23,7 +23,7 @@ class NothingToLaunch(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class LaunchedBackfill:
     """A backfill that Dagster accepted."""
 
     backfill: str
@@ -54,7 +54,7 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
 
 def launch_plan(
     plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None
-) -> Launched:
+) -> LaunchedBackfill:
     """Launch exactly the days that the plan priced, and store the forecast.
 
     `ui_url` is the UI's address for people, if it differs from `dagster`.
@@ -96,4 +96,4 @@ def launch_plan(
                 each.calls,
                 planned=True,
             )
-    return Launched(backfill, dagster.backfill_page(backfill, ui_url=ui_url))
+    return LaunchedBackfill(backfill, dagster.backfill_page(backfill, ui_url=ui_url))

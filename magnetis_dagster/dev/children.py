@@ -35,8 +35,7 @@ may lose the signal (its code server then runs for 30 s), so SIGINT is sent twic
 """
 
 _RUN_WORKER = "spawn_main"
-"""In the command line of Dagster's run processes, which a code server creates by multiprocessing.
-"""
+"""Occurs in the command line of Dagster's run processes, which use multiprocessing."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -56,7 +55,7 @@ class Child:
     def descendants(self) -> list[psutil.Process]:
         """Return the living processes of this program, including itself."""
         self.process.poll()  # reap it, so that it does not count as living
-        return _marked(self.mark)
+        return _find_marked(self.mark)
 
     def tail(self, lines: int = 15) -> str:
         """Return the last lines of the log, without colours."""
@@ -97,7 +96,7 @@ class Children:
         return child
 
     @property
-    def started(self) -> bool:
+    def any_started(self) -> bool:
         """Whether any program is running."""
         return bool(self._children)
 
@@ -127,13 +126,13 @@ class Children:
 
         Call this only with the home locked.
         """
-        leftovers = _marked(self._mark)
+        leftovers = _find_marked(self._mark)
         if leftovers:
-            _stop(lambda: _marked(self._mark), is_urgent)
+            _stop(lambda: _find_marked(self._mark), is_urgent)
         return len(leftovers)
 
 
-def _marked(mark: str) -> list[psutil.Process]:
+def _find_marked(mark: str) -> list[psutil.Process]:
     """Return the living processes whose mark starts with `mark`."""
     return [
         process

@@ -110,8 +110,7 @@ def project_files() -> tuple[Path, Path]:
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:
     """Create Dagster's home under `home` with a copy of dagster.yaml.
 
-    So the checkout stays
-    clean.
+    So the checkout stays clean.
     """
     folder = private_folder(home / "dagster")
     shutil.copyfile(dagster_yaml, folder / "dagster.yaml")

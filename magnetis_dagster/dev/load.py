@@ -197,11 +197,11 @@ def load(
         check()
     for name, days in missing_days(api, {name: requested[name] for name in incomplete}).items():
         if days:
-            result.failures.setdefault(name, _not_loaded(days))
+            result.failures.setdefault(name, _describe_missing(days))
     return result
 
 
-def _not_loaded(days: list[date]) -> str:
+def _describe_missing(days: list[date]) -> str:
     if len(days) == 1:
         return f"{days[0]} was not loaded."
     return f"{len(days)} days were not loaded; the first is {days[0]}."

@@ -40,7 +40,7 @@ from magnetis_dagster.dev.load import (
 )
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import PermanentError, TransientError
-from magnetis_dagster.running_dev import RunningDev, announced
+from magnetis_dagster.running_dev import RunningDev, publish
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse.first_days import first_day
@@ -49,8 +49,7 @@ from magnetis_dagster.warehouse.summary import keys_used, summary
 from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
 
 LOAD_DAYS = 30
-"""Days to load from the sandbox by default. The default for the real API is none: calls cost quota.
-"""
+"""Days to load from the sandbox by default. From the real API, load none by default."""
 
 SANDBOX_PORT = 8250
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
@@ -104,7 +103,7 @@ def dev(options: DevOptions, settings: Settings, signals: StopSignals, console: 
             try:
                 with Steps(console) as session.steps:
                     session.start()
-                with announced(session.home, session.running):
+                with publish(session.home, session.running):
                     session.load()
                     if not options.exit_after_load:
                         session.serve()
@@ -203,9 +202,9 @@ class _Session:
         """State that commands in other terminals use."""
         settings = self.settings
         if settings.api_key is None or not uses_sandbox(settings):
-            return RunningDev(settings.api_url, None, self.own_database)
+            return RunningDev(settings.api_url, None, self.own_database, ui=self.ui)
         key, start = settings.api_key.get_secret_value(), settings.start_date.isoformat()
-        return RunningDev(settings.api_url, key, self.own_database, start)
+        return RunningDev(settings.api_url, key, self.own_database, start, self.ui)
 
     def load(self) -> None:
         days = self.options.load_days
@@ -277,7 +276,7 @@ class _Session:
 
     def stop(self) -> None:
         before = self.signals.count
-        if self.children.started:
+        if self.children.any_started:
             self._say(
                 "Stopping; unfinished runs resume at the next start. "
                 "Press Ctrl-C again to stop immediately."
@@ -316,7 +315,7 @@ class _Session:
             if not any_orphans(engine):
                 return
         command = [sys.executable, "-m", "magnetis_dagster.dagster_support.orphaned_runs"]
-        ended = subprocess.run(  # noqa: S603
+        completed = subprocess.run(  # noqa: S603
             command,
             env=environment,
             capture_output=True,
@@ -324,12 +323,12 @@ class _Session:
             timeout=START_SECONDS,
             check=False,
         )
-        if ended.returncode:
+        if completed.returncode:
             raise StartFailed(
                 "Could not end the unfinished runs of the previous magnetis dev:\n"
-                f"{ended.stderr[-2000:]}"
+                f"{completed.stderr[-2000:]}"
             )
-        self._say(f"Unfinished runs of the previous magnetis dev: {ended.stdout.strip()}.")
+        self._say(f"Unfinished runs of the previous magnetis dev: {completed.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
         with open_engine(self.settings) as engine:
@@ -380,11 +379,11 @@ class _Session:
     def _print_price(self, api: DagsterApi, requested: dict[str, list[date]]) -> None:
         least = sum(len(batch.collections) for batch in batches(missing_days(api, requested)))
         with open_engine(self.settings) as engine:
-            left = ledger_of(engine, self.settings).left(LANE)
+            available = ledger_of(engine, self.settings).left(LANE)
         self._say(
             f"This load costs at least {least:,} API calls, plus one per further 250 rows of a "
-            f"collection. {left:,} of {self.settings.daily_quota:,} calls a day are available to "
-            "it now; the others are spent or reserved for schedules."
+            f"collection. {available:,} of {self.settings.daily_quota:,} calls a day are available "
+            "to it now; the others are spent or reserved for schedules."
         )
 
     def _report_failures(self, result: LoadResult) -> None:

@@ -39,7 +39,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         """Install the handlers."""
         # A shell may start a background job with SIGINT ignored, and children inherit that.
-        self._before = {number: signal.signal(number, self._received) for number in STOP_SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -71,7 +71,7 @@ class StopSignals:
             self._deferred = False
             self.check()
 
-    def _received(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self._first is None:
             self._first = signum

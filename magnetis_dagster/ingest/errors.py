@@ -8,7 +8,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import ImplausibleResponse
-from magnetis_dagster.warehouse import Tally
+from magnetis_dagster.warehouse import RowCounts
 
 MOST_MEMBERS = 40
 """Names of members that an error lists."""
@@ -110,7 +110,7 @@ class UnplaceableRows(PermanentError):
     """No row of the window has the declared members for id and time."""
 
     def __init__(
-        self, collection: Collection, window: Window, tally: Tally, members: Iterable[Any]
+        self, collection: Collection, window: Window, tally: RowCounts, members: Iterable[Any]
     ) -> None:
         reasons = "; ".join(f"{why} ({rows} rows)" for why, rows in sorted(tally.unplaced.items()))
         options = {"time_fields" if " time in " in why else "id_paths" for why in tally.unplaced}

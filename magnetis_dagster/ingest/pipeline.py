@@ -25,8 +25,8 @@ from magnetis_dagster.warehouse import (
     Doubt,
     DoubtReason,
     Emptied,
-    Merged,
     MergedDay,
+    MergeResult,
     Rules,
     WindowFacts,
     age_days,
@@ -82,7 +82,7 @@ class Pipeline:
             return self._skipped(window, committed)
         today = self._parts.today()
         if day != today:
-            if committed := self._warehouse.done(self._collection, [day]):
+            if committed := self._warehouse.completed_days(self._collection, [day]):
                 return self._skipped(window, committed)
             raise PastSnapshot(self._collection, day, today, self._zone)
         self._claim_source()
@@ -106,7 +106,7 @@ class Pipeline:
         run = self._parts.run
         if not run.resumes:
             return {}
-        return self._warehouse.done(self._collection, days, run_id=run.work_id)
+        return self._warehouse.completed_days(self._collection, days, run_id=run.work_id)
 
     def _load(self, ranges: Iterable[Window]) -> Iterator[WindowResult]:
         return self._parts.threads.commit_each(
@@ -140,11 +140,13 @@ class Pipeline:
         finally:
             staged.close()
 
-    def _result(self, staged: StagedWindow, facts: WindowFacts, merged: Merged) -> WindowResult:
+    def _result(
+        self, staged: StagedWindow, facts: WindowFacts, merged: MergeResult
+    ) -> WindowResult:
         seconds = time.monotonic() - staged.started
         kept, doubted = self._resolve_doubts(staged.window, merged.doubted)
         others = [*merged.superseded, *kept]
-        committed = self._warehouse.done(self._collection, others) if others else {}
+        committed = self._warehouse.completed_days(self._collection, others) if others else {}
         misfits = dict(staged.staging.misfits)
         if merged.moved:
             misfits["day"] = merged.moved
@@ -162,7 +164,7 @@ class Pipeline:
             bytes=facts.bytes,
             seconds=seconds,
             quota_left=self._quota_left(),
-            rows_held=self._warehouse.rows_held(self._collection),
+            rows_held=self._warehouse.count_rows(self._collection),
             misfits=misfits,
             unknown=sorted(staged.staging.unknown),
             replaced_characters=staged.replaced_characters,
@@ -183,7 +185,7 @@ class Pipeline:
             received=rows,
             quarantined=self._warehouse.quarantined(self._collection, window.days),
             quota_left=self._quota_left(),
-            rows_held=self._warehouse.rows_held(self._collection),
+            rows_held=self._warehouse.count_rows(self._collection),
             skipped=True,
             changes=self._warehouse.changes(self._collection, window.first),
         )
@@ -230,7 +232,7 @@ class Pipeline:
 
     def _reopen_capped_days(self) -> None:
         for cap in self._caps:
-            reopened = self._warehouse.doubt_windows(self._collection, cap)
+            reopened = self._warehouse.discard_windows_at_cap(self._collection, cap)
             self._read_shorter.update(self._requested.intersection(reopened))
             if others := [day for day in reopened if day not in self._requested]:
                 self._parts.threads.report(

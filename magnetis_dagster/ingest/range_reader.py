@@ -15,7 +15,12 @@ from magnetis_dagster.ingest.run_parts import RunParts
 from magnetis_dagster.ingest.window_reader import Progress, WindowReader
 from magnetis_dagster.ingest.window_splitter import SLACK, WindowSplitter, expected_calls
 from magnetis_dagster.ingest.windows import Window
-from magnetis_dagster.ingest.witnesses import ImplausibleResponse, SearchCapped, Suspicions
+from magnetis_dagster.ingest.witnesses import (
+    ImplausibleResponse,
+    SearchCapped,
+    Suspicions,
+    WindowShortened,
+)
 from magnetis_dagster.warehouse import CachedWindow, Staging, WindowFacts
 from magnetis_dagster.warehouse.forecasts import record
 
@@ -131,7 +136,9 @@ class RangeReader:
             self._range, self._parts.chunk_rows, limits.most_days, limits.most_rows
         )
         totals = warehouse.announced_totals(collection, self._range.days)
-        self._suspicions = Suspicions(limits.most_rows, dict.fromkeys(totals))
+        self._suspicions = Suspicions(
+            limits.most_rows, dict.fromkeys(totals), most_days=limits.most_days
+        )
 
     def _start(self, window: Window) -> WindowTask:
         """Start to read a window, or the cached one that begins on the same day."""
@@ -205,6 +212,10 @@ class RangeReader:
             at_fault = isinstance(refusal, RequestRejected | ImplausibleResponse)
             is_shorter = self._splitter.halve(window, str(refusal), at_fault=at_fault)
         if self._collection.window is None or not is_shorter:
+            if isinstance(refusal, WindowShortened):
+                # so that the next load verifies a single day too
+                learn = self._parts.warehouse.learn_longest_window
+                await asyncio.to_thread(learn, self._collection, 1, str(refusal))
             if isinstance(refusal, ImplausibleResponse):
                 refusal = IncompleteResponse(self._collection, window, refusal)
             raise refusal from None

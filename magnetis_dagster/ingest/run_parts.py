@@ -43,4 +43,4 @@ class RunParts:
             key_fingerprint=self.ledger.key_fingerprint,
             origin=self.origin,
         )
-        return self.warehouse.kept_pages(collection, self.run.work_id, fingerprint)
+        return self.warehouse.page_cache(collection, self.run.work_id, fingerprint)

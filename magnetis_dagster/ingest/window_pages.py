@@ -81,7 +81,7 @@ class WindowPages:
 
     async def start_caching(self, first: Page) -> None:
         """Cache page 1 and all pages after it, unless the window has one page only."""
-        if self.pagination.announced_pages == 1 and self.pagination.following() is None:
+        if self.pagination.announced_pages == 1 and self.pagination.next_page() is None:
             return
         self._is_caching = True
         if 1 not in self.reused:
@@ -119,7 +119,7 @@ class WindowPages:
 
         Raises: FilterIgnored if too many rows lie outside the window.
         """
-        is_followed = self.is_mixed or self.pagination.following() is not None
+        is_followed = self.is_mixed or self.pagination.next_page() is not None
         if number in self._rechecked or (number == 1 and is_followed):
             self.ids[number] = await asyncio.to_thread(ids_of, self.staging, page)
             self.totals[number] = page.total
@@ -142,4 +142,4 @@ def _announced_pages(page: Page, limit: int) -> int:
     pagination.add(1, page)
     if pagination.announced_pages > 1:
         return pagination.announced_pages
-    return pagination.following() or 1
+    return pagination.next_page() or 1

@@ -23,7 +23,7 @@ from magnetis_dagster.ingest.window_pages import WindowPages, ids_of
 from magnetis_dagster.ingest.window_verifier import WindowVerifier
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import ImplausibleResponse, Suspicions
-from magnetis_dagster.warehouse import CachedWindow, PageCache, Staging, Tally, WindowFacts
+from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Staging, WindowFacts
 
 ATTEMPTS = 3
 """Attempts to read a window whose pages contradict each other."""
@@ -117,7 +117,7 @@ class WindowReader:
             await self._fetch_others(pages)
             size += pages.bytes
             await self._client.wait_for_settlements()
-            tally = await asyncio.to_thread(staging.settle)
+            tally = await asyncio.to_thread(staging.deduplicate)
             if staging.conflicting:
                 raise RepeatedIds(self._collection, self._window, staging.conflicting)
             found = await self._find_fault(pages, staging, tally)
@@ -126,19 +126,19 @@ class WindowReader:
                 self.replaced_characters = pages.replaced_characters
                 return self._facts(pages, tally, self._charged() - charged, size)
             fault = found
-        received = staging.tally.received
-        announced = pages.pagination.announced(received)
+        received = staging.row_counts.received
+        announced = pages.pagination.announced_rows(received)
         raise IncompleteWindow(self._collection, self._window, announced, received, fault, ATTEMPTS)
 
     def _charged(self) -> int:
         return self._parts.guard.charged[self._call.days]
 
-    def _facts(self, pages: WindowPages, tally: Tally, charged: int, size: int) -> WindowFacts:
+    def _facts(self, pages: WindowPages, tally: RowCounts, charged: int, size: int) -> WindowFacts:
         return WindowFacts(
             days=self._window.days,
             read_at=pages.read_at,
             read_on=pages.read_at.astimezone(self._parts.zones.partition).date(),
-            announced=pages.pagination.announced(tally.received),
+            announced=pages.pagination.announced_rows(tally.received),
             received=tally.received,
             api_calls=charged + len(pages.reused),
             witness_calls=self._verifier.calls,
@@ -147,7 +147,9 @@ class WindowReader:
             run_id=None,
         )
 
-    async def _find_fault(self, pages: WindowPages, staging: Staging, tally: Tally) -> str | None:
+    async def _find_fault(
+        self, pages: WindowPages, staging: Staging, tally: RowCounts
+    ) -> str | None:
         """Return why the pages do not form one complete list; None if they do.
 
         Raises: ImplausibleResponse if a shorter window may help; UnplaceableRows.
@@ -164,7 +166,7 @@ class WindowReader:
             await self._verifier.verify_edges(staging, tally)
             return None
         # deep pages of a long list may never be served; a shorter window has none
-        shorter_may_help = cut or (pagination.starved and pagination.total)
+        shorter_may_help = cut or (pagination.has_empty_page and pagination.total)
         if shorter_may_help and self._collection.window and len(self._window.days) > 1:
             await self._client.wait_for_settlements()
             raise ImplausibleResponse(f"The API {fault.removeprefix('the API ')}.")
@@ -180,16 +182,16 @@ class WindowReader:
         else:
             await self._fetch_concurrently(pages, last)
         seen = pages.first_ids
-        while not pagination.interrupted and (number := pagination.following()) is not None:
+        while not pagination.has_gap and (number := pagination.next_page()) is not None:
             try:
                 page, is_new = await pages.fetch(number)
             except (RequestRejected, RouteUnavailable):
                 # some APIs answer an unannounced page after the last one with 404 or 422
-                pagination.end()
+                pagination.mark_end()
                 return
             ids = await asyncio.to_thread(ids_of, pages.staging, page)
             if ids and None not in ids and ids <= seen:
-                pagination.end(page)
+                pagination.mark_end(page)
                 return
             seen |= ids
             await pages.stage(number, page, is_new=is_new)
@@ -204,7 +206,7 @@ class WindowReader:
 
         async def fetch() -> None:
             for number in numbers:
-                if pages.pagination.interrupted or failures:
+                if pages.pagination.has_gap or failures:
                     return
                 if number >= last - self._parts.concurrency:
                     self.nearly_requested.set()

@@ -23,7 +23,7 @@ from magnetis_dagster.ingest.witnesses import (
     looks_chosen,
     rechecked_pages,
 )
-from magnetis_dagster.warehouse import Staging, Tally
+from magnetis_dagster.warehouse import RowCounts, Staging
 
 MARGIN_ROWS = 2
 """Rows that two parts may announce more than the whole, unless one percent of it is more.
@@ -138,11 +138,11 @@ class WindowVerifier:
                 f"The API announced no total and returned {rows} rows, which looks like a cap."
             )
 
-    async def verify_edges(self, staging: Staging, tally: Tally) -> None:
+    async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
         """Raise WindowShortened if an empty edge has rows when requested alone.
 
-        Costs one request per empty edge. The two hours around its bounds belong to its neighbours
-        and are left out.
+        Costs one request per empty edge, and up to two for a window of a suspicious length. The two
+        hours around the bounds of empty days belong to their neighbours and are left out.
         """
         if not self._is_filtered or not self._collection.is_events:
             return
@@ -151,7 +151,32 @@ class WindowVerifier:
             page = await self._one_row(self._parameters(start + PADDING, end - PADDING))
             days = _parse(staging, page).days
             if any(day is not None and edge.first <= day <= edge.last for day in days):
-                raise WindowShortened(edge)
+                self._suspicions.shortens = True
+                raise WindowShortened(str(edge))
+        if self._suspicions.doubts_ends(len(self._window.days)):
+            await self._verify_ends(staging)
+
+    async def _verify_ends(self, staging: Staging) -> None:
+        """Raise WindowShortened if rows exist before the first row, or after the last.
+
+        A row in the padding proves its end without a request.
+        """
+        moments = await asyncio.to_thread(staging.outer_moments, 1)
+        if moments is None:
+            return
+        first, last = moments
+        start, end = self._window.bounds(self._zones.partition)
+        padded_start, padded_end = self._window.padded_bounds(self._zones.partition)
+        ends = []
+        if first >= start:
+            ends.append((padded_start, first - SECOND))
+        if last < end:
+            ends.append((last + SECOND, padded_end))
+        for part in ends:
+            page = await self._request(parameters=self._parameters(*part))
+            if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
+                self._suspicions.shortens = True
+                raise WindowShortened(f"{part[0]:%Y-%m-%d %H:%M} to {part[1]:%Y-%m-%d %H:%M} UTC")
 
     async def find_cut(self, pages: WindowPages, staging: Staging) -> str | None:
         """Return that the list was cut, if a search within the window proves it.
@@ -161,7 +186,7 @@ class WindowVerifier:
         rows. A cut list sorted by time lacks rows at one end, an unsorted one at both.
         """
         if (
-            not pages.pagination.ends_unproved
+            not pages.pagination.has_unproved_end
             or not self._is_filtered
             or not self._collection.is_events
         ):
@@ -185,7 +210,7 @@ class WindowVerifier:
         numbers = rechecked_pages(pages.pagination.announced_pages)
         for number in [1, *numbers[1:]] if pages.is_mixed else numbers:
             ids = pages.ids.get(number)
-            if ids is None or number > pages.pagination.filled:
+            if ids is None or number > pages.pagination.last_page_with_rows:
                 continue
             page = await self._request(page=number)
             if page.total != pages.totals[number] or ids_of(staging, page) != ids:

@@ -20,6 +20,8 @@ A week contains working days, and no API is known to shorten a week.
 """
 NEAR = timedelta(days=2)
 """Rows within this distance of the window are padding, whatever the time zone."""
+_TYPICAL_DAYS = {2, 3, 5, 15, 92, 93, 182, 183, 365, 366}
+"""Beside multiples of a week, of ten days and of a month: lengths that APIs have as a limit."""
 FEW_ROWS = 10
 FAR_ROWS = 100
 FAR_SHARE = 0.2
@@ -38,18 +40,18 @@ class SearchCapped(ImplausibleResponse):
 
 
 class WindowShortened(ImplausibleResponse):
-    """Days without rows in a window have rows when they are requested alone."""
+    """A part without rows in a window has rows when it is requested alone."""
 
-    def __init__(self, days: Window) -> None:
+    def __init__(self, part: str) -> None:
         super().__init__(
-            f"The API returned no row for {days} in a longer window, and returns some for these "
-            "days alone."
+            f"The API returned no row for {part} in a longer window, and returns some for this "
+            "part alone."
         )
 
 
 @dataclass(slots=True)
 class Suspicions:
-    """Knowledge about caps from the windows of one range."""
+    """Knowledge about the API's limits from the windows of one range."""
 
     cap: int | None = None
     """Rows at which the API is known to cap a search."""
@@ -57,6 +59,19 @@ class Suspicions:
     """Announced total to its window; None if the window is of an earlier load."""
     trusted: set[int] = field(default_factory=set)
     """Totals that were verified not to be caps."""
+    most_days: int | None = None
+    """Days of the longest window that the API is known to answer; None: no limit is known."""
+    shortens: bool = False
+    """Whether the API shortened a window of this range."""
+
+    def doubts_ends(self, days: int) -> bool:
+        """Return whether the API may have shortened a window of that many days by hours.
+
+        The padding makes a window four hours longer than its days. If the API's limit is exactly
+        those days, only the last hours are missing, or the first, and no day is empty.
+        """
+        is_typical = days in _TYPICAL_DAYS or 0 in {days % 7, days % 10, days % 30, days % 31}
+        return self.shortens or days == self.most_days or (days > 1 and is_typical)
 
     def doubts(self, window: Window, total: int) -> bool:
         """Return whether a total looks like a cap, and remember the total.

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from magnetis_dagster.catalog import model
-from magnetis_dagster.catalog.masking import masked, masked_id
+from magnetis_dagster.catalog.masking import mask_id, mask_text
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.json_leaves import leaves
@@ -217,11 +217,11 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     for name, rows in settings.items():
         if name not in collections:
             raise BaselineError(
-                f"{path}: settings.{masked(name)}: no such collection. There are: "
+                f"{path}: settings.{mask_text(name)}: no such collection. There are: "
                 f"{', '.join(collections)}."
             )
         settings[name] = {
-            identifier: _mapping(path, f"settings.{name}.{masked_id(identifier)}", row)
+            identifier: _mapping(path, f"settings.{name}.{mask_id(identifier)}", row)
             for identifier, row in _mapping(path, f"settings.{name}", rows).items()
         }
     return Baseline(settings, frozenset(without))

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from magnetis_dagster.api import ApiCall, MagnetisClient, RequestRejected, RouteUnavailable
 from magnetis_dagster.api.pagination import Pagination
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.catalog.row_parser import RowParser, shown_name
+from magnetis_dagster.catalog.row_parser import RowParser, mask_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.errors import MagnetisError, TransientError
 from magnetis_dagster.exact_json import dump_json
@@ -75,10 +75,10 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
     pagination.add(1, pages[0])
     seen = _ids(collection, pages[0].rows)
     # sequentially: settings have one or two pages, and a false announcement must not cost many
-    while not pagination.interrupted:
+    while not pagination.has_gap:
         number = len(pages) + 1
         announced = number <= pagination.announced_pages
-        if not announced and pagination.following() is None:
+        if not announced and pagination.next_page() is None:
             break
         try:
             page = await client.page(replace(call, page=number))
@@ -90,7 +90,7 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
         pages.append(page)
         pagination.add(number, page)
         if not announced and ids and None not in ids and ids <= seen:
-            pagination.end(page)
+            pagination.mark_end(page)
             break
         seen |= ids
     rows = [row for page in pages for row in page.rows]
@@ -125,7 +125,7 @@ def member_digests(rows: Sequence[Any]) -> dict[str, str]:
         identity = row.get("id") if isinstance(row, dict) else None
         members = leaves(row, DEEPEST_MEMBER - 1) if isinstance(row, dict) else ()
         for names, value in members:
-            path = ".".join(map(shown_name, names))
+            path = ".".join(map(mask_name, names))
             values.setdefault(path, []).append(dump_json([identity, value], sort=True))
     return {
         path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12]

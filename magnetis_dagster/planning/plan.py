@@ -325,7 +325,9 @@ def _lane_use(lane: str, policy: QuotaPolicy, usage: Usage, pace: Pace) -> LaneU
 def _rows_of_complete_days(
     warehouse: Warehouse, collection: Collection, window: Window
 ) -> dict[date, int]:
-    return {day: found.held for day, found in warehouse.done(collection, window.days).items()}
+    return {
+        day: found.held for day, found in warehouse.completed_days(collection, window.days).items()
+    }
 
 
 def _hull(ranges: Sequence[Window]) -> Window:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import as_text
 from magnetis_dagster.probe.rows import Name, Sample, mostly_phones
 
 RECENT = timedelta(days=92)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from magnetis_dagster.catalog.conversions import as_identifier
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import as_identifier
 from magnetis_dagster.probe.rows import Name, Sample, is_phone
 
 FEWEST_INTEGERS = 20

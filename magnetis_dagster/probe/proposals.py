@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
-from magnetis_dagster.catalog.row_parser import as_text
+from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.probe.ids import propose_id
 from magnetis_dagster.probe.rows import WIDEST_ZONE, Name, Sample, is_phone, mostly_phones
 

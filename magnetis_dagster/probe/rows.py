@@ -8,14 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.catalog.row_parser import (
-    ParsedRows,
-    RowParser,
-    as_moment,
-    as_text,
-    shown_name,
-)
+from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.catalog.volatile import stable
 from magnetis_dagster.ingest.windows import Zones
 from magnetis_dagster.json_leaves import leaves
@@ -121,7 +116,7 @@ class Sample:
     def shown(self, name: Name) -> str:
         """Return a dotted name safe to show; `*` replaces a part that may be a value."""
         return ".".join(
-            "*" if name[:depth] in self._keyed_by_values else shown_name(part)
+            "*" if name[:depth] in self._keyed_by_values else mask_name(part)
             for depth, part in enumerate(name)
         )
 

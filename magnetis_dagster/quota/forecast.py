@@ -79,7 +79,7 @@ def _has_stopped(days: list[tuple[date, int]]) -> bool:
 def _days(
     policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace
 ) -> Iterator[tuple[date, int, datetime | None]]:
-    """Yield each day with its calls, and on the last day when the last call is answered."""
+    """Yield each day with its calls; on the last day also the end of the last call."""
     simulation = _Simulation(policy, usage, calls, pace)
     whole: dict[timedelta, int] = {}
     while True:
@@ -185,7 +185,10 @@ class _Simulation:
         return max(self._seconds, rest.total_seconds())
 
     def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
-        """Return the first second with room for `number` calls, because floors shrink meanwhile."""
+        """Return the first second with room for `number` calls.
+
+        Floors shrink meanwhile.
+        """
         seconds = range((last - begin) // SECOND + 1)
         offset = bisect_left(
             seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number

@@ -1,4 +1,4 @@
-"""Charge every request of a run to the ledger before it is sent, and settle it afterwards."""
+"""Charge every request of a run to the ledger before it is sent, then settle it."""
 
 import asyncio
 import random
@@ -47,7 +47,7 @@ class _Grant:
     granted_at: Moment
 
     def is_fresh(self) -> bool:
-        """Return whether the request may be sent without another confirmation by the ledger."""
+        """Return whether the request may be sent without another confirmation."""
         now = Moment.now()
         age = self.requested_at.seconds_until(now)
         return (

@@ -34,18 +34,19 @@ _SECONDS = text("""
 
 
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
-    """Return each lane's calls on a mean day of the last week, and the seconds per call.
+    """Return each lane's calls on a mean day, and the seconds per call.
 
-    Today is excluded. A key that is younger than a week is measured since its first day.
+    The last week without today is measured. A key that is younger is measured since its first day.
 
     Raises: DatabaseUnavailable or DatabaseRefused.
     """
     today = ledger.policy.day_of(usage.at)
-    asked = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
+    parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
     with guarded(engine, "read past API calls"), engine.connect() as connection:
-        first = connection.execute(_FIRST, asked).scalar_one()
+        first = connection.execute(_FIRST, parameters).scalar_one()
         days = [
-            {lane: getattr(row, lane) for lane in LANES} for row in connection.execute(_DAYS, asked)
+            {lane: getattr(row, lane) for lane in LANES}
+            for row in connection.execute(_DAYS, parameters)
         ]
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
     return Pace(

@@ -1,8 +1,8 @@
-"""Charge every call in its own transaction, before it is sent, under the row lock of its key.
+"""Charge every call in its own transaction, before it is sent.
 
-Any number of processes on any number of machines queue for that lock, so they cannot exceed the
-limit together. A process that dies after a grant has spent the call: nothing is refunded.
-`rules.py` decides what may be granted. The time comes from the database's clock,
+Any number of processes on any number of machines queue for the row lock of the key, so they cannot
+exceed the limit together. A process that dies after a grant has spent the call: nothing is
+refunded. `rules.py` decides what may be granted. The time comes from the database's clock,
 `magnetis_ops.now()`, which all processes share. Tests replace that function to move the clock.
 
 A call counts in every quota window in which the API may have received it: from its charge until it
@@ -70,7 +70,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A charged call, which may be sent after `pause` seconds (0 unless calls are paced)."""
+    """A charged call, which may be sent after `pause` seconds.
+
+    `pause` is 0 unless calls are paced.
+    """
 
     number: int
     """Its id in `magnetis_ops.api_calls`."""
@@ -187,9 +190,9 @@ class Ledger:
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
-        """Record outcomes by call number, then charge calls of one lane, in one transaction.
+        """Record outcomes, then charge calls of one lane, in one transaction.
 
-        Returns the answer to each charge in order.
+        `settlements`: outcomes by call number. Returns the answer to each charge in order.
         """
         if len({charge.lane for charge in charges}) > 1:
             raise ValueError("all charges of one transaction must have the same lane")

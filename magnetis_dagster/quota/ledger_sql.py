@@ -37,18 +37,18 @@ _WAS_SENT = f"a.error IS DISTINCT FROM '{NOT_SENT}'"
 CALENDAR_USAGE = f"""
     WITH moment AS MATERIALIZED (SELECT magnetis_ops.now() AS at),
          today AS (SELECT at, (at AT TIME ZONE %(zone)s)::date AS day FROM moment),
-         start AS (SELECT at, day, day::timestamp AT TIME ZONE %(zone)s AS begun FROM today)
+         start AS (SELECT at, day, day::timestamp AT TIME ZONE %(zone)s AS starts FROM today)
     SELECT s.at, d.used_elsewhere, d.schedule, d.settings, d.manual, d.backfill,
            (SELECT jsonb_object_agg(lane, number) FROM (
                 SELECT late.lane, count(*) AS number FROM (
                     SELECT a.lane FROM magnetis_ops.api_calls AS a
                     WHERE a.key_fingerprint = %(key)s
-                      AND a.charged_at >= s.begun - %(longest)s AND a.charged_at < s.begun
-                      AND (a.settled_at IS NULL OR a.settled_at >= s.begun) AND {_WAS_SENT}
+                      AND a.charged_at >= s.starts - %(longest)s AND a.charged_at < s.starts
+                      AND (a.settled_at IS NULL OR a.settled_at >= s.starts) AND {_WAS_SENT}
                     UNION ALL
                     SELECT a.lane FROM magnetis_ops.api_calls AS a
-                    WHERE {_IS_LATE} AND a.settled_at >= s.begun
-                      AND a.charged_at < s.begun - %(longest)s AND {_WAS_SENT}
+                    WHERE {_IS_LATE} AND a.settled_at >= s.starts
+                      AND a.charged_at < s.starts - %(longest)s AND {_WAS_SENT}
                 ) AS late GROUP BY late.lane) AS lanes) AS more
     FROM start AS s
     LEFT JOIN magnetis_ops.quota_days AS d ON d.key_fingerprint = %(key)s AND d.day = s.day

@@ -1,7 +1,7 @@
-"""Report one key's quota and calls from the ledger's tables, and replay past grants.
+"""Report one key's quota and calls, and replay past grants.
 
-Used by `magnetis quota` and Dagster. Only reads and takes no lock. Shows nothing about other keys
-except their number. `cli/quota_report.py` and `defs/quota.py` format it.
+Reads the ledger's tables for `magnetis quota` and Dagster, and takes no lock. Shows nothing about
+other keys except their number. `cli/quota_report.py` and `defs` format it.
 """
 
 import heapq
@@ -41,35 +41,39 @@ _COUNTS = """
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
     count(*) FILTER (WHERE status = 429) AS over_quota,
     count(*) FILTER (WHERE status NOT BETWEEN 200 AND 299 AND status <> 429
-                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost)) AS failed,
+                        OR status IS NULL AND (settled_at IS NOT NULL OR charged_at < :lost))
+        AS failed,
     coalesce(sum(rows), 0) AS rows
 """
 
 
-def _tallies(name: str, also: str = "") -> TextClause:
+def _counts_by(name: str, also: str = "") -> TextClause:
     return text(f"""
         SELECT {name} AS name, {also} {_COUNTS} FROM magnetis_ops.api_calls
-        WHERE key_fingerprint = :key AND charged_at >= :begun GROUP BY 1 ORDER BY calls DESC, 1
+        WHERE key_fingerprint = :key AND charged_at >= :start GROUP BY 1 ORDER BY calls DESC, 1
     """)
 
 
-_BY_DAY = _tallies("day::text")
-_BY_ROUTE = _tallies("route")
-_BY_COLLECTION = _tallies("collection")
-_BY_RUN = _tallies("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
+_BY_DAY = _counts_by("day::text")
+_BY_ROUTE = _counts_by("route")
+_BY_COLLECTION = _counts_by("collection")
+_BY_RUN = _counts_by("coalesce(run_id, 'unknown')", "min(lane) AS lane,")
 _DAYS = text("""
-    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days WHERE key_fingerprint = :key AND day >= :first
+    SELECT day, daily_quota, used_elsewhere FROM magnetis_ops.quota_days
+    WHERE key_fingerprint = :key AND day >= :first
 """)
 _CALLS = text("""
-    SELECT lane, charged_at, least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
+    SELECT lane, charged_at,
+           least(coalesce(settled_at, charged_at + :longest), charged_at + :longest) AS until
     FROM magnetis_ops.api_calls
-    WHERE key_fingerprint = :key AND charged_at >= :begun - :longest
-      AND coalesce(settled_at, charged_at + :longest) >= :begun
+    WHERE key_fingerprint = :key AND charged_at >= :start - :longest
+      AND coalesce(settled_at, charged_at + :longest) >= :start
     ORDER BY id
 """)
-_OTHER_KEYS = text(
-    "SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days WHERE key_fingerprint <> :key"
-)
+_OTHER_KEYS = text("""
+    SELECT count(DISTINCT key_fingerprint) FROM magnetis_ops.quota_days
+    WHERE key_fingerprint <> :key
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,10 @@ class LaneToday:
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The quota at one moment. With a rolling quota, the last 24 hours count instead of the day."""
+    """The quota at one moment.
+
+    With a rolling quota, the last 24 hours count instead of the day.
+    """
 
     key_fingerprint: str
     at: datetime
@@ -123,7 +130,7 @@ class Today:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CallCounts:
     """Calls by result. Calls in none of the three results are still in flight."""
 
     name: str
@@ -137,7 +144,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class DayTally(Tally):
+class DayCounts(CallCounts):
     """One quota day; `name` is its date."""
 
     limit: int = 0
@@ -145,7 +152,7 @@ class DayTally(Tally):
 
 
 @dataclass(frozen=True, slots=True)
-class RunTally(Tally):
+class RunCounts(CallCounts):
     """One run of today; `name` is its id, or the command that sent the calls."""
 
     lane: str = ""
@@ -156,13 +163,13 @@ class QuotaReport:
     """The quota of one key today, and its calls by day, route, collection and run."""
 
     today: Today
-    days: tuple[DayTally, ...]
+    days: tuple[DayCounts, ...]
     """The last 30 days, oldest first, including days without a call."""
-    routes: tuple[Tally, ...]
+    routes: tuple[CallCounts, ...]
     """The same 30 days by route, most calls first."""
-    collections: tuple[Tally, ...]
+    collections: tuple[CallCounts, ...]
     """Today's ten collections with the most calls."""
-    runs: tuple[RunTally, ...]
+    runs: tuple[RunCounts, ...]
     """Today's ten runs with the most calls."""
     other_keys: int
     """Number of other keys that sent calls into this database; each has its own quota."""
@@ -217,34 +224,39 @@ def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) ->
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
             return QuotaReport(
-                today, tuple(DayTally(str(day), limit=policy.limit) for day in dates), (), (), (), 0
+                today,
+                tuple(DayCounts(str(day), limit=policy.limit) for day in dates),
+                (),
+                (),
+                (),
+                0,
             )
-        asked = {
+        parameters = {
             "key": key_fingerprint,
-            "begun": policy.day_start(first),
+            "start": policy.day_start(first),
             "lost": today.at - LONGEST_CALL,
         }
-        this_day = asked | {"begun": policy.day_start(today.day)}
-        called = {row["name"]: row for row in _rows(connection, _BY_DAY, asked)}
-        kept = {
+        this_day = parameters | {"start": policy.day_start(today.day)}
+        calls_by_day = {row["name"]: row for row in _rows(connection, _BY_DAY, parameters)}
+        quotas = {
             row.day: row
             for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})
         }
         return QuotaReport(
             today=today,
             days=tuple(
-                DayTally(
-                    **called.get(str(day), {"name": str(day)}),
-                    limit=kept[day].daily_quota if day in kept else policy.limit,
-                    used_elsewhere=kept[day].used_elsewhere if day in kept else 0,
+                DayCounts(
+                    **calls_by_day.get(str(day), {"name": str(day)}),
+                    limit=quotas[day].daily_quota if day in quotas else policy.limit,
+                    used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
                 )
                 for day in dates
             ),
-            routes=tuple(Tally(**row) for row in _rows(connection, _BY_ROUTE, asked)),
+            routes=tuple(CallCounts(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
             collections=tuple(
-                Tally(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
+                CallCounts(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
             ),
-            runs=tuple(RunTally(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
+            runs=tuple(RunCounts(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
             other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
         )
 
@@ -285,7 +297,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class FloorsKept:
+class FloorReplay:
     """The result of a replay."""
 
     judged: int
@@ -295,7 +307,7 @@ class FloorsKept:
     first_broken: datetime | None = None
 
 
-def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorsKept:
+def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
     """Check the grants from `since` on against the quota rules.
 
     The grants are in the order in which they were given, and include earlier ones that count.
@@ -319,12 +331,12 @@ def replay(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> Flo
         counted[grant.lane] += 1
         if policy.window is QuotaWindow.ROLLING:
             heapq.heappush(expiries, (grant.until + DAY, grant.lane))
-    return FloorsKept(judged, broken, first_broken)
+    return FloorReplay(judged, broken, first_broken)
 
 
-def floors_kept(
+def replay_floors(
     engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
-) -> FloorsKept:
+) -> FloorReplay:
     """Check backfill's calls of the quota day of `now`, from `since` on.
 
     With a rolling quota, checks the last 24 hours.
@@ -335,9 +347,9 @@ def floors_kept(
         now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
     )
     counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
-    parameters = {"key": key_fingerprint, "begun": counted_from, "longest": LONGEST_CALL}
+    parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
         if not connection.execute(PREPARED).one().prepared:
-            return FloorsKept(0, 0)
+            return FloorReplay(0, 0)
         grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
-    return replay(policy, grants, max(since, judged_from))
+    return check_grants(policy, grants, max(since, judged_from))

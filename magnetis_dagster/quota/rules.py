@@ -4,7 +4,7 @@ Pure functions. The ledger uses them for every call, and reports and forecasts u
 cannot disagree.
 
 Floors: each lane except backfill has a share of the limit. Backfill may not use that share until
-the lane has used it. Over the last hours of the quota day the floors shrink evenly to zero, so that
+the lane has used it. Over the last hours of the quota day the floors shrink evenly to zero. So
 unused calls are not lost every night.
 """
 
@@ -35,7 +35,10 @@ KEY_REFUSED = ", key refused"
 
 
 class QuotaWindow(StrEnum):
-    """The time over which the limit counts. The vendor does not document when its day begins."""
+    """The time over which the limit counts.
+
+    The vendor does not document when its day begins.
+    """
 
     CALENDAR = "calendar"
     """The calendar day in MAGNETIS_TIMEZONE: 23, 24 or 25 hours."""
@@ -43,8 +46,11 @@ class QuotaWindow(StrEnum):
     """Any 24 hours."""
 
 
-class BadPolicy(PermanentError):
-    """The quota variables cannot be satisfied. The text names the variable and the allowed values."""
+class InvalidQuotaRules(PermanentError):
+    """The quota variables cannot be satisfied.
+
+    The text names the variable and the allowed values.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,9 @@ class QuotaPolicy:
     """Maximum calls per second for the key; None: no limit."""
 
     def __post_init__(self) -> None:
-        """Raise BadPolicy if the rules cannot be satisfied."""
+        """Raise InvalidQuotaRules if the rules cannot be satisfied."""
         if self.limit < 1:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
             )
         for setting, lanes in (
@@ -77,11 +83,11 @@ class QuotaPolicy:
             ("MAGNETIS_QUOTA_SPREAD", self.spread),
         ):
             if unknown := [lane for lane in lanes if lane not in LANES]:
-                raise BadPolicy(
+                raise InvalidQuotaRules(
                     f"{setting}: unknown lane {unknown[0]!r}. Lanes: {', '.join(LANES)}."
                 )
         if BACKFILL in self.floors:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor. The floors reserve calls "
                 "for the other lanes."
             )
@@ -89,17 +95,17 @@ class QuotaPolicy:
             any(not 0 <= share < 1 for share in self.floors.values())
             or sum(self.floors.values()) >= 1
         ):
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), "
                 f"got {dict(self.floors)} with a sum of {sum(self.floors.values()):g}: backfill "
                 "would never get a call."
             )
         if not 0 <= self.release_hours <= 24:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}."
             )
         if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
-            raise BadPolicy(
+            raise InvalidQuotaRules(
                 "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a "
                 f"day), or none, got {self.calls_per_second:g}."
             )
@@ -155,7 +161,7 @@ class Usage:
 
     @property
     def key_refused(self) -> bool:
-        """Whether the key is closed because the API rejected it, not because of an exhausted quota."""
+        """Whether the key is closed because the API rejected it, not because of its quota."""
         return self.closed_until is not None and (self.closed_signal or "").endswith(KEY_REFUSED)
 
 
@@ -195,11 +201,11 @@ def decide(
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
-    `expiries` is called if the call is refused. It returns when each counted call stops counting, and
-    its lane (rolling quota).
+    `expiries` is called if the call is refused. It returns when each counted call stops counting,
+    and its lane (rolling quota).
     """
     if lane not in LANES:
-        raise BadPolicy(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
+        raise InvalidQuotaRules(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
     answer = _grant_or_reason(policy, usage, lane)
     if isinstance(answer, Granted):
         return answer

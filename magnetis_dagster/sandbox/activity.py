@@ -17,8 +17,7 @@ from magnetis_dagster.sandbox.group import Group, Row
 FIRST_DAY = date(2026, 1, 1)
 """Day of the first change."""
 SOON = timedelta(minutes=2)
-"""An alert is edited this long after the start, so that a demonstration works at any time of day.
-"""
+"""Time after the start of the first edit, so that a demonstration works at any time of day."""
 AGAIN = timedelta(hours=4)
 """Interval of further edits like the first."""
 _WEIGHTS = {

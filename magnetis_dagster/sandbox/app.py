@@ -17,7 +17,7 @@ import orjson
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
-from magnetis_dagster.sandbox.days import midnight
+from magnetis_dagster.sandbox.day_plans import midnight
 from magnetis_dagster.sandbox.lies import Liar, Search
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World, encoded_id
@@ -137,7 +137,7 @@ class SandboxApp:
         search = self._search(collection, request, errors)
         if errors:
             return _json(422, {"message": "The given data was invalid.", "errors": errors})
-        allowed, account = self._allowed(key), request.query.get("account_id")
+        allowed, account = self._visible_owners(key), request.query.get("account_id")
         if account is not None:
             if allowed is not None and account not in allowed:
                 return _json(403, {"message": "This action is unauthorized."})
@@ -158,7 +158,7 @@ class SandboxApp:
                         bounds[argument] = pick(moments)
         return Search(**bounds)
 
-    def _allowed(self, key: str) -> frozenset[str] | None:
+    def _visible_owners(self, key: str) -> frozenset[str] | None:
         """Return the ids of accounts and their parents that the key may read.
 
         None stands for all.
@@ -218,7 +218,7 @@ class SandboxApp:
         size, page = numbers["limit"], numbers["page"]
         first = (page - 1) * size
         liar = self._liar(collection.name)
-        total, rows = self._found(collection, liar, search, allowed, first, size)
+        total, rows = self._select_rows(collection, liar, search, allowed, first, size)
         if collection.name == "calls" and request.query.get("analysis") != "1":
             rows = [_without_analysis(row) for row in rows]
         fault = self._draw(request, "duplicated", "total_moved")
@@ -234,7 +234,7 @@ class SandboxApp:
             return Answer(200, orjson.dumps(content))
         return Answer(200, b'{"data":[' + b",".join(rows) + b"]," + orjson.dumps(envelope)[1:])
 
-    def _found(
+    def _select_rows(
         self,
         collection: Collection,
         liar: Liar[bytes],

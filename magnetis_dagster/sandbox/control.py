@@ -1,11 +1,9 @@
 """Edit a running sandbox.
 
-The module has an endpoint for programs on this machine, and a journal for all
-processes.
-
-Web pages cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON
-body and the organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No
-response allows cross-origin requests.
+The module has an endpoint for programs on this machine, and a journal for all processes. Web pages
+cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON body and the
+organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No response allows
+cross-origin requests.
 """
 
 import json

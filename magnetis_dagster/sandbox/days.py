@@ -9,27 +9,19 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 from magnetis_dagster.sandbox import late_changes as late
 from magnetis_dagster.sandbox.callers import (
     CALLERS,
-    NEW_SHARE,
-    RETRY_SHARE,
-    RETURN_DAYS,
-    SAMPLES,
     WITHHELD,
-    WITHHELD_SHARE,
-    Outcome,
     address_of,
     encode_caller,
     name_of,
     number_of,
-    outcome_shares,
-    outcomes,
 )
+from magnetis_dagster.sandbox.day_plans import HOUR_WEIGHTS, DayPlans, midnight
 from magnetis_dagster.sandbox.late_changes import LateChange
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import VARIANTS, Variant
@@ -42,26 +34,9 @@ PREFIXES = {
     "emails": "ema",
     "leads": "lead",
 }
-_WEEKDAY = (1.25, 1.15, 1.1, 1.1, 1.15, 0.95, 0.3)
-_HOUR = (
-    *(0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.6, 2, 6, 12, 14, 13),
-    *(6, 7, 12, 13, 12, 11, 8, 3, 1.5, 1, 0.6, 0.4),
-)
-"""Weight of each local hour: offices open at 8; lunch and evenings are quiet."""
-_HOLIDAYS = {(1, 1), (5, 1), (5, 8), (7, 14), (8, 15), (11, 1), (11, 11), (12, 25)}
-_NOISE = (0.85, 1.15)
 _LEAST_CONVERSATION = 20
 """Minimum seconds of a call that leads to a conversion; leads require twice as much."""
-_PLANS = 16
-"""Number of cached plans: a plan of 30,000 calls takes 2 MB, and most requests read one collection.
-"""
 _CLOCK = tuple(f"{second // 60:02d}:{second % 60:02d}".encode() for second in range(3600))
-
-
-@lru_cache(maxsize=8192)
-def midnight(day: date, zone: ZoneInfo) -> int:
-    """Return the Unix time of the start of a local day."""
-    return int(datetime.combine(day, time.min, zone).timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +53,6 @@ class Day:
         return sum(map(len, self.rows)) + 100 * len(self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Contacts of a day, ordered by number."""
-
-    offsets: list[int]
-    """Seconds since local midnight."""
-    callers: list[int]
-    variants: list[int]
-    outcomes: list[Outcome]
-    """Empty for e-mails."""
-
-
 _Contact = tuple[int, bytes, tuple[bytes, ...]]
 """Seconds since local midnight, template of the row, and values of its slots in order."""
 _START = b"@"
@@ -102,18 +65,11 @@ class Days:
     def __init__(self, options: SandboxOptions, variants: list[Variant]) -> None:
         self._options = options
         self._variants = variants
-        self._outcomes = outcomes(options.seed)
-        self._plan: Callable[[str, date], _Plan] = lru_cache(maxsize=_PLANS)(self._make_plan)
+        self._plans = DayPlans(options, variants)
         self._counts: dict[tuple[str, date], int] = {}
-        self._newcomers: Callable[[date], tuple[int, int]] = lru_cache(maxsize=4096)(
-            self._count_newcomers
-        )
         self._late: Callable[[str, date], tuple[LateChange, ...]] = lru_cache(maxsize=1024)(
             self._make_late
         )
-        # the number of new callers on a busy day; a phone number is reused after all others
-        busiest = options.calls_per_day * NEW_SHARE * max(_WEEKDAY) * _NOISE[1]
-        self._callers_per_day = max(1, round(busiest) + 1)
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
         """Return the number of the day's rows without generating them.
@@ -123,7 +79,7 @@ class Days:
         key = (collection, day)
         if key not in self._counts:
             self._counts[key] = self._count(collection, day)
-        return self._counts[key] - len(self._deleted(collection, day, as_of))
+        return self._counts[key] - len(self._deleted_numbers(collection, day, as_of))
 
     def make(self, collection: str, day: date, as_of: int | None = None) -> Day:
         """Return the rows of the day; calls include `analysis`."""
@@ -145,11 +101,11 @@ class Days:
         if day < self._options.first_day:
             return []
         pick = random.Random(f"moments:{self._options.seed}:{collection}:{day}")  # noqa: S311 - invented data
-        hours, first = self._hours(day), midnight(day, self._options.zone)
+        hours, first = self._plans.hours(day), midnight(day, self._options.zone)
         chosen = pick.choices(
             range(len(hours)),
-            [_HOUR[hour] for _, hour in hours],
-            k=round(self._size("calls", day) * share),
+            [HOUR_WEIGHTS[hour] for _, hour in hours],
+            k=round(self._plans.size("calls", day) * share),
         )
         return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
 
@@ -166,84 +122,13 @@ class Days:
 
     def _count(self, collection: str, day: date) -> int:
         if collection in {"calls", "emails"}:
-            return self._size(collection, day)
+            return self._plans.size(collection, day)
         if collection == "visits":
-            return self._size("calls", day) * self._options.visits_per_call
+            return self._plans.size("calls", day) * self._options.visits_per_call
         return len(self._sources(collection, day))
 
-    def _size(self, collection: str, day: date) -> int:
-        noise = random.Random(f"size:{self._options.seed}:{collection}:{day}").uniform(*_NOISE)  # noqa: S311
-        rest = 0.15 if (day.month, day.day) in _HOLIDAYS else 1.0
-        mean = self._options.calls_per_day * (0.2 if collection == "emails" else 1.0)
-        return round(mean * _WEEKDAY[day.weekday()] * rest * noise)
-
-    def _count_newcomers(self, day: date) -> tuple[int, int]:
-        """Return the day's first new caller and the number of new callers."""
-        number = max(1, round(self._size("calls", day) * NEW_SHARE))
-        return day.toordinal() * self._callers_per_day, number
-
-    def _make_plan(self, collection: str, day: date) -> _Plan:
-        pick = random.Random(f"plan:{self._options.seed}:{collection}:{day}")  # noqa: S311
-        number = self._size(collection, day)
-        hours = self._hours(day)
-        weights = [_HOUR[hour] for _, hour in hours]
-        chosen = pick.choices(range(len(hours)), weights, k=number)
-        if len(hours) != 24:
-            # on days with a clock change, start with one call in each hour, to cover all of them
-            chosen[: len(hours)] = list(range(len(hours)))[:number]
-        offsets = [hour * 3600 + int(pick.random() * 3600) for hour in chosen]
-        if collection == "emails":
-            first, newcomers = self._newcomers(day)
-            # a third of the senders call on the same day too
-            callers = [
-                (first + int(pick.random() * 3 * newcomers)) % CALLERS for _ in range(number)
-            ]
-            return _Plan(offsets, callers, [_variant_of(caller) for caller in callers], [])
-        return self._plan_calls(day, pick, offsets, len(hours))
-
-    def _plan_calls(self, day: date, pick: random.Random, offsets: list[int], hours: int) -> _Plan:
-        number, draw = len(offsets), pick.random
-        first, newcomers = self._newcomers(day)
-        retries = newcomers + round(number * RETRY_SHARE)
-        withheld = retries + round(number * WITHHELD_SHARE)
-        shares = [outcome_shares(hour, day.weekday()) for _, hour in self._hours(day)]
-        miss = [variant.miss for variant in self._variants]
-        not_answered, busy, voicemail, completed = self._outcomes.kinds
-        # new callers of the days on which returning callers called first
-        earlier = [self._newcomers(day - timedelta(days=days)) for days in RETURN_DAYS]
-        callers, variants, ends = list[int](), list[int](), list[Outcome]()
-        missed: list[int] = []
-        for n in range(number):
-            if n < newcomers:
-                caller = (first + n) % CALLERS
-            elif n < retries and missed and n >= hours:
-                # callers without an answer call again, most of them within an hour
-                source = missed.pop(int(draw() * len(missed)))
-                retry = offsets[source] + int(pick.expovariate(1 / 2400)) + 60
-                caller, offsets[n] = callers[source], min(retry, hours * 3600 - 1)
-            elif retries <= n < withheld:
-                caller = WITHHELD
-            else:
-                start, count = earlier[int(draw() * len(earlier))]
-                caller = (start + int(draw() * count)) % CALLERS
-            variant = _variant_of(caller) if caller != WITHHELD else int(draw() * VARIANTS)
-            share, at = shares[offsets[n] // 3600], draw()
-            sample = int(draw() * SAMPLES)
-            if (at := at - share[0] * miss[variant]) < 0:
-                outcome = not_answered[sample]
-                if n < newcomers:
-                    missed.append(n)
-            elif (at := at - share[1]) < 0:
-                outcome = busy[sample]
-            else:
-                outcome = voicemail[sample] if at < share[2] else completed[sample]
-            callers.append(caller)
-            variants.append(variant)
-            ends.append(outcome)
-        return _Plan(offsets, callers, variants, ends)
-
     def _make_late(self, collection: str, day: date) -> tuple[LateChange, ...]:
-        seed, size = f"{self._options.seed}:{collection}:{day}", self._size("calls", day)
+        seed, size = f"{self._options.seed}:{collection}:{day}", self._plans.size("calls", day)
         start = midnight(day, self._options.zone)
         if collection == "calls":
             return late.call_changes(seed, start, size)
@@ -251,7 +136,7 @@ class Days:
             return late.lead_changes(seed, start, len(self._sources("leads", day)))
         return ()
 
-    def _deleted(self, collection: str, day: date, as_of: int | None) -> set[int]:
+    def _deleted_numbers(self, collection: str, day: date, as_of: int | None) -> set[int]:
         """Return the numbers of the calls that were deleted."""
         if as_of is None or collection != "calls":
             return set()
@@ -270,15 +155,6 @@ class Days:
             for each in reversed(self._late(collection, day))
             if each.moment > as_of
         }
-
-    def _hours(self, day: date) -> list[tuple[bytes, int]]:
-        """Return date with hour, and hour, of each of the day's 23, 24 or
-        25.
-        """
-        zone = self._options.zone
-        start, end = midnight(day, zone), midnight(day + timedelta(days=1), zone)
-        local = [datetime.fromtimestamp(moment, zone) for moment in range(start, end, 3600)]
-        return [(f"{moment:%Y-%m-%d %H:}".encode(), moment.hour) for moment in local]
 
     def _identifiers(self, collection: str, day: date, number: int, step: int = 1) -> list[bytes]:
         # the last twelve digits contain number and day, so that a row can be found by its id
@@ -302,7 +178,7 @@ class Days:
 
         For leads, e-mails follow as -1 - number.
         """
-        calls = self._plan("calls", day)
+        calls = self._plans.plan("calls", day)
         if collection == "conversions":
             return [
                 n
@@ -316,11 +192,11 @@ class Days:
             for n, outcome in enumerate(calls.outcomes)
             if n % 3 and outcome.duration >= 2 * _LEAST_CONVERSATION
         ]
-        return [*spoken, *(-1 - n for n in range(0, self._size("emails", day), 2))]
+        return [*spoken, *(-1 - n for n in range(0, self._plans.size("emails", day), 2))]
 
     def _render(self, day: date, contacts: Iterable[_Contact]) -> Day:
         """Format the templates with their values; _START becomes the time of the row."""
-        hours = self._hours(day)
+        hours = self._plans.hours(day)
         length = len(hours) * 3600 - 1
         first = midnight(day, self._options.zone)
         rows: list[tuple[int, bytes]] = []
@@ -333,11 +209,11 @@ class Days:
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
     def _calls(self, day: date, as_of: int | None) -> Day:
-        plan = self._plan("calls", day)
+        plan = self._plans.plan("calls", day)
         ids = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(ids))
-        hours = self._hours(day) + self._hours(day + timedelta(days=1))
-        deleted = self._deleted("calls", day, as_of)
+        hours = self._plans.hours(day) + self._plans.hours(day + timedelta(days=1))
+        deleted = self._deleted_numbers("calls", day, as_of)
         pending = self._pending("calls", day, as_of)
         contacts: list[_Contact] = []
         for n, (offset, variant, caller, outcome) in enumerate(
@@ -361,7 +237,7 @@ class Days:
         return self._render(day, contacts)
 
     def _visits(self, day: date) -> Day:
-        plan, each = self._plan("calls", day), self._options.visits_per_call
+        plan, each = self._plans.plan("calls", day), self._options.visits_per_call
         pick = random.Random(f"visits:{self._options.seed}:{day}")  # noqa: S311
         calls = self._identifiers("calls", day, len(plan.offsets))
         contacts: list[_Contact] = []
@@ -385,7 +261,7 @@ class Days:
         return self._render(day, contacts)
 
     def _conversions(self, day: date) -> Day:
-        plan, sources = self._plan("calls", day), self._sources("conversions", day)
+        plan, sources = self._plans.plan("calls", day), self._sources("conversions", day)
         calls = self._identifiers("calls", day, len(plan.offsets))
         visits = self._first_visits(day, len(calls))
         contacts: list[_Contact] = []
@@ -401,18 +277,18 @@ class Days:
         return self._render(day, contacts)
 
     def _emails(self, day: date) -> Day:
-        plan = self._plan("emails", day)
+        plan = self._plans.plan("emails", day)
         contacts: list[_Contact] = []
         for n, identifier in enumerate(self._identifiers("emails", day, len(plan.offsets))):
             caller = plan.callers[n]
-            subject = _quoted(f"Demande de visite de {name_of(caller)}")
-            values = (_text(identifier), _START, _quoted(address_of(caller)), subject)
+            subject = _quote(f"Demande de visite de {name_of(caller)}")
+            values = (_text(identifier), _START, _quote(address_of(caller)), subject)
             template = self._variants[plan.variants[n]].templates["emails"]
             contacts.append((plan.offsets[n], template, values))
         return self._render(day, contacts)
 
     def _leads(self, day: date, as_of: int | None) -> Day:
-        calls, emails = self._plan("calls", day), self._plan("emails", day)
+        calls, emails = self._plans.plan("calls", day), self._plans.plan("emails", day)
         sources = self._sources("leads", day)
         call_ids = self._identifiers("calls", day, len(calls.offsets))
         email_ids = self._identifiers("emails", day, len(emails.offsets))
@@ -434,20 +310,15 @@ class Days:
             caller = plan.callers[number]
             # a caller with a withheld number gives a name
             person, phone = (
-                (caller, _quoted(number_of(caller))) if caller != WITHHELD else (number, b"null")
+                (caller, _quote(number_of(caller))) if caller != WITHHELD else (number, b"null")
             )
-            contact = (_quoted(address_of(person)), _quoted(name_of(person)), phone)
-            values = (_text(identifier), links[0], *contact, _START, links[1], _quoted(status))
+            contact = (_quote(address_of(person)), _quote(name_of(person)), phone)
+            values = (_text(identifier), links[0], *contact, _START, links[1], _quote(status))
             contacts.append((offset, self._variants[plan.variants[number]].templates[kind], values))
         return self._render(day, contacts)
 
 
-def _variant_of(caller: int) -> int:
-    """Return the variant of a caller, who always calls the same number."""
-    return (caller * 2_654_435_761 >> 11) % VARIANTS
-
-
-def _quoted(value: str) -> bytes:
+def _quote(value: str) -> bytes:
     return b'"%b"' % value.encode()
 
 

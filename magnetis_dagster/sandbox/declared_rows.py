@@ -76,7 +76,7 @@ class Style:
             return row
         self._renamed[old] = first
         return {
-            (first if name == old else name): (_nested(rest, value) if name == old else value)
+            (first if name == old else name): (_nest(rest, value) if name == old else value)
             for name, value in row.items()
         }
 
@@ -91,7 +91,7 @@ def styles(catalogue: Catalogue) -> dict[str, Style]:
     }
 
 
-def added(catalogue: Catalogue) -> dict[str, Collection]:
+def added_collections(catalogue: Catalogue) -> dict[str, Collection]:
     """Return the collections that are not in the default catalogue."""
     shipped = load_catalogue().collections
     return {
@@ -206,7 +206,7 @@ def _put(row: Row, path: str, value: Any) -> None:
     place.setdefault(last, value)
 
 
-def _nested(path: str, value: Any) -> Any:
+def _nest(path: str, value: Any) -> Any:
     for name in reversed(path.split(".") if path else []):
         value = {name: value}
     return value

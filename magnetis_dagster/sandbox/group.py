@@ -37,6 +37,7 @@ CHANNELS = (
     ("Affichage", 5, None, None, None, False),
     ("Courrier", 3, None, None, None, False),
 )
+EMAIL_CHANNEL = "Portails d'annonces"
 TERMS = ("agence immobiliere", "estimation maison", "location appartement", "syndic copropriete")
 SECTORS = ("Immobilier", "Immobilier tertiaire", "Gestion locative")
 ALERT_TITLES = {
@@ -105,7 +106,7 @@ class Group:
         person = self._random.randrange(CALLERS)
         return name_of(person), number_of(person), address_of(person)
 
-    def _created(self) -> str:
+    def _next_creation_time(self) -> str:
         self._opened += timedelta(seconds=self._random.randrange(*self._pace))
         return f"{self._opened:%Y-%m-%d %H:%M:%S}"
 
@@ -113,13 +114,13 @@ class Group:
         options = self._options
         entity = {
             "id": self.identifier("ent"),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "name": "Groupe Armor Habitat",
         }
         networks = [
             {
                 "id": self.identifier("net"),
-                "created_at": self._created(),
+                "created_at": self._next_creation_time(),
                 "entity": _reference(entity),
                 "name": name,
             }
@@ -137,58 +138,69 @@ class Group:
 
     def account(self, index: int, network: Row, lines: int) -> dict[str, list[Row]]:
         """Return an account with its recipient, pool, tracked numbers and tracked address."""
+        account = self._account_row(index, network)
+        recipient = self._recipient_row(account)
+        pool = self._pool_row(account)
+        numbers = [self.number(account, recipient, pool, index, line) for line in range(lines)]
+        pool["numbers"] = [each["number"] for each in numbers]
+        return {
+            "accounts": [account],
+            "recipients": [recipient],
+            "pools": [pool],
+            "numbers": numbers,
+            "email_trackers": [self._tracker_row(account, index)],
+        }
+
+    def _account_row(self, index: int, network: Row) -> Row:
         city = CITIES[index % len(CITIES)]
-        account = {
+        suffix = f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""
+        return {
             "id": self.identifier("acc"),
             "city": city,
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "email": self.person()[2],
             "entity": network["entity"],
-            "name": f"Armor Habitat {city}"
-            + (f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""),
+            "name": f"Armor Habitat {city}{suffix}",
             "network": _reference(network),
             "plan": self._random.choice(("Essentiel", "Premium")),
             "sector": self._random.choice(SECTORS),
             "website": f"https://www.armor-habitat-{index + 1}.invalid",
             "zipcode": f"{44000 + index * 10}",
         }
+
+    def _recipient_row(self, account: Row) -> Row:
         name, number, _ = self.person()
-        recipient = {
+        return {
             "id": self.identifier("rec"),
             "account": _reference(account),
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "name": name,
             "number": number,
         }
-        pool: Row = {
+
+    def _pool_row(self, account: Row) -> Row:
+        return {
             "id": self.identifier("poo"),
             "account": _reference(account),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "module": {"id": self.identifier("mod")},
-            "name": f"Site web {city}",
+            "name": f"Site web {account['city']}",
             "numbers": [],
         }
-        numbers = [self.number(account, recipient, pool, index, line) for line in range(lines)]
-        pool["numbers"] = [each["number"] for each in numbers]
-        tracker = {
+
+    def _tracker_row(self, account: Row, index: int) -> Row:
+        return {
             "id": self.identifier("emt"),
             "account": _reference(account),
-            "channel_name": "Portails d'annonces",
-            "created_at": self._created(),
+            "channel_name": EMAIL_CHANNEL,
+            "created_at": self._next_creation_time(),
             "email": f"suivi-{index + 1}@tracking.invalid",
             "enabled": 1,
-            "name": f"Portail {city}",
+            "name": f"Portail {account['city']}",
             "recipients": [self.person()[2]],
-        }
-        return {
-            "accounts": [account],
-            "recipients": [recipient],
-            "pools": [pool],
-            "numbers": numbers,
-            "email_trackers": [tracker],
         }
 
     def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
@@ -202,7 +214,7 @@ class Group:
             "account": _reference(account),
             "channel_name": label,
             "country": "FR",
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "name": f"{label} - {account['city']}",
             "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
@@ -216,7 +228,7 @@ class Group:
         return {
             "id": self.identifier(prefix),
             "account": _reference(account),
-            "created_at": self._created(),
+            "created_at": self._next_creation_time(),
             "enabled": 1,
             "less_than": 23 if kind == "custom_calls" else None,
             "more_than": 5 if kind == "custom_calls" else None,
@@ -237,55 +249,55 @@ class Group:
         names += ["landing_pages", "sms_messages", "audio_files"]
         rows: dict[str, list[Row]] = {name: [] for name in names}
         for index, account in enumerate(accounts):
-            common = {"account": _reference(account)}
             _, number, address = self.person()
             # each account has an alert on missed calls, by e-mail or SMS, as the policies require
             kinds = ("lost_calls", "custom_calls", "all_calls")
             rows["email_alerts"].append(self.alert("ale", account, kinds[index % 3], address))
             rows["sms_alerts"].append(self.alert("als", account, kinds[(index + 1) % 3], number))
-            made = {"created_at": self._created()}
-            rows["reports"].append(
-                {
-                    "id": self.identifier("rep"),
-                    **common,
-                    **made,
-                    "enabled": 1,
-                    "frequency": "monthly",
-                    "recipients": [address],
-                    "title": f"Bilan {account['city']}",
-                    "type": "account",
-                }
-            )
-            page = f"{account['website']}/estimation"
-            rows["landing_pages"].append(
-                {
-                    "id": self.identifier("lan"),
-                    **common,
-                    **made,
-                    "name": "Estimation gratuite",
-                    "url": page,
-                }
-            )
-            rows["sms_messages"].append(
-                {
-                    "id": self.identifier("sms"),
-                    **common,
-                    "content": "Bonjour, nous vous rappelons.",
-                    **made,
-                    "name": "Rappel",
-                }
-            )
-            rows["audio_files"].append(
-                {
-                    "id": self.identifier("aud"),
-                    **common,
-                    **made,
-                    "duration": 12,
-                    "name": "Accueil",
-                    "url": f"{account['website']}/a.mp3",
-                }
-            )
+            created_at = self._next_creation_time()
+            rows["reports"].append(self._report(account, created_at, address))
+            for name, row in self._content(account, created_at).items():
+                rows[name].append(row)
         return rows
+
+    def _report(self, account: Row, created_at: str, recipient: str) -> Row:
+        return {
+            "id": self.identifier("rep"),
+            "account": _reference(account),
+            "created_at": created_at,
+            "enabled": 1,
+            "frequency": "monthly",
+            "recipients": [recipient],
+            "title": f"Bilan {account['city']}",
+            "type": "account",
+        }
+
+    def _content(self, account: Row, created_at: str) -> dict[str, Row]:
+        website, reference = account["website"], _reference(account)
+        return {
+            "landing_pages": {
+                "id": self.identifier("lan"),
+                "account": reference,
+                "created_at": created_at,
+                "name": "Estimation gratuite",
+                "url": f"{website}/estimation",
+            },
+            "sms_messages": {
+                "id": self.identifier("sms"),
+                "account": reference,
+                "content": "Bonjour, nous vous rappelons.",
+                "created_at": created_at,
+                "name": "Rappel",
+            },
+            "audio_files": {
+                "id": self.identifier("aud"),
+                "account": reference,
+                "created_at": created_at,
+                "duration": 12,
+                "name": "Accueil",
+                "url": f"{website}/a.mp3",
+            },
+        }
 
 
 def _reference(row: Row, *more: str) -> Row:

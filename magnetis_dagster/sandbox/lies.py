@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
 Content = Any
-"""A response before JSON encoding: an object with `data`, `links` and `meta`, or a lie's variant.
-"""
+"""A response before encoding: an object with `data`, `links` and `meta`, or a variant."""
 _DAY = 86_400
 
 
@@ -62,7 +61,7 @@ class Liar(Generic[Row]):
 
     def search(self, search: Search) -> Search:
         """Return the changed bounds of a search."""
-        for lie, number in self._played():
+        for lie, number in self._active_lies():
             if lie.bounds:
                 search = lie.bounds(search, number)
         return search
@@ -70,23 +69,23 @@ class Liar(Generic[Row]):
     @property
     def changes_rows(self) -> bool:
         """Whether a lie changes the rows of a search, so that `found` needs all of them."""
-        return any(lie.found for lie, _ in self._played())
+        return any(lie.found for lie, _ in self._active_lies())
 
     def found(self, rows: list[Row]) -> list[Row]:
         """Return the changed rows of a search, in page order."""
-        for lie, number in self._played():
+        for lie, number in self._active_lies():
             if lie.found:
                 rows = lie.found(self, rows, number)
         return rows
 
     def response(self, content: Content, page: int) -> Content:
         """Return the changed response."""
-        for lie, number in self._played():
+        for lie, number in self._active_lies():
             if lie.response:
                 content = lie.response(self, content, page, number)
         return content
 
-    def _played(self) -> list[tuple[Lie, int]]:
+    def _active_lies(self) -> list[tuple[Lie, int]]:
         return [
             (LIES[name], (number if number is not None else LIES[name].usual) or 0)
             for name, number in self.lies.items()

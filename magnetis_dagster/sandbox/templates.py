@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from magnetis_dagster.sandbox.group import CHANNELS, TERMS, Group, Origin, Row
+from magnetis_dagster.sandbox.group import CHANNELS, EMAIL_CHANNEL, TERMS, Group, Origin, Row
 
 VARIANTS = 512
 """Number of row templates of each collection: combinations of called number and campaign."""
@@ -59,10 +59,23 @@ def variants(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Contact:
+    """Members that all rows of one contact share."""
+
+    account: Row
+    channel: str
+    click: str | None
+    utm: Row
+
+    @property
+    def start(self) -> Row:
+        """The first members of a row."""
+        return {"id": "@id@", "account": self.account}
+
+
 def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle) -> Variant:
     label, _, source, medium, campaign, has_click = origin.channel
-    account = {"id": origin.account["id"], "name": origin.account["name"]}
-    web = source is not None or label == CHANNELS[0][0]
     utm: Row = {
         "utm_campaign": campaign,
         "utm_content": "annonce-b" if has_click else None,
@@ -71,100 +84,108 @@ def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle
         "utm_term": pick.choice(TERMS) if has_click else None,
     }
     click = f"Cj0KCQ{pick.getrandbits(96):024x}" if has_click else None
-    website = origin.account["website"]
-    pages = [website, f"{website}/estimation"][: pick.randrange(1, 3)]
-    call = {
+    account = {"id": origin.account["id"], "name": origin.account["name"]}
+    contact = _Contact(account, label, click, utm)
+    rows: dict[str, Row] = {
+        "calls": _call(contact, origin),
+        "visits": _visit(contact, origin, pick),
+        "conversions": _conversion(contact, pick),
+        "emails": _email(contact, group, origin),
+        "leads": _lead_from_call(contact),
+        "leads from emails": _lead_from_email(contact),
+    }
+    templates = {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()}
+    web = source is not None or label == CHANNELS[0][0]
+    return Variant(web, origin.miss, templates)
+
+
+def _call(contact: _Contact, origin: Origin) -> Row:
+    return {
+        **contact.start,
+        "analysis": {"channel": contact.channel, "duration": "@duration@"},
         "caller_name": "@name@",
         "caller_number": "@number@",
-        "channel_name": label,
+        "channel_name": contact.channel,
         "duration": "@duration@",
         "end_at": "@end@",
-        "gclid": click,
+        "gclid": contact.click,
         "number": {"id": origin.number["id"], "number": origin.number["number"]},
         "recipient": {"id": origin.recipient["id"], "number": origin.recipient["number"]},
         "start_at": "@start@",
         "status": "@status@",
-        **utm,
+        **contact.utm,
         "visit": "@visit@",
         "waiting_time": "@waiting@",
     }
-    lead = {
-        "contact": {"email": "@address@", "name": "@name@", "phone": "@number@"},
+
+
+def _visit(contact: _Contact, origin: Origin, pick: random.Random) -> Row:
+    website = origin.account["website"]
+    pages = [website, f"{website}/estimation"][: pick.randrange(1, 3)]
+    return {
+        **contact.start,
+        "call": "@call@",
+        "channel_name": contact.channel,
         "created_at": "@start@",
+        "device": pick.choices(("mobile", "desktop", "tablet"), (60, 34, 6))[0],
+        "duration": pick.randrange(5, 900),
+        "gclid": contact.click,
+        "landing_url": pages[0],
+        "pages": pages,
+        "referrer": "https://www.google.com/" if contact.utm["utm_source"] == "google" else None,
+        **contact.utm,
+        "visitor": {"id": "@visitor@"},
     }
-    rows: dict[str, Row] = {
-        "calls": {
-            "id": "@id@",
-            "account": account,
-            "analysis": {"channel": label, "duration": "@duration@"},
-            **call,
-        },
-        "visits": {
-            "id": "@id@",
-            "account": account,
-            "call": "@call@",
-            "channel_name": label,
-            "created_at": "@start@",
-            "device": pick.choices(("mobile", "desktop", "tablet"), (60, 34, 6))[0],
-            "duration": pick.randrange(5, 900),
-            "gclid": click,
-            "landing_url": pages[0],
-            "pages": pages,
-            "referrer": "https://www.google.com/" if source == "google" else None,
-            **utm,
-            "visitor": {"id": "@visitor@"},
-        },
-        "conversions": {
-            "id": "@id@",
-            "account": account,
-            "call": "@call@",
-            "channel_name": label,
-            "created_at": "@start@",
-            "gclid": click,
-            "type": "call",
-            **utm,
-            "value": round(pick.uniform(5, 400), 2),
-            "visit": "@visit@",
-        },
-        "emails": {
-            "id": "@id@",
-            "account": account,
-            "channel_name": "Portails d'annonces",
-            "created_at": "@start@",
-            **_tracker(group, origin),
-            "from": "@address@",
-            "subject": "@subject@",
-        },
-        "leads": {
-            "id": "@id@",
-            "account": account,
-            "call": "@call@",
-            "channel_name": label,
-            **lead,
-            "email": "@email@",
-        }
-        | {"gclid": click, "status": "@status@", "type": "call", **utm},
-        "leads from emails": {
-            "id": "@id@",
-            "account": account,
-            "call": "@call@",
-            "channel_name": "Portails d'annonces",
-        }
-        | {**lead, "email": "@email@", "gclid": None, "status": "@status@", "type": "email"}
-        | dict.fromkeys(utm),
-    }
-    return Variant(
-        web,
-        origin.miss,
-        {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()},
-    )
 
 
-def _tracker(group: Group, origin: Origin) -> Row:
+def _conversion(contact: _Contact, pick: random.Random) -> Row:
+    return {
+        **contact.start,
+        "call": "@call@",
+        "channel_name": contact.channel,
+        "created_at": "@start@",
+        "gclid": contact.click,
+        "type": "call",
+        **contact.utm,
+        "value": round(pick.uniform(5, 400), 2),
+        "visit": "@visit@",
+    }
+
+
+def _email(contact: _Contact, group: Group, origin: Origin) -> Row:
     tracker = next(
         row for row in group.rows["email_trackers"] if row["account"]["id"] == origin.account["id"]
     )
-    return {"email_tracker": {"id": tracker["id"]}, "to": tracker["email"]}
+    return {
+        **contact.start,
+        "channel_name": EMAIL_CHANNEL,
+        "created_at": "@start@",
+        "email_tracker": {"id": tracker["id"]},
+        "to": tracker["email"],
+        "from": "@address@",
+        "subject": "@subject@",
+    }
+
+
+def _lead_from_call(contact: _Contact) -> Row:
+    members = {"gclid": contact.click, "status": "@status@", "type": "call", **contact.utm}
+    return _lead(contact, contact.channel) | members
+
+
+def _lead_from_email(contact: _Contact) -> Row:
+    members = {"gclid": None, "status": "@status@", "type": "email"}
+    return _lead(contact, EMAIL_CHANNEL) | members | dict.fromkeys(contact.utm)
+
+
+def _lead(contact: _Contact, channel: str) -> Row:
+    return {
+        **contact.start,
+        "call": "@call@",
+        "channel_name": channel,
+        "contact": {"email": "@address@", "name": "@name@", "phone": "@number@"},
+        "created_at": "@start@",
+        "email": "@email@",
+    }
 
 
 def _template(collection: str, row: Row) -> bytes:

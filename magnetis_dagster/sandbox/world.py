@@ -13,7 +13,8 @@ from typing import Any
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days, midnight
+from magnetis_dagster.sandbox.day_plans import midnight
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
@@ -45,7 +46,7 @@ class World:
         catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
         self._styles = declared.styles(catalogue)
-        self._added = declared.added(catalogue)
+        self._added = declared.added_collections(catalogue)
         self._ids = {
             name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
         }
@@ -101,10 +102,10 @@ class World:
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end`, and a slice of encoded
-        rows.
+        """Return the number of events from `start` to `end`, and a slice of them.
 
-        The slice contains `size` rows from number `first`, newest first. Calls include `analysis`.
+        The slice has `size` encoded rows from number `first`, newest first. Calls include
+        `analysis`.
         """
         with self._lock:
             self.advance()

@@ -1,23 +1,25 @@
-"""WHERE rows rest: tables from the catalogue, staging, merging, history, migrations. No HTTP, no Dagster."""
+"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
 
 from magnetis_dagster.warehouse.merge import (
-    Doubt,
-    DoubtReason,
-    Emptied,
-    Incomplete,
-    Merged,
+    CountMismatch,
     MergedDay,
-    MovedRows,
-    Rules,
+    MergeResult,
     WindowFacts,
     age_days,
 )
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import CachedWindow, PageCache
+from magnetis_dagster.warehouse.plausibility import (
+    Doubt,
+    DoubtReason,
+    Emptied,
+    MovedRows,
+    Rules,
+)
 from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource
-from magnetis_dagster.warehouse.staging import Staging, Tally
+from magnetis_dagster.warehouse.staging import RowCounts, Staging
 from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
 
 __all__ = [
@@ -25,20 +27,20 @@ __all__ = [
     "Change",
     "ChangeKind",
     "Changes",
+    "CountMismatch",
     "DayDifference",
     "Doubt",
     "DoubtReason",
     "Emptied",
     "FieldChange",
     "ForeignSource",
-    "Incomplete",
-    "Merged",
+    "MergeResult",
     "MergedDay",
     "MovedRows",
     "PageCache",
+    "RowCounts",
     "Rules",
     "Staging",
-    "Tally",
     "Warehouse",
     "WindowFacts",
     "WindowLimits",

@@ -1,38 +1,35 @@
-"""Columns of a collection's tables: those of the database compared with those of its declaration."""
+"""Compares the columns of a collection's tables with its declaration."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Connection, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection
 
 from magnetis_dagster.catalog import Collection, Kind
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, POSTGRESQL_TYPES, history_name, tables_of
-
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-_TYPES = {kind: type_.compile(dialect=_DIALECT).lower() for kind, type_ in POSTGRESQL_TYPES.items()}
-_DECLARABLE = re.compile(r"[a-z][a-z0-9_]{0,39}")
-"""Names that an overlay may declare. A column with another name was made by somebody else."""
-_COLUMNS = text(
-    # the program makes no column with a default; generated columns and identities count as such
-    "SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, NULL) AS type, "
-    "NOT (a.attnotnull OR a.atthasdef OR a.attidentity <> '') AS plain "
-    "FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
-    f"WHERE c.relnamespace = '{DATA_SCHEMA}'::regnamespace AND c.relname = ANY(:tables) AND a.attnum > 0 AND NOT a.attisdropped "
-    "ORDER BY c.relname, a.attnum"
+from magnetis_dagster.warehouse.queries import Queries
+from magnetis_dagster.warehouse.schema import (
+    DATA_SCHEMA,
+    TYPE_NAMES,
+    history_name,
+    tables_of,
+    type_name,
 )
+
+_QUERIES = Queries("columns")
+_DECLARABLE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""Names that an overlay may declare. Somebody else added a column with any other name."""
 
 
 class SchemaDisagrees(PermanentError):
-    """The catalogue declares a column with another type than the database has; the text names both."""
+    """A declared column has another type in the database; the text names both types."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column of a table of the schema `magnetis`."""
+    """A column of a table in the schema `magnetis`."""
 
     table: str
     name: str
@@ -47,9 +44,9 @@ class Comparison:
     """The columns of a collection's tables that differ from its declaration."""
 
     undeclared: Sequence[TableColumn]
-    """Columns that the program made for an earlier declaration."""
+    """Columns that this program created for an earlier declaration."""
     disagreements: Sequence[str]
-    """One sentence for each column that has another type than the declared one."""
+    """One message for each column whose type differs from the declared one."""
 
     def undeclared_in(self, table: str) -> list[str]:
         """Return the names of the undeclared columns of one table."""
@@ -57,30 +54,36 @@ class Comparison:
 
 
 def compare_columns(connection: Connection, collection: Collection) -> Comparison:
-    """Compare the collection's tables with its declaration by one query on PostgreSQL's own tables."""
-    typed = {name: _TYPES[column.type] for name, column in collection.columns.items()}
+    """Compare the collection's tables with its declaration. Costs one query."""
+    typed = {name: TYPE_NAMES[column.type] for name, column in collection.columns.items()}
     tables = zip(
         (collection.name, history_name(collection)), _fixed_columns(collection.kind), strict=False
     )
     declared = {table: fixed | typed for table, fixed in tables}
     undeclared, disagreements = [], []
-    for table, name, type_, plain in connection.execute(_COLUMNS, {"tables": list(declared)}):
+    found = connection.execute(_QUERIES["columns"], {"tables": list(declared)})
+    for table, name, type_, plain in found:
         wanted = declared[table].get(name)
         if wanted is None and plain and _DECLARABLE.fullmatch(name):
             undeclared.append(TableColumn(table, name))
         elif wanted is not None and wanted != type_:
             disagreements.append(
-                f"Column {TableColumn(table, name)} is declared as {wanted.upper()}, but the database has {type_.upper()}. A "
-                "column keeps its type: declare another column name in MAGNETIS_CONFIG and fill it with `magnetis reparse`; or "
-                "remove the declaration, drop the column with `magnetis migrate --drop-columns --yes`, and declare it again."
+                f"Column {TableColumn(table, name)} is declared as {wanted.upper()}, but the "
+                f"database has {type_.upper()}. The type of an existing column cannot change. "
+                "Either declare another column name in MAGNETIS_CONFIG and fill it with `magnetis "
+                "reparse`. Or remove the declaration, drop the column with `magnetis migrate "
+                "--drop-columns --yes`, and declare it again."
             )
     return Comparison(undeclared, disagreements)
 
 
-def made_columns(connection: Connection, collection: Collection) -> dict[str, str]:
-    """Return name and type of the columns of the collection's table that this program made, in the table's order."""
+def own_columns(connection: Connection, collection: Collection) -> dict[str, str]:
+    """Return the columns of the collection's table that this program created, with their types.
+
+    They are in the table's order.
+    """
     fixed, *_ = _fixed_columns(collection.kind)
-    rows = connection.execute(_COLUMNS, {"tables": [collection.name]})
+    rows = connection.execute(_QUERIES["columns"], {"tables": [collection.name]})
     return {
         name: type_
         for _, name, type_, plain in rows
@@ -90,10 +93,10 @@ def made_columns(connection: Connection, collection: Collection) -> dict[str, st
 
 @cache
 def _fixed_columns(kind: Kind) -> list[dict[str, str]]:
-    """Return name and type of the columns that every collection of the kind has, by table."""
+    """Return the columns that every collection of the kind has, with their types, by table."""
     bare = Collection.model_construct(name="bare", kind=kind, description="", columns={})
     return [
-        {column.name: column.type.compile(dialect=_DIALECT).lower() for column in table.columns}
+        {column.name: type_name(column.type) for column in table.columns}
         for table in tables_of(bare)
     ]
 

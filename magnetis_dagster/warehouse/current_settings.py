@@ -1,4 +1,4 @@
-"""The present settings as the warehouse holds them, to be exported or held against a baseline. The file is `baseline_file.py`'s."""
+"""Reads the current notification settings from the warehouse, to export or compare them."""
 
 from typing import Any
 
@@ -14,14 +14,16 @@ Payloads = dict[str, dict[str, Any]]
 
 
 def settings_collections(catalogue: Catalogue) -> list[Collection]:
-    """Return the collections that a baseline is about, the switched-off ones included."""
+    """Return the collections of notification settings, disabled ones included."""
     return [collection for collection in catalogue.collections.values() if collection.is_setting]
 
 
-def present(engine: Engine, collection: Collection) -> Payloads | None:
-    """Return the rows that are not deleted, by account and id, without volatile members; None if the collection was never read.
+def current_rows(engine: Engine, collection: Collection) -> Payloads | None:
+    """Return the rows that are not deleted, by account and id, without volatile members.
 
-    Makes no tables. Raises DatabaseUnavailable, DatabaseRefused.
+    None if the collection was never read. Creates no tables.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, f"read {collection.name}"), engine.connect() as connection:
         if not connection.execute(
@@ -33,7 +35,7 @@ def present(engine: Engine, collection: Collection) -> Payloads | None:
             return None
         rows = text(
             f"SELECT id, payload FROM {DATA_SCHEMA}.{collection.name} WHERE deleted_at IS NULL "
-            # the same order on every server, whatever its locale
+            # the order must not depend on the server's locale
             'ORDER BY account_id COLLATE "C" NULLS FIRST, id COLLATE "C"'
         )
         return {

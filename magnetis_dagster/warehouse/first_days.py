@@ -1,4 +1,4 @@
-"""The first day of collections that is in the database: where the partitions of snapshots and of the sandbox start."""
+"""Finds the first loaded day: the first partition of snapshots, and of the sandbox."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -9,9 +9,9 @@ from magnetis_dagster.database import guarded
 
 
 def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
-    """Return the first loaded day of any of the collections; None if there is none, or no table yet.
+    """Return the first loaded day of any of the collections, or None if there is none.
 
-    Raises DatabaseUnavailable, DatabaseRefused.
+    Creates no tables. Raises: DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "read the first loaded day"), engine.connect() as connection:
         if not connection.execute(

@@ -1,15 +1,20 @@
-"""Bringing a database to the tables of this version: versioned migrations, then what the catalogue adds.
+"""Brings a database to the tables of this version and this catalogue.
 
-Three steps, since users add columns by MAGNETIS_CONFIG that no shipped migration can know: alembic's scripts move `magnetis_ops`
-(and anything that cannot be derived: a rename, a type) from release to release; alembic's comparison of the catalogue with the
-database then creates the tables and columns that are missing in `magnetis`; the views of those tables follow. Only `drop_columns`
-drops anything, and only when somebody runs it.
+Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So there are three steps:
 
-A change of tables waits for locks as `database/locks.py` does: others pass between its attempts, and the error names who is in
-the way. Indexes of tables with rows are built one by one, after the locks that keep readers out are released.
+1. Alembic's migrations bring `magnetis_ops` from release to release. They also make the changes
+   that cannot be derived from the catalogue, such as a rename or another type.
+2. Alembic compares the catalogue with `magnetis`, and the missing tables and columns are created.
+3. The views of those tables are created or replaced.
 
-A column that the database has with another type than the declared one stops nobody here: loading its collection does
-(`columns.require_declared_types`), and the other collections load.
+Only `drop_columns` drops anything, and only an operator runs it.
+
+A change of a table waits for its lock as described in `database/locks.py`: other sessions proceed
+between its attempts, and the error names the session that blocks it. Indexes of tables with rows
+are built one by one, after the locks that block readers are released.
+
+A column whose type differs from the declared one does not fail the migration. It fails the loads
+of its collection only (`columns.require_declared_types`).
 """
 
 import hashlib
@@ -37,7 +42,8 @@ from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.foreign_objects import require_own
-from magnetis_dagster.warehouse.merge import lock
+from magnetis_dagster.warehouse.merge_lock import lock_collection
+from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
 from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.views import (
@@ -49,26 +55,17 @@ from magnetis_dagster.warehouse.views import (
 )
 
 PARIS = ZoneInfo("Europe/Paris")
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_DEPENDENTS = Queries("columns")["dependents"]
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
-_DEPENDENTS = text(
-    # a view depends on a column through its rule
-    "SELECT DISTINCT a.attname, coalesce('the view ' || n.nspname || '.' || v.relname, "
-    "pg_describe_object(d.classid, d.objid, d.objsubid)) AS what "
-    "FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
-    "LEFT JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid "
-    "LEFT JOIN pg_class AS v ON v.oid = r.ev_class LEFT JOIN pg_namespace AS n ON n.oid = v.relnamespace "
-    "WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = CAST(:table AS regclass) AND d.deptype = 'n' "
-    "AND a.attname = ANY(:names) ORDER BY 1, 2"
-)
-"""Objects without which a column cannot be dropped; its indexes go with it."""
 
 
 class ColumnInUse(PermanentError):
-    """A view, or another object of the database, uses a column that is to be dropped; the text names both."""
+    """A view or another object uses a column that should be dropped; the text names both."""
 
 
 class NewerDatabase(PermanentError):
-    """The database was brought to a version that this program does not know."""
+    """A newer version of this program has migrated the database."""
 
 
 def migrate(
@@ -77,41 +74,39 @@ def migrate(
     progress: Callable[[str], None] = lambda _line: None,
     zone: ZoneInfo = PARIS,
 ) -> bool:
-    """Bring the database to this version and this catalogue; return whether anything was done.
+    """Bring the database to this version and this catalogue; return whether it changed.
 
-    `zone` is that of the local times in views: MAGNETIS_TIMEZONE.
-    Safe to call from every process at start: where the database is up to date it costs one query, and waits for no lock.
+    Every process may call this when it starts. If the database is up to date, it costs one query
+    and waits for no lock.
+
     `progress` receives a line for each attempt that found a lock taken.
-    Raises ForeignObject, NewerDatabase, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    `zone` is the time zone of local times in views: MAGNETIS_TIMEZONE.
+
+    Raises: ForeignObject, NewerDatabase, LockBusy, DatabaseUnavailable, DatabaseRefused.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
     digest = _digest(metadata, [*views, *declared_statements(catalogue, zone)])
-    doing = "bring the tables up to date"
-    with guarded(engine, doing):
+    action = "bring the tables up to date"
+    with guarded(engine, action):
         with engine.connect() as connection:
             if _applied(connection) == digest:
                 return False
 
         def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
-            return (
-                []
-                if _applied(connection) == digest
-                else _upgrade(connection, catalogue, metadata, views, zone)
-            )
+            if _applied(connection) == digest:
+                return []
+            return _upgrade(connection, catalogue, metadata, views, zone)
 
-        for index in change_tables(engine, doing, upgrade, progress):
-            # of a crash between two indexes the next run finds the rest missing
+        # after a crash between two indexes, the next run finds the others missing
+        for index in change_tables(engine, action, upgrade, progress):
             if collection := catalogue.collections.get(index.table_name):
-                # before: an index contains the old versions of rows that its own transaction updates
-                change_tables(
-                    engine,
-                    doing,
-                    partial(_clear_too_long, index=index, collection=collection),
-                    progress,
-                )
-            change_tables(engine, doing, partial(_create_index, index=index), progress)
-        return change_tables(engine, doing, partial(_record, digest=digest), progress)
+                # In a transaction of its own: an index contains the old versions of rows that the
+                # same transaction updates.
+                clear = partial(_clear_too_long, index=index, collection=collection)
+                change_tables(engine, action, clear, progress)
+            change_tables(engine, action, partial(_create_index, index=index), progress)
+        return change_tables(engine, action, partial(_record, digest=digest), progress)
 
 
 def _upgrade(
@@ -121,19 +116,19 @@ def _upgrade(
     views: list[str],
     zone: ZoneInfo,
 ) -> list[ops.CreateIndexOp]:
-    """Bring tables, columns and views up to date; return the indexes that tables with rows lack."""
+    """Update tables, columns and views; return the missing indexes of tables with rows."""
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
     for schema in (DATA_SCHEMA, OPS_SCHEMA):
         ensure_schema(connection, schema)
     for name in sorted(catalogue.collections):
-        # a merge locks tables in an order of its own
-        lock(connection, catalogue[name])
+        # a merge locks the tables of a collection in another order
+        lock_collection(connection, catalogue[name])
     try:
         command.upgrade(_config(connection), "head")
     except CommandError:
         raise NewerDatabase(
-            "The tables of magnetis_ops were made by a newer version of magnetis_dagster, which this one does not know. "
-            "Install that version or a later one; nothing was changed."
+            "The tables of magnetis_ops were made by a newer version of magnetis_dagster. Install "
+            "that version or a later one. Nothing was changed."
         ) from None
     missing = [
         operation
@@ -162,15 +157,14 @@ def _upgrade(
 def _clear_too_long(
     connection: Connection, index: ops.CreateIndexOp, collection: Collection
 ) -> None:
-    """Set texts to NULL that the index would reject, as if their rows were received again; `payload` keeps them."""
+    """Set texts to NULL that are too long for the index, as the row parser does."""
     names = {
         column if isinstance(column, str) else getattr(column, "name", "")
         for column in index.columns
     }
     indexed = names & collection.indexed & collection.columns.keys()
-    for name in sorted(
-        name for name in indexed if collection.columns[name].type is ColumnType.TEXT
-    ):
+    texts = [name for name in indexed if collection.columns[name].type is ColumnType.TEXT]
+    for name in sorted(texts):
         too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
         connection.execute(
             text(f'UPDATE {DATA_SCHEMA}.{index.table_name} SET "{name}" = NULL WHERE {too_long}')
@@ -183,7 +177,7 @@ def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
 
 
 def _record(connection: Connection, digest: str) -> bool:
-    """Record what the tables were brought to; return whether no other process has."""
+    """Record the digest of the tables; return False if another process has done so."""
     if _applied(connection) == digest:
         return False
     connection.execute(
@@ -197,7 +191,10 @@ def _record(connection: Connection, digest: str) -> bool:
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
-    """Compare the columns of every collection with its declaration. Raises DatabaseUnavailable, DatabaseRefused."""
+    """Compare the columns of every collection with its declaration.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
+    """
     with guarded(engine, "compare the columns"), engine.connect() as connection:
         found = [
             compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)
@@ -214,54 +211,66 @@ def drop_columns(
     progress: Callable[[str], None] = lambda _line: None,
     zone: ZoneInfo = PARIS,
 ) -> list[TableColumn]:
-    """Drop the columns that the catalogue no longer declares, all of them or none; return them. Migrate before.
+    """Drop the columns that the catalogue no longer declares, all or none; return them.
 
-    Raises ColumnInUse, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    Call `migrate` before.
+
+    Raises: ColumnInUse, LockBusy, DatabaseUnavailable, DatabaseRefused.
     """
 
-    def drop(connection: Connection) -> list[TableColumn]:
-        dropped: list[TableColumn] = []
-        for collection in (catalogue[name] for name in sorted(catalogue.collections)):
-            if compare_columns(connection, collection).undeclared:
-                lock(connection, collection)
-                dropped += compare_columns(connection, collection).undeclared
-        ours = {
-            f"the view {DATA_SCHEMA}.{view_name(each)}": each
-            for each in catalogue.collections.values()
-        }
-        found = [
-            (column, what)
-            for column in dropped
-            for _, what in connection.execute(
-                _DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
-            )
-        ]
-        uses = [f"{column} is used by {what}" for column, what in found if what not in ours]
-        if uses:
-            raise ColumnInUse(
-                f"{'; '.join(uses)}. No column was dropped. Change or drop what uses them, then run "
-                "`magnetis migrate --drop-columns --yes` again."
-            )
-        used = {what: ours[what] for _, what in found}
-        grants = [
-            grant for collection in used.values() for grant in drop_view(connection, collection)
-        ]
-        for column in dropped:
-            connection.execute(
-                text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"')
-            )
-        if used:
-            refresh_views(connection, catalogue, zone)
-        for grant in grants:
-            connection.execute(text(grant))
-        return dropped
-
     with guarded(engine, "drop columns"):
+        drop = partial(_drop_columns, catalogue=catalogue, zone=zone)
         return change_tables(engine, "drop columns", drop, progress)
 
 
+def _drop_columns(
+    connection: Connection, catalogue: Catalogue, zone: ZoneInfo
+) -> list[TableColumn]:
+    dropped: list[TableColumn] = []
+    for collection in (catalogue[name] for name in sorted(catalogue.collections)):
+        if compare_columns(connection, collection).undeclared:
+            lock_collection(connection, collection)
+            dropped += compare_columns(connection, collection).undeclared
+    own_views = {
+        f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()
+    }
+    dependents = _dependents(connection, dropped)
+    uses = [f"{column} is used by {what}" for column, what in dependents if what not in own_views]
+    if uses:
+        raise ColumnInUse(
+            f"{'; '.join(uses)}. No column was dropped. Change or drop the dependent objects, then "
+            "run `magnetis migrate --drop-columns --yes` again."
+        )
+    affected = {what: own_views[what] for _, what in dependents}
+    grants = [
+        grant for collection in affected.values() for grant in drop_view(connection, collection)
+    ]
+    for column in dropped:
+        connection.execute(
+            text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"')
+        )
+    if affected:
+        refresh_views(connection, catalogue, zone)
+    for grant in grants:
+        connection.execute(text(grant))
+    return dropped
+
+
+def _dependents(
+    connection: Connection, columns: list[TableColumn]
+) -> list[tuple[TableColumn, str]]:
+    """Return each column with a description of each object that uses it."""
+    return [
+        (column, what)
+        for column in columns
+        for _, what in connection.execute(
+            _DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
+        )
+    ]
+
+
 def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
-    """Return the operations that would bring the tables of `metadata`'s schema to it, table operations flattened."""
+    """Return the operations, as a flat list, that would bring the schema's tables to `metadata`."""
     schema = metadata.schema
     context = MigrationContext.configure(
         connection,
@@ -289,12 +298,13 @@ def _only(schema: str | None) -> Callable[[str | None, str, MutableMapping[str, 
 
 
 def _applied(connection: Connection) -> str | None:
-    # not by to_regclass: after the wait for the lock it may still answer from the session's cache, and all is done twice
-    there = (
+    # Not by to_regclass: after the wait for the lock, it may still return a result from the
+    # session's cache, and everything would be done twice.
+    exists = (
         "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
         "WHERE n.nspname = :schema AND c.relname = 'schema_state'"
     )
-    if connection.execute(text(there), {"schema": OPS_SCHEMA}).scalar() is None:
+    if connection.execute(text(exists), {"schema": OPS_SCHEMA}).scalar() is None:
         return None
     found = connection.execute(
         text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")
@@ -304,22 +314,18 @@ def _applied(connection: Connection) -> str | None:
 
 def _digest(metadata: MetaData, views: list[str]) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    statements = [
-        str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables
-    ]
-    statements += [
+    tables = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
+    indexes = [
         str(CreateIndex(index).compile(dialect=dialect))
         for table in metadata.sorted_tables
         for index in sorted(table.indexes, key=str)
     ]
-    head = sorted(
-        path.name for path in (Path(__file__).parent / "migrations" / "versions").glob("*.py")
-    )
-    return hashlib.sha256("\n".join(statements + views + head).encode()).hexdigest()
+    migrations = sorted(path.name for path in (_MIGRATIONS / "versions").glob("*.py"))
+    return hashlib.sha256("\n".join(tables + indexes + views + migrations).encode()).hexdigest()
 
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     return config

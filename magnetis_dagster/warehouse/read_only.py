@@ -1,37 +1,37 @@
-"""The role for BI tools: reads the tables of the data, with limits, and nothing else of the database."""
+"""Creates the role for BI tools. It reads the data tables, within limits, and nothing else."""
 
 import re
 
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.database.address import engine_url, parameters_of, shown
+from magnetis_dagster.database.address import engine_url, mask_passwords, parameters_of
 from magnetis_dagster.errors import PermanentError
 
 ROLE = "magnetis_reader"
 SCHEMAS = ("magnetis", "magnetis_marts")
-"""Not magnetis_ops, whose kept pages are raw answers of the API, and not Dagster's own."""
+"""Not magnetis_ops, which caches raw pages of the API, and not Dagster's schema."""
 
 _DEFAULTS = {
     "default_transaction_read_only": "on",
     "statement_timeout": "5min",
     "lock_timeout": "10s",
-    # a BI tool that leaves a transaction open would make migrations wait
+    # an open transaction of a BI tool blocks migrations
     "idle_in_transaction_session_timeout": "5min",
     "search_path": "magnetis, magnetis_marts",
 }
 _CREATE = f"CREATE ROLE {ROLE} LOGIN CONNECTION LIMIT 20"
-"""The server has 100 connections, and loads need them."""
+"""The server accepts 100 sessions, and loads need most of them."""
 _LOCK = 0x6D61_6772_6561_6431
-"""Of the advisory lock that makes creations wait for one another."""
+"""Advisory lock: one process at a time creates the role."""
 
 
 class ReaderUnknown(PermanentError):
-    """The server is the user's own, so its administrator creates the role; the text says how."""
+    """Only the server's administrator can create the role; the text contains the SQL."""
 
 
 def create(engine: Engine) -> None:
-    """Create the role if it is missing, and let it read what there is and what this user adds to the schemas later.
+    """Create the role if it is missing, and grant it the present and future tables of this user.
 
     Raises: DatabaseUnavailable; DatabaseRefused if this user may not create roles.
     """
@@ -45,9 +45,9 @@ def create(engine: Engine) -> None:
 
 
 def grant(connection: Connection) -> None:
-    """Let the role, if it exists, read the schemas that exist, now and as this user adds to them.
+    """Grant the role, if it exists, this user's present and future tables in existing schemas.
 
-    Leaves out what belongs to others: only an owner may grant.
+    Skips schemas and tables of other owners: only an owner may grant.
     """
     if not _exists(connection):
         return
@@ -64,7 +64,8 @@ def grant(connection: Connection) -> None:
         )
         unread = connection.execute(
             text(
-                "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = CAST(:schema AS regnamespace) "
+                "SELECT oid::regclass::text FROM pg_class "
+                "WHERE relnamespace = CAST(:schema AS regnamespace) "
                 "AND relkind IN ('r', 'p', 'v', 'm') AND pg_has_role(relowner, 'USAGE') "
                 "AND NOT has_table_privilege(:role, oid, 'SELECT')"
             ),
@@ -75,23 +76,29 @@ def grant(connection: Connection) -> None:
 
 
 def instructions(url: str) -> str:
-    """Return what the administrator of the server at `url` runs to create the role, with no password in it."""
+    """Return the SQL with which the administrator of the server at `url` creates the role.
+
+    It contains no password.
+    """
     parameters = parameters_of(url)
     owner = _identifier(parameters.get("user", "magnetis"))
-    address = shown(engine_url("postgresql", parameters | {"user": ROLE, "password": "given"}))
-    statements = [_CREATE, *_limits()]
-    statements += [
-        f"GRANT USAGE ON SCHEMA {SCHEMAS[0]} TO {ROLE}",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA {SCHEMAS[0]} TO {ROLE}",
-    ]
-    statements += [
-        f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {SCHEMAS[0]} GRANT SELECT ON TABLES TO {ROLE}"
+    address = mask_passwords(
+        engine_url("postgresql", parameters | {"user": ROLE, "password": "given"})
+    )
+    schema = SCHEMAS[0]
+    future_tables = f"GRANT SELECT ON TABLES TO {ROLE}"
+    statements = [
+        _CREATE,
+        *_limits(),
+        f"GRANT USAGE ON SCHEMA {schema} TO {ROLE}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {ROLE}",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} {future_tables}",
     ]
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
-        f"MAGNETIS_DATABASE_URL names a server of your own, so its administrator must create the role {ROLE}. In psql, in that "
-        f"database:\n{lines}  \\password {ROLE}\n"
-        f"The address of the role, with its password in place of ***: {address}"
+        "MAGNETIS_DATABASE_URL names a server of your own: its administrator must create the role "
+        f"{ROLE}. Run this in psql, in that database:\n{lines}  \\password {ROLE}\n"
+        f"Then connect as the role, with its password instead of ***: {address}"
     )
 
 

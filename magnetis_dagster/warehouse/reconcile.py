@@ -1,7 +1,7 @@
-"""Compares the recorded counts of days (`days.held`, `strays.held`) with the rows of the tables.
+"""Compares the recorded row counts of days with the rows of the tables.
 
-Every transaction that writes rows writes the counts with them. So a difference is a defect, or the
-work of somebody's own statement on the tables.
+`days.held` and `strays.held` in magnetis_ops record the counts. Every transaction that writes rows
+also writes their counts. So a difference is a defect, or somebody changed the tables by hand.
 """
 
 from collections.abc import Collection as Several
@@ -13,12 +13,18 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.database import guarded
+from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA
+
+_QUERIES = Queries("reconcile")
 
 
 @dataclass(frozen=True, slots=True)
 class DayDifference:
-    """A day whose recorded count is not the number of its rows; of a snapshot collection, the newest snapshot's day."""
+    """A day whose recorded count differs from the number of its rows.
+
+    For a snapshot collection it is the day of the newest snapshot.
+    """
 
     day: date
     recorded: int
@@ -30,67 +36,37 @@ class DayDifference:
 def reconcile(
     engine: Engine, collection: Collection, days: Several[date] | None = None
 ) -> list[DayDifference]:
-    """Return the days whose recorded count is wrong, oldest first: those among `days`, or of the whole table.
+    """Return the days whose recorded count is wrong, oldest first. None: compare all days.
 
-    One statement, so that it sees a load that commits meanwhile whole or not at all. Of a snapshot
-    collection it compares the newest snapshot, whatever `days` are. A million rows take 0.5 s.
+    One statement, so a load that commits meanwhile is visible completely or not at all. For a
+    snapshot collection it compares the newest snapshot and ignores `days`. A million rows take
+    0.5 s.
 
-    Raises DatabaseUnavailable, DatabaseRefused.
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
-    table = f"{DATA_SCHEMA}.{collection.name}"
     parameters: dict[str, Any] = {"collection": collection.name}
-    if collection.is_events:
-        asked = ""
-        if days is not None:
-            asked = "AND day = ANY(:days)"
-            parameters["days"] = list(days)
-        statement = f"""
-            SELECT day, coalesce(r.held, 0), coalesce(t.held, 0)
-            FROM (SELECT day, CAST(sum(held) AS bigint) AS held FROM (
-                      SELECT day, held FROM magnetis_ops.days WHERE collection = :collection {asked}
-                      UNION ALL SELECT day, held FROM magnetis_ops.strays WHERE collection = :collection {asked}
-                  ) AS recorded GROUP BY day) AS r
-            FULL JOIN (SELECT day, count(*) AS held FROM {table} WHERE deleted_at IS NULL {asked} GROUP BY day) AS t USING (day)
-            WHERE coalesce(r.held, 0) <> coalesce(t.held, 0) ORDER BY day
-        """
+    queries = _QUERIES.fill(
+        table=f"{DATA_SCHEMA}.{collection.name}",
+        days="" if days is None else "AND day = ANY(:days)",
+    )
+    if not collection.is_events:
+        statement = queries["difference_of_snapshot"]
     else:
-        statement = f"""
-            SELECT day, held, rows FROM (
-                SELECT day, held FROM magnetis_ops.days WHERE collection = :collection ORDER BY window_id DESC LIMIT 1
-            ) AS newest, (SELECT count(*) AS rows FROM {table} WHERE deleted_at IS NULL) AS t
-            WHERE held <> rows
-        """
+        statement = queries["differences_of_events"]
+        if days is not None:
+            parameters["days"] = list(days)
     with guarded(engine, f"count the rows of {collection.name}"), engine.connect() as connection:
-        return [DayDifference(*row) for row in connection.execute(text(statement), parameters)]
+        return [DayDifference(*row) for row in connection.execute(statement, parameters)]
 
 
 def recount(connection: Connection, collection: Collection) -> None:
-    """Record the rows of each day of an events collection as they are now, in the caller's transaction."""
-    table = f"{DATA_SCHEMA}.{collection.name}"
+    """Correct the recorded counts of an events collection, in the caller's transaction."""
+    queries = _QUERIES.fill(table=f"{DATA_SCHEMA}.{collection.name}")
     parameters = {"collection": collection.name}
-    connection.execute(
-        text(
-            f"CREATE TEMPORARY TABLE counted ON COMMIT DROP AS "
-            f"SELECT day, count(*) AS held FROM {table} WHERE deleted_at IS NULL GROUP BY day"
-        )
-    )
-    connection.execute(
-        text(
-            "UPDATE magnetis_ops.days AS d SET held = c.held, announced = c.held FROM ("
-            "SELECT day, coalesce(counted.held, 0) AS held FROM magnetis_ops.days LEFT JOIN counted USING (day) "
-            "WHERE collection = :collection) AS c "
-            "WHERE d.collection = :collection AND d.day = c.day AND d.held <> c.held"
-        ),
-        parameters,
-    )
+    connection.execute(queries["count_by_day"])
+    connection.execute(queries["correct_days"], parameters)
     connection.execute(
         text("DELETE FROM magnetis_ops.strays WHERE collection = :collection"), parameters
     )
-    connection.execute(
-        text(
-            "INSERT INTO magnetis_ops.strays (collection, day, held) SELECT :collection, day, held FROM counted "
-            "WHERE day NOT IN (SELECT day FROM magnetis_ops.days WHERE collection = :collection)"
-        ),
-        parameters,
-    )
+    connection.execute(queries["insert_strays"], parameters)
     connection.execute(text("DROP TABLE counted"))

@@ -1,7 +1,7 @@
-"""Filling typed columns again from `payload` after the catalogue changed, with no API call.
+"""Refills typed columns from `payload` after the catalogue changed, without requests to the API.
 
-Streams each table through a server-side cursor and updates only rows whose columns come out different. `changed_at` stays: the
-payload has not changed, our reading of it has.
+Streams each table through a server-side cursor and updates only rows whose columns differ.
+`changed_at` stays, because the payload has not changed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +14,10 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
-from magnetis_dagster.warehouse.merge import wait_for_turn
+from magnetis_dagster.warehouse.copying import copy_rows
+from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
-from magnetis_dagster.warehouse.staging import copy_rows, postgresql_type
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, TYPE_NAMES, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
@@ -25,27 +25,29 @@ BATCH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reparsed:
-    """What a reparse did."""
+class ReparseResult:
+    """Counts of a reparse."""
 
     read: int
     """Rows read, versions of the history included."""
     updated: int
-    """Rows whose columns came out different."""
+    """Rows whose columns were different."""
     misfits: int
     """Values that do not fit their column."""
     untimed: int
-    """Events whose moment can no longer be read by the declared time fields; they keep the one that they have."""
+    """Events without a readable time in the declared time fields; they keep their stored time."""
 
 
 def reparse(
     warehouse: Warehouse,
     collection: Collection,
     progress: Callable[[int], None] = lambda _read: None,
-) -> Reparsed:
-    """Read every row of the collection again by its declaration; `progress` is told the rows read so far.
+) -> ReparseResult:
+    """Parse every row of the collection again by its declaration, in one transaction.
 
-    One transaction: readers see the table before or after. Raises DatabaseUnavailable, DatabaseRefused, SchemaDisagrees.
+    `progress` receives the number of rows parsed so far.
+
+    Raises: DatabaseUnavailable, DatabaseRefused; SchemaDisagrees if a declared type differs.
     """
     warehouse.prepare()
     tables = (
@@ -62,7 +64,7 @@ def reparse(
             worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)
         if collection.is_events:
             recount(connection, collection)
-        return Reparsed(worker.read, worker.updated, worker.misfits, worker.untimed)
+        return ReparseResult(worker.read, worker.updated, worker.misfits, worker.untimed)
 
 
 class _Reparse:
@@ -81,23 +83,22 @@ class _Reparse:
 
     def table(self, table: str, *, has_moment: bool) -> None:
         moment = {"occurred_at": "timestamptz", "day": "date"} if has_moment else {}
-        typed = {
-            name: postgresql_type(column.type) for name, column in self.collection.columns.items()
-        }
+        typed = {name: TYPE_NAMES[column.type] for name, column in self.collection.columns.items()}
         columns = {"account_id": "text"} | moment | typed
         names = [f'"{name}"' for name in columns]
-        listed = ", ".join(names)
         self.connection.execute(
             text(
-                f"CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS SELECT ctid::text AS _at, {listed} FROM {table} WITH NO DATA"
+                "CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS "
+                f"SELECT ctid::text AS _at, {', '.join(names)} FROM {table} WITH NO DATA"
             )
         )
+        old, new = (", ".join(f"{row}.{name}" for name in names) for row in ("t", "v"))
         update = text(
-            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} FROM reparsed AS v "
-            f"WHERE t.ctid = v._at::tid "
-            f"AND ({', '.join(f't.{name}' for name in names)}) IS DISTINCT FROM ({', '.join(f'v.{name}' for name in names)})"
+            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} "
+            "FROM reparsed AS v "
+            f"WHERE t.ctid = v._at::tid AND ({old}) IS DISTINCT FROM ({new})"
         )
-        # the merge lock keeps every other writer out, so a row's place (ctid) stays its name until we move it
+        # ctid identifies a row until this transaction updates it: the lock blocks other writers
         select = text(
             f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}"
         )
@@ -105,12 +106,8 @@ class _Reparse:
             select, execution_options={"stream_results": True, "yield_per": BATCH}
         ) as rows:
             for batch in rows.partitions(BATCH):
-                copy_rows(
-                    self.connection,
-                    "reparsed",
-                    {"_at": "text"} | columns,
-                    self._records(batch, has_moment=has_moment),
-                )
+                records = self._records(batch, has_moment=has_moment)
+                copy_rows(self.connection, "reparsed", {"_at": "text"} | columns, records)
                 self.updated += self.connection.execute(update).rowcount
                 self.connection.execute(text("TRUNCATE reparsed"))
                 self.read += len(batch)

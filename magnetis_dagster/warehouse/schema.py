@@ -1,6 +1,6 @@
-"""The tables: `magnetis_ops` written out here, one table (and history) per collection made from the catalogue.
+"""Declares the tables: those of `magnetis_ops`, and those of the catalogue's collections.
 
-Shapes only. `migrate.py` brings a database to them, `merge.py` fills them.
+`migrate.py` creates the tables, `merge.py` fills them.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -43,8 +44,19 @@ POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.JSON: JSONB(),
 }
 
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def type_name(type_: TypeEngine[Any]) -> str:
+    """Return PostgreSQL's name of a type, in lower case."""
+    return type_.compile(dialect=_DIALECT).lower()
+
+
+TYPE_NAMES = {kind: type_name(type_) for kind, type_ in POSTGRESQL_TYPES.items()}
+"""Declared type of a column to PostgreSQL's name of it."""
+
 LONGEST_NAME = 63
-"""Bytes that PostgreSQL takes of a name."""
+"""Bytes; PostgreSQL truncates longer names."""
 
 _moment = DateTime(timezone=True)
 
@@ -62,26 +74,32 @@ quota_keys = Table(
     Column(
         "closed_until",
         _moment,
-        comment="The API said that no call is left until then; set until a trial call goes well.",
+        comment="The API refuses requests until then. NULL after a successful trial.",
     ),
     Column(
         "trial_call",
         BigInteger,
-        comment="The call in api_calls that tries whether the API has reopened.",
+        comment="Request in api_calls that tests whether the API accepts requests again.",
+    ),
+    Column("trial_until", _moment, comment="The trial expires then, in case its process has died."),
+    Column(
+        "last_sent",
+        _moment,
+        comment="Time at which the last granted request was, or will be, sent.",
     ),
     Column(
-        "trial_until", _moment, comment="The trial is forgotten then, should its process have died."
-    ),
-    Column("last_sent", _moment, comment="When the last granted call was, or will be, sent."),
-    Column(
-        "lanes_last_sent", JSONB, nullable=False, server_default="{}", comment="The same by lane."
+        "lanes_last_sent",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="The same time for each lane.",
     ),
     Column(
         "closed_signal",
         Text,
-        comment="Status and rate-limit headers of the response that closed the key last.",
+        comment="Status and rate-limit headers of the last response that closed the key.",
     ),
-    comment="One row per key: the lock under which calls are granted.",
+    comment="One row per key. Its row lock serializes the granting of requests.",
 )
 
 quota_days = Table(
@@ -93,7 +111,7 @@ quota_days = Table(
         "daily_quota",
         Integer,
         nullable=False,
-        comment="Calls allowed on that day, as last configured.",
+        comment="API calls allowed on that day, as last configured.",
     ),
     *(
         Column(
@@ -101,7 +119,7 @@ quota_days = Table(
             Integer,
             nullable=False,
             server_default="0",
-            comment=f"Calls charged in lane {lane}; never lowered.",
+            comment=f"API calls charged in lane {lane}; never lowered.",
         )
         for lane in ("schedule", "settings", "manual", "backfill")
     ),
@@ -110,10 +128,10 @@ quota_days = Table(
         Integer,
         nullable=False,
         server_default="0",
-        comment="Calls that others made, as far as the API tells.",
+        comment="API calls that other programs made, as reported by the API.",
     ),
     PrimaryKeyConstraint("key_fingerprint", "day"),
-    comment="One row per key and day: how the budget was used.",
+    comment="One row per key and quota day: the API calls charged, by lane.",
 )
 
 api_calls = Table(
@@ -121,21 +139,21 @@ api_calls = Table(
     ops_metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("key_fingerprint", Text, nullable=False),
-    Column("day", Date, nullable=False, comment="Quota day that the call is charged to."),
+    Column("day", Date, nullable=False, comment="Quota day that the request is charged to."),
     Column("charged_at", _moment, nullable=False),
     Column(
         "settled_at",
         _moment,
-        comment="NULL: still under way, or the process died before the answer.",
+        comment="NULL: in flight, or the process died before the response.",
     ),
     Column("collection", Text, nullable=False),
     Column("route", Text, nullable=False),
-    Column("first_day", Date, comment="First day of the window; NULL where the call has none."),
+    Column("first_day", Date, comment="First day of the window; NULL if the request has none."),
     Column("last_day", Date),
     Column("page", Integer, nullable=False),
-    Column("run_id", Text, comment="Dagster run, or the command that called."),
+    Column("run_id", Text, comment="Dagster run or command that sent the request."),
     Column("lane", Text, nullable=False),
-    Column("status", Integer, comment="HTTP status; NULL where no answer came."),
+    Column("status", Integer, comment="HTTP status; NULL if there was no response."),
     Column("error", Text, comment="Class of the error, NULL on success."),
     Column("rows", Integer),
     Column("bytes", BigInteger),
@@ -154,7 +172,7 @@ api_calls = Table(
         postgresql_where=text("settled_at - charged_at > interval '0:05:00'"),  # LONGEST_CALL
     ),
     Index("ix_api_calls_backfill", "backfill_id", postgresql_where=text("backfill_id IS NOT NULL")),
-    comment="One row per call sent to the API, retries included; written before the call leaves.",
+    comment="One row per request, retries included; written before the request is sent.",
 )
 
 windows = Table(
@@ -168,16 +186,19 @@ windows = Table(
         "read_at",
         _moment,
         nullable=False,
-        comment="When the reading began: what it saw is at least this fresh.",
+        comment="Start of the read: its rows are at least this fresh.",
     ),
     Column("committed_at", _moment, nullable=False),
     Column(
         "announced", Integer, nullable=False, comment="meta.total of the window, padding included."
     ),
     Column("received", Integer, nullable=False, comment="Distinct rows received."),
-    Column("padding", Integer, nullable=False, comment="Rows outside the asked days."),
+    Column("padding", Integer, nullable=False, comment="Rows outside the requested days."),
     Column(
-        "held", Integer, nullable=False, comment="Rows that the table holds for the asked days."
+        "held",
+        Integer,
+        nullable=False,
+        comment="Rows that the table contains for the requested days.",
     ),
     Column("quarantined", Integer, nullable=False),
     Column("inserted", Integer, nullable=False),
@@ -195,7 +216,7 @@ windows = Table(
         comment="API calls among them that only verified the window.",
     ),
     Index("ix_windows_collection_days", "collection", "first_day", "last_day"),
-    comment="What has been read: one row per complete window, written with its rows.",
+    comment="One row per complete window, committed with its rows.",
 )
 
 days = Table(
@@ -215,12 +236,12 @@ days = Table(
         "held",
         Integer,
         nullable=False,
-        comment="Rows that the table held for this day when the window was committed.",
+        comment="Rows that the table contains for this day.",
     ),
     Column("run_id", Text),
     PrimaryKeyConstraint("collection", "day"),
     Index("ix_days_window", "window_id"),
-    comment="Days that are done: the newest complete read of each, written with its rows.",
+    comment="Completed days: the newest complete read of each, committed with its rows.",
 )
 
 day_reads = Table(
@@ -232,28 +253,36 @@ day_reads = Table(
         "age_days",
         Integer,
         nullable=False,
-        comment="Days from the day's end to the reading: 0 is the first night.",
+        comment="Days from the end of the day to the read: 0 is the first night.",
     ),
     Column(
-        "first_read", Boolean, nullable=False, comment="Whether the day had never been done before."
+        "first_read",
+        Boolean,
+        nullable=False,
+        comment="Whether this is the first complete read of the day.",
     ),
-    Column("held", Integer, nullable=False, comment="Rows that the table held for the day then."),
+    Column(
+        "held",
+        Integer,
+        nullable=False,
+        comment="Rows that the table contained for the day after this read.",
+    ),
     Column("inserted", Integer, nullable=False),
     Column("changed", Integer, nullable=False),
     Column("deleted", Integer, nullable=False),
     PrimaryKeyConstraint("window_id", "day"),
-    comment="What each complete read of a day found: how late rows still come and change. See the view late_changes.",
+    comment="Rows that each complete read of a day changed. See the view late_changes.",
 )
 
 pages = Table(
     "pages",
     ops_metadata,
-    Column("work", Text, nullable=False, comment="The run whose retries may use the page."),
+    Column("work", Text, nullable=False, comment="Run whose retries may use the page."),
     Column("collection", Text, nullable=False),
     Column("first_day", Date, nullable=False),
     Column("last_day", Date, nullable=False),
     Column("page", Integer, nullable=False),
-    Column("fetched_at", _moment, nullable=False, comment="When the call began."),
+    Column("fetched_at", _moment, nullable=False, comment="Start of the request."),
     Column(
         "body",
         LargeBinary,
@@ -264,11 +293,11 @@ pages = Table(
         "request",
         Text,
         nullable=False,
-        comment="Fingerprint of key, origin, request and declaration; others are not used.",
+        comment="Fingerprint of key, origin, request and declaration.",
     ),
     PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
-    comment="Pages of windows that are not committed yet, so that an interrupted reading goes on where it stopped.",
-    prefixes=["UNLOGGED"],  # a crash of the server empties it, and the pages are asked again
+    comment="Pages of uncommitted windows. An interrupted read resumes with them.",
+    prefixes=["UNLOGGED"],  # a crash of the server empties it; the pages are requested again
 )
 
 window_limits = Table(
@@ -283,21 +312,21 @@ window_limits = Table(
     Column(
         "most_rows",
         Integer,
-        comment="Rows beyond which the API caps a search, total included; NULL: no cap is known.",
+        comment="Rows beyond which the API caps a window, total included; NULL: no known cap.",
     ),
     Column(
         "reason",
         Text,
         nullable=False,
-        comment="What the API said to the longer window, or how the limit was detected.",
+        comment="The API's response to the longer window, or how the limit was detected.",
     ),
     Column(
         "learned_at",
         _moment,
         nullable=False,
-        comment="Forgotten a month later, in case the API has changed.",
+        comment="The limit expires 30 days later, in case the API has changed.",
     ),
-    comment="Limits of one window, learned from refusals and from answers that contradict each other.",
+    comment="Limits of a window, learned from refusals and contradictory responses.",
 )
 
 sources = Table(
@@ -312,7 +341,7 @@ sources = Table(
     ),
     Column("origin", Text, nullable=False, comment="Origin of the API that filled the table."),
     Column("adopted_at", _moment, nullable=False),
-    comment="Which key and which API filled each table; rows of another key or origin are refused.",
+    comment="Key and API origin that filled each table; rows of others are refused.",
 )
 
 strays = Table(
@@ -320,9 +349,9 @@ strays = Table(
     ops_metadata,
     Column("collection", Text, nullable=False),
     Column("day", Date, nullable=False),
-    Column("held", Integer, nullable=False, comment="Rows that the table holds for the day."),
+    Column("held", Integer, nullable=False, comment="Rows that the table contains for the day."),
     PrimaryKeyConstraint("collection", "day"),
-    comment="Days without a complete read that hold rows, because the rows moved there from a day that was read.",
+    comment="Days without a complete read, with rows that moved there from other days.",
 )
 
 forecasts = Table(
@@ -337,17 +366,17 @@ forecasts = Table(
     Column(
         "days", Integer, nullable=False, comment="Days to read between the two, both inclusive."
     ),
-    Column("rows", BigInteger, nullable=False, comment="Rows announced for them."),
-    Column("calls", Integer, nullable=False, comment="API calls foreseen."),
+    Column("rows", BigInteger, nullable=False, comment="Rows announced for these days."),
+    Column("calls", Integer, nullable=False, comment="API calls forecast."),
     Column(
         "planned",
         Boolean,
         nullable=False,
-        comment="By `magnetis plan`, for all days; else by a run, for its own.",
+        comment="true: by `magnetis plan`, for all days; false: by a run, for its own days.",
     ),
     Column("forecast_at", _moment, nullable=False),
     PrimaryKeyConstraint("work", "collection", "first_day"),
-    comment="What backfills were expected to cost, to be held against what they did.",
+    comment="Forecast API calls of backfills, for comparison with the calls they made.",
 )
 
 quarantine = Table(
@@ -355,7 +384,7 @@ quarantine = Table(
     ops_metadata,
     Column("collection", Text, nullable=False),
     Column(
-        "key", Text, nullable=False, comment="The row's id, or a digest of it where it has none."
+        "key", Text, nullable=False, comment="The row's id, or a digest of the row if it has no id."
     ),
     Column("reason", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
@@ -364,7 +393,7 @@ quarantine = Table(
     Column("last_seen_at", _moment, nullable=False),
     PrimaryKeyConstraint("collection", "key"),
     Index("ix_quarantine_window", "window_id"),
-    comment="Rows that could not be placed, whole, with the reason.",
+    comment="Rows that could not be placed, complete and with the reason.",
 )
 
 schema_state = Table(
@@ -373,17 +402,17 @@ schema_state = Table(
     Column("name", Text, primary_key=True),
     Column("digest", Text, nullable=False),
     Column("applied_at", _moment, nullable=False, server_default=func.now()),
-    comment="Which catalogue the tables of the schema magnetis were last brought to.",
+    comment="Digest of the catalogue that the tables of the schema magnetis match.",
 )
 
 
 def history_name(collection: Collection) -> str:
-    """Name of the history table of a snapshot collection."""
+    """Return the name of the history table of a snapshot collection."""
     return f"{collection.name}_history"
 
 
 def data_metadata(catalogue: Catalogue) -> MetaData:
-    """Return the tables of the schema `magnetis` that the catalogue asks for, switched-off collections included."""
+    """Return the tables of all collections, disabled ones included."""
     metadata = MetaData(schema=DATA_SCHEMA)
     for collection in catalogue.collections.values():
         tables_of(collection, metadata)
@@ -391,7 +420,7 @@ def data_metadata(catalogue: Catalogue) -> MetaData:
 
 
 def tables_of(collection: Collection, metadata: MetaData | None = None) -> list[Table]:
-    """Return the tables of one collection, added to `metadata` where it is given."""
+    """Return the tables of one collection, added to `metadata` if given."""
     metadata = MetaData(schema=DATA_SCHEMA) if metadata is None else metadata
     table = _table(collection, metadata)
     return [table] if collection.is_events else [table, _history(collection, metadata)]
@@ -476,11 +505,9 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
 
 def _index_name(collection: Collection, columns: Sequence[str]) -> str:
     name = "_".join(["ix", collection.name, *columns])
-    return (
-        name
-        if len(name) <= LONGEST_NAME
-        else f"{name[: LONGEST_NAME - 9]}_{crc32(name.encode()):08x}"
-    )
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}_{crc32(name.encode()):08x}"
 
 
 def _history(collection: Collection, metadata: MetaData) -> Table:
@@ -502,7 +529,7 @@ def _history(collection: Collection, metadata: MetaData) -> Table:
             comment="Start of the read that no longer saw it; NULL: present version.",
         ),
         PrimaryKeyConstraint("id", "valid_from"),
-        # one open version per id, held by the database and not by our care alone
+        # the database enforces one current version per id
         Index(
             f"uq_{history_name(collection)}_open",
             "id",

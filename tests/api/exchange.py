@@ -90,7 +90,7 @@ def chain(error: BaseException | None) -> list[BaseException]:
 def assert_no_secrets(error: BaseException | None, logged: str) -> None:
     errors = chain(error)
     assert not [one for one in errors if isinstance(one, httpx.HTTPError)], (
-        "an error of httpx holds the request, and so the key"
+        "an error of httpx contains the request, and so the key"
     )
     shown = "\n".join([logged, *(f"{one!r} {one} {vars(one)}" for one in errors)])
     if error is not None:

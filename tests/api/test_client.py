@@ -309,9 +309,7 @@ def test_429_closes_the_key(request_page, headers, wait):
         guard=RecordingGuard(close_when_over_quota=True),
     )
     assert isinstance(exchange.error, KeyClosedError)
-    assert len(exchange.requests) == 1, (
-        "the guard is closed after the first, so nothing more is sent"
-    )
+    assert len(exchange.requests) == 1, "the first request closes the key, so nothing more is sent"
     assert exchange.outcomes[0].over_quota
     assert exchange.outcomes[0].error == "RateLimited"
     assert exchange.outcomes[0].retry_after == pytest.approx(wait, abs=5)
@@ -432,7 +430,7 @@ def test_a_decompression_bomb_does_not_fill_memory(request_page):
     assert isinstance(exchange.error, PermanentError)
     assert "1048576 bytes" in str(exchange.error)
     assert len(exchange.requests) == 1
-    assert peak < 12 * 2**20, "the cap, plus what the transport holds"
+    assert peak < 12 * 2**20, "the cap, plus the buffers of the transport"
 
 
 def test_an_endless_body_ends_at_the_cap(request_page):
@@ -465,7 +463,7 @@ def test_a_cancelled_call_is_settled(cancellations):
                 await asyncio.sleep(0.001)
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert len(guard.outcomes) == 1, "settled by the time that the cancellation is seen"
+        assert len(guard.outcomes) == 1, "settled before the cancellation is raised"
 
     guard = RecordingGuard()
     asyncio.run(cancel_request())
@@ -479,7 +477,7 @@ def test_an_outcome_that_cannot_be_recorded_does_not_affect_the_others():
     class FailingGuard(RecordingGuard):
         async def settle(self, charge, outcome):
             if charge == 1:
-                raise TransientError("the database is away")
+                raise TransientError("the database is unavailable")
             await super().settle(charge, outcome)
 
     async def two():
@@ -546,7 +544,7 @@ def test_no_more_requests_are_in_flight_than_allowed():
             return server.most_at_once, guard.most_open, len(server.requests)
 
     assert asyncio.run(many()) == (3, 3 + CHARGED_AHEAD, 12), (
-        "few calls are charged that cannot be sent yet"
+        "few calls are charged before they can be sent"
     )
 
 
@@ -555,7 +553,7 @@ def test_no_more_requests_are_in_flight_than_allowed():
 )  # httpcore does not close a cancel_request handshake
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
-    """No TCP connection, or TCP without a TLS handshake. The limits are a tenth of the real ones."""
+    """No TCP connection, or no TLS handshake. The limits are a tenth of the real ones."""
     monkeypatch.setattr("magnetis_dagster.api.client._CONNECTING_SECONDS", 2.5)
     limits = ClientLimits(connect=1.0, read=6.0, total=18.0, wait_initial=0.05, wait_max=2.0)
 

@@ -33,8 +33,8 @@ def test_truncation_leaves_no_half_of_a_key():
 
 def test_field_names_are_shown_and_their_messages_are_not():
     body = (
-        b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], "jean@exemple.fr": [], "%s": []}}'
-        % KEY.encode()
+        b'{"message": "Invalid.", "errors": {"from": ["0612345678 is no date"], '
+        b'"jean@exemple.fr": [], "%s": []}}' % KEY.encode()
     )
     text = str(error_for_response(CALL, 422, None, body, KEY))
     assert "Rejected parameters: from, [e-mail], [key]." in text

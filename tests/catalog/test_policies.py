@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from magnetis_dagster.catalog import Catalogue, CatalogueError, Severity, load_catalogue
-from magnetis_dagster.catalog.masking import MASK, Masking, masked, masked_id
+from magnetis_dagster.catalog.masking import MASK, Masking, mask_id, mask_text
 from magnetis_dagster.catalog.policies import KINDS, AllowedDomains, HasRecipient, MissedCallAlert
 
 Overlay = Callable[[str], Path]
@@ -210,10 +210,10 @@ def test_addresses_and_numbers_in_free_text_are_masked() -> None:
         "Appelez le +33 6 12 34 56 78 ou 06.12.34.56.78": f"Appelez le {MASK} ou {MASK}",
         "Appelez 0033612345678\nvite\x1b[31m": f"Appelez {MASK} vite [31m",
     }
-    assert {text: masked(text) for text in shown} == shown
-    assert len(masked("é" * 5000)) == 120
+    assert {text: mask_text(text) for text in shown} == shown
+    assert len(mask_text("é" * 5000)) == 120
     uuid = "ale-b0981234-5678-4b2b-bf5c-70348741ed91"
-    assert (masked_id(uuid), masked_id("jean@exemple.fr")) == (uuid, MASK)
+    assert (mask_id(uuid), mask_id("jean@exemple.fr")) == (uuid, MASK)
 
 
 def test_members_are_masked_by_the_personal_data_class_of_their_column(

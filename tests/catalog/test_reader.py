@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
-from magnetis_dagster.catalog.row_parser import (
-    ParsedRow,
-    ParsedRows,
-    RowParser,
+from magnetis_dagster.catalog.conversions import (
     as_boolean,
     as_decimal,
     as_integer,
     as_moment,
     as_text,
 )
+from magnetis_dagster.catalog.row_parser import ParsedRow, ParsedRows, RowParser
 
 PARIS = ZoneInfo("Europe/Paris")
 START = {"id": "call-1", "start_at": "2025-03-04 09:06:09"}

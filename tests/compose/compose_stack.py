@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 from service_rights import SERVICES
+from waiting import wait_until
 
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.home import free_port
@@ -193,11 +193,8 @@ class Stack:
             return api.green(EVENTS)
 
 
-def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not in {seconds:.0f} s: {what}"
-        time.sleep(2)
+def wait(condition: Callable[[], bool], expectation: str, seconds: float) -> None:
+    wait_until(condition, expectation, seconds, interval=2)
 
 
 @contextmanager

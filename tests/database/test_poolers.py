@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
@@ -16,6 +15,7 @@ import pytest
 from small_api import SmallApi, call, serve
 from sqlalchemy import Engine, text
 from test_locks import ingestion
+from waiting import wait_until
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import DatabaseRefused, connect, guarded
@@ -71,11 +71,7 @@ def start_pooler(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[.
                 [PGBOUNCER, "/dev/stdin"], stdin=stdin, **quiet, **user_options
             )
         processes.append(process)
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+        wait_until(lambda: accepts_connections(port), "PgBouncer accepts connections", 10)
         return f"postgresql://{user}@127.0.0.1:{port}/{database}"
 
     yield start
@@ -89,6 +85,12 @@ def api() -> Iterator[SmallApi]:
     with serve() as small:
         small.rows["/calls"] = [call(n, "2025-03-04 10:00:00") for n in range(300)]
         yield small
+
+
+def accepts_connections(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def tables(url: str) -> dict[str, int]:

@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from magnetis_dagster.database import embedded, postmaster
-from magnetis_dagster.database.postmaster import Cluster, ServerRefused
+from magnetis_dagster.database.postmaster import Cluster
+from magnetis_dagster.database.server_access import SOCKET, ServerRefused
 
 OTHER = "magnetis-other"
 needs_root = pytest.mark.skipif(
@@ -112,7 +113,7 @@ def test_another_user_can_neither_connect_nor_read_files(
     # even with open folders, the operating system authenticates the user
     for path in (home, home / "postgres", folder):
         path.chmod(mode(path) | stat.S_IXOTH)
-    (folder / postmaster.SOCKET).resolve().chmod(0o777)
+    (folder / SOCKET).resolve().chmod(0o777)
     assert "Peer authentication failed" in as_user(other, lambda: psycopg.connect(url))
 
 
@@ -170,7 +171,7 @@ def test_files_are_private_with_any_umask(home: Path) -> None:
         path.name: mode(path) for path in home.iterdir() if path.is_file() and mode(path) & 0o077
     } == {}
     assert mode(home / "postgres" / "log") == 0o600
-    assert mode((Path(url.split("host=")[1]) / postmaster.SOCKET).resolve()) == 0o700
+    assert mode((Path(url.split("host=")[1]) / SOCKET).resolve()) == 0o700
 
 
 def test_an_open_home_of_an_earlier_version_becomes_private(long_home: Path) -> None:
@@ -262,7 +263,7 @@ def test_the_port_is_saved_and_reused_unless_another_program_uses_it(long_home: 
     with pytest.raises(embedded.NoTcp, match="--database-port"):
         embedded.allow_tcp(home, "postgres")
     embedded.stop(home)
-    assert not Path(url.split("host=")[1]).joinpath(postmaster.SOCKET).exists()
+    assert not Path(url.split("host=")[1]).joinpath(SOCKET).exists()
     with pytest.raises(embedded.NotRunning):
         embedded.allow_tcp(home, "postgres")
 

@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from dagster._serdes import serialize_value
 from dagster_runs import INSTANCE, LOCATION
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine, text
+from waiting import wait_until
 
 from magnetis_dagster.dagster_support.celery_run_launcher import (
     SILENCE_SECONDS,
@@ -40,14 +40,6 @@ sys.path.insert(0, {here!r})
 from magnetis_dagster.dagster_support.celery_worker import app
 app.conf.update({folder!r})
 """
-PATIENCE = 90.0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"not in {PATIENCE} s: {what}"
-        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -159,7 +151,7 @@ def test_a_worker_follows_the_status_of_its_runs(
 
     with worker(tmp_path, folder) as process:
         for run_id in (to_cancel, to_die, given_up, left):
-            until(
+            wait_until(
                 lambda run_id=run_id: "Started execution of step" in said(run_id), "the run works"
             )  # type: ignore[misc]
             assert "Taken by Celery worker celery@" in said(run_id)
@@ -171,12 +163,12 @@ def test_a_worker_follows_the_status_of_its_runs(
         instance.report_run_failed(run_of(given_up), "run monitoring took its worker for dead")
         assert launcher.terminate(to_cancel)
         process_of(to_die).kill()
-        until(
+        wait_until(
             lambda: gone(zombie),
             "a failed run is ended before its retry does the same work",
         )
-        until(lambda: status(to_cancel) is dg.DagsterRunStatus.CANCELED, "it is canceled")
-        until(
+        wait_until(lambda: status(to_cancel) is dg.DagsterRunStatus.CANCELED, "it is canceled")
+        wait_until(
             lambda: status(to_die) is dg.DagsterRunStatus.FAILURE, "a process that died is reported"
         )
         assert re.search(
@@ -187,7 +179,7 @@ def test_a_worker_follows_the_status_of_its_runs(
         )
 
         process.terminate()
-        until(lambda: process.poll() is not None, "a worker that is stopped ends")
+        wait_until(lambda: process.poll() is not None, "a worker that is stopped ends")
         assert status(left) is dg.DagsterRunStatus.FAILURE
         assert "Execution was interrupted unexpectedly" in said(left), (
             "a reason that run retries take"
@@ -338,7 +330,7 @@ def test_a_worker_without_database_ends_its_runs_before_they_are_failed(
         statuses.watching(run.run_id),
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process,
     ):
-        until(
+        wait_until(
             lambda: statuses.of(run.run_id) is dg.DagsterRunStatus.NOT_STARTED,
             "the status is known",
         )
@@ -352,7 +344,7 @@ def test_a_worker_without_database_ends_its_runs_before_they_are_failed(
             process.kill()
             with engine.begin() as connection:
                 connection.execute(text("ALTER TABLE dagster.elsewhere RENAME TO runs"))
-        until(lambda: statuses.silent_seconds() == 0, "the database answers again")
+        wait_until(lambda: statuses.silent_seconds() == 0, "the database answers again")
     engine.dispose()
 
 

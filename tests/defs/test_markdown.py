@@ -24,8 +24,8 @@ from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import Incomplete
-from magnetis_dagster.warehouse.policy_queries import Judgement
+from magnetis_dagster.warehouse import CountMismatch
+from magnetis_dagster.warehouse.policy_queries import PolicyResult
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 KEY = dg.AssetKey(["magnetis", "calls"])
@@ -133,7 +133,7 @@ def test_descriptions_of_checks_are_literal(
     policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
     specs = {spec.name: spec.description or "" for spec in policy_checks.specs(KEY)}
     assert rendered(specs["policy_has_recipient"]) == IMAGE
-    assert rendered(specs["baseline"]) == "The settings are those of ![seen](http:x).yaml."
+    assert rendered(specs["baseline"]) == "The notification settings equal ![seen](http:x).yaml."
 
 
 def test_evaluations_of_checks_are_literal(
@@ -153,7 +153,7 @@ def test_evaluations_of_checks_are_literal(
     )
     assert f"{IMAGE} (2)" in rendered(found["misfit_values"])
     assert rendered(
-        checks.incomplete(Incomplete(f"calls: the API returned {IMAGE}")).description or ""
+        checks.incomplete(CountMismatch(f"calls: the API returned {IMAGE}")).description or ""
     ).endswith(IMAGE)
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
     policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
@@ -162,8 +162,8 @@ def test_evaluations_of_checks_are_literal(
         for policy in hostile.policies_of(hostile["email_alerts"])
         if policy.name == "has_recipient"
     ]
-    judged = policy_checks._judged(KEY, policy, Judgement(unjudged=IMAGE))
-    assert rendered(judged.description or "") == f"Could not be judged: {IMAGE}"
+    result = policy_checks._policy_result(KEY, policy, PolicyResult(not_evaluated=IMAGE))
+    assert rendered(result.description or "") == f"Not checked: {IMAGE}"
     missing = policy_checks._drift(None, KEY)  # type: ignore[arg-type] # a file that is not there needs no database
     assert "The baseline ![seen](http:x).yaml cannot be read" in rendered(missing.description or "")
 

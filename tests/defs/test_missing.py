@@ -283,15 +283,15 @@ def test_attempts_are_stored_as_ranges_and_removed_when_green() -> None:
     )
     again = Attempts.parse(text)
     assert (
-        again.made("calls", date(2025, 1, 15)),
-        again.made("calls", date(2025, 2, 1)),
-        again.made("leads", ago(0)),
+        again.count("calls", date(2025, 1, 15)),
+        again.count("calls", date(2025, 2, 1)),
+        again.count("leads", ago(0)),
     ) == (2, 0, 0)
     assert (
-        again.only({"calls": [date(2025, 1, 15)]}).cursor()
+        again.keep_only({"calls": [date(2025, 1, 15)]}).cursor()
         == '{"calls":[["2025-01-15","2025-01-15",2]]}'
     )
-    assert again.only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
+    assert again.keep_only({"leads": [date(2025, 1, 15)]}).cursor() == "{}"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.notification_settings.baseline import write_baseline
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse.current_settings import present
+from magnetis_dagster.warehouse.current_settings import current_rows
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Check = Callable[..., dict[str, dg.AssetCheckEvaluation]]
@@ -162,7 +162,7 @@ def test_a_policy_that_cannot_be_checked_passes_with_the_reason(api: SmallApi, l
     assert all(check.passed for check in checks.values())
     for name in ("missed_call_alert", "live_account", "has_owner"):
         assert str(checks[name].description).startswith(
-            "Could not be judged: accounts has never been read."
+            "Not checked: accounts has never been read."
         )
         assert checks[name].metadata == {}
     assert checks["has_recipient"].description is None
@@ -190,12 +190,14 @@ def test_differences_from_the_baseline_are_masked(
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert f"The baseline {baseline} cannot be read" in str(check.description)
 
-    rows = present(engine, load_catalogue()["email_alerts"])
+    rows = current_rows(engine, load_catalogue()["email_alerts"])
     assert rows is not None
     baseline.write_text(write_baseline({"email_alerts": rows}), encoding="utf-8")
     check = load("email_alerts")["baseline"]
     assert (check.passed, check.description, check.metadata["differences"].value) == (True, None, 0)
-    assert "says nothing of reports" in str(load("reports")["baseline"].description)
+    assert "does not contain reports. Export the baseline again." in str(
+        load("reports")["baseline"].description
+    )
 
     changed = alert(
         "ale-2", recipients=["jean@ailleurs.fr", "jean@exemple.fr"], enabled=0, secret="jean"

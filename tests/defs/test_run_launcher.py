@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 from dagster_runs import INSTANCE, LOCATION, make_run
 from sqlalchemy import text
+from waiting import wait_until
 
 from magnetis_dagster.dagster_support import run_heartbeat, run_launcher
 from magnetis_dagster.dagster_support.heartbeat_storage import HeartbeatRunStorage
@@ -37,16 +38,8 @@ from magnetis_dagster.dagster_support.run_heartbeat import LastBeat
 from magnetis_dagster.dagster_support.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.dev.home import free_port
 
-PATIENCE = 180.0
 # Dagster's own code uses its deprecated parts
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"not in {PATIENCE} s: {what}"
-        time.sleep(0.1)
 
 
 class CodeServer:
@@ -73,7 +66,7 @@ class CodeServer:
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until(lambda: self.client.health_check_query() == "SERVING", "the code server is up")
+        wait_until(lambda: self.client.health_check_query() == "SERVING", "the code server is up")
 
     def reload(self) -> None:
         """Do the same as the button Reload definitions."""
@@ -99,7 +92,7 @@ class Run:
     pid: int = 0
 
     def wait_for_start(self) -> None:
-        until(lambda: self.status() is dg.DagsterRunStatus.STARTED, "the run works")
+        wait_until(lambda: self.status() is dg.DagsterRunStatus.STARTED, "the run works")
         self.pid = self.last_beat().pid
 
     @property
@@ -124,7 +117,7 @@ class Run:
     def until_beat(self) -> None:
         """Wait for the next heartbeat."""
         seen = self.last_beat().written
-        until(lambda: self.last_beat().written != seen, "another heartbeat")
+        wait_until(lambda: self.last_beat().written != seen, "another heartbeat")
 
     def process_ended(self) -> bool:
         return (
@@ -234,8 +227,8 @@ def test_a_run_survives_a_reload_and_can_be_canceled_afterwards(
     assert run.status() is dg.DagsterRunStatus.STARTED
 
     assert run.instance.run_launcher.terminate(run.run_id)
-    until(lambda: run.status() is dg.DagsterRunStatus.CANCELED, "canceled")
-    until(run.process_ended, "the process ends")
+    wait_until(lambda: run.status() is dg.DagsterRunStatus.CANCELED, "canceled")
+    wait_until(run.process_ended, "the process ends")
     assert run.ends() == ["RUN_CANCELED"]
     assert run.storage.last_beat(run.run_id) is None, "its row is removed"
     assert not run.instance.run_launcher.terminate(run.run_id)
@@ -252,7 +245,7 @@ def test_a_code_server_confirms_a_suspended_worker_and_reports_a_killed_one(
     assert launched.status() is dg.DagsterRunStatus.STARTED
 
     os.kill(launched.pid, signal.SIGKILL)
-    until(lambda: launched.status() is dg.DagsterRunStatus.FAILURE, "the server notices")
+    wait_until(lambda: launched.status() is dg.DagsterRunStatus.FAILURE, "the server notices")
     launched.monitor()
     assert launched.ends() == ["RUN_FAILURE"]
 
@@ -261,7 +254,7 @@ def test_the_next_health_check_detects_a_killed_worker(executed: Run) -> None:
     executed.monitor()
     assert executed.status() is dg.DagsterRunStatus.STARTED
     os.kill(executed.pid, signal.SIGKILL)
-    until(executed.process_ended, "it is dead")
+    wait_until(executed.process_ended, "it is dead")
     executed.monitor()
     executed.monitor()
     assert executed.ends() == ["RUN_FAILURE"]
@@ -271,7 +264,7 @@ def test_a_suspended_worker_that_was_declared_dead_ends_itself(
     executed: Run, elsewhere: None, database_url: str
 ) -> None:
     run = executed
-    until(
+    wait_until(
         lambda: bool(run.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)),
         "the step works",
     )
@@ -286,7 +279,7 @@ def test_a_suspended_worker_that_was_declared_dead_ends_itself(
     run.until_beat()  # survives a database that ends its sessions
 
     os.kill(run.pid, signal.SIGSTOP)
-    until(lambda: run.last_beat().age > run_launcher.SILENCE_SECONDS, "it is silent")
+    wait_until(lambda: run.last_beat().age > run_launcher.SILENCE_SECONDS, "it is silent")
     run.monitor()
     assert run.status() is dg.DagsterRunStatus.STARTED, (
         "the database may have been unavailable: checked again"
@@ -296,7 +289,7 @@ def test_a_suspended_worker_that_was_declared_dead_ends_itself(
     assert run.status() is dg.DagsterRunStatus.FAILURE
 
     os.kill(run.pid, signal.SIGCONT)
-    until(run.process_ended, "it ends itself")
+    wait_until(run.process_ended, "it ends itself")
     assert run.status() is dg.DagsterRunStatus.FAILURE
     assert run.ends() == ["RUN_FAILURE"]
 

@@ -333,6 +333,6 @@ def test_a_backfill_survives_any_number_of_killed_workers_and_fails_after_three_
         status, following = workers.attempt(kill_at=1)
         assert (status, len(following)) == ("FAILURE", followed)
     log = workers.log_of_last()
-    assert "If this one dies before it commits a window or keeps a page, the run fails" in log
+    assert "If this worker dies before it commits a window or keeps a page, the run is not" in log
     assert "3 consecutive attempts died without progress" in log
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(kept[-1],)]

@@ -89,7 +89,7 @@ def test_days_with_a_clock_change_are_requested_normally(change: date) -> None:
 def test_a_snapshot_that_was_missed_before_midnight_is_skipped() -> None:
     today = datetime.now(PARIS).date()
     assert requested("daily_snapshots", at(today, 0)) == (str(today), str(today))
-    assert "the API shows only the present" in str(
+    assert "the API returns only the current state" in str(
         requested("daily_snapshots", at(today - timedelta(days=1), 0))
     )
 
@@ -101,15 +101,14 @@ def test_schedules_are_on_and_describe_their_days(monkeypatch: pytest.MonkeyPatc
             "Europe/Paris",
             dg.DefaultScheduleStatus.RUNNING,
         )
-    said = str(build_defs().resolve_schedule_def("daily_events").description)
+    description = str(build_defs().resolve_schedule_def("daily_events").description)
     assert (
-        "yesterday and the 7 days before it (MAGNETIS_LOOKBACK_DAYS), on Mondays the 30 days"
-        in said
-    )
+        "re-reads the 7 days before it (MAGNETIS_LOOKBACK_DAYS); on Mondays, re-reads the 30 days"
+    ) in description
     monkeypatch.setenv("MAGNETIS_WEEKLY_LOOKBACK_DAYS", "0")
     monkeypatch.setenv("MAGNETIS_LOOKBACK_DAYS", "0")
     assert str(build_defs().resolve_schedule_def("daily_events").description).startswith(
-        "Loads yesterday, of every events"
+        "Loads yesterday of every events collection. "
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from magnetis_dagster.dev import children as module
 from magnetis_dagster.dev.children import MARK, ChildDied, Children
@@ -38,10 +39,7 @@ def _short_escalation(monkeypatch: pytest.MonkeyPatch) -> None:
 def spawn(children: Children, code: str, *, lines: int = 1) -> module.Child:
     """Start Python code and wait for its output, by which it has set its handlers."""
     child = children.start("child", [sys.executable, "-c", code], dict(os.environ))
-    end = time.monotonic() + 20
-    while len(child.log.read_text().splitlines()) < lines:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: len(child.log.read_text().splitlines()) >= lines, "the child prints", 20)
     return child
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from magnetis_dagster.dev import home as dev_home
 from magnetis_dagster.private_files import ForeignFolder, private_folder
-from magnetis_dagster.running_dev import LOCK, RunningDev, announced, is_claimed, running_dev
+from magnetis_dagster.running_dev import LOCK, RunningDev, is_claimed, publish, running_dev
 
 HOLDER = """
 import sys, time
@@ -122,7 +122,7 @@ def test_the_state_of_another_users_dev_is_ignored(
     running = RunningDev(
         "http://127.0.0.1:8250", "sandbox-key", "postgresql://their.example/magnetis"
     )
-    with dev_home.claim_home(tmp_path), announced(tmp_path, running):
+    with dev_home.claim_home(tmp_path), publish(tmp_path, running):
         assert running_dev(tmp_path) == running
         owner = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: owner + 1)

@@ -368,8 +368,7 @@ def test_no_output_file_or_response_contains_the_key_or_personal_data(
 ) -> None:
     """Search all outputs for the key and personal data.
 
-    Covers the output, all files of the home except the data folder, and Dagster's schema and
-    API.
+    Covers the output, the files of the home except the data folder, and Dagster's schema and API.
     """
     captured = {"output": dev.output}
     for file in dev.home.rglob("*"):

@@ -123,7 +123,7 @@ def test_a_backfill_waits_for_quota_and_completes(
         dev.wait_until(
             lambda: "Waiting for API calls." in _log(api, run["runId"]), "it logs that it waits"
         )
-        assert "are kept for schedules, settings and people" in _log(api, run["runId"])
+        assert "are reserved for the schedule, settings and manual lanes" in _log(api, run["runId"])
         assert spent(dev, "backfill") <= LIMIT - FLOORS
         assert [each["status"] for each in runs_of(api, backfill)] == ["STARTED"]
 

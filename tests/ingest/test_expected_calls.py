@@ -18,7 +18,7 @@ from magnetis_dagster.ingest.window_splitter import (
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import rechecked_pages
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer, World
-from magnetis_dagster.sandbox.days import _HOUR
+from magnetis_dagster.sandbox.day_plans import HOUR_WEIGHTS
 
 FIRST = date(2024, 1, 1)
 
@@ -50,8 +50,8 @@ def test_the_price_is_right_for_large_ranges(calls_per_day: int, days: int) -> N
 
     def announced(window: Window) -> int:
         before, after = window.first - timedelta(days=1), window.last + timedelta(days=1)
-        padding = sum(_HOUR[22:]) * count(before) + sum(_HOUR[:2]) * count(after)
-        return sum(map(count, window.days)) + round(padding / sum(_HOUR))
+        padding = sum(HOUR_WEIGHTS[22:]) * count(before) + sum(HOUR_WEIGHTS[:2]) * count(after)
+        return sum(map(count, window.days)) + round(padding / sum(HOUR_WEIGHTS))
 
     def count(day: date) -> int:
         return world._days.count("calls", day)

@@ -171,7 +171,7 @@ def page(rows: int, **said: Any) -> Page:
 def test_the_page_after_the_first(said: dict[str, Any], rows: int, following: int | None) -> None:
     pagination = Pagination(250)
     pagination.add(1, page(rows, **said))
-    assert (pagination.announced_pages, pagination.following()) == (1, following)
+    assert (pagination.announced_pages, pagination.next_page()) == (1, following)
 
 
 @pytest.mark.parametrize(

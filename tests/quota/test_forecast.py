@@ -50,37 +50,37 @@ def local(day: int, hour: int, minute: int = 0) -> datetime:
 
 
 def test_a_backfill_that_fits_into_today_ends_today() -> None:
-    told = forecast(rules(), usage(), 600, pace(seconds=0.5))
-    assert told == Forecast(((date(2025, 6, 2), 600),), local(2, 8, 5))
+    result = forecast(rules(), usage(), 600, pace(seconds=0.5))
+    assert result == Forecast(((date(2025, 6, 2), 600),), local(2, 8, 5))
 
 
 def test_a_backfill_of_three_days_uses_the_floors_as_they_shrink() -> None:
     # 08:00: 3,500 immediately, 1,500 more while the floors shrink from 18:00; 3,500 at the third
     # midnight
-    told = forecast(rules(), usage(), 13_500, pace(seconds=0.36))
-    assert told.days == (
+    result = forecast(rules(), usage(), 13_500, pace(seconds=0.36))
+    assert result.days == (
         (date(2025, 6, 2), 5000),
         (date(2025, 6, 3), 5000),
         (date(2025, 6, 4), 3500),
     )
-    assert told.done_at == local(4, 0, 21)
-    melted = forecast(rules(), usage(), 4_250, pace())
-    assert melted.done_at is not None
-    assert abs(melted.done_at - local(2, 21)) < timedelta(minutes=1), (
-        "half of the floors is melted three hours before the end"
+    assert result.done_at == local(4, 0, 21)
+    found = forecast(rules(), usage(), 4_250, pace())
+    assert found.done_at is not None
+    assert abs(found.done_at - local(2, 21)) < timedelta(minutes=1), (
+        "the floors are half as large three hours before the end"
     )
 
 
 def test_calls_of_other_lanes_are_reserved() -> None:
     # schedule's own floor covers 1,000 of its 1,400 calls, and 200 are used already
-    told = forecast(
+    result = forecast(
         rules(), usage(schedule=200, manual=10), 20_000, pace(schedule=1_400, manual=10)
     )
     # in the last minutes, calls go to the lane that comes first
-    assert [calls for _, calls in told.days[:2]] == pytest.approx([5000 - 1410] * 2, abs=15)
+    assert [calls for _, calls in result.days[:2]] == pytest.approx([5000 - 1410] * 2, abs=15)
     assert capacity(
         rules(), usage(schedule=200, manual=10), pace(schedule=1_400, manual=10)
-    ) == tuple(calls for _, calls in told.days[:2])
+    ) == tuple(calls for _, calls in result.days[:2])
 
 
 def test_slow_calls_are_limited_by_time() -> None:
@@ -89,18 +89,18 @@ def test_slow_calls_are_limited_by_time() -> None:
 
 
 def test_a_spread_lane_ends_with_the_day() -> None:
-    told = forecast(rules(spread=frozenset({"backfill"})), usage(), 5000, pace())
-    assert told.done_at is not None
-    assert local(2, 22) < told.done_at <= local(3, 1)
+    result = forecast(rules(spread=frozenset({"backfill"})), usage(), 5000, pace())
+    assert result.done_at is not None
+    assert local(2, 22) < result.done_at <= local(3, 1)
     half = forecast(rules(spread=frozenset({"backfill"}), floors={}), usage(), 2500, pace())
     assert half.done_at is not None
     assert abs(half.done_at - local(2, 16)) < timedelta(minutes=10)
 
 
 def test_a_closed_key_waits_until_it_opens() -> None:
-    told = forecast(rules(), usage(closed_until=local(3, 0), elsewhere=4000), 100, pace())
-    assert told.days == ((date(2025, 6, 2), 0), (date(2025, 6, 3), 100))
-    assert told.done_at == local(3, 0) + timedelta(seconds=10)
+    result = forecast(rules(), usage(closed_until=local(3, 0), elsewhere=4000), 100, pace())
+    assert result.days == ((date(2025, 6, 2), 0), (date(2025, 6, 3), 100))
+    assert result.done_at == local(3, 0) + timedelta(seconds=10)
     assert forecast(rules(), usage(elsewhere=4000), 100, pace()).days == ((date(2025, 6, 2), 100),)
 
 
@@ -131,15 +131,15 @@ def test_a_backfill_that_never_ends_is_reported_immediately() -> None:
 
 def test_a_rolling_quota_returns_calls_a_day_later() -> None:
     spent_at = MORNING - timedelta(hours=20)
-    told = forecast(
+    result = forecast(
         rules(window=QuotaWindow.ROLLING),
         usage(backfill=3500),
         3501,
         pace(expiries=[(spent_at + DAY, BACKFILL)] * 3500),
     )
-    assert told.days == ((date(2025, 6, 2), 3500), (date(2025, 6, 3), 1))
-    assert told.done_at is not None
-    assert timedelta(0) <= told.done_at - local(3, 12) < STEP
+    assert result.days == ((date(2025, 6, 2), 3500), (date(2025, 6, 3), 1))
+    assert result.done_at is not None
+    assert timedelta(0) <= result.done_at - local(3, 12) < STEP
 
 
 def replay(
@@ -196,18 +196,19 @@ def test_it_agrees_with_the_rules_applied_call_by_call(
     policy = rules(limit, floors=floors, release_hours=release, window=window)
     start = Usage(at=policy.day_start(day) + timedelta(minutes=minutes), by_lane=used)
     expiries = [(start.at + DAY, lane) for lane, number in used.items() for _ in range(number)]
-    told = forecast(policy, start, calls, Pace({}, seconds, tuple(expiries)))
+    result = forecast(policy, start, calls, Pace({}, seconds, tuple(expiries)))
     sent, end = replay(policy, start, calls, seconds, used)
-    assert told.done_at is not None
+    assert result.done_at is not None
     # with a rolling quota, the coarse steps carry over from day to day
-    coarse = STEP * (len(told.days) if window is QuotaWindow.ROLLING else 1)
-    assert abs(told.done_at - end) <= coarse
-    days = sorted(sent | Counter(dict(told.days)))
+    coarse = STEP * (len(result.days) if window is QuotaWindow.ROLLING else 1)
+    assert abs(result.done_at - end) <= coarse
+    days = sorted(sent | Counter(dict(result.days)))
     if window is QuotaWindow.CALENDAR:
-        assert {day: number for day, number in told.days if number} == dict(sent)
+        assert {day: number for day, number in result.days if number} == dict(sent)
     else:
         a, b = (
-            list(accumulate(found.get(day, 0) for day in days)) for found in (sent, dict(told.days))
+            list(accumulate(found.get(day, 0) for day in days))
+            for found in (sent, dict(result.days))
         )
         assert a[-1] == b[-1] == calls
 

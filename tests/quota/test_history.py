@@ -33,7 +33,8 @@ def add_day(engine: Engine, day: date, key: str = KEY, **lanes: int) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                f"INSERT INTO magnetis_ops.quota_days (key_fingerprint, day, daily_quota, {', '.join(lanes)}) "
+                "INSERT INTO magnetis_ops.quota_days "
+                f"(key_fingerprint, day, daily_quota, {', '.join(lanes)}) "
                 f"VALUES (:key, :day, 100, {', '.join(str(number) for number in lanes.values())})"
             ),
             {"key": key, "day": day},
@@ -67,9 +68,10 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
         for calls, milliseconds in ((1, 9_000), (100, 5_000), (300, 75_000)):
             connection.execute(
                 text(
-                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, committed_at, announced, "
-                    "received, padding, held, quarantined, inserted, changed, deleted, api_calls, bytes, milliseconds) "
-                    "VALUES ('calls', '2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), "
+                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, "
+                    "committed_at, announced, received, padding, held, quarantined, inserted, "
+                    "changed, deleted, api_calls, bytes, milliseconds) VALUES ('calls', "
+                    "'2025-06-01', '2025-06-01', magnetis_ops.now(), magnetis_ops.now(), "
                     "1, 1, 0, 1, 0, 1, 0, 0, :calls, 1, :ms)"
                 ),
                 {"calls": calls, "ms": milliseconds},

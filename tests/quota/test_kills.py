@@ -142,7 +142,10 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[SandboxServer]:
-    page = b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},"links":{"next":null}}'
+    page = (
+        b'{"data":[],"meta":{"current_page":1,"last_page":1,"per_page":250,"total":0},'
+        b'"links":{"next":null}}'
+    )
     with SandboxServer(SandboxOptions(daily_quota=None)) as server:
         server.intercept(lambda _request: Answer(200, page))
         yield server
@@ -199,11 +202,11 @@ def test_a_stopped_process_does_not_block_the_others(
         Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=POLICY) for _ in range(2)
     )
     other.charge(CHARGE)
-    begun = time.monotonic()
-    stands_still = stopped._transaction("charge a call")
-    stopped._locked(stands_still.__enter__(), "manual")
+    started = time.monotonic()
+    stopped_transaction = stopped._transaction("charge a call")
+    stopped._locked_usage(stopped_transaction.__enter__(), "manual")
     other.charge(CHARGE)
-    assert 0.2 < time.monotonic() - begun < 5
+    assert 0.2 < time.monotonic() - started < 5
     with pytest.raises(DatabaseUnavailable, match="charge a call"):
-        stands_still.__exit__(None, None, None)
+        stopped_transaction.__exit__(None, None, None)
     assert other.usage().used == 2

@@ -63,13 +63,15 @@ def test_a_charge_is_written_before_the_call_and_settled_after_it(engine: Engine
     assert charged.pause == 0
     assert one(
         engine,
-        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, settled_at, status "
+        "SELECT collection, route, page, lane, run_id, first_day::text, last_day::text, "
+        "settled_at, status "
         "FROM magnetis_ops.api_calls",
     ) == ("calls", "/calls", 3, "manual", "run-1", "2025-03-01", "2025-03-02", None, None)
     book.settle(charged.number, Settlement(status=200, rows=250, size=1234, milliseconds=56))
     assert one(
         engine,
-        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error FROM magnetis_ops.api_calls",
+        "SELECT settled_at IS NOT NULL, status, rows, bytes, milliseconds, error "
+        "FROM magnetis_ops.api_calls",
     ) == (
         True,
         200,
@@ -178,7 +180,7 @@ def test_a_trial_call_succeeds_before_the_key_reopens(engine: Engine, clock: Any
     close_key(book, 30)
     clock.advance(timedelta(seconds=31))
     trial = book.charge(CHARGE)
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         other.charge(CHARGE)
     book.settle(
         trial.number, Settlement(status=429, error="RateLimited", over_quota=True, retry_after=30)
@@ -188,10 +190,9 @@ def test_a_trial_call_succeeds_before_the_key_reopens(engine: Engine, clock: Any
     clock.advance(timedelta(seconds=31))
     trial = other.charge(CHARGE)
     other.settle(trial.number, Settlement(status=503, error="ServerUnavailable"))
-    trial = other.charge(
-        CHARGE
-    )  # the response said nothing about the quota, so the next call is a trial again
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    # the response said nothing about the quota, so the next call is a trial again
+    trial = other.charge(CHARGE)
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         book.charge(CHARGE)
     settle_ok(other, trial)
     book.charge(CHARGE)
@@ -450,7 +451,7 @@ def test_a_closed_key_renews_only_its_trial(engine: Engine, clock: Any) -> None:
     clock.advance(LONGEST_CALL - timedelta(seconds=1))
     assert book.charge(replace(CHARGE, renews=trial.number)).number == trial.number
     clock.advance(timedelta(seconds=2))
-    with pytest.raises(QuotaExhausted, match="one call is being tried"):
+    with pytest.raises(QuotaExhausted, match="a trial call is in flight"):
         book.charge(CHARGE)
 
 
@@ -509,7 +510,7 @@ def test_a_rejected_key_is_tried_once_after_a_pause(engine: Engine, clock: Any) 
         other.charge(CHARGE)
     assert raised.value.key_refused
     assert raised.value.available_at - raised.value.at <= timedelta(seconds=REFUSED_PAUSE)
-    assert book.usage().elsewhere == 0, "it says nothing about the quota"
+    assert book.usage().elsewhere == 0, "it does not affect the quota"
     clock.advance(timedelta(seconds=REFUSED_PAUSE + 1))
     trial = other.charge(CHARGE)
     with pytest.raises(QuotaExhausted, match="rejected this key"):

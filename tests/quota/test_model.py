@@ -133,7 +133,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, "
+                    "magnetis_ops.quota_keys"
                 )
             )
         self.now = start
@@ -143,7 +144,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                    "LANGUAGE sql VOLATILE AS "
                     f"'SELECT ''{moment.isoformat()}''::timestamptz'"
                 )
             )
@@ -346,7 +348,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.engine.connect() as connection:
             rows = connection.execute(
                 text(
-                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status FROM magnetis_ops.api_calls ORDER BY id"
+                    "SELECT key_fingerprint, id, lane, day, charged_at, settled_at, status "
+                    "FROM magnetis_ops.api_calls ORDER BY id"
                 )
             ).all()
             days = (
@@ -356,7 +359,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 row.key_fingerprint: row
                 for row in connection.execute(
                     text(
-                        "SELECT key_fingerprint, closed_until, trial_call FROM magnetis_ops.quota_keys"
+                        "SELECT key_fingerprint, closed_until, trial_call "
+                        "FROM magnetis_ops.quota_keys"
                     )
                 )
             }
@@ -374,24 +378,24 @@ class LedgerMachine(RuleBasedStateMachine):
             for call in known.calls
         )
         assert [(row.id, row.key_fingerprint, *row[2:]) for row in rows] == model
-        tallies = Counter(
+        counts = Counter(
             (key, day_of(call.charged_at), call.lane)
             for key, known in self.keys.items()
             for call in known.calls
         )
-        held = Counter(
+        found = Counter(
             {
                 (row["key_fingerprint"], row["day"], lane): row[lane]
                 for row in days
                 for lane in LANES
             }
         )
-        assert +held == tallies
+        assert +found == counts
         for key, known in self.keys.items():
-            noted = {
+            recorded = {
                 row["day"]: row["used_elsewhere"] for row in days if row["key_fingerprint"] == key
             }
-            assert +Counter(noted) == +known.elsewhere
+            assert +Counter(recorded) == +known.elsewhere
             if key in closed:
                 assert closed[key].closed_until == known.closed_until
                 assert closed[key].trial_call == (known.trial.number if known.trial else None)

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from magnetis_dagster.quota import LANES, BadPolicy, QuotaPolicy, QuotaWindow, Usage, allowance
+from magnetis_dagster.quota import (
+    LANES,
+    InvalidQuotaRules,
+    QuotaPolicy,
+    QuotaWindow,
+    Usage,
+    allowance,
+)
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     DAY,
@@ -260,7 +267,8 @@ def test_a_shrinking_floor_frees_calls_for_backfill() -> None:
     # The floor of 3 shrinks from 18:00 in Paris: 2, then 1 and then 0 calls are reserved after
     # 18:00:01, 20:00:01 and 22:00:01.
     for used, hour in ((7, 16), (8, 18), (9, 20)):
-        reason = f"the remaining {10 - used} API calls are reserved for the schedule, settings and manual lanes"
+        reserved = "reserved for the schedule, settings and manual lanes"
+        reason = f"the remaining {10 - used} API calls are {reserved}"
         assert decide(rules, usage(manual=used), BACKFILL) == Refused(
             reason, datetime(2025, 6, 1, hour, 0, 1, tzinfo=UTC)
         )
@@ -268,7 +276,7 @@ def test_a_shrinking_floor_frees_calls_for_backfill() -> None:
 
 
 def send_calls(rules: QuotaPolicy, lane: str, begin: datetime, span: timedelta) -> list[datetime]:
-    """Send a call when it is granted, retry when a refusal says so; return the times of the calls."""
+    """Send each call when it is granted or a refusal allows it; return their times."""
     sent: list[datetime] = []
     at = begin
     while at < begin + span:
@@ -365,9 +373,12 @@ def test_a_share_is_a_whole_number_of_calls(share: float, limit: int, floor: int
         ),
         (
             {"floors": {"night": 0.1}},
-            "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
+            (
+                "MAGNETIS_QUOTA_FLOORS: unknown lane 'night'. "
+                "Lanes: schedule, settings, manual, backfill"
+            ),
         ),
-        ({"floors": {"backfill": 0.1}}, "MAGNETIS_QUOTA_FLOORS: backfill has no floor"),
+        ({"floors": {"backfill": 0.1}}, "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor"),
         ({"spread": frozenset({"night"})}, "MAGNETIS_QUOTA_SPREAD: unknown lane 'night'"),
         ({"release_hours": -1}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got -1"),
         ({"release_hours": 25}, "MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got 25"),
@@ -384,12 +395,13 @@ def test_a_share_is_a_whole_number_of_calls(share: float, limit: int, floor: int
 def test_invalid_rules_are_refused_with_the_variables_name(
     options: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(BadPolicy, match=text):
+    with pytest.raises(InvalidQuotaRules, match=text):
         policy(**options)
 
 
 def test_an_unknown_lane_is_refused() -> None:
     with pytest.raises(
-        BadPolicy, match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill"
+        InvalidQuotaRules,
+        match=r"unknown lane 'night'. Lanes: schedule, settings, manual, backfill",
     ):
         decide(policy(), usage(), "night")

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from magnetis_dagster.database import connect
 from magnetis_dagster.quota import LANES, QuotaPolicy, QuotaWindow
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
-from magnetis_dagster.quota.report import FloorsKept, Grant, floors_kept, replay
+from magnetis_dagster.quota.report import FloorReplay, Grant, check_grants, replay_floors
 
 PARIS = ZoneInfo("Europe/Paris")
 KEY = "aaaaaaaaaaaa"
@@ -31,8 +31,8 @@ def at(lane: str, moment: datetime) -> Grant:
 
 def check_floors(
     engine: Engine, of: QuotaPolicy, now: datetime, since: datetime = LONG_AGO
-) -> FloorsKept:
-    return floors_kept(engine, key_fingerprint=KEY, policy=of, since=since, now=now)
+) -> FloorReplay:
+    return replay_floors(engine, key_fingerprint=KEY, policy=of, since=since, now=now)
 
 
 def charge(engine: Engine, of: QuotaPolicy, lane: str) -> Charged:
@@ -44,9 +44,9 @@ def charge(engine: Engine, of: QuotaPolicy, lane: str) -> Charged:
 def test_an_excess_grant_is_found_at_its_position() -> None:
     rules = policy()  # 20 calls with floors of 4, 1 and 1: backfill has 14
     grants = [at("backfill", NOON + timedelta(seconds=n)) for n in range(16)]
-    assert replay(rules, grants[:14], LONG_AGO) == FloorsKept(14, 0)
-    assert replay(rules, grants, LONG_AGO) == FloorsKept(16, 2, NOON + timedelta(seconds=14))
-    assert replay(rules, grants, NOON + timedelta(seconds=15)) == FloorsKept(
+    assert check_grants(rules, grants[:14], LONG_AGO) == FloorReplay(14, 0)
+    assert check_grants(rules, grants, LONG_AGO) == FloorReplay(16, 2, NOON + timedelta(seconds=14))
+    assert check_grants(rules, grants, NOON + timedelta(seconds=15)) == FloorReplay(
         1, 1, NOON + timedelta(seconds=15)
     )
 
@@ -55,11 +55,11 @@ def test_used_floors_are_not_reserved_twice_and_expired_ones_not_at_all() -> Non
     rules = policy()
     others = [at(lane, NOON) for lane in ("schedule", "schedule", "settings", "manual")]
     backfill = [at("backfill", NOON + timedelta(seconds=n)) for n in range(15)]
-    assert replay(rules, others + backfill, LONG_AGO) == FloorsKept(
+    assert check_grants(rules, others + backfill, LONG_AGO) == FloorReplay(
         15, 1, NOON + timedelta(seconds=14)
     )
     late = datetime(2025, 6, 15, 21, 59, tzinfo=UTC)
-    assert replay(rules, [at("backfill", late)] * 20, LONG_AGO) == FloorsKept(20, 0)
+    assert check_grants(rules, [at("backfill", late)] * 20, LONG_AGO) == FloorReplay(20, 0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -91,8 +91,8 @@ def test_grants_of_the_rules_are_never_reported(
         if model >= 1:
             given_out.append(at(lane, now))
         elif lane == "backfill":
-            assert replay(rules, [*given_out, at(lane, now)], LONG_AGO).broken == 1
-    assert replay(rules, given_out, LONG_AGO).broken == 0
+            assert check_grants(rules, [*given_out, at(lane, now)], LONG_AGO).broken == 1
+    assert check_grants(rules, given_out, LONG_AGO).broken == 0
 
 
 @pytest.mark.parametrize("window", list(QuotaWindow))
@@ -105,14 +105,14 @@ def test_the_ledger_respects_the_floors_and_other_floors_are_reported_as_broken(
         charge(engine, rules, "backfill")
     with pytest.raises(QuotaExhausted):
         charge(engine, rules, "backfill")
-    assert check_floors(engine, rules, NOON + timedelta(minutes=1)) == FloorsKept(14, 0)
+    assert check_floors(engine, rules, NOON + timedelta(minutes=1)) == FloorReplay(14, 0)
     charge(engine, policy(window=window, floors={}), "backfill")
     found = check_floors(engine, rules, NOON + timedelta(minutes=1))
     assert (found.judged, found.broken) == (15, 1)
     assert check_floors(
         engine, rules, NOON + timedelta(minutes=1), since=NOON + timedelta(minutes=1)
-    ) == FloorsKept(0, 0)
-    assert check_floors(engine, rules, NOON + timedelta(days=2)) == FloorsKept(0, 0)
+    ) == FloorReplay(0, 0)
+    assert check_floors(engine, rules, NOON + timedelta(days=2)) == FloorReplay(0, 0)
 
 
 def test_a_call_in_flight_at_midnight_counts_on_both_days(engine: Engine, clock: Any) -> None:
@@ -129,5 +129,5 @@ def test_a_call_in_flight_at_midnight_counts_on_both_days(engine: Engine, clock:
 
 def test_a_database_without_tables_has_nothing_to_check(empty_database_url: str) -> None:
     engine = connect(empty_database_url)
-    assert check_floors(engine, policy(), NOON) == FloorsKept(0, 0)
+    assert check_floors(engine, policy(), NOON) == FloorReplay(0, 0)
     engine.dispose()

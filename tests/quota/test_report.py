@@ -128,10 +128,12 @@ def test_backfill_waits_for_the_floors_to_shrink_and_other_lanes_do_not(
         found["schedule"].remaining,
         found["schedule"].calls_again_at,
     ) == (0, 30, None)
-    assert "are kept for schedules, settings and people" in str(found["backfill"].reason)
+    assert "are reserved for the schedule, settings and manual lanes" in str(
+        found["backfill"].reason
+    )
     again = found["backfill"].calls_again_at
     assert again is not None
-    assert 18 <= again.hour <= 19, "the floors begin to melt six hours before midnight"
+    assert 18 <= again.hour <= 19, "the floors begin to shrink six hours before midnight"
     clock.set(again.astimezone(UTC) + timedelta(seconds=1))
     assert lanes(engine)["backfill"].calls_again_at is None
     assert lanes(engine)["backfill"].remaining >= 1

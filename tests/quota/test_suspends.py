@@ -62,7 +62,8 @@ class SuspendMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, magnetis_ops.quota_keys"
+                    "TRUNCATE magnetis_ops.api_calls, magnetis_ops.quota_days, "
+                    "magnetis_ops.quota_keys"
                 )
             )
         policy = QuotaPolicy(limit=LIMIT, zone=PARIS, window=self.window, floors={})
@@ -78,7 +79,8 @@ class SuspendMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             connection.execute(
                 text(
-                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz LANGUAGE sql VOLATILE AS "
+                    "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "
+                    "LANGUAGE sql VOLATILE AS "
                     f"'SELECT ''{self.now.isoformat()}''::timestamptz'"
                 )
             )

@@ -1,4 +1,4 @@
-"""A warehouse on a fresh database, and a way to put a window into it without an API."""
+"""A warehouse on a fresh database, and a fixture that loads a window without an API."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.warehouse import Emptied, Merged, Rules, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, MergeResult, Rules, Warehouse, WindowFacts
 
 PARIS = ZoneInfo("Europe/Paris")
-Load = Callable[..., Merged]
+Load = Callable[..., MergeResult]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def warehouse(engine: Engine, catalogue: Catalogue) -> Warehouse:
 
 @pytest.fixture
 def load(warehouse: Warehouse) -> Load:
-    """Put pages of rows into a collection as one complete window; each call is an hour younger than the one before."""
+    """Load pages of rows as one complete window; each window is an hour newer than the last one."""
     clock = iter(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
 
     def load(
@@ -32,13 +32,13 @@ def load(warehouse: Warehouse) -> Load:
         read_at: datetime | None = None,
         announced: int | None = None,
         emptied: Emptied = Emptied.DELETE,
-    ) -> Merged:
+    ) -> MergeResult:
         read_at = read_at or next(clock)
         collection = warehouse.catalogue[name]
         with warehouse.staging(collection) as staging:
             for page in pages:
                 staging.add(page)
-            received = staging.settle().received
+            received = staging.deduplicate().received
             facts = WindowFacts(
                 days=list(days),
                 read_at=read_at,

@@ -1,4 +1,4 @@
-"""Columns that the catalogue no longer declares, or declares with another type than the database has."""
+"""Undeclared columns, and columns whose declared type differs from that of the database."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from magnetis_dagster.cli.app import app
 from magnetis_dagster.warehouse import Warehouse, WindowFacts
 from magnetis_dagster.warehouse.columns import SchemaDisagrees
 from magnetis_dagster.warehouse.migrate import ColumnInUse, compare, drop_columns, migrate
-from magnetis_dagster.warehouse.policy_queries import judge
+from magnetis_dagster.warehouse.policy_queries import evaluate_policy
 from magnetis_dagster.warehouse.reparse import reparse
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -25,7 +25,7 @@ BOTH = f"collections: {{calls: {{columns: {CRM}}}, pools: {{columns: {CRM}}}}}"
 
 @pytest.fixture
 def overlaid(engine: Engine, tmp_path: Path) -> Callable[[str], Warehouse]:
-    """Return the warehouse of a process that was started with this overlay."""
+    """Return the warehouse of a process that starts with this overlay."""
 
     def overlaid(overlay: str) -> Warehouse:
         path = tmp_path / "overlay.yaml"
@@ -47,7 +47,7 @@ def store(warehouse: Warehouse, name: str, *rows: dict[str, Any]) -> None:
     ]
     with warehouse.staging(collection) as staging:
         staging.add(stamped)
-        received = staging.settle().received
+        received = staging.deduplicate().received
         warehouse.commit(
             staging, WindowFacts([day], warehouse.now(), received, received, 1, 0, 0, "test", day)
         )
@@ -73,7 +73,7 @@ def test_a_new_payload_clears_an_undeclared_column(
     ]
 
 
-def test_each_version_of_the_history_has_the_columns_of_its_payload(
+def test_each_version_in_the_history_has_the_columns_of_its_payload(
     overlaid: Callable[[str], Warehouse], warehouse: Warehouse, query: Query
 ) -> None:
     store(overlaid(BOTH), "pools", {"id": "p", "crm": "old"})
@@ -86,7 +86,7 @@ def test_each_version_of_the_history_has_the_columns_of_its_payload(
     assert versions == [("old", "old"), ("new", None), ("newer", "newer")]
 
 
-def test_two_overlays_in_turn_keep_each_others_columns(
+def test_two_alternating_overlays_keep_the_columns_of_each_other(
     overlaid: Callable[[str], Warehouse], query: Query
 ) -> None:
     one, two = (
@@ -105,14 +105,15 @@ def test_two_overlays_in_turn_keep_each_others_columns(
     )
 
 
-def test_columns_that_somebody_else_made_are_neither_cleared_nor_dropped(
+def test_columns_that_somebody_else_added_are_neither_cleared_nor_dropped(
     warehouse: Warehouse, engine: Engine, query: Query, catalogue: Catalogue
 ) -> None:
     store(warehouse, "calls", {"id": "c", "title": "a"})
     with engine.begin() as connection:
         connection.execute(
             text(
-                'ALTER TABLE magnetis.calls ADD COLUMN "Note" text, ADD COLUMN reviewed boolean NOT NULL DEFAULT false, '
+                'ALTER TABLE magnetis.calls ADD COLUMN "Note" text, '
+                "ADD COLUMN reviewed boolean NOT NULL DEFAULT false, "
                 "ADD COLUMN size integer GENERATED ALWAYS AS (length(payload::text)) STORED"
             )
         )
@@ -124,14 +125,12 @@ def test_columns_that_somebody_else_made_are_neither_cleared_nor_dropped(
     assert compare(engine, catalogue).undeclared == []
 
 
-def test_a_fresh_database_has_the_declared_columns_only(
-    engine: Engine, catalogue: Catalogue
-) -> None:
+def test_a_new_database_has_only_the_declared_columns(engine: Engine, catalogue: Catalogue) -> None:
     assert compare(engine, catalogue).undeclared == []
     assert compare(engine, catalogue).disagreements == []
 
 
-def test_undeclared_columns_are_listed_and_dropped_with_those_of_the_history(
+def test_undeclared_columns_are_listed_and_dropped_in_table_and_history(
     overlaid: Callable[[str], Warehouse], engine: Engine, catalogue: Catalogue, query: Query
 ) -> None:
     store(overlaid(BOTH), "calls", {"id": "c", "crm": "x"})
@@ -159,12 +158,15 @@ def test_undeclared_columns_are_listed_and_dropped_with_those_of_the_history(
             "the view public.mine",
         ),
         (
-            "ALTER TABLE magnetis.pools_history ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED",
+            (
+                "ALTER TABLE magnetis.pools_history "
+                "ADD COLUMN mine text GENERATED ALWAYS AS (lower(crm)) STORED"
+            ),
             "column mine",
         ),
     ],
 )
-def test_a_column_that_something_uses_is_named_and_nothing_is_dropped(
+def test_no_column_is_dropped_if_an_object_uses_one_and_the_error_names_both(
     overlaid: Callable[[str], Warehouse],
     engine: Engine,
     catalogue: Catalogue,
@@ -184,7 +186,7 @@ def test_a_column_that_something_uses_is_named_and_nothing_is_dropped(
     assert len(compare(engine, catalogue).undeclared) == 3
 
 
-def test_an_index_on_the_column_goes_with_it(
+def test_an_index_is_dropped_with_its_column(
     overlaid: Callable[[str], Warehouse], engine: Engine, catalogue: Catalogue, query: Query
 ) -> None:
     overlaid(BOTH)
@@ -198,7 +200,7 @@ def test_an_index_on_the_column_goes_with_it(
 WRONG = "collections: {%s: {columns: {%s: {type: %s}}}}"
 
 
-def test_a_wrong_type_stops_its_own_collection_only(
+def test_a_wrong_type_fails_the_loads_of_its_collection_only(
     overlaid: Callable[[str], Warehouse], query: Query
 ) -> None:
     wrong = overlaid(WRONG % ("calls", "status", "integer"))
@@ -214,7 +216,7 @@ def test_a_wrong_type_stops_its_own_collection_only(
     assert "magnetis migrate --drop-columns" in sentence
 
 
-def test_a_wrong_type_does_not_keep_new_columns_of_others_out(
+def test_a_wrong_type_does_not_prevent_new_columns_of_other_collections(
     overlaid: Callable[[str], Warehouse], query: Query
 ) -> None:
     more = (
@@ -225,7 +227,7 @@ def test_a_wrong_type_does_not_keep_new_columns_of_others_out(
     assert migrate(overlaid(more).engine, overlaid(more).catalogue) is False, "it is up to date"
 
 
-def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(
+def test_a_policy_on_two_collections_is_not_evaluated_if_one_has_a_wrong_type(
     overlaid: Callable[[str], Warehouse],
 ) -> None:
     wrong = overlaid("collections: {sms_alerts: {columns: {enabled: {type: text}}}}")
@@ -233,7 +235,8 @@ def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(
     with right.engine.begin() as connection:
         connection.execute(
             text(
-                "DROP VIEW magnetis.sms_alerts_current; ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text"
+                "DROP VIEW magnetis.sms_alerts_current; "
+                "ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text"
             )
         )
     store(right, "accounts", {"id": "acc-1"})
@@ -244,9 +247,13 @@ def test_a_policy_on_two_collections_is_not_judged_by_a_wrong_type_of_one(
     )
     policy = right.catalogue.policies["missed_call_alert"]
     assert "magnetis.sms_alerts.enabled is declared as BOOLEAN, but the database has TEXT" in str(
-        judge(right.engine, right.catalogue, policy, right.catalogue["email_alerts"]).unjudged
+        evaluate_policy(
+            right.engine, right.catalogue, policy, right.catalogue["email_alerts"]
+        ).not_evaluated
     )
-    assert judge(wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]).unjudged
+    assert evaluate_policy(
+        wrong.engine, wrong.catalogue, policy, wrong.catalogue["email_alerts"]
+    ).not_evaluated
 
 
 @pytest.fixture
@@ -269,7 +276,7 @@ def command(
     return command
 
 
-def test_the_command_lists_first_and_drops_when_told(
+def test_the_command_lists_columns_and_drops_them_only_with_both_options(
     command: Callable[..., str], query: Query
 ) -> None:
     assert command(overlay=BOTH).strip() == "Brought up to date."
@@ -279,10 +286,8 @@ def test_the_command_lists_first_and_drops_when_told(
         assert "`magnetis migrate --drop-columns --yes` drops these columns" in listed
     assert query("SELECT count(crm) FROM magnetis.calls") == [(0,)]
     dropped = command("--drop-columns", "--yes")
-    assert (
-        "Dropped magnetis.calls.crm.\nDropped magnetis.pools.crm.\nDropped magnetis.pools_history.crm."
-        in dropped
-    )
+    names = ("calls.crm", "pools.crm", "pools_history.crm")
+    assert "\n".join(f"Dropped magnetis.{name}." for name in names) in dropped
     assert "no longer declared" not in dropped
     assert "there is nothing to drop" in command("--drop-columns")
 

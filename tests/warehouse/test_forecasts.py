@@ -1,4 +1,4 @@
-"""Forecasts held against calls spent and days done, in the real tables."""
+"""Forecasts compared with spent API calls and completed days, in the real tables."""
 
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -27,15 +27,16 @@ def spend(
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, collection, route, page, run_id, lane, "
-                "backfill_id) SELECT '0123456789ab', '2025-06-12', magnetis_ops.now(), :collection, '/x', 1, :run, 'backfill', "
-                ":backfill FROM generate_series(1, :calls)"
+                "INSERT INTO magnetis_ops.api_calls (key_fingerprint, day, charged_at, collection, "
+                "route, page, run_id, lane, backfill_id) "
+                "SELECT '0123456789ab', '2025-06-12', magnetis_ops.now(), :collection, "
+                "'/x', 1, :run, 'backfill', :backfill FROM generate_series(1, :calls)"
             ),
             {"collection": collection, "run": run, "backfill": backfill, "calls": calls},
         )
 
 
-def do(
+def complete(
     engine: Engine,
     *days: date,
     collection: str = "calls",
@@ -53,24 +54,29 @@ def do(
             }
             window = connection.execute(
                 text(
-                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, committed_at, announced, "
-                    "received, padding, held, quarantined, inserted, changed, deleted, api_calls, bytes, milliseconds) "
-                    "VALUES (:collection, :day, :day, :at, :at, 30, 30, 0, 30, 0, 30, 0, 0, 1, 1, 1) RETURNING id"
+                    "INSERT INTO magnetis_ops.windows (collection, first_day, last_day, read_at, "
+                    "committed_at, announced, received, padding, held, quarantined, inserted, "
+                    "changed, deleted, api_calls, bytes, milliseconds) "
+                    "VALUES (:collection, :day, :day, :at, :at, "
+                    "30, 30, 0, 30, 0, 30, 0, 0, 1, 1, 1) RETURNING id"
                 ),
                 parameters,
             ).scalar_one()
             connection.execute(
                 text(
-                    "INSERT INTO magnetis_ops.days (collection, day, window_id, read_at, announced, held, run_id) "
+                    "INSERT INTO magnetis_ops.days "
+                    "(collection, day, window_id, read_at, announced, held, run_id) "
                     "VALUES (:collection, :day, :window, :at, 30, 30, :run)"
                 ),
                 parameters | {"window": window},
             )
 
 
-def test_forecast_against_spent_so_far_and_at_the_end(engine: Engine) -> None:
-    do(engine, june(9), run="an earlier run", ago=timedelta(hours=1))
-    do(engine, june(4), june(20), run="a run of a day between")
+def test_the_report_compares_forecast_and_spent_calls_during_and_after_the_backfill(
+    engine: Engine,
+) -> None:
+    complete(engine, june(9), run="an earlier run", ago=timedelta(hours=1))
+    complete(engine, june(4), june(20), run="a run of a day between")
     record(engine, WORK, "calls", june(1), june(2), 2, 60, 3, planned=True)
     record(engine, WORK, "calls", june(9), june(10), 2, 60, 2, planned=True)
     record(engine, WORK, "visits", june(1), june(1), 1, 90, 1, planned=True)
@@ -96,22 +102,22 @@ def test_forecast_against_spent_so_far_and_at_the_end(engine: Engine) -> None:
     spend(engine, 7, backfill="another0", run="run-2")
     spend(engine, 7, backfill=None, run="run-3")
     spend(engine, 2, collection="visits")
-    do(engine, june(1), june(2), june(10))
+    complete(engine, june(1), june(2), june(10))
     calls, visits = report(engine, WORK)
     assert (calls.spent, calls.days_done, calls.rows_done, calls.error_percent) == (3, 3, 90, None)
     assert (visits.spent, visits.days_done) == (2, 0)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM magnetis_ops.days WHERE day = '2025-06-09'"))
-    do(engine, june(9))
+    complete(engine, june(9))
     spend(engine, 1)
     calls, _ = report(engine, WORK)
     assert (calls.spent, calls.days_done, calls.error_percent) == (4, 4, 25.0)
 
 
-def test_what_was_planned_stands_against_what_runs_say(engine: Engine) -> None:
+def test_a_planned_forecast_replaces_the_forecasts_of_runs(engine: Engine) -> None:
     record(engine, WORK, "calls", june(1), june(10), 10, 300, 9)
     record(engine, WORK, "calls", june(1), june(10), 10, 310, 99)
-    assert [line.calls for line in report(engine, WORK)] == [9], "the first run's word stays"
+    assert [line.calls for line in report(engine, WORK)] == [9], "the first run's forecast stays"
     record(engine, WORK, "calls", june(1), june(10), 10, 305, 4, planned=True)
     record(engine, WORK, "calls", june(1), june(10), 10, 310, 99)
     record(engine, WORK, "calls", june(6), june(10), 5, 155, 2)
@@ -120,19 +126,19 @@ def test_what_was_planned_stands_against_what_runs_say(engine: Engine) -> None:
     assert (line.calls, line.days, line.rows) == (4, 10, 305)
 
 
-def test_a_backfill_from_the_ui_is_the_sum_of_its_runs(engine: Engine) -> None:
+def test_the_forecast_of_a_backfill_from_the_ui_is_the_sum_of_its_runs(engine: Engine) -> None:
     record(engine, WORK, "calls", june(1), june(10), 10, 300, 9)
     record(engine, WORK, "calls", june(6), june(10), 5, 155, 2)
     record(engine, WORK, "calls", june(20), june(21), 2, 60, 1)
     [line] = report(engine, WORK)
     assert (line.calls, line.days, line.last_day) == (10, 12, june(21)), (
-        "what a resumed run says again does not count twice"
+        "days that a resumed run forecasts again do not count twice"
     )
-    # a run reads before it records
-    do(engine, june(1), ago=timedelta(seconds=30))
+    # a run starts to read before it records its forecast
+    complete(engine, june(1), ago=timedelta(seconds=30))
     assert report(engine, WORK)[0].days_done == 0
     spend(engine, 1)
-    assert report(engine, WORK)[0].days_done == 1, "the day was done by a run of the backfill"
+    assert report(engine, WORK)[0].days_done == 1, "a run of the backfill completed the day"
 
 
 def test_an_unknown_backfill_and_a_database_without_tables(
@@ -146,13 +152,13 @@ def test_an_unknown_backfill_and_a_database_without_tables(
     empty.dispose()
 
 
-def test_the_error_is_told_of_the_calls_spent() -> None:
+def test_the_error_is_a_percentage_of_the_calls_spent() -> None:
     assert error_percent(105, 100) == 5.0
     assert error_percent(95, 100) == -5.0
     assert error_percent(3, 0) is None
 
 
-def test_forecasts_carry_their_moment(engine: Engine) -> None:
+def test_a_forecast_records_its_time(engine: Engine) -> None:
     record(engine, WORK, "calls", june(1), june(10), 10, 300, 9)
     with engine.connect() as connection:
         at, now = connection.execute(

@@ -1,4 +1,4 @@
-"""Objects of others under our names are rejected by name, before anything is changed; tables of this program are recognised."""
+"""Objects under our names that this program did not create are rejected before any change."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +15,22 @@ from magnetis_dagster.warehouse.foreign_objects import ForeignObject
 from magnetis_dagster.warehouse.migrate import migrate
 
 ROOT = Path(__file__).parents[2]
-OBJECTS = "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname ~ '^(mag|dag)'"
+OBJECTS = """
+    SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname ~ '^(mag|dag)'
+"""
 
 
 @pytest.mark.parametrize(
     ("statement", "name"),
     [
-        ("CREATE TABLE magnetis.calls (id text, started timestamptz)", "table magnetis.calls \\(without changed_at"),
-        ("CREATE TABLE magnetis.pools_history (id text PRIMARY KEY, payload jsonb)", "table magnetis.pools_history"),
+        ("CREATE TABLE magnetis.calls (id text, started timestamptz)",
+         "table magnetis.calls \\(without changed_at"),
+        ("CREATE TABLE magnetis.pools_history (id text PRIMARY KEY, payload jsonb)",
+         "table magnetis.pools_history"),
         ("CREATE VIEW magnetis.calls AS SELECT 1 AS id", "view magnetis.calls"),
-        ("CREATE MATERIALIZED VIEW magnetis.calls AS SELECT 1 AS id", "materialized view magnetis.calls"),
+        ("CREATE MATERIALIZED VIEW magnetis.calls AS SELECT 1 AS id",
+         "materialized view magnetis.calls"),
         ("CREATE SEQUENCE magnetis.leads", "sequence magnetis.leads"),
         ("CREATE TYPE magnetis.calls AS ENUM ('a')", "type magnetis.calls"),
         ("CREATE TYPE magnetis.calls AS (a int)", "type magnetis.calls"),
@@ -32,14 +38,17 @@ OBJECTS = "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n
         (("CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; "
          "CREATE FOREIGN TABLE magnetis.calls (id text) SERVER s"),
          "foreign table magnetis.calls"),
-        ("CREATE VIEW magnetis.settings_changes AS SELECT 1 AS x", "view magnetis.settings_changes"),
+        ("CREATE VIEW magnetis.settings_changes AS SELECT 1 AS x",
+         "view magnetis.settings_changes"),
         ("CREATE TABLE magnetis.orders (id int)", "table magnetis.orders"),
         ("CREATE TABLE magnetis_ops.windows (id int)", "table magnetis_ops.windows"),
-        ("CREATE TABLE magnetis_ops.alembic_version (version_num text)", "table magnetis_ops.alembic_version"),
-        ("CREATE FUNCTION magnetis_ops.now() RETURNS int LANGUAGE sql AS 'SELECT 1'", "function magnetis_ops.now"),
+        ("CREATE TABLE magnetis_ops.alembic_version (version_num text)",
+         "table magnetis_ops.alembic_version"),
+        ("CREATE FUNCTION magnetis_ops.now() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+         "function magnetis_ops.now"),
     ],
 )  # fmt: skip
-def test_an_object_that_was_there_before(
+def test_an_existing_object_is_rejected_and_nothing_changes(
     statement: str, name: str, empty_database_url: str, catalogue: Catalogue
 ) -> None:
     engine = connect(empty_database_url)
@@ -53,14 +62,15 @@ def test_an_object_that_was_there_before(
     engine.dispose()
 
 
-def test_a_table_in_the_way_of_a_new_collection(engine: Engine, tmp_path: Path) -> None:
+def test_an_existing_table_under_the_name_of_a_new_collection_is_rejected(
+    engine: Engine, tmp_path: Path
+) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text("collections: {pools: {columns: {region: {type: text, paths: [region]}}}}")
     more = load_catalogue(path)
     with engine.begin() as connection:
-        connection.execute(
-            text("DROP TABLE magnetis.leads CASCADE")
-        )  # as before the version that brought it
+        # as before the version that added the collection
+        connection.execute(text("DROP TABLE magnetis.leads CASCADE"))
         connection.execute(text("CREATE TABLE magnetis.leads (id text PRIMARY KEY)"))
         connection.execute(text("CREATE TABLE magnetis.notes_of_analysts (id int)"))
     with pytest.raises(ForeignObject, match=r"table magnetis\.leads \(without") as raised:
@@ -68,7 +78,7 @@ def test_a_table_in_the_way_of_a_new_collection(engine: Engine, tmp_path: Path) 
     assert "notes_of_analysts" not in str(raised.value)
 
 
-def test_tables_restored_without_their_records_are_ours(
+def test_restored_tables_are_recognised_without_their_records(
     engine: Engine, catalogue: Catalogue
 ) -> None:
     with engine.begin() as connection:
@@ -100,7 +110,7 @@ def storage(
         ("CREATE TABLE dagster.orders (id int)", "dagster.orders"),
     ],
 )
-def test_others_in_the_schema_of_dagster(
+def test_an_existing_object_in_the_schema_of_dagster_is_rejected(
     statement: str, name: str, empty_database_url: str, storage: Callable[[], None]
 ) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
@@ -113,7 +123,7 @@ def test_others_in_the_schema_of_dagster(
         ).fetchone() < (2,)
 
 
-def test_the_errors_of_dagsters_sessions_are_named(
+def test_errors_of_dagsters_database_sessions_name_their_cause(
     empty_database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

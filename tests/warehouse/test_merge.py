@@ -1,4 +1,4 @@
-"""Merging windows: what is written, what is left alone, what is marked as deleted, and who wins when two reads meet."""
+"""Merging windows: written, unchanged and deleted rows, and concurrent reads of a day."""
 
 import secrets
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def call(
     }
 
 
-def test_typed_columns_and_payload(load: Any, query: Any) -> None:
+def test_a_row_is_stored_with_typed_columns_and_payload(load: Any, query: Any) -> None:
     load(
         "calls",
         [DAY],
@@ -38,8 +38,8 @@ def test_typed_columns_and_payload(load: Any, query: Any) -> None:
         ],
     )
     row = query(
-        "SELECT id, account_id, day::text, occurred_at, duration_seconds, caller_number, utm_source, payload, deleted_at "
-        "FROM magnetis.calls"
+        "SELECT id, account_id, day::text, occurred_at, duration_seconds, caller_number, "
+        "utm_source, payload, deleted_at FROM magnetis.calls"
     )
     assert row == [
         (
@@ -69,12 +69,15 @@ def test_an_unchanged_row_is_not_rewritten(load: Any, query: Any) -> None:
     assert [(day.inserted, day.changed, day.held) for day in merged.days] == [(0, 1, 2)]
 
 
-def test_a_row_no_longer_returned_is_marked_deleted_and_comes_back(load: Any, query: Any) -> None:
+def test_a_row_no_longer_returned_is_marked_deleted_and_restored_if_it_returns(
+    load: Any, query: Any
+) -> None:
     load("calls", [DAY], [call(1), call(2)])
     merged = load("calls", [DAY], [call(1)])
     assert [(day.deleted, day.held) for day in merged.days] == [(1, 1)]
     deleted = query(
-        "SELECT id, deleted_at, changed_at, last_seen_at FROM magnetis.calls WHERE deleted_at IS NOT NULL"
+        "SELECT id, deleted_at, changed_at, last_seen_at FROM magnetis.calls "
+        "WHERE deleted_at IS NOT NULL"
     )
     assert [row[0] for row in deleted] == ["call-2"]
     load("calls", [DAY], [call(1), call(2)])
@@ -84,7 +87,7 @@ def test_a_row_no_longer_returned_is_marked_deleted_and_comes_back(load: Any, qu
     ]
 
 
-def test_other_days_are_not_touched_and_padding_is_not_stored(load: Any, query: Any) -> None:
+def test_other_days_stay_unchanged_and_padding_is_not_stored(load: Any, query: Any) -> None:
     load("calls", [NEXT], [call("n", "2025-03-29 08:00:00")])
     merged = load(
         "calls",
@@ -108,7 +111,7 @@ def test_a_row_that_moved_to_a_neighbouring_day_moves_in_the_table(load: Any, qu
     assert [(day.announced, day.held, day.deleted) for day in merged.days] == [(1, 1, 0)]
 
 
-def test_the_older_of_two_reads_gives_way(load: Any, query: Any) -> None:
+def test_a_newer_read_supersedes_an_older_one(load: Any, query: Any) -> None:
     newer = datetime(2025, 4, 1, 12, tzinfo=UTC)
     load("calls", [DAY], [call(1, duration=9), call(2)], read_at=newer)
     merged = load(
@@ -127,7 +130,7 @@ def test_the_older_of_two_reads_gives_way(load: Any, query: Any) -> None:
     ]
 
 
-def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(
+def test_a_read_from_a_clock_that_was_ahead_does_not_supersede_later_ones(
     load: Any, query: Any
 ) -> None:
     load(
@@ -146,7 +149,7 @@ def test_a_reading_of_a_clock_that_was_ahead_does_not_keep_later_ones_out(
     ]
 
 
-def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: Any) -> None:
+def test_an_account_id_too_long_for_its_index_becomes_null(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(1, account={"id": secrets.token_hex(9_000)}), call(2)])
     assert query("SELECT id, account_id FROM magnetis.calls ORDER BY id") == [
         ("call-1", None),
@@ -157,7 +160,7 @@ def test_an_account_id_too_long_for_its_index_stops_nothing(load: Any, query: An
     ) == [(18_000,)]
 
 
-def test_rows_that_cannot_be_placed_are_kept_with_the_reason(load: Any, query: Any) -> None:
+def test_rows_that_cannot_be_placed_are_quarantined_with_the_reason(load: Any, query: Any) -> None:
     nameless = {"start_at": "2025-03-28 10:00:00", "duration": 3}
     rows = [
         call(1),
@@ -193,7 +196,7 @@ def test_thousands_of_copies_of_a_row_are_one_row(load: Any, query: Any) -> None
     assert query("SELECT duration_seconds FROM magnetis.calls") == [(5,)]
 
 
-def test_a_held_row_that_becomes_unreadable_stays_and_the_day_is_doubted(
+def test_a_stored_row_that_becomes_unreadable_stays_and_the_day_is_doubted(
     load: Any, query: Any
 ) -> None:
     load("calls", [DAY], [call(1), call(2)])
@@ -207,7 +210,9 @@ def test_a_held_row_that_becomes_unreadable_stays_and_the_day_is_doubted(
     assert query("SELECT announced, held FROM magnetis_ops.days") == [(2, 2)]
 
 
-def test_a_small_share_of_unreadable_rows_stays_and_the_day_is_done(load: Any, query: Any) -> None:
+def test_a_small_share_of_unreadable_rows_stays_and_the_day_is_complete(
+    load: Any, query: Any
+) -> None:
     load("calls", [DAY], [call(n) for n in range(200)])
     merged = load("calls", [DAY], [call(0, "???"), *(call(n, duration=9) for n in range(1, 200))])
     assert [(day.announced, day.held, day.changed, day.deleted) for day in merged.days] == [
@@ -216,18 +221,22 @@ def test_a_small_share_of_unreadable_rows_stays_and_the_day_is_done(load: Any, q
     assert query("SELECT count(*), count(deleted_at) FROM magnetis.calls") == [(200, 0)]
 
 
-@pytest.mark.parametrize(("left", "doubted"), [(0, True), (79, True), (80, False), (95, False)])
+@pytest.mark.parametrize(
+    ("remaining", "doubted"), [(0, True), (79, True), (80, False), (95, False)]
+)
 def test_deleting_a_large_share_of_a_day_is_doubted(
-    load: Any, query: Any, left: int, doubted: bool
+    load: Any, query: Any, remaining: int, doubted: bool
 ) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
-    merged = load("calls", [DAY], [call(n) for n in range(left)], emptied=Emptied.DOUBT)
-    reason = DoubtReason.DELETIONS if left else DoubtReason.EMPTIED
-    assert merged.doubted == ({DAY: Doubt(reason, held=100, rows=100 - left)} if doubted else {})
+    merged = load("calls", [DAY], [call(n) for n in range(remaining)], emptied=Emptied.DOUBT)
+    reason = DoubtReason.DELETIONS if remaining else DoubtReason.EMPTIED
+    assert merged.doubted == (
+        {DAY: Doubt(reason, held=100, rows=100 - remaining)} if doubted else {}
+    )
     assert query("SELECT count(deleted_at) FROM magnetis.calls") == [
-        (0 if doubted else 100 - left,)
+        (0 if doubted else 100 - remaining,)
     ]
-    assert query("SELECT held FROM magnetis_ops.days") == [(100 if doubted else left,)]
+    assert query("SELECT held FROM magnetis_ops.days") == [(100 if doubted else remaining,)]
 
 
 def test_a_large_share_of_few_rows_is_deleted_without_doubt(load: Any, query: Any) -> None:
@@ -249,7 +258,7 @@ def test_deleting_a_large_share_of_a_snapshot_is_doubted(load: Any, query: Any) 
 
 
 @pytest.mark.parametrize(("nameless", "doubted"), [(40, True), (1, False)])
-def test_rows_whose_id_is_unreadable_delete_nothing(
+def test_rows_without_a_readable_id_delete_nothing(
     load: Any, query: Any, nameless: int, doubted: bool
 ) -> None:
     load("calls", [DAY], [call(n) for n in range(200)])
@@ -262,7 +271,7 @@ def test_rows_whose_id_is_unreadable_delete_nothing(
     assert query("SELECT held FROM magnetis_ops.days") == [(200,)]
 
 
-def test_keep_takes_new_rows_and_deletes_none(load: Any, query: Any) -> None:
+def test_keep_stores_new_rows_and_deletes_none(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
     merged = load(
         "calls",
@@ -278,38 +287,42 @@ def test_keep_takes_new_rows_and_deletes_none(load: Any, query: Any) -> None:
     ) == [(101, 0, 10)]
 
 
-def test_a_few_rows_that_move_out_of_a_large_day_are_no_mass_move(load: Any, query: Any) -> None:
+def test_a_few_rows_that_move_out_of_a_large_day_are_accepted(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(600)])
     moved = [call(n, f"{NEXT} 00:30:00") for n in range(12)]
     merged = load("calls", [NEXT], moved + [call(f"x{n}", f"{NEXT} 10:00:00") for n in range(50)])
     assert merged.moved == 12
 
 
-def test_a_row_that_moves_between_days_corrects_both_records(load: Any, query: Any) -> None:
+def test_a_row_that_moves_between_days_corrects_both_counts(load: Any, query: Any) -> None:
     load("calls", [DAY, NEXT], [call(n) for n in range(5)])
     merged = load("calls", [NEXT], [call(0, f"{NEXT} 09:00:00")])
     assert merged.moved == 1
-    held = "SELECT day::text, held FROM magnetis_ops.days ORDER BY 1"
-    really = "SELECT day::text, count(*) FROM magnetis.calls WHERE deleted_at IS NULL GROUP BY 1 ORDER BY 1"
-    assert query(held) == query(really) == [(str(DAY), 4), (str(NEXT), 1)]
+    recorded = "SELECT day::text, held FROM magnetis_ops.days ORDER BY 1"
+    stored = (
+        "SELECT day::text, count(*) FROM magnetis.calls WHERE deleted_at IS NULL "
+        "GROUP BY 1 ORDER BY 1"
+    )
+    assert query(recorded) == query(stored) == [(str(DAY), 4), (str(NEXT), 1)]
 
 
-def test_a_row_that_moves_to_a_day_that_was_never_read_is_counted(
+def test_a_row_that_moves_to_a_day_without_a_read_is_counted(
     load: Any, query: Any, warehouse: Warehouse
 ) -> None:
     load("calls", [DAY], [call(1), call(2)])
     load("calls", [DAY], [call(1), call(2, f"{NEXT} 00:30:00")])
     assert query("SELECT day, held FROM magnetis_ops.strays") == [(NEXT, 1)]
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 2
     load("calls", [NEXT], [call(2, f"{NEXT} 00:30:00"), call(3, f"{NEXT} 10:00:00")])
     assert query("SELECT count(*) FROM magnetis_ops.strays") == [(0,)]
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 3
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 3
 
 
-def test_ids_that_many_rows_of_another_day_have_are_refused(load: Any, query: Any) -> None:
+def test_many_ids_that_rows_of_another_day_have_are_refused(load: Any, query: Any) -> None:
     load("calls", [DAY], [call(n) for n in range(100)])
     with pytest.raises(
-        MovedRows, match="2025-03-29: 100 of 100 rows have ids that the table holds on other days"
+        MovedRows,
+        match="2025-03-29: 100 of 100 rows have ids that the table contains on other days",
     ):
         load("calls", [NEXT], [call(n, f"{NEXT} 10:00:00") for n in range(100)])
     assert query("SELECT day, held FROM magnetis_ops.days") == [(DAY, 100)]
@@ -322,7 +335,8 @@ def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
         [call(1), call(2), call(3, "2025-03-29 09:00:00"), call("p", "2025-03-30 01:00:00")],
     )
     assert query(
-        "SELECT announced, received, padding, held, inserted, first_day::text, last_day::text FROM magnetis_ops.windows"
+        "SELECT announced, received, padding, held, inserted, first_day::text, last_day::text "
+        "FROM magnetis_ops.windows"
     ) == [(4, 4, 1, 3, 3, "2025-03-28", "2025-03-29")]
     assert query("SELECT day::text, announced, held FROM magnetis_ops.days ORDER BY day") == [
         ("2025-03-28", 2, 2),
@@ -330,7 +344,7 @@ def test_a_window_is_recorded_with_its_days(load: Any, query: Any) -> None:
     ]
 
 
-def test_an_empty_day_is_done_too(load: Any, query: Any) -> None:
+def test_an_empty_day_is_complete_too(load: Any, query: Any) -> None:
     load("calls", [DAY], [])
     assert query("SELECT day::text, announced, held FROM magnetis_ops.days") == [
         ("2025-03-28", 0, 0)
@@ -366,13 +380,14 @@ def test_nothing_is_written_when_the_transaction_fails(
     with warehouse.engine.begin() as connection:
         connection.execute(
             text(
-                "CREATE FUNCTION public.full() RETURNS trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN RAISE EXCEPTION 'could not extend file: call-2' USING ERRCODE = '53100'; END $$"
+                "CREATE FUNCTION public.full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "RAISE EXCEPTION 'could not extend file: call-2' USING ERRCODE = '53100'; END $$"
             )
         )
         connection.execute(
             text(
-                "CREATE TRIGGER full_disk BEFORE INSERT ON magnetis_ops.windows FOR EACH ROW EXECUTE FUNCTION public.full()"
+                "CREATE TRIGGER full_disk BEFORE INSERT ON magnetis_ops.windows "
+                "FOR EACH ROW EXECUTE FUNCTION public.full()"
             )
         )
     with pytest.raises(Exception, match="disk of the database server is full") as raised:
@@ -383,7 +398,7 @@ def test_nothing_is_written_when_the_transaction_fails(
     assert query("SELECT count(*) FROM magnetis_ops.windows") == [(1,)]
 
 
-# --- rules that always hold
+# --- properties of all merges
 
 days = st.sampled_from([DAY - timedelta(days=1), DAY, NEXT, NEXT + timedelta(days=1)])
 rows = st.builds(
@@ -394,15 +409,18 @@ rows = st.builds(
     st.integers(0, 3),
 )
 snapshots_of_rows = st.lists(rows, max_size=12, unique_by=lambda row: row["id"])
-TABLE = "SELECT id, day::text, duration_seconds, payload, deleted_at IS NULL FROM magnetis.calls ORDER BY id"
+TABLE = """
+    SELECT id, day::text, duration_seconds, payload, deleted_at IS NULL FROM magnetis.calls
+    ORDER BY id
+"""
 
 
 def _reset(warehouse: Warehouse) -> None:
     with warehouse.engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, magnetis_ops.quarantine, "
-                "magnetis_ops.strays CASCADE"
+                "TRUNCATE magnetis.calls, magnetis_ops.windows, magnetis_ops.days, "
+                "magnetis_ops.quarantine, magnetis_ops.strays CASCADE"
             )
         )
 
@@ -439,27 +457,29 @@ def test_order_and_duplication_of_pages_do_not_matter(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(history=st.lists(snapshots_of_rows, min_size=1, max_size=4), split=st.booleans())
-def test_the_table_shows_the_last_complete_read(
+def test_the_requested_days_contain_exactly_the_last_complete_read(
     warehouse: Warehouse,
     load: Any,
     query: Callable[..., list[Any]],
     history: list[list[Any]],
     split: bool,
 ) -> None:
-    """Whatever was read before, and however the range is split into windows: asked days show exactly the last read."""
+    """Earlier reads do not matter, nor does the division of the days into windows."""
     _reset(warehouse)
-    asked = [DAY, NEXT]
+    requested = [DAY, NEXT]
     for truth in history:
-        for window in [[day] for day in asked] if split else [asked]:
+        for window in [[day] for day in requested] if split else [requested]:
             load("calls", window, truth)
-    held = [(row["id"], row["start_at"][:10], row["duration"], row) for row in history[-1]]
-    expected = sorted((row for row in held if row[1] in map(str, asked)), key=lambda row: row[0])
-    assert [row for row in _visible(query(TABLE)) if row[1] in map(str, asked)] == expected
+    last = [(row["id"], row["start_at"][:10], row["duration"], row) for row in history[-1]]
+    names = [str(day) for day in requested]
+    expected = sorted((row for row in last if row[1] in names), key=lambda row: row[0])
+    assert [row for row in _visible(query(TABLE)) if row[1] in names] == expected
 
 
+# each state maps ids to a version of their content
 snapshot_states = st.lists(
     st.dictionaries(st.integers(0, 4), st.integers(0, 2), max_size=5), min_size=1, max_size=6
-)  # id to version of content
+)
 
 
 @settings(
@@ -472,7 +492,8 @@ def test_history_replays_to_exactly_the_snapshots(
     with warehouse.engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE magnetis.pools, magnetis.pools_history, magnetis_ops.windows, magnetis_ops.days CASCADE"
+                "TRUNCATE magnetis.pools, magnetis.pools_history, magnetis_ops.windows, "
+                "magnetis_ops.days CASCADE"
             )
         )
     moments = [datetime(2025, 5, 1, hour, tzinfo=UTC) for hour in range(len(states))]
@@ -496,7 +517,7 @@ def test_history_replays_to_exactly_the_snapshots(
 
 
 @pytest.mark.parametrize("emptied", [Emptied.DOUBT, Emptied.KEEP])
-def test_a_whole_day_that_comes_empty_is_not_believed(
+def test_a_day_with_rows_that_becomes_empty_is_doubted(
     load: Any, query: Any, emptied: Emptied
 ) -> None:
     first, second = DAY, NEXT
@@ -521,7 +542,7 @@ def test_a_whole_day_that_comes_empty_is_not_believed(
     )
 
 
-def test_a_day_whose_rows_moved_to_another_is_believed(load: Any, query: Any) -> None:
+def test_a_day_whose_rows_moved_to_another_day_is_not_doubted(load: Any, query: Any) -> None:
     first, second = DAY, NEXT
     load("calls", [first, second], [call(1, f"{first} 10:00:00")])
     merged = load("calls", [first, second], [call(1, f"{second} 10:00:00")], emptied=Emptied.DOUBT)
@@ -531,20 +552,21 @@ def test_a_day_whose_rows_moved_to_another_is_believed(load: Any, query: Any) ->
     )
 
 
-def test_a_snapshot_that_comes_empty_is_not_believed(load: Any, query: Any) -> None:
+def test_a_snapshot_that_becomes_empty_is_doubted(load: Any, query: Any) -> None:
     load("pools", [DAY], [{"id": "p", "name": "a"}])
     merged = load("pools", [NEXT], [], emptied=Emptied.DOUBT)
     assert (merged.days, merged.doubted) == ([], {NEXT: Doubt(DoubtReason.EMPTIED, held=1, rows=1)})
     assert query("SELECT count(*) FROM magnetis.pools_history WHERE valid_to IS NULL") == [(1,)]
 
 
-def test_each_read_of_a_day_is_noted_with_its_age_and_what_it_found(load: Any, query: Any) -> None:
+def test_each_read_of_a_day_is_recorded_with_its_age_and_changes(load: Any, query: Any) -> None:
     night = datetime(2025, 3, 29, 1, 0, tzinfo=UTC)
     load("calls", [DAY], [call(1, f"{DAY} 10:00:00"), call(2, f"{DAY} 11:00:00")], read_at=night)
     later = [call(1, f"{DAY} 10:00:00", status="answered"), call(3, f"{DAY} 12:00:00")]
     load("calls", [DAY], later, read_at=night + timedelta(days=3))
     assert query(
-        "SELECT age_days, first_read, inserted, changed, deleted FROM magnetis_ops.day_reads ORDER BY window_id"
+        "SELECT age_days, first_read, inserted, changed, deleted FROM magnetis_ops.day_reads "
+        "ORDER BY window_id"
     ) == [
         (0, True, 2, 0, 0),
         (3, False, 1, 1, 1),
@@ -552,7 +574,7 @@ def test_each_read_of_a_day_is_noted_with_its_age_and_what_it_found(load: Any, q
     assert query("SELECT * FROM magnetis_ops.late_changes") == []
 
 
-def test_late_changes_tell_which_look_back_is_enough(
+def test_late_changes_show_which_lookback_is_sufficient(
     load: Any, query: Any, warehouse: Warehouse
 ) -> None:
     day = warehouse.now().date() - timedelta(days=12)
@@ -560,6 +582,7 @@ def test_late_changes_tell_which_look_back_is_enough(
         read_at = datetime.combine(day + timedelta(days=later), time(12), UTC)
         load("calls", [day], [call(n, f"{day} 10:00:00") for n in range(rows)], read_at=read_at)
     found = query(
-        "SELECT age_days, reads, held_rows, new_rows, reads_with_changes, percent_up_to_this_age FROM magnetis_ops.late_changes"
+        "SELECT age_days, reads, held_rows, new_rows, reads_with_changes, percent_up_to_this_age "
+        "FROM magnetis_ops.late_changes"
     )
     assert sorted(found) == [(1, 1, 4, 3, 1, 60), (2, 1, 5, 1, 1, 80), (8, 1, 6, 1, 1, 100)]

@@ -1,4 +1,4 @@
-"""Bringing databases to the tables: from nothing, again, with an overlay, and by two processes at once."""
+"""Migrations: of an empty database, repeated, with an overlay, and by concurrent processes."""
 
 import threading
 from pathlib import Path
@@ -26,11 +26,11 @@ def test_migrations_and_catalogue_give_the_declared_tables(
         assert differences(connection, data_metadata(catalogue)) == []
 
 
-def test_a_second_time_does_nothing(engine: Engine, catalogue: Catalogue) -> None:
+def test_a_second_migration_changes_nothing(engine: Engine, catalogue: Catalogue) -> None:
     assert migrate(engine, catalogue) is False
 
 
-def test_the_catalogue_is_the_documentation_of_the_tables(engine: Engine) -> None:
+def test_descriptions_in_the_catalogue_are_comments_of_the_columns(engine: Engine) -> None:
     with engine.connect() as connection:
         comment = connection.execute(
             text(
@@ -71,7 +71,9 @@ def test_an_overlay_adds_columns_and_keeps_rows(engine: Engine, tmp_path: Path) 
         )
 
 
-def test_an_older_program_says_that_the_database_is_newer(engine: Engine, tmp_path: Path) -> None:
+def test_an_older_program_reports_that_the_database_is_newer(
+    engine: Engine, tmp_path: Path
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE magnetis_ops.alembic_version SET version_num = '9999'"))
     more = overlaid(tmp_path, "collections: {pools: {columns: {region: {}}}}")
@@ -79,7 +81,9 @@ def test_an_older_program_says_that_the_database_is_newer(engine: Engine, tmp_pa
         migrate(engine, more)
 
 
-def test_processes_that_start_at_once(empty_database_url: str, catalogue: Catalogue) -> None:
+def test_only_one_of_several_concurrent_migrations_changes_the_database(
+    empty_database_url: str, catalogue: Catalogue
+) -> None:
     results: list[bool] = []
     engines = [connect(empty_database_url) for _ in range(4)]
     threads = [

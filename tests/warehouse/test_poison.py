@@ -1,4 +1,4 @@
-"""One unusable value costs one row, on a real PostgreSQL: the others are stored, and the row is kept without loss."""
+"""A value that PostgreSQL rejects quarantines its row, without loss; other rows are stored."""
 
 from datetime import date
 from typing import Any
@@ -11,15 +11,16 @@ from magnetis_dagster.api import read_envelope
 from magnetis_dagster.database import DatabaseRefused, guarded
 from magnetis_dagster.exact_json import TOO_DEEP, TOO_MANY_DIGITS, load_json
 from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.reparse import reparse
-from magnetis_dagster.warehouse.staging import copy_rows
 
 DAY = date(2025, 3, 28)
 AT = "2025-03-28 10:00:00"
 
 
 def row(identifier: str, more: str = "") -> str:
-    return f'{{"id":"{identifier}","account":{{"id":"acc-1"}},"start_at":"{AT}","caller_name":"Hélène"{more}}}'
+    start = f'{{"id":"{identifier}","account":{{"id":"acc-1"}},"start_at":"{AT}",'
+    return f'{start}"caller_name":"Hélène"{more}}}'
 
 
 def page(*rows: str) -> list[Any]:
@@ -45,7 +46,9 @@ POISON = {
 
 
 @pytest.mark.parametrize("name", POISON)
-def test_a_poisoned_row_is_quarantined_alone_and_whole(load: Any, query: Any, name: str) -> None:
+def test_only_the_poisoned_row_is_quarantined_and_without_loss(
+    load: Any, query: Any, name: str
+) -> None:
     more, reason = POISON[name]
     rows = [row("a"), row("p", more), row("b")]
     merged = load("calls", [DAY], page(*rows))
@@ -65,11 +68,14 @@ def test_a_poisoned_row_is_quarantined_alone_and_whole(load: Any, query: Any, na
 
 
 @pytest.mark.parametrize("poison", [deep(1_000), "1e5000", f"[1e5000,{deep(400)}]", deep(50_000)])
-def test_what_is_no_object_is_quarantined_too(load: Any, query: Any, poison: str) -> None:
+def test_values_that_are_not_objects_are_quarantined_too(
+    load: Any, query: Any, poison: str
+) -> None:
     merged = load("calls", [DAY], page(row("a"), poison, "7", row("b")))
     assert (merged.days[0].held, merged.quarantined) == (2, 2)
     [(received,)] = query(
-        "SELECT payload #>> '{}' FROM magnetis_ops.quarantine WHERE jsonb_typeof(payload) = 'string'"
+        "SELECT payload #>> '{}' FROM magnetis_ops.quarantine "
+        "WHERE jsonb_typeof(payload) = 'string'"
     )
     assert received.replace("1E+5000", "1e5000") == poison
 
@@ -81,7 +87,9 @@ GOOD = {
     "exponents": ',"x":[1e400,1e-999,1E+5,-0.0,-1.5e-320]',
     "a text of 20 MB": f',"x":"{"y" * 20_000_000}"',
     "100,000 members": "".join(f',"m{number}":{number}' for number in range(100_000)),
-    "a number of 39 digits": ',"visit_id":340282366920938463463374607431768211455,"x":48.858370123456789012',
+    "a number of 39 digits": (
+        ',"visit_id":340282366920938463463374607431768211455,"x":48.858370123456789012'
+    ),
     "a surrogate and a NUL": r',"x\ud800":"\u0000\udc00"',
     "a member twice": ',"x":1,"x":2',
     "the end of the calendar": ',"end_at":"9999-12-31 23:59:59"',
@@ -89,7 +97,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_rows_that_are_only_large_are_stored_as_received(
+def test_large_but_valid_rows_are_stored_as_received(
     load: Any, query: Any, warehouse: Warehouse, name: str
 ) -> None:
     source = row("g", GOOD[name])
@@ -98,12 +106,12 @@ def test_rows_that_are_only_large_are_stored_as_received(
     [(stored,)] = query("SELECT payload::text FROM magnetis.calls WHERE id = 'g'")
     expected = load_json(source.encode())[0]
     assert load_json(stored.encode())[0] == expected
-    # what was stored can be read again too
+    # a reparse can read the stored row
     assert query("SELECT payload FROM magnetis.calls WHERE id = 'g'") == [(expected,)]
     assert reparse(warehouse, warehouse.catalogue["calls"]).updated == 0
 
 
-def test_columns_are_filled_again_with_every_digit(
+def test_a_reparse_fills_columns_with_every_digit(
     load: Any, query: Any, warehouse: Warehouse, engine: Any
 ) -> None:
     load("calls", [DAY], page(row("a", ',"visit_id":340282366920938463463374607431768211455')))
@@ -122,7 +130,7 @@ def test_columns_are_filled_again_with_every_digit(
         ("_MOST_DIGITS", "1" * 140_000, "NumericValueOutOfRange"),
     ],
 )
-def test_what_postgresql_rejects_is_found_and_quarantined(
+def test_rows_that_postgresql_rejects_are_found_and_quarantined(
     load: Any, query: Any, monkeypatch: pytest.MonkeyPatch, limit: str, poison: str, error: str
 ) -> None:
     monkeypatch.setattr(exact_json, limit, 10**6)
@@ -145,7 +153,7 @@ def test_depths_that_postgresql_rejects_are_quarantined(
     monkeypatch.setattr(exact_json, "MOST_LEVELS", 10**6)
     load("calls", [DAY], page(row("a"), row("p", f',"x":{deep(900)}')))
     assert query("SELECT count(*) FROM magnetis.calls") == [(2,)], (
-        "a limit of ours, not of PostgreSQL"
+        "the limit is this program's, not PostgreSQL's"
     )
     depths: list[Any] = []
     for _ in range(30_000):
@@ -159,7 +167,7 @@ def test_depths_that_postgresql_rejects_are_quarantined(
     ]
 
 
-def test_a_kept_page_is_kept_once_if_a_value_is_rejected(
+def test_a_page_is_cached_once_if_a_value_is_rejected(
     warehouse: Warehouse, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exact_json, "_MOST_DIGITS_AFTER_POINT", 10**6)
@@ -170,11 +178,13 @@ def test_a_kept_page_is_kept_once_if_a_value_is_rejected(
                 "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-28', 1)"
             ),
         )
-        assert (staging.settle().received, staging.tally.unplaced.total()) == (2, 1)
+        assert (staging.deduplicate().received, staging.row_counts.unplaced.total()) == (2, 1)
     assert query("SELECT held FROM magnetis_ops.strays") == [(1,)]
 
 
-def test_a_value_that_the_driver_rejects_is_no_unreachable_database(engine: Any) -> None:
+def test_a_value_that_the_driver_rejects_is_not_reported_as_an_unreachable_database(
+    engine: Any,
+) -> None:
     def load() -> None:
         with guarded(engine, "load a page"), engine.connect() as connection:
             copy_rows(connection, "incoming", {"value": "text"}, [("Jeanne\0",)])

@@ -1,4 +1,4 @@
-"""The role for BI tools: what it reads over TCP, and what it can never do."""
+"""The role for BI tools: it reads the data over TCP, and can do nothing else."""
 
 import stat
 import tempfile
@@ -19,8 +19,8 @@ from magnetis_dagster.wiring import shown_address
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:
-    """Settings of a home whose server runs, with the tables of the sandbox."""
-    # not under pytest's folder: the embedded server runs as another user where we are root
+    """Return settings of a home with a running server and the tables of the sandbox."""
+    # not in pytest's folder: if we are root, the embedded server runs as another user
     with tempfile.TemporaryDirectory(prefix="magnetis-bi-") as home:
         yield Settings(home=home)
         embedded.stop(Path(home))
@@ -45,7 +45,7 @@ def bi(settings: Settings, owner: Engine) -> Iterator["psycopg.Connection[tuple[
         yield connection
 
 
-def test_it_reads_the_data_over_tcp_within_limits(
+def test_the_role_reads_the_data_over_tcp_within_limits(
     settings: Settings, bi: "psycopg.Connection[tuple[object, ...]]"
 ) -> None:
     assert bi.info.host == "127.0.0.1"
@@ -60,7 +60,8 @@ def test_it_reads_the_data_over_tcp_within_limits(
     ]
     assert shown == [("on",), ("5min",), ("5min",), ("magnetis, magnetis_marts",)]
     tables = bi.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'magnetis'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')"
+        "SELECT relname FROM pg_class WHERE relnamespace = 'magnetis'::regnamespace "
+        "AND relkind IN ('r', 'p', 'v', 'm')"
     ).fetchall()
     assert ("calls",) in tables
     assert ("settings_changes",) in tables
@@ -98,15 +99,15 @@ def test_it_reads_the_data_over_tcp_within_limits(
         "SELECT pg_reload_conf()",
     ],
 )
-def test_it_cannot_write_nor_read_anything_else(
+def test_the_role_can_neither_write_nor_read_anything_else(
     bi: "psycopg.Connection[tuple[object, ...]]", statement: str
 ) -> None:
-    bi.execute("SET default_transaction_read_only = off")  # anybody may: rights decide
+    bi.execute("SET default_transaction_read_only = off")  # any role may: only rights protect
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         bi.execute(statement)  # type: ignore[call-overload]
 
 
-def test_tables_and_schemas_made_later_are_readable(
+def test_later_tables_and_schemas_are_readable(
     owner: Engine, bi: "psycopg.Connection[tuple[object, ...]]", catalogue: Catalogue
 ) -> None:
     with owner.begin() as connection:
@@ -126,7 +127,7 @@ def test_the_other_database_of_the_server_is_readable_too(
     bi: "psycopg.Connection[tuple[object, ...]]",
     catalogue: Catalogue,
 ) -> None:
-    """A role belongs to the server: the tables of a real key, made later, are granted as they are made."""
+    """A role belongs to the server: later tables in another database are granted too."""
     del owner
     engine = connect(embedded.start(settings.home, database="magnetis"))
     migrate(engine, catalogue)
@@ -139,11 +140,11 @@ def test_the_other_database_of_the_server_is_readable_too(
         psycopg.connect(url.replace("/magnetis", "/postgres"))
 
 
-def test_on_a_server_of_ones_own_the_administrator_is_told_what_works(database_url: str) -> None:
+def test_the_sql_for_the_administrator_of_an_own_server_works(database_url: str) -> None:
     settings = Settings(database_url=database_url)
-    with pytest.raises(read_only.ReaderUnknown) as told:
+    with pytest.raises(read_only.ReaderUnknown) as raised:
         shown_address(settings, tcp=False, read_only=True)
-    statements = [line for line in str(told.value).splitlines() if line.endswith(";")]
+    statements = [line for line in str(raised.value).splitlines() if line.endswith(";")]
     assert len(statements) == 9
     with psycopg.connect(database_url) as connection:
         for statement in statements:

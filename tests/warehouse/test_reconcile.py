@@ -1,4 +1,4 @@
-"""Recorded counts against rows: nothing differs after any load, and whatever differs is named by day."""
+"""Recorded counts compared with rows: equal after every load, and reported by day if not."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -54,7 +54,10 @@ def execute(engine: Engine) -> Callable[[str], None]:
             [DayDifference(NEXT, 2, 1)],
         ),
         (
-            "UPDATE magnetis_ops.days SET held = 7 WHERE day = '2025-03-28' AND collection = 'calls'",
+            (
+                "UPDATE magnetis_ops.days SET held = 7 "
+                "WHERE day = '2025-03-28' AND collection = 'calls'"
+            ),
             [DayDifference(DAY, 7, 2)],
         ),
         (
@@ -92,19 +95,20 @@ def test_the_newest_snapshot_is_compared(
     assert warehouse.reconcile(pools) == [DayDifference(NEXT, 1, 2)]
 
 
-def test_rows_on_days_without_a_complete_read_are_part_of_what_is_held(
+def test_rows_on_days_without_a_complete_read_are_counted(
     warehouse: Warehouse, load: Load, execute: Callable[[str], None]
 ) -> None:
     load("calls", [DAY], [call(1), call(2)])
     execute("UPDATE magnetis.calls SET day = '2025-03-01' WHERE id = 'c1'")
     execute(
-        "UPDATE magnetis_ops.days SET held = 1; INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-01', 1)"
+        "UPDATE magnetis_ops.days SET held = 1; "
+        "INSERT INTO magnetis_ops.strays VALUES ('calls', '2025-03-01', 1)"
     )
     assert warehouse.reconcile(warehouse.catalogue["calls"]) == []
-    assert warehouse.rows_held(warehouse.catalogue["calls"]) == 2
+    assert warehouse.count_rows(warehouse.catalogue["calls"]) == 2
 
 
-def test_a_reparse_moves_counts_with_the_rows_and_repairs_wrong_ones(
+def test_a_reparse_moves_counts_with_the_rows_and_corrects_wrong_counts(
     engine: Engine, load: Load, query: Any, execute: Callable[[str], None], tmp_path: Path
 ) -> None:
     load(
@@ -129,7 +133,10 @@ def test_a_reparse_moves_counts_with_the_rows_and_repairs_wrong_ones(
     for spoilt in (
         "SELECT 1",
         "UPDATE magnetis_ops.days SET held = 9 WHERE collection = 'calls'",
-        "UPDATE magnetis_ops.strays SET held = 9; INSERT INTO magnetis_ops.strays VALUES ('calls', '2024-01-01', 4)",
+        (
+            "UPDATE magnetis_ops.strays SET held = 9; "
+            "INSERT INTO magnetis_ops.strays VALUES ('calls', '2024-01-01', 4)"
+        ),
         "TRUNCATE magnetis_ops.strays",
     ):
         execute(spoilt)

@@ -1,4 +1,4 @@
-"""Columns filled again from payload after the catalogue changed, with no API call."""
+"""Columns refilled from the payload after the catalogue changed, without requests."""
 
 from datetime import date
 from pathlib import Path
@@ -21,7 +21,7 @@ def overlaid(engine: Engine, tmp_path: Path, text: str) -> Warehouse:
     return Warehouse(engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS)
 
 
-def test_a_new_column_is_filled_and_nothing_else_moves(
+def test_a_new_column_is_filled_and_nothing_else_changes(
     engine: Engine, load: Any, query: Any, tmp_path: Path
 ) -> None:
     load(
@@ -60,19 +60,22 @@ def test_events_move_to_the_day_of_another_time_field(
     assert query("SELECT day::text, held FROM magnetis_ops.strays") == [("2025-03-27", 1)]
 
 
-def test_columns_may_be_called_like_words_of_sql(
+def test_columns_may_have_names_that_are_sql_keywords(
     engine: Engine, load: Any, query: Any, tmp_path: Path
 ) -> None:
     load("calls", [DAY], [{"id": "c", "start_at": "2025-03-28 10:00:00", "order": "o", "at": "a"}])
     load("pools", [DAY], [{"id": "p", "group": "g"}])
-    more = "collections: {calls: {columns: {order: {}, at: {}}}, pools: {columns: {group: {}, user: {}}}}"
+    more = (
+        "collections: {calls: {columns: {order: {}, at: {}}}, "
+        "pools: {columns: {group: {}, user: {}}}}"
+    )
     warehouse = overlaid(engine, tmp_path, more)
     assert reparse(warehouse, warehouse.catalogue["calls"]).updated == 1
     assert reparse(warehouse, warehouse.catalogue["pools"]).updated == 2
     assert query('SELECT "order", at FROM magnetis.calls') == [("o", "a")]
     with warehouse.staging(warehouse.catalogue["pools"]) as staging:
         staging.add([{"id": "p", "group": "h"}])
-        staging.settle()
+        staging.deduplicate()
         warehouse.commit(staging, WindowFacts([DAY], warehouse.now(), 1, 1, 1, 0, 0, "test", DAY))
     assert query('SELECT "group" FROM magnetis.pools_history ORDER BY valid_from') == [
         ("g",),
@@ -80,7 +83,7 @@ def test_columns_may_be_called_like_words_of_sql(
     ]
 
 
-def test_history_is_filled_too(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
+def test_the_history_is_filled_too(engine: Engine, load: Any, query: Any, tmp_path: Path) -> None:
     load("pools", [DAY], [{"id": "p", "name": "a", "region": 1}])
     load("pools", [DAY], [{"id": "p", "name": "a", "region": 2}])
     warehouse = overlaid(

@@ -1,4 +1,4 @@
-"""History of snapshots: whatever the sequence of readings, it replays to them, and the view of changes tells their differences."""
+"""History of snapshots: it replays to every read, and the view of changes lists the differences."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,8 @@ def forget(warehouse: Warehouse) -> Callable[[], None]:
         with warehouse.engine.begin() as connection:
             connection.execute(
                 text(
-                    "TRUNCATE magnetis.email_alerts, magnetis.email_alerts_history, magnetis_ops.windows, magnetis_ops.days CASCADE"
+                    "TRUNCATE magnetis.email_alerts, magnetis.email_alerts_history, "
+                    "magnetis_ops.windows, magnetis_ops.days CASCADE"
                 )
             )
 
@@ -86,7 +87,7 @@ def expected_changes(snapshots: list[list[Row]]) -> list[Any]:
 
 
 def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: int) -> None:
-    """Load the snapshots an hour apart and hold history, view and counts against them."""
+    """Load the snapshots an hour apart; compare history, view and counts with them."""
     for number, snapshot in enumerate(snapshots):
         pages = [snapshot[start : start + page] for start in range(0, len(snapshot), page)]
         merged = load("email_alerts", [DAY], *pages, read_at=FIRST + number * HOUR)
@@ -103,7 +104,8 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
         )
 
     versions = query(
-        "SELECT id, payload, valid_from, valid_to FROM magnetis.email_alerts_history ORDER BY id, valid_from"
+        "SELECT id, payload, valid_from, valid_to FROM magnetis.email_alerts_history "
+        "ORDER BY id, valid_from"
     )
     for moment in (FIRST + half * HOUR / 2 for half in range(-1, 2 * len(snapshots))):
         as_it_was = {
@@ -121,14 +123,15 @@ def load_and_compare(snapshots: list[list[Row]], load: Any, query: Query, page: 
             assert end is not None, f"{key} has two open versions"
             assert end <= next_start, f"{key} has versions that overlap"
             assert end < next_start or canonical(payload) != canonical(next_payload), (
-                "a version that says nothing new"
+                "a version equals the one before it"
             )
     open_ids = [key for key, _, _, end in versions if end is None]
     assert open_ids == sorted(row["id"] for row in snapshots[-1])
 
     found = query(
-        "SELECT changed_at, account_id, setting_id, title, kind, changes FROM magnetis.settings_changes "
-        "WHERE collection = 'email_alerts' ORDER BY changed_at, account_id, setting_id"
+        "SELECT changed_at, account_id, setting_id, title, kind, changes "
+        "FROM magnetis.settings_changes WHERE collection = 'email_alerts' "
+        "ORDER BY changed_at, account_id, setting_id"
     )
     assert [(*row[:-1], canonical(row[-1])) for row in found] == expected_changes(snapshots)
 
@@ -162,7 +165,7 @@ sequences = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(snapshots=sequences, page=st.integers(1, 5))
-def test_any_sequence_of_snapshots(
+def test_history_and_view_agree_with_any_sequence_of_snapshots(
     load: Any, query: Query, forget: Callable[[], None], snapshots: list[list[Row]], page: int
 ) -> None:
     forget()
@@ -170,8 +173,10 @@ def test_any_sequence_of_snapshots(
 
 
 @pytest.mark.parametrize("size", [250, 251, 500])
-def test_around_the_end_of_a_page(load: Any, query: Query, size: int) -> None:
-    """Rows leave, come, change and move from page to page where 250 rows end."""
+def test_history_and_view_agree_around_the_end_of_a_page(
+    load: Any, query: Query, size: int
+) -> None:
+    """Rows disappear, appear, change, and move between pages of 250 rows."""
     whole = [alert(number, enabled=1) for number in range(size)]
     without_first = whole[1:]
     one_more = [alert(999, enabled=1), *without_first]
@@ -184,13 +189,14 @@ def test_around_the_end_of_a_page(load: Any, query: Query, size: int) -> None:
     )
 
 
-def test_a_removal_and_a_return_are_both_told(load: Any, query: Query) -> None:
+def test_a_removal_and_a_return_are_two_changes(load: Any, query: Query) -> None:
     one, two = alert(1, enabled=1), alert(2, enabled=1)
     load_and_compare(
         [[one, two], [one], [one], [two | {"enabled": 0}, one], [one], [one, two]], load, query, 250
     )
     assert query(
-        "SELECT kind FROM magnetis.settings_changes WHERE setting_id = 'ale-002' ORDER BY changed_at"
+        "SELECT kind FROM magnetis.settings_changes WHERE setting_id = 'ale-002' "
+        "ORDER BY changed_at"
     ) == [
         ("first_seen",),
         ("removed",),
@@ -200,7 +206,7 @@ def test_a_removal_and_a_return_are_both_told(load: Any, query: Query) -> None:
     ]
 
 
-def test_what_comes_after_an_empty_first_snapshot_is_added(load: Any, query: Query) -> None:
+def test_a_setting_after_an_empty_first_snapshot_is_added(load: Any, query: Query) -> None:
     load("sms_alerts", [DAY], [])
     load("sms_alerts", [DAY], [alert(1)])
     assert query("SELECT collection, kind FROM magnetis.settings_changes") == [
@@ -208,7 +214,7 @@ def test_what_comes_after_an_empty_first_snapshot_is_added(load: Any, query: Que
     ]
 
 
-def test_a_reading_that_gives_way_to_a_newer_one_leaves_no_version(load: Any, query: Query) -> None:
+def test_a_superseded_read_leaves_no_version(load: Any, query: Query) -> None:
     load("email_alerts", [DAY], [alert(1, enabled=1)], read_at=FIRST)
     load("email_alerts", [DAY], [alert(1, enabled=0)], read_at=FIRST + 2 * HOUR)
     merged = load("email_alerts", [DAY], [alert(1, enabled=1), alert(2)], read_at=FIRST + HOUR)
@@ -219,7 +225,7 @@ def test_a_reading_that_gives_way_to_a_newer_one_leaves_no_version(load: Any, qu
     ]
 
 
-def test_versions_of_a_clock_that_was_ahead_come_before_the_next_reading(
+def test_versions_from_a_clock_that_was_ahead_are_moved_before_the_next_read(
     load: Any, query: Query
 ) -> None:
     ahead = datetime.now(UTC) + timedelta(days=300)
@@ -228,8 +234,8 @@ def test_versions_of_a_clock_that_was_ahead_come_before_the_next_reading(
     load("email_alerts", [DAY], [alert(1, enabled=2), alert(3)], read_at=ahead + HOUR)
     load("email_alerts", [DAY], [alert(1, enabled=3), alert(2)], read_at=FIRST + HOUR)
     assert query(
-        "SELECT id, payload -> 'enabled', valid_from - :first, valid_to - :first FROM magnetis.email_alerts_history "
-        "ORDER BY id, valid_from",
+        "SELECT id, payload -> 'enabled', valid_from - :first, valid_to - :first "
+        "FROM magnetis.email_alerts_history ORDER BY id, valid_from",
         first=FIRST,
     ) == [
         ("ale-001", 1, timedelta(0), HOUR - timedelta(microseconds=2)),
@@ -242,7 +248,7 @@ def test_versions_of_a_clock_that_was_ahead_come_before_the_next_reading(
     ]
 
 
-def test_what_one_reading_found(warehouse: Warehouse, load: Any) -> None:
+def test_the_changes_of_one_read_are_counted_and_listed(warehouse: Warehouse, load: Any) -> None:
     collection = warehouse.catalogue["email_alerts"]
     account = {"id": "acc-1", "name": "Agence"}
     load("email_alerts", [DAY], [alert(1, enabled=1, account=account), alert(2)], read_at=FIRST)
@@ -269,7 +275,7 @@ def test_what_one_reading_found(warehouse: Warehouse, load: Any) -> None:
     assert warehouse.changes(warehouse.catalogue["pools"], DAY) is None
 
 
-def test_of_very_many_changes_the_first_are_listed(warehouse: Warehouse, load: Any) -> None:
+def test_the_list_of_changes_is_limited(warehouse: Warehouse, load: Any) -> None:
     load("reports", [DAY], [alert(0)])
     load("reports", [DAY], [alert(number) for number in range(MOST_CHANGES + 11)])
     found = warehouse.changes(warehouse.catalogue["reports"], DAY)
@@ -280,7 +286,7 @@ def test_of_very_many_changes_the_first_are_listed(warehouse: Warehouse, load: A
     )
 
 
-def test_an_overlay_leaves_the_view_and_what_was_granted_on_it(
+def test_an_overlay_preserves_the_view_with_its_grants_and_dependent_views(
     warehouse: Warehouse, load: Any, query: Query, tmp_path: Path
 ) -> None:
     load("email_alerts", [DAY], [alert(1, enabled=1)])
@@ -303,7 +309,7 @@ def test_an_overlay_leaves_the_view_and_what_was_granted_on_it(
     ]
 
 
-def test_a_database_without_the_view_gets_it(warehouse: Warehouse, query: Query) -> None:
+def test_a_migration_creates_a_missing_view(warehouse: Warehouse, query: Query) -> None:
     with warehouse.engine.begin() as connection:
         connection.execute(text("DROP VIEW magnetis.settings_changes"))
         connection.execute(

@@ -1,4 +1,4 @@
-"""The views `magnetis.<collection>_current`, and the index by which a caller's next contact is found."""
+"""The views `magnetis.<collection>_current`, and the index that finds a caller's next call."""
 
 from collections.abc import Callable
 from datetime import date
@@ -18,7 +18,7 @@ from magnetis_dagster.warehouse.views import ViewInUse
 
 Query = Callable[..., list[Any]]
 DAY = date(2025, 3, 30)
-"""The clocks of Paris go forward at 2:00."""
+"""At 2:00 the clocks of Paris are set forward."""
 PARIS = ZoneInfo("Europe/Paris")
 ACCOUNT = {"id": "a1", "name": "Agence Nord", "network": {"id": "n1"}}
 
@@ -35,7 +35,7 @@ def hierarchy(load: Any) -> None:
 
 
 @pytest.mark.usefixtures("hierarchy")
-def test_rows_have_the_names_of_account_network_and_entity(load: Any, query: Query) -> None:
+def test_views_add_the_names_of_account_network_and_entity(load: Any, query: Query) -> None:
     load(
         "calls",
         [DAY],
@@ -61,13 +61,12 @@ def test_rows_have_the_names_of_account_network_and_entity(load: Any, query: Que
     assert query("SELECT DISTINCT account_id FROM magnetis.accounts_history") == [("a1",)]
 
 
-def test_deleted_rows_and_payloads_are_left_out_and_times_are_shown_in_both_zones(
-    load: Any, query: Query
-) -> None:
+def test_views_omit_deleted_rows_and_payloads_and_add_local_times(load: Any, query: Query) -> None:
     load("calls", [DAY], [call(1, "01:30:00", end_at=f"{DAY} 03:10:00"), call(2)])
     load("calls", [DAY], [call(1, "01:30:00", end_at=f"{DAY} 03:10:00")])
     shown = query(
-        "SELECT id, occurred_at::text, occurred_at_local::text, ended_at_local::text FROM magnetis.calls_current"
+        "SELECT id, occurred_at::text, occurred_at_local::text, ended_at_local::text "
+        "FROM magnetis.calls_current"
     )
     assert shown == [("c1", "2025-03-30 00:30:00+00", "2025-03-30 01:30:00", "2025-03-30 03:10:00")]
     columns = {
@@ -108,7 +107,7 @@ CRM = (
 )
 
 
-def test_an_overlay_extends_the_view_and_grants_and_dependent_views_stay(
+def test_an_overlay_extends_the_view_and_preserves_grants_and_dependent_views(
     engine: Engine, query: Query, overlaid: Callable[[str], Catalogue]
 ) -> None:
     with engine.begin() as connection:
@@ -127,7 +126,7 @@ def test_an_overlay_extends_the_view_and_grants_and_dependent_views_stay(
     assert query("SELECT * FROM public.mine") == []
 
 
-def test_columns_are_dropped_with_the_view_made_again_and_its_grants(
+def test_dropping_columns_recreates_the_view_with_its_grants(
     engine: Engine, catalogue: Catalogue, query: Query, overlaid: Callable[[str], Catalogue]
 ) -> None:
     overlaid(CRM)
@@ -137,7 +136,7 @@ def test_columns_are_dropped_with_the_view_made_again_and_its_grants(
         connection.execute(text("CREATE VIEW public.mine AS SELECT id FROM magnetis.calls_current"))
     with pytest.raises(
         ViewInUse,
-        match=r"magnetis\.calls_current must be recreated, and is used by the view public\.mine",
+        match=r"magnetis\.calls_current must be recreated, but it is used by the view public\.mine",
     ):
         drop_columns(engine, catalogue)
     assert query("SELECT crm FROM magnetis.calls_current") == []
@@ -168,19 +167,22 @@ def test_a_view_of_somebody_else_is_not_replaced(
 NEXT_CALLS = """
     SELECT count(next_call), count(*) FROM (
         SELECT (SELECT min(later.occurred_at) FROM magnetis.calls_current AS later
-                WHERE later.caller_number = c.caller_number AND later.occurred_at > c.occurred_at) AS next_call
+                WHERE later.caller_number = c.caller_number
+                  AND later.occurred_at > c.occurred_at) AS next_call
         FROM magnetis.calls_current AS c WHERE c.status = 'missed') AS missed
 """
 
 
 def test_the_next_call_of_a_caller_is_found_by_the_index(engine: Engine, query: Query) -> None:
-    """Without the index the whole table is read for each missed call: over 60 s at 126,000 calls."""
+    """Without the index, each missed call scans the table: over 60 s for 126,000 calls."""
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO magnetis.calls (id, payload, occurred_at, day, first_seen_at, last_seen_at, changed_at, status, "
-                "caller_number) SELECT n, '{}', at, at::date, at, at, at, 'missed', 'caller ' || n % 500 "
-                "FROM generate_series(1, 5000) AS n, LATERAL (SELECT timestamptz '2025-01-01Z' + n * interval '1 minute') AS m(at)"
+                "INSERT INTO magnetis.calls (id, payload, occurred_at, day, first_seen_at, "
+                "last_seen_at, changed_at, status, caller_number) "
+                "SELECT n, '{}', at, at::date, at, at, at, 'missed', 'caller ' || n % 500 "
+                "FROM generate_series(1, 5000) AS n, "
+                "LATERAL (SELECT timestamptz '2025-01-01Z' + n * interval '1 minute') AS m(at)"
             )
         )
         connection.execute(text("ANALYZE magnetis.calls"))
@@ -189,17 +191,18 @@ def test_the_next_call_of_a_caller_is_found_by_the_index(engine: Engine, query: 
     assert query(NEXT_CALLS) == [(4_500, 5_000)]
 
 
-def test_a_value_that_an_index_would_reject_is_counted_and_kept_in_the_payload(
+def test_a_value_too_long_for_an_index_becomes_null_and_stays_in_the_payload(
     load: Any, query: Query
 ) -> None:
     load("calls", [DAY], [call(1, caller_number="é" * 128), call(2, caller_number="9" * 5000)])
     found = query(
-        "SELECT id, length(caller_number), length(payload ->> 'caller_number') FROM magnetis.calls ORDER BY id"
+        "SELECT id, length(caller_number), length(payload ->> 'caller_number') "
+        "FROM magnetis.calls ORDER BY id"
     )
     assert found == [("c1", 128, 128), ("c2", None, 5000)]
 
 
-def test_indexed_text_that_is_too_long_is_a_misfit(catalogue: Catalogue) -> None:
+def test_indexed_text_that_is_too_long_does_not_fit_its_column(catalogue: Catalogue) -> None:
     reader = RowParser(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS)
     assert reader.read(call(1, caller_number="9" * 129)).misfits == ("caller_number",)
     assert reader.read(call(1, caller_name="9" * 129)).misfits == ()
@@ -219,7 +222,7 @@ def test_accounts_of_an_earlier_version_get_their_own_id(
     assert query("SELECT account_id FROM magnetis.accounts") == [("a1",)]
 
 
-def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(
+def test_a_value_stored_by_an_earlier_version_does_not_prevent_the_index(
     engine: Engine, catalogue: Catalogue
 ) -> None:
     with engine.begin() as connection:
@@ -228,9 +231,11 @@ def test_a_value_of_an_earlier_version_does_not_keep_the_index_from_being_made(
         connection.execute(
             text(
                 "INSERT INTO magnetis.calls "
-                "(id, payload, occurred_at, day, caller_number, first_seen_at, last_seen_at, changed_at) "
-                "SELECT id, '{}', now(), current_date, number, now(), now(), now() FROM (VALUES ('short', '1'), ('long', "
-                "(SELECT string_agg(md5(each::text), '') FROM generate_series(1, 300) AS each))) AS call (id, number)"
+                "(id, payload, occurred_at, day, caller_number, first_seen_at, last_seen_at, "
+                "changed_at) "
+                "SELECT id, '{}', now(), current_date, number, now(), now(), now() "
+                "FROM (VALUES ('short', '1'), ('long', (SELECT string_agg(md5(each::text), '') "
+                "FROM generate_series(1, 300) AS each))) AS call (id, number)"
             )
         )
     assert migrate(engine, catalogue)

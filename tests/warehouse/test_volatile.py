@@ -1,4 +1,4 @@
-"""Volatile members: Python and PostgreSQL leave out the same, and what is left out is no change."""
+"""Volatile members: Python and PostgreSQL omit the same ones, and they cause no changes."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from magnetis_dagster.catalog.volatile import (
 )
 from magnetis_dagster.database import connect
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.current_settings import present
+from magnetis_dagster.warehouse.current_settings import current_rows
 
 AUDIO = load_catalogue()["audio_files"]
 NAMES = [
@@ -77,7 +77,8 @@ def connection(postgres_url: str) -> Iterator[Connection]:
 
 def in_sql(connection: Connection, collection: Collection, row: object) -> Any:
     statement = text(
-        f"SELECT {stable_sql(collection, 't.payload')} FROM (SELECT CAST(:row AS jsonb) AS payload) AS t"
+        f"SELECT {stable_sql(collection, 't.payload')} "
+        "FROM (SELECT CAST(:row AS jsonb) AS payload) AS t"
     )
     return connection.execute(statement, {"row": json.dumps(row)}).scalar_one()
 
@@ -86,7 +87,7 @@ def in_sql(connection: Connection, collection: Collection, row: object) -> Any:
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(row=rows, volatile=st.lists(paths, max_size=4))
-def test_python_and_postgresql_leave_out_the_same(
+def test_python_and_postgresql_omit_the_same_members(
     connection: Connection, row: dict[str, Any], volatile: list[str]
 ) -> None:
     collection = declaring(*volatile)
@@ -94,7 +95,7 @@ def test_python_and_postgresql_leave_out_the_same(
     left = stable(collection, row)
     assert json.dumps(row) == before
     assert in_sql(connection, collection, row) == left
-    # what is stable stays so
+    # omitting volatile members twice changes nothing
     assert stable(collection, left) == left
     if not volatile:
         assert left is row
@@ -122,40 +123,40 @@ def test_python_and_postgresql_leave_out_the_same(
         ("lists.*", {"lists": [1, 2]}, {"lists": []}),
     ],
 )
-def test_what_is_left_out(
+def test_volatile_members_are_omitted(
     connection: Connection, volatile: str, row: dict[str, Any], left: dict[str, Any]
 ) -> None:
     collection = declaring(volatile)
     assert stable(collection, row) == in_sql(connection, collection, row) == left
 
 
-def test_a_collection_without_volatile_members_pays_nothing(catalogue: Catalogue) -> None:
+def test_a_collection_without_volatile_members_has_no_extra_cost(catalogue: Catalogue) -> None:
     assert stable_sql(catalogue["visits"], "t.payload") == "t.payload"
     assert same_sql(catalogue["visits"], "a", "b") == "(a IS NOT DISTINCT FROM b)"
     row = {"id": 1}
     assert stable(catalogue["visits"], row) is row
 
 
-def test_the_expression_is_allowed_where_rows_are_merged(
-    engine: Engine, catalogue: Catalogue
-) -> None:
+def test_the_expression_is_valid_in_a_merge(engine: Engine, catalogue: Catalogue) -> None:
     same = same_sql(catalogue["calls"], "t.payload", "excluded.payload")
     with engine.connect() as connection:
         connection.execute(
             text(
-                "CREATE TEMPORARY TABLE merged (id text PRIMARY KEY, payload jsonb, changed int DEFAULT 0)"
+                "CREATE TEMPORARY TABLE merged "
+                "(id text PRIMARY KEY, payload jsonb, changed int DEFAULT 0)"
             )
         )
         merge = text(
-            f"INSERT INTO merged AS t (id, payload) VALUES ('1', CAST(:row AS jsonb)) ON CONFLICT (id) DO UPDATE SET "
-            f"payload = excluded.payload, changed = CASE WHEN {same} THEN t.changed ELSE t.changed + 1 END"
+            "INSERT INTO merged AS t (id, payload) VALUES ('1', CAST(:row AS jsonb)) "
+            "ON CONFLICT (id) DO UPDATE SET payload = excluded.payload, "
+            f"changed = CASE WHEN {same} THEN t.changed ELSE t.changed + 1 END"
         )
         for link, status in (("x?1", "a"), ("x?2", "a"), ("x?3", "b"), ("y?3", "b")):
             connection.execute(merge, {"row": json.dumps({"recording": link, "status": status})})
         assert connection.execute(text("SELECT changed FROM merged")).scalar_one() == 2
 
 
-def test_columns_that_volatile_members_supply(connection: Connection) -> None:
+def test_columns_filled_by_volatile_members_are_not_compared(connection: Connection) -> None:
     collection = declaring(
         "url?",
         "sent_at",
@@ -170,8 +171,9 @@ def test_columns_that_volatile_members_supply(connection: Connection) -> None:
     assert column_sql(collection, "name", "t.name") == "t.name"
 
     def compared(name: str, value: str, kind: str) -> Any:
-        statement = f"SELECT {column_sql(collection, name, 't.v')} FROM (SELECT CAST(:value AS {kind}) AS v) AS t"
-        return connection.execute(text(statement), {"value": value}).scalar_one()
+        compared_value = column_sql(collection, name, "t.v")
+        statement = text(f"SELECT {compared_value} FROM (SELECT CAST(:value AS {kind}) AS v) AS t")
+        return connection.execute(statement, {"value": value}).scalar_one()
 
     assert compared("url", "https://x/1.mp3?sig=2", "text") == "https://x/1.mp3"
     assert compared("files", '[{"url": "x?1"}]', "jsonb") == [{"url": "x"}]
@@ -203,14 +205,14 @@ def test_shipped_declarations_cover_links_files_and_counters(catalogue: Catalogu
             == row
         )
     for collection in catalogue.collections.values():
-        # a declared column may lose a signature, and never its value
+        # a column may lose the signature of a link, but never its value
         assert not volatile_columns(collection), collection.name
         assert not {fold(path) for path in collection.key_paths} & {
             fold(path.removesuffix("?")) for path in collection.volatile
         }
 
 
-def test_volatile_members_are_no_changes_of_settings(
+def test_volatile_members_cause_no_changes_of_settings(
     warehouse: Warehouse, load: Any, query: Any
 ) -> None:
     def alert(sent: str, title: str = "Alerte") -> dict[str, Any]:
@@ -228,7 +230,7 @@ def test_volatile_members_are_no_changes_of_settings(
     assert [kind for kind, _ in changes] == ["first_seen", "changed"]
     assert changes[1][1] == {"title": {"old": "Alerte", "new": "Autre"}}
     assert "lastSentAt" not in changes[0][1]
-    held = present(warehouse.engine, warehouse.catalogue["email_alerts"])
-    assert held == {
+    current = current_rows(warehouse.engine, warehouse.catalogue["email_alerts"])
+    assert current == {
         "ale-1": {name: value for name, value in alert("", "Autre").items() if name != "lastSentAt"}
     }

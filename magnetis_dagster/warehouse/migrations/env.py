@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the scripts of `versions/` on the connection that `migrate.py` hands over, in its transaction."""
+"""Runs the migrations in `versions/` for Alembic, in the transaction of `migrate.py`."""
 
 from alembic import context
 
@@ -8,6 +8,6 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=ops_metadata,
     version_table_schema=OPS_SCHEMA,
-    transactional_ddl=False,  # the caller's transaction holds schema and catalogue together
+    transactional_ddl=False,  # one transaction, the caller's, for migrations and catalogue
 )
 context.run_migrations()

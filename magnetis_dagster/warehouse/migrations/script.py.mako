@@ -9,5 +9,5 @@ down_revision = ${repr(down_revision)}
 
 
 def upgrade() -> None:
-    """Move forwards."""
+    """Upgrade from the previous revision."""
     ${upgrades if upgrades else "pass"}

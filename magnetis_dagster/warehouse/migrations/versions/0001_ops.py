@@ -1,4 +1,4 @@
-"""The schema magnetis_ops: clock, quota, calls, windows, days, quarantine."""
+"""Create magnetis_ops: clock, quota, API calls, windows, completed days, quarantine."""
 
 import sqlalchemy as sa
 from alembic import op

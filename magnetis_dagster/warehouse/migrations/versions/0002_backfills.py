@@ -1,4 +1,4 @@
-"""Backfills: pages kept until their window is committed, what each read of a day found, forecasts, learned window lengths."""
+"""Create tables for backfills: cached pages, reads of days, forecasts, window limits."""
 
 import sqlalchemy as sa
 from alembic import op

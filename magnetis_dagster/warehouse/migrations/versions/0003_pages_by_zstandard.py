@@ -1,4 +1,4 @@
-"""Kept pages are compressed by Zstandard; those of zlib are dropped, and asked again by the runs that left them."""
+"""Compress cached pages by Zstandard. Pages compressed by zlib are deleted and requested again."""
 
 from alembic import op
 

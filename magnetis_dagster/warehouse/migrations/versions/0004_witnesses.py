@@ -1,4 +1,7 @@
-"""Witnesses: fingerprints of kept pages, row caps, the source of the tables, rows on days without a complete read."""
+"""Add columns and tables that detect incomplete reads.
+
+They record fingerprints of cached pages, row caps, the source of each table, and stray rows.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +13,7 @@ SCHEMA = "magnetis_ops"
 
 
 def upgrade() -> None:
-    """Add the columns and tables; drop kept pages, which have no fingerprint."""
+    """Add the columns and tables. Delete cached pages, which have no fingerprint."""
     op.execute("TRUNCATE magnetis_ops.pages")
     op.add_column(
         "pages",

@@ -1,4 +1,4 @@
-"""Prune: indexes by which a window is deleted without a scan of the tables that refer to it."""
+"""Add indexes, so that pruning a window does not scan the tables that refer to it."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Accounts that were loaded before `rows_are_accounts`: `account_id` is their own id."""
+"""Set `account_id` of accounts that were loaded before `rows_are_accounts` to their own id."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Fill `account_id` where the tables exist already; a new database gets them after the migrations."""
+    """Fill `account_id` if the tables exist. In a new database they are created later."""
     for table in ("accounts", "accounts_history"):
         op.execute(
             "DO $$ BEGIN "
