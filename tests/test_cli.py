@@ -149,12 +149,12 @@ def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None
 def test_a_defect_prints_a_traceback_without_local_variables() -> None:
     code = f"""
 from magnetis_dagster import settings
-from magnetis_dagster.cli.app import app as cli
+from magnetis_dagster.cli.app import main
 def load():
     key = {KEY[:8]!r} + {KEY[8:]!r}
     raise RuntimeError("a defect")
 settings.Settings.load = load
-cli.main()
+main()
 """
     ended = subprocess.run(
         [sys.executable, "-c", code, "db-url"], capture_output=True, text=True, check=False

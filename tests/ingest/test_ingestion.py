@@ -208,7 +208,7 @@ def test_a_window_that_stays_inconsistent_writes_nothing(
         open_ingestion() as ingestion,
         pytest.raises(
             IncompleteWindow,
-            match="announced 4 rows and returned 3 distinct ones; page 2 of 2 came without",
+            match="announced 4 rows and returned 3 distinct ones; page 2 of 2 was empty",
         ) as raised,
     ):
         list(ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], [DAY]))
