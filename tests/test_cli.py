@@ -149,7 +149,7 @@ def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None
 def test_a_defect_prints_a_traceback_without_local_variables() -> None:
     code = f"""
 from magnetis_dagster import settings
-from magnetis_dagster.cli import app as cli
+from magnetis_dagster.cli.app import main
 def load():
     key = {KEY[:8]!r} + {KEY[8:]!r}
     raise RuntimeError("a defect")
