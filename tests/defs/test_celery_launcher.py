@@ -268,7 +268,7 @@ def test_a_run_fails_after_its_worker_was_disconnected_for_long(
     found = launcher.check_run_worker_health(RUN)
     assert found.status is WorkerStatus.NOT_FOUND
     assert found.msg
-    assert "gone or cut off" in found.msg
+    assert "died or is disconnected" in found.msg
     assert "celery@b" in found.msg
     assert "The run is not retried" in found.msg, "this instance allows one attempt"
     assert health(OTHER) is WorkerStatus.RUNNING
