@@ -16,6 +16,7 @@ from magnetis_dagster.ingest.window_reader import Progress, WindowReader
 from magnetis_dagster.ingest.window_splitter import SLACK, WindowSplitter, expected_calls
 from magnetis_dagster.ingest.windows import Window
 from magnetis_dagster.ingest.witnesses import (
+    SHORTENED,
     ImplausibleResponse,
     SearchCapped,
     Suspicions,
@@ -137,7 +138,7 @@ class RangeReader:
         )
         totals = warehouse.announced_totals(collection, self._range.days)
         self._suspicions = Suspicions(
-            limits.most_rows, dict.fromkeys(totals), most_days=limits.most_days
+            limits.most_rows, dict.fromkeys(totals), shortens=limits.reason.startswith(SHORTENED)
         )
 
     def _start(self, window: Window) -> WindowTask:

@@ -33,6 +33,7 @@ Rows at the division are counted twice, and late rows arrive.
 SMALLEST_PART = timedelta(hours=1)
 """Not divided further, even if all rows lie in it: each step costs two requests."""
 SECOND = timedelta(seconds=1)
+_Part = tuple[datetime, datetime]
 
 
 class WindowVerifier:
@@ -139,44 +140,48 @@ class WindowVerifier:
             )
 
     async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
-        """Raise WindowShortened if an empty edge has rows when requested alone.
+        """Raise WindowShortened if a part without rows at either end has rows when requested alone.
 
-        Costs one request per empty edge, and up to two for a window of a suspicious length. The two
-        hours around the bounds of empty days belong to their neighbours and are left out.
+        Costs one request per empty edge, two if it is longer than a week, and up to two for a
+        window of a suspicious length.
         """
         if not self._is_filtered or not self._collection.is_events:
             return
-        for edge in empty_edges(self._window.days, tally.by_day):
+        edges = empty_edges(self._window.days, tally.by_day)
+        first_days, last_days = {edge.first for edge in edges}, {edge.last for edge in edges}
+        first, last = self._window.first, self._window.last
+        doubts = self._suspicions.doubts_ends(len(self._window.days))
+        before, after = await self._outside_of_rows(staging)
+        if before and (doubts or first in first_days):
+            await self._require_no_rows(staging, *before)
+            edges = [edge for edge in edges if edge.first != first]
+        if after and (doubts or last in last_days):
+            await self._require_no_rows(staging, *after)
+            edges = [edge for edge in edges if edge.last != last]
+        for edge in edges:
             start, end = edge.bounds(self._zones.partition)
-            page = await self._one_row(self._parameters(start + PADDING, end - PADDING))
-            days = _parse(staging, page).days
-            if any(day is not None and edge.first <= day <= edge.last for day in days):
-                self._suspicions.shortens = True
-                raise WindowShortened(str(edge))
-        if self._suspicions.doubts_ends(len(self._window.days)):
-            await self._verify_ends(staging)
+            # the two hours around the bounds belong to the neighbours
+            await self._require_no_rows(staging, start + PADDING, end - PADDING)
 
-    async def _verify_ends(self, staging: Staging) -> None:
-        """Raise WindowShortened if rows exist before the first row, or after the last.
+    async def _outside_of_rows(self, staging: Staging) -> tuple[_Part | None, _Part | None]:
+        """Return the parts of the request before the first row and after the last.
 
-        A row in the padding proves its end without a request.
+        None for an end that a row in the padding proves, and if no row came.
         """
         moments = await asyncio.to_thread(staging.outer_moments, 1)
         if moments is None:
-            return
-        first, last = moments
+            return None, None
         start, end = self._window.bounds(self._zones.partition)
         padded_start, padded_end = self._window.padded_bounds(self._zones.partition)
-        ends = []
-        if first >= start:
-            ends.append((padded_start, first - SECOND))
-        if last < end:
-            ends.append((last + SECOND, padded_end))
-        for part in ends:
-            page = await self._request(parameters=self._parameters(*part))
-            if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
-                self._suspicions.shortens = True
-                raise WindowShortened(f"{part[0]:%Y-%m-%d %H:%M} to {part[1]:%Y-%m-%d %H:%M} UTC")
+        before = (padded_start, moments[0] - SECOND) if moments[0] >= start else None
+        after = (moments[1] + SECOND, padded_end) if moments[1] < end else None
+        return before, after
+
+    async def _require_no_rows(self, staging: Staging, start: datetime, end: datetime) -> None:
+        page = await self._request(parameters=self._parameters(start, end))
+        if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
+            self._suspicions.shortens = True
+            raise WindowShortened(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
 
     async def find_cut(self, pages: WindowPages, staging: Staging) -> str | None:
         """Return that the list was cut, if a search within the window proves it.

@@ -20,11 +20,15 @@ A week contains working days, and no API is known to shorten a week.
 """
 NEAR = timedelta(days=2)
 """Rows within this distance of the window are padding, whatever the time zone."""
-_TYPICAL_DAYS = {2, 3, 5, 15, 92, 93, 182, 183, 365, 366}
-"""Beside multiples of a week, of ten days and of a month: lengths that APIs have as a limit."""
+_TYPICAL_DAYS = {92, 93, 182, 183, 365, 366}
+"""Lengths that APIs have as a limit, beside multiples of a week, of ten days and of a month."""
 FEW_ROWS = 10
 FAR_ROWS = 100
 FAR_SHARE = 0.2
+
+
+SHORTENED = "The API returned no row"
+"""Start of the reason that is stored with the longest window."""
 
 
 class ImplausibleResponse(Exception):
@@ -44,8 +48,7 @@ class WindowShortened(ImplausibleResponse):
 
     def __init__(self, part: str) -> None:
         super().__init__(
-            f"The API returned no row for {part} in a longer window, and returns some for this "
-            "part alone."
+            f"{SHORTENED} for {part} in a longer window, and returns some for this part alone."
         )
 
 
@@ -59,10 +62,8 @@ class Suspicions:
     """Announced total to its window; None if the window is of an earlier load."""
     trusted: set[int] = field(default_factory=set)
     """Totals that were verified not to be caps."""
-    most_days: int | None = None
-    """Days of the longest window that the API is known to answer; None: no limit is known."""
     shortens: bool = False
-    """Whether the API shortened a window of this range."""
+    """Whether the API shortened a window of this range, or of a load in the last 30 days."""
 
     def doubts_ends(self, days: int) -> bool:
         """Return whether the API may have shortened a window of that many days by hours.
@@ -71,7 +72,7 @@ class Suspicions:
         those days, only the last hours are missing, or the first, and no day is empty.
         """
         is_typical = days in _TYPICAL_DAYS or 0 in {days % 7, days % 10, days % 30, days % 31}
-        return self.shortens or days == self.most_days or (days > 1 and is_typical)
+        return self.shortens or is_typical
 
     def doubts(self, window: Window, total: int) -> bool:
         """Return whether a total looks like a cap, and remember the total.

@@ -539,10 +539,21 @@ def test_a_filter_by_whole_days_is_not_taken_for_a_cap(
 def test_a_small_limit_that_is_refused_costs_one_request_more(
     api: SmallApi, open_ingestion: Open, catalogue: Catalogue
 ) -> None:
-    api.rows["/calls"] = rows_of({DAY: 5})
-    api.respond = lambda request: (422, {}, b"{}") if request.query["limit"] == "1" else None
-    [result] = read(open_ingestion, catalogue, days(5))
-    assert (result.received, len(api.requests)) == (5, 1 + 2)
+    """The halves of a window are announced by one row each, if the API accepts such a limit."""
+    api.rows["/calls"] = rows_of({DAY: 1_000})
+    requests = []
+    for status in (200, 422):
+        before = len(api.requests)
+        api.respond = lambda request, status=status: (
+            (422, {}, b"{}") if (status, request.query["limit"]) == (422, "1") else None
+        )
+        [result] = read(open_ingestion, catalogue, [DAY], run=str(status))
+        assert result.received == 1_000
+        ones = [r for r in api.requests[before:] if r.query["limit"] == "1"]
+        requests.append((len(ones), len(api.requests) - before))
+    (one_rows, total), (refused, more) = requests
+    assert one_rows == refused >= 2
+    assert more == total + refused
 
 
 # --- cached pages

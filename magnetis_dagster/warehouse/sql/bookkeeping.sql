@@ -72,7 +72,7 @@ WHERE collection = :collection AND (day = ANY(:days) OR held = 0)
 
 -- name: window_limits
 -- Select the limits of a window that were learned in the last 30 days.
-SELECT most_days, most_rows FROM magnetis_ops.window_limits
+SELECT most_days, most_rows, reason FROM magnetis_ops.window_limits
 WHERE collection = :collection AND learned_at > magnetis_ops.now() - interval '30 days'
 
 -- name: learn_most_days
