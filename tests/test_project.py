@@ -236,17 +236,6 @@ def test_the_licence_file_matches_the_declared_licence() -> None:
     assert "Apache License\n                           Version 2.0, January 2004" in read("LICENSE")
 
 
-def test_links_between_the_pages_exist() -> None:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    links = [
-        (page, link)
-        for page in pages
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    ]
-    broken = [(page.name, link) for page, link in links if not (page.parent / link).exists()]
-    assert broken == []
-
-
 @pytest.mark.parametrize("tool", ["docs.py", "asset_graph.py"])
 def test_the_check_of_generated_files_names_a_stale_file(tmp_path: Path, tool: str) -> None:
     copy = tmp_path / "tools" / tool
