@@ -17,7 +17,7 @@ trap '[ -e "$name.dump" ] || rm -f "$name.part" "$name.counts"' EXIT
 coproc KEEPER { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
 out=${KEEPER[0]} to=${KEEPER[1]}
 echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$to"
-read -r snapshot <&"$out" || { echo "The server of database $database does not answer." >&2; exit 1; }
+read -r snapshot <&"$out" || { echo "Cannot open database $database, for the reason above. The sandbox's rows are in the database sandbox." >&2; exit 1; }
 ${in[@]+"${in[@]}"} pg_dump --format=custom --no-owner --no-privileges --snapshot="$snapshot" --dbname="$database" </dev/null >"$name.part"
 cat deploy/counts.sql >&"$to"
 echo '\echo end' >&"$to"

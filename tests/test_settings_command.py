@@ -362,6 +362,17 @@ def test_null_equals_absent_and_the_order_of_recipients_is_ignored(
     assert (difference.kind, list(difference.fields)) == (DifferenceKind.CHANGED, ["deep.er", "to"])
 
 
+@pytest.mark.parametrize("text", ["0033199008744", "0033100000000", "199008744", "1e5", "0o17"])
+def test_a_text_that_looks_like_a_number_is_quoted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(write_baseline({"sms_alerts": {text: {"recipients": [text, "+a"]}}}))
+    # YAML 1.2 reads each of these as a number unless it is quoted
+    assert f"    '{text}':\n      recipients:\n      - +a\n      - '{text}'\n" in path.read_text()
+    assert read_baseline(path, NAMES).settings == {
+        "sms_alerts": {text: {"recipients": ["+a", text]}}
+    }
+
+
 def test_numbers_that_yaml_would_round_are_compared_by_every_digit(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     held = {"rep-1": {"share": Decimal("0.12345678901234567890"), "number": Decimal(2**70)}}

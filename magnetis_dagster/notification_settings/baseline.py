@@ -13,6 +13,7 @@ Keys and lists of plain values are sorted, and every field has its own line. Not
 time or the machine of the export, so equal settings give equal bytes.
 """
 
+import re
 import sys
 from collections.abc import Collection as Container
 from collections.abc import Iterable, Mapping
@@ -270,6 +271,12 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# PyYAML follows YAML 1.1 and does not quote some of these, such as 0033199008744 and 1e5
+_YAML_1_2_NUMBER = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+"
+)
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes every text on one line, without anchors."""
 
@@ -278,7 +285,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, data: str) -> yaml.ScalarNode:
         breaks = data != "" and data.splitlines() != [data]
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if breaks else None)
+        style = '"' if breaks else "'" if _YAML_1_2_NUMBER.fullmatch(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
