@@ -43,6 +43,7 @@ check: $(VENV)/dev.stamp ## Verify format, lint, types, layers, links, definitio
 	@echo '- lint';           $(BIN)/ruff check --quiet .
 	@echo '- types';          $(BIN)/mypy --no-error-summary
 	@echo '- layers';         $(BIN)/lint-imports --no-logo
+	@echo '- merge SQL';      $(BIN)/python tools/merge_sql.py --check
 	@echo '- links';          $(BIN)/python tools/links.py
 	@echo '- definitions';    $(BIN)/dg check defs
 	@echo '- generated docs'; $(BIN)/python tools/docs.py --check

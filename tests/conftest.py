@@ -90,7 +90,7 @@ def _counts_agree_after_each_commit(
 
 @pytest.fixture(autouse=True)
 def _quiet_connections(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Log the dozen lines per request only for tests that read logs: they take a sixth of the time."""
+    """Log connections only for tests that read logs: a dozen lines per request take time."""
     logger = logging.getLogger("httpcore")
     logger.setLevel(logging.DEBUG if "caplog" in request.fixturenames else logging.INFO)
     yield

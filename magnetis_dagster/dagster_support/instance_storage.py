@@ -169,7 +169,7 @@ def _require_own(connection: Connection) -> bool:
         {"schema": SCHEMA, "shapes": dumps(_SHAPES)},
     ).all()
     relations = {name: dagsters for name, dagsters in found if name}
-    if relations and not any(relations.values()):  # noqa: SIM108
+    if relations and not any(relations.values()):
         wrong = list(relations)
     else:
         wrong = [name for name in _SHAPES if relations.get(name) is False]

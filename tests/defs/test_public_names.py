@@ -1,4 +1,4 @@
-"""Names that other programs rely on: variables, commands, tables, assets, checks and metadata labels.
+"""Names that other programs use: variables, commands, tables, assets, checks, metadata labels.
 
 A changed name is a diff of `public_names.json`, which
 `PUBLIC_NAMES=write python -m pytest tests/defs/test_public_names.py` writes again.
