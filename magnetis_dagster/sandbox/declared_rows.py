@@ -1,10 +1,10 @@
-"""Generate rows for collections and members that an overlay adds or renames."""
+"""Generate rows from declarations: for added collections, and for added or renamed members."""
 
 import hashlib
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -81,23 +81,22 @@ class Style:
         }
 
 
-def styles(catalogue: Catalogue) -> dict[str, Style]:
-    """Return the style of each default collection that the catalogue contains."""
+def styles(catalogue: Catalogue, generated: Container[str]) -> dict[str, Style]:
+    """Return the style of each default collection for which the sandbox has a generator."""
     shipped = load_catalogue().collections
     return {
         name: Style(catalogue.collections[name], shipped[name])
         for name in shipped
-        if name in catalogue.collections
+        if name in catalogue.collections and name in generated
     }
 
 
-def added_collections(catalogue: Catalogue) -> dict[str, Collection]:
-    """Return the collections that are not in the default catalogue."""
-    shipped = load_catalogue().collections
+def added_collections(catalogue: Catalogue, generated: Container[str]) -> dict[str, Collection]:
+    """Return the collections for which the sandbox has no generator of its own."""
     return {
         name: collection
         for name, collection in catalogue.collections.items()
-        if name not in shipped
+        if name not in generated
     }
 
 

@@ -45,8 +45,9 @@ class World:
         self.options = options
         catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
-        self._styles = declared.styles(catalogue)
-        self._added = declared.added_collections(catalogue)
+        generated = {*group.rows, *EVENTS}
+        self._styles = declared.styles(catalogue, generated)
+        self._added = declared.added_collections(catalogue, generated)
         self._ids = {
             name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
         }

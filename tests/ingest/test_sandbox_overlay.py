@@ -1,13 +1,13 @@
 """Collections, routes and member names of MAGNETIS_CONFIG in the sandbox, and their loads."""
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from small_api import Open
+from small_api import PARIS, Open
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
@@ -110,6 +110,28 @@ def test_rows_of_added_collections_follow_seed_and_key(overlaid: Catalogue) -> N
     assert rows[0] == rows[1] != rows[2]
     assert len(rows[0]["invoices"]) == 6
     assert all(row["contact"]["name"] for row in rows[0]["invoices"])
+
+
+def test_a_collection_that_the_catalogue_ships_needs_no_code_either(
+    overlaid: Catalogue,
+    open_ingestion: Open,
+    engine: Engine,
+    query: Query,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("magnetis_dagster.sandbox.declared_rows.load_catalogue", lambda: overlaid)
+    migrate(engine, overlaid)
+    options = SandboxOptions(accounts=3, calls_per_day=60, daily_quota=None)
+    with (
+        SandboxServer(options, overlaid) as sandbox,
+        open_ingestion(catalogue=overlaid, origin=sandbox.url, key=sandbox.key) as ingestion,
+    ):
+        list(ingestion.read_days(overlaid["bookings"], DAYS))
+        ingestion.read_snapshot(overlaid["invoices"], datetime.now(PARIS).date())
+        expected = sandbox.world.count("bookings", DAYS[0], DAYS[-1])
+    assert query("SELECT count(*) FROM magnetis.bookings") == [(expected,)]
+    assert expected > 30
+    assert query("SELECT count(*) FROM magnetis.invoices WHERE amount > 0") == [(6,)]
 
 
 def test_a_key_of_an_account_reads_its_rows_only(overlaid: Catalogue) -> None:
