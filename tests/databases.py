@@ -4,6 +4,7 @@ A database that a test returns is emptied and lent again if its objects, setting
 rights are those of its template. Any other database is dropped.
 """
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,10 +115,8 @@ class Databases:
         """Remove rows that the template lacks; return whether the database equals it."""
         try:
             with psycopg.connect(self._url(name), options="-c lock_timeout=5000") as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+                if _has_sessions(connection):
+                    return False  # of a process that the test left behind
                 if _objects(connection) != self._objects[template]:
                     return False
                 kept = self._rows[template]
@@ -129,6 +128,20 @@ class Databases:
                 )
         except psycopg.Error:
             return False  # the test revoked a right, or broke the server
+
+
+def _has_sessions(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether others are connected; a closed session takes a moment to end."""
+    for _ in range(20):
+        [[others]] = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).fetchall()
+        if not others:
+            return False
+        connection.rollback()
+        time.sleep(0.02)
+    return True
 
 
 def _objects(connection: psycopg.Connection[Any]) -> str:

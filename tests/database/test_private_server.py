@@ -126,7 +126,7 @@ def test_another_users_home_is_refused_with_the_users_name(
     embedded.stop(home)
     assert "ServerRefused" in as_user(other, lambda: embedded.address(home))
     home.chmod(0o755)
-    assert "belongs to the user root, and you are magnetis-other" in as_user(
+    assert "belongs to the user root, but you are magnetis-other" in as_user(
         other, lambda: embedded.start(home)
     )
 
