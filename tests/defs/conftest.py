@@ -1,10 +1,14 @@
 """Runs in this process, with the small API and a new database that contains Dagster's tables."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import psycopg
 import pytest
 from dagster_daemon import INSTANCE
@@ -82,3 +86,16 @@ def query(database_url: str, engine: Engine) -> Callable[..., list[Any]]:
             return [tuple(row) for row in connection.execute(text(statement), parameters)]
 
     return query
+
+
+@pytest.fixture(autouse=True)
+def _no_step_outlives_its_worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """End the step processes that killed workers leave behind."""
+    yield
+    if request.path.name not in {"test_celery_launcher.py", "test_run_launcher.py"}:
+        return
+    for process in psutil.process_iter(["environ"]):
+        home = (process.info["environ"] or {}).get("DAGSTER_HOME", "")
+        if home.startswith(str(tmp_path)) and process.pid != os.getpid():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
