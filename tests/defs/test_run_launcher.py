@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,6 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dg.DagsterInstance.get() as instance:
         yield instance
-    # a killed worker leaves the process of its step behind
-    for process in psutil.process_iter(["environ"]):
-        home = (process.info["environ"] or {}).get("DAGSTER_HOME")
-        if home == str(tmp_path) and process.pid != os.getpid():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @contextmanager
