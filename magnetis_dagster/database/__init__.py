@@ -4,7 +4,7 @@ Contains no tables and no application statements (see quota/ and warehouse/), no
 """
 
 from magnetis_dagster.database.address import BadAddress
-from magnetis_dagster.database.connection import connect, driver_of, guarded
+from magnetis_dagster.database.connection import connect, driver_of, fetch, guarded, write
 from magnetis_dagster.database.locks import LockBusy
 from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnavailable
 
@@ -15,5 +15,7 @@ __all__ = [
     "LockBusy",
     "connect",
     "driver_of",
+    "fetch",
     "guarded",
+    "write",
 ]

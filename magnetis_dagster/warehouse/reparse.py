@@ -17,7 +17,7 @@ from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, TYPE_NAMES, history_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, declared_types, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
@@ -83,8 +83,7 @@ class _Reparse:
 
     def table(self, table: str, *, has_moment: bool) -> None:
         moment = {"occurred_at": "timestamptz", "day": "date"} if has_moment else {}
-        typed = {name: TYPE_NAMES[column.type] for name, column in self.collection.columns.items()}
-        columns = {"account_id": "text"} | moment | typed
+        columns = {"account_id": "text"} | moment | declared_types(self.collection)
         names = [f'"{name}"' for name in columns]
         self.connection.execute(
             text(

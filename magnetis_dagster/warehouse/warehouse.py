@@ -4,24 +4,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded, write
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
-from magnetis_dagster.warehouse.plausibility import Emptied, Rules
+from magnetis_dagster.warehouse.plausibility import Rules
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.reconcile import DayDifference, reconcile
 from magnetis_dagster.warehouse.settings_changes import Changes, read_changes
 from magnetis_dagster.warehouse.staging import Staging
 
 _BOOKKEEPING = Queries("bookkeeping")
+_DEFAULT_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,10 @@ class Warehouse:
         *,
         response_zone: ZoneInfo,
         partition_zone: ZoneInfo,
-        emptied: Emptied = Emptied.DOUBT,
-        rules: Rules | None = None,
+        rules: Rules = _DEFAULT_RULES,
     ) -> None:
-        """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
         self.engine = engine
-        self.rules = rules or Rules(emptied=emptied)
+        self.rules = rules
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
@@ -86,19 +86,13 @@ class Warehouse:
             yield staging
 
     def page_cache(self, collection: Collection, work: str, request: str) -> PageCache:
-        """Return the cached pages of an interrupted run.
-
-        `request` is the fingerprint of the requests; pages of other requests are not used.
-        """
+        """Return the cached pages of an interrupted run; for parameters see PageCache."""
         return PageCache(self.engine, collection, work, request)
 
     def window_limits(self, collection: Collection) -> WindowLimits:
         """Return the limits of a window that were learned in the last 30 days."""
-        with guarded(self.engine, "read the window limits"), self.engine.connect() as connection:
-            limits = connection.execute(
-                _BOOKKEEPING["window_limits"], {"collection": collection.name}
-            ).one_or_none()
-        return WindowLimits(*limits) if limits else WindowLimits()
+        found = self._fetch("read the window limits", "window_limits", collection)
+        return WindowLimits(*found[0]) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
         """Record for 30 days that windows of `most_days` days succeed and that longer ones fail.
@@ -113,33 +107,34 @@ class Warehouse:
 
     def _learn(self, query: str, collection: Collection, limit: int, reason: str) -> None:
         parameters = {"collection": collection.name, "limit": limit, "reason": reason}
-        with guarded(self.engine, "record a window limit"), self.engine.begin() as connection:
-            connection.execute(_BOOKKEEPING[query], parameters)
+        write(self.engine, "record a window limit", _BOOKKEEPING[query], parameters)
 
     def announced_totals(self, collection: Collection, days: Sequence[date]) -> list[int]:
         """Return the announced total of the newest window over other days than `days`, if any."""
-        parameters = {"collection": collection.name, "first": days[0], "last": days[-1]}
-        with (
-            guarded(self.engine, "read the announced totals"),
-            self.engine.connect() as connection,
-        ):
-            found = connection.execute(_BOOKKEEPING["newest_other_total"], parameters)
-            return list(found.scalars())
+        found = self._fetch(
+            "read the announced totals",
+            "newest_other_total",
+            collection,
+            first=days[0],
+            last=days[-1],
+        )
+        return [total for (total,) in found]
 
     def discard_windows_at_cap(self, collection: Collection, cap: int) -> list[date]:
         """Delete the completion records of windows that announced exactly `cap` rows.
 
         Such a window may be capped. Returns its days, ascending.
         """
+        statement = _BOOKKEEPING["discard_windows_at_cap"]
         parameters = {"collection": collection.name, "cap": cap}
-        with guarded(self.engine, "discard windows at a cap"), self.engine.begin() as connection:
-            found = connection.execute(_BOOKKEEPING["discard_windows_at_cap"], parameters)
-            return list(found.scalars())
+        return [
+            day for (day,) in write(self.engine, "discard windows at a cap", statement, parameters)
+        ]
 
     def now(self) -> datetime:
         """Return the time of the database in UTC: the one clock that all machines share."""
-        with guarded(self.engine, "read the clock"), self.engine.connect() as connection:
-            moment: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
+        [[moment]] = fetch(self.engine, "read the clock", text("SELECT magnetis_ops.now()"))
+        assert isinstance(moment, datetime)
         return moment
 
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
@@ -158,10 +153,10 @@ class Warehouse:
         With `run_id`, only the days that this run completed, with their changes.
         """
         query = "completed_days_of_run" if run_id else "completed_days"
-        parameters = {"collection": collection.name, "days": list(days), "run_id": run_id}
-        with guarded(self.engine, "read the completed days"), self.engine.connect() as connection:
-            found = connection.execute(_BOOKKEEPING[query], parameters)
-            return {day: MergedDay(day, *counts) for day, *counts in found}
+        found = self._fetch(
+            "read the completed days", query, collection, days=list(days), run_id=run_id
+        )
+        return {row[0]: MergedDay(*row) for row in found}
 
     def changes(
         self, collection: Collection, day: date, read_at: datetime | None = None
@@ -183,10 +178,9 @@ class Warehouse:
 
     def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
         """Return the number of rows that the newest windows of `days` quarantined."""
-        parameters = {"collection": collection.name, "days": list(days)}
-        with guarded(self.engine, "count quarantined rows"), self.engine.connect() as connection:
-            found = connection.execute(_BOOKKEEPING["quarantined_rows"], parameters)
-            return int(found.scalar_one())
+        action = "count quarantined rows"
+        [[number]] = self._fetch(action, "quarantined_rows", collection, days=list(days))
+        return int(number)
 
     def reconcile(
         self, collection: Collection, days: Sequence[date] | None = None
@@ -196,13 +190,17 @@ class Warehouse:
 
     def count_rows(self, collection: Collection) -> int:
         """Return the number of rows in the table that are not deleted."""
-        # For events, the sum of the recorded counts is one small scan. Counting tens of millions
-        # of rows after each load is not.
-        statement = (
-            _BOOKKEEPING["recorded_rows"]
-            if collection.is_events
-            else text(f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL")
-        )
-        with guarded(self.engine, "count rows"), self.engine.connect() as connection:
-            found = connection.execute(statement, {"collection": collection.name})
-            return int(found.scalar_one())
+        if collection.is_events:
+            # The sum of the recorded counts is one small scan. Counting tens of millions of rows
+            # after each load is not.
+            found = self._fetch("count rows", "recorded_rows", collection)
+        else:
+            count = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
+            found = fetch(self.engine, "count rows", text(count))
+        return int(found[0][0])
+
+    def _fetch(
+        self, action: str, query: str, collection: Collection, **parameters: object
+    ) -> Sequence[Any]:
+        names = {"collection": collection.name, **parameters}
+        return fetch(self.engine, action, _BOOKKEEPING[query], names)
