@@ -4,7 +4,14 @@ Contains no tables and no application statements (see quota/ and warehouse/), no
 """
 
 from magnetis_dagster.database.address import BadAddress
-from magnetis_dagster.database.connection import connect, driver_of, fetch, guarded, write
+from magnetis_dagster.database.connection import (
+    connect,
+    driver_of,
+    fetch,
+    guarded,
+    has_table,
+    write,
+)
 from magnetis_dagster.database.locks import LockBusy
 from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnavailable
 
@@ -17,5 +24,6 @@ __all__ = [
     "driver_of",
     "fetch",
     "guarded",
+    "has_table",
     "write",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import sqlalchemy
 import sqlalchemy.exc
-from sqlalchemy import Executable
+from sqlalchemy import Connection, Executable, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, Engine
@@ -135,6 +135,12 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
             f"Could not {action}: timed out waiting for a free database connection. "
             "Run fewer loads in parallel."
         ) from None
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Return whether a table exists; `name` includes its schema."""
+    statement = text("SELECT to_regclass(:name) IS NOT NULL")
+    return bool(connection.execute(statement, {"name": name}).scalar_one())
 
 
 def fetch(

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import guarded, has_table, write
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -79,8 +79,7 @@ def record(
         "calls": calls,
         "planned": planned,
     }
-    with guarded(engine, "write the forecast"), engine.begin() as connection:
-        connection.execute(_QUERIES["record"], parameters)
+    write(engine, "write the forecast", _QUERIES["record"], parameters)
 
 
 def report(engine: Engine, work: str) -> list[ForecastLine]:
@@ -90,8 +89,7 @@ def report(engine: Engine, work: str) -> list[ForecastLine]:
     """
     lines: list[ForecastLine] = []
     with guarded(engine, "read the forecast"), engine.connect() as connection:
-        has_table = text("SELECT to_regclass('magnetis_ops.forecasts') IS NOT NULL")
-        if connection.execute(has_table).scalar_one():
+        if has_table(connection, "magnetis_ops.forecasts"):
             found = connection.execute(_QUERIES["report"], {"work": work}).mappings()
             lines = [ForecastLine(**row) for row in found]
     if not lines:

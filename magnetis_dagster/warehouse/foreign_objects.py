@@ -50,17 +50,16 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
         name = f"{row.schema}.{row.name}"
         described = f"{_KINDS.get(row.kind, row.kind)} {name}"
         if row.schema == DATA_SCHEMA and row.name in tables:
-            if row.kind not in _TABLES:
-                foreign.append(described)
-            elif problem := _difference(row, tables[row.name]):
-                foreign.append(f"table {name} ({problem})")
+            problem = _difference(row, tables[row.name]) if row.kind in _TABLES else ""
+            is_own = problem is None
+            described += f" ({problem})" if problem else ""
         elif row.schema == DATA_SCHEMA and row.name in indexes:
-            if row.indexed != indexes[row.name]:
-                foreign.append(described)
+            is_own = row.indexed == indexes[row.name]
         elif name in views:
-            if row.kind != "v" or row.comment != views[name]:
-                foreign.append(described)
-        elif not has_records and row.indexed is None:
+            is_own = row.kind == "v" and row.comment == views[name]
+        else:
+            is_own = has_records or row.indexed is not None
+        if not is_own:
             foreign.append(described)
     if foreign:
         listed = "; ".join([*foreign[:5], "…"] if len(foreign) > 5 else foreign)

@@ -100,36 +100,35 @@ class Decisions:
     undeleted: list[date] = field(default_factory=list)
     """Days on which no row is marked as deleted."""
 
+    def keep(self, stored: StoredDay) -> None:
+        """Delete no row of the day."""
+        self.kept[stored.day] = stored.unreadable + stored.missing
+        self.undeleted.append(stored.day)
+
 
 def decide(rules: Rules, announced: Counter[date | None], days: Sequence[StoredDay]) -> Decisions:
     """Decide how to treat each day. `announced` counts the usable rows received for it."""
     decisions = Decisions()
     for stored in days:
-        _decide_day(rules, announced[stored.day], stored, decisions)
+        day, held, missing = stored.day, stored.held, stored.missing
+        lost = stored.unreadable + min(missing, stored.without_id)
+        many_missing = rules.too_many(missing, held)
+        if lost > rules.unreadable_share * (announced[day] + lost):
+            decisions.doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
+        elif stored.without_id:
+            # any missing row may be one of those without an id, and a received row is never deleted
+            decisions.keep(stored)
+        elif rules.emptied is Emptied.DELETE or not missing:
+            decisions.kept[day] = stored.unreadable
+        elif not announced[day]:
+            decisions.doubted[day] = Doubt(DoubtReason.EMPTIED, held, missing)
+        elif not many_missing:
+            decisions.kept[day] = stored.unreadable
+        elif rules.emptied is Emptied.KEEP:
+            decisions.keep(stored)
+        else:
+            decisions.doubted[day] = Doubt(DoubtReason.DELETIONS, held, missing)
     return decisions
-
-
-def _decide_day(rules: Rules, announced: int, stored: StoredDay, decisions: Decisions) -> None:
-    day, held, missing = stored.day, stored.held, stored.missing
-    lost = stored.unreadable + min(missing, stored.without_id)
-    many_missing = rules.too_many(missing, held)
-    if lost > rules.unreadable_share * (announced + lost):
-        decisions.doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
-    elif stored.without_id:
-        # Any missing row may be one of those without an id, and a received row is never deleted.
-        decisions.kept[day] = stored.unreadable + missing
-        decisions.undeleted.append(day)
-    elif rules.emptied is Emptied.DELETE or not missing:
-        decisions.kept[day] = stored.unreadable
-    elif not announced:
-        decisions.doubted[day] = Doubt(DoubtReason.EMPTIED, held, missing)
-    elif many_missing and rules.emptied is Emptied.KEEP:
-        decisions.kept[day] = stored.unreadable + missing
-        decisions.undeleted.append(day)
-    elif many_missing:
-        decisions.doubted[day] = Doubt(DoubtReason.DELETIONS, held, missing)
-    else:
-        decisions.kept[day] = stored.unreadable
 
 
 def refuse_mass_moves(

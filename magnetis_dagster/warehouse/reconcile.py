@@ -7,12 +7,11 @@ also writes their counts. So a difference is a defect, or somebody changed the t
 from collections.abc import Collection as Several
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA
 
@@ -44,19 +43,18 @@ def reconcile(
 
     Raises: DatabaseUnavailable, DatabaseRefused.
     """
-    parameters: dict[str, Any] = {"collection": collection.name}
     queries = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",
         days="" if days is None else "AND day = ANY(:days)",
     )
-    if not collection.is_events:
-        statement = queries["difference_of_snapshot"]
-    else:
-        statement = queries["differences_of_events"]
-        if days is not None:
-            parameters["days"] = list(days)
-    with guarded(engine, f"count the rows of {collection.name}"), engine.connect() as connection:
-        return [DayDifference(*row) for row in connection.execute(statement, parameters)]
+    query = "differences_of_events" if collection.is_events else "difference_of_snapshot"
+    found = fetch(
+        engine,
+        f"count the rows of {collection.name}",
+        queries[query],
+        {"collection": collection.name, "days": list(days or ())},
+    )
+    return [DayDifference(*row) for row in found]
 
 
 def recount(connection: Connection, collection: Collection) -> None:

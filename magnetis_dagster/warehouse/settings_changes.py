@@ -84,9 +84,8 @@ def view_statements(catalogue: Catalogue) -> list[str]:
     versions = " UNION ALL ".join(
         statement for collection in watched for statement in _versions(collection, names)
     )
-    comments = {f"VIEW {VIEW}": ABOUT} | {
-        f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()
-    }
+    comments = {f"VIEW {VIEW}": ABOUT}
+    comments |= {f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()}
     view = _QUERIES.fill(view=VIEW, versions=versions).sql("view")
     return [view, *(f"COMMENT ON {what} IS '{about}'" for what, about in comments.items())]
 
@@ -95,24 +94,22 @@ def _account_names(catalogue: Catalogue) -> str:
     accounts = catalogue.collections.get("accounts")
     if accounts is None or "name" not in accounts.columns:
         return "CAST(NULL AS text)"
-    accounts_table = f"{DATA_SCHEMA}.accounts"
-    return f'(SELECT CAST(a."name" AS text) FROM {accounts_table} AS a WHERE a.id = h.account_id)'
+    source = f"{DATA_SCHEMA}.accounts AS a WHERE a.id = h.account_id"
+    return f'(SELECT CAST(a."name" AS text) FROM {source})'
 
 
 def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
     """Return the queries for the versions that begin and for those that end."""
-    received_name = _as_text(collection, "account_name")
-    # Volatile members are no changes, nor are they in versions stored before their declaration.
-    differs = (
-        f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}"
-        if collection.volatile
-        else ""
-    )
+    differs = ""
+    if collection.volatile:
+        # volatile members are no changes, nor are they in versions stored before their declaration
+        same = same_sql(collection, "p.payload", "h.payload")
+        differs = f" WHERE p.id IS NULL OR NOT {same}"
     queries = _QUERIES.fill(
         collection=collection.name,
         history=f"{DATA_SCHEMA}.{history_name(collection)}",
         title=_as_text(collection, "title"),
-        account_name=f"coalesce({received_name}, {account_names})",
+        account_name=f"coalesce({_as_text(collection, 'account_name')}, {account_names})",
         old=stable_sql(collection, "p.payload"),
         new=stable_sql(collection, "h.payload"),
         differs=differs,
@@ -140,16 +137,13 @@ def read_changes(connection: Connection, collection: Collection, read_at: dateti
         counts={ChangeKind(kind): int(number) for kind, number in counts},
         listed=[
             Change(
-                ChangeKind(kind),
-                account_id,
-                account_name,
-                setting_id,
-                title,
-                {
-                    name: FieldChange(value["old"], value["new"])
-                    for name, value in sorted(changes.items())
-                },
+                ChangeKind(row.kind),
+                row.account_id,
+                row.account_name,
+                row.setting_id,
+                row.title,
+                {name: FieldChange(**value) for name, value in sorted(row.changes.items())},
             )
-            for kind, account_id, account_name, setting_id, title, changes in listed
+            for row in listed
         ],
     )

@@ -7,7 +7,7 @@ from datetime import date
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.warehouse.queries import Queries
 
 _QUERIES = Queries("summary")
@@ -38,23 +38,26 @@ def summary(
     """
     days, of_runs = {"first": first, "last": last}, {"runs": list(runs)}
     with guarded(engine, "read the summary"), engine.connect() as connection:
-        found = connection.execute(_QUERIES["completed_days"], days)
-        completed = {row.collection: row for row in found}
-        found = connection.execute(_QUERIES["api_calls"], of_runs)
-        calls = {row.collection: int(row.calls) for row in found}
-        found = connection.execute(_QUERIES["seconds"], of_runs)
-        seconds = {row.collection: float(row.seconds) for row in found}
+        completed, calls, seconds = (
+            {row.collection: row for row in connection.execute(_QUERIES[query], parameters)}
+            for query, parameters in (
+                ("completed_days", days),
+                ("api_calls", of_runs),
+                ("seconds", of_runs),
+            )
+        )
     lines = []
     for collection in catalogue.enabled:
-        line = completed.get(collection.name)
+        name = collection.name
+        line = completed.get(name)
         lines.append(
             SummaryLine(
-                collection=collection.name,
+                collection=name,
                 family=collection.family,
                 days=int(line.days) if line else 0,
                 rows=int(line.rows if collection.is_events else line.newest) if line else 0,
-                api_calls=calls.get(collection.name, 0),
-                seconds=seconds.get(collection.name, 0.0),
+                api_calls=int(calls[name].calls) if name in calls else 0,
+                seconds=float(seconds[name].seconds) if name in seconds else 0.0,
             )
         )
     return lines
@@ -68,5 +71,4 @@ def keys_used(engine: Engine) -> set[str]:
 
     Raises: DatabaseUnavailable, DatabaseRefused.
     """
-    with guarded(engine, "read the keys used"), engine.connect() as connection:
-        return set(connection.execute(_QUERIES["keys_used"]).scalars())
+    return {key for (key,) in fetch(engine, "read the keys used", _QUERIES["keys_used"])}
