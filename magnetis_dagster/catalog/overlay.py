@@ -43,7 +43,6 @@ from magnetis_dagster.catalog.model import (
     Collection,
     Column,
     Kind,
-    Policy,
     Route,
     WindowParameters,
 )
@@ -51,13 +50,10 @@ from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.errors import PermanentError
 
 M = TypeVar("M", bound=BaseModel)
+_Mapping = dict[str, Any]
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C implementation if libyaml is available."""
-
-OVERLAY_KEYS = ("collections", "policies")
-COLLECTION_KEYS = tuple(
-    sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
-)
+_COLLECTION_KEYS = sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
 
 
 class CatalogueError(PermanentError):
@@ -69,14 +65,13 @@ def load_catalogue(overlay: Path | None = None) -> Catalogue:
 
     Raises: CatalogueError if the file is missing, is not YAML, or contains an invalid key or value.
     """
-    declarations = _defaults()
     if overlay is None:
-        return _validate("catalogue.yaml", declarations)
-    declarations = _apply_overlay(declarations, read_overlay(overlay), str(overlay))
-    return _validate(str(overlay), declarations)
+        return _validate("catalogue.yaml", _defaults())
+    content = _apply_overlay(_defaults(), read_overlay(overlay), str(overlay))
+    return _validate(str(overlay), content)
 
 
-def read_overlay(path: Path) -> dict[str, Any]:
+def read_overlay(path: Path) -> _Mapping:
     """Return the mapping in the YAML file `path`.
 
     Raises: CatalogueError if the file cannot be read or contains no mapping.
@@ -116,7 +111,7 @@ def _read_resource(name: str) -> Any:
 
 
 @cache
-def _defaults() -> dict[str, Any]:
+def _defaults() -> _Mapping:
     content = _read_resource("catalogue.yaml")
     campaign = content.pop("shared")["utm"].keys()
     for name, declaration in content["collections"].items():
@@ -129,8 +124,8 @@ def _defaults() -> dict[str, Any]:
     return {**content, "policies": _read_resource("policies.yaml")}
 
 
-def _apply_overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
-    _require_known(file, "", overlay, OVERLAY_KEYS)
+def _apply_overlay(base: _Mapping, overlay: _Mapping, file: str) -> _Mapping:
+    _require_known(file, "", overlay, ("collections", "policies"))
     collections = dict(base["collections"])
     for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
         path = f"collections.{name}"
@@ -149,22 +144,20 @@ def _apply_overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> 
     return base | {"collections": collections, "policies": policies}
 
 
-def _new_collection(name: str, declared: dict[str, Any], file: str, path: str) -> dict[str, Any]:
-    _require_known(file, path, declared, (*COLLECTION_KEYS, "family", "kind"))
+def _new_collection(name: str, declared: _Mapping, file: str, path: str) -> _Mapping:
+    _require_known(file, path, declared, (*_COLLECTION_KEYS, "family", "kind"))
     base = {
         "name": name,
         "description": f"{name}, a collection declared in {Path(file).name}.",
         "routes": [],
     }
-    own = {key: declared[key] for key in ("family", "kind") if key in declared}
-    rest = {key: value for key, value in declared.items() if key not in own}
-    return _overlay_collection(base | own, rest, file, path)
+    given = {key: declared[key] for key in ("family", "kind") if key in declared}
+    rest = {key: value for key, value in declared.items() if key not in given}
+    return _overlay_collection(base | given, rest, file, path)
 
 
-def _overlay_collection(
-    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
-    _require_known(file, path, changes, COLLECTION_KEYS)
+def _overlay_collection(base: _Mapping, changes: _Mapping, file: str, path: str) -> _Mapping:
+    _require_known(file, path, changes, _COLLECTION_KEYS)
     separate = {"route", "parameters", "columns"}
     merged = base | {key: value for key, value in changes.items() if key not in separate}
     for number, route in enumerate(_list(file, f"{path}.routes", merged["routes"])):
@@ -178,7 +171,10 @@ def _overlay_collection(
         ]
     if "parameters" in changes:
         parameters = _mapping(file, f"{path}.parameters", changes["parameters"])
-        merged["parameters"] = _merge(base.get("parameters", {}), parameters)
+        parameters = base.get("parameters", {}) | parameters
+        merged["parameters"] = {
+            name: value for name, value in parameters.items() if value is not None
+        }
     if "columns" in changes:
         old = base.get("columns", {})
         new = _mapping(file, f"{path}.columns", changes["columns"])
@@ -191,9 +187,7 @@ def _overlay_collection(
     return merged
 
 
-def _overlay_columns(
-    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
+def _overlay_columns(base: _Mapping, changes: _Mapping, file: str, path: str) -> _Mapping:
     columns = dict(base)
     for name, change in changes.items():
         if change is None:
@@ -204,9 +198,7 @@ def _overlay_columns(
     return columns
 
 
-def _overlay_policy(
-    base: dict[str, Any] | None, changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
+def _overlay_policy(base: _Mapping | None, changes: _Mapping, file: str, path: str) -> _Mapping:
     kind = changes.get("kind", base and base["kind"])
     if not isinstance(kind, str) or kind not in KINDS:
         expected = f"{path}.kind: expected one of {', '.join(KINDS)}"
@@ -222,11 +214,7 @@ def _overlay_policy(
     return (base or {}) | changes
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in (base | changes).items() if value is not None}
-
-
-def _mapping(file: str, path: str, value: object) -> dict[str, Any]:
+def _mapping(file: str, path: str, value: object) -> _Mapping:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -240,17 +228,14 @@ def _list(file: str, path: str, value: object) -> list[Any]:
     return value
 
 
-def _require_fields(model: type[BaseModel], value: object, file: str, path: str) -> dict[str, Any]:
-    """Return the mapping `value`.
-
-    Raises: CatalogueError if a key is not a field of `model`.
-    """
+def _require_fields(model: type[BaseModel], value: object, file: str, path: str) -> _Mapping:
+    """Return the mapping `value`; raise CatalogueError if a key is not a field of `model`."""
     mapping = _mapping(file, path, value)
     _require_known(file, path, mapping, model.model_fields)
     return mapping
 
 
-def _require_known(file: str, path: str, given: dict[str, Any], allowed: Any) -> None:
+def _require_known(file: str, path: str, given: _Mapping, allowed: Any) -> None:
     for key in given:
         if key not in allowed:
             close = difflib.get_close_matches(str(key), list(allowed), n=1)
@@ -261,40 +246,32 @@ def _require_known(file: str, path: str, given: dict[str, Any], allowed: Any) ->
             )
 
 
-def _validate(file: str, content: dict[str, Any]) -> Catalogue:
-    policies = {name: _policy(file, name, policy) for name, policy in content["policies"].items()}
+def _validate(file: str, content: _Mapping) -> Catalogue:
+    policies = {
+        name: _validate_model(
+            KINDS[declaration["kind"]], declaration | {"name": name}, file, f"policies.{name}"
+        )
+        for name, declaration in content["policies"].items()
+    }
     catalogue = _validate_model(Catalogue, content | {"policies": policies}, file, "")
-    snapshots = [
-        collection.name
-        for collection in catalogue.collections.values()
-        if collection.kind is Kind.SNAPSHOT
-    ]
-    for policy in catalogue.policies.values():
-        for name in policy.collections:
-            if name not in snapshots:
-                raise CatalogueError(
-                    f"{file}: policies.{policy.name}.collections: expected snapshot collections; "
-                    f"got {name!r}. Snapshot collections: {', '.join(snapshots)}."
-                )
+    snapshots = [name for name, each in catalogue.collections.items() if each.kind is Kind.SNAPSHOT]
+    for policy in policies.values():
+        if other := [name for name in policy.collections if name not in snapshots]:
+            raise CatalogueError(
+                f"{file}: policies.{policy.name}.collections: expected snapshot collections; "
+                f"got {other[0]!r}. Snapshot collections: {', '.join(snapshots)}."
+            )
     return catalogue
 
 
-def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
-    policy_type = KINDS[declaration["kind"]]
-    return _validate_model(policy_type, declaration | {"name": name}, file, f"policies.{name}")
-
-
-def _validate_model(model: type[M], content: dict[str, Any], file: str, path: str) -> M:
+def _validate_model(model: type[M], content: _Mapping, file: str, path: str) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join([*([path] if path else []), *(str(part) for part in first["loc"])])
-        expected = (
-            first["msg"]
-            .removeprefix("Value error, ")
-            .replace("Input should be a valid tuple", "expected a list")
-        )
+        key = ".".join(filter(None, [path, *map(str, first["loc"])]))
+        expected = first["msg"].removeprefix("Value error, ")
+        expected = expected.replace("Input should be a valid tuple", "expected a list")
         got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         prefix = f"{file}: {key}" if key else file  # errors of the whole catalogue have no key

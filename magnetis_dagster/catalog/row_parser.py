@@ -32,29 +32,15 @@ _COMPOSITE_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|"})
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedRow:
-    """One parsed row."""
-
-    id: str | None
-    account_id: str | None
-    occurred_at: datetime | None
-    """Time of an event in UTC; None on a snapshot, or if no candidate contains a usable time."""
-    day: date | None
-    """Local day of `occurred_at` in the partition time zone."""
-    values: tuple[Any, ...]
-    """One value per declared column, in order."""
-    misfits: tuple[str, ...]
-    """Columns whose received value does not fit."""
-
-
-@dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Parsed rows, column by column: each list has one value per row. See ParsedRow."""
+    """Parsed rows, column by column: each list has one value per row."""
 
     ids: list[str | None]
     account_ids: list[str | None]
     occurred_at: list[datetime | None]
+    """Times of events in UTC; None on a snapshot, or if no candidate contains a usable time."""
     days: list[date | None]
+    """Local days of `occurred_at` in the partition time zone."""
     columns: list[list[Any]]
     """One list per declared column, in order."""
     misfits: dict[str, list[int]]
@@ -92,32 +78,13 @@ class RowParser:
             )
             for name, column in collection.columns.items()
         ]
-        declared = [*collection.key_paths, *collection.time_fields]
-        declared += [path for column in collection.columns.values() for path in column.paths]
-        self.known_members = frozenset(split(path)[0] for path in declared)
-        """Top-level members as declared; rows may spell them differently (see `unknown`)."""
 
     def unknown(self, members: Iterable[str]) -> set[str]:
         """Return the top-level members that no declaration matches."""
         return {member for member in members if fold(member) not in self._shapes.known}
 
-    def read(self, row: Row) -> ParsedRow:
-        """Parse one row.
-
-        Never raises: values that do not fit are None and listed in `misfits`.
-        """
-        rows = self.read_all([row])
-        return ParsedRow(
-            rows.ids[0],
-            rows.account_ids[0],
-            rows.occurred_at[0],
-            rows.days[0],
-            tuple(values[0] for values in rows.columns),
-            tuple(rows.misfits),
-        )
-
     def read_all(self, rows: Sequence[Row]) -> ParsedRows:
-        """Parse several rows, with the same results as `read`."""
+        """Parse rows. Never raises: values that do not fit are None and listed in `misfits`."""
         page = Page(rows, self._shapes)
         misfits: dict[str, list[int]] = {}
         columns = []
