@@ -10,7 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType, Policy
-from magnetis_dagster.catalog.policies import AllowedDomains, MissedCallAlert, SaneThresholds
+from magnetis_dagster.catalog.policies import (
+    AllowedDomains,
+    HasOwner,
+    HasRecipient,
+    LiveAccount,
+    MissedCallAlert,
+    SaneThresholds,
+)
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.queries import Queries
@@ -27,6 +34,13 @@ _TYPES = {
     "more_than": _NUMBERS,
 }
 """Types that the queries need. An overlay may change the types of other columns."""
+_REASONS: dict[type[Policy], str] = {
+    HasRecipient: "reason_has_recipient",
+    AllowedDomains: "reason_allowed_domains",
+    SaneThresholds: "reason_sane_thresholds",
+    LiveAccount: "reason_live_account",
+    HasOwner: "reason_has_owner",
+}
 
 Parameters = dict[str, Any]
 
@@ -187,7 +201,7 @@ def _violations(
     filled = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",
         title=_column(collection, "t", "title"),
-        reason=queries.sql(f"reason_{policy.kind}"),
+        reason=queries.sql(_REASONS[type(policy)]),
     )
     return filled.sql("rows_with_reason"), parameters
 
