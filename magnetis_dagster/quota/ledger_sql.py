@@ -142,7 +142,7 @@ renewed.
 SETTLE = """
     WITH settled AS (
         UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(), status = %(status)s,
-            error = %(error)s, rows = %(rows)s, bytes = %(bytes)s, milliseconds = %(milliseconds)s
+            error = %(error)s, rows = %(rows)s, bytes = %(size)s, milliseconds = %(milliseconds)s
         WHERE id = %(id)s
         RETURNING charged_at, (settled_at AT TIME ZONE %(zone)s)::date AS today
     ), tried AS (
