@@ -1,7 +1,6 @@
 """Forecast how a backfill spreads over the coming quota days, and when it ends.
 
-Pure functions on top of `rules.py`. The forecast simulates the coming days in steps of 15 minutes,
-because floors shrink and other lanes send calls meanwhile.
+Simulates the days in steps of 15 minutes: floors shrink and other lanes send calls meanwhile.
 """
 
 from bisect import bisect_left
@@ -14,14 +13,13 @@ from magnetis_dagster.dates import DAY
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     LANES,
+    SECOND,
     QuotaPolicy,
-    QuotaWindow,
     Usage,
     allowance,
 )
 
 STEP = timedelta(minutes=15)
-SECOND = timedelta(seconds=1)
 MOST_DAYS = 3660
 """Ten years: nobody waits for a longer backfill."""
 
@@ -85,7 +83,7 @@ def _days(
     while True:
         day, begin, end = policy.day_of(simulation.at), simulation.at, policy.day_end(simulation.at)
         # with a rolling quota, each day equals the day before from the third whole day on
-        least = 3 * DAY if simulation.rolling else timedelta(0)
+        least = 3 * DAY if policy.is_rolling else timedelta(0)
         is_whole = (
             begin == policy.day_start(day)
             and not simulation.is_waiting
@@ -113,20 +111,15 @@ class _Simulation:
         self._policy = policy
         self._usage = usage
         self._pace = pace
-        self.rolling = policy.window is QuotaWindow.ROLLING
-        self._seconds = max(
-            pace.seconds_per_call,
-            1 / policy.calls_per_second if policy.calls_per_second else 0.0,
-            0.001,
-        )
+        per_second = policy.calls_per_second
+        self._seconds = max(pace.seconds_per_call, 1 / per_second if per_second else 0.0, 0.001)
         self._expiries = deque(sorted(pace.expiries))
         self._known = Counter(dict(usage.by_lane))
         """Calls that count and precede the simulation; with a rolling quota they expire."""
         # the trial call redetermines it
         self._elsewhere = 0 if usage.closed_until else usage.elsewhere
         self._sent: deque[tuple[datetime, int]] = deque()
-        """Counted calls of the backfill and when they stop counting; with a calendar quota, all
-        calls of the day."""
+        """When counted calls of the backfill expire, and their number; calendar: all of the day."""
         self._began = usage.at
         """Start of the mean usage by other lanes: the simulation's start, later the day's."""
         self._next = max(usage.at, usage.closed_until or usage.at)
@@ -142,7 +135,7 @@ class _Simulation:
     def skip_to(self, end: datetime, sent: int) -> None:
         """Skip to the end of a day with a known number of calls."""
         self.left -= sent
-        if not self.rolling:
+        if not self._policy.is_rolling:
             self._new_day(end)
             return
         self._sent = deque((moment + (end - self.at), number) for moment, number in self._sent)
@@ -165,7 +158,7 @@ class _Simulation:
                 self._next = sent_at + gap
                 self.last_call = sent_at + timedelta(seconds=self._seconds)
         self.at = end
-        if not self.rolling and self._policy.day_start(self._policy.day_of(end)) == end:
+        if not self._policy.is_rolling and self._policy.day_start(self._policy.day_of(end)) == end:
             self._new_day(end)
 
     def _new_day(self, at: datetime) -> None:
@@ -177,18 +170,14 @@ class _Simulation:
         """Return the seconds between two calls."""
         if BACKFILL not in self._policy.spread:
             return self._seconds
-        rest = (
-            DAY / max(1, room + self._backfilled())
-            if self.rolling
-            else (self._policy.day_end(begin) - begin) / (room + 1)
-        )
+        if self._policy.is_rolling:
+            rest = DAY / max(1, room + self._backfilled())
+        else:
+            rest = (self._policy.day_end(begin) - begin) / (room + 1)
         return max(self._seconds, rest.total_seconds())
 
     def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
-        """Return the first second with room for `number` calls.
-
-        Floors shrink meanwhile.
-        """
+        """Return the first second with room for `number` calls: floors shrink meanwhile."""
         seconds = range((last - begin) // SECOND + 1)
         offset = bisect_left(
             seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number
@@ -198,25 +187,20 @@ class _Simulation:
     def _room(self, at: datetime) -> int:
         by_lane = {lane: self._used(lane, at) for lane in LANES if lane != BACKFILL}
         elsewhere = self._elsewhere
-        if self.rolling:
+        if self._policy.is_rolling:
             self._expire(at)
             if self._policy.day_of(at) != self._policy.day_of(self._usage.at):
                 elsewhere = 0
         by_lane[BACKFILL] = self._known[BACKFILL] + self._backfilled()
-        return allowance(
-            self._policy,
-            replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere),
-            BACKFILL,
-        )
+        usage = replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere)
+        return allowance(self._policy, usage, BACKFILL)
 
     def _used(self, lane: str, at: datetime) -> int:
-        mean = self._pace.mean_a_day.get(lane, 0.0)
-        if self.rolling:
-            return self._known[lane] + int(mean * min(1.0, (at - self._began) / DAY))
-        rest = max(0.0, mean - self._known[lane])
-        return self._known[lane] + int(
-            rest * ((at - self._began) / (self._policy.day_end(self._began) - self._began))
-        )
+        mean, known = self._pace.mean_a_day.get(lane, 0.0), self._known[lane]
+        if self._policy.is_rolling:
+            return known + int(mean * min(1.0, (at - self._began) / DAY))
+        share = (at - self._began) / (self._policy.day_end(self._began) - self._began)
+        return known + int(max(0.0, mean - known) * share)
 
     def _backfilled(self) -> int:
         return sum(number for _, number in self._sent)
