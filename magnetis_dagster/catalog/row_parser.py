@@ -1,8 +1,7 @@
 """Parse received rows by their declaration: id, account, time and typed columns.
 
-The parser is tolerant, because member names and types of most collections are assumptions. A value
-that does not fit its column becomes NULL and is counted. The warehouse stores the received row next
-to the columns, so no data is lost.
+Member names and types of most collections are assumptions. So a value that does not fit its column
+becomes NULL and is counted; the warehouse stores the received row next to the columns.
 """
 
 import re
@@ -119,18 +118,17 @@ class RowParser:
         decided = [False] * page.size
         for parts in self._ids:
             read = [page.first_present([path], to_identifiers, is_blank) for path in parts]
-            texts = [values for values, _ in read]
-            found = (
-                list(map(_composite, zip(*texts, strict=True))) if self._escapes_ids else texts[0]
-            )
+            found, _ = read[0]
+            if self._escapes_ids:
+                texts = (values for values, _ in read)
+                found = list(map(_composite, zip(*texts, strict=True)))
             if None not in found and not any(decided):
                 return found
             # A member that is present but is not an id decides too. Falling back to another member
             # would change the row's identity.
             for number, new in enumerate(found):
-                if not decided[number] and (
-                    new or any(unreadable[number] for _, unreadable in read)
-                ):
+                is_present = new or any(unreadable[number] for _, unreadable in read)
+                if is_present and not decided[number]:
                     ids[number] = new
                     decided[number] = True
         return ids
@@ -138,9 +136,8 @@ class RowParser:
     def _accounts(self, page: Page, ids: list[str | None]) -> tuple[list[str | None], list[int]]:
         if self._account is None:
             accounts = to_accounts(ids)
-            return accounts, [
-                number for number, account in enumerate(accounts) if account is None and ids[number]
-            ]
+            pairs = enumerate(zip(accounts, ids, strict=True))
+            return accounts, [number for number, (account, id_) in pairs if id_ and not account]
         accounts, misfits = page.column(self._account, to_accounts)
         if None in accounts:
             # an account that is present without an id is a misfit; `page.column` cannot see this
@@ -174,9 +171,6 @@ def mask_name(name: str) -> str:
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:
-    """Join the parts of an id with `|`.
-
-    Escapes `|` and `\\` in parts, so that ids stay distinct.
-    """
+    """Join the parts of an id with `|`; escape `|` and `\\` in parts, so that ids stay distinct."""
     given = [part.translate(_COMPOSITE_ESCAPES) for part in parts if part is not None]
     return "|".join(given) if len(given) == len(parts) else None
