@@ -353,9 +353,11 @@ class Ledger:
         retry_after: float | None,
         charged_at: datetime | None,
         signal: str | None,
-    ) -> None:
+    ) -> datetime:
         values = {"retry_after": retry_after, "charged_at": charged_at, "signal": signal}
         cursor.execute(sql.CLOSE, self._parameters | values)
+        closed_until: datetime = next(cursor).closed_until
+        return closed_until
 
     def _lower_remaining(
         self, cursor: _Cursor, remaining: int, charged_at: datetime | None
