@@ -213,10 +213,7 @@ class _Simulation:
 
 
 def mean_a_day(days: Iterable[Mapping[str, int]], number: int) -> dict[str, float]:
-    """Return each lane's calls on a mean day of the last `number` days.
-
-    `days`: the days on which calls were sent.
-    """
+    """Return each lane's calls on a mean day of `number` days; `days` are those with calls."""
     total: Counter[str] = Counter()
     for day in days:
         total.update(day)

@@ -29,9 +29,7 @@ _SECONDS = text("""
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
     """Return each lane's calls on a mean day, and the seconds per call.
 
-    The last week without today is measured. A key that is younger is measured since its first day.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
+    Measured over the last week without today, or since a younger key's first day.
     """
     today = ledger.policy.day_of(usage.at)
     parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}

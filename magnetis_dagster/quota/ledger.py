@@ -59,8 +59,7 @@ class Charge:
     first_day: date | None = None
     last_day: date | None = None
     renews: int | None = None
-    """Number of an earlier charge of this call whose request was not sent. The ledger renews it, or
-    settles it and charges again."""
+    """Earlier charge of this call, not sent: it is renewed, or settled and charged again."""
     trial: bool = False
     """If the key is closed, charge a trial call now."""
 
@@ -152,8 +151,7 @@ class _Cursor(psycopg.Cursor[Any]):
 class Ledger:
     """Charges and settles the calls of one key according to its quota rules.
 
-    Thread-safe; every method is one short transaction. Every method may raise DatabaseUnavailable
-    or DatabaseRefused. A call whose charge raises must not be sent.
+    Thread-safe; every method is one short transaction. A call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
@@ -175,10 +173,7 @@ class Ledger:
         return answer
 
     def settle(self, number: int, settlement: Settlement) -> None:
-        """Record the outcome of call `number`.
-
-        The charge is never refunded. An over-quota outcome closes the key.
-        """
+        """Record the outcome of call `number`; see `charge_and_settle`."""
         self.charge_and_settle(settlements={number: settlement})
 
     def charge_and_settle(
@@ -186,9 +181,9 @@ class Ledger:
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
-        """Record outcomes, then charge calls of one lane, in one transaction.
+        """Record outcomes by call number, then charge calls of one lane, in one transaction.
 
-        `settlements`: outcomes by call number. Returns the answer to each charge in order.
+        An over-quota outcome closes the key. Returns the answer to each charge in order.
         """
         if len({charge.lane for charge in charges}) > 1:
             raise ValueError("all charges of one transaction must have the same lane")
@@ -220,10 +215,7 @@ class Ledger:
         return 0 if usage.is_closed else allowance(self.policy, usage, lane)
 
     def expiries(self, at: datetime) -> list[tuple[datetime, str]]:
-        """Return when each call counted at `at` stops counting, and its lane.
-
-        Empty for calendar days: their calls count until the day ends.
-        """
+        """Return when each call counted at `at` stops counting, and its lane (rolling quota)."""
         if not self.policy.is_rolling:
             return []
         with self._transaction("read the quota") as cursor:
@@ -236,10 +228,9 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, action: str) -> Iterator[_Cursor]:
-        """Open a transaction in pipeline mode.
+        """Open a transaction in pipeline mode: it waits only when a result is fetched.
 
-        Statements are sent together, and the transaction waits when a result is fetched. So a
-        charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
+        So a charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
         """
         with guarded(self._engine, action), self._engine.connect() as pooled:
             connection = driver_of(pooled)
@@ -364,9 +355,9 @@ class Ledger:
     ) -> None:
         """Lower the remaining calls to the number that the API reports, never raise them.
 
-        Calls that this ledger did not count were used elsewhere. Two simultaneous responses would
-        overwrite each other without the lock. A response to a call of yesterday says nothing about
-        today.
+        Calls that this ledger did not count were used elsewhere. Takes the lock, because two
+        simultaneous responses would overwrite each other. A response to a call of yesterday says
+        nothing about today.
         """
         usage = self._locked_usage(cursor, "manual")
         elsewhere = self.policy.limit - sum(usage.by_lane.values()) - remaining

@@ -19,8 +19,7 @@ LOCK_KEY = f"""
 """
 """The same under the key's row lock.
 
-A stopped process, or one whose machine is gone, would keep the lock for hours. The server ends its
-session after 10 s.
+The server ends the session of a stopped process, or of a lost machine, after 10 s.
 """
 ADD_KEY = """
     INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING
@@ -30,8 +29,7 @@ ADD_KEY = """
 _IS_LATE = f"""
     a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'
 """
-"""A call that was in flight longer than a machine allows unless it is suspended. These few calls
-have an index of their own."""
+"""A call that was in flight longer than LONGEST_CALL; these few have an index of their own."""
 _WAS_SENT = f"a.error IS DISTINCT FROM '{NOT_SENT}'"
 
 CALENDAR_USAGE = f"""
@@ -135,8 +133,7 @@ RENEW = """
 """
 """Renew a charge and return its id, unless it no longer counts in the current quota window.
 
-A renewed charge counts for LONGEST_CALL from now. If the key is closed, only the trial call is
-renewed.
+If the key is closed, only the trial call is renewed.
 """
 
 SETTLE = """

@@ -176,10 +176,7 @@ class QuotaReport:
 
 
 def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> Today:
-    """Return the current quota; a database without a load has all of it.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
-    """
+    """Return the current quota; a database without a load has all of it."""
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
     [found] = fetch(engine, "read the quota", _PREPARED)
     usage = (
@@ -286,11 +283,9 @@ class FloorReplay:
 def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
     """Check the grants from `since` on against the quota rules.
 
-    The grants are in the order in which they were given, and include earlier ones that count.
-
-    A broken floor is reported only if the rows prove it. Calls used elsewhere are ignored, because
-    their times are unknown. Grants before `since` count but are not checked, because the variables
-    of that time are unknown.
+    The grants are in the order in which they were given. Earlier ones count but are not checked:
+    the variables of that time are unknown. Calls used elsewhere are ignored, because their times
+    are unknown; so a broken floor is reported only if the rows prove it.
     """
     counted: Counter[str] = Counter()
     expiries: list[tuple[datetime, str]] = []
@@ -313,12 +308,7 @@ def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) 
 def replay_floors(
     engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
 ) -> FloorReplay:
-    """Check backfill's calls of the quota day of `now`, from `since` on.
-
-    With a rolling quota, checks the last 24 hours.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
-    """
+    """Check backfill's calls from `since` on, of the quota day of `now` or the last 24 hours."""
     judged_from = counted_from = policy.day_start(policy.day_of(now))
     if policy.is_rolling:
         judged_from, counted_from = now - DAY, now - 2 * DAY

@@ -56,8 +56,7 @@ class QuotaPolicy:
     floors: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FLOORS))
     """Lane to the share of the limit that is reserved for it."""
     release_hours: float = 6.0
-    """The floors shrink to zero over this many hours before the calendar day ends. A rolling quota
-    has no end, so its floors stay."""
+    """Hours before the end of a calendar day over which the floors shrink to zero."""
     spread: frozenset[str] = frozenset()
     """Lanes that spread their calls evenly over the rest of the day."""
     calls_per_second: float | None = None
@@ -200,8 +199,8 @@ def decide(
 ) -> Granted | Refused:
     """Return whether `lane` may send a call now.
 
-    `expiries` is called if the call is refused. It returns when each counted call stops counting,
-    and its lane (rolling quota).
+    `expiries` is called after a refusal by a rolling quota. It returns when each counted call stops
+    counting, and its lane.
     """
     if lane not in LANES:
         raise InvalidQuotaRules(f"unknown lane {lane!r}. Lanes: {', '.join(LANES)}.")
@@ -271,8 +270,8 @@ def _first_grant(
 ) -> datetime:
     """Return the first second at which the call is granted if no other call is sent.
 
-    Between two events (a midnight, a call that stops counting) time can only help: floors shrink
-    and pauses pass. So if the last second before an event is refused, all seconds before it are.
+    Between two events (a midnight, a call that stops counting) time can only help. So if the last
+    second before an event is refused, all seconds before it are.
     """
     start = max(usage.at, usage.closed_until or usage.at)
     midnights = [policy.day_end(usage.at)]

@@ -1,4 +1,7 @@
-"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
+"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster.
+
+Every function with an engine may raise DatabaseUnavailable or DatabaseRefused.
+"""
 
 from magnetis_dagster.warehouse.merge import (
     CountMismatch,

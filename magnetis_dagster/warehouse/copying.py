@@ -24,10 +24,7 @@ def copy_rows(
     columns: Mapping[str, str],
     records: Iterable[tuple[Any, ...]],
 ) -> None:
-    """COPY `records` into a temporary table, in the caller's transaction.
-
-    `columns` maps names to PostgreSQL types; JSON values are text.
-    """
+    """COPY `records` into a temporary table. `columns`: name to type. JSON values are text."""
     with driver_of(connection).cursor() as cursor:
         copy_rows_with(cursor, table, columns, records)
 
@@ -38,7 +35,7 @@ def copy_rows_with(
     columns: Mapping[str, str],
     records: Iterable[tuple[Any, ...]],
 ) -> None:
-    """COPY `records` as `copy_rows` does, with a cursor of the driver."""
+    """COPY as `copy_rows` does, with a cursor of the driver."""
     # the text format would search each value for characters that it must escape
     statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         Identifier(table), SQL(", ").join(map(Identifier, columns))

@@ -22,8 +22,6 @@ def current_rows(engine: Engine, collection: Collection) -> Payloads | None:
     """Return the rows that are not deleted, by account and id, without volatile members.
 
     None if the collection was never read. Creates no tables.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     read = text("SELECT EXISTS (SELECT FROM magnetis_ops.days WHERE collection = :collection)")
     rows = text(

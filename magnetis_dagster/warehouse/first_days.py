@@ -11,10 +11,7 @@ _FIRST = text("SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:co
 
 
 def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
-    """Return the first loaded day of any of the collections, or None if there is none.
-
-    Creates no tables. Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return the first loaded day of any of the collections, if any. Creates no tables."""
     with guarded(engine, "read the first loaded day"), engine.connect() as connection:
         if not has_table(connection, "magnetis_ops.days"):
             return None

@@ -41,9 +41,9 @@ class ForecastLine:
 
 
 def error_percent(foreseen: int, spent: int) -> float | None:
-    """Return the error of a forecast as a percentage of the API calls spent.
+    """Return the error of a forecast as a percentage of the API calls spent, if any were.
 
-    It is positive if the forecast was too high, and None if no calls were spent.
+    It is positive if the forecast was too high.
     """
     return 100 * (foreseen - spent) / spent if spent else None
 
@@ -62,12 +62,8 @@ def record(
 ) -> None:
     """Record the forecast cost of reading `first_day` to `last_day` of a collection.
 
-    A recorded forecast stays, unless a planned one replaces a run's own.
-
-    `work` is the Dagster backfill, or else the run. `planned`: the forecast comes from `magnetis
-    plan`, which records one line per range of days.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    A recorded forecast stays, unless a planned one, by `magnetis plan`, replaces a run's own.
+    `work` is the Dagster backfill, or else the run.
     """
     parameters = {
         "work": work,
@@ -83,10 +79,7 @@ def record(
 
 
 def report(engine: Engine, work: str) -> list[ForecastLine]:
-    """Return a line for each collection of the backfill.
-
-    Raises: UnknownBackfill if it has no forecast; DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return a line for each collection of the backfill; raise UnknownBackfill if there is none."""
     lines: list[ForecastLine] = []
     with guarded(engine, "read the forecast"), engine.connect() as connection:
         if has_table(connection, "magnetis_ops.forecasts"):

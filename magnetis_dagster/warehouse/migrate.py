@@ -4,14 +4,12 @@ Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So ther
 
 1. Alembic's migrations bring `magnetis_ops` from release to release. They also make the changes
    that cannot be derived from the catalogue, such as a rename or another type.
-2. Alembic compares the catalogue with `magnetis`, and the missing tables and columns are created.
+2. Alembic compares the catalogue with `magnetis`, and missing tables and columns are created.
 3. The views of those tables are created or replaced.
 
-Only `drop_columns` drops anything, and only an operator runs it. A column with another type than
-the declared one fails the loads of its collection only (`columns.require_declared_types`).
-
-A change of a table waits for its lock as described in `database/locks.py`. Indexes of tables with
-rows are built one by one, after the locks that block readers are released.
+Only `drop_columns` drops anything. A column with another type than the declared one fails the loads
+of its collection only. Indexes of tables with rows are built one by one, after the locks that block
+readers are released.
 """
 
 import hashlib
@@ -74,10 +72,10 @@ def migrate(
 ) -> bool:
     """Bring the database to this version and this catalogue; return whether it changed.
 
-    Every process may call this when it starts. If the database is up to date, it costs one query
-    and waits for no lock. `zone` is the time zone of local times in views: MAGNETIS_TIMEZONE.
+    If the database is up to date, it costs one query and waits for no lock. `zone` is the time zone
+    of local times in views: MAGNETIS_TIMEZONE.
 
-    Raises: ForeignObject, NewerDatabase, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    Raises: ForeignObject, NewerDatabase, LockBusy.
     """
     metadata = data_metadata(catalogue)
     views = view_statements(catalogue)
@@ -182,10 +180,7 @@ def _record(connection: Connection, digest: str) -> bool:
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
-    """Compare the columns of every collection with its declaration.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Compare the columns of every collection with its declaration."""
     found = Comparison([], [])
     with guarded(engine, "compare the columns"), engine.connect() as connection:
         for collection in _sorted_collections(catalogue):
@@ -205,7 +200,7 @@ def drop_columns(
 
     Call `migrate` before.
 
-    Raises: ColumnInUse, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    Raises: ColumnInUse, LockBusy.
     """
     with guarded(engine, "drop columns"):
         drop = partial(_drop_columns, catalogue=catalogue, zone=zone)

@@ -1,7 +1,6 @@
 """Stores pages of uncommitted windows, so that an interrupted run does not request them again.
 
-The table is unlogged: its pages survive the death of any process, but not a crash of the server.
-The transaction that commits a window deletes its pages.
+The table is unlogged: its pages survive the death of a process, but not a crash of the server.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +18,9 @@ from magnetis_dagster.database import driver_of, fetch, guarded, write
 from magnetis_dagster.warehouse.queries import Queries
 
 RETENTION_DAYS = 7
-"""Days after which a page expires.
+"""Days after which a page expires: it would show another state of the API.
 
-A window that needs the quota of several days resumes day after day. Older pages would show another
-state of the API, and pages that no run resumes contain personal data.
+A window that needs the quota of several days resumes day after day.
 """
 _QUERIES = Queries("page_cache")
 # for the driver's own cursor, which has another style of parameters
@@ -44,10 +42,7 @@ class CachedWindow:
 
 
 class PageCache:
-    """The cached pages of one collection and one run.
-
-    Every method may raise DatabaseUnavailable or DatabaseRefused.
-    """
+    """The cached pages of one collection and one run."""
 
     def __init__(self, engine: Engine, collection: Collection, work: str, request: str) -> None:
         """`request` is the fingerprint of the requests; pages of other requests are not used."""

@@ -1,7 +1,7 @@
 """Decides whether the rows that the API returned for a day are plausible.
 
-An API that suddenly returns few rows, unreadable rows, or known ids on other days would make a
-merge delete or move correct rows. Such a day is doubted: the merge leaves its rows unchanged.
+Few rows, unreadable rows, or known ids on other days would make a merge delete or move correct
+rows. Such a day is doubted: the merge leaves its rows unchanged.
 """
 
 from collections import Counter
@@ -18,10 +18,7 @@ FEWEST_DOUBTED = 10
 
 
 class MovedRows(PermanentError):
-    """Many ids of a day belong to rows of other days; the transaction was rolled back.
-
-    Either ids are reused, or the times of the rows have changed.
-    """
+    """Many ids of a day belong to rows of other days; the transaction was rolled back."""
 
 
 class Emptied(StrEnum):
@@ -52,10 +49,7 @@ class Rules:
 
     emptied: Emptied = Emptied.DOUBT
     doubted_share: float = 0.20
-    """Largest share of rows that one read may delete or move; 1 disables this limit.
-
-    It applies from FEWEST_DOUBTED rows.
-    """
+    """Largest share that one read may delete or move, from FEWEST_DOUBTED rows. 1: no limit."""
     unreadable_share: float = 0.01
     """Largest share of unreadable rows, if at least one of them is stored."""
 

@@ -1,7 +1,4 @@
-"""Evaluates a policy by one query over the current rows.
-
-`defs/policies.py` decides how much of the result is displayed.
-"""
+"""Evaluates a policy by one query over the current rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,10 +75,7 @@ class _Unknown(Exception):
 def evaluate_policy(
     engine: Engine, catalogue: Catalogue, policy: Policy, collection: Collection
 ) -> PolicyResult:
-    """Evaluate the policy on the current rows of the collection.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Evaluate the policy on the current rows of the collection."""
     names = [collection.name]
     if policy.across_collections:
         names = [name for name in policy.collections if catalogue[name].enabled]
@@ -105,10 +99,7 @@ def evaluate_policy(
 def _count_rows(
     connection: Connection, catalogue: Catalogue, policy: Policy, names: Sequence[str]
 ) -> dict[str, int]:
-    """Count the rows that are not deleted, of every collection that the policy needs.
-
-    Raises: _Unknown.
-    """
+    """Count the rows that are not deleted, of each collection that is needed. Raises: _Unknown."""
     needed = [*([ACCOUNTS] if policy.needs_accounts else []), *names]
     if disabled := [name for name in needed if not catalogue[name].enabled]:
         raise _Unknown(f"{disabled[0]} is switched off in the catalogue.")
@@ -179,10 +170,7 @@ def _rows_with_member(collection: Collection, group: Sequence[str], parameters: 
 def _violations(
     policy: Policy, collection: Collection, names: Sequence[str], catalogue: Catalogue
 ) -> tuple[str, Parameters]:
-    """Return the query for the rows that violate the policy, and its parameters.
-
-    Names come from the validated catalogue.
-    """
+    """Return the query for the rows that violate the policy, and its parameters."""
     if isinstance(policy, MissedCallAlert):
         alerts = " UNION ALL ".join(
             _QUERIES.fill(table=f"{DATA_SCHEMA}.{name}").sql("alerts") for name in names

@@ -1,8 +1,7 @@
 """Deletes old bookkeeping: requests, reads, windows, cached pages, and Dagster's events.
 
 It keeps everything in use: rows, history, completion records, runs, the newest event of each
-partition. Every batch is a short transaction, so an interrupted or repeated prune is harmless, and
-no load waits for it.
+partition. Every batch is a short transaction, so an interrupted or repeated prune is harmless.
 """
 
 from collections.abc import Callable
@@ -77,7 +76,6 @@ def prune(
     `forget_run`: deletes the log files of a run; may be called more than once for a run.
 
     Returns: deleted rows by qualified table name. A prune stops if another one is running.
-    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     moment = text(
         "SELECT magnetis_ops.now() AS now, to_regclass(:table) IS NOT NULL AS has_dagster_tables"
@@ -132,9 +130,6 @@ def _prune(
 
 
 def sizes(engine: Engine, schemas: list[str]) -> dict[str, int]:
-    """Return the bytes of each schema: tables, indexes and TOAST.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return the bytes of each schema: tables, indexes and TOAST."""
     found = fetch(engine, "measure the tables", _QUERIES["sizes"], {"schemas": schemas})
     return {row.name: row.bytes for row in found}

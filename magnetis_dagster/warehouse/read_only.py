@@ -45,7 +45,7 @@ class ReaderUnknown(PermanentError):
 def create(engine: Engine) -> None:
     """Create the role if it is missing, and grant it the present and future tables of this user.
 
-    Raises: DatabaseUnavailable; DatabaseRefused if this user may not create roles.
+    Raises: DatabaseRefused if this user may not create roles.
     """
     with guarded(engine, f"create the role {ROLE}"), engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -75,10 +75,7 @@ def grant(connection: Connection) -> None:
 
 
 def instructions(url: str) -> str:
-    """Return the SQL with which the administrator of the server at `url` creates the role.
-
-    It contains no password.
-    """
+    """Return the SQL, without a password, by which the administrator of `url` creates the role."""
     parameters = parameters_of(url)
     owner = parameters.get("user", "magnetis")
     if not re.fullmatch("[a-z_][a-z0-9_]*", owner):

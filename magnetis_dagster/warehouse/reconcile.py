@@ -1,7 +1,7 @@
 """Compares the recorded row counts of days with the rows of the tables.
 
-`days.held` and `strays.held` in magnetis_ops record the counts. Every transaction that writes rows
-also writes their counts. So a difference is a defect, or somebody changed the tables by hand.
+Every transaction that writes rows also writes their counts, `held` of `days` and `strays`. So a
+difference is a defect, or somebody changed the tables by hand.
 """
 
 from collections.abc import Collection as Several
@@ -20,10 +20,7 @@ _QUERIES = Queries("reconcile")
 
 @dataclass(frozen=True, slots=True)
 class DayDifference:
-    """A day whose recorded count differs from the number of its rows.
-
-    For a snapshot collection it is the day of the newest snapshot.
-    """
+    """A day, or newest snapshot, whose recorded count differs from the number of its rows."""
 
     day: date
     recorded: int
@@ -37,11 +34,8 @@ def reconcile(
 ) -> list[DayDifference]:
     """Return the days whose recorded count is wrong, oldest first. None: compare all days.
 
-    One statement, so a load that commits meanwhile is visible completely or not at all. For a
-    snapshot collection it compares the newest snapshot and ignores `days`. A million rows take
-    0.5 s.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    One statement, so that a load commits before or after it. A million rows take 0.5 s. For a
+    snapshot collection it compares the newest snapshot and ignores `days`.
     """
     queries = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",

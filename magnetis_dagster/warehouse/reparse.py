@@ -1,7 +1,6 @@
 """Refills typed columns from `payload` after the catalogue changed, without requests to the API.
 
-Streams each table through a server-side cursor and updates only rows whose columns differ.
-`changed_at` stays, because the payload has not changed.
+Updates only rows whose columns differ. `changed_at` stays, because the payload has not changed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +46,7 @@ def reparse(
 
     `progress` receives the number of rows parsed so far.
 
-    Raises: DatabaseUnavailable, DatabaseRefused; SchemaDisagrees if a declared type differs.
+    Raises: SchemaDisagrees if a declared type differs.
     """
     warehouse.prepare()
     result = ReparseResult()

@@ -1,7 +1,4 @@
-"""Declares the tables: those of `magnetis_ops`, and those of the catalogue's collections.
-
-`migrate.py` creates the tables, `merge.py` fills them.
-"""
+"""Declares the tables: those of `magnetis_ops`, and those of the catalogue's collections."""
 
 from typing import Any
 from zlib import crc32

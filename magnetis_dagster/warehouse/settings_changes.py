@@ -1,7 +1,4 @@
-"""Lists changes of notification settings: the view over all histories, and those of one read.
-
-The view is `magnetis.settings_changes`.
-"""
+"""Lists changes of notification settings: the view settings_changes, and those of one read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

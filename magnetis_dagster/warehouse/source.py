@@ -18,10 +18,7 @@ class ForeignSource(PermanentError):
 
 
 def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origin: str) -> None:
-    """Record the key and the origin that fill a collection's table, unless some are recorded.
-
-    Raises: ForeignSource if others are recorded.
-    """
+    """Record the source of a collection's table; raise ForeignSource if another is recorded."""
     names = {"collection": collection.name, "key_fingerprint": key_fingerprint, "origin": origin}
     with guarded(engine, "check the source of the table"), engine.begin() as connection:
         if (known := connection.execute(_QUERIES["source"], names).one_or_none()) is None:

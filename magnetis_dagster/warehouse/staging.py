@@ -1,7 +1,6 @@
 """Stages the rows of one window in a temporary table, one row per key.
 
-Pages arrive by COPY, in any order. A window becomes visible by its merge, or not at all. Memory
-usage is that of one page, whatever the size of the window.
+Pages arrive by COPY, in any order. Memory usage is that of one page, whatever the window's size.
 """
 
 import hashlib

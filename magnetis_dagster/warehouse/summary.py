@@ -32,10 +32,7 @@ class SummaryLine:
 def summary(
     engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]
 ) -> list[SummaryLine]:
-    """Return a line per enabled collection, for the days `first` to `last` inclusive.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return a line per enabled collection, for the days `first` to `last` inclusive."""
     days, of_runs = {"first": first, "last": last}, {"runs": list(runs)}
     with guarded(engine, "read the summary"), engine.connect() as connection:
         completed, calls, seconds = (
@@ -66,9 +63,6 @@ def summary(
 def keys_used(engine: Engine) -> set[str]:
     """Return the fingerprints of the keys whose requests loaded rows into this database.
 
-    This excludes mistyped keys that the API refused, and keys that only `magnetis probe` or
-    `magnetis plan` used.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    Excludes keys that the API refused, and keys that only `magnetis probe` or `magnetis plan` used.
     """
     return {key for (key,) in fetch(engine, "read the keys used", _QUERIES["keys_used"])}

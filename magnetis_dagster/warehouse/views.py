@@ -2,7 +2,7 @@
 
 A view omits deleted rows and `payload`. It adds each time of a row in MAGNETIS_TIMEZONE, and the
 names of account, network and entity. Its columns are in the table's order. Usually columns are only
-added to a table, so the view is replaced in place, and its grants and dependent views persist.
+added, so the view is replaced in place, and its grants and dependent views persist.
 """
 
 from collections.abc import Iterable, Mapping

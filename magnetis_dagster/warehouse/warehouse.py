@@ -37,10 +37,7 @@ class WindowLimits:
 
 
 class Warehouse:
-    """The tables of one catalogue in one database. RowParser describes the time zones.
-
-    Every method may raise DatabaseUnavailable or DatabaseRefused.
-    """
+    """The tables of one catalogue in one database. RowParser describes the time zones."""
 
     def __init__(
         self,
@@ -60,10 +57,7 @@ class Warehouse:
         """Names of the collections whose columns have their declared types."""
 
     def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
-        """Bring the tables up to date. Costs one query if they are.
-
-        `progress` receives a line for each attempt that found a lock taken.
-        """
+        """Bring the tables up to date. See `migrate`."""
         migrate(self.engine, self.catalogue, progress, self.partition_zone)
 
     def reader(self, collection: Collection) -> RowParser:
@@ -74,10 +68,7 @@ class Warehouse:
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
-        """Open a staging table for one window of the collection.
-
-        Raises: SchemaDisagrees if a column has another type than the declared one.
-        """
+        """Stage one window. Raises: SchemaDisagrees if a column has another type."""
         if collection.name not in self._verified:
             with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
                 require_declared_types(connection, collection)
@@ -95,10 +86,7 @@ class Warehouse:
         return WindowLimits(*found[0]) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
-        """Record for 30 days that windows of `most_days` days succeed and that longer ones fail.
-
-        `reason` says how a longer window failed.
-        """
+        """Record for 30 days that windows longer than `most_days` days fail, and how."""
         self._learn("learn_most_days", collection, most_days, reason)
 
     def learn_row_cap(self, collection: Collection, most_rows: int, reason: str) -> None:
@@ -121,9 +109,9 @@ class Warehouse:
         return [total for (total,) in found]
 
     def discard_windows_at_cap(self, collection: Collection, cap: int) -> list[date]:
-        """Delete the completion records of windows that announced exactly `cap` rows.
+        """Delete the completion records of windows that announced `cap` rows; return their days.
 
-        Such a window may be capped. Returns its days, ascending.
+        Such a window may be capped.
         """
         statement = _BOOKKEEPING["discard_windows_at_cap"]
         parameters = {"collection": collection.name, "cap": cap}
@@ -138,10 +126,7 @@ class Warehouse:
         return moment
 
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
-        """Merge the staged rows in one transaction. Deduplicate them before.
-
-        Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
-        """
+        """Merge the staged rows, deduplicated before, in one transaction. Raises: see `merge`."""
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
             return merge(staging.connection, staging.collection, facts, staging.row_counts)
 
@@ -161,10 +146,9 @@ class Warehouse:
     def changes(
         self, collection: Collection, day: date, read_at: datetime | None = None
     ) -> Changes | None:
-        """Return the changes that a committed read of notification settings found.
+        """Return the changes of notification settings that the read of `read_at` found.
 
-        The read is that of `read_at`, or the newest of `day` by default. None if there is no such
-        read, or if the collection contains no notification settings.
+        Default: the newest read of `day`. None if there is no such read, or for other collections.
         """
         if not collection.is_setting:
             return None
