@@ -43,10 +43,8 @@ class Allowance:
     """One rate limit that the server enforces."""
 
     limit: float | None = None
-    """Requests per window."""
     remaining: float | None = None
     reset: float | None = None
-    """Seconds until the window ends."""
     window: float | None = None
     """Length of the window in seconds."""
 
@@ -120,7 +118,6 @@ class CallOutcome:
     """The result of a charged call, for the ledger."""
 
     status: int | None
-    """HTTP status; None if no response arrived."""
     rows: int | None = None
     bytes: int = 0
     milliseconds: int = 0
@@ -135,7 +132,6 @@ class CallOutcome:
     key_refused: bool = False
     """Whether the server rejects the key itself (401), so that any other request would fail too."""
     rate_limit: RateLimit | None = None
-    """The rate-limit headers; None if the response has none."""
 
 
 class QuotaGuard(Protocol):

@@ -29,7 +29,6 @@ _LONGEST_ACCOUNT = 512
 _LARGEST_BIGINT = 2**63 - 1
 _MOST_DIGITS = 1000
 _MOST_PLACES = 16_383
-"""Maximum number of decimal places of PostgreSQL's numeric type."""
 _ZERO_DATE = re.compile(
     r"(?:0000-00-00|0001-01-01|-0001-11-30|00/00/0000)(?:[ T].*)?|1970-01-01[ T]00:00(?::00.*)?|0",
     re.DOTALL,
@@ -240,7 +239,6 @@ def _texts(received: Iterable[Any]) -> list[Any]:
 
 
 def _phones(received: Iterable[Any]) -> list[Any]:
-    """Return phone numbers as text, without the ".0" of a float."""
     return [
         text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text
         for text in _texts(received)

@@ -27,7 +27,6 @@ STANDARD_COLUMNS = frozenset(
     | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's system columns
 )
 ACCOUNT_PATHS = ("account.id", "account_id")
-"""Default paths of a row's account."""
 INDEXED_CHARACTERS = 128
 MOST_INDEX_COLUMNS = 4
 """Limits that keep an index entry below 2,704 bytes, PostgreSQL's maximum."""
@@ -37,7 +36,6 @@ SECONDS_PER_UNIT = {
     "minutes": Decimal(60),
     "hours": Decimal(3600),
 }
-"""Convertible units of durations."""
 
 
 def _id_path(entry: Any) -> Any:
@@ -105,7 +103,6 @@ class ColumnType(StrEnum):
     TIMESTAMP = "timestamp"
     """Times without a zone are in the response time zone."""
     JSON = "json"
-    """Lists and objects as received."""
 
 
 class Severity(StrEnum):
@@ -146,11 +143,9 @@ class Column(Declaration):
     description: str = ""
     personal_data: PersonalData = PersonalData.NONE
     unit: str | None = None
-    """Unit of a number, such as seconds."""
     received_unit: str | None = None
     """Unit of the API's value, if it differs from `unit`; values are converted."""
     evidence: Evidence = Evidence.ASSUMED
-    """How well `paths` is established."""
 
     @model_validator(mode="after")
     def _units_can_be_converted(self) -> Self:
@@ -199,7 +194,6 @@ class Collection(Declaration):
     routes: tuple[Route, ...] = Field(min_length=1)
     """Requests use the first; `magnetis probe` tries the others if it fails."""
     parameters: dict[str, str] = {}
-    """Query parameters of every request."""
     window: WindowParameters | None = None
     """None on an events collection: the route cannot filter by time, so it is read completely."""
     window_evidence: Evidence = Evidence.ASSUMED
@@ -224,7 +218,6 @@ class Collection(Declaration):
     """Sensor that checks for changes between daily runs."""
     enabled: bool = True
     reason: str | None = None
-    """Why the collection is disabled."""
 
     @model_validator(mode="after")
     def _kind_and_members_agree(self) -> Self:
@@ -320,10 +313,8 @@ class Catalogue(Declaration):
     """All collections, in the vendor's order."""
 
     families: dict[Identifier, str]
-    """Description by family."""
     collections: dict[Identifier, Collection]
     policies: dict[Identifier, Policy] = {}
-    """All policies, including disabled ones."""
 
     @model_validator(mode="after")
     def _table_names_are_unique(self) -> Self:

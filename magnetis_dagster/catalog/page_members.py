@@ -37,7 +37,6 @@ class Shapes:
         )
         self.scalars = frozenset(map(_prefix, paths))
         self.known = self.objects | self.scalars
-        """Every declared member at any level, folded."""
         self.identified = frozenset(_prefix(names, -1) for names in paths if _ends_in_id(names))
         """Objects with a declared id: a scalar in place of such an object is the id."""
         self._numbered = frozenset(_prefix(names, -1) for names in paths if is_numbered(names))
@@ -184,7 +183,6 @@ class Page:
         return values
 
     def _scalars(self, received: list[Any], prefix: str, without_ids: bool) -> list[Any]:
-        """Return the values of a column that reads the object `prefix` as a scalar."""
         values = [raw[0] if isinstance(raw, list) and len(raw) == 1 else raw for raw in received]
         if not without_ids:
             return values

@@ -87,4 +87,3 @@ KINDS: dict[str, type[Policy]] = {
     "live_account": LiveAccount,
     "has_owner": HasOwner,
 }
-"""Policy class by the `kind` of a declaration."""

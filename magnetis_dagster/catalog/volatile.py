@@ -196,7 +196,6 @@ def _of_column(collection: Collection, name: str) -> _Node:
 
 
 def _below(node: _Node, names: Names) -> Iterable[_Node]:
-    """Yield the nodes at a path, in every spelling."""
     if not names or node.removed:
         yield node
         return

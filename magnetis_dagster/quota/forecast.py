@@ -45,7 +45,6 @@ class Forecast:
     done_at: datetime | None
     """When the last call is answered, in the quota's zone; None if not within MOST_DAYS."""
     calls_left: int = 0
-    """Calls that remain after MOST_DAYS."""
 
 
 def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forecast:
@@ -133,7 +132,6 @@ class _Simulation:
         return self._next > self.at
 
     def skip_to(self, end: datetime, sent: int) -> None:
-        """Skip to the end of a day with a known number of calls."""
         self.left -= sent
         if not self._policy.is_rolling:
             self._new_day(end)
@@ -167,7 +165,6 @@ class _Simulation:
         self._sent.clear()
 
     def _gap(self, begin: datetime, room: int) -> float:
-        """Return the seconds between two calls."""
         if BACKFILL not in self._policy.spread:
             return self._seconds
         if self._policy.is_rolling:
@@ -177,7 +174,6 @@ class _Simulation:
         return max(self._seconds, rest.total_seconds())
 
     def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
-        """Return the first second with room for `number` calls: floors shrink meanwhile."""
         seconds = range((last - begin) // SECOND + 1)
         offset = bisect_left(
             seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number

@@ -33,7 +33,6 @@ class Permit(Protocol):
 
 
 _Days = tuple[date, date] | None
-"""First and last day that a call requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,6 @@ class RunIdentity:
     work: str | None = None
     """Work that a run and its retries share: the first run's id. None: the run's own id."""
     backfill_id: str | None = None
-    """Dagster backfill of the run."""
     resumes: bool = False
     """Whether this run is a retry, which skips the days that the same work completed."""
 
@@ -78,8 +76,6 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class _PendingSettlement:
-    """An outcome that the ledger has not recorded yet."""
-
     number: int
     settlement: Settlement
     recorded: asyncio.Future[None]
@@ -102,7 +98,6 @@ class LedgerGuard:
         """
         self.ledger = ledger
         self.charged: Counter[_Days] = Counter()
-        """Calls charged so far, by the days that they request."""
         self._run = run
         self._trial = trial
         self._permit = permit
@@ -110,7 +105,6 @@ class LedgerGuard:
         self._settlements: list[_PendingSettlement] = []
         self._worker: asyncio.Task[None] | None = None
         self._grants: dict[int, _Grant] = {}
-        """Charges that are not settled, by number."""
 
     async def charge(self, call: ApiCall) -> int:
         """Charge `call` and return the number of the charge.

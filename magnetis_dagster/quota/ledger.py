@@ -69,7 +69,6 @@ class Charged:
     """A charged call."""
 
     number: int
-    """Its id in `magnetis_ops.api_calls`."""
     pause: float
     """Seconds until it may be sent; 0 unless calls are paced."""
     valid_seconds: float
@@ -87,7 +86,6 @@ class Settlement:
     """Bytes."""
     milliseconds: int = 0
     over_quota: bool = False
-    """Whether the API reports an exhausted quota."""
     throttled: bool = False
     """Whether that quota is per minute or hour, not per day."""
     key_refused: bool = False
@@ -95,7 +93,6 @@ class Settlement:
     retry_after: float | None = None
     """Seconds that the API requests to wait; None: until the next quota day."""
     remaining: int | None = None
-    """Calls left according to the API; None if it does not report them."""
     signal: str | None = None
     """Status and rate-limit headers; stored if the response closes the key."""
 
@@ -301,7 +298,6 @@ class Ledger:
         return usage
 
     def _usage(self, cursor: _Cursor, state: str, lane: str) -> tuple[bool, Usage]:
-        """Return whether the key is known, and its usage."""
         counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
         # a separate statement after the lock, so that it sees the grants made while this one waited

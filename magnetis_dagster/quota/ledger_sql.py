@@ -24,7 +24,6 @@ The server ends the session of a stopped process, or of a lost machine, after 10
 ADD_KEY = """
     INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING
 """
-"""Create the row of a new key."""
 
 _IS_LATE = f"""
     a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'
@@ -180,4 +179,3 @@ USED_ELSEWHERE = """
            %(elsewhere)s
     ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
 """
-"""Record the calls of a day that other programs sent with the same key."""

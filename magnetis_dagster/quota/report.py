@@ -32,7 +32,6 @@ _TOP = 10
 _PREPARED = text(
     "SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at"
 )
-"""Whether the tables exist; reading creates none."""
 _COUNTS = """
     count(*) AS calls,
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
@@ -86,7 +85,6 @@ class LaneToday:
     calls_again_at: datetime | None
     """When the lane may send its next call; None: now."""
     reason: str | None
-    """Reason of the refusal; None if a call may be sent now."""
 
     @property
     def kept(self) -> int:
@@ -110,9 +108,7 @@ class Today:
     window: str
     limit: int
     used: int
-    """By all lanes and elsewhere."""
     used_elsewhere: int
-    """Known calls of the same key by other programs."""
     remaining: int
     closed_until: datetime | None
     """The API reported an exhausted quota until then."""
@@ -135,7 +131,6 @@ class CallCounts:
     over_quota: int = 0
     """Answered with HTTP 429."""
     failed: int = 0
-    """Any other response, or none."""
     rows: int = 0
 
 
@@ -274,7 +269,6 @@ class FloorReplay:
     """The result of a replay."""
 
     judged: int
-    """Backfill calls that were checked."""
     broken: int
     """Backfill calls that were granted although only the floors of other lanes were left."""
     first_broken: datetime | None = None

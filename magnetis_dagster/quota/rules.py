@@ -37,7 +37,6 @@ class QuotaWindow(StrEnum):
     CALENDAR = "calendar"
     """The calendar day in MAGNETIS_TIMEZONE: 23, 24 or 25 hours."""
     ROLLING = "rolling"
-    """Any 24 hours."""
 
 
 class InvalidQuotaRules(PermanentError):
@@ -49,9 +48,7 @@ class QuotaPolicy:
     """The quota rules of one key."""
 
     limit: int
-    """Calls per quota day."""
     zone: ZoneInfo
-    """Time zone of the quota day."""
     window: QuotaWindow = QuotaWindow.CALENDAR
     floors: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FLOORS))
     """Lane to the share of the limit that is reserved for it."""
@@ -132,7 +129,6 @@ class Usage:
     by_lane: Mapping[str, int]
     """Calls that count in the quota window of `at`, by lane."""
     elsewhere: int = 0
-    """Known calls of the same key by other programs."""
     closed_until: datetime | None = None
     """The API reported an exhausted quota until then. Remains set until a trial call succeeds."""
     trial_until: datetime | None = None
@@ -228,7 +224,6 @@ def usage_after(usage: Usage, lane: str, granted: Granted, longest_call: timedel
 
 
 def _grant_or_reason(policy: QuotaPolicy, usage: Usage, lane: str) -> Granted | str:
-    """Return the grant, or the reason of the refusal."""
     if usage.is_closed:
         closed = "the API reported that this key has no calls left"
         return "the API rejected this key" if usage.key_refused else closed

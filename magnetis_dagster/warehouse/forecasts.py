@@ -29,10 +29,8 @@ class ForecastLine:
     """Announced rows, padding included."""
     calls: int
     spent: int
-    """API calls charged so far, retries included."""
     days_done: int
     rows_done: int
-    """Rows received for the completed days."""
 
     @property
     def error_percent(self) -> float | None:

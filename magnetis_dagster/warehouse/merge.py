@@ -64,9 +64,7 @@ class MergedDay:
 
     day: date
     announced: int
-    """Distinct rows received for this day."""
     held: int
-    """Rows that the table contains for this day."""
     inserted: int
     changed: int
     deleted: int
@@ -126,7 +124,6 @@ class _Merge:
             "run_id": facts.run_id,
             "days": list(facts.days),
         }
-        """Parameters of all statements; each uses some of them."""
 
     def run(self) -> MergeResult:
         self._analyze_staging()
@@ -236,7 +233,6 @@ class _Merge:
         return changes, moves
 
     def _write_versions(self) -> tuple[int, int]:
-        """Write the versions of a snapshot; return the numbers of new and of changed rows."""
         self._merge("move_versions")
         self._merge("close_versions")
         total, changed = self._merge("open_versions").one()

@@ -166,7 +166,6 @@ def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
 
 
 def _record(connection: Connection, digest: str) -> bool:
-    """Record the digest of the tables; return False if another process has done so."""
     if _applied(connection) == digest:
         return False
     connection.execute(

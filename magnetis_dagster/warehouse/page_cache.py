@@ -37,7 +37,6 @@ class CachedWindow:
     first: date
     last: date
     read_at: datetime
-    """Time at which the first of these pages was fetched."""
     pages: frozenset[int]
 
 

@@ -29,7 +29,6 @@ class Emptied(StrEnum):
     KEEP = "keep"
     """Keep the rows, and the day's completion record: the vendor deletes old rows."""
     DELETE = "delete"
-    """Mark the rows as deleted by setting `deleted_at`."""
 
 
 class DoubtReason(StrEnum):
@@ -64,7 +63,6 @@ class Doubt:
 
     reason: DoubtReason
     held: int
-    """Rows that the table contains for the day."""
     rows: int
     """Rows that the merge would have deleted, or that are unreadable."""
 
@@ -76,7 +74,6 @@ class StoredDay:
     day: date
     held: int
     missing: int
-    """Stored rows that were not received."""
     unreadable: int
     """Stored rows that were received but can no longer be placed."""
     without_id: int
@@ -88,7 +85,6 @@ class Decisions:
     """The merge's treatment of each stored day."""
 
     doubted: dict[date, Doubt] = field(default_factory=dict)
-    """Days whose rows stay unchanged."""
     kept: dict[date, int] = field(default_factory=dict)
     """Days to the number of rows that stay although they were not received as usable rows."""
     undeleted: list[date] = field(default_factory=list)

@@ -59,11 +59,9 @@ class PolicyResult:
     """Result of a policy."""
 
     number: int = 0
-    """Number of rows that violate the policy."""
     violations: Sequence[Violation] = ()
     """The first MOST_ROWS of them, by account and id."""
     evaluated: int = 0
-    """Number of rows that were evaluated."""
     not_evaluated: str | None = None
     """Why the policy cannot be evaluated, or None if it was."""
 
@@ -154,7 +152,6 @@ def _state(
 
 
 def _rows_with_member(collection: Collection, group: Sequence[str], parameters: Parameters) -> str:
-    """Return SQL that counts the rows with one of the columns; add its paths to `parameters`."""
     conditions = []
     for name in group:
         if name not in collection.columns:

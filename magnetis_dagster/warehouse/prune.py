@@ -37,9 +37,7 @@ class _Rule:
     source: str = ""
     """Table whose ids are scanned; `table` if empty. Its ids ascend with time."""
     key: str = "id"
-    """Column of `table` that refers to the id."""
     run: str = "NULL::text"
-    """Run whose log files are deleted with the row."""
     least_days: int = 0
     """Shortest retention period, whatever the setting."""
 

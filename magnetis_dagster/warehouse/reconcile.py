@@ -26,7 +26,6 @@ class DayDifference:
     recorded: int
     """Rows that `magnetis_ops.days` and `magnetis_ops.strays` record."""
     rows: int
-    """Rows of the table that are not deleted."""
 
 
 def reconcile(

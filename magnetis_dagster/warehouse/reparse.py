@@ -20,7 +20,6 @@ from magnetis_dagster.warehouse.schema import DATA_SCHEMA, declared_types, histo
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
-"""Rows in memory at a time."""
 
 
 @dataclass(slots=True)
@@ -30,9 +29,7 @@ class ReparseResult:
     read: int = 0
     """Rows read, versions of the history included."""
     updated: int = 0
-    """Rows whose columns were different."""
     misfits: int = 0
-    """Values that do not fit their column."""
     untimed: int = 0
     """Events without a readable time in the declared time fields; they keep their stored time."""
 

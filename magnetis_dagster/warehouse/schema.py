@@ -62,6 +62,10 @@ def _required(
     return Column(name, type_, *constraints, nullable=False, comment=comment, **options)
 
 
+def _optional(name: str, type_: Any, comment: str) -> Column[Any]:
+    return Column(name, type_, comment=comment)
+
+
 def _required_each(type_: Any, *names: str) -> list[Column[Any]]:
     return [_required(name, type_) for name in names]
 
@@ -80,27 +84,25 @@ quota_keys = _ops_table(
     "quota_keys",
     "One row per key. Its row lock serializes the granting of requests.",
     Column("key_fingerprint", Text, primary_key=True, comment=_FINGERPRINT),
-    Column(
+    _optional(
         "closed_until",
         _moment,
-        comment="The API refuses requests until then. NULL after a successful trial.",
+        "The API refuses requests until then. NULL after a successful trial.",
     ),
-    Column(
+    _optional(
         "trial_call",
         BigInteger,
-        comment="Request in api_calls that tests whether the API accepts requests again.",
+        "Request in api_calls that tests whether the API accepts requests again.",
     ),
-    Column("trial_until", _moment, comment="The trial expires then, in case its process has died."),
-    Column(
-        "last_sent",
-        _moment,
-        comment="Time at which the last granted request was, or will be, sent.",
+    _optional("trial_until", _moment, "The trial expires then, in case its process has died."),
+    _optional(
+        "last_sent", _moment, "Time at which the last granted request was, or will be, sent."
     ),
     _required("lanes_last_sent", JSONB, "The same time for each lane.", server_default="{}"),
-    Column(
+    _optional(
         "closed_signal",
         Text,
-        comment="Status and rate-limit headers of the last response that closed the key.",
+        "Status and rate-limit headers of the last response that closed the key.",
     ),
 )
 
@@ -125,24 +127,20 @@ api_calls = _ops_table(
     _required("key_fingerprint", Text),
     _required("day", Date, "Quota day that the request is charged to."),
     _required("charged_at", _moment),
-    Column(
-        "settled_at", _moment, comment="NULL: in flight, or the process died before the response."
-    ),
+    _optional("settled_at", _moment, "NULL: in flight, or the process died before the response."),
     *_required_each(Text, "collection", "route"),
-    Column("first_day", Date, comment="First day of the window; NULL if the request has none."),
+    _optional("first_day", Date, "First day of the window; NULL if the request has none."),
     Column("last_day", Date),
     _required("page", Integer),
-    Column("run_id", Text, comment="Dagster run or command that sent the request."),
+    _optional("run_id", Text, "Dagster run or command that sent the request."),
     _required("lane", Text),
-    Column("status", Integer, comment="HTTP status; NULL if there was no response."),
-    Column("error", Text, comment="Class of the error, NULL on success."),
+    _optional("status", Integer, "HTTP status; NULL if there was no response."),
+    _optional("error", Text, "Class of the error, NULL on success."),
     Column("rows", Integer),
     Column("bytes", BigInteger),
     Column("milliseconds", Integer),
-    Column(
-        "backfill_id",
-        Text,
-        comment="Dagster backfill that the run belongs to; NULL for any other run.",
+    _optional(
+        "backfill_id", Text, "Dagster backfill that the run belongs to; NULL for any other run."
     ),
     Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
@@ -222,20 +220,18 @@ _ops_table(
     "window_limits",
     "Limits of a window, learned from refusals and contradictory responses.",
     Column("collection", Text, primary_key=True),
-    Column(
+    _optional(
         "most_days",
         Integer,
-        comment="Longest window that the API answered completely after a longer one failed.",
+        "Longest window that the API answered completely after a longer one failed.",
     ),
-    Column(
+    _optional(
         "most_rows",
         Integer,
-        comment="Rows beyond which the API caps a window, total included; NULL: no known cap.",
+        "Rows beyond which the API caps a window, total included; NULL: no known cap.",
     ),
     _required(
-        "reason",
-        Text,
-        "The API's response to the longer window, or how the limit was detected.",
+        "reason", Text, "The API's response to the longer window, or how the limit was detected."
     ),
     _required(
         "learned_at", _moment, "The limit expires 30 days later, in case the API has changed."
@@ -327,7 +323,7 @@ def declared_types(collection: Collection) -> dict[str, str]:
 
 def _received_columns(collection: Collection, moments: list[Column[Any]]) -> list[Column[Any]]:
     columns = [
-        Column("account_id", Text, comment="Account that the row belongs to."),
+        _optional("account_id", Text, "Account that the row belongs to."),
         _required("payload", JSONB, "The row as received. May hold personal data."),
         *moments,
     ]
@@ -361,10 +357,8 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
             "last_seen_at", _moment, "Start of the last read that changed anything in the row."
         ),
         _required("changed_at", _moment, "Start of the read in which the payload last differed."),
-        Column(
-            "deleted_at",
-            _moment,
-            comment="Start of the complete read that no longer returned the row.",
+        _optional(
+            "deleted_at", _moment, "Start of the complete read that no longer returned the row."
         ),
         *indexes,
         comment=collection.description,
@@ -385,10 +379,8 @@ def _history(collection: Collection, metadata: MetaData) -> Table:
         _required("id", Text, "Identifier given by Magnetis."),
         *_received_columns(collection, []),
         _required("valid_from", _moment, "Start of the read that first saw this version."),
-        Column(
-            "valid_to",
-            _moment,
-            comment="Start of the read that no longer saw it; NULL: present version.",
+        _optional(
+            "valid_to", _moment, "Start of the read that no longer saw it; NULL: present version."
         ),
         PrimaryKeyConstraint("id", "valid_from"),
         # the database enforces one current version per id

@@ -96,7 +96,6 @@ def _account_names(catalogue: Catalogue) -> str:
 
 
 def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
-    """Return the queries for the versions that begin and for those that end."""
     differs = ""
     if collection.volatile:
         # volatile members are no changes, nor are they in versions stored before their declaration

@@ -38,7 +38,6 @@ _FIXED = {
     "day": "date",
 }
 _Record = tuple[Any, ...]
-"""A row of the staging table."""
 
 
 def _digest(payload: str, seen: Counter[str]) -> str:
@@ -65,7 +64,6 @@ class RowCounts:
     by_day: Counter[date | None] = field(default_factory=Counter)
     """Rows that can be placed, by day; rows of a snapshot have the day None."""
     unplaced: Counter[str] = field(default_factory=Counter)
-    """Rows that cannot be placed, by reason."""
 
     @property
     def received(self) -> int:
@@ -164,7 +162,6 @@ class Staging:
         return records
 
     def _records_of_others(self, rows: Sequence[Any], nameless: Counter[str]) -> Iterator[_Record]:
-        """Yield a quarantined record for each row that is not a JSON object."""
         blank = [None] * (len(self._columns) - 5)
         for row in rows:
             if isinstance(row, dict):

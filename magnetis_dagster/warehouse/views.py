@@ -29,7 +29,6 @@ _NAMES = {
 }
 """Column of a view to its sources, in order."""
 _KEYS = {"a": ["t.account_id"], "n": ["a.network_id"], "e": ["a.entity_id", "n.entity_id"]}
-"""Alias to the columns that contain its id, in order."""
 _INVALID_TABLE_DEFINITION, _DEPENDENT_OBJECTS = "42P16", "2BP01"
 
 Types = Mapping[str, str]

@@ -33,7 +33,6 @@ class WindowLimits:
     most_days: int | None = None
     most_rows: int | None = None
     reason: str = ""
-    """How longer windows failed."""
 
 
 class Warehouse:
