@@ -310,15 +310,13 @@ class Ledger:
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
         last = key.lanes_last_sent.get(lane) if key else None
+        names = ("closed_until", "trial_until", "last_sent", "closed_signal")
         return key is not None, Usage(
             at=found.at,
             by_lane={name: (getattr(found, name) or 0) + more.get(name, 0) for name in LANES},
             elsewhere=found.used_elsewhere or 0,
-            closed_until=key.closed_until if key else None,
-            trial_until=key.trial_until if key else None,
-            last_sent=key.last_sent if key else None,
             lane_last_sent=datetime.fromisoformat(last) if last else None,
-            closed_signal=key.closed_signal if key else None,
+            **({name: getattr(key, name) for name in names} if key else {}),
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:

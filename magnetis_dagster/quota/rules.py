@@ -7,7 +7,7 @@ last hours of the quota day the floors shrink evenly to zero, so that unused cal
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -61,34 +61,36 @@ class QuotaPolicy:
 
     def __post_init__(self) -> None:
         """Raise InvalidQuotaRules if the rules cannot be satisfied."""
+        if problem := next(self._problems(), None):
+            raise InvalidQuotaRules(problem)
+
+    def _problems(self) -> Iterator[str]:
         if self.limit < 1:
-            raise InvalidQuotaRules(
-                f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
-            )
+            yield f"MAGNETIS_DAILY_QUOTA: expected at least 1 call a day, got {self.limit}."
         for setting, lanes in (("FLOORS", self.floors), ("SPREAD", self.spread)):
             if unknown := [lane for lane in lanes if lane not in LANES]:
-                raise InvalidQuotaRules(
+                yield (
                     f"MAGNETIS_QUOTA_{setting}: unknown lane {unknown[0]!r}. "
                     f"Lanes: {', '.join(LANES)}."
                 )
         if BACKFILL in self.floors:
-            raise InvalidQuotaRules(
+            yield (
                 "MAGNETIS_QUOTA_FLOORS: backfill cannot have a floor. The floors reserve calls "
                 "for the other lanes."
             )
         shares = self.floors.values()
         if not all(0 <= share < 1 for share in shares) or sum(shares) >= 1:
-            raise InvalidQuotaRules(
+            yield (
                 "MAGNETIS_QUOTA_FLOORS: expected shares of at least 0 that sum below 1 (100 %), "
                 f"got {dict(self.floors)} with a sum of {sum(shares):g}: backfill would never get "
                 "a call."
             )
         if not 0 <= self.release_hours <= 24:
-            raise InvalidQuotaRules(
+            yield (
                 f"MAGNETIS_QUOTA_RELEASE_HOURS: expected 0 to 24 hours, got {self.release_hours:g}."
             )
         if self.calls_per_second is not None and not self.calls_per_second >= 1 / 86_400:
-            raise InvalidQuotaRules(
+            yield (
                 "MAGNETIS_CALLS_PER_SECOND: expected more than 0 (at least 0.0000116, one call a "
                 f"day), or none, got {self.calls_per_second:g}."
             )

@@ -31,6 +31,11 @@ from magnetis_dagster.warehouse.schema import windows
 from magnetis_dagster.warehouse.staging import RowCounts
 
 _BOOKKEEPING = Queries("bookkeeping")
+_RECORDED_FACTS = (
+    *("read_at", "announced", "received", "api_calls", "bytes", "milliseconds", "run_id"),
+    "witness_calls",
+)
+"""Fields of WindowFacts that are columns of `windows`."""
 _Moves = Counter[tuple[date | None, date]]
 """Former and new day to moved rows; a deleted row that returns has no former day."""
 
@@ -259,15 +264,8 @@ class _Merge:
             collection=self._collection.name,
             first_day=facts.days[0],
             last_day=facts.days[-1],
-            read_at=facts.read_at,
-            announced=facts.announced,
-            received=facts.received,
-            api_calls=facts.api_calls,
-            bytes=facts.bytes,
-            milliseconds=facts.milliseconds,
-            run_id=facts.run_id,
-            witness_calls=facts.witness_calls,
             quarantined=self._unplaced,
+            **{name: getattr(facts, name) for name in _RECORDED_FACTS},
             **values,
         )
         return int(self._connection.execute(statement.returning(windows.c.id)).scalar_one())
