@@ -28,10 +28,7 @@ def mask_id(identifier: str) -> str:
 
 
 class Masking:
-    """Masks rows of one collection by the personal-data class of their columns.
-
-    Members that no column declares are masked.
-    """
+    """Masks columns with personal data, and members that no column declares."""
 
     def __init__(self, collection: Collection) -> None:
         self._columns = collection.columns

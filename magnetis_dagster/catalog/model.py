@@ -244,7 +244,7 @@ class Collection(Declaration):
             allowed |= {"occurred_at", "day"}
         allowed |= {name for name, each in self.columns.items() if each.type is not ColumnType.JSON}
         for columns in self.indexes:
-            if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
+            if not 0 < len(set(columns)) == len(columns) <= MOST_INDEX_COLUMNS:
                 raise ValueError(
                     f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns; "
                     f"got {list(columns)}"

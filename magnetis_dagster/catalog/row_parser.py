@@ -163,10 +163,7 @@ class RowParser:
 
 
 def mask_name(name: str) -> str:
-    """Return a member's name for display, or `*` if it may be a value.
-
-    Objects keyed by numbers or addresses have values as member names.
-    """
+    """Return a member's name for display, or `*` if it may be a value, such as a number."""
     return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 

@@ -57,7 +57,9 @@ def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forec
         calls -= sent
         if done_at is not None:
             return Forecast(tuple(days), done_at.astimezone(policy.zone))
-        if len(days) >= MOST_DAYS or _has_stopped(days):
+        # today may be exhausted or closed; after three days without a call, no day brings one
+        has_stopped = len(days) > 3 and not any(sent for _, sent in days[-3:])
+        if has_stopped or len(days) >= MOST_DAYS:
             break
     return Forecast(tuple(days), None, calls)
 
@@ -66,11 +68,6 @@ def capacity(policy: QuotaPolicy, usage: Usage, pace: Pace) -> tuple[int, int]:
     """Return backfill's calls for the rest of today, and for a whole day."""
     days = _days(policy, usage, 2**62, pace)
     return next(days)[1], next(days)[1]
-
-
-def _has_stopped(days: list[tuple[date, int]]) -> bool:
-    # today may be exhausted or closed; after three days without a call, no day brings one
-    return len(days) > 3 and not any(sent for _, sent in days[-3:])
 
 
 def _days(
@@ -83,11 +80,8 @@ def _days(
         day, begin, end = policy.day_of(simulation.at), simulation.at, policy.day_end(simulation.at)
         # with a rolling quota, each day equals the day before from the third whole day on
         least = 3 * DAY if policy.is_rolling else timedelta(0)
-        is_whole = (
-            begin == policy.day_start(day)
-            and not simulation.is_waiting
-            and begin - usage.at > least
-        )
+        is_whole = begin == policy.day_start(day) and begin - usage.at > least
+        is_whole = is_whole and not simulation.is_waiting
         if is_whole and (known := whole.get(end - begin)) is not None and known < simulation.left:
             simulation.skip_to(end, known)  # skip the simulation, so that ten years take a moment
             yield day, known, None
@@ -149,9 +143,8 @@ class _Simulation:
             number = min(self.left, room, -((begin - end) // gap))
             if number:
                 self.left -= number
-                sent_at = max(
-                    begin + (number - 1) * gap, self._first_second_with_room(begin, last, number)
-                )
+                first = self._first_second_with_room(begin, last, number)
+                sent_at = max(begin + (number - 1) * gap, first)
                 self._sent.append((sent_at + DAY, number))
                 self._next = sent_at + gap
                 self.last_call = sent_at + timedelta(seconds=self._seconds)
@@ -174,10 +167,10 @@ class _Simulation:
         return max(self._seconds, rest.total_seconds())
 
     def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
-        seconds = range((last - begin) // SECOND + 1)
-        offset = bisect_left(
-            seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number
-        )
+        def has_room(second: int) -> bool:
+            return self._room(begin + second * SECOND) >= number
+
+        offset = bisect_left(range((last - begin) // SECOND + 1), True, key=has_room)
         return min(last, begin + offset * SECOND)
 
     def _room(self, at: datetime) -> int:

@@ -32,15 +32,11 @@ class Permit(Protocol):
         """Confirm that the run continues; raise if it was ended."""
 
 
-_Days = tuple[date, date] | None
-
-
 @dataclass(frozen=True, slots=True)
 class _Grant:
     """A charge whose request is not settled yet."""
 
     charge: Charge
-    days: _Days
     valid_seconds: float
     """The charge counts in its quota window for at least this long from `requested_at`."""
     requested_at: Moment
@@ -97,7 +93,7 @@ class LedgerGuard:
         `permit` is confirmed, unless fresh, before each charge and each renewal.
         """
         self.ledger = ledger
-        self.charged: Counter[_Days] = Counter()
+        self.charged: Counter[tuple[date, date] | None] = Counter()
         self._run = run
         self._trial = trial
         self._permit = permit
@@ -126,7 +122,7 @@ class LedgerGuard:
             last_day=last,
             trial=self._trial,
         )
-        return await self._grant(charge, call.days)
+        return await self._grant(charge)
 
     async def confirm(self, charge: int) -> int:
         """Confirm a charge and return the number under which the request may be sent now.
@@ -134,10 +130,10 @@ class LedgerGuard:
         The ledger renews a charge that is not fresh, or replaces one of an earlier quota window.
         """
         while not (grant := self._grants[charge]).is_fresh():
-            charge = await self._grant(replace(grant.charge, renews=charge), grant.days)
+            charge = await self._grant(replace(grant.charge, renews=charge))
         return charge
 
-    async def _grant(self, charge: Charge, days: _Days) -> int:
+    async def _grant(self, charge: Charge) -> int:
         while True:
             if self._permit and not self._permit.is_fresh():
                 await asyncio.to_thread(self._permit.confirm)
@@ -150,13 +146,13 @@ class LedgerGuard:
                 continue
             self._grants[granted.number] = _Grant(
                 replace(charge, renews=None, trial=self._trial),
-                days,
                 granted.valid_seconds,
                 requested_at,
                 Moment.now(),
             )
             if granted.number != charge.renews:
-                self.charged[days] += 1
+                first, last = charge.first_day, charge.last_day
+                self.charged[(first, last) if first and last else None] += 1
             await asyncio.sleep(granted.pause)
             return granted.number
 

@@ -5,7 +5,7 @@ partition. Every batch is a short transaction, so an interrupted or repeated pru
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, TextClause, text
@@ -87,14 +87,10 @@ def prune(
             ]
         deleted = {}
         for rule in rules:
-            statement = _QUERIES.fill(
-                table=rule.table,
-                source=rule.source or rule.table,
-                age=rule.age,
-                key=rule.key,
-                run=rule.run,
-                unused=_QUERIES.fill(dagster=dagster_schema).sql(rule.unused),
-            )["delete_batch"]
+            unused = _QUERIES.fill(dagster=dagster_schema).sql(rule.unused)
+            source = rule.source or rule.table
+            placeholders = asdict(rule) | {"source": source, "unused": unused}
+            statement = _QUERIES.fill(**placeholders)["delete_batch"]
             before = found.now - timedelta(days=max(days, rule.least_days))
             deleted[rule.table] = _prune(engine, statement, before, forget_run)
         with engine.begin() as connection:
