@@ -18,7 +18,7 @@ from magnetis_dagster.catalog.policies import (
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, column_or_null
 
 MOST_ROWS = 50
 ACCOUNTS = "accounts"
@@ -172,7 +172,9 @@ def _violations(
         alerts = " UNION ALL ".join(
             _QUERIES.fill(table=f"{DATA_SCHEMA}.{name}").sql("alerts") for name in names
         )
-        queries = _QUERIES.fill(name=_column(catalogue[ACCOUNTS], "a", "name"), alerts=alerts)
+        queries = _QUERIES.fill(
+            name=column_or_null(catalogue[ACCOUNTS], "a", "name"), alerts=alerts
+        )
         return queries.sql("accounts_without_alert"), {"types": list(policy.types)}
     queries, parameters = _QUERIES, Parameters()
     if isinstance(policy, AllowedDomains):
@@ -180,17 +182,12 @@ def _violations(
         parameters = {"domains": list(policy.domains), "below": below}
     elif isinstance(policy, SaneThresholds):
         queries = _QUERIES.fill(
-            less=_column(collection, "t", "less_than", "numeric"),
-            more=_column(collection, "t", "more_than", "numeric"),
+            less=column_or_null(collection, "t", "less_than", "numeric"),
+            more=column_or_null(collection, "t", "more_than", "numeric"),
         )
     filled = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",
-        title=_column(collection, "t", "title"),
+        title=column_or_null(collection, "t", "title"),
         reason=queries.sql(_REASONS[type(policy)]),
     )
     return filled.sql("rows_with_reason"), parameters
-
-
-def _column(collection: Collection, alias: str, name: str, kind: str = "text") -> str:
-    value = f'{alias}."{name}"' if name in collection.columns else "NULL"
-    return f"CAST({value} AS {kind})"

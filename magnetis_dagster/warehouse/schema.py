@@ -316,6 +316,12 @@ def tables_of(collection: Collection, metadata: MetaData | None = None) -> list[
     return [table] if collection.is_events else [table, _history(collection, metadata)]
 
 
+def column_or_null(collection: Collection, alias: str, name: str, kind: str = "text") -> str:
+    """Return SQL for a column, or NULL if an overlay removed it, cast to a type."""
+    value = f'{alias}."{name}"' if name in collection.columns else "NULL"
+    return f"CAST({value} AS {kind})"
+
+
 def declared_types(collection: Collection) -> dict[str, str]:
     """Return PostgreSQL's type of each declared column."""
     return {name: type_name(_TYPES[column.type]) for name, column in collection.columns.items()}

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, column_or_null, history_name
 
 _QUERIES = Queries("settings_changes")
 VIEW = f"{DATA_SCHEMA}.settings_changes"
@@ -101,21 +101,18 @@ def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
         # volatile members are no changes, nor are they in versions stored before their declaration
         same = same_sql(collection, "p.payload", "h.payload")
         differs = f" WHERE p.id IS NULL OR NOT {same}"
+    # the type of a view's column is fixed, but an overlay may change that of a table's
+    received_name = column_or_null(collection, "h", "account_name")
     queries = _QUERIES.fill(
         collection=collection.name,
         history=f"{DATA_SCHEMA}.{history_name(collection)}",
-        title=_as_text(collection, "title"),
-        account_name=f"coalesce({_as_text(collection, 'account_name')}, {account_names})",
+        title=column_or_null(collection, "h", "title"),
+        account_name=f"coalesce({received_name}, {account_names})",
         old=stable_sql(collection, "p.payload"),
         new=stable_sql(collection, "h.payload"),
         differs=differs,
     )
     return queries.sql("begun_versions"), queries.sql("ended_versions")
-
-
-def _as_text(collection: Collection, name: str) -> str:
-    # The type of a view's column is fixed, but an overlay may remove a column or change its type.
-    return f'CAST(h."{name}" AS text)' if name in collection.columns else "CAST(NULL AS text)"
 
 
 def read_changes(connection: Connection, collection: Collection, read_at: datetime) -> Changes:
