@@ -126,10 +126,7 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open the ingestion of one run.
-
-    Raises: SettingsError, DatabaseUnavailable or DatabaseRefused.
-    """
+    """Open the ingestion of one run. Raises: SettingsError, DatabaseUnavailable, DatabaseRefused."""
     key = settings.require_key()
     with (
         open_engine(settings) as engine,

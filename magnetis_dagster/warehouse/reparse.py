@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
@@ -91,7 +91,8 @@ def _reparse_table(
     with connection.execute(select, execution_options=streaming) as rows:
         for batch in rows.partitions(BATCH):
             records = _records(reader, batch, result)
-            copy_rows(connection, "reparsed", {"_at": "text"} | columns, records)
+            with driver_of(connection).cursor() as cursor:
+                copy_rows(cursor, "reparsed", {"_at": "text"} | columns, records)
             result.updated += connection.execute(update).rowcount
             connection.execute(text("TRUNCATE reparsed"))
             result.read += len(batch)

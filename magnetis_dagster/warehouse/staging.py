@@ -18,7 +18,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
-from magnetis_dagster.warehouse.copying import copy_rows_with, rejects_value
+from magnetis_dagster.warehouse.copying import copy_rows, rejects_value
 from magnetis_dagster.warehouse.page_cache import Keep
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import declared_types
@@ -178,7 +178,7 @@ class Staging:
                 keep(cursor)
             try:
                 # no savepoint: it would cost every good page two round trips
-                copy_rows_with(cursor, "incoming", self._columns, records)
+                copy_rows(cursor, "incoming", self._columns, records)
             except psycopg.Error as error:
                 if not rejects_value(error):
                     raise
@@ -192,7 +192,7 @@ class Staging:
         """COPY records by halves until each record that PostgreSQL rejects is quarantined."""
         try:
             with cursor.connection.transaction():
-                copy_rows_with(cursor, "incoming", self._columns, records)
+                copy_rows(cursor, "incoming", self._columns, records)
         except psycopg.Error as error:
             if not rejects_value(error):
                 raise
@@ -202,7 +202,7 @@ class Staging:
                 return
             reason = f"PostgreSQL rejects a value: {type(error).__name__}"
             quarantined = [_quarantined(records[0], reason)]
-            copy_rows_with(cursor, "incoming", self._columns, quarantined)
+            copy_rows(cursor, "incoming", self._columns, quarantined)
 
     def _collect_members(self, members: set[str]) -> None:
         fresh = members - self._seen
