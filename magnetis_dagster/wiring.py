@@ -126,7 +126,7 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open the ingestion of one run. Raises: SettingsError, DatabaseUnavailable, DatabaseRefused."""
+    """Open the ingestion of one run. Raises: SettingsError and errors of the database."""
     key = settings.require_key()
     with (
         open_engine(settings) as engine,

@@ -186,9 +186,12 @@ def test_a_value_that_the_driver_rejects_is_not_reported_as_an_unreachable_datab
     engine: Any,
 ) -> None:
     def load() -> None:
-        with guarded(engine, "load a page"), engine.connect() as connection:
-            with driver_of(connection).cursor() as cursor:
-                copy_rows(cursor, "incoming", {"value": "text"}, [("Jeanne\0",)])
+        with (
+            guarded(engine, "load a page"),
+            engine.connect() as connection,
+            driver_of(connection).cursor() as cursor,
+        ):
+            copy_rows(cursor, "incoming", {"value": "text"}, [("Jeanne\0",)])
 
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE incoming (value text)"))
