@@ -16,14 +16,13 @@ from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
-from magnetis_dagster.warehouse.plausibility import Rules
+from magnetis_dagster.warehouse.plausibility import Emptied, Rules
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.reconcile import DayDifference, reconcile
 from magnetis_dagster.warehouse.settings_changes import Changes, read_changes
 from magnetis_dagster.warehouse.staging import Staging
 
 _BOOKKEEPING = Queries("bookkeeping")
-_DEFAULT_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,12 @@ class Warehouse:
         *,
         response_zone: ZoneInfo,
         partition_zone: ZoneInfo,
-        rules: Rules = _DEFAULT_RULES,
+        emptied: Emptied = Emptied.DOUBT,
+        rules: Rules | None = None,
     ) -> None:
+        """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
         self.engine = engine
-        self.rules = rules
+        self.rules = rules or Rules(emptied)
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
