@@ -14,7 +14,7 @@ from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
 from magnetis_dagster.sandbox.day_plans import midnight
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days, day_of, id_tail
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
@@ -167,7 +167,7 @@ class World:
                 self.insert(collection, row)
             else:
                 # edit in place: a time without a zone is ambiguous in the repeated autumn hour
-                day = self._days.day_of(identifier)
+                day = day_of(identifier)
                 self._edited.setdefault((collection, day), {})[identifier] = _encode(row)
                 self._invalidate(collection, day)
             return row
@@ -184,7 +184,7 @@ class World:
                 del self._inserted[collection, day][number]
                 self._invalidate(collection, day)
             else:
-                day = self._days.day_of(identifier)
+                day = day_of(identifier)
                 self._edited.setdefault((collection, day), {})[identifier] = None
                 self._invalidate(collection, day)
             return row
@@ -293,7 +293,7 @@ class World:
             self._group.rows["accounts"],
             self.options.seed,
             local,
-            lambda number: self._days.tail(number, day),
+            lambda number: id_tail(number, day),
         )
         return Day(moments, [_encode(row) for row in rows])
 
@@ -334,7 +334,7 @@ class World:
         elif insertion := self._insertion(collection, identifier):
             rows = [self._inserted[collection, insertion[0]][insertion[1]][1]]
         else:
-            rows = self._day(collection, self._days.day_of(identifier)).rows
+            rows = self._day(collection, day_of(identifier)).rows
         found: Row | None = next(
             (row for row in map(json.loads, rows) if self.identity(collection, row) == identifier),
             None,

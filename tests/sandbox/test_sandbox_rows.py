@@ -179,7 +179,7 @@ def test_the_autumn_day_has_25_hours_and_two_oclock_twice(sandbox: Any, name: st
         assert {int(row[moment][11:13]) for row in rows} == set(range(24))
         assert (
             sandbox.server.world._days._plans.hours(date(2025, 10, 26))[2:4]
-            == [(b"2025-10-26 02:", 2)] * 2
+            == [("2025-10-26 02:", 2)] * 2
         )
 
 
