@@ -7,8 +7,8 @@ changes of events.
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from magnetis_dagster.sandbox.callers import CALLERS, address_of, number_of
@@ -35,12 +35,12 @@ _WEIGHTS = {
 """Relative frequency of each kind of change."""
 _DEMONSTRATED = ("threshold", "switch", "recipient", "title")
 ALERTS = ("email_alerts", "sms_alerts")
+SETTINGS = ("reports", *ALERTS)
 Rows = dict[str, list[Row]]
 """Rows of the snapshot collections, oldest first. A change replaces, adds or removes rows."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
+class Change(NamedTuple):
     """One change, at a Unix time."""
 
     moment: int
@@ -85,51 +85,46 @@ def apply(change: Change, rows: Rows, group: Group, zone: ZoneInfo) -> None:
 
 def _pick_setting(
     rows: Rows, pick: random.Random, *collections: str, kind: str | None = None
-) -> tuple[str, Row] | None:
+) -> Row | None:
     found = [
-        (name, row)
-        for name in collections
-        for row in rows[name]
-        if kind is None or row.get("type") == kind
+        row for name in collections for row in rows[name] if kind is None or row.get("type") == kind
     ]
     return pick.choice(found) if found else None
 
 
 def _change_recipient(rows: Rows, pick: random.Random, _group: Group) -> None:
-    if found := _pick_setting(rows, pick, "reports", *ALERTS):
-        name, row = found
+    if row := _pick_setting(rows, pick, *SETTINGS):
         person = pick.randrange(CALLERS)
-        recipient = number_of(person) if name == "sms_alerts" else address_of(person)
+        is_sms = any(row is each for each in rows["sms_alerts"])
+        recipient = number_of(person) if is_sms else address_of(person)
         others = row.get("recipients") or []
         row["recipients"] = [*others, recipient] if len(others) < 3 else [recipient]
 
 
 def _change_threshold(rows: Rows, pick: random.Random, _group: Group) -> None:
-    if found := _pick_setting(rows, pick, *ALERTS, kind="custom_calls"):
-        _, row = found
+    if row := _pick_setting(rows, pick, *ALERTS, kind="custom_calls"):
         others = [seconds for seconds in (20, 23, 30, 45, 60) if seconds != row.get("less_than")]
         row["less_than"] = pick.choice(others)
 
 
 def _switch(rows: Rows, pick: random.Random, _group: Group) -> None:
-    off = [row for name in ("reports", *ALERTS) for row in rows[name] if not row.get("enabled")]
+    off = [row for name in SETTINGS for row in rows[name] if not row.get("enabled")]
     if off:  # at most one setting is disabled at a time
         off[0]["enabled"] = 1
-    elif found := _pick_setting(rows, pick, "reports", *ALERTS):
-        found[1]["enabled"] = 0
+    elif row := _pick_setting(rows, pick, *SETTINGS):
+        row["enabled"] = 0
 
 
 def _change_title(rows: Rows, pick: random.Random, _group: Group) -> None:
-    if found := _pick_setting(rows, pick, "reports", *ALERTS):
-        _, row = found
+    if row := _pick_setting(rows, pick, *SETTINGS):
         plain, _, suffix = str(row.get("title") or "Alerte").partition(" - ")
         teams = [team for team in ("accueil", "direction", "location") if team != suffix]
         row["title"] = f"{plain} - {pick.choice(teams)}"
 
 
 def _change_frequency(rows: Rows, pick: random.Random, _group: Group) -> None:
-    if found := _pick_setting(rows, pick, "reports"):
-        found[1]["frequency"] = "weekly" if found[1].get("frequency") != "weekly" else "monthly"
+    if row := _pick_setting(rows, pick, "reports"):
+        row["frequency"] = "weekly" if row.get("frequency") != "weekly" else "monthly"
 
 
 def _add_alert(rows: Rows, pick: random.Random, group: Group) -> None:
@@ -142,16 +137,11 @@ def _add_alert(rows: Rows, pick: random.Random, group: Group) -> None:
 
 
 def _remove_alert(rows: Rows, pick: random.Random, _group: Group) -> None:
-    name = pick.choice(ALERTS)
+    alerts = rows[pick.choice(ALERTS)]
     # each account keeps at least one alert
-    accounts = [_account_of(row) for row in rows[name]]
-    removable = [
-        row
-        for row, account in zip(rows[name], accounts, strict=True)
-        if accounts.count(account) > 1
-    ]
-    if removable:
-        rows[name].remove(pick.choice(removable))
+    accounts = [_account_of(row) for row in alerts]
+    if removable := [row for row in alerts if accounts.count(_account_of(row)) > 1]:
+        alerts.remove(pick.choice(removable))
 
 
 def _add_number(rows: Rows, pick: random.Random, group: Group) -> None:

@@ -1,7 +1,7 @@
 """Edit a running sandbox.
 
-The module has an endpoint for programs on this machine, and a journal for all processes. Web pages
-cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON body and the
+The endpoint is for programs on this machine; a journal passes edits to all processes. Web pages
+cannot use it: a request requires a loopback client, a loopback Host, a JSON body and the
 organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No response allows
 cross-origin requests.
 """
@@ -15,7 +15,6 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from typing import Any
 
-from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.sandbox.group import Row
 from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
@@ -47,39 +46,30 @@ class Journal:
         """Length of the journal in bytes."""
         return int(self._end.value)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next edit may not fit."""
+        return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
+
     def append(self, entry: dict[str, Any]) -> None:
         """Append an edit. The caller holds the lock."""
         begin, line = self.end, json.dumps(entry).encode() + b"\n"
         self._lines[begin : begin + len(line)] = line
         self._end.value = begin + len(line)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next edit may not fit."""
-        return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
-
     def since(self, begin: int, end: int) -> Iterator[dict[str, Any]]:
         """Yield the edits between two positions."""
-        for line in self._lines[begin:end].splitlines():
-            yield json.loads(line)
+        yield from map(json.loads, self._lines[begin:end].splitlines())
 
 
 class Control:
-    """Handles requests to CONTROL_PATH. `keys` may edit."""
+    """Handles requests to CONTROL_PATH; keys without a scope may edit."""
 
-    def __init__(
-        self,
-        world: World,
-        catalogue: Catalogue,
-        keys: Sequence[str],
-        journal: Journal,
-        clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._collections = catalogue.collections
-        self._keys = keys
-        self._journal = journal
-        self._clock = clock
+        self._collections = world.catalogue.collections
+        self._keys = [key for key in world.options.keys if key not in world.options.scopes]
+        self._journal = Journal()
         self._read = 0
 
     def catch_up(self) -> None:
@@ -88,7 +78,7 @@ class Control:
             return
         for entry in self._journal.since(self._read, end):
             self._world.advance(datetime.fromtimestamp(entry.pop("moment"), UTC))
-            self._apply(entry)
+            self._apply(**entry)
         self._read = end
 
     async def answer(
@@ -136,27 +126,22 @@ class Control:
             self.catch_up()
             if self._journal.is_full:
                 raise EditError(507, "The sandbox cannot store more edits: restart it.")
-            now = self._clock()
+            now = self._world.options.clock()
             self._world.advance(now)
             old = self._select(collection, request.get("id"), request.get("account"))
             identifier = self._world.identity(collection, old)
             if action == "show":
                 return {"collection": collection, "id": identifier, "row": old}
             changes = _convert_changes(request.get("changes"), old) if action == "edit" else {}
-            entry = {
-                "action": action,
-                "collection": collection,
-                "id": identifier,
-                "changes": changes,
-            }
+            entry = {"action": action, "collection": collection, "id": identifier}
             try:
-                self._apply(entry)
+                self._apply(**entry, changes=changes)
             except (ValueError, TypeError, KeyError):
                 first = self._world.options.first_day
                 raise EditError(
                     422, f"Expected a time such as {first} 09:06:09, on this day or later."
                 ) from None
-            self._journal.append(entry | {"moment": now.timestamp()})
+            self._journal.append(entry | {"changes": changes, "moment": now.timestamp()})
             self._read = self._journal.end
         return {
             "collection": collection,
@@ -176,10 +161,11 @@ class Control:
             )
         return "The next snapshot contains it: snapshots are daily, or materialize today."
 
-    def _apply(self, entry: dict[str, Any]) -> Row:
-        if entry["action"] == "delete":
-            return self._world.delete(entry["collection"], entry["id"])
-        return self._world.edit(entry["collection"], entry["id"], **entry["changes"])
+    def _apply(self, *, action: str, collection: str, id: str, changes: Row) -> None:  # noqa: A002
+        if action == "delete":
+            self._world.delete(collection, id)
+        else:
+            self._world.edit(collection, id, **changes)
 
     def _select(self, collection: str, identifier: object, account: object) -> Row:
         """Return the row with this id, or the newest row, of the account if one is given."""
@@ -197,7 +183,7 @@ class Control:
         )
 
     def _newest(self, collection: str) -> Iterator[Row]:
-        if collection not in self._world.events_collections:
+        if not self._collections[collection].is_events:
             yield from map(json.loads, self._world.snapshot(collection))
             return
         first, size = 0, 250
@@ -206,11 +192,11 @@ class Control:
             first += size
 
     def _account(self, text: str) -> str:
-        accounts = [json.loads(row) for row in reversed(self._world.snapshot("accounts"))]
-        if text.isdecimal() and 1 <= int(text) <= len(accounts):
-            return str(accounts[int(text) - 1]["id"])
-        for row in accounts:
-            if text in {row.get("id"), row.get("name")}:
+        accounts = self._world.oldest_first("accounts")
+        for number, row in enumerate(accounts, start=1):
+            if text in {row.get("id"), row.get("name")} or (
+                text.isdecimal() and int(text) == number
+            ):
                 return str(row["id"])
         raise EditError(
             404, f"account: expected a number from 1 to {len(accounts)}, an id or a name."

@@ -145,10 +145,7 @@ def test_leads_change_their_status_in_order() -> None:
 
 def all_rows(world: World) -> Any:
     days = date(2026, 9, 7), date(2026, 9, 20)
-    return {
-        name: list(world.truth(name, *days))
-        for name in (*world._snapshots, *world.events_collections)
-    }
+    return {name: list(world.truth(name, *days)) for name in world.catalogue.collections}
 
 
 def test_the_state_depends_on_seed_and_clock_but_not_on_the_start(
