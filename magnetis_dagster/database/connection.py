@@ -27,10 +27,7 @@ Every statement of this package qualifies its table names with a schema.
 
 
 class Dialect(PGDialect_psycopg):
-    """SQLAlchemy's dialect for psycopg 3.
-
-    It accepts every libpq parameter and configures sessions.
-    """
+    """SQLAlchemy's dialect for psycopg 3, with every libpq parameter and configured sessions."""
 
     supports_statement_cache = True
 
@@ -53,12 +50,7 @@ class Dialect(PGDialect_psycopg):
 
         connection = open_one()
         try:
-            set_up(
-                connection,
-                mask_passwords(engine_url("postgresql", parameters)),
-                open_one,
-                SEARCH_PATH,
-            )
+            set_up(connection, mask_passwords(parameters), open_one, SEARCH_PATH)
         except BaseException:
             connection.close()
             raise
@@ -77,12 +69,10 @@ def connect(url: str, **parameters: str) -> Engine:
 
     Raises: BadAddress if libpq rejects the URL.
     """
+    # name the encoding: psycopg returns bytes from a SQL_ASCII database
+    known = DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"}
     return sqlalchemy.create_engine(
-        # name the encoding: psycopg returns bytes from a SQL_ASCII database
-        engine_url(
-            "postgresql+magnetis",
-            DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"},
-        ),
+        engine_url("postgresql+magnetis", known),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=32,
@@ -93,10 +83,8 @@ def connect(url: str, **parameters: str) -> Engine:
 
 def connect_arguments(url: URL) -> dict[str, str]:
     """Return the libpq parameters in a SQLAlchemy URL."""
-    return {
-        str(name): str(value)
-        for name, value in (url.translate_connect_args(username="user") | dict(url.query)).items()
-    }
+    found = url.translate_connect_args(username="user") | dict(url.query)
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
@@ -111,7 +99,7 @@ def without_password(url: str) -> str:
 
     Raises: BadAddress if libpq rejects the URL.
     """
-    return mask_passwords(engine_url("postgresql", parameters_of(url)))
+    return mask_passwords(parameters_of(url))
 
 
 @contextmanager
@@ -123,9 +111,8 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        translated = translate_error(
-            error, action, mask_passwords(engine.url), connect_arguments(engine.url)
-        )
+        parameters = connect_arguments(engine.url)
+        translated = translate_error(error, action, mask_passwords(parameters), parameters)
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
             translated = DatabaseUnavailable(f"{translated} {holders(engine)}")
         raise translated from None

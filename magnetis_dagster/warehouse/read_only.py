@@ -5,7 +5,7 @@ import re
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.database.address import engine_url, mask_passwords, parameters_of
+from magnetis_dagster.database.address import mask_passwords, parameters_of
 from magnetis_dagster.errors import PermanentError
 
 ROLE = "magnetis_reader"
@@ -82,9 +82,7 @@ def instructions(url: str) -> str:
     """
     parameters = parameters_of(url)
     owner = _identifier(parameters.get("user", "magnetis"))
-    address = mask_passwords(
-        engine_url("postgresql", parameters | {"user": ROLE, "password": "given"})
-    )
+    address = mask_passwords(parameters | {"user": ROLE, "password": "given"})
     schema = SCHEMAS[0]
     future_tables = f"GRANT SELECT ON TABLES TO {ROLE}"
     statements = [
