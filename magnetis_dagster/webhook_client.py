@@ -19,10 +19,7 @@ SECONDS = 5.0
 
 
 class WebhookFailed(TransientError):
-    """The message was not delivered, or its delivery is uncertain.
-
-    The text is `HTTP 500`, or the class of an error.
-    """
+    """The message was not delivered, or its delivery is uncertain: `HTTP 500`, or a class."""
 
     def __init__(self, reason: str, *, perhaps_delivered: bool = False) -> None:
         super().__init__(reason)
@@ -32,7 +29,7 @@ class WebhookFailed(TransientError):
 def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECONDS) -> None:
     """Post `content` and return when the server accepted it (2xx).
 
-    `seconds`: time limit for the whole exchange.
+    `seconds` limits the whole exchange.
 
     Raises: WebhookFailed; PermanentError if the environment names an unusable proxy or unusable
     certificates.

@@ -43,9 +43,10 @@ class World:
         self.options = options
         self.catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
+        shipped = load_catalogue().collections
         self._styles = {
-            name: declared.Style(self.catalogue.collections[name], shipped)
-            for name, shipped in load_catalogue().collections.items()
+            name: declared.Style(self.catalogue.collections[name], shipped[name])
+            for name in (*group.rows, *EVENTS)
         }
         self._days = Days(
             options, variants(group, options.seed, lambda name, row: self._styles[name].apply(row))

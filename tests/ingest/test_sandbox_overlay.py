@@ -119,7 +119,7 @@ def test_a_collection_that_the_catalogue_ships_needs_no_code_either(
     query: Query,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.sandbox.declared_rows.load_catalogue", lambda: overlaid)
+    monkeypatch.setattr("magnetis_dagster.sandbox.world.load_catalogue", lambda: overlaid)
     migrate(engine, overlaid)
     options = SandboxOptions(accounts=3, calls_per_day=60, daily_quota=None)
     with (
