@@ -22,10 +22,7 @@ class BadAddress(DatabaseRefused):
 
 
 def parameters_of(url: str) -> dict[str, str]:
-    """Return the libpq parameters (host, port, user, dbname …) of a postgresql:// URL.
-
-    Raises: BadAddress if libpq rejects the URL.
-    """
+    """Return libpq's parameters (host, port, user, dbname …). Raises BadAddress."""
     bare = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
     names = Counter(name for name, _ in parse_qsl(urlsplit(bare).query, keep_blank_values=True))
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
@@ -52,14 +49,10 @@ def parameters_of(url: str) -> dict[str, str]:
 
 
 def engine_url(driver: str, parameters: dict[str, str]) -> URL:
-    """Return a SQLAlchemy URL with libpq's parameters.
-
-    User and password are in the fields that SQLAlchemy masks, all others in the query.
-    """
-    rest = {name: value for name, value in parameters.items() if name not in {"user", "password"}}
-    return URL.create(
-        driver, username=parameters.get("user"), password=parameters.get("password"), query=rest
-    )
+    """Return a SQLAlchemy URL; only user and password are in fields, which SQLAlchemy masks."""
+    query = dict(parameters)
+    user, password = query.pop("user", None), query.pop("password", None)
+    return URL.create(driver, username=user, password=password, query=query)
 
 
 def mask_passwords(parameters: Mapping[str, str]) -> str:

@@ -20,10 +20,7 @@ from magnetis_dagster.exact_json import load_stored
 DEFAULTS = {"connect_timeout": "10", "application_name": "magnetis_dagster"}
 """libpq parameters that a URL may override."""
 SEARCH_PATH = "public"
-"""Searched after pg_catalog, so no user's function shadows a built-in one.
-
-Every statement of this package qualifies its table names with a schema.
-"""
+"""Searched after pg_catalog, so no user's function shadows a built-in one."""
 
 
 class Dialect(PGDialect_psycopg):
@@ -32,18 +29,12 @@ class Dialect(PGDialect_psycopg):
     supports_statement_cache = True
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
-        """Return the libpq parameters that `engine_url` stored in the URL.
-
-        SQLAlchemy's own method would split a list of several hosts again.
-        """
+        """Return the URL's libpq parameters; SQLAlchemy would split a list of several hosts."""
         # the adapters of this context decode JSON with `load_stored`
         return [], connect_arguments(url) | {"context": self._psycopg_adapters_map}
 
     def connect(self, *_arguments: Any, context: Any = None, **parameters: Any) -> Any:
-        """Open a session and configure it.
-
-        Raises: DatabaseRefused if the session cannot have the settings; the driver's errors.
-        """
+        """Open a session and configure it. Raises DatabaseRefused; the driver's errors."""
 
         def open_one() -> psycopg.Connection[Any]:
             return psycopg.connect(**parameters, context=context)
@@ -63,9 +54,8 @@ registry.register("postgresql.magnetis", __name__, Dialect.__name__)
 def connect(url: str, **parameters: str) -> Engine:
     """Return an engine on psycopg 3 for any postgresql:// URL that libpq accepts.
 
-    Connects on first use. `parameters` are libpq parameters and override those of the URL. Each
-    session gets the settings of `session.py`. If the database or a connection pooler does not allow
-    them, the first use raises DatabaseRefused.
+    libpq `parameters` override those of the URL. The engine connects on first use, which raises
+    DatabaseRefused if database or connection pooler do not allow the settings of `session.py`.
 
     Raises: BadAddress if libpq rejects the URL.
     """
@@ -95,10 +85,7 @@ def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
 
 
 def without_password(url: str) -> str:
-    """Return the URL with its passwords masked, for messages.
-
-    Raises: BadAddress if libpq rejects the URL.
-    """
+    """Return the URL with its passwords masked, for messages. Raises BadAddress."""
     return mask_passwords(parameters_of(url))
 
 

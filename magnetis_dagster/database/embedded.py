@@ -1,8 +1,8 @@
 """Share the embedded PostgreSQL server between processes.
 
 The first process that needs the server starts it; the last one stops it. The operating system
-authenticates users of the socket, which is in a private folder. On 127.0.0.1 the server rejects
-every login until `allow_tcp` gives a role a password.
+authenticates users of the socket. On 127.0.0.1 the server rejects every login until `allow_tcp`
+gives a role a password.
 """
 
 import atexit
@@ -54,10 +54,7 @@ _ABSENT = {
     "data of an API key, set MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
-"""For each home: this process's descriptor of _USERS, and the pid that file it.
-
-The pid matters because a forked child must not stop its parent's server.
-"""
+"""For each home: descriptor of _USERS and pid: a forked child must not stop its parent's server."""
 
 
 class EmbeddedServerFailed(TransientError):
@@ -92,9 +89,8 @@ def start(
     `port` is the TCP port on 127.0.0.1; 0 disables TCP. By default, use the port of the previous
     start, or any free port. With `create=False`, create no folder, server or database.
 
-    Raises: EmbeddedServerFailed if the server does not start; it names the server's log.
-    ServerRefused or ForeignFolder if the server cannot run privately. NoEmbeddedDatabase if
-    `create` is false and the database is missing.
+    Raises: EmbeddedServerFailed if the server does not start. ServerRefused or ForeignFolder if it
+    cannot run privately. NoEmbeddedDatabase if `create` is false and the database is missing.
     """
     home = home.resolve()
     if not create:
@@ -118,10 +114,7 @@ def start(
 
 
 def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> tuple[str, bool]:
-    """Return the socket URL of `database`, and whether the server runs.
-
-    Raises: NoEmbeddedDatabase if `home` has none.
-    """
+    """Return the socket URL, and whether the server runs. Raises NoEmbeddedDatabase."""
     require(home)
     data = _cluster(home).data
     running = Postmaster.of(data)
@@ -131,10 +124,7 @@ def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> t
 
 
 def require(home: Path) -> None:
-    """Raise NoEmbeddedDatabase if `home` has none.
-
-    A read-only command must not create one.
-    """
+    """Raise NoEmbeddedDatabase if `home` has none: a read-only command must not create one."""
     if not _cluster(home).exists:
         raise NoEmbeddedDatabase(
             f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
@@ -144,10 +134,7 @@ def require(home: Path) -> None:
 
 
 def require_running(home: Path) -> Postmaster:
-    """Return the server that runs under `home`.
-
-    Raises: NoEmbeddedDatabase if `home` has none. NotRunning if the server does not run.
-    """
+    """Return the server that runs under `home`. Raises NoEmbeddedDatabase, NotRunning."""
     require(home)
     running = Postmaster.of(_cluster(home).data)
     if running is None:
@@ -172,9 +159,9 @@ def stop(home: Path) -> None:
 
 
 def allow_tcp(home: Path, role: str) -> TcpAddress:
-    """Let `role` log in on 127.0.0.1 with a generated password, and save that.
+    """Let `role` log in on 127.0.0.1 with a generated, saved password.
 
-    Raises: NotRunning if the server does not run. NoTcp if it has no TCP port.
+    Raises: NotRunning; NoTcp if the server has no TCP port.
     """
     home = home.resolve()
     require(home)
@@ -228,10 +215,7 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
 
 
 def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
-    """Return the TCP port and save it: `wanted`, the previous one, or a free one.
-
-    None disables TCP.
-    """
+    """Return and save the TCP port: `wanted`, the previous one, or a free one; None without TCP."""
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(
             f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another "
@@ -279,7 +263,6 @@ def _administrator(home: Path) -> psycopg.Connection[tuple[Any, ...]]:
 
 
 def _belongs_to_other(home: Path) -> bool:
-    """Return whether this process is root and another user owns `home`."""
     return os.geteuid() == 0 and home.exists() and home.stat().st_uid != 0
 
 

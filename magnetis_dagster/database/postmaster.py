@@ -1,7 +1,6 @@
 """Initialize, start and stop a PostgreSQL server, and control its logins.
 
-Uses only the wheel's programs. The wheel's Python code makes every parent folder accessible to all
-users, trusts every connection on the socket, and puts its lock in /tmp (docs/decisions/0019).
+Uses only the wheel's programs, not its Python code, which trusts all users (docs/decisions/0019).
 """
 
 import hashlib
@@ -38,10 +37,7 @@ SUPERUSER = "postgres"
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _ENVIRONMENT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""Environment variables that the server inherits, besides LC_….
-
-Excludes keys and passwords, and the PGPORT or PGDATA of another server.
-"""
+"""Variables that the server inherits besides LC_…: no keys, and no PGDATA of another server."""
 _PORTS = range(20_000, 30_000)
 """Below the ephemeral ports of common systems, so that a saved port stays free."""
 
@@ -80,8 +76,7 @@ def _pid_lines(data: Path) -> list[str]:
 def is_alive(pid: int, data: Path) -> bool:
     """Return whether this process is the server of `data`.
 
-    PostgreSQL itself checks only that the process exists. That fails in two cases: another program
-    has the same pid after a crash, or a container never reaps a zombie.
+    After a crash, another program may have its pid, or a container may never reap a zombie.
     """
     try:
         process = psutil.Process(pid)
@@ -117,10 +112,7 @@ class Cluster:
     def start(
         self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]
     ) -> None:
-        """Initialize the folder if it is new, and start the server on `port`.
-
-        Raises: ServerRefused, ServerFailed.
-        """
+        """Initialize a new folder and start the server. Raises ServerRefused, ServerFailed."""
         owner = owner_of(self.data)
         if os.geteuid() == 0:
             grant_traversal(self.data, owner, programs() / "postgres")
@@ -257,7 +249,7 @@ def _run(owner: pwd.struct_passwd, program: str, *arguments: str) -> None:
 def free_tcp_port(data: Path, wanted: int | None) -> int | None:
     """Return `wanted` if it is free on 127.0.0.1, else None.
 
-    If `wanted` is None, return the first free port after a number derived from `data`.
+    By default, return the first free port after a number derived from `data`.
     """
     first = int.from_bytes(hashlib.sha256(os.fsencode(data)).digest()[:4])
     ports = [wanted] if wanted else [_PORTS[(first + step) % len(_PORTS)] for step in range(100)]

@@ -19,10 +19,7 @@ from magnetis_dagster.errors import PermanentError, TransientError
 
 
 class DatabaseUnavailable(TransientError):
-    """PostgreSQL was unreachable, disconnected or busy.
-
-    The transaction was rolled back.
-    """
+    """PostgreSQL was unreachable, disconnected or busy. The transaction was rolled back."""
 
 
 class DatabaseRefused(PermanentError):
@@ -125,10 +122,7 @@ _OWN_SOURCES = {
     *("aclchk.c", "heap.c", "index.c", "pg_proc.c"),
     *("postgres.c", "typecmds.c", "utility.c"),
 }
-"""PostgreSQL source files whose messages may be quoted.
-
-A trigger may raise any state with any value in its text.
-"""
+"""Source files whose messages may be quoted; a trigger may raise any state with any value."""
 
 _LIBPQ_ERRORS = {
     "root certificate file": "PGSSLMODE requires verification of the server's certificate, and no "
@@ -152,9 +146,7 @@ _LIBPQ_ERRORS = {
     "server is not in hot standby": "the server is not a standby, and target_session_attrs "
     "requires one: correct either",
 }
-"""libpq's own messages, in lower case. They have no SQLSTATE, are not translated, and are
-permanent.
-"""
+"""libpq's own messages, in lower case: without SQLSTATE, not translated, permanent."""
 
 _ERROR_RESPONSE = re.compile(
     rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})" M "(.*?)"(?: [A-Za-z] "| \\x00)', re.DOTALL

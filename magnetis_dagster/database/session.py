@@ -68,8 +68,8 @@ def set_up(
 ) -> None:
     """Apply the settings to a new session.
 
-    `address` is its address for messages. `reconnect` opens a second connection to it.
-    `search_path` names one schema; with `in_use`, it must exist.
+    `address` is for messages. `reconnect` opens a second connection. `search_path` names one
+    schema; with `in_use`, it must exist.
 
     Raises: DatabaseRefused if the database's encoding is not UTF-8, if a pooler does not keep
     sessions, or if the schema is not usable. The driver's errors.
@@ -113,7 +113,6 @@ def _require_sessions(
     address: str,
     first: int,
 ) -> None:
-    """Raise DatabaseRefused if the pooler reassigns sessions between transactions."""
     other = reconnect()
     try:
         other.autocommit = True
