@@ -1,13 +1,13 @@
 """Generate changes of notification settings and numbers over time.
 
-Alerts and reports are edited, added and deleted; numbers are added and disabled. Equal seeds give
-equal changes at equal times, independent of the start of the sandbox. `late_changes.py` generates
-changes of events.
+Equal seeds give equal changes at equal times, independent of the start of the sandbox, except for
+the demonstration's. `late_changes.py` generates changes of events.
 """
 
 import random
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from itertools import count
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -58,11 +58,12 @@ def changes(seed: int, zone: ZoneInfo, started: datetime, after: int, until: int
     while day <= datetime.fromtimestamp(until, zone).date():
         found += _changes_of_day(seed, day, zone)
         day += timedelta(days=1)
-    moment, number = started + SOON, 0
-    while (second := int(moment.timestamp())) <= until:
+    for number in count():
+        second = int((started + SOON + number * AGAIN).timestamp())
+        if second > until:
+            break
         kind = _DEMONSTRATED[number % len(_DEMONSTRATED)]
         found.append(Change(second, kind, f"{seed}:demonstrated:{number}"))
-        moment, number = moment + AGAIN, number + 1
     return sorted(change for change in found if after < change.moment <= until)
 
 
@@ -150,13 +151,13 @@ def _add_number(rows: Rows, pick: random.Random, group: Group) -> None:
         return
     pool = pick.choice(pools)
     account = _account_of(pool)
-    index = next((n for n, row in enumerate(rows["accounts"]) if row.get("id") == account), None)
-    recipient = next((row for row in rows["recipients"] if _account_of(row) == account), None)
-    if index is None or recipient is None:
-        return
-    number = group.number(rows["accounts"][index], recipient, pool, index, len(pool["numbers"]))
-    rows["numbers"].append(number)
-    pool["numbers"].append(number["number"])
+    indexes = [n for n, row in enumerate(rows["accounts"]) if row.get("id") == account]
+    recipients = [row for row in rows["recipients"] if _account_of(row) == account]
+    if indexes and recipients:
+        index, line = indexes[0], len(pool["numbers"])
+        number = group.number(rows["accounts"][index], recipients[0], pool, index, line)
+        rows["numbers"].append(number)
+        pool["numbers"].append(number["number"])
 
 
 def _disable_number(rows: Rows, pick: random.Random, _group: Group) -> None:

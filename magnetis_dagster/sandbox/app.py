@@ -1,14 +1,10 @@
-"""The API as an ASGI application.
-
-Implements keys and scopes, the quota, pagination, time ranges, Laravel's error bodies, and faults
-and lies on request.
-"""
+"""The API as an ASGI application: keys, quota, pages, time ranges, errors, faults and lies."""
 
 import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -155,21 +151,16 @@ class SandboxApp:
         self, collection: Collection, request: Request, errors: dict[str, list[str]]
     ) -> Search:
         """Return the requested time range; add invalid parameters to `errors`."""
-        bounds: dict[str, int | None] = {"start": None, "end": None}
+        search = Search(None, None)
         if window := collection.window:
-            for name, pick, argument in ((window.start, min, "start"), (window.end, max, "end")):
-                if value := request.query.get(name):
-                    if (moments := self._moments(value, window.format)) is None:
-                        errors[name] = [f"The {name} does not match the format YmdHis."]
-                    else:
-                        bounds[argument] = pick(moments)
-        return Search(**bounds)
+            if moments := self._moments(request, window.start, window.format, errors):
+                search = replace(search, start=min(moments))
+            if moments := self._moments(request, window.end, window.format, errors):
+                search = replace(search, end=max(moments))
+        return search
 
     def _visible_owners(self, key: str) -> frozenset[str] | None:
-        """Return the ids of accounts and their parents that the key may read.
-
-        None stands for all.
-        """
+        """Return the ids of accounts and their parents that the key may read; None for all."""
         scope, _, number = self.options.scopes.get(key, "").partition(":")
         if not scope:
             return None
@@ -184,19 +175,24 @@ class SandboxApp:
         }
         return frozenset({*(str(row["id"]) for row in visible), *map(str, parents)})
 
-    def _moments(self, value: str, time_format: str) -> tuple[int, int] | None:
-        """Return both meanings of a local time in a repeated hour.
+    def _moments(
+        self, request: Request, name: str, time_format: str, errors: dict[str, list[str]]
+    ) -> tuple[int, int] | None:
+        """Return both meanings of a local time in a repeated hour; None if it is not given.
 
         A time range uses the wider one, so that it misses no row at a clock change.
         """
+        if not (value := request.query.get(name)):
+            return None
         try:
             local = datetime.strptime(value, time_format).replace(tzinfo=self.options.query_zone)
+            # strptime also accepts months and days of one digit
+            if len(value) == len(local.strftime(time_format)) or local.year < 1000:
+                return int(local.timestamp()), int(local.replace(fold=1).timestamp())
         except ValueError:
-            return None
-        # strptime also accepts months and days of one digit
-        if len(value) != len(local.strftime(time_format)) and local.year >= 1000:
-            return None
-        return int(local.timestamp()), int(local.replace(fold=1).timestamp())
+            pass
+        errors[name] = [f"The {name} does not match the format YmdHis."]
+        return None
 
     def _select_rows(
         self,
@@ -210,14 +206,9 @@ class SandboxApp:
         liar = self._liar(collection.name)
         if collection.is_events:
             search = liar.search(search)
-            bounds = {
-                name: value
-                for name, value in (("start", search.start), ("end", search.end))
-                if value is not None
-            }
             if allowed is None and not liar.changes_rows:
-                return self.world.events(collection.name, first=first, size=size, **bounds)
-            rows = self.world.events(collection.name, **bounds)[1]
+                return self.world.events(collection.name, search.start, search.end, first, size)
+            rows = self.world.events(collection.name, search.start, search.end)[1]
         else:
             rows = self.world.snapshot(collection.name)
         if allowed is not None:
@@ -326,10 +317,7 @@ _FAULT_ANSWERS: dict[str, Callable[[], Answer]] = {
     "empty": lambda: Answer(200, b""),
     "dropped": lambda: Answer(200, b'{"data":[' + b" " * 1000, cut_at=20),
 }
-"""Faults that replace the response to a counted API call.
-
-The faults `duplicated` and `total_moved` change a page instead.
-"""
+"""Faults that replace a response; `duplicated` and `total_moved` change a page instead."""
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -1,7 +1,7 @@
 """Generate callers and outcomes of calls.
 
-A caller is a number that determines phone number, name, address and called number. The shares are
-those of an agency with customers from the web; docs/sandbox.md lists them.
+A caller is a number that determines phone number, name, address and called number. docs/sandbox.md
+lists the shares.
 """
 
 import random

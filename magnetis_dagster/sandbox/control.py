@@ -1,9 +1,8 @@
 """Edit a running sandbox.
 
-The endpoint is for programs on this machine; a journal passes edits to all processes. Web pages
-cannot use it: a request requires a loopback client, a loopback Host, a JSON body and the
-organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No response allows
-cross-origin requests.
+The endpoint is for programs on this machine, not for web pages: a request requires a loopback
+client, a loopback Host, a JSON body and the organisation's key in a header, and must have neither
+Origin nor Sec-Fetch-Site. No response allows cross-origin requests.
 """
 
 import json
@@ -204,7 +203,7 @@ class Control:
 
 
 def _collection(name: str, names: Sequence[str]) -> str:
-    """Return the collection of this name; accepts singulars: call, alert, sms-alert."""
+    """Return the collection; accepts singulars: call, alert, sms-alert."""
     folded = name.replace("-", "_").lower()
     plural = f"{folded}s"
     ies = re.sub("y$", "ies", folded)
@@ -215,10 +214,7 @@ def _collection(name: str, names: Sequence[str]) -> str:
 
 
 def _convert_changes(changes: object, row: Row) -> Row:
-    """Convert changes to the types of the row's values.
-
-    A number for a text becomes a text; a scalar for a list becomes a list.
-    """
+    """Convert a number for a text to text, and a scalar for a list to a list."""
     if not isinstance(changes, dict) or not changes:
         raise EditError(
             422, f"No changes: name a member and its new value. Members: {', '.join(row)}."

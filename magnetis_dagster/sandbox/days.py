@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -56,8 +56,8 @@ class Day:
         return sum(map(len, self.rows)) + 100 * len(self.rows)
 
 
-_Event = tuple[int, bytes, dict[bytes, Any]]
-"""Seconds since local midnight, template of the row, and its values, except for `start`."""
+_Event = tuple[int, int, dict[bytes, Any]]
+"""Seconds since local midnight, variant, and values of the template except for `id`, `start`."""
 _Link = dict[str, str]
 
 
@@ -68,20 +68,14 @@ class Days:
         self._options = options
         self._variants = variants
         self._plans = DayPlans(options, variants)
-        self._counts: dict[tuple[str, date], int] = {}
+        self._size: Callable[[str, date], int] = cache(self._make_size)
         self._late: Callable[[str, date], tuple[LateChange, ...]] = lru_cache(maxsize=1024)(
             self._make_late
         )
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
-        """Return the number of the day's rows without generating them.
-
-        The day must not be before the first day.
-        """
-        key = (collection, day)
-        if key not in self._counts:
-            self._counts[key] = self._count(collection, day)
-        return self._counts[key] - len(self._late_changes(collection, day, as_of)[1])
+        """Return the number of rows of a day, which is not before the first day."""
+        return self._size(collection, day) - len(self._late_changes(collection, day, as_of)[1])
 
     def make(self, collection: str, day: date, as_of: int | None = None) -> Day:
         """Return the rows of the day; calls include `analysis`."""
@@ -97,11 +91,18 @@ class Days:
         hours = self._plans.hours(day)
         length, first = len(hours) * 3600 - 1, midnight(day, self._options.zone)
         rows: list[tuple[int, bytes]] = []
-        for given, template, values in generate(day, as_of):
+        events = list(generate(day, as_of))
+        _, deleted = self._late_changes(collection, day, as_of)
+        for n, identifier in enumerate(self._identifiers(collection, day, len(events))):
+            if n in deleted:
+                continue
+            given, variant, values = events[n]
             offset = min(max(given, 0), length)
-            values[b"start"] = _clock_time(hours, offset)
-            encoded = {name: orjson.dumps(value) for name, value in values.items()}
-            rows.append((first + offset, template % encoded))
+            values |= {b"id": identifier, b"start": _clock_time(hours, offset)}
+            is_lead_from_email = collection == "leads" and values[b"call"] is None
+            name = "leads from emails" if is_lead_from_email else collection
+            encoded = {slot: orjson.dumps(value) for slot, value in values.items()}
+            rows.append((first + offset, self._variants[variant].templates[name] % encoded))
         rows.sort()
         return Day([moment for moment, _ in rows], [row for _, row in rows])
 
@@ -118,7 +119,7 @@ class Days:
         )
         return sorted(first + hour * 3600 + pick.randrange(3600) for hour in chosen)
 
-    def _count(self, collection: str, day: date) -> int:
+    def _make_size(self, collection: str, day: date) -> int:
         if collection in {"calls", "emails"}:
             return self._plans.size(collection, day)
         if collection == "visits":
@@ -181,37 +182,32 @@ class Days:
 
     def _calls(self, day: date, as_of: int | None) -> Iterator[_Event]:
         plan = self._plans.plan("calls", day)
-        ids = self._identifiers("calls", day, len(plan))
-        visits = self._first_visits(day, len(ids))
+        visits = self._first_visits(day, len(plan))
         hours = self._plans.hours(day) + self._plans.hours(day + timedelta(days=1))
-        pending, deleted = self._late_changes("calls", day, as_of)
+        pending, _ = self._late_changes("calls", day, as_of)
         for n, call in enumerate(plan):
-            if n in deleted:
-                continue
-            variant = self._variants[call.variant]
             number, name = displayed(call.caller)
             values = {
-                b"id": ids[n],
                 b"duration": call.duration,
                 b"name": name,
                 b"number": number,
                 b"end": _clock_time(hours, call.offset + call.duration),
                 b"status": call.outcome.status,
-                b"visit": visits[n] if variant.web else None,
+                b"visit": visits[n] if self._variants[call.variant].web else None,
                 b"waiting": call.outcome.waiting,
             }
-            if change := pending.get(n):
-                if change.kind == late.RINGING:
-                    values |= {b"duration": 0, b"status": "ringing", b"end": None}
-                elif change.kind == late.NAMED:
-                    values[b"name"] = None
-            yield call.offset, variant.templates["calls"], values
+            change = pending[n].kind if n in pending else None
+            if change == late.RINGING:
+                values |= {b"duration": 0, b"status": "ringing", b"end": None}
+            elif change == late.NAMED:
+                values[b"name"] = None
+            yield call.offset, call.variant, values
 
     def _visits(self, day: date, _as_of: int | None) -> Iterator[_Event]:
         plan, each = self._plans.plan("calls", day), self._options.visits_per_call
         pick = random.Random(f"visits:{self._options.seed}:{day}")  # noqa: S311
         calls = self._links("calls", day, len(plan))
-        for number, identifier in enumerate(self._identifiers("visits", day, len(plan) * each)):
+        for number in range(len(plan) * each):
             source, others = divmod(number, each)
             offset, visitor, variant, _ = plan[source]
             offset -= pick.randrange(30, 900)
@@ -221,69 +217,45 @@ class Days:
                 visitor = WITHHELD
             if visitor == WITHHELD:
                 visitor = CALLERS + pick.randrange(1_000_000)
-            yield (
-                offset,
-                self._variants[variant].templates["visits"],
-                {
-                    b"id": identifier,
-                    b"call": call,
-                    b"visitor": f"vst-{visitor:08x}-0000-4000-a000-000000000000",
-                },
-            )
+            visitor_id = f"vst-{visitor:08x}-0000-4000-a000-000000000000"
+            yield offset, variant, {b"call": call, b"visitor": visitor_id}
 
     def _conversions(self, day: date, _as_of: int | None) -> Iterator[_Event]:
-        plan, sources = self._plans.plan("calls", day), self._sources("conversions", day)
+        plan = self._plans.plan("calls", day)
         calls = self._links("calls", day, len(plan))
-        visits = self._first_visits(day, len(calls))
-        ids = self._identifiers("conversions", day, len(sources))
-        for identifier, n in zip(ids, sources, strict=True):
-            values = {b"id": identifier, b"call": calls[n], b"visit": visits[n]}
-            template = self._variants[plan[n].variant].templates["conversions"]
-            yield plan[n].offset + plan[n].duration, template, values
+        visits = self._first_visits(day, len(plan))
+        for n in self._sources("conversions", day):
+            values = {b"call": calls[n], b"visit": visits[n]}
+            yield plan[n].offset + plan[n].duration, plan[n].variant, values
 
     def _emails(self, day: date, _as_of: int | None) -> Iterator[_Event]:
-        plan = self._plans.plan("emails", day)
-        for email, identifier in zip(
-            plan, self._identifiers("emails", day, len(plan)), strict=True
-        ):
-            values = {
-                b"id": identifier,
-                b"address": address_of(email.caller),
-                b"subject": f"Demande de visite de {name_of(email.caller)}",
-            }
-            yield email.offset, self._variants[email.variant].templates["emails"], values
+        for email in self._plans.plan("emails", day):
+            subject = f"Demande de visite de {name_of(email.caller)}"
+            values = {b"address": address_of(email.caller), b"subject": subject}
+            yield email.offset, email.variant, values
 
     def _leads(self, day: date, as_of: int | None) -> Iterator[_Event]:
         calls, emails = self._plans.plan("calls", day), self._plans.plan("emails", day)
-        sources = self._sources("leads", day)
         call_links = self._links("calls", day, len(calls))
         email_links = self._links("emails", day, len(emails))
         pending, _ = self._late_changes("leads", day, as_of)
-        ids = self._identifiers("leads", day, len(sources))
-        for n, (identifier, source) in enumerate(zip(ids, sources, strict=True)):
+        for n, source in enumerate(self._sources("leads", day)):
             is_call = source >= 0
             number = source if is_call else -1 - source
             contact = (calls if is_call else emails)[number]
             # a caller with a withheld number gives a name
             is_withheld = contact.caller == WITHHELD
             person = number if is_withheld else contact.caller
+            final = late.status_of_lead(f"{self._options.seed}:leads:{day}", n)
             values = {
-                b"id": identifier,
                 b"call": call_links[number] if is_call else None,
                 b"email": None if is_call else email_links[number],
                 b"address": address_of(person),
                 b"name": name_of(person),
                 b"number": None if is_withheld else number_of(person),
-                b"status": pending[n].kind
-                if n in pending
-                else late.status_of_lead(f"{self._options.seed}:leads:{day}", n),
+                b"status": pending[n].kind if n in pending else final,
             }
-            template = "leads" if is_call else "leads from emails"
-            yield (
-                contact.offset + contact.duration + 60,
-                self._variants[contact.variant].templates[template],
-                values,
-            )
+            yield contact.offset + contact.duration + 60, contact.variant, values
 
 
 def id_tail(number: int, day: date) -> str:

@@ -1,8 +1,4 @@
-"""Generate changes of events after their creation.
-
-Calls get their outcome or caller's name hours or days later, leads change their status, and test
-calls are deleted.
-"""
+"""Generate changes of events hours or days after their creation."""
 
 import random
 import zlib
@@ -38,7 +34,7 @@ class LateChange:
 def call_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
     """Return the late changes of a day's calls, oldest first, one per call at most.
 
-    `start` is the start of the day in Unix time.
+    The day starts at `start`, Unix time.
     """
     pick = random.Random(f"late:{seed}")  # noqa: S311 - invented data
     kinds = [kind for kind, share in _SHARES for _ in range(int(size * share + pick.random()))]

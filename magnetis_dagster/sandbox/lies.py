@@ -1,10 +1,7 @@
 """Faulty server behaviours ("lies") by name.
 
-docs/delivery-guarantees.md describes their detection.
-
-A lie changes the bounds of a search, its rows, or the response. The module does not depend on the
-storage of rows: the sandbox applies lies to its pages, and `tests/lying_api.py` to a small API with
-a test's rows.
+docs/delivery-guarantees.md describes their detection. A lie changes the bounds of a search, its
+rows, or the response. `tests/lying_api.py` applies the lies to a test's rows.
 """
 
 import random

@@ -19,7 +19,6 @@ from magnetis_dagster.sandbox.templates import variants
 
 _LISTINGS = 64
 """Number of cached listings: consecutive requests read pages of one window."""
-_NEVER = 2**40
 _STEP = 600
 """Late changes of events become visible at the next multiple of this many seconds."""
 
@@ -86,12 +85,12 @@ class World:
     def events(
         self,
         collection: str,
-        start: int = 0,
-        end: int = _NEVER,
+        start: int | None = None,
+        end: int | None = None,
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end`, and a slice of them.
+        """Return the number of events from `start` to `end` in Unix time, and a slice of them.
 
         The slice has `size` encoded rows from number `first`, newest first. Calls include
         `analysis`.
@@ -121,8 +120,8 @@ class World:
             yield from map(json.loads, self.snapshot(collection))
             return
         day = first or self.options.first_day
-        today = self.options.clock().astimezone(self.options.zone).date()
-        while day <= (last or today):
+        last = last or self.options.clock().astimezone(self.options.zone).date()
+        while day <= last:
             yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
             day += timedelta(days=1)
 
@@ -241,23 +240,22 @@ class World:
                 _encode(self._styles[name].apply(row)) for row in reversed(oldest_first)
             ]
 
-    def _seconds(self, first: date, last: date | None) -> tuple[int, int]:
+    def _seconds(self, first: date, last: date | None) -> tuple[int, int | None]:
         zone = self.options.zone
-        end = midnight(last + timedelta(days=1), zone) - 1 if last else _NEVER
+        end = midnight(last + timedelta(days=1), zone) - 1 if last else None
         return midnight(first, zone), end
 
-    def _listing(self, collection: str, start: int, end: int) -> list[_DayRows]:
-        zone = self.options.zone
-        start = max(start, midnight(self.options.first_day, zone))
-        end = min(end, int(self.options.clock().timestamp()))
+    def _listing(self, collection: str, start: int | None, end: int | None) -> list[_DayRows]:
+        zone, now = self.options.zone, int(self.options.clock().timestamp())
+        start = max(start or 0, midnight(self.options.first_day, zone))
+        end = now if end is None else min(end, now)
         key = (collection, start, end)
         if key in self._listings:
             return self._listings[key]
         day, total = datetime.fromtimestamp(end, zone).date(), 0
         listing = self._listings[key] = []
-        while start <= end and midnight(day + timedelta(days=1), zone) > start:
-            day_start, day_end = self._seconds(day, day)
-            if start <= day_start and day_end <= end:
+        while start <= end and (next_day := midnight(day + timedelta(days=1), zone)) > start:
+            if start <= midnight(day, zone) and next_day <= end + 1:
                 low, high = 0, self._count(collection, day)
             else:
                 moments = self._day(collection, day).moments
