@@ -82,15 +82,10 @@ def grant_traversal(data: Path, owner: pwd.struct_passwd, server: Path) -> None:
 
     Only folders of root and root's group change: they get the user's group, with permission x only.
     """
-    needed = [*data.parents, *server.resolve().parents]
-    for folder in dict.fromkeys(needed):
+    for folder in dict.fromkeys([*data.parents, *server.resolve().parents]):
         found = folder.stat()
-        passes = (
-            found.st_mode & stat.S_IXUSR
-            if found.st_uid == owner.pw_uid
-            else found.st_mode & (stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH)
-        )
-        if passes:
+        bit = stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH
+        if found.st_mode & (stat.S_IXUSR if found.st_uid == owner.pw_uid else bit):
             continue
         if found.st_uid != 0 or found.st_gid not in {0, owner.pw_gid}:
             raise ServerRefused(
@@ -112,10 +107,9 @@ def _system_user() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
-        shell = ("--shell", "/usr/sbin/nologin")
+        options = ("--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin")
+        command = ["useradd", *options, _SYSTEM_USER]
         try:
-            options = ["--system", "--user-group", "--no-create-home", *shell]
-            command = ["useradd", *options, _SYSTEM_USER]
             subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - no input
         except (OSError, subprocess.SubprocessError) as error:
             raise ServerRefused(

@@ -6,7 +6,7 @@ temporary tables and prepared statements would be lost.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from magnetis_dagster.database.refusals import DatabaseRefused
 
@@ -43,16 +43,8 @@ _SINCE = {"transaction_timeout": 170000, "idle_session_timeout": 140000}
 _STATE = "SELECT pg_backend_pid(), current_setting('synchronous_commit'), current_schema()"
 
 
-class DriverConnection(Protocol):
-    """The part of the DB-API that psycopg and psycopg2 share."""
-
-    autocommit: bool
-
-    @property
-    def info(self) -> Any: ...  # noqa: D102
-    def cursor(self) -> Any: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-
+DriverConnection = Any
+"""A connection of psycopg, or of psycopg2 in Dagster's storage."""
 
 _checked: set[str] = set()
 """Addresses of poolers that are known to keep sessions."""

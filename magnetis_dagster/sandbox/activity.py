@@ -20,19 +20,6 @@ SOON = timedelta(minutes=2)
 """Time after the start of the first edit, so that a demonstration works at any time of day."""
 AGAIN = timedelta(hours=4)
 """Interval of further edits like the first."""
-_WEIGHTS = {
-    "recipient": 30,
-    "threshold": 20,
-    "switch": 14,
-    "title": 10,
-    "frequency": 10,
-    "alert": 5,
-    "removal": 4,
-    "number": 4,
-    "end": 2,
-    "account": 1,
-}
-"""Relative frequency of each kind of change."""
 _DEMONSTRATED = ("threshold", "switch", "recipient", "title")
 ALERTS = ("email_alerts", "sms_alerts")
 SETTINGS = ("reports", *ALERTS)
@@ -74,14 +61,15 @@ def _changes_of_day(seed: int, day: date, zone: ZoneInfo) -> Iterator[Change]:
     opening = datetime(day.year, day.month, day.day, 8, 30, tzinfo=zone)
     for number in range(pick.choices((0, 1, 2, 3), (45, 35, 15, 5))[0]):
         moment = opening + timedelta(seconds=pick.randrange(9 * 3600))
-        kind = pick.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        kind = pick.choices(list(_ACTIONS), [weight for weight, _ in _ACTIONS.values()])[0]
         yield Change(int(moment.timestamp()), kind, f"{seed}:{day}:{number}")
 
 
 def apply(change: Change, rows: Rows, group: Group, zone: ZoneInfo) -> None:
     """Apply the change to the rows. Does nothing if it finds no suitable row."""
     pick = random.Random(f"change:{change.seed}")  # noqa: S311 - invented data
-    _ACTIONS[change.kind](rows, pick, group.at(datetime.fromtimestamp(change.moment, zone), pick))
+    _, act = _ACTIONS[change.kind]
+    act(rows, pick, group.at(datetime.fromtimestamp(change.moment, zone), pick))
 
 
 def _pick_setting(
@@ -178,15 +166,16 @@ def _account_of(row: Row) -> object:
     return (row.get("account") or {}).get("id")
 
 
-_ACTIONS: dict[str, Callable[[Rows, random.Random, Group], None]] = {
-    "recipient": _change_recipient,
-    "threshold": _change_threshold,
-    "switch": _switch,
-    "title": _change_title,
-    "frequency": _change_frequency,
-    "alert": _add_alert,
-    "removal": _remove_alert,
-    "number": _add_number,
-    "end": _disable_number,
-    "account": _add_account,
+_ACTIONS: dict[str, tuple[int, Callable[[Rows, random.Random, Group], None]]] = {
+    "recipient": (30, _change_recipient),
+    "threshold": (20, _change_threshold),
+    "switch": (14, _switch),
+    "title": (10, _change_title),
+    "frequency": (10, _change_frequency),
+    "alert": (5, _add_alert),
+    "removal": (4, _remove_alert),
+    "number": (4, _add_number),
+    "end": (2, _disable_number),
+    "account": (1, _add_account),
 }
+"""Relative frequency and action of each kind of change."""

@@ -218,15 +218,12 @@ class SandboxApp:
         return len(rows), rows[first : first + size]
 
     def _liar(self, collection: str) -> Liar[bytes]:
+        def swap(encoded: bytes) -> bytes:
+            row = json.loads(encoded)
+            self.world.delete(collection, self.world.identity(collection, row))
+            return self.world.insert(collection, row | {"id": f"{row['id']}-2"})
+
         if collection not in self._liars:
-
-            def swap(encoded: bytes) -> bytes:
-                row = json.loads(encoded)
-                self.world.delete(collection, self.world.identity(collection, row))
-                row["id"] = f"{row['id']}-2"
-                self.world.insert(collection, row)
-                return json.dumps(row, separators=(",", ":")).encode()
-
             self._liars[collection] = Liar(
                 self.options.lies,
                 oldest_first=lambda rows: list(rows[::-1]),
@@ -297,14 +294,13 @@ def _without_analysis(row: bytes) -> bytes:
 def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
     numbers, errors = {"limit": _LARGEST_LIMIT, "page": 1}, {}
     for name, maximum in (("limit", _LARGEST_LIMIT), ("page", 10**9)):
-        if name in query:
-            value = query[name]
-            if not value.isascii() or not value.isdigit():
-                errors[name] = [f"The {name} must be an integer."]
-            elif not 1 <= int(value[:12]) <= maximum:
-                errors[name] = [f"The {name} must be between 1 and {maximum}."]
-            else:
-                numbers[name] = int(value)
+        value = query.get(name, "1")
+        if not value.isascii() or not value.isdigit():
+            errors[name] = [f"The {name} must be an integer."]
+        elif not 1 <= int(value[:12]) <= maximum:
+            errors[name] = [f"The {name} must be between 1 and {maximum}."]
+        elif name in query:
+            numbers[name] = int(value)
     return numbers, errors
 
 

@@ -190,17 +190,21 @@ class World:
                 self._replace(collection, identifier, None)
             return row
 
-    def insert(self, collection: str, row: Row) -> None:
-        """Add a row unchanged. An event requires a time field, not before `first_day`."""
+    def insert(self, collection: str, row: Row) -> bytes:
+        """Add a row unchanged, and return it encoded.
+
+        An event requires a time field, not before `first_day`.
+        """
         encoded = _encode(row)
         with self._lock:
             self.advance()
-            if not self._is_events(collection):
+            if self._is_events(collection):
+                moment, day = self._locate(collection, row)
+                self._inserted.setdefault((collection, day), []).append((moment, encoded))
+                self._invalidate(collection, day)
+            else:
                 self._snapshots[collection].insert(0, encoded)
-                return
-            moment, day = self._locate(collection, row)
-            self._inserted.setdefault((collection, day), []).append((moment, encoded))
-            self._invalidate(collection, day)
+            return encoded
 
     def advance(self, moment: datetime | None = None) -> None:
         """Apply the changes that are due at the moment; by default, now."""
