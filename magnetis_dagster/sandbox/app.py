@@ -12,13 +12,11 @@ from urllib.parse import parse_qsl
 import orjson
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.sandbox.control import CONTROL_PATH, Control
+from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Receive, Scope
 from magnetis_dagster.sandbox.day_plans import midnight
 from magnetis_dagster.sandbox.lies import Liar, Search
 from magnetis_dagster.sandbox.world import World, encoded_id
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LARGEST_LIMIT = 250
 _ACCOUNT = b'"account":{"id":"'

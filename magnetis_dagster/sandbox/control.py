@@ -18,6 +18,8 @@ from magnetis_dagster.sandbox.group import Row
 from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 CONTROL_PATH = "/_sandbox"
 _LARGEST_BODY = 16 * 1024
 _JOURNAL_SIZE = 2**20
@@ -80,11 +82,7 @@ class Control:
             self._apply(**entry)
         self._read = end
 
-    async def answer(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    ) -> tuple[int, bytes]:
+    async def answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
         """Return status and JSON body of the response."""
         try:
             headers = {
@@ -95,7 +93,7 @@ class Control:
         except EditError as error:
             return error.status, json.dumps({"message": str(error)}).encode()
 
-    def _authorize(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+    def _authorize(self, scope: Scope, headers: dict[str, str]) -> None:
         client = scope.get("client")
         if client is None or not ip_address(client[0]).is_loopback:
             raise EditError(403, "The sandbox can be edited from its own machine only.")
@@ -234,7 +232,7 @@ def _convert_changes(changes: object, row: Row) -> Row:
     return converted
 
 
-async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> dict[str, Any]:
+async def _body(receive: Receive) -> dict[str, Any]:
     body, more = b"", True
     while more:
         message = await receive()

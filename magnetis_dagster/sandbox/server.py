@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 from magnetis_dagster.catalog import Catalogue
@@ -83,12 +83,7 @@ class SandboxServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop serving; drop requests in flight."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()

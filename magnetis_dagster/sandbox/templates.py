@@ -25,9 +25,6 @@ VARIANTS = 512
 """Number of row templates of each collection: combinations of called number and campaign."""
 _SLOT = re.compile(rb'"@(\w+)@"')
 
-Restyle = Callable[[str, Row], Row]
-"""Renames members of a collection's row as declared, in the same order."""
-
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -44,8 +41,11 @@ class Variant:
     """
 
 
-def variants(group: Group, seed: int, restyle: Restyle) -> list[Variant]:
-    """Return the variants of a group; equal seeds give equal variants."""
+def variants(group: Group, seed: int, restyle: Callable[[str, Row], Row]) -> list[Variant]:
+    """Return the variants of a group; equal seeds give equal variants.
+
+    `restyle` renames members of a collection's row.
+    """
     pick = random.Random(f"variants:{seed}")  # noqa: S311 - invented data
     weights = [origin.weight for origin in group.origins]
     return [
