@@ -190,10 +190,10 @@ class Control:
 
     def _account(self, text: str) -> str:
         accounts = self._world.oldest_first("accounts")
-        for number, row in enumerate(accounts, start=1):
-            if text in {row.get("id"), row.get("name")} or (
-                text.isdecimal() and int(text) == number
-            ):
+        if text.isdecimal() and 1 <= int(text) <= len(accounts):
+            return str(accounts[int(text) - 1]["id"])
+        for row in accounts:
+            if text in {row.get("id"), row.get("name")}:
                 return str(row["id"])
         raise EditError(
             404, f"account: expected a number from 1 to {len(accounts)}, an id or a name."
