@@ -4,7 +4,6 @@ import json
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -109,24 +108,8 @@ class World:
                 rows += reversed(self._day(collection, day).rows[oldest:newest])
             return total, rows
 
-    def truth(
-        self, collection: str, first: date | None = None, last: date | None = None
-    ) -> Iterator[Row]:
-        """Yield the expected rows: events of these local days, or all rows of a snapshot.
-
-        Calls include `analysis`, which the catalogue requests.
-        """
-        if not self._is_events(collection):
-            yield from map(json.loads, self.snapshot(collection))
-            return
-        day = first or self.options.first_day
-        last = last or self.options.clock().astimezone(self.options.zone).date()
-        while day <= last:
-            yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
-            day += timedelta(days=1)
-
     def count(self, collection: str, first: date | None = None, last: date | None = None) -> int:
-        """Return the number of rows in `truth` without generating whole days."""
+        """Return the number of events of these local days, or of rows of a snapshot."""
         if not self._is_events(collection):
             return len(self.snapshot(collection))
         seconds = self._seconds(first or self.options.first_day, last)
