@@ -130,8 +130,7 @@ class Cluster:
         folder = socket_folder_of(self.data)
         if folder != self.data:
             create_owned_folder(folder, owner)
-        with suppress(FileNotFoundError):
-            (folder / SOCKET).unlink()
+        (folder / SOCKET).unlink(missing_ok=True)
         options = {
             "unix_socket_directories": str(folder),
             "unix_socket_permissions": "0700",
@@ -154,20 +153,21 @@ class Cluster:
         127.0.0.1 with a password.
         """
         head = "# Written by magnetis when it starts the server: edits are overwritten.\n"
-        access = head + "local all,replication all peer map=magnetis\n"
         names = ",".join(databases)
-        for user in tcp_users:
-            access += f"host {names} {user} 127.0.0.1/32 scram-sha-256\n"
+        logins = (f"host {names} {user} 127.0.0.1/32 scram-sha-256\n" for user in tcp_users)
+        access = head + "local all,replication all peer map=magnetis\n" + "".join(logins)
         systems = dict.fromkeys((owner_of(self.data).pw_name, user_name(os.geteuid()), "root"))
         people = head + "".join(f'magnetis "{name}" all\n' for name in systems)
-        changed = False
-        for name, text in (("pg_hba.conf", access), ("pg_ident.conf", people)):
-            path = self.data / name
-            if not path.exists() or path.read_text() != text:
-                # writes without following links: root writes into another user's folder
-                write_private(path, text)
-                changed = True
-        return changed
+        files = {self.data / "pg_hba.conf": access, self.data / "pg_ident.conf": people}
+        changed = {
+            path: text
+            for path, text in files.items()
+            if not path.exists() or path.read_text() != text
+        }
+        for path, text in changed.items():
+            # writes without following links: root writes into another user's folder
+            write_private(path, text)
+        return bool(changed)
 
     def stop(self) -> None:
         """Stop the server; it ends all sessions and rolls open transactions back."""
@@ -182,8 +182,7 @@ class Cluster:
                 time.sleep(0.02)
             if not alive:
                 break
-        with suppress(FileNotFoundError):
-            (running.socket_folder / SOCKET).unlink()
+        (running.socket_folder / SOCKET).unlink(missing_ok=True)
         if running.socket_folder != self.data:
             with suppress(OSError):
                 running.socket_folder.rmdir()

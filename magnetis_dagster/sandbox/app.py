@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -182,13 +183,11 @@ class SandboxApp:
         """
         if not (value := request.query.get(name)):
             return None
-        try:
+        with suppress(ValueError):
             local = datetime.strptime(value, time_format).replace(tzinfo=self.options.query_zone)
             # strptime also accepts months and days of one digit
             if len(value) == len(local.strftime(time_format)) or local.year < 1000:
                 return int(local.timestamp()), int(local.replace(fold=1).timestamp())
-        except ValueError:
-            pass
         errors[name] = [f"The {name} does not match the format YmdHis."]
         return None
 
