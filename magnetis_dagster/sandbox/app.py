@@ -291,12 +291,12 @@ def _without_analysis(row: bytes) -> bytes:
 def _numbers(query: dict[str, str]) -> tuple[dict[str, int], dict[str, list[str]]]:
     numbers, errors = {"limit": _LARGEST_LIMIT, "page": 1}, {}
     for name, maximum in (("limit", _LARGEST_LIMIT), ("page", 10**9)):
-        value = query.get(name, "1")
+        value = query.get(name, str(numbers[name]))
         if not value.isascii() or not value.isdigit():
             errors[name] = [f"The {name} must be an integer."]
         elif not 1 <= int(value[:12]) <= maximum:
             errors[name] = [f"The {name} must be between 1 and {maximum}."]
-        elif name in query:
+        else:
             numbers[name] = int(value)
     return numbers, errors
 

@@ -110,15 +110,15 @@ def parse(texts: Sequence[str]) -> dict[str, int | None]:
 def _shorten_end(search: Search, days: int) -> Search:
     if search.start is None:
         return search
-    ends = [search.start + days * _DAY, *([] if search.end is None else [search.end])]
-    return replace(search, end=min(ends))
+    latest = search.start + days * _DAY
+    return replace(search, end=latest if search.end is None else min(search.end, latest))
 
 
 def _shorten_start(search: Search, days: int) -> Search:
     if search.end is None:
         return search
-    starts = [search.end - days * _DAY, *([] if search.start is None else [search.start])]
-    return replace(search, start=max(starts))
+    earliest = search.end - days * _DAY
+    return replace(search, start=earliest if search.start is None else max(search.start, earliest))
 
 
 def _swap(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
