@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
 MOST_LEVELS = 254
-"""Levels of nesting that orjson writes. PostgreSQL stores thousands, but not every reader of its
-tables can."""
+"""Levels that orjson writes. PostgreSQL stores thousands; not every reader of its tables can."""
 TOO_DEEP = f"nested more than {MOST_LEVELS} levels"
 TOO_MANY_DIGITS = "a number with more digits than PostgreSQL stores"
 
@@ -25,26 +25,14 @@ _MOST_DIGITS = 131_072
 """PostgreSQL's limit before the decimal point; psycopg's limit for all digits of a number."""
 _MOST_DIGITS_AFTER_POINT = 16_383
 _ZEROS_OF_EXPONENT = 1_000
-"""PostgreSQL expands exponents: a body of 64 MiB full of `1e131071` would become a row of a
-terabyte."""
+"""PostgreSQL expands exponents: 64 MiB full of `1e131071` would become a row of a terabyte."""
 
 _DEEPEST_PARSED = MOST_LEVELS + 50
-"""Levels of a page that are parsed: below the recursion limits of both parsers, above those of a
-valid row."""
+"""Levels of a parsed page: below the recursion limits of both parsers, above a valid row's."""
 _UNPARSED = "\0"
-"""Name of the only member of an object that represents unparsed text. No received name contains a
-NUL."""
+"""Name of the only member of an object for unparsed text. No received name contains a NUL."""
 
-_SHAPES = bytes(
-    ord("0")
-    if byte in b"0123456789."
-    else ord("e")
-    if byte in b"eE"
-    else ord(",")
-    if byte in b",]} \t\r\n"
-    else byte
-    for byte in range(256)
-)
+_SHAPES = bytes.maketrans(b"0123456789.eE,]} \t\r\n", b"0" * 11 + b"ee" + b"," * 7)
 """Translates a body so that numbers of the same shape look the same."""
 _LONG_RUN = b"0" * 16
 _TINY_BEGIN = b"0e-000"
@@ -71,10 +59,7 @@ _BRACKET = re.compile(rf"{STRING}|[\[{{]|[\]}}]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
-    """A received value that no row can contain.
-
-    It is nested too deeply, or a number out of range.
-    """
+    """A received value that no row can contain: nested too deeply, or a number out of range."""
 
     text: str
     """Its JSON text."""
@@ -127,23 +112,19 @@ def dump_json(value: object, *, sort: bool = False) -> str:
 
     `sort` orders the members of objects by name.
     """
-    try:
-        return orjson.dumps(
-            value, default=_number, option=_OPTION | orjson.OPT_SORT_KEYS * sort
-        ).decode()
-    except TypeError:
-        return _write(value, sort=sort)[0]
+    return dump_jsonb(value, sort=sort)[0]
 
 
-def dump_jsonb(value: object) -> tuple[str, str | None]:
+def dump_jsonb(value: object, *, sort: bool = False) -> tuple[str, str | None]:
     """Return JSON text, and the reason if it cannot be stored as jsonb.
 
     The limits are those of PostgreSQL or of readers of its tables.
     """
+    option = _OPTION | orjson.OPT_SORT_KEYS * sort
     try:
-        return orjson.dumps(value, default=_number, option=_OPTION).decode(), None
+        return orjson.dumps(value, default=_number, option=option).decode(), None
     except TypeError:
-        return _write(value)
+        return _write(value, sort=sort)
 
 
 def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
@@ -151,10 +132,8 @@ def dump_rows(rows: Sequence[object]) -> tuple[list[str], dict[int, str]]:
     try:
         return [orjson.dumps(row, default=_number, option=_OPTION).decode() for row in rows], {}
     except TypeError:
-        found = [dump_jsonb(row) for row in rows]
-        return [text for text, _ in found], {
-            number: reason for number, (_, reason) in enumerate(found) if reason
-        }
+        texts, reasons = zip(*map(dump_jsonb, rows), strict=True)
+        return list(texts), {number: reason for number, reason in enumerate(reasons) if reason}
 
 
 def fits_numeric(number: Decimal) -> bool:
@@ -275,18 +254,14 @@ def _write(value: Any, *, sort: bool = False) -> tuple[str, str | None]:
                 if level > MOST_LEVELS:
                     reason = TOO_DEEP
                 if isinstance(value, dict):
-                    items = (
-                        sorted(value.items(), key=lambda item: item[0]) if sort else value.items()
-                    )
-                    members = [(f"{_text(name)}:", member, level + 1) for name, member in items]
+                    items = sorted(value.items(), key=itemgetter(0)) if sort else value.items()
+                    brackets, members = "{}", [(f"{_text(name)}:", one) for name, one in items]
                 else:
-                    members = [("", member, level + 1) for member in value]
-                parts.append("{" if isinstance(value, dict) else "[")
-                waiting.append(("}" if isinstance(value, dict) else "]", _END, level))
-                waiting += [
-                    (f",{name}", member, below) for name, member, below in reversed(members[1:])
-                ]
-                waiting += members[:1]
+                    brackets, members = "[]", [("", one) for one in value]
+                parts.append(brackets[0])
+                waiting.append((brackets[1], _END, level))
+                waiting += [(f",{name}", one, level + 1) for name, one in reversed(members[1:])]
+                waiting += [(name, one, level + 1) for name, one in members[:1]]
             case Decimal():
                 parts.append(str(value) if value.is_finite() else "null")
                 reason = reason if fits_numeric(value) else TOO_MANY_DIGITS

@@ -1,7 +1,4 @@
-"""Create files and folders that only their owner may read.
-
-They are the home, its logs, passwords, `.env` and exports.
-"""
+"""Create files and folders that only their owner may read: the home, passwords, exports."""
 
 import os
 import pwd
@@ -57,10 +54,7 @@ def private_folder(path: Path) -> Path:
 
 
 def restrict_to_owner(path: Path) -> bool:
-    """Remove the access of group and others from a regular file of this user.
-
-    Returns whether they had any.
-    """
+    """Remove the access of others from a regular file of this user; return whether they had any."""
     with suppress(FileNotFoundError):
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & OTHERS:
@@ -70,10 +64,7 @@ def restrict_to_owner(path: Path) -> bool:
 
 
 def restrict_output_to_owner() -> None:
-    """Remove the access of group and others from the file of standard output.
-
-    Does so only for a regular file of this user.
-    """
+    """Remove the access of others from standard output, if it is a regular file of this user."""
     found = os.fstat(1)
     if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
         os.fchmod(1, stat.S_IMODE(found.st_mode) & ~OTHERS)

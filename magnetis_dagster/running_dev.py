@@ -45,10 +45,7 @@ def publish(home: Path, running: RunningDev) -> Iterator[None]:
 
 
 def running_dev(home: Path) -> RunningDev | None:
-    """Return the `magnetis dev` that serves `home`; None if there is none.
-
-    That of another user is ignored.
-    """
+    """Return this user's `magnetis dev` that serves `home`; None if there is none."""
     with suppress(FileNotFoundError, PermissionError), (home / STATE).open() as file:
         # another user's file could send our password to their database
         owner = os.fstat(file.fileno()).st_uid
@@ -65,10 +62,7 @@ def is_claimed(home: Path) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file while its descriptor is open.
-
-    Returns False if another process has the lock.
-    """
+    """Lock the open file until it is closed; return False if another process has the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

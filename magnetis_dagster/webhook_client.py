@@ -19,10 +19,7 @@ SECONDS = 5.0
 
 
 class WebhookFailed(TransientError):
-    """The message was not delivered, or its delivery is uncertain.
-
-    The text is `HTTP 500`, or the class of an error.
-    """
+    """The message was not delivered, or its delivery is uncertain: `HTTP 500`, or a class."""
 
     def __init__(self, reason: str, *, perhaps_delivered: bool = False) -> None:
         super().__init__(reason)
@@ -32,16 +29,29 @@ class WebhookFailed(TransientError):
 def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECONDS) -> None:
     """Post `content` and return when the server accepted it (2xx).
 
-    `seconds`: time limit for the whole exchange.
+    `seconds` limits the whole exchange.
 
     Raises: WebhookFailed; PermanentError if the environment names an unusable proxy or unusable
     certificates.
     """
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
+    logging.getLogger("httpcore.http11").addFilter(without_received_values)
+
+    def post() -> None:
+        try:
+            timeout = httpx.Timeout(seconds).as_dict()
+            request = httpx.Request("POST", url, json=content, extensions={"timeout": timeout})
+            # A transport instead of a client: a client logs the URL, reads .netrc and can follow
+            # redirects.
+            with httpx.HTTPTransport(**transport_options(request.url)) as transport:
+                response = transport.handle_request(request)
+                response.close()
+            answers.put(response.status_code)
+        except Exception as error:  # noqa: BLE001 - the caller shall hear the class of any error
+            answers.put(error)
+
     # A thread, because no socket time-out limits a silent name server or a response that trickles.
-    threading.Thread(
-        target=_post, args=(url, content, seconds, answers), name="webhook", daemon=True
-    ).start()
+    threading.Thread(target=post, name="webhook", daemon=True).start()
     try:
         answer = answers.get(timeout=seconds)
     except queue.Empty:
@@ -54,23 +64,3 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
         raise WebhookFailed(type(answer).__name__, perhaps_delivered=sent)
     if not 200 <= answer < 300:
         raise WebhookFailed(f"HTTP {answer}")
-
-
-def _post(
-    url: str,
-    content: Mapping[str, object],
-    seconds: float,
-    answers: "queue.SimpleQueue[int | Exception]",
-) -> None:
-    logging.getLogger("httpcore.http11").addFilter(without_received_values)
-    try:
-        timeout = httpx.Timeout(seconds).as_dict()
-        request = httpx.Request("POST", url, json=content, extensions={"timeout": timeout})
-        # A transport instead of a client: a client logs the URL, reads .netrc and can follow
-        # redirects.
-        with httpx.HTTPTransport(**transport_options(request.url)) as transport:
-            response = transport.handle_request(request)
-            response.close()
-        answers.put(response.status_code)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the address or the network, the caller shall hear its class
-        answers.put(error)

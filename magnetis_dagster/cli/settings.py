@@ -5,6 +5,7 @@ Reads only the database.
 
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +111,7 @@ def diff(
     if json:
         content = {
             "baseline": str(path),
-            "differences": [each.as_dict() for each in differences],
+            "differences": list(map(asdict, differences)),
             "not_compared": not_compared,
         }
         typer.echo(dumps(content))

@@ -50,11 +50,11 @@ class StorageDialect(PGDialect_psycopg2):
         Raises: DatabaseRefused; OperationalError with our text, which Dagster retries.
         """
         from magnetis_dagster.database import DatabaseRefused
-        from magnetis_dagster.database.address import engine_url, mask_passwords
+        from magnetis_dagster.database.address import mask_passwords
         from magnetis_dagster.database.refusals import translate_error
         from magnetis_dagster.database.session import set_up
 
-        where = mask_passwords(engine_url("postgresql", parameters))
+        where = mask_passwords(parameters)
         driver = self.loaded_dbapi
         connection = None
         try:

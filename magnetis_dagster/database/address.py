@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import psycopg
@@ -12,20 +13,16 @@ from sqlalchemy.engine import URL
 from magnetis_dagster.database.refusals import DatabaseRefused
 
 _SECRETS = {"password", "sslpassword"}
+_OURS = {"client_encoding", "application_name", "connect_timeout"}
+"""Parameters that `connect` adds; they are not part of the address."""
 
 
 class BadAddress(DatabaseRefused):
-    """libpq rejects MAGNETIS_DATABASE_URL.
-
-    The text names the invalid part, never the password.
-    """
+    """libpq rejects MAGNETIS_DATABASE_URL; the text never contains the password."""
 
 
 def parameters_of(url: str) -> dict[str, str]:
-    """Return the libpq parameters (host, port, user, dbname …) of a postgresql:// URL.
-
-    Raises: BadAddress if libpq rejects the URL.
-    """
+    """Return libpq's parameters (host, port, user, dbname …). Raises BadAddress."""
     bare = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
     names = Counter(name for name, _ in parse_qsl(urlsplit(bare).query, keep_blank_values=True))
     known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
@@ -52,41 +49,28 @@ def parameters_of(url: str) -> dict[str, str]:
 
 
 def engine_url(driver: str, parameters: dict[str, str]) -> URL:
-    """Return a SQLAlchemy URL with libpq's parameters.
-
-    User and password are in the fields that SQLAlchemy masks, all others in the query.
-    """
-    rest = {name: value for name, value in parameters.items() if name not in {"user", "password"}}
-    return URL.create(
-        driver, username=parameters.get("user"), password=parameters.get("password"), query=rest
-    )
+    """Return a SQLAlchemy URL; only user and password are in fields, which SQLAlchemy masks."""
+    query = dict(parameters)
+    user, password = query.pop("user", None), query.pop("password", None)
+    return URL.create(driver, username=user, password=password, query=query)
 
 
-def mask_passwords(url: URL) -> str:
-    """Return an engine's address for messages, with its passwords masked."""
-    query = {name: str(value) for name, value in url.query.items()}
+def mask_passwords(parameters: Mapping[str, str]) -> str:
+    """Return the address of these libpq parameters for messages, with passwords masked."""
+    query = {name: value for name, value in parameters.items() if name not in _OURS}
+    user, password = query.pop("user", None), query.pop("password", None)
+    login = "" if user is None else f"{quote(user)}{':***' if password else ''}@"
+    database, authority = quote(query.pop("dbname", "")), ""
     hosts = query.get("host", "").split(",")
-    ports = query.get("port", "").split(",")
-    database = quote(query.pop("dbname", ""))
-    user = ""
-    if url.username is not None:
-        user = f"{quote(url.username)}{':***' if url.password else ''}@"
-    if any("/" in host for host in hosts):
-        authority = ""  # the folder of a socket stays in the query
-    else:
+    if not any("/" in host for host in hosts):  # the folder of a socket stays in the query
+        ports = query.pop("port", "").split(",")
         ports = ports * len(hosts) if len(ports) == 1 else ports
         bracketed = (f"[{host}]" if ":" in host else host for host in hosts)
         authority = ",".join(
             f"{host}:{port}" if port else host for host, port in zip(bracketed, ports, strict=False)
         )
-        query = {name: value for name, value in query.items() if name not in {"host", "port"}}
+        query.pop("host", None)
     rest = "&".join(
-        f"{name}={'***' if name in _SECRETS else value}"
-        for name, value in query.items()
-        if name not in _OURS
+        f"{name}={'***' if name in _SECRETS else value}" for name, value in query.items()
     )
-    return f"postgresql://{user}{authority}/{database}{'?' if rest else ''}{rest}"
-
-
-_OURS = {"client_encoding", "application_name", "connect_timeout"}
-"""Parameters that `connect` adds; they are not part of the address."""
+    return f"postgresql://{login}{authority}/{database}{'?' if rest else ''}{rest}"

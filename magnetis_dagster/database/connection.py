@@ -21,45 +21,28 @@ from magnetis_dagster.exact_json import load_stored
 DEFAULTS = {"connect_timeout": "10", "application_name": "magnetis_dagster"}
 """libpq parameters that a URL may override."""
 SEARCH_PATH = "public"
-"""Searched after pg_catalog, so no user's function shadows a built-in one.
-
-Every statement of this package qualifies its table names with a schema.
-"""
+"""Searched after pg_catalog, so no user's function shadows a built-in one."""
 
 
 class Dialect(PGDialect_psycopg):
-    """SQLAlchemy's dialect for psycopg 3.
-
-    It accepts every libpq parameter and configures sessions.
-    """
+    """SQLAlchemy's dialect for psycopg 3, with every libpq parameter and configured sessions."""
 
     supports_statement_cache = True
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
-        """Return the libpq parameters that `engine_url` stored in the URL.
-
-        SQLAlchemy's own method would split a list of several hosts again.
-        """
+        """Return the URL's libpq parameters; SQLAlchemy would split a list of several hosts."""
         # the adapters of this context decode JSON with `load_stored`
         return [], connect_arguments(url) | {"context": self._psycopg_adapters_map}
 
     def connect(self, *_arguments: Any, context: Any = None, **parameters: Any) -> Any:
-        """Open a session and configure it.
-
-        Raises: DatabaseRefused if the session cannot have the settings; the driver's errors.
-        """
+        """Open a session and configure it. Raises DatabaseRefused; the driver's errors."""
 
         def open_one() -> psycopg.Connection[Any]:
             return psycopg.connect(**parameters, context=context)
 
         connection = open_one()
         try:
-            set_up(
-                connection,
-                mask_passwords(engine_url("postgresql", parameters)),
-                open_one,
-                SEARCH_PATH,
-            )
+            set_up(connection, mask_passwords(parameters), open_one, SEARCH_PATH)
         except BaseException:
             connection.close()
             raise
@@ -72,18 +55,15 @@ registry.register("postgresql.magnetis", __name__, Dialect.__name__)
 def connect(url: str, **parameters: str) -> Engine:
     """Return an engine on psycopg 3 for any postgresql:// URL that libpq accepts.
 
-    Connects on first use. `parameters` are libpq parameters and override those of the URL. Each
-    session gets the settings of `session.py`. If the database or a connection pooler does not allow
-    them, the first use raises DatabaseRefused.
+    libpq `parameters` override those of the URL. The engine connects on first use, which raises
+    DatabaseRefused if database or connection pooler do not allow the settings of `session.py`.
 
     Raises: BadAddress if libpq rejects the URL.
     """
+    # name the encoding: psycopg returns bytes from a SQL_ASCII database
+    known = DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"}
     return sqlalchemy.create_engine(
-        # name the encoding: psycopg returns bytes from a SQL_ASCII database
-        engine_url(
-            "postgresql+magnetis",
-            DEFAULTS | parameters_of(url) | parameters | {"client_encoding": "utf8"},
-        ),
+        engine_url("postgresql+magnetis", known),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=32,
@@ -94,10 +74,8 @@ def connect(url: str, **parameters: str) -> Engine:
 
 def connect_arguments(url: URL) -> dict[str, str]:
     """Return the libpq parameters in a SQLAlchemy URL."""
-    return {
-        str(name): str(value)
-        for name, value in (url.translate_connect_args(username="user") | dict(url.query)).items()
-    }
+    found = url.translate_connect_args(username="user") | dict(url.query)
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
@@ -108,11 +86,8 @@ def driver_of(connection: sqlalchemy.Connection) -> psycopg.Connection[Any]:
 
 
 def without_password(url: str) -> str:
-    """Return the URL with its passwords masked, for messages.
-
-    Raises: BadAddress if libpq rejects the URL.
-    """
-    return mask_passwords(engine_url("postgresql", parameters_of(url)))
+    """Return the URL with its passwords masked, for messages. Raises BadAddress."""
+    return mask_passwords(parameters_of(url))
 
 
 @contextmanager
@@ -124,9 +99,8 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        translated = translate_error(
-            error, action, mask_passwords(engine.url), connect_arguments(engine.url)
-        )
+        parameters = connect_arguments(engine.url)
+        translated = translate_error(error, action, mask_passwords(parameters), parameters)
         if getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03":
             translated = DatabaseUnavailable(f"{translated} {holders(engine)}")
         raise translated from None

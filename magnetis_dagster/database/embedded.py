@@ -1,8 +1,8 @@
 """Share the embedded PostgreSQL server between processes.
 
 The first process that needs the server starts it; the last one stops it. The operating system
-authenticates users of the socket, which is in a private folder. On 127.0.0.1 the server rejects
-every login until `allow_tcp` gives a role a password.
+authenticates users of the socket. On 127.0.0.1 the server rejects every login until `allow_tcp`
+gives a role a password.
 """
 
 import atexit
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -27,12 +28,13 @@ from magnetis_dagster.database.postmaster import (
     ServerFailed,
     free_tcp_port,
 )
-from magnetis_dagster.database.server_access import ServerRefused
+from magnetis_dagster.database.server_access import ServerRefused, socket_folder_of
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.private_files import private_file, private_folder, write_private
 
 DATABASE = "magnetis"
 SANDBOX_DATABASE = "sandbox"
+_DATABASES = (DATABASE, SANDBOX_DATABASE)
 
 RECOVERY_SECONDS = 60.0
 """Time limit for crash recovery, until the server answers."""
@@ -40,9 +42,7 @@ RECOVERY_SECONDS = 60.0
 _LOCK = "postgres.lock"
 """Lock file of a process that starts or stops the server."""
 _USERS = "postgres.users"
-"""Lock file shared by all processes that use the server. The kernel releases a killed process's
-lock.
-"""
+"""Lock file of all processes that use the server. The kernel releases a killed process's lock."""
 _PASSWORDS = "postgres-passwords.json"
 """JSON file: the password of each role that may use TCP."""
 _PORT = "postgres.port"
@@ -54,10 +54,7 @@ _ABSENT = {
     "data of an API key, set MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
-"""For each home: this process's descriptor of _USERS, and the pid that file it.
-
-The pid matters because a forked child must not stop its parent's server.
-"""
+"""For each home: descriptor of _USERS and pid: a forked child must not stop its parent's server."""
 
 
 class EmbeddedServerFailed(TransientError):
@@ -92,14 +89,13 @@ def start(
     `port` is the TCP port on 127.0.0.1; 0 disables TCP. By default, use the port of the previous
     start, or any free port. With `create=False`, create no folder, server or database.
 
-    Raises: EmbeddedServerFailed if the server does not start; it names the server's log.
-    ServerRefused or ForeignFolder if the server cannot run privately. NoEmbeddedDatabase if
-    `create` is false and the database is missing.
+    Raises: EmbeddedServerFailed if the server does not start. ServerRefused or ForeignFolder if it
+    cannot run privately. NoEmbeddedDatabase if `create` is false and the database is missing.
     """
     home = home.resolve()
     if not create:
         require(home)
-    cluster = Cluster(home / "postgres")
+    cluster = _cluster(home)
     try:
         if create and not _belongs_to_other(home):
             private_folder(home)
@@ -118,27 +114,18 @@ def start(
 
 
 def address(home: Path, *, database: str = DATABASE, role: str = SUPERUSER) -> tuple[str, bool]:
-    """Return the socket URL of `database`, and whether the server runs.
-
-    Raises: NoEmbeddedDatabase if `home` has none.
-    """
+    """Return the socket URL, and whether the server runs. Raises NoEmbeddedDatabase."""
     require(home)
-    cluster = Cluster(home.resolve() / "postgres")
-    running = Postmaster.of(cluster.data)
-    folder = running.socket_folder if running else cluster.socket_folder()
+    data = _cluster(home).data
+    running = Postmaster.of(data)
+    folder = quote(str(running.socket_folder if running else socket_folder_of(data)), safe="/")
     # keep the colon: programs that replace the user search for it
-    return (
-        f"postgresql://{role}:@/{database}?host={quote(str(folder), safe='/')}",
-        running is not None,
-    )
+    return f"postgresql://{role}:@/{database}?host={folder}", running is not None
 
 
 def require(home: Path) -> None:
-    """Raise NoEmbeddedDatabase if `home` has none.
-
-    A read-only command must not create one.
-    """
-    if not Cluster(home.resolve() / "postgres").exists:
+    """Raise NoEmbeddedDatabase if `home` has none: a read-only command must not create one."""
+    if not _cluster(home).exists:
         raise NoEmbeddedDatabase(
             f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
             "that in another folder, run this command there, or set MAGNETIS_HOME to the absolute "
@@ -147,12 +134,9 @@ def require(home: Path) -> None:
 
 
 def require_running(home: Path) -> Postmaster:
-    """Return the server that runs under `home`.
-
-    Raises: NoEmbeddedDatabase if `home` has none. NotRunning if the server does not run.
-    """
+    """Return the server that runs under `home`. Raises NoEmbeddedDatabase, NotRunning."""
     require(home)
-    running = Postmaster.of(home.resolve() / "postgres")
+    running = Postmaster.of(_cluster(home).data)
     if running is None:
         raise NotRunning(
             f"The embedded server under {home.resolve()} is not running. "
@@ -171,13 +155,13 @@ def stop(home: Path) -> None:
         os.close(descriptor)
         with suppress(BlockingIOError):
             os.close(_use(home, fcntl.LOCK_EX | fcntl.LOCK_NB))
-            Cluster(home / "postgres").stop()
+            _cluster(home).stop()
 
 
 def allow_tcp(home: Path, role: str) -> TcpAddress:
-    """Let `role` log in on 127.0.0.1 with a generated password, and save that.
+    """Let `role` log in on 127.0.0.1 with a generated, saved password.
 
-    Raises: NotRunning if the server does not run. NoTcp if it has no TCP port.
+    Raises: NotRunning; NoTcp if the server has no TCP port.
     """
     home = home.resolve()
     require(home)
@@ -192,7 +176,7 @@ def allow_tcp(home: Path, role: str) -> TcpAddress:
         if role not in passwords:
             passwords[role] = secrets.token_urlsafe(24)
             write_private(home / _PASSWORDS, json.dumps(passwords))
-        with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
+        with _administrator(home) as connection:
             # hash on the client: the server may log the statement
             verifier = connection.pgconn.encrypt_password(
                 passwords[role].encode(), role.encode(), b"scram-sha-256"
@@ -201,7 +185,7 @@ def allow_tcp(home: Path, role: str) -> TcpAddress:
                 Identifier(role), Literal(verifier.decode())
             )
             connection.execute(change)
-            if Cluster(home / "postgres").allow(passwords, (DATABASE, SANDBOX_DATABASE)):
+            if _cluster(home).allow(passwords, _DATABASES):
                 connection.execute("SELECT pg_reload_conf()")
         return TcpAddress(running.port, passwords[role])
 
@@ -218,25 +202,20 @@ def _ensure_running(home: Path, cluster: Cluster, wanted: int | None) -> None:
         for retry in (True, True, False):
             port = _choose_port(home, cluster, wanted)
             try:
-                cluster.start(
-                    port or 5432, port is not None, passwords, (DATABASE, SANDBOX_DATABASE)
-                )
+                cluster.start(port or 5432, port is not None, passwords, _DATABASES)
                 break
             except ServerFailed:
                 # retry only if another program took the port after the check
                 if not retry or port is None or free_tcp_port(cluster.data, port):
                     raise
-    elif cluster.allow(passwords, (DATABASE, SANDBOX_DATABASE)):
+    elif cluster.allow(passwords, _DATABASES):
         # the server was started by an earlier version, which trusted every user
-        with psycopg.connect(address(home, database="postgres")[0], autocommit=True) as connection:
+        with _administrator(home) as connection:
             connection.execute("SELECT pg_reload_conf()")
 
 
 def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None:
-    """Return the TCP port and save it: `wanted`, the previous one, or a free one.
-
-    None disables TCP.
-    """
+    """Return and save the TCP port: `wanted`, the previous one, or a free one; None without TCP."""
     if wanted and free_tcp_port(cluster.data, wanted) is None:
         raise ServerRefused(
             f"--database-port: another program uses port {wanted} of 127.0.0.1. Choose another "
@@ -244,28 +223,22 @@ def _choose_port(home: Path, cluster: Cluster, wanted: int | None) -> int | None
         )
     if wanted is None:
         with suppress(FileNotFoundError):
-            wanted = int((home / _PORT).read_text())
-            if wanted:
-                wanted = free_tcp_port(cluster.data, wanted)
+            previous = int((home / _PORT).read_text())
+            wanted = previous and free_tcp_port(cluster.data, previous)
     port = free_tcp_port(cluster.data, None) if wanted is None else wanted
     write_private(home / _PORT, str(port or 0))
     return port or None
 
 
 def _ensure_database(home: Path, database: str, *, create: bool) -> None:
-    end = time.monotonic() + RECOVERY_SECONDS
-    names: list[str] = []
+    end, names = time.monotonic() + RECOVERY_SECONDS, list[str]()
     while True:
         try:
-            with psycopg.connect(
-                address(home, database="postgres")[0], autocommit=True
-            ) as connection:
-                names = [
-                    name
-                    for (name,) in connection.execute(
-                        "SELECT datname FROM pg_database WHERE NOT datistemplate"
-                    )
-                ]
+            with _administrator(home) as connection:
+                found = connection.execute(
+                    "SELECT datname FROM pg_database WHERE NOT datistemplate"
+                )
+                names = [name for (name,) in found]
                 if database not in names and create:
                     with suppress(psycopg.errors.DuplicateDatabase):
                         connection.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
@@ -281,8 +254,15 @@ def _ensure_database(home: Path, database: str, *, create: bool) -> None:
         )
 
 
+def _cluster(home: Path) -> Cluster:
+    return Cluster(home.resolve() / "postgres")
+
+
+def _administrator(home: Path) -> psycopg.Connection[tuple[Any, ...]]:
+    return psycopg.connect(address(home, database="postgres")[0], autocommit=True)
+
+
 def _belongs_to_other(home: Path) -> bool:
-    """Return whether this process is root and another user owns `home`."""
     return os.geteuid() == 0 and home.exists() and home.stat().st_uid != 0
 
 

@@ -1,8 +1,7 @@
 """Find sessions that hold locks, and change tables without long blocking.
 
 A statement that waits for an exclusive lock blocks every later statement on the table, reads
-included. So a table change waits for a few seconds, pauses, and retries (`LockRetries`). After
-the last attempt it fails and names the session that blocks it.
+included. So a table change waits for a few seconds, pauses, and retries (`LockRetries`).
 """
 
 import threading
@@ -38,7 +37,7 @@ _BLOCKING = text(f"""
     SELECT {_SESSION} FROM pg_stat_activity AS a JOIN chain USING (pid)
     WHERE cardinality(pg_blocking_pids(a.pid)) = 0 AND a.pid <> :pid ORDER BY 5
 """)  # noqa: S608 - constants only
-"""Sessions at the head of the lock queue: they block a session and wait for no lock themselves."""
+"""Sessions that block a session and wait for no lock themselves."""
 _HOLDERS = text(f"""
     SELECT {_SESSION} FROM pg_stat_activity AS a
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
@@ -54,16 +53,13 @@ _HOLDERS = text(f"""
                 AND l.mode <> 'AccessShareLock')))
     ORDER BY 5
 """)  # noqa: S608 - constants only
-"""Sessions that hold a lock that blocks writers, and that wait for no lock themselves."""
+"""Sessions that hold a lock that blocks writers, and wait for no lock themselves."""
 _MAX_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session that holds a lock.
-
-    Excludes its statement, which may contain a row's values.
-    """
+    """A session that holds a lock, without its statement, which may contain a row's values."""
 
     pid: int
     role: str | None
@@ -74,7 +70,7 @@ class Holder:
     """Start of its transaction, UTC."""
 
     def __str__(self) -> str:
-        """Return a phrase that identifies the session."""
+        """Return a phrase for messages."""
         since = f" since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
         application = self.application or "unnamed"
         state = self.state or "active"
@@ -82,10 +78,7 @@ class Holder:
 
 
 class LockBusy(DatabaseUnavailable):
-    """Another session held a lock for too long; the text identifies it.
-
-    Nothing was changed.
-    """
+    """Another session held a lock for too long; the text identifies it. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,6 @@ def holders(engine: Engine) -> str:
 
 
 def _describe(found: list[Holder]) -> str:
-    """Return a sentence that identifies the sessions and shows how to end them."""
     if not found:
         return "No session holds the lock any more. Retry now."
     first = found[:_MAX_LISTED]
@@ -131,13 +123,12 @@ def change_tables(
     progress: Callable[[str], None] = lambda _line: None,
     retries: LockRetries = LockRetries(),
 ) -> T:
-    """Run `change` in one transaction; retry if a lock is not available.
+    """Run `change` in one transaction, in one process at a time; retry if a lock is unavailable.
 
-    Only one process changes tables at a time. `action` completes the sentence "Could not …".
-    `progress` receives one line for each attempt that timed out.
+    `action` completes the sentence "Could not …". `progress` receives one line for each attempt
+    that timed out.
 
-    Raises: LockBusy if a lock stays unavailable; it names the sessions that hold it. The driver's
-    other errors.
+    Raises: LockBusy if a lock stays unavailable; the driver's other errors.
     """
     found: list[Holder] = []
     poll: _BlockerPoll | None = None
@@ -174,10 +165,7 @@ def _limit(connection: Connection, seconds: float) -> None:
 
 
 class _BlockerPoll:
-    """Polls the sessions that block a connection.
-
-    The server does not report them after a time-out.
-    """
+    """Polls the sessions that block a connection: after a time-out, the server forgets them."""
 
     def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
         self._engine = engine

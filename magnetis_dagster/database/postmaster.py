@@ -1,7 +1,6 @@
 """Initialize, start and stop a PostgreSQL server, and control its logins.
 
-Uses only the wheel's programs. The wheel's Python code makes every parent folder accessible to all
-users, trusts every connection on the socket, and puts its lock in /tmp (docs/decisions/0019).
+Uses only the wheel's programs, not its Python code, which trusts all users (docs/decisions/0019).
 """
 
 import hashlib
@@ -38,10 +37,7 @@ SUPERUSER = "postgres"
 _START_SECONDS = 60
 _STOP_SECONDS = 60
 _ENVIRONMENT = ("PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""Environment variables that the server inherits, besides LC_….
-
-Excludes keys and passwords, and the PGPORT or PGDATA of another server.
-"""
+"""Variables that the server inherits besides LC_…: no keys, and no PGDATA of another server."""
 _PORTS = range(20_000, 30_000)
 """Below the ephemeral ports of common systems, so that a saved port stays free."""
 
@@ -59,30 +55,28 @@ class Postmaster:
     port: int
     listens: bool
     """True if it accepts TCP connections on 127.0.0.1."""
-    ready: bool
 
     @classmethod
     def of(cls, data: Path) -> Self | None:
         """Return the server that runs on this data folder, or None."""
-        with suppress(FileNotFoundError):
-            lines = [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
-            if lines and is_alive(int(lines[0]), data):
-                lines += [""] * (8 - len(lines))
-                return cls(
-                    int(lines[0]),
-                    Path(lines[4] or data),
-                    int(lines[3] or 0),
-                    bool(lines[5]),
-                    lines[7] == "ready",
-                )
-        return None
+        lines = _pid_lines(data)
+        if not lines or not is_alive(int(lines[0]), data):
+            return None
+        lines += [""] * (6 - len(lines))
+        return cls(int(lines[0]), Path(lines[4] or data), int(lines[3] or 0), bool(lines[5]))
+
+
+def _pid_lines(data: Path) -> list[str]:
+    """Return pid, data folder, start, port, socket folder and address; nothing without a file."""
+    with suppress(FileNotFoundError):
+        return [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
+    return []
 
 
 def is_alive(pid: int, data: Path) -> bool:
     """Return whether this process is the server of `data`.
 
-    PostgreSQL itself checks only that the process exists. That fails in two cases: another program
-    has the same pid after a crash, or a container never reaps a zombie.
+    After a crash, another program may have its pid, or a container may never reap a zombie.
     """
     try:
         process = psutil.Process(pid)
@@ -115,23 +109,11 @@ class Cluster:
                 "to a folder that belongs to you."
             ) from None
 
-    @property
-    def owner(self) -> pwd.struct_passwd:
-        """The user that runs the server. Raises ServerRefused if that user has no name."""
-        return owner_of(self.data)
-
-    def socket_folder(self) -> Path:
-        """Return the folder of the socket, with mode 0700."""
-        return socket_folder_of(self.data)
-
     def start(
         self, port: int, listen: bool, tcp_users: Iterable[str], databases: Iterable[str]
     ) -> None:
-        """Initialize the folder if it is new, and start the server on `port`.
-
-        Raises: ServerRefused, ServerFailed.
-        """
-        owner = self.owner
+        """Initialize a new folder and start the server. Raises ServerRefused, ServerFailed."""
+        owner = owner_of(self.data)
         if os.geteuid() == 0:
             grant_traversal(self.data, owner, programs() / "postgres")
         if not self.exists:
@@ -145,11 +127,10 @@ class Cluster:
             )
         self._remove_stale_locks()
         self.allow(tcp_users, databases)
-        folder = self.socket_folder()
+        folder = socket_folder_of(self.data)
         if folder != self.data:
             create_owned_folder(folder, owner)
-        with suppress(FileNotFoundError):
-            (folder / SOCKET).unlink()
+        (folder / SOCKET).unlink(missing_ok=True)
         options = {
             "unix_socket_directories": str(folder),
             "unix_socket_permissions": "0700",
@@ -159,9 +140,9 @@ class Cluster:
             "ssl": "off",
         }
         flags = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
-        command = f"-w -t {_START_SECONDS}".split()
-        command += ["-o", flags, "-l", str(self.data / "log"), "-D", str(self.data), "start"]
-        self._run("pg_ctl", *command, owner=owner)
+        wait = ("-w", "-t", str(_START_SECONDS))
+        places = ("-l", str(self.data / "log"), "-D", str(self.data))
+        _run(owner, "pg_ctl", *wait, "-o", flags, *places, "start")
         if port != 5432:
             (folder / SOCKET).symlink_to(f".s.PGSQL.{port}")
 
@@ -172,20 +153,21 @@ class Cluster:
         127.0.0.1 with a password.
         """
         head = "# Written by magnetis when it starts the server: edits are overwritten.\n"
-        access = head + "local all,replication all peer map=magnetis\n"
         names = ",".join(databases)
-        for user in tcp_users:
-            access += f"host {names} {user} 127.0.0.1/32 scram-sha-256\n"
-        systems = dict.fromkeys((self.owner.pw_name, user_name(os.geteuid()), "root"))
+        logins = (f"host {names} {user} 127.0.0.1/32 scram-sha-256\n" for user in tcp_users)
+        access = head + "local all,replication all peer map=magnetis\n" + "".join(logins)
+        systems = dict.fromkeys((owner_of(self.data).pw_name, user_name(os.geteuid()), "root"))
         people = head + "".join(f'magnetis "{name}" all\n' for name in systems)
-        changed = False
-        for name, text in (("pg_hba.conf", access), ("pg_ident.conf", people)):
-            path = self.data / name
-            if not path.exists() or path.read_text() != text:
-                # writes without following links: root writes into another user's folder
-                write_private(path, text)
-                changed = True
-        return changed
+        files = {self.data / "pg_hba.conf": access, self.data / "pg_ident.conf": people}
+        changed = {
+            path: text
+            for path, text in files.items()
+            if not path.exists() or path.read_text() != text
+        }
+        for path, text in changed.items():
+            # writes without following links: root writes into another user's folder
+            write_private(path, text)
+        return bool(changed)
 
     def stop(self) -> None:
         """Stop the server; it ends all sessions and rolls open transactions back."""
@@ -196,14 +178,11 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.kill(running.pid, number)
             end = time.monotonic() + seconds
-            while is_alive(running.pid, self.data):
-                if time.monotonic() > end:
-                    break
+            while (alive := is_alive(running.pid, self.data)) and time.monotonic() <= end:
                 time.sleep(0.02)
-            else:
+            if not alive:
                 break
-        with suppress(FileNotFoundError):
-            (running.socket_folder / SOCKET).unlink()
+        (running.socket_folder / SOCKET).unlink(missing_ok=True)
         if running.socket_folder != self.data:
             with suppress(OSError):
                 running.socket_folder.rmdir()
@@ -215,7 +194,7 @@ class Cluster:
         fresh.mkdir(mode=stat.S_IRWXU)
         os.chown(fresh, owner.pw_uid, owner.pw_gid)
         login = ("--auth-local=peer", "--auth-host=reject", "-U", SUPERUSER)
-        self._run("initdb", *login, "--encoding=utf8", "-D", str(fresh), owner=owner)
+        _run(owner, "initdb", *login, "--encoding=utf8", "-D", str(fresh))
         try:
             fresh.rename(self.data)
         except OSError as error:
@@ -227,52 +206,53 @@ class Cluster:
     def _remove_stale_locks(self) -> None:
         """Remove the lock files of a killed server: another program may have its pid now."""
         lock = self.data / "postmaster.pid"
-        with suppress(FileNotFoundError):
-            lines = [line.strip() for line in lock.read_text().splitlines()]
-            # sessions of a killed server end within a second; two servers must not share a folder
-            time.sleep(1.0)
-            if len(lines) > 4 and lines[4]:
-                (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
-            lock.unlink()
+        if not lock.exists():
+            return
+        lines = _pid_lines(self.data)
+        # sessions of a killed server end within a second; two servers must not share a folder
+        time.sleep(1.0)
+        if len(lines) > 4 and lines[4]:
+            (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
 
-    def _run(self, program: str, *arguments: str, owner: pwd.struct_passwd) -> None:
-        inherited = {
-            name: text
-            for name, text in os.environ.items()
-            if name in _ENVIRONMENT or name.startswith("LC_")
-        }
-        root = os.geteuid() == 0
-        try:
-            ran = subprocess.run(  # noqa: S603 - the wheel's programs
-                [programs() / program, *arguments],
-                env=inherited,
-                cwd="/",
-                umask=0o077,
-                # the server inherits these from pg_ctl: a pipe would never reach end of file
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=_START_SECONDS + 10,
-                check=False,
-                user=owner.pw_uid if root else None,
-                group=owner.pw_gid if root else None,
-                extra_groups=[] if root else None,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ServerFailed(f"{program} failed ({type(error).__name__})") from None
-        if ran.returncode:
-            raise ServerFailed(f"{program} failed (exit code {ran.returncode})")
+
+def _run(owner: pwd.struct_passwd, program: str, *arguments: str) -> None:
+    inherited = {
+        name: text
+        for name, text in os.environ.items()
+        if name in _ENVIRONMENT or name.startswith("LC_")
+    }
+    root = os.geteuid() == 0
+    try:
+        ran = subprocess.run(  # noqa: S603 - the wheel's programs
+            [programs() / program, *arguments],
+            env=inherited,
+            cwd="/",
+            umask=0o077,
+            # the server inherits these from pg_ctl: a pipe would never reach end of file
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_START_SECONDS + 10,
+            check=False,
+            user=owner.pw_uid if root else None,
+            group=owner.pw_gid if root else None,
+            extra_groups=[] if root else None,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServerFailed(f"{program} failed ({type(error).__name__})") from None
+    if ran.returncode:
+        raise ServerFailed(f"{program} failed (exit code {ran.returncode})")
 
 
 def free_tcp_port(data: Path, wanted: int | None) -> int | None:
     """Return `wanted` if it is free on 127.0.0.1, else None.
 
-    If `wanted` is None, return the first free port after a number derived from `data`.
+    By default, return the first free port after a number derived from `data`.
     """
     first = int.from_bytes(hashlib.sha256(os.fsencode(data)).digest()[:4])
-    for port in (
-        [wanted] if wanted else (_PORTS[(first + step) % len(_PORTS)] for step in range(100))
-    ):
+    ports = [wanted] if wanted else [_PORTS[(first + step) % len(_PORTS)] for step in range(100)]
+    for port in ports:
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -19,10 +19,7 @@ from magnetis_dagster.errors import PermanentError, TransientError
 
 
 class DatabaseUnavailable(TransientError):
-    """PostgreSQL was unreachable, disconnected or busy.
-
-    The transaction was rolled back.
-    """
+    """PostgreSQL was unreachable, disconnected or busy. The transaction was rolled back."""
 
 
 class DatabaseRefused(PermanentError):
@@ -125,10 +122,7 @@ _OWN_SOURCES = {
     *("aclchk.c", "heap.c", "index.c", "pg_proc.c"),
     *("postgres.c", "typecmds.c", "utility.c"),
 }
-"""PostgreSQL source files whose messages may be quoted.
-
-A trigger may raise any state with any value in its text.
-"""
+"""Source files whose messages may be quoted; a trigger may raise any state with any value."""
 
 _LIBPQ_ERRORS = {
     "root certificate file": "PGSSLMODE requires verification of the server's certificate, and no "
@@ -152,9 +146,7 @@ _LIBPQ_ERRORS = {
     "server is not in hot standby": "the server is not a standby, and target_session_attrs "
     "requires one: correct either",
 }
-"""libpq's own messages, in lower case. They have no SQLSTATE, are not translated, and are
-permanent.
-"""
+"""libpq's own messages, in lower case: without SQLSTATE, not translated, permanent."""
 
 _ERROR_RESPONSE = re.compile(
     rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})" M "(.*?)"(?: [A-Za-z] "| \\x00)', re.DOTALL
@@ -167,52 +159,43 @@ def translate_error(
 ) -> DatabaseUnavailable | DatabaseRefused:
     """Translate a driver error; exclude rows, statements and passwords.
 
-    `action` completes the sentence "Could not …". `address` is the address for messages.
-    `parameters` are libpq's. The driver does not keep the SQLSTATE of a refused connection. So if
-    no session was opened, one more attempt reads it.
+    `action` completes the sentence "Could not …". `address` has masked passwords. `parameters` are
+    libpq's. The driver does not keep the SQLSTATE of a refused connection. So if no session was
+    opened, one more attempt reads it.
     """
+    where = f"Could not {action} at {address}"
     original = getattr(error, "orig", None) or error
+    name = type(original).__name__
     state: str | None = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     if state is None and isinstance(original, psycopg.DataError):
-        error_type, advice = _MEANINGS["22"]
-        return error_type(
-            f"Could not {action} at {address}: {advice} ({type(original).__name__} of the driver)."
-        )
+        return DatabaseRefused(f"{where}: {_REFUSED['22']} ({name} of the driver).")
     if state is not None:
         diagnosis = getattr(original, "diag", None)
         source = (diagnosis.source_file if diagnosis else None) or ""
         quotable = diagnosis and source.rpartition("/")[2] in _OWN_SOURCES
         message = diagnosis.message_primary if diagnosis and quotable else None
-        return _from_state(state, message, action, address, _MEANINGS)
+        return _from_state(state, message, where, _MEANINGS)
     client = str(original).lower()
     if known := next((text for phrase, text in _LIBPQ_ERRORS.items() if phrase in client), None):
-        return DatabaseRefused(f"Could not {action} at {address}: {known}.")
+        return DatabaseRefused(f"{where}: {known}.")
     timed_out = isinstance(original, psycopg.errors.ConnectionTimeout)
     if not timed_out and (refusal := _last_refusal(parameters)):
-        return _from_state(*refusal, action, address, _MEANINGS | _CONNECTING)
+        return _from_state(*refusal, where, _MEANINGS | _CONNECTING)
     return DatabaseUnavailable(
         f"Could not {action}: PostgreSQL at {address} cannot be reached "
-        f"({type(original).__name__}). Check that the server runs and that MAGNETIS_DATABASE_URL "
-        "names it. The transaction was rolled back."
+        f"({name}). Check that the server runs and that MAGNETIS_DATABASE_URL names it. The "
+        "transaction was rolled back."
     )
 
 
 def _from_state(
-    state: str,
-    message: str | None,
-    action: str,
-    address: str,
-    meanings: dict[str, tuple[_ErrorType, str]],
+    state: str, message: str | None, where: str, meanings: dict[str, tuple[_ErrorType, str]]
 ) -> DatabaseUnavailable | DatabaseRefused:
-    error_type, advice = (
-        meanings.get(state)
-        or meanings.get(state[:2])
-        or (DatabaseUnavailable, "PostgreSQL reports an error")
-    )
+    unknown = (DatabaseUnavailable, "PostgreSQL reports an error")
+    error_type, advice = meanings.get(state) or meanings.get(state[:2]) or unknown
     quote = f' Message: "{message}".' if message and state.startswith(_QUOTED) else ""
     return error_type(
-        f"Could not {action} at {address}: {advice} (SQLSTATE {state}).{quote} "
-        "The transaction was rolled back."
+        f"{where}: {advice} (SQLSTATE {state}).{quote} The transaction was rolled back."
     )
 
 
@@ -231,12 +214,9 @@ def _last_refusal(parameters: dict[str, str]) -> tuple[str, str] | None:
         while (status := connection.connect_poll()) not in {PollingStatus.OK, PollingStatus.FAILED}:
             remaining = end - time.monotonic()
             sockets = [connection.socket]
-            waited = (
-                select.select(sockets, [], [], remaining)
-                if status == PollingStatus.READING
-                else select.select([], sockets, [], remaining)
-            )
-            if remaining <= 0 or not any(waited):
+            reads = status == PollingStatus.READING
+            waits = (sockets, []) if reads else ([], sockets)
+            if remaining <= 0 or not any(select.select(*waits, [], remaining)):
                 return None
         connection.untrace()
         traced = os.read(reading, 1 << 16)

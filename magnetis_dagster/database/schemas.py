@@ -1,7 +1,6 @@
 """Create schemas that do not exist yet.
 
-Look a schema up first: CREATE SCHEMA IF NOT EXISTS fails without the CREATE privilege, even if
-the schema exists.
+CREATE SCHEMA IF NOT EXISTS fails without the CREATE privilege even if the schema exists.
 """
 
 import psycopg
@@ -13,10 +12,7 @@ from magnetis_dagster.database.refusals import DatabaseRefused
 
 
 def ensure_schema(connection: Connection, schema: str) -> None:
-    """Create `schema` in the caller's transaction, unless it exists.
-
-    Raises: DatabaseRefused if the role may not create it.
-    """
+    """Create `schema` in the caller's transaction. Raises DatabaseRefused."""
     query = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
     if connection.execute(query, {"name": schema}).scalar() is not None:
         return

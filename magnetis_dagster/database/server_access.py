@@ -13,10 +13,7 @@ from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.private_files import OTHERS
 
 SOCKET = ".s.PGSQL.5432"
-"""The socket name that libpq expects by default.
-
-A server with another TCP port names its socket after that port; this name is a link to it.
-"""
+"""The socket name that libpq expects. With another TCP port, it is a link to the socket."""
 
 _PATH_BYTES = 107 if sys.platform == "linux" else 103
 """Maximum length of a Unix socket's path."""
@@ -31,10 +28,7 @@ class ServerRefused(PermanentError):
 
 
 def owner_of(data: Path) -> pwd.struct_passwd:
-    """Return the user that runs the server of this data folder.
-
-    Raises: ServerRefused if that user has no name.
-    """
+    """Return the user that runs the server. Raises ServerRefused if that user has no name."""
     number = os.geteuid()
     with suppress(FileNotFoundError, PermissionError):
         number = number or data.stat().st_uid
@@ -48,11 +42,7 @@ def owner_of(data: Path) -> pwd.struct_passwd:
 
 
 def socket_folder_of(data: Path) -> Path:
-    """Return the folder of the server's socket.
-
-    This is the data folder, or a short path if that path is too long or contains special
-    characters.
-    """
+    """Return the socket's folder: `data`, or a short path if that is too long or special."""
     is_short = len(os.fsencode(data / SOCKET)) <= _PATH_BYTES
     if is_short and not any(character in str(data) for character in ",\"'\\ \n"):
         return data
@@ -61,10 +51,9 @@ def socket_folder_of(data: Path) -> Path:
 
 
 def create_owned_folder(folder: Path, owner: pwd.struct_passwd) -> None:
-    """Create the folder with mode 0700. Refuse one that another user created.
+    """Create the folder with mode 0700. Refuse one of another user: in /tmp, anyone may create it.
 
-    Any user may create a folder of this name in /tmp first. The sticky bit of /tmp prevents other
-    users from removing or renaming a folder that belongs to us.
+    The sticky bit of /tmp prevents other users from removing or renaming our folder.
     """
     parent = folder.parent.stat()
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
@@ -93,15 +82,10 @@ def grant_traversal(data: Path, owner: pwd.struct_passwd, server: Path) -> None:
 
     Only folders of root and root's group change: they get the user's group, with permission x only.
     """
-    needed = [*data.parents, *server.resolve().parents]
-    for folder in dict.fromkeys(needed):
+    for folder in dict.fromkeys([*data.parents, *server.resolve().parents]):
         found = folder.stat()
-        passes = (
-            found.st_mode & stat.S_IXUSR
-            if found.st_uid == owner.pw_uid
-            else found.st_mode & (stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH)
-        )
-        if passes:
+        bit = stat.S_IXGRP if found.st_gid == owner.pw_gid else stat.S_IXOTH
+        if found.st_mode & (stat.S_IXUSR if found.st_uid == owner.pw_uid else bit):
             continue
         if found.st_uid != 0 or found.st_gid not in {0, owner.pw_gid}:
             raise ServerRefused(
@@ -123,10 +107,9 @@ def _system_user() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
-        shell = ("--shell", "/usr/sbin/nologin")
+        options = ("--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin")
+        command = ["useradd", *options, _SYSTEM_USER]
         try:
-            options = ["--system", "--user-group", "--no-create-home", *shell]
-            command = ["useradd", *options, _SYSTEM_USER]
             subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603 - no input
         except (OSError, subprocess.SubprocessError) as error:
             raise ServerRefused(

@@ -6,7 +6,7 @@ temporary tables and prepared statements would be lost.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from magnetis_dagster.database.refusals import DatabaseRefused
 
@@ -43,16 +43,8 @@ _SINCE = {"transaction_timeout": 170000, "idle_session_timeout": 140000}
 _STATE = "SELECT pg_backend_pid(), current_setting('synchronous_commit'), current_schema()"
 
 
-class DriverConnection(Protocol):
-    """The part of the DB-API that psycopg and psycopg2 share."""
-
-    autocommit: bool
-
-    @property
-    def info(self) -> Any: ...  # noqa: D102
-    def cursor(self) -> Any: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-
+DriverConnection = Any
+"""A connection of psycopg, or of psycopg2 in Dagster's storage."""
 
 _checked: set[str] = set()
 """Addresses of poolers that are known to keep sessions."""
@@ -68,8 +60,8 @@ def set_up(
 ) -> None:
     """Apply the settings to a new session.
 
-    `address` is its address for messages. `reconnect` opens a second connection to it.
-    `search_path` names one schema; with `in_use`, it must exist.
+    `address` is for messages. `reconnect` opens a second connection. `search_path` names one
+    schema; with `in_use`, it must exist.
 
     Raises: DatabaseRefused if the database's encoding is not UTF-8, if a pooler does not keep
     sessions, or if the schema is not usable. The driver's errors.
@@ -113,7 +105,6 @@ def _require_sessions(
     address: str,
     first: int,
 ) -> None:
-    """Raise DatabaseRefused if the pooler reassigns sessions between transactions."""
     other = reconnect()
     try:
         other.autocommit = True

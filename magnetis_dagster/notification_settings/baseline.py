@@ -42,10 +42,7 @@ NotificationSettings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class BaselineError(PermanentError):
-    """The baseline file is missing or invalid.
-
-    The text names the place, never a value.
-    """
+    """The baseline file is missing or invalid; the text names the place, never a value."""
 
 
 class DifferenceKind(StrEnum):
@@ -74,19 +71,6 @@ class Difference:
     kind: DifferenceKind
     fields: Mapping[str, FieldDifference]
     """By dotted path, sorted; an added or removed setting has all its fields."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the difference for `--json`."""
-        return {
-            "collection": self.collection,
-            "id": self.id,
-            "account_id": self.account_id,
-            "kind": self.kind.value,
-            "fields": {
-                name: {"baseline": field.baseline, "present": field.present}
-                for name, field in self.fields.items()
-            },
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +119,17 @@ def _difference(
     now: Mapping[str, Any] | None,
 ) -> Difference:
     """Return the difference of two unequal states; None if there is no setting."""
-    if before is None:
-        kind = DifferenceKind.ADDED
-    elif now is None:
-        kind = DifferenceKind.REMOVED
-    else:
-        kind = DifferenceKind.CHANGED
+    kind = DifferenceKind.CHANGED
+    if before is None or now is None:
+        kind = DifferenceKind.ADDED if before is None else DifferenceKind.REMOVED
     before, now = before or {}, now or {}
     fields = {
         name: FieldDifference(before.get(name), now.get(name))
         for name in sorted({**before, **now})
         if kind is not DifferenceKind.CHANGED or before.get(name) != now.get(name)
     }
-    accounts = (side[path] for side in (now, before) for path in account_paths if path in side)
-    account = next(accounts, None)
-    return Difference(
-        collection, identifier, None if account is None else str(account), kind, fields
-    )
+    accounts = (str(side[path]) for side in (now, before) for path in account_paths if path in side)
+    return Difference(collection, identifier, next(accounts, None), kind, fields)
 
 
 def write_baseline(settings: NotificationSettings, without: Container[str] = ()) -> str:
@@ -176,13 +154,11 @@ def write_baseline(settings: NotificationSettings, without: Container[str] = ())
 def without_effect(settings: NotificationSettings, without: Container[str]) -> list[str]:
     """Return the names that no row has, such as mistyped ones."""
     rows = [(identifier, row) for each in settings.values() for identifier, row in each.items()]
+    whole = [_canonical(row, identifier, ()) for identifier, row in rows]
     return [
         name
         for name in without
-        if all(
-            _canonical(row, identifier, {name}) == _canonical(row, identifier, ())
-            for identifier, row in rows
-        )
+        if [_canonical(row, identifier, {name}) for identifier, row in rows] == whole
     ]
 
 
@@ -241,26 +217,22 @@ def _canonical(row: Mapping[str, Any], identifier: str, without: Container[str])
     return made
 
 
-def _sorted(value: Any, path: str, without: Container[str]) -> Any:
+def _sorted(value: Any, above: str, without: Container[str]) -> Any:
     if isinstance(value, Mapping):
-        below = {
-            str(name): (f"{path}.{name}" if path else str(name), member)
-            for name, member in value.items()
-        }
+        members = sorted(
+            ((str(name), member) for name, member in value.items()), key=lambda member: member[0]
+        )
         return {
-            name: _sorted(member, at, without)
-            for name, (at, member) in sorted(below.items())
-            if at not in without
+            name: _sorted(member, f"{above}{name}.", without)
+            for name, member in members
+            if f"{above}{name}" not in without
         }
     if isinstance(value, list):
-        members = [_sorted(member, path, without) for member in value]
+        items = [_sorted(item, above, without) for item in value]
+        if any(isinstance(item, dict | list) for item in items):
+            return items
         # the API returns recipients in any order
-        plain = not any(isinstance(member, dict | list) for member in members)
-        return (
-            sorted(members, key=lambda member: (str(type(member)), str(member)))
-            if plain
-            else members
-        )
+        return sorted(items, key=lambda item: (str(type(item)), str(item)))
     # YAML reads numbers as floats, which would round it
     return str(value) if isinstance(value, Decimal) else value
 
@@ -302,33 +274,29 @@ class _Loader(yaml.SafeLoader):
         # an alias may refer to itself, or expand a few lines to gigabytes
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, "an alias; quote texts that begin with *", mark
-            )
+            raise _invalid("an alias; quote texts that begin with *", mark)
         return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag not in _TAGS:
-            raise yaml.constructor.ConstructorError(
-                None, None, "a tag that is not supported", node.start_mark
-            )
+            raise _invalid("a tag that is not supported", node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, KeyError):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a value that does not fit its tag", node.start_mark
-            ) from None
+            raise _invalid("a value that does not fit its tag", node.start_mark) from None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, "a key that occurs twice", key.start_mark
-                    )
+                    raise _invalid("a key that occurs twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _invalid(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 _TAGS = {

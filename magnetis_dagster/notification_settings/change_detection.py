@@ -48,10 +48,7 @@ class Observation:
     bodies: Sequence[bytes]
     """Pages as received."""
     members: dict[str, str]
-    """Member path, safe to show, to a digest of its values over all rows.
-
-    The digests show which members changed, never a value.
-    """
+    """Digest of a member's values over all rows, by its path, which is safe to show."""
 
     def keep(self, pages: PageCache, day: date) -> None:
         """Cache the pages like those of an interrupted read of the snapshot of `day`.
@@ -73,7 +70,7 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
     pagination = Pagination(call.limit)
     pages = [await client.page(call)]
     pagination.add(1, pages[0])
-    seen = _ids(collection, pages[0].rows)
+    seen = set(_ids(collection, pages[0].rows))
     # sequentially: settings have one or two pages, and a false announcement must not cost many
     while not pagination.has_gap:
         number = len(pages) + 1
@@ -86,7 +83,7 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
             if announced:
                 raise
             break
-        ids = _ids(collection, page.rows)
+        ids = set(_ids(collection, page.rows))
         pages.append(page)
         pagination.add(number, page)
         if not announced and ids and None not in ids and ids <= seen:
@@ -97,40 +94,31 @@ async def observe(client: MagnetisClient, collection: Collection, at: datetime) 
     stable_rows = [stable(collection, row) for row in rows]
     if contradiction := pagination.contradiction(_distinct(collection, rows)):
         raise Moving(f"{collection.name}: {contradiction}.")
-    lines = _lines(stable_rows)
-    bodies = [page.body for page in pages]
-    return Observation(_digest(lines), len(lines), at, bodies, member_digests(stable_rows))
+    lines, bodies = _lines(stable_rows), [page.body for page in pages]
+    return Observation(_sha256(lines), len(lines), at, bodies, _member_digests(stable_rows))
 
 
 def digest_of(stable_rows: Iterable[Any]) -> str:
-    """Return the digest of an observation that finds these rows.
-
-    They lack their volatile members already.
-    """
-    return _digest(_lines(stable_rows))
+    """Return the digest of an observation of these rows, which lack their volatile members."""
+    return _sha256(_lines(stable_rows))
 
 
-def _lines(stable_rows: Iterable[Any]) -> set[str]:
-    return {dump_json(row, sort=True) for row in stable_rows}
+def _lines(rows: Iterable[Any]) -> set[str]:
+    return {dump_json(row, sort=True) for row in rows}
 
 
-def _digest(lines: set[str]) -> str:
+def _sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def member_digests(rows: Sequence[Any]) -> dict[str, str]:
+def _member_digests(rows: Sequence[Any]) -> dict[str, str]:
     """Return a short digest of each member's values, for at most MOST_MEMBERS."""
     values: dict[str, list[str]] = {}
-    for row in rows:
-        identity = row.get("id") if isinstance(row, dict) else None
-        members = leaves(row, DEEPEST_MEMBER - 1) if isinstance(row, dict) else ()
-        for names, value in members:
+    for row in (row for row in rows if isinstance(row, dict)):
+        for names, value in leaves(row, DEEPEST_MEMBER - 1):
             path = ".".join(map(mask_name, names))
-            values.setdefault(path, []).append(dump_json([identity, value], sort=True))
-    return {
-        path: hashlib.sha256("\n".join(sorted(values[path])).encode()).hexdigest()[:12]
-        for path in sorted(values)[:MOST_MEMBERS]
-    }
+            values.setdefault(path, []).append(dump_json([row.get("id"), value], sort=True))
+    return {path: _sha256(values[path])[:12] for path in sorted(values)[:MOST_MEMBERS]}
 
 
 async def observe_each(
@@ -157,17 +145,14 @@ async def observe_each(
     return found
 
 
-def _ids(collection: Collection, rows: Sequence[Any]) -> frozenset[str | None]:
-    objects = [row for row in rows if isinstance(row, dict)]
-    return frozenset(
-        RowParser(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
-    )
+def _ids(collection: Collection, rows: Sequence[Any]) -> list[str | None]:
+    parser = RowParser(collection, response_zone=_UTC, partition_zone=_UTC)
+    return list(parser.read_all([row for row in rows if isinstance(row, dict)]).ids)
 
 
 def _distinct(collection: Collection, rows: Sequence[Any]) -> int:
     """Return the number of distinct rows: by id, or by content if a row has no id."""
-    objects = [row for row in rows if isinstance(row, dict)]
-    ids = RowParser(collection, response_zone=_UTC, partition_zone=_UTC).read_all(objects).ids
-    others = [row for row in rows if not isinstance(row, dict)]
-    others += [row for row, id_ in zip(objects, ids, strict=True) if not id_]
-    return len({id_ for id_ in ids if id_}) + len({dump_json(row, sort=True) for row in others})
+    ids = _ids(collection, rows)
+    ids_left = iter(ids)
+    others = [row for row in rows if not isinstance(row, dict) or not next(ids_left)]
+    return len({id_ for id_ in ids if id_}) + len(_lines(others))

@@ -2,9 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
 from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.names import fold
@@ -26,17 +25,15 @@ def event_members(sample: Sample, today: date) -> list[str]:
     """
     if sample.collection.is_events or len(sample) < FEWEST_ROWS:
         return []
-    times = [name for name in _own_times(sample) if _recent(sample, sample.members[name], today)]
-    others = [
-        name for name in _contacts(sample) if _differs(list(map(as_text, sample.members[name])))
-    ]
-    if others and not times:
+    times = [name for name in _own_times(sample) if _recent(sample, name, today)]
+    contacts = [name for name in _contacts(sample) if _differs(map(as_text, sample.members[name]))]
+    if contacts and not times:
         times = [
             name
-            for name, values in sample.nameable.items()
-            if fold(name[-1]).startswith("creat") and _recent(sample, values, today)
+            for name in sample.nameable
+            if fold(name[-1]).startswith("creat") and _recent(sample, name, today)
         ]
-    return [".".join(name) for name in (*times, *others)] if times else []
+    return [".".join(name) for name in (*times, *contacts)] if times else []
 
 
 def may_be_events(sample: Sample) -> bool:
@@ -74,8 +71,8 @@ def _contacts(sample: Sample) -> list[Name]:
     ]
 
 
-def _recent(sample: Sample, values: Sequence[Any], today: date) -> bool:
-    moments = [moment for moment in sample.moments(values) if moment]
+def _recent(sample: Sample, name: Name, today: date) -> bool:
+    moments = [moment for moment in sample.moments(sample.members[name]) if moment]
     recent = [moment for moment in moments if _near(moment, today)]
     return len(moments) * 2 > len(sample) and len(recent) * 2 > len(moments) and _differs(moments)
 
@@ -84,6 +81,6 @@ def _near(moment: datetime | None, today: date) -> bool:
     return moment is not None and abs(moment - datetime.combine(today, time(12), UTC)) <= RECENT
 
 
-def _differs(values: Sequence[Any]) -> bool:
+def _differs(values: Iterable[object]) -> bool:
     counts = Counter(value for value in values if value is not None)
     return len(counts) >= max(FEWEST_ROWS, 0.8 * sum(counts.values()))

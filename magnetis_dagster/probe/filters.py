@@ -5,13 +5,13 @@ every row, only if it ignores the start. This works without totals, whatever the
 the inclusiveness of bounds or a cap. It needs rows to exist.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 
 from magnetis_dagster.api import Page
 from magnetis_dagster.ingest.windows import Zones
-from magnetis_dagster.probe.rows import WIDEST_ZONE, Interval
+from magnetis_dagster.probe.rows import Interval
 
 
 class Verdict(StrEnum):
@@ -22,30 +22,14 @@ class Verdict(StrEnum):
     UNKNOWN = "undecided"
 
 
-def before_every_row() -> Interval:
-    """Return an hour before the first tracked event."""
-    start = datetime(2000, 1, 3, 12, tzinfo=UTC)
-    return start, start + timedelta(hours=1)
+def hours_without_rows(today: date, zones: Zones) -> tuple[Interval, Interval]:
+    """Return an hour before the first tracked event, and a future hour.
 
-
-def after_every_row(today: date, zones: Zones) -> Interval:
-    """Return a future hour, far enough that no time zone moves it into the present."""
-    start = datetime.combine(today + timedelta(days=2), time(12), zones.partition).astimezone(UTC)
-    return start, start + timedelta(hours=1)
-
-
-def end_honoured(moments: Sequence[datetime | None], window: Interval) -> Verdict:
-    """Return whether the end is honoured, by the rows of an hour before all rows."""
-    return _verdict(moment is not None and moment <= window[1] + WIDEST_ZONE for moment in moments)
-
-
-def start_honoured(moments: Sequence[datetime | None], window: Interval) -> Verdict:
-    """Return whether the start is honoured, by the rows of an hour after all rows."""
-    return _verdict(moment is not None and moment >= window[0] - WIDEST_ZONE for moment in moments)
-
-
-def _verdict(fits: Iterable[bool]) -> Verdict:
-    return Verdict.YES if all(fits) else Verdict.NO
+    No time zone moves the future hour into the present.
+    """
+    past = datetime(2000, 1, 3, 12, tzinfo=UTC)
+    future = datetime.combine(today + timedelta(days=2), time(12), zones.partition).astimezone(UTC)
+    return (past, past + timedelta(hours=1)), (future, future + timedelta(hours=1))
 
 
 def limit_honoured(first: Page, sample: Page | None) -> Verdict:

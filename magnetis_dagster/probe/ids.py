@@ -41,9 +41,11 @@ def propose_id(sample: Sample) -> tuple[list[str], str] | None:
         }
     for base, found in texts.items():
         if part := _discriminator(sample, base, found):
-            parts = [*base, part]
-            values = f"{', '.join(base)} has {len(set(found))} values in {len(sample)} rows"
-            return parts, f"id_paths: [[{', '.join(parts)}]] ({values}; together they are unique)"
+            names = ", ".join([*base, part])
+            return [*base, part], (
+                f"id_paths: [[{names}]] ({', '.join(base)} has {len(set(found))} values in "
+                f"{len(sample)} rows; together they are unique)"
+            )
     return None
 
 
@@ -57,14 +59,8 @@ def _form(sample: Sample, name: Name, values: Sequence[Any]) -> str | None:
     is_time = not _LIKE_AN_ID.search(fold(name[-1])) and any(sample.moments(values))
     if None in texts or any(map(is_phone, values)) or is_time:
         return None
-    return next(
-        (
-            form
-            for form, pattern in _FORMS.items()
-            if all(pattern.fullmatch(text) for text in texts if text)
-        ),
-        None,
-    )
+    present = [text for text in texts if text]
+    return next((form for form, one in _FORMS.items() if all(map(one.fullmatch, present))), None)
 
 
 def _id_candidates(sample: Sample) -> Iterator[tuple[tuple[Any, ...], str, list[str | None]]]:
@@ -93,32 +89,25 @@ def _counts(values: Sequence[Any]) -> bool:
 def _declared_id(sample: Sample) -> list[tuple[str, ...]]:
     """Return the declared members that identify all rows; none if rows differ."""
     collection = sample.collection
-    alone = {
-        parts: replace(
-            sample, collection=collection.model_copy(update={"id_paths": (parts,)})
-        ).parsed.ids
-        for parts in collection.id_paths
-    }
-    return [parts for parts, ids in alone.items() if ids == sample.parsed.ids][:1]
+    for parts in collection.id_paths:
+        alone = collection.model_copy(update={"id_paths": (parts,)})
+        if replace(sample, collection=alone).parsed.ids == sample.parsed.ids:
+            return [parts]
+    return []
 
 
 def _discriminator(sample: Sample, base: Sequence[str], ids: Sequence[str | None]) -> str | None:
     """Return the member that distinguishes all rows of one id."""
     candidates = []
     for position, (name, values) in enumerate(sample.nameable.items()):
-        folded = fold(name[-1])
+        path, folded = ".".join(name), fold(name[-1])
         # a status or a duration may change, and the id with it
-        if ".".join(name) in base or (sample.is_declared(name) and not _LIKE_AN_ID.search(folded)):
+        if path in base or (sample.is_declared(name) and not _LIKE_AN_ID.search(folded)):
             continue
         named = _LIKE_A_PART.search(folded) is not None
         form = _form(sample, name, values)
         texts = list(map(as_identifier, values))
-        if None in texts or not (form or named) or not _unique(list(zip(ids, texts, strict=True))):
-            continue
-        candidates.append(
-            (
-                (not named, form in {None, "token"}, len(set(texts)), len(name), position),
-                ".".join(name),
-            )
-        )
+        if None not in texts and (form or named) and _unique(list(zip(ids, texts, strict=True))):
+            weak = form in {None, "token"}
+            candidates.append(((not named, weak, len(set(texts)), len(name), position), path))
     return min(candidates)[1] if candidates else None

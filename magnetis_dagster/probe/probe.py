@@ -34,16 +34,13 @@ from magnetis_dagster.probe.comparison import examine
 from magnetis_dagster.probe.events import event_members, is_recent, may_be_events
 from magnetis_dagster.probe.filters import (
     Verdict,
-    after_every_row,
-    before_every_row,
-    end_honoured,
+    hours_without_rows,
     limit_honoured,
     page_honoured,
-    start_honoured,
 )
 from magnetis_dagster.probe.proposals import propose, with_proposals
 from magnetis_dagster.probe.report import Availability, Finding, ProbeReport
-from magnetis_dagster.probe.rows import Interval, Sample
+from magnetis_dagster.probe.rows import WIDEST_ZONE, Interval, Sample
 
 LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
 SAMPLE = 50
@@ -74,8 +71,7 @@ def run_probe(
 
     `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
-    too (key refused, no connection, quota exhausted) ends the probe; it is in the report's
-    `stopped`.
+    too (key refused, no connection, quota exhausted) ends the probe; the report contains it.
 
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
@@ -92,11 +88,8 @@ def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
     day = today - timedelta(days=3)
     while day.weekday() not in {1, 2, 3, 4}:
         day -= timedelta(days=1)
-    noons = (
-        datetime.combine(at, time(12), zones.partition).astimezone(UTC)
-        for at in (day - timedelta(days=1), day)
-    )
-    return next(noons), next(noons)
+    end = datetime.combine(day, time(12), zones.partition)
+    return (end - timedelta(days=1)).astimezone(UTC), end.astimezone(UTC)
 
 
 class _CountingGuard:
@@ -113,11 +106,9 @@ class _CountingGuard:
         return charge
 
     async def confirm(self, charge: int) -> int:
-        return (
-            await self._guard.confirm(charge)
-            if isinstance(self._guard, ConfirmingGuard)
-            else charge
-        )
+        if isinstance(self._guard, ConfirmingGuard):
+            return await self._guard.confirm(charge)
+        return charge
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
         self.status = outcome.status
@@ -152,16 +143,17 @@ class _Probe:
 
     async def run(self, origin: str, key: str, limits: ClientLimits) -> ProbeReport:
         stopped, for_good = None, False
-        async with MagnetisClient(origin, key, self._guard, concurrency=1, limits=limits) as client:
+        client = MagnetisClient(origin, key, self._guard, concurrency=1, limits=limits)
+        async with client as self._client:
             try:
                 # first routes first: they belong to their collection, not to one with alternatives
                 for collection in self._collections:
-                    await self._find(client, collection, collection.route)
+                    await self._find(collection, collection.route)
                 for collection in self._collections:
-                    await self._try_candidates(client, collection)
+                    await self._try_candidates(collection)
                 for collection in self._collections:
                     if (first := self._first.get(collection.name)) is not None:
-                        await self._compare(client, collection, first)
+                        await self._compare(collection, first)
             except MagnetisError as error:
                 stopped, for_good = str(error), isinstance(error, PermanentError)
         start, end = self._window
@@ -174,7 +166,7 @@ class _Probe:
             for_good,
         )
 
-    async def _try_candidates(self, client: MagnetisClient, collection: Collection) -> None:
+    async def _try_candidates(self, collection: Collection) -> None:
         finding = self._findings[collection.name]
         for route in (route.path for route in collection.routes[1:]):
             if finding.found is not Availability.NOTHING:
@@ -184,17 +176,17 @@ class _Probe:
             elif route in self._absent:
                 finding.tried[route] = self._absent[route]
             else:
-                await self._find(client, collection, route)
+                await self._find(collection, route)
 
-    async def _find(self, client: MagnetisClient, collection: Collection, route: str) -> None:
+    async def _find(self, collection: Collection, route: str) -> None:
         """Send the first request to a route and record the response.
 
         Raises: MagnetisError if every other request would fail too.
         """
         finding = self._findings[collection.name]
-        window = self._window_of(collection)
+        window = self._window if collection.window else None
         try:
-            page = await self._page(client, collection, route, window)
+            page = await self._page(collection, route, window)
         except RouteUnavailable as error:
             self._absent[route] = self._guard.status
             finding.found, finding.message = Availability.NOTHING, finding.message or str(error)
@@ -214,10 +206,10 @@ class _Probe:
             examine(Sample(collection, _rows(page), self._zones, window), finding)
         finding.status = finding.tried[route] = self._guard.status
 
-    async def _compare(self, client: MagnetisClient, collection: Collection, first: Page) -> None:
+    async def _compare(self, collection: Collection, first: Page) -> None:
         """Compare more rows and the parameters with the declaration."""
         finding = self._findings[collection.name]
-        window = self._window_of(collection)
+        window = self._window if collection.window else None
         sample = Sample(collection, _rows(first), self._zones, window)
         if collection.is_events or (
             len(sample) and ("id" in finding.missing or may_be_events(sample))
@@ -225,7 +217,7 @@ class _Probe:
             if window and not len(sample):
                 window = (window[1] - _QUIET, window[1])
             number = self._sample_page(first, sample)
-            page = await self._attempt(client, collection, window, limit=SAMPLE, number=number)
+            page = await self._attempt(collection, window, limit=SAMPLE, number=number)
             first_row = sample
             if more := _distinct(_rows(page)) if page else []:
                 # without the first row: a member that changes with every request would make it two
@@ -237,13 +229,12 @@ class _Probe:
             examine(sample, finding, first_row)
         finding.proposals = propose(sample)
         finding.event_members = event_members(sample, self._today)
-        if window:
-            await self._verify_window(
-                client,
-                with_proposals(collection, finding.proposals),
-                finding,
-                exists=len(sample) > 0,
-            )
+        if collection.window:
+            names = (collection.window.start, collection.window.end)
+            finding.window_names = names
+            finding.parameters = dict.fromkeys(names, Verdict.UNKNOWN) | finding.parameters
+            if len(sample):
+                await self._verify_window(with_proposals(collection, finding.proposals), *names)
 
     def _sample_page(self, first: Page, sample: Sample) -> int:
         """Return the number of a page of SAMPLE recent rows.
@@ -255,47 +246,35 @@ class _Probe:
         is_newest_first = sample.collection.is_events or is_recent(sample, self._today)
         return 2 if is_newest_first else first.total // SAMPLE
 
-    async def _verify_window(
-        self, client: MagnetisClient, collection: Collection, finding: Finding, *, exists: bool
-    ) -> None:
-        """Decide with two requests which bounds are honoured, if rows exist."""
-        assert collection.window is not None
-        names = finding.window_names = (collection.window.start, collection.window.end)
-        finding.parameters = dict.fromkeys(names, Verdict.UNKNOWN) | finding.parameters
-        if not exists:
-            return
-        after = after_every_row(self._today, self._zones)
-        for name, hour, verdict in (
-            (names[1], before_every_row(), end_honoured),
-            (names[0], after, start_honoured),
-        ):
-            if page := await self._attempt(client, collection, hour):
+    async def _verify_window(self, collection: Collection, start: str, end: str) -> None:
+        """Decide with two requests which bounds are honoured."""
+        finding = self._findings[collection.name]
+        before, after = hours_without_rows(self._today, self._zones)
+        least, most = after[0] - WIDEST_ZONE, before[1] + WIDEST_ZONE
+        for name, hour in ((end, before), (start, after)):
+            if page := await self._attempt(collection, hour):
                 moments = Sample(collection, _rows(page), self._zones).parsed.occurred_at
-                finding.parameters[name] = verdict(moments, hour)
+                honoured = all(
+                    moment and (moment <= most if hour is before else moment >= least)
+                    for moment in moments
+                )
+                finding.parameters[name] = Verdict.YES if honoured else Verdict.NO
                 finding.total_ignores_window |= not page.rows and bool(page.total)
 
     async def _attempt(
-        self,
-        client: MagnetisClient,
-        collection: Collection,
-        window: Interval | None,
-        *,
-        limit: int = 1,
-        number: int = 1,
+        self, collection: Collection, window: Interval | None, *, limit: int = 1, number: int = 1
     ) -> Page | None:
         """Return a page of the route that answered; record a refusal as None."""
         finding = self._findings[collection.name]
+        route = finding.answered or collection.route
         try:
-            return await self._page(
-                client, collection, finding.answered or collection.route, window, limit, number
-            )
+            return await self._page(collection, route, window, limit, number)
         except (RouteUnavailable, AccessForbidden, *_UNCLEAR) as error:
             finding.unfinished.append(f"A further request failed: {error}")
             return None
 
     async def _page(
         self,
-        client: MagnetisClient,
         collection: Collection,
         route: str,
         window: Interval | None,
@@ -307,17 +286,13 @@ class _Probe:
             if window
             else collection.parameters
         )
+        call = ApiCall(collection.name, route, parameters, page=number, limit=limit)
         try:
-            page = await client.page(
-                ApiCall(collection.name, route, parameters, page=number, limit=limit)
-            )
-            await client.wait_for_settlements()
+            page = await self._client.page(call)
+            await self._client.wait_for_settlements()
             return page
         finally:
             self._progress(f"{collection.name}: GET {route}: {self._guard.status}")
-
-    def _window_of(self, collection: Collection) -> Interval | None:
-        return self._window if collection.window else None
 
 
 def _rows(page: Page) -> list[dict[str, Any]]:
@@ -325,8 +300,4 @@ def _rows(page: Page) -> list[dict[str, Any]]:
 
 
 def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    distinct: list[dict[str, Any]] = []
-    for row in rows:
-        if row not in distinct:
-            distinct.append(row)
-    return distinct
+    return [row for number, row in enumerate(rows) if row not in rows[:number]]

@@ -83,15 +83,14 @@ def _propose_phones(sample: Sample, proposals: Proposals) -> None:
     They match by a word that both names share, else by variation: the first declared column is the
     number that varies by row (the caller), later columns repeat (the called number).
     """
+    declared = sample.collection.columns
     columns = [
         name
-        for name, column in sample.collection.columns.items()
+        for name, column in declared.items()
         if column.type is ColumnType.TEXT and re.search("(?:number|phone)$", name)
     ]
-    order = list(sample.collection.columns)
-    free = [
-        name for name in columns if not any(map(is_phone, sample.parsed.columns[order.index(name)]))
-    ]
+    values_of = dict(zip(declared, sample.parsed.columns, strict=True))
+    free = [name for name in columns if not any(map(is_phone, values_of[name]))]
     if len(sample) < 2 or not free:
         return
     phones = {
@@ -100,18 +99,16 @@ def _propose_phones(sample: Sample, proposals: Proposals) -> None:
         if not sample.is_declared(name) and mostly_phones(values)
     }
     matches: dict[str, Name] = {}
+    phones_left = list(phones)
 
     def match(candidates: Sequence[str], names: Sequence[Name]) -> None:
-        column = next(
-            (column for column in candidates if column in free and column not in matches), None
-        )
-        if column and names:
-            matches[column] = names[0]
+        open_columns = [name for name in candidates if name in free and name not in matches]
+        if open_columns and names:
+            matches[open_columns[0]] = names[0]
             phones_left.remove(names[0])
 
-    phones_left = list(phones)
     for column in free:
-        words = _words(column, *sample.collection.columns[column].paths)
+        words = _words(column, *declared[column].paths)
         match([column], [name for name in phones_left if words & _words(*name)])
     for candidates, varies in ((columns[:1], True), (columns[1:], False)):
         names = [name for name in phones_left if _varies(phones[name]) is varies]

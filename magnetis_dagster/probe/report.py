@@ -43,9 +43,9 @@ class Finding:
     message: str | None = None
     """The reason why it did not answer."""
     tried: dict[str, int | None] = field(default_factory=dict)
-    """Route to HTTP status."""
+    """HTTP status by route."""
     shared: dict[str, str] = field(default_factory=dict)
-    """Alternative route to the other collection that uses it."""
+    """The other collection that uses an alternative route, by route."""
     announced: int | None = None
     """`meta.total` of the first response: events in the window, or all rows of a snapshot."""
     rows: int = 0
@@ -53,7 +53,7 @@ class Finding:
     repeated_ids: int = 0
     """Rows whose id another row of the same page has."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Column to the member that fills it; a member that is null counts as found."""
+    """Member by the column that it fills; a member that is null counts as found."""
     missing: list[str] = field(default_factory=list)
     """Columns that no member fills."""
     unknown: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Finding:
     window_names: tuple[str, str] | None = None
     """The window's parameters, such as `from` and `to`; None if none were sent."""
     parameters: dict[str, Verdict] = field(default_factory=dict)
-    """Query parameter to its verdict."""
+    """Verdict by query parameter."""
     total_ignores_window: bool = False
     """The route announces rows for a window in which it returns none."""
     proposals: Proposals = field(default_factory=Proposals)
@@ -93,14 +93,16 @@ class Finding:
 
     def notes(self) -> str:
         """Return notes for people, in a few sentences."""
-        notes = [self.message or "", *self.unfinished]
-        for route, other in self.shared.items():
-            notes.append(
+        notes = [
+            self.message or "",
+            *self.unfinished,
+            *(
                 f"{route} serves {other}: set the route yourself if it serves this collection too."
-            )
-        notes += self._parameter_notes()
-        if self.outside_seconds and not self.ignores_window:
-            notes.append(self._outside_note())
+                for route, other in self.shared.items()
+            ),
+            *self._parameter_notes(),
+            self._outside_note(),
+        ]
         if "id" in self.missing:
             notes.append("Rows without an id cannot be stored: set id_paths.")
         if self.repeated_ids and not self.proposals.id_path:
@@ -116,30 +118,30 @@ class Finding:
             )
         if reasons := self.proposals.reasons:
             notes.append(f"Proposed, saved by --write: {'; '.join(reasons)}.")
-        if self.proposals.unmatched:
-            names = ", ".join(self.proposals.unmatched)
+        if names := ", ".join(self.proposals.unmatched):
             notes.append(f"Phone numbers in {names}: choose their columns in columns.NAME.paths.")
-        if self.event_members:
-            notes.append(self._event_note())
-        if self.misfits:
-            notes.append(f"Do not fit their type: {', '.join(self.misfits)}.")
-        if self.unknown:
-            notes.append(f"Unknown: {', '.join(self.unknown)}.")
-        if self.missing:
-            notes.append(f"Missing: {', '.join(self.missing)}.")
+        if names := ", ".join(self.event_members):
+            notes.append(
+                f"Rows look like events, not like a present state: {names} differ by row, and the "
+                "times are recent. Load the collection and look at the column payload of "
+                f"magnetis.{self.collection}. If each row is an event, the collection should be of "
+                "kind events in catalogue.yaml: as a snapshot, it is read whole every day, and "
+                "rows that leave the list are marked deleted."
+            )
+        lists = {
+            "Do not fit their type": self.misfits,
+            "Unknown": self.unknown,
+            "Missing": self.missing,
+        }
+        notes += [f"{label}: {', '.join(names)}." for label, names in lists.items() if names]
         return " ".join(note for note in notes if note)
 
     def _parameter_notes(self) -> list[str]:
         here = f"collections.{self.collection}.window"
         notes = []
-        by_verdict = {
-            verdict: [
-                name for name in self.window_names or () if self.parameters.get(name) is verdict
-            ]
-            for verdict in Verdict
-        }
         ignored, undecided = (
-            " and ".join(by_verdict[verdict]) for verdict in (Verdict.NO, Verdict.UNKNOWN)
+            [name for name in self.window_names or () if self.parameters.get(name) is verdict]
+            for verdict in (Verdict.NO, Verdict.UNKNOWN)
         )
         if self.ignores_window:
             price = ""
@@ -147,19 +149,20 @@ class Finding:
                 price = f" That costs {ceil(self.announced / _PAGE)} requests for every load."
             null = "null, as --write does," if self.window_is_useless else "null"
             notes.append(
-                f"The route ignores {ignored}: set {here} to the names and the format that it "
-                f"honours, or to {null} to read the route whole.{price}"
+                f"The route ignores {' and '.join(ignored)}: set {here} to the names and the "
+                f"format that it honours, or to {null} to read the route whole.{price}"
             )
         elif ignored:
-            bound = "start" if self.window_names and ignored == self.window_names[0] else "end"
+            bound = "start" if self.window_names and ignored[0] == self.window_names[0] else "end"
             notes.append(
-                f"The route ignores {ignored}: set {here}.{bound} to the name that it honours, "
+                f"The route ignores {ignored[0]}: set {here}.{bound} to the name that it honours, "
                 f"or {here} to null to read the route whole."
             )
         if undecided and not self.unfinished:
             notes.append(
-                f"No row was returned, so it is undecided whether the route honours {undecided}: "
-                f"probe again when there are rows, or check their names and format in {here}."
+                "No row was returned, so it is undecided whether the route honours "
+                f"{' and '.join(undecided)}: probe again when there are rows, or check their names "
+                f"and format in {here}."
             )
         if self.parameters.get("limit") is Verdict.NO:
             notes.append("The route ignores limit and chooses the size of its pages.")
@@ -176,25 +179,15 @@ class Finding:
         return notes
 
     def _outside_note(self) -> str:
-        verdicts = [self.parameters.get(name) for name in self.window_names or ()]
-        if Verdict.NO in verdicts or self.proposals.time_field:
+        is_ignored = Verdict.NO in map(self.parameters.get, self.window_names or ())
+        if not self.outside_seconds or is_ignored or self.proposals.time_field:
             return ""
-        if abs(self.outside_seconds or 0) > WIDEST_ZONE.total_seconds():
+        if abs(self.outside_seconds) > WIDEST_ZONE.total_seconds():
             return (
                 f"Far outside the window by {self.time_field}: the route filters by another time, "
                 "so set time_fields."
             )
         return "Outside the window: check MAGNETIS_QUERY_TIMEZONE and MAGNETIS_RESPONSE_TIMEZONE."
-
-    def _event_note(self) -> str:
-        return (
-            "Rows look like events, not like a present state: "
-            f"{', '.join(self.event_members)} differ by row, and the times are recent. "
-            f"Load the collection and look at the column payload of magnetis.{self.collection}. "
-            "If each row is an event, the collection should be of kind events in catalogue.yaml: "
-            "as a snapshot, it is read whole every day, and rows that leave the list are marked "
-            "deleted."
-        )
 
 
 @dataclass(slots=True)

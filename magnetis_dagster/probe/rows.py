@@ -1,6 +1,7 @@
 """The received rows of one collection, by member. Values stay here."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -61,14 +62,10 @@ class Sample:
     @cached_property
     def parsed(self) -> ParsedRows:
         """The rows, parsed by the declaration."""
-        return self.reader.read_all(self.rows)
-
-    @cached_property
-    def reader(self) -> RowParser:
-        """The parser of the declared collection."""
-        return RowParser(
+        parser = RowParser(
             self.collection, response_zone=self.zones.response, partition_zone=self.zones.partition
         )
+        return parser.read_all(self.rows)
 
     @property
     def keys(self) -> list[object]:
@@ -97,20 +94,18 @@ class Sample:
     @cached_property
     def _keyed_by_values(self) -> set[Name]:
         """Objects whose member names may be values, such as a count by employee."""
-        names: dict[Name, dict[str, int]] = {}
-        objects: dict[Name, int] = {}
+        names: defaultdict[Name, Counter[str]] = defaultdict(Counter)
+        objects: Counter[Name] = Counter()
         for row in self.rows:
             for above, members in _objects(row):
-                objects[above] = objects.get(above, 0) + 1
-                found = names.setdefault(above, {})
-                for member in members:
-                    found[member] = found.get(member, 0) + 1
+                objects[above] += 1
+                names[above].update(members.keys())
         return {
             above
             for above, found in names.items()
             if above
             and len(found) >= _KEYED_BY_VALUES
-            and len(found) * objects[above] > 2 * sum(found.values())
+            and len(found) * objects[above] > 2 * found.total()
         }
 
     def shown(self, name: Name) -> str:
@@ -151,12 +146,8 @@ class Sample:
     @cached_property
     def _wholes(self) -> set[str]:
         columns = self.collection.columns.values()
-        return {
-            fold(path)
-            for column in columns
-            if column.type is ColumnType.JSON
-            for path in column.paths
-        }
+        wholes = (column.paths for column in columns if column.type is ColumnType.JSON)
+        return {fold(path) for paths in wholes for path in paths}
 
 
 def _objects(

@@ -1,6 +1,4 @@
-"""A local Magnetis API with realistic data.
-
-For users without a key, for tests and for benchmarks.
+"""A local Magnetis API with realistic data, for users without a key, tests and benchmarks.
 
 It serves the documented envelope on the catalogue's routes, and generates rows on request. No HTTP
 client, no SQL, no Dagster.

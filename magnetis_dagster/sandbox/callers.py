@@ -1,12 +1,12 @@
 """Generate callers and outcomes of calls.
 
-A caller is a number that determines phone number, name, address and called number. The shares are
-those of an agency with customers from the web; docs/sandbox.md lists them.
+A caller is a number that determines phone number, name, address and called number. docs/sandbox.md
+lists the shares.
 """
 
 import random
-from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 PEOPLE_DOMAIN = "exemple.invalid"
 FICTION_PREFIXES = ("003319900", "003326191", "003335301", "003346571", "003353649", "003363998")
@@ -51,65 +51,39 @@ _NAMED = 3
 """Number of callers in ten with a known name."""
 SAMPLES = 256
 """Number of samples of each outcome."""
-_PREFIXES = tuple(prefix.encode() for prefix in FICTION_PREFIXES)
 _NAMES = tuple(f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES)
-_NAMES_AS_JSON = tuple(f'"{name}"'.encode() for name in _NAMES)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The outcome of a call."""
 
-    status: bytes
-    """As JSON."""
+    status: str
     duration: int
     """Seconds of conversation or voicemail; 0 without an answer."""
-    seconds: bytes
-    """`duration` as JSON."""
-    waiting: bytes
-    """Seconds until the answer or end, as JSON."""
+    waiting: int
+    """Seconds until the answer or end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """Samples of each outcome."""
-
-    completed: list[Outcome]
-    missed: list[Outcome]
-    busy: list[Outcome]
-    voicemail: list[Outcome]
-
-    @property
-    def kinds(self) -> tuple[list[Outcome], list[Outcome], list[Outcome], list[Outcome]]:
-        """The samples in the order of `outcome_shares`; completed calls are last."""
-        return self.missed, self.busy, self.voicemail, self.completed
+_SAMPLED = (
+    ("completed", (125, 0.85), (9, 0.5)),
+    ("missed", (0, 0), (24, 0.4)),
+    ("busy", (0, 0), (1, 0.3)),
+    ("voicemail", (22, 0.5), (26, 0.15)),
+)
+"""Log-normal distributions of duration and waiting time in seconds: median and spread."""
 
 
-def outcomes(seed: int) -> Outcomes:
-    """Return the outcomes for a seed."""
+def outcomes(seed: int) -> dict[str, list[Outcome]]:
+    """Return samples of the outcomes, by status."""
     pick = random.Random(f"outcomes:{seed}")  # noqa: S311 - invented data
 
-    def samples(
-        status: str, duration: tuple[float, float], waiting: tuple[float, float]
-    ) -> list[Outcome]:
-        """Draw from log-normal distributions, given as median and spread."""
-        drawn = []
-        for _ in range(SAMPLES):
-            seconds, ring = (
-                min(3600, round(median * pick.lognormvariate(0, spread)))
-                for median, spread in (duration, waiting)
-            )
-            drawn.append(
-                Outcome(f'"{status}"'.encode(), seconds, str(seconds).encode(), str(ring).encode())
-            )
-        return drawn
+    def draw(median: float, spread: float) -> int:
+        return min(3600, round(median * pick.lognormvariate(0, spread)))
 
-    return Outcomes(
-        completed=samples("completed", (125, 0.85), (9, 0.5)),
-        missed=samples("missed", (0, 0), (24, 0.4)),
-        busy=samples("busy", (0, 0), (1, 0.3)),
-        voicemail=samples("voicemail", (22, 0.5), (26, 0.15)),
-    )
+    return {
+        status: [Outcome(status, draw(*duration), draw(*waiting)) for _ in range(SAMPLES)]
+        for status, duration, waiting in _SAMPLED
+    }
 
 
 def number_of(caller: int) -> str:
@@ -128,12 +102,11 @@ def address_of(caller: int) -> str:
     return f"contact.{caller}@{PEOPLE_DOMAIN}"
 
 
-def encode_caller(caller: int) -> tuple[bytes, bytes]:
-    """Return phone number and name of a caller as JSON, for the row of a call."""
+def displayed(caller: int) -> tuple[str | None, str | None]:
+    """Return phone number and name of a caller, as far as the called person sees them."""
     if caller == WITHHELD:
-        return b"null", b"null"
-    number = b'"%b%04d"' % (_PREFIXES[caller % len(_PREFIXES)], caller // len(_PREFIXES) % 10_000)
-    return number, _NAMES_AS_JSON[caller % len(_NAMES)] if caller // 7 % 10 < _NAMED else b"null"
+        return None, None
+    return number_of(caller), name_of(caller) if caller // 7 % 10 < _NAMED else None
 
 
 def outcome_shares(hour: int, weekday: int) -> tuple[float, float, float]:

@@ -1,9 +1,8 @@
 """Edit a running sandbox.
 
-The module has an endpoint for programs on this machine, and a journal for all processes. Web pages
-cannot use the endpoint. A request requires a loopback client, a loopback Host, a JSON body and the
-organisation's key in a header, and must have neither Origin nor Sec-Fetch-Site. No response allows
-cross-origin requests.
+The endpoint is for programs on this machine, not for web pages: a request requires a loopback
+client, a loopback Host, a JSON body and the organisation's key in a header, and must have neither
+Origin nor Sec-Fetch-Site. No response allows cross-origin requests.
 """
 
 import json
@@ -15,11 +14,12 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from typing import Any
 
-from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.sandbox.group import Row
 from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 CONTROL_PATH = "/_sandbox"
 _LARGEST_BODY = 16 * 1024
 _JOURNAL_SIZE = 2**20
@@ -47,39 +47,30 @@ class Journal:
         """Length of the journal in bytes."""
         return int(self._end.value)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next edit may not fit."""
+        return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
+
     def append(self, entry: dict[str, Any]) -> None:
         """Append an edit. The caller holds the lock."""
         begin, line = self.end, json.dumps(entry).encode() + b"\n"
         self._lines[begin : begin + len(line)] = line
         self._end.value = begin + len(line)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next edit may not fit."""
-        return self.end > _JOURNAL_SIZE - 2 * _LARGEST_BODY
-
     def since(self, begin: int, end: int) -> Iterator[dict[str, Any]]:
         """Yield the edits between two positions."""
-        for line in self._lines[begin:end].splitlines():
-            yield json.loads(line)
+        yield from map(json.loads, self._lines[begin:end].splitlines())
 
 
 class Control:
-    """Handles requests to CONTROL_PATH. `keys` may edit."""
+    """Handles requests to CONTROL_PATH; keys without a scope may edit."""
 
-    def __init__(
-        self,
-        world: World,
-        catalogue: Catalogue,
-        keys: Sequence[str],
-        journal: Journal,
-        clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._collections = catalogue.collections
-        self._keys = keys
-        self._journal = journal
-        self._clock = clock
+        self._collections = world.catalogue.collections
+        self._keys = [key for key in world.options.keys if key not in world.options.scopes]
+        self._journal = Journal()
         self._read = 0
 
     def catch_up(self) -> None:
@@ -88,14 +79,10 @@ class Control:
             return
         for entry in self._journal.since(self._read, end):
             self._world.advance(datetime.fromtimestamp(entry.pop("moment"), UTC))
-            self._apply(entry)
+            self._apply(**entry)
         self._read = end
 
-    async def answer(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    ) -> tuple[int, bytes]:
+    async def answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
         """Return status and JSON body of the response."""
         try:
             headers = {
@@ -106,7 +93,7 @@ class Control:
         except EditError as error:
             return error.status, json.dumps({"message": str(error)}).encode()
 
-    def _authorize(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+    def _authorize(self, scope: Scope, headers: dict[str, str]) -> None:
         client = scope.get("client")
         if client is None or not ip_address(client[0]).is_loopback:
             raise EditError(403, "The sandbox can be edited from its own machine only.")
@@ -136,27 +123,22 @@ class Control:
             self.catch_up()
             if self._journal.is_full:
                 raise EditError(507, "The sandbox cannot store more edits: restart it.")
-            now = self._clock()
+            now = self._world.options.clock()
             self._world.advance(now)
             old = self._select(collection, request.get("id"), request.get("account"))
             identifier = self._world.identity(collection, old)
             if action == "show":
                 return {"collection": collection, "id": identifier, "row": old}
             changes = _convert_changes(request.get("changes"), old) if action == "edit" else {}
-            entry = {
-                "action": action,
-                "collection": collection,
-                "id": identifier,
-                "changes": changes,
-            }
+            entry = {"action": action, "collection": collection, "id": identifier}
             try:
-                self._apply(entry)
+                self._apply(**entry, changes=changes)
             except (ValueError, TypeError, KeyError):
                 first = self._world.options.first_day
                 raise EditError(
                     422, f"Expected a time such as {first} 09:06:09, on this day or later."
                 ) from None
-            self._journal.append(entry | {"moment": now.timestamp()})
+            self._journal.append(entry | {"changes": changes, "moment": now.timestamp()})
             self._read = self._journal.end
         return {
             "collection": collection,
@@ -176,10 +158,11 @@ class Control:
             )
         return "The next snapshot contains it: snapshots are daily, or materialize today."
 
-    def _apply(self, entry: dict[str, Any]) -> Row:
-        if entry["action"] == "delete":
-            return self._world.delete(entry["collection"], entry["id"])
-        return self._world.edit(entry["collection"], entry["id"], **entry["changes"])
+    def _apply(self, *, action: str, collection: str, id: str, changes: Row) -> None:  # noqa: A002
+        if action == "delete":
+            self._world.delete(collection, id)
+        else:
+            self._world.edit(collection, id, **changes)
 
     def _select(self, collection: str, identifier: object, account: object) -> Row:
         """Return the row with this id, or the newest row, of the account if one is given."""
@@ -197,7 +180,7 @@ class Control:
         )
 
     def _newest(self, collection: str) -> Iterator[Row]:
-        if collection not in self._world.events_collections:
+        if not self._collections[collection].is_events:
             yield from map(json.loads, self._world.snapshot(collection))
             return
         first, size = 0, 250
@@ -206,7 +189,7 @@ class Control:
             first += size
 
     def _account(self, text: str) -> str:
-        accounts = [json.loads(row) for row in reversed(self._world.snapshot("accounts"))]
+        accounts = self._world.oldest_first("accounts")
         if text.isdecimal() and 1 <= int(text) <= len(accounts):
             return str(accounts[int(text) - 1]["id"])
         for row in accounts:
@@ -218,7 +201,7 @@ class Control:
 
 
 def _collection(name: str, names: Sequence[str]) -> str:
-    """Return the collection of this name; accepts singulars: call, alert, sms-alert."""
+    """Return the collection; accepts singulars: call, alert, sms-alert."""
     folded = name.replace("-", "_").lower()
     plural = f"{folded}s"
     ies = re.sub("y$", "ies", folded)
@@ -229,10 +212,7 @@ def _collection(name: str, names: Sequence[str]) -> str:
 
 
 def _convert_changes(changes: object, row: Row) -> Row:
-    """Convert changes to the types of the row's values.
-
-    A number for a text becomes a text; a scalar for a list becomes a list.
-    """
+    """Convert a number for a text to text, and a scalar for a list to a list."""
     if not isinstance(changes, dict) or not changes:
         raise EditError(
             422, f"No changes: name a member and its new value. Members: {', '.join(row)}."
@@ -252,7 +232,7 @@ def _convert_changes(changes: object, row: Row) -> Row:
     return converted
 
 
-async def _body(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> dict[str, Any]:
+async def _body(receive: Receive) -> dict[str, Any]:
     body, more = b"", True
     while more:
         message = await receive()

@@ -4,14 +4,15 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Container
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
-from magnetis_dagster.catalog import Catalogue, Collection, load_catalogue
+from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.model import Column, ColumnType, PersonalData
 from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, number_of
-from magnetis_dagster.sandbox.group import Row
+from magnetis_dagster.sandbox.days import id_tail
+from magnetis_dagster.sandbox.group import Row, reference
 
 SHARE_OF_CALLS = 0.3
 """Events per day of an added collection, relative to calls."""
@@ -33,23 +34,23 @@ class Style:
         """Rename members as declared, and append the members of added columns."""
         if self._same:
             return row
-        row = dict(row)
-        times = (self._collection.time_fields, self._shipped.time_fields)
-        candidates = [times] if self._collection.time_fields else []
-        id_paths = (
-            self._collection.id_paths[0][:1],
-            tuple(path for parts in self._shipped.id_paths for path in parts),
-        )
-        candidates += [id_paths, *self._columns()]
-        for paths, native in candidates:
-            if all(_get(row, path) is _MISSING for path in paths):
-                row = self._rename(row, paths[0], native)
-        for path in self._collection.id_paths[0][1:]:
-            if _get(row, path) is _MISSING:
-                _put(row, path, 1)
-        for name, column in self._collection.columns.items():
-            missing = all(_get(row, path) is _MISSING for path in column.paths)
-            if missing and name not in self._shipped.columns:
+        row, declared, shipped = dict(row), self._collection, self._shipped
+        first, *others = declared.id_paths[0]
+        renamings = [(declared.time_fields[:1], declared.time_fields, shipped.time_fields)]
+        shipped_ids = tuple(path for parts in shipped.id_paths for path in parts)
+        renamings.append(((first,), (first,), shipped_ids))
+        renamings += [
+            (column.paths[:1], column.paths, shipped.columns[name].paths)
+            for name, column in declared.columns.items()
+            if name in shipped.columns
+        ]
+        for new, paths, native in renamings:
+            if new and _lacks(row, paths):
+                row = self._rename(row, new[0], native)
+        for path in others:
+            _put(row, path, 1)
+        for name, column in declared.columns.items():
+            if name not in shipped.columns and _lacks(row, column.paths):
                 pick = random.Random(f"{name}:{json.dumps(row)}")  # noqa: S311 - invented data
                 _put(row, column.paths[0], invent(name, column, pick))
         return row
@@ -59,45 +60,21 @@ class Style:
         native = {new: old for old, new in self._renamed.items()}
         return {native.get(name, name): value for name, value in row.items()} if native else row
 
-    def _columns(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        shipped = self._shipped.columns
-        return [
-            (column.paths, shipped[name].paths)
-            for name, column in self._collection.columns.items()
-            if name in shipped
-        ]
-
     def _rename(self, row: Row, path: str, native: tuple[str, ...]) -> Row:
-        old = next((each for each in native if _get(row, each) is not _MISSING), None)
-        first, _, rest = path.partition(".")
+        old = next((each for each in native if not _lacks(row, (each,))), None)
+        first, *rest = path.split(".")
         # Only top-level members are renamed: values must stay in their order. So a nested member,
         # or one in an existing object, keeps its name.
         if old is None or "." in old or first in row:
             return row
         self._renamed[old] = first
+        nested = row[old]
+        for name in reversed(rest):
+            nested = {name: nested}
         return {
-            (first if name == old else name): (_nest(rest, value) if name == old else value)
+            (first if name == old else name): (nested if name == old else value)
             for name, value in row.items()
         }
-
-
-def styles(catalogue: Catalogue, generated: Container[str]) -> dict[str, Style]:
-    """Return the style of each default collection for which the sandbox has a generator."""
-    shipped = load_catalogue().collections
-    return {
-        name: Style(catalogue.collections[name], shipped[name])
-        for name in shipped
-        if name in catalogue.collections and name in generated
-    }
-
-
-def added_collections(catalogue: Catalogue, generated: Container[str]) -> dict[str, Collection]:
-    """Return the collections for which the sandbox has no generator of its own."""
-    return {
-        name: collection
-        for name, collection in catalogue.collections.items()
-        if name not in generated
-    }
 
 
 def snapshot_rows(collection: Collection, accounts: list[Row], seed: int) -> list[Row]:
@@ -111,25 +88,17 @@ def snapshot_rows(collection: Collection, accounts: list[Row], seed: int) -> lis
 
 
 def event_rows(
-    collection: Collection,
-    accounts: list[Row],
-    seed: int,
-    moments: list[datetime],
-    tail: Callable[[int], str],
+    collection: Collection, accounts: list[Row], seed: int, moments: list[datetime]
 ) -> list[Row]:
-    """Return the events of a day at these local times.
-
-    `tail` returns the end of an id by row number, from which the day can be determined.
-    """
-    day = moments[0].date() if moments else date.min
+    """Return the events of a day at these local times."""
     rows = []
     for number, moment in enumerate(moments):
-        pick = random.Random(f"declared:{seed}:{collection.name}:{day}:{number}")  # noqa: S311 - invented data
-        source = f"{seed}:{collection.name}:{day}:{number}"
+        source = f"{seed}:{collection.name}:{moments[0].date()}:{number}"
+        pick = random.Random(f"declared:{source}")  # noqa: S311 - invented data
         head = hashlib.sha256(source.encode()).hexdigest()
         identifier = (
             f"{collection.name[:3]}-{head[:8]}-{head[8:12]}-4{head[12:15]}-a{head[15:18]}-"
-            f"{tail(number)}"
+            f"{id_tail(number, moments[0].date())}"
         )
         rows.append(_row(collection, identifier, pick.choice(accounts), moment, pick))
     return rows
@@ -140,7 +109,9 @@ def invent(name: str, column: Column, pick: random.Random) -> Any:
     number = pick.randrange(1, 600)
     text = f"{name}-{number % 10}"
     if column.personal_data is PersonalData.PERSONAL:
-        text = _personal_generator(name)(pick.randrange(CALLERS))
+        is_phone = re.search("phone|number|mobile|msisdn", name)
+        generate = number_of if is_phone else address_of if "mail" in name else name_of
+        text = generate(pick.randrange(CALLERS))
     start = datetime(2025, 1, 6, 9)  # noqa: DTZ001 - without a zone, like the API's times
     moment = start + timedelta(seconds=pick.randrange(300 * 86_400))
     values: dict[ColumnType, Any] = {
@@ -154,16 +125,9 @@ def invent(name: str, column: Column, pick: random.Random) -> Any:
     return values[column.type]
 
 
-def member(row: Row, path: str) -> Any:
+def member(row: Any, path: str) -> Any:
     """Return the value at a dotted path, or None if it is missing."""
-    value = _get(row, path)
-    return None if value is _MISSING else value
-
-
-def _personal_generator(name: str) -> Callable[[int], str]:
-    if re.search("phone|number|mobile|msisdn", name):
-        return number_of
-    return address_of if "mail" in name else name_of
+    return _get(row, path, None)
 
 
 def _row(
@@ -176,26 +140,31 @@ def _row(
     row: Row = {}
     first, *others = collection.id_paths[0]
     _put(row, first, identifier)
-    row.setdefault("account", {"id": account["id"], "name": account["name"]})
+    row.setdefault("account", reference(account))
     for path in others:
         _put(row, path, 1)
     if moment is not None:
         _put(row, collection.time_fields[0], f"{moment:%Y-%m-%d %H:%M:%S}")
     for name, column in collection.columns.items():
-        if all(_get(row, path) is _MISSING for path in column.paths):
+        if _lacks(row, column.paths):
             _put(row, column.paths[0], invent(name, column, pick))
     return row
 
 
-def _get(row: Any, path: str) -> Any:
+def _get(row: Any, path: str, default: object) -> Any:
     for name in path.split("."):
         if not isinstance(row, dict) or name not in row:
-            return _MISSING
+            return default
         row = row[name]
     return row
 
 
+def _lacks(row: Row, paths: Iterable[str]) -> bool:
+    return all(_get(row, path, _MISSING) is _MISSING for path in paths)
+
+
 def _put(row: Row, path: str, value: Any) -> None:
+    """Set the member at a dotted path, unless it exists."""
     *parents, last = path.split(".")
     place: Any = row
     for name in parents:
@@ -203,9 +172,3 @@ def _put(row: Row, path: str, value: Any) -> None:
         if not isinstance(place, dict):
             return
     place.setdefault(last, value)
-
-
-def _nest(path: str, value: Any) -> Any:
-    for name in reversed(path.split(".") if path else []):
-        value = {name: value}
-    return value

@@ -7,7 +7,7 @@ import random
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from magnetis_dagster.sandbox.callers import CALLERS, address_of, name_of, number_of
@@ -45,6 +45,10 @@ ALERT_TITLES = {
     "lost_calls": "Alerte sur appel manqué",
     "all_calls": "Alerte sur tous les appels",
 }
+COLLECTIONS = (
+    *("entities", "networks", "accounts", "recipients", "numbers", "pools", "email_trackers"),
+    *("reports", "email_alerts", "sms_alerts", "landing_pages", "sms_messages", "audio_files"),
+)
 Row = dict[str, Any]
 
 
@@ -71,15 +75,21 @@ class Group:
         self._opened = datetime(2022, 3, 4, 9, 6, 9)  # noqa: DTZ001 - without a zone, like the API's times
         self._pace = 3600, 90 * 3600
 
-    def identifier(self, prefix: str) -> str:
-        """Return an id in the vendor's format: prefix, hyphen, UUID."""
-        return f"{prefix}-{uuid.UUID(int=self._random.getrandbits(128), version=4)}"
-
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """Rows by collection."""
-        organization = self._organization()
-        return {**organization, **self._settings_and_content(organization["accounts"])}
+        entity = self._row("ent", name="Groupe Armor Habitat")
+        networks = [
+            self._row("net", entity=reference(entity), name=name)
+            for name in ("Agences en propre", "Franchises")
+        ]
+        rows: dict[str, list[Row]] = {"entities": [entity], "networks": networks}
+        lines = self._options.numbers_per_account
+        for index in range(self._options.accounts):
+            _extend(rows, self.account(index, networks[index % 2], lines))
+        for index, account in enumerate(rows.get("accounts", [])):
+            _extend(rows, self._settings_and_content(index, account))
+        return {name: rows.get(name, []) for name in COLLECTIONS}
 
     @cached_property
     def origins(self) -> list[Origin]:
@@ -101,106 +111,43 @@ class Group:
             origins.append(Origin(account, row, recipient, channel, channel[1] * size, miss))
         return origins
 
+    def at(self, moment: datetime, pick: random.Random) -> "Group":
+        """Return a group that generates rows created shortly before `moment`."""
+        other = Group(self._options)
+        other._opened = moment.replace(tzinfo=None) - timedelta(minutes=10)
+        other._pace, other._random = (10, 60), pick
+        return other
+
     def person(self) -> tuple[str, str, str]:
         """Return name, phone number and e-mail address of an invented person."""
         person = self._random.randrange(CALLERS)
         return name_of(person), number_of(person), address_of(person)
 
-    def _next_creation_time(self) -> str:
-        self._opened += timedelta(seconds=self._random.randrange(*self._pace))
-        return f"{self._opened:%Y-%m-%d %H:%M:%S}"
-
-    def _organization(self) -> dict[str, list[Row]]:
-        options = self._options
-        entity = {
-            "id": self.identifier("ent"),
-            "created_at": self._next_creation_time(),
-            "name": "Groupe Armor Habitat",
-        }
-        networks = [
-            {
-                "id": self.identifier("net"),
-                "created_at": self._next_creation_time(),
-                "entity": _reference(entity),
-                "name": name,
-            }
-            for name in ("Agences en propre", "Franchises")
-        ]
-        rows: dict[str, list[Row]] = {"entities": [entity], "networks": networks}
-        for name in ("accounts", "recipients", "numbers", "pools", "email_trackers"):
-            rows[name] = []
-        for index in range(options.accounts):
-            for name, added in self.account(
-                index, networks[index % 2], options.numbers_per_account
-            ).items():
-                rows[name] += added
-        return rows
-
     def account(self, index: int, network: Row, lines: int) -> dict[str, list[Row]]:
         """Return an account with its recipient, pool, tracked numbers and tracked address."""
         account = self._account_row(index, network)
-        recipient = self._recipient_row(account)
-        pool = self._pool_row(account)
+        city = account["city"]
+        name, number, _ = self.person()
+        recipient = self._row("rec", account, country="FR", name=name, number=number)
+        pool = self._row("poo", account, enabled=1, name=f"Site web {city}")
+        pool["module"] = {"id": self._identifier("mod")}
         numbers = [self.number(account, recipient, pool, index, line) for line in range(lines)]
         pool["numbers"] = [each["number"] for each in numbers]
+        tracker = self._row(
+            "emt",
+            account,
+            channel_name=EMAIL_CHANNEL,
+            email=f"suivi-{index + 1}@tracking.invalid",
+            enabled=1,
+            name=f"Portail {city}",
+        )
+        tracker["recipients"] = [self.person()[2]]
         return {
             "accounts": [account],
             "recipients": [recipient],
             "pools": [pool],
             "numbers": numbers,
-            "email_trackers": [self._tracker_row(account, index)],
-        }
-
-    def _account_row(self, index: int, network: Row) -> Row:
-        city = CITIES[index % len(CITIES)]
-        suffix = f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""
-        return {
-            "id": self.identifier("acc"),
-            "city": city,
-            "country": "FR",
-            "created_at": self._next_creation_time(),
-            "email": self.person()[2],
-            "entity": network["entity"],
-            "name": f"Armor Habitat {city}{suffix}",
-            "network": _reference(network),
-            "plan": self._random.choice(("Essentiel", "Premium")),
-            "sector": self._random.choice(SECTORS),
-            "website": f"https://www.armor-habitat-{index + 1}.invalid",
-            "zipcode": f"{44000 + index * 10}",
-        }
-
-    def _recipient_row(self, account: Row) -> Row:
-        name, number, _ = self.person()
-        return {
-            "id": self.identifier("rec"),
-            "account": _reference(account),
-            "country": "FR",
-            "created_at": self._next_creation_time(),
-            "name": name,
-            "number": number,
-        }
-
-    def _pool_row(self, account: Row) -> Row:
-        return {
-            "id": self.identifier("poo"),
-            "account": _reference(account),
-            "created_at": self._next_creation_time(),
-            "enabled": 1,
-            "module": {"id": self.identifier("mod")},
-            "name": f"Site web {account['city']}",
-            "numbers": [],
-        }
-
-    def _tracker_row(self, account: Row, index: int) -> Row:
-        return {
-            "id": self.identifier("emt"),
-            "account": _reference(account),
-            "channel_name": EMAIL_CHANNEL,
-            "created_at": self._next_creation_time(),
-            "email": f"suivi-{index + 1}@tracking.invalid",
-            "enabled": 1,
-            "name": f"Portail {account['city']}",
-            "recipients": [self.person()[2]],
+            "email_trackers": [tracker],
         }
 
     def number(self, account: Row, recipient: Row, pool: Row, index: int, line: int) -> Row:
@@ -209,96 +156,103 @@ class Group:
         if line >= 2:
             weights = [channel[1] for channel in CHANNELS]
             label = self._random.choices(CHANNELS, weights)[0][0]
-        return {
-            "id": self.identifier("num"),
-            "account": _reference(account),
-            "channel_name": label,
-            "country": "FR",
-            "created_at": self._next_creation_time(),
-            "enabled": 1,
-            "name": f"{label} - {account['city']}",
-            "number": f"0033985{index % 1000:03d}{line % 1000:03d}",
-            "pool": _reference(pool),
-            "recipient": _reference(recipient, "number"),
-            "type": "geographic",
-        }
+        return self._row(
+            "num",
+            account,
+            channel_name=label,
+            country="FR",
+            enabled=1,
+            name=f"{label} - {account['city']}",
+            number=f"0033985{index % 1000:03d}{line % 1000:03d}",
+            pool=reference(pool),
+            recipient=reference(recipient, "number"),
+            type="geographic",
+        )
 
     def alert(self, prefix: str, account: Row, kind: str, recipient: str) -> Row:
         """Return an alert by e-mail (`ale`) or SMS (`als`)."""
-        return {
-            "id": self.identifier(prefix),
-            "account": _reference(account),
-            "created_at": self._next_creation_time(),
-            "enabled": 1,
-            "less_than": 23 if kind == "custom_calls" else None,
-            "more_than": 5 if kind == "custom_calls" else None,
-            "recipients": [recipient],
-            "title": ALERT_TITLES[kind],
-            "type": kind,
+        return self._row(
+            prefix,
+            account,
+            enabled=1,
+            less_than=23 if kind == "custom_calls" else None,
+            more_than=5 if kind == "custom_calls" else None,
+            recipients=[recipient],
+            title=ALERT_TITLES[kind],
+            type=kind,
+        )
+
+    def _identifier(self, prefix: str) -> str:
+        """Return an id in the vendor's format: prefix, hyphen, UUID."""
+        return f"{prefix}-{uuid.UUID(int=self._random.getrandbits(128), version=4)}"
+
+    def _next_creation_time(self) -> str:
+        self._opened += timedelta(seconds=self._random.randrange(*self._pace))
+        return f"{self._opened:%Y-%m-%d %H:%M:%S}"
+
+    def _row(
+        self,
+        prefix: str,
+        account: Row | None = None,
+        *,
+        created_at: str | None = None,
+        **members: Any,
+    ) -> Row:
+        """Return a row with its id, its account and, by default, the next time of creation."""
+        row: Row = {"id": self._identifier(prefix)}
+        if account:
+            row["account"] = reference(account)
+        return row | {"created_at": created_at or self._next_creation_time()} | members
+
+    def _account_row(self, index: int, network: Row) -> Row:
+        city = CITIES[index % len(CITIES)]
+        suffix = f" {index // len(CITIES) + 1}" if index >= len(CITIES) else ""
+        return self._row("acc") | {
+            "city": city,
+            "country": "FR",
+            "email": self.person()[2],
+            "entity": network["entity"],
+            "name": f"Armor Habitat {city}{suffix}",
+            "network": reference(network),
+            "plan": self._random.choice(("Essentiel", "Premium")),
+            "sector": self._random.choice(SECTORS),
+            "website": f"https://www.armor-habitat-{index + 1}.invalid",
+            "zipcode": f"{44000 + index * 10}",
         }
 
-    def at(self, moment: datetime, pick: random.Random) -> "Group":
-        """Return a group that generates rows created shortly before `moment`."""
-        other = Group(self._options)
-        other._opened = moment.replace(tzinfo=None) - timedelta(minutes=10)
-        other._pace, other._random = (10, 60), pick
-        return other
-
-    def _settings_and_content(self, accounts: list[Row]) -> dict[str, list[Row]]:
-        names = ["reports", "email_alerts", "sms_alerts"]
-        names += ["landing_pages", "sms_messages", "audio_files"]
-        rows: dict[str, list[Row]] = {name: [] for name in names}
-        for index, account in enumerate(accounts):
-            _, number, address = self.person()
-            # each account has an alert on missed calls, by e-mail or SMS, as the policies require
-            kinds = ("lost_calls", "custom_calls", "all_calls")
-            rows["email_alerts"].append(self.alert("ale", account, kinds[index % 3], address))
-            rows["sms_alerts"].append(self.alert("als", account, kinds[(index + 1) % 3], number))
-            created_at = self._next_creation_time()
-            rows["reports"].append(self._report(account, created_at, address))
-            for name, row in self._content(account, created_at).items():
-                rows[name].append(row)
-        return rows
-
-    def _report(self, account: Row, created_at: str, recipient: str) -> Row:
+    def _settings_and_content(self, index: int, account: Row) -> dict[str, list[Row]]:
+        _, number, address = self.person()
+        # each account has an alert on missed calls, by e-mail or SMS, as the policies require
+        kinds = ("lost_calls", "custom_calls", "all_calls")
+        email_alert = self.alert("ale", account, kinds[index % 3], address)
+        sms_alert = self.alert("als", account, kinds[(index + 1) % 3], number)
+        create = partial(self._row, account=account, created_at=self._next_creation_time())
+        website = account["website"]
+        report = create(
+            "rep",
+            enabled=1,
+            frequency="monthly",
+            recipients=[address],
+            title=f"Bilan {account['city']}",
+            type="account",
+        )
         return {
-            "id": self.identifier("rep"),
-            "account": _reference(account),
-            "created_at": created_at,
-            "enabled": 1,
-            "frequency": "monthly",
-            "recipients": [recipient],
-            "title": f"Bilan {account['city']}",
-            "type": "account",
-        }
-
-    def _content(self, account: Row, created_at: str) -> dict[str, Row]:
-        website, reference = account["website"], _reference(account)
-        return {
-            "landing_pages": {
-                "id": self.identifier("lan"),
-                "account": reference,
-                "created_at": created_at,
-                "name": "Estimation gratuite",
-                "url": f"{website}/estimation",
-            },
-            "sms_messages": {
-                "id": self.identifier("sms"),
-                "account": reference,
-                "content": "Bonjour, nous vous rappelons.",
-                "created_at": created_at,
-                "name": "Rappel",
-            },
-            "audio_files": {
-                "id": self.identifier("aud"),
-                "account": reference,
-                "created_at": created_at,
-                "duration": 12,
-                "name": "Accueil",
-                "url": f"{website}/a.mp3",
-            },
+            "reports": [report],
+            "email_alerts": [email_alert],
+            "sms_alerts": [sms_alert],
+            "landing_pages": [
+                create("lan", name="Estimation gratuite", url=f"{website}/estimation")
+            ],
+            "sms_messages": [create("sms", content="Bonjour, nous vous rappelons.", name="Rappel")],
+            "audio_files": [create("aud", duration=12, name="Accueil", url=f"{website}/a.mp3")],
         }
 
 
-def _reference(row: Row, *more: str) -> Row:
+def reference(row: Row, *more: str) -> Row:
+    """Return the id, the name and these members of a row, for a row that refers to it."""
     return {name: row[name] for name in ("id", "name", *more)}
+
+
+def _extend(rows: dict[str, list[Row]], added: dict[str, list[Row]]) -> None:
+    for name, more in added.items():
+        rows.setdefault(name, []).extend(more)

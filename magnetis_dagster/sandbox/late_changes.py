@@ -1,8 +1,4 @@
-"""Generate changes of events after their creation.
-
-Calls get their outcome or caller's name hours or days later, leads change their status, and test
-calls are deleted.
-"""
+"""Generate changes of events hours or days after their creation."""
 
 import random
 import zlib
@@ -16,6 +12,7 @@ NAMED: Final = "named"
 DELETED: Final = "deleted"
 """After the change, the call does not exist: it was a test call."""
 _HOUR = 3600
+_DAY = 24 * _HOUR
 _SHARES = ((RINGING, 0.012), (NAMED, 0.06), (DELETED, 0.003))
 _HANDLED = 0.6
 _CLOSED = 0.5
@@ -37,20 +34,16 @@ class LateChange:
 def call_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
     """Return the late changes of a day's calls, oldest first, one per call at most.
 
-    `start` is the start of the day in Unix time.
+    The day starts at `start`, Unix time.
     """
     pick = random.Random(f"late:{seed}")  # noqa: S311 - invented data
     kinds = [kind for kind, share in _SHARES for _ in range(int(size * share + pick.random()))]
     numbers = pick.sample(range(size), min(len(kinds), size))
-    return tuple(
-        sorted(
-            (
-                LateChange(start + _delay(pick, kind), number, kind)
-                for kind, number in zip(kinds, numbers, strict=False)
-            ),
-            key=lambda each: each.moment,
-        )
-    )
+    changes = [
+        LateChange(start + _delay(pick, kind), number, kind)
+        for kind, number in zip(kinds, numbers, strict=False)
+    ]
+    return tuple(sorted(changes, key=lambda each: each.moment))
 
 
 def lead_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
@@ -59,25 +52,19 @@ def lead_changes(seed: str, start: int, size: int) -> tuple[LateChange, ...]:
     found: list[LateChange] = []
     for number in range(size):
         status, moment = status_of_lead(seed, number), start
-        for before, after in (("new", ("qualified", "closed")), ("qualified", ("closed",))):
-            if status in after:
-                moment += pick.randrange(1, 6) * 24 * _HOUR
-                second = moment + pick.randrange(9 * _HOUR, 18 * _HOUR)
-                found.append(LateChange(second, number, before))
+        for before in {"new": (), "qualified": ("new",), "closed": ("new", "qualified")}[status]:
+            moment += pick.randrange(1, 6) * _DAY
+            second = moment + pick.randrange(9 * _HOUR, 18 * _HOUR)
+            found.append(LateChange(second, number, before))
     return tuple(sorted(found, key=lambda each: each.moment))
 
 
 def status_of_lead(seed: str, number: int) -> str:
     """Return the final status of a lead."""
-    share = _share_of(f"{seed}:{number}")
+    share = zlib.crc32(f"{seed}:{number}".encode()) / 2**32
     if share >= _HANDLED:
         return "new"
     return "closed" if share < _HANDLED * _CLOSED else "qualified"
-
-
-def _share_of(text: str) -> float:
-    """Return a number from 0 to 1 derived from the text."""
-    return zlib.crc32(text.encode()) / 2**32
 
 
 def _delay(pick: random.Random, kind: str) -> int:
@@ -85,4 +72,4 @@ def _delay(pick: random.Random, kind: str) -> int:
         return pick.randrange(20 * _HOUR, 60 * _HOUR)
     # during office hours; usually within the days that the daily schedule re-reads
     days = pick.randrange(1, 7) if pick.random() < 0.85 else pick.randrange(8, 25)
-    return days * 24 * _HOUR + pick.randrange(9 * _HOUR, 18 * _HOUR)
+    return days * _DAY + pick.randrange(9 * _HOUR, 18 * _HOUR)

@@ -1,10 +1,7 @@
 """Faulty server behaviours ("lies") by name.
 
-docs/delivery-guarantees.md describes their detection.
-
-A lie changes the bounds of a search, its rows, or the response. The module does not depend on the
-storage of rows: the sandbox applies lies to its pages, and `tests/lying_api.py` to a small API with
-a test's rows.
+docs/delivery-guarantees.md describes their detection. A lie changes the bounds of a search, its
+rows, or the response. `tests/lying_api.py` applies the lies to a test's rows.
 """
 
 import random
@@ -37,8 +34,8 @@ class Lie:
     unit: str = ""
     bounds: "Callable[[Search, int], Search] | None" = None
     found: "Callable[[Liar[Any], list[Any], int], list[Any]] | None" = None
-    response: "Callable[[Liar[Any], Content, int, int], Content] | None" = None
-    """Arguments: response, page number, number of the lie."""
+    response: "Callable[[Liar[Any], Content, int], Content] | None" = None
+    """Arguments: response, page number."""
 
 
 @dataclass
@@ -80,9 +77,9 @@ class Liar(Generic[Row]):
 
     def response(self, content: Content, page: int) -> Content:
         """Return the changed response."""
-        for lie, number in self._active_lies():
+        for lie, _ in self._active_lies():
             if lie.response:
-                content = lie.response(self, content, page, number)
+                content = lie.response(self, content, page)
         return content
 
     def _active_lies(self) -> list[tuple[Lie, int]]:
@@ -102,9 +99,9 @@ def parse(texts: Sequence[str]) -> dict[str, int | None]:
         name, _, number = text.partition("=")
         if name not in LIES:
             raise ValueError(f"unknown lie {name!r}; expected one of {', '.join(LIES)}")
-        if number and (LIES[name].usual is None or not number.isdecimal() or int(number) < 1):
-            if LIES[name].usual is None:
-                raise ValueError(f"{name} takes no number")
+        if number and LIES[name].usual is None:
+            raise ValueError(f"{name} takes no number")
+        if number and (not number.isdecimal() or int(number) < 1):
             raise ValueError(f"{name} expects a number of {LIES[name].unit}, 1 or more")
         found[name] = int(number) if number else None
     return found
@@ -113,15 +110,15 @@ def parse(texts: Sequence[str]) -> dict[str, int | None]:
 def _shorten_end(search: Search, days: int) -> Search:
     if search.start is None:
         return search
-    longest = search.start + days * _DAY
-    return replace(search, end=longest if search.end is None else min(search.end, longest))
+    latest = search.start + days * _DAY
+    return replace(search, end=latest if search.end is None else min(search.end, latest))
 
 
 def _shorten_start(search: Search, days: int) -> Search:
     if search.end is None:
         return search
-    longest = search.end - days * _DAY
-    return replace(search, start=longest if search.start is None else max(search.start, longest))
+    earliest = search.end - days * _DAY
+    return replace(search, start=earliest if search.start is None else max(search.start, earliest))
 
 
 def _swap(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
@@ -133,8 +130,8 @@ def _swap(liar: Liar[Any], rows: list[Any], _number: int) -> list[Any]:
 
 def _change_meta(
     **changes: Callable[[Content, int], Any],
-) -> Callable[[Liar[Any], Content, int, int], Content]:
-    def change_response(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
+) -> Callable[[Liar[Any], Content, int], Content]:
+    def change_response(_liar: Liar[Any], content: Content, page: int) -> Content:
         if not isinstance(content, dict) or "meta" not in content:
             return content
         meta = content["meta"] | {name: change(content, page) for name, change in changes.items()}
@@ -149,30 +146,28 @@ def _change_total(change: int) -> Callable[[Content, int], Any]:
     )
 
 
-def _only_next(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
+def _only_next(_liar: Liar[Any], content: Content, _page: int) -> Content:
     if isinstance(content, dict) and "links" in content:
         return {"data": content["data"], "links": content["links"]}
     return content
 
 
-def _bare_array(_liar: Liar[Any], content: Content, _page: int, _number: int) -> Content:
-    return content["data"] if isinstance(content, dict) else content
+def _rows(content: Content) -> list[Any]:
+    return list(content["data"] if isinstance(content, dict) else content)
 
 
-def _repeat_row(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
-    data = content["data"] if isinstance(content, dict) else content
-    if len(data) > 1 and page % 2 == 0:
-        data[-1] = data[0]
-    return content
+def _with_rows(content: Content, rows: list[Any]) -> Content:
+    return content | {"data": rows} if isinstance(content, dict) else rows
 
 
-def _empty_page(_liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
-    if page != 2:
-        return content
-    return content | {"data": []} if isinstance(content, dict) else []
+def _repeat_row(_liar: Liar[Any], content: Content, page: int) -> Content:
+    rows = _rows(content)
+    return (
+        _with_rows(content, [*rows[:-1], rows[0]]) if len(rows) > 1 and page % 2 == 0 else content
+    )
 
 
-def _error_inside(liar: Liar[Any], content: Content, page: int, _number: int) -> Content:
+def _error_inside(liar: Liar[Any], content: Content, page: int) -> Content:
     if page == 2 and not liar.failed:
         liar.failed = True
         return {"success": False, "message": "Database unavailable", "data": []}
@@ -224,9 +219,12 @@ LIES: dict[str, Lie] = {
         ),
     ),
     "next_only": Lie("announces nothing but next", response=_only_next),
-    "bare": Lie("returns bare arrays", response=_bare_array),
+    "bare": Lie("returns bare arrays", response=lambda _liar, content, _page: _rows(content)),
     "repeat": Lie("repeats a row on one page", response=_repeat_row),
-    "empty_page": Lie("serves page 2 empty", response=_empty_page),
+    "empty_page": Lie(
+        "serves page 2 empty",
+        response=lambda _liar, content, page: _with_rows(content, []) if page == 2 else content,
+    ),
     "error_200": Lie("reports an error inside a 200 once", response=_error_inside),
 }
 """Lie by its name on the command line."""

@@ -16,7 +16,6 @@ ACCOUNT_KEY = "sandbox-account-key"
 """The key of the first account."""
 SANDBOX_KEYS = (SANDBOX_KEY, NETWORK_KEY, ACCOUNT_KEY)
 """All keys that the sandbox accepts by default."""
-SCOPES = ("organisation", "network", "account")
 
 FAULTS = (
     "too_many",
@@ -87,7 +86,7 @@ class SandboxOptions:
             )
         for key, scope in self.scopes.items():
             kind, _, number = scope.partition(":")
-            if kind not in SCOPES[1:] or not number.isdecimal() or int(number) < 1:
+            if kind not in {"network", "account"} or not number.isdecimal() or int(number) < 1:
                 raise ValueError(
                     f"scopes: expected network:NUMBER or account:NUMBER for each key; got {scope!r}"
                 )

@@ -4,13 +4,13 @@ import multiprocessing
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from types import FrameType, TracebackType
+from collections.abc import Callable
+from datetime import datetime
+from types import FrameType
 from typing import TYPE_CHECKING, Self
 
-from magnetis_dagster.catalog import Catalogue, load_catalogue
-from magnetis_dagster.sandbox.app import Intercept, Request, SandboxApp
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.sandbox.app import Intercept, SandboxApp
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.shared_memory import fork_context
 from magnetis_dagster.sandbox.world import World
@@ -29,13 +29,14 @@ class Quota:
         self._options = options
         self._lock = fork_context().Lock()
         self._counts = fork_context().Array("q", 2 * len(options.keys), lock=False)
-        self._places: Mapping[str, int] = {key: 2 * place for place, key in enumerate(options.keys)}
+        """Per key: the number of the local day, and the API calls of this day."""
 
     def spend(self, key: str, moment: datetime) -> bool:
         """Count one API call; return False if the day's quota is exhausted."""
         if self._options.daily_quota is None:
             return True
-        day, place = moment.astimezone(self._options.zone).toordinal(), self._places[key]
+        day = moment.astimezone(self._options.zone).toordinal()
+        place = 2 * self._options.keys.index(key)
         with self._lock:
             if self._counts[place] != day:
                 self._counts[place], self._counts[place + 1] = day, 0
@@ -43,11 +44,6 @@ class Quota:
                 return False
             self._counts[place + 1] += 1
             return True
-
-    def used(self, key: str, day: date) -> int:
-        """Return the counted API calls of a key on a local day."""
-        place = self._places[key]
-        return int(self._counts[place + 1]) if self._counts[place] == day.toordinal() else 0
 
 
 class SandboxServer:
@@ -59,21 +55,13 @@ class SandboxServer:
         self.options = options or SandboxOptions()
         self.world = World(self.options, catalogue)
         self.quota = Quota(self.options)
-        self.app = SandboxApp(
-            self.options, self.world, catalogue or load_catalogue(), self.quota.spend
-        )
+        self.app = SandboxApp(self.world, self.quota.spend)
         self.app.keep_requests = True
-        self.url = ""
-
-    @property
-    def key(self) -> str:
-        """A key that the sandbox accepts."""
-        return self.options.keys[0]
-
-    @property
-    def requests(self) -> list[tuple[Request, int]]:
+        self.requests = self.app.requests
         """Received requests with their status."""
-        return self.app.requests
+        self.key = self.options.keys[0]
+        """A key that the sandbox accepts."""
+        self.url = ""
 
     @property
     def received(self) -> int:
@@ -95,12 +83,7 @@ class SandboxServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop serving; drop requests in flight."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
@@ -122,9 +105,14 @@ def serve(
     Raises: OSError if the port is in use.
     """
     listener = socket.create_server((host, port))
-    quota = Quota(options)
-    app = SandboxApp(options, World(options, catalogue), catalogue or load_catalogue(), quota.spend)
-    server = _stoppable(app)
+    server = _uvicorn(SandboxApp(World(options, catalogue), Quota(options).spend))
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn replaces these handlers while it runs, and raises the signal again afterwards
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     children = [
         multiprocessing.get_context("fork").Process(target=_work, args=(server, listener))
         for _ in range(workers - 1)
@@ -155,19 +143,6 @@ def _work(server: "Server", listener: socket.socket) -> None:
     # a killed first process cannot stop the others, so they watch it
     threading.Thread(target=follow, daemon=True).start()
     server.run([listener])
-
-
-def _stoppable(app: SandboxApp) -> "Server":
-    """Return a server that stops on SIGINT and SIGTERM, in this process and its forks."""
-    server = _uvicorn(app)
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    # uvicorn replaces these handlers while it runs, and raises the signal again afterwards
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    return server
 
 
 def _uvicorn(app: SandboxApp) -> "Server":

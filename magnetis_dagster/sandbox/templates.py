@@ -11,14 +11,19 @@ from dataclasses import dataclass
 
 import orjson
 
-from magnetis_dagster.sandbox.group import CHANNELS, EMAIL_CHANNEL, TERMS, Group, Origin, Row
+from magnetis_dagster.sandbox.group import (
+    CHANNELS,
+    EMAIL_CHANNEL,
+    TERMS,
+    Group,
+    Origin,
+    Row,
+    reference,
+)
 
 VARIANTS = 512
 """Number of row templates of each collection: combinations of called number and campaign."""
 _SLOT = re.compile(rb'"@(\w+)@"')
-
-Restyle = Callable[[str, Row], Row]
-"""Renames members of a collection's row as declared, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +35,39 @@ class Variant:
     miss: float
     """Factor for the share of missed calls."""
     templates: dict[str, bytes]
-    """Row template with a `%b` per slot by collection; leads have two, for calls and e-mails."""
+    """Row template by collection, with a slot such as `%(start)b` for each JSON value that varies.
+
+    Leads have two, for calls and e-mails.
+    """
 
 
-SLOTS = {
-    "calls": (
-        *("id", "duration", "name", "number", "duration"),
-        *("end", "start", "status", "visit", "waiting"),
-    ),
-    "visits": ("id", "call", "start", "visitor"),
-    "conversions": ("id", "call", "start", "visit"),
-    "emails": ("id", "start", "address", "subject"),
-    "leads": ("id", "call", "address", "name", "number", "start", "email", "status"),
-    "leads from emails": ("id", "call", "address", "name", "number", "start", "email", "status"),
-}
-"""Slots in the order of a row's members; their values are JSON."""
+def variants(group: Group, seed: int, restyle: Callable[[str, Row], Row]) -> list[Variant]:
+    """Return the variants of a group; equal seeds give equal variants.
 
-
-def variants(
-    group: Group, seed: int, restyle: Restyle = lambda _collection, row: row
-) -> list[Variant]:
-    """Return the variants of a group; equal seeds give equal variants."""
+    `restyle` renames members of a collection's row.
+    """
     pick = random.Random(f"variants:{seed}")  # noqa: S311 - invented data
     weights = [origin.weight for origin in group.origins]
     return [
-        _variant(group, origin, pick, restyle)
+        Variant(
+            web=origin.channel[2] is not None or origin.channel[0] == CHANNELS[0][0],
+            miss=origin.miss,
+            templates={
+                name: _template(restyle(name.split()[0], row))
+                for name, row in _rows(group, origin, pick).items()
+            },
+        )
         for origin in pick.choices(group.origins, weights, k=VARIANTS)
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Contact:
-    """Members that all rows of one contact share."""
-
-    account: Row
-    channel: str
-    click: str | None
-    utm: Row
-
-    @property
-    def start(self) -> Row:
-        """The first members of a row."""
-        return {"id": "@id@", "account": self.account}
+def _template(row: Row) -> bytes:
+    return _SLOT.sub(rb"%(\1)b", orjson.dumps(row).replace(b"%", b"%%"))
 
 
-def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle) -> Variant:
-    label, _, source, medium, campaign, has_click = origin.channel
+def _rows(group: Group, origin: Origin, pick: random.Random) -> dict[str, Row]:
+    """Return a row of each collection; `@start@` stands for a value that varies."""
+    channel, _, source, medium, campaign, has_click = origin.channel
     utm: Row = {
         "utm_campaign": campaign,
         "utm_content": "annonce-b" if has_click else None,
@@ -84,80 +76,63 @@ def _variant(group: Group, origin: Origin, pick: random.Random, restyle: Restyle
         "utm_term": pick.choice(TERMS) if has_click else None,
     }
     click = f"Cj0KCQ{pick.getrandbits(96):024x}" if has_click else None
-    account = {"id": origin.account["id"], "name": origin.account["name"]}
-    contact = _Contact(account, label, click, utm)
-    rows: dict[str, Row] = {
-        "calls": _call(contact, origin),
-        "visits": _visit(contact, origin, pick),
-        "conversions": _conversion(contact, pick),
-        "emails": _email(contact, group, origin),
-        "leads": _lead_from_call(contact),
-        "leads from emails": _lead_from_email(contact),
-    }
-    templates = {name: _template(name, restyle(name.split()[0], row)) for name, row in rows.items()}
-    web = source is not None or label == CHANNELS[0][0]
-    return Variant(web, origin.miss, templates)
-
-
-def _call(contact: _Contact, origin: Origin) -> Row:
-    return {
-        **contact.start,
-        "analysis": {"channel": contact.channel, "duration": "@duration@"},
-        "caller_name": "@name@",
-        "caller_number": "@number@",
-        "channel_name": contact.channel,
-        "duration": "@duration@",
-        "end_at": "@end@",
-        "gclid": contact.click,
-        "number": {"id": origin.number["id"], "number": origin.number["number"]},
-        "recipient": {"id": origin.recipient["id"], "number": origin.recipient["number"]},
-        "start_at": "@start@",
+    first: Row = {"id": "@id@", "account": reference(origin.account)}
+    linked = {**first, "call": "@call@", "channel_name": channel}
+    lead = linked | {
+        "contact": {"email": "@address@", "name": "@name@", "phone": "@number@"},
+        "created_at": "@start@",
+        "email": "@email@",
+        "gclid": click,
         "status": "@status@",
-        **contact.utm,
-        "visit": "@visit@",
-        "waiting_time": "@waiting@",
+    }
+    return {
+        "calls": {
+            **first,
+            "analysis": {"channel": channel, "duration": "@duration@"},
+            "caller_name": "@name@",
+            "caller_number": "@number@",
+            "channel_name": channel,
+            "duration": "@duration@",
+            "end_at": "@end@",
+            "gclid": click,
+            "number": {"id": origin.number["id"], "number": origin.number["number"]},
+            "recipient": {"id": origin.recipient["id"], "number": origin.recipient["number"]},
+            "start_at": "@start@",
+            "status": "@status@",
+            **utm,
+            "visit": "@visit@",
+            "waiting_time": "@waiting@",
+        },
+        "visits": linked | _visit(origin.account["website"], pick, click, utm),
+        "conversions": linked
+        | {"created_at": "@start@", "gclid": click, "type": "call", **utm}
+        | {"value": round(pick.uniform(5, 400), 2), "visit": "@visit@"},
+        "emails": first | _email(group, origin),
+        "leads": lead | {"type": "call", **utm},
+        "leads from emails": lead
+        | {"channel_name": EMAIL_CHANNEL, "gclid": None, "type": "email", **dict.fromkeys(utm)},
     }
 
 
-def _visit(contact: _Contact, origin: Origin, pick: random.Random) -> Row:
-    website = origin.account["website"]
+def _visit(website: str, pick: random.Random, click: str | None, utm: Row) -> Row:
     pages = [website, f"{website}/estimation"][: pick.randrange(1, 3)]
     return {
-        **contact.start,
-        "call": "@call@",
-        "channel_name": contact.channel,
         "created_at": "@start@",
         "device": pick.choices(("mobile", "desktop", "tablet"), (60, 34, 6))[0],
         "duration": pick.randrange(5, 900),
-        "gclid": contact.click,
-        "landing_url": pages[0],
+        "gclid": click,
+        "landing_url": website,
         "pages": pages,
-        "referrer": "https://www.google.com/" if contact.utm["utm_source"] == "google" else None,
-        **contact.utm,
+        "referrer": "https://www.google.com/" if utm["utm_source"] == "google" else None,
+        **utm,
         "visitor": {"id": "@visitor@"},
     }
 
 
-def _conversion(contact: _Contact, pick: random.Random) -> Row:
+def _email(group: Group, origin: Origin) -> Row:
+    account = origin.account["id"]
+    tracker = next(row for row in group.rows["email_trackers"] if row["account"]["id"] == account)
     return {
-        **contact.start,
-        "call": "@call@",
-        "channel_name": contact.channel,
-        "created_at": "@start@",
-        "gclid": contact.click,
-        "type": "call",
-        **contact.utm,
-        "value": round(pick.uniform(5, 400), 2),
-        "visit": "@visit@",
-    }
-
-
-def _email(contact: _Contact, group: Group, origin: Origin) -> Row:
-    tracker = next(
-        row for row in group.rows["email_trackers"] if row["account"]["id"] == origin.account["id"]
-    )
-    return {
-        **contact.start,
         "channel_name": EMAIL_CHANNEL,
         "created_at": "@start@",
         "email_tracker": {"id": tracker["id"]},
@@ -165,31 +140,3 @@ def _email(contact: _Contact, group: Group, origin: Origin) -> Row:
         "from": "@address@",
         "subject": "@subject@",
     }
-
-
-def _lead_from_call(contact: _Contact) -> Row:
-    members = {"gclid": contact.click, "status": "@status@", "type": "call", **contact.utm}
-    return _lead(contact, contact.channel) | members
-
-
-def _lead_from_email(contact: _Contact) -> Row:
-    members = {"gclid": None, "status": "@status@", "type": "email"}
-    return _lead(contact, EMAIL_CHANNEL) | members | dict.fromkeys(contact.utm)
-
-
-def _lead(contact: _Contact, channel: str) -> Row:
-    return {
-        **contact.start,
-        "call": "@call@",
-        "channel_name": channel,
-        "contact": {"email": "@address@", "name": "@name@", "phone": "@number@"},
-        "created_at": "@start@",
-        "email": "@email@",
-    }
-
-
-def _template(collection: str, row: Row) -> bytes:
-    pieces = _SLOT.split(orjson.dumps(row))
-    slots = tuple(slot.decode() for slot in pieces[1::2])
-    assert slots == SLOTS[collection], (collection, slots)
-    return b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])

@@ -4,38 +4,34 @@ import json
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import activity
 from magnetis_dagster.sandbox import declared_rows as declared
 from magnetis_dagster.sandbox.day_plans import midnight
-from magnetis_dagster.sandbox.days import EVENTS, Day, Days
+from magnetis_dagster.sandbox.days import EVENTS, Day, Days, day_of
 from magnetis_dagster.sandbox.group import Group, Row
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.templates import variants
 
 _LISTINGS = 64
 """Number of cached listings: consecutive requests read pages of one window."""
-_NEVER = 2**40
 _STEP = 600
 """Late changes of events become visible at the next multiple of this many seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The days and row numbers of one window."""
+class _DayRows(NamedTuple):
+    """The rows of one day in a window."""
 
-    days: list[tuple[date, int, int]]
-    """Newest first: day, and first and last (exclusive) number of its rows, counted from the
-    oldest.
-    """
-    ends: list[int]
-    """Cumulated number of rows, including each day."""
+    end: int
+    """Number of rows in the window up to this day; the newest day is first."""
+    day: date
+    low: int
+    """Number of the first row, counted from the day's oldest."""
+    high: int
+    """Number after the last row."""
 
 
 class World:
@@ -43,41 +39,27 @@ class World:
 
     def __init__(self, options: SandboxOptions, catalogue: Catalogue | None = None) -> None:
         self.options = options
-        catalogue = catalogue or load_catalogue()
+        self.catalogue = catalogue or load_catalogue()
         self._group = group = Group(options)
-        generated = {*group.rows, *EVENTS}
-        self._styles = declared.styles(catalogue, generated)
-        self._added = declared.added_collections(catalogue, generated)
-        self._ids = {
-            name: collection.id_paths[0][0] for name, collection in catalogue.collections.items()
+        shipped = load_catalogue().collections
+        self._styles = {
+            name: declared.Style(self.catalogue.collections[name], shipped[name])
+            for name in (*group.rows, *EVENTS)
         }
-        self._times = {
-            name: collection.time_fields for name, collection in catalogue.collections.items()
-        }
-        self.events_collections = frozenset(
-            name for name, collection in catalogue.collections.items() if collection.is_events
-        )
         self._days = Days(
             options, variants(group, options.seed, lambda name, row: self._styles[name].apply(row))
         )
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, date], Day] = OrderedDict()
         self._cached = 0
-        self._listings: OrderedDict[tuple[str, int, int], _Listing] = OrderedDict()
-        rows = {
-            name: [self._styles[name].apply(row) for row in rows]
-            for name, rows in group.rows.items()
-        }
-        for name, collection in self._added.items():
-            if not collection.is_events:
-                rows[name] = declared.snapshot_rows(
-                    collection, group.rows["accounts"], options.seed
-                )
-        self._snapshots = {
-            name: [_encode(row) for row in reversed(oldest_first)]
-            for name, oldest_first in rows.items()
-        }
+        self._listings: OrderedDict[tuple[str, int, int], list[_DayRows]] = OrderedDict()
+        self._snapshots: dict[str, list[bytes]] = {}
         """Encoded rows, newest first."""
+        self._store_snapshots(group.rows)
+        for name, collection in self.catalogue.collections.items():
+            if not collection.is_events and name not in group.rows:
+                rows = declared.snapshot_rows(collection, group.rows["accounts"], options.seed)
+                self._snapshots[name] = [_encode(row) for row in reversed(rows)]
         self._edited: dict[tuple[str, date], dict[str, bytes | None]] = {}
         """Edited events by their generated day: current row by id, or None if it was deleted."""
         self._inserted: dict[tuple[str, date], list[tuple[int, bytes]]] = {}
@@ -95,15 +77,19 @@ class World:
             self.advance()
             return list(self._snapshots[collection])
 
+    def oldest_first(self, collection: str) -> list[Row]:
+        """Return the rows of a snapshot collection."""
+        return [json.loads(row) for row in reversed(self.snapshot(collection))]
+
     def events(
         self,
         collection: str,
-        start: int = 0,
-        end: int = _NEVER,
+        start: int | None = None,
+        end: int | None = None,
         first: int = 0,
         size: int | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Return the number of events from `start` to `end`, and a slice of them.
+        """Return the number of events from `start` to `end` in Unix time, and a slice of them.
 
         The slice has `size` encoded rows from number `first`, newest first. Calls include
         `analysis`.
@@ -111,40 +97,44 @@ class World:
         with self._lock:
             self.advance()
             listing = self._listing(collection, start, end)
-            total = listing.ends[-1] if listing.ends else 0
+            total = listing[-1].end if listing else 0
             limit, rows = total if size is None else size, list[bytes]()
-            index = bisect_right(listing.ends, first)
-            while index < len(listing.days) and len(rows) < limit:
-                day, low, high = listing.days[index]
-                before = listing.ends[index] - (high - low)
-                newest = high - max(0, first - before)
+            begin = bisect_right(listing, first, key=lambda each: each.end)
+            for until, day, low, high in listing[begin:]:
+                if len(rows) >= limit:
+                    break
+                newest = high - max(0, first - until + high - low)
                 oldest = max(low, newest - (limit - len(rows)))
                 rows += reversed(self._day(collection, day).rows[oldest:newest])
-                index += 1
             return total, rows
 
-    def truth(
-        self, collection: str, first: date | None = None, last: date | None = None
-    ) -> Iterator[Row]:
-        """Yield the expected rows: events of these local days, or all rows of a snapshot.
-
-        Calls include `analysis`, which the catalogue requests.
-        """
-        if collection not in self.events_collections:
-            yield from map(json.loads, self.snapshot(collection))
-            return
-        day = first or self.options.first_day
-        today = self.options.clock().astimezone(self.options.zone).date()
-        while day <= (last or today):
-            yield from map(json.loads, self.events(collection, *self._seconds(day, day))[1])
-            day += timedelta(days=1)
-
     def count(self, collection: str, first: date | None = None, last: date | None = None) -> int:
-        """Return the number of rows in `truth` without generating whole days."""
-        if collection not in self.events_collections:
+        """Return the number of events of these local days, or of rows of a snapshot."""
+        if not self._is_events(collection):
             return len(self.snapshot(collection))
         seconds = self._seconds(first or self.options.first_day, last)
         return self.events(collection, *seconds, size=0)[0]
+
+    def find(self, collection: str, identifier: str) -> Row:
+        """Return a row. Raises KeyError if there is no such row."""
+        with self._lock:
+            self.advance()
+            if not self._is_events(collection):
+                rows = self._snapshots[collection]
+            elif insertion := self._insertion(collection, identifier):
+                day, number = insertion
+                rows = [self._inserted[collection, day][number][1]]
+            else:
+                rows = self._day(collection, day_of(identifier)).rows
+            row: Row
+            for row in map(json.loads, rows):
+                if self.identity(collection, row) == identifier:
+                    return row
+            raise KeyError(identifier)
+
+    def identity(self, collection: str, row: Row) -> Any:
+        """Return the id of a row; the first part of a composite id."""
+        return declared.member(row, self.catalogue.collections[collection].id_paths[0][0])
 
     # --- edits
 
@@ -154,10 +144,9 @@ class World:
         Raises: KeyError if there is no such row.
         """
         with self._lock:
-            self.advance()
-            old = self._find(collection, identifier)
+            old = self.find(collection, identifier)
             row = old | changes
-            if collection not in self.events_collections:
+            if not self._is_events(collection):
                 rows = self._snapshots[collection]
                 rows[rows.index(_encode(old))] = _encode(row)
             elif self._locate(collection, row) != self._locate(collection, old) or self._insertion(
@@ -167,49 +156,38 @@ class World:
                 self.insert(collection, row)
             else:
                 # edit in place: a time without a zone is ambiguous in the repeated autumn hour
-                day = self._days.day_of(identifier)
-                self._edited.setdefault((collection, day), {})[identifier] = _encode(row)
-                self._invalidate(collection, day)
+                self._replace(collection, identifier, _encode(row))
             return row
 
     def delete(self, collection: str, identifier: str) -> Row:
         """Delete a row and return it. Raises KeyError if there is no such row."""
         with self._lock:
-            self.advance()
-            row = self._find(collection, identifier)
-            if collection not in self.events_collections:
+            row = self.find(collection, identifier)
+            if not self._is_events(collection):
                 self._snapshots[collection].remove(_encode(row))
             elif insertion := self._insertion(collection, identifier):
                 day, number = insertion
                 del self._inserted[collection, day][number]
                 self._invalidate(collection, day)
             else:
-                day = self._days.day_of(identifier)
-                self._edited.setdefault((collection, day), {})[identifier] = None
-                self._invalidate(collection, day)
+                self._replace(collection, identifier, None)
             return row
 
-    def insert(self, collection: str, row: Row) -> None:
-        """Add a row unchanged. An event requires a time field, not before `first_day`."""
+    def insert(self, collection: str, row: Row) -> bytes:
+        """Add a row unchanged, and return it encoded.
+
+        An event requires a time field, not before `first_day`.
+        """
         encoded = _encode(row)
         with self._lock:
             self.advance()
-            if collection not in self.events_collections:
+            if self._is_events(collection):
+                moment, day = self._locate(collection, row)
+                self._inserted.setdefault((collection, day), []).append((moment, encoded))
+                self._invalidate(collection, day)
+            else:
                 self._snapshots[collection].insert(0, encoded)
-                return
-            moment, day = self._locate(collection, row)
-            self._inserted.setdefault((collection, day), []).append((moment, encoded))
-            self._invalidate(collection, day)
-
-    def find(self, collection: str, identifier: str) -> Row:
-        """Return a row. Raises KeyError if there is no such row."""
-        with self._lock:
-            self.advance()
-            return self._find(collection, identifier)
-
-    def identity(self, collection: str, row: Row) -> Any:
-        """Return the id of a row; the first part of a composite id."""
-        return declared.member(row, self._ids[collection])
+            return encoded
 
     def advance(self, moment: datetime | None = None) -> None:
         """Apply the changes that are due at the moment; by default, now."""
@@ -224,90 +202,87 @@ class World:
                 self._cached = 0
             if now <= self._changed_until:
                 return
-            due = activity.changes(
-                self.options.seed, self.options.zone, self._started, self._changed_until, now
-            )
+            seed, zone, after = self.options.seed, self.options.zone, self._changed_until
             self._changed_until = now
-            if due:
+            if due := activity.changes(seed, zone, self._started, after, now):
                 rows = {
                     name: [
                         self._styles[name].undo(json.loads(row))
                         for row in reversed(self._snapshots[name])
                     ]
-                    for name in self._styles
-                    if name in self._snapshots
+                    for name in self._group.rows
                 }
                 for change in due:
-                    activity.apply(change, rows, self._group, self.options.zone)
-                for name, oldest_first in rows.items():
-                    self._snapshots[name] = [
-                        _encode(self._styles[name].apply(row)) for row in reversed(oldest_first)
-                    ]
+                    activity.apply(change, rows, self._group, zone)
+                self._store_snapshots(rows)
 
     # --- internals
 
-    def _seconds(self, first: date, last: date | None) -> tuple[int, int]:
+    def _is_events(self, collection: str) -> bool:
+        return self.catalogue.collections[collection].is_events
+
+    def _store_snapshots(self, rows: dict[str, list[Row]]) -> None:
+        for name, oldest_first in rows.items():
+            self._snapshots[name] = [
+                _encode(self._styles[name].apply(row)) for row in reversed(oldest_first)
+            ]
+
+    def _seconds(self, first: date, last: date | None) -> tuple[int, int | None]:
         zone = self.options.zone
-        end = midnight(last + timedelta(days=1), zone) - 1 if last else _NEVER
+        end = midnight(last + timedelta(days=1), zone) - 1 if last else None
         return midnight(first, zone), end
 
-    def _listing(self, collection: str, start: int, end: int) -> _Listing:
-        zone = self.options.zone
-        start = max(start, midnight(self.options.first_day, zone))
-        end = min(end, int(self.options.clock().timestamp()))
+    def _listing(self, collection: str, start: int | None, end: int | None) -> list[_DayRows]:
+        zone, now = self.options.zone, int(self.options.clock().timestamp())
+        start = max(start or 0, midnight(self.options.first_day, zone))
+        end = now if end is None else min(end, now)
         key = (collection, start, end)
         if key in self._listings:
             return self._listings[key]
-        day, days = datetime.fromtimestamp(end, zone).date(), []
-        while start <= end and midnight(day + timedelta(days=1), zone) > start:
-            day_start, day_end = self._seconds(day, day)
-            if start <= day_start and day_end <= end:
+        day, total = datetime.fromtimestamp(end, zone).date(), 0
+        listing = self._listings[key] = []
+        while start <= end and (next_day := midnight(day + timedelta(days=1), zone)) > start:
+            if start <= midnight(day, zone) and next_day <= end + 1:
                 low, high = 0, self._count(collection, day)
             else:
                 moments = self._day(collection, day).moments
                 low, high = bisect_left(moments, start), bisect_right(moments, end)
             if high > low:
-                days.append((day, low, high))
+                total += high - low
+                listing.append(_DayRows(total, day, low, high))
             day -= timedelta(days=1)
-        listing = self._listings[key] = _Listing(
-            days, list(accumulate(high - low for _, low, high in days))
-        )
         if len(self._listings) > _LISTINGS:
             self._listings.popitem(last=False)
         return listing
 
     def _count(self, collection: str, day: date) -> int:
-        if (collection, day) in self._edited or (collection, day) in self._inserted:
-            return len(self._day(collection, day).rows)
-        if collection in EVENTS:
+        key = (collection, day)
+        if collection in EVENTS and key not in self._edited and key not in self._inserted:
             return self._days.count(collection, day, self._as_of)
         return len(self._day(collection, day).rows)
-
-    def _generate(self, collection: str, day: date) -> Day:
-        if collection in EVENTS:
-            return self._days.make(collection, day, self._as_of)
-        moments = self._days.moments(collection, day, declared.SHARE_OF_CALLS)
-        local = [datetime.fromtimestamp(moment, self.options.zone) for moment in moments]
-        rows = declared.event_rows(
-            self._added[collection],
-            self._group.rows["accounts"],
-            self.options.seed,
-            local,
-            lambda number: self._days.tail(number, day),
-        )
-        return Day(moments, [_encode(row) for row in rows])
 
     def _day(self, collection: str, day: date) -> Day:
         key = (collection, day)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        generated = self._generate(collection, day)
-        result = self._cache[key] = self._apply_edits(key, generated)
+        result = self._cache[key] = self._apply_edits(key, self._generate(collection, day))
         self._cached += result.bytes
         while self._cached > self.options.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].bytes
         return result
+
+    def _generate(self, collection: str, day: date) -> Day:
+        if collection in EVENTS:
+            return self._days.make(collection, day, self._as_of)
+        moments = self._days.moments(collection, day, declared.SHARE_OF_CALLS)
+        rows = declared.event_rows(
+            self.catalogue.collections[collection],
+            self._group.rows["accounts"],
+            self.options.seed,
+            [datetime.fromtimestamp(moment, self.options.zone) for moment in moments],
+        )
+        return Day(moments, [_encode(row) for row in rows])
 
     def _apply_edits(self, key: tuple[str, date], generated: Day) -> Day:
         edited, inserted = self._edited.get(key, {}), self._inserted.get(key, [])
@@ -328,29 +303,11 @@ class World:
                     return day, number
         return None
 
-    def _find(self, collection: str, identifier: str) -> Row:
-        if collection not in self.events_collections:
-            rows = self._snapshots[collection]
-        elif insertion := self._insertion(collection, identifier):
-            rows = [self._inserted[collection, insertion[0]][insertion[1]][1]]
-        else:
-            rows = self._day(collection, self._days.day_of(identifier)).rows
-        found: Row | None = next(
-            (row for row in map(json.loads, rows) if self.identity(collection, row) == identifier),
-            None,
-        )
-        if found is None:
-            raise KeyError(identifier)
-        return found
-
     def _locate(self, collection: str, row: Row) -> tuple[int, date]:
-        zone = self.options.zone
-        value = next(
-            (value for path in self._times[collection] if (value := declared.member(row, path))),
-            None,
-        )
+        zone, paths = self.options.zone, self.catalogue.collections[collection].time_fields
+        value = next((value for path in paths if (value := declared.member(row, path))), None)
         if value is None:
-            raise KeyError(f"one of {', '.join(self._times[collection])}")
+            raise KeyError(f"one of {', '.join(paths)}")
         moment = datetime.fromisoformat(value)
         local = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
         if local.date() < self.options.first_day:
@@ -358,6 +315,11 @@ class World:
                 f"{local:%Y-%m-%d} is before the sandbox's first day, {self.options.first_day}"
             )
         return int(local.timestamp()), local.date()
+
+    def _replace(self, collection: str, identifier: str, row: bytes | None) -> None:
+        day = day_of(identifier)
+        self._edited.setdefault((collection, day), {})[identifier] = row
+        self._invalidate(collection, day)
 
     def _invalidate(self, collection: str, day: date) -> None:
         if (collection, day) in self._cache:

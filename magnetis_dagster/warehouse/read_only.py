@@ -5,7 +5,7 @@ import re
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import guarded
-from magnetis_dagster.database.address import engine_url, mask_passwords, parameters_of
+from magnetis_dagster.database.address import mask_passwords, parameters_of
 from magnetis_dagster.errors import PermanentError
 
 ROLE = "magnetis_reader"
@@ -80,8 +80,7 @@ def instructions(url: str) -> str:
     owner = parameters.get("user", "magnetis")
     if not re.fullmatch("[a-z_][a-z0-9_]*", owner):
         owner = '"{}"'.format(owner.replace('"', '""'))
-    as_reader = parameters | {"user": ROLE, "password": "given"}
-    address = mask_passwords(engine_url("postgresql", as_reader))
+    address = mask_passwords(parameters | {"user": ROLE, "password": "given"})
     schema = SCHEMAS[0]
     future_tables = f"GRANT SELECT ON TABLES TO {ROLE}"
     statements = [

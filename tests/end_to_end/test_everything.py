@@ -25,6 +25,7 @@ from harness import Dev, Start
 from paths import ROOT
 from playwright.sync_api import Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from sandbox_rows import expected_rows
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi, asset_key
@@ -104,7 +105,7 @@ def ids(dev: Dev, collection: str, day: date) -> list[str]:
 
 
 def expected_ids(sandbox: SandboxServer, collection: str, day: date) -> list[str]:
-    return sorted(str(row["id"]) for row in sandbox.world.truth(collection, day, day))
+    return sorted(str(row["id"]) for row in expected_rows(sandbox.world, collection, day, day))
 
 
 def test_the_load_contains_the_rows_of_the_api(
@@ -116,7 +117,9 @@ def test_the_load_contains_the_rows_of_the_api(
                 assert ids(dev, collection.name, day) == expected_ids(sandbox, collection.name, day)
             assert ids(dev, collection.name, ago(3)) == []
         else:
-            expected = sorted(str(row["id"]) for row in sandbox.world.truth(collection.name))
+            expected = sorted(
+                str(row["id"]) for row in expected_rows(sandbox.world, collection.name)
+            )
             assert (
                 sorted(
                     str(row[0]) for row in dev.query(f"SELECT id FROM magnetis.{collection.name}")

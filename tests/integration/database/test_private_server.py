@@ -17,8 +17,7 @@ import psycopg
 import pytest
 
 from magnetis_dagster.database import embedded, postmaster
-from magnetis_dagster.database.postmaster import Cluster
-from magnetis_dagster.database.server_access import SOCKET, ServerRefused
+from magnetis_dagster.database.server_access import SOCKET, ServerRefused, socket_folder_of
 
 OTHER = "magnetis-other"
 needs_root = pytest.mark.skipif(
@@ -215,7 +214,7 @@ def test_a_socket_folder_that_another_user_created_is_refused(
 ) -> None:
     parent = Path(tempfile.mkdtemp(prefix="magnetis-private-"))
     home = parent / ("h" * 100)
-    folder = Cluster(home.resolve() / "postgres").socket_folder()
+    folder = socket_folder_of(home.resolve() / "postgres")
     assert folder.parent == Path("/tmp")
     if kind == "symlink":
         folder.symlink_to(tmp_path)

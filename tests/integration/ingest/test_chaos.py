@@ -28,6 +28,7 @@ from typing import Any
 import psycopg
 import pytest
 from parsed_rows import read_row
+from sandbox_rows import expected_rows
 from small_api import Open
 from sqlalchemy.exc import OperationalError
 
@@ -230,7 +231,7 @@ class Chaos:
         collection, day = (
             ("numbers", None) if dice.random() < 0.15 else ("calls", dice.choice(self.days))
         )
-        row = dice.choice(list(world.truth(collection, day, day)))
+        row = dice.choice(list(expected_rows(world, collection, day, day)))
         number = len(self.edits)
         # with more changes of the count, few windows would survive three attempts
         match dice.choices(["edit", "insert", "delete", "move"], [10, 2, 1, 2])[0]:
@@ -398,9 +399,9 @@ def check_rows(
     world, truth = sandbox.world, {}
     is_json = [column.type is ColumnType.JSON for column in declared.columns.values()]
     for row in (
-        [row for day in days for row in world.truth(collection, day, day)]
+        [row for day in days for row in expected_rows(world, collection, day, day)]
         if days
-        else world.truth(collection)
+        else expected_rows(world, collection)
     ):
         parsed = read_row(reader, row)
         placed = [parsed.occurred_at, parsed.day] if declared.is_events else []

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+from sandbox_rows import expected_rows
 from sqlalchemy import Engine, text
 from warm import FORKSERVER
 
@@ -153,7 +154,11 @@ def test_a_backfill_that_is_killed_repeatedly_ends_complete(
     with SandboxServer(options, catalogue) as sandbox:
         killer = Killer(sandbox, engine)
         sandbox.intercept(killer)
-        truth = {row["id"]: row for day in DAYS for row in sandbox.world.truth("calls", day, day)}
+        truth = {
+            row["id"]: row
+            for day in DAYS
+            for row in expected_rows(sandbox.world, "calls", day, day)
+        }
         lost = []
         for number, calls in enumerate((*KILLED_AT, None)):
             received, safe = killer.run(database_url, number, calls)

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from sandbox_rows import expected_rows
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
@@ -52,7 +53,9 @@ class Editor:
     def edit(self) -> None:
         world = self._sandbox.world
         with self._lock:
-            row = self._dice.choice(list(world.truth("calls", *[self._dice.choice(DAYS)] * 2)))
+            row = self._dice.choice(
+                list(expected_rows(world, "calls", *[self._dice.choice(DAYS)] * 2))
+            )
             version = len(self.edits) + 1
             # a window whose count changes in three successive attempts fails
             if len(self.deleted) < 2 and self._dice.random() < 0.1:
@@ -112,7 +115,7 @@ def nothing_is_lost(query: Callable[..., list[Any]], editor: Editor) -> None:
 
 def the_table_is_the_truth(query: Callable[..., list[Any]], sandbox: SandboxServer) -> None:
     held = query("SELECT id, payload FROM magnetis.calls WHERE deleted_at IS NULL")
-    truth = {row["id"]: row for row in sandbox.world.truth("calls", FIRST, LAST)}
+    truth = {row["id"]: row for row in expected_rows(sandbox.world, "calls", FIRST, LAST)}
     assert len(held) == len(truth)
     assert dict(held) == truth
     assert query("SELECT count(*) FROM magnetis_ops.pages") == [(0,)]

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from sandbox_rows import expected_rows
 from small_api import Open
 
 from magnetis_dagster.catalog import Catalogue
@@ -48,7 +49,7 @@ def wrong_days(query: Query, sandbox: SandboxServer) -> list[date]:
                 "SELECT id FROM magnetis.calls WHERE day = :day AND deleted_at IS NULL", day=day
             )
         }
-        if held != {row["id"] for row in sandbox.world.truth("calls", day, day)}:
+        if held != {row["id"] for row in expected_rows(sandbox.world, "calls", day, day)}:
             wrong.append(day)
     return wrong
 
@@ -58,7 +59,7 @@ def test_no_green_day_differs_from_the_truth(
     lie: str, open_ingestion: Open, catalogue: Catalogue, query: Query
 ) -> None:
     with opened_sandbox(lie) as sandbox:
-        honest = [row["id"] for row in sandbox.world.truth("calls", DAYS[0], DAYS[-1])]
+        honest = [row["id"] for row in expected_rows(sandbox.world, "calls", DAYS[0], DAYS[-1])]
         assert len(honest) > 1600
         load(open_ingestion, catalogue, sandbox)
         assert wrong_days(query, sandbox) == []

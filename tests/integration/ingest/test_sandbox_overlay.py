@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sandbox_rows import expected_rows
 from small_api import PARIS, Open
 from sqlalchemy import Engine
 
@@ -69,14 +70,15 @@ def test_a_load_stores_the_rows_of_the_sandbox(
             member = {"bookings": "booking_id", "calls": "call_id"}[name]
             held = {row[member]: row for (row,) in query(f"SELECT payload FROM magnetis.{name}")}
             assert held == {
-                row[member]: row for row in sandbox.world.truth(name, DAYS[0], DAYS[-1])
+                row[member]: row for row in expected_rows(sandbox.world, name, DAYS[0], DAYS[-1])
             }
             assert len(held) == sandbox.world.count(name, DAYS[0], DAYS[-1]) > 30
         # an edit and a deletion of an added collection
-        row = next(sandbox.world.truth("bookings", DAYS[1], DAYS[1]))
+        row = next(expected_rows(sandbox.world, "bookings", DAYS[1], DAYS[1]))
         sandbox.world.edit("bookings", row["booking_id"], seats=1234)
         sandbox.world.delete(
-            "bookings", next(sandbox.world.truth("bookings", DAYS[2], DAYS[2]))["booking_id"]
+            "bookings",
+            next(expected_rows(sandbox.world, "bookings", DAYS[2], DAYS[2]))["booking_id"],
         )
         list(ingestion.read_days(overlaid["bookings"], DAYS))
         assert query(
@@ -104,7 +106,10 @@ def test_rows_of_added_collections_follow_seed_and_key(overlaid: Catalogue) -> N
         SandboxServer(SandboxOptions(accounts=3, seed=seed), overlaid).world for seed in (1, 1, 2)
     ]
     rows = [
-        {name: list(world.truth(name, DAYS[0], DAYS[0])) for name in ("invoices", "bookings")}
+        {
+            name: list(expected_rows(world, name, DAYS[0], DAYS[0]))
+            for name in ("invoices", "bookings")
+        }
         for world in worlds
     ]
     assert rows[0] == rows[1] != rows[2]
@@ -119,7 +124,7 @@ def test_a_collection_that_the_catalogue_ships_needs_no_code_either(
     query: Query,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("magnetis_dagster.sandbox.declared_rows.load_catalogue", lambda: overlaid)
+    monkeypatch.setattr("magnetis_dagster.sandbox.world.load_catalogue", lambda: overlaid)
     migrate(engine, overlaid)
     options = SandboxOptions(accounts=3, calls_per_day=60, daily_quota=None)
     with (

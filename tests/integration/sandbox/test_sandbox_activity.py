@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from sandbox_rows import expected_rows
 
 from magnetis_dagster.sandbox import SandboxOptions, World
 
@@ -22,7 +23,7 @@ class ChangingWorld:
         )
 
     def rows(self, collection: str, *days: date) -> dict[str, Row]:
-        return {row["id"]: row for row in self.world.truth(collection, *days)}
+        return {row["id"]: row for row in expected_rows(self.world, collection, *days)}
 
     def settings(self) -> dict[str, Row]:
         return {identifier: row for name in SETTINGS for identifier, row in self.rows(name).items()}
@@ -145,10 +146,7 @@ def test_leads_change_their_status_in_order() -> None:
 
 def all_rows(world: World) -> Any:
     days = date(2026, 9, 7), date(2026, 9, 20)
-    return {
-        name: list(world.truth(name, *days))
-        for name in (*world._snapshots, *world.events_collections)
-    }
+    return {name: list(expected_rows(world, name, *days)) for name in world.catalogue.collections}
 
 
 def test_the_state_depends_on_seed_and_clock_but_not_on_the_start(
@@ -184,9 +182,9 @@ def test_pages_are_consistent_while_rows_change(open_sandbox: Callable[..., Any]
             "calls", date(2026, 9, 1), date(2026, 9, 10)
         ) - sum(
             row["start_at"] > "2026-09-10 02:00:00"
-            for row in sandbox.world.truth("calls", date(2026, 9, 10), date(2026, 9, 10))
+            for row in expected_rows(sandbox.world, "calls", date(2026, 9, 10), date(2026, 9, 10))
         ) - sum(
             row["start_at"] < "2026-09-01 02:00:00"
-            for row in sandbox.world.truth("calls", date(2026, 9, 1), date(2026, 9, 1))
+            for row in expected_rows(sandbox.world, "calls", date(2026, 9, 1), date(2026, 9, 1))
         )
         now[0] += timedelta(days=2)

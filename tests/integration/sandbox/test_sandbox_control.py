@@ -9,15 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
-from magnetis_dagster.sandbox.control import CONTROL_PATH, Control, Journal
+from magnetis_dagster.sandbox.control import CONTROL_PATH, Control
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.world import World
 
@@ -213,7 +211,7 @@ async def _receive() -> dict[str, Any]:
 
 async def _status_for(client: tuple[str, int] | None) -> int:
     world = World(SandboxOptions(accounts=3))
-    editor = Control(world, load_catalogue(), [SANDBOX_KEY], Journal(), lambda: datetime.now(UTC))
+    editor = Control(world)
     headers = [
         (b"host", b"127.0.0.1"),
         (b"content-type", b"application/json"),

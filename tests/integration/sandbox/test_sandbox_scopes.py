@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from sandbox_rows import expected_rows
 
 from magnetis_dagster.sandbox import SANDBOX_KEYS, SandboxOptions
 
@@ -80,7 +81,7 @@ def test_each_key_has_its_own_quota_and_id(open_sandbox: Callable[..., Any]) -> 
 
 def test_scopes_of_other_keys(open_sandbox: Callable[..., Any]) -> None:
     sandbox = open_sandbox(keys=("all", "second"), scopes={"second": "account:2"})
-    everything = [row["id"] for row in sandbox.world.truth("accounts")][::-1]
+    everything = [row["id"] for row in expected_rows(sandbox.world, "accounts")][::-1]
     answer = sandbox.http.get("/accounts", headers={"x-api-key": "second"})
     assert [row["id"] for row in answer.json()["data"]] == everything[1:2]
     assert sandbox.world.count("calls", date(2025, 11, 10), date(2025, 11, 10)) > 0

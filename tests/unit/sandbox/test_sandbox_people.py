@@ -6,6 +6,7 @@ from statistics import mean, quantiles
 from typing import Any
 
 import pytest
+from sandbox_rows import expected_rows
 
 from magnetis_dagster.sandbox import PERSONAL_MARKERS, SandboxOptions, World
 from magnetis_dagster.sandbox.callers import CALLERS, FICTION_PREFIXES, name_of, number_of
@@ -25,7 +26,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def calls(world: World) -> list[Row]:
-    return sorted(world.truth("calls", FIRST, LAST), key=lambda row: row["start_at"])
+    return sorted(expected_rows(world, "calls", FIRST, LAST), key=lambda row: row["start_at"])
 
 
 def share(rows: list[Row], status: str) -> float:
@@ -141,7 +142,7 @@ def test_accounts_differ_in_size_and_in_missed_calls(calls: list[Row]) -> None:
 
 def test_some_numbers_have_no_calls(world: World, calls: list[Row]) -> None:
     called = {row["number"]["id"] for row in calls}
-    silent = [row for row in world.truth("numbers") if row["id"] not in called]
+    silent = [row for row in expected_rows(world, "numbers") if row["id"] not in called]
     assert 2 <= len(silent) <= 8
 
 
@@ -150,7 +151,7 @@ def test_campaigns_have_visits_calls_leads_and_conversions(world: World, calls: 
     assert len(campaigns) >= 3
     days = date(2025, 9, 1), date(2025, 9, 30)
     counts = [
-        Counter(row["utm_campaign"] for row in world.truth(name, *days))
+        Counter(row["utm_campaign"] for row in expected_rows(world, name, *days))
         for name in ("visits", "calls", "leads", "conversions")
     ]
     for campaign in campaigns:
