@@ -11,19 +11,7 @@ from datetime import date, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckResult,
-    AssetExecutionContext,
-    AssetKey,
-    AssetMaterialization,
-    AssetsDefinition,
-    BackfillPolicy,
-    BetaWarning,
-    DagsterEventType,
-    FreshnessPolicy,
-    OpExecutionContext,
-    asset,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.dagster_support.partition_tags import days_of
@@ -51,9 +39,9 @@ Commands use it to select assets with the same partitions.
 """
 
 
-def asset_key(collection: Collection) -> AssetKey:
+def asset_key(collection: Collection) -> dg.AssetKey:
     """Return the key `magnetis/<collection>`."""
-    return AssetKey(["magnetis", collection.name])
+    return dg.AssetKey(["magnetis", collection.name])
 
 
 def collection_asset(
@@ -61,14 +49,14 @@ def collection_asset(
     settings: Settings,
     catalogue: Catalogue,
     taken: Sequence[date] | None = None,
-) -> AssetsDefinition:
+) -> dg.AssetsDefinition:
     """Return the asset of one collection of the catalogue.
 
     `taken` contains the days on which snapshots were taken; None if they are unknown.
     """
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: each process would print 18 warnings at its start
-        warnings.simplefilter("ignore", BetaWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
         return with_references(
             _asset(collection, settings, catalogue, taken),
             collection,
@@ -78,10 +66,10 @@ def collection_asset(
 
 def _asset(
     collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None
-) -> AssetsDefinition:
+) -> dg.AssetsDefinition:
     key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
 
-    @asset(
+    @dg.asset(
         key=key,
         group_name=collection.family,
         description=literal(collection.description),
@@ -90,15 +78,15 @@ def _asset(
         tags={KIND_TAG: collection.kind.value},
         metadata=asset_metadata(collection),
         partitions_def=daily_partitions(collection.kind, settings, taken),
-        backfill_policy=BackfillPolicy.single_run(),
+        backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[*check_specs(key), *policy_checks.specs(key)],
         freshness_policy=_freshness(settings.timezone.key),
         pool=POOL,
         output_required=False,
     )
     def load(
-        context: AssetExecutionContext, magnetis: MagnetisResource
-    ) -> Iterator[AssetCheckResult]:
+        context: dg.AssetExecutionContext, magnetis: MagnetisResource
+    ) -> Iterator[dg.AssetCheckResult]:
         days = days_of(context.run.tags)
         # A single day may no longer be a partition. The load explains that; `partition_keys` fails.
         if len(days) != 1:
@@ -110,12 +98,12 @@ def _asset(
 
 
 def load_days(
-    context: OpExecutionContext,
+    context: dg.OpExecutionContext,
     magnetis: MagnetisResource,
     collection: Collection,
     days: list[date],
     policy_checks: PolicyChecks,
-) -> Iterator[AssetCheckResult]:
+) -> Iterator[dg.AssetCheckResult]:
     """Load the days, log a materialization for each committed day, and yield the check results."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
@@ -159,14 +147,14 @@ def _windows(
         yield ingestion.read_snapshot(collection, day)
 
 
-def _days_already_logged(context: OpExecutionContext, key: AssetKey) -> set[str]:
+def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> set[str]:
     """Return the partitions that an earlier attempt of this step has logged in this run.
 
     A step retry does not log them again. A run retry is a new run and logs every day again, because
     Dagster shows the days that a run planned and did not log as failed.
     """
     events = context.instance.all_logs(
-        context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+        context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     )
     found = (event.asset_materialization for event in events)
     return {
@@ -177,14 +165,14 @@ def _days_already_logged(context: OpExecutionContext, key: AssetKey) -> set[str]
 
 
 def _log_days(
-    context: OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
+    context: dg.OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
 ) -> None:
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
             continue
         counts = f"{day.inserted} new, {day.changed} changed, {day.deleted} deleted"
         context.log_event(
-            AssetMaterialization(
+            dg.AssetMaterialization(
                 asset_key=asset_key(collection),
                 partition=day.day.isoformat(),
                 description=f"{day.day}: {day.rows} rows, {counts}",
@@ -204,10 +192,10 @@ def _log_days(
 
 
 @cache
-def _freshness(zone: str) -> FreshnessPolicy:
+def _freshness(zone: str) -> dg.FreshnessPolicy:
     # Cached, because Dagster evaluates 1,000 ticks of each policy: one policy per asset would take
     # two thirds of the time of `build_defs`.
     # The schedules start between midnight and 01:30, so the tables are fresh by 06:00.
-    return FreshnessPolicy.cron(
+    return dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType
@@ -18,16 +18,16 @@ from magnetis_dagster.exact_json import dump_json
 if TYPE_CHECKING:
     from magnetis_dagster.warehouse import Change, Changes
 
-CHANGES_SCHEMA = TableSchema(
+CHANGES_SCHEMA = dg.TableSchema(
     columns=[
-        TableColumn("change", "string", "added, changed or removed."),
-        TableColumn("account", "string", "Name of the account."),
-        TableColumn("title", "string", "Title of the setting."),
-        TableColumn(
+        dg.TableColumn("change", "string", "added, changed or removed."),
+        dg.TableColumn("account", "string", "Name of the account."),
+        dg.TableColumn("title", "string", "Title of the setting."),
+        dg.TableColumn(
             "what", "string", "Changed members, old → new; lists of persons only as a count."
         ),
-        TableColumn("account id", "string"),
-        TableColumn("setting id", "string"),
+        dg.TableColumn("account id", "string"),
+        dg.TableColumn("setting id", "string"),
     ]
 )
 _MAX_MEMBERS = 12
@@ -40,20 +40,20 @@ def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, Ra
     """Return the changes that a snapshot found; for the first one, the number of rows."""
     first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
     total = sum(changes.counts.values()) - first_seen
-    metadata: dict[str, RawMetadataValue] = {"settings changed": MetadataValue.int(total)}
+    metadata: dict[str, RawMetadataValue] = {"settings changed": dg.MetadataValue.int(total)}
     if first_seen:
-        metadata["settings first seen"] = MetadataValue.int(first_seen)
+        metadata["settings first seen"] = dg.MetadataValue.int(first_seen)
     if total:
         rows = _ChangeRows(collection)
-        metadata["changes"] = MetadataValue.table(
+        metadata["changes"] = dg.MetadataValue.table(
             [rows.record(change) for change in changes.listed], CHANGES_SCHEMA
         )
-        metadata["changes not shown"] = MetadataValue.int(total - len(changes.listed))
+        metadata["changes not shown"] = dg.MetadataValue.int(total - len(changes.listed))
         statement = (
             f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
             f"AND changed_at = '{changes.read_at.isoformat()}';"
         )
-        metadata["query of the changes"] = MetadataValue.md(f"```sql\n{statement}\n```")
+        metadata["query of the changes"] = dg.MetadataValue.md(f"```sql\n{statement}\n```")
     return metadata
 
 
@@ -76,9 +76,9 @@ class _ChangeRows:
         self._own_cell = {*collection.key_paths, *(path for paths in named for path in paths)}
         """Members that have a cell of their own."""
 
-    def record(self, change: "Change") -> TableRecord:
+    def record(self, change: "Change") -> dg.TableRecord:
         """Return the row of one change."""
-        return TableRecord(
+        return dg.TableRecord(
             {
                 "change": change.kind.value,
                 "account": self._masking.column("account_name", change.account_name),

@@ -8,13 +8,7 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.markdown import literal
@@ -32,7 +26,7 @@ MISFIT_VALUES = "misfit_values"
 COUNTS_AGREE = "counts_agree"
 UNREADABLE_SHARE, FEWEST_UNREADABLE = 0.01, 10
 """If the quarantined rows reach both, the check is an error instead of a warning."""
-WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 DAYS_SHOWN = 10
 
 
@@ -70,10 +64,10 @@ def _listed(days: list[date]) -> str:
     return ", ".join(map(str, days[:DAYS_SHOWN])) + (f" and {more} more days" if more > 0 else "")
 
 
-def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
+def as_evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """Return the result as an event, for code outside a step of the asset."""
     assert result.asset_key is not None
-    return AssetCheckEvaluation(
+    return dg.AssetCheckEvaluation(
         asset_key=result.asset_key,
         check_name=str(result.check_name),
         passed=result.passed,
@@ -83,29 +77,29 @@ def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
     )
 
 
-def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
+def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             COMPLETE,
             asset=key,
             blocking=True,
             description="The table contains every row that the API announced (meta.total).",
         ),
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             QUARANTINED_ROWS,
             asset=key,
             description="Every row has an id and, for events, a usable time.",
         ),
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             UNKNOWN_FIELDS,
             asset=key,
             description="Every member of the rows is declared in the catalogue.",
         ),
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             MISFIT_VALUES, asset=key, description="Every value fits the type of its column."
         ),
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             COUNTS_AGREE,
             asset=key,
             description="The recorded row count of each day equals the rows in the table. Each "
@@ -117,7 +111,7 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
 class LoadChecks:
     """The checks of one load: adds up its windows and returns the results."""
 
-    def __init__(self, key: AssetKey) -> None:
+    def __init__(self, key: dg.AssetKey) -> None:
         self._key = key
         self.forecast: ForecastLine | None = None
         """Of the backfill that contains this step."""
@@ -142,7 +136,7 @@ class LoadChecks:
         self._unknown.update(window.unknown)
         self._misfits.update(window.misfits)
 
-    def results(self) -> list[AssetCheckResult]:
+    def results(self) -> list[dg.AssetCheckResult]:
         """Return one result per check, after all windows are committed."""
         return [
             self._complete(),
@@ -151,9 +145,9 @@ class LoadChecks:
             self._misfit_values(),
         ]
 
-    def _complete(self) -> AssetCheckResult:
+    def _complete(self) -> dg.AssetCheckResult:
         unreadable = sum(doubt.reason == "unreadable" for doubt in self._doubted.values())
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=COMPLETE,
             # The commit has compared both already; this comparison does not rely on it.
@@ -173,7 +167,7 @@ class LoadChecks:
             },
         )
 
-    def _quarantined_rows(self) -> AssetCheckResult:
+    def _quarantined_rows(self) -> dg.AssetCheckResult:
         # A day whose rows are nearly all quarantined is green: only this check reports a first
         # load.
         many = self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
@@ -186,7 +180,7 @@ class LoadChecks:
             metadata={"quarantined rows": self._quarantined},
         )
 
-    def _unknown_fields(self) -> AssetCheckResult:
+    def _unknown_fields(self) -> dg.AssetCheckResult:
         names = ", ".join(map(literal, sorted(self._unknown)[:40]))
         return self._result(
             UNKNOWN_FIELDS,
@@ -195,7 +189,7 @@ class LoadChecks:
             metadata={"unknown fields": len(self._unknown)},
         )
 
-    def _misfit_values(self) -> AssetCheckResult:
+    def _misfit_values(self) -> dg.AssetCheckResult:
         misfits = self._misfits.most_common(40)
         columns = ", ".join(f"{literal(name)} ({number})" for name, number in misfits)
         return self._result(
@@ -230,7 +224,7 @@ class LoadChecks:
 
     def counts(
         self, collection: Collection, differences: "list[DayDifference]"
-    ) -> AssetCheckResult:
+    ) -> dg.AssetCheckResult:
         """Return the result of `counts_agree`."""
         shown = ", ".join(
             f"{each.day}: {each.recorded} recorded, {each.rows} rows"
@@ -244,7 +238,7 @@ class LoadChecks:
             else "Load the collection again."
         )
         words = f"Recorded counts differ from the table {collection.name}. {shown}{more}. {repair}"
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=COUNTS_AGREE,
             passed=not differences,
@@ -252,9 +246,9 @@ class LoadChecks:
             metadata={"days that differ": len(differences)},
         )
 
-    def incomplete(self, error: MagnetisError) -> AssetCheckResult:
+    def incomplete(self, error: MagnetisError) -> dg.AssetCheckResult:
         """Return the failed `complete` for a window that could not be read completely."""
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=COMPLETE,
             passed=False,
@@ -272,9 +266,9 @@ class LoadChecks:
         passed: bool,
         description: str,
         metadata: dict[str, int],
-        severity: AssetCheckSeverity = WARN,
-    ) -> AssetCheckResult:
-        return AssetCheckResult(
+        severity: dg.AssetCheckSeverity = WARN,
+    ) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=name,
             passed=passed,

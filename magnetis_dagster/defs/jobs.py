@@ -5,15 +5,7 @@ https://docs.dagster.io/guides/build/jobs
 
 from datetime import date, datetime, timedelta
 
-from dagster import (
-    AssetSelection,
-    JobDefinition,
-    OpDefinition,
-    OpExecutionContext,
-    define_asset_job,
-    job,
-    op,
-)
+import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
@@ -36,22 +28,22 @@ def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
         if kind is Kind.EVENTS
         else "today's state of every snapshot collection"
     )
-    return define_asset_job(
+    return dg.define_asset_job(
         name=JOB_NAMES[kind],
-        selection=AssetSelection.assets(*chosen),
+        selection=dg.AssetSelection.assets(*chosen),
         description=f"Loads {what}.",
         tags=_TAGS,
     )
 
 
-def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
+def load_latest_job(catalogue: Catalogue, settings: Settings) -> dg.JobDefinition:
     """Return the job `load_latest`: yesterday's events and today's snapshots in one run.
 
     It consists of ops, because Dagster refuses an asset job over assets with different partitions.
     The ops load like the assets and log the same materializations and check results.
     """
 
-    @job(
+    @dg.job(
         name=LOAD_LATEST,
         description="Loads yesterday of every events collection and today's state of every "
         "snapshot collection. Needs no partition.",
@@ -66,16 +58,16 @@ def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
 
 def _load_latest_op(
     collection: Collection, catalogue: Catalogue, settings: Settings
-) -> OpDefinition:
+) -> dg.OpDefinition:
     policy_checks = PolicyChecks(catalogue, collection, settings)
 
-    @op(
+    @dg.op(
         name=f"latest_{collection.name}",
         description=collection.description,
         required_resource_keys={"magnetis"},
         pool=POOL,
     )
-    def load(context: OpExecutionContext) -> None:
+    def load(context: dg.OpExecutionContext) -> None:
         days = [newest_day(collection, settings)]
         if collection.is_events and days[0] < settings.start_date:
             context.log.info(

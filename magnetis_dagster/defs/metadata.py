@@ -6,7 +6,7 @@ Metadata contains no rows, because Dagster has no login.
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableSchema
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
@@ -51,23 +51,25 @@ def day_metadata(
     count of the table.
     """
     table_rows = (
-        {"dagster/row_count": MetadataValue.int(window.rows_held)} if collection.is_events else {}
+        {"dagster/row_count": dg.MetadataValue.int(window.rows_held)}
+        if collection.is_events
+        else {}
     )
     return {
-        "dagster/table_name": MetadataValue.text(table_name(collection)),
+        "dagster/table_name": dg.MetadataValue.text(table_name(collection)),
         **table_rows,
-        "rows": MetadataValue.int(day.rows),
-        "announced rows": MetadataValue.int(day.announced),
-        "new rows": MetadataValue.int(day.inserted),
-        "changed rows": MetadataValue.int(day.changed),
-        "deleted rows": MetadataValue.int(day.deleted),
-        "age in days": MetadataValue.int(day.age_days),
-        "API calls": MetadataValue.int(day.api_calls),
-        "bytes": MetadataValue.int(day.bytes),
-        "seconds": MetadataValue.float(round(day.seconds, 3)),
-        "quota left": MetadataValue.int(window.quota_left),
-        "window": MetadataValue.text(str(window.window)),
-        "query": MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
+        "rows": dg.MetadataValue.int(day.rows),
+        "announced rows": dg.MetadataValue.int(day.announced),
+        "new rows": dg.MetadataValue.int(day.inserted),
+        "changed rows": dg.MetadataValue.int(day.changed),
+        "deleted rows": dg.MetadataValue.int(day.deleted),
+        "age in days": dg.MetadataValue.int(day.age_days),
+        "API calls": dg.MetadataValue.int(day.api_calls),
+        "bytes": dg.MetadataValue.int(day.bytes),
+        "seconds": dg.MetadataValue.float(round(day.seconds, 3)),
+        "quota left": dg.MetadataValue.int(window.quota_left),
+        "window": dg.MetadataValue.text(str(window.window)),
+        "query": dg.MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
         **(changes_metadata(collection, window.changes) if window.changes else {}),
     }
 
@@ -81,14 +83,14 @@ def query(collection: Collection, day: date) -> str:
 
 
 _STANDARD_COLUMNS = [
-    TableColumn(
+    dg.TableColumn(
         "id",
         "text",
         "Identifier assigned by Magnetis; opaque.",
-        TableColumnConstraints(nullable=False, unique=True),
+        dg.TableColumnConstraints(nullable=False, unique=True),
     ),
-    TableColumn("account_id", "text", "Account that the row belongs to."),
-    TableColumn(
+    dg.TableColumn("account_id", "text", "Account that the row belongs to."),
+    dg.TableColumn(
         "payload",
         "jsonb",
         "The row as received.",
@@ -96,11 +98,11 @@ _STANDARD_COLUMNS = [
     ),
 ]
 _EVENT_COLUMNS = [
-    TableColumn("occurred_at", "timestamptz", "Time of the event."),
-    TableColumn("day", "date", "Local day of the event, which is its partition."),
+    dg.TableColumn("occurred_at", "timestamptz", "Time of the event."),
+    dg.TableColumn("day", "date", "Local day of the event, which is its partition."),
 ]
 _READ_COLUMNS = [
-    TableColumn(name, "timestamptz", f"Start of the {read}.")
+    dg.TableColumn(name, "timestamptz", f"Start of the {read}.")
     for name, read in (
         ("first_seen_at", "first read that returned the row"),
         ("last_seen_at", "last read that changed anything in the row"),
@@ -110,17 +112,17 @@ _READ_COLUMNS = [
 ]
 
 
-def _schema(collection: Collection) -> TableSchema:
+def _schema(collection: Collection) -> dg.TableSchema:
     columns = [*_STANDARD_COLUMNS, *(_EVENT_COLUMNS if collection.is_events else [])]
     for name, column in collection.columns.items():
         unit = f" Unit: {column.unit}." if column.unit else ""
         personal = column.personal_data is not PersonalData.NONE
         columns.append(
-            TableColumn(
+            dg.TableColumn(
                 name,
                 SQL_TYPES[column.type],
                 literal(f"{column.description}{unit}"),
                 tags={"personal_data": column.personal_data.value} if personal else {},
             )
         )
-    return TableSchema(columns=[*columns, *_READ_COLUMNS])
+    return dg.TableSchema(columns=[*columns, *_READ_COLUMNS])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dates import contiguous_ranges, days_between
@@ -60,7 +60,7 @@ class ClosedDays:
 
 
 def read_closed_days(
-    instance: DagsterInstance,
+    instance: dg.DagsterInstance,
     collection: Collection,
     settings: Settings,
     *,

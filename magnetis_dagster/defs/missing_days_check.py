@@ -13,19 +13,7 @@ https://docs.dagster.io/guides/test/asset-checks
 from collections.abc import Iterator
 from datetime import date
 
-from dagster import (
-    AssetCheckExecutionContext,
-    AssetCheckResult,
-    AssetChecksDefinition,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    DagsterEventType,
-    MetadataValue,
-    Out,
-    RetryRequested,
-    TableRecord,
-    op,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection
@@ -47,7 +35,7 @@ ROWS_SHOWN = 50
 WAIT_SECONDS, MAX_WAIT_SECONDS = 30.0, 900.0
 
 
-def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefinition:
+def no_missing_days(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
     """Return the check of every enabled events collection; each can be run alone."""
     events = {
         asset_key(collection): collection
@@ -56,20 +44,20 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
     }
     specs = {}
     for key in events:
-        spec = AssetCheckSpec(
+        spec = dg.AssetCheckSpec(
             NO_MISSING_DAYS,
             asset=key,
             description="Every closed day since the first requested one is green. No API call.",
         )
         specs[spec.get_python_identifier()] = spec
 
-    @op(
+    @dg.op(
         name=NO_MISSING_DAYS,
         description="Finds closed days that are not green, in Dagster's own tables. No API call.",
-        out={name: Out(None, is_required=False) for name in specs},
+        out={name: dg.Out(None, is_required=False) for name in specs},
         tags={"dagster/priority": "-1"},  # after the loads of its run
     )
-    def evaluate(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
+    def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         failed_loads = _wait_for_loads(
             context, {_step(collection) for collection in events.values()}
         )
@@ -81,7 +69,7 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
             days = read_closed_days(context.instance, collection, settings, failed=failed)
             yield _result(collection, settings, days, attempts)
 
-    definition: AssetChecksDefinition = AssetChecksDefinition.create(
+    definition: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
         keys_by_input_name={},
         node_def=evaluate,
         check_specs_by_output_name=specs,
@@ -91,16 +79,16 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefi
     return definition
 
 
-def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
+def _wait_for_loads(context: dg.AssetCheckExecutionContext, loads: set[str]) -> set[str]:
     """Return the loads of this run that failed. Retries this step until all loads have ended.
 
     A load may wait for its retry; a result before that would be premature.
     """
     run = context.run
     ends = {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_SKIPPED,
+        dg.DagsterEventType.STEP_SUCCESS,
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.STEP_SKIPPED,
     }
     ended = {
         event.step_key: event.get_dagster_event()
@@ -109,7 +97,7 @@ def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set
     plan = run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
     if (loads & set(plan)) - ended.keys():
         seconds = min(WAIT_SECONDS * 2**context.retry_number, MAX_WAIT_SECONDS)
-        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds)
+        raise dg.RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds)
     return {str(step) for step, event in ended.items() if event.is_step_failure}
 
 
@@ -119,7 +107,7 @@ def _step(collection: Collection) -> str:
 
 def _result(
     collection: Collection, settings: Settings, days: ClosedDays, attempts: Attempts
-) -> AssetCheckResult:
+) -> dg.AssetCheckResult:
     gaps = days.gaps
     words = _all_green(days) if days.requested_from else "No day was requested yet."
     metadata: dict[str, RawMetadataValue] = {
@@ -143,7 +131,7 @@ def _result(
             "first missing": str(min(gaps)),
             "last missing": str(max(gaps)),
             "days given up": len(given_up),
-            "ranges": MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
+            "ranges": dg.MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
             "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
         }
     if days.not_requested:
@@ -153,11 +141,11 @@ def _result(
             f" {earlier} never requested since {settings.start_date} (MAGNETIS_START_DATE). "
             f"`magnetis plan {collection.name} --missing` shows their price in API calls."
         )
-    return AssetCheckResult(
+    return dg.AssetCheckResult(
         asset_key=asset_key(collection),
         check_name=NO_MISSING_DAYS,
         passed=not gaps,
-        severity=AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.WARN,
         description=words,
         metadata=metadata,
     )
@@ -177,8 +165,8 @@ def _all_green(days: ClosedDays) -> str:
     return f"All {days.requested:,} closed days since {days.requested_from} are green."
 
 
-def _row(first: date, last: date, why: str) -> TableRecord:
-    return TableRecord(
+def _row(first: date, last: date, why: str) -> dg.TableRecord:
+    return dg.TableRecord(
         {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
     )
 

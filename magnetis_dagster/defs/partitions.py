@@ -12,7 +12,7 @@ needed, processes on several machines agree, and older installations keep their 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 
-from dagster import DailyPartitionsDefinition
+import dagster as dg
 
 from magnetis_dagster.catalog import Kind
 from magnetis_dagster.dates import days_between
@@ -21,7 +21,7 @@ from magnetis_dagster.settings import Settings
 
 def daily_partitions(
     kind: Kind, settings: Settings, taken: Sequence[date] | None = None
-) -> DailyPartitionsDefinition:
+) -> dg.DailyPartitionsDefinition:
     """Return the partitions of collections of that kind.
 
     `taken` contains the days on which snapshots were taken. If they are unknown (None), snapshots
@@ -29,14 +29,14 @@ def daily_partitions(
     """
     if kind is Kind.SNAPSHOT and taken is not None:
         return _snapshot_partitions(settings, taken)
-    return DailyPartitionsDefinition(
+    return dg.DailyPartitionsDefinition(
         start_date=settings.start_date.isoformat(),
         timezone=settings.timezone.key,
         end_offset=1 if kind is Kind.SNAPSHOT else 0,
     )
 
 
-def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPartitionsDefinition:
+def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> dg.DailyPartitionsDefinition:
     today = datetime.now(settings.timezone).date()
     first = min([*taken, today])
     past = {*days_between(first, today - timedelta(days=1))}
@@ -44,7 +44,7 @@ def _snapshot_partitions(settings: Settings, taken: Sequence[date]) -> DailyPart
         datetime(day.year, day.month, day.day, tzinfo=settings.timezone)
         for day in sorted(past - {*taken})
     ]
-    return DailyPartitionsDefinition(
+    return dg.DailyPartitionsDefinition(
         start_date=first.isoformat(),
         timezone=settings.timezone.key,
         end_offset=1,

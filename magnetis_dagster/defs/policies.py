@@ -8,16 +8,7 @@ accounts by id and title; personal values are masked.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-    MetadataValue,
-    OpExecutionContext,
-    TableRecord,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
@@ -32,7 +23,10 @@ if TYPE_CHECKING:
     from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
-_SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
+_SEVERITIES = {
+    Severity.WARN: dg.AssetCheckSeverity.WARN,
+    Severity.ERROR: dg.AssetCheckSeverity.ERROR,
+}
 ROWS_SHOWN = 50
 
 
@@ -50,10 +44,10 @@ class PolicyChecks:
         self._policies = catalogue.policies_of(collection)
         self._path = settings.settings_baseline if collection.is_setting else None
 
-    def specs(self, key: AssetKey) -> list[AssetCheckSpec]:
+    def specs(self, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         """Return the specs of the checks."""
         specs = [
-            AssetCheckSpec(
+            dg.AssetCheckSpec(
                 check_name(policy),
                 asset=key,
                 description=literal(policy.description),
@@ -63,7 +57,7 @@ class PolicyChecks:
         ]
         if self._path:
             specs.append(
-                AssetCheckSpec(
+                dg.AssetCheckSpec(
                     BASELINE,
                     asset=key,
                     description=f"The notification settings equal {literal(self._path.name)}.",
@@ -71,7 +65,9 @@ class PolicyChecks:
             )
         return specs
 
-    def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
+    def results(
+        self, context: dg.OpExecutionContext, key: dg.AssetKey
+    ) -> Iterator[dg.AssetCheckResult]:
         """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
             return
@@ -89,8 +85,8 @@ class PolicyChecks:
                 yield self._baseline_result(engine, key)
 
     def _policy_result(
-        self, key: AssetKey, policy: Policy, found: "PolicyResult"
-    ) -> AssetCheckResult:
+        self, key: dg.AssetKey, policy: Policy, found: "PolicyResult"
+    ) -> dg.AssetCheckResult:
         metadata: dict[str, RawMetadataValue] = {}
         words: str | None = None
         if found.not_evaluated:
@@ -104,11 +100,11 @@ class PolicyChecks:
             if policy.across_collections:
                 collection, title = self._catalogue["accounts"], "name"
             masking = Masking(collection)
-            metadata["rows"] = MetadataValue.table(
+            metadata["rows"] = dg.MetadataValue.table(
                 [_row(each, masking.column(title, each.title)) for each in found.violations]
             )
             metadata["rows not shown"] = found.number - len(found.violations)
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=key,
             check_name=check_name(policy),
             passed=not found.number,
@@ -118,17 +114,21 @@ class PolicyChecks:
         )
 
     def _report_for_others(
-        self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult
+        self,
+        context: dg.OpExecutionContext,
+        key: dg.AssetKey,
+        policy: Policy,
+        result: dg.AssetCheckResult,
     ) -> None:
         """Report the result for the other collections of the policy too.
 
         A new e-mail alert may resolve the failure on SMS alerts, which may not be loaded for days.
         """
         for name in policy.collections:
-            other = AssetKey([*key.path[:-1], name])
+            other = dg.AssetKey([*key.path[:-1], name])
             if other != key and self._catalogue[name].enabled:
                 context.instance.report_runless_asset_event(
-                    AssetCheckEvaluation(
+                    dg.AssetCheckEvaluation(
                         asset_key=other,
                         check_name=check_name(policy),
                         passed=result.passed,
@@ -138,7 +138,7 @@ class PolicyChecks:
                     )
                 )
 
-    def _baseline_result(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
+    def _baseline_result(self, engine: "Engine", key: dg.AssetKey) -> dg.AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
         from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
@@ -172,11 +172,11 @@ class PolicyChecks:
             passed = not found
         except BaselineError as error:
             words, passed = literal(str(error)), False
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=key,
             check_name=BASELINE,
             passed=passed,
-            severity=AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.WARN,
             description=None if passed and metadata else words,
             metadata=metadata,
         )
@@ -192,7 +192,7 @@ class PolicyChecks:
         ]
         shown = rows[:ROWS_SHOWN]
         return metadata | {
-            "diff": MetadataValue.table(shown),
+            "diff": dg.MetadataValue.table(shown),
             "lines not shown": len(rows) - len(shown),
         }
 
@@ -205,11 +205,11 @@ def _shown_fields(difference: "Difference") -> list[str]:
     return ["title"] if "title" in difference.fields else [""]
 
 
-def _difference_row(difference: "Difference", name: str, masking: Masking) -> TableRecord:
+def _difference_row(difference: "Difference", name: str, masking: Masking) -> dg.TableRecord:
     was, now = None, None
     if name:
         was, now = difference.fields[name].baseline, difference.fields[name].present
-    return TableRecord(
+    return dg.TableRecord(
         {
             "id": mask_id(difference.id),
             "account": mask_id(difference.account_id or ""),
@@ -221,6 +221,6 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
     )
 
 
-def _row(violation: "Violation", title: str | None) -> TableRecord:
+def _row(violation: "Violation", title: str | None) -> dg.TableRecord:
     names = {"id": mask_id(violation.id), "account": mask_id(violation.account_id or "")}
-    return TableRecord({**names, "title": title or "", "reason": violation.reason})
+    return dg.TableRecord({**names, "title": title or "", "reason": violation.reason})

@@ -3,16 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from dagster import (
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-    AssetObservation,
-    DagsterInstance,
-    MetadataValue,
-    TimestampMetadataValue,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.defs.markdown import literal
@@ -22,7 +13,7 @@ from magnetis_dagster.settings import Settings
 if TYPE_CHECKING:
     from magnetis_dagster.quota.report import FloorReplay, Today
 
-KEY = AssetKey(["magnetis", "quota"])
+KEY = dg.AssetKey(["magnetis", "quota"])
 PACE = "quota_pace"
 FLOORS = "floors_kept"
 WARN_SHARE = 0.8
@@ -33,16 +24,16 @@ JUDGED_SINCE = "judged since"
 """Metadata labels. The next observation reads from them since when these quota rules apply."""
 
 
-def check_specs() -> list[AssetCheckSpec]:
+def check_specs() -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
     return [
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             PACE,
             asset=KEY,
             description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's "
             "API calls are used.",
         ),
-        AssetCheckSpec(
+        dg.AssetCheckSpec(
             FLOORS,
             asset=KEY,
             description="Backfills used no API call that was reserved for other lanes. The check "
@@ -63,7 +54,7 @@ class QuotaObservation:
         self._since = since
 
     @classmethod
-    def now(cls, instance: DagsterInstance) -> Self:
+    def now(cls, instance: dg.DagsterInstance) -> Self:
         """Read the ledger. Raises: SettingsError; DatabaseUnavailable; DatabaseRefused."""
         from magnetis_dagster.quota.report import read_today, replay_floors
         from magnetis_dagster.wiring import open_engine
@@ -104,32 +95,32 @@ class QuotaObservation:
             "limit": today.limit,
             "quota day": str(today.day),
             SETTINGS: self._quota_rules,
-            JUDGED_SINCE: MetadataValue.timestamp(self._since.astimezone(UTC)),
+            JUDGED_SINCE: dg.MetadataValue.timestamp(self._since.astimezone(UTC)),
         }
 
-    def event(self) -> AssetObservation:
+    def event(self) -> dg.AssetObservation:
         """Return the event that shows the numbers on the asset's page."""
-        return AssetObservation(KEY, description=self.summary(), metadata=self.metadata())
+        return dg.AssetObservation(KEY, description=self.summary(), metadata=self.metadata())
 
-    def checks(self) -> list[AssetCheckResult]:
+    def checks(self) -> list[dg.AssetCheckResult]:
         """Return one result per check."""
         return [self._pace(), self._floors_kept()]
 
-    def _pace(self) -> AssetCheckResult:
+    def _pace(self) -> dg.AssetCheckResult:
         today = self._today
         share = today.used / today.limit
         early = today.ends_at is None or today.at.hour < WARN_BEFORE_HOUR
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=KEY,
             check_name=PACE,
             passed=not (early and share >= WARN_SHARE),
-            severity=AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.WARN,
             description=f"{self.summary()} at {today.at:%H:%M %Z}. `magnetis quota` lists the runs "
             "that used them.",
             metadata={"used": today.used, "share": round(share, 4)},
         )
 
-    def _floors_kept(self) -> AssetCheckResult:
+    def _floors_kept(self) -> dg.AssetCheckResult:
         floors = self._floors
         if floors.first_broken is None:
             words = f"{floors.judged:,} API calls of backfills checked."
@@ -142,7 +133,7 @@ class QuotaObservation:
                 "A process with different quota rules ignores this reserve. Set the same MAGNETIS_ "
                 "variables for every process, and restart runs that started with others."
             )
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=KEY,
             check_name=FLOORS,
             passed=not floors.broken,
@@ -150,7 +141,7 @@ class QuotaObservation:
             metadata={
                 "judged calls": floors.judged,
                 "broken": floors.broken,
-                JUDGED_SINCE: MetadataValue.timestamp(self._since),
+                JUDGED_SINCE: dg.MetadataValue.timestamp(self._since),
             },
         )
 
@@ -166,7 +157,7 @@ def _quota_rules(key: str, policy: QuotaPolicy) -> str:
     return f"key {key}, {limit}, floors: {floors}{melting}"
 
 
-def _rules_apply_since(instance: DagsterInstance, quota_rules: str) -> datetime | None:
+def _rules_apply_since(instance: dg.DagsterInstance, quota_rules: str) -> datetime | None:
     """Return since when these quota rules have been observed.
 
     None if there is no observation, or if the last one had other rules. Earlier grants are not
@@ -174,8 +165,8 @@ def _rules_apply_since(instance: DagsterInstance, quota_rules: str) -> datetime 
     """
     for record in instance.fetch_observations(KEY, limit=1).records:
         last = record.asset_observation
-        if last and last.metadata.get(SETTINGS) == MetadataValue.text(quota_rules):
+        if last and last.metadata.get(SETTINGS) == dg.MetadataValue.text(quota_rules):
             since = last.metadata.get(JUDGED_SINCE)
-            if isinstance(since, TimestampMetadataValue):
+            if isinstance(since, dg.TimestampMetadataValue):
                 return datetime.fromtimestamp(since.value, UTC)
     return None

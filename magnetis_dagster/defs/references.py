@@ -16,25 +16,25 @@ https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 
 from collections.abc import Iterable
 
-from dagster import AssetDep, AssetKey, AssetsDefinition, TimeWindowPartitionMapping
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 
 
 def with_references(
-    definition: AssetsDefinition, collection: Collection, references: Iterable[Collection]
-) -> AssetsDefinition:
+    definition: dg.AssetsDefinition, collection: Collection, references: Iterable[Collection]
+) -> dg.AssetsDefinition:
     """Return the definition of `collection` with an edge from each collection that it refers to."""
     deps = []
     for each in references:
         offset = 1 if collection.is_events and not each.is_events else 0
-        mapping = TimeWindowPartitionMapping(
+        mapping = dg.TimeWindowPartitionMapping(
             start_offset=offset, end_offset=offset, allow_nonexistent_upstream_partitions=True
         )
-        deps.append(AssetDep(AssetKey(["magnetis", each.name]), partition_mapping=mapping))
+        deps.append(dg.AssetDep(dg.AssetKey(["magnetis", each.name]), partition_mapping=mapping))
     # dagster.map_asset_specs would add an input to the step for each edge
     specs = [spec.replace_attributes(deps=deps) for spec in definition.specs]
-    with_edges: AssetsDefinition = AssetsDefinition.dagster_internal_init(
+    with_edges: dg.AssetsDefinition = dg.AssetsDefinition.dagster_internal_init(
         **{**definition.get_attributes_dict(), "specs": specs}
     )
     return with_edges

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Self
 
-from dagster import DagsterInstance
+import dagster as dg
 
 from magnetis_dagster.dates import contiguous_ranges, days_between
 from magnetis_dagster.settings import Settings
@@ -68,7 +68,7 @@ class Attempts:
         )
 
 
-def stored_attempts(instance: DagsterInstance) -> Attempts:
+def stored_attempts(instance: dg.DagsterInstance) -> Attempts:
     """Return the attempts in the cursor of the repair sensor."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import SensorInstigatorData

@@ -11,18 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from dagster import (
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    DefaultSensorStatus,
-    RunRequest,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
@@ -47,8 +36,9 @@ STOP_DAYS = 7
 
 _UNFINISHED = [
     status
-    for status in DagsterRunStatus
-    if status not in {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
+    for status in dg.DagsterRunStatus
+    if status
+    not in {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 ]
 
 
@@ -62,18 +52,18 @@ class RepairRange(NamedTuple):
     collection: Collection
 
 
-def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
+def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefinition:
     """Return the sensor, off by default."""
     events = [collection for collection in catalogue.enabled if collection.is_events]
 
-    @sensor(
+    @dg.sensor(
         name=REPAIR_SENSOR,
         job_name=JOB_NAMES[Kind.EVENTS],
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.STOPPED,
         description=_description(settings),
     )
-    def repair(context: SensorEvaluationContext) -> SensorResult:
+    def repair(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(
             lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings)
         )
@@ -82,9 +72,9 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
 
 
 def _tick(
-    instance: DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
-) -> SensorResult:
-    runs = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
+    instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
+) -> dg.SensorResult:
+    runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
     days = {
         collection.name: read_closed_days(instance, collection, settings) for collection in events
     }
@@ -103,8 +93,8 @@ def _tick(
         attempts.add(each.collection.name, days_between(each.first, each.last))
         requests.append(_request(each, settings.repair_attempts))
     if requests:
-        return SensorResult(run_requests=requests, cursor=attempts.cursor())
-    return SensorResult(
+        return dg.SensorResult(run_requests=requests, cursor=attempts.cursor())
+    return dg.SensorResult(
         skip_reason=_skip_reason(days, attempts, busy, len(ranges), settings),
         cursor=attempts.cursor(),
     )
@@ -127,13 +117,13 @@ def _next_range(
     return [RepairRange(last, first, number, collection)]
 
 
-def _request(range_: RepairRange, max_attempts: int) -> RunRequest:
+def _request(range_: RepairRange, max_attempts: int) -> dg.RunRequest:
     last, first, attempts, collection = range_
     attempt = f"{attempts + 1} of {max_attempts}"
     # Dagster remembers run keys permanently. With the time in the key, a day that is missing again
     # later is requested again.
     now = datetime.now(UTC).isoformat()
-    return RunRequest(
+    return dg.RunRequest(
         run_key=f"{collection.name} {first} {last}, attempt {attempt}, {now}",
         asset_selection=[asset_key(collection)],
         tags={**days_tags(first, last), LANE_TAG: "backfill", REPAIR_TAG: attempt},
@@ -141,7 +131,7 @@ def _request(range_: RepairRange, max_attempts: int) -> RunRequest:
 
 
 def _busy(
-    instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Collection]
+    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], events: list[Collection]
 ) -> set[str]:
     """Return the collections in unfinished runs and backfills."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dagster import ConfigurableResource
+import dagster as dg
 from pydantic import Field
 
 from magnetis_dagster.catalog import load_catalogue
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.ingest import Ingestion, RunIdentity
 
 
-class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
+class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The API and the warehouse that the environment of the run names."""
 
     concurrency: int = Field(default=8, ge=1, le=64, description="Pages of one window in flight.")

@@ -11,14 +11,7 @@ https://docs.dagster.io/guides/automate/sensors
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from dagster import (
-    DefaultSensorStatus,
-    RunRequest,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
 from magnetis_dagster.dagster_support.run_identity import LANE_TAG, READING_TAG
@@ -41,7 +34,7 @@ A tick that read the same content more recently may still launch the run.
 """
 
 
-def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDefinition]:
+def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[dg.SensorDefinition]:
     """Return the sensors, on by default. A sensor without an enabled collection is omitted."""
     watched: dict[str, list[Collection]] = {}
     for collection in catalogue.enabled:
@@ -52,26 +45,26 @@ def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDef
 
 def _settings_sensor(
     name: str, collections: list[Collection], settings: Settings
-) -> SensorDefinition:
-    @sensor(
+) -> dg.SensorDefinition:
+    @dg.sensor(
         name=name,
         job_name=JOB_NAMES[Kind.SNAPSHOT],
         minimum_interval_seconds=settings.settings_interval_seconds,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Reads {' and '.join(each.name for each in collections)} (one API call per 250 rows). "
             "If they changed since the last tick, one run loads them without a further API call. "
             "If a tick fails, its skip reason is the error."
         ),
     )
-    def detect_changes(context: SensorEvaluationContext) -> SensorResult:
+    def detect_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(lambda: _evaluate(name, context, collections))
 
     return detect_changes
 
 
 def _states(
-    context: SensorEvaluationContext, collections: list[Collection]
+    context: dg.SensorEvaluationContext, collections: list[Collection]
 ) -> dict[str, CollectionState]:
     ended = context.last_tick_completion_time
     since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
@@ -79,8 +72,8 @@ def _states(
 
 
 def _evaluate(
-    name: str, context: SensorEvaluationContext, collections: list[Collection]
-) -> SensorResult:
+    name: str, context: dg.SensorEvaluationContext, collections: list[Collection]
+) -> dg.SensorResult:
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
@@ -111,14 +104,14 @@ def _evaluate(
     if request:
         for sentence in steady:
             context.log.warning(sentence)  # Dagster shows no skip reason for such a tick
-        return SensorResult(run_requests=[request], cursor=cursor)
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
     sentences += steady
     if changed:
         sentences.append(
             "Another tick has just read the same content and requests the run. If it does not, the "
             "next tick does."
         )
-    return SensorResult(skip_reason=" ".join(sentences), cursor=cursor)
+    return dg.SensorResult(skip_reason=" ".join(sentences), cursor=cursor)
 
 
 def _request(
@@ -127,7 +120,7 @@ def _request(
     states: dict[str, CollectionState],
     warehouse: "Warehouse",
     today: date,
-) -> RunRequest | None:
+) -> dg.RunRequest | None:
     """Keep the pages of the changed collections and return the request for the run that loads them.
 
     Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with
@@ -147,7 +140,7 @@ def _request(
         age = abs((own.at - window.read_at).total_seconds())
         if window.read_at != own.at and age < TWIN_SECONDS:
             return None
-    return RunRequest(
+    return dg.RunRequest(
         run_key=run_key,
         partition_key=today.isoformat(),
         asset_selection=[asset_key(each) for each, _ in changed],

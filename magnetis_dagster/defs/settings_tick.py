@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Collection
@@ -33,7 +33,7 @@ class SettingsTick:
     """One tick of a sensor: reads the collections and compares them with the cursor."""
 
     name: str
-    instance: DagsterInstance
+    instance: dg.DagsterInstance
     engine: "Engine"
     settings: Settings
     now: datetime
@@ -109,7 +109,7 @@ class SettingsTick:
 
         name = collection.name
         of_today = {PARTITION: self.today.isoformat()}
-        runs = self.instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
+        runs = self.instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
         if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
         rows = current_rows(self.engine, collection)
@@ -133,10 +133,10 @@ def _count_failure(state: CollectionState, error: MagnetisError) -> None:
         state.back_off(state.failures)
 
 
-def _is_lost(instance: DagsterInstance, state: CollectionState) -> bool:
+def _is_lost(instance: dg.DagsterInstance, state: CollectionState) -> bool:
     """Return whether no run has loaded the content and none is queued or running."""
     if state.landed:
         return False
-    runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
-    state.landed = any(run.status is DagsterRunStatus.SUCCESS for run in runs)
+    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
+    state.landed = any(run.status is dg.DagsterRunStatus.SUCCESS for run in runs)
     return not state.landed and all(run.is_finished for run in runs)

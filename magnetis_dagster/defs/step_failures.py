@@ -11,15 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dagster import (
-    DagsterError,
-    DagsterEventType,
-    Failure,
-    MetadataValue,
-    OpExecutionContext,
-    RetryRequested,
-    SensorResult,
-)
+import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from magnetis_dagster.dagster_support.run_retries import record_progress
@@ -39,7 +31,7 @@ We count real retries here.
 
 
 @contextmanager
-def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
+def as_failure(context: dg.OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
     """Convert our errors in the block to dagster.Failure or a step retry, and wait for API calls.
 
     A waiting step stays in progress and resumes when its lane has API calls again. It checks at
@@ -63,7 +55,7 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         # the death of a worker that waits does not count as an attempt without progress
         record_progress(context.instance, context.run.run_id)
         # Dagster shows the cause next to "up for retry"
-        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from exhausted
+        raise dg.RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from exhausted
     except TransientError as error:
         retries = _retries_after_errors(context)
         if retries >= RETRIES:
@@ -72,7 +64,7 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         context.log.warning(
             f"{error} This step retries in {seconds:.0f} s (retry {retries + 1} of {RETRIES})."
         )
-        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from error
+        raise dg.RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds) from error
     except RunEnded as ended:
         context.log.warning(str(ended))
         # The run has ended already. A Failure would be a second event, with a retry or an alert.
@@ -81,11 +73,11 @@ def as_failure(context: OpExecutionContext, recheck_seconds: float) -> Iterator[
         raise failure(error) from None
 
 
-def _retries_after_errors(context: OpExecutionContext) -> int:
+def _retries_after_errors(context: dg.OpExecutionContext) -> int:
     """Return the retries of this step in this run, without waits for API calls."""
     step = context.op_handle.name
     events = context.instance.all_logs(
-        context.run.run_id, of_type=DagsterEventType.STEP_UP_FOR_RETRY
+        context.run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY
     )
     errors = [
         event.get_dagster_event().step_retry_data.error
@@ -96,7 +88,7 @@ def _retries_after_errors(context: OpExecutionContext) -> int:
     return sum(cause is None or cause.cls_name != "QuotaExhausted" for cause in causes)
 
 
-def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
+def skipped_on_failure(tick: Callable[[], dg.SensorResult]) -> dg.SensorResult:
     """Return the result of a sensor's tick; if the tick fails, the error is its skip reason."""
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -104,14 +96,14 @@ def skipped_on_failure(tick: Callable[[], SensorResult]) -> SensorResult:
         return tick()
     except MagnetisError as error:
         words = str(error)
-    except (DagsterError, SQLAlchemyError) as error:
+    except (dg.DagsterError, SQLAlchemyError) as error:
         # only the class of a storage error, since its text contains statements
         words = f"Dagster's storage does not answer ({type(error).__name__})."
-    return SensorResult(skip_reason=f"{words} The next tick tries again.")
+    return dg.SensorResult(skip_reason=f"{words} The next tick tries again.")
 
 
-def failure(error: MagnetisError) -> Failure:
+def failure(error: MagnetisError) -> dg.Failure:
     """Return the Failure for one of our errors."""
-    return Failure(
-        description=str(error), metadata={"error": MetadataValue.text(type(error).__name__)}
+    return dg.Failure(
+        description=str(error), metadata={"error": dg.MetadataValue.text(type(error).__name__)}
     )

@@ -7,7 +7,7 @@ name of our own errors.
 
 from collections.abc import Mapping, Sequence
 
-from dagster import AssetCheckEvaluation, AssetKey, DagsterEvent, DagsterRun, TextMetadataValue
+import dagster as dg
 from dagster._core.events import JobFailureData
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster_shared.error import SerializableErrorInfo
@@ -43,12 +43,12 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def run_key(run: DagsterRun | None, job: str) -> str:
+def run_key(run: dg.DagsterRun | None, job: str) -> str:
     """Return the key that runs of the same job and assets share."""
     return ": ".join(filter(None, ["run", job, ", ".join(_names(run))]))
 
 
-def run_text(run: DagsterRun | None, job: str, run_id: str, reason: str, ui: str | None) -> str:
+def run_text(run: dg.DagsterRun | None, job: str, run_id: str, reason: str, ui: str | None) -> str:
     """Return job or assets, days, reason and the run."""
     names = _names(run)
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
@@ -57,7 +57,7 @@ def run_text(run: DagsterRun | None, job: str, run_id: str, reason: str, ui: str
     return _text(subject, _days(run.tags if run else {}), reason, run_id, ui)
 
 
-def run_failure_reason(event: DagsterEvent) -> str:
+def run_failure_reason(event: dg.DagsterEvent) -> str:
     """Return why the run failed.
 
     That is our error's first line, or the step that failed first and the class of its error.
@@ -80,21 +80,21 @@ def step_failure_reason(step: str, data: StepFailureData) -> str:
         entry = failure.metadata.get("error")
         if (
             len(failure.metadata) == 1
-            and isinstance(entry, TextMetadataValue)
+            and isinstance(entry, dg.TextMetadataValue)
             and (entry.text or "").isidentifier()
         ):
             return literal(first_line(failure.description))
     return f"{step}: {_error_class(data.error) if data.error else 'failed'}"
 
 
-def check_key(evaluation: AssetCheckEvaluation) -> str:
+def check_key(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return the key that evaluations of the same check share."""
     return f"check: {_check_name(evaluation)}"
 
 
 def check_text(
-    evaluation: AssetCheckEvaluation,
-    run: DagsterRun | None,
+    evaluation: dg.AssetCheckEvaluation,
+    run: dg.DagsterRun | None,
     run_id: str,
     reason: str,
     ui: str | None,
@@ -104,7 +104,7 @@ def check_text(
     return _text(_check_name(evaluation), days, reason, run_id, ui)
 
 
-def check_failure_reason(evaluation: AssetCheckEvaluation) -> str:
+def check_failure_reason(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return the first line of the description (Markdown); "" unless the check is ours."""
     if evaluation.asset_key.path[0] != OUR_PREFIX:
         return ""
@@ -127,18 +127,18 @@ def _text(subject: str, days: str, reason: str, run_id: str, ui: str | None) -> 
     return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{run}"
 
 
-def _names(run: DagsterRun | None) -> list[str]:
+def _names(run: dg.DagsterRun | None) -> list[str]:
     if run is None:
         return []
     if run.asset_selection:
-        return sorted(map(AssetKey.to_user_string, run.asset_selection))
+        return sorted(map(dg.AssetKey.to_user_string, run.asset_selection))
     return sorted(
         f"{check.asset_key.to_user_string()} {check.name}"
         for check in run.asset_check_selection or ()
     )
 
 
-def _check_name(evaluation: AssetCheckEvaluation) -> str:
+def _check_name(evaluation: dg.AssetCheckEvaluation) -> str:
     return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
 
 

@@ -12,20 +12,7 @@ https://docs.dagster.io/guides/automate/sensors
 from collections.abc import Iterable
 from datetime import datetime, tzinfo
 
-from dagster import (
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    DagsterRun,
-    DefaultSensorStatus,
-    EventLogRecord,
-    EventRecordsFilter,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.defs.alerting.cursor import (
     MAX_LINES,
@@ -62,18 +49,18 @@ WILL_RETRY = "dagster/will_retry"
 RETRIED_BY = "dagster/auto_retry_run_id"
 
 
-def alert_sensors(settings: Settings) -> list[SensorDefinition]:
+def alert_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """Return the sensor; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
     return [alert_sensor(settings)] if settings.alert_webhook_url else []
 
 
-def alert_sensor(settings: Settings) -> SensorDefinition:
+def alert_sensor(settings: Settings) -> dg.SensorDefinition:
     """Return the sensor, on by default."""
 
-    @sensor(
+    @dg.sensor(
         name=ALERT_SENSOR,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Posts failed runs, failed checks and their recoveries to the webhook in "
             "MAGNETIS_ALERT_WEBHOOK_URL. A failure that persists is posted once in six hours. "
@@ -82,7 +69,7 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
             "If the webhook fails, the alerts are posted later."
         ),
     )
-    def alert(context: SensorEvaluationContext) -> SensorResult:
+    def alert(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(
             lambda: _tick(context.instance, AlertCursor.parse(context.cursor), settings)
         )
@@ -91,8 +78,8 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
 
 
 def _tick(
-    instance: DagsterInstance, cursor: AlertCursor | None, settings: Settings
-) -> SensorResult:
+    instance: dg.DagsterInstance, cursor: AlertCursor | None, settings: Settings
+) -> dg.SensorResult:
     from dagster._time import get_current_timestamp
 
     now = get_current_timestamp()
@@ -102,11 +89,11 @@ def _tick(
     else:
         _read_events(instance, cursor, now, settings.ui_url)
         reason = _post(cursor, now, settings) if cursor.pending else "No new alerts."
-    return SensorResult(skip_reason=reason, cursor=cursor.serialize())
+    return dg.SensorResult(skip_reason=reason, cursor=cursor.serialize())
 
 
 def _read_events(
-    instance: DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
+    instance: dg.DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
 ) -> None:
     """Record the failures and successes after the cursor."""
     records = _next_records(instance, cursor, now)
@@ -116,12 +103,12 @@ def _read_events(
     for record in records:
         cursor.after = record.storage_id
         event, run = record.event_log_entry.get_dagster_event(), runs.get(record.run_id)
-        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             _record_check(cursor, event, record.run_id, run, now, ui)
             continue
         job = run.job_name if run else event.job_name or ""
         key = run_key(run, job)
-        if event.event_type is DagsterEventType.RUN_SUCCESS:
+        if event.event_type is dg.DagsterEventType.RUN_SUCCESS:
             cursor.record_success(key, run_text(run, job, record.run_id, "succeeded again", ui))
             continue
         text = run_text(run, job, record.run_id, run_failure_reason(event), ui)
@@ -134,23 +121,23 @@ def _read_events(
 
 
 def _next_records(
-    instance: DagsterInstance, cursor: AlertCursor, now: float
-) -> list[EventLogRecord]:
+    instance: dg.DagsterInstance, cursor: AlertCursor, now: float
+) -> list[dg.EventLogRecord]:
     """Return the next events in order.
 
     Without new events and open failures, this costs two index look-ups.
     """
     found = [
-        *_records(instance, cursor, DagsterEventType.RUN_FAILURE),
-        *_records(instance, cursor, DagsterEventType.ASSET_CHECK_EVALUATION),
+        *_records(instance, cursor, dg.DagsterEventType.RUN_FAILURE),
+        *_records(instance, cursor, dg.DagsterEventType.ASSET_CHECK_EVALUATION),
     ]
     failures = any(
-        record.event_log_entry.dagster_event_type is DagsterEventType.RUN_FAILURE
+        record.event_log_entry.dagster_event_type is dg.DagsterEventType.RUN_FAILURE
         for record in found
     )
     open_runs = any(key.startswith("run:") for key in cursor.open_failures)
     if failures or cursor.pending_retries or open_runs:
-        found += _records(instance, cursor, DagsterEventType.RUN_SUCCESS)
+        found += _records(instance, cursor, dg.DagsterEventType.RUN_SUCCESS)
     found.sort(key=lambda record: record.storage_id)
     records = []
     for record in found[:MAX_EVENTS]:
@@ -163,15 +150,15 @@ def _next_records(
 
 
 def _records(
-    instance: DagsterInstance, cursor: AlertCursor, kind: DagsterEventType
-) -> Iterable[EventLogRecord]:
-    wanted = EventRecordsFilter(kind, after_cursor=cursor.after)
+    instance: dg.DagsterInstance, cursor: AlertCursor, kind: dg.DagsterEventType
+) -> Iterable[dg.EventLogRecord]:
+    wanted = dg.EventRecordsFilter(kind, after_cursor=cursor.after)
     # The storage's method, since the instance's is deprecated. No other returns the evaluations of
     # all checks.
     return instance.event_log_storage.get_event_records(wanted, limit=MAX_EVENTS, ascending=True)
 
 
-def _needs_run(record: EventLogRecord, cursor: AlertCursor) -> bool:
+def _needs_run(record: dg.EventLogRecord, cursor: AlertCursor) -> bool:
     """Return whether the event may become an alert: most checks passed now and before."""
     evaluation = record.event_log_entry.asset_check_evaluation
     return bool(record.run_id) and (
@@ -179,14 +166,14 @@ def _needs_run(record: EventLogRecord, cursor: AlertCursor) -> bool:
     )
 
 
-def _runs(instance: DagsterInstance, run_ids: list[str]) -> dict[str, DagsterRun]:
+def _runs(instance: dg.DagsterInstance, run_ids: list[str]) -> dict[str, dg.DagsterRun]:
     if not run_ids:
         return {}
-    found = instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))
+    found = instance.get_runs(dg.RunsFilter(run_ids=sorted(set(run_ids))))
     return {run.run_id: run for run in found}
 
 
-def _check_pending_retries(cursor: AlertCursor, runs: dict[str, DagsterRun], now: float) -> None:
+def _check_pending_retries(cursor: AlertCursor, runs: dict[str, dg.DagsterRun], now: float) -> None:
     """Drop runs that were retried or deleted; record those that will not be retried as failed."""
     for run_id, pending in list(cursor.pending_retries.items()):
         run = runs.get(run_id)
@@ -200,9 +187,9 @@ def _check_pending_retries(cursor: AlertCursor, runs: dict[str, DagsterRun], now
 
 def _record_check(
     cursor: AlertCursor,
-    event: DagsterEvent,
+    event: dg.DagsterEvent,
     run_id: str,
-    run: DagsterRun | None,
+    run: dg.DagsterRun | None,
     now: float,
     ui: str | None,
 ) -> None:
