@@ -1,8 +1,8 @@
 """Policies and the baseline as asset checks, evaluated by the step that loads, after its commit.
 
-They are not separate steps, because Dagster skips such a step if the asset's step logs its days
-without an output. The checks do not block anything. Their metadata names notification settings and
-accounts by id and title; personal values are masked.
+They are not separate steps: Dagster skips such a step if the asset's step logs its days without an
+output. Metadata names notification settings and accounts by id and title; personal values are
+masked.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
 from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
+from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.settings import Settings
 
@@ -30,11 +31,6 @@ _SEVERITIES = {
 ROWS_SHOWN = 50
 
 
-def check_name(policy: Policy) -> str:
-    """Return the name of the policy's checks."""
-    return f"policy_{policy.name}"
-
-
 class PolicyChecks:
     """The checks of one collection: its policies, and the baseline if one is configured."""
 
@@ -48,7 +44,7 @@ class PolicyChecks:
         """Return the specs of the checks."""
         specs = [
             dg.AssetCheckSpec(
-                check_name(policy),
+                f"policy_{policy.name}",
                 asset=key,
                 description=literal(policy.description),
                 metadata={"kind": policy.kind, "severity": policy.severity.value},
@@ -87,8 +83,8 @@ class PolicyChecks:
     def _policy_result(
         self, key: dg.AssetKey, policy: Policy, found: "PolicyResult"
     ) -> dg.AssetCheckResult:
-        metadata: dict[str, RawMetadataValue] = {}
         words: str | None = None
+        metadata: dict[str, RawMetadataValue] = {}
         if found.not_evaluated:
             words = f"Not checked: {literal(found.not_evaluated)}"
         else:
@@ -106,7 +102,7 @@ class PolicyChecks:
             metadata["rows not shown"] = found.number - len(found.violations)
         return dg.AssetCheckResult(
             asset_key=key,
-            check_name=check_name(policy),
+            check_name=f"policy_{policy.name}",
             passed=not found.number,
             severity=_SEVERITIES[policy.severity],
             description=words,
@@ -127,88 +123,68 @@ class PolicyChecks:
         for name in policy.collections:
             other = dg.AssetKey([*key.path[:-1], name])
             if other != key and self._catalogue[name].enabled:
-                context.instance.report_runless_asset_event(
-                    dg.AssetCheckEvaluation(
-                        asset_key=other,
-                        check_name=check_name(policy),
-                        passed=result.passed,
-                        severity=result.severity,
-                        description=result.description,
-                        metadata=result.metadata,
-                    )
-                )
+                context.instance.report_runless_asset_event(as_evaluation(result, other))
 
     def _baseline_result(self, engine: "Engine", key: dg.AssetKey) -> dg.AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
         from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
-        words: str | None
-        path = literal(str(self._path))
-        found: list[Difference] = []
+        name, path = self._collection.name, literal(str(self._path))
+        passed, words = True, None
         metadata: dict[str, RawMetadataValue] = {}
         try:
             baseline = read_baseline(
-                self._path,
-                [collection.name for collection in settings_collections(self._catalogue)],
+                self._path, [each.name for each in settings_collections(self._catalogue)]
             )
-            if self._collection.name in baseline.settings:
-                found = baseline.differences(
-                    self._collection.name,
-                    current_rows(engine, self._collection) or {},
-                    self._collection,
-                )
-                metadata = self._differences(found)
-                differ = "setting differs" if len(found) == 1 else "settings differ"
-                words = (
-                    f"{len(found):,} {differ} from {path}. "
-                    "`magnetis settings diff` shows them unmasked."
-                )
-            else:
-                words = (
-                    f"Not checked: {path} does not contain {self._collection.name}. "
-                    "Export the baseline again."
-                )
-            passed = not found
         except BaselineError as error:
-            words, passed = literal(str(error)), False
+            passed, words = False, literal(str(error))
+        else:
+            if name in baseline.settings:
+                rows = current_rows(engine, self._collection) or {}
+                found = baseline.differences(name, rows, self._collection)
+                passed, metadata = not found, self._differences(found)
+                if found:
+                    differ = "setting differs" if len(found) == 1 else "settings differ"
+                    words = (
+                        f"{len(found):,} {differ} from {path}. "
+                        "`magnetis settings diff` shows them unmasked."
+                    )
+            else:
+                words = f"Not checked: {path} does not contain {name}. Export the baseline again."
         return dg.AssetCheckResult(
             asset_key=key,
             check_name=BASELINE,
             passed=passed,
             severity=dg.AssetCheckSeverity.WARN,
-            description=None if passed and metadata else words,
+            description=words,
             metadata=metadata,
         )
 
     def _differences(self, found: "list[Difference]") -> dict[str, RawMetadataValue]:
         """Return the metadata: one row per added or removed setting and per changed field."""
-        metadata: dict[str, RawMetadataValue] = {"differences": len(found)}
         if not found:
-            return metadata
+            return {"differences": 0}
         masking = Masking(self._collection)
         rows = [
             _difference_row(each, name, masking) for each in found for name in _shown_fields(each)
         ]
-        shown = rows[:ROWS_SHOWN]
-        return metadata | {
-            "diff": dg.MetadataValue.table(shown),
-            "lines not shown": len(rows) - len(shown),
+        return {
+            "differences": len(found),
+            "diff": dg.MetadataValue.table(rows[:ROWS_SHOWN]),
+            "lines not shown": max(0, len(rows) - ROWS_SHOWN),
         }
 
 
 def _shown_fields(difference: "Difference") -> list[str]:
-    from magnetis_dagster.notification_settings.baseline import DifferenceKind
-
-    if difference.kind is DifferenceKind.CHANGED:
+    if difference.kind == "changed":
         return [*difference.fields]
-    return ["title"] if "title" in difference.fields else [""]
+    return ["title" if "title" in difference.fields else ""]
 
 
 def _difference_row(difference: "Difference", name: str, masking: Masking) -> dg.TableRecord:
-    was, now = None, None
-    if name:
-        was, now = difference.fields[name].baseline, difference.fields[name].present
+    field = difference.fields.get(name)
+    was, now = (field.baseline, field.present) if field else (None, None)
     return dg.TableRecord(
         {
             "id": mask_id(difference.id),
@@ -222,5 +198,11 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> dg
 
 
 def _row(violation: "Violation", title: str | None) -> dg.TableRecord:
-    names = {"id": mask_id(violation.id), "account": mask_id(violation.account_id or "")}
-    return dg.TableRecord({**names, "title": title or "", "reason": violation.reason})
+    return dg.TableRecord(
+        {
+            "id": mask_id(violation.id),
+            "account": mask_id(violation.account_id or ""),
+            "title": title or "",
+            "reason": violation.reason,
+        }
+    )

@@ -1,10 +1,8 @@
 """The asset `magnetis/quota`: the use of the key's API calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and a sensor observes it every 15 minutes. A sensor's tick
-may report observations and check results itself. A schedule would launch 96 runs a day, each of 3
-to 7 s on two cores, and clutter the list of runs. Dagster shows the ticks as skipped, since they
-request no run; the skip reason contains the numbers. *Observe* on the asset's page observes it
-immediately.
+The last load of each run observes it, and so does a sensor every 15 minutes, without a run: a
+schedule would launch 96 runs a day, each of 3 to 7 s on two cores. Dagster shows the ticks as
+skipped; the skip reason contains the numbers. *Observe* on the asset's page observes it now.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -16,7 +14,7 @@ import dagster as dg
 from magnetis_dagster.defs.assets import OWNER, POOL
 from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.quota_observation import KEY, QuotaObservation, check_specs
-from magnetis_dagster.defs.step_failures import failure
+from magnetis_dagster.defs.step_failures import failure, steps_of_run
 from magnetis_dagster.errors import MagnetisError
 
 INTERVAL_SECONDS = 900
@@ -83,19 +81,11 @@ def quota_sensor() -> dg.SensorDefinition:
 
 def log_quota(context: dg.OpExecutionContext) -> None:
     """Observe the asset after the last load of a run, so that its numbers include the run."""
-    ends = {
-        dg.DagsterEventType.STEP_SUCCESS,
-        dg.DagsterEventType.STEP_FAILURE,
-        dg.DagsterEventType.STEP_SKIPPED,
-    }
-    ended = {
-        event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)
-    }
-    planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    planned, ended = steps_of_run(context)
     loads = {
         name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools
     }
-    if loads - ended - {context.op_handle.name}:
+    if loads - ended.keys() - {context.op_handle.name}:
         return
     try:
         observation = QuotaObservation.now(context.instance)

@@ -1,5 +1,6 @@
 """One observation of the quota: numbers that Dagster plots, and the results of two checks."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -42,16 +43,15 @@ def check_specs() -> list[dg.AssetCheckSpec]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
 class QuotaObservation:
     """The state of the quota at one moment."""
 
-    def __init__(
-        self, today: "Today", floors: "FloorReplay", quota_rules: str, since: datetime
-    ) -> None:
-        self._today = today
-        self._floors = floors
-        self._quota_rules = quota_rules
-        self._since = since
+    today: "Today"
+    floors: "FloorReplay"
+    quota_rules: str
+    since: datetime
+    """When these quota rules were first observed."""
 
     @classmethod
     def now(cls, instance: dg.DagsterInstance) -> Self:
@@ -73,19 +73,19 @@ class QuotaObservation:
     @property
     def hour(self) -> str:
         """The hour of the observation, in the time zone of the quota."""
-        return f"{self._today.at:%Y-%m-%dT%H%z}"
+        return f"{self.today.at:%Y-%m-%dT%H%z}"
 
     def summary(self) -> str:
         """Return the state in one line."""
-        today = self._today
-        closed = (
-            f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}" if today.closed_until else ""
-        )
-        return f"{today.used:,} of {today.limit:,} API calls used, {today.remaining:,} left{closed}"
+        today = self.today
+        words = f"{today.used:,} of {today.limit:,} API calls used, {today.remaining:,} left"
+        if today.closed_until:
+            words += f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}"
+        return words
 
     def metadata(self) -> dict[str, RawMetadataValue]:
         """Return the numbers, which Dagster plots, and the quota rules for the next observation."""
-        today = self._today
+        today = self.today
         return {
             "used": today.used,
             "remaining": today.remaining,
@@ -94,8 +94,8 @@ class QuotaObservation:
             **{f"{lane.lane} may use": lane.remaining for lane in today.lanes},
             "limit": today.limit,
             "quota day": str(today.day),
-            SETTINGS: self._quota_rules,
-            JUDGED_SINCE: dg.MetadataValue.timestamp(self._since.astimezone(UTC)),
+            SETTINGS: self.quota_rules,
+            JUDGED_SINCE: dg.MetadataValue.timestamp(self.since.astimezone(UTC)),
         }
 
     def event(self) -> dg.AssetObservation:
@@ -107,7 +107,7 @@ class QuotaObservation:
         return [self._pace(), self._floors_kept()]
 
     def _pace(self) -> dg.AssetCheckResult:
-        today = self._today
+        today = self.today
         share = today.used / today.limit
         early = today.ends_at is None or today.at.hour < WARN_BEFORE_HOUR
         return dg.AssetCheckResult(
@@ -121,15 +121,15 @@ class QuotaObservation:
         )
 
     def _floors_kept(self) -> dg.AssetCheckResult:
-        floors = self._floors
+        floors = self.floors
         if floors.first_broken is None:
             words = f"{floors.judged:,} API calls of backfills checked."
         else:
-            first = floors.first_broken.astimezone(self._today.at.tzinfo)
+            first = floors.first_broken.astimezone(self.today.at.tzinfo)
             words = (
                 f"{floors.broken:,} of {floors.judged:,} API calls of backfills were granted from "
                 f"the reserve of other lanes, the first at {first:%H:%M:%S %Z}. "
-                f"Quota rules: {literal(self._quota_rules)}. "
+                f"Quota rules: {literal(self.quota_rules)}. "
                 "A process with different quota rules ignores this reserve. Set the same MAGNETIS_ "
                 "variables for every process, and restart runs that started with others."
             )
@@ -141,7 +141,7 @@ class QuotaObservation:
             metadata={
                 "judged calls": floors.judged,
                 "broken": floors.broken,
-                JUDGED_SINCE: dg.MetadataValue.timestamp(self._since),
+                JUDGED_SINCE: dg.MetadataValue.timestamp(self.since),
             },
         )
 

@@ -34,9 +34,8 @@ We count real retries here.
 def as_failure(context: dg.OpExecutionContext, recheck_seconds: float) -> Iterator[None]:
     """Convert our errors in the block to dagster.Failure or a step retry, and wait for API calls.
 
-    A waiting step stays in progress and resumes when its lane has API calls again. It checks at
-    least every `recheck_seconds`, because the limit may be raised or other lanes may use less than
-    expected.
+    A waiting step checks at least every `recheck_seconds`, because the limit may be raised or other
+    lanes may use less than expected.
     """
     from magnetis_dagster.dagster_support.run_heartbeat import RunEnded
     from magnetis_dagster.quota.ledger import QuotaExhausted
@@ -75,17 +74,29 @@ def as_failure(context: dg.OpExecutionContext, recheck_seconds: float) -> Iterat
 
 def _retries_after_errors(context: dg.OpExecutionContext) -> int:
     """Return the retries of this step in this run, without waits for API calls."""
-    step = context.op_handle.name
     events = context.instance.all_logs(
         context.run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY
     )
-    errors = [
-        event.get_dagster_event().step_retry_data.error
+    causes = [
+        getattr(event.get_dagster_event().step_retry_data.error, "cause", None)
         for event in events
-        if event.step_key == step
+        if event.step_key == context.op_handle.name
     ]
-    causes = [getattr(error, "cause", None) for error in errors]
     return sum(cause is None or cause.cls_name != "QuotaExhausted" for cause in causes)
+
+
+def steps_of_run(
+    context: dg.OpExecutionContext,
+) -> tuple[set[str], dict[str | None, dg.DagsterEvent]]:
+    """Return the planned steps of this run, and the last event of each step that has ended."""
+    ends = {
+        dg.DagsterEventType.STEP_SUCCESS,
+        dg.DagsterEventType.STEP_FAILURE,
+        dg.DagsterEventType.STEP_SKIPPED,
+    }
+    events = context.instance.all_logs(context.run.run_id, of_type=ends)
+    planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    return {*planned}, {event.step_key: event.get_dagster_event() for event in events}
 
 
 def skipped_on_failure(tick: Callable[[], dg.SensorResult]) -> dg.SensorResult:
