@@ -50,51 +50,38 @@ def collection_asset(
     catalogue: Catalogue,
     taken: Sequence[date] | None = None,
 ) -> dg.AssetsDefinition:
-    """Return the asset of one collection of the catalogue.
-
-    `taken` contains the days on which snapshots were taken; None if they are unknown.
-    """
+    """Return the asset of one collection of the catalogue; `taken` as in `daily_partitions`."""
+    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: each process would print 18 warnings at its start
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return with_references(
-            _asset(collection, settings, catalogue, taken),
-            collection,
-            catalogue.references_of(collection),
+
+        @dg.asset(
+            key=key,
+            group_name=collection.family,
+            description=literal(collection.description),
+            owners=[OWNER],
+            kinds={"magnetis", "postgres"},
+            tags={KIND_TAG: collection.kind.value},
+            metadata=asset_metadata(collection),
+            partitions_def=daily_partitions(collection.kind, settings, taken),
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            check_specs=[*check_specs(key), *policy_checks.specs(key)],
+            freshness_policy=_freshness(settings.timezone.key),
+            pool=POOL,
+            output_required=False,
         )
+        def load(
+            context: dg.AssetExecutionContext, magnetis: MagnetisResource
+        ) -> Iterator[dg.AssetCheckResult]:
+            days = days_of(context.run.tags)
+            # a single day may no longer be a partition: the load explains that, the keys would fail
+            if len(days) != 1:
+                days = [date.fromisoformat(day) for day in context.partition_keys]
+            op_context = context.op_execution_context
+            yield from load_days(op_context, magnetis, collection, days, policy_checks)
 
-
-def _asset(
-    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None
-) -> dg.AssetsDefinition:
-    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
-
-    @dg.asset(
-        key=key,
-        group_name=collection.family,
-        description=literal(collection.description),
-        owners=[OWNER],
-        kinds={"magnetis", "postgres"},
-        tags={KIND_TAG: collection.kind.value},
-        metadata=asset_metadata(collection),
-        partitions_def=daily_partitions(collection.kind, settings, taken),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[*check_specs(key), *policy_checks.specs(key)],
-        freshness_policy=_freshness(settings.timezone.key),
-        pool=POOL,
-        output_required=False,
-    )
-    def load(
-        context: dg.AssetExecutionContext, magnetis: MagnetisResource
-    ) -> Iterator[dg.AssetCheckResult]:
-        days = days_of(context.run.tags)
-        # A single day may no longer be a partition. The load explains that; `partition_keys` fails.
-        if len(days) != 1:
-            days = [date.fromisoformat(day) for day in context.partition_keys]
-        op_context = context.op_execution_context
-        yield from load_days(op_context, magnetis, collection, days, policy_checks)
-
-    return load
+        return with_references(load, collection, catalogue.references_of(collection))
 
 
 def load_days(
@@ -156,12 +143,8 @@ def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> se
     events = context.instance.all_logs(
         context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     )
-    found = (event.asset_materialization for event in events)
-    return {
-        logged.partition
-        for logged in found
-        if logged and logged.asset_key == key and logged.partition
-    }
+    logged = (event.asset_materialization for event in events)
+    return {each.partition for each in logged if each and each.asset_key == key and each.partition}
 
 
 def _log_days(

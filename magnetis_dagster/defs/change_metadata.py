@@ -62,18 +62,12 @@ class _ChangeRows:
 
     def __init__(self, collection: Collection) -> None:
         self._masking = Masking(collection)
-        columns = collection.columns
-        self._declared = {
-            path for column in columns.values() for path in column.paths
-        } | collection.key_paths
-        self._json = {
-            path
-            for column in columns.values()
-            if column.type is ColumnType.JSON
-            for path in column.paths
-        }
-        named = [columns[name].paths for name in ("title", "account_name") if name in columns]
-        self._own_cell = {*collection.key_paths, *(path for paths in named for path in paths)}
+        columns, keys = collection.columns, collection.key_paths
+        paths = {(name, path) for name, column in columns.items() for path in column.paths}
+        self._declared = {path for _, path in paths} | keys
+        self._json = {path for name, path in paths if columns[name].type is ColumnType.JSON}
+        named = {path for name, path in paths if name in {"title", "account_name"}}
+        self._own_cell = named | keys
         """Members that have a cell of their own."""
 
     def record(self, change: "Change") -> dg.TableRecord:

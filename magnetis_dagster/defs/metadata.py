@@ -55,17 +55,20 @@ def day_metadata(
         if collection.is_events
         else {}
     )
+    counts = {
+        "rows": day.rows,
+        "announced rows": day.announced,
+        "new rows": day.inserted,
+        "changed rows": day.changed,
+        "deleted rows": day.deleted,
+        "age in days": day.age_days,
+        "API calls": day.api_calls,
+        "bytes": day.bytes,
+    }
     return {
         "dagster/table_name": dg.MetadataValue.text(table_name(collection)),
         **table_rows,
-        "rows": dg.MetadataValue.int(day.rows),
-        "announced rows": dg.MetadataValue.int(day.announced),
-        "new rows": dg.MetadataValue.int(day.inserted),
-        "changed rows": dg.MetadataValue.int(day.changed),
-        "deleted rows": dg.MetadataValue.int(day.deleted),
-        "age in days": dg.MetadataValue.int(day.age_days),
-        "API calls": dg.MetadataValue.int(day.api_calls),
-        "bytes": dg.MetadataValue.int(day.bytes),
+        **{label: dg.MetadataValue.int(count) for label, count in counts.items()},
         "seconds": dg.MetadataValue.float(round(day.seconds, 3)),
         "quota left": dg.MetadataValue.int(window.quota_left),
         "window": dg.MetadataValue.text(str(window.window)),

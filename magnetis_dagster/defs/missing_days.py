@@ -68,10 +68,8 @@ def read_closed_days(
 ) -> ClosedDays:
     """Return the status of the days from MAGNETIS_START_DATE to yesterday.
 
-    `failed` contains days whose load has failed although their run has not ended.
-
-    Reads and updates the cache that the UI uses for its partition bars: one row stands for
-    thousands of days, so only the newer events are read.
+    `failed` contains days whose load has failed although their run has not ended. Reads and updates
+    the cache of the UI's partition bars, so only newer events are read.
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 

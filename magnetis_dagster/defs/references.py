@@ -2,14 +2,12 @@
 
 An edge must not make assets wait for each other. `@asset(deps=…)` would, in two ways:
 
-- It adds an input to the step. A run then skips `leads` if `calls` fails, and even if it succeeds,
-  because a load returns no output. So the edge is added to the spec only; the step has no input.
-- A backfill starts from the assets without upstream and derives the days of the others from the
-  partition mappings. An asset that a mapping leads to no day is dropped from the backfill, which
-  still ends in success. So the mappings must reach every day. Assets of one kind have the same
-  days.
-  The events of a day depend on the snapshot of the next day, the first that is taken after them. A
-  day without that snapshot has no upstream.
+- It adds an input to the step. A run then skips `leads` even if `calls` succeeds, because a load
+  returns no output. So the edge is added to the spec only.
+- A backfill derives days from the partition mappings, and silently drops an asset that a mapping
+  leads to no day. So the mappings must reach every day. Assets of one kind have the same days. The
+  events of a day depend on the snapshot of the next day, the first that is taken after them. A day
+  without that snapshot has no upstream.
 
 https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 """

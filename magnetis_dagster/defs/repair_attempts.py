@@ -40,9 +40,7 @@ class Attempts:
     def cursor(self) -> str:
         """Return the text that `parse` reads."""
         content = {
-            collection: [
-                (str(first), str(last), number) for first, last, number in contiguous_ranges(days)
-            ]
+            collection: [(str(first), str(last), n) for first, last, n in contiguous_ranges(days)]
             for collection, days in sorted(self._counts.items())
             if days
         }

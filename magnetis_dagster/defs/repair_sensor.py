@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
@@ -33,13 +34,6 @@ MAX_DAYS = 31
 """Days of one run."""
 STOP_DAYS = 7
 """If this many days of a collection are given up, the sensor skips the collection."""
-
-_UNFINISHED = [
-    status
-    for status in dg.DagsterRunStatus
-    if status
-    not in {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-]
 
 
 class RepairRange(NamedTuple):
@@ -74,7 +68,7 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefiniti
 def _tick(
     instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
 ) -> dg.SensorResult:
-    runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
+    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     days = {
         collection.name: read_closed_days(instance, collection, settings) for collection in events
     }
@@ -87,7 +81,7 @@ def _tick(
             missing = days[collection.name].missing
             ranges += _next_range(collection, missing, attempts, settings.repair_attempts)
     ranges.sort(key=lambda range_: (range_.last, range_.first), reverse=True)
-    free = MAX_RUNS - sum(1 for run in runs if REPAIR_TAG in run.tags)
+    free = MAX_RUNS - sum(REPAIR_TAG in run.tags for run in runs)
     requests = []
     for each in ranges[: max(0, free)]:
         attempts.add(each.collection.name, days_between(each.first, each.last))

@@ -6,7 +6,7 @@ The aliases of the fields are their names in cursors that Dagster stores already
 from enum import IntEnum
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 REPEAT_SECONDS = 6 * 3600.0
 """The same failure is posted again after this time."""
@@ -28,11 +28,7 @@ class AlertKind(IntEnum):
     RESOLVED = 3
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-
-class OpenFailure(_Stored):
+class OpenFailure(BaseModel, populate_by_name=True):
     """A job or a check that failed and has not succeeded since."""
 
     at: float
@@ -41,7 +37,7 @@ class OpenFailure(_Stored):
     """Failures since that alert."""
 
 
-class Alert(_Stored):
+class Alert(BaseModel):
     """An alert that is not posted yet."""
 
     kind: AlertKind
@@ -51,7 +47,7 @@ class Alert(_Stored):
     """Failures with this key, with successes in between, since the last message."""
 
 
-class PendingRetry(_Stored):
+class PendingRetry(BaseModel):
     """A failed run that Dagster has marked for a retry but has not retried yet."""
 
     key: str
@@ -60,7 +56,7 @@ class PendingRetry(_Stored):
     """If the run is not retried by then, it becomes an alert."""
 
 
-class AlertCursor(_Stored):
+class AlertCursor(BaseModel, populate_by_name=True):
     """The state of the alert sensor between two ticks."""
 
     after: int

@@ -87,9 +87,9 @@ def step_failure_reason(step: str, data: StepFailureData) -> str:
     return f"{step}: {_error_class(data.error) if data.error else 'failed'}"
 
 
-def check_key(evaluation: dg.AssetCheckEvaluation) -> str:
-    """Return the key that evaluations of the same check share."""
-    return f"check: {_check_name(evaluation)}"
+def check_name(evaluation: dg.AssetCheckEvaluation) -> str:
+    """Return asset and check."""
+    return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
 
 
 def check_text(
@@ -101,14 +101,13 @@ def check_text(
 ) -> str:
     """Return asset and check, days, reason and the run; sensors evaluate checks without a run."""
     days = evaluation.partition or _days(run.tags if run else {})
-    return _text(_check_name(evaluation), days, reason, run_id, ui)
+    return _text(check_name(evaluation), days, reason, run_id, ui)
 
 
 def check_failure_reason(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return the first line of the description (Markdown); "" unless the check is ours."""
-    if evaluation.asset_key.path[0] != OUR_PREFIX:
-        return ""
-    return first_line(evaluation.description or "")
+    is_ours = evaluation.asset_key.path[0] == OUR_PREFIX
+    return first_line(evaluation.description or "") if is_ours else ""
 
 
 def first_line(text: str) -> str:
@@ -136,10 +135,6 @@ def _names(run: dg.DagsterRun | None) -> list[str]:
         f"{check.asset_key.to_user_string()} {check.name}"
         for check in run.asset_check_selection or ()
     )
-
-
-def _check_name(evaluation: dg.AssetCheckEvaluation) -> str:
-    return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
 
 
 def _days(tags: Mapping[str, str]) -> str:

@@ -9,8 +9,9 @@ reason reports the result.
 https://docs.dagster.io/guides/automate/sensors
 """
 
-from collections.abc import Iterable
-from datetime import datetime, tzinfo
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import takewhile
 
 import dagster as dg
 
@@ -23,7 +24,7 @@ from magnetis_dagster.defs.alerting.cursor import (
 )
 from magnetis_dagster.defs.alerting.message import (
     check_failure_reason,
-    check_key,
+    check_name,
     check_text,
     escape,
     message_text,
@@ -50,12 +51,9 @@ RETRIED_BY = "dagster/auto_retry_run_id"
 
 
 def alert_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """Return the sensor; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
-    return [alert_sensor(settings)] if settings.alert_webhook_url else []
-
-
-def alert_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor, on by default."""
+    """Return the sensor, on by default; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
+    if not settings.alert_webhook_url:
+        return []
 
     @dg.sensor(
         name=ALERT_SENSOR,
@@ -74,7 +72,7 @@ def alert_sensor(settings: Settings) -> dg.SensorDefinition:
             lambda: _tick(context.instance, AlertCursor.parse(context.cursor), settings)
         )
 
-    return alert
+    return [alert]
 
 
 def _tick(
@@ -127,31 +125,22 @@ def _next_records(
 
     Without new events and open failures, this costs two index look-ups.
     """
-    found = [
-        *_records(instance, cursor, dg.DagsterEventType.RUN_FAILURE),
-        *_records(instance, cursor, dg.DagsterEventType.ASSET_CHECK_EVALUATION),
-    ]
-    failures = any(
-        record.event_log_entry.dagster_event_type is dg.DagsterEventType.RUN_FAILURE
-        for record in found
-    )
+    failures = _records(instance, cursor, dg.DagsterEventType.RUN_FAILURE)
+    found = [*failures, *_records(instance, cursor, dg.DagsterEventType.ASSET_CHECK_EVALUATION)]
     open_runs = any(key.startswith("run:") for key in cursor.open_failures)
     if failures or cursor.pending_retries or open_runs:
         found += _records(instance, cursor, dg.DagsterEventType.RUN_SUCCESS)
     found.sort(key=lambda record: record.storage_id)
-    records = []
-    for record in found[:MAX_EVENTS]:
-        # Events get their ids before they become visible, and a failed run gets its retry tag after
-        # its event: a younger event may lack either.
-        if abs(now - record.timestamp) < MIN_AGE_SECONDS:
-            break
-        records.append(record)
-    return records
+    # Events get their ids before they become visible, and a failed run gets its retry tag after its
+    # event: a younger event may lack either.
+    return list(
+        takewhile(lambda each: abs(now - each.timestamp) >= MIN_AGE_SECONDS, found[:MAX_EVENTS])
+    )
 
 
 def _records(
     instance: dg.DagsterInstance, cursor: AlertCursor, kind: dg.DagsterEventType
-) -> Iterable[dg.EventLogRecord]:
+) -> Sequence[dg.EventLogRecord]:
     wanted = dg.EventRecordsFilter(kind, after_cursor=cursor.after)
     # The storage's method, since the instance's is deprecated. No other returns the evaluations of
     # all checks.
@@ -162,8 +151,14 @@ def _needs_run(record: dg.EventLogRecord, cursor: AlertCursor) -> bool:
     """Return whether the event may become an alert: most checks passed now and before."""
     evaluation = record.event_log_entry.asset_check_evaluation
     return bool(record.run_id) and (
-        evaluation is None or not evaluation.passed or check_key(evaluation) in cursor.open_failures
+        evaluation is None
+        or not evaluation.passed
+        or _check_key(evaluation) in cursor.open_failures
     )
+
+
+def _check_key(evaluation: dg.AssetCheckEvaluation) -> str:
+    return f"check: {check_name(evaluation)}"
 
 
 def _runs(instance: dg.DagsterInstance, run_ids: list[str]) -> dict[str, dg.DagsterRun]:
@@ -194,7 +189,7 @@ def _record_check(
     ui: str | None,
 ) -> None:
     evaluation = event.asset_check_evaluation_data
-    key = check_key(evaluation)
+    key = _check_key(evaluation)
     if evaluation.passed:
         cursor.record_success(key, check_text(evaluation, run, run_id, "passed again", ui))
         return
@@ -210,7 +205,7 @@ def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
     alerts = _count(cursor.pending, "alert")
     if (at := cursor.next_message_at(now)) > now:
         return (
-            f"{alerts} pending until {_time(at, settings.timezone)}. "
+            f"{alerts} pending until {datetime.fromtimestamp(at, settings.timezone):%H:%M %Z}. "
             f"Limit: {MAX_MESSAGES_PER_HOUR} messages per hour."
         )
     if cursor.pause:
@@ -236,7 +231,3 @@ def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _time(at: float, zone: tzinfo) -> str:
-    return f"{datetime.fromtimestamp(at, zone):%H:%M %Z}"
