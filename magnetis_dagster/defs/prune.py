@@ -55,8 +55,7 @@ def prune_job() -> dg.JobDefinition:
     def prune() -> None:
         prune_storage()
 
-    definition: dg.JobDefinition = prune
-    return definition
+    return prune
 
 
 def prune_schedule(job: dg.JobDefinition, settings: Settings) -> dg.ScheduleDefinition:

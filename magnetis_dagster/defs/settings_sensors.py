@@ -8,7 +8,7 @@ again.
 https://docs.dagster.io/guides/automate/sensors
 """
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -63,38 +63,30 @@ def _settings_sensor(
     return detect_changes
 
 
-def _states(
-    context: dg.SensorEvaluationContext, collections: list[Collection]
-) -> dict[str, CollectionState]:
-    ended = context.last_tick_completion_time
-    since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
-    return settings_cursor.parse(context.cursor, [each.name for each in collections], since)
-
-
 def _evaluate(
     name: str, context: dg.SensorEvaluationContext, collections: list[Collection]
 ) -> dg.SensorResult:
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
-    states = _states(context, collections)
+    ended = context.last_tick_completion_time
+    since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
+    states = settings_cursor.parse(context.cursor, [each.name for each in collections], since)
     sentences: list[str] = []
     changed: list[tuple[Collection, Observation]] = []
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
         tick = SettingsTick(name, context.instance, engine, settings, warehouse.now())
-        due = [each for each in collections if not states[each.name].pause]
-        observations = tick.read(due)
+        observations = tick.read([each for each in collections if not states[each.name].pause])
         for each in collections:
-            observation = observations.get(each.name)
             states[each.name], sentence, to_load = tick.compare(
-                each, states[each.name], observation
+                each, states[each.name], observations.get(each.name)
             )
             sentences.append(sentence)
             if to_load:
                 changed.append((each, to_load))
-        request = _request(name, changed, states, warehouse, tick.today) if changed else None
+        request = _request(tick, changed, states, warehouse) if changed else None
     for each, _ in changed:
         states[each.name].slow_down(settings.settings_interval_seconds)
     steady = [
@@ -115,45 +107,49 @@ def _evaluate(
 
 
 def _request(
-    name: str,
+    tick: SettingsTick,
     changed: "list[tuple[Collection, Observation]]",
     states: dict[str, CollectionState],
     warehouse: "Warehouse",
-    today: date,
 ) -> dg.RunRequest | None:
     """Keep the pages of the changed collections and return the request for the run that loads them.
 
     Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with
     the run key before it launches one, so two daemons may both find none.
     """
+    contents = []
     for each, _ in changed:
-        states[each.name].requests += 1
-    contents = ", ".join(_content_name(each, states[each.name]) for each, _ in changed)
-    run_key = f"{name}: {contents}"
+        state = states[each.name]
+        state.requests += 1
+        # the same for each evaluation of a tick: after the death of a daemon, or in two daemons
+        after = state.before or "nothing"
+        contents.append(f"{each.name} {state.digest[:16]} #{state.requests} after {after}")
+    run_key = f"{tick.name}: {', '.join(contents)}"
     for each, observation in changed:
         states[each.name].run_key = run_key
         states[each.name].back_off(states[each.name].requests)
-        observation.keep(_kept_pages(warehouse, each, run_key), today)
+        observation.keep(_kept_pages(warehouse, each, run_key, tick.settings), tick.today)
     # kept pages are not replaced, so concurrent evaluations all find the pages of the first one
     collection, own = changed[0]
-    for window in _kept_pages(warehouse, collection, run_key).windows():
+    for window in _kept_pages(warehouse, collection, run_key, tick.settings).windows():
         age = abs((own.at - window.read_at).total_seconds())
         if window.read_at != own.at and age < TWIN_SECONDS:
             return None
     return dg.RunRequest(
         run_key=run_key,
-        partition_key=today.isoformat(),
+        partition_key=tick.today.isoformat(),
         asset_selection=[asset_key(each) for each, _ in changed],
         tags={LANE_TAG: "settings", READING_TAG: run_key},
     )
 
 
-def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "PageCache":
+def _kept_pages(
+    warehouse: "Warehouse", collection: Collection, run_key: str, settings: Settings
+) -> "PageCache":
     """Return the page cache of a run with `run_key` and the settings of this tick."""
     from magnetis_dagster.ingest.windows import request_fingerprint
     from magnetis_dagster.wiring import zones_of
 
-    settings = Settings.load()
     fingerprint = request_fingerprint(
         collection,
         zones_of(settings),
@@ -161,9 +157,3 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         origin=settings.api_url,
     )
     return warehouse.page_cache(collection, run_key, fingerprint)
-
-
-def _content_name(collection: Collection, state: CollectionState) -> str:
-    # the same for each evaluation of a tick: after the death of a daemon, or in two daemons
-    after = state.before or "nothing"
-    return f"{collection.name} {state.digest[:16]} #{state.requests} after {after}"

@@ -51,19 +51,17 @@ class SettingsTick:
         from magnetis_dagster.wiring import ledger_of
 
         settings = self.settings
+        key = settings.require_key()
+        guard = LedgerGuard(ledger_of(self.engine, settings), RunIdentity(self.name, "settings"))
+        # a single attempt per request: the next tick is the retry
+        limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
 
         async def read() -> "dict[str, Observation | MagnetisError]":
-            guard = LedgerGuard(
-                ledger_of(self.engine, settings), RunIdentity(self.name, "settings")
-            )
-            # a single attempt per request: the next tick is the retry
-            limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
             async with MagnetisClient(
                 settings.api_url, key, guard, concurrency=settings.concurrency, limits=limits
             ) as client:
                 return await observe_each(client, collections, self.now, seconds=SECONDS)
 
-        key = settings.require_key()
         return asyncio.run(read())
 
     def compare(
@@ -77,6 +75,7 @@ class SettingsTick:
         `observation` is None if this tick did not read the collection.
         """
         from magnetis_dagster.notification_settings.change_detection import Observation
+        from magnetis_dagster.quota.ledger import QuotaExhausted
 
         name = collection.name
         if observation is None:
@@ -84,21 +83,24 @@ class SettingsTick:
             return state, state.why_skipped(name), None
         if not isinstance(observation, Observation):
             state.reset_changes()
-            _count_failure(state, observation)
+            # without quota, no request is sent: the next tick may try again at no cost
+            if not isinstance(observation, QuotaExhausted):
+                state.failures += 1
+                state.back_off(state.failures)
             return state, str(observation), None
         if state.is_new and (loaded := self._loaded_by_others(collection, observation)):
             return *loaded, None
         state.failures = 0
-        to_load: Observation | None = observation
+        must_load = True
         if observation.digest != state.digest:
             state = state.changed(observation, self.now)
         else:
             state.members = observation.members
             state.reset_changes()
-            to_load = observation if _is_lost(self.instance, state) else None
+            must_load = _is_lost(self.instance, state)
         since = datetime.fromisoformat(state.since).astimezone(self.settings.timezone)
         sentence = f"{name}: {observation.rows} rows, unchanged since {since:%Y-%m-%d %H:%M %Z}."
-        return state, sentence, to_load
+        return state, sentence, observation if must_load else None
 
     def _loaded_by_others(
         self, collection: Collection, observation: "Observation"
@@ -122,15 +124,6 @@ class SettingsTick:
             landed=True,
         )
         return state, f"{name}: {observation.rows} rows, already loaded before the first tick."
-
-
-def _count_failure(state: CollectionState, error: MagnetisError) -> None:
-    from magnetis_dagster.quota.ledger import QuotaExhausted
-
-    # without quota, no request is sent: the next tick may try again at no cost
-    if not isinstance(error, QuotaExhausted):
-        state.failures += 1
-        state.back_off(state.failures)
 
 
 def _is_lost(instance: dg.DagsterInstance, state: CollectionState) -> bool:
