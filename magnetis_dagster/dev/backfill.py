@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
@@ -30,10 +30,6 @@ class LaunchedBackfill:
     page: str
     """URL of its page."""
 
-    def as_dict(self) -> dict[str, str]:
-        """Return a JSON object."""
-        return asdict(self)
-
 
 @contextmanager
 def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
@@ -53,7 +49,7 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
 
 
 def launch_plan(
-    plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None
+    plan: Plan, dagster: DagsterApi, engine: Engine, ui_url: str | None = None
 ) -> LaunchedBackfill:
     """Launch exactly the days that the plan priced, and store the forecast.
 

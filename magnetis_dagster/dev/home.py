@@ -56,20 +56,21 @@ def claim_home(home: Path) -> Iterator[None]:
 
 
 def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken if the address is not available.
-
-    The error suggests another port for `option`.
-    """
-    if reason := _bind_error(host, port):
+    """Raise PortTaken, which suggests another port for `option`, unless the address is free."""
+    if reason := bind_error(host, port):
         others = range(port + 1, min(port + 100, 65_536))
-        free = next((other for other in others if not _bind_error(host, other)), port - 1)
+        free = next((other for other in others if not bind_error(host, other)), port - 1)
+        arguments = f"{option} {free}"
+        if "MAKELEVEL" in os.environ:  # set by GNU make
+            arguments = f'make run ARGS="{arguments}"'
         raise PortTaken(
             f"Cannot listen on {host}:{port} ({reason}). Another program may use this port. "
-            f"Choose another port: {_command_line(f'{option} {free}')}."
+            f"Choose another port: {arguments}."
         )
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def bind_error(host: str, port: int) -> str | None:
+    """Return why the address is not available; None if it is."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -78,11 +79,6 @@ def _bind_error(host: str, port: int) -> str | None:
     except OSError as error:
         return error.strerror or type(error).__name__
     return None
-
-
-def _command_line(options: str) -> str:
-    """Return the options in the syntax of the user's command; GNU make sets MAKELEVEL."""
-    return f'make run ARGS="{options}"' if "MAKELEVEL" in os.environ else options
 
 
 def free_port() -> int:
@@ -108,10 +104,7 @@ def project_files() -> tuple[Path, Path]:
 
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:
-    """Create Dagster's home under `home` with a copy of dagster.yaml.
-
-    So the checkout stays clean.
-    """
+    """Create Dagster's home with a copy of dagster.yaml, so that the checkout stays clean."""
     folder = private_folder(home / "dagster")
     shutil.copyfile(dagster_yaml, folder / "dagster.yaml")
     return folder

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dagster_support.orphaned_runs import LOAD, STARTED_BY_TAG
 from magnetis_dagster.dagster_support.webserver_client import ASSET_JOB, ENDED, DagsterApi
 from magnetis_dagster.dates import contiguous_ranges
-from magnetis_dagster.defs.job_names import JOB_NAMES
+from magnetis_dagster.dev.console import LoadProgress
 from magnetis_dagster.errors import MagnetisError, PermanentError
 
 POLL_SECONDS = 0.5
@@ -35,11 +34,6 @@ class Batch:
     last: date
     """Inclusive."""
     job: str = ASSET_JOB
-
-    @property
-    def days(self) -> int:
-        """Number of days."""
-        return (self.last - self.first).days + 1
 
 
 @dataclass(slots=True)
@@ -65,12 +59,10 @@ class LoadResult:
             common = re.sub(rf"^{re.escape(name)}: (GET \S+, page \d+: )?", "", reason)
             by_reason.setdefault(common, []).append(name)
         lines = []
-        for reason, names in by_reason.items():
-            if len(names) == 1:
-                lines.append(f"{names[0]}: {self.failures[names[0]].removeprefix(f'{names[0]}: ')}")
-            else:
-                more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-                lines.append(f"{', '.join(names[:2])}{more}: {reason}")
+        for reason, (name, *others) in by_reason.items():
+            own = self.failures[name].removeprefix(f"{name}: ")
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            lines.append(f"{name}, {others[0]}{more}: {reason}" if others else f"{name}: {own}")
         return lines
 
     def needs_change(self) -> bool:
@@ -85,19 +77,6 @@ def _names_of(error_type: type[MagnetisError]) -> set[str]:
     return {error_type.__name__}.union(*(_names_of(each) for each in error_type.__subclasses__()))
 
 
-class LoadListener(Protocol):
-    """Receives the progress of a load."""
-
-    def expect(self, collection: str, days: int) -> None:
-        """Announce the number of days to load."""
-
-    def add_day(self, collection: str, rows: int) -> None:
-        """Add one loaded day with its number of rows."""
-
-    def log(self, line: str) -> None:
-        """Log a message, such as a retry."""
-
-
 def requested_days(
     collections: Iterable[Collection], days: int, *, today: date, start: date
 ) -> dict[str, list[date]]:
@@ -109,11 +88,6 @@ def requested_days(
     return {
         collection.name: closed if collection.is_events else [today] for collection in collections
     }
-
-
-def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
-    """Return the job of each collection, by which people find the run."""
-    return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
 
 
 def batches(
@@ -153,7 +127,7 @@ def _in_other_runs(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[s
 def load(
     api: DagsterApi,
     requested: Mapping[str, list[date]],
-    listener: LoadListener,
+    listener: LoadProgress,
     check: Callable[[], None],
     jobs: Mapping[str, str] | None = None,
 ) -> LoadResult:
@@ -197,11 +171,10 @@ def load(
         check()
     for name, days in missing_days(api, {name: requested[name] for name in incomplete}).items():
         if days:
-            result.failures.setdefault(name, _describe_missing(days))
+            result.failures.setdefault(
+                name,
+                f"{days[0]} was not loaded."
+                if len(days) == 1
+                else f"{len(days)} days were not loaded; the first is {days[0]}.",
+            )
     return result
-
-
-def _describe_missing(days: list[date]) -> str:
-    if len(days) == 1:
-        return f"{days[0]} was not loaded."
-    return f"{len(days)} days were not loaded; the first is {days[0]}."

@@ -5,7 +5,7 @@ Loads no rows. `cli/plan_report.py` formats the plan, `dev/backfill.py` launches
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -22,14 +22,14 @@ from magnetis_dagster.api import (
     UnexpectedResponse,
 )
 from magnetis_dagster.catalog import Catalogue, Collection
-from magnetis_dagster.errors import MagnetisError, PermanentError
+from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, expected_calls
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
-from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, Pace, capacity, forecast
+from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.history import read_pace
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.quota.rules import BACKFILL, LANES, QuotaPolicy, Usage
+from magnetis_dagster.quota.rules import BACKFILL, LANES
 from magnetis_dagster.warehouse import Warehouse
 
 LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
@@ -170,15 +170,7 @@ class Plan:
             "spent": self.spent,
             "quota": {
                 "limit": self.limit,
-                "lanes": [
-                    {
-                        "lane": lane.lane,
-                        "floor": lane.floor,
-                        "used": lane.used,
-                        "mean_a_day": lane.mean_a_day,
-                    }
-                    for lane in self.lanes
-                ],
+                "lanes": [asdict(lane) for lane in self.lanes],
                 "seconds_per_call": self.seconds_per_call,
                 "backfill_today": self.backfill_today,
                 "backfill_whole_day": self.backfill_whole_day,
@@ -278,7 +270,11 @@ def make_plan(
         exhausted), and the errors of the database.
     """
     rows_before = {
-        each.name: _rows_of_complete_days(warehouse, each, window) if missing else {}
+        each.name: {
+            day: found.held for day, found in warehouse.completed_days(each, window.days).items()
+        }
+        if missing
+        else {}
         for each in collections
     }
     ranges = {
@@ -287,14 +283,11 @@ def make_plan(
     }
     guard = LedgerGuard(ledger, COMMAND)
     hulls = [(each, _hull(ranges[each.name])) for each in collections if ranges[each.name]]
-    announced = asyncio.run(_announce(hulls, zones, guard, origin, key, limits, progress))
+    client = MagnetisClient(origin, key, guard, concurrency=1, limits=limits)
+    announced = asyncio.run(_announce(client, hulls, zones, progress))
     lines = tuple(
         _price(
-            each,
-            ranges[each.name],
-            rows_before[each.name],
-            announced.get(each.name),
-            chunk_rows=chunk_rows,
+            each, ranges[each.name], rows_before[each.name], announced.get(each.name), chunk_rows
         )
         for each in collections
     )
@@ -309,7 +302,15 @@ def make_plan(
         spent=guard.charged.total(),
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
-        lanes=tuple(_lane_use(lane, policy, usage, pace) for lane in LANES),
+        lanes=tuple(
+            LaneUse(
+                lane,
+                policy.floor(lane, usage.at),
+                usage.by_lane.get(lane, 0),
+                pace.mean_a_day.get(lane, 0.0),
+            )
+            for lane in LANES
+        ),
         seconds_per_call=pace.seconds_per_call,
         backfill_today=today,
         backfill_whole_day=whole_day,
@@ -317,63 +318,37 @@ def make_plan(
     )
 
 
-def _lane_use(lane: str, policy: QuotaPolicy, usage: Usage, pace: Pace) -> LaneUse:
-    floor, mean = policy.floor(lane, usage.at), pace.mean_a_day.get(lane, 0.0)
-    return LaneUse(lane, floor, usage.by_lane.get(lane, 0), mean)
-
-
-def _rows_of_complete_days(
-    warehouse: Warehouse, collection: Collection, window: Window
-) -> dict[date, int]:
-    return {
-        day: found.held for day, found in warehouse.completed_days(collection, window.days).items()
-    }
-
-
 def _hull(ranges: Sequence[Window]) -> Window:
     return Window(ranges[0].first, ranges[-1].last)
 
 
 async def _announce(
+    client: MagnetisClient,
     windows: Sequence[tuple[Collection, Window]],
     zones: Zones,
-    guard: LedgerGuard,
-    origin: str,
-    key: str,
-    limits: ClientLimits,
     progress: Callable[[str], None],
 ) -> dict[str, int | str]:
     """Return by collection the announced rows, or the reason why they are unknown."""
     found: dict[str, int | str] = {}
-    async with MagnetisClient(origin, key, guard, concurrency=1, limits=limits) as client:
+    async with client:
         for collection, window in windows:
             name = collection.name
-            call = ApiCall(
-                name,
-                collection.route,
-                window.parameters(collection, zones),
-                limit=1,
-                days=(window.first, window.last),
-            )
+            parameters = window.parameters(collection, zones)
+            days = (window.first, window.last)
+            call = ApiCall(name, collection.route, parameters, limit=1, days=days)
+            rows: int | str | None
             try:
-                page = await client.page(call)
+                rows = (await client.page(call)).total
             except _ONE_COLLECTION as error:
-                found[name] = _sentence(name, error)
-            else:
-                found[name] = (
-                    page.total
-                    if page.total is not None
-                    else f"{name}: the answer has no meta.total, so only a load can count the rows "
-                    f"of {window}"
+                rows = str(error) if str(error).startswith(name) else f"{name}: {error}"
+            if rows is None:
+                rows = (
+                    f"{name}: the answer has no meta.total, so only a load can count the rows of "
+                    f"{window}"
                 )
-            rows = found[name]
+            found[name] = rows
             progress(f"{name} {window}: {rows} rows" if isinstance(rows, int) else rows)
     return found
-
-
-def _sentence(name: str, error: MagnetisError) -> str:
-    text = str(error)
-    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def _price(
@@ -381,7 +356,6 @@ def _price(
     ranges: Sequence[Window],
     rows_before: Mapping[date, int],
     announced: int | str | None,
-    *,
     chunk_rows: int,
 ) -> PlanLine:
     days = sum(len(each.days) for each in ranges)
@@ -390,7 +364,7 @@ def _price(
     if collection.window is None:
         # a route without a window returns all its rows to each request
         pages = max(1, -(-announced // PAGE_ROWS))
-        whole = (PricedRange(each.first, each.last, announced, pages) for each in ranges)
+        whole = [PricedRange(each.first, each.last, announced, pages) for each in ranges]
         return PlanLine(collection.name, days, tuple(whole))
     hull = _hull(ranges)
     complete = sum(rows for day, rows in rows_before.items() if hull.first <= day <= hull.last)

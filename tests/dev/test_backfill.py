@@ -1,6 +1,7 @@
 """Launch a plan with a fake client; test_dagster_api uses a real webserver."""
 
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ DONE = PlanLine("leads", 0, ())
 def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> None:
     webserver = Webserver()
     launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
-    assert launched.as_dict() == {
+    assert asdict(launched) == {
         "backfill": "abcdefgh",
         "page": "http://127.0.0.1:3000/runs/b/abcdefgh",
     }
