@@ -1,15 +1,19 @@
 """The table of names and numbers that several reports print."""
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 
-def number_table(*headings: str, title: str | None = None) -> Table:
+def number_table(
+    *headings: str, title: str | None = None, caption_justify: JustifyMethod = "center"
+) -> Table:
     """Return an empty table: names under the first heading, numbers under the others."""
     table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
+        caption_justify=caption_justify,
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -93,6 +93,7 @@ def sandbox(
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.dev.home import check_port
     from magnetis_dagster.sandbox import SandboxOptions, serve
+    from magnetis_dagster.sandbox.lies import LIES
     from magnetis_dagster.settings import Settings
 
     settings = Settings.load()
@@ -109,7 +110,7 @@ def sandbox(
             calls_per_day=calls_per_day,
             latency=latency,
             faults=faults,
-            lies=_lies(lie or []),
+            lies=_parse_lies(lie or []),
             activity=not still,
             zone=settings.response_timezone,
             query_zone=settings.query_timezone,
@@ -137,7 +138,7 @@ def sandbox(
                 err=True,
             )
         for name in options.lies:
-            typer.echo(f"It {_title(name)}.", err=True)
+            typer.echo(f"It {LIES[name].title}.", err=True)
 
     serve(
         host,
@@ -208,25 +209,16 @@ def find_sandbox(settings: "Settings") -> tuple[str, str]:
             "only. Set it to the address that `magnetis sandbox` printed, or unset it for "
             f"http://127.0.0.1:{PORT}."
         )
-    return (
-        settings.api_url,
-        settings.api_key.get_secret_value() if settings.api_key else SANDBOX_KEY,
-    )
+    return settings.api_url, settings.require_key() if settings.api_key else SANDBOX_KEY
 
 
-def _lies(texts: list[str]) -> dict[str, int | None]:
+def _parse_lies(texts: list[str]) -> dict[str, int | None]:
     from magnetis_dagster.sandbox.lies import parse
 
     try:
         return parse(texts)
     except ValueError as error:
         raise PermanentError(f"--lie: {error}.") from None
-
-
-def _title(name: str) -> str:
-    from magnetis_dagster.sandbox.lies import LIES
-
-    return LIES[name].title
 
 
 def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
@@ -240,15 +232,13 @@ def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
                 "Expected --MEMBER VALUE after the collection and the id, such as --status missed; "
                 f"got {name!r}."
             )
-        changes[name[2:].replace("-", "_")] = _value(value if equals else rest.pop(0))
+        text = value if equals else rest.pop(0)
+        member = name[2:].replace("-", "_")
+        try:
+            changes[member] = json.loads(text)
+        except ValueError:
+            changes[member] = text
     return collection, identifier, changes
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _send(
