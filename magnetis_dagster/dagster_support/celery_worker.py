@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from celery import Celery, Task
 from celery.signals import worker_shutting_down
@@ -230,14 +230,8 @@ def _supervise(process: "subprocess.Popen[bytes]", run_id: str) -> None:
                 GRACE_SECONDS,
             )
             return
-        _wait(process, 1.0)
-
-
-def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
 
 
 def _report_end(instance: DagsterInstance, run: DagsterRun | None, message: str) -> None:

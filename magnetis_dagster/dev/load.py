@@ -156,8 +156,8 @@ def load(
         check()
         for run in list(running):
             news = api.news(run)
-            for day in news.days:
-                listener.add_day(day.collection, day.rows)
+            for name, rows in news.days:
+                listener.add_day(name, rows)
             for name, reason in news.retries.items():
                 listener.log(f"{name}: waiting to retry. {reason}")
             result.failures.update(news.failures)
