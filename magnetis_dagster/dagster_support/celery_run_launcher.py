@@ -1,9 +1,6 @@
 """Runs on Celery workers on any machine: Dagster's CeleryRunLauncher with reliable health checks.
 
-The upstream launcher derives a run's health from Celery's result backend. There, a disconnected
-worker leaves STARTED forever, and a result that expired after a day counts as a crash. This
-launcher has no result backend and queries the workers for their tasks. Workers follow the run's
-status in Dagster's database (celery_worker.py), so both sides use the same source of truth.
+It queries the workers for their tasks instead of a result backend (docs/decisions/0014-celery.md).
 
 https://docs.dagster.io/deployment/oss/deployment-options/celery
 """

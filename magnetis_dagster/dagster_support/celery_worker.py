@@ -2,9 +2,8 @@
 
 `celery --app magnetis_dagster.dagster_support.celery_worker worker`
 
-The worker interrupts a run that was canceled or failed in Dagster's database. If it loses the
-database, it ends all its runs before run monitoring can start them elsewhere
-(celery_run_launcher.SILENCE_SECONDS). So no two processes execute the same work.
+It interrupts a run that was canceled or failed in Dagster's database. If it loses the database, it
+ends its runs before run monitoring can start them elsewhere (docs/decisions/0014-celery.md).
 """
 
 import logging

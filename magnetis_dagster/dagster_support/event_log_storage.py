@@ -1,9 +1,8 @@
 """Dagster's event log in PostgreSQL, with one row per planned check, and usable by read-only roles.
 
-Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), even if
-the check has no partitions. The result of such a check never replaces those rows. They took half of
-the storage of a loaded day (benchmarks/growth.py), and the history of the check showed "in
-progress".
+Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), which
+the result of a check without partitions never replaces: half of the storage of a loaded day, and
+"in progress" in the check's history (docs/decisions/0024-retention.md).
 """
 
 from functools import cached_property

@@ -1,16 +1,14 @@
 """ASGI middleware that refuses requests to Dagster from pages of other sites.
 
 Dagster's webserver has no login, accepts every host name and origin, and accepts mutations by GET.
-So any page that a user opens could launch runs. The guard checks, in this order:
+The guard checks, in this order (docs/decisions/0018-guard.md):
 
-1. Host: one header with an allowed name. DNS rebinding reaches the server under another name.
+1. Host: one header with an allowed name, against DNS rebinding.
 2. Method: GET, HEAD and POST only. Headers that override the method have no effect.
-3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
+3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows. Curl
+   and Python clients send neither.
 4. GraphQL by GET is refused. POST requires `Content-Type: application/json`, which a form cannot
    send.
-
-A request without Origin and Sec-Fetch-Site is not from a page, so curl and Python clients work
-unchanged.
 """
 
 import ipaddress

@@ -1,7 +1,6 @@
 """Dagster's storage, in the schema `dagster` of the database at MAGNETIS_DATABASE_URL.
 
-`dagster.yaml` names this class, so every Dagster command in the project uses the same database,
-also with the embedded server.
+`dagster.yaml` names this class, so every Dagster command in the project uses the same database.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Orphaned runs, whose worker died: `magnetis dev` ends them before it starts Dagster.
 
-Dagster's own run launcher does not detect them. Such a run stays STARTED forever, and a backfill
-run keeps the only slot for backfills in `dagster.yaml`. `any_orphans` queries the database only;
-`python -m magnetis_dagster.dagster_support.orphaned_runs` imports Dagster and ends the runs.
+Otherwise they stay STARTED and keep the only slot for backfills in `dagster.yaml`. `any_orphans`
+queries the database only; `python -m magnetis_dagster.dagster_support.orphaned_runs` imports
+Dagster and ends the runs.
 """
 
 import re

@@ -1,13 +1,9 @@
-"""Heartbeats of runs: each worker updates a row in Dagster's database while it is alive.
+"""Heartbeats of runs: each worker updates a row in Dagster's key-value table while it is alive.
 
-A code server does not know all of its runs: *Reload definitions* starts a new server, and the old
-one keeps its runs until they end. The heartbeat is a row in Dagster's key-value table with a
-timestamp of the database. Its statements need no session state, so it works through PgBouncer and
-survives a restart of the database.
-
-A silent worker is declared dead with a compare-and-set on that row. If it resumes (a suspended
-laptop, SIGSTOP), its next heartbeat finds the mark, and the process ends itself. Until a heartbeat
-has succeeded, it sends no request (`Heartbeat.confirm`).
+A silent worker is declared dead with a compare-and-set on that row. If it resumes, its next
+heartbeat finds the mark, and the process ends itself. Until a heartbeat has succeeded, it sends no
+request (`Heartbeat.confirm`). Statements need no session state, so they work through PgBouncer.
+See docs/decisions/0022-run-heartbeats.md.
 
 https://docs.dagster.io/deployment/execution/run-monitoring
 """

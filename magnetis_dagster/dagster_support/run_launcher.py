@@ -1,10 +1,8 @@
 """Dagster's default run launcher with health checks: detects runs whose worker died.
 
-Workers are child processes of a code server and may outlive it: *Reload definitions* starts a new
-server, and the old one keeps its runs until they end. If the machine or the container dies, its
-runs would stay STARTED forever, and a backfill run would keep the only slot for backfills in
-`dagster.yaml`. So the worker's heartbeat decides (run_heartbeat.py). Run monitoring fails a run
-without a heartbeat, and the run-retry daemon resumes it.
+Workers are child processes of a code server and may outlive it, so the worker's heartbeat decides
+(docs/decisions/0022-run-heartbeats.md). Run monitoring fails a run without a heartbeat, and the
+run-retry daemon resumes it.
 
 If MAGNETIS_CELERY_BROKER_URL is set, Celery workers execute the runs (celery_run_launcher.py).
 

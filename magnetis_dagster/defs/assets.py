@@ -1,8 +1,7 @@
 """Assets, one per collection, all from one factory. https://docs.dagster.io/guides/build/assets
 
-A step loads its partitions as ranges of days. It logs a materialization as soon as a day is
-committed, so the loaded days stay green if the run stops early. The step returns no output: logging
-days and returning a result would double the events.
+A step loads its partitions as ranges of days. It logs a materialization when a day is committed, so
+loaded days stay green if the run stops early, and returns no output, which would double the events.
 """
 
 import warnings

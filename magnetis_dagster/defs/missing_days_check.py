@@ -1,11 +1,9 @@
 """The check `no_missing_days` on every events collection: reports closed days that are not green.
 
-It counts from the first requested day, including requests by the schedule. A gap after that day is
-a fault; history that nobody has requested is not.
+A gap after the first requested day is a fault; history that nobody has requested is not.
 
-One step checks all collections, so a run pays for it once, and it can be run alone. The step does
-not depend on the loads: Dagster skips a step if its upstream failed or logged its days without an
-output, which is when the check is needed most. It sends no API request.
+One step checks all collections. It does not depend on the loads: Dagster skips a step if its
+upstream failed or logged its days without an output. It sends no API request.
 
 https://docs.dagster.io/guides/test/asset-checks
 """

@@ -1,8 +1,7 @@
 """Policies and the baseline as asset checks, evaluated by the step that loads, after its commit.
 
-They are not separate steps: Dagster skips such a step if the asset's step logs its days without an
-output. Metadata names notification settings and accounts by id and title; personal values are
-masked.
+Dagster would skip a separate step, because the load logs its days without an output. Metadata names
+notification settings and accounts by id and title; personal values are masked.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """The asset `magnetis/quota`: the use of the key's API calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and so does a sensor every 15 minutes, without a run: a
-schedule would launch 96 runs a day, each of 3 to 7 s on two cores. Dagster shows the ticks as
-skipped; the skip reason contains the numbers. *Observe* on the asset's page observes it now.
+The last load of each run observes it, and so does a sensor every 15 minutes, without a run (96 runs
+a day would each take 3 to 7 s). Dagster shows these ticks as skipped; the skip reason contains the
+numbers. *Observe* on the asset's page observes it immediately.
 
 https://docs.dagster.io/guides/automate/sensors
 """

@@ -1,13 +1,9 @@
 """Lineage edges from the references in the catalogue, such as from `numbers` to `calls`.
 
-An edge must not make assets wait for each other. `@asset(deps=…)` would, in two ways:
-
-- It adds an input to the step. A run then skips `leads` even if `calls` succeeds, because a load
-  returns no output. So the edge is added to the spec only.
-- A backfill derives days from the partition mappings, and silently drops an asset that a mapping
-  leads to no day. So the mappings must reach every day. Assets of one kind have the same days. The
-  events of a day depend on the snapshot of the next day, the first that is taken after them. A day
-  without that snapshot has no upstream.
+An edge must not make assets wait for each other (docs/decisions/0023-lineage-without-waiting.md).
+So it is added to the spec only: `@asset(deps=…)` would add an input to the step. A backfill drops
+an asset that a mapping leads to no day, so mappings reach every day. Assets of one kind have the
+same days; events of a day depend on the snapshot of the next day, the first that is taken after.
 
 https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 """

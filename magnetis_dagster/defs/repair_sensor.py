@@ -1,8 +1,7 @@
 """The sensor `repair_sensor`: requests closed days that are not green, in small backfill runs.
 
-The newest days come first: people need them most, and last night's failures precede history. If a
-range fails, the next attempts request shorter ranges and finally single days, so that one bad day
-does not block the others. The cursor of the sensor stores the attempts.
+The newest days come first. If a range fails, the next attempts request shorter ranges and finally
+single days, so that one bad day does not block the others. The cursor stores the attempts.
 
 https://docs.dagster.io/guides/automate/sensors
 """

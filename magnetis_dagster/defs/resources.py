@@ -1,8 +1,7 @@
 """The resource `magnetis`: the API and the warehouse of a run.
 
-Dagster shows resource fields in the UI, stores them with every run, and anybody can change them in
-the launchpad, which has no authentication. So the key, the API's origin (which receives the key),
-the quota and the database address are not fields. Each run reads them from its environment.
+Anybody can read and change resource fields in the launchpad, which has no authentication. So the
+key, the API's origin (which receives the key), the quota and the database address are not fields.
 
 https://docs.dagster.io/guides/build/external-resources
 """

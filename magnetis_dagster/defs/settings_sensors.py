@@ -2,8 +2,7 @@
 
 A tick reads the collections (one API call per 250 rows, lane `settings`) and compares a digest of
 the content with its cursor. It keeps the pages of changed collections, so the run that loads them
-sends no API request. Errors do not fail a tick: they are its skip reason, and a later tick tries
-again.
+sends no API request. Errors are the skip reason of a tick, and a later tick tries again.
 
 https://docs.dagster.io/guides/automate/sensors
 """

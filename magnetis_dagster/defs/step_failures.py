@@ -1,10 +1,8 @@
 """Convert our errors to Dagster's: a Failure with a readable text, or a retry of the step.
 
-A run retry would load the same days with the same result, so `dagster.yaml` and the jobs disable it
-for failed steps. A step is retried only after a transient error. Assets have no `retry_policy`,
-because Dagster applies it to interrupts too: a terminated run would start again and spend its API
-calls again. The chain of causes is cut, because Dagster stores it, and errors of database drivers
-contain rows.
+A step is retried only after a transient error. Assets have no `retry_policy`, because Dagster
+applies it to interrupts too: a terminated run would start again. The chain of causes is cut,
+because Dagster stores it, and errors of database drivers contain rows.
 """
 
 import random

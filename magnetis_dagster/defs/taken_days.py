@@ -1,8 +1,7 @@
 """The days on which snapshots were taken, read while the code location loads.
 
-Definitions must load fast, and without a database too. So this module uses the driver alone and
-waits at most CONNECT_SECONDS. It does not start the embedded server; `magnetis dev` passes its
-address.
+That must be fast, and work without a database too. So this module uses the driver alone, waits at
+most CONNECT_SECONDS and does not start the embedded server; `magnetis dev` passes its address.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Start child processes with log files, and stop them with all descendants.
 
 Descendants inherit a mark in their environment, which survives the death of their parent and new
-sessions or groups. So no other process is signalled, and no descendant is missed.
+sessions or groups.
 """
 
 import re

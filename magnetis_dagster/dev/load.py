@@ -1,7 +1,6 @@
 """Load missing days through Dagster: find them, launch runs and follow these.
 
-Ranged runs rather than a backfill: Dagster's backfill daemon polls every 30 s, the run queue every
-5 s, and the UI shows the same green days for both.
+Runs rather than a backfill: the backfill daemon polls every 30 s, the run queue every 5 s.
 """
 
 import re

@@ -1,8 +1,7 @@
 """The text of alerts: one line for each event of Dagster's log, without personal data.
 
-Our own errors and checks contain no row and no value, so their texts are posted as they are. Other
-errors may quote anything, so only their class is posted. Metadata is not read, except for the class
-name of our own errors.
+The texts of our own errors and checks contain no row and no value. Of other errors, which may quote
+anything, only the class is posted. Metadata is not read, except for the class of our own errors.
 """
 
 from collections.abc import Mapping, Sequence

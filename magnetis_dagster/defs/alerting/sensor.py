@@ -1,10 +1,8 @@
 """The sensor `failure_alert_sensor`: posts failed runs and failed checks to a webhook.
 
-The webhook is Slack's, or one that accepts the same JSON. Its address is a secret.
-
-A tick reads the events after its cursor and posts at most one message. Alerts that cannot be posted
-stay in the cursor. The sensor requests no run, so Dagster shows its ticks as skipped; the skip
-reason reports the result.
+The webhook is Slack's, or one that accepts the same JSON. Its address is a secret. A tick posts at
+most one message; alerts that cannot be posted stay in the cursor. The sensor requests no run, so
+Dagster shows its ticks as skipped; the skip reason reports the result.
 
 https://docs.dagster.io/guides/automate/sensors
 """
