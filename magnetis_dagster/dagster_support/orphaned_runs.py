@@ -42,8 +42,8 @@ def any_orphans(engine: Engine) -> bool:
         if connection.execute(no_tables).scalar():
             return False
         parameters = {
-            "running": list(_RUNNING),
-            "queued": list(_QUEUED),
+            "running": [*_RUNNING],
+            "queued": [*_QUEUED],
             "key": STARTED_BY_TAG,
             "value": LOAD,
         }
@@ -96,8 +96,6 @@ def _worker_lives(instance: "DagsterInstance", run: str) -> bool:
     lives = beat.process_lives()
     if lives is None:
         lives = beat.age < SILENCE_SECONDS
-    elif beat.dead:
-        lives = False
     return lives or not heartbeats(instance).declare_dead(run, beat)
 
 

@@ -146,15 +146,14 @@ class MagnetisRunLauncher(DefaultRunLauncher):
 
     def _health_without_heartbeat(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return the health of a run that an older version of this package started."""
-        match self._code_server_has(run):
-            case False:
-                cause = "The code server that started this run has ended, and its runs with it."
-                return CheckRunHealthResult(
-                    WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
-                )
-            case None:
-                return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if (has := self._code_server_has(run)) is None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
+        if has:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        cause = "The code server that started this run has ended, and its runs with it."
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
+        )
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
         """Return whether the code server that started `run` has its process.

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 CHANGES_SCHEMA = dg.TableSchema(
     columns=[
-        dg.TableColumn("change", "string", "added, changed or removed."),
-        dg.TableColumn("account", "string", "Name of the account."),
-        dg.TableColumn("title", "string", "Title of the setting."),
-        dg.TableColumn(
-            "what", "string", "Changed members, old → new; lists of persons only as a count."
-        ),
-        dg.TableColumn("account id", "string"),
-        dg.TableColumn("setting id", "string"),
+        dg.TableColumn(name, description=description)
+        for name, description in (
+            ("change", "added, changed or removed."),
+            ("account", "Name of the account."),
+            ("title", "Title of the setting."),
+            ("what", "Changed members, old → new; lists of persons only as a count."),
+            ("account id", None),
+            ("setting id", None),
+        )
     ]
 )
 _MAX_MEMBERS = 12
@@ -40,15 +41,15 @@ def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, Ra
     """Return the changes that a snapshot found; for the first one, the number of rows."""
     first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
     total = sum(changes.counts.values()) - first_seen
-    metadata: dict[str, RawMetadataValue] = {"settings changed": dg.MetadataValue.int(total)}
+    metadata: dict[str, RawMetadataValue] = {"settings changed": total}
     if first_seen:
-        metadata["settings first seen"] = dg.MetadataValue.int(first_seen)
+        metadata["settings first seen"] = first_seen
     if total:
         rows = _ChangeRows(collection)
         metadata["changes"] = dg.MetadataValue.table(
             [rows.record(change) for change in changes.listed], CHANGES_SCHEMA
         )
-        metadata["changes not shown"] = dg.MetadataValue.int(total - len(changes.listed))
+        metadata["changes not shown"] = total - len(changes.listed)
         statement = (
             f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
             f"AND changed_at = '{changes.read_at.isoformat()}';"
@@ -141,8 +142,6 @@ def _list_changes(old: Any, new: Any) -> str:
     if not isinstance(old, list) or not isinstance(new, list):
         return ""
     before, after = Counter(map(dump_json, old)), Counter(map(dump_json, new))
-    added, removed = (after - before).total(), (before - after).total()
-    words = [
-        f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number
-    ]
+    numbers = {"added": (after - before).total(), "removed": (before - after).total()}
+    words = [f"{number} {word}" for word, number in numbers.items() if number]
     return f" ({', '.join(words) or 'in another order'})"

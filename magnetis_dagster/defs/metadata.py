@@ -50,12 +50,9 @@ def day_metadata(
     A snapshot table contains the rows of the newest day only, so only events have a separate row
     count of the table.
     """
-    table_rows = (
-        {"dagster/row_count": dg.MetadataValue.int(window.rows_held)}
-        if collection.is_events
-        else {}
-    )
-    counts = {
+    return {
+        "dagster/table_name": table_name(collection),
+        **({"dagster/row_count": window.rows_held} if collection.is_events else {}),
         "rows": day.rows,
         "announced rows": day.announced,
         "new rows": day.inserted,
@@ -64,14 +61,9 @@ def day_metadata(
         "age in days": day.age_days,
         "API calls": day.api_calls,
         "bytes": day.bytes,
-    }
-    return {
-        "dagster/table_name": dg.MetadataValue.text(table_name(collection)),
-        **table_rows,
-        **{label: dg.MetadataValue.int(count) for label, count in counts.items()},
-        "seconds": dg.MetadataValue.float(round(day.seconds, 3)),
-        "quota left": dg.MetadataValue.int(window.quota_left),
-        "window": dg.MetadataValue.text(str(window.window)),
+        "seconds": round(day.seconds, 3),
+        "quota left": window.quota_left,
+        "window": str(window.window),
         "query": dg.MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
         **(changes_metadata(collection, window.changes) if window.changes else {}),
     }
@@ -116,16 +108,16 @@ _READ_COLUMNS = [
 
 
 def _schema(collection: Collection) -> dg.TableSchema:
-    columns = [*_STANDARD_COLUMNS, *(_EVENT_COLUMNS if collection.is_events else [])]
-    for name, column in collection.columns.items():
-        unit = f" Unit: {column.unit}." if column.unit else ""
-        personal = column.personal_data is not PersonalData.NONE
-        columns.append(
-            dg.TableColumn(
-                name,
-                SQL_TYPES[column.type],
-                literal(f"{column.description}{unit}"),
-                tags={"personal_data": column.personal_data.value} if personal else {},
-            )
+    declared = [
+        dg.TableColumn(
+            name,
+            SQL_TYPES[column.type],
+            literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
+            tags={}
+            if column.personal_data is PersonalData.NONE
+            else {"personal_data": column.personal_data.value},
         )
-    return dg.TableSchema(columns=[*columns, *_READ_COLUMNS])
+        for name, column in collection.columns.items()
+    ]
+    events = _EVENT_COLUMNS if collection.is_events else []
+    return dg.TableSchema(columns=[*_STANDARD_COLUMNS, *events, *declared, *_READ_COLUMNS])

@@ -113,6 +113,4 @@ def skipped_on_failure(tick: Callable[[], dg.SensorResult]) -> dg.SensorResult:
 
 def failure(error: MagnetisError) -> dg.Failure:
     """Return the Failure for one of our errors."""
-    return dg.Failure(
-        description=str(error), metadata={"error": dg.MetadataValue.text(type(error).__name__)}
-    )
+    return dg.Failure(description=str(error), metadata={"error": type(error).__name__})

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -59,11 +59,11 @@ START_SECONDS = 300
 
 
 class LoadFailed(TransientError):
-    """Some requested days were not loaded; the text lists them with reasons."""
+    """Some requested days were not loaded, for the reasons in the text."""
 
 
 class LoadRefused(PermanentError):
-    """Some days cannot be loaded without a change; the text lists reasons."""
+    """Some days cannot be loaded without a change, for the reasons in the text."""
 
 
 class StartFailed(TransientError):
@@ -132,9 +132,7 @@ class _Session:
         self.serving = False
         self.steps = Steps(console)
         host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
-        self.ui = (
-            f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
-        )
+        self.ui = f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
 
     def start(self) -> None:
         self.steps.begin("Starting PostgreSQL")
@@ -226,13 +224,10 @@ class _Session:
             if not self.sandbox:
                 self._print_price(api, requested)
             result = self._load_days(api, requested)
+        first = min(day for days in requested.values() for day in days)
         with open_engine(self.settings) as engine:
-            first = min(day for days in requested.values() for day in days)
-            print_summary(
-                self.console,
-                f"{first} to {today}",
-                summary(engine, self.catalogue, first, today, result.runs),
-            )
+            lines = summary(engine, self.catalogue, first, today, result.runs)
+        print_summary(self.console, f"{first} to {today}", lines)
         if not self.options.exit_after_load:
             self._print_addresses()
         self._report_failures(result)
@@ -256,19 +251,15 @@ class _Session:
         # these collections last, if they are still missing.
         in_sensors = {c.name for c in self.catalogue.enabled if c.sensor}
         result, jobs = LoadResult(), {c.name: JOB_NAMES[c.kind] for c in self.catalogue.enabled}
-        with self._load_progress() as progress:
-            for names in (requested.keys() - in_sensors, requested.keys() & in_sensors):
-                part = {name: days for name, days in requested.items() if name in names}
-                result.add(load(api, part, progress, self._check, jobs))
-        return result
-
-    @contextmanager
-    def _load_progress(self) -> Iterator[LoadProgress]:
         with ExitStack() as stack:
             if not self.console.is_terminal:  # a terminal shows bars instead of steps
                 self.steps = stack.enter_context(Steps(self.console))
                 self.steps.begin("Loading")
-            yield stack.enter_context(LoadProgress(self.console, self.steps.restart_timer))
+            progress = stack.enter_context(LoadProgress(self.console, self.steps.restart_timer))
+            for names in (requested.keys() - in_sensors, requested.keys() & in_sensors):
+                part = {name: days for name, days in requested.items() if name in names}
+                result.add(load(api, part, progress, self._check, jobs))
+        return result
 
     def serve(self) -> None:
         self.signals.check()
@@ -323,11 +314,8 @@ class _Session:
             self._require_one_source(keys_used(engine))
             if self.sandbox:
                 # the sandbox generates the same rows on any port
-                adopt(
-                    engine,
-                    key_fingerprint=self.settings.key_fingerprint,
-                    origin=self.settings.api_url,
-                )
+                key, origin = self.settings.key_fingerprint, self.settings.api_url
+                adopt(engine, key_fingerprint=key, origin=origin)
 
     def _require_one_source(self, used: set[str]) -> None:
         """Raise MixedData if the database would mix sandbox and real rows.
