@@ -74,40 +74,38 @@ def _tick(
     attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
     busy = _busy(instance, runs, events)
     busy |= {name for name, closed in days.items() if closed.in_progress}
-    ranges = []
-    for collection in events:
-        if collection.name not in busy:
-            missing = days[collection.name].missing
-            ranges += _next_range(collection, missing, attempts, settings.repair_attempts)
+    ranges = [
+        range_
+        for each in events
+        if each.name not in busy
+        and (range_ := _next_range(each, days[each.name].missing, attempts, settings))
+    ]
     ranges.sort(key=lambda range_: (range_.last, range_.first), reverse=True)
     free = MAX_RUNS - sum(REPAIR_TAG in run.tags for run in runs)
-    requests = []
-    for each in ranges[: max(0, free)]:
+    chosen = ranges[: max(0, free)]
+    for each in chosen:
         attempts.add(each.collection.name, days_between(each.first, each.last))
-        requests.append(_request(each, settings.repair_attempts))
-    if requests:
-        return dg.SensorResult(run_requests=requests, cursor=attempts.cursor())
     return dg.SensorResult(
-        skip_reason=_skip_reason(days, attempts, busy, len(ranges), settings),
+        run_requests=[_request(each, settings.repair_attempts) for each in chosen],
+        skip_reason=None if chosen else _skip_reason(days, attempts, busy, len(ranges), settings),
         cursor=attempts.cursor(),
     )
 
 
 def _next_range(
-    collection: Collection, missing: Iterable[date], attempts: Attempts, max_attempts: int
-) -> list[RepairRange]:
-    """Return the newest range of days with the same number of attempts; none if none is left.
+    collection: Collection, missing: Iterable[date], attempts: Attempts, settings: Settings
+) -> RepairRange | None:
+    """Return the newest range of days with the same number of attempts; None if none is left.
 
     Its length falls with each attempt. With three attempts, it is at most 31, 6, then 1 days.
     """
     counts = {day: attempts.count(collection.name, day) for day in missing}
-    remaining = {day: number for day, number in counts.items() if number < max_attempts}
+    remaining = {day: count for day, count in counts.items() if count < settings.repair_attempts}
     if not remaining or len(counts) - len(remaining) >= STOP_DAYS:
-        return []
+        return None
     first, last, number = contiguous_ranges(remaining)[-1]
-    length = round(MAX_DAYS ** (1 - number / (max_attempts - 1)))
-    first = max(first, last - timedelta(days=length - 1))
-    return [RepairRange(last, first, number, collection)]
+    length = round(MAX_DAYS ** (1 - number / (settings.repair_attempts - 1)))
+    return RepairRange(last, max(first, last - timedelta(days=length - 1)), number, collection)
 
 
 def _request(range_: RepairRange, max_attempts: int) -> dg.RunRequest:
@@ -133,11 +131,10 @@ def _busy(
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
     every = {asset_key(collection) for collection in events}
     jobs_over_all = {JOB_NAMES[Kind.EVENTS], LOAD_LATEST}
-    keys = set()
-    for run in runs:
-        keys |= set(run.asset_selection or (every if run.job_name in jobs_over_all else ()))
-    for backfill in backfills:
-        keys |= set(backfill.asset_selection or every)
+    keys = set().union(
+        *(run.asset_selection or (every if run.job_name in jobs_over_all else ()) for run in runs),
+        *(backfill.asset_selection or every for backfill in backfills),
+    )
     return {collection.name for collection in events if asset_key(collection) in keys}
 
 

@@ -104,8 +104,7 @@ class AlertCursor(BaseModel, populate_by_name=True):
             text = f"{text} ({known.repeats} more in between)"
         self.open_failures.pop(key, None)  # a dict keeps its order: the newest is last
         self.open_failures[key] = OpenFailure(at=now)
-        for oldest in list(self.open_failures)[:-MAX_OPEN_FAILURES]:
-            del self.open_failures[oldest]
+        self.open_failures = dict([*self.open_failures.items()][-MAX_OPEN_FAILURES:])
         self._add(Alert(kind=kind, key=key, text=text))
 
     def record_success(self, key: str, text: str) -> None:
@@ -120,9 +119,10 @@ class AlertCursor(BaseModel, populate_by_name=True):
         if alert.kind is not AlertKind.RESOLVED:
             # A delayed message names each failure once, by its newest alert, and omits a
             # resolution that another failure has followed.
-            same_key = [each for each in self.alerts if each.key == alert.key]
             alert.times += sum(
-                each.times for each in same_key if each.kind is not AlertKind.RESOLVED
+                each.times
+                for each in self.alerts
+                if each.key == alert.key and each.kind is not AlertKind.RESOLVED
             )
             self.alerts = [each for each in self.alerts if each.key != alert.key]
         self.alerts = sorted([*self.alerts, alert], key=lambda each: each.kind)

@@ -130,17 +130,15 @@ def _names(run: dg.DagsterRun | None) -> list[str]:
         return []
     if run.asset_selection:
         return sorted(map(dg.AssetKey.to_user_string, run.asset_selection))
-    return sorted(
-        f"{check.asset_key.to_user_string()} {check.name}"
-        for check in run.asset_check_selection or ()
-    )
+    checks = run.asset_check_selection or ()
+    return sorted(f"{check.asset_key.to_user_string()} {check.name}" for check in checks)
 
 
 def _days(tags: Mapping[str, str]) -> str:
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
     if first and last and first != last:
         return f"{first} to {last}"
-    return first or tags.get(PARTITION) or ""
+    return first or tags.get(PARTITION, "")
 
 
 def _error_class(error: SerializableErrorInfo) -> str:

@@ -99,8 +99,8 @@ def _read_events(
     for record in records:
         cursor.after = record.storage_id
         event, run = record.event_log_entry.get_dagster_event(), runs.get(record.run_id)
-        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            _record_check(cursor, event, record.run_id, run, now, ui)
+        if evaluation := record.event_log_entry.asset_check_evaluation:
+            _record_check(cursor, evaluation, run, record.run_id, now, ui)
             continue
         job = run.job_name if run else event.job_name or ""
         key = run_key(run, job)
@@ -160,9 +160,7 @@ def _check_key(evaluation: dg.AssetCheckEvaluation) -> str:
 
 
 def _runs(instance: dg.DagsterInstance, run_ids: list[str]) -> dict[str, dg.DagsterRun]:
-    if not run_ids:
-        return {}
-    found = instance.get_runs(dg.RunsFilter(run_ids=sorted(set(run_ids))))
+    found = instance.get_runs(dg.RunsFilter(run_ids=sorted({*run_ids}))) if run_ids else []
     return {run.run_id: run for run in found}
 
 
@@ -180,20 +178,19 @@ def _check_pending_retries(cursor: AlertCursor, runs: dict[str, dg.DagsterRun], 
 
 def _record_check(
     cursor: AlertCursor,
-    event: dg.DagsterEvent,
-    run_id: str,
+    evaluation: dg.AssetCheckEvaluation,
     run: dg.DagsterRun | None,
+    run_id: str,
     now: float,
     ui: str | None,
 ) -> None:
-    evaluation = event.asset_check_evaluation_data
     key = _check_key(evaluation)
     if evaluation.passed:
         cursor.record_success(key, check_text(evaluation, run, run_id, "passed again", ui))
         return
-    kind = AlertKind.WARNING if evaluation.severity.value == "WARN" else AlertKind.ERROR
+    is_warning = evaluation.severity is dg.AssetCheckSeverity.WARN
     text = check_text(evaluation, run, run_id, check_failure_reason(evaluation), ui)
-    cursor.record_failure(kind, key, text, now)
+    cursor.record_failure(AlertKind.WARNING if is_warning else AlertKind.ERROR, key, text, now)
 
 
 def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
