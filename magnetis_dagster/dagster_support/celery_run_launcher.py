@@ -21,11 +21,8 @@ from magnetis_dagster.dagster_support.run_retries import after_death
 
 QUEUE = "dagster"
 SILENCE_SECONDS = 90.0
-"""A run that no worker has reported for this long is failed.
-
-A worker that lost redis reconnects within a minute. A worker that lost the database has ended its
-runs before (celery_worker.CUT_OFF_SECONDS).
-"""
+"""A run that no worker has reported for this long is failed. A worker that lost redis reconnects
+within a minute; one that lost the database has ended its runs (celery_worker.CUT_OFF_SECONDS)."""
 ANSWER_SECONDS = 2.0
 """Timeout for the workers' answers; a late worker is queried again by the next health check."""
 KEPT_SECONDS = 10.0

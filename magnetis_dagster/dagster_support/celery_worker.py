@@ -35,21 +35,15 @@ from magnetis_dagster.wiring import database_url
 POLL_SECONDS = 2.0
 """Interval at which the status of all runs is read from the database, in one statement."""
 CUT_OFF_SECONDS = 45.0
-"""If the database does not answer for this long, the runs are killed.
-
-They must not resume after the connection is restored.
-"""
+"""If the database does not answer for this long, the runs are killed, and resume elsewhere."""
 GRACE_SECONDS = 60.0
 """An interrupted process, or one whose run has ended, is killed after this time."""
 SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 "
     "-c tcp_user_timeout=30000"
 )
-"""PostgreSQL ends a session 30 s after its machine was disconnected.
-
-By default it keeps the session and its locks for two hours, and the run that resumes the work waits
-for one of them.
-"""
+"""PostgreSQL ends a session 30 s after its machine was disconnected, instead of two hours, during
+which the run that resumes the work would wait for a lock."""
 
 _ENDING = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
 _log = logging.getLogger(__name__)

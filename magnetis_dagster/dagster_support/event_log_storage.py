@@ -19,11 +19,7 @@ class MagnetisEventLogStorage(PostgresEventLogStorage):
     """PostgresEventLogStorage for checks without partitions and for read-only roles."""
 
     def can_write_asset_status_cache(self) -> bool:
-        """Return whether this role may update the cache of partition states.
-
-        Dagster updates it whenever they are displayed. A read-only role such as magnetis_view gets
-        them without the cache.
-        """
+        """Return whether this role may update the cache of partition states, when displayed."""
         return super().can_write_asset_status_cache() and self._may_update_assets
 
     @cached_property

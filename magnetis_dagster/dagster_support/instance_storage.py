@@ -28,10 +28,10 @@ _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
 
 
 class StorageDialect(PGDialect_psycopg2):
-    """SQLAlchemy's dialect for psycopg2, the driver of dagster-postgres, with our session settings.
+    """SQLAlchemy's dialect for psycopg2 with our session settings and our texts of errors.
 
-    Every engine that Dagster creates uses it, so Dagster's tables are always in the schema
-    `dagster`. A pooler could ignore a startup option. Connection errors have our texts.
+    Every engine that Dagster creates uses it. So its tables are in the schema `dagster` even behind
+    a pooler, which may ignore startup options.
     """
 
     driver = "psycopg2"
@@ -123,10 +123,9 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
     def share_pool(self) -> None:
         """Let the three storages share a pool of database sessions.
 
-        Dagster's own engines open a session for each statement, and PostgreSQL forks a process for
-        each. That was over half of Dagster's overhead per partition (benchmarks/dagster_share.py).
-        Dagster's alternative, optimize_for_webserver, returns sessions that a restart of the server
-        has closed. A webserver replaces these engines by that alternative.
+        Dagster's own engines open a session for each statement: over half of its overhead per
+        partition (benchmarks/dagster_share.py). Its alternative, optimize_for_webserver, which a
+        webserver still uses, returns sessions that a restart of the server has closed.
         """
         from dagster_postgres.utils import create_pg_engine
 
@@ -137,8 +136,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             max_overflow=MAX_OVERFLOW,
             pool_pre_ping=True,
         )
-        # there is no public parameter for the engine; tests/defs/test_instance.py checks that it is
-        # used
+        # there is no public parameter (tests/defs/test_instance.py)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine  # noqa: SLF001
 

@@ -53,8 +53,8 @@ def any_orphans(engine: Engine) -> bool:
 def end_orphans() -> None:
     """End the orphaned runs and print their number. Call it only if no daemon is running.
 
-    Runs in cancellation are canceled. So are runs of the load, including queued ones, because the
-    next load would read their days again. Other runs fail, and the run-retry daemon resumes them.
+    Runs in cancellation and runs of the load, whose days the next load requests, are canceled.
+    Other runs fail, and the run-retry daemon resumes them.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 

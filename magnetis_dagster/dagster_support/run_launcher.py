@@ -30,10 +30,7 @@ from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, Last
 from magnetis_dagster.dagster_support.run_retries import after_death
 
 CONFIRM_SECONDS = 10.0
-"""Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s.
-
-A living worker sends three heartbeats in this time.
-"""
+"""Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s."""
 
 
 class MagnetisRunLauncher(DefaultRunLauncher):
@@ -82,10 +79,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return NOT_FOUND if the worker of `run` died.
-
-        Fences it off first, as it may be suspended.
-        """
+        """Return NOT_FOUND if the worker died; fence it off first, as it may be suspended."""
         beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
@@ -111,8 +105,8 @@ class MagnetisRunLauncher(DefaultRunLauncher):
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
         """Return why the worker counts as alive; None if nothing indicates that it is.
 
-        A worker is dead only after two checks of the same old heartbeat, CONFIRM_SECONDS apart. The
-        database may have been unavailable until just before the first check.
+        It takes two checks of the same old heartbeat, since the database may have been unavailable
+        until just before the first one.
         """
         seen, since = self._silent.pop(run.run_id, ("", 0.0))
         if beat.age < SILENCE_SECONDS:
@@ -132,10 +126,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run; its worker notices within BEAT_SECONDS.
-
-        Returns False if the run has ended.
-        """
+        """Cancel a run; its worker notices within BEAT_SECONDS. False if the run has ended."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -156,10 +147,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         )
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
-        """Return whether the code server that started `run` has its process.
-
-        None if the code server does not answer.
-        """
+        """Return whether the code server of `run` has its process; None if it does not answer."""
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return None

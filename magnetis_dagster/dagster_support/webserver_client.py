@@ -137,7 +137,7 @@ class DagsterApi:
         *,
         job: str = ASSET_JOB,
     ) -> str:
-        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id.
+        """Launch one run of `job` over inclusive days and return its id.
 
         Raises: DagsterUnavailable if Dagster does not launch the run.
         """
@@ -189,10 +189,7 @@ class DagsterApi:
         return str(_require_success(launched, "backfill")["backfillId"])
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
-        """Return the address of the backfill's page.
-
-        `ui_url` replaces the address of this client.
-        """
+        """Return the address of the backfill's page; `ui_url` replaces the client's address."""
         return f"{ui_url or str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:

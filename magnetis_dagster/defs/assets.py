@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 POOL = "magnetis_api"
 OWNER = "team:call-tracking"
 KIND_TAG = "magnetis/kind"
-"""On each asset: `events` or `snapshot`.
-
-Commands use it to select assets with the same partitions.
-"""
+"""`events` or `snapshot`: commands select assets with the same partitions by it."""
 
 
 def asset_key(collection: Collection) -> dg.AssetKey:
@@ -136,8 +133,7 @@ def _windows(
 def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> set[str]:
     """Return the partitions that an earlier attempt of this step has logged in this run.
 
-    A step retry does not log them again. A run retry is a new run and logs every day again, because
-    Dagster shows the days that a run planned and did not log as failed.
+    A run retry is a new run: Dagster shows the days that it planned and did not log as failed.
     """
     events = context.instance.all_logs(
         context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -162,11 +158,9 @@ def _log_days(
             )
         )
     rows = sum(day.rows for day in window.days)
-    cost = (
-        "already loaded, no request sent"
-        if window.skipped
-        else f"{window.api_calls} API calls, {window.seconds:.1f} s"
-    )
+    cost = f"{window.api_calls} API calls, {window.seconds:.1f} s"
+    if window.skipped:
+        cost = "already loaded, no request sent"
     context.log.info(
         f"{collection.name} {window.window}: {rows} rows; {cost}; "
         f"{window.quota_left} API calls left today"
@@ -175,8 +169,7 @@ def _log_days(
 
 @cache
 def _freshness(zone: str) -> dg.FreshnessPolicy:
-    # Cached, because Dagster evaluates 1,000 ticks of each policy: one policy per asset would take
-    # two thirds of the time of `build_defs`.
+    # Cached, because Dagster evaluates 1,000 ticks of each policy: two thirds of `build_defs`.
     # The schedules start between midnight and 01:30, so the tables are fresh by 06:00.
     return dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone

@@ -26,15 +26,10 @@ SQL_TYPES = {
 }
 
 
-def table_name(collection: Collection) -> str:
-    """Return the qualified name of the collection's table."""
-    return f"magnetis.{collection.name}"
-
-
 def asset_metadata(collection: Collection) -> dict[str, object]:
     """Return the metadata of the asset itself."""
     return {
-        "dagster/table_name": table_name(collection),
+        "dagster/table_name": f"magnetis.{collection.name}",
         "dagster/column_schema": _schema(collection),
         "kind": collection.kind.value,
         "route": collection.route,
@@ -45,13 +40,9 @@ def asset_metadata(collection: Collection) -> dict[str, object]:
 def day_metadata(
     collection: Collection, window: "WindowResult", day: "DayResult"
 ) -> dict[str, RawMetadataValue]:
-    """Return the metadata of one materialized day. Costs are the day's share of its window.
-
-    A snapshot table contains the rows of the newest day only, so only events have a separate row
-    count of the table.
-    """
+    """Return the metadata of one materialized day. Costs are the day's share of its window."""
     return {
-        "dagster/table_name": table_name(collection),
+        "dagster/table_name": f"magnetis.{collection.name}",
         **({"dagster/row_count": window.rows_held} if collection.is_events else {}),
         "rows": day.rows,
         "announced rows": day.announced,
@@ -71,7 +62,7 @@ def day_metadata(
 
 def query(collection: Collection, day: date) -> str:
     """Return the statement that shows the rows of the day."""
-    rows = f"SELECT * FROM {table_name(collection)} WHERE"  # noqa: S608 - shown, not run
+    rows = f"SELECT * FROM magnetis.{collection.name} WHERE"  # noqa: S608 - shown, not run
     if collection.is_events:
         return f"{rows} day = DATE '{day}' AND deleted_at IS NULL ORDER BY occurred_at;"
     return f"{rows} deleted_at IS NULL;"

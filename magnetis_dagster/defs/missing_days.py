@@ -32,17 +32,9 @@ class ClosedDays:
     missing: dict[date, str]
     """Each day that is not green, oldest first, with the reason."""
     in_progress: set[date]
-    """Days that a queued or running run will load.
-
-    Those that were loaded before are not missing.
-    """
+    """Days that a queued or running run will load, some of them again."""
     requested_from: date | None
     """The first closed day that any run requested, successfully or not; None if no day was."""
-
-    @property
-    def requested(self) -> int:
-        """Return the number of closed days since the first requested one."""
-        return self.closed - self.not_requested
 
     @property
     def not_requested(self) -> int:
@@ -53,9 +45,7 @@ class ClosedDays:
     @property
     def gaps(self) -> dict[date, str]:
         """Return the missing days since the first requested one, and why each is missing."""
-        first = self.requested_from
-        if first is None:
-            return {}
+        first = self.requested_from or date.max
         return {day: reason for day, reason in self.missing.items() if day >= first}
 
 

@@ -87,9 +87,10 @@ def _result(
     collection: Collection, settings: Settings, days: ClosedDays, attempts: Attempts
 ) -> dg.AssetCheckResult:
     gaps, earlier = days.gaps, days.not_requested
+    requested = days.closed - earlier
     metadata: dict[str, RawMetadataValue] = {
         "missing days": len(gaps),
-        "closed days": days.requested,
+        "closed days": requested,
         "days not requested": earlier,
     }
     if gaps:
@@ -99,7 +100,7 @@ def _result(
         )
         ranges = contiguous_ranges(reasons)[::-1]
         words = (
-            f"{len(gaps):,} of {days.requested:,} closed days since {days.requested_from} "
+            f"{len(gaps):,} of {requested:,} closed days since {days.requested_from} "
             f"{'is' if len(gaps) == 1 else 'are'} not green. To load them, select Materialize on "
             "the asset's page, with *Backfill only failed and missing partitions within "
             f"selection*, or run `magnetis plan {collection.name} --missing --launch`."
@@ -118,10 +119,10 @@ def _result(
         }
     elif not days.requested_from:
         words = "No day was requested yet."
-    elif days.requested == 1:
+    elif requested == 1:
         words = f"The closed day {days.requested_from} is green."
     else:
-        words = f"All {days.requested:,} closed days since {days.requested_from} are green."
+        words = f"All {requested:,} closed days since {days.requested_from} are green."
     if earlier:
         words += (
             f" {'1 earlier day was' if earlier == 1 else f'{earlier:,} earlier days were'} never "

@@ -21,8 +21,8 @@ def daily_partitions(
 ) -> dg.DailyPartitionsDefinition:
     """Return the partitions of collections of that kind.
 
-    `taken` contains the days on which snapshots were taken. If they are unknown (None), snapshots
-    have every day since MAGNETIS_START_DATE.
+    `taken` contains the days on which snapshots were taken. If it is None (unknown), snapshots have
+    every day since MAGNETIS_START_DATE.
     """
     first, exclusions = settings.start_date, []
     if kind is Kind.SNAPSHOT and taken is not None:

@@ -158,10 +158,9 @@ def _quota_rules(key: str, policy: QuotaPolicy) -> str:
 
 
 def _rules_apply_since(instance: dg.DagsterInstance, quota_rules: str) -> datetime | None:
-    """Return since when these quota rules have been observed.
+    """Return since when these quota rules have been observed, without other rules in between.
 
-    None if there is no observation, or if the last one had other rules. Earlier grants are not
-    checked, because their rules are unknown.
+    Earlier grants are not checked, because their rules are unknown.
     """
     for record in instance.fetch_observations(KEY, limit=1).records:
         last = record.asset_observation

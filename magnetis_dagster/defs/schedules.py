@@ -1,7 +1,6 @@
 """The daily schedules, on by default. https://docs.dagster.io/guides/automate/schedules
 
-At 01:30, yesterday has ended. Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they
-neither skip nor repeat a tick.
+Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they neither skip nor repeat a tick.
 """
 
 from datetime import date, datetime, timedelta

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
 TWIN_SECONDS = 60
-"""Dagster ends a tick after this time.
-
-A tick that read the same content more recently may still launch the run.
-"""
+"""Dagster ends a tick after this time. A younger one may still launch the run."""
 
 
 def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[dg.SensorDefinition]:
@@ -113,8 +110,7 @@ def _request(
 ) -> dg.RunRequest | None:
     """Keep the pages of the changed collections and return the request for the run that loads them.
 
-    Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with
-    the run key before it launches one, so two daemons may both find none.
+    None if a concurrent evaluation does both: two daemons may both find no run with the run key.
     """
     contents = []
     for each, _ in changed:
@@ -145,7 +141,6 @@ def _request(
 def _kept_pages(
     warehouse: "Warehouse", collection: Collection, run_key: str, settings: Settings
 ) -> "PageCache":
-    """Return the page cache of a run with `run_key` and the settings of this tick."""
     from magnetis_dagster.ingest.windows import request_fingerprint
     from magnetis_dagster.wiring import zones_of
 

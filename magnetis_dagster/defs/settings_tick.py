@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.notification_settings.change_detection import Observation
 
 SECONDS = 8.0
-"""Time limit for all requests of a tick.
-
-A tick should take at most 10 s; Dagster ends it after 60 s.
-"""
+"""Time limit for all requests of a tick; Dagster ends a tick after 60 s."""
 RUN_KEY_TAG = "dagster/run_key"
 
 

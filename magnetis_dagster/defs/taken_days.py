@@ -19,8 +19,7 @@ log = logging.getLogger(__name__)
 def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | None:
     """Return the days on which any of the snapshot collections was taken; empty before the first.
 
-    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (logged as a
-    warning).
+    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (a warning).
     """
     if settings.database_address is None:
         return None

@@ -27,12 +27,10 @@ class ProjectNotFound(PermanentError):
 
 @contextmanager
 def claim_home(home: Path) -> Iterator[None]:
-    """Make `home` private and lock it for this process.
+    """Make `home` private and lock it until this process ends, even if it is killed.
 
-    The kernel releases the lock when the process ends, even if it is killed.
-
-    Raises: AlreadyRunning if another process has the lock; it names the pid. ForeignFolder if
-    `home` belongs to another user.
+    Raises: AlreadyRunning if another process has the lock; ForeignFolder if `home` belongs to
+    another user.
     """
     private_folder(home)
     for name in ("dagster", "logs"):  # may have been created by an earlier version
@@ -89,10 +87,7 @@ def free_port() -> int:
 
 
 def project_files() -> tuple[Path, Path]:
-    """Return dagster.yaml and workspace.yaml.
-
-    Files in the working directory have priority over those in the project's folder.
-    """
+    """Return dagster.yaml and workspace.yaml of the working directory, or else of the project."""
     for folder in (Path.cwd(), Path(__file__).parents[2]):
         files = (folder / "dagster.yaml", folder / "workspace.yaml")
         if all(file.is_file() for file in files):

@@ -132,9 +132,8 @@ def load(
 ) -> LoadResult:
     """Launch runs for missing days, follow them, and report days still missing.
 
-    `check` raises if Dagster died. `jobs` maps a collection to its job. If another run already
-    loads a collection's only missing day (a settings sensor's run, for example), wait for that run
-    instead.
+    `check` raises if Dagster died. `jobs` maps a collection to its job. If another run, such as a
+    settings sensor's, already loads a collection's only missing day, wait for that run instead.
     """
     missing = missing_days(api, requested)
     incomplete = [name for name, days in missing.items() if days]

@@ -92,10 +92,7 @@ class AlertCursor(BaseModel, populate_by_name=True):
         return len(self.alerts) + self.omitted
 
     def record_failure(self, kind: AlertKind, key: str, text: str, now: float) -> None:
-        """Add an alert, unless the last one with this key is younger than REPEAT_SECONDS.
-
-        A success in between resets that time.
-        """
+        """Add an alert, unless one with this key is younger than REPEAT_SECONDS and still open."""
         known = self.open_failures.get(key)
         if known and 0 <= now - known.at < REPEAT_SECONDS:
             known.repeats += 1
@@ -142,7 +139,7 @@ class AlertCursor(BaseModel, populate_by_name=True):
         self.message_times.append(now)
 
     def record_post_failure(self, now: float, *, maybe_delivered: bool) -> int:
-        """Keep the alerts after a failed message, and return the number of ticks to skip.
+        """Return the number of ticks to skip after a failed message. All alerts are kept.
 
         A message that may have been delivered counts towards MAX_MESSAGES_PER_HOUR.
         """

@@ -57,10 +57,7 @@ def run_text(run: dg.DagsterRun | None, job: str, run_id: str, reason: str, ui: 
 
 
 def run_failure_reason(event: dg.DagsterEvent) -> str:
-    """Return why the run failed.
-
-    That is our error's first line, or the step that failed first and the class of its error.
-    """
+    """Return our error's first line, or the step that failed first and the class of its error."""
     data = event.event_specific_data
     if not isinstance(data, JobFailureData):
         return literal(first_line(event.message or ""))

@@ -40,10 +40,8 @@ MAX_EVENTS = 200
 MIN_AGE_SECONDS = 5.0
 """Younger events are read by the next tick."""
 RETRY_SECONDS = 600.0
-"""A failed run that Dagster marked for a retry is posted if it is not retried within this time.
-
-Its backfill may be canceled, or its job may no longer exist.
-"""
+"""A failed run that Dagster marked for a retry is posted if it is not retried within this time,
+such as in a canceled backfill."""
 WILL_RETRY = "dagster/will_retry"
 RETRIED_BY = "dagster/auto_retry_run_id"
 
@@ -91,7 +89,6 @@ def _tick(
 def _read_events(
     instance: dg.DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
 ) -> None:
-    """Record the failures and successes after the cursor."""
     records = _next_records(instance, cursor, now)
     with_run = (record.run_id for record in records if _needs_run(record, cursor))
     runs = _runs(instance, [*cursor.pending_retries, *with_run])
@@ -119,10 +116,7 @@ def _read_events(
 def _next_records(
     instance: dg.DagsterInstance, cursor: AlertCursor, now: float
 ) -> list[dg.EventLogRecord]:
-    """Return the next events in order.
-
-    Without new events and open failures, this costs two index look-ups.
-    """
+    """Return the next events in order: two index look-ups if there are none."""
     failures = _records(instance, cursor, dg.DagsterEventType.RUN_FAILURE)
     found = [*failures, *_records(instance, cursor, dg.DagsterEventType.ASSET_CHECK_EVALUATION)]
     open_runs = any(key.startswith("run:") for key in cursor.open_failures)
