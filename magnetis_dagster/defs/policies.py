@@ -115,7 +115,7 @@ class PolicyChecks:
         policy: Policy,
         result: dg.AssetCheckResult,
     ) -> None:
-        """Report the result for the other collections of the policy, whose next load may be days away."""
+        """Report the result for the other collections, whose next load may be days away."""
         for name in policy.collections:
             other = dg.AssetKey([*key.path[:-1], name])
             if other != key and self._catalogue[name].enabled:
