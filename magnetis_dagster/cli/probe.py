@@ -52,8 +52,7 @@ def probe(
         )
     require_home(settings)
     print_sandbox_notice(settings)
-    # --write creates the file
-    exists = settings.config is not None and settings.config.exists()
+    exists = settings.config is not None and settings.config.exists()  # --write creates it
     if settings.config and not exists:
         print_notice(f"{settings.config} does not exist yet: probing the catalogue as shipped.")
     catalogue = load_catalogue(settings.config if exists else None)

@@ -7,6 +7,7 @@ https://docs.dagster.io/deployment/oss/deployment-options/celery
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dagster import DagsterRun
@@ -101,27 +102,21 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return NOT_FOUND if no worker has reported `run` for SILENCE_SECONDS."""
+        running = partial(CheckRunHealthResult, WorkerStatus.RUNNING)
         task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task is None:
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "started by a command, not by Celery: health unknown"
-            )
+            return running("started by a command, not by Celery: health unknown")
         try:
             workers = self._workers()
         except (OperationalError, OSError):
             self._missed_since.clear()  # silence counts only while workers can answer
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "the broker does not answer: checked again later"
-            )
+            return running("the broker does not answer: checked again later")
         if any(task in tasks for tasks in workers.values()):
             self._missed_since.pop(run.run_id, None)
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
+            return running()
         silence = self._clock() - self._missed_since.setdefault(run.run_id, self._clock())
         if silence < SILENCE_SECONDS:
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING,
-                f"no worker has reported it for {silence:.0f} s: checked again",
-            )
+            return running(f"no worker has reported it for {silence:.0f} s: checked again")
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,

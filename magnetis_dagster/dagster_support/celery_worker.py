@@ -125,12 +125,10 @@ def _broker() -> str:
     return broker.get_secret_value()
 
 
-def _engine() -> Engine:
-    return connect(database_url(Settings.load()), connect_timeout="5", tcp_user_timeout="10000")
-
-
 app: Celery = MagnetisCeleryRunLauncher(_broker()).celery
-_statuses = RunStatuses(_engine())
+_statuses = RunStatuses(
+    connect(database_url(Settings.load()), connect_timeout="5", tcp_user_timeout="10000")
+)
 _stopping = threading.Event()
 
 

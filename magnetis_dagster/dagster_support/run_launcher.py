@@ -117,13 +117,10 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if self._code_server_has(run):
             return f"{silence}, but its code server has its process"
         if seen != beat.written:
-            seen, since = beat.written, time.monotonic()
-        self._silent[run.run_id] = (seen, since)
-        return (
-            f"{silence}: will be checked again"
-            if time.monotonic() - since < CONFIRM_SECONDS
-            else None
-        )
+            since = time.monotonic()
+        self._silent[run.run_id] = (beat.written, since)
+        is_confirmed = time.monotonic() - since >= CONFIRM_SECONDS
+        return None if is_confirmed else f"{silence}: will be checked again"
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run; its worker notices within BEAT_SECONDS. False if the run has ended."""
