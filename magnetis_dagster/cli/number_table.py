@@ -1,4 +1,4 @@
-"""The table of names and numbers that several reports print."""
+"""The table of names and numbers, and the bars, that several reports print."""
 
 from rich import box
 from rich.console import JustifyMethod
@@ -21,3 +21,8 @@ def number_table(
     for position, heading in enumerate(headings):
         table.add_column(heading, justify="right" if position else "left")
     return table
+
+
+def bar_width(calls: int, limit: int, whole: int) -> int:
+    """Return the width of a bar for this many calls; one call already shows."""
+    return min(whole, max(round(calls / limit * whole), 1 if calls else 0))

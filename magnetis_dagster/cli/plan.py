@@ -65,7 +65,6 @@ def plan(
         return
 
     from contextlib import nullcontext
-    from dataclasses import asdict
     from datetime import timedelta
 
     from rich.console import Console
@@ -128,10 +127,12 @@ def plan(
                 screen.print(format_plan(priced, ascii_only=screen.options.ascii_only))
             launched = launch_plan(priced, dagster, engine, settings.ui_url) if dagster else None
     if json:
-        typer.echo(dumps(priced.as_dict() | {"launched": launched and asdict(launched)}))
+        typer.echo(dumps(priced.as_dict() | {"launched": launched}))
     elif launched:
-        typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
-        typer.echo(f"To compare it with its forecast: magnetis plan --report {launched.backfill}")
+        typer.echo("Launched backfill {backfill}: {page}".format(**launched))
+        typer.echo(
+            "To compare it with its forecast: magnetis plan --report " + launched["backfill"]
+        )
 
 
 def _print_backfill(backfill_id: str, *, json: bool) -> None:

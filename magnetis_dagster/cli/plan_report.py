@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.cli.number_table import bar_width, number_table
 from magnetis_dagster.planning.plan import Plan, PlanLine, completion
 from magnetis_dagster.quota.rules import BACKFILL
 from magnetis_dagster.warehouse.forecasts import ForecastLine, error_percent
@@ -120,8 +120,8 @@ def _days(plan: Plan, *, ascii_only: bool) -> Iterable[Text]:
 
 
 def _bar(day: date, calls: int, plan: Plan, *, ascii_only: bool) -> Text:
-    width = min(BAR, max(round(calls / plan.limit * BAR), 1 if calls else 0))
-    return Text.assemble(f"  {day} {calls:>8,} ", (("#" if ascii_only else "█") * width, "cyan"))
+    bar = ("#" if ascii_only else "█") * bar_width(calls, plan.limit, BAR)
+    return Text.assemble(f"  {day} {calls:>8,} ", (bar, "cyan"))
 
 
 def _percent(error: float | None) -> str:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.cli.number_table import bar_width, number_table
 from magnetis_dagster.quota.report import (
     CallCounts,
     DayCounts,
@@ -109,21 +109,16 @@ def _lanes(today: Today, *, ascii_only: bool) -> Table:
         table.add_row(
             "elsewhere",
             f"{today.used_elsewhere:,}",
-            Text(used_mark * _width(today.used_elsewhere, today.limit), "red"),
+            Text(used_mark * bar_width(today.used_elsewhere, today.limit, BAR), "red"),
         )
     table.caption = Text("\n".join(legend))
     return table
 
 
 def _bar(lane: LaneToday, limit: int, used_mark: str, kept_mark: str) -> Text:
-    used = _width(lane.used, limit)
-    kept = min(BAR - used, _width(lane.kept, limit))
+    used = bar_width(lane.used, limit, BAR)
+    kept = min(BAR - used, bar_width(lane.kept, limit, BAR))
     return Text.assemble((used_mark * used, "cyan"), (kept_mark * kept, "green"))
-
-
-def _width(calls: int, limit: int) -> int:
-    """Return the width of a bar for this many calls; one call already shows."""
-    return min(BAR, max(round(calls / limit * BAR), 1 if calls else 0))
 
 
 def _chart(days: Sequence[DayCounts], *, ascii_only: bool) -> Iterable[Text]:

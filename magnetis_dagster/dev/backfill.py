@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
@@ -20,15 +19,6 @@ PLANNED_TAG = "magnetis/planned_calls"
 
 class NothingToLaunch(PermanentError):
     """The plan has no price or no missing days; no backfill was launched."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchedBackfill:
-    """A backfill that Dagster accepted."""
-
-    backfill: str
-    page: str
-    """URL of its page."""
 
 
 @contextmanager
@@ -50,10 +40,11 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
 
 def launch_plan(
     plan: Plan, dagster: DagsterApi, engine: Engine, ui_url: str | None = None
-) -> LaunchedBackfill:
+) -> dict[str, str]:
     """Launch exactly the days that the plan priced, and store the forecast.
 
-    `ui_url` is the UI's address for people, if it differs from `dagster`.
+    Returns the id of the `backfill` and the URL of its `page`. `ui_url` is the UI's address for
+    people, if it differs from `dagster`.
 
     Raises: NothingToLaunch if the plan has no price or no missing days. DagsterUnavailable.
     DatabaseUnavailable.
@@ -92,4 +83,4 @@ def launch_plan(
                 each.calls,
                 planned=True,
             )
-    return LaunchedBackfill(backfill, dagster.backfill_page(backfill, ui_url=ui_url))
+    return {"backfill": backfill, "page": dagster.backfill_page(backfill, ui_url=ui_url)}

@@ -1,7 +1,6 @@
 """Launch a plan with a fake client; test_dagster_api uses a real webserver."""
 
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
@@ -60,7 +59,7 @@ DONE = PlanLine("leads", 0, ())
 def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> None:
     webserver = Webserver()
     launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
-    assert asdict(launched) == {
+    assert launched == {
         "backfill": "abcdefgh",
         "page": "http://127.0.0.1:3000/runs/b/abcdefgh",
     }
@@ -76,7 +75,7 @@ def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> No
     elsewhere = launch_plan(
         plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com"
     )
-    assert elsewhere.page == "https://dagster.example.com/runs/b/abcdefgh"
+    assert elsewhere["page"] == "https://dagster.example.com/runs/b/abcdefgh"
     assert [
         (line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")
     ] == [
