@@ -129,10 +129,9 @@ def plan(
     if json:
         typer.echo(dumps(priced.as_dict() | {"launched": launched}))
     elif launched:
-        typer.echo("Launched backfill {backfill}: {page}".format(**launched))
-        typer.echo(
-            "To compare it with its forecast: magnetis plan --report " + launched["backfill"]
-        )
+        backfill = launched["backfill"]
+        typer.echo(f"Launched backfill {backfill}: {launched['page']}")
+        typer.echo(f"To compare it with its forecast: magnetis plan --report {backfill}")
 
 
 def _print_backfill(backfill_id: str, *, json: bool) -> None:
