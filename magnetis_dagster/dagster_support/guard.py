@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import chain
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -89,22 +90,12 @@ class Guard:
     ) -> None:
         self._app = app
         self._ui = _origin(ui_url) if ui_url else None
-        named = {*hosts, self._ui[1].host} if self._ui else {*hosts}
+        named = {*map(str.lower, hosts), *([self._ui[1].host] if self._ui else [])}
         # Browsers connect to loopback under 0.0.0.0 too, and pages of other sites may use that.
-        self._hosts = (LOCAL_NAMES | {name.lower() for name in named}) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        self._hosts = (LOCAL_NAMES | named) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if scope["type"] == "websocket":
-            if refusal is None:
-                await self._app(scope, receive, send)
-            else:
-                await WebSocket(scope, receive, send).send_denial_response(refusal)
-            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -113,7 +104,12 @@ class Guard:
                 headers.append("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             await send(message)
 
-        await (refusal or self._app)(scope, receive, send_with_headers)
+        if scope["type"] == "http":
+            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+        elif scope["type"] == "websocket" and (refusal := self._refusal(scope)):
+            await WebSocket(scope, receive, send).send_denial_response(refusal)
+        else:
+            await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -123,17 +119,16 @@ class Guard:
             return _refuse(
                 HTTPStatus.BAD_REQUEST, "Expected one Host header with a host name or an address.\n"
             )
-        forwarded = [
-            name for value in headers.getlist("x-forwarded-host") for name in value.split(",")
-        ]
-        for authority in (own, *map(Authority.parse, forwarded)):
+        forwarded = (value.split(",") for value in headers.getlist("x-forwarded-host"))
+        for authority in (own, *map(Authority.parse, chain.from_iterable(forwarded))):
             if authority is None or not self._is_allowed(authority.host, scope):
                 return _foreign_host(authority.host if authority else "")
         method = scope.get("method", "GET")
         if method not in {"GET", "HEAD", "POST"}:
             return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, "Expected GET, HEAD or POST.\n")
+        sites = {value.strip().lower() for value in headers.getlist("sec-fetch-site")}
         if not self._is_own_page(headers, own) or not (
-            _is_own_site(headers) or _follows_link(headers, method)
+            sites <= OWN_SITE or _follows_link(headers, method)
         ):
             return _foreign_page(own.host)
         return _wrong_form(scope, headers, method)
@@ -167,10 +162,6 @@ def _origin(url: str) -> tuple[str, Authority] | None:
         return None
     authority = Authority.parse(parts.netloc, parts.scheme)
     return (parts.scheme, authority) if authority else None
-
-
-def _is_own_site(headers: Headers) -> bool:
-    return {value.strip().lower() for value in headers.getlist("sec-fetch-site")} <= OWN_SITE
 
 
 def _follows_link(headers: Headers, method: str) -> bool:

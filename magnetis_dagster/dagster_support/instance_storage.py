@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from functools import partial
 from json import dumps
 from typing import Any, Self
 
@@ -65,9 +66,9 @@ class StorageDialect(PGDialect_psycopg2):
             if not isinstance(error, driver.Error):
                 raise
             ours = translate_error(error, "open Dagster's storage", where, parameters)
-            raise (
-                ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))
-            ) from None
+            if isinstance(ours, DatabaseRefused):
+                raise ours from None
+            raise driver.OperationalError(str(ours)) from None
         return connection
 
 
@@ -101,6 +102,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         from magnetis_dagster.database.address import engine_url, parameters_of
         from magnetis_dagster.database.connection import DEFAULTS
         from magnetis_dagster.database.locks import change_tables
+        from magnetis_dagster.database.schemas import ensure_schema
         from magnetis_dagster.settings import Settings
         from magnetis_dagster.wiring import database_url, open_engine
 
@@ -110,7 +112,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             with engine.connect() as connection:
                 exists = _require_own(connection)
             if not exists:
-                change_tables(engine, doing, _create_schema)
+                change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
@@ -139,12 +141,6 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         # there is no public parameter (tests/defs/test_instance.py)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine  # noqa: SLF001
-
-
-def _create_schema(connection: Connection) -> None:
-    from magnetis_dagster.database.schemas import ensure_schema
-
-    ensure_schema(connection, SCHEMA)
 
 
 def _require_own(connection: Connection) -> bool:
