@@ -45,10 +45,7 @@ def build_defs(
     prune = prune_job()
     return dg.Definitions(
         assets=[
-            *(
-                collection_asset(collection, settings, catalogue, taken)
-                for collection in catalogue.enabled
-            ),
+            *(collection_asset(each, settings, catalogue, taken) for each in catalogue.enabled),
             quota_asset(),
             storage_asset(),
         ],
@@ -79,9 +76,7 @@ def build_defs(
 def _defs_here() -> dg.Definitions:
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
-    taken = taken_days(
-        settings, [collection.name for collection in catalogue.enabled if not collection.is_events]
-    )
+    taken = taken_days(settings, [each.name for each in catalogue.enabled if not each.is_events])
     return build_defs(settings=settings, catalogue=catalogue, taken=taken)
 
 

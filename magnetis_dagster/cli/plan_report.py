@@ -28,7 +28,7 @@ def format_plan(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
         Text(f"Backfill of {plan.first} to {plan.last}, {days}", style="bold"),
         Text(),
         _prices(plan.lines),
-        *(Text(problem, style="yellow") for problem in plan.problems),
+        *(Text(each, style="yellow") for each in plan.problems),
         Text(),
     ]
     if plan.calls:

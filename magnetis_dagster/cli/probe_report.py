@@ -29,7 +29,7 @@ def format_probe(report: ProbeReport) -> Group:
             style="dim",
         ),
     ]
-    windows = [finding for finding in report.findings if _offset(finding) or finding.parameters]
+    windows = [each for each in report.findings if _offset(each) or each.parameters]
     if windows:
         parts += [Text(), _windows(windows)]
     notes = [
@@ -82,7 +82,7 @@ def _offset(finding: Finding) -> str:
 
 def _parameters(finding: Finding) -> str:
     names = {
-        verdict: [name for name, found in finding.parameters.items() if found is verdict]
-        for verdict in Verdict
+        each: [name for name, found in finding.parameters.items() if found is each]
+        for each in Verdict
     }
     return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

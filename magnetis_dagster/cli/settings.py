@@ -128,7 +128,7 @@ def _load_configuration() -> "tuple[Settings, Catalogue, list[str]]":
 
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
-    return settings, catalogue, [collection.name for collection in settings_collections(catalogue)]
+    return settings, catalogue, [each.name for each in settings_collections(catalogue)]
 
 
 def _current_rows(

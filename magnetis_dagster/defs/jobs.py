@@ -22,7 +22,7 @@ _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
     """Return the daily job over every enabled collection of that kind."""
-    chosen = [asset_key(collection) for collection in catalogue.enabled if collection.kind is kind]
+    chosen = [asset_key(each) for each in catalogue.enabled if each.kind is kind]
     what = {
         Kind.EVENTS: "a range of days of every events collection",
         Kind.SNAPSHOT: "today's state of every snapshot collection",

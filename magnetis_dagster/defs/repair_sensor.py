@@ -47,7 +47,7 @@ class RepairRange(NamedTuple):
 
 def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefinition:
     """Return the sensor, off by default."""
-    events = [collection for collection in catalogue.enabled if collection.is_events]
+    events = [each for each in catalogue.enabled if each.is_events]
 
     @dg.sensor(
         name=REPAIR_SENSOR,
@@ -68,9 +68,7 @@ def _tick(
     instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
 ) -> dg.SensorResult:
     runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-    days = {
-        collection.name: read_closed_days(instance, collection, settings) for collection in events
-    }
+    days = {each.name: read_closed_days(instance, each, settings) for each in events}
     attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
     busy = _busy(instance, runs, events)
     busy |= {name for name, closed in days.items() if closed.in_progress}
@@ -129,13 +127,13 @@ def _busy(
 
     unfinished = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
-    every = {asset_key(collection) for collection in events}
+    every = {asset_key(each) for each in events}
     jobs_over_all = {JOB_NAMES[Kind.EVENTS], LOAD_LATEST}
     keys = set().union(
         *(run.asset_selection or (every if run.job_name in jobs_over_all else ()) for run in runs),
-        *(backfill.asset_selection or every for backfill in backfills),
+        *(each.asset_selection or every for each in backfills),
     )
-    return {collection.name for collection in events if asset_key(collection) in keys}
+    return {each.name for each in events if asset_key(each) in keys}
 
 
 def _skip_reason(

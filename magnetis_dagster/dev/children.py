@@ -123,11 +123,11 @@ class Children:
 def _find_marked(mark: str) -> list[psutil.Process]:
     """Return the living processes whose mark starts with `mark`."""
     return [
-        process
-        for process in psutil.process_iter(["environ", "status"])
+        each
+        for each in psutil.process_iter(["environ", "status"])
         # environ is None for processes of other users
-        if (process.info["environ"] or {}).get(MARK, "").startswith(mark)
-        and process.info["status"] != psutil.STATUS_ZOMBIE
+        if (each.info["environ"] or {}).get(MARK, "").startswith(mark)
+        and each.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 

@@ -84,9 +84,7 @@ def requested_days(
     Events: the last `days` complete days, but none before `start`. Snapshots: today.
     """
     closed = [day for age in range(days, 0, -1) if (day := today - timedelta(days=age)) >= start]
-    return {
-        collection.name: closed if collection.is_events else [today] for collection in collections
-    }
+    return {each.name: closed if each.is_events else [today] for each in collections}
 
 
 def batches(

@@ -195,7 +195,7 @@ def choose_collections(
             "every events collection."
         )
     if every:
-        return [collection for collection in catalogue.enabled if collection.is_events]
+        return [each for each in catalogue.enabled if each.is_events]
     found = []
     for name in dict.fromkeys(names):
         if name not in catalogue.collections:
