@@ -97,7 +97,7 @@ def sandbox(
     from magnetis_dagster.settings import Settings
 
     settings = Settings.load()
-    check_port(host, port, option="--port")
+    check_port(host, port)
     faults = (each.partition("=") for each in fault or [])
     try:
         options = SandboxOptions(

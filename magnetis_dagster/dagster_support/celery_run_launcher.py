@@ -29,7 +29,7 @@ ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 10.0
 """Answers are reused this long: run monitoring checks all runs one after the other."""
 
-CONFIGURATION: Mapping[str, Any] = {
+CONFIGURATION: dict[str, Any] = {
     "task_ignore_result": True,
     "worker_pool": "threads",  # each thread waits for one process
     "worker_disable_prefetch": True,  # a busy worker leaves the run to the others
@@ -60,13 +60,12 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         broker: str,
         inst_data: ConfigurableClassData | None = None,
         *,
-        configuration: Mapping[str, Any] = CONFIGURATION,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
             default_queue=QUEUE,
             broker=broker,
-            config_source=dict(configuration),
+            config_source=CONFIGURATION,
             inst_data=inst_data,
         )
         self._clock = clock

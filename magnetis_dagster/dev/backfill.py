@@ -22,16 +22,16 @@ class NothingToLaunch(PermanentError):
 
 
 @contextmanager
-def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
+def open_dagster(url: str) -> Iterator[DagsterApi]:
     """Connect to the webserver at `url`.
 
     Raises: DagsterUnavailable if it does not answer with the code location. LocationFailed if the
     code location did not load.
     """
-    with DagsterApi(url, location=location) as api:
+    with DagsterApi(url) as api:
         if not api.loaded():
             raise DagsterUnavailable(
-                f"No Dagster webserver that has loaded {location} answers at {url}. Start "
+                f"No Dagster webserver that has loaded {LOCATION} answers at {url}. Start "
                 "`magnetis dev` or the webserver, or set its address: --dagster-url or "
                 "MAGNETIS_DAGSTER_URL. No API call was spent."
             )

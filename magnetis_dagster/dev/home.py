@@ -53,12 +53,12 @@ def claim_home(home: Path) -> Iterator[None]:
         yield
 
 
-def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken, which suggests another port for `option`, unless the address is free."""
+def check_port(host: str, port: int) -> None:
+    """Raise PortTaken, which suggests another --port, unless the address is free."""
     if reason := bind_error(host, port):
         others = range(port + 1, min(port + 100, 65_536))
         free = next((other for other in others if not bind_error(host, other)), port - 1)
-        arguments = f"{option} {free}"
+        arguments = f"--port {free}"
         if "MAKELEVEL" in os.environ:  # set by GNU make
             arguments = f'make run ARGS="{arguments}"'
         raise PortTaken(

@@ -139,7 +139,7 @@ class _Session:
         # two Dagster daemons on one database would launch every schedule twice
         if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
             self._say(f"Stopped {number} processes of a killed magnetis dev.")
-        check_port(self.options.host, self.options.port, option="--port")
+        check_port(self.options.host, self.options.port)
         dagster_yaml, workspace_yaml = project_files()
         changes = self._start_database()
         self.settings = Settings.load(**changes)

@@ -258,7 +258,6 @@ def make_plan(
     key: str,
     missing: bool = False,
     limits: ClientLimits = LIMITS,
-    chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Return the price of a window; with `missing`, of its incomplete days.
@@ -286,9 +285,7 @@ def make_plan(
     client = MagnetisClient(origin, key, guard, concurrency=1, limits=limits)
     announced = asyncio.run(_announce(client, hulls, zones, progress))
     lines = tuple(
-        _price(
-            each, ranges[each.name], rows_before[each.name], announced.get(each.name), chunk_rows
-        )
+        _price(each, ranges[each.name], rows_before[each.name], announced.get(each.name))
         for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
@@ -356,7 +353,6 @@ def _price(
     ranges: Sequence[Window],
     rows_before: Mapping[date, int],
     announced: int | str | None,
-    chunk_rows: int,
 ) -> PlanLine:
     days = sum(len(each.days) for each in ranges)
     if isinstance(announced, str) or announced is None:
@@ -372,7 +368,7 @@ def _price(
     priced = []
     for each in ranges:
         share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)
-        calls = expected_calls(share, chunk_rows=chunk_rows, days=len(each.days))
+        calls = expected_calls(share, chunk_rows=CHUNK_ROWS, days=len(each.days))
         priced.append(PricedRange(each.first, each.last, share, calls))
     return PlanLine(collection.name, days, tuple(priced))
 
