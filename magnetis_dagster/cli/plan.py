@@ -69,6 +69,7 @@ def plan(
 
     from rich.console import Console
 
+    from magnetis_dagster import wiring
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.cli.plan_report import format_plan
     from magnetis_dagster.dev.backfill import launch_plan, open_dagster
@@ -79,13 +80,6 @@ def plan(
         requested_window,
     )
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import (
-        ledger_of,
-        open_engine,
-        require_home,
-        warehouse_of,
-        zones_of,
-    )
 
     settings = Settings.load()
     key = settings.require_key()
@@ -93,10 +87,10 @@ def plan(
     chosen = choose_collections(catalogue, collections or [], every=every)
     first_day = parse_day(first, "--from") if first else settings.start_date
     last_day = parse_day(last, "--to") if last else None
-    require_home(settings)
+    wiring.require_home(settings)
     print_sandbox_notice(settings)
-    with open_engine(settings) as engine:
-        warehouse = warehouse_of(engine, settings, catalogue)
+    with wiring.open_engine(settings) as engine:
+        warehouse = wiring.warehouse_of(engine, settings, catalogue)
         warehouse.prepare()
         today = warehouse.now().astimezone(settings.timezone).date()
         last_day = last_day or today - timedelta(days=1)
@@ -114,9 +108,9 @@ def plan(
                 chosen,
                 window,
                 warehouse,
-                ledger_of(engine, settings),
+                wiring.ledger_of(engine, settings),
                 key_fingerprint=settings.key_fingerprint,
-                zones=zones_of(settings),
+                zones=wiring.zones_of(settings),
                 origin=settings.api_url,
                 key=key,
                 missing=missing,

@@ -39,9 +39,8 @@ def export(
     """Print the settings of reports and alerts as YAML.
 
     Redirect it to a file such as config/settings.yaml, to review it and to compare later settings
-    with it. The settings are those of the last
-    load. The file contains recipients' addresses and phone numbers: store it where personal data
-    may be stored.
+    with it. The settings are those of the last load. The file contains recipients' addresses and
+    phone numbers: store it where personal data may be stored.
     """
     from magnetis_dagster.notification_settings.baseline import without_effect, write_baseline
     from magnetis_dagster.private_files import restrict_output_to_owner
