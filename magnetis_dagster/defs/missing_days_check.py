@@ -94,29 +94,19 @@ def _result(
         "days not requested": earlier,
     }
     if gaps:
-        given_up = given_up_days(collection.name, gaps, attempts, settings)
-        reasons = gaps | dict.fromkeys(
-            given_up, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
-        )
-        ranges = contiguous_ranges(reasons)[::-1]
         words = (
             f"{len(gaps):,} of {requested:,} closed days since {days.requested_from} "
             f"{'is' if len(gaps) == 1 else 'are'} not green. To load them, select Materialize on "
             "the asset's page, with *Backfill only failed and missing partitions within "
             f"selection*, or run `magnetis plan {collection.name} --missing --launch`."
         )
+        given_up = given_up_days(collection.name, gaps, attempts, settings)
         if given_up:
             words += (
                 f" {REPAIR_SENSOR} gave up on {format_ranges(given_up)}. "
                 "Its runs contain the reasons; its page describes how to retry."
             )
-        metadata |= {
-            "first missing": str(min(gaps)),
-            "last missing": str(max(gaps)),
-            "days given up": len(given_up),
-            "ranges": dg.MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
-            "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
-        }
+        metadata |= _gaps_metadata(gaps, given_up, settings)
     elif not days.requested_from:
         words = "No day was requested yet."
     elif requested == 1:
@@ -139,7 +129,21 @@ def _result(
     )
 
 
-def _row(first: date, last: date, why: str) -> dg.TableRecord:
-    return dg.TableRecord(
-        {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
-    )
+def _gaps_metadata(
+    gaps: dict[date, str], given_up: list[date], settings: Settings
+) -> dict[str, RawMetadataValue]:
+    gave_up = f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
+    ranges = contiguous_ranges(gaps | dict.fromkeys(given_up, gave_up))[::-1]
+    rows = [
+        dg.TableRecord(
+            {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
+        )
+        for first, last, why in ranges[:ROWS_SHOWN]
+    ]
+    return {
+        "first missing": str(min(gaps)),
+        "last missing": str(max(gaps)),
+        "days given up": len(given_up),
+        "ranges": dg.MetadataValue.table(rows),
+        "ranges not shown": len(ranges) - len(rows),
+    }

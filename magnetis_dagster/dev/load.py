@@ -167,10 +167,7 @@ def load(
         check()
     for name, days in missing_days(api, {name: requested[name] for name in incomplete}).items():
         if days:
-            result.failures.setdefault(
-                name,
-                f"{days[0]} was not loaded."
-                if len(days) == 1
-                else f"{len(days)} days were not loaded; the first is {days[0]}.",
-            )
+            one = f"{days[0]} was not loaded."
+            many = f"{len(days)} days were not loaded; the first is {days[0]}."
+            result.failures.setdefault(name, one if len(days) == 1 else many)
     return result

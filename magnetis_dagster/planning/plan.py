@@ -30,7 +30,7 @@ from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.history import read_pace
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.quota.rules import BACKFILL, LANES
-from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse import MergedDay, Warehouse
 
 LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
 COMMAND = RunIdentity(run_id="magnetis plan", lane="manual")
@@ -268,16 +268,12 @@ def make_plan(
     Raises: errors that would stop every other request too (key refused, no connection, quota
         exhausted), and the errors of the database.
     """
-    rows_before = {
-        each.name: {
-            day: found.held for day, found in warehouse.completed_days(each, window.days).items()
-        }
-        if missing
-        else {}
+    complete = {
+        each.name: warehouse.completed_days(each, window.days) if missing else {}
         for each in collections
     }
     ranges = {
-        each.name: contiguous(day for day in window.days if day not in rows_before[each.name])
+        each.name: contiguous(day for day in window.days if day not in complete[each.name])
         for each in collections
     }
     guard = LedgerGuard(ledger, COMMAND)
@@ -285,12 +281,13 @@ def make_plan(
     client = MagnetisClient(origin, key, guard, concurrency=1, limits=limits)
     announced = asyncio.run(_announce(client, hulls, zones, progress))
     lines = tuple(
-        _price(each, ranges[each.name], rows_before[each.name], announced.get(each.name))
+        _price(each, ranges[each.name], complete[each.name], announced.get(each.name))
         for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
     pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
     today, whole_day = capacity(policy, usage, pace)
+    used, mean = usage.by_lane, pace.mean_a_day
     return Plan(
         first=window.first,
         last=window.last,
@@ -300,12 +297,7 @@ def make_plan(
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
         lanes=tuple(
-            LaneUse(
-                lane,
-                policy.floor(lane, usage.at),
-                usage.by_lane.get(lane, 0),
-                pace.mean_a_day.get(lane, 0.0),
-            )
+            LaneUse(lane, policy.floor(lane, usage.at), used.get(lane, 0), mean.get(lane, 0.0))
             for lane in LANES
         ),
         seconds_per_call=pace.seconds_per_call,
@@ -351,7 +343,7 @@ async def _announce(
 def _price(
     collection: Collection,
     ranges: Sequence[Window],
-    rows_before: Mapping[date, int],
+    complete: Mapping[date, MergedDay],
     announced: int | str | None,
 ) -> PlanLine:
     days = sum(len(each.days) for each in ranges)
@@ -363,8 +355,8 @@ def _price(
         whole = [PricedRange(each.first, each.last, announced, pages) for each in ranges]
         return PlanLine(collection.name, days, tuple(whole))
     hull = _hull(ranges)
-    complete = sum(rows for day, rows in rows_before.items() if hull.first <= day <= hull.last)
-    rows = max(0, announced - complete)
+    held = sum(each.held for day, each in complete.items() if hull.first <= day <= hull.last)
+    rows = max(0, announced - held)
     priced = []
     for each in ranges:
         share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)
