@@ -28,6 +28,13 @@ UNREADABLE_SHARE, FEWEST_UNREADABLE = 0.01, 10
 """If the quarantined rows reach both, the check is an error instead of a warning."""
 DAYS_SHOWN = 10
 
+_SUMS = (
+    "announced rows",
+    "received rows",
+    "API calls",
+    "API calls that only verified",
+    "late rows",
+)
 _DESCRIPTIONS = {
     COMPLETE: "The table contains every row that the API announced (meta.total).",
     QUARANTINED_ROWS: "Every row has an id and, for events, a usable time.",
@@ -174,11 +181,7 @@ class LoadChecks:
             severity=dg.AssetCheckSeverity.ERROR,
             description=self._suspect_days() or None,
             metadata={
-                "announced rows": sums["announced rows"],
-                "received rows": sums["received rows"],
-                "API calls": sums["API calls"],
-                "API calls that only verified": sums["API calls that only verified"],
-                "late rows": sums["late rows"],
+                **{label: sums[label] for label in _SUMS},
                 "emptied days": len(self._doubted) - unreadable,
                 "unreadable days": unreadable,
                 **(forecast or {}),
