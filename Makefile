@@ -32,7 +32,7 @@ help: ## Show this list
 run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key) and Dagster, load recent days
 	@$(BIN)/magnetis dev $(ARGS)
 
-test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/catalog -k overlay" for some)
+test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/unit/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-compose: $(VENV)/dev.stamp ## Start the compose stack on a Docker engine and kill its services (root, Debian, half an hour)

@@ -138,7 +138,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             max_overflow=MAX_OVERFLOW,
             pool_pre_ping=True,
         )
-        # there is no public parameter (tests/defs/test_instance.py)
+        # no public parameter sets it; tests/integration/defs/test_instance.py checks its use
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine  # noqa: SLF001
 

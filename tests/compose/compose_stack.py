@@ -17,6 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+from paths import ROOT
 from service_rights import SERVICES
 from waiting import wait_until
 
@@ -24,7 +25,6 @@ from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.home import free_port
 from magnetis_dagster.errors import MagnetisError
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 IMAGES = {
     "PYTHON_IMAGE": "magnetis-standin-python",

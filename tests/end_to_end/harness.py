@@ -13,11 +13,10 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from paths import ROOT
 from waiting import wait_until
 
 from magnetis_dagster.dev.home import free_port
-
-PROJECT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -151,11 +150,11 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
     """Return functions that start `magnetis dev` in `home` and end all of them."""
     started: list[Dev] = []
     # files in the working directory have priority; run monitoring polls every 2 s here
-    original = (PROJECT / "dagster.yaml").read_text()
+    original = (ROOT / "dagster.yaml").read_text()
     changed = original.replace("poll_interval_seconds: 30", "poll_interval_seconds: 2")
     assert changed != original
     (home.parent / "dagster.yaml").write_text(changed)
-    shutil.copyfile(PROJECT / "workspace.yaml", home.parent / "workspace.yaml")
+    shutil.copyfile(ROOT / "workspace.yaml", home.parent / "workspace.yaml")
 
     def start(*options: str, environment: Mapping[str, str] | None = None) -> Dev:
         port = free_port()

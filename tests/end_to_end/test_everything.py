@@ -21,7 +21,8 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from harness import PROJECT, Dev, Start
+from harness import Dev, Start
+from paths import ROOT
 from playwright.sync_api import Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
@@ -72,7 +73,7 @@ def api(dev: Dev) -> Iterator[DagsterApi]:
 @pytest.fixture(scope="module")
 def page(dev: Dev) -> Iterator[Page]:
     chromium = subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / "browser.py"), "--find"],
+        [sys.executable, str(ROOT / "tools" / "browser.py"), "--find"],
         capture_output=True,
         text=True,
         check=False,
@@ -485,4 +486,4 @@ def _dump(url: str, schema: str) -> dict[str, str]:
 
 def test_the_project_folder_stays_clean() -> None:
     """`magnetis dev` stores Dagster's state in its home, not in the checkout."""
-    assert not list(Path(PROJECT).glob("history")), "Dagster wrote into the checkout"
+    assert not list(Path(ROOT).glob("history")), "Dagster wrote into the checkout"

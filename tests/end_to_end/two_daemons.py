@@ -2,7 +2,7 @@
 
 Takes 3 to 5 minutes, because two daemons and two code servers share the cores. So `make test`
 excludes it: `.venv/bin/python -m pytest tests/end_to_end/two_daemons.py`.
-tests/defs/test_settings_sensors.py tests the same in one process.
+tests/integration/defs/test_settings_sensors.py tests the same in one process.
 """
 
 import signal
@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import PROJECT, Dev, Start
+from harness import Dev, Start
+from paths import ROOT
 
 from magnetis_dagster.dev.children import MARK
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
@@ -61,12 +62,12 @@ def second_daemon(dev: Dev, first: psutil.Process) -> Iterator[psutil.Process]:
         Path(sys.executable).parent / "dagster-daemon",
         "run",
         "--workspace",
-        PROJECT / "workspace.yaml",
+        ROOT / "workspace.yaml",
     ]
     log = dev.home.parent / "second-daemon.log"
     with log.open("wb") as output:
         started = subprocess.Popen(
-            command, env=environment, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT
+            command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         dev.wait_until(
