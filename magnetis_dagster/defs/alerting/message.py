@@ -4,7 +4,7 @@ The texts of our own errors and checks contain no row and no value. Of other err
 anything, only the class is posted. Metadata is not read, except for the class of our own errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.events import JobFailureData
@@ -47,13 +47,18 @@ def run_key(run: dg.DagsterRun | None, job: str) -> str:
     return ": ".join(filter(None, ["run", job, ", ".join(_names(run))]))
 
 
-def run_text(run: dg.DagsterRun | None, job: str, run_id: str, reason: str, ui: str | None) -> str:
+def run_link(run_id: str, ui: str | None) -> str:
+    """Return the run in parentheses; "" for a check that a sensor evaluated without a run."""
+    return f" (run {f'{ui}/runs/{run_id}' if ui else run_id})" if run_id else ""
+
+
+def run_text(run: dg.DagsterRun | None, job: str, reason: str, link: str) -> str:
     """Return job or assets, days, reason and the run."""
     names = _names(run)
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     own_job = not job.startswith("__")  # Dagster's job over all assets has no useful name
     subject = job if own_job or not names else ", ".join(names[:MAX_NAMES]) + more
-    return _text(subject, _days(run.tags if run else {}), reason, run_id, ui)
+    return _text(subject, _days(run), reason, link)
 
 
 def run_failure_reason(event: dg.DagsterEvent) -> str:
@@ -89,15 +94,10 @@ def check_name(evaluation: dg.AssetCheckEvaluation) -> str:
 
 
 def check_text(
-    evaluation: dg.AssetCheckEvaluation,
-    run: dg.DagsterRun | None,
-    run_id: str,
-    reason: str,
-    ui: str | None,
+    evaluation: dg.AssetCheckEvaluation, run: dg.DagsterRun | None, reason: str, link: str
 ) -> str:
-    """Return asset and check, days, reason and the run; sensors evaluate checks without a run."""
-    days = evaluation.partition or _days(run.tags if run else {})
-    return _text(check_name(evaluation), days, reason, run_id, ui)
+    """Return asset and check, days, reason and the run."""
+    return _text(check_name(evaluation), evaluation.partition or _days(run), reason, link)
 
 
 def check_failure_reason(evaluation: dg.AssetCheckEvaluation) -> str:
@@ -117,9 +117,8 @@ def _alert_line(alert: Alert) -> str:
     return f"{LABELS[alert.kind]}: {alert.text}{times}"
 
 
-def _text(subject: str, days: str, reason: str, run_id: str, ui: str | None) -> str:
-    run = f" (run {f'{ui}/runs/{run_id}' if ui else run_id})" if run_id else ""
-    return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{run}"
+def _text(subject: str, days: str, reason: str, link: str) -> str:
+    return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{link}"
 
 
 def _names(run: dg.DagsterRun | None) -> list[str]:
@@ -131,7 +130,8 @@ def _names(run: dg.DagsterRun | None) -> list[str]:
     return sorted(f"{check.asset_key.to_user_string()} {check.name}" for check in checks)
 
 
-def _days(tags: Mapping[str, str]) -> str:
+def _days(run: dg.DagsterRun | None) -> str:
+    tags = run.tags if run else {}
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
     if first and last and first != last:
         return f"{first} to {last}"

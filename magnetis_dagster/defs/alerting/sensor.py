@@ -28,6 +28,7 @@ from magnetis_dagster.defs.alerting.message import (
     message_text,
     run_failure_reason,
     run_key,
+    run_link,
     run_text,
 )
 from magnetis_dagster.defs.step_failures import skipped_on_failure
@@ -96,15 +97,16 @@ def _read_events(
     for record in records:
         cursor.after = record.storage_id
         event, run = record.event_log_entry.get_dagster_event(), runs.get(record.run_id)
+        link = run_link(record.run_id, ui)
         if evaluation := record.event_log_entry.asset_check_evaluation:
-            _record_check(cursor, evaluation, run, record.run_id, now, ui)
+            _record_check(cursor, evaluation, run, link, now)
             continue
         job = run.job_name if run else event.job_name or ""
         key = run_key(run, job)
         if event.event_type is dg.DagsterEventType.RUN_SUCCESS:
-            cursor.record_success(key, run_text(run, job, record.run_id, "succeeded again", ui))
+            cursor.record_success(key, run_text(run, job, "succeeded again", link))
             continue
-        text = run_text(run, job, record.run_id, run_failure_reason(event), ui)
+        text = run_text(run, job, run_failure_reason(event), link)
         if not run or run.tags.get(WILL_RETRY) != "true":
             cursor.record_failure(AlertKind.RUN_FAILED, key, text, now)
         elif RETRIED_BY not in run.tags:
@@ -174,16 +176,15 @@ def _record_check(
     cursor: AlertCursor,
     evaluation: dg.AssetCheckEvaluation,
     run: dg.DagsterRun | None,
-    run_id: str,
+    link: str,
     now: float,
-    ui: str | None,
 ) -> None:
     key = _check_key(evaluation)
     if evaluation.passed:
-        cursor.record_success(key, check_text(evaluation, run, run_id, "passed again", ui))
+        cursor.record_success(key, check_text(evaluation, run, "passed again", link))
         return
     is_warning = evaluation.severity is dg.AssetCheckSeverity.WARN
-    text = check_text(evaluation, run, run_id, check_failure_reason(evaluation), ui)
+    text = check_text(evaluation, run, check_failure_reason(evaluation), link)
     cursor.record_failure(AlertKind.WARNING if is_warning else AlertKind.ERROR, key, text, now)
 
 
