@@ -27,19 +27,14 @@ JUDGED_SINCE = "judged since"
 
 def check_specs() -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
+    descriptions = {
+        PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls are "
+        "used.",
+        FLOORS: "Backfills used no API call that was reserved for other lanes. The check replays "
+        "the calls of backfills from the ledger.",
+    }
     return [
-        dg.AssetCheckSpec(
-            PACE,
-            asset=KEY,
-            description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's "
-            "API calls are used.",
-        ),
-        dg.AssetCheckSpec(
-            FLOORS,
-            asset=KEY,
-            description="Backfills used no API call that was reserved for other lanes. The check "
-            "replays the calls of backfills from the ledger.",
-        ),
+        dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in descriptions.items()
     ]
 
 
@@ -147,14 +142,12 @@ class QuotaObservation:
 
 
 def _quota_rules(key: str, policy: QuotaPolicy) -> str:
-    floors = (
-        ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items()) or "none"
-    )
-    melting = (
-        f" melting over {policy.release_hours:g} h" if policy.window is QuotaWindow.CALENDAR else ""
-    )
-    limit = f"{policy.limit} calls, {policy.window} ({policy.zone})"
-    return f"key {key}, {limit}, floors: {floors}{melting}"
+    floors = ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items())
+    rules = f"key {key}, {policy.limit} calls, {policy.window} ({policy.zone})"
+    rules += f", floors: {floors or 'none'}"
+    if policy.window is QuotaWindow.CALENDAR:
+        rules += f" melting over {policy.release_hours:g} h"
+    return rules
 
 
 def _rules_apply_since(instance: dg.DagsterInstance, quota_rules: str) -> datetime | None:
