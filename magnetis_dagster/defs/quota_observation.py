@@ -28,8 +28,8 @@ JUDGED_SINCE = "judged since"
 def check_specs() -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
     descriptions = {
-        PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls are "
-        "used.",
+        PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls "
+        "are used.",
         FLOORS: "Backfills used no API call that was reserved for other lanes. The check replays "
         "the calls of backfills from the ledger.",
     }
