@@ -8,6 +8,7 @@ import os
 import re
 import ssl
 import urllib.request
+from functools import lru_cache
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -158,11 +159,17 @@ def certificates() -> ssl.SSLContext:
                     f"{folder!r}, found none. {advice}"
                 )
     try:
-        if not file and not folders:
-            return httpx.create_ssl_context(trust_env=False)
-        return ssl.create_default_context(cafile=file or None, capath=folders or None)
+        return _trusting(file, folders, Path(file).stat().st_mtime_ns if file else 0)
     except ssl.SSLError:
         reason = "contains no certificates in PEM format"
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
     raise PermanentError(f"SSL_CERT_FILE: the file {file!r} {reason}. {advice}")
+
+
+@lru_cache(maxsize=4)
+def _trusting(file: str | None, folders: str | None, _changed_at: int) -> ssl.SSLContext:
+    # reading a list of certificates takes 50 ms of CPU, and each tick of a sensor opens a client
+    if not file and not folders:
+        return httpx.create_ssl_context(trust_env=False)
+    return ssl.create_default_context(cafile=file or None, capath=folders or None)

@@ -53,7 +53,11 @@ def sandbox() -> Iterator[SandboxServer]:
 
 @pytest.fixture(scope="module")
 def environment(sandbox: SandboxServer) -> dict[str, str]:
-    return {"MAGNETIS_API_KEY": KEY, "MAGNETIS_API_URL": sandbox.url}
+    return {
+        "MAGNETIS_API_KEY": KEY,
+        "MAGNETIS_API_URL": sandbox.url,
+        "MAGNETIS_SETTINGS_INTERVAL_SECONDS": "10",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +265,54 @@ def test_a_planned_backfill_is_launched_and_costs_its_forecast(
     )
 
 
+def sensor_runs(api: DagsterApi) -> list[dict[str, Any]]:
+    found = api.ask(
+        "query { runsOrError(filter: "
+        '{tags: [{key: "dagster/sensor_name", value: "alert_settings_sensor"}]}) '
+        "{ ... on Runs { results { status assetSelection { path } } } } }"
+    )["runsOrError"]["results"]
+    return list(found)
+
+
+def changes(dev: Dev, kind: str) -> list[tuple[object, ...]]:
+    return dev.query(
+        "SELECT setting_id, changes FROM magnetis.settings_changes "
+        f"WHERE kind = '{kind}' ORDER BY changed_at"
+    )
+
+
+def test_an_edited_alert_is_detected_loaded_once_and_recorded(
+    dev: Dev, api: DagsterApi, sandbox: SandboxServer
+) -> None:
+    loaded = (
+        "SELECT count(*) FROM magnetis_ops.days WHERE collection IN ('email_alerts', 'sms_alerts')"
+    )
+    dev.wait_until(lambda: dev.query(loaded) == [(2,)], "the first snapshots are loaded")
+    assert changes(dev, "changed") == []
+    by_others = "SELECT count(*) FROM magnetis_ops.api_calls WHERE lane <> 'settings'"
+    first, spent = len(sensor_runs(api)), dev.query(by_others)
+
+    number = str(dev.query("SELECT id FROM magnetis.email_alerts ORDER BY id LIMIT 1")[0][0])
+    before = sandbox.world.edit("email_alerts", number)
+    sandbox.world.edit("email_alerts", number, title="A test")
+    dev.wait_until(lambda: bool(changes(dev, "changed")), "the edit is detected and loaded")
+    assert changes(dev, "changed") == [
+        (number, {"title": {"old": before["title"], "new": "A test"}})
+    ]
+    sandbox.world.delete("email_alerts", number)
+    dev.wait_until(lambda: bool(changes(dev, "removed")), "the deletion is detected and loaded")
+
+    requests = sandbox.received
+    dev.wait_until(lambda: sandbox.received >= requests + 6, "two more ticks of each sensor")
+    found = sensor_runs(api)[: len(sensor_runs(api)) - first]
+    assert [run["status"] for run in found] == ["SUCCESS"] * 2
+    assert [[key["path"][-1] for key in run["assetSelection"]] for run in found] == [
+        ["email_alerts"]
+    ] * 2
+    assert len(changes(dev, "changed")) == len(changes(dev, "removed")) == 1
+    assert dev.query(by_others) == spent, "the runs spent no API call"
+
+
 def test_runs_survive_a_reload_and_can_be_canceled_afterwards(
     dev: Dev, api: DagsterApi, sandbox: SandboxServer
 ) -> None:
@@ -428,7 +480,12 @@ def test_a_second_start_loads_only_missing_days_and_reports_failures(
 
     before = sandbox.received
     sandbox.intercept(refuse)
-    again = module_start("--load", "3", "--exit", environment=environment)
+    again = module_start(
+        "--load",
+        "3",
+        "--exit",
+        environment=environment | {"MAGNETIS_SETTINGS_INTERVAL_SECONDS": "600"},
+    )
     assert again.end() == 2, "a missing route is a permanent error"
     sandbox.intercept(lambda _request: None)
     assert "Some days were not loaded:\n  leads: GET /" in again.output

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from warm import run_cli
 
 from magnetis_dagster.cli.app import app
 from magnetis_dagster.database import embedded
@@ -27,14 +28,7 @@ def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProces
         for name, value in os.environ.items()
         if not name.startswith(("MAGNETIS_", "DAGSTER_"))
     }
-    return subprocess.run(
-        [sys.executable, "-m", "magnetis_dagster.cli", *arguments],
-        env={**clean, "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_cli(*arguments, environment={**clean, "COLUMNS": "200", **environment})
 
 
 def names_of_commands() -> list[str]:

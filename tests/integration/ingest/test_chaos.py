@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import signal
-import ssl
 import tempfile
 import threading
 import uuid
@@ -39,7 +38,6 @@ from magnetis_dagster.ingest import Ingestion
 from magnetis_dagster.quota import guard
 from magnetis_dagster.quota.ledger import QuotaExhausted
 from magnetis_dagster.sandbox import Answer, Request, SandboxOptions, SandboxServer
-from magnetis_dagster.warehouse import Warehouse
 from magnetis_dagster.warehouse.migrate import migrate
 
 SEEDS = int(os.environ.get("CHAOS_SEEDS", "20"))
@@ -68,13 +66,6 @@ FAULTS = {
 }
 """The sandbox's faults, each with the highest probability that a seed may draw."""
 Query = Callable[..., list[Any]]
-
-
-@pytest.fixture(autouse=True)
-def _quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the set-up of every run: reading certificates, and migrating the tables."""
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
-    monkeypatch.setattr(Warehouse, "prepare", lambda *_: None)
 
 
 class Server:

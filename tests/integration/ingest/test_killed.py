@@ -4,7 +4,6 @@ benchmarks/kills.py measures the same over three years. This test covers a month
 on timing: before the sandbox handles a request, it waits until each served page is cached.
 """
 
-import multiprocessing
 import os
 import signal
 import ssl
@@ -18,6 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 from sqlalchemy import Engine, text
+from warm import FORKSERVER
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import connect
@@ -44,11 +44,6 @@ LOST = (PLACES, 1, 1, 2, 1, 3)
 """Most requests in flight at that moment."""
 PATIENCE = 60.0
 """Seconds until a process must end or a page be cached; they take 1 s and 0.01 s."""
-FORKSERVER = multiprocessing.get_context("forkserver")
-"""Children are forked from a process that has imported everything, which takes a second."""
-FORKSERVER.set_forkserver_preload(
-    ["pytest", "magnetis_dagster.wiring", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"]
-)
 Query = Callable[..., list[Any]]
 
 

@@ -1,11 +1,10 @@
 """Sixteen real processes spend 500 calls at a real HTTP server while SIGKILL ends some of them.
 
-20 seeds, or KILL_SEEDS of them:
+Ten seeds, or KILL_SEEDS of them:
 `KILL_SEEDS=100 make test ARGS=tests/integration/quota/test_kills.py`.
 """
 
 import asyncio
-import multiprocessing
 import os
 import random
 import ssl
@@ -21,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Engine, text
+from warm import FORKSERVER
 
 from magnetis_dagster.api import ApiCall, MagnetisClient
 from magnetis_dagster.database import DatabaseUnavailable, connect
@@ -29,7 +29,7 @@ from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.ledger import Charge, Ledger, QuotaExhausted
 from magnetis_dagster.sandbox import SANDBOX_KEY, Answer, SandboxOptions, SandboxServer
 
-SEEDS = int(os.environ.get("KILL_SEEDS", "20"))
+SEEDS = int(os.environ.get("KILL_SEEDS", "10"))
 WORKERS = 16
 LIMIT = 500
 PATIENCE = 60.0
@@ -40,22 +40,6 @@ for the others."""
 CHARGE = Charge(collection="calls", route="/calls", page=1, lane="manual")
 POLICY = QuotaPolicy(
     limit=LIMIT, zone=ZoneInfo("Europe/Paris"), floors={"schedule": 0.2, "manual": 0.1}
-)
-FORKSERVER = multiprocessing.get_context("forkserver")
-"""Workers are forked from one small process that has imported everything. A new Python needs a
-second of CPU for that."""
-FORKSERVER.set_forkserver_preload(
-    [
-        "pytest",
-        "psycopg",
-        "sqlalchemy.dialects.postgresql.psycopg",
-        "httpcore._backends.auto",
-        "anyio._backends._asyncio",
-        "magnetis_dagster.api",
-        "magnetis_dagster.quota.guard",
-        "magnetis_dagster.quota.ledger",
-        "magnetis_dagster.sandbox",
-    ]
 )
 
 
