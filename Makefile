@@ -23,7 +23,7 @@ export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose check audit bench docs lock browser pgbouncer screenshots clean
+.PHONY: help run test test-unit test-compose check audit bench docs lock browser pgbouncer screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -34,6 +34,9 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 
 test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/unit/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-unit: $(VENV)/dev.stamp ## Run the tests without a server or a database, in under a minute
+	@$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
 
 test-compose: $(VENV)/dev.stamp ## Start the compose stack on a Docker engine and kill its services (root, Debian, half an hour)
 	@$(BIN)/python -m pytest -v tests/compose/stack.py tests/compose/two_hosts.py $(ARGS)

@@ -103,20 +103,11 @@ class WindowReader:
                 await asyncio.to_thread(staging.clear)
                 await asyncio.to_thread(self._cache.forget, days)
                 cached = None
-            first = await pages.begin(cached)
-            if (first.total or 0) > most_rows:
-                self.announced = first.total or 0
-                self._suspicions.totals.setdefault(self.announced, self._window)
-                await self._client.wait_for_settlements()
-                return None
-            if first.rows:
-                await self._verifier.verify_total(first, staging)
-            self.announced = first.total
-            await pages.start_caching(first)
-            await pages.stage(1, first)
-            await self._fetch_others(pages)
-            size += pages.bytes
+            is_short = await self._fetch_all(pages, cached, most_rows)
             await self._client.wait_for_settlements()
+            if not is_short:
+                return None
+            size += pages.bytes
             tally = await asyncio.to_thread(staging.deduplicate)
             if staging.conflicting:
                 raise RepeatedIds(self._collection, self._window, staging.conflicting)
@@ -129,6 +120,22 @@ class WindowReader:
         received = staging.row_counts.received
         announced = pages.pagination.announced_rows(received)
         raise IncompleteWindow(self._collection, self._window, announced, received, fault, ATTEMPTS)
+
+    async def _fetch_all(
+        self, pages: WindowPages, cached: CachedWindow | None, most_rows: float
+    ) -> bool:
+        """Fetch and stage all pages; return False, after page 1, if it announces too many rows."""
+        first = await pages.begin(cached)
+        self.announced = first.total
+        if (first.total or 0) > most_rows:
+            self._suspicions.totals.setdefault(first.total or 0, self._window)
+            return False
+        if first.rows:
+            await self._verifier.verify_total(first, pages.staging)
+        await pages.start_caching(first)
+        await pages.stage(1, first)
+        await self._fetch_others(pages)
+        return True
 
     def _charged(self) -> int:
         return self._parts.guard.charged[self._call.days]

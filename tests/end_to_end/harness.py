@@ -75,6 +75,7 @@ class Dev:
             condition,
             expectation,
             seconds,
+            interval=0.3,  # most conditions are GraphQL requests, which cost the webserver 20 ms
             on_poll=self._record_every_second,
             details=lambda: self.diagnosis,
         )

@@ -165,12 +165,17 @@ def test_requests_of_another_site_are_refused(dev: Dev) -> None:
 def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: SandboxServer) -> None:
     assert ids(dev, "calls", ago(5)) == []
     run = api.launch(["calls"], ago(5), ago(5), {})
-    days, status = [], ""
-    while status not in ENDED:
-        news = api.news(run)
-        days, status = days + news.days, news.status
-    assert status == "SUCCESS"
-    assert [rows for _, rows in days] == [len(expected_ids(sandbox, "calls", ago(5)))]
+    news = []
+
+    def has_ended() -> bool:
+        news.append(api.news(run))
+        return news[-1].status in ENDED
+
+    dev.wait_until(has_ended, "the run ends")
+    assert news[-1].status == "SUCCESS"
+    assert [rows for each in news for _, rows in each.days] == [
+        len(expected_ids(sandbox, "calls", ago(5)))
+    ]
     assert ids(dev, "calls", ago(5)) == expected_ids(sandbox, "calls", ago(5))
 
 

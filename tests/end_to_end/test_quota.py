@@ -71,11 +71,9 @@ def spent(dev: Dev, lane: str) -> int:
     )
 
 
-def final_status(api: DagsterApi, run: str) -> str:
-    status = ""
-    while status not in ENDED:
-        status = api.news(run).status
-    return status
+def final_status(dev: Dev, api: DagsterApi, run: str) -> str:
+    dev.wait_until(lambda: api.news(run).status in ENDED, f"run {run} ends")
+    return api.news(run).status
 
 
 def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
@@ -130,7 +128,10 @@ def test_a_backfill_waits_for_quota_and_completes(
         # other runs proceed on their own lanes
         manual = api.launch(["calls"], FIRST - timedelta(days=9), FIRST - timedelta(days=9), {})
         scheduled = api.launch(list(EVENTS), LAST, LAST, {"magnetis/lane": "schedule"})
-        assert (final_status(api, manual), final_status(api, scheduled)) == ("SUCCESS", "SUCCESS")
+        assert (final_status(dev, api, manual), final_status(dev, api, scheduled)) == (
+            "SUCCESS",
+            "SUCCESS",
+        )
         assert (spent(dev, "manual"), spent(dev, "schedule")) == (1, 5)
 
         # a run of `--load` is in progress too at the power loss
