@@ -209,15 +209,11 @@ def merging(statements: type[ByMerge] | None) -> Iterator[None]:
         for method in statements.forbidden:
             self._connection.execute(text(f"SET LOCAL enable_{method} = off"))
 
-    def per_day_unsteered(
-        self: program._Merge,
-        query: str,
-        parameters: dict[str, object],
-    ) -> dict[date, int]:
+    def per_day_unsteered(self: program._Merge, query: str) -> dict[date, int]:
         # the statements after the MERGE join 60,000 rows to as many
         for method in statements.forbidden:
             self._connection.execute(text(f"SET LOCAL enable_{method} = on"))
-        return per_day(self, query, parameters)
+        return per_day(self, query)
 
     program.merge_queries = statements
     merge._analyze_staging, merge._rows_per_day = analyze_and_steer, per_day_unsteered  # noqa: SLF001

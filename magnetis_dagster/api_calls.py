@@ -1,6 +1,6 @@
 """Define what client, quota guard, ledger and probe share about an API call.
 
-This module imports nothing of the package, so that `api` and `quota` need not import each other.
+Imports nothing of the package, so that `api` and `quota` need not import each other.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,7 @@ from typing import Protocol, runtime_checkable
 
 LONGEST_CALL = timedelta(minutes=5)
 """Longest time from a charge, or its last confirmation, until the API can no longer receive the
-request. The client refuses limits that exceed it. The ledger counts a call of a dead process for
-this long."""
+request. The ledger counts a call of a dead process for this long."""
 GRANT_SECONDS = 30.0
 """The client confirms a charge that is older than this before it sends the request."""
 NOT_SENT = "NotSent"
@@ -44,10 +43,8 @@ class Allowance:
     """One rate limit that the server enforces."""
 
     limit: float | None = None
-    """Requests per window."""
     remaining: float | None = None
     reset: float | None = None
-    """Seconds until the window ends."""
     window: float | None = None
     """Length of the window in seconds."""
 
@@ -90,10 +87,8 @@ class RateLimit:
         exhausted = self._exhausted()
         resets = [each.reset for each in exhausted if each.reset is not None]
         named = [wait for wait in (self.retry_after, max(resets, default=None)) if wait is not None]
-        if positive := [wait for wait in named if wait > 0]:
-            return positive[0]
         if named:
-            return named[0]
+            return next((wait for wait in named if wait > 0), named[0])
         if self.is_throttle:
             return max(_THROTTLE_WAIT if each.window is None else each.window for each in exhausted)
         return None
@@ -101,16 +96,12 @@ class RateLimit:
     def remaining_today(self, daily_quota: int) -> int | None:
         """Return the requests left in the quota day; None if no allowance describes it."""
         for each in self.allowances:
-            if (
-                each.remaining is None
-                or each.limit is None
-                or not 0 <= each.remaining <= each.limit
-            ):
+            if each.remaining is None or each.limit is None:
                 continue
             daily = each.window is not None and each.window >= _HALF_A_DAY
             if each.window is None and each.limit >= DAILY_LIMIT:
                 daily = each.limit == daily_quota or (each.reset or 0) > _HOUR
-            if daily:
+            if daily and 0 <= each.remaining <= each.limit:
                 return int(each.remaining)
         return None
 
@@ -118,9 +109,8 @@ class RateLimit:
         return [each for each in self.allowances if each.remaining == 0] or list(self.allowances)
 
     def _longer(self, allowance: Allowance) -> float | None:
-        return max(
-            (wait for wait in (self.retry_after, allowance.reset) if wait is not None), default=None
-        )
+        waits = [wait for wait in (self.retry_after, allowance.reset) if wait is not None]
+        return max(waits, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +118,6 @@ class CallOutcome:
     """The result of a charged call, for the ledger."""
 
     status: int | None
-    """HTTP status; None if no response arrived."""
     rows: int | None = None
     bytes: int = 0
     milliseconds: int = 0
@@ -143,14 +132,12 @@ class CallOutcome:
     key_refused: bool = False
     """Whether the server rejects the key itself (401), so that any other request would fail too."""
     rate_limit: RateLimit | None = None
-    """The rate-limit headers; None if the response has none."""
 
 
 class QuotaGuard(Protocol):
     """Decides whether a request may be sent now.
 
-    The client charges every request, retries included, before it sends a byte, and settles the
-    charge afterwards.
+    The client charges every request, retries included, before it sends it, and settles it after.
     """
 
     async def charge(self, call: ApiCall) -> int:
@@ -171,10 +158,9 @@ class ConfirmingGuard(QuotaGuard, Protocol):
     """A quota guard whose charges expire."""
 
     async def confirm(self, charge: int) -> int:
-        """Confirm a charge; return its number, or that of the charge that replaces it.
+        """Confirm a charge directly before its request; return its number or its replacement's.
 
-        The client calls this directly before it sends a request. A charge may have expired: it
-        waited, or the machine was suspended, until the next quota window began.
+        A charge expires if it waits, or the machine is suspended, until the next quota window.
 
         Raises: what `charge` raises, after the old charge is settled.
         """

@@ -20,10 +20,7 @@ from magnetis_dagster.warehouse import read_only as reader
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Return whether these settings load sandbox rows.
-
-    The key is one of the sandbox's, or none is set and no `magnetis dev` uses a real one.
-    """
+    """Return whether the key is the sandbox's, or none is set and `magnetis dev` uses no other."""
     if settings.api_key is None:
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None
@@ -31,10 +28,7 @@ def uses_sandbox(settings: Settings) -> bool:
 
 
 def embedded_database(settings: Settings) -> str:
-    """Return the database of the embedded server to use.
-
-    Sandbox rows and real rows never share a database.
-    """
+    """Return the embedded database to use: sandbox rows and real rows never share one."""
     return embedded.SANDBOX_DATABASE if uses_sandbox(settings) else embedded.DATABASE
 
 
@@ -47,9 +41,8 @@ def database_url(settings: Settings, *, create: bool = True, port: int | None = 
     """
     if address := settings.database_address:
         return address
-    return embedded.start(
-        settings.home, database=embedded_database(settings), port=port, create=create
-    )
+    database = embedded_database(settings)
+    return embedded.start(settings.home, database=database, port=port, create=create)
 
 
 def require_home(settings: Settings) -> None:
@@ -89,12 +82,7 @@ def shown_address(settings: Settings, *, tcp: bool, read_only: bool) -> tuple[st
 
 @contextmanager
 def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
-    """Open the database for the length of the block.
-
-    Commands that load nothing pass `create=False`.
-
-    Raises: EmbeddedServerFailed; NoEmbeddedDatabase if `create` is false and there is no database.
-    """
+    """Open the database for the length of the block. Parameters and errors: `database_url`."""
     engine = connect(database_url(settings, create=create))
     try:
         yield engine
@@ -138,10 +126,7 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open the ingestion of one run.
-
-    Raises: SettingsError, DatabaseUnavailable or DatabaseRefused.
-    """
+    """Open the ingestion of one run. Raises: SettingsError and errors of the database."""
     key = settings.require_key()
     with (
         open_engine(settings) as engine,

@@ -12,4 +12,7 @@ def close_key(ledger: Ledger, retry_after: float | None) -> datetime:
     """
     about_the_day = retry_after is None or retry_after > SHORT_PAUSE
     with ledger._transaction("close the key") as cursor:
-        return ledger._close(cursor, retry_after, None, None, about_the_day=about_the_day)
+        closed_until = ledger._close(cursor, retry_after, None, None)
+        if about_the_day:
+            ledger._lower_remaining(cursor, 0, None)
+        return closed_until

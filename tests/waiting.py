@@ -9,7 +9,7 @@ def wait_until(
     expectation: str,
     seconds: float = 180.0,
     *,
-    interval: float = 0.1,
+    interval: float = 0.2,
     on_poll: Callable[[], None] = lambda: None,
     details: Callable[[], str] = lambda: "",
 ) -> None:

@@ -59,6 +59,9 @@ def _main(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = ["magnetis", *arguments]
+    if encoding := environment.get("PYTHONIOENCODING"):
+        for written in sys.stdout, sys.stderr:
+            written.reconfigure(encoding=encoding)  # Python reads the variable when it starts
     try:
         runpy.run_module("magnetis_dagster.cli", run_name="__main__")
     finally:

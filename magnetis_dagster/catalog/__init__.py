@@ -7,15 +7,12 @@ of MAGNETIS_CONFIG overrides them.
 from magnetis_dagster.catalog.model import (
     Catalogue,
     Collection,
-    Column,
     ColumnType,
     Evidence,
     Kind,
     PersonalData,
     Policy,
-    Route,
     Severity,
-    WindowParameters,
 )
 from magnetis_dagster.catalog.overlay import CatalogueError, load_catalogue
 
@@ -23,14 +20,11 @@ __all__ = [
     "Catalogue",
     "CatalogueError",
     "Collection",
-    "Column",
     "ColumnType",
     "Evidence",
     "Kind",
     "PersonalData",
     "Policy",
-    "Route",
     "Severity",
-    "WindowParameters",
     "load_catalogue",
 ]

@@ -1,7 +1,4 @@
-"""Convert received values to the types of columns, and to ids, accounts and times.
-
-A value that does not fit becomes None.
-"""
+"""Convert received values to columns, ids, accounts and times; a misfit becomes None."""
 
 import math
 import re
@@ -28,14 +25,10 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _YEARS = range(_EARLIEST.year - 1, _LATEST.year + 1)
 _FRENCH = re.compile(r"^(\d{2})/(\d{2})/(\d{4})[ T](\d{2}:\d{2}(?::\d{2})?)$")
 _LONGEST_ACCOUNT = 512
-"""Maximum number of characters of an account id.
-
-PostgreSQL rejects index keys above a third of a page (2,704 bytes), which would fail the window.
-"""
+"""Characters. PostgreSQL rejects index keys above 2,704 bytes, which would fail the window."""
 _LARGEST_BIGINT = 2**63 - 1
 _MOST_DIGITS = 1000
 _MOST_PLACES = 16_383
-"""Maximum number of decimal places of PostgreSQL's numeric type."""
 _ZERO_DATE = re.compile(
     r"(?:0000-00-00|0001-01-01|-0001-11-30|00/00/0000)(?:[ T].*)?|1970-01-01[ T]00:00(?::00.*)?|0",
     re.DOTALL,
@@ -62,12 +55,8 @@ def as_text(value: object) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else str(value)
     if isinstance(value, Decimal):
-        whole = (
-            value.is_finite()
-            and value.adjusted() < _MOST_DIGITS
-            and value == value.to_integral_value()
-        )
-        return str(int(value)) if whole else str(value)
+        is_short = value.is_finite() and value.adjusted() < _MOST_DIGITS
+        return str(int(value) if is_short and value == value.to_integral_value() else value)
     return None
 
 
@@ -78,14 +67,9 @@ def as_identifier(value: object) -> str | None:
 
 def as_integer(value: object) -> int | None:
     """Return an integer, rounded half to even: a duration of "12.6" becomes 13."""
-    if type(value) is int:
-        rounded = value
-    else:
-        number = as_decimal(value)
-        if number is None:
-            return None
-        rounded = round(number)
-    return rounded if abs(rounded) <= _LARGEST_BIGINT else None
+    number = value if type(value) is int else as_decimal(value)
+    rounded = None if number is None else round(number)
+    return rounded if rounded is None or abs(rounded) <= _LARGEST_BIGINT else None
 
 
 def as_decimal(value: object) -> Decimal | None:
@@ -191,8 +175,10 @@ def converter_of(column: Column, zone: tzinfo, *, indexed: bool) -> Converter:
         case ColumnType.TEXT:
             texts = _phones if any(is_numbered(split(path)) for path in column.paths) else _texts
             return _limit_length(texts) if indexed else texts
-        case ColumnType.INTEGER | ColumnType.DECIMAL:
-            return _each(_number(column))
+        case ColumnType.INTEGER:
+            return _each(_number(column, as_integer))
+        case ColumnType.DECIMAL:
+            return _each(_number(column, as_decimal))
         case ColumnType.BOOLEAN:
             return _each(as_boolean)
         case ColumnType.TIMESTAMP:
@@ -201,10 +187,7 @@ def converter_of(column: Column, zone: tzinfo, *, indexed: bool) -> Converter:
             return _each(dump_json)
 
 
-def _number(column: Column) -> Callable[[Any], Any]:
-    convert_one: Callable[[Any], Any] = (
-        as_integer if column.type is ColumnType.INTEGER else as_decimal
-    )
+def _number(column: Column, convert_one: Callable[[Any], Any]) -> Callable[[Any], Any]:
     unit, received_unit = column.unit, column.received_unit
     if unit not in SECONDS_PER_UNIT:
         return convert_one
@@ -222,12 +205,8 @@ def to_moments(zone: tzinfo) -> Converter:
 
     def moment(raw: Any) -> datetime | None:
         # fast path for the API's usual format, YYYY-MM-DD HH:MM:SS: takes a third of the time
-        if (
-            type(raw) is str
-            and len(raw) == 19
-            and raw[13] == ":"
-            and (offset := _offset(raw[:13], zone)) is not None
-        ):
+        is_usual = type(raw) is str and len(raw) == 19 and raw[13] == ":"
+        if is_usual and (offset := _offset(raw[:13], zone)) is not None:
             try:
                 found = datetime.fromisoformat(raw + "+00:00") - offset
             except ValueError:
@@ -242,12 +221,10 @@ def to_moments(zone: tzinfo) -> Converter:
 def _offset(hour: str, zone: tzinfo) -> timedelta | None:
     """Return `zone`'s UTC offset in an hour, `YYYY-MM-DD HH`; None if it changes."""
     try:
-        first, last = (
-            datetime.fromisoformat(hour + rest).replace(tzinfo=zone)
-            for rest in (":00:00", ":59:59.999999")
-        )
+        first = datetime.fromisoformat(f"{hour}:00:00").replace(tzinfo=zone)
     except ValueError:
         return None
+    last = first.replace(minute=59, second=59, microsecond=999_999)
     if first.year not in _YEARS or first.utcoffset() != last.utcoffset():
         return None
     return first.utcoffset()
@@ -262,7 +239,6 @@ def _texts(received: Iterable[Any]) -> list[Any]:
 
 
 def _phones(received: Iterable[Any]) -> list[Any]:
-    """Return phone numbers as text, without the ".0" of a float."""
     return [
         text[:-2] if text and text[-2:] == ".0" and _WHOLE_PHONE.fullmatch(text) else text
         for text in _texts(received)
@@ -272,8 +248,7 @@ def _phones(received: Iterable[Any]) -> list[Any]:
 def _limit_length(texts: Converter) -> Converter:
     """Return None for texts that an index would reject; `payload` contains them."""
     return lambda received: [
-        text if text is None or len(text) <= INDEXED_CHARACTERS else None
-        for text in texts(received)
+        text if text and len(text) <= INDEXED_CHARACTERS else None for text in texts(received)
     ]
 
 

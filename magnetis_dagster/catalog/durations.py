@@ -1,7 +1,4 @@
-"""Parse durations.
-
-Supports clock (`00:03:21`), ISO 8601 (`PT3M21S`) and unit (`3 min 21 s`) notation.
-"""
+"""Parse durations in clock (`00:03:21`), ISO 8601 (`PT3M21S`) and unit (`3 min 21 s`) notation."""
 
 import re
 from decimal import Decimal
@@ -32,12 +29,7 @@ def seconds_of(text: str) -> Decimal | None:
     if match := _ISO.fullmatch(text):
         return _total((match[1], 86_400), (match[2], 3600), (match[3], 60), (match[4], 1))
     if match := _UNITS.fullmatch(text):
-        return _total(
-            (match[1], 3600),
-            (match[2], 60),
-            (match[3], 1),
-            (match[4], SECONDS_PER_UNIT["milliseconds"]),
-        )
+        return _total((match[1], 3600), (match[2], 60), (match[3], 1), (match[4], Decimal("0.001")))
     return None
 
 

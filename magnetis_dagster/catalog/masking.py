@@ -23,18 +23,12 @@ def mask_text(text: str) -> str:
 
 
 def mask_id(identifier: str) -> str:
-    """Return an id for display.
-
-    Keeps digits, because a UUID may contain eight in a row.
-    """
+    """Return an id for display; keep digits, because a UUID may contain eight in a row."""
     return _EMAIL.sub(MASK, _UNPRINTABLE.sub(" ", identifier))[:_LONGEST]
 
 
 class Masking:
-    """Masks rows of one collection by the personal-data class of their columns.
-
-    Members that no column declares are masked.
-    """
+    """Masks columns with personal data, and members that no column declares."""
 
     def __init__(self, collection: Collection) -> None:
         self._columns = collection.columns
@@ -63,12 +57,11 @@ class Masking:
         ]
         if not columns or any(column.personal_data is not PersonalData.NONE for column in columns):
             return f"{MASK} ({len(value)})" if isinstance(value, list) else MASK
-        if isinstance(value, dict | list) and not any(
-            column.type is ColumnType.JSON for column in columns
-        ):
+        types = {column.type for column in columns}
+        if isinstance(value, dict | list) and ColumnType.JSON not in types:
             # a list or object in place of a scalar may contain anything
             return MASK
-        if any(column.type is ColumnType.TIMESTAMP for column in columns):
+        if ColumnType.TIMESTAMP in types:
             # the digits of a time would match the pattern of phone numbers
             return str(value) if as_moment(value, UTC) else MASK
         return mask_text(as_text(value) or dump_json(value))

@@ -1,10 +1,7 @@
-"""The model of a declaration: its fields and validation rules.
-
-`catalogue.yaml` declares the collections, `row_parser.py` parses rows, and `overlay.py` reads
-files.
-"""
+"""The model of a declaration: its fields and validation rules."""
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -22,20 +19,14 @@ from pydantic import (
 )
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""A PostgreSQL name that needs no quotes.
-
-PostgreSQL allows 63 characters; 40 leave room for suffixes.
-"""
+"""A PostgreSQL name without quotes. Of its 63 characters, 40 leave room for suffixes."""
 
 STANDARD_COLUMNS = frozenset(
     {"id", "account_id", "payload", "first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
     | {"occurred_at", "day", "valid_from", "valid_to"}
     | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's system columns
 )
-
-
 ACCOUNT_PATHS = ("account.id", "account_id")
-"""Default paths of a row's account."""
 INDEXED_CHARACTERS = 128
 MOST_INDEX_COLUMNS = 4
 """Limits that keep an index entry below 2,704 bytes, PostgreSQL's maximum."""
@@ -45,18 +36,12 @@ SECONDS_PER_UNIT = {
     "minutes": Decimal(60),
     "hours": Decimal(3600),
 }
-"""Convertible units of durations."""
 
 
 def _id_path(entry: Any) -> Any:
-    if isinstance(entry, str) and entry.strip():
-        return (entry,)
-    if (
-        isinstance(entry, list | tuple)
-        and entry
-        and all(isinstance(part, str) and part.strip() for part in entry)
-    ):
-        return tuple(entry)
+    parts = tuple(entry) if isinstance(entry, list | tuple) else (entry,)
+    if parts and all(isinstance(part, str) and part.strip() for part in parts):
+        return parts
     raise ValueError(
         "expected a member such as call_id, or a list of members that form one id, such as [id, "
         "leg]"
@@ -74,8 +59,6 @@ def _volatile_path(entry: Any) -> Any:
 
 IdPath = Annotated[tuple[str, ...], BeforeValidator(_id_path)]
 """The members that form an id: one, or several for a composite id."""
-VolatilePath = Annotated[str, BeforeValidator(_volatile_path)]
-MemberPath = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Evidence(StrEnum):
@@ -88,7 +71,7 @@ class Evidence(StrEnum):
     INFERRED = "inferred"
     """Follows from confirmed facts."""
     ASSUMED = "assumed"
-    """The most plausible guess, without any evidence."""
+    """A guess without any evidence."""
 
 
 class Kind(StrEnum):
@@ -115,14 +98,11 @@ class ColumnType(StrEnum):
 
     TEXT = "text"
     INTEGER = "integer"
-    """`bigint` in PostgreSQL."""
     DECIMAL = "decimal"
-    """`numeric` in PostgreSQL."""
     BOOLEAN = "boolean"
     TIMESTAMP = "timestamp"
-    """`timestamptz` in PostgreSQL; times without a zone are in the response time zone."""
+    """Times without a zone are in the response time zone."""
     JSON = "json"
-    """`jsonb` in PostgreSQL: lists and objects as received."""
 
 
 class Severity(StrEnum):
@@ -163,11 +143,9 @@ class Column(Declaration):
     description: str = ""
     personal_data: PersonalData = PersonalData.NONE
     unit: str | None = None
-    """Unit of a number, such as seconds."""
     received_unit: str | None = None
     """Unit of the API's value, if it differs from `unit`; values are converted."""
     evidence: Evidence = Evidence.ASSUMED
-    """How well `paths` is established."""
 
     @model_validator(mode="after")
     def _units_can_be_converted(self) -> Self:
@@ -176,10 +154,8 @@ class Column(Declaration):
         units = ", ".join(SECONDS_PER_UNIT)
         if self.received_unit not in SECONDS_PER_UNIT:
             raise ValueError(f"received_unit: expected one of {units}; got {self.received_unit!r}")
-        if self.unit not in SECONDS_PER_UNIT or self.type not in {
-            ColumnType.INTEGER,
-            ColumnType.DECIMAL,
-        }:
+        is_number = self.type in {ColumnType.INTEGER, ColumnType.DECIMAL}
+        if self.unit not in SECONDS_PER_UNIT or not is_number:
             raise ValueError(
                 "received_unit requires a column of type integer or decimal whose unit is one of "
                 f"{units}"
@@ -199,16 +175,13 @@ class WindowParameters(Declaration):
     @classmethod
     def _require_a_day(cls, value: str) -> str:
         moment = datetime(2025, 11, 23, 20, 7, 9)  # noqa: DTZ001 - no zone needed
-        try:
+        with suppress(ValueError):
             parsed = datetime.strptime(moment.strftime(value), value)  # noqa: DTZ007
-            contains_day = parsed.date() == moment.date()
-        except ValueError:
-            contains_day = False
-        if not contains_day:
-            raise ValueError(
-                "expected a strftime format with at least year, month and day, such as %Y%m%d%H%M%S"
-            )
-        return value
+            if parsed.date() == moment.date():
+                return value
+        raise ValueError(
+            "expected a strftime format with at least year, month and day, such as %Y%m%d%H%M%S"
+        )
 
 
 class Collection(Declaration):
@@ -221,19 +194,18 @@ class Collection(Declaration):
     routes: tuple[Route, ...] = Field(min_length=1)
     """Requests use the first; `magnetis probe` tries the others if it fails."""
     parameters: dict[str, str] = {}
-    """Query parameters of every request."""
     window: WindowParameters | None = None
     """None on an events collection: the route cannot filter by time, so it is read completely."""
     window_evidence: Evidence = Evidence.ASSUMED
     id_paths: tuple[IdPath, ...] = Field((("id",), ("uuid",)), min_length=1)
     """Candidate ids, in order. A composite id has several members and requires all of them."""
     id_evidence: Evidence = Evidence.ASSUMED
-    account_paths: tuple[MemberPath, ...] = ACCOUNT_PATHS
+    account_paths: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ACCOUNT_PATHS
     """Candidate paths of the row's account, in order."""
     time_fields: tuple[str, ...] = ()
     """Candidate paths of an event's time; the first that is present decides."""
     time_evidence: Evidence = Evidence.ASSUMED
-    volatile: tuple[VolatilePath, ...] = ()
+    volatile: tuple[Annotated[str, BeforeValidator(_volatile_path)], ...] = ()
     """Paths of members whose changes do not count as changes of the row. See `volatile.py`."""
     columns: dict[Identifier, Column] = {}
     rows_are_accounts: bool = False
@@ -241,14 +213,11 @@ class Collection(Declaration):
     indexes: tuple[tuple[Identifier, ...], ...] = ()
     """Columns of additional indexes, in order. Indexed text is limited to INDEXED_CHARACTERS."""
     references: tuple[Identifier, ...] = ()
-    """Collections whose ids the rows contain. They become edges of the asset graph that never
-    block.
-    """
+    """Collections whose ids the rows contain: edges of the asset graph that never block."""
     sensor: Identifier | None = None
     """Sensor that checks for changes between daily runs."""
     enabled: bool = True
     reason: str | None = None
-    """Why the collection is disabled."""
 
     @model_validator(mode="after")
     def _kind_and_members_agree(self) -> Self:
@@ -271,10 +240,11 @@ class Collection(Declaration):
     @model_validator(mode="after")
     def _indexes_are_valid(self) -> Self:
         allowed = {"account_id", "changed_at", "first_seen_at"}
-        allowed |= {"occurred_at", "day"} if self.is_events else set()
+        if self.is_events:
+            allowed |= {"occurred_at", "day"}
         allowed |= {name for name, each in self.columns.items() if each.type is not ColumnType.JSON}
         for columns in self.indexes:
-            if not columns or len(columns) > MOST_INDEX_COLUMNS or len(set(columns)) < len(columns):
+            if not 0 < len(set(columns)) == len(columns) <= MOST_INDEX_COLUMNS:
                 raise ValueError(
                     f"indexes: expected lists of one to {MOST_INDEX_COLUMNS} different columns; "
                     f"got {list(columns)}"
@@ -288,7 +258,7 @@ class Collection(Declaration):
 
     @property
     def indexed(self) -> frozenset[str]:
-        """Names of the indexed columns."""
+        """The indexed columns."""
         return frozenset(name for columns in self.indexes for name in columns)
 
     @property
@@ -315,7 +285,7 @@ class Collection(Declaration):
     @property
     def title(self) -> str:
         """The name for people: `Email trackers` for `email_trackers`."""
-        return re.sub("_", " ", self.name).capitalize()
+        return self.name.replace("_", " ").capitalize()
 
 
 class Policy(Declaration):
@@ -343,10 +313,8 @@ class Catalogue(Declaration):
     """All collections, in the vendor's order."""
 
     families: dict[Identifier, str]
-    """Description by family."""
     collections: dict[Identifier, Collection]
     policies: dict[Identifier, Policy] = {}
-    """All policies, including disabled ones."""
 
     @model_validator(mode="after")
     def _table_names_are_unique(self) -> Self:
@@ -361,27 +329,25 @@ class Catalogue(Declaration):
 
     @model_validator(mode="after")
     def _families_exist(self) -> Self:
-        for collection in self.collections.values():
+        for name, collection in self.collections.items():
             if collection.family not in self.families:
                 raise ValueError(
-                    f"collection {collection.name}: family {collection.family!r} is not declared; "
+                    f"collection {name}: family {collection.family!r} is not declared; "
                     f"declared families: {', '.join(self.families)}"
                 )
         return self
 
     @model_validator(mode="after")
     def _references_exist_without_cycles(self) -> Self:
-        for name, collection in self.collections.items():
-            for other in collection.references:
-                if other not in self.collections:
-                    raise ValueError(
-                        f"collection {name}: unknown reference {other!r}; expected one of "
-                        f"{', '.join(self.collections)}"
-                    )
+        references = {name: each.references for name, each in self.collections.items()}
+        for name, others in references.items():
+            if unknown := [other for other in others if other not in self.collections]:
+                raise ValueError(
+                    f"collection {name}: unknown reference {unknown[0]!r}; expected one of "
+                    f"{', '.join(self.collections)}"
+                )
         try:
-            TopologicalSorter(
-                {name: each.references for name, each in self.collections.items()}
-            ).prepare()
+            TopologicalSorter(references).prepare()
         except CycleError as error:
             cycle = " -> ".join(error.args[1][::-1])
             raise ValueError(
@@ -413,13 +379,9 @@ class Catalogue(Declaration):
         Includes indirect references: Dagster drops an asset from a backfill if one of its targeted
         ancestors is not a parent.
         """
-        found: set[str] = set()
-        pending = list(collection.references)
-        while pending:
-            name = pending.pop()
-            if name not in found:
-                found.add(name)
-                pending += self.collections[name].references
+        found = list(collection.references)
+        for name in found:  # which grows
+            found += [each for each in self.collections[name].references if each not in found]
         return [each for each in self.enabled if each.name in found]
 
     def policies_of(self, collection: Collection) -> list[Policy]:

@@ -3,8 +3,7 @@
 `started_at`, `startedAt` and `Started-At` are one name. The member `number` of the object `caller`
 also matches the members `caller.number`, `caller_number` and `callerNumber`.
 
-The case of ASCII letters, `_`, `-`, `.` and spaces are ignored. Nothing else is: no plural, no
-synonym, no other order.
+Only the case of ASCII letters, `_`, `-`, `.` and spaces are ignored.
 """
 
 from functools import lru_cache
@@ -13,8 +12,7 @@ from typing import NamedTuple
 
 IGNORED = "_-. "
 """Characters to ignore. ASCII only, so that PostgreSQL gives the same result in every locale."""
-UPPER, LOWER = ascii_uppercase, ascii_lowercase
-_FOLD = str.maketrans(UPPER, LOWER, IGNORED)
+_FOLD = str.maketrans(ascii_uppercase, ascii_lowercase, IGNORED)
 
 Names = tuple[str, ...]
 """A member and its descendants in a path."""

@@ -30,10 +30,11 @@ only the differences:
 """
 
 import difflib
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -43,7 +44,6 @@ from magnetis_dagster.catalog.model import (
     Collection,
     Column,
     Kind,
-    Policy,
     Route,
     WindowParameters,
 )
@@ -51,17 +51,28 @@ from magnetis_dagster.catalog.policies import KINDS
 from magnetis_dagster.errors import PermanentError
 
 M = TypeVar("M", bound=BaseModel)
+_Mapping = dict[str, Any]
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C implementation if libyaml is available."""
-
-OVERLAY_KEYS = ("collections", "policies")
-COLLECTION_KEYS = tuple(
-    sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
-)
+_COLLECTION_KEYS = sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
 
 
 class CatalogueError(PermanentError):
     """The catalogue or overlay is invalid; the text names file and key."""
+
+
+class _Place(NamedTuple):
+    """A key of a file, for error texts."""
+
+    file: str
+    path: str = ""
+
+    def __truediv__(self, key: object) -> "_Place":
+        return _Place(self.file, f"{self.path}.{key}" if self.path else str(key))
+
+    def error(self, problem: str) -> CatalogueError:
+        # errors of the whole catalogue have no key
+        return CatalogueError(f"{': '.join(filter(None, self))}: {problem}")
 
 
 def load_catalogue(overlay: Path | None = None) -> Catalogue:
@@ -69,14 +80,13 @@ def load_catalogue(overlay: Path | None = None) -> Catalogue:
 
     Raises: CatalogueError if the file is missing, is not YAML, or contains an invalid key or value.
     """
-    declarations = _defaults()
     if overlay is None:
-        return _validate("catalogue.yaml", declarations)
-    declarations = _apply_overlay(declarations, read_overlay(overlay), str(overlay))
-    return _validate(str(overlay), declarations)
+        return _validate(_Place("catalogue.yaml"), _defaults())
+    file = _Place(str(overlay))
+    return _validate(file, _apply_overlay(_defaults(), read_overlay(overlay), file))
 
 
-def read_overlay(path: Path) -> dict[str, Any]:
+def read_overlay(path: Path) -> _Mapping:
     """Return the mapping in the YAML file `path`.
 
     Raises: CatalogueError if the file cannot be read or contains no mapping.
@@ -116,7 +126,7 @@ def _read_resource(name: str) -> Any:
 
 
 @cache
-def _defaults() -> dict[str, Any]:
+def _defaults() -> _Mapping:
     content = _read_resource("catalogue.yaml")
     campaign = content.pop("shared")["utm"].keys()
     for name, declaration in content["collections"].items():
@@ -129,60 +139,63 @@ def _defaults() -> dict[str, Any]:
     return {**content, "policies": _read_resource("policies.yaml")}
 
 
-def _apply_overlay(base: dict[str, Any], overlay: dict[str, Any], file: str) -> dict[str, Any]:
-    _require_known(file, "", overlay, OVERLAY_KEYS)
+def _apply_overlay(base: _Mapping, overlay: _Mapping, file: _Place) -> _Mapping:
+    _require_known(file, overlay, ("collections", "policies"))
     collections = dict(base["collections"])
-    for name, changes in _mapping(file, "collections", overlay.get("collections")).items():
-        path = f"collections.{name}"
-        declared = _mapping(file, path, changes)
+    at = file / "collections"
+    for name, changes in _mapping(at, overlay.get("collections")).items():
+        declared = _mapping(at / name, changes)
         # without a kind, a new name is probably a misspelled collection
         if name in collections or "kind" not in declared:
-            _require_known(file, "collections", {name: None}, collections)
-            collections[name] = _overlay_collection(collections[name], declared, file, path)
+            _require_known(at, {name: None}, collections)
+            collections[name] = _overlay_collection(collections[name], declared, at / name)
         else:
-            collections[name] = _new_collection(name, declared, file, path)
+            collections[name] = _new_collection(name, declared, at / name)
     policies = dict(base["policies"])
-    for name, changes in _mapping(file, "policies", overlay.get("policies")).items():
-        path = f"policies.{name}"
-        declared = _mapping(file, path, changes)
-        policies[name] = _overlay_policy(policies.get(name), declared, file, path)
+    at = file / "policies"
+    for name, changes in _mapping(at, overlay.get("policies")).items():
+        declared = _mapping(at / name, changes)
+        policies[name] = _overlay_policy(policies.get(name), declared, at / name)
     return base | {"collections": collections, "policies": policies}
 
 
-def _new_collection(name: str, declared: dict[str, Any], file: str, path: str) -> dict[str, Any]:
-    _require_known(file, path, declared, (*COLLECTION_KEYS, "family", "kind"))
+def _new_collection(name: str, declared: _Mapping, at: _Place) -> _Mapping:
+    _require_known(at, declared, (*_COLLECTION_KEYS, "family", "kind"))
     base = {
         "name": name,
-        "description": f"{name}, a collection declared in {Path(file).name}.",
+        "description": f"{name}, a collection declared in {Path(at.file).name}.",
         "routes": [],
     }
-    own = {key: declared[key] for key in ("family", "kind") if key in declared}
-    rest = {key: value for key, value in declared.items() if key not in own}
-    return _overlay_collection(base | own, rest, file, path)
+    given = {key: declared[key] for key in ("family", "kind") if key in declared}
+    rest = {key: value for key, value in declared.items() if key not in given}
+    return _overlay_collection(base | given, rest, at)
 
 
-def _overlay_collection(
-    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
-    _require_known(file, path, changes, COLLECTION_KEYS)
+def _overlay_collection(base: _Mapping, changes: _Mapping, at: _Place) -> _Mapping:
+    _require_known(at, changes, _COLLECTION_KEYS)
     separate = {"route", "parameters", "columns"}
     merged = base | {key: value for key, value in changes.items() if key not in separate}
-    for number, route in enumerate(_list(file, f"{path}.routes", merged["routes"])):
-        _require_fields(Route, route, file, f"{path}.routes.{number}")
+    if not isinstance(merged["routes"], list):
+        raise (at / "routes").error(f"expected a list, got {merged['routes']!r}.")
+    for number, route in enumerate(merged["routes"]):
+        _require_fields(Route, route, at / "routes" / number)
     if changes.get("window") is not None:
-        _require_fields(WindowParameters, changes["window"], file, f"{path}.window")
+        _require_fields(WindowParameters, changes["window"], at / "window")
     if "route" in changes:
-        first = _validate_model(Route, {"path": changes["route"]}, file, f"{path}.route")
+        first = _validate_model(Route, {"path": changes["route"]}, at / "route")
         merged["routes"] = [first.model_dump(mode="json")] + [
             route for route in merged["routes"] if route and route.get("path") != first.path
         ]
     if "parameters" in changes:
-        parameters = _mapping(file, f"{path}.parameters", changes["parameters"])
-        merged["parameters"] = _merge(base.get("parameters", {}), parameters)
+        parameters = _mapping(at / "parameters", changes["parameters"])
+        parameters = base.get("parameters", {}) | parameters
+        merged["parameters"] = {
+            name: value for name, value in parameters.items() if value is not None
+        }
     if "columns" in changes:
         old = base.get("columns", {})
-        new = _mapping(file, f"{path}.columns", changes["columns"])
-        columns = merged["columns"] = _overlay_columns(old, new, file, f"{path}.columns")
+        columns = _overlay_columns(old, _mapping(at / "columns", changes["columns"]), at)
+        merged["columns"] = columns
         if "indexes" not in changes:
             removed = old.keys() - columns.keys()
             removed |= {name for name, column in columns.items() if column.get("type") == "json"}
@@ -191,111 +204,81 @@ def _overlay_collection(
     return merged
 
 
-def _overlay_columns(
-    base: dict[str, Any], changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
+def _overlay_columns(base: _Mapping, changes: _Mapping, at: _Place) -> _Mapping:
     columns = dict(base)
     for name, change in changes.items():
         if change is None:
             columns.pop(name, None)
         else:
-            column = _require_fields(Column, change, file, f"{path}.{name}")
+            column = _require_fields(Column, change, at / "columns" / name)
             columns[name] = {"paths": [name]} | columns.get(name, {}) | column
     return columns
 
 
-def _overlay_policy(
-    base: dict[str, Any] | None, changes: dict[str, Any], file: str, path: str
-) -> dict[str, Any]:
+def _overlay_policy(base: _Mapping | None, changes: _Mapping, at: _Place) -> _Mapping:
     kind = changes.get("kind", base and base["kind"])
     if not isinstance(kind, str) or kind not in KINDS:
-        expected = f"{path}.kind: expected one of {', '.join(KINDS)}"
         got = f"got {kind!r}" if kind else "and the catalogue has no policy of this name"
-        raise CatalogueError(f"{file}: {expected}; {got}.")
+        raise (at / "kind").error(f"expected one of {', '.join(KINDS)}; {got}.")
     if base and kind != base["kind"]:
-        raise CatalogueError(
-            f"{file}: {path}.kind: this policy has the kind {base['kind']}; declare a policy of "
-            "another kind under another name."
+        raise (at / "kind").error(
+            f"this policy has the kind {base['kind']}; declare a policy of another kind under "
+            "another name."
         )
-    fields = KINDS[kind].model_fields.keys() - {"name"}
-    _require_known(file, path, changes, sorted(fields))
+    _require_known(at, changes, sorted(KINDS[kind].model_fields.keys() - {"name"}))
     return (base or {}) | changes
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in (base | changes).items() if value is not None}
-
-
-def _mapping(file: str, path: str, value: object) -> dict[str, Any]:
+def _mapping(at: _Place, value: object) -> _Mapping:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise CatalogueError(f"{file}: {path}: expected a mapping, got {value!r}.")
+        raise at.error(f"expected a mapping, got {value!r}.")
     return {str(key): member for key, member in value.items()}
 
 
-def _list(file: str, path: str, value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise CatalogueError(f"{file}: {path}: expected a list, got {value!r}.")
-    return value
-
-
-def _require_fields(model: type[BaseModel], value: object, file: str, path: str) -> dict[str, Any]:
-    """Return the mapping `value`.
-
-    Raises: CatalogueError if a key is not a field of `model`.
-    """
-    mapping = _mapping(file, path, value)
-    _require_known(file, path, mapping, model.model_fields)
+def _require_fields(model: type[BaseModel], value: object, at: _Place) -> _Mapping:
+    """Return the mapping `value`; raise CatalogueError if a key is not a field of `model`."""
+    mapping = _mapping(at, value)
+    _require_known(at, mapping, model.model_fields)
     return mapping
 
 
-def _require_known(file: str, path: str, given: dict[str, Any], allowed: Any) -> None:
+def _require_known(at: _Place, given: _Mapping, allowed: Iterable[str]) -> None:
     for key in given:
         if key not in allowed:
             close = difflib.get_close_matches(str(key), list(allowed), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise CatalogueError(
-                f"{file}: {f'{path}.{key}' if path else key}: unknown name.{hint} "
-                f"Allowed here: {', '.join(allowed)}."
+            raise (at / key).error(f"unknown name.{hint} Allowed here: {', '.join(allowed)}.")
+
+
+def _validate(file: _Place, content: _Mapping) -> Catalogue:
+    policies = {
+        name: _validate_model(
+            KINDS[declaration["kind"]], declaration | {"name": name}, file / "policies" / name
+        )
+        for name, declaration in content["policies"].items()
+    }
+    catalogue = _validate_model(Catalogue, content | {"policies": policies}, file)
+    snapshots = [name for name, each in catalogue.collections.items() if each.kind is Kind.SNAPSHOT]
+    for policy in policies.values():
+        if other := [name for name in policy.collections if name not in snapshots]:
+            raise (file / "policies" / policy.name / "collections").error(
+                f"expected snapshot collections; got {other[0]!r}. Snapshot collections: "
+                f"{', '.join(snapshots)}."
             )
-
-
-def _validate(file: str, content: dict[str, Any]) -> Catalogue:
-    policies = {name: _policy(file, name, policy) for name, policy in content["policies"].items()}
-    catalogue = _validate_model(Catalogue, content | {"policies": policies}, file, "")
-    snapshots = [
-        collection.name
-        for collection in catalogue.collections.values()
-        if collection.kind is Kind.SNAPSHOT
-    ]
-    for policy in catalogue.policies.values():
-        for name in policy.collections:
-            if name not in snapshots:
-                raise CatalogueError(
-                    f"{file}: policies.{policy.name}.collections: expected snapshot collections; "
-                    f"got {name!r}. Snapshot collections: {', '.join(snapshots)}."
-                )
     return catalogue
 
 
-def _policy(file: str, name: str, declaration: dict[str, Any]) -> Policy:
-    policy_type = KINDS[declaration["kind"]]
-    return _validate_model(policy_type, declaration | {"name": name}, file, f"policies.{name}")
-
-
-def _validate_model(model: type[M], content: dict[str, Any], file: str, path: str) -> M:
+def _validate_model(model: type[M], content: _Mapping, at: _Place) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join([*([path] if path else []), *(str(part) for part in first["loc"])])
-        expected = (
-            first["msg"]
-            .removeprefix("Value error, ")
-            .replace("Input should be a valid tuple", "expected a list")
-        )
+        for part in first["loc"]:
+            at /= part
+        expected = first["msg"].removeprefix("Value error, ")
+        expected = expected.replace("Input should be a valid tuple", "expected a list")
         got = "" if isinstance(first["input"], dict | list) else f"; got {first['input']!r:.120}"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        prefix = f"{file}: {key}" if key else file  # errors of the whole catalogue have no key
-        raise CatalogueError(f"{prefix}: {expected}{got}.{more}") from None
+        raise at.error(f"{expected}{got}.{more}") from None

@@ -1,12 +1,12 @@
 """Find the values at declared paths in the rows of one page, in any spelling.
 
-Works by page, not by row: most declared members are absent, and the member names of a page cover
-all its rows. Each distinct name is folded once.
+Works by page, not by row: most declared members are absent, and each distinct name is folded once.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from magnetis_dagster.catalog.model import Collection, ColumnType
@@ -28,20 +28,15 @@ class Shapes:
 
     def __init__(self, collection: Collection) -> None:
         columns = collection.columns.values()
-        others = [*collection.key_paths, *collection.time_fields]
-        paths = {
-            split(path)
-            for path in [*others, *(path for column in columns for path in column.paths)]
-        }
-        self.names = frozenset(".".join(names) for names in paths)
-        self.known = frozenset(
-            _prefix(names, length) for names in paths for length in range(1, len(names) + 1)
-        )
-        """Every declared member at any level, folded."""
+        declared = [*collection.key_paths, *collection.time_fields]
+        declared += [path for column in columns for path in column.paths]
+        paths = set(map(split, declared))
+        self.names = frozenset(declared)
         self.objects = frozenset(
             _prefix(names, length) for names in paths for length in range(1, len(names))
         )
-        self.scalars = frozenset(_prefix(names) for names in paths)
+        self.scalars = frozenset(map(_prefix, paths))
+        self.known = self.objects | self.scalars
         self.identified = frozenset(_prefix(names, -1) for names in paths if _ends_in_id(names))
         """Objects with a declared id: a scalar in place of such an object is the id."""
         self._numbered = frozenset(_prefix(names, -1) for names in paths if is_numbered(names))
@@ -66,20 +61,16 @@ class Shapes:
 
         A phone number, a name or an address is not an id.
         """
-        if (
-            prefix not in self.identified
-            or isinstance(value, bool)
-            or not isinstance(value, str | int | float | Decimal)
-        ):
+        is_scalar = isinstance(value, str | int | float | Decimal) and not isinstance(value, bool)
+        if prefix not in self.identified or not is_scalar:
             return False
         text = str(value).strip()
         label = prefix in self._labels
         if _NO_ID.search(text) or (label and not any(map(str.isdecimal, text))):
             return False
-        return not (
-            (label or prefix in self._numbered)
-            and _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS))
-        )
+        if not label and prefix not in self._numbered:
+            return True
+        return not _PHONE.fullmatch(text.removesuffix(".0").translate(_SEPARATORS))
 
 
 class Candidates:
@@ -89,11 +80,7 @@ class Candidates:
         self.paths = [split(path) for path in paths]
         self.as_json = as_json
         self.rivals = set() if as_json else shapes.rivals(self.paths)
-        self.objects = (
-            set()
-            if as_json
-            else {prefix for names in self.paths if (prefix := _prefix(names)) in shapes.objects}
-        )
+        self.objects = set() if as_json else {*map(_prefix, self.paths)} & shapes.objects
 
 
 class Page:
@@ -107,11 +94,10 @@ class Page:
 
     def at(self, names: Names) -> list[list[Any]]:
         """Return the values at a path: per spelling, a list with one value per row."""
-        found = self._found.get(names)
-        if found is None:
-            found = self._found[names] = []
-            self._collect(self._root, names, names, found)
-        return found
+        if names not in self._found:
+            self._found[names] = []
+            self._collect(self._root, names, names, self._found[names])
+        return self._found[names]
 
     def column(self, candidates: Candidates, convert: Converter) -> tuple[list[Any], list[int]]:
         """Return each row's first value that fits, and the rows with misfits only."""
@@ -141,13 +127,11 @@ class Page:
                         for number, value in enumerate(found)
                         if value is None and received[number] is not None
                     )
-                values = (
-                    found
-                    if values.count(None) == rows
-                    else [
-                        new if old is None else old for old, new in zip(values, found, strict=True)
-                    ]
-                )
+                if values.count(None) == rows:
+                    values = found
+                else:
+                    pairs = zip(values, found, strict=True)
+                    values = [new if old is None else old for old, new in pairs]
                 if None not in values:
                     return values, []
         return values, [number for number in dict.fromkeys(misfits) if values[number] is None]
@@ -155,10 +139,7 @@ class Page:
     def first_present(
         self, paths: Iterable[Names], convert: Converter, is_absent: Callable[[Any], bool]
     ) -> tuple[list[Any], list[str | None]]:
-        """Return each row's value at the first path that is present.
-
-        Also return that path for each row whose value does not fit.
-        """
+        """Return each row's value at the first path that is present, and the paths of misfits."""
         values: list[Any] = [None] * self.size
         unreadable: list[str | None] = [None] * self.size
         open_rows: Sequence[int] = range(self.size)
@@ -167,13 +148,11 @@ class Page:
                 if len(open_rows) == self.size and None not in (found := convert(received)):
                     return found, unreadable
                 present = [number for number in open_rows if not is_absent(received[number])]
-                for number, value in zip(
-                    present, convert([received[number] for number in present]), strict=True
-                ):
+                converted = convert([received[number] for number in present])
+                for number, value in zip(present, converted, strict=True):
                     values[number] = value
                     unreadable[number] = ".".join(names) if value is None else None
-                decided = set(present)
-                open_rows = [number for number in open_rows if number not in decided]
+                open_rows = sorted({*open_rows}.difference(present))
                 if not open_rows:
                     return values, unreadable
         return values, unreadable
@@ -181,9 +160,7 @@ class Page:
     def _collect(self, level: "_Level", names: Names, rest: Names, found: list[list[Any]]) -> None:
         for head in heads(rest):
             spellings = level.index.get(head.folded, [])
-            if len(spellings) > 1:
-                spellings = sorted(spellings, key=lambda name: self._rank(name, head.name))
-            for name in spellings:
+            for name in sorted(spellings, key=partial(self._rank, head.name)):
                 if head.rest:
                     self._collect(level.below(name), names, head.rest, found)
                 else:
@@ -192,7 +169,7 @@ class Page:
             prefix = _prefix(names, len(names) - len(rest))
             found.append(self._stray_values(level.strays, prefix, fold(".".join(rest)) == "id"))
 
-    def _rank(self, name: str, exact: str) -> tuple[bool, bool, str]:
+    def _rank(self, exact: str, name: str) -> tuple[bool, bool, str]:
         return name != exact, name not in self._shapes.names, name
 
     def _stray_values(self, strays: dict[int, Any], prefix: str, want_id: bool) -> list[Any]:
@@ -206,11 +183,10 @@ class Page:
         return values
 
     def _scalars(self, received: list[Any], prefix: str, without_ids: bool) -> list[Any]:
-        """Return the values of a column that reads the object `prefix` as a scalar."""
         values = [raw[0] if isinstance(raw, list) and len(raw) == 1 else raw for raw in received]
-        if without_ids:
-            return [None if self._shapes.is_id(prefix, raw) else raw for raw in values]
-        return values
+        if not without_ids:
+            return values
+        return [None if self._shapes.is_id(prefix, raw) else raw for raw in values]
 
 
 class _Level:
@@ -220,9 +196,9 @@ class _Level:
         self._values: dict[str, list[Any]] = {}
         self._below: dict[str, _Level] = {}
         self.strays: dict[int, Any] = {}
-        """Values that are not objects, by row number.
+        """Values by row number that are not objects, except blank texts and empty lists.
 
-        Excludes blank texts and empty lists (PHP writes an empty object as a list).
+        PHP writes an empty object as a list.
         """
         objects = [value for value in values if type(value) is dict]
         self._complete = len(objects) == len(values)
@@ -247,22 +223,19 @@ class _Level:
         return None
 
     def values(self, name: str) -> list[Any]:
-        found = self._values.get(name)
-        if found is None:
+        if name not in self._values:
             rows = self._objects
-            found = (
+            self._values[name] = (
                 [row.get(name) for row in rows]
                 if self._complete
                 else [row.get(name) if row else None for row in rows]
             )
-            self._values[name] = found
-        return found
+        return self._values[name]
 
     def below(self, name: str) -> "_Level":
-        level = self._below.get(name)
-        if level is None:
-            level = self._below[name] = _Level(self.values(name))
-        return level
+        if name not in self._below:
+            self._below[name] = _Level(self.values(name))
+        return self._below[name]
 
 
 def is_numbered(names: Names) -> bool:

@@ -1,8 +1,4 @@
-"""The kinds of policies on notification settings, and their parameters.
-
-`policies.yaml` declares the shipped policies, `warehouse/policy_queries.py` evaluates them, and
-`defs/policies.py` displays them.
-"""
+"""The kinds of policies on notification settings, and their parameters."""
 
 import re
 from typing import Annotated, Self
@@ -42,10 +38,7 @@ class HasRecipient(Policy):
 
 
 class AllowedDomains(Policy):
-    """Each recipient's e-mail address is in one of `domains`.
-
-    Phone numbers are not checked.
-    """
+    """Each recipient's e-mail address is in one of `domains`; phone numbers are not checked."""
 
     domains: tuple[Domain, ...] = ()
 
@@ -87,4 +80,3 @@ KINDS: dict[str, type[Policy]] = {
     "live_account": LiveAccount,
     "has_owner": HasOwner,
 }
-"""Policy class by the `kind` of a declaration."""

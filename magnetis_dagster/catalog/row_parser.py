@@ -1,8 +1,7 @@
 """Parse received rows by their declaration: id, account, time and typed columns.
 
-The parser is tolerant, because member names and types of most collections are assumptions. A value
-that does not fit its column becomes NULL and is counted. The warehouse stores the received row next
-to the columns, so no data is lost.
+Member names and types of most collections are assumptions. So a value that does not fit its column
+becomes NULL and is counted; the warehouse stores the received row next to the columns.
 """
 
 import re
@@ -32,29 +31,15 @@ _COMPOSITE_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|"})
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedRow:
-    """One parsed row."""
-
-    id: str | None
-    account_id: str | None
-    occurred_at: datetime | None
-    """Time of an event in UTC; None on a snapshot, or if no candidate contains a usable time."""
-    day: date | None
-    """Local day of `occurred_at` in the partition time zone."""
-    values: tuple[Any, ...]
-    """One value per declared column, in order."""
-    misfits: tuple[str, ...]
-    """Columns whose received value does not fit."""
-
-
-@dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Parsed rows, column by column: each list has one value per row. See ParsedRow."""
+    """Parsed rows, column by column: each list has one value per row."""
 
     ids: list[str | None]
     account_ids: list[str | None]
     occurred_at: list[datetime | None]
+    """Times of events in UTC; None on a snapshot, or if no candidate contains a usable time."""
     days: list[date | None]
+    """Local days of `occurred_at` in the partition time zone."""
     columns: list[list[Any]]
     """One list per declared column, in order."""
     misfits: dict[str, list[int]]
@@ -92,32 +77,13 @@ class RowParser:
             )
             for name, column in collection.columns.items()
         ]
-        declared = [*collection.key_paths, *collection.time_fields]
-        declared += [path for column in collection.columns.values() for path in column.paths]
-        self.known_members = frozenset(split(path)[0] for path in declared)
-        """Top-level members as declared; rows may spell them differently (see `unknown`)."""
 
     def unknown(self, members: Iterable[str]) -> set[str]:
         """Return the top-level members that no declaration matches."""
         return {member for member in members if fold(member) not in self._shapes.known}
 
-    def read(self, row: Row) -> ParsedRow:
-        """Parse one row.
-
-        Never raises: values that do not fit are None and listed in `misfits`.
-        """
-        rows = self.read_all([row])
-        return ParsedRow(
-            rows.ids[0],
-            rows.account_ids[0],
-            rows.occurred_at[0],
-            rows.days[0],
-            tuple(values[0] for values in rows.columns),
-            tuple(rows.misfits),
-        )
-
     def read_all(self, rows: Sequence[Row]) -> ParsedRows:
-        """Parse several rows, with the same results as `read`."""
+        """Parse rows. Never raises: values that do not fit are None and listed in `misfits`."""
         page = Page(rows, self._shapes)
         misfits: dict[str, list[int]] = {}
         columns = []
@@ -152,18 +118,17 @@ class RowParser:
         decided = [False] * page.size
         for parts in self._ids:
             read = [page.first_present([path], to_identifiers, is_blank) for path in parts]
-            texts = [values for values, _ in read]
-            found = (
-                list(map(_composite, zip(*texts, strict=True))) if self._escapes_ids else texts[0]
-            )
+            found, _ = read[0]
+            if self._escapes_ids:
+                texts = (values for values, _ in read)
+                found = list(map(_composite, zip(*texts, strict=True)))
             if None not in found and not any(decided):
                 return found
             # A member that is present but is not an id decides too. Falling back to another member
             # would change the row's identity.
             for number, new in enumerate(found):
-                if not decided[number] and (
-                    new or any(unreadable[number] for _, unreadable in read)
-                ):
+                is_present = new or any(unreadable[number] for _, unreadable in read)
+                if is_present and not decided[number]:
                     ids[number] = new
                     decided[number] = True
         return ids
@@ -171,9 +136,8 @@ class RowParser:
     def _accounts(self, page: Page, ids: list[str | None]) -> tuple[list[str | None], list[int]]:
         if self._account is None:
             accounts = to_accounts(ids)
-            return accounts, [
-                number for number, account in enumerate(accounts) if account is None and ids[number]
-            ]
+            pairs = enumerate(zip(accounts, ids, strict=True))
+            return accounts, [number for number, (account, id_) in pairs if id_ and not account]
         accounts, misfits = page.column(self._account, to_accounts)
         if None in accounts:
             # an account that is present without an id is a misfit; `page.column` cannot see this
@@ -199,17 +163,11 @@ class RowParser:
 
 
 def mask_name(name: str) -> str:
-    """Return a member's name for display, or `*` if it may be a value.
-
-    Objects keyed by numbers or addresses have values as member names.
-    """
+    """Return a member's name for display, or `*` if it may be a value, such as a number."""
     return name if _PLAIN_NAME.fullmatch(name) else "*"
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:
-    """Join the parts of an id with `|`.
-
-    Escapes `|` and `\\` in parts, so that ids stay distinct.
-    """
+    """Join the parts of an id with `|`; escape `|` and `\\` in parts, so that ids stay distinct."""
     given = [part.translate(_COMPOSITE_ESCAPES) for part in parts if part is not None]
     return "|".join(given) if len(given) == len(parts) else None

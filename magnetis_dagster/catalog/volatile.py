@@ -1,16 +1,12 @@
-"""Exclude volatile members from comparisons.
+"""Exclude volatile members from comparisons, histories and sensors.
 
-Members such as `last_sent_at` are volatile: they change by themselves. Their changes do not count
-as changes of the row. Comparisons, histories and sensors exclude them.
-
-A collection declares them by path, in `volatile`. `*` matches every element of a list or object. A
-`?` at the end marks a link whose query string and fragment are volatile. Names match in any
-convention, like the paths of columns.
+Members such as `last_sent_at` are volatile: they change by themselves. A collection declares them
+by path, in `volatile`. `*` matches every element of one list or object. A `?` at the end marks a
+link whose query string and fragment are volatile. Names match in any convention.
 
     volatile: [last_sent_at, "recording?", "files.*.url?"]
 
-`stable` in Python and `stable_sql` in PostgreSQL return the same row without volatile members. `*`
-matches one level; a path cannot match members at any depth.
+`stable` in Python and `stable_sql` in PostgreSQL return the same row.
 """
 
 from __future__ import annotations
@@ -35,24 +31,19 @@ def stable(collection: Collection, row: Any) -> Any:
 def stable_sql(collection: Collection, payload: str) -> str:
     """Return an SQL expression for `stable`; `payload` has the type jsonb.
 
-    Contains only ASCII letters, digits and punctuation without escapes, so any statement may embed
-    it.
+    Only ASCII letters, digits and punctuation without escapes, so any statement may embed it.
     """
     return _tree(collection.volatile).sql(payload, count(1))
 
 
 def same_sql(collection: Collection, one: str, other: str) -> str:
-    """Return an SQL condition that two payloads are equal apart from volatile members.
-
-    Most payloads are equal as received; these cost only that comparison.
-    """
+    """Return an SQL condition that two payloads are equal apart from volatile members."""
     equal = f"{one} IS NOT DISTINCT FROM {other}"
     if not collection.volatile:
         return f"({equal})"
-    one_stable, other_stable = stable_sql(collection, one), stable_sql(collection, other)
-    return (
-        f"(CASE WHEN {equal} THEN true ELSE {one_stable} IS NOT DISTINCT FROM {other_stable} END)"
-    )
+    # most payloads are equal as received
+    one, other = stable_sql(collection, one), stable_sql(collection, other)
+    return f"(CASE WHEN {equal} THEN true ELSE {one} IS NOT DISTINCT FROM {other} END)"
 
 
 def volatile_columns(collection: Collection) -> set[str]:
@@ -61,9 +52,7 @@ def volatile_columns(collection: Collection) -> set[str]:
 
 
 def column_sql(collection: Collection, name: str, value: str) -> str:
-    """Return an SQL expression for the compared part of a column.
-
-    `value` is the column's SQL expression.
+    """Return an SQL expression for the compared part of a column, whose expression is `value`.
 
     Removes the query string of links and volatile members of JSON. Not for `volatile_columns`.
     """
@@ -89,7 +78,7 @@ class _Node:
             return self
         members = {
             name: self.members.get(name, _Node()).merge(other.members.get(name))
-            for name in {**self.members, **other.members}
+            for name in self.members | other.members
         }
         elements = self.elements.merge(other.elements) if self.elements else other.elements
         return _Node(self.removed or other.removed, self.link or other.link, members, elements)
@@ -143,20 +132,16 @@ class _Node:
             return "CAST('{}' AS jsonb)"
         removed = [each for each, node in self.members.items() if node.removed]
         kept = {each: node for each, node in self.members.items() if not node.removed}
-        cases = [
-            f"WHEN {_quote_list([each])} THEN {node.sql(member, numbers)}"
-            for each, node in kept.items()
-        ]
-        members = f"FROM jsonb_each({value}) AS {alias}(n, v) WHERE {folded}"
+        cases = [f"WHEN '{each}' THEN {node.sql(member, numbers)}" for each, node in kept.items()]
+        source = f"FROM jsonb_each({value}) AS {alias}(n, v)"
+        members = f"{source} WHERE {folded}"
         if self.elements:
             default = self.elements.sql(member, numbers)
             new = f"CASE {folded} {' '.join(cases)} ELSE {default} END" if cases else default
-            source = members.removesuffix(f" WHERE {folded}")
             if removed:
                 source = f"{members} <> ALL (ARRAY[{_quote_list(removed)}])"
             aggregate = f"coalesce(jsonb_object_agg({name}, {new}), CAST('{{}}' AS jsonb))"
             return f"(SELECT {aggregate} {source})"
-        # most members are not volatile, so replace or remove only those that are
         # most members of a row are not volatile: they are not taken apart
         if kept:
             new = f"jsonb_object_agg({name}, CASE {folded} {' '.join(cases)} END)"
@@ -211,7 +196,6 @@ def _of_column(collection: Collection, name: str) -> _Node:
 
 
 def _below(node: _Node, names: Names) -> Iterable[_Node]:
-    """Yield the nodes at a path, in every spelling."""
     if not names or node.removed:
         yield node
         return

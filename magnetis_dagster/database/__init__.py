@@ -4,7 +4,14 @@ Contains no tables and no application statements (see quota/ and warehouse/), no
 """
 
 from magnetis_dagster.database.address import BadAddress
-from magnetis_dagster.database.connection import connect, driver_of, guarded
+from magnetis_dagster.database.connection import (
+    connect,
+    driver_of,
+    fetch,
+    guarded,
+    has_table,
+    write,
+)
 from magnetis_dagster.database.locks import LockBusy
 from magnetis_dagster.database.refusals import DatabaseRefused, DatabaseUnavailable
 
@@ -15,5 +22,8 @@ __all__ = [
     "LockBusy",
     "connect",
     "driver_of",
+    "fetch",
     "guarded",
+    "has_table",
+    "write",
 ]

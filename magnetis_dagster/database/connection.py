@@ -1,12 +1,13 @@
 """Create SQLAlchemy engines with uniform sessions, and translate their errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import sqlalchemy
 import sqlalchemy.exc
+from sqlalchemy import Connection, Executable, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, Engine
@@ -134,3 +135,26 @@ def guarded(engine: Engine, action: str) -> Iterator[None]:
             f"Could not {action}: timed out waiting for a free database connection. "
             "Run fewer loads in parallel."
         ) from None
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Return whether a table exists; `name` includes its schema."""
+    statement = text("SELECT to_regclass(:name) IS NOT NULL")
+    return bool(connection.execute(statement, {"name": name}).scalar_one())
+
+
+def fetch(
+    engine: Engine, action: str, statement: Executable, parameters: Mapping[str, Any] | None = None
+) -> Sequence[Any]:
+    """Execute a statement in a session of its own; return its rows. `action`: see `guarded`."""
+    with guarded(engine, action), engine.connect() as connection:
+        return connection.execute(statement, parameters).all()
+
+
+def write(
+    engine: Engine, action: str, statement: Executable, parameters: Mapping[str, Any] | None = None
+) -> Sequence[Any]:
+    """Execute and commit a statement; return the rows of its RETURNING. `action`: see `guarded`."""
+    with guarded(engine, action), engine.begin() as connection:
+        result = connection.execute(statement, parameters)
+        return result.all() if result.returns_rows else ()

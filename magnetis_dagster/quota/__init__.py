@@ -1,7 +1,7 @@
-"""Decide who may send a request now.
+"""Decide who may send a request now, without HTTP or Dagster.
 
-Quota rules, ledger, guard, forecast and report, without HTTP or Dagster. `quota.ledger` imports the
-database and is imported only if needed. The names here are cheap to import.
+Every function with an engine may raise DatabaseUnavailable or DatabaseRefused. `quota.ledger`
+imports the database and is imported only if needed. The names here are cheap to import.
 """
 
 from magnetis_dagster.quota.rules import (

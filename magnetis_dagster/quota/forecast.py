@@ -1,7 +1,6 @@
 """Forecast how a backfill spreads over the coming quota days, and when it ends.
 
-Pure functions on top of `rules.py`. The forecast simulates the coming days in steps of 15 minutes,
-because floors shrink and other lanes send calls meanwhile.
+Simulates the days in steps of 15 minutes: floors shrink and other lanes send calls meanwhile.
 """
 
 from bisect import bisect_left
@@ -14,14 +13,13 @@ from magnetis_dagster.dates import DAY
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     LANES,
+    SECOND,
     QuotaPolicy,
-    QuotaWindow,
     Usage,
     allowance,
 )
 
 STEP = timedelta(minutes=15)
-SECOND = timedelta(seconds=1)
 MOST_DAYS = 3660
 """Ten years: nobody waits for a longer backfill."""
 
@@ -47,7 +45,6 @@ class Forecast:
     done_at: datetime | None
     """When the last call is answered, in the quota's zone; None if not within MOST_DAYS."""
     calls_left: int = 0
-    """Calls that remain after MOST_DAYS."""
 
 
 def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forecast:
@@ -60,7 +57,9 @@ def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forec
         calls -= sent
         if done_at is not None:
             return Forecast(tuple(days), done_at.astimezone(policy.zone))
-        if len(days) >= MOST_DAYS or _has_stopped(days):
+        # today may be exhausted or closed; after three days without a call, no day brings one
+        has_stopped = len(days) > 3 and not any(sent for _, sent in days[-3:])
+        if has_stopped or len(days) >= MOST_DAYS:
             break
     return Forecast(tuple(days), None, calls)
 
@@ -69,11 +68,6 @@ def capacity(policy: QuotaPolicy, usage: Usage, pace: Pace) -> tuple[int, int]:
     """Return backfill's calls for the rest of today, and for a whole day."""
     days = _days(policy, usage, 2**62, pace)
     return next(days)[1], next(days)[1]
-
-
-def _has_stopped(days: list[tuple[date, int]]) -> bool:
-    # today may be exhausted or closed; after three days without a call, no day brings one
-    return len(days) > 3 and not any(sent for _, sent in days[-3:])
 
 
 def _days(
@@ -85,12 +79,9 @@ def _days(
     while True:
         day, begin, end = policy.day_of(simulation.at), simulation.at, policy.day_end(simulation.at)
         # with a rolling quota, each day equals the day before from the third whole day on
-        least = 3 * DAY if simulation.rolling else timedelta(0)
-        is_whole = (
-            begin == policy.day_start(day)
-            and not simulation.is_waiting
-            and begin - usage.at > least
-        )
+        least = 3 * DAY if policy.is_rolling else timedelta(0)
+        is_whole = begin == policy.day_start(day) and begin - usage.at > least
+        is_whole = is_whole and not simulation.is_waiting
         if is_whole and (known := whole.get(end - begin)) is not None and known < simulation.left:
             simulation.skip_to(end, known)  # skip the simulation, so that ten years take a moment
             yield day, known, None
@@ -113,20 +104,15 @@ class _Simulation:
         self._policy = policy
         self._usage = usage
         self._pace = pace
-        self.rolling = policy.window is QuotaWindow.ROLLING
-        self._seconds = max(
-            pace.seconds_per_call,
-            1 / policy.calls_per_second if policy.calls_per_second else 0.0,
-            0.001,
-        )
+        per_second = policy.calls_per_second
+        self._seconds = max(pace.seconds_per_call, 1 / per_second if per_second else 0.0, 0.001)
         self._expiries = deque(sorted(pace.expiries))
         self._known = Counter(dict(usage.by_lane))
         """Calls that count and precede the simulation; with a rolling quota they expire."""
         # the trial call redetermines it
         self._elsewhere = 0 if usage.closed_until else usage.elsewhere
         self._sent: deque[tuple[datetime, int]] = deque()
-        """Counted calls of the backfill and when they stop counting; with a calendar quota, all
-        calls of the day."""
+        """When counted calls of the backfill expire, and their number; calendar: all of the day."""
         self._began = usage.at
         """Start of the mean usage by other lanes: the simulation's start, later the day's."""
         self._next = max(usage.at, usage.closed_until or usage.at)
@@ -140,9 +126,8 @@ class _Simulation:
         return self._next > self.at
 
     def skip_to(self, end: datetime, sent: int) -> None:
-        """Skip to the end of a day with a known number of calls."""
         self.left -= sent
-        if not self.rolling:
+        if not self._policy.is_rolling:
             self._new_day(end)
             return
         self._sent = deque((moment + (end - self.at), number) for moment, number in self._sent)
@@ -158,14 +143,13 @@ class _Simulation:
             number = min(self.left, room, -((begin - end) // gap))
             if number:
                 self.left -= number
-                sent_at = max(
-                    begin + (number - 1) * gap, self._first_second_with_room(begin, last, number)
-                )
+                first = self._first_second_with_room(begin, last, number)
+                sent_at = max(begin + (number - 1) * gap, first)
                 self._sent.append((sent_at + DAY, number))
                 self._next = sent_at + gap
                 self.last_call = sent_at + timedelta(seconds=self._seconds)
         self.at = end
-        if not self.rolling and self._policy.day_start(self._policy.day_of(end)) == end:
+        if not self._policy.is_rolling and self._policy.day_start(self._policy.day_of(end)) == end:
             self._new_day(end)
 
     def _new_day(self, at: datetime) -> None:
@@ -174,49 +158,38 @@ class _Simulation:
         self._sent.clear()
 
     def _gap(self, begin: datetime, room: int) -> float:
-        """Return the seconds between two calls."""
         if BACKFILL not in self._policy.spread:
             return self._seconds
-        rest = (
-            DAY / max(1, room + self._backfilled())
-            if self.rolling
-            else (self._policy.day_end(begin) - begin) / (room + 1)
-        )
+        if self._policy.is_rolling:
+            rest = DAY / max(1, room + self._backfilled())
+        else:
+            rest = (self._policy.day_end(begin) - begin) / (room + 1)
         return max(self._seconds, rest.total_seconds())
 
     def _first_second_with_room(self, begin: datetime, last: datetime, number: int) -> datetime:
-        """Return the first second with room for `number` calls.
+        def has_room(second: int) -> bool:
+            return self._room(begin + second * SECOND) >= number
 
-        Floors shrink meanwhile.
-        """
-        seconds = range((last - begin) // SECOND + 1)
-        offset = bisect_left(
-            seconds, True, key=lambda second: self._room(begin + second * SECOND) >= number
-        )
+        offset = bisect_left(range((last - begin) // SECOND + 1), True, key=has_room)
         return min(last, begin + offset * SECOND)
 
     def _room(self, at: datetime) -> int:
         by_lane = {lane: self._used(lane, at) for lane in LANES if lane != BACKFILL}
         elsewhere = self._elsewhere
-        if self.rolling:
+        if self._policy.is_rolling:
             self._expire(at)
             if self._policy.day_of(at) != self._policy.day_of(self._usage.at):
                 elsewhere = 0
         by_lane[BACKFILL] = self._known[BACKFILL] + self._backfilled()
-        return allowance(
-            self._policy,
-            replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere),
-            BACKFILL,
-        )
+        usage = replace(self._usage, at=at, by_lane=by_lane, elsewhere=elsewhere)
+        return allowance(self._policy, usage, BACKFILL)
 
     def _used(self, lane: str, at: datetime) -> int:
-        mean = self._pace.mean_a_day.get(lane, 0.0)
-        if self.rolling:
-            return self._known[lane] + int(mean * min(1.0, (at - self._began) / DAY))
-        rest = max(0.0, mean - self._known[lane])
-        return self._known[lane] + int(
-            rest * ((at - self._began) / (self._policy.day_end(self._began) - self._began))
-        )
+        mean, known = self._pace.mean_a_day.get(lane, 0.0), self._known[lane]
+        if self._policy.is_rolling:
+            return known + int(mean * min(1.0, (at - self._began) / DAY))
+        share = (at - self._began) / (self._policy.day_end(self._began) - self._began)
+        return known + int(max(0.0, mean - known) * share)
 
     def _backfilled(self) -> int:
         return sum(number for _, number in self._sent)
@@ -229,10 +202,7 @@ class _Simulation:
 
 
 def mean_a_day(days: Iterable[Mapping[str, int]], number: int) -> dict[str, float]:
-    """Return each lane's calls on a mean day of the last `number` days.
-
-    `days`: the days on which calls were sent.
-    """
+    """Return each lane's calls on a mean day of `number` days; `days` are those with calls."""
     total: Counter[str] = Counter()
     for day in days:
         total.update(day)

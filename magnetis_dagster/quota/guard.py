@@ -14,11 +14,9 @@ from magnetis_dagster.errors import KeyRefused
 from magnetis_dagster.quota.ledger import Charge, Charged, Ledger, QuotaExhausted, Settlement
 
 PATIENCE_SECONDS = 60.0
-"""Longest pause that the guard waits out. The API's framework throttles by the minute. After a
-longer pause the run retries."""
+"""Longest pause that the guard waits out: the API's framework throttles by the minute."""
 FRESH_SECONDS = 1.0
-"""A charge that waited longer is confirmed by the ledger before its request is sent. Normal pages
-wait for milliseconds."""
+"""A charge that waited longer is confirmed before its request is sent. Pages wait milliseconds."""
 
 
 class Permit(Protocol):
@@ -31,7 +29,7 @@ class Permit(Protocol):
         """Return whether the last confirmation is recent enough."""
 
     def confirm(self) -> None:
-        """Confirm is_retry; raise if the run was ended."""
+        """Confirm that the run continues; raise if it was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,6 @@ class _Grant:
     """A charge whose request is not settled yet."""
 
     charge: Charge
-    days: tuple[date, date] | None
     valid_seconds: float
     """The charge counts in its quota window for at least this long from `requested_at`."""
     requested_at: Moment
@@ -49,12 +46,8 @@ class _Grant:
     def is_fresh(self) -> bool:
         """Return whether the request may be sent without another confirmation."""
         now = Moment.now()
-        age = self.requested_at.seconds_until(now)
-        return (
-            age < self.valid_seconds
-            and age < GRANT_SECONDS
-            and self.granted_at.seconds_until(now) <= FRESH_SECONDS
-        )
+        is_valid = self.requested_at.seconds_until(now) < min(self.valid_seconds, GRANT_SECONDS)
+        return is_valid and self.granted_at.seconds_until(now) <= FRESH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +59,8 @@ class RunIdentity:
     lane: str
     """Lane whose share of the quota the calls use: schedule, settings, manual or backfill."""
     work: str | None = None
-    """Name of the work that a run and its retries share (the first run's id); None means the run's
-    own id."""
+    """Work that a run and its retries share: the first run's id. None: the run's own id."""
     backfill_id: str | None = None
-    """Dagster backfill of the run."""
     resumes: bool = False
     """Whether this run is a retry, which skips the days that the same work completed."""
 
@@ -81,8 +72,6 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class _PendingSettlement:
-    """An outcome that the ledger has not recorded yet."""
-
     number: int
     settlement: Settlement
     recorded: asyncio.Future[None]
@@ -92,21 +81,19 @@ class _PendingSettlement:
 class LedgerGuard:
     """Charges the calls of one run to the ledger.
 
-    Serves one event loop and any number of tasks. Charges and outcomes that arrive while the ledger
-    is busy share the next transaction.
+    Serves one event loop. Charges and outcomes that arrive while the ledger is busy share the next
+    transaction.
     """
 
     def __init__(
         self, ledger: Ledger, run: RunIdentity, *, trial: bool = False, permit: Permit | None = None
     ) -> None:
-        """Create a guard for `run`.
+        """`trial`: if the key is closed, the calls are trials, which find out whether it reopened.
 
-        `trial`: if the key is closed, the calls are trials, which find out whether it is open
-        again. `permit` is confirmed, unless fresh, before each charge and each renewal.
+        `permit` is confirmed, unless fresh, before each charge and each renewal.
         """
         self.ledger = ledger
         self.charged: Counter[tuple[date, date] | None] = Counter()
-        """Calls charged so far, by the days that they request."""
         self._run = run
         self._trial = trial
         self._permit = permit
@@ -114,7 +101,6 @@ class LedgerGuard:
         self._settlements: list[_PendingSettlement] = []
         self._worker: asyncio.Task[None] | None = None
         self._grants: dict[int, _Grant] = {}
-        """Charges that are not settled, by number."""
 
     async def charge(self, call: ApiCall) -> int:
         """Charge `call` and return the number of the charge.
@@ -136,19 +122,18 @@ class LedgerGuard:
             last_day=last,
             trial=self._trial,
         )
-        return await self._grant(charge, call.days)
+        return await self._grant(charge)
 
     async def confirm(self, charge: int) -> int:
         """Confirm a charge and return the number under which the request may be sent now.
 
-        The ledger renews a charge that is not fresh. A charge that no longer counts in the current
-        quota window is replaced by a new one.
+        The ledger renews a charge that is not fresh, or replaces one of an earlier quota window.
         """
         while not (grant := self._grants[charge]).is_fresh():
-            charge = await self._grant(replace(grant.charge, renews=charge), grant.days)
+            charge = await self._grant(replace(grant.charge, renews=charge))
         return charge
 
-    async def _grant(self, charge: Charge, days: tuple[date, date] | None) -> int:
+    async def _grant(self, charge: Charge) -> int:
         while True:
             if self._permit and not self._permit.is_fresh():
                 await asyncio.to_thread(self._permit.confirm)
@@ -161,20 +146,18 @@ class LedgerGuard:
                 continue
             self._grants[granted.number] = _Grant(
                 replace(charge, renews=None, trial=self._trial),
-                days,
                 granted.valid_seconds,
                 requested_at,
                 Moment.now(),
             )
             if granted.number != charge.renews:
-                self.charged[days] += 1
+                first, last = charge.first_day, charge.last_day
+                self.charged[(first, last) if first and last else None] += 1
             await asyncio.sleep(granted.pause)
             return granted.number
 
     async def _charge(self, charge: Charge) -> Charged | QuotaExhausted:
-        answer: asyncio.Future[Charged | QuotaExhausted] = (
-            asyncio.get_running_loop().create_future()
-        )
+        answer: asyncio.Future[Charged | QuotaExhausted] = asyncio.Future()
         self._charges.append((charge, answer))
         self._start_worker()
         return await asyncio.shield(answer)
@@ -183,8 +166,7 @@ class LedgerGuard:
         """Wait out a short pause and return the next charge to try; raise after a refusal."""
         charge = replace(charge, renews=None)
         if refusal.key_refused and self._run.resumes and not charge.trial:
-            # Only people retry a run that ended with a rejected key, and they may have reactivated
-            # the key.
+            # only people retry such a run, and they may have reactivated the key
             return replace(charge, trial=True)
         pause = (refusal.available_at - refusal.at).total_seconds()
         if pause > PATIENCE_SECONDS:
@@ -195,10 +177,7 @@ class LedgerGuard:
         return charge
 
     async def settle(self, charge: int, outcome: CallOutcome) -> None:
-        """Record the outcome of a charged call.
-
-        An over-quota outcome closes the key for every process.
-        """
+        """Record the outcome of a charged call."""
         if self._grants.pop(charge, None) is None:
             return  # not renewed, so the ledger has settled it
         limit = outcome.rate_limit
@@ -218,7 +197,7 @@ class LedgerGuard:
             retry_after=outcome.retry_after,
             signal=f"HTTP {outcome.status}{f', {limit.signal}' if limit else ''}",
         )
-        recorded = asyncio.get_running_loop().create_future()
+        recorded: asyncio.Future[None] = asyncio.Future()
         self._settlements.append(_PendingSettlement(charge, settlement, recorded))
         self._start_worker()
         await asyncio.shield(recorded)
@@ -241,8 +220,7 @@ class LedgerGuard:
                     answer.set_exception(error)
                 for each in pending:
                     if isinstance(error, DatabaseUnavailable) and not each.is_retry:
-                        # The server ended the session. A lost settlement of a trial call would keep
-                        # the key closed for minutes.
+                        # a lost settlement of a trial call would keep the key closed for minutes
                         self._settlements.append(replace(each, is_retry=True))
                     else:
                         each.recorded.set_exception(error)

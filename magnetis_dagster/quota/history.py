@@ -1,7 +1,4 @@
-"""Measure how a key's calls were used recently, as input of the forecast.
-
-No request is sent.
-"""
+"""Measure how a key's calls were used recently, as input of the forecast."""
 
 from datetime import timedelta
 
@@ -20,11 +17,7 @@ LEAST_CALLS = 20
 """Windows of fewer calls measure connecting and merging rather than pages."""
 
 _DAYS = text("""
-    SELECT schedule, settings, manual, backfill FROM magnetis_ops.quota_days
-    WHERE key_fingerprint = :key AND day >= :first AND day < :today
-""")
-_FIRST = text("""
-    SELECT min(day) FROM magnetis_ops.quota_days
+    SELECT day, schedule, settings, manual, backfill FROM magnetis_ops.quota_days
     WHERE key_fingerprint = :key AND day >= :first AND day < :today
 """)
 _SECONDS = text("""
@@ -36,21 +29,18 @@ _SECONDS = text("""
 def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
     """Return each lane's calls on a mean day, and the seconds per call.
 
-    The last week without today is measured. A key that is younger is measured since its first day.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
+    Measured over the last week without today, or since a younger key's first day.
     """
     today = ledger.policy.day_of(usage.at)
     parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
     with guarded(engine, "read past API calls"), engine.connect() as connection:
-        first = connection.execute(_FIRST, parameters).scalar_one()
-        days = [
-            {lane: getattr(row, lane) for lane in LANES}
-            for row in connection.execute(_DAYS, parameters)
-        ]
+        rows = connection.execute(_DAYS, parameters).all()
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
+    number = (today - min(row.day for row in rows)).days if rows else 0
     return Pace(
-        mean_a_day=mean_a_day(days, (today - first).days if first else 0),
+        mean_a_day=mean_a_day(
+            ({lane: getattr(row, lane) for lane in LANES} for row in rows), number
+        ),
         seconds_per_call=float(seconds) if seconds is not None else SECONDS_PER_CALL,
         expiries=tuple(ledger.expiries(usage.at)),
     )

@@ -1,20 +1,18 @@
 """Charge every call in its own transaction, before it is sent.
 
 Any number of processes on any number of machines queue for the row lock of the key, so they cannot
-exceed the limit together. A process that dies after a grant has spent the call: nothing is
-refunded. `rules.py` decides what may be granted. The time comes from the database's clock,
-`magnetis_ops.now()`, which all processes share. Tests replace that function to move the clock.
+exceed the limit together. Nothing is refunded, even if a process dies after a grant. `rules.py`
+decides what may be granted. The time comes from the database's clock, `magnetis_ops.now()`, which
+tests replace.
 
 A call counts in every quota window in which the API may have received it: from its charge until it
-is settled, however late that is. If its process died, it counts until LONGEST_CALL has passed. So a
-call charged just before midnight also counts on the next day. A charge that waited is renewed
-directly before its request is sent. If the quota window has changed, the call is charged again, and
-the old charge is not refunded.
+is settled, or until LONGEST_CALL has passed if its process died. A charge that waited is renewed
+directly before its request is sent; if the quota window has changed, the call is charged again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from types import MappingProxyType
@@ -34,7 +32,6 @@ from magnetis_dagster.quota.rules import (
     LANES,
     Granted,
     QuotaPolicy,
-    QuotaWindow,
     Refused,
     Usage,
     allowance,
@@ -62,22 +59,18 @@ class Charge:
     first_day: date | None = None
     last_day: date | None = None
     renews: int | None = None
-    """Number of an earlier charge of this call whose request was not sent. The ledger renews it, or
-    settles it and charges again."""
+    """Earlier charge of this call, not sent: it is renewed, or settled and charged again."""
     trial: bool = False
-    """If the key is closed, charge a trial call now, which finds out whether it is open again."""
+    """If the key is closed, charge a trial call now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """A charged call, which may be sent after `pause` seconds.
-
-    `pause` is 0 unless calls are paced.
-    """
+    """A charged call."""
 
     number: int
-    """Its id in `magnetis_ops.api_calls`."""
     pause: float
+    """Seconds until it may be sent; 0 unless calls are paced."""
     valid_seconds: float
     """The quota window of the charge lasts this long from the grant."""
 
@@ -93,7 +86,6 @@ class Settlement:
     """Bytes."""
     milliseconds: int = 0
     over_quota: bool = False
-    """Whether the API reports an exhausted quota."""
     throttled: bool = False
     """Whether that quota is per minute or hour, not per day."""
     key_refused: bool = False
@@ -101,7 +93,6 @@ class Settlement:
     retry_after: float | None = None
     """Seconds that the API requests to wait; None: until the next quota day."""
     remaining: int | None = None
-    """Calls left according to the API; None if it does not report them."""
     signal: str | None = None
     """Status and rate-limit headers; stored if the response closes the key."""
 
@@ -128,8 +119,9 @@ class QuotaExhausted(TransientError):
         self.available_at = refused.available_at
         self.reason = refused.reason
         self.key_refused = usage.key_refused and allowance(policy, usage, lane) > 0
-        closed = usage.closed_until is not None and usage.closed_until > usage.at
-        signal = f" The API said: {usage.closed_signal}." if closed and usage.closed_signal else ""
+        signal = ""
+        if usage.is_closed and usage.closed_signal:
+            signal = f" The API said: {usage.closed_signal}."
         when = refused.available_at.astimezone(policy.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
         if self.key_refused:
             super().__init__(
@@ -156,8 +148,7 @@ class _Cursor(psycopg.Cursor[Any]):
 class Ledger:
     """Charges and settles the calls of one key according to its quota rules.
 
-    Thread-safe; every method is one short transaction. Every method may raise DatabaseUnavailable
-    or DatabaseRefused. A call whose charge raises must not be sent.
+    Thread-safe; every method is one short transaction. A call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
@@ -179,10 +170,7 @@ class Ledger:
         return answer
 
     def settle(self, number: int, settlement: Settlement) -> None:
-        """Record the outcome of call `number`.
-
-        The charge is never refunded. An over-quota outcome closes the key.
-        """
+        """Record the outcome of call `number`; see `charge_and_settle`."""
         self.charge_and_settle(settlements={number: settlement})
 
     def charge_and_settle(
@@ -190,28 +178,27 @@ class Ledger:
         charges: Sequence[Charge] = (),
         settlements: Mapping[int, Settlement] = MappingProxyType({}),
     ) -> list[Charged | QuotaExhausted]:
-        """Record outcomes, then charge calls of one lane, in one transaction.
+        """Record outcomes by call number, then charge calls of one lane, in one transaction.
 
-        `settlements`: outcomes by call number. Returns the answer to each charge in order.
+        An over-quota outcome closes the key. Returns the answer to each charge in order.
         """
         if len({charge.lane for charge in charges}) > 1:
             raise ValueError("all charges of one transaction must have the same lane")
-        doing = (
+        action = (
             "charge an API call (so none was sent)" if charges else "record an API call's outcome"
         )
-        with self._transaction(doing) as cursor:
+        with self._transaction(action) as cursor:
             if not charges:
                 cursor.execute(sql.COMMIT_WITHOUT_WAITING)
             for number, settlement in settlements.items():
                 self._settle(cursor, number, settlement)
             grants = self._charge_each(cursor, charges) if charges else []
-        # The numbers are fetched after the commit; earlier, each would cost a round trip under the
-        # lock.
+        # fetched after the commit: before it, each number would cost a round trip under the lock
         return [
-            replace(grant, number=next(cursor_of_number).id)
-            if cursor_of_number and isinstance(grant, Charged)
+            replace(grant, number=next(number).id)
+            if number and isinstance(grant, Charged)
             else grant
-            for cursor_of_number, grant in grants
+            for number, grant in grants
         ]
 
     def usage(self, lane: str = "manual") -> Usage:
@@ -222,15 +209,11 @@ class Ledger:
     def left(self, lane: str) -> int:
         """Return how many calls `lane` may still send now; 0 while the key is closed."""
         usage = self.usage(lane)
-        closed = usage.closed_until is not None and usage.closed_until > usage.at
-        return 0 if closed else allowance(self.policy, usage, lane)
+        return 0 if usage.is_closed else allowance(self.policy, usage, lane)
 
     def expiries(self, at: datetime) -> list[tuple[datetime, str]]:
-        """Return when each call counted at `at` stops counting, and its lane.
-
-        Empty for calendar days: their calls count until the day ends.
-        """
-        if self.policy.window is QuotaWindow.CALENDAR:
+        """Return when each call counted at `at` stops counting, and its lane (rolling quota)."""
+        if not self.policy.is_rolling:
             return []
         with self._transaction("read the quota") as cursor:
             return self._expiries(cursor, at)
@@ -241,61 +224,36 @@ class Ledger:
             self._decide(cursor, self._usage(cursor, sql.KEY_STATE, lane)[1], lane)
 
     @contextmanager
-    def _transaction(self, doing: str) -> Iterator[_Cursor]:
-        """Open a transaction in pipeline mode.
+    def _transaction(self, action: str) -> Iterator[_Cursor]:
+        """Open a transaction in pipeline mode: it waits only when a result is fetched.
 
-        Statements are sent together, and the transaction waits when a result is fetched. So a
-        charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
+        So a charge keeps the lock for one round trip and its commit: benchmarks/quota.py.
         """
-        with guarded(self._engine, doing), self._engine.connect() as pooled:
+        with guarded(self._engine, action), self._engine.connect() as pooled:
             connection = driver_of(pooled)
             with connection.pipeline() as pipeline:
                 yield _Cursor(connection, pipeline)
                 connection.commit()
 
     def _settle(self, cursor: _Cursor, number: int, settlement: Settlement) -> None:
-        cursor.execute(
-            sql.SETTLE,
-            self._parameters
-            | {
-                "id": number,
-                "open": settlement.opens,
-                "closes": settlement.closes,
-                "status": settlement.status,
-                "error": settlement.error,
-                "rows": settlement.rows,
-                "bytes": settlement.size,
-                "milliseconds": settlement.milliseconds,
-            },
-        )
+        outcome = {"id": number, "open": settlement.opens, "closes": settlement.closes}
+        cursor.execute(sql.SETTLE, self._parameters | asdict(settlement) | outcome)
         if not settlement.closes and settlement.remaining is None:
             return
         charged_at, retry_after = next(cursor).charged_at, settlement.retry_after
         if settlement.over_quota:
-            about_the_day = not settlement.throttled and (
-                retry_after is None or retry_after > SHORT_PAUSE
-            )
-            self._close(
-                cursor, retry_after, charged_at, settlement.signal, about_the_day=about_the_day
-            )
+            self._close(cursor, retry_after, charged_at, settlement.signal)
+            if not settlement.throttled and (retry_after is None or retry_after > SHORT_PAUSE):
+                self._lower_remaining(cursor, 0, charged_at)
         elif settlement.key_refused:
-            self._close(
-                cursor,
-                REFUSED_PAUSE,
-                None,
-                f"{settlement.signal}{KEY_REFUSED}",
-                about_the_day=False,
-            )
+            self._close(cursor, REFUSED_PAUSE, None, f"{settlement.signal}{KEY_REFUSED}")
         if settlement.remaining is not None:
             self._lower_remaining(cursor, settlement.remaining, charged_at)
 
     def _charge_each(
         self, cursor: _Cursor, charges: Sequence[Charge]
     ) -> list[tuple[_Cursor | None, Charged | QuotaExhausted]]:
-        """Return the answer to each charge: the grant or the refusal.
-
-        A new grant comes with the cursor from which its number is fetched later.
-        """
+        """Return the answer to each charge, and the cursor of a new grant's number."""
         lane = charges[0].lane
         usage = self._locked_usage(cursor, lane)
         grants: list[tuple[_Cursor | None, Charged | QuotaExhausted]] = []
@@ -324,12 +282,12 @@ class Ledger:
         return grants
 
     def _valid_seconds(self, at: datetime) -> float:
-        rolling = self.policy.window is QuotaWindow.ROLLING
-        return DAY.total_seconds() if rolling else (self.policy.day_end(at) - at).total_seconds()
+        window = DAY if self.policy.is_rolling else self.policy.day_end(at) - at
+        return window.total_seconds()
 
     def _renew(self, cursor: _Cursor, number: int, at: datetime) -> bool:
-        rolling = self.policy.window is QuotaWindow.ROLLING
-        cursor.execute(sql.RENEW, self._parameters | {"id": number, "at": at, "rolling": rolling})
+        values = {"id": number, "at": at, "rolling": self.policy.is_rolling}
+        cursor.execute(sql.RENEW, self._parameters | values)
         return cursor.fetchone() is not None
 
     def _locked_usage(self, cursor: _Cursor, lane: str) -> Usage:
@@ -340,13 +298,11 @@ class Ledger:
         return usage
 
     def _usage(self, cursor: _Cursor, state: str, lane: str) -> tuple[bool, Usage]:
-        """Return whether the key is known, and its usage."""
         counting = _Cursor(cursor.connection, cursor.pipeline)
         cursor.execute(state, self._parameters)
         # a separate statement after the lock, so that it sees the grants made while this one waited
         counting.execute(
-            sql.CALENDAR_USAGE if self.policy.window is QuotaWindow.CALENDAR else sql.ROLLING_USAGE,
-            self._parameters,
+            sql.ROLLING_USAGE if self.policy.is_rolling else sql.CALENDAR_USAGE, self._parameters
         )
         # Results fetched without a sync leave the session active in the server's view, so that
         # LOCK_KEY's timeout never starts.
@@ -354,15 +310,13 @@ class Ledger:
         key, found = cursor.fetchone(), next(counting)
         more: Mapping[str, int] = found.more or {}
         last = key.lanes_last_sent.get(lane) if key else None
+        names = ("closed_until", "trial_until", "last_sent", "closed_signal")
         return key is not None, Usage(
             at=found.at,
             by_lane={name: (getattr(found, name) or 0) + more.get(name, 0) for name in LANES},
             elsewhere=found.used_elsewhere or 0,
-            closed_until=key.closed_until if key else None,
-            trial_until=key.trial_until if key else None,
-            last_sent=key.last_sent if key else None,
             lane_last_sent=datetime.fromisoformat(last) if last else None,
-            closed_signal=key.closed_signal if key else None,
+            **({name: getattr(key, name) for name in names} if key else {}),
         )
 
     def _decide(self, cursor: _Cursor, usage: Usage, lane: str) -> Granted:
@@ -375,22 +329,8 @@ class Ledger:
         return cursor.execute(sql.EXPIRIES, self._parameters | {"at": at}).fetchall()
 
     def _grant(self, cursor: _Cursor, charge: Charge, granted: Granted, at: datetime) -> None:
-        cursor.execute(
-            sql.GRANT[charge.lane],
-            self._parameters
-            | {
-                "at": at,
-                "send_at": granted.send_at,
-                "trial": granted.trial,
-                "collection": charge.collection,
-                "route": charge.route,
-                "first_day": charge.first_day,
-                "last_day": charge.last_day,
-                "page": charge.page,
-                "run_id": charge.run_id,
-                "backfill_id": charge.backfill_id,
-            },
-        )
+        values = asdict(charge) | asdict(granted) | {"at": at}
+        cursor.execute(sql.GRANT[charge.lane], self._parameters | values)
 
     def _close(
         self,
@@ -398,32 +338,24 @@ class Ledger:
         retry_after: float | None,
         charged_at: datetime | None,
         signal: str | None,
-        *,
-        about_the_day: bool,
     ) -> datetime:
-        cursor.execute(
-            sql.CLOSE,
-            self._parameters
-            | {"retry_after": retry_after, "charged_at": charged_at, "signal": signal},
-        )
-        closed: datetime = next(cursor).closed_until
-        if about_the_day:
-            self._lower_remaining(cursor, 0, charged_at)
-        return closed
+        values = {"retry_after": retry_after, "charged_at": charged_at, "signal": signal}
+        cursor.execute(sql.CLOSE, self._parameters | values)
+        closed_until: datetime = next(cursor).closed_until
+        return closed_until
 
     def _lower_remaining(
         self, cursor: _Cursor, remaining: int, charged_at: datetime | None
     ) -> None:
         """Lower the remaining calls to the number that the API reports, never raise them.
 
-        Calls that this ledger did not count were used elsewhere. Requires the lock, because two
+        Calls that this ledger did not count were used elsewhere. Takes the lock, because two
         simultaneous responses would overwrite each other. A response to a call of yesterday says
         nothing about today.
         """
         usage = self._locked_usage(cursor, "manual")
         elsewhere = self.policy.limit - sum(usage.by_lane.values()) - remaining
         today = charged_at is None or self.policy.day_of(charged_at) == self.policy.day_of(usage.at)
-        if elsewhere > usage.elsewhere and (today or self.policy.window is QuotaWindow.ROLLING):
-            cursor.execute(
-                sql.USED_ELSEWHERE, self._parameters | {"at": usage.at, "elsewhere": elsewhere}
-            )
+        if elsewhere > usage.elsewhere and (today or self.policy.is_rolling):
+            values = {"at": usage.at, "elsewhere": elsewhere}
+            cursor.execute(sql.USED_ELSEWHERE, self._parameters | values)

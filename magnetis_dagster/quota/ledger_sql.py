@@ -19,19 +19,16 @@ LOCK_KEY = f"""
 """
 """The same under the key's row lock.
 
-A stopped process, or one whose machine is gone, would keep the lock for hours. The server ends its
-session after 10 s.
+The server ends the session of a stopped process, or of a lost machine, after 10 s.
 """
 ADD_KEY = """
     INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING
 """
-"""Create the row of a new key."""
 
 _IS_LATE = f"""
     a.key_fingerprint = %(key)s AND a.settled_at - a.charged_at > interval '{LONGEST_CALL}'
 """
-"""A call that was in flight longer than a machine allows unless it is suspended. These few calls
-have an index of their own."""
+"""A call that was in flight longer than LONGEST_CALL; these few have an index of their own."""
 _WAS_SENT = f"a.error IS DISTINCT FROM '{NOT_SENT}'"
 
 CALENDAR_USAGE = f"""
@@ -135,14 +132,13 @@ RENEW = """
 """
 """Renew a charge and return its id, unless it no longer counts in the current quota window.
 
-A renewed charge counts for LONGEST_CALL from now. If the key is closed, only the trial call is
-renewed.
+If the key is closed, only the trial call is renewed.
 """
 
 SETTLE = """
     WITH settled AS (
         UPDATE magnetis_ops.api_calls SET settled_at = magnetis_ops.now(), status = %(status)s,
-            error = %(error)s, rows = %(rows)s, bytes = %(bytes)s, milliseconds = %(milliseconds)s
+            error = %(error)s, rows = %(rows)s, bytes = %(size)s, milliseconds = %(milliseconds)s
         WHERE id = %(id)s
         RETURNING charged_at, (settled_at AT TIME ZONE %(zone)s)::date AS today
     ), tried AS (
@@ -183,4 +179,3 @@ USED_ELSEWHERE = """
            %(elsewhere)s
     ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
 """
-"""Record the calls of a day that other programs sent with the same key."""

@@ -1,41 +1,37 @@
 """Report one key's quota and calls, and replay past grants.
 
-Reads the ledger's tables for `magnetis quota` and Dagster, and takes no lock. Shows nothing about
-other keys except their number. `cli/quota_report.py` and `defs` format it.
+Reads the ledger's tables and takes no lock. Shows nothing about other keys except their number.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy import Engine, TextClause, text
 
 from magnetis_dagster.api_calls import LONGEST_CALL
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.dates import DAY, days_between
 from magnetis_dagster.quota.ledger import Ledger, QuotaExhausted
 from magnetis_dagster.quota.rules import (
     BACKFILL,
     LANES,
     QuotaPolicy,
-    QuotaWindow,
     Usage,
     allowance,
 )
 
-DAYS = 30
-"""Days of the report, as on the vendor's own screen."""
-TOP = 10
+_DAYS_SHOWN = 30
+"""As on the vendor's own screen."""
+_TOP = 10
 """Number of today's collections and runs in the report."""
 
-PREPARED = text(
+_PREPARED = text(
     "SELECT to_regclass('magnetis_ops.quota_keys') IS NOT NULL AS prepared, clock_timestamp() AS at"
 )
-"""Whether the tables exist; reading creates none."""
 _COUNTS = """
     count(*) AS calls,
     count(*) FILTER (WHERE status BETWEEN 200 AND 299) AS ok,
@@ -89,7 +85,6 @@ class LaneToday:
     calls_again_at: datetime | None
     """When the lane may send its next call; None: now."""
     reason: str | None
-    """Reason of the refusal; None if a call may be sent now."""
 
     @property
     def kept(self) -> int:
@@ -113,17 +108,14 @@ class Today:
     window: str
     limit: int
     used: int
-    """By all lanes and elsewhere."""
     used_elsewhere: int
-    """Known calls of the same key by other programs."""
     remaining: int
     closed_until: datetime | None
     """The API reported an exhausted quota until then."""
     trial: bool
-    """That time has passed: the next call is the trial, which finds out whether the API reopened.
-    """
+    """That time has passed: the next call finds out whether the API reopened."""
     key_refused: bool
-    """Whether the key is closed because the API rejected it, not because of an exhausted quota."""
+    """Whether the key is closed because the API rejected it."""
     closed_signal: str | None
     """Status and rate-limit headers of the response that closed the key; None if it is open."""
     lanes: tuple[LaneToday, ...]
@@ -139,7 +131,6 @@ class CallCounts:
     over_quota: int = 0
     """Answered with HTTP 429."""
     failed: int = 0
-    """Any other response, or none."""
     rows: int = 0
 
 
@@ -180,110 +171,87 @@ class QuotaReport:
 
 
 def read_today(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> Today:
-    """Return the current quota; a database without a load has all of it.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
-    """
+    """Return the current quota; a database without a load has all of it."""
     ledger = Ledger(engine, key_fingerprint=key_fingerprint, policy=policy)
-    with guarded(engine, "read the quota"), engine.connect() as connection:
-        found = connection.execute(PREPARED).one()
+    [found] = fetch(engine, "read the quota", _PREPARED)
     usage = (
         ledger.usage() if found.prepared else Usage(at=found.at, by_lane=dict.fromkeys(LANES, 0))
     )
-    closed = usage.closed_until is not None and usage.closed_until > usage.at
+
+    def local(moment: datetime | None) -> datetime | None:
+        return moment and moment.astimezone(policy.zone)
+
+    def lane_today(lane: str) -> LaneToday:
+        exhausted = None
+        if found.prepared:
+            try:
+                ledger.require(lane)
+            except QuotaExhausted as error:
+                exhausted = error
+        return LaneToday(
+            lane=lane,
+            used=usage.by_lane[lane],
+            floor=policy.floor(lane, usage.at),
+            remaining=0 if usage.is_closed else allowance(policy, usage, lane),
+            calls_again_at=local(exhausted.available_at) if exhausted else None,
+            reason=exhausted.reason if exhausted else None,
+        )
+
     return Today(
         key_fingerprint=key_fingerprint,
         at=usage.at.astimezone(policy.zone),
         day=policy.day_of(usage.at),
-        ends_at=None
-        if policy.window is QuotaWindow.ROLLING
-        else policy.day_end(usage.at).astimezone(policy.zone),
+        ends_at=None if policy.is_rolling else local(policy.day_end(usage.at)),
         window=policy.window.value,
         limit=policy.limit,
         used=usage.used,
         used_elsewhere=usage.elsewhere,
         remaining=max(0, policy.limit - usage.used),
-        closed_until=usage.closed_until.astimezone(policy.zone)
-        if usage.closed_until and closed
-        else None,
-        trial=usage.closed_until is not None and not closed,
+        closed_until=local(usage.closed_until) if usage.is_closed else None,
+        trial=usage.closed_until is not None and not usage.is_closed,
         key_refused=usage.key_refused,
         closed_signal=usage.closed_signal if usage.closed_until else None,
-        lanes=tuple(
-            _lane(lane, usage, policy, ledger if found.prepared else None, closed=closed)
-            for lane in LANES
-        ),
+        lanes=tuple(map(lane_today, LANES)),
     )
 
 
 def read_report(engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> QuotaReport:
     """Return the whole report. Raises DatabaseUnavailable, DatabaseRefused."""
     today = read_today(engine, key_fingerprint=key_fingerprint, policy=policy)
-    first = today.day - timedelta(days=DAYS - 1)
-    dates = days_between(first, today.day)
+    first = today.day - timedelta(days=_DAYS_SHOWN - 1)
+    days = days_between(first, today.day)
+    parameters = {
+        "key": key_fingerprint,
+        "first": first,
+        "start": policy.day_start(first),
+        "lost": today.at - LONGEST_CALL,
+    }
+    this_day = parameters | {"start": policy.day_start(today.day)}
     with guarded(engine, "read the calls of the last 30 days"), engine.connect() as connection:
-        if not connection.execute(PREPARED).one().prepared:
-            return QuotaReport(
-                today,
-                tuple(DayCounts(str(day), limit=policy.limit) for day in dates),
-                (),
-                (),
-                (),
-                0,
+        if not connection.execute(_PREPARED).one().prepared:
+            empty = tuple(DayCounts(str(day), limit=policy.limit) for day in days)
+            return QuotaReport(today, empty, (), (), (), 0)
+        calls = {row["name"]: row for row in connection.execute(_BY_DAY, parameters).mappings()}
+        quotas = {row.day: row for row in connection.execute(_DAYS, parameters)}
+        routes = connection.execute(_BY_ROUTE, parameters).mappings().all()
+        collections = connection.execute(_BY_COLLECTION, this_day).mappings().fetchmany(_TOP)
+        runs = connection.execute(_BY_RUN, this_day).mappings().fetchmany(_TOP)
+        other_keys = connection.execute(_OTHER_KEYS, parameters).scalar_one()
+    return QuotaReport(
+        today=today,
+        days=tuple(
+            DayCounts(
+                **calls.get(str(day), {"name": str(day)}),
+                limit=quotas[day].daily_quota if day in quotas else policy.limit,
+                used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
             )
-        parameters = {
-            "key": key_fingerprint,
-            "start": policy.day_start(first),
-            "lost": today.at - LONGEST_CALL,
-        }
-        this_day = parameters | {"start": policy.day_start(today.day)}
-        calls_by_day = {row["name"]: row for row in _rows(connection, _BY_DAY, parameters)}
-        quotas = {
-            row.day: row
-            for row in connection.execute(_DAYS, {"key": key_fingerprint, "first": first})
-        }
-        return QuotaReport(
-            today=today,
-            days=tuple(
-                DayCounts(
-                    **calls_by_day.get(str(day), {"name": str(day)}),
-                    limit=quotas[day].daily_quota if day in quotas else policy.limit,
-                    used_elsewhere=quotas[day].used_elsewhere if day in quotas else 0,
-                )
-                for day in dates
-            ),
-            routes=tuple(CallCounts(**row) for row in _rows(connection, _BY_ROUTE, parameters)),
-            collections=tuple(
-                CallCounts(**row) for row in _rows(connection, _BY_COLLECTION, this_day)[:TOP]
-            ),
-            runs=tuple(RunCounts(**row) for row in _rows(connection, _BY_RUN, this_day)[:TOP]),
-            other_keys=connection.execute(_OTHER_KEYS, {"key": key_fingerprint}).scalar_one(),
-        )
-
-
-def _lane(
-    lane: str, usage: Usage, policy: QuotaPolicy, ledger: Ledger | None, *, closed: bool
-) -> LaneToday:
-    exhausted = None
-    if ledger is not None:
-        try:
-            ledger.require(lane)
-        except QuotaExhausted as error:
-            exhausted = error
-    return LaneToday(
-        lane=lane,
-        used=usage.by_lane[lane],
-        floor=policy.floor(lane, usage.at),
-        remaining=0 if closed else allowance(policy, usage, lane),
-        calls_again_at=exhausted.available_at.astimezone(policy.zone) if exhausted else None,
-        reason=exhausted.reason if exhausted else None,
+            for day in days
+        ),
+        routes=tuple(CallCounts(**row) for row in routes),
+        collections=tuple(CallCounts(**row) for row in collections),
+        runs=tuple(RunCounts(**row) for row in runs),
+        other_keys=other_keys,
     )
-
-
-def _rows(
-    connection: Connection, statement: TextClause, parameters: Mapping[str, object]
-) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(statement, parameters).mappings()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +269,6 @@ class FloorReplay:
     """The result of a replay."""
 
     judged: int
-    """Backfill calls that were checked."""
     broken: int
     """Backfill calls that were granted although only the floors of other lanes were left."""
     first_broken: datetime | None = None
@@ -310,11 +277,9 @@ class FloorReplay:
 def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) -> FloorReplay:
     """Check the grants from `since` on against the quota rules.
 
-    The grants are in the order in which they were given, and include earlier ones that count.
-
-    A broken floor is reported only if the rows prove it. Calls used elsewhere are ignored, because
-    their times are unknown. Grants before `since` count but are not checked, because the variables
-    of that time are unknown.
+    The grants are in the order in which they were given. Earlier ones count but are not checked:
+    the variables of that time are unknown. Calls used elsewhere are ignored, because their times
+    are unknown; so a broken floor is reported only if the rows prove it.
     """
     counted: Counter[str] = Counter()
     expiries: list[tuple[datetime, str]] = []
@@ -329,7 +294,7 @@ def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) 
                 broken += 1
                 first_broken = first_broken or grant.charged_at
         counted[grant.lane] += 1
-        if policy.window is QuotaWindow.ROLLING:
+        if policy.is_rolling:
             heapq.heappush(expiries, (grant.until + DAY, grant.lane))
     return FloorReplay(judged, broken, first_broken)
 
@@ -337,19 +302,13 @@ def check_grants(policy: QuotaPolicy, grants: Iterable[Grant], since: datetime) 
 def replay_floors(
     engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy, since: datetime, now: datetime
 ) -> FloorReplay:
-    """Check backfill's calls of the quota day of `now`, from `since` on.
-
-    With a rolling quota, checks the last 24 hours.
-
-    Raises: DatabaseUnavailable or DatabaseRefused.
-    """
-    judged_from = (
-        now - DAY if policy.window is QuotaWindow.ROLLING else policy.day_start(policy.day_of(now))
-    )
-    counted_from = judged_from - DAY if policy.window is QuotaWindow.ROLLING else judged_from
+    """Check backfill's calls from `since` on, of the quota day of `now` or the last 24 hours."""
+    judged_from = counted_from = policy.day_start(policy.day_of(now))
+    if policy.is_rolling:
+        judged_from, counted_from = now - DAY, now - 2 * DAY
     parameters = {"key": key_fingerprint, "start": counted_from, "longest": LONGEST_CALL}
     with guarded(engine, "read today's calls"), engine.connect() as connection:
-        if not connection.execute(PREPARED).one().prepared:
+        if not connection.execute(_PREPARED).one().prepared:
             return FloorReplay(0, 0)
         grants = [Grant(*row) for row in connection.execute(_CALLS, parameters)]
     return check_grants(policy, grants, max(since, judged_from))

@@ -1,4 +1,7 @@
-"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster."""
+"""Stores rows: tables, staging, merge, history, migrations. Uses neither HTTP nor Dagster.
+
+Every function with an engine may raise DatabaseUnavailable or DatabaseRefused.
+"""
 
 from magnetis_dagster.warehouse.merge import (
     CountMismatch,
@@ -20,7 +23,7 @@ from magnetis_dagster.warehouse.reconcile import DayDifference
 from magnetis_dagster.warehouse.settings_changes import Change, ChangeKind, Changes, FieldChange
 from magnetis_dagster.warehouse.source import ForeignSource
 from magnetis_dagster.warehouse.staging import RowCounts, Staging
-from magnetis_dagster.warehouse.warehouse import Warehouse, WindowLimits
+from magnetis_dagster.warehouse.warehouse import Warehouse
 
 __all__ = [
     "CachedWindow",
@@ -43,7 +46,6 @@ __all__ = [
     "Staging",
     "Warehouse",
     "WindowFacts",
-    "WindowLimits",
     "age_days",
     "migrate",
 ]

@@ -1,7 +1,6 @@
 """Compares the columns of a collection's tables with its declaration."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +11,7 @@ from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import (
     DATA_SCHEMA,
-    TYPE_NAMES,
+    declared_types,
     history_name,
     tables_of,
     type_name,
@@ -43,23 +42,17 @@ class TableColumn:
 class Comparison:
     """The columns of a collection's tables that differ from its declaration."""
 
-    undeclared: Sequence[TableColumn]
+    undeclared: list[TableColumn]
     """Columns that this program created for an earlier declaration."""
-    disagreements: Sequence[str]
+    disagreements: list[str]
     """One message for each column whose type differs from the declared one."""
-
-    def undeclared_in(self, table: str) -> list[str]:
-        """Return the names of the undeclared columns of one table."""
-        return [column.name for column in self.undeclared if column.table == table]
 
 
 def compare_columns(connection: Connection, collection: Collection) -> Comparison:
     """Compare the collection's tables with its declaration. Costs one query."""
-    typed = {name: TYPE_NAMES[column.type] for name, column in collection.columns.items()}
-    tables = zip(
-        (collection.name, history_name(collection)), _fixed_columns(collection.kind), strict=False
-    )
-    declared = {table: fixed | typed for table, fixed in tables}
+    names = collection.name, history_name(collection)
+    fixed = zip(names, _fixed_columns(collection.kind), strict=False)
+    declared = {table: columns | declared_types(collection) for table, columns in fixed}
     undeclared, disagreements = [], []
     found = connection.execute(_QUERIES["columns"], {"tables": list(declared)})
     for table, name, type_, plain in found:
@@ -78,10 +71,7 @@ def compare_columns(connection: Connection, collection: Collection) -> Compariso
 
 
 def own_columns(connection: Connection, collection: Collection) -> dict[str, str]:
-    """Return the columns of the collection's table that this program created, with their types.
-
-    They are in the table's order.
-    """
+    """Return the types of the table's columns that this program created, in the table's order."""
     fixed, *_ = _fixed_columns(collection.kind)
     rows = connection.execute(_QUERIES["columns"], {"tables": [collection.name]})
     return {
@@ -93,7 +83,7 @@ def own_columns(connection: Connection, collection: Collection) -> dict[str, str
 
 @cache
 def _fixed_columns(kind: Kind) -> list[dict[str, str]]:
-    """Return the columns that every collection of the kind has, with their types, by table."""
+    """Return the types of the columns that every collection of the kind has, by table."""
     bare = Collection.model_construct(name="bare", kind=kind, description="", columns={})
     return [
         {column.name: type_name(column.type) for column in table.columns}

@@ -6,9 +6,6 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 from psycopg.types.json import JsonbBinaryDumper
-from sqlalchemy import Connection
-
-from magnetis_dagster.database import driver_of
 
 
 class _JsonText(JsonbBinaryDumper):
@@ -19,26 +16,12 @@ class _JsonText(JsonbBinaryDumper):
 
 
 def copy_rows(
-    connection: Connection,
-    table: str,
-    columns: Mapping[str, str],
-    records: Iterable[tuple[Any, ...]],
-) -> None:
-    """COPY `records` into a temporary table, in the caller's transaction.
-
-    `columns` maps names to PostgreSQL types; JSON values are text.
-    """
-    with driver_of(connection).cursor() as cursor:
-        copy_rows_with(cursor, table, columns, records)
-
-
-def copy_rows_with(
     cursor: psycopg.Cursor[Any],
     table: str,
     columns: Mapping[str, str],
     records: Iterable[tuple[Any, ...]],
 ) -> None:
-    """COPY `records` as `copy_rows` does, with a cursor of the driver."""
+    """COPY `records` into a temporary table. `columns`: name to type. JSON values are text."""
     # the text format would search each value for characters that it must escape
     statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         Identifier(table), SQL(", ").join(map(Identifier, columns))

@@ -5,23 +5,16 @@ from datetime import date
 
 from sqlalchemy import Engine, text
 
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import guarded, has_table
+
+_FIRST = text("SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:collections)")
 
 
 def first_day(engine: Engine, collections: Sequence[str]) -> date | None:
-    """Return the first loaded day of any of the collections, or None if there is none.
-
-    Creates no tables. Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return the first loaded day of any of the collections, if any. Creates no tables."""
     with guarded(engine, "read the first loaded day"), engine.connect() as connection:
-        if not connection.execute(
-            text("SELECT to_regclass('magnetis_ops.days') IS NOT NULL")
-        ).scalar_one():
+        if not has_table(connection, "magnetis_ops.days"):
             return None
-        statement = text(
-            "SELECT min(day) FROM magnetis_ops.days WHERE collection = ANY(:collections)"
-        )
-        first: date | None = connection.execute(
-            statement, {"collections": list(collections)}
-        ).scalar_one()
+        found = connection.execute(_FIRST, {"collections": list(collections)})
+        first: date | None = found.scalar_one()
         return first

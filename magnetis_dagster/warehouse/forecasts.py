@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import guarded, has_table, write
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -29,10 +29,8 @@ class ForecastLine:
     """Announced rows, padding included."""
     calls: int
     spent: int
-    """API calls charged so far, retries included."""
     days_done: int
     rows_done: int
-    """Rows received for the completed days."""
 
     @property
     def error_percent(self) -> float | None:
@@ -41,9 +39,9 @@ class ForecastLine:
 
 
 def error_percent(foreseen: int, spent: int) -> float | None:
-    """Return the error of a forecast as a percentage of the API calls spent.
+    """Return the error of a forecast as a percentage of the API calls spent, if any were.
 
-    It is positive if the forecast was too high, and None if no calls were spent.
+    It is positive if the forecast was too high.
     """
     return 100 * (foreseen - spent) / spent if spent else None
 
@@ -62,12 +60,8 @@ def record(
 ) -> None:
     """Record the forecast cost of reading `first_day` to `last_day` of a collection.
 
-    A recorded forecast stays, unless a planned one replaces a run's own.
-
-    `work` is the Dagster backfill, or else the run. `planned`: the forecast comes from `magnetis
-    plan`, which records one line per range of days.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    A recorded forecast stays, unless a planned one, by `magnetis plan`, replaces a run's own.
+    `work` is the Dagster backfill, or else the run.
     """
     parameters = {
         "work": work,
@@ -79,19 +73,14 @@ def record(
         "calls": calls,
         "planned": planned,
     }
-    with guarded(engine, "write the forecast"), engine.begin() as connection:
-        connection.execute(_QUERIES["record"], parameters)
+    write(engine, "write the forecast", _QUERIES["record"], parameters)
 
 
 def report(engine: Engine, work: str) -> list[ForecastLine]:
-    """Return a line for each collection of the backfill.
-
-    Raises: UnknownBackfill if it has no forecast; DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return a line for each collection of the backfill; raise UnknownBackfill if there is none."""
     lines: list[ForecastLine] = []
     with guarded(engine, "read the forecast"), engine.connect() as connection:
-        has_table = text("SELECT to_regclass('magnetis_ops.forecasts') IS NOT NULL")
-        if connection.execute(has_table).scalar_one():
+        if has_table(connection, "magnetis_ops.forecasts"):
             found = connection.execute(_QUERIES["report"], {"work": work}).mappings()
             lines = [ForecastLine(**row) for row in found]
     if not lines:

@@ -1,7 +1,6 @@
 """Rejects objects under our names that this program did not create, before it changes anything.
 
-It recognises its own tables by their columns and their key, so databases of every earlier version
-are recognised too.
+It recognises its own tables of every version by their columns and their key.
 """
 
 from collections.abc import Mapping
@@ -27,18 +26,15 @@ _OBJECTS = Queries("foreign_objects")["objects"]
 
 
 class ForeignObject(PermanentError):
-    """The database contains an object under one of our names that this program did not create.
-
-    Nothing was changed.
-    """
+    """An object under one of our names is not ours. Nothing was changed."""
 
 
 def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, str]) -> None:
     """Raise ForeignObject unless this program created every object under one of its names.
 
     `metadata` has the tables of the schema magnetis. `views` maps names with their schema to
-    comments. If magnetis_ops has no record of this program, both schemas may contain nothing else
-    than tables of magnetis, which were restored from a backup.
+    comments. If magnetis_ops has no record of this program, both schemas may contain only tables of
+    magnetis, restored from a backup.
     """
     tables = {table.name: table for table in metadata.tables.values()}
     indexes = {str(index.name): table.name for table in tables.values() for index in table.indexes}
@@ -50,17 +46,16 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
         name = f"{row.schema}.{row.name}"
         described = f"{_KINDS.get(row.kind, row.kind)} {name}"
         if row.schema == DATA_SCHEMA and row.name in tables:
-            if row.kind not in _TABLES:
-                foreign.append(described)
-            elif problem := _difference(row, tables[row.name]):
-                foreign.append(f"table {name} ({problem})")
+            problem = _difference(row, tables[row.name]) if row.kind in _TABLES else ""
+            is_own = problem is None
+            described += f" ({problem})" if problem else ""
         elif row.schema == DATA_SCHEMA and row.name in indexes:
-            if row.indexed != indexes[row.name]:
-                foreign.append(described)
+            is_own = row.indexed == indexes[row.name]
         elif name in views:
-            if row.kind != "v" or row.comment != views[name]:
-                foreign.append(described)
-        elif not has_records and row.indexed is None:
+            is_own = row.kind == "v" and row.comment == views[name]
+        else:
+            is_own = has_records or row.indexed is not None
+        if not is_own:
             foreign.append(described)
     if foreign:
         listed = "; ".join([*foreign[:5], "…"] if len(foreign) > 5 else foreign)

@@ -1,16 +1,16 @@
 """Merges a window in one transaction: rows, deletions, versions, quarantine, counts, completion.
 
 Merges of one collection run one after the other, under an advisory lock. For each day, a newer read
-supersedes an older one, whichever commits first. So two concurrent loads of a day end like the
-newer load alone.
+supersedes an older one, so two concurrent loads of a day end like the newer load alone.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, text
+from sqlalchemy import Connection, CursorResult, func, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.errors import TransientError
@@ -31,6 +31,13 @@ from magnetis_dagster.warehouse.schema import windows
 from magnetis_dagster.warehouse.staging import RowCounts
 
 _BOOKKEEPING = Queries("bookkeeping")
+_RECORDED_FACTS = (
+    *("read_at", "announced", "received", "api_calls", "bytes", "milliseconds", "run_id"),
+    "witness_calls",
+)
+"""Fields of WindowFacts that are columns of `windows`."""
+_Moves = Counter[tuple[date | None, date]]
+"""Former and new day to moved rows; a deleted row that returns has no former day."""
 
 
 class CountMismatch(TransientError):
@@ -62,9 +69,7 @@ class MergedDay:
 
     day: date
     announced: int
-    """Distinct rows received for this day."""
     held: int
-    """Rows that the table contains for this day."""
     inserted: int
     changed: int
     deleted: int
@@ -105,17 +110,6 @@ def age_days(day: date, read_on: date) -> int:
     return max(0, (read_on - day).days - 1)
 
 
-@dataclass(slots=True)
-class _WrittenRows:
-    """The rows that the statements of a merge wrote."""
-
-    changes: dict[date, tuple[int, int]]
-    """Day to inserted and changed rows."""
-    moves: Counter[tuple[date | None, date]]
-    """Former and new day to moved rows; a deleted row that returns has no former day."""
-    deleted: dict[date, int]
-
-
 class _Merge:
     """One merge; its methods run in the caller's transaction."""
 
@@ -129,21 +123,30 @@ class _Merge:
         self._announced = counts.by_day
         if not collection.is_events:
             self._announced = Counter({facts.days[0]: counts.by_day.total()})
+        self._parameters: dict[str, Any] = {
+            "collection": collection.name,
+            "read_at": facts.read_at,
+            "run_id": facts.run_id,
+            "days": list(facts.days),
+        }
 
     def run(self) -> MergeResult:
         self._analyze_staging()
         wait_for_turn(self._connection, self._collection)
         superseded = self._superseded_days()
         requested = [day for day in self._facts.days if day not in superseded]
-        columns = compare_columns(self._connection, self._collection)
+        self._parameters["days"] = requested
+        undeclared = compare_columns(self._connection, self._collection).undeclared
+        table = self._collection.name
         self._queries = merge_queries(
-            self._collection, columns.undeclared_in(self._collection.name)
+            self._collection, [column.name for column in undeclared if column.table == table]
         )
         # days of a backfill have no rows yet, so nothing is compared or deleted
-        has_rows = bool(requested) and self._has_rows(requested)
-        stored = self._stored_days(requested) if has_rows else []
+        has_rows = bool(requested) and self._merge("has_rows").first() is not None
+        stored = self._stored_days() if has_rows else []
         decisions = decide(self._facts.rules, self._announced, stored)
         requested = [day for day in requested if day not in decisions.doubted]
+        self._parameters |= {"days": requested, "undeleted": decisions.undeleted}
         forget_committed(self._connection, self._collection, self._facts.run_id, self._facts.days)
         usable = sum(self._announced[day] for day in self._facts.days)
         result = MergeResult(
@@ -156,29 +159,26 @@ class _Merge:
         if requested:
             return self._merge_days(requested, decisions, result, has_rows=has_rows)
         if self._unplaced:
-            self._quarantine(self._insert_window(quarantined=self._unplaced))
+            self._quarantine(self._insert_window())
         return result
 
     def _merge_days(
         self, requested: list[date], decisions: Decisions, result: MergeResult, *, has_rows: bool
     ) -> MergeResult:
-        parameters: dict[str, object] = {
-            "days": requested,
-            "undeleted": decisions.undeleted,
-            "read_at": self._facts.read_at,
-            "collection": self._collection.name,
-        }
-        known = set(self._connection.execute(_BOOKKEEPING["known_days"], parameters).scalars())
-        written = self._write_rows(requested, parameters, has_rows=has_rows)
-        held = self._rows_per_day("count_rows", parameters)
+        known = set(self._record("known_days").scalars())
+        changes, moves = self._upsert(requested)
+        deleted = self._rows_per_day("mark_deleted") if has_rows else {}
+        if not self._collection.is_events:
+            # counted by versions, so that a deleted row that returns unchanged is a new row
+            changes = {requested[0]: self._write_versions()}
+        held = self._rows_per_day("count_rows")
         self._verify_counts(requested, decisions, held)
         window = self._insert_window(
             held=sum(held.values()),
             padding=result.padding,
-            quarantined=self._unplaced,
-            inserted=sum(inserted for inserted, _ in written.changes.values()),
-            changed=sum(changed for _, changed in written.changes.values()),
-            deleted=sum(written.deleted.values()),
+            inserted=sum(inserted for inserted, _ in changes.values()),
+            changed=sum(changed for _, changed in changes.values()),
+            deleted=sum(deleted.values()),
         )
         self._quarantine(window)
         days = [
@@ -186,17 +186,23 @@ class _Merge:
                 day,
                 self._announced[day],
                 held.get(day, 0),
-                *written.changes.get(day, (0, 0)),
-                written.deleted.get(day, 0),
+                *changes.get(day, (0, 0)),
+                deleted.get(day, 0),
                 first_read=day not in known,
             )
             for day in requested
         ]
-        self._record_days(window, days, parameters)
-        self._connection.execute(_BOOKKEEPING["delete_strays"], parameters)
-        self._adjust_other_days(written.moves, requested)
-        self._record_day_reads(window, days)
-        return replace(result, days=days, moved=written.moves.total())
+        records = [
+            self._parameters
+            | asdict(day)
+            | {"window": window, "age_days": age_days(day.day, self._facts.read_on)}
+            for day in days
+        ]
+        self._connection.execute(_BOOKKEEPING["upsert_day"], records)
+        self._record("delete_strays")
+        self._adjust_other_days(moves, requested)
+        self._connection.execute(_BOOKKEEPING["insert_day_read"], records)
+        return replace(result, days=days, moved=moves.total())
 
     def _analyze_staging(self) -> None:
         # Without statistics the planner assumes 1,000 rows in a temporary table, and joins 60,000
@@ -206,57 +212,35 @@ class _Merge:
         self._connection.execute(text("ANALYZE incoming (key, id, reason, day)"))
 
     def _superseded_days(self) -> set[date]:
-        parameters = {
-            "collection": self._collection.name,
-            "days": list(self._facts.days),
-            "read_at": self._facts.read_at,
-        }
         if self._collection.is_events:
-            newer_days = self._connection.execute(_BOOKKEEPING["newer_days"], parameters)
-            return set(newer_days.scalars())
+            return set(self._record("newer_days").scalars())
         # all snapshots write the same rows, so a newer one of any day supersedes this one
-        newer = self._connection.execute(_BOOKKEEPING["newer_snapshot"], parameters).first()
-        return set(self._facts.days) if newer else set()
+        return set(self._facts.days) if self._record("newer_snapshot").first() else set()
 
-    def _has_rows(self, requested: list[date]) -> bool:
-        found = self._connection.execute(self._queries["has_rows"], {"days": requested})
-        return found.first() is not None
-
-    def _stored_days(self, requested: list[date]) -> list[StoredDay]:
-        parameters: dict[str, object] = {"days": requested}
-        without_id = self._rows_per_day("rows_without_id", parameters) if self._unplaced else {}
+    def _stored_days(self) -> list[StoredDay]:
+        without_id = self._rows_per_day("rows_without_id") if self._unplaced else {}
         return [
             StoredDay(day, held, missing, unreadable, without_id.get(day, 0))
-            for day, held, missing, unreadable in self._connection.execute(
-                self._queries["stored_days"], parameters
-            )
+            for day, held, missing, unreadable in self._merge("stored_days")
         ]
 
-    def _write_rows(
-        self, requested: list[date], parameters: dict[str, object], *, has_rows: bool
-    ) -> _WrittenRows:
+    def _upsert(self, requested: list[date]) -> tuple[dict[date, tuple[int, int]], _Moves]:
+        """Insert and update rows; return inserted and changed rows by day, and the moves."""
         changes: dict[date, tuple[int, int]] = {}
-        moves: Counter[tuple[date | None, date]] = Counter()
-        upserted = self._connection.execute(self._queries["upsert"], parameters)
-        for day, was, inserted, changed, rows in upserted:
+        moves: _Moves = Counter()
+        for day, was, inserted, changed, rows in self._merge("upsert"):
             before = changes.get(day, (0, 0))
             changes[day] = before[0] + inserted, before[1] + changed
             if was != day and (was is not None or day not in requested):
                 moves[was, day] += rows
         announced = {day: self._announced[day] for day in requested}
         refuse_mass_moves(self._collection, self._facts.rules, moves, announced)
-        deleted = self._rows_per_day("mark_deleted", parameters) if has_rows else {}
-        if not self._collection.is_events:
-            # counted by versions, so that a deleted row that returns unchanged is a new row
-            changes = {requested[0]: self._write_versions(parameters)}
-        return _WrittenRows(changes, moves, deleted)
+        return changes, moves
 
-    def _write_versions(self, parameters: dict[str, object]) -> tuple[int, int]:
-        """Write the versions of a snapshot; return the numbers of new and of changed rows."""
-        self._connection.execute(self._queries["move_versions"], parameters)
-        self._connection.execute(self._queries["close_versions"], parameters)
-        opened = self._connection.execute(self._queries["open_versions"], parameters)
-        total, changed = opened.one()
+    def _write_versions(self) -> tuple[int, int]:
+        self._merge("move_versions")
+        self._merge("close_versions")
+        total, changed = self._merge("open_versions").one()
         return total - changed, changed
 
     def _verify_counts(
@@ -271,85 +255,27 @@ class _Merge:
                     "at the same time. The transaction was rolled back; load the day again."
                 )
 
-    def _insert_window(
-        self,
-        *,
-        quarantined: int,
-        held: int = 0,
-        padding: int = 0,
-        inserted: int = 0,
-        changed: int = 0,
-        deleted: int = 0,
-    ) -> int:
-        """Insert the record of the window; return its id."""
+    def _insert_window(self, **counts: int) -> int:
+        """Insert the record of the window; return its id. Counts that are not given are 0."""
         facts = self._facts
+        values = dict.fromkeys(("held", "padding", "inserted", "changed", "deleted"), 0) | counts
         statement = windows.insert().values(
             committed_at=func.clock_timestamp(),
             collection=self._collection.name,
             first_day=facts.days[0],
             last_day=facts.days[-1],
-            read_at=facts.read_at,
-            announced=facts.announced,
-            received=facts.received,
-            api_calls=facts.api_calls,
-            bytes=facts.bytes,
-            milliseconds=facts.milliseconds,
-            run_id=facts.run_id,
-            witness_calls=facts.witness_calls,
-            held=held,
-            padding=padding,
-            quarantined=quarantined,
-            inserted=inserted,
-            changed=changed,
-            deleted=deleted,
+            quarantined=self._unplaced,
+            **{name: getattr(facts, name) for name in _RECORDED_FACTS},
+            **values,
         )
         return int(self._connection.execute(statement.returning(windows.c.id)).scalar_one())
 
     def _quarantine(self, window: int) -> None:
-        parameters = {
-            "collection": self._collection.name,
-            "window": window,
-            "read_at": self._facts.read_at,
-        }
         if self._unplaced:
-            self._connection.execute(_BOOKKEEPING["quarantine_rows"], parameters)
-        self._connection.execute(_BOOKKEEPING["release_rows"], parameters)
+            self._record("quarantine_rows", window=window)
+        self._record("release_rows")
 
-    def _record_days(
-        self, window: int, days: Sequence[MergedDay], parameters: dict[str, object]
-    ) -> None:
-        records = [
-            parameters
-            | {
-                "day": day.day,
-                "window": window,
-                "announced": day.announced,
-                "held": day.held,
-                "run_id": self._facts.run_id,
-            }
-            for day in days
-        ]
-        self._connection.execute(_BOOKKEEPING["upsert_day"], records)
-
-    def _record_day_reads(self, window: int, days: Sequence[MergedDay]) -> None:
-        records = [
-            {
-                "window": window,
-                "day": day.day,
-                "age_days": age_days(day.day, self._facts.read_on),
-                "first_read": day.first_read,
-                "held": day.held,
-                "inserted": day.inserted,
-                "changed": day.changed,
-                "deleted": day.deleted,
-            }
-            for day in days
-        ]
-        self._connection.execute(_BOOKKEEPING["insert_day_read"], records)
-
-    def _adjust_other_days(
-        self, moves: Counter[tuple[date | None, date]], requested: Sequence[date]
-    ) -> None:
+    def _adjust_other_days(self, moves: _Moves, requested: Sequence[date]) -> None:
         """Adjust the counts of other days that rows moved to or from."""
         differences: Counter[date | None] = Counter()
         for (was, day), rows in moves.items():
@@ -358,10 +284,14 @@ class _Merge:
         for other, rows in differences.items():
             if not rows or other is None or other in requested:
                 continue
-            parameters = {"collection": self._collection.name, "day": other, "rows": rows}
-            if not self._connection.execute(_BOOKKEEPING["adjust_day"], parameters).rowcount:
-                self._connection.execute(_BOOKKEEPING["adjust_strays"], parameters)
+            if not self._record("adjust_day", day=other, rows=rows).rowcount:
+                self._record("adjust_strays", day=other, rows=rows)
 
-    def _rows_per_day(self, query: str, parameters: dict[str, object]) -> dict[date, int]:
-        found = self._connection.execute(self._queries[query], parameters)
-        return {day: int(rows) for day, rows in found}
+    def _rows_per_day(self, query: str) -> dict[date, int]:
+        return {day: int(rows) for day, rows in self._merge(query)}
+
+    def _merge(self, query: str) -> CursorResult[*tuple[Any, ...]]:
+        return self._connection.execute(self._queries[query], self._parameters)
+
+    def _record(self, query: str, **more: object) -> CursorResult[*tuple[Any, ...]]:
+        return self._connection.execute(_BOOKKEEPING[query], self._parameters | more)

@@ -11,7 +11,7 @@ from magnetis_dagster.database.session import LOCK_SECONDS
 LONGEST_WAIT = "10min"
 """Limit for a merge that waits for others of its collection.
 
-A stopped merge blocks others for less: idle_in_transaction_session_timeout ends its session.
+A stopped merge ends earlier, by idle_in_transaction_session_timeout.
 """
 
 

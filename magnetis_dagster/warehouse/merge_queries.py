@@ -17,7 +17,6 @@ def merge_queries(collection: Collection, undeclared: Sequence[str] = ()) -> Que
     """Return the statements that merge the collection.
 
     `undeclared`: columns of the table that the catalogue no longer declares.
-    Names come from the validated catalogue; values are bound.
     """
     moments = ["occurred_at", "day"] if collection.is_events else []
     typed = [f'"{name}"' for name in collection.columns]  # an overlay may call a column `order`

@@ -4,17 +4,12 @@ Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So ther
 
 1. Alembic's migrations bring `magnetis_ops` from release to release. They also make the changes
    that cannot be derived from the catalogue, such as a rename or another type.
-2. Alembic compares the catalogue with `magnetis`, and the missing tables and columns are created.
+2. Alembic compares the catalogue with `magnetis`, and missing tables and columns are created.
 3. The views of those tables are created or replaced.
 
-Only `drop_columns` drops anything, and only an operator runs it.
-
-A change of a table waits for its lock as described in `database/locks.py`: other sessions proceed
-between its attempts, and the error names the session that blocks it. Indexes of tables with rows
-are built one by one, after the locks that block readers are released.
-
-A column whose type differs from the declared one does not fail the migration. It fails the loads
-of its collection only (`columns.require_declared_types`).
+Only `drop_columns` drops anything. A column with another type than the declared one fails the loads
+of its collection only. Indexes of tables with rows are built one by one, after the locks that block
+readers are released.
 """
 
 import hashlib
@@ -30,8 +25,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, MetaData, text
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 from magnetis_dagster.catalog.model import INDEXED_CHARACTERS
@@ -44,7 +38,7 @@ from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_
 from magnetis_dagster.warehouse.foreign_objects import require_own
 from magnetis_dagster.warehouse.merge_lock import lock_collection
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, DIALECT, OPS_SCHEMA, data_metadata
 from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
@@ -55,6 +49,8 @@ from magnetis_dagster.warehouse.views import (
 )
 
 PARIS = ZoneInfo("Europe/Paris")
+Progress = Callable[[str], None]
+"""Receives a line for each attempt that found a lock taken."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _DEPENDENTS = Queries("columns")["dependents"]
 _digests: dict[int, str] = {}
@@ -73,31 +69,28 @@ class NewerDatabase(PermanentError):
 def migrate(
     engine: Engine,
     catalogue: Catalogue,
-    progress: Callable[[str], None] = lambda _line: None,
+    progress: Progress = lambda _line: None,
     zone: ZoneInfo = PARIS,
 ) -> bool:
     """Bring the database to this version and this catalogue; return whether it changed.
 
-    Every process may call this when it starts. If the database is up to date, it costs one query
-    and waits for no lock.
+    If the database is up to date, it costs one query and waits for no lock. `zone` is the time zone
+    of local times in views: MAGNETIS_TIMEZONE.
 
-    `progress` receives a line for each attempt that found a lock taken.
-    `zone` is the time zone of local times in views: MAGNETIS_TIMEZONE.
-
-    Raises: ForeignObject, NewerDatabase, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    Raises: ForeignObject, NewerDatabase, LockBusy.
     """
     digest = _digest(catalogue, zone)
     action = "bring the tables up to date"
+
+    def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
+        if _applied(connection) == digest:
+            return []
+        return _upgrade(connection, catalogue, zone)
+
     with guarded(engine, action):
         with engine.connect() as connection:
             if _applied(connection) == digest:
                 return False
-
-        def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
-            if _applied(connection) == digest:
-                return []
-            return _upgrade(connection, catalogue, zone)
-
         # after a crash between two indexes, the next run finds the others missing
         for index in change_tables(engine, action, upgrade, progress):
             if collection := catalogue.collections.get(index.table_name):
@@ -117,38 +110,36 @@ def _upgrade(
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
     for schema in (DATA_SCHEMA, OPS_SCHEMA):
         ensure_schema(connection, schema)
-    for name in sorted(catalogue.collections):
+    for collection in _sorted_collections(catalogue):
         # a merge locks the tables of a collection in another order
-        lock_collection(connection, catalogue[name])
+        lock_collection(connection, collection)
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS))
     try:
-        command.upgrade(_config(connection), "head")
+        command.upgrade(config, "head")
     except CommandError:
         raise NewerDatabase(
             "The tables of magnetis_ops were made by a newer version of magnetis_dagster. Install "
             "that version or a later one. Nothing was changed."
         ) from None
-    missing = [
-        operation
-        for operation in differences(connection, metadata)
-        if isinstance(operation, _ADDITIVE)
-    ]
-    new = {
-        operation.table_name for operation in missing if isinstance(operation, ops.CreateTableOp)
-    }
-    later = [
-        operation
-        for operation in missing
-        if isinstance(operation, ops.CreateIndexOp) and operation.table_name not in new
-    ]
+    missing = [each for each in differences(connection, metadata) if isinstance(each, _ADDITIVE)]
+    new = {each.table_name for each in missing if isinstance(each, ops.CreateTableOp)}
     operations = Operations(MigrationContext.configure(connection))
-    for operation in missing:
-        if operation not in later:
-            operations.invoke(operation)
+    later = []
+    for each in missing:
+        if isinstance(each, ops.CreateIndexOp) and each.table_name not in new:
+            later.append(each)
+        else:
+            operations.invoke(each)
     for statement in view_statements(catalogue):
         connection.execute(text(statement))
     refresh_views(connection, catalogue, zone)
     read_only.grant(connection)
     return later
+
+
+def _sorted_collections(catalogue: Catalogue) -> list[Collection]:
+    return [catalogue[name] for name in sorted(catalogue.collections)]
 
 
 def _clear_too_long(
@@ -159,13 +150,11 @@ def _clear_too_long(
         column if isinstance(column, str) else getattr(column, "name", "")
         for column in index.columns
     }
-    indexed = names & collection.indexed & collection.columns.keys()
-    texts = [name for name in indexed if collection.columns[name].type is ColumnType.TEXT]
-    for name in sorted(texts):
-        too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
-        connection.execute(
-            text(f'UPDATE {DATA_SCHEMA}.{index.table_name} SET "{name}" = NULL WHERE {too_long}')
-        )
+    for name in sorted(names & collection.indexed & collection.columns.keys()):
+        if collection.columns[name].type is ColumnType.TEXT:
+            table = f"{DATA_SCHEMA}.{index.table_name}"
+            too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
+            connection.execute(text(f'UPDATE {table} SET "{name}" = NULL WHERE {too_long}'))
 
 
 def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
@@ -174,7 +163,6 @@ def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
 
 
 def _record(connection: Connection, digest: str) -> bool:
-    """Record the digest of the tables; return False if another process has done so."""
     if _applied(connection) == digest:
         return False
     connection.execute(
@@ -188,33 +176,28 @@ def _record(connection: Connection, digest: str) -> bool:
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
-    """Compare the columns of every collection with its declaration.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Compare the columns of every collection with its declaration."""
+    found = Comparison([], [])
     with guarded(engine, "compare the columns"), engine.connect() as connection:
-        found = [
-            compare_columns(connection, catalogue[name]) for name in sorted(catalogue.collections)
-        ]
-    return Comparison(
-        undeclared=[column for each in found for column in each.undeclared],
-        disagreements=[sentence for each in found for sentence in each.disagreements],
-    )
+        for collection in _sorted_collections(catalogue):
+            compared = compare_columns(connection, collection)
+            found.undeclared.extend(compared.undeclared)
+            found.disagreements.extend(compared.disagreements)
+    return found
 
 
 def drop_columns(
     engine: Engine,
     catalogue: Catalogue,
-    progress: Callable[[str], None] = lambda _line: None,
+    progress: Progress = lambda _line: None,
     zone: ZoneInfo = PARIS,
 ) -> list[TableColumn]:
     """Drop the columns that the catalogue no longer declares, all or none; return them.
 
     Call `migrate` before.
 
-    Raises: ColumnInUse, LockBusy, DatabaseUnavailable, DatabaseRefused.
+    Raises: ColumnInUse, LockBusy.
     """
-
     with guarded(engine, "drop columns"):
         drop = partial(_drop_columns, catalogue=catalogue, zone=zone)
         return change_tables(engine, "drop columns", drop, progress)
@@ -224,28 +207,30 @@ def _drop_columns(
     connection: Connection, catalogue: Catalogue, zone: ZoneInfo
 ) -> list[TableColumn]:
     dropped: list[TableColumn] = []
-    for collection in (catalogue[name] for name in sorted(catalogue.collections)):
+    for collection in _sorted_collections(catalogue):
         if compare_columns(connection, collection).undeclared:
             lock_collection(connection, collection)
             dropped += compare_columns(connection, collection).undeclared
     own_views = {
         f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()
     }
-    dependents = _dependents(connection, dropped)
-    uses = [f"{column} is used by {what}" for column, what in dependents if what not in own_views]
+    uses, affected = [], {}
+    for column in dropped:
+        names = {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
+        for _, what in connection.execute(_DEPENDENTS, names):
+            if what in own_views:
+                affected[what] = own_views[what]
+            else:
+                uses.append(f"{column} is used by {what}")
     if uses:
         raise ColumnInUse(
             f"{'; '.join(uses)}. No column was dropped. Change or drop the dependent objects, then "
             "run `magnetis migrate --drop-columns --yes` again."
         )
-    affected = {what: own_views[what] for _, what in dependents}
-    grants = [
-        grant for collection in affected.values() for grant in drop_view(connection, collection)
-    ]
+    grants = [grant for each in affected.values() for grant in drop_view(connection, each)]
     for column in dropped:
-        connection.execute(
-            text(f'ALTER TABLE {DATA_SCHEMA}.{column.table} DROP COLUMN "{column.name}"')
-        )
+        table = f"{DATA_SCHEMA}.{column.table}"
+        connection.execute(text(f'ALTER TABLE {table} DROP COLUMN "{column.name}"'))
     if affected:
         refresh_views(connection, catalogue, zone)
     for grant in grants:
@@ -253,28 +238,20 @@ def _drop_columns(
     return dropped
 
 
-def _dependents(
-    connection: Connection, columns: list[TableColumn]
-) -> list[tuple[TableColumn, str]]:
-    """Return each column with a description of each object that uses it."""
-    return [
-        (column, what)
-        for column in columns
-        for _, what in connection.execute(
-            _DEPENDENTS, {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
-        )
-    ]
-
-
 def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
     """Return the operations, as a flat list, that would bring the schema's tables to `metadata`."""
-    schema = metadata.schema
+
+    def include(name: str | None, kind: str, parents: MutableMapping[str, str | None]) -> bool:
+        if kind == "schema":
+            return name == metadata.schema
+        return parents.get("schema_name") == metadata.schema and name != "alembic_version"
+
     context = MigrationContext.configure(
         connection,
         opts={
             "target_metadata": metadata,
             "include_schemas": True,
-            "include_name": _only(schema),
+            "include_name": include,
             "compare_type": True,
         },
     )
@@ -283,15 +260,6 @@ def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateO
     for operation in upgrade.ops if upgrade else ():
         found.extend(operation.ops if isinstance(operation, ops.ModifyTableOps) else [operation])
     return found
-
-
-def _only(schema: str | None) -> Callable[[str | None, str, MutableMapping[str, str | None]], bool]:
-    def include(name: str | None, kind: str, parents: MutableMapping[str, str | None]) -> bool:
-        if kind == "schema":
-            return name == schema
-        return parents.get("schema_name") == schema and name != "alembic_version"
-
-    return include
 
 
 def _applied(connection: Connection) -> str | None:
@@ -303,10 +271,9 @@ def _applied(connection: Connection) -> str | None:
     )
     if connection.execute(text(exists), {"schema": OPS_SCHEMA}).scalar() is None:
         return None
-    found = connection.execute(
-        text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")
-    ).scalar()
-    return str(found) if found else None
+    digest = text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")
+    found: str | None = connection.execute(digest).scalar()
+    return found
 
 
 def _digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
@@ -318,21 +285,10 @@ def _digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
 
 
 def _compose_digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
-    metadata = data_metadata(catalogue)
-    views = [*view_statements(catalogue), *declared_statements(catalogue, zone)]
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    tables = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
-    indexes = [
-        str(CreateIndex(index).compile(dialect=dialect))
-        for table in metadata.sorted_tables
-        for index in sorted(table.indexes, key=str)
-    ]
+    tables = data_metadata(catalogue).sorted_tables
+    indexes = [index for table in tables for index in sorted(table.indexes, key=str)]
+    created: list[DDLElement] = [*map(CreateTable, tables), *map(CreateIndex, indexes)]
+    statements = [str(each.compile(dialect=DIALECT)) for each in created]
+    statements += [*view_statements(catalogue), *declared_statements(catalogue, zone)]
     migrations = sorted(path.name for path in (_MIGRATIONS / "versions").glob("*.py"))
-    return hashlib.sha256("\n".join(tables + indexes + views + migrations).encode()).hexdigest()
-
-
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    return config
+    return hashlib.sha256("\n".join(statements + migrations).encode()).hexdigest()

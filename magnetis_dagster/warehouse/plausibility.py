@@ -1,7 +1,7 @@
 """Decides whether the rows that the API returned for a day are plausible.
 
-An API that suddenly returns few rows, unreadable rows, or known ids on other days would make a
-merge delete or move correct rows. Such a day is doubted: the merge leaves its rows unchanged.
+Few rows, unreadable rows, or known ids on other days would make a merge delete or move correct
+rows. Such a day is doubted: the merge leaves its rows unchanged.
 """
 
 from collections import Counter
@@ -18,10 +18,7 @@ FEWEST_DOUBTED = 10
 
 
 class MovedRows(PermanentError):
-    """Many ids of a day belong to rows of other days; the transaction was rolled back.
-
-    Either ids are reused, or the times of the rows have changed.
-    """
+    """Many ids of a day belong to rows of other days; the transaction was rolled back."""
 
 
 class Emptied(StrEnum):
@@ -32,7 +29,6 @@ class Emptied(StrEnum):
     KEEP = "keep"
     """Keep the rows, and the day's completion record: the vendor deletes old rows."""
     DELETE = "delete"
-    """Mark the rows as deleted by setting `deleted_at`."""
 
 
 class DoubtReason(StrEnum):
@@ -52,10 +48,7 @@ class Rules:
 
     emptied: Emptied = Emptied.DOUBT
     doubted_share: float = 0.20
-    """Largest share of rows that one read may delete or move; 1 disables this limit.
-
-    It applies from FEWEST_DOUBTED rows.
-    """
+    """Largest share that one read may delete or move, from FEWEST_DOUBTED rows. 1: no limit."""
     unreadable_share: float = 0.01
     """Largest share of unreadable rows, if at least one of them is stored."""
 
@@ -70,7 +63,6 @@ class Doubt:
 
     reason: DoubtReason
     held: int
-    """Rows that the table contains for the day."""
     rows: int
     """Rows that the merge would have deleted, or that are unreadable."""
 
@@ -82,7 +74,6 @@ class StoredDay:
     day: date
     held: int
     missing: int
-    """Stored rows that were not received."""
     unreadable: int
     """Stored rows that were received but can no longer be placed."""
     without_id: int
@@ -94,42 +85,40 @@ class Decisions:
     """The merge's treatment of each stored day."""
 
     doubted: dict[date, Doubt] = field(default_factory=dict)
-    """Days whose rows stay unchanged."""
     kept: dict[date, int] = field(default_factory=dict)
     """Days to the number of rows that stay although they were not received as usable rows."""
     undeleted: list[date] = field(default_factory=list)
     """Days on which no row is marked as deleted."""
+
+    def keep(self, stored: StoredDay) -> None:
+        """Delete no row of the day."""
+        self.kept[stored.day] = stored.unreadable + stored.missing
+        self.undeleted.append(stored.day)
 
 
 def decide(rules: Rules, announced: Counter[date | None], days: Sequence[StoredDay]) -> Decisions:
     """Decide how to treat each day. `announced` counts the usable rows received for it."""
     decisions = Decisions()
     for stored in days:
-        _decide_day(rules, announced[stored.day], stored, decisions)
+        day, held, missing = stored.day, stored.held, stored.missing
+        lost = stored.unreadable + min(missing, stored.without_id)
+        many_missing = rules.too_many(missing, held)
+        if lost > rules.unreadable_share * (announced[day] + lost):
+            decisions.doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
+        elif stored.without_id:
+            # any missing row may be one of those without an id, and a received row is never deleted
+            decisions.keep(stored)
+        elif rules.emptied is Emptied.DELETE or not missing:
+            decisions.kept[day] = stored.unreadable
+        elif not announced[day]:
+            decisions.doubted[day] = Doubt(DoubtReason.EMPTIED, held, missing)
+        elif not many_missing:
+            decisions.kept[day] = stored.unreadable
+        elif rules.emptied is Emptied.KEEP:
+            decisions.keep(stored)
+        else:
+            decisions.doubted[day] = Doubt(DoubtReason.DELETIONS, held, missing)
     return decisions
-
-
-def _decide_day(rules: Rules, announced: int, stored: StoredDay, decisions: Decisions) -> None:
-    day, held, missing = stored.day, stored.held, stored.missing
-    lost = stored.unreadable + min(missing, stored.without_id)
-    many_missing = rules.too_many(missing, held)
-    if lost > rules.unreadable_share * (announced + lost):
-        decisions.doubted[day] = Doubt(DoubtReason.UNREADABLE, held, lost)
-    elif stored.without_id:
-        # Any missing row may be one of those without an id, and a received row is never deleted.
-        decisions.kept[day] = stored.unreadable + missing
-        decisions.undeleted.append(day)
-    elif rules.emptied is Emptied.DELETE or not missing:
-        decisions.kept[day] = stored.unreadable
-    elif not announced:
-        decisions.doubted[day] = Doubt(DoubtReason.EMPTIED, held, missing)
-    elif many_missing and rules.emptied is Emptied.KEEP:
-        decisions.kept[day] = stored.unreadable + missing
-        decisions.undeleted.append(day)
-    elif many_missing:
-        decisions.doubted[day] = Doubt(DoubtReason.DELETIONS, held, missing)
-    else:
-        decisions.kept[day] = stored.unreadable
 
 
 def refuse_mass_moves(

@@ -1,17 +1,16 @@
 """Deletes old bookkeeping: requests, reads, windows, cached pages, and Dagster's events.
 
-It never deletes what a person or a program still uses: rows, history, completion records, runs, the
-newest event of each partition. Every batch is a short transaction. So a prune that is interrupted
-or runs twice is harmless, and no load waits for it.
+It keeps everything in use: rows, history, completion records, runs, the newest event of each
+partition. Every batch is a short transaction, so an interrupted or repeated prune is harmless.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, TextClause, text
 
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.warehouse.page_cache import RETENTION_DAYS
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -38,57 +37,30 @@ class _Rule:
     source: str = ""
     """Table whose ids are scanned; `table` if empty. Its ids ascend with time."""
     key: str = "id"
-    """Column of `table` that refers to the id."""
     run: str = "NULL::text"
-    """Run whose log files are deleted with the row."""
     least_days: int = 0
     """Shortest retention period, whatever the setting."""
 
-    def statement(self, dagster: str) -> TextClause:
-        """Return the statement for one batch; `dagster` is the schema of Dagster's tables."""
-        return _QUERIES.fill(
-            table=self.table.format(dagster=dagster),
-            source=(self.source or self.table).format(dagster=dagster),
-            age=self.age,
-            key=self.key,
-            run=self.run,
-            unused=_QUERIES.fill(dagster=dagster).sql(self.unused),
-        )["delete_batch"]
-
 
 _OWN_RULES = (
-    _Rule("magnetis_ops.api_calls", age="charged_at", unused="unused_api_calls"),
+    _Rule("magnetis_ops.api_calls", "charged_at", "unused_api_calls"),
     _Rule(
         "magnetis_ops.day_reads",
+        "committed_at",
+        "unused_day_reads",
         source="magnetis_ops.windows",
-        age="committed_at",
-        unused="unused_day_reads",
         key="window_id",
         least_days=LATE_CHANGES_DAYS,
     ),
-    _Rule(
-        "magnetis_ops.windows",
-        age="committed_at",
-        unused="unused_windows",
-        least_days=LATE_CHANGES_DAYS,
-    ),
+    _Rule("magnetis_ops.windows", "committed_at", "unused_windows", least_days=LATE_CHANGES_DAYS),
 )
 _DAGSTER_RULES = (
+    _Rule("event_logs", "timestamp AT TIME ZONE 'UTC'", "unused_events", run="t.run_id"),
+    _Rule("asset_event_tags", "event_timestamp AT TIME ZONE 'UTC'", "unused_event_tags"),
     _Rule(
-        "{dagster}.event_logs",
-        age="timestamp AT TIME ZONE 'UTC'",
-        unused="unused_events",
-        run="t.run_id",
-    ),
-    _Rule(
-        "{dagster}.asset_event_tags",
-        age="event_timestamp AT TIME ZONE 'UTC'",
-        unused="unused_event_tags",
-    ),
-    _Rule(
-        "{dagster}.asset_check_executions",
-        age="evaluation_event_timestamp AT TIME ZONE 'UTC'",
-        unused="unused_check_executions",
+        "asset_check_executions",
+        "evaluation_event_timestamp AT TIME ZONE 'UTC'",
+        "unused_check_executions",
     ),
 )
 
@@ -102,24 +74,28 @@ def prune(
     `forget_run`: deletes the log files of a run; may be called more than once for a run.
 
     Returns: deleted rows by qualified table name. A prune stops if another one is running.
-    Raises: DatabaseUnavailable, DatabaseRefused.
     """
+    moment = text(
+        "SELECT magnetis_ops.now() AS now, to_regclass(:table) IS NOT NULL AS has_dagster_tables"
+    )
     with guarded(engine, "prune"):
-        with engine.connect() as connection:
-            now: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
-            exists = text("SELECT to_regclass(:table) IS NOT NULL")
-            has_dagster_tables = connection.execute(
-                exists, {"table": f"{dagster_schema}.event_logs"}
-            ).scalar_one()
+        [found] = fetch(engine, "prune", moment, {"table": f"{dagster_schema}.event_logs"})
+        rules = list(_OWN_RULES)
+        if found.has_dagster_tables:
+            rules += [
+                replace(each, table=f"{dagster_schema}.{each.table}") for each in _DAGSTER_RULES
+            ]
         deleted = {}
-        for rule in (*_OWN_RULES, *(_DAGSTER_RULES if has_dagster_tables else ())):
-            before = now - timedelta(days=max(days, rule.least_days))
-            deleted[rule.table.format(dagster=dagster_schema)] = _prune(
-                engine, rule.statement(dagster_schema), before, forget_run
-            )
+        for rule in rules:
+            unused = _QUERIES.fill(dagster=dagster_schema).sql(rule.unused)
+            source = rule.source or rule.table
+            placeholders = asdict(rule) | {"source": source, "unused": unused}
+            statement = _QUERIES.fill(**placeholders)["delete_batch"]
+            before = found.now - timedelta(days=max(days, rule.least_days))
+            deleted[rule.table] = _prune(engine, statement, before, forget_run)
         with engine.begin() as connection:
             old = text("DELETE FROM magnetis_ops.pages WHERE fetched_at < :before")
-            before = now - timedelta(days=RETENTION_DAYS)
+            before = found.now - timedelta(days=RETENTION_DAYS)
             deleted["magnetis_ops.pages"] = connection.execute(old, {"before": before}).rowcount
     return deleted
 
@@ -148,10 +124,6 @@ def _prune(
 
 
 def sizes(engine: Engine, schemas: list[str]) -> dict[str, int]:
-    """Return the bytes of each schema: tables, indexes and TOAST.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
-    with guarded(engine, "measure the tables"), engine.connect() as connection:
-        found = connection.execute(_QUERIES["sizes"], {"schemas": schemas})
-        return {row.name: row.bytes for row in found}
+    """Return the bytes of each schema: tables, indexes and TOAST."""
+    found = fetch(engine, "measure the tables", _QUERIES["sizes"], {"schemas": schemas})
+    return {row.name: row.bytes for row in found}

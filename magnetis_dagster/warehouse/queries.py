@@ -1,13 +1,12 @@
 """Reads named SQL statements from the files in `warehouse/sql/`.
 
-A file is a list of blocks. Each block has a name, a one-line description and a statement:
+A file is a list of blocks:
 
     -- name: delete_strays
     -- Delete the counts of stray rows for days that now have a complete read.
     DELETE FROM …
 
-Values are bound as `:name`. A template also has `{placeholders}` for SQL that depends on the
-catalogue, such as a table or a list of columns.
+Values are bound as `:name`. `{placeholders}` stand for SQL that depends on the catalogue.
 """
 
 import re

@@ -1,18 +1,17 @@
 """Compares the recorded row counts of days with the rows of the tables.
 
-`days.held` and `strays.held` in magnetis_ops record the counts. Every transaction that writes rows
-also writes their counts. So a difference is a defect, or somebody changed the tables by hand.
+Every transaction that writes rows also writes their counts, `held` of `days` and `strays`. So a
+difference is a defect, or somebody changed the tables by hand.
 """
 
 from collections.abc import Collection as Several
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA
 
@@ -21,16 +20,12 @@ _QUERIES = Queries("reconcile")
 
 @dataclass(frozen=True, slots=True)
 class DayDifference:
-    """A day whose recorded count differs from the number of its rows.
-
-    For a snapshot collection it is the day of the newest snapshot.
-    """
+    """A day, or newest snapshot, whose recorded count differs from the number of its rows."""
 
     day: date
     recorded: int
     """Rows that `magnetis_ops.days` and `magnetis_ops.strays` record."""
     rows: int
-    """Rows of the table that are not deleted."""
 
 
 def reconcile(
@@ -38,25 +33,21 @@ def reconcile(
 ) -> list[DayDifference]:
     """Return the days whose recorded count is wrong, oldest first. None: compare all days.
 
-    One statement, so a load that commits meanwhile is visible completely or not at all. For a
-    snapshot collection it compares the newest snapshot and ignores `days`. A million rows take
-    0.5 s.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    One statement, so that a load commits before or after it. A million rows take 0.5 s. For a
+    snapshot collection it compares the newest snapshot and ignores `days`.
     """
-    parameters: dict[str, Any] = {"collection": collection.name}
     queries = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",
         days="" if days is None else "AND day = ANY(:days)",
     )
-    if not collection.is_events:
-        statement = queries["difference_of_snapshot"]
-    else:
-        statement = queries["differences_of_events"]
-        if days is not None:
-            parameters["days"] = list(days)
-    with guarded(engine, f"count the rows of {collection.name}"), engine.connect() as connection:
-        return [DayDifference(*row) for row in connection.execute(statement, parameters)]
+    query = "differences_of_events" if collection.is_events else "difference_of_snapshot"
+    found = fetch(
+        engine,
+        f"count the rows of {collection.name}",
+        queries[query],
+        {"collection": collection.name, "days": list(days or ())},
+    )
+    return [DayDifference(*row) for row in found]
 
 
 def recount(connection: Connection, collection: Collection) -> None:

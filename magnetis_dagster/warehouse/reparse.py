@@ -1,7 +1,6 @@
 """Refills typed columns from `payload` after the catalogue changed, without requests to the API.
 
-Streams each table through a server-side cursor and updates only rows whose columns differ.
-`changed_at` stays, because the payload has not changed.
+Updates only rows whose columns differ. `changed_at` stays, because the payload has not changed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,29 +11,26 @@ from sqlalchemy import Connection, Row, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, TYPE_NAMES, history_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, declared_types, history_name
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
-"""Rows in memory at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReparseResult:
     """Counts of a reparse."""
 
-    read: int
+    read: int = 0
     """Rows read, versions of the history included."""
-    updated: int
-    """Rows whose columns were different."""
-    misfits: int
-    """Values that do not fit their column."""
-    untimed: int
+    updated: int = 0
+    misfits: int = 0
+    untimed: int = 0
     """Events without a readable time in the declared time fields; they keep their stored time."""
 
 
@@ -47,80 +43,72 @@ def reparse(
 
     `progress` receives the number of rows parsed so far.
 
-    Raises: DatabaseUnavailable, DatabaseRefused; SchemaDisagrees if a declared type differs.
+    Raises: SchemaDisagrees if a declared type differs.
     """
     warehouse.prepare()
-    tables = (
-        [collection.name] if collection.is_events else [collection.name, history_name(collection)]
-    )
+    result = ReparseResult()
     with (
         guarded(warehouse.engine, f"reparse {collection.name}"),
         warehouse.engine.begin() as connection,
     ):
         wait_for_turn(connection, collection)
         require_declared_types(connection, collection)
-        worker = _Reparse(connection, collection, warehouse.reader(collection), progress)
-        for table in tables:
-            worker.table(f"{DATA_SCHEMA}.{table}", has_moment=collection.is_events)
+        reader = warehouse.reader(collection)
+        _reparse_table(connection, reader, collection.name, result, progress)
         if collection.is_events:
             recount(connection, collection)
-        return ReparseResult(worker.read, worker.updated, worker.misfits, worker.untimed)
+        else:
+            _reparse_table(connection, reader, history_name(collection), result, progress)
+    return result
 
 
-class _Reparse:
-    def __init__(
-        self,
-        connection: Connection,
-        collection: Collection,
-        reader: RowParser,
-        progress: Callable[[int], None],
-    ) -> None:
-        self.connection = connection
-        self.collection = collection
-        self.reader = reader
-        self.progress = progress
-        self.read = self.updated = self.misfits = self.untimed = 0
-
-    def table(self, table: str, *, has_moment: bool) -> None:
-        moment = {"occurred_at": "timestamptz", "day": "date"} if has_moment else {}
-        typed = {name: TYPE_NAMES[column.type] for name, column in self.collection.columns.items()}
-        columns = {"account_id": "text"} | moment | typed
-        names = [f'"{name}"' for name in columns]
-        self.connection.execute(
-            text(
-                "CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS "
-                f"SELECT ctid::text AS _at, {', '.join(names)} FROM {table} WITH NO DATA"
-            )
+def _reparse_table(
+    connection: Connection,
+    reader: RowParser,
+    name: str,
+    result: ReparseResult,
+    progress: Callable[[int], None],
+) -> None:
+    table = f"{DATA_SCHEMA}.{name}"
+    moment = {"occurred_at": "timestamptz", "day": "date"} if reader.collection.is_events else {}
+    columns = {"account_id": "text"} | moment | declared_types(reader.collection)
+    names = [f'"{column}"' for column in columns]
+    connection.execute(
+        text(
+            "CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS "
+            f"SELECT ctid::text AS _at, {', '.join(names)} FROM {table} WITH NO DATA"
         )
-        old, new = (", ".join(f"{row}.{name}" for name in names) for row in ("t", "v"))
-        update = text(
-            f"UPDATE {table} AS t SET {', '.join(f'{name} = v.{name}' for name in names)} "
-            "FROM reparsed AS v "
-            f"WHERE t.ctid = v._at::tid AND ({old}) IS DISTINCT FROM ({new})"
-        )
-        # ctid identifies a row until this transaction updates it: the lock blocks other writers
-        select = text(
-            f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}"
-        )
-        with self.connection.execute(
-            select, execution_options={"stream_results": True, "yield_per": BATCH}
-        ) as rows:
-            for batch in rows.partitions(BATCH):
-                records = self._records(batch, has_moment=has_moment)
-                copy_rows(self.connection, "reparsed", {"_at": "text"} | columns, records)
-                self.updated += self.connection.execute(update).rowcount
-                self.connection.execute(text("TRUNCATE reparsed"))
-                self.read += len(batch)
-                self.progress(self.read)
-        self.connection.execute(text("DROP TABLE reparsed"))
+    )
+    old, new = (", ".join(f"{row}.{column}" for column in names) for row in ("t", "v"))
+    update = text(
+        f"UPDATE {table} AS t SET {', '.join(f'{column} = v.{column}' for column in names)} "
+        "FROM reparsed AS v "
+        f"WHERE t.ctid = v._at::tid AND ({old}) IS DISTINCT FROM ({new})"
+    )
+    # ctid identifies a row until this transaction updates it: the lock blocks other writers
+    select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
+    streaming = {"stream_results": True, "yield_per": BATCH}
+    with connection.execute(select, execution_options=streaming) as rows:
+        for batch in rows.partitions(BATCH):
+            records = _records(reader, batch, result)
+            with driver_of(connection).cursor() as cursor:
+                copy_rows(cursor, "reparsed", {"_at": "text"} | columns, records)
+            result.updated += connection.execute(update).rowcount
+            connection.execute(text("TRUNCATE reparsed"))
+            result.read += len(batch)
+            progress(result.read)
+    connection.execute(text("DROP TABLE reparsed"))
 
-    def _records(self, batch: Sequence[Row[Any]], *, has_moment: bool) -> Iterator[tuple[Any, ...]]:
-        places, payloads, moments, days = zip(*batch, strict=True)
-        parsed = self.reader.read_all(payloads)
-        self.misfits += sum(map(len, parsed.misfits.values()))
-        lists: list[Sequence[Any]] = [places, parsed.account_ids]
-        if has_moment:
-            self.untimed += parsed.occurred_at.count(None)
-            lists.append([new or old for new, old in zip(parsed.occurred_at, moments, strict=True)])
-            lists.append([new or old for new, old in zip(parsed.days, days, strict=True)])
-        return zip(*lists, *parsed.columns, strict=True)
+
+def _records(
+    reader: RowParser, batch: Sequence[Row[Any]], result: ReparseResult
+) -> Iterator[tuple[Any, ...]]:
+    places, payloads, moments, days = zip(*batch, strict=True)
+    parsed = reader.read_all(payloads)
+    result.misfits += sum(map(len, parsed.misfits.values()))
+    lists: list[Sequence[Any]] = [places, parsed.account_ids]
+    if reader.collection.is_events:
+        result.untimed += parsed.occurred_at.count(None)
+        lists.append([new or old for new, old in zip(parsed.occurred_at, moments, strict=True)])
+        lists.append([new or old for new, old in zip(parsed.days, days, strict=True)])
+    return zip(*lists, *parsed.columns, strict=True)

@@ -1,9 +1,5 @@
-"""Declares the tables: those of `magnetis_ops`, and those of the catalogue's collections.
+"""Declares the tables: those of `magnetis_ops`, and those of the catalogue's collections."""
 
-`migrate.py` creates the tables, `merge.py` fills them.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -34,134 +30,117 @@ from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 
 DATA_SCHEMA = "magnetis"
 OPS_SCHEMA = "magnetis_ops"
-
-POSTGRESQL_TYPES: dict[ColumnType, TypeEngine[Any]] = {
+_moment = DateTime(timezone=True)
+_TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.TEXT: Text(),
     ColumnType.INTEGER: BigInteger(),
     ColumnType.DECIMAL: Numeric(),
     ColumnType.BOOLEAN: Boolean(),
-    ColumnType.TIMESTAMP: DateTime(timezone=True),
+    ColumnType.TIMESTAMP: _moment,
     ColumnType.JSON: JSONB(),
 }
-
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_LONGEST_NAME = 63
+"""Bytes; PostgreSQL truncates longer names."""
 
 
 def type_name(type_: TypeEngine[Any]) -> str:
     """Return PostgreSQL's name of a type, in lower case."""
-    return type_.compile(dialect=_DIALECT).lower()
+    return type_.compile(dialect=DIALECT).lower()
 
-
-TYPE_NAMES = {kind: type_name(type_) for kind, type_ in POSTGRESQL_TYPES.items()}
-"""Declared type of a column to PostgreSQL's name of it."""
-
-LONGEST_NAME = 63
-"""Bytes; PostgreSQL truncates longer names."""
-
-_moment = DateTime(timezone=True)
 
 ops_metadata = MetaData(schema=OPS_SCHEMA)
 
-quota_keys = Table(
+
+def _ops_table(name: str, comment: str, *parts: Any, **options: Any) -> Table:
+    return Table(name, ops_metadata, *parts, comment=comment, **options)
+
+
+def _required(
+    name: str, type_: Any, comment: str | None = None, *constraints: Any, **options: Any
+) -> Column[Any]:
+    return Column(name, type_, *constraints, nullable=False, comment=comment, **options)
+
+
+def _optional(name: str, type_: Any, comment: str) -> Column[Any]:
+    return Column(name, type_, comment=comment)
+
+
+def _required_each(type_: Any, *names: str) -> list[Column[Any]]:
+    return [_required(name, type_) for name in names]
+
+
+def _count(name: str, comment: str) -> Column[Any]:
+    return _required(name, Integer, comment, server_default="0")
+
+
+def _window_id() -> Column[Any]:
+    return _required("window_id", BigInteger, None, ForeignKey(windows.c.id))
+
+
+_FINGERPRINT = "Twelve hexadecimal digits of the key's SHA-256; never the key."
+
+quota_keys = _ops_table(
     "quota_keys",
-    ops_metadata,
-    Column(
-        "key_fingerprint",
-        Text,
-        primary_key=True,
-        comment="Twelve hexadecimal digits of the key's SHA-256; never the key.",
-    ),
-    Column(
+    "One row per key. Its row lock serializes the granting of requests.",
+    Column("key_fingerprint", Text, primary_key=True, comment=_FINGERPRINT),
+    _optional(
         "closed_until",
         _moment,
-        comment="The API refuses requests until then. NULL after a successful trial.",
+        "The API refuses requests until then. NULL after a successful trial.",
     ),
-    Column(
+    _optional(
         "trial_call",
         BigInteger,
-        comment="Request in api_calls that tests whether the API accepts requests again.",
+        "Request in api_calls that tests whether the API accepts requests again.",
     ),
-    Column("trial_until", _moment, comment="The trial expires then, in case its process has died."),
-    Column(
-        "last_sent",
-        _moment,
-        comment="Time at which the last granted request was, or will be, sent.",
+    _optional("trial_until", _moment, "The trial expires then, in case its process has died."),
+    _optional(
+        "last_sent", _moment, "Time at which the last granted request was, or will be, sent."
     ),
-    Column(
-        "lanes_last_sent",
-        JSONB,
-        nullable=False,
-        server_default="{}",
-        comment="The same time for each lane.",
-    ),
-    Column(
+    _required("lanes_last_sent", JSONB, "The same time for each lane.", server_default="{}"),
+    _optional(
         "closed_signal",
         Text,
-        comment="Status and rate-limit headers of the last response that closed the key.",
+        "Status and rate-limit headers of the last response that closed the key.",
     ),
-    comment="One row per key. Its row lock serializes the granting of requests.",
 )
 
-quota_days = Table(
+quota_days = _ops_table(
     "quota_days",
-    ops_metadata,
-    Column("key_fingerprint", Text, nullable=False),
-    Column("day", Date, nullable=False, comment="Calendar day in MAGNETIS_TIMEZONE."),
-    Column(
-        "daily_quota",
-        Integer,
-        nullable=False,
-        comment="API calls allowed on that day, as last configured.",
-    ),
+    "One row per key and quota day: the API calls charged, by lane.",
+    _required("key_fingerprint", Text),
+    _required("day", Date, "Calendar day in MAGNETIS_TIMEZONE."),
+    _required("daily_quota", Integer, "API calls allowed on that day, as last configured."),
     *(
-        Column(
-            lane,
-            Integer,
-            nullable=False,
-            server_default="0",
-            comment=f"API calls charged in lane {lane}; never lowered.",
-        )
+        _count(lane, f"API calls charged in lane {lane}; never lowered.")
         for lane in ("schedule", "settings", "manual", "backfill")
     ),
-    Column(
-        "used_elsewhere",
-        Integer,
-        nullable=False,
-        server_default="0",
-        comment="API calls that other programs made, as reported by the API.",
-    ),
+    _count("used_elsewhere", "API calls that other programs made, as reported by the API."),
     PrimaryKeyConstraint("key_fingerprint", "day"),
-    comment="One row per key and quota day: the API calls charged, by lane.",
 )
 
-api_calls = Table(
+api_calls = _ops_table(
     "api_calls",
-    ops_metadata,
+    "One row per request, retries included; written before the request is sent.",
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("key_fingerprint", Text, nullable=False),
-    Column("day", Date, nullable=False, comment="Quota day that the request is charged to."),
-    Column("charged_at", _moment, nullable=False),
-    Column(
-        "settled_at",
-        _moment,
-        comment="NULL: in flight, or the process died before the response.",
-    ),
-    Column("collection", Text, nullable=False),
-    Column("route", Text, nullable=False),
-    Column("first_day", Date, comment="First day of the window; NULL if the request has none."),
+    _required("key_fingerprint", Text),
+    _required("day", Date, "Quota day that the request is charged to."),
+    _required("charged_at", _moment),
+    _optional("settled_at", _moment, "NULL: in flight, or the process died before the response."),
+    *_required_each(Text, "collection", "route"),
+    _optional("first_day", Date, "First day of the window; NULL if the request has none."),
     Column("last_day", Date),
-    Column("page", Integer, nullable=False),
-    Column("run_id", Text, comment="Dagster run or command that sent the request."),
-    Column("lane", Text, nullable=False),
-    Column("status", Integer, comment="HTTP status; NULL if there was no response."),
-    Column("error", Text, comment="Class of the error, NULL on success."),
+    _required("page", Integer),
+    _optional("run_id", Text, "Dagster run or command that sent the request."),
+    _required("lane", Text),
+    _optional("status", Integer, "HTTP status; NULL if there was no response."),
+    _optional("error", Text, "Class of the error, NULL on success."),
     Column("rows", Integer),
     Column("bytes", BigInteger),
     Column("milliseconds", Integer),
-    Column(
-        "backfill_id",
-        Text,
-        comment="Dagster backfill that the run belongs to; NULL for any other run.",
+    _optional(
+        "backfill_id", Text, "Dagster backfill that the run belongs to; NULL for any other run."
     ),
     Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
@@ -172,237 +151,148 @@ api_calls = Table(
         postgresql_where=text("settled_at - charged_at > interval '0:05:00'"),  # LONGEST_CALL
     ),
     Index("ix_api_calls_backfill", "backfill_id", postgresql_where=text("backfill_id IS NOT NULL")),
-    comment="One row per request, retries included; written before the request is sent.",
 )
 
-windows = Table(
+windows = _ops_table(
     "windows",
-    ops_metadata,
+    "One row per complete window, committed with its rows.",
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("collection", Text, nullable=False),
-    Column("first_day", Date, nullable=False),
-    Column("last_day", Date, nullable=False, comment="Inclusive."),
-    Column(
-        "read_at",
-        _moment,
-        nullable=False,
-        comment="Start of the read: its rows are at least this fresh.",
-    ),
-    Column("committed_at", _moment, nullable=False),
-    Column(
-        "announced", Integer, nullable=False, comment="meta.total of the window, padding included."
-    ),
-    Column("received", Integer, nullable=False, comment="Distinct rows received."),
-    Column("padding", Integer, nullable=False, comment="Rows outside the requested days."),
-    Column(
-        "held",
-        Integer,
-        nullable=False,
-        comment="Rows that the table contains for the requested days.",
-    ),
-    Column("quarantined", Integer, nullable=False),
-    Column("inserted", Integer, nullable=False),
-    Column("changed", Integer, nullable=False),
-    Column("deleted", Integer, nullable=False),
-    Column("api_calls", Integer, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("milliseconds", Integer, nullable=False),
+    _required("collection", Text),
+    _required("first_day", Date),
+    _required("last_day", Date, "Inclusive."),
+    _required("read_at", _moment, "Start of the read: its rows are at least this fresh."),
+    _required("committed_at", _moment),
+    _required("announced", Integer, "meta.total of the window, padding included."),
+    _required("received", Integer, "Distinct rows received."),
+    _required("padding", Integer, "Rows outside the requested days."),
+    _required("held", Integer, "Rows that the table contains for the requested days."),
+    *_required_each(Integer, "quarantined", "inserted", "changed", "deleted", "api_calls"),
+    _required("bytes", BigInteger),
+    _required("milliseconds", Integer),
     Column("run_id", Text),
-    Column(
-        "witness_calls",
-        Integer,
-        nullable=False,
-        server_default="0",
-        comment="API calls among them that only verified the window.",
-    ),
+    _count("witness_calls", "API calls among them that only verified the window."),
     Index("ix_windows_collection_days", "collection", "first_day", "last_day"),
-    comment="One row per complete window, committed with its rows.",
 )
 
-days = Table(
+days = _ops_table(
     "days",
-    ops_metadata,
-    Column("collection", Text, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
-    Column("read_at", _moment, nullable=False),
-    Column(
-        "announced",
-        Integer,
-        nullable=False,
-        comment="Distinct rows received for this day in a complete window.",
-    ),
-    Column(
-        "held",
-        Integer,
-        nullable=False,
-        comment="Rows that the table contains for this day.",
-    ),
+    "Completed days: the newest complete read of each, committed with its rows.",
+    _required("collection", Text),
+    _required("day", Date),
+    _window_id(),
+    _required("read_at", _moment),
+    _required("announced", Integer, "Distinct rows received for this day in a complete window."),
+    _required("held", Integer, "Rows that the table contains for this day."),
     Column("run_id", Text),
     PrimaryKeyConstraint("collection", "day"),
     Index("ix_days_window", "window_id"),
-    comment="Completed days: the newest complete read of each, committed with its rows.",
 )
 
-day_reads = Table(
+_ops_table(
     "day_reads",
-    ops_metadata,
-    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
-    Column("day", Date, nullable=False),
-    Column(
-        "age_days",
-        Integer,
-        nullable=False,
-        comment="Days from the end of the day to the read: 0 is the first night.",
+    "Rows that each complete read of a day changed. See the view late_changes.",
+    _window_id(),
+    _required("day", Date),
+    _required(
+        "age_days", Integer, "Days from the end of the day to the read: 0 is the first night."
     ),
-    Column(
-        "first_read",
-        Boolean,
-        nullable=False,
-        comment="Whether this is the first complete read of the day.",
-    ),
-    Column(
-        "held",
-        Integer,
-        nullable=False,
-        comment="Rows that the table contained for the day after this read.",
-    ),
-    Column("inserted", Integer, nullable=False),
-    Column("changed", Integer, nullable=False),
-    Column("deleted", Integer, nullable=False),
+    _required("first_read", Boolean, "Whether this is the first complete read of the day."),
+    _required("held", Integer, "Rows that the table contained for the day after this read."),
+    *_required_each(Integer, "inserted", "changed", "deleted"),
     PrimaryKeyConstraint("window_id", "day"),
-    comment="Rows that each complete read of a day changed. See the view late_changes.",
 )
 
-pages = Table(
+_ops_table(
     "pages",
-    ops_metadata,
-    Column("work", Text, nullable=False, comment="Run whose retries may use the page."),
-    Column("collection", Text, nullable=False),
-    Column("first_day", Date, nullable=False),
-    Column("last_day", Date, nullable=False),
-    Column("page", Integer, nullable=False),
-    Column("fetched_at", _moment, nullable=False, comment="Start of the request."),
-    Column(
-        "body",
-        LargeBinary,
-        nullable=False,
-        comment="The body as received, compressed by Zstandard.",
-    ),
-    Column(
-        "request",
-        Text,
-        nullable=False,
-        comment="Fingerprint of key, origin, request and declaration.",
-    ),
+    "Pages of uncommitted windows. An interrupted read resumes with them.",
+    _required("work", Text, "Run whose retries may use the page."),
+    _required("collection", Text),
+    *_required_each(Date, "first_day", "last_day"),
+    _required("page", Integer),
+    _required("fetched_at", _moment, "Start of the request."),
+    _required("body", LargeBinary, "The body as received, compressed by Zstandard."),
+    _required("request", Text, "Fingerprint of key, origin, request and declaration."),
     PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
-    comment="Pages of uncommitted windows. An interrupted read resumes with them.",
     prefixes=["UNLOGGED"],  # a crash of the server empties it; the pages are requested again
 )
 
-window_limits = Table(
+_ops_table(
     "window_limits",
-    ops_metadata,
+    "Limits of a window, learned from refusals and contradictory responses.",
     Column("collection", Text, primary_key=True),
-    Column(
+    _optional(
         "most_days",
         Integer,
-        comment="Longest window that the API answered completely after a longer one failed.",
+        "Longest window that the API answered completely after a longer one failed.",
     ),
-    Column(
+    _optional(
         "most_rows",
         Integer,
-        comment="Rows beyond which the API caps a window, total included; NULL: no known cap.",
+        "Rows beyond which the API caps a window, total included; NULL: no known cap.",
     ),
-    Column(
-        "reason",
-        Text,
-        nullable=False,
-        comment="The API's response to the longer window, or how the limit was detected.",
+    _required(
+        "reason", Text, "The API's response to the longer window, or how the limit was detected."
     ),
-    Column(
-        "learned_at",
-        _moment,
-        nullable=False,
-        comment="The limit expires 30 days later, in case the API has changed.",
+    _required(
+        "learned_at", _moment, "The limit expires 30 days later, in case the API has changed."
     ),
-    comment="Limits of a window, learned from refusals and contradictory responses.",
 )
 
-sources = Table(
+_ops_table(
     "sources",
-    ops_metadata,
+    "Key and API origin that filled each table; rows of others are refused.",
     Column("collection", Text, primary_key=True),
-    Column(
-        "key_fingerprint",
-        Text,
-        nullable=False,
-        comment="Twelve hexadecimal digits of the key's SHA-256; never the key.",
-    ),
-    Column("origin", Text, nullable=False, comment="Origin of the API that filled the table."),
-    Column("adopted_at", _moment, nullable=False),
-    comment="Key and API origin that filled each table; rows of others are refused.",
+    _required("key_fingerprint", Text, _FINGERPRINT),
+    _required("origin", Text, "Origin of the API that filled the table."),
+    _required("adopted_at", _moment),
 )
 
-strays = Table(
+_ops_table(
     "strays",
-    ops_metadata,
-    Column("collection", Text, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("held", Integer, nullable=False, comment="Rows that the table contains for the day."),
+    "Days without a complete read, with rows that moved there from other days.",
+    _required("collection", Text),
+    _required("day", Date),
+    _required("held", Integer, "Rows that the table contains for the day."),
     PrimaryKeyConstraint("collection", "day"),
-    comment="Days without a complete read, with rows that moved there from other days.",
 )
 
-forecasts = Table(
+_ops_table(
     "forecasts",
-    ops_metadata,
-    Column(
-        "work", Text, nullable=False, comment="Dagster backfill or run that the forecast is for."
-    ),
-    Column("collection", Text, nullable=False),
-    Column("first_day", Date, nullable=False),
-    Column("last_day", Date, nullable=False),
-    Column(
-        "days", Integer, nullable=False, comment="Days to read between the two, both inclusive."
-    ),
-    Column("rows", BigInteger, nullable=False, comment="Rows announced for these days."),
-    Column("calls", Integer, nullable=False, comment="API calls forecast."),
-    Column(
+    "Forecast API calls of backfills, for comparison with the calls they made.",
+    _required("work", Text, "Dagster backfill or run that the forecast is for."),
+    _required("collection", Text),
+    *_required_each(Date, "first_day", "last_day"),
+    _required("days", Integer, "Days to read between the two, both inclusive."),
+    _required("rows", BigInteger, "Rows announced for these days."),
+    _required("calls", Integer, "API calls forecast."),
+    _required(
         "planned",
         Boolean,
-        nullable=False,
-        comment="true: by `magnetis plan`, for all days; false: by a run, for its own days.",
+        "true: by `magnetis plan`, for all days; false: by a run, for its own days.",
     ),
-    Column("forecast_at", _moment, nullable=False),
+    _required("forecast_at", _moment),
     PrimaryKeyConstraint("work", "collection", "first_day"),
-    comment="Forecast API calls of backfills, for comparison with the calls they made.",
 )
 
-quarantine = Table(
+_ops_table(
     "quarantine",
-    ops_metadata,
-    Column("collection", Text, nullable=False),
-    Column(
-        "key", Text, nullable=False, comment="The row's id, or a digest of the row if it has no id."
-    ),
-    Column("reason", Text, nullable=False),
-    Column("payload", JSONB, nullable=False),
-    Column("window_id", BigInteger, ForeignKey(windows.c.id), nullable=False),
-    Column("first_seen_at", _moment, nullable=False),
-    Column("last_seen_at", _moment, nullable=False),
+    "Rows that could not be placed, complete and with the reason.",
+    _required("collection", Text),
+    _required("key", Text, "The row's id, or a digest of the row if it has no id."),
+    _required("reason", Text),
+    _required("payload", JSONB),
+    _window_id(),
+    *_required_each(_moment, "first_seen_at", "last_seen_at"),
     PrimaryKeyConstraint("collection", "key"),
     Index("ix_quarantine_window", "window_id"),
-    comment="Rows that could not be placed, complete and with the reason.",
 )
 
-schema_state = Table(
+_ops_table(
     "schema_state",
-    ops_metadata,
+    "Digest of the catalogue that the tables of the schema magnetis match.",
     Column("name", Text, primary_key=True),
-    Column("digest", Text, nullable=False),
-    Column("applied_at", _moment, nullable=False, server_default=func.now()),
-    comment="Digest of the catalogue that the tables of the schema magnetis match.",
+    _required("digest", Text),
+    _required("applied_at", _moment, server_default=func.now()),
 )
 
 
@@ -426,107 +316,77 @@ def tables_of(collection: Collection, metadata: MetaData | None = None) -> list[
     return [table] if collection.is_events else [table, _history(collection, metadata)]
 
 
-def typed_columns(collection: Collection) -> list[Column[object]]:
-    """Return fresh SQLAlchemy columns for the declared columns of the collection."""
-    return [
-        Column(
-            name,
-            POSTGRESQL_TYPES[column.type],
-            comment=_comment(column.description, column.unit, column.personal_data.value),
-        )
-        for name, column in collection.columns.items()
+def column_or_null(collection: Collection, alias: str, name: str, kind: str = "text") -> str:
+    """Return SQL for a column, or NULL if an overlay removed it, cast to a type."""
+    value = f'{alias}."{name}"' if name in collection.columns else "NULL"
+    return f"CAST({value} AS {kind})"
+
+
+def declared_types(collection: Collection) -> dict[str, str]:
+    """Return PostgreSQL's type of each declared column."""
+    return {name: type_name(_TYPES[column.type]) for name, column in collection.columns.items()}
+
+
+def _received_columns(collection: Collection, moments: list[Column[Any]]) -> list[Column[Any]]:
+    columns = [
+        _optional("account_id", Text, "Account that the row belongs to."),
+        _required("payload", JSONB, "The row as received. May hold personal data."),
+        *moments,
     ]
-
-
-def _comment(description: str, unit: str | None, personal_data: str) -> str:
-    unit_text = f" Unit: {unit}." if unit else ""
-    personal_text = f" Personal data: {personal_data}." if personal_data != "none" else ""
-    return f"{description}{unit_text}{personal_text}".strip()
-
-
-def _common() -> list[Column[object]]:
-    return [
-        Column("account_id", Text, comment="Account that the row belongs to."),
-        Column(
-            "payload", JSONB, nullable=False, comment="The row as received. May hold personal data."
-        ),
-    ]
+    for name, column in collection.columns.items():
+        comment = column.description
+        if column.unit:
+            comment += f" Unit: {column.unit}."
+        if column.personal_data != "none":
+            comment += f" Personal data: {column.personal_data}."
+        columns.append(Column(name, _TYPES[column.type], comment=comment.strip()))
+    return columns
 
 
 def _table(collection: Collection, metadata: MetaData) -> Table:
-    moments: list[Column[object]] = []
-    indexes: list[Index] = [Index(f"ix_{collection.name}_account", "account_id")]
+    moments, indexes = [], [Index(f"ix_{collection.name}_account", "account_id")]
     if collection.is_events:
+        about_day = "Local day of the event in MAGNETIS_TIMEZONE: the partition."
         moments = [
-            Column("occurred_at", _moment, nullable=False, comment="Moment of the event."),
-            Column(
-                "day",
-                Date,
-                nullable=False,
-                comment="Local day of the event in MAGNETIS_TIMEZONE: the partition.",
-            ),
+            _required("occurred_at", _moment, "Moment of the event."),
+            _required("day", Date, about_day),
         ]
         indexes.append(Index(f"ix_{collection.name}_day", "day"))
-    indexes += [Index(_index_name(collection, names), *names) for names in collection.indexes]
+    indexes += [Index(_index_name(collection.name, *names), *names) for names in collection.indexes]
     return Table(
         collection.name,
         metadata,
         Column("id", Text, primary_key=True, comment="Identifier given by Magnetis; opaque."),
-        *_common(),
-        *moments,
-        *typed_columns(collection),
-        Column(
-            "first_seen_at",
-            _moment,
-            nullable=False,
-            comment="Start of the first read that returned the row.",
+        *_received_columns(collection, moments),
+        _required("first_seen_at", _moment, "Start of the first read that returned the row."),
+        _required(
+            "last_seen_at", _moment, "Start of the last read that changed anything in the row."
         ),
-        Column(
-            "last_seen_at",
-            _moment,
-            nullable=False,
-            comment="Start of the last read that changed anything in the row.",
-        ),
-        Column(
-            "changed_at",
-            _moment,
-            nullable=False,
-            comment="Start of the read in which the payload last differed.",
-        ),
-        Column(
-            "deleted_at",
-            _moment,
-            comment="Start of the complete read that no longer returned the row.",
+        _required("changed_at", _moment, "Start of the read in which the payload last differed."),
+        _optional(
+            "deleted_at", _moment, "Start of the complete read that no longer returned the row."
         ),
         *indexes,
         comment=collection.description,
     )
 
 
-def _index_name(collection: Collection, columns: Sequence[str]) -> str:
-    name = "_".join(["ix", collection.name, *columns])
-    if len(name) <= LONGEST_NAME:
+def _index_name(*parts: str) -> str:
+    name = "_".join(["ix", *parts])
+    if len(name) <= _LONGEST_NAME:
         return name
-    return f"{name[: LONGEST_NAME - 9]}_{crc32(name.encode()):08x}"
+    return f"{name[: _LONGEST_NAME - 9]}_{crc32(name.encode()):08x}"
 
 
 def _history(collection: Collection, metadata: MetaData) -> Table:
     return Table(
         history_name(collection),
         metadata,
-        Column("id", Text, nullable=False, comment="Identifier given by Magnetis."),
-        *_common(),
-        *typed_columns(collection),
-        Column(
-            "valid_from",
-            _moment,
-            nullable=False,
-            comment="Start of the read that first saw this version.",
-        ),
-        Column(
-            "valid_to",
-            _moment,
-            comment="Start of the read that no longer saw it; NULL: present version.",
+        _required("id", Text, "Identifier given by Magnetis."),
+        *_received_columns(collection, []),
+        _required("valid_from", _moment, "Start of the read that first saw this version."),
+        _optional(
+            "valid_to", _moment, "Start of the read that no longer saw it; NULL: present version."
         ),
         PrimaryKeyConstraint("id", "valid_from"),
         # the database enforces one current version per id

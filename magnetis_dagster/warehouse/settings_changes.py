@@ -1,7 +1,4 @@
-"""Lists changes of notification settings: the view over all histories, and those of one read.
-
-The view is `magnetis.settings_changes`.
-"""
+"""Lists changes of notification settings: the view settings_changes, and those of one read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from sqlalchemy import Connection
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.volatile import same_sql, stable_sql
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, column_or_null, history_name
 
 _QUERIES = Queries("settings_changes")
 VIEW = f"{DATA_SCHEMA}.settings_changes"
@@ -84,9 +81,8 @@ def view_statements(catalogue: Catalogue) -> list[str]:
     versions = " UNION ALL ".join(
         statement for collection in watched for statement in _versions(collection, names)
     )
-    comments = {f"VIEW {VIEW}": ABOUT} | {
-        f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()
-    }
+    comments = {f"VIEW {VIEW}": ABOUT}
+    comments |= {f"COLUMN {VIEW}.{name}": about for name, about in _COLUMNS.items()}
     view = _QUERIES.fill(view=VIEW, versions=versions).sql("view")
     return [view, *(f"COMMENT ON {what} IS '{about}'" for what, about in comments.items())]
 
@@ -95,34 +91,28 @@ def _account_names(catalogue: Catalogue) -> str:
     accounts = catalogue.collections.get("accounts")
     if accounts is None or "name" not in accounts.columns:
         return "CAST(NULL AS text)"
-    accounts_table = f"{DATA_SCHEMA}.accounts"
-    return f'(SELECT CAST(a."name" AS text) FROM {accounts_table} AS a WHERE a.id = h.account_id)'
+    source = f"{DATA_SCHEMA}.accounts AS a WHERE a.id = h.account_id"
+    return f'(SELECT CAST(a."name" AS text) FROM {source})'
 
 
 def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
-    """Return the queries for the versions that begin and for those that end."""
-    received_name = _as_text(collection, "account_name")
-    # Volatile members are no changes, nor are they in versions stored before their declaration.
-    differs = (
-        f" WHERE p.id IS NULL OR NOT {same_sql(collection, 'p.payload', 'h.payload')}"
-        if collection.volatile
-        else ""
-    )
+    differs = ""
+    if collection.volatile:
+        # volatile members are no changes, nor are they in versions stored before their declaration
+        same = same_sql(collection, "p.payload", "h.payload")
+        differs = f" WHERE p.id IS NULL OR NOT {same}"
+    # the type of a view's column is fixed, but an overlay may change that of a table's
+    received_name = column_or_null(collection, "h", "account_name")
     queries = _QUERIES.fill(
         collection=collection.name,
         history=f"{DATA_SCHEMA}.{history_name(collection)}",
-        title=_as_text(collection, "title"),
+        title=column_or_null(collection, "h", "title"),
         account_name=f"coalesce({received_name}, {account_names})",
         old=stable_sql(collection, "p.payload"),
         new=stable_sql(collection, "h.payload"),
         differs=differs,
     )
     return queries.sql("begun_versions"), queries.sql("ended_versions")
-
-
-def _as_text(collection: Collection, name: str) -> str:
-    # The type of a view's column is fixed, but an overlay may remove a column or change its type.
-    return f'CAST(h."{name}" AS text)' if name in collection.columns else "CAST(NULL AS text)"
 
 
 def read_changes(connection: Connection, collection: Collection, read_at: datetime) -> Changes:
@@ -140,16 +130,13 @@ def read_changes(connection: Connection, collection: Collection, read_at: dateti
         counts={ChangeKind(kind): int(number) for kind, number in counts},
         listed=[
             Change(
-                ChangeKind(kind),
-                account_id,
-                account_name,
-                setting_id,
-                title,
-                {
-                    name: FieldChange(value["old"], value["new"])
-                    for name, value in sorted(changes.items())
-                },
+                ChangeKind(row.kind),
+                row.account_id,
+                row.account_name,
+                row.setting_id,
+                row.title,
+                {name: FieldChange(**value) for name, value in sorted(row.changes.items())},
             )
-            for kind, account_id, account_name, setting_id, title, changes in listed
+            for row in listed
         ],
     )

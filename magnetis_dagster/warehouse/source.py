@@ -6,7 +6,7 @@ Rows of two keys in one table would delete each other.
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Collection
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import guarded, write
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -18,10 +18,7 @@ class ForeignSource(PermanentError):
 
 
 def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origin: str) -> None:
-    """Record the key and the origin that fill a collection's table, unless some are recorded.
-
-    Raises: ForeignSource if others are recorded.
-    """
+    """Record the source of a collection's table; raise ForeignSource if another is recorded."""
     names = {"collection": collection.name, "key_fingerprint": key_fingerprint, "origin": origin}
     with guarded(engine, "check the source of the table"), engine.begin() as connection:
         if (known := connection.execute(_QUERIES["source"], names).one_or_none()) is None:
@@ -29,11 +26,9 @@ def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origi
             known = connection.execute(_QUERIES["source"], names).one()
     if tuple(known) == (key_fingerprint, origin):
         return
-    difference = (
-        f"from {known.origin}, not from {origin}"
-        if known.key_fingerprint == key_fingerprint
-        else "with another API key"
-    )
+    difference = "with another API key"
+    if known.key_fingerprint == key_fingerprint:
+        difference = f"from {known.origin}, not from {origin}"
     raise ForeignSource(
         f"{collection.name}: its table was filled {difference}. Rows of two sources in one table "
         "would delete each other, so nothing was requested. If the key was rotated and has the "
@@ -44,6 +39,5 @@ def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origi
 
 def adopt(engine: Engine, *, key_fingerprint: str, origin: str) -> list[str]:
     """Record this key and origin for all tables; return the collections that had another source."""
-    with guarded(engine, "adopt the key"), engine.begin() as connection:
-        names = {"key_fingerprint": key_fingerprint, "origin": origin}
-        return sorted(connection.execute(_QUERIES["adopt"], names).scalars())
+    names = {"key_fingerprint": key_fingerprint, "origin": origin}
+    return sorted(name for (name,) in write(engine, "adopt the key", _QUERIES["adopt"], names))

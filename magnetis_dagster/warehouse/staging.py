@@ -1,8 +1,6 @@
 """Stages the rows of one window in a temporary table, one row per key.
 
-Pages arrive by COPY, in any order. Other sessions cannot see the table, and it disappears with its
-database session. So a window becomes visible by its merge, or not at all. Memory usage is that of
-one page, whatever the size of the window.
+Pages arrive by COPY, in any order. Memory usage is that of one page, whatever the window's size.
 """
 
 import hashlib
@@ -11,22 +9,22 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
-from magnetis_dagster.warehouse.copying import copy_rows_with, rejects_value
+from magnetis_dagster.warehouse.copying import copy_rows, rejects_value
 from magnetis_dagster.warehouse.page_cache import Keep
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import TYPE_NAMES
+from magnetis_dagster.warehouse.schema import declared_types
 
 _QUERIES = Queries("staging")
+_VERIFY = "verify the received rows"
 LONGEST_ID = 512
 """Bytes; PostgreSQL indexes no key longer than a third of a page (2,704 bytes)."""
 
@@ -40,13 +38,12 @@ _FIXED = {
     "day": "date",
 }
 _Record = tuple[Any, ...]
-"""A row of the staging table."""
 
 
 def _digest(payload: str, seen: Counter[str]) -> str:
     """Return a key for a row without an id: its digest and its ordinal within the page.
 
-    So two equal rows of one page are two rows, but a page that arrives twice adds none.
+    Two equal rows of one page are two rows, but a page that arrives twice adds none.
     """
     digest = hashlib.sha256(payload.encode()).hexdigest()
     seen[digest] += 1
@@ -56,16 +53,8 @@ def _digest(payload: str, seen: Counter[str]) -> str:
 def _quarantined(record: _Record, reason: str) -> _Record:
     """Return a record that PostgreSQL can store: its payload as a string, no typed columns."""
     key, _, id_, account_id, payload, occurred_at, day, *columns = record
-    return (
-        key,
-        reason,
-        id_,
-        account_id,
-        dump_json(payload),
-        occurred_at,
-        day,
-        *[None] * len(columns),
-    )
+    blank = [None] * len(columns)
+    return key, reason, id_, account_id, dump_json(payload), occurred_at, day, *blank
 
 
 @dataclass(slots=True)
@@ -75,18 +64,10 @@ class RowCounts:
     by_day: Counter[date | None] = field(default_factory=Counter)
     """Rows that can be placed, by day; rows of a snapshot have the day None."""
     unplaced: Counter[str] = field(default_factory=Counter)
-    """Rows that cannot be placed, by reason."""
-
-    def add(self, day: date | None, reason: str | None, rows: int) -> None:
-        """Count rows; a reason means that they cannot be placed."""
-        if reason is None:
-            self.by_day[day] += rows
-        else:
-            self.unplaced[reason] += rows
 
     @property
     def received(self) -> int:
-        """Return the number of all distinct rows."""
+        """The number of all distinct rows."""
         return self.by_day.total() + self.unplaced.total()
 
 
@@ -98,9 +79,8 @@ class Staging:
         self.reader = reader
         self.collection = collection
         self._lock = threading.Lock()
-        self._columns = _FIXED | {
-            f"c_{name}": TYPE_NAMES[column.type] for name, column in collection.columns.items()
-        }
+        typed = {f"c_{name}": type_ for name, type_ in declared_types(collection).items()}
+        self._columns = _FIXED | typed
         self.misfits: Counter[str] = Counter()
         """Column to the number of received values that do not fit it."""
         self.unknown: set[str] = set()
@@ -126,12 +106,7 @@ class Staging:
             self.connection.commit()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the database session, which drops the table."""
         # If a page fails, another thread may still load one: wait until it has written.
         with self._lock:
@@ -141,9 +116,7 @@ class Staging:
 
     def clear(self) -> None:
         """Delete every row, so that the window can be read again."""
-        with guarded(self._engine, "prepare the load"):
-            self.connection.execute(text("TRUNCATE incoming"))
-            self.connection.commit()
+        self._execute("prepare the load", text("TRUNCATE incoming"))
         self.misfits.clear()
         self.unknown.clear()
         self._seen.clear()
@@ -175,8 +148,10 @@ class Staging:
             id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
-        if len(set(keys)) < len(keys):
-            self._count_repeated(keys, payloads)
+        if (distinct := len(set(keys))) < len(keys):
+            contents = len(set(zip(keys, payloads, strict=True)))
+            self.conflicting += contents - distinct
+            self.repeated += len(keys) - contents
         reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at, parsed.unreadable_time)
         # the day of a row without a time is a hint only: such a row is not placed on it
         days = [day or hint for day, hint in zip(parsed.days, parsed.hint_days, strict=True)]
@@ -187,7 +162,6 @@ class Staging:
         return records
 
     def _records_of_others(self, rows: Sequence[Any], nameless: Counter[str]) -> Iterator[_Record]:
-        """Yield a quarantined record for each row that is not a JSON object."""
         blank = [None] * (len(self._columns) - 5)
         for row in rows:
             if isinstance(row, dict):
@@ -204,7 +178,7 @@ class Staging:
                 keep(cursor)
             try:
                 # no savepoint: it would cost every good page two round trips
-                copy_rows_with(cursor, "incoming", self._columns, records)
+                copy_rows(cursor, "incoming", self._columns, records)
             except psycopg.Error as error:
                 if not rejects_value(error):
                     raise
@@ -218,24 +192,17 @@ class Staging:
         """COPY records by halves until each record that PostgreSQL rejects is quarantined."""
         try:
             with cursor.connection.transaction():
-                copy_rows_with(cursor, "incoming", self._columns, records)
+                copy_rows(cursor, "incoming", self._columns, records)
         except psycopg.Error as error:
             if not rejects_value(error):
                 raise
-            if len(records) == 1:
-                reason = f"PostgreSQL rejects a value: {type(error).__name__}"
-                quarantined = [_quarantined(records[0], reason)]
-                copy_rows_with(cursor, "incoming", self._columns, quarantined)
+            if middle := len(records) // 2:
+                self._copy_halves(cursor, records[:middle])
+                self._copy_halves(cursor, records[middle:])
                 return
-            middle = len(records) // 2
-            self._copy_halves(cursor, records[:middle])
-            self._copy_halves(cursor, records[middle:])
-
-    def _count_repeated(self, keys: list[str], payloads: list[str]) -> None:
-        distinct = len(set(keys))
-        contents = len(set(zip(keys, payloads, strict=True)))
-        self.conflicting += contents - distinct
-        self.repeated += len(keys) - contents
+            reason = f"PostgreSQL rejects a value: {type(error).__name__}"
+            quarantined = [_quarantined(records[0], reason)]
+            copy_rows(cursor, "incoming", self._columns, quarantined)
 
     def _collect_members(self, members: set[str]) -> None:
         fresh = members - self._seen
@@ -259,28 +226,20 @@ class Staging:
 
     def outer_moments(self, rows: int) -> tuple[datetime, datetime] | None:
         """Return the times of the `rows`-th oldest and newest row, or None if there are fewer."""
-        with guarded(self._engine, "verify the received rows"):
-            oldest, newest = self.connection.execute(
-                _QUERIES["outer_moments"], {"n": max(0, rows - 1)}
-            ).one()
-            self.connection.commit()
+        number = {"n": max(0, rows - 1)}
+        [[oldest, newest]] = self._execute(_VERIFY, _QUERIES["outer_moments"], number)
         return None if oldest is None else (oldest, newest)
 
     def lacks(self, rows: Sequence[Any], days: Container[date]) -> bool:
         """Return whether one of these rows lies on one of `days` and is not staged."""
         parsed = self.reader.read_all([row for row in rows if isinstance(row, dict)])
-        ids = [
+        ids = {
             id_
             for id_, day in zip(parsed.ids, parsed.days, strict=True)
             if id_ is not None and day in days
-        ]
-        with guarded(self._engine, "verify the received rows"):
-            known = self.connection.execute(
-                text("SELECT DISTINCT id FROM incoming WHERE id = ANY(:ids)"), {"ids": ids}
-            ).scalars()
-            unknown = set(ids) - set(known)
-            self.connection.commit()
-        return bool(unknown)
+        }
+        staged = text("SELECT DISTINCT id FROM incoming WHERE id = ANY(:ids)")
+        return len(self._execute(_VERIFY, staged, {"ids": list(ids)})) < len(ids)
 
     def deduplicate(self) -> RowCounts:
         """Delete all rows of a key but the newest, then count the rows that remain."""
@@ -290,7 +249,19 @@ class Staging:
                 self.connection.execute(_QUERIES["delete_older_copies"])
             counts = RowCounts()
             for day, reason, rows in self.connection.execute(_QUERIES["count_rows"]):
-                counts.add(day, reason, rows)
+                if reason is None:
+                    counts.by_day[day] += rows
+                else:
+                    counts.unplaced[reason] += rows
             self.connection.commit()
         self.row_counts = counts
         return counts
+
+    def _execute(
+        self, action: str, statement: TextClause, parameters: dict[str, Any] | None = None
+    ) -> Sequence[Any]:
+        with guarded(self._engine, action):
+            result = self.connection.execute(statement, parameters)
+            rows = result.all() if result.returns_rows else []
+            self.connection.commit()
+        return rows

@@ -7,7 +7,7 @@ from datetime import date
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.warehouse.queries import Queries
 
 _QUERIES = Queries("summary")
@@ -20,41 +20,38 @@ class SummaryLine:
     collection: str
     family: str
     days: int
-    """Completed days in the range."""
     rows: int
     """Rows in the table: for events those of the completed days, for snapshots the newest ones."""
     api_calls: int
-    """API calls of the given runs, retries included."""
     seconds: float
-    """Seconds that the given runs spent on reading and merging."""
 
 
 def summary(
     engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]
 ) -> list[SummaryLine]:
-    """Return a line per enabled collection, for the days `first` to `last` inclusive.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
-    """
+    """Return a line per enabled collection, for the days `first` to `last` inclusive."""
     days, of_runs = {"first": first, "last": last}, {"runs": list(runs)}
     with guarded(engine, "read the summary"), engine.connect() as connection:
-        found = connection.execute(_QUERIES["completed_days"], days)
-        completed = {row.collection: row for row in found}
-        found = connection.execute(_QUERIES["api_calls"], of_runs)
-        calls = {row.collection: int(row.calls) for row in found}
-        found = connection.execute(_QUERIES["seconds"], of_runs)
-        seconds = {row.collection: float(row.seconds) for row in found}
+        completed, calls, seconds = (
+            {row.collection: row for row in connection.execute(_QUERIES[query], parameters)}
+            for query, parameters in (
+                ("completed_days", days),
+                ("api_calls", of_runs),
+                ("seconds", of_runs),
+            )
+        )
     lines = []
     for collection in catalogue.enabled:
-        line = completed.get(collection.name)
+        name = collection.name
+        line = completed.get(name)
         lines.append(
             SummaryLine(
-                collection=collection.name,
+                collection=name,
                 family=collection.family,
                 days=int(line.days) if line else 0,
                 rows=int(line.rows if collection.is_events else line.newest) if line else 0,
-                api_calls=calls.get(collection.name, 0),
-                seconds=seconds.get(collection.name, 0.0),
+                api_calls=int(calls[name].calls) if name in calls else 0,
+                seconds=float(seconds[name].seconds) if name in seconds else 0.0,
             )
         )
     return lines
@@ -63,10 +60,6 @@ def summary(
 def keys_used(engine: Engine) -> set[str]:
     """Return the fingerprints of the keys whose requests loaded rows into this database.
 
-    This excludes mistyped keys that the API refused, and keys that only `magnetis probe` or
-    `magnetis plan` used.
-
-    Raises: DatabaseUnavailable, DatabaseRefused.
+    Excludes keys that the API refused, and keys that only `magnetis probe` or `magnetis plan` used.
     """
-    with guarded(engine, "read the keys used"), engine.connect() as connection:
-        return set(connection.execute(_QUERIES["keys_used"]).scalars())
+    return {key for (key,) in fetch(engine, "read the keys used", _QUERIES["keys_used"])}

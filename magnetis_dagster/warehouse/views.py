@@ -2,10 +2,10 @@
 
 A view omits deleted rows and `payload`. It adds each time of a row in MAGNETIS_TIMEZONE, and the
 names of account, network and entity. Its columns are in the table's order. Usually columns are only
-added to a table, so the view is replaced in place, and its grants and dependent views persist.
+added, so the view is replaced in place, and its grants and dependent views persist.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from zoneinfo import ZoneInfo
 
 import sqlalchemy.exc
@@ -18,13 +18,17 @@ from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of, type_name
 
 _QUERIES = Queries("views")
-SUFFIX = "_current"
-_HIDDEN = ("payload", "deleted_at")
+_HIDDEN = {"id", "account_id", "payload", "deleted_at"}
 _TIMES_OF_READS = ("first_seen_at", "last_seen_at", "changed_at")
 _COLLECTIONS = {"a": "accounts", "n": "networks", "e": "entities"}
-_ALIASES = {name: alias for alias, name in _COLLECTIONS.items()}
-_CHAIN = ("t", *_COLLECTIONS)
-"""Aliases of row, account, network and entity. Each is joined to those before it."""
+"""Collections that are joined to the row `t` and to those before them, by alias."""
+_NAMES = {
+    "account_name": ["t.account_name", "a.name"],
+    "network_name": ["t.network_name", "a.network_name", "n.name"],
+    "entity_name": ["t.entity_name", "a.entity_name", "n.entity_name", "e.name"],
+}
+"""Column of a view to its sources, in order."""
+_KEYS = {"a": ["t.account_id"], "n": ["a.network_id"], "e": ["a.entity_id", "n.entity_id"]}
 _INVALID_TABLE_DEFINITION, _DEPENDENT_OBJECTS = "42P16", "2BP01"
 
 Types = Mapping[str, str]
@@ -37,7 +41,7 @@ class ViewInUse(PermanentError):
 
 def view_name(collection: Collection) -> str:
     """Return the name of the collection's view, without its schema."""
-    return f"{collection.name}{SUFFIX}"
+    return f"{collection.name}_current"
 
 
 def view_comments(catalogue: Catalogue) -> dict[str, str]:
@@ -58,13 +62,12 @@ def _comment(collection: Collection) -> str:
 
 def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
     """Return the statements for tables with the declared columns and no others."""
+    collections = catalogue.collections.values()
     types = {
-        collection.name: {
-            column.name: type_name(column.type) for column in tables_of(collection)[0].columns
-        }
-        for collection in catalogue.collections.values()
+        each.name: {column.name: type_name(column.type) for column in tables_of(each)[0].columns}
+        for each in collections
     }
-    return [_select(collection, types, zone) for collection in catalogue.collections.values()]
+    return [_select(each, types, zone) for each in collections]
 
 
 def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
@@ -72,12 +75,10 @@ def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) 
 
     Raises: ViewInUse if a column has disappeared from a table and another object uses its view.
     """
-    types = {
-        collection.name: own_columns(connection, collection)
-        for collection in catalogue.collections.values()
-    }
-    for collection in catalogue.collections.values():
-        _replace(connection, collection, _select(collection, types, zone))
+    collections = catalogue.collections.values()
+    types = {each.name: own_columns(connection, each) for each in collections}
+    for each in collections:
+        _replace(connection, each, _select(each, types, zone))
 
 
 def drop_view(connection: Connection, collection: Collection) -> list[str]:
@@ -87,99 +88,66 @@ def drop_view(connection: Connection, collection: Collection) -> list[str]:
     """
     view = f"{DATA_SCHEMA}.{view_name(collection)}"
     grants = [str(grant) for grant in connection.scalars(_QUERIES["grants"], {"view": view})]
-    try:
-        with connection.begin_nested():
-            connection.execute(text(f"DROP VIEW {view}"))
-    except sqlalchemy.exc.DBAPIError as error:
-        if _sqlstate(error) != _DEPENDENT_OBJECTS:
-            raise
-        users = [
-            f"the view {user}" for user in connection.scalars(_QUERIES["users"], {"view": view})
-        ]
-        raise ViewInUse(
-            f"The view {view} must be recreated, but it is used by "
-            f"{', '.join(users) or 'another object'}. Nothing was changed. Drop the dependent "
-            "objects, run the command again, then recreate them."
-        ) from None
-    return grants
+    if _execute_unless(connection, f"DROP VIEW {view}", _DEPENDENT_OBJECTS):
+        return grants
+    users = [f"the view {user}" for user in connection.scalars(_QUERIES["users"], {"view": view})]
+    raise ViewInUse(
+        f"The view {view} must be recreated, but it is used by "
+        f"{', '.join(users) or 'another object'}. Nothing was changed. Drop the dependent "
+        "objects, run the command again, then recreate them."
+    )
 
 
 def _replace(connection: Connection, collection: Collection, select: str) -> None:
     view = f"{DATA_SCHEMA}.{view_name(collection)}"
-    try:
-        with connection.begin_nested():
-            connection.execute(text(f"CREATE OR REPLACE VIEW {view} AS {select}"))
-    except sqlalchemy.exc.DBAPIError as error:
-        if _sqlstate(error) != _INVALID_TABLE_DEFINITION:
-            raise
+    replace = f"CREATE OR REPLACE VIEW {view} AS {select}"
+    if not _execute_unless(connection, replace, _INVALID_TABLE_DEFINITION):
         grants = drop_view(connection, collection)
-        connection.execute(text(f"CREATE VIEW {view} AS {select}"))
-        for grant in grants:
-            connection.execute(text(grant))
+        for statement in (f"CREATE VIEW {view} AS {select}", *grants):
+            connection.execute(text(statement))
     connection.execute(text(f"COMMENT ON VIEW {view} IS '{_comment(collection)}'"))
 
 
+def _execute_unless(connection: Connection, statement: str, sqlstate: str) -> bool:
+    """Execute a statement; return False, without its effects, if it fails with `sqlstate`."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(statement))
+    except sqlalchemy.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != sqlstate:
+            raise
+        return False
+    return True
+
+
 def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> str:
-    rows = _ALIASES.get(collection.name, "t")
-    later = _CHAIN[_CHAIN.index(rows) :]
-    chain = [alias for alias in later if alias == rows or _COLLECTIONS[alias] in types]
+    joinable = list(_COLLECTIONS.values())
+    start = joinable.index(collection.name) + 1 if collection.name in joinable else 0
+    rows = ("t", *_COLLECTIONS)[start]
     own = types[collection.name]
-    columns_of = {alias: types[_COLLECTIONS[alias]] for alias in chain if alias != rows}
-    columns_of[rows] = own
-    names = dict(list(_names(columns_of).items())[_CHAIN.index(rows) :])
-    columns = [
-        f'{rows}."id"',
-        f'{rows}."account_id"',
-        *(f"{expression} AS {name}" for name, expression in names.items()),
-    ]
+    later = list(_COLLECTIONS.items())[start:]
+    columns_of = {rows: own} | {alias: types[name] for alias, name in later if name in types}
+    names = {name: _first(columns_of, sources) for name, sources in list(_NAMES.items())[start:]}
+    columns = [f'{rows}."id"', f'{rows}."account_id"']
+    columns += [f"{expression} AS {name}" for name, expression in names.items()]
     for name, type_ in own.items():
-        if name in {"id", "account_id", *names, *_HIDDEN}:
+        if name in _HIDDEN or name in names:
             continue
         columns.append(f'{rows}."{name}"')
         local = f"{name}_local"
         if type_ == "timestamp with time zone" and name not in _TIMES_OF_READS and local not in own:
             columns.append(f'{rows}."{name}" AT TIME ZONE \'{zone.key}\' AS "{local}"')
-    keys = {
-        "a": _first(columns_of, ("t", "account_id")),
-        "n": _first(columns_of, ("a", "network_id")),
-        "e": _first(columns_of, ("a", "entity_id"), ("n", "entity_id")),
-    }
-    joins = [
-        f'LEFT JOIN {DATA_SCHEMA}.{_COLLECTIONS[alias]} AS {alias} ON {alias}."id" = {keys[alias]}'
-        for alias in chain[1:]
-    ]
-    of = f"{DATA_SCHEMA}.{collection.name} AS {rows}"
-    return " ".join(
-        [f"SELECT {', '.join(columns)} FROM {of}", *joins, f'WHERE {rows}."deleted_at" IS NULL']
-    )
+    parts = [f"SELECT {', '.join(columns)} FROM {DATA_SCHEMA}.{collection.name} AS {rows}"]
+    for alias in list(columns_of)[1:]:
+        table, key = f"{DATA_SCHEMA}.{_COLLECTIONS[alias]}", _first(columns_of, _KEYS[alias])
+        parts.append(f'LEFT JOIN {table} AS {alias} ON {alias}."id" = {key}')
+    return " ".join([*parts, f'WHERE {rows}."deleted_at" IS NULL'])
 
 
-def _names(columns_of: Mapping[str, Types]) -> dict[str, str]:
-    """Return SQL for the names of account, network and entity, by column of the view."""
-    return {
-        "account_name": _first(columns_of, ("t", "account_name"), ("a", "name")),
-        "network_name": _first(
-            columns_of, ("t", "network_name"), ("a", "network_name"), ("n", "name")
-        ),
-        "entity_name": _first(
-            columns_of,
-            ("t", "entity_name"),
-            ("a", "entity_name"),
-            ("n", "entity_name"),
-            ("e", "name"),
-        ),
-    }
-
-
-def _first(columns_of: Mapping[str, Types], *members: tuple[str, str]) -> str:
-    """Return SQL for the first value that is not NULL, of those (alias, column) that exist."""
-    found = [
-        f'CAST({alias}."{name}" AS text)'
-        for alias, name in members
-        if name in columns_of.get(alias, ())
-    ]
+def _first(columns_of: Mapping[str, Types], sources: Iterable[str]) -> str:
+    """Return SQL for the first value that is not NULL, of those `alias.column` that exist."""
+    found = []
+    for alias, name in (source.split(".") for source in sources):
+        if name in columns_of.get(alias, ()):
+            found.append(f'CAST({alias}."{name}" AS text)')
     return f"coalesce({', '.join(found)})" if found else "CAST(NULL AS text)"
-
-
-def _sqlstate(error: sqlalchemy.exc.DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)

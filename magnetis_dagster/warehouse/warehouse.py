@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
-from magnetis_dagster.database import guarded
+from magnetis_dagster.database import fetch, guarded, write
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
@@ -31,14 +32,10 @@ class WindowLimits:
     most_days: int | None = None
     most_rows: int | None = None
     reason: str = ""
-    """How longer windows failed."""
 
 
 class Warehouse:
-    """The tables of one catalogue in one database. RowParser describes the time zones.
-
-    Every method may raise DatabaseUnavailable or DatabaseRefused.
-    """
+    """The tables of one catalogue in one database. RowParser describes the time zones."""
 
     def __init__(
         self,
@@ -52,7 +49,7 @@ class Warehouse:
     ) -> None:
         """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
         self.engine = engine
-        self.rules = rules or Rules(emptied=emptied)
+        self.rules = rules or Rules(emptied)
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
@@ -60,10 +57,7 @@ class Warehouse:
         """Names of the collections whose columns have their declared types."""
 
     def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
-        """Bring the tables up to date. Costs one query if they are.
-
-        `progress` receives a line for each attempt that found a lock taken.
-        """
+        """Bring the tables up to date. See `migrate`."""
         migrate(self.engine, self.catalogue, progress, self.partition_zone)
 
     def reader(self, collection: Collection) -> RowParser:
@@ -74,10 +68,7 @@ class Warehouse:
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
-        """Open a staging table for one window of the collection.
-
-        Raises: SchemaDisagrees if a column has another type than the declared one.
-        """
+        """Stage one window. Raises: SchemaDisagrees if a column has another type."""
         if collection.name not in self._verified:
             with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
                 require_declared_types(connection, collection)
@@ -86,25 +77,16 @@ class Warehouse:
             yield staging
 
     def page_cache(self, collection: Collection, work: str, request: str) -> PageCache:
-        """Return the cached pages of an interrupted run.
-
-        `request` is the fingerprint of the requests; pages of other requests are not used.
-        """
+        """Return the cached pages of an interrupted run; for parameters see PageCache."""
         return PageCache(self.engine, collection, work, request)
 
     def window_limits(self, collection: Collection) -> WindowLimits:
         """Return the limits of a window that were learned in the last 30 days."""
-        with guarded(self.engine, "read the window limits"), self.engine.connect() as connection:
-            limits = connection.execute(
-                _BOOKKEEPING["window_limits"], {"collection": collection.name}
-            ).one_or_none()
-        return WindowLimits(*limits) if limits else WindowLimits()
+        found = self._fetch("read the window limits", "window_limits", collection)
+        return WindowLimits(*found[0]) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
-        """Record for 30 days that windows of `most_days` days succeed and that longer ones fail.
-
-        `reason` says how a longer window failed.
-        """
+        """Record for 30 days that windows longer than `most_days` days fail, and how."""
         self._learn("learn_most_days", collection, most_days, reason)
 
     def learn_row_cap(self, collection: Collection, most_rows: int, reason: str) -> None:
@@ -113,40 +95,38 @@ class Warehouse:
 
     def _learn(self, query: str, collection: Collection, limit: int, reason: str) -> None:
         parameters = {"collection": collection.name, "limit": limit, "reason": reason}
-        with guarded(self.engine, "record a window limit"), self.engine.begin() as connection:
-            connection.execute(_BOOKKEEPING[query], parameters)
+        write(self.engine, "record a window limit", _BOOKKEEPING[query], parameters)
 
     def announced_totals(self, collection: Collection, days: Sequence[date]) -> list[int]:
         """Return the announced total of the newest window over other days than `days`, if any."""
-        parameters = {"collection": collection.name, "first": days[0], "last": days[-1]}
-        with (
-            guarded(self.engine, "read the announced totals"),
-            self.engine.connect() as connection,
-        ):
-            found = connection.execute(_BOOKKEEPING["newest_other_total"], parameters)
-            return list(found.scalars())
+        found = self._fetch(
+            "read the announced totals",
+            "newest_other_total",
+            collection,
+            first=days[0],
+            last=days[-1],
+        )
+        return [total for (total,) in found]
 
     def discard_windows_at_cap(self, collection: Collection, cap: int) -> list[date]:
-        """Delete the completion records of windows that announced exactly `cap` rows.
+        """Delete the completion records of windows that announced `cap` rows; return their days.
 
-        Such a window may be capped. Returns its days, ascending.
+        Such a window may be capped.
         """
+        statement = _BOOKKEEPING["discard_windows_at_cap"]
         parameters = {"collection": collection.name, "cap": cap}
-        with guarded(self.engine, "discard windows at a cap"), self.engine.begin() as connection:
-            found = connection.execute(_BOOKKEEPING["discard_windows_at_cap"], parameters)
-            return list(found.scalars())
+        return [
+            day for (day,) in write(self.engine, "discard windows at a cap", statement, parameters)
+        ]
 
     def now(self) -> datetime:
         """Return the time of the database in UTC: the one clock that all machines share."""
-        with guarded(self.engine, "read the clock"), self.engine.connect() as connection:
-            moment: datetime = connection.execute(text("SELECT magnetis_ops.now()")).scalar_one()
+        [[moment]] = fetch(self.engine, "read the clock", text("SELECT magnetis_ops.now()"))
+        assert isinstance(moment, datetime)
         return moment
 
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
-        """Merge the staged rows in one transaction. Deduplicate them before.
-
-        Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
-        """
+        """Merge the staged rows, deduplicated before, in one transaction. Raises: see `merge`."""
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
             return merge(staging.connection, staging.collection, facts, staging.row_counts)
 
@@ -158,18 +138,17 @@ class Warehouse:
         With `run_id`, only the days that this run completed, with their changes.
         """
         query = "completed_days_of_run" if run_id else "completed_days"
-        parameters = {"collection": collection.name, "days": list(days), "run_id": run_id}
-        with guarded(self.engine, "read the completed days"), self.engine.connect() as connection:
-            found = connection.execute(_BOOKKEEPING[query], parameters)
-            return {day: MergedDay(day, *counts) for day, *counts in found}
+        found = self._fetch(
+            "read the completed days", query, collection, days=list(days), run_id=run_id
+        )
+        return {row[0]: MergedDay(*row) for row in found}
 
     def changes(
         self, collection: Collection, day: date, read_at: datetime | None = None
     ) -> Changes | None:
-        """Return the changes that a committed read of notification settings found.
+        """Return the changes of notification settings that the read of `read_at` found.
 
-        The read is that of `read_at`, or the newest of `day` by default. None if there is no such
-        read, or if the collection contains no notification settings.
+        Default: the newest read of `day`. None if there is no such read, or for other collections.
         """
         if not collection.is_setting:
             return None
@@ -183,10 +162,9 @@ class Warehouse:
 
     def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
         """Return the number of rows that the newest windows of `days` quarantined."""
-        parameters = {"collection": collection.name, "days": list(days)}
-        with guarded(self.engine, "count quarantined rows"), self.engine.connect() as connection:
-            found = connection.execute(_BOOKKEEPING["quarantined_rows"], parameters)
-            return int(found.scalar_one())
+        action = "count quarantined rows"
+        [[number]] = self._fetch(action, "quarantined_rows", collection, days=list(days))
+        return int(number)
 
     def reconcile(
         self, collection: Collection, days: Sequence[date] | None = None
@@ -196,13 +174,17 @@ class Warehouse:
 
     def count_rows(self, collection: Collection) -> int:
         """Return the number of rows in the table that are not deleted."""
-        # For events, the sum of the recorded counts is one small scan. Counting tens of millions
-        # of rows after each load is not.
-        statement = (
-            _BOOKKEEPING["recorded_rows"]
-            if collection.is_events
-            else text(f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL")
-        )
-        with guarded(self.engine, "count rows"), self.engine.connect() as connection:
-            found = connection.execute(statement, {"collection": collection.name})
-            return int(found.scalar_one())
+        if collection.is_events:
+            # The sum of the recorded counts is one small scan. Counting tens of millions of rows
+            # after each load is not.
+            found = self._fetch("count rows", "recorded_rows", collection)
+        else:
+            count = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
+            found = fetch(self.engine, "count rows", text(count))
+        return int(found[0][0])
+
+    def _fetch(
+        self, action: str, query: str, collection: Collection, **parameters: object
+    ) -> Sequence[Any]:
+        names = {"collection": collection.name, **parameters}
+        return fetch(self.engine, action, _BOOKKEEPING[query], names)

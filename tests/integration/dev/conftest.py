@@ -17,7 +17,7 @@ from magnetis_dagster.dev.home import free_port
 
 STAND_IN = """
 from dagster import AssetMaterialization, BackfillPolicy, DailyPartitionsDefinition, Definitions
-from dagster import Failure, RetryPolicy, asset
+from dagster import Failure, RetryPolicy, asset, in_process_executor
 
 DAYS = DailyPartitionsDefinition("2024-01-01")
 
@@ -40,7 +40,7 @@ defs = Definitions(assets=[
     stand_in("visits"),
     stand_in("leads", fails_on="2024-01-02"),
     stand_in("emails", fails_on="2024-01-01", retry_policy=RetryPolicy(max_retries=1)),
-])
+], executor=in_process_executor)
 """
 
 BROKEN = """

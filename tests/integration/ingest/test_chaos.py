@@ -27,6 +27,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from parsed_rows import read_row
 from small_api import Open
 from sqlalchemy.exc import OperationalError
 
@@ -401,7 +402,7 @@ def check_rows(
         if days
         else world.truth(collection)
     ):
-        parsed = reader.read(row)
+        parsed = read_row(reader, row)
         placed = [parsed.occurred_at, parsed.day] if declared.is_events else []
         values = [
             json.loads(value) if value and json_ else value

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from parsed_rows import known_members, read_row
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.catalog.model import PersonalData
@@ -38,7 +39,7 @@ def test_every_declared_column_has_values_and_no_other_member_exists(
 ) -> None:
     parser = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     rows = some_rows(sandbox, name)
-    parsed = [parser.read(row) for row in rows]
+    parsed = [read_row(parser, row) for row in rows]
     filled = {
         column
         for row in parsed
@@ -46,7 +47,7 @@ def test_every_declared_column_has_values_and_no_other_member_exists(
         if value is not None
     }
     assert filled == set(catalogue[name].columns)
-    assert {member for row in rows for member in row} <= parser.known_members
+    assert {member for row in rows for member in row} <= known_members(parser)
     assert not [row.misfits for row in parsed if row.misfits]
     assert len({row.id for row in parsed}) == len(rows) > 0
     assert all(row.occurred_at for row in parsed) is (name in EVENTS)
@@ -59,7 +60,7 @@ def test_every_personal_value_contains_a_marker(
     parser = RowParser(catalogue[name], response_zone=PARIS, partition_zone=PARIS)
     for row in some_rows(sandbox, name):
         for (column, declared), value in zip(
-            catalogue[name].columns.items(), parser.read(row).values, strict=True
+            catalogue[name].columns.items(), read_row(parser, row).values, strict=True
         ):
             if declared.personal_data is PersonalData.PERSONAL and value is not None:
                 values = json.loads(value) if declared.type == "json" else [value]

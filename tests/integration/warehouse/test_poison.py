@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from magnetis_dagster import exact_json
 from magnetis_dagster.api import read_envelope
-from magnetis_dagster.database import DatabaseRefused, guarded
+from magnetis_dagster.database import DatabaseRefused, driver_of, guarded
 from magnetis_dagster.exact_json import TOO_DEEP, TOO_MANY_DIGITS, load_json
 from magnetis_dagster.warehouse import Warehouse
 from magnetis_dagster.warehouse.copying import copy_rows
@@ -186,8 +186,12 @@ def test_a_value_that_the_driver_rejects_is_not_reported_as_an_unreachable_datab
     engine: Any,
 ) -> None:
     def load() -> None:
-        with guarded(engine, "load a page"), engine.connect() as connection:
-            copy_rows(connection, "incoming", {"value": "text"}, [("Jeanne\0",)])
+        with (
+            guarded(engine, "load a page"),
+            engine.connect() as connection,
+            driver_of(connection).cursor() as cursor,
+        ):
+            copy_rows(cursor, "incoming", {"value": "text"}, [("Jeanne\0",)])
 
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE incoming (value text)"))

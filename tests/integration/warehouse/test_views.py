@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from parsed_rows import read_row
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
@@ -204,8 +205,8 @@ def test_a_value_too_long_for_an_index_becomes_null_and_stays_in_the_payload(
 
 def test_indexed_text_that_is_too_long_does_not_fit_its_column(catalogue: Catalogue) -> None:
     reader = RowParser(catalogue["calls"], response_zone=PARIS, partition_zone=PARIS)
-    assert reader.read(call(1, caller_number="9" * 129)).misfits == ("caller_number",)
-    assert reader.read(call(1, caller_name="9" * 129)).misfits == ()
+    assert read_row(reader, call(1, caller_number="9" * 129)).misfits == ("caller_number",)
+    assert read_row(reader, call(1, caller_name="9" * 129)).misfits == ()
 
 
 @pytest.mark.usefixtures("hierarchy")
