@@ -6,7 +6,7 @@ Its parts are in `defs/`, one module per Dagster concept. Tests call `build_defs
 from collections.abc import Sequence
 from datetime import date
 
-from dagster import Definitions, in_process_executor
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Kind, load_catalogue
 from magnetis_dagster.defs.alerting.sensor import alert_sensors
@@ -28,7 +28,7 @@ def build_defs(
     settings: Settings | None = None,
     catalogue: Catalogue | None = None,
     taken: Sequence[date] | None = None,
-) -> Definitions:
+) -> dg.Definitions:
     """Return a new code location.
 
     Unless given, settings come from the environment and the catalogue from MAGNETIS_CONFIG.
@@ -43,12 +43,9 @@ def build_defs(
     catalogue = catalogue or load_catalogue(settings.config)
     jobs = {kind: daily_job(catalogue, kind) for kind in Kind}
     prune = prune_job()
-    return Definitions(
+    return dg.Definitions(
         assets=[
-            *(
-                collection_asset(collection, settings, catalogue, taken)
-                for collection in catalogue.enabled
-            ),
+            *(collection_asset(each, settings, catalogue, taken) for each in catalogue.enabled),
             quota_asset(),
             storage_asset(),
         ],
@@ -72,16 +69,14 @@ def build_defs(
         },
         # A step mostly waits for the API. A separate process per step would cost more than the
         # step.
-        executor=in_process_executor,
+        executor=dg.in_process_executor,
     )
 
 
-def _defs_here() -> Definitions:
+def _defs_here() -> dg.Definitions:
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
-    taken = taken_days(
-        settings, [collection.name for collection in catalogue.enabled if not collection.is_events]
-    )
+    taken = taken_days(settings, [each.name for each in catalogue.enabled if not each.is_events])
     return build_defs(settings=settings, catalogue=catalogue, taken=taken)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -34,16 +34,30 @@ from magnetis_dagster.private_files import restrict_to_owner
 from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 
-
-class SettingsError(PermanentError):
-    """An environment variable is missing or unusable.
-
-    The text names the variable and the expected value.
-    """
-
-
 _log = logging.getLogger(__name__)
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
+_HTTP = {"http", "https"}
+_USER = r"([^@/?#:]*(:[^@/?#:]*)?@)?"
+_HOST = r"(\[[^\]@/?#]*\]|[^@/?#:,\[\]]*)(:[0-9]{1,5})?"
+_BROKER_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
+"""User, password, host and port of a broker URL, and its path."""
+_DATABASE_AUTHORITY = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
+"""The same for a database URL, in which libpq accepts several hosts."""
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_NOT_SETTINGS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
+"""Variables of compose, `magnetis dev` and the tests that are not settings."""
+_FOREIGN_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
+"""Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, and those
+from which images read secrets."""
+_reported: set[str] = set()
+
+SECRETS = Path("/run/secrets")
+"""Folder in which Docker and Kubernetes store secrets as files. A variable that is set nowhere else
+is read from the file of its name."""
+
+
+class SettingsError(PermanentError):
+    """An environment variable is missing or unusable; the text names it and the expected value."""
 
 
 def _parse_zone(name: object) -> ZoneInfo:
@@ -55,26 +69,37 @@ def _parse_zone(name: object) -> ZoneInfo:
         raise ValueError("expected the name of a time zone such as Europe/Paris or UTC") from None
 
 
-def _check_origin(url: str, info: ValidationInfo) -> str:
+def _split_address(url: str, expected: str) -> SplitResult:
     parts = urlsplit(url)
-    local = parts.hostname in _LOCAL
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
+    excess = parts.query or parts.fragment or parts.username
+    if parts.scheme not in _HTTP or not parts.hostname or excess:
+        raise ValueError(f"expected {expected}, without user, query or fragment")
+    return parts
+
+
+def _require_https(parts: SplitResult, info: ValidationInfo, secret: str) -> None:
+    if parts.scheme == "http" and parts.hostname not in _LOCAL and not info.data.get("allow_http"):
         raise ValueError(
-            "expected an origin such as https://api.magnetis.io, without user, query or fragment"
+            f"expected https: {secret} would be sent unencrypted (only localhost may use http)"
         )
+
+
+def _check_origin(url: str, info: ValidationInfo) -> str:
+    parts = _split_address(url, "an origin such as https://api.magnetis.io")
     if parts.port == 0:  # `port` itself raises for any other invalid port
         raise ValueError("expected a port from 1 to 65535")
-    if parts.scheme == "http" and not local and not info.data.get("allow_http"):
-        raise ValueError(
-            "expected https: the key would be sent unencrypted (only localhost may use http)"
-        )
+    _require_https(parts, info, "the key")
     return url.rstrip("/")
+
+
+def _check_ui_url(url: str) -> str:
+    url = url.strip()
+    _split_address(url, "an address such as https://dagster.example.com")
+    return url.rstrip("/")
+
+
+def _is_one_ascii_word(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _check_webhook_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -85,18 +110,12 @@ def _check_webhook_url(url: SecretStr, info: ValidationInfo) -> SecretStr:
     )
     try:
         parts = urlsplit(bare)
-        port = parts.port
+        is_address = parts.port != 0 and parts.hostname and not parts.username
     except ValueError:
         raise ValueError(expected) from None  # urlsplit's message quotes the URL, which is a secret
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or port == 0:
+    if parts.scheme not in _HTTP or not is_address or not _is_one_ascii_word(bare):
         raise ValueError(expected)
-    if not bare.isascii() or not bare.isprintable() or " " in bare:
-        raise ValueError(expected)
-    if parts.scheme == "http" and parts.hostname not in _LOCAL and not info.data.get("allow_http"):
-        raise ValueError(
-            "expected https: the URL is a secret and would be sent unencrypted "
-            "(only localhost may use http)"
-        )
+    _require_https(parts, info, "the URL is a secret and")
     return SecretStr(bare)
 
 
@@ -117,39 +136,24 @@ def _check_broker_url(url: SecretStr) -> SecretStr:
     return SecretStr(bare)
 
 
-def _check_ui_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or parts.username
-    ):
-        raise ValueError(
-            "expected an address such as https://dagster.example.com, without user, query or "
-            "fragment"
-        )
-    return url.strip().rstrip("/")
-
-
 def _check_hosts(text: str) -> str:
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
     try:
         return ",".join(
             name if _HOST_NAME.fullmatch(name) else str(ip_address(name.strip("[]")))
-            for name in names
+            for name in _items(text.lower())
         )
     except ValueError:
-        expected = "expected host names such as dagster.example.com, separated by commas"
-        raise ValueError(f"{expected}, without scheme and port") from None
+        raise ValueError(
+            "expected host names such as dagster.example.com, separated by commas, without scheme "
+            "and port"
+        ) from None
 
 
 def _check_key(key: SecretStr) -> SecretStr:
     # The HTTP client quotes a header value that it rejects. A key with a line break would end up in
     # the log of the run.
     bare = key.get_secret_value().strip()
-    if not bare.isascii() or not bare.isprintable() or " " in bare:
+    if not _is_one_ascii_word(bare):
         raise ValueError(
             "expected the key as Magnetis shows it: ASCII, without spaces or line breaks"
         )
@@ -157,12 +161,9 @@ def _check_key(key: SecretStr) -> SecretStr:
 
 
 def _check_database_url(url: SecretStr) -> SecretStr:
-    scheme, separator, rest = url.get_secret_value().partition("://")
-    if (
-        scheme not in {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}
-        or not separator
-        or not rest
-    ):
+    scheme, _, rest = url.get_secret_value().partition("://")
+    schemes = {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}
+    if scheme not in schemes or not rest:
         raise ValueError(
             "expected a postgresql:// URL such as postgresql://user:password@host:5432/database"
         )
@@ -184,6 +185,28 @@ def _parse_day(value: object) -> object:
         raise ValueError("expected a day such as 2024-01-01") from None
 
 
+def _none_if_blank(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _items(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_floors(text: str) -> dict[str, float]:
+    shares = {}
+    for part in _items(text):
+        lane, _, share = part.partition("=")
+        try:
+            shares[lane.strip()] = float(share)
+        except ValueError:
+            raise InvalidQuotaRules(
+                "MAGNETIS_QUOTA_FLOORS: expected lane=share such as schedule=0.20, separated by "
+                f"commas; got {part!r}."
+            ) from None
+    return shares
+
+
 def _restrict_env_file(path: Path) -> None:
     try:
         if restrict_to_owner(path):
@@ -195,18 +218,6 @@ def _restrict_env_file(path: Path) -> None:
         )
 
 
-def _none_if_empty(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-_NOT_SETTINGS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
-"""Variables of compose, `magnetis dev` and the tests that are not settings."""
-_FOREIGN_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
-"""Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, and those
-from which images read secrets."""
-_reported: set[str] = set()
-
-
 def _check_names(names: Iterable[str], fields: Iterable[str]) -> None:
     """Raise SettingsError for a variable whose name resembles one of ours.
 
@@ -215,13 +226,10 @@ def _check_names(names: Iterable[str], fields: Iterable[str]) -> None:
     """
     known = {f"MAGNETIS_{name.upper()}" for name in fields} | _NOT_SETTINGS
     for name in sorted(names):
-        if (
-            not name.upper().startswith("MAG")
-            or name.upper() in known
-            or _FOREIGN_NAME.search(name)
-        ):
+        upper = name.upper()
+        if not upper.startswith("MAG") or upper in known or _FOREIGN_NAME.search(name):
             continue
-        if meant := _nearest(name.upper(), known):
+        if meant := _nearest(upper, known):
             raise SettingsError(
                 f"{name}: unknown variable. Did you mean {meant}? "
                 ".env.example lists every variable."
@@ -238,43 +246,15 @@ def _nearest(name: str, known: set[str]) -> str | None:
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
         return close[0]
     words = set(name.split("_"))
+    if not name.startswith("MAGNETIS_") or len(words) < 2:
+        return None
     # a part of a name, such as `QUOTA` after the prefix
-    longer = sorted(
-        (each for each in known if name.startswith("MAGNETIS_") and words < set(each.split("_"))),
-        key=len,
-    )
-    return longer[0] if longer and len(words) > 1 else None
+    return min((each for each in known if words < set(each.split("_"))), key=len, default=None)
 
 
-def _parse_floors(text: str) -> dict[str, float]:
-    shares = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        lane, _, share = part.partition("=")
-        try:
-            shares[lane.strip()] = float(share)
-        except ValueError:
-            raise InvalidQuotaRules(
-                "MAGNETIS_QUOTA_FLOORS: expected lane=share such as schedule=0.20, separated by "
-                f"commas; got {part!r}."
-            ) from None
-    return shares
-
-
-_USER = r"([^@/?#:]*(:[^@/?#:]*)?@)?"
-_HOST = r"(\[[^\]@/?#]*\]|[^@/?#:,\[\]]*)(:[0-9]{1,5})?"
-_BROKER_AUTHORITY = re.compile(rf"{_USER}{_HOST}([/?][^@#]*)?$")
-"""User, password, host and port of a broker URL, and its path."""
-_DATABASE_AUTHORITY = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
-"""The same for a database URL, in which libpq accepts several hosts."""
-
-_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-
+T = TypeVar("T")
 Zone = Annotated[ZoneInfo, BeforeValidator(_parse_zone)]
-
-
-SECRETS = Path("/run/secrets")
-"""Folder in which Docker and Kubernetes store secrets as files. A variable that is set nowhere else
-is read from the file of its name."""
+BlankIsNone = Annotated[T | None, BeforeValidator(_none_if_blank)]
 
 
 class Settings(BaseSettings):
@@ -296,18 +276,13 @@ class Settings(BaseSettings):
     allow_http: bool = False
     """Whether the key may be sent over plain http to another machine. Only for a sandbox in a
     closed network."""
-    api_key: Annotated[
-        Annotated[SecretStr, AfterValidator(_check_key)] | None, BeforeValidator(_none_if_empty)
-    ] = None
+    api_key: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_key)]] = None
     """API key. Create it in the Magnetis interface: API & connecteurs > API."""
     api_url: Annotated[str, AfterValidator(_check_origin)] = "https://api.magnetis.io"
     """Origin of the API. Requests never leave it."""
-    database_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_check_database_url)] | None,
-        BeforeValidator(_none_if_empty),
-    ] = None
+    database_url: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_database_url)]] = None
     """Any postgresql:// URL. If unset, an embedded server runs under MAGNETIS_HOME."""
-    database_password: Annotated[SecretStr | None, BeforeValidator(_none_if_empty)] = None
+    database_password: BlankIsNone[SecretStr] = None
     """Password for MAGNETIS_DATABASE_URL if the URL contains none, so that both can come from
     different sources."""
     daily_quota: int = Field(default=5000, gt=0)
@@ -361,23 +336,15 @@ class Settings(BaseSettings):
     """Lanes, separated by commas, that spread their calls evenly over the rest of the day."""
     quota_recheck_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """A run that waits for calls checks the quota again after at most this many seconds."""
-    calls_per_second: Annotated[float | None, BeforeValidator(_none_if_empty)] = None
+    calls_per_second: BlankIsNone[float] = None
     """Maximum API calls per second for the key. If unset, there is no limit."""
-    alert_webhook_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_check_webhook_url)] | None,
-        BeforeValidator(_none_if_empty),
-    ] = None
+    alert_webhook_url: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_webhook_url)]] = None
     """Webhook of Slack, or of another chat that accepts its JSON, for failed runs and failed
     checks. The URL is a secret."""
-    celery_broker_url: Annotated[
-        Annotated[SecretStr, AfterValidator(_check_broker_url)] | None,
-        BeforeValidator(_none_if_empty),
-    ] = None
+    celery_broker_url: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_broker_url)]] = None
     """Redis URL, such as redis://:password@host:6379/0, from which Celery workers on any machine
     take runs. The URL is a secret. If unset, the code server executes the runs."""
-    ui_url: Annotated[
-        Annotated[str, AfterValidator(_check_ui_url)] | None, BeforeValidator(_none_if_empty)
-    ] = None
+    ui_url: BlankIsNone[Annotated[str, AfterValidator(_check_ui_url)]] = None
     """Address at which people open Dagster's UI, such as https://dagster.example.com. Alerts and
     `magnetis plan --launch` link to it."""
     ui_hosts: Annotated[str, AfterValidator(_check_hosts)] = ""
@@ -387,20 +354,18 @@ class Settings(BaseSettings):
     dagster_url: Annotated[str, AfterValidator(_check_ui_url)] = "http://127.0.0.1:3000"
     """Address at which `magnetis plan --launch` reaches Dagster's webserver. If unset, that of the
     `magnetis dev` that serves MAGNETIS_HOME, if one runs."""
-    config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    config: BlankIsNone[Path] = None
     """YAML file that overrides the catalogue: routes, field names, disabled collections, policies.
     """
-    settings_baseline: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    settings_baseline: BlankIsNone[Path] = None
     """File written by `magnetis settings export`. If report and alert settings differ from it, the
     check `baseline` fails."""
-    home: Annotated[Path, BeforeValidator(_none_if_empty)] = Path(".magnetis")
+    home: Annotated[Path, BeforeValidator(_none_if_blank)] = Path(".magnetis")
     """Folder of the embedded database, logs and local state, relative to the working directory."""
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
-        """Return the settings from the environment, `.env` and SECRETS.
-
-        Without a key, those of a running `magnetis dev` are added.
+        """Read the settings. Without a key, those of a running `magnetis dev` are added.
 
         Raises: SettingsError, which names the variable.
         """
@@ -411,30 +376,23 @@ class Settings(BaseSettings):
             return settings._with_running_dev()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = (
-                f"MAGNETIS_{'_'.join(str(part) for part in first['loc']).upper()}: "
-                if first["loc"]
-                else ""
-            )
-            expected = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(
-                f"{variable}{expected}. Set it in the environment or in .env; .env.example lists "
-                "every variable."
-            ) from None
+            problem = f"{first['msg'].removeprefix('Value error, ')}."
+            if first["loc"]:
+                problem = f"MAGNETIS_{'_'.join(map(str, first['loc'])).upper()}: {problem}"
         except InvalidQuotaRules as error:
-            raise SettingsError(
-                f"{error} Set it in the environment or in .env; .env.example lists every variable."
-            ) from None
+            problem = str(error)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it."
             ) from None
+        raise SettingsError(
+            f"{problem} Set it in the environment or in .env; .env.example lists every variable."
+        ) from None
 
     def _with_running_dev(self) -> Self:
-        """Return the settings with the addresses of the `magnetis dev` that serves `home`.
+        """Add the addresses of the `magnetis dev` that serves `home` to variables that are unset.
 
-        Variables that are set here take precedence. Its sandbox and its database apply only if no
-        key and no other address of the API is set; its webserver always.
+        Its sandbox and its database apply only if no key and no other address of the API is set.
         """
         running = running_dev(self.home)
         if running is None:
@@ -453,16 +411,12 @@ class Settings(BaseSettings):
         return self.model_copy(update=found)
 
     @model_validator(mode="after")
-    def _check_start_date(self) -> Self:
+    def _check_together(self) -> Self:
         today = datetime.now(self.timezone).date()
         if self.start_date > today:
             raise ValueError(
                 f"MAGNETIS_START_DATE: expected a day that is not after today, {today}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_quota_rules(self) -> Self:
         _ = self.quota_policy
         return self
 
@@ -475,21 +429,18 @@ class Settings(BaseSettings):
             window=self.quota_window,
             floors=_parse_floors(self.quota_floors),
             release_hours=self.quota_release_hours,
-            spread=frozenset(name.strip() for name in self.quota_spread.split(",") if name.strip()),
+            spread=frozenset(_items(self.quota_spread)),
             calls_per_second=self.calls_per_second,
         )
 
     @property
     def ui_host_names(self) -> list[str]:
         """The hosts in MAGNETIS_UI_HOSTS and the host of MAGNETIS_DAGSTER_URL."""
-        return [*filter(None, self.ui_hosts.split(",")), urlsplit(self.dagster_url).hostname or ""]
+        return [*_items(self.ui_hosts), urlsplit(self.dagster_url).hostname or ""]
 
     @property
     def database_address(self) -> str | None:
-        """MAGNETIS_DATABASE_URL with MAGNETIS_DATABASE_PASSWORD in it.
-
-        None if the embedded server is used.
-        """
+        """MAGNETIS_DATABASE_URL with MAGNETIS_DATABASE_PASSWORD; None for the embedded server."""
         if self.database_url is None:
             return None
         url = self.database_url.get_secret_value()

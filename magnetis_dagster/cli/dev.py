@@ -53,13 +53,7 @@ def dev(
                 from magnetis_dagster.dev.run import dev as run
                 from magnetis_dagster.settings import Settings
 
-            options = DevOptions(
-                load_days=load,
-                exit_after_load=exit_,
-                host=host,
-                port=port,
-                database_port=database_port,
-            )
+            options = DevOptions(load, exit_, host, port, database_port)
             run(options, Settings.load(), signals, Console(stderr=True))
         except Interrupted as interrupted:
             raise typer.Exit(128 + interrupted.signum) from None

@@ -64,11 +64,12 @@ def plan(
         _print_backfill(report, json=json)
         return
 
-    from contextlib import ExitStack
+    from contextlib import nullcontext
     from datetime import timedelta
 
     from rich.console import Console
 
+    from magnetis_dagster import wiring
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.cli.plan_report import format_plan
     from magnetis_dagster.dev.backfill import launch_plan, open_dagster
@@ -79,63 +80,52 @@ def plan(
         requested_window,
     )
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import (
-        ledger_of,
-        open_engine,
-        require_home,
-        warehouse_of,
-        zones_of,
-    )
 
     settings = Settings.load()
     key = settings.require_key()
     catalogue = load_catalogue(settings.config)
     chosen = choose_collections(catalogue, collections or [], every=every)
-    days = [
-        parse_day(text, option) if text else None
-        for text, option in ((first, "--from"), (last, "--to"))
-    ]
-    require_home(settings)
+    first_day = parse_day(first, "--from") if first else settings.start_date
+    last_day = parse_day(last, "--to") if last else None
+    wiring.require_home(settings)
     print_sandbox_notice(settings)
-    with open_engine(settings) as engine, ExitStack() as stack:
-        warehouse = warehouse_of(engine, settings, catalogue)
+    with wiring.open_engine(settings) as engine:
+        warehouse = wiring.warehouse_of(engine, settings, catalogue)
         warehouse.prepare()
         today = warehouse.now().astimezone(settings.timezone).date()
-        window = requested_window(
-            days[0] or settings.start_date,
-            days[1] or today - timedelta(days=1),
-            start=settings.start_date,
-            today=today,
-        )
-        dagster = None
-        if launch:  # fails before an API call is spent
-            dagster = stack.enter_context(open_dagster(dagster_url or settings.dagster_url))
-        print_notice(
-            f"Counting the rows costs one API call for each collection: at most {len(chosen)}."
-        )
-        priced = make_plan(
-            chosen,
-            window,
-            warehouse,
-            ledger_of(engine, settings),
-            key_fingerprint=settings.key_fingerprint,
-            zones=zones_of(settings),
-            origin=settings.api_url,
-            key=key,
-            missing=missing,
-            progress=print_notice,
-        )
-        if not json:
-            screen = Console()
-            screen.print(format_plan(priced, ascii_only=screen.options.ascii_only))
-        launched = None
-        if dagster:
-            launched = launch_plan(priced, dagster, engine, ui_url=settings.ui_url)
+        last_day = last_day or today - timedelta(days=1)
+        window = requested_window(first_day, last_day, start=settings.start_date, today=today)
+        # --launch fails before an API call is spent
+        with (
+            open_dagster(dagster_url or settings.dagster_url)
+            if launch
+            else nullcontext() as dagster
+        ):
+            print_notice(
+                f"Counting the rows costs one API call for each collection: at most {len(chosen)}."
+            )
+            priced = make_plan(
+                chosen,
+                window,
+                warehouse,
+                wiring.ledger_of(engine, settings),
+                key_fingerprint=settings.key_fingerprint,
+                zones=wiring.zones_of(settings),
+                origin=settings.api_url,
+                key=key,
+                missing=missing,
+                progress=print_notice,
+            )
+            if not json:
+                screen = Console()
+                screen.print(format_plan(priced, ascii_only=screen.options.ascii_only))
+            launched = launch_plan(priced, dagster, engine, settings.ui_url) if dagster else None
     if json:
-        typer.echo(dumps(priced.as_dict() | {"launched": launched and launched.as_dict()}))
+        typer.echo(dumps(priced.as_dict() | {"launched": launched}))
     elif launched:
-        typer.echo(f"Launched backfill {launched.backfill}: {launched.page}")
-        typer.echo(f"To compare it with its forecast: magnetis plan --report {launched.backfill}")
+        backfill = launched["backfill"]
+        typer.echo(f"Launched backfill {backfill}: {launched['page']}")
+        typer.echo(f"To compare it with its forecast: magnetis plan --report {backfill}")
 
 
 def _print_backfill(backfill_id: str, *, json: bool) -> None:

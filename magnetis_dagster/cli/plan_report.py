@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.cli.number_table import bar_width, number_table
 from magnetis_dagster.planning.plan import Plan, PlanLine, completion
 from magnetis_dagster.quota.rules import BACKFILL
 from magnetis_dagster.warehouse.forecasts import ForecastLine, error_percent
@@ -18,6 +18,7 @@ BAR = 40
 SHOWN_DAYS = 12
 """Lines of the chart; a longer backfill shows its first days and its last one."""
 SHOWN_RANGES = 3
+_COUNTS = ("days_done", "days", "rows_done", "rows", "spent", "calls")
 
 
 def format_plan(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
@@ -27,7 +28,7 @@ def format_plan(plan: Plan, *, ascii_only: bool = False) -> RenderableType:
         Text(f"Backfill of {plan.first} to {plan.last}, {days}", style="bold"),
         Text(),
         _prices(plan.lines),
-        *(Text(problem, style="yellow") for problem in plan.problems),
+        *(Text(each, style="yellow") for each in plan.problems),
         Text(),
     ]
     if plan.calls:
@@ -43,36 +44,19 @@ def format_backfill(backfill_id: str, lines: Sequence[ForecastLine]) -> Renderab
         "collection", "days done", "of", "rows", "of announced", "calls spent", "forecast", "error"
     )
     for line in lines:
-        table.add_row(
-            line.collection,
-            f"{line.days_done:,}",
-            f"{line.days:,}",
-            f"{line.rows_done:,}",
-            f"{line.rows:,}",
-            f"{line.spent:,}",
-            f"{line.calls:,}",
-            _percent(line.error_percent),
-        )
+        counts = (f"{getattr(line, name):,}" for name in _COUNTS)
+        table.add_row(line.collection, *counts, _percent(line.error_percent))
     if len(lines) > 1:
         total = total_of(lines)
         table.add_section()
-        table.add_row(
-            "total",
-            *(
-                f"{total[name]:,}"
-                for name in ("days_done", "days", "rows_done", "rows", "spent", "calls")
-            ),
-            _percent(total["error_percent"]),
-        )
+        counts = (f"{total[name]:,}" for name in _COUNTS)
+        table.add_row("total", *counts, _percent(total["error_percent"]))
     return Group(Text(f"Backfill {backfill_id}: forecast and spent", style="bold"), Text(), table)
 
 
 def total_of(lines: Sequence[ForecastLine]) -> dict[str, Any]:
     """Return the sums; the error is None until every day is complete."""
-    total: dict[str, Any] = {
-        name: sum(getattr(line, name) for line in lines)
-        for name in ("days", "days_done", "rows", "rows_done", "calls", "spent")
-    }
+    total: dict[str, Any] = {name: sum(getattr(line, name) for line in lines) for name in _COUNTS}
     is_complete = all(line.days_done >= line.days for line in lines)
     error = error_percent(total["calls"], total["spent"]) if is_complete else None
     return total | {"error_percent": error}
@@ -82,14 +66,8 @@ def _prices(lines: Sequence[PlanLine]) -> Table:
     table = number_table("collection", "days", "rows announced", "calls needed")
     table.add_column("ranges")
     for line in lines:
-        is_priced = line.problem is None
-        table.add_row(
-            line.collection,
-            f"{line.days:,}",
-            f"{line.rows:,}" if is_priced else "?",
-            f"{line.calls:,}" if is_priced else "?",
-            _ranges(line),
-        )
+        price = ("?", "?") if line.problem else (f"{line.rows:,}", f"{line.calls:,}")
+        table.add_row(line.collection, f"{line.days:,}", *price, _ranges(line))
     if len(lines) > 1:
         table.add_section()
         sums = (sum(getattr(line, name) for line in lines) for name in ("days", "rows", "calls"))
@@ -142,8 +120,8 @@ def _days(plan: Plan, *, ascii_only: bool) -> Iterable[Text]:
 
 
 def _bar(day: date, calls: int, plan: Plan, *, ascii_only: bool) -> Text:
-    width = min(BAR, max(round(calls / plan.limit * BAR), 1 if calls else 0))
-    return Text.assemble(f"  {day} {calls:>8,} ", (("#" if ascii_only else "█") * width, "cyan"))
+    bar = ("#" if ascii_only else "█") * bar_width(calls, plan.limit, BAR)
+    return Text.assemble(f"  {day} {calls:>8,} ", (bar, "cyan"))
 
 
 def _percent(error: float | None) -> str:

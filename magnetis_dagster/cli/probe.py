@@ -28,6 +28,7 @@ def probe(
     """
     from rich.console import Console
 
+    from magnetis_dagster import wiring
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.cli.probe_report import format_probe
     from magnetis_dagster.errors import PermanentError, TransientError
@@ -35,13 +36,6 @@ def probe(
     from magnetis_dagster.probe.probe import run_probe
     from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
     from magnetis_dagster.settings import Settings
-    from magnetis_dagster.wiring import (
-        ledger_of,
-        open_engine,
-        require_home,
-        warehouse_of,
-        zones_of,
-    )
 
     settings = Settings.load()
     key = settings.require_key()
@@ -50,10 +44,9 @@ def probe(
             "--write saves to the YAML file that MAGNETIS_CONFIG names, and it is not set. Set it, "
             "such as MAGNETIS_CONFIG=config/magnetis.yaml."
         )
-    require_home(settings)
+    wiring.require_home(settings)
     print_sandbox_notice(settings)
-    # --write creates the file
-    exists = settings.config is not None and settings.config.exists()
+    exists = settings.config is not None and settings.config.exists()  # --write creates it
     if settings.config and not exists:
         print_notice(f"{settings.config} does not exist yet: probing the catalogue as shipped.")
     catalogue = load_catalogue(settings.config if exists else None)
@@ -61,13 +54,13 @@ def probe(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each "
         "events collection; more if a first route does not answer or a row has no id."
     )
-    with open_engine(settings) as engine:
-        warehouse_of(engine, settings, catalogue).prepare()
+    with wiring.open_engine(settings) as engine:
+        wiring.warehouse_of(engine, settings, catalogue).prepare()
         run = RunIdentity(run_id="magnetis probe", lane="manual")
         report = run_probe(
             catalogue,
-            zones_of(settings),
-            LedgerGuard(ledger_of(engine, settings), run),
+            wiring.zones_of(settings),
+            LedgerGuard(wiring.ledger_of(engine, settings), run),
             origin=settings.api_url,
             key=key,
             progress=print_notice,

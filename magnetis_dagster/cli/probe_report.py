@@ -1,13 +1,13 @@
 """Format the report of a probe for the terminal, in 80 columns."""
 
-from collections.abc import Iterator
-
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.report import Finding, ProbeReport
+
+_NUMBERS = ("HTTP", "rows", "found", "unknown", "missing")
 
 
 def format_probe(report: ProbeReport) -> Group:
@@ -29,23 +29,25 @@ def format_probe(report: ProbeReport) -> Group:
             style="dim",
         ),
     ]
-    windows = [finding for finding in report.findings if _offset(finding) or finding.parameters]
+    windows = [each for each in report.findings if _offset(each) or each.parameters]
     if windows:
         parts += [Text(), _windows(windows)]
-    notes = list(_notes(report.findings))
+    notes = [
+        Text(f"{each.collection}: {note}") for each in report.findings if (note := each.notes())
+    ]
     return Group(*parts, *([Text(), *notes] if notes else []))
 
 
-def _table(*headings: str, right: frozenset[str] = frozenset()) -> Table:
+def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
+        table.add_column(heading, justify=justify, overflow="fold")
     return table
 
 
 def _routes(findings: list[Finding]) -> Table:
-    numbers = ("HTTP", "rows", "found", "unknown", "missing")
-    table = _table("collection", "route", "evidence", *numbers, right=frozenset(numbers))
+    table = _table("collection", "route", "evidence", *_NUMBERS)
     for finding in findings:
         members = (finding.columns, finding.unknown, finding.missing)
         cells = (
@@ -56,23 +58,15 @@ def _routes(findings: list[Finding]) -> Table:
             "" if finding.announced is None else f"{finding.announced:,}",
             *(str(len(each)) if finding.columns else "" for each in members),
         )
-        table.add_row(*(Text(cell) for cell in cells))  # Text: a member named [red] is not markup
+        table.add_row(*map(Text, cells))  # Text: a member named [red] is not markup
     return table
 
 
 def _windows(findings: list[Finding]) -> Table:
     table = _table("events", "offset from the window", "parameters")
     for finding in findings:
-        table.add_row(
-            *(Text(cell) for cell in (finding.collection, _offset(finding), _parameters(finding)))
-        )
+        table.add_row(*map(Text, (finding.collection, _offset(finding), _parameters(finding))))
     return table
-
-
-def _notes(findings: list[Finding]) -> Iterator[Text]:
-    for finding in findings:
-        if note := finding.notes():
-            yield Text(f"{finding.collection}: {note}")
 
 
 def _offset(finding: Finding) -> str:
@@ -88,7 +82,7 @@ def _offset(finding: Finding) -> str:
 
 def _parameters(finding: Finding) -> str:
     names = {
-        verdict: [name for name, found in finding.parameters.items() if found is verdict]
-        for verdict in Verdict
+        each: [name for name, found in finding.parameters.items() if found is each]
+        for each in Verdict
     }
     return "; ".join(f"{verdict}: {', '.join(of)}" for verdict, of in names.items() if of)

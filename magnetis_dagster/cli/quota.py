@@ -47,8 +47,7 @@ def quota(
     if json:
         typer.echo(report.as_json())
         return
-    screen = Console()
-    key_name = "sandbox" if is_sandbox else ""
+    screen, key_name = Console(), "sandbox" if is_sandbox else ""
     screen.print(format_quota(report, key_name=key_name, ascii_only=screen.options.ascii_only))
 
 
@@ -61,7 +60,5 @@ def _reopen(settings: "Settings") -> None:
     catalogue = load_catalogue(settings.config)
     with open_engine(settings, create=False) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
-        result = reopen(
-            ledger_of(engine, settings), catalogue["email_alerts"], origin=settings.api_url, key=key
-        )
-    typer.echo(result, err=True)
+        ledger, alerts = ledger_of(engine, settings), catalogue["email_alerts"]
+        typer.echo(reopen(ledger, alerts, origin=settings.api_url, key=key), err=True)

@@ -6,12 +6,11 @@ Today by lane, a chart of the last 30 days, and the API calls by route, collecti
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from magnetis_dagster.cli.number_table import number_table
+from magnetis_dagster.cli.number_table import bar_width, number_table
 from magnetis_dagster.quota.report import (
     CallCounts,
     DayCounts,
@@ -29,6 +28,7 @@ CHART = 5
 SHOWN = 5
 """Collections and runs of today that are shown; --json has all of them."""
 
+_COUNTS = ("calls", "ok", "over_quota", "failed", "rows")
 _STEPS = " ▁▂▃▄▅▆▇█"
 _PLAIN_STEPS = " ..::||##"
 """For terminals that can show only ASCII."""
@@ -89,9 +89,7 @@ def _headline(today: Today, key_name: str) -> list[Text]:
 def _lanes(today: Today, *, ascii_only: bool) -> Table:
     used_mark, kept_mark = ("#", "=") if ascii_only else ("█", "░")
     legend = [f"{used_mark} used  {kept_mark} kept from backfill at this hour"]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, caption_justify="left")
-    table.add_column("lane")
-    table.add_column("used", justify="right")
+    table = number_table("lane", "used", caption_justify="left")
     table.add_column(f"of {today.limit:,}", width=BAR)
     table.add_column("kept", justify="right")
     table.add_column("may use", justify="right")
@@ -111,21 +109,16 @@ def _lanes(today: Today, *, ascii_only: bool) -> Table:
         table.add_row(
             "elsewhere",
             f"{today.used_elsewhere:,}",
-            Text(used_mark * _width(today.used_elsewhere, today.limit), "red"),
+            Text(used_mark * bar_width(today.used_elsewhere, today.limit, BAR), "red"),
         )
     table.caption = Text("\n".join(legend))
     return table
 
 
 def _bar(lane: LaneToday, limit: int, used_mark: str, kept_mark: str) -> Text:
-    used = _width(lane.used, limit)
-    kept = min(BAR - used, _width(lane.kept, limit))
+    used = bar_width(lane.used, limit, BAR)
+    kept = min(BAR - used, bar_width(lane.kept, limit, BAR))
     return Text.assemble((used_mark * used, "cyan"), (kept_mark * kept, "green"))
-
-
-def _width(calls: int, limit: int) -> int:
-    """Return the width of a bar for this many calls; one call already shows."""
-    return min(BAR, max(round(calls / limit * BAR), 1 if calls else 0))
 
 
 def _chart(days: Sequence[DayCounts], *, ascii_only: bool) -> Iterable[Text]:
@@ -133,7 +126,14 @@ def _chart(days: Sequence[DayCounts], *, ascii_only: bool) -> Iterable[Text]:
     steps = _PLAIN_STEPS if ascii_only else _STEPS
     heights = [day.calls + day.used_elsewhere for day in days]
     top = max(heights)
-    yield Text(f"Last {len(days)} days: {_counts(_total(days))}", style="bold")
+    calls, ok, over_quota, failed, rows = (
+        sum(getattr(day, name) for day in days) for name in _COUNTS
+    )
+    yield Text(
+        f"Last {len(days)} days: {calls:,} calls, {ok:,} ok, {over_quota:,} answered 429, "
+        f"{failed:,} failed, {rows:,} rows",
+        style="bold",
+    )
     if not top:
         yield Text("No call yet.")
         return
@@ -156,24 +156,6 @@ def _step(height: int, top: int, line: int) -> int:
     return min(8, max(0, steps - 8 * line))
 
 
-def _total(tallies: Sequence[CallCounts]) -> CallCounts:
-    return CallCounts(
-        name="total",
-        calls=sum(tally.calls for tally in tallies),
-        ok=sum(tally.ok for tally in tallies),
-        over_quota=sum(tally.over_quota for tally in tallies),
-        failed=sum(tally.failed for tally in tallies),
-        rows=sum(tally.rows for tally in tallies),
-    )
-
-
-def _counts(tally: CallCounts) -> str:
-    return (
-        f"{tally.calls:,} calls, {tally.ok:,} ok, {tally.over_quota:,} answered 429, "
-        f"{tally.failed:,} failed, {tally.rows:,} rows"
-    )
-
-
 def _tallies(title: str, first: str, tallies: Sequence[CallCounts]) -> Table:
     table = number_table(first, "calls", "ok", "429", "failed", "rows", title=title)
     runs = isinstance(tallies[0], RunCounts)
@@ -182,14 +164,12 @@ def _tallies(title: str, first: str, tallies: Sequence[CallCounts]) -> Table:
     for tally in tallies:
         # Dagster's UI shows the first eight characters of a run id
         name = tally.name[:8] if runs and len(tally.name) == 36 else tally.name
-        counts = (tally.calls, tally.ok, tally.over_quota, tally.failed, tally.rows)
-        cells = [name, *(f"{count:,}" for count in counts)]
+        cells = [name, *(f"{getattr(tally, count):,}" for count in _COUNTS)]
         lane = [tally.lane] if isinstance(tally, RunCounts) else []
         table.add_row(*map(Text, cells), *lane)
     return table
 
 
 def _moment(moment: datetime, today: Today) -> str:
-    if moment.date() == today.at.date():
-        return f"{moment:%H:%M %Z}"
-    return f"{moment:%Y-%m-%d %H:%M %Z}"
+    day = "" if moment.date() == today.at.date() else f"{moment:%Y-%m-%d} "
+    return f"{day}{moment:%H:%M %Z}"

@@ -93,23 +93,21 @@ def sandbox(
     from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.dev.home import check_port
     from magnetis_dagster.sandbox import SandboxOptions, serve
+    from magnetis_dagster.sandbox.lies import LIES
     from magnetis_dagster.settings import Settings
 
     settings = Settings.load()
-    check_port(host, port, option="--port")
+    check_port(host, port)
+    faults = (each.partition("=") for each in fault or [])
     try:
-        faults = {
-            kind: float(probability)
-            for kind, _, probability in (each.partition("=") for each in fault or [])
-        }
         options = SandboxOptions(
             seed=seed,
             daily_quota=daily_quota or None,
             accounts=accounts,
             calls_per_day=calls_per_day,
             latency=latency,
-            faults=faults,
-            lies=_lies(lie or []),
+            faults={kind: float(probability) for kind, _, probability in faults},
+            lies=_parse_lies(lie or []),
             activity=not still,
             zone=settings.response_timezone,
             query_zone=settings.query_timezone,
@@ -120,33 +118,21 @@ def sandbox(
         ) from None
 
     def started(url: str) -> None:
-        typer.echo(
-            f"Sandbox at {url}. To use it: "
-            f"MAGNETIS_API_URL={url} MAGNETIS_API_KEY={options.keys[0]}",
-            err=True,
-        )
-        typer.echo(
-            f"One network only: MAGNETIS_API_KEY={options.keys[1]}. "
-            f"One account only: {options.keys[2]}.",
-            err=True,
-        )
+        keys = options.keys
+        lines = [
+            f"Sandbox at {url}. To use it: MAGNETIS_API_URL={url} MAGNETIS_API_KEY={keys[0]}",
+            f"One network only: MAGNETIS_API_KEY={keys[1]}. One account only: {keys[2]}.",
+        ]
         if options.activity:
-            typer.echo(
+            lines.append(
                 "Rows change as time passes, unless --still is given: the first alert is edited in "
-                "2 minutes.",
-                err=True,
+                "2 minutes."
             )
-        for name in options.lies:
-            typer.echo(f"It {_title(name)}.", err=True)
+        lines += [f"It {LIES[name].title}." for name in options.lies]
+        typer.echo("\n".join(lines), err=True)
 
-    serve(
-        host,
-        port,
-        options,
-        workers=workers,
-        catalogue=load_catalogue(settings.config),
-        started=started,
-    )
+    catalogue = load_catalogue(settings.config)
+    serve(host, port, options, workers=workers, catalogue=catalogue, started=started)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -156,10 +142,7 @@ def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
     Example: magnetis sandbox edit call --status missed. Further options name members of the row;
     their values are JSON or text: --enabled 0, --title "My alert", --duration 75.
     """
-    collection, identifier, options = _parse(words)
-    _print_edit(
-        _send("edit", collection, identifier, account, options), "Changed {members} of {row}."
-    )
+    _print_edit(_send("edit", words, account), "Changed {members} of {row}.")
 
 
 @app.command()
@@ -168,15 +151,13 @@ def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
 
     Example: magnetis sandbox delete calls ID
     """
-    collection, identifier, _ = _parse(words)
-    _print_edit(_send("delete", collection, identifier, account, {}), "Deleted {row}.")
+    _print_edit(_send("delete", words, account), "Deleted {row}.")
 
 
 @app.command()
 def show(words: _WORDS, account: _ACCOUNT = None) -> None:
     """Print a row of the running sandbox as JSON."""
-    collection, identifier, _ = _parse(words)
-    row = _send("show", collection, identifier, account, {})["row"]
+    row = _send("show", words, account)["row"]
     typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
 
 
@@ -193,11 +174,8 @@ def lies() -> None:
         typer.echo(f"{name + number:22} {lie.title}")
 
 
-def find_sandbox(settings: "Settings") -> tuple[str, str]:
-    """Return the address and the organisation key of the sandbox on this machine.
-
-    Raises: SandboxNotFound if MAGNETIS_API_URL names another machine.
-    """
+def _find_sandbox(settings: "Settings") -> tuple[str, str]:
+    """Return the address and the organisation key of the sandbox on this machine."""
     from magnetis_dagster.sandbox import SANDBOX_KEY
 
     if settings.api_url == type(settings).model_fields["api_url"].default:
@@ -208,25 +186,16 @@ def find_sandbox(settings: "Settings") -> tuple[str, str]:
             "only. Set it to the address that `magnetis sandbox` printed, or unset it for "
             f"http://127.0.0.1:{PORT}."
         )
-    return (
-        settings.api_url,
-        settings.api_key.get_secret_value() if settings.api_key else SANDBOX_KEY,
-    )
+    return settings.api_url, settings.require_key() if settings.api_key else SANDBOX_KEY
 
 
-def _lies(texts: list[str]) -> dict[str, int | None]:
+def _parse_lies(texts: list[str]) -> dict[str, int | None]:
     from magnetis_dagster.sandbox.lies import parse
 
     try:
         return parse(texts)
     except ValueError as error:
         raise PermanentError(f"--lie: {error}.") from None
-
-
-def _title(name: str) -> str:
-    from magnetis_dagster.sandbox.lies import LIES
-
-    return LIES[name].title
 
 
 def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
@@ -240,36 +209,29 @@ def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
                 "Expected --MEMBER VALUE after the collection and the id, such as --status missed; "
                 f"got {name!r}."
             )
-        changes[name[2:].replace("-", "_")] = _value(value if equals else rest.pop(0))
+        text = value if equals else rest.pop(0)
+        member = name[2:].replace("-", "_")
+        try:
+            changes[member] = json.loads(text)
+        except ValueError:
+            changes[member] = text
     return collection, identifier, changes
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _send(
-    action: str,
-    collection: str,
-    identifier: str | None,
-    account: str | None,
-    changes: dict[str, Any],
-) -> dict[str, Any]:
+def _send(action: str, words: list[str], account: str | None) -> dict[str, Any]:
     import httpx
 
     from magnetis_dagster.sandbox.control import CONTROL_PATH
     from magnetis_dagster.settings import Settings
 
-    url, key = find_sandbox(Settings.load())
+    collection, identifier, changes = _parse(words)
+    url, key = _find_sandbox(Settings.load())
     edit_request = {
         "action": action,
         "collection": collection,
         "id": identifier,
         "account": account,
-        "changes": changes,
+        "changes": changes if action == "edit" else {},
     }
     try:
         # on this machine, so a proxy of the environment must not be used

@@ -6,8 +6,9 @@ Reads only the database.
 import re
 import sys
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,9 +40,8 @@ def export(
     """Print the settings of reports and alerts as YAML.
 
     Redirect it to a file such as config/settings.yaml, to review it and to compare later settings
-    with it. The settings are those of the last
-    load. The file contains recipients' addresses and phone numbers: store it where personal data
-    may be stored.
+    with it. The settings are those of the last load. The file contains recipients' addresses and
+    phone numbers: store it where personal data may be stored.
     """
     from magnetis_dagster.notification_settings.baseline import without_effect, write_baseline
     from magnetis_dagster.private_files import restrict_output_to_owner
@@ -77,8 +77,6 @@ def diff(
     Exit code 0: no difference, 1: some. The settings are those of the last load. Values include
     recipients' addresses and phone numbers; in Dagster, the check `baseline` masks those.
     """
-    from json import dumps
-
     from magnetis_dagster.errors import PermanentError
     from magnetis_dagster.notification_settings.baseline import read_baseline
 
@@ -130,7 +128,7 @@ def _load_configuration() -> "tuple[Settings, Catalogue, list[str]]":
 
     settings = Settings.load()
     catalogue = load_catalogue(settings.config)
-    return settings, catalogue, [collection.name for collection in settings_collections(catalogue)]
+    return settings, catalogue, [each.name for each in settings_collections(catalogue)]
 
 
 def _current_rows(
@@ -189,15 +187,9 @@ def _format_one(difference: "Difference") -> list[str]:
         added = [value for value in now if value not in before]
         if not removed and not added:  # equal values, one of them more often
             removed, added = [field.baseline], [field.present]
-        lines += [f"    - {name}: {_as_json(value)}" for value in removed]
-        lines += [f"    + {name}: {_as_json(value)}" for value in added]
+        lines += [f"    - {name}: {dumps(value, ensure_ascii=False)}" for value in removed]
+        lines += [f"    + {name}: {dumps(value, ensure_ascii=False)}" for value in added]
     return lines
-
-
-def _as_json(value: Any) -> str:
-    from json import dumps
-
-    return dumps(value, ensure_ascii=False)
 
 
 def _printable(text: str) -> str:

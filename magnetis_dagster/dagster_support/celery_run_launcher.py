@@ -1,15 +1,13 @@
 """Runs on Celery workers on any machine: Dagster's CeleryRunLauncher with reliable health checks.
 
-The upstream launcher derives a run's health from Celery's result backend. There, a disconnected
-worker leaves STARTED forever, and a result that expired after a day counts as a crash. This
-launcher has no result backend and queries the workers for their tasks. Workers follow the run's
-status in Dagster's database (celery_worker.py), so both sides use the same source of truth.
+It queries the workers for their tasks instead of a result backend (docs/decisions/0014-celery.md).
 
 https://docs.dagster.io/deployment/oss/deployment-options/celery
 """
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dagster import DagsterRun
@@ -24,17 +22,14 @@ from magnetis_dagster.dagster_support.run_retries import after_death
 
 QUEUE = "dagster"
 SILENCE_SECONDS = 90.0
-"""A run that no worker has reported for this long is failed.
-
-A worker that lost redis reconnects within a minute. A worker that lost the database has ended its
-runs before (celery_worker.CUT_OFF_SECONDS).
-"""
+"""A run that no worker has reported for this long is failed. A worker that lost redis reconnects
+within a minute; one that lost the database has ended its runs (celery_worker.CUT_OFF_SECONDS)."""
 ANSWER_SECONDS = 2.0
 """Timeout for the workers' answers; a late worker is queried again by the next health check."""
 KEPT_SECONDS = 10.0
 """Answers are reused this long: run monitoring checks all runs one after the other."""
 
-CONFIGURATION: Mapping[str, Any] = {
+CONFIGURATION: dict[str, Any] = {
     "task_ignore_result": True,
     "worker_pool": "threads",  # each thread waits for one process
     "worker_disable_prefetch": True,  # a busy worker leaves the run to the others
@@ -65,13 +60,12 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
         broker: str,
         inst_data: ConfigurableClassData | None = None,
         *,
-        configuration: Mapping[str, Any] = CONFIGURATION,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
             default_queue=QUEUE,
             broker=broker,
-            config_source=dict(configuration),
+            config_source=CONFIGURATION,
             inst_data=inst_data,
         )
         self._clock = clock
@@ -107,27 +101,21 @@ class MagnetisCeleryRunLauncher(CeleryRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return NOT_FOUND if no worker has reported `run` for SILENCE_SECONDS."""
+        running = partial(CheckRunHealthResult, WorkerStatus.RUNNING)
         task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
         if task is None:
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "started by a command, not by Celery: health unknown"
-            )
+            return running("started by a command, not by Celery: health unknown")
         try:
             workers = self._workers()
         except (OperationalError, OSError):
             self._missed_since.clear()  # silence counts only while workers can answer
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING, "the broker does not answer: checked again later"
-            )
+            return running("the broker does not answer: checked again later")
         if any(task in tasks for tasks in workers.values()):
             self._missed_since.pop(run.run_id, None)
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
+            return running()
         silence = self._clock() - self._missed_since.setdefault(run.run_id, self._clock())
         if silence < SILENCE_SECONDS:
-            return CheckRunHealthResult(
-                WorkerStatus.RUNNING,
-                f"no worker has reported it for {silence:.0f} s: checked again",
-            )
+            return running(f"no worker has reported it for {silence:.0f} s: checked again")
         del self._missed_since[run.run_id]
         return CheckRunHealthResult(
             WorkerStatus.NOT_FOUND,

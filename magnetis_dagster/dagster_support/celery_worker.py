@@ -2,9 +2,8 @@
 
 `celery --app magnetis_dagster.dagster_support.celery_worker worker`
 
-The worker interrupts a run that was canceled or failed in Dagster's database. If it loses the
-database, it ends all its runs before run monitoring can start them elsewhere
-(celery_run_launcher.SILENCE_SECONDS). So no two processes execute the same work.
+It interrupts a run that was canceled or failed in Dagster's database. If it loses the database, it
+ends its runs before run monitoring can start them elsewhere (docs/decisions/0014-celery.md).
 """
 
 import logging
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from celery import Celery, Task
 from celery.signals import worker_shutting_down
@@ -36,21 +35,15 @@ from magnetis_dagster.wiring import database_url
 POLL_SECONDS = 2.0
 """Interval at which the status of all runs is read from the database, in one statement."""
 CUT_OFF_SECONDS = 45.0
-"""If the database does not answer for this long, the runs are killed.
-
-They must not resume after the connection is restored.
-"""
+"""If the database does not answer for this long, the runs are killed, and resume elsewhere."""
 GRACE_SECONDS = 60.0
 """An interrupted process, or one whose run has ended, is killed after this time."""
 SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 "
     "-c tcp_user_timeout=30000"
 )
-"""PostgreSQL ends a session 30 s after its machine was disconnected.
-
-By default it keeps the session and its locks for two hours, and the run that resumes the work waits
-for one of them.
-"""
+"""PostgreSQL ends a session 30 s after its machine was disconnected, instead of two hours, during
+which the run that resumes the work would wait for a lock."""
 
 _ENDING = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
 _log = logging.getLogger(__name__)
@@ -132,12 +125,10 @@ def _broker() -> str:
     return broker.get_secret_value()
 
 
-def _engine() -> Engine:
-    return connect(database_url(Settings.load()), connect_timeout="5", tcp_user_timeout="10000")
-
-
 app: Celery = MagnetisCeleryRunLauncher(_broker()).celery
-_statuses = RunStatuses(_engine())
+_statuses = RunStatuses(
+    connect(database_url(Settings.load()), connect_timeout="5", tcp_user_timeout="10000")
+)
 _stopping = threading.Event()
 
 
@@ -230,14 +221,8 @@ def _supervise(process: "subprocess.Popen[bytes]", run_id: str) -> None:
                 GRACE_SECONDS,
             )
             return
-        _wait(process, 1.0)
-
-
-def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
 
 
 def _report_end(instance: DagsterInstance, run: DagsterRun | None, message: str) -> None:

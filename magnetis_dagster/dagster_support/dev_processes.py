@@ -1,7 +1,7 @@
 """Dagster's processes of `magnetis dev`: code servers, the guarded webserver and the daemon.
 
-`dagster dev` starts the same processes, but its webserver has no guard and cannot be replaced.
-The options are `--workspace`, `--host` and `--port`; DAGSTER_HOME names the instance.
+`dagster dev` has no guard. Options: `--workspace`, `--host`, `--port`; DAGSTER_HOME names the
+instance.
 """
 
 import argparse

@@ -1,9 +1,8 @@
 """Dagster's event log in PostgreSQL, with one row per planned check, and usable by read-only roles.
 
-Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), even if
-the check has no partitions. The result of such a check never replaces those rows. They took half of
-the storage of a loaded day (benchmarks/growth.py), and the history of the check showed "in
-progress".
+Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), which
+the result of a check without partitions never replaces: half of the storage of a loaded day, and
+"in progress" in the check's history (docs/decisions/0024-retention.md).
 """
 
 from functools import cached_property
@@ -20,11 +19,7 @@ class MagnetisEventLogStorage(PostgresEventLogStorage):
     """PostgresEventLogStorage for checks without partitions and for read-only roles."""
 
     def can_write_asset_status_cache(self) -> bool:
-        """Return whether this role may update the cache of partition states.
-
-        Dagster updates it whenever they are displayed. A read-only role such as magnetis_view gets
-        them without the cache.
-        """
+        """Return whether this role may update the cache of partition states, when displayed."""
         return super().can_write_asset_status_cache() and self._may_update_assets
 
     @cached_property

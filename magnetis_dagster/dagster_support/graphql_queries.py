@@ -8,7 +8,6 @@ query MagnetisLocations {
     ... on Workspace {
       locationEntries {
         name
-        loadStatus
         locationOrLoadError {
           __typename
           ... on RepositoryLocation { repositories { name } }
@@ -66,7 +65,6 @@ query MagnetisRun($run: ID!, $cursor: String) {
         __typename
         ... on MaterializationEvent {
           assetKey { path }
-          partition
           metadataEntries { label ... on IntMetadataEntry { intRepr } }
         }
         ... on ExecutionStepFailureEvent {

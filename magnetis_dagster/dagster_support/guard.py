@@ -1,28 +1,27 @@
 """ASGI middleware that refuses requests to Dagster from pages of other sites.
 
 Dagster's webserver has no login, accepts every host name and origin, and accepts mutations by GET.
-So any page that a user opens could launch runs. The guard checks, in this order:
+The guard checks, in this order (docs/decisions/0018-guard.md):
 
-1. Host: one header with an allowed name. DNS rebinding reaches the server under another name.
+1. Host: one header with an allowed name, against DNS rebinding.
 2. Method: GET, HEAD and POST only. Headers that override the method have no effect.
-3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows.
+3. Origin and Sec-Fetch-Site: our own pages only, or a link to the UI that somebody follows. Curl
+   and Python clients send neither.
 4. GraphQL by GET is refused. POST requires `Content-Type: application/json`, which a form cannot
    send.
-
-A request without Origin and Sec-Fetch-Site is not from a page, so curl and Python clients work
-unchanged.
 """
 
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from itertools import chain
 from typing import Self
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -65,22 +64,18 @@ class Authority:
             host = canonical(address) if address else name
         except ValueError:
             return None
-        default = {"http": 80, "https": 443}.get(scheme)
-        return cls(host, None if port is None or int(port) == default else int(port))
+        return cls(host, None if port is None else int(port)).without_default_port(scheme)
+
+    def without_default_port(self, scheme: str) -> Self:
+        """Return the authority without the port if it is the default of the scheme."""
+        is_default = self.port == {"http": 80, "https": 443}.get(scheme)
+        return replace(self, port=None) if is_default else self
 
 
 def canonical(address: str) -> str:
     """Return the canonical spelling of an IP address. Raises: ValueError if it is not one."""
     parsed = ipaddress.ip_address(address)
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A response in place of Dagster's: the expected request, and how to allow this one."""
-
-    status: HTTPStatus
-    text: str
 
 
 class Guard:
@@ -95,23 +90,12 @@ class Guard:
     ) -> None:
         self._app = app
         self._ui = _origin(ui_url) if ui_url else None
-        named = {*hosts, self._ui[1].host} if self._ui else {*hosts}
+        named = {*map(str.lower, hosts), *([self._ui[1].host] if self._ui else [])}
         # Browsers connect to loopback under 0.0.0.0 too, and pages of other sites may use that.
-        self._hosts = (LOCAL_NAMES | {name.lower() for name in named}) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        self._hosts = (LOCAL_NAMES | named) - {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if scope["type"] == "websocket":
-            if refusal is None:
-                await self._app(scope, receive, send)
-            else:
-                response = PlainTextResponse(refusal.text, refusal.status, SECURITY_HEADERS)
-                await WebSocket(scope, receive, send).send_denial_response(response)
-            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -120,28 +104,31 @@ class Guard:
                 headers.append("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             await send(message)
 
-        app = self._app if refusal is None else PlainTextResponse(refusal.text, refusal.status)
-        await app(scope, receive, send_with_headers)
+        if scope["type"] == "http":
+            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
+        elif scope["type"] == "websocket" and (refusal := self._refusal(scope)):
+            await WebSocket(scope, receive, send).send_denial_response(refusal)
+        else:
+            await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         own = Authority.parse(hosts[0]) if len(hosts) == 1 else None
         if own is None:
-            return Refusal(
+            return _refuse(
                 HTTPStatus.BAD_REQUEST, "Expected one Host header with a host name or an address.\n"
             )
-        forwarded = [
-            name for value in headers.getlist("x-forwarded-host") for name in value.split(",")
-        ]
-        for authority in (own, *map(Authority.parse, forwarded)):
+        forwarded = (value.split(",") for value in headers.getlist("x-forwarded-host"))
+        for authority in (own, *map(Authority.parse, chain.from_iterable(forwarded))):
             if authority is None or not self._is_allowed(authority.host, scope):
                 return _foreign_host(authority.host if authority else "")
         method = scope.get("method", "GET")
         if method not in {"GET", "HEAD", "POST"}:
-            return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Expected GET, HEAD or POST.\n")
+            return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, "Expected GET, HEAD or POST.\n")
+        sites = {value.strip().lower() for value in headers.getlist("sec-fetch-site")}
         if not self._is_own_page(headers, own) or not (
-            _is_own_site(headers) or _follows_link(headers, method)
+            sites <= OWN_SITE or _follows_link(headers, method)
         ):
             return _foreign_page(own.host)
         return _wrong_form(scope, headers, method)
@@ -158,13 +145,11 @@ class Guard:
 
     def _is_own_page(self, headers: Headers, own: Authority) -> bool:
         """Return whether every Origin header is the address of this request or of the UI."""
-        for value in headers.getlist("origin"):
-            origin = _origin(value)
-            if origin is None or (
-                origin != self._ui and origin[1] != _without_default(own, origin[0])
-            ):
-                return False
-        return True
+        origins = map(_origin, headers.getlist("origin"))
+        return all(
+            each and (each == self._ui or each[1] == own.without_default_port(each[0]))
+            for each in origins
+        )
 
 
 def _origin(url: str) -> tuple[str, Authority] | None:
@@ -173,21 +158,10 @@ def _origin(url: str) -> tuple[str, Authority] | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    authority = (
-        Authority.parse(parts.netloc, parts.scheme) if parts.scheme in {"http", "https"} else None
-    )
+    if parts.scheme not in {"http", "https"}:
+        return None
+    authority = Authority.parse(parts.netloc, parts.scheme)
     return (parts.scheme, authority) if authority else None
-
-
-def _without_default(authority: Authority, scheme: str) -> Authority:
-    return Authority(
-        authority.host,
-        None if authority.port == {"http": 80, "https": 443}[scheme] else authority.port,
-    )
-
-
-def _is_own_site(headers: Headers) -> bool:
-    return {value.strip().lower() for value in headers.getlist("sec-fetch-site")} <= OWN_SITE
 
 
 def _follows_link(headers: Headers, method: str) -> bool:
@@ -199,28 +173,32 @@ def _follows_link(headers: Headers, method: str) -> bool:
     )
 
 
-def _wrong_form(scope: Scope, headers: Headers, method: str) -> Refusal | None:
+def _wrong_form(scope: Scope, headers: Headers, method: str) -> Response | None:
     if scope["type"] == "websocket":
         return None
     if method == "POST":
         kinds = headers.getlist("content-type")
         if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):
-            return Refusal(
+            return _refuse(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "Expected POST with exactly Content-Type: application/json.\n",
             )
     # rstrip: a route's `$` matches before a line break too
     elif scope["path"].rstrip().endswith("/graphql") and scope["query_string"]:
-        return Refusal(
+        return _refuse(
             HTTPStatus.METHOD_NOT_ALLOWED,
             "Expected GraphQL as POST with Content-Type: application/json, not in the address.\n",
         )
     return None
 
 
-def _foreign_host(host: str) -> Refusal:
+def _refuse(status: HTTPStatus, text: str) -> Response:
+    return PlainTextResponse(text, status, SECURITY_HEADERS)
+
+
+def _foreign_host(host: str) -> Response:
     shown = f" {host}" if host else ""
-    return Refusal(
+    return _refuse(
         HTTPStatus.FORBIDDEN,
         f"The host name{shown} is not allowed for this Dagster UI. If you open the UI under this "
         "name, add it to MAGNETIS_UI_HOSTS (names, separated by commas) or set MAGNETIS_UI_URL to "
@@ -228,8 +206,8 @@ def _foreign_host(host: str) -> Refusal:
     )
 
 
-def _foreign_page(host: str) -> Refusal:
-    return Refusal(
+def _foreign_page(host: str) -> Response:
+    return _refuse(
         HTTPStatus.FORBIDDEN,
         f"A page of another site sent this request to {host}. Expected Origin and Sec-Fetch-Site "
         "of the UI itself. If people open the UI under another address (a proxy), set "

@@ -42,8 +42,7 @@ def heartbeat_of(run_id: str) -> Heartbeat | None:
 class HeartbeatRunStorage(PostgresRunStorage):
     """PostgresRunStorage that starts the heartbeat of a run in the process that executes it.
 
-    Every worker reports its start here, for any launcher and any job. Celery workers and Kubernetes
-    supervise their runs themselves, so those runs have no heartbeat.
+    Every worker reports its start here, for any job. Celery and Kubernetes supervise their runs.
     """
 
     def handle_run_event(
@@ -73,13 +72,9 @@ class HeartbeatRunStorage(PostgresRunStorage):
         if written == DEAD:
             return LastBeat(written, age=float("inf"), dead=True)
         beat = json.loads(written)
-        return LastBeat(
-            written,
-            age=now - beat["at"],
-            machine=beat["machine"],
-            pid=beat["pid"],
-            started=beat["started"],
-        )
+        # a worker of another version may write more members
+        known = {name: beat[name] for name in ("machine", "pid", "started")}
+        return LastBeat(written, age=now - beat["at"], **known)
 
     def declare_dead(self, run_id: str, seen: LastBeat) -> bool:
         """Fence off the worker whose last heartbeat is `seen`.

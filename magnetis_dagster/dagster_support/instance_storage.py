@@ -1,10 +1,10 @@
 """Dagster's storage, in the schema `dagster` of the database at MAGNETIS_DATABASE_URL.
 
-`dagster.yaml` names this class, so every Dagster command in the project uses the same database,
-also with the embedded server.
+`dagster.yaml` names this class, so every Dagster command in the project uses the same database.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from json import dumps
 from typing import Any, Self
 
@@ -29,10 +29,10 @@ _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
 
 
 class StorageDialect(PGDialect_psycopg2):
-    """SQLAlchemy's dialect for psycopg2, the driver of dagster-postgres, with our session settings.
+    """SQLAlchemy's dialect for psycopg2 with our session settings and our texts of errors.
 
-    Every engine that Dagster creates uses it, so Dagster's tables are always in the schema
-    `dagster`. A pooler could ignore a startup option. Connection errors have our texts.
+    Every engine that Dagster creates uses it. So its tables are in the schema `dagster` even behind
+    a pooler, which may ignore startup options.
     """
 
     driver = "psycopg2"
@@ -66,9 +66,9 @@ class StorageDialect(PGDialect_psycopg2):
             if not isinstance(error, driver.Error):
                 raise
             ours = translate_error(error, "open Dagster's storage", where, parameters)
-            raise (
-                ours if isinstance(ours, DatabaseRefused) else driver.OperationalError(str(ours))
-            ) from None
+            if isinstance(ours, DatabaseRefused):
+                raise ours from None
+            raise driver.OperationalError(str(ours)) from None
         return connection
 
 
@@ -102,6 +102,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         from magnetis_dagster.database.address import engine_url, parameters_of
         from magnetis_dagster.database.connection import DEFAULTS
         from magnetis_dagster.database.locks import change_tables
+        from magnetis_dagster.database.schemas import ensure_schema
         from magnetis_dagster.settings import Settings
         from magnetis_dagster.wiring import database_url, open_engine
 
@@ -111,7 +112,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             with engine.connect() as connection:
                 exists = _require_own(connection)
             if not exists:
-                change_tables(engine, doing, _create_schema)
+                change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
         storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
@@ -124,10 +125,9 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
     def share_pool(self) -> None:
         """Let the three storages share a pool of database sessions.
 
-        Dagster's own engines open a session for each statement, and PostgreSQL forks a process for
-        each. That was over half of Dagster's overhead per partition (benchmarks/dagster_share.py).
-        Dagster's alternative, optimize_for_webserver, returns sessions that a restart of the server
-        has closed. A webserver replaces these engines by that alternative.
+        Dagster's own engines open a session for each statement: over half of its overhead per
+        partition (benchmarks/dagster_share.py). Its alternative, optimize_for_webserver, which a
+        webserver still uses, returns sessions that a restart of the server has closed.
         """
         from dagster_postgres.utils import create_pg_engine
 
@@ -141,12 +141,6 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         # no public parameter sets it; tests/integration/defs/test_instance.py checks its use
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine = engine  # noqa: SLF001
-
-
-def _create_schema(connection: Connection) -> None:
-    from magnetis_dagster.database.schemas import ensure_schema
-
-    ensure_schema(connection, SCHEMA)
 
 
 def _require_own(connection: Connection) -> bool:

@@ -1,8 +1,8 @@
 """Orphaned runs, whose worker died: `magnetis dev` ends them before it starts Dagster.
 
-Dagster's own run launcher does not detect them. Such a run stays STARTED forever, and a backfill
-run keeps the only slot for backfills in `dagster.yaml`. `any_orphans` queries the database only;
-`python -m magnetis_dagster.dagster_support.orphaned_runs` imports Dagster and ends the runs.
+Otherwise they stay STARTED and keep the only slot for backfills in `dagster.yaml`. `any_orphans`
+queries the database only; `python -m magnetis_dagster.dagster_support.orphaned_runs` imports
+Dagster and ends the runs.
 """
 
 import re
@@ -42,8 +42,8 @@ def any_orphans(engine: Engine) -> bool:
         if connection.execute(no_tables).scalar():
             return False
         parameters = {
-            "running": list(_RUNNING),
-            "queued": list(_QUEUED),
+            "running": [*_RUNNING],
+            "queued": [*_QUEUED],
             "key": STARTED_BY_TAG,
             "value": LOAD,
         }
@@ -53,8 +53,8 @@ def any_orphans(engine: Engine) -> bool:
 def end_orphans() -> None:
     """End the orphaned runs and print their number. Call it only if no daemon is running.
 
-    Runs in cancellation are canceled. So are runs of the load, including queued ones, because the
-    next load would read their days again. Other runs fail, and the run-retry daemon resumes them.
+    Runs in cancellation and runs of the load, whose days the next load requests, are canceled.
+    Other runs fail, and the run-retry daemon resumes them.
     """
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
@@ -96,8 +96,6 @@ def _worker_lives(instance: "DagsterInstance", run: str) -> bool:
     lives = beat.process_lives()
     if lives is None:
         lives = beat.age < SILENCE_SECONDS
-    elif beat.dead:
-        lives = False
     return lives or not heartbeats(instance).declare_dead(run, beat)
 
 

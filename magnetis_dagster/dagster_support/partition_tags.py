@@ -23,7 +23,7 @@ def days_tags(first: date, last: date) -> dict[str, str]:
 def days_of(tags: Mapping[str, str]) -> list[date]:
     """Return the days of a run with these tags; none for a run without partitions."""
     first = tags.get(RANGE_START) or tags.get(PARTITION)
+    if not first:
+        return []
     last = tags.get(RANGE_END) or first
-    return (
-        days_between(date.fromisoformat(first), date.fromisoformat(last)) if first and last else []
-    )
+    return days_between(date.fromisoformat(first), date.fromisoformat(last))

@@ -1,13 +1,9 @@
-"""Heartbeats of runs: each worker updates a row in Dagster's database while it is alive.
+"""Heartbeats of runs: each worker updates a row in Dagster's key-value table while it is alive.
 
-A code server does not know all of its runs: *Reload definitions* starts a new server, and the old
-one keeps its runs until they end. The heartbeat is a row in Dagster's key-value table with a
-timestamp of the database. Its statements need no session state, so it works through PgBouncer and
-survives a restart of the database.
-
-A silent worker is declared dead with a compare-and-set on that row. If it resumes (a suspended
-laptop, SIGSTOP), its next heartbeat finds the mark, and the process ends itself. Until a heartbeat
-has succeeded, it sends no request (`Heartbeat.confirm`).
+A silent worker is declared dead with a compare-and-set on that row. If it resumes, its next
+heartbeat finds the mark, and the process ends itself. Until a heartbeat has succeeded, it sends no
+request (`Heartbeat.confirm`). Statements need no session state, so they work through PgBouncer.
+See docs/decisions/0022-run-heartbeats.md.
 
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
@@ -23,6 +19,7 @@ from pathlib import Path
 
 import psutil
 from dagster import DagsterRunStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.clocks import Moment
@@ -33,15 +30,10 @@ SCHEMA = "dagster"
 BEAT_SECONDS = 3.0
 """Interval of heartbeats; a run notices its cancellation within this time."""
 LEASE_SECONDS = 15.0
-"""A worker whose last heartbeat is older sends no request before the next heartbeat succeeds.
-
-It must be below SILENCE_SECONDS.
-"""
+"""A worker whose last heartbeat is older sends no request before the next heartbeat succeeds."""
 SILENCE_SECONDS = 30.0
-"""A worker without a heartbeat for this long is silent.
-
-Run monitoring must observe that twice (run_launcher.py).
-"""
+"""A worker without a heartbeat for this long, above LEASE_SECONDS, is silent. Run monitoring must
+observe that twice (run_launcher.py)."""
 CLOCK_SECONDS = 5.0
 """Tolerance for the start time of a process, because clocks are corrected."""
 GRACE_SECONDS = 60.0
@@ -49,7 +41,6 @@ GRACE_SECONDS = 60.0
 
 DEAD = "dead"
 """Value of the row of a worker that was declared dead."""
-_ENDED_STATUSES = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
 _NOW = (
     "json_build_object('at', extract(epoch FROM clock_timestamp()), "
     "'machine', CAST(:machine AS text), "
@@ -77,10 +68,7 @@ def heartbeat_key(run_id: str) -> str:
 
 
 def machine() -> str:
-    """Return host, boot and pid namespace.
-
-    They are equal for processes that see each other's pids.
-    """
+    """Return host, boot and pid namespace, equal for processes that see each other's pids."""
     parts = [socket.gethostname()]
     for path, read in (
         ("/proc/sys/kernel/random/boot_id", Path.read_text),
@@ -107,10 +95,7 @@ class LastBeat:
     """Start time of the process, by its machine's clock."""
 
     def process_lives(self) -> bool | None:
-        """Return whether its process exists; None if unknown.
-
-        It is unknown for another machine and after a change of the clock.
-        """
+        """Return whether its process exists; None for another machine or a changed clock."""
         if self.machine != machine():
             return None
         try:
@@ -144,7 +129,7 @@ class Heartbeat:
         self._interrupted = False
 
     def start(self) -> None:
-        """Write the first heartbeat and start the thread that writes the others.
+        """Write the first heartbeat, and start the thread for the others.
 
         Raises: DatabaseUnavailable; DatabaseRefused.
         """
@@ -165,9 +150,8 @@ class Heartbeat:
 
     def is_fresh(self) -> bool:
         """Return whether a request may be sent without a new heartbeat."""
-        return (
-            self._ended_at is None and self._confirmed.seconds_until(Moment.now()) < LEASE_SECONDS
-        )
+        age = self._confirmed.seconds_until(Moment.now())
+        return self._ended_at is None and age < LEASE_SECONDS
 
     def confirm(self) -> None:
         """Send a heartbeat now.
@@ -204,7 +188,7 @@ class Heartbeat:
         ):
             row = connection.execute(_BEAT, self._parameters).one_or_none()
         status = DagsterRunStatus(row[0]) if row and row[0] else None
-        if status is None or status in _ENDED_STATUSES:
+        if status is None or status in FINISHED_STATUSES:
             self._ended_at = self._ended_at or Moment.now()
         else:
             self._confirmed = before

@@ -15,43 +15,35 @@ LANE_TAG = "magnetis/lane"
 READING_TAG = "magnetis/reading"
 """On a run of a settings sensor: the name of the kept pages that the run loads."""
 
-SCHEDULE_TAG = "dagster/schedule_name"
-SENSOR_TAG = "dagster/sensor_name"
 BACKFILL_TAG = "dagster/backfill"
 RETRY_TAG = "dagster/retry_number"
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 """Set if a person re-executes a run from its failed steps or its failed assets."""
 
 
+_LANES = {
+    BACKFILL_TAG: "backfill",
+    "dagster/schedule_name": "schedule",
+    "dagster/sensor_name": "settings",
+}
+
+
 class UnknownLane(PermanentError):
     """The tag magnetis/lane names a lane that does not exist."""
 
 
-def lane_of(tags: Mapping[str, str]) -> str:
-    """Return the lane of a run with these tags.
-
-    Raises: UnknownLane if a tag names an unknown lane.
-    """
-    if lane := tags.get(LANE_TAG):
-        if lane not in LANES:
-            raise UnknownLane(
-                f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}."
-            )
-        return lane
-    for tag, lane in (
-        (BACKFILL_TAG, "backfill"),
-        (SCHEDULE_TAG, "schedule"),
-        (SENSOR_TAG, "settings"),
-    ):
-        if tag in tags:
-            return lane
-    return "manual"
+def _lane_of(tags: Mapping[str, str]) -> str:
+    if (lane := tags.get(LANE_TAG)) and lane not in LANES:
+        raise UnknownLane(
+            f"Run tag {LANE_TAG}: unknown lane {lane!r}. Allowed: {', '.join(LANES)}."
+        )
+    return lane or next((lane for tag, lane in _LANES.items() if tag in tags), "manual")
 
 
 def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
-    """Return the identity of a run.
+    """Return the identity of a run; a retry of step or run resumes the first attempt's work.
 
-    A retry of the step or the run resumes the first attempt's work.
+    Raises: UnknownLane.
     """
     from magnetis_dagster.ingest import RunIdentity
 
@@ -59,7 +51,7 @@ def identity_of(run: DagsterRun, *, step_retry: int) -> "RunIdentity":
     run_retry = RETRY_TAG in run.tags or any(run.tags.get(tag) == "true" for tag in RESUME_TAGS)
     return RunIdentity(
         run_id=run.run_id,
-        lane=lane_of(run.tags),
+        lane=_lane_of(run.tags),
         work=reading or (run.root_run_id if run_retry else None),
         backfill_id=run.tags.get(BACKFILL_TAG),
         resumes=reading is not None or run_retry or step_retry > 0,

@@ -1,10 +1,8 @@
 """Dagster's default run launcher with health checks: detects runs whose worker died.
 
-Workers are child processes of a code server and may outlive it: *Reload definitions* starts a new
-server, and the old one keeps its runs until they end. If the machine or the container dies, its
-runs would stay STARTED forever, and a backfill run would keep the only slot for backfills in
-`dagster.yaml`. So the worker's heartbeat decides (run_heartbeat.py). Run monitoring fails a run
-without a heartbeat, and the run-retry daemon resumes it.
+Workers are child processes of a code server and may outlive it, so the worker's heartbeat decides
+(docs/decisions/0022-run-heartbeats.md). Run monitoring fails a run without a heartbeat, and the
+run-retry daemon resumes it.
 
 If MAGNETIS_CELERY_BROKER_URL is set, Celery workers execute the runs (celery_run_launcher.py).
 
@@ -32,10 +30,7 @@ from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, Last
 from magnetis_dagster.dagster_support.run_retries import after_death
 
 CONFIRM_SECONDS = 10.0
-"""Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s.
-
-A living worker sends three heartbeats in this time.
-"""
+"""Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s."""
 
 
 class MagnetisRunLauncher(DefaultRunLauncher):
@@ -84,10 +79,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return NOT_FOUND if the worker of `run` died.
-
-        Fences it off first, as it may be suspended.
-        """
+        """Return NOT_FOUND if the worker died; fence it off first, as it may be suspended."""
         beat = heartbeats(self._instance).last_beat(run.run_id)
         if beat is None:
             return self._health_without_heartbeat(run)
@@ -113,8 +105,8 @@ class MagnetisRunLauncher(DefaultRunLauncher):
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
         """Return why the worker counts as alive; None if nothing indicates that it is.
 
-        A worker is dead only after two checks of the same old heartbeat, CONFIRM_SECONDS apart. The
-        database may have been unavailable until just before the first check.
+        It takes two checks of the same old heartbeat, since the database may have been unavailable
+        until just before the first one.
         """
         seen, since = self._silent.pop(run.run_id, ("", 0.0))
         if beat.age < SILENCE_SECONDS:
@@ -125,19 +117,13 @@ class MagnetisRunLauncher(DefaultRunLauncher):
         if self._code_server_has(run):
             return f"{silence}, but its code server has its process"
         if seen != beat.written:
-            seen, since = beat.written, time.monotonic()
-        self._silent[run.run_id] = (seen, since)
-        return (
-            f"{silence}: will be checked again"
-            if time.monotonic() - since < CONFIRM_SECONDS
-            else None
-        )
+            since = time.monotonic()
+        self._silent[run.run_id] = (beat.written, since)
+        is_confirmed = time.monotonic() - since >= CONFIRM_SECONDS
+        return None if is_confirmed else f"{silence}: will be checked again"
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run; its worker notices within BEAT_SECONDS.
-
-        Returns False if the run has ended.
-        """
+        """Cancel a run; its worker notices within BEAT_SECONDS. False if the run has ended."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -148,21 +134,17 @@ class MagnetisRunLauncher(DefaultRunLauncher):
 
     def _health_without_heartbeat(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return the health of a run that an older version of this package started."""
-        match self._code_server_has(run):
-            case False:
-                cause = "The code server that started this run has ended, and its runs with it."
-                return CheckRunHealthResult(
-                    WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
-                )
-            case None:
-                return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
-        return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if (has := self._code_server_has(run)) is None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "its code server does not answer")
+        if has:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        cause = "The code server that started this run has ended, and its runs with it."
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"{cause} {after_death(self._instance, run)}"
+        )
 
     def _code_server_has(self, run: DagsterRun) -> bool | None:
-        """Return whether the code server that started `run` has its process.
-
-        None if the code server does not answer.
-        """
+        """Return whether the code server of `run` has its process; None if it does not answer."""
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return None

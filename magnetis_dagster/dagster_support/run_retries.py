@@ -1,14 +1,11 @@
 """Run retries after the death of a worker.
 
-Retries are unlimited while attempts make progress. Three attempts in a row without progress fail
-the run. Progress is work that the next attempt need not repeat: a committed window, or a page that
-is kept for the first time. A wait for API calls counts as progress too, since the attempt could do
-no more.
+Three attempts in a row without progress fail the run. Progress is a committed window, a page that
+is kept for the first time, or a wait for API calls.
 
-The tag `dagster/max_retries`, or else `run_retries.max_retries` in dagster.yaml, limits the retries
-in a run group. The latter is 2, so a run has three attempts. An attempt that makes progress raises
-its own tag so that three more may follow; a retry inherits the tags. So the work of a dead worker
-need not be determined afterwards, and a worker that dies before it reaches our code counts too.
+The tag `dagster/max_retries`, or else `run_retries.max_retries` (2) in dagster.yaml, limits the
+retries in a run group. An attempt that makes progress raises its own tag so that three more may
+follow; a retry inherits the tags. So a worker that dies before it reaches our code counts too.
 
 https://docs.dagster.io/deployment/execution/run-retries
 """

@@ -1,7 +1,7 @@
 """Import a program, wait for a file, then run the program: `python -m … FILE MODULE ARGUMENTS…`.
 
-Importing Dagster takes seconds. So `magnetis dev` starts webserver and daemon together with the
-code servers, and writes the file, their workspace, when the code servers are ready.
+Importing Dagster takes seconds. So `magnetis dev` starts all its processes together, and writes the
+file, their workspace, when the code servers are ready.
 """
 
 import importlib

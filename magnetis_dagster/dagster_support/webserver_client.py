@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -31,21 +30,13 @@ class LocationFailed(PermanentError):
     """The code location does not load; the text is Dagster's reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedDay:
-    """One partition that a run materialized."""
-
-    collection: str
-    day: str
-    rows: int
-
-
 @dataclass(slots=True)
 class RunNews:
     """The events of a run since the previous call."""
 
     status: str
-    days: list[LoadedDay] = field(default_factory=list)
+    days: list[tuple[str, int]] = field(default_factory=list)
+    """Collection and rows of each materialized day."""
     failures: dict[str, str] = field(default_factory=dict)
     """By collection: why its step failed."""
     errors: dict[str, str] = field(default_factory=dict)
@@ -71,12 +62,7 @@ class DagsterApi:
         """Return the client; connections open on first use."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the connections."""
         self._http.close()
 
@@ -110,14 +96,14 @@ class DagsterApi:
         except DagsterUnavailable:
             return False
         if workspace["__typename"] != "Workspace":
-            raise LocationFailed(f"Dagster does not load its workspace: {reason(workspace)}")
+            raise LocationFailed(f"Dagster does not load its workspace: {_reason(workspace)}")
         for entry in workspace["locationEntries"]:
             found = entry["locationOrLoadError"]
             if entry["name"] != self._location or found is None:
                 continue
             if found["__typename"] != "RepositoryLocation":
                 raise LocationFailed(
-                    f"The code location {self._location} does not load: {reason(found)}"
+                    f"The code location {self._location} does not load: {_reason(found)}"
                 )
             self._repository = found["repositories"][0]["name"]
             return True
@@ -151,7 +137,7 @@ class DagsterApi:
         *,
         job: str = ASSET_JOB,
     ) -> str:
-        """Launch one run of `job` over the days `first` to `last`, inclusive, and return its id.
+        """Launch one run of `job` over inclusive days and return its id.
 
         Raises: DagsterUnavailable if Dagster does not launch the run.
         """
@@ -161,25 +147,14 @@ class DagsterApi:
             "repositoryLocationName": self._location,
             "assetSelection": [asset_key(name) for name in collections],
         }
-        all_tags = [
-            {"key": key, "value": value}
-            for key, value in {**days_tags(first, last), **tags}.items()
-        ]
         parameters = {
             "selector": selector,
             "mode": "default",
-            "executionMetadata": {"tags": all_tags},
+            "executionMetadata": {"tags": _tags({**days_tags(first, last), **tags})},
             "runConfigData": "{}",
         }
         launched = self.ask(queries.LAUNCH, parameters=parameters)["launchRun"]
-        if launched["__typename"] != "LaunchRunSuccess":
-            message = launched.get("message") or "; ".join(
-                error["message"] for error in launched.get("errors", [])
-            )
-            raise DagsterUnavailable(
-                f"Dagster did not launch the run ({launched['__typename']}): {message}"
-            )
-        return str(launched["run"]["runId"])
+        return str(_require_success(launched, "run")["run"]["runId"])
 
     def launch_backfill(
         self,
@@ -195,31 +170,26 @@ class DagsterApi:
 
         Raises: DagsterUnavailable if Dagster does not launch the backfill.
         """
-        selections = []
-        for name, spans in ranges.items():
-            partitions = [
-                {"start": first.isoformat(), "end": last.isoformat()} for first, last in spans
-            ]
-            selections.append({"assetKey": asset_key(name), "partitions": {"ranges": partitions}})
+        selections = [
+            {
+                "assetKey": asset_key(name),
+                "partitions": {
+                    "ranges": [{"start": str(first), "end": str(last)} for first, last in spans]
+                },
+            }
+            for name, spans in ranges.items()
+        ]
         parameters = {
             "partitionsByAssets": selections,
             "title": title,
             "description": description,
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "tags": _tags(tags),
         }
         launched = self.ask(queries.BACKFILL, parameters=parameters)["launchPartitionBackfill"]
-        if launched["__typename"] != "LaunchBackfillSuccess":
-            message = launched.get("message") or "no reason given"
-            raise DagsterUnavailable(
-                f"Dagster did not launch the backfill ({launched['__typename']}): {message}"
-            )
-        return str(launched["backfillId"])
+        return str(_require_success(launched, "backfill")["backfillId"])
 
     def backfill_page(self, backfill: str, *, ui_url: str | None = None) -> str:
-        """Return the address of the backfill's page.
-
-        `ui_url` replaces the address of this client.
-        """
+        """Return the address of the backfill's page; `ui_url` replaces the client's address."""
         return f"{ui_url or str(self._http.base_url).rstrip('/')}/runs/b/{backfill}"
 
     def news(self, run: str) -> RunNews:
@@ -250,36 +220,38 @@ def asset_key(collection: str) -> dict[str, list[str]]:
     return {"path": ["magnetis", collection]}
 
 
-def reason(error: Mapping[str, Any] | None) -> str:
+def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _require_success(launched: dict[str, Any], what: str) -> dict[str, Any]:
+    kind = launched["__typename"]
+    if kind != f"Launch{what.title()}Success":
+        errors = "; ".join(error["message"] for error in launched.get("errors", []))
+        message = launched.get("message") or errors or "no reason given"
+        raise DagsterUnavailable(f"Dagster did not launch the {what} ({kind}): {message}")
+    return launched
+
+
+def _reason(error: Mapping[str, Any] | None) -> str:
     """Return the innermost message of a PythonError, without the class path in front of it."""
-    if error is None:
-        return "no reason given"
-    messages = [
-        error.get("message") or "",
-        *(cause["message"] for cause in error.get("causes") or []),
-    ]
-    return (
-        re.sub(r"^[\w.]+(Error|Failure|Exception|[A-Z]\w+): ", "", messages[-1].strip())
-        or "no reason given"
-    )
+    innermost = [error, *(error.get("causes") or [])][-1] if error else {}
+    message = (innermost.get("message") or "").strip()
+    return re.sub(r"^[\w.]+(Error|Failure|Exception|[A-Z]\w+): ", "", message) or "no reason given"
 
 
 def _add_event(news: RunNews, event: Mapping[str, Any]) -> None:
-    kind = event["__typename"]
+    kind, collection = event["__typename"], event.get("stepKey", "").removeprefix("magnetis__")
     if kind == "MaterializationEvent":
         entries = event["metadataEntries"]
         rows = next((int(entry["intRepr"]) for entry in entries if entry["label"] == "rows"), 0)
-        news.days.append(LoadedDay(event["assetKey"]["path"][-1], event["partition"] or "", rows))
+        news.days.append((event["assetKey"]["path"][-1], rows))
     elif kind == "ExecutionStepFailureEvent":
-        news.failures[_collection(event["stepKey"])] = reason(event["error"])
+        news.failures[collection] = _reason(event["error"])
         for entry in (event["failureMetadata"] or {}).get("metadataEntries", []):
             if entry["label"] == "error":
-                news.errors[_collection(event["stepKey"])] = entry["text"]
+                news.errors[collection] = entry["text"]
     elif kind == "ExecutionStepUpForRetryEvent":
-        news.retries[_collection(event["stepKey"])] = reason(event["error"])
+        news.retries[collection] = _reason(event["error"])
     elif kind in {"RunFailureEvent", "RunCanceledEvent"}:
-        news.ended_because = reason(event["error"]) if event.get("error") else event["message"]
-
-
-def _collection(step: str) -> str:
-    return step.removeprefix("magnetis__")
+        news.ended_because = _reason(event["error"]) if event.get("error") else event["message"]

@@ -1,8 +1,7 @@
 """Assets, one per collection, all from one factory. https://docs.dagster.io/guides/build/assets
 
-A step loads its partitions as ranges of days. It logs a materialization as soon as a day is
-committed, so the loaded days stay green if the run stops early. The step returns no output: logging
-days and returning a result would double the events.
+A step loads its partitions as ranges of days. It logs a materialization when a day is committed, so
+loaded days stay green if the run stops early, and returns no output, which would double the events.
 """
 
 import warnings
@@ -11,19 +10,7 @@ from datetime import date, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckResult,
-    AssetExecutionContext,
-    AssetKey,
-    AssetMaterialization,
-    AssetsDefinition,
-    BackfillPolicy,
-    BetaWarning,
-    DagsterEventType,
-    FreshnessPolicy,
-    OpExecutionContext,
-    asset,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.dagster_support.partition_tags import days_of
@@ -45,15 +32,12 @@ if TYPE_CHECKING:
 POOL = "magnetis_api"
 OWNER = "team:call-tracking"
 KIND_TAG = "magnetis/kind"
-"""On each asset: `events` or `snapshot`.
-
-Commands use it to select assets with the same partitions.
-"""
+"""`events` or `snapshot`: commands select assets with the same partitions by it."""
 
 
-def asset_key(collection: Collection) -> AssetKey:
+def asset_key(collection: Collection) -> dg.AssetKey:
     """Return the key `magnetis/<collection>`."""
-    return AssetKey(["magnetis", collection.name])
+    return dg.AssetKey(["magnetis", collection.name])
 
 
 def collection_asset(
@@ -61,61 +45,48 @@ def collection_asset(
     settings: Settings,
     catalogue: Catalogue,
     taken: Sequence[date] | None = None,
-) -> AssetsDefinition:
-    """Return the asset of one collection of the catalogue.
-
-    `taken` contains the days on which snapshots were taken; None if they are unknown.
-    """
+) -> dg.AssetsDefinition:
+    """Return the asset of one collection of the catalogue; `taken` as in `daily_partitions`."""
+    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: each process would print 18 warnings at its start
-        warnings.simplefilter("ignore", BetaWarning)
-        return with_references(
-            _asset(collection, settings, catalogue, taken),
-            collection,
-            catalogue.references_of(collection),
+        warnings.simplefilter("ignore", dg.BetaWarning)
+
+        @dg.asset(
+            key=key,
+            group_name=collection.family,
+            description=literal(collection.description),
+            owners=[OWNER],
+            kinds={"magnetis", "postgres"},
+            tags={KIND_TAG: collection.kind.value},
+            metadata=asset_metadata(collection),
+            partitions_def=daily_partitions(collection.kind, settings, taken),
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            check_specs=[*check_specs(key), *policy_checks.specs(key)],
+            freshness_policy=_freshness(settings.timezone.key),
+            pool=POOL,
+            output_required=False,
         )
+        def load(
+            context: dg.AssetExecutionContext, magnetis: MagnetisResource
+        ) -> Iterator[dg.AssetCheckResult]:
+            days = days_of(context.run.tags)
+            # a single day may no longer be a partition: the load explains that, the keys would fail
+            if len(days) != 1:
+                days = [date.fromisoformat(day) for day in context.partition_keys]
+            op_context = context.op_execution_context
+            yield from load_days(op_context, magnetis, collection, days, policy_checks)
 
-
-def _asset(
-    collection: Collection, settings: Settings, catalogue: Catalogue, taken: Sequence[date] | None
-) -> AssetsDefinition:
-    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
-
-    @asset(
-        key=key,
-        group_name=collection.family,
-        description=literal(collection.description),
-        owners=[OWNER],
-        kinds={"magnetis", "postgres"},
-        tags={KIND_TAG: collection.kind.value},
-        metadata=asset_metadata(collection),
-        partitions_def=daily_partitions(collection.kind, settings, taken),
-        backfill_policy=BackfillPolicy.single_run(),
-        check_specs=[*check_specs(key), *policy_checks.specs(key)],
-        freshness_policy=_freshness(settings.timezone.key),
-        pool=POOL,
-        output_required=False,
-    )
-    def load(
-        context: AssetExecutionContext, magnetis: MagnetisResource
-    ) -> Iterator[AssetCheckResult]:
-        days = days_of(context.run.tags)
-        # A single day may no longer be a partition. The load explains that; `partition_keys` fails.
-        if len(days) != 1:
-            days = [date.fromisoformat(day) for day in context.partition_keys]
-        op_context = context.op_execution_context
-        yield from load_days(op_context, magnetis, collection, days, policy_checks)
-
-    return load
+        return with_references(load, collection, catalogue.references_of(collection))
 
 
 def load_days(
-    context: OpExecutionContext,
+    context: dg.OpExecutionContext,
     magnetis: MagnetisResource,
     collection: Collection,
     days: list[date],
     policy_checks: PolicyChecks,
-) -> Iterator[AssetCheckResult]:
+) -> Iterator[dg.AssetCheckResult]:
     """Load the days, log a materialization for each committed day, and yield the check results."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
@@ -159,32 +130,27 @@ def _windows(
         yield ingestion.read_snapshot(collection, day)
 
 
-def _days_already_logged(context: OpExecutionContext, key: AssetKey) -> set[str]:
+def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> set[str]:
     """Return the partitions that an earlier attempt of this step has logged in this run.
 
-    A step retry does not log them again. A run retry is a new run and logs every day again, because
-    Dagster shows the days that a run planned and did not log as failed.
+    A run retry is a new run: Dagster shows the days that it planned and did not log as failed.
     """
     events = context.instance.all_logs(
-        context.run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+        context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     )
-    found = (event.asset_materialization for event in events)
-    return {
-        logged.partition
-        for logged in found
-        if logged and logged.asset_key == key and logged.partition
-    }
+    logged = (event.asset_materialization for event in events)
+    return {each.partition for each in logged if each and each.asset_key == key and each.partition}
 
 
 def _log_days(
-    context: OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
+    context: dg.OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
 ) -> None:
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
             continue
         counts = f"{day.inserted} new, {day.changed} changed, {day.deleted} deleted"
         context.log_event(
-            AssetMaterialization(
+            dg.AssetMaterialization(
                 asset_key=asset_key(collection),
                 partition=day.day.isoformat(),
                 description=f"{day.day}: {day.rows} rows, {counts}",
@@ -192,11 +158,9 @@ def _log_days(
             )
         )
     rows = sum(day.rows for day in window.days)
-    cost = (
-        "already loaded, no request sent"
-        if window.skipped
-        else f"{window.api_calls} API calls, {window.seconds:.1f} s"
-    )
+    cost = f"{window.api_calls} API calls, {window.seconds:.1f} s"
+    if window.skipped:
+        cost = "already loaded, no request sent"
     context.log.info(
         f"{collection.name} {window.window}: {rows} rows; {cost}; "
         f"{window.quota_left} API calls left today"
@@ -204,10 +168,9 @@ def _log_days(
 
 
 @cache
-def _freshness(zone: str) -> FreshnessPolicy:
-    # Cached, because Dagster evaluates 1,000 ticks of each policy: one policy per asset would take
-    # two thirds of the time of `build_defs`.
+def _freshness(zone: str) -> dg.FreshnessPolicy:
+    # Cached, because Dagster evaluates 1,000 ticks of each policy: two thirds of `build_defs`.
     # The schedules start between midnight and 01:30, so the tables are fresh by 06:00.
-    return FreshnessPolicy.cron(
+    return dg.FreshnessPolicy.cron(
         deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType
@@ -18,16 +18,17 @@ from magnetis_dagster.exact_json import dump_json
 if TYPE_CHECKING:
     from magnetis_dagster.warehouse import Change, Changes
 
-CHANGES_SCHEMA = TableSchema(
+CHANGES_SCHEMA = dg.TableSchema(
     columns=[
-        TableColumn("change", "string", "added, changed or removed."),
-        TableColumn("account", "string", "Name of the account."),
-        TableColumn("title", "string", "Title of the setting."),
-        TableColumn(
-            "what", "string", "Changed members, old → new; lists of persons only as a count."
-        ),
-        TableColumn("account id", "string"),
-        TableColumn("setting id", "string"),
+        dg.TableColumn(name, description=description)
+        for name, description in (
+            ("change", "added, changed or removed."),
+            ("account", "Name of the account."),
+            ("title", "Title of the setting."),
+            ("what", "Changed members, old → new; lists of persons only as a count."),
+            ("account id", None),
+            ("setting id", None),
+        )
     ]
 )
 _MAX_MEMBERS = 12
@@ -40,20 +41,20 @@ def changes_metadata(collection: Collection, changes: "Changes") -> dict[str, Ra
     """Return the changes that a snapshot found; for the first one, the number of rows."""
     first_seen = sum(number for kind, number in changes.counts.items() if kind == "first_seen")
     total = sum(changes.counts.values()) - first_seen
-    metadata: dict[str, RawMetadataValue] = {"settings changed": MetadataValue.int(total)}
+    metadata: dict[str, RawMetadataValue] = {"settings changed": total}
     if first_seen:
-        metadata["settings first seen"] = MetadataValue.int(first_seen)
+        metadata["settings first seen"] = first_seen
     if total:
         rows = _ChangeRows(collection)
-        metadata["changes"] = MetadataValue.table(
+        metadata["changes"] = dg.MetadataValue.table(
             [rows.record(change) for change in changes.listed], CHANGES_SCHEMA
         )
-        metadata["changes not shown"] = MetadataValue.int(total - len(changes.listed))
+        metadata["changes not shown"] = total - len(changes.listed)
         statement = (
             f"SELECT * FROM magnetis.settings_changes WHERE collection = '{collection.name}' "  # noqa: S608 - shown, not run
             f"AND changed_at = '{changes.read_at.isoformat()}';"
         )
-        metadata["query of the changes"] = MetadataValue.md(f"```sql\n{statement}\n```")
+        metadata["query of the changes"] = dg.MetadataValue.md(f"```sql\n{statement}\n```")
     return metadata
 
 
@@ -62,23 +63,17 @@ class _ChangeRows:
 
     def __init__(self, collection: Collection) -> None:
         self._masking = Masking(collection)
-        columns = collection.columns
-        self._declared = {
-            path for column in columns.values() for path in column.paths
-        } | collection.key_paths
-        self._json = {
-            path
-            for column in columns.values()
-            if column.type is ColumnType.JSON
-            for path in column.paths
-        }
-        named = [columns[name].paths for name in ("title", "account_name") if name in columns]
-        self._own_cell = {*collection.key_paths, *(path for paths in named for path in paths)}
+        columns, keys = collection.columns, collection.key_paths
+        paths = {(name, path) for name, column in columns.items() for path in column.paths}
+        self._declared = {path for _, path in paths} | keys
+        self._json = {path for name, path in paths if columns[name].type is ColumnType.JSON}
+        named = {path for name, path in paths if name in {"title", "account_name"}}
+        self._own_cell = named | keys
         """Members that have a cell of their own."""
 
-    def record(self, change: "Change") -> TableRecord:
+    def record(self, change: "Change") -> dg.TableRecord:
         """Return the row of one change."""
-        return TableRecord(
+        return dg.TableRecord(
             {
                 "change": change.kind.value,
                 "account": self._masking.column("account_name", change.account_name),
@@ -147,8 +142,6 @@ def _list_changes(old: Any, new: Any) -> str:
     if not isinstance(old, list) or not isinstance(new, list):
         return ""
     before, after = Counter(map(dump_json, old)), Counter(map(dump_json, new))
-    added, removed = (after - before).total(), (before - after).total()
-    words = [
-        f"{number} {word}" for number, word in ((added, "added"), (removed, "removed")) if number
-    ]
+    numbers = {"added": (after - before).total(), "removed": (before - after).total()}
+    words = [f"{number} {word}" for word, number in numbers.items() if number]
     return f" ({', '.join(words) or 'in another order'})"

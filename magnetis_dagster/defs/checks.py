@@ -8,13 +8,7 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.defs.markdown import literal
@@ -32,10 +26,23 @@ MISFIT_VALUES = "misfit_values"
 COUNTS_AGREE = "counts_agree"
 UNREADABLE_SHARE, FEWEST_UNREADABLE = 0.01, 10
 """If the quarantined rows reach both, the check is an error instead of a warning."""
-WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 DAYS_SHOWN = 10
 
-
+_SUMS = (
+    "announced rows",
+    "received rows",
+    "API calls",
+    "API calls that only verified",
+    "late rows",
+)
+_DESCRIPTIONS = {
+    COMPLETE: "The table contains every row that the API announced (meta.total).",
+    QUARANTINED_ROWS: "Every row has an id and, for events, a usable time.",
+    UNKNOWN_FIELDS: "Every member of the rows is declared in the catalogue.",
+    MISFIT_VALUES: "Every value fits the type of its column.",
+    COUNTS_AGREE: "The recorded row count of each day equals the rows in the table. Each load "
+    "checks its days, and the nightly load checks all days.",
+}
 _MISSING_ADVICE = (
     "The rows stay in the table, and the days are not complete. Either Magnetis keeps rows for a "
     "limited time, or the scope of the key was reduced, or the rows were deleted. Compare with the "
@@ -70,11 +77,14 @@ def _listed(days: list[date]) -> str:
     return ", ".join(map(str, days[:DAYS_SHOWN])) + (f" and {more} more days" if more > 0 else "")
 
 
-def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
-    """Return the result as an event, for code outside a step of the asset."""
-    assert result.asset_key is not None
-    return AssetCheckEvaluation(
-        asset_key=result.asset_key,
+def as_evaluation(
+    result: dg.AssetCheckResult, key: dg.AssetKey | None = None
+) -> dg.AssetCheckEvaluation:
+    """Return the result as an event of its asset or of `key`, for code outside a step of it."""
+    key = key or result.asset_key
+    assert key is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
         check_name=str(result.check_name),
         passed=result.passed,
         severity=result.severity,
@@ -83,139 +93,102 @@ def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
     )
 
 
-def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
+def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """Return the checks of one asset."""
     return [
-        AssetCheckSpec(
-            COMPLETE,
-            asset=key,
-            blocking=True,
-            description="The table contains every row that the API announced (meta.total).",
-        ),
-        AssetCheckSpec(
-            QUARANTINED_ROWS,
-            asset=key,
-            description="Every row has an id and, for events, a usable time.",
-        ),
-        AssetCheckSpec(
-            UNKNOWN_FIELDS,
-            asset=key,
-            description="Every member of the rows is declared in the catalogue.",
-        ),
-        AssetCheckSpec(
-            MISFIT_VALUES, asset=key, description="Every value fits the type of its column."
-        ),
-        AssetCheckSpec(
-            COUNTS_AGREE,
-            asset=key,
-            description="The recorded row count of each day equals the rows in the table. Each "
-            "load checks its days, and the nightly load checks all days.",
-        ),
+        dg.AssetCheckSpec(name, asset=key, blocking=name == COMPLETE, description=description)
+        for name, description in _DESCRIPTIONS.items()
     ]
 
 
 class LoadChecks:
     """The checks of one load: adds up its windows and returns the results."""
 
-    def __init__(self, key: AssetKey) -> None:
+    def __init__(self, key: dg.AssetKey) -> None:
         self._key = key
         self.forecast: ForecastLine | None = None
         """Of the backfill that contains this step."""
-        self._announced = self._received = self._quarantined = self._replaced = self._late = 0
-        self._windows = self._days = self._api_calls = self._witness_calls = 0
+        self._sums: Counter[str] = Counter()
         self._doubted: dict[date, Doubt] = {}
         self._unknown: set[str] = set()
         self._misfits: Counter[str] = Counter()
 
     def add(self, window: "WindowResult") -> None:
         """Add a committed window."""
-        self._windows += 1
-        self._days += len(window.days)
-        self._announced += window.announced
-        self._received += window.received
-        self._quarantined += window.quarantined
-        self._replaced += window.replaced_characters
-        self._api_calls += window.api_calls
-        self._witness_calls += window.witness_calls
-        self._late += sum(day.late_rows for day in window.days)
+        self._sums.update(
+            {
+                "announced rows": window.announced,
+                "received rows": window.received,
+                "API calls": window.api_calls,
+                "API calls that only verified": window.witness_calls,
+                "late rows": sum(day.late_rows for day in window.days),
+                "windows": 1,
+                "days": len(window.days),
+                "quarantined rows": window.quarantined,
+                "replaced characters": window.replaced_characters,
+            }
+        )
         self._doubted.update(window.doubted)
         self._unknown.update(window.unknown)
         self._misfits.update(window.misfits)
 
-    def results(self) -> list[AssetCheckResult]:
+    def results(self) -> list[dg.AssetCheckResult]:
         """Return one result per check, after all windows are committed."""
-        return [
-            self._complete(),
-            self._quarantined_rows(),
-            self._unknown_fields(),
-            self._misfit_values(),
-        ]
-
-    def _complete(self) -> AssetCheckResult:
-        unreadable = sum(doubt.reason == "unreadable" for doubt in self._doubted.values())
-        return AssetCheckResult(
-            asset_key=self._key,
-            check_name=COMPLETE,
-            # The commit has compared both already; this comparison does not rely on it.
-            passed=self._announced == self._received and not self._doubted,
-            description=self._suspect_days() if self._doubted else None,
-            metadata={
-                "announced rows": self._announced,
-                "received rows": self._received,
-                "API calls": self._api_calls,
-                "API calls that only verified": self._witness_calls,
-                "late rows": self._late,
-                "emptied days": len(self._doubted) - unreadable,
-                "unreadable days": unreadable,
-                **self._forecast(),
-                "windows": self._windows,
-                "days": self._days,
-            },
-        )
-
-    def _quarantined_rows(self) -> AssetCheckResult:
+        received, quarantined = self._sums["received rows"], self._sums["quarantined rows"]
         # A day whose rows are nearly all quarantined is green: only this check reports a first
         # load.
-        many = self._quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * self._received)
-        return self._result(
-            QUARANTINED_ROWS,
-            passed=not self._quarantined,
-            severity=ERROR if many else WARN,
-            description=f"{self._quarantined} of {self._received} received rows are not in the "
-            "table. magnetis_ops.quarantine contains them with the reasons.",
-            metadata={"quarantined rows": self._quarantined},
-        )
-
-    def _unknown_fields(self) -> AssetCheckResult:
-        names = ", ".join(map(literal, sorted(self._unknown)[:40]))
-        return self._result(
-            UNKNOWN_FIELDS,
-            passed=not self._unknown,
-            description=f"Not declared, kept in payload: {names}.",
-            metadata={"unknown fields": len(self._unknown)},
-        )
-
-    def _misfit_values(self) -> AssetCheckResult:
+        many = quarantined >= max(FEWEST_UNREADABLE, UNREADABLE_SHARE * received)
+        unknown = ", ".join(map(literal, sorted(self._unknown)[:40]))
+        replaced = self._sums["replaced characters"]
         misfits = self._misfits.most_common(40)
         columns = ", ".join(f"{literal(name)} ({number})" for name, number in misfits)
-        return self._result(
-            MISFIT_VALUES,
-            passed=not self._misfits and not self._replaced,
-            description=f"Set to NULL, kept in payload: {columns}. "
-            f"Characters that PostgreSQL cannot store, replaced: {self._replaced}.",
-            metadata={
-                "misfit values": self._misfits.total(),
-                "replaced characters": self._replaced,
-            },
-        )
+        return [
+            self._complete(),
+            self._result(
+                QUARANTINED_ROWS,
+                passed=not quarantined,
+                severity=dg.AssetCheckSeverity.ERROR if many else dg.AssetCheckSeverity.WARN,
+                description=f"{quarantined} of {received} received rows are not in the table. "
+                "magnetis_ops.quarantine contains them with the reasons.",
+                metadata={"quarantined rows": quarantined},
+            ),
+            self._result(
+                UNKNOWN_FIELDS,
+                passed=not self._unknown,
+                description=f"Not declared, kept in payload: {unknown}.",
+                metadata={"unknown fields": len(self._unknown)},
+            ),
+            self._result(
+                MISFIT_VALUES,
+                passed=not misfits and not replaced,
+                description=f"Set to NULL, kept in payload: {columns}. "
+                f"Characters that PostgreSQL cannot store, replaced: {replaced}.",
+                metadata={"misfit values": self._misfits.total(), "replaced characters": replaced},
+            ),
+        ]
 
-    def _forecast(self) -> dict[str, int]:
-        if self.forecast is None:
-            return {}
-        return {
+    def _complete(self) -> dg.AssetCheckResult:
+        sums = self._sums
+        unreadable = sum(doubt.reason == "unreadable" for doubt in self._doubted.values())
+        forecast = self.forecast and {
             "forecast API calls": self.forecast.calls,
             "API calls of the backfill": self.forecast.spent,
         }
+        return self._result(
+            COMPLETE,
+            # The commit has compared both already; this comparison does not rely on it.
+            passed=sums["announced rows"] == sums["received rows"] and not self._doubted,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=self._suspect_days() or None,
+            metadata={
+                **{label: sums[label] for label in _SUMS},
+                "emptied days": len(self._doubted) - unreadable,
+                "unreadable days": unreadable,
+                **(forecast or {}),
+                "windows": sums["windows"],
+                "days": sums["days"],
+            },
+        )
 
     def _suspect_days(self) -> str:
         sentences = []
@@ -230,7 +203,7 @@ class LoadChecks:
 
     def counts(
         self, collection: Collection, differences: "list[DayDifference]"
-    ) -> AssetCheckResult:
+    ) -> dg.AssetCheckResult:
         """Return the result of `counts_agree`."""
         shown = ", ".join(
             f"{each.day}: {each.recorded} recorded, {each.rows} rows"
@@ -243,21 +216,21 @@ class LoadChecks:
             if collection.is_events
             else "Load the collection again."
         )
-        words = f"Recorded counts differ from the table {collection.name}. {shown}{more}. {repair}"
-        return AssetCheckResult(
-            asset_key=self._key,
-            check_name=COUNTS_AGREE,
+        return self._result(
+            COUNTS_AGREE,
             passed=not differences,
-            description=words if differences else None,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"Recorded counts differ from the table {collection.name}. {shown}{more}. "
+            f"{repair}",
             metadata={"days that differ": len(differences)},
         )
 
-    def incomplete(self, error: MagnetisError) -> AssetCheckResult:
+    def incomplete(self, error: MagnetisError) -> dg.AssetCheckResult:
         """Return the failed `complete` for a window that could not be read completely."""
-        return AssetCheckResult(
-            asset_key=self._key,
-            check_name=COMPLETE,
+        return self._result(
+            COMPLETE,
             passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
             description=literal(str(error)),
             metadata={
                 "announced rows": getattr(error, "announced", 0),
@@ -270,11 +243,11 @@ class LoadChecks:
         name: str,
         *,
         passed: bool,
-        description: str,
+        description: str | None,
         metadata: dict[str, int],
-        severity: AssetCheckSeverity = WARN,
-    ) -> AssetCheckResult:
-        return AssetCheckResult(
+        severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+    ) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
             asset_key=self._key,
             check_name=name,
             passed=passed,

@@ -3,17 +3,9 @@
 https://docs.dagster.io/guides/build/jobs
 """
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
-from dagster import (
-    AssetSelection,
-    JobDefinition,
-    OpDefinition,
-    OpExecutionContext,
-    define_asset_job,
-    job,
-    op,
-)
+import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
@@ -30,28 +22,27 @@ _TAGS = {"dagster/retry_on_asset_or_op_failure": "false"}
 
 def daily_job(catalogue: Catalogue, kind: Kind) -> UnresolvedAssetJobDefinition:
     """Return the daily job over every enabled collection of that kind."""
-    chosen = [asset_key(collection) for collection in catalogue.enabled if collection.kind is kind]
-    what = (
-        "a range of days of every events collection"
-        if kind is Kind.EVENTS
-        else "today's state of every snapshot collection"
-    )
-    return define_asset_job(
+    chosen = [asset_key(each) for each in catalogue.enabled if each.kind is kind]
+    what = {
+        Kind.EVENTS: "a range of days of every events collection",
+        Kind.SNAPSHOT: "today's state of every snapshot collection",
+    }[kind]
+    return dg.define_asset_job(
         name=JOB_NAMES[kind],
-        selection=AssetSelection.assets(*chosen),
+        selection=dg.AssetSelection.assets(*chosen),
         description=f"Loads {what}.",
         tags=_TAGS,
     )
 
 
-def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
+def load_latest_job(catalogue: Catalogue, settings: Settings) -> dg.JobDefinition:
     """Return the job `load_latest`: yesterday's events and today's snapshots in one run.
 
-    It consists of ops, because Dagster refuses an asset job over assets with different partitions.
-    The ops load like the assets and log the same materializations and check results.
+    Dagster refuses an asset job over assets with different partitions. So it consists of ops, which
+    log the same materializations and check results.
     """
 
-    @job(
+    @dg.job(
         name=LOAD_LATEST,
         description="Loads yesterday of every events collection and today's state of every "
         "snapshot collection. Needs no partition.",
@@ -66,30 +57,25 @@ def load_latest_job(catalogue: Catalogue, settings: Settings) -> JobDefinition:
 
 def _load_latest_op(
     collection: Collection, catalogue: Catalogue, settings: Settings
-) -> OpDefinition:
+) -> dg.OpDefinition:
     policy_checks = PolicyChecks(catalogue, collection, settings)
 
-    @op(
+    @dg.op(
         name=f"latest_{collection.name}",
         description=collection.description,
         required_resource_keys={"magnetis"},
         pool=POOL,
     )
-    def load(context: OpExecutionContext) -> None:
-        days = [newest_day(collection, settings)]
-        if collection.is_events and days[0] < settings.start_date:
+    def load(context: dg.OpExecutionContext) -> None:
+        today = datetime.now(settings.timezone).date()
+        day = today - timedelta(days=1) if collection.is_events else today
+        if collection.is_events and day < settings.start_date:
             context.log.info(
                 f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet."
             )
             return
         magnetis = context.resources.magnetis
-        for result in load_days(context, magnetis, collection, days, policy_checks):
+        for result in load_days(context, magnetis, collection, [day], policy_checks):
             context.log_event(as_evaluation(result))  # type: ignore[arg-type]  # as in quota.py
 
     return load
-
-
-def newest_day(collection: Collection, settings: Settings) -> date:
-    """Return yesterday for events, today for snapshots, in MAGNETIS_TIMEZONE."""
-    today = datetime.now(settings.timezone).date()
-    return today - timedelta(days=1) if collection.is_events else today

@@ -1,9 +1,7 @@
 """Escape text of other origin for Markdown, so that it is displayed literally.
 
-Dagster's UI renders GitHub-flavoured Markdown, and an image in it is requested from any server. It
-renders descriptions (of assets, ops, columns of a table schema, checks and their evaluations,
-materializations and observations) and MetadataValue.md. Chat programs render Markdown in alerts.
-Errors of runs, skip reasons and table cells are plain text.
+Dagster's UI and chat programs render Markdown in descriptions and in MetadataValue.md, and request
+the images in it from any server. Errors of runs, skip reasons and table cells are plain text.
 """
 
 import re

@@ -6,7 +6,7 @@ Metadata contains no rows, because Dagster has no login.
 from datetime import date
 from typing import TYPE_CHECKING
 
-from dagster import MetadataValue, TableColumn, TableColumnConstraints, TableSchema
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
@@ -26,15 +26,10 @@ SQL_TYPES = {
 }
 
 
-def table_name(collection: Collection) -> str:
-    """Return the qualified name of the collection's table."""
-    return f"magnetis.{collection.name}"
-
-
 def asset_metadata(collection: Collection) -> dict[str, object]:
     """Return the metadata of the asset itself."""
     return {
-        "dagster/table_name": table_name(collection),
+        "dagster/table_name": f"magnetis.{collection.name}",
         "dagster/column_schema": _schema(collection),
         "kind": collection.kind.value,
         "route": collection.route,
@@ -45,50 +40,43 @@ def asset_metadata(collection: Collection) -> dict[str, object]:
 def day_metadata(
     collection: Collection, window: "WindowResult", day: "DayResult"
 ) -> dict[str, RawMetadataValue]:
-    """Return the metadata of one materialized day. Costs are the day's share of its window.
-
-    A snapshot table contains the rows of the newest day only, so only events have a separate row
-    count of the table.
-    """
-    table_rows = (
-        {"dagster/row_count": MetadataValue.int(window.rows_held)} if collection.is_events else {}
-    )
+    """Return the metadata of one materialized day. Costs are the day's share of its window."""
     return {
-        "dagster/table_name": MetadataValue.text(table_name(collection)),
-        **table_rows,
-        "rows": MetadataValue.int(day.rows),
-        "announced rows": MetadataValue.int(day.announced),
-        "new rows": MetadataValue.int(day.inserted),
-        "changed rows": MetadataValue.int(day.changed),
-        "deleted rows": MetadataValue.int(day.deleted),
-        "age in days": MetadataValue.int(day.age_days),
-        "API calls": MetadataValue.int(day.api_calls),
-        "bytes": MetadataValue.int(day.bytes),
-        "seconds": MetadataValue.float(round(day.seconds, 3)),
-        "quota left": MetadataValue.int(window.quota_left),
-        "window": MetadataValue.text(str(window.window)),
-        "query": MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
+        "dagster/table_name": f"magnetis.{collection.name}",
+        **({"dagster/row_count": window.rows_held} if collection.is_events else {}),
+        "rows": day.rows,
+        "announced rows": day.announced,
+        "new rows": day.inserted,
+        "changed rows": day.changed,
+        "deleted rows": day.deleted,
+        "age in days": day.age_days,
+        "API calls": day.api_calls,
+        "bytes": day.bytes,
+        "seconds": round(day.seconds, 3),
+        "quota left": window.quota_left,
+        "window": str(window.window),
+        "query": dg.MetadataValue.md(f"```sql\n{query(collection, day.day)}\n```"),
         **(changes_metadata(collection, window.changes) if window.changes else {}),
     }
 
 
 def query(collection: Collection, day: date) -> str:
     """Return the statement that shows the rows of the day."""
-    rows = f"SELECT * FROM {table_name(collection)} WHERE"  # noqa: S608 - shown, not run
+    rows = f"SELECT * FROM magnetis.{collection.name} WHERE"  # noqa: S608 - shown, not run
     if collection.is_events:
         return f"{rows} day = DATE '{day}' AND deleted_at IS NULL ORDER BY occurred_at;"
     return f"{rows} deleted_at IS NULL;"
 
 
 _STANDARD_COLUMNS = [
-    TableColumn(
+    dg.TableColumn(
         "id",
         "text",
         "Identifier assigned by Magnetis; opaque.",
-        TableColumnConstraints(nullable=False, unique=True),
+        dg.TableColumnConstraints(nullable=False, unique=True),
     ),
-    TableColumn("account_id", "text", "Account that the row belongs to."),
-    TableColumn(
+    dg.TableColumn("account_id", "text", "Account that the row belongs to."),
+    dg.TableColumn(
         "payload",
         "jsonb",
         "The row as received.",
@@ -96,11 +84,11 @@ _STANDARD_COLUMNS = [
     ),
 ]
 _EVENT_COLUMNS = [
-    TableColumn("occurred_at", "timestamptz", "Time of the event."),
-    TableColumn("day", "date", "Local day of the event, which is its partition."),
+    dg.TableColumn("occurred_at", "timestamptz", "Time of the event."),
+    dg.TableColumn("day", "date", "Local day of the event, which is its partition."),
 ]
 _READ_COLUMNS = [
-    TableColumn(name, "timestamptz", f"Start of the {read}.")
+    dg.TableColumn(name, "timestamptz", f"Start of the {read}.")
     for name, read in (
         ("first_seen_at", "first read that returned the row"),
         ("last_seen_at", "last read that changed anything in the row"),
@@ -110,17 +98,17 @@ _READ_COLUMNS = [
 ]
 
 
-def _schema(collection: Collection) -> TableSchema:
-    columns = [*_STANDARD_COLUMNS, *(_EVENT_COLUMNS if collection.is_events else [])]
-    for name, column in collection.columns.items():
-        unit = f" Unit: {column.unit}." if column.unit else ""
-        personal = column.personal_data is not PersonalData.NONE
-        columns.append(
-            TableColumn(
-                name,
-                SQL_TYPES[column.type],
-                literal(f"{column.description}{unit}"),
-                tags={"personal_data": column.personal_data.value} if personal else {},
-            )
+def _schema(collection: Collection) -> dg.TableSchema:
+    declared = [
+        dg.TableColumn(
+            name,
+            SQL_TYPES[column.type],
+            literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
+            tags={}
+            if column.personal_data is PersonalData.NONE
+            else {"personal_data": column.personal_data.value},
         )
-    return TableSchema(columns=[*columns, *_READ_COLUMNS])
+        for name, column in collection.columns.items()
+    ]
+    events = _EVENT_COLUMNS if collection.is_events else []
+    return dg.TableSchema(columns=[*_STANDARD_COLUMNS, *events, *declared, *_READ_COLUMNS])

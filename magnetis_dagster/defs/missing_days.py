@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dates import contiguous_ranges, days_between
@@ -32,17 +32,9 @@ class ClosedDays:
     missing: dict[date, str]
     """Each day that is not green, oldest first, with the reason."""
     in_progress: set[date]
-    """Days that a queued or running run will load.
-
-    Those that were loaded before are not missing.
-    """
+    """Days that a queued or running run will load, some of them again."""
     requested_from: date | None
     """The first closed day that any run requested, successfully or not; None if no day was."""
-
-    @property
-    def requested(self) -> int:
-        """Return the number of closed days since the first requested one."""
-        return self.closed - self.not_requested
 
     @property
     def not_requested(self) -> int:
@@ -53,14 +45,12 @@ class ClosedDays:
     @property
     def gaps(self) -> dict[date, str]:
         """Return the missing days since the first requested one, and why each is missing."""
-        first = self.requested_from
-        if first is None:
-            return {}
+        first = self.requested_from or date.max
         return {day: reason for day, reason in self.missing.items() if day >= first}
 
 
 def read_closed_days(
-    instance: DagsterInstance,
+    instance: dg.DagsterInstance,
     collection: Collection,
     settings: Settings,
     *,
@@ -68,10 +58,8 @@ def read_closed_days(
 ) -> ClosedDays:
     """Return the status of the days from MAGNETIS_START_DATE to yesterday.
 
-    `failed` contains days whose load has failed although their run has not ended.
-
-    Reads and updates the cache that the UI uses for its partition bars: one row stands for
-    thousands of days, so only the newer events are read.
+    `failed` contains days whose load has failed although their run has not ended. Reads and updates
+    the cache of the UI's partition bars, so only newer events are read.
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 

@@ -1,11 +1,9 @@
 """The check `no_missing_days` on every events collection: reports closed days that are not green.
 
-It counts from the first requested day, including requests by the schedule. A gap after that day is
-a fault; history that nobody has requested is not.
+A gap after the first requested day is a fault; history that nobody has requested is not.
 
-One step checks all collections, so a run pays for it once, and it can be run alone. The step does
-not depend on the loads: Dagster skips a step if its upstream failed or logged its days without an
-output, which is when the check is needed most. It sends no API request.
+One step checks all collections. It does not depend on the loads: Dagster skips a step if its
+upstream failed or logged its days without an output. It sends no API request.
 
 https://docs.dagster.io/guides/test/asset-checks
 """
@@ -13,19 +11,7 @@ https://docs.dagster.io/guides/test/asset-checks
 from collections.abc import Iterator
 from datetime import date
 
-from dagster import (
-    AssetCheckExecutionContext,
-    AssetCheckResult,
-    AssetChecksDefinition,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    DagsterEventType,
-    MetadataValue,
-    Out,
-    RetryRequested,
-    TableRecord,
-    op,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection
@@ -39,7 +25,7 @@ from magnetis_dagster.defs.repair_attempts import (
     given_up_days,
     stored_attempts,
 )
-from magnetis_dagster.defs.step_failures import UNLIMITED
+from magnetis_dagster.defs.step_failures import UNLIMITED, steps_of_run
 from magnetis_dagster.settings import Settings
 
 NO_MISSING_DAYS = "no_missing_days"
@@ -47,145 +33,117 @@ ROWS_SHOWN = 50
 WAIT_SECONDS, MAX_WAIT_SECONDS = 30.0, 900.0
 
 
-def no_missing_days(catalogue: Catalogue, settings: Settings) -> AssetChecksDefinition:
+def no_missing_days(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
     """Return the check of every enabled events collection; each can be run alone."""
-    events = {
-        asset_key(collection): collection
-        for collection in catalogue.enabled
-        if collection.is_events
-    }
-    specs = {}
-    for key in events:
-        spec = AssetCheckSpec(
-            NO_MISSING_DAYS,
-            asset=key,
-            description="Every closed day since the first requested one is green. No API call.",
-        )
-        specs[spec.get_python_identifier()] = spec
+    events = {asset_key(each): each for each in catalogue.enabled if each.is_events}
+    description = "Every closed day since the first requested one is green. No API call."
+    specs = [
+        dg.AssetCheckSpec(NO_MISSING_DAYS, asset=key, description=description) for key in events
+    ]
+    specs_by_output = {spec.get_python_identifier(): spec for spec in specs}
 
-    @op(
+    @dg.op(
         name=NO_MISSING_DAYS,
         description="Finds closed days that are not green, in Dagster's own tables. No API call.",
-        out={name: Out(None, is_required=False) for name in specs},
+        out={name: dg.Out(None, is_required=False) for name in specs_by_output},
         tags={"dagster/priority": "-1"},  # after the loads of its run
     )
-    def evaluate(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
-        failed_loads = _wait_for_loads(
-            context, {_step(collection) for collection in events.values()}
-        )
+    def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        op_context = context.op_execution_context
+        failed_loads = _wait_for_loads(op_context, {_step(key) for key in events})
         attempts = stored_attempts(context.instance)
-        selected = context.op_execution_context.selected_asset_check_keys
-        for key in sorted(check.asset_key for check in selected):
-            collection = events[key]
-            failed = set(days_of(context.run.tags)) if _step(collection) in failed_loads else set()
-            days = read_closed_days(context.instance, collection, settings, failed=failed)
-            yield _result(collection, settings, days, attempts)
+        for key in sorted(check.asset_key for check in op_context.selected_asset_check_keys):
+            failed = set(days_of(context.run.tags)) if _step(key) in failed_loads else set()
+            days = read_closed_days(context.instance, events[key], settings, failed=failed)
+            yield _result(events[key], settings, days, attempts)
 
-    definition: AssetChecksDefinition = AssetChecksDefinition.create(
+    definition: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
         keys_by_input_name={},
         node_def=evaluate,
-        check_specs_by_output_name=specs,
+        check_specs_by_output_name=specs_by_output,
         can_subset=True,
         resource_defs={},
     )
     return definition
 
 
-def _wait_for_loads(context: AssetCheckExecutionContext, loads: set[str]) -> set[str]:
+def _wait_for_loads(context: dg.OpExecutionContext, loads: set[str]) -> set[str]:
     """Return the loads of this run that failed. Retries this step until all loads have ended.
 
     A load may wait for its retry; a result before that would be premature.
     """
-    run = context.run
-    ends = {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_SKIPPED,
-    }
-    ended = {
-        event.step_key: event.get_dagster_event()
-        for event in context.instance.all_logs(run.run_id, of_type=ends)
-    }
-    plan = run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
-    if (loads & set(plan)) - ended.keys():
+    planned, ended = steps_of_run(context)
+    if (loads & planned) - ended.keys():
         seconds = min(WAIT_SECONDS * 2**context.retry_number, MAX_WAIT_SECONDS)
-        raise RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds)
+        raise dg.RetryRequested(max_retries=UNLIMITED, seconds_to_wait=seconds)
     return {str(step) for step, event in ended.items() if event.is_step_failure}
 
 
-def _step(collection: Collection) -> str:
-    return "__".join(asset_key(collection).path)
+def _step(key: dg.AssetKey) -> str:
+    return "__".join(key.path)
 
 
 def _result(
     collection: Collection, settings: Settings, days: ClosedDays, attempts: Attempts
-) -> AssetCheckResult:
-    gaps = days.gaps
-    words = _all_green(days) if days.requested_from else "No day was requested yet."
+) -> dg.AssetCheckResult:
+    gaps, earlier = days.gaps, days.not_requested
+    requested = days.closed - earlier
     metadata: dict[str, RawMetadataValue] = {
         "missing days": len(gaps),
-        "closed days": days.requested,
-        "days not requested": days.not_requested,
+        "closed days": requested,
+        "days not requested": earlier,
     }
     if gaps:
-        given_up = given_up_days(collection.name, gaps, attempts, settings)
-        reasons = gaps | dict.fromkeys(
-            given_up, f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
+        words = (
+            f"{len(gaps):,} of {requested:,} closed days since {days.requested_from} "
+            f"{'is' if len(gaps) == 1 else 'are'} not green. To load them, select Materialize on "
+            "the asset's page, with *Backfill only failed and missing partitions within "
+            f"selection*, or run `magnetis plan {collection.name} --missing --launch`."
         )
-        ranges = contiguous_ranges(reasons)[::-1]
-        words = f"{_some_missing(days)} {_advice(collection)}"
+        given_up = given_up_days(collection.name, gaps, attempts, settings)
         if given_up:
             words += (
                 f" {REPAIR_SENSOR} gave up on {format_ranges(given_up)}. "
                 "Its runs contain the reasons; its page describes how to retry."
             )
-        metadata |= {
-            "first missing": str(min(gaps)),
-            "last missing": str(max(gaps)),
-            "days given up": len(given_up),
-            "ranges": MetadataValue.table([_row(*range_) for range_ in ranges[:ROWS_SHOWN]]),
-            "ranges not shown": max(0, len(ranges) - ROWS_SHOWN),
-        }
-    if days.not_requested:
-        number = days.not_requested
-        earlier = "1 earlier day was" if number == 1 else f"{number:,} earlier days were"
+        metadata |= _gaps_metadata(gaps, given_up, settings)
+    elif not days.requested_from:
+        words = "No day was requested yet."
+    elif requested == 1:
+        words = f"The closed day {days.requested_from} is green."
+    else:
+        words = f"All {requested:,} closed days since {days.requested_from} are green."
+    if earlier:
         words += (
-            f" {earlier} never requested since {settings.start_date} (MAGNETIS_START_DATE). "
+            f" {'1 earlier day was' if earlier == 1 else f'{earlier:,} earlier days were'} never "
+            f"requested since {settings.start_date} (MAGNETIS_START_DATE). "
             f"`magnetis plan {collection.name} --missing` shows their price in API calls."
         )
-    return AssetCheckResult(
+    return dg.AssetCheckResult(
         asset_key=asset_key(collection),
         check_name=NO_MISSING_DAYS,
         passed=not gaps,
-        severity=AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.WARN,
         description=words,
         metadata=metadata,
     )
 
 
-def _some_missing(days: ClosedDays) -> str:
-    number = len(days.gaps)
-    are = "is" if number == 1 else "are"
-    return (
-        f"{number:,} of {days.requested:,} closed days since {days.requested_from} {are} not green."
-    )
-
-
-def _all_green(days: ClosedDays) -> str:
-    if days.requested == 1:
-        return f"The closed day {days.requested_from} is green."
-    return f"All {days.requested:,} closed days since {days.requested_from} are green."
-
-
-def _row(first: date, last: date, why: str) -> TableRecord:
-    return TableRecord(
-        {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
-    )
-
-
-def _advice(collection: Collection) -> str:
-    return (
-        "To load them, select Materialize on the asset's page, with *Backfill only failed and "
-        f"missing partitions within selection*, or run `magnetis plan {collection.name} --missing "
-        "--launch`."
-    )
+def _gaps_metadata(
+    gaps: dict[date, str], given_up: list[date], settings: Settings
+) -> dict[str, RawMetadataValue]:
+    gave_up = f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
+    ranges = contiguous_ranges(gaps | dict.fromkeys(given_up, gave_up))[::-1]
+    rows = [
+        dg.TableRecord(
+            {"from": str(first), "to": str(last), "days": (last - first).days + 1, "why": why}
+        )
+        for first, last, why in ranges[:ROWS_SHOWN]
+    ]
+    return {
+        "first missing": str(min(gaps)),
+        "last missing": str(max(gaps)),
+        "days given up": len(given_up),
+        "ranges": dg.MetadataValue.table(rows),
+        "ranges not shown": len(ranges) - len(rows),
+    }

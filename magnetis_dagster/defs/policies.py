@@ -1,27 +1,18 @@
 """Policies and the baseline as asset checks, evaluated by the step that loads, after its commit.
 
-They are not separate steps, because Dagster skips such a step if the asset's step logs its days
-without an output. The checks do not block anything. Their metadata names notification settings and
-accounts by id and title; personal values are masked.
+Dagster would skip a separate step, because the load logs its days without an output. Metadata names
+notification settings and accounts by id and title; personal values are masked.
 """
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-    MetadataValue,
-    OpExecutionContext,
-    TableRecord,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
 from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
+from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.settings import Settings
 
@@ -32,13 +23,11 @@ if TYPE_CHECKING:
     from magnetis_dagster.warehouse.policy_queries import PolicyResult, Violation
 
 BASELINE = "baseline"
-_SEVERITIES = {Severity.WARN: AssetCheckSeverity.WARN, Severity.ERROR: AssetCheckSeverity.ERROR}
+_SEVERITIES = {
+    Severity.WARN: dg.AssetCheckSeverity.WARN,
+    Severity.ERROR: dg.AssetCheckSeverity.ERROR,
+}
 ROWS_SHOWN = 50
-
-
-def check_name(policy: Policy) -> str:
-    """Return the name of the policy's checks."""
-    return f"policy_{policy.name}"
 
 
 class PolicyChecks:
@@ -50,11 +39,11 @@ class PolicyChecks:
         self._policies = catalogue.policies_of(collection)
         self._path = settings.settings_baseline if collection.is_setting else None
 
-    def specs(self, key: AssetKey) -> list[AssetCheckSpec]:
+    def specs(self, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         """Return the specs of the checks."""
         specs = [
-            AssetCheckSpec(
-                check_name(policy),
+            dg.AssetCheckSpec(
+                f"policy_{policy.name}",
                 asset=key,
                 description=literal(policy.description),
                 metadata={"kind": policy.kind, "severity": policy.severity.value},
@@ -63,7 +52,7 @@ class PolicyChecks:
         ]
         if self._path:
             specs.append(
-                AssetCheckSpec(
+                dg.AssetCheckSpec(
                     BASELINE,
                     asset=key,
                     description=f"The notification settings equal {literal(self._path.name)}.",
@@ -71,7 +60,9 @@ class PolicyChecks:
             )
         return specs
 
-    def results(self, context: OpExecutionContext, key: AssetKey) -> Iterator[AssetCheckResult]:
+    def results(
+        self, context: dg.OpExecutionContext, key: dg.AssetKey
+    ) -> Iterator[dg.AssetCheckResult]:
         """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
             return
@@ -89,10 +80,10 @@ class PolicyChecks:
                 yield self._baseline_result(engine, key)
 
     def _policy_result(
-        self, key: AssetKey, policy: Policy, found: "PolicyResult"
-    ) -> AssetCheckResult:
-        metadata: dict[str, RawMetadataValue] = {}
+        self, key: dg.AssetKey, policy: Policy, found: "PolicyResult"
+    ) -> dg.AssetCheckResult:
         words: str | None = None
+        metadata: dict[str, RawMetadataValue] = {}
         if found.not_evaluated:
             words = f"Not checked: {literal(found.not_evaluated)}"
         else:
@@ -104,13 +95,13 @@ class PolicyChecks:
             if policy.across_collections:
                 collection, title = self._catalogue["accounts"], "name"
             masking = Masking(collection)
-            metadata["rows"] = MetadataValue.table(
+            metadata["rows"] = dg.MetadataValue.table(
                 [_row(each, masking.column(title, each.title)) for each in found.violations]
             )
             metadata["rows not shown"] = found.number - len(found.violations)
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=key,
-            check_name=check_name(policy),
+            check_name=f"policy_{policy.name}",
             passed=not found.number,
             severity=_SEVERITIES[policy.severity],
             description=words,
@@ -118,98 +109,79 @@ class PolicyChecks:
         )
 
     def _report_for_others(
-        self, context: OpExecutionContext, key: AssetKey, policy: Policy, result: AssetCheckResult
+        self,
+        context: dg.OpExecutionContext,
+        key: dg.AssetKey,
+        policy: Policy,
+        result: dg.AssetCheckResult,
     ) -> None:
-        """Report the result for the other collections of the policy too.
-
-        A new e-mail alert may resolve the failure on SMS alerts, which may not be loaded for days.
-        """
+        """Report the result for the other collections, whose next load may be days away."""
         for name in policy.collections:
-            other = AssetKey([*key.path[:-1], name])
+            other = dg.AssetKey([*key.path[:-1], name])
             if other != key and self._catalogue[name].enabled:
-                context.instance.report_runless_asset_event(
-                    AssetCheckEvaluation(
-                        asset_key=other,
-                        check_name=check_name(policy),
-                        passed=result.passed,
-                        severity=result.severity,
-                        description=result.description,
-                        metadata=result.metadata,
-                    )
-                )
+                context.instance.report_runless_asset_event(as_evaluation(result, other))
 
-    def _baseline_result(self, engine: "Engine", key: AssetKey) -> AssetCheckResult:
+    def _baseline_result(self, engine: "Engine", key: dg.AssetKey) -> dg.AssetCheckResult:
         from magnetis_dagster.notification_settings.baseline import BaselineError, read_baseline
         from magnetis_dagster.warehouse.current_settings import current_rows, settings_collections
 
         assert self._path is not None
-        words: str | None
-        path = literal(str(self._path))
-        found: list[Difference] = []
+        name, path = self._collection.name, literal(str(self._path))
+        passed, words = True, None
         metadata: dict[str, RawMetadataValue] = {}
         try:
             baseline = read_baseline(
-                self._path,
-                [collection.name for collection in settings_collections(self._catalogue)],
+                self._path, [each.name for each in settings_collections(self._catalogue)]
             )
-            if self._collection.name in baseline.settings:
-                found = baseline.differences(
-                    self._collection.name,
-                    current_rows(engine, self._collection) or {},
-                    self._collection,
-                )
-                metadata = self._differences(found)
-                differ = "setting differs" if len(found) == 1 else "settings differ"
-                words = (
-                    f"{len(found):,} {differ} from {path}. "
-                    "`magnetis settings diff` shows them unmasked."
-                )
-            else:
-                words = (
-                    f"Not checked: {path} does not contain {self._collection.name}. "
-                    "Export the baseline again."
-                )
-            passed = not found
         except BaselineError as error:
-            words, passed = literal(str(error)), False
-        return AssetCheckResult(
+            passed, words = False, literal(str(error))
+        else:
+            if name in baseline.settings:
+                rows = current_rows(engine, self._collection) or {}
+                found = baseline.differences(name, rows, self._collection)
+                passed, metadata = not found, self._differences(found)
+                if found:
+                    differ = "setting differs" if len(found) == 1 else "settings differ"
+                    words = (
+                        f"{len(found):,} {differ} from {path}. "
+                        "`magnetis settings diff` shows them unmasked."
+                    )
+            else:
+                words = f"Not checked: {path} does not contain {name}. Export the baseline again."
+        return dg.AssetCheckResult(
             asset_key=key,
             check_name=BASELINE,
             passed=passed,
-            severity=AssetCheckSeverity.WARN,
-            description=None if passed and metadata else words,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=words,
             metadata=metadata,
         )
 
     def _differences(self, found: "list[Difference]") -> dict[str, RawMetadataValue]:
         """Return the metadata: one row per added or removed setting and per changed field."""
-        metadata: dict[str, RawMetadataValue] = {"differences": len(found)}
         if not found:
-            return metadata
+            return {"differences": 0}
         masking = Masking(self._collection)
         rows = [
             _difference_row(each, name, masking) for each in found for name in _shown_fields(each)
         ]
-        shown = rows[:ROWS_SHOWN]
-        return metadata | {
-            "diff": MetadataValue.table(shown),
-            "lines not shown": len(rows) - len(shown),
+        return {
+            "differences": len(found),
+            "diff": dg.MetadataValue.table(rows[:ROWS_SHOWN]),
+            "lines not shown": max(0, len(rows) - ROWS_SHOWN),
         }
 
 
 def _shown_fields(difference: "Difference") -> list[str]:
-    from magnetis_dagster.notification_settings.baseline import DifferenceKind
-
-    if difference.kind is DifferenceKind.CHANGED:
+    if difference.kind == "changed":
         return [*difference.fields]
-    return ["title"] if "title" in difference.fields else [""]
+    return ["title" if "title" in difference.fields else ""]
 
 
-def _difference_row(difference: "Difference", name: str, masking: Masking) -> TableRecord:
-    was, now = None, None
-    if name:
-        was, now = difference.fields[name].baseline, difference.fields[name].present
-    return TableRecord(
+def _difference_row(difference: "Difference", name: str, masking: Masking) -> dg.TableRecord:
+    field = difference.fields.get(name)
+    was, now = (field.baseline, field.present) if field else (None, None)
+    return dg.TableRecord(
         {
             "id": mask_id(difference.id),
             "account": mask_id(difference.account_id or ""),
@@ -221,6 +193,12 @@ def _difference_row(difference: "Difference", name: str, masking: Masking) -> Ta
     )
 
 
-def _row(violation: "Violation", title: str | None) -> TableRecord:
-    names = {"id": mask_id(violation.id), "account": mask_id(violation.account_id or "")}
-    return TableRecord({**names, "title": title or "", "reason": violation.reason})
+def _row(violation: "Violation", title: str | None) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "id": mask_id(violation.id),
+            "account": mask_id(violation.account_id or ""),
+            "title": title or "",
+            "reason": violation.reason,
+        }
+    )

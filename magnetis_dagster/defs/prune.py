@@ -6,17 +6,7 @@ deleted rows. https://docs.dagster.io/guides/build/jobs
 
 import re
 
-from dagster import (
-    AssetKey,
-    AssetObservation,
-    AssetSpec,
-    DefaultScheduleStatus,
-    JobDefinition,
-    OpExecutionContext,
-    ScheduleDefinition,
-    job,
-    op,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.defs.assets import OWNER
@@ -24,7 +14,7 @@ from magnetis_dagster.defs.step_failures import failure
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
 
-KEY = AssetKey(["magnetis", "storage"])
+KEY = dg.AssetKey(["magnetis", "storage"])
 NAME = "prune"
 SCHEDULE = "nightly_prune"
 CRON = "30 3 * * *"
@@ -32,9 +22,9 @@ CRON = "30 3 * * *"
 _RUN = re.compile(r"\w[\w-]*")
 
 
-def storage_asset() -> AssetSpec:
+def storage_asset() -> dg.AssetSpec:
     """Return the asset that the job observes."""
-    return AssetSpec(
+    return dg.AssetSpec(
         KEY,
         group_name="operations",
         description="Bytes of the database by schema, and the rows that the job `prune` deleted.",
@@ -43,20 +33,20 @@ def storage_asset() -> AssetSpec:
     )
 
 
-def prune_job() -> JobDefinition:
+def prune_job() -> dg.JobDefinition:
     """Return the job."""
 
-    @op(
+    @dg.op(
         description="Deletes operational records older than MAGNETIS_RETENTION_DAYS. No API "
         "request."
     )
-    def prune_storage(context: OpExecutionContext) -> None:
+    def prune_storage(context: dg.OpExecutionContext) -> None:
         try:
             _prune(context)
         except MagnetisError as error:
             raise failure(error) from None
 
-    @job(
+    @dg.job(
         name=NAME,
         description="Deletes records of API calls and windows, kept pages, and Dagster's events "
         "and log files that are older than MAGNETIS_RETENTION_DAYS. Keeps rows, history, "
@@ -65,23 +55,22 @@ def prune_job() -> JobDefinition:
     def prune() -> None:
         prune_storage()
 
-    definition: JobDefinition = prune
-    return definition
+    return prune
 
 
-def prune_schedule(job: JobDefinition, settings: Settings) -> ScheduleDefinition:
+def prune_schedule(job: dg.JobDefinition, settings: Settings) -> dg.ScheduleDefinition:
     """Return the schedule, on by default."""
-    return ScheduleDefinition(
+    return dg.ScheduleDefinition(
         name=SCHEDULE,
         job=job,
         cron_schedule=CRON,
         execution_timezone=settings.timezone.key,
-        default_status=DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Runs `{NAME}` every night. No API request.",
     )
 
 
-def _prune(context: OpExecutionContext) -> None:
+def _prune(context: dg.OpExecutionContext) -> None:
     from magnetis_dagster.dagster_support.instance_storage import SCHEMA
     from magnetis_dagster.warehouse.prune import prune, sizes
     from magnetis_dagster.wiring import open_engine, warehouse_of
@@ -102,7 +91,7 @@ def _prune(context: OpExecutionContext) -> None:
     words = f"Deleted {total:,} rows older than {settings.retention_days} days"
     context.log.info(words)
     context.log_event(
-        AssetObservation(
+        dg.AssetObservation(
             KEY,
             description=words,
             metadata={

@@ -1,44 +1,28 @@
 """The asset `magnetis/quota`: the use of the key's API calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and a sensor observes it every 15 minutes. A sensor's tick
-may report observations and check results itself. A schedule would launch 96 runs a day, each of 3
-to 7 s on two cores, and clutter the list of runs. Dagster shows the ticks as skipped, since they
-request no run; the skip reason contains the numbers. *Observe* on the asset's page observes it
-immediately.
+The last load of each run observes it, and so does a sensor every 15 minutes, without a run (96 runs
+a day would each take 3 to 7 s). Dagster shows these ticks as skipped; the skip reason contains the
+numbers. *Observe* on the asset's page observes it immediately.
 
 https://docs.dagster.io/guides/automate/sensors
 """
 
 import warnings
 
-from dagster import (
-    AssetExecutionContext,
-    AssetsDefinition,
-    AssetSpec,
-    BetaWarning,
-    DagsterEventType,
-    DefaultSensorStatus,
-    ObserveResult,
-    OpExecutionContext,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    multi_observable_source_asset,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.defs.assets import OWNER, POOL
 from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.quota_observation import KEY, QuotaObservation, check_specs
-from magnetis_dagster.defs.step_failures import failure
+from magnetis_dagster.defs.step_failures import failure, steps_of_run
 from magnetis_dagster.errors import MagnetisError
 
 INTERVAL_SECONDS = 900
 
 
-def quota_asset() -> AssetsDefinition:
+def quota_asset() -> dg.AssetsDefinition:
     """Return the asset. A run of it observes; it materializes nothing and sends no API request."""
-    spec = AssetSpec(
+    spec = dg.AssetSpec(
         KEY,
         group_name="operations",
         description="The key's daily API calls: used and remaining, by lane and by other programs. "
@@ -49,44 +33,44 @@ def quota_asset() -> AssetsDefinition:
     )
     with warnings.catch_warnings():
         # the decorator is marked beta: each process would print a warning at its start
-        warnings.simplefilter("ignore", BetaWarning)
-        definition: AssetsDefinition = multi_observable_source_asset(
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        definition: dg.AssetsDefinition = dg.multi_observable_source_asset(
             name="magnetis__quota", specs=[spec], check_specs=check_specs()
         )(_observe)
     return definition
 
 
-def _observe(context: AssetExecutionContext) -> ObserveResult:
+def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
     try:
         observation = QuotaObservation.now(context.instance)
     except MagnetisError as error:
         raise failure(error) from None
-    return ObserveResult(
+    return dg.ObserveResult(
         asset_key=KEY, metadata=observation.metadata(), check_results=observation.checks()
     )
 
 
-def quota_sensor() -> SensorDefinition:
+def quota_sensor() -> dg.SensorDefinition:
     """Return the sensor that observes the asset, on by default."""
 
-    @sensor(
+    @dg.sensor(
         name="quota_sensor",
         asset_selection=[KEY],  # shows the sensor on the asset's page; it requests no run
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Observes magnetis/quota every 15 minutes. No run and no API call.",
     )
-    def observe(context: SensorEvaluationContext) -> SensorResult:
+    def observe(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             observation = QuotaObservation.now(context.instance)
         except MagnetisError as error:
-            return SensorResult(skip_reason=str(error))
+            return dg.SensorResult(skip_reason=str(error))
         checks = observation.checks()
         # Unchanged results are logged once per hour: 96 evaluations a day of each check took 130 MB
         # a year.
         results = f"{observation.hour} {[(result.check_name, result.passed) for result in checks]}"
         new_checks = checks if results != context.cursor else []
-        return SensorResult(
+        return dg.SensorResult(
             cursor=results,
             skip_reason=f"Observed: {observation.summary()}",
             asset_events=[observation.event(), *map(as_evaluation, new_checks)],
@@ -95,21 +79,13 @@ def quota_sensor() -> SensorDefinition:
     return observe
 
 
-def log_quota(context: OpExecutionContext) -> None:
+def log_quota(context: dg.OpExecutionContext) -> None:
     """Observe the asset after the last load of a run, so that its numbers include the run."""
-    ends = {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_SKIPPED,
-    }
-    ended = {
-        event.step_key for event in context.instance.all_logs(context.run.run_id, of_type=ends)
-    }
-    planned = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    planned, ended = steps_of_run(context)
     loads = {
         name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools
     }
-    if loads - ended - {context.op_handle.name}:
+    if loads - ended.keys() - {context.op_handle.name}:
         return
     try:
         observation = QuotaObservation.now(context.instance)

@@ -1,18 +1,10 @@
 """One observation of the quota: numbers that Dagster plots, and the results of two checks."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from dagster import (
-    AssetCheckResult,
-    AssetCheckSeverity,
-    AssetCheckSpec,
-    AssetKey,
-    AssetObservation,
-    DagsterInstance,
-    MetadataValue,
-    TimestampMetadataValue,
-)
+import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
 from magnetis_dagster.defs.markdown import literal
@@ -22,7 +14,7 @@ from magnetis_dagster.settings import Settings
 if TYPE_CHECKING:
     from magnetis_dagster.quota.report import FloorReplay, Today
 
-KEY = AssetKey(["magnetis", "quota"])
+KEY = dg.AssetKey(["magnetis", "quota"])
 PACE = "quota_pace"
 FLOORS = "floors_kept"
 WARN_SHARE = 0.8
@@ -33,37 +25,31 @@ JUDGED_SINCE = "judged since"
 """Metadata labels. The next observation reads from them since when these quota rules apply."""
 
 
-def check_specs() -> list[AssetCheckSpec]:
+def check_specs() -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
+    descriptions = {
+        PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls "
+        "are used.",
+        FLOORS: "Backfills used no API call that was reserved for other lanes. The check replays "
+        "the calls of backfills from the ledger.",
+    }
     return [
-        AssetCheckSpec(
-            PACE,
-            asset=KEY,
-            description=f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's "
-            "API calls are used.",
-        ),
-        AssetCheckSpec(
-            FLOORS,
-            asset=KEY,
-            description="Backfills used no API call that was reserved for other lanes. The check "
-            "replays the calls of backfills from the ledger.",
-        ),
+        dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in descriptions.items()
     ]
 
 
+@dataclass(frozen=True, slots=True)
 class QuotaObservation:
     """The state of the quota at one moment."""
 
-    def __init__(
-        self, today: "Today", floors: "FloorReplay", quota_rules: str, since: datetime
-    ) -> None:
-        self._today = today
-        self._floors = floors
-        self._quota_rules = quota_rules
-        self._since = since
+    today: "Today"
+    floors: "FloorReplay"
+    quota_rules: str
+    since: datetime
+    """When these quota rules were first observed."""
 
     @classmethod
-    def now(cls, instance: DagsterInstance) -> Self:
+    def now(cls, instance: dg.DagsterInstance) -> Self:
         """Read the ledger. Raises: SettingsError; DatabaseUnavailable; DatabaseRefused."""
         from magnetis_dagster.quota.report import read_today, replay_floors
         from magnetis_dagster.wiring import open_engine
@@ -82,19 +68,19 @@ class QuotaObservation:
     @property
     def hour(self) -> str:
         """The hour of the observation, in the time zone of the quota."""
-        return f"{self._today.at:%Y-%m-%dT%H%z}"
+        return f"{self.today.at:%Y-%m-%dT%H%z}"
 
     def summary(self) -> str:
         """Return the state in one line."""
-        today = self._today
-        closed = (
-            f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}" if today.closed_until else ""
-        )
-        return f"{today.used:,} of {today.limit:,} API calls used, {today.remaining:,} left{closed}"
+        today = self.today
+        words = f"{today.used:,} of {today.limit:,} API calls used, {today.remaining:,} left"
+        if today.closed_until:
+            words += f", closed until {today.closed_until:%Y-%m-%d %H:%M %Z}"
+        return words
 
     def metadata(self) -> dict[str, RawMetadataValue]:
         """Return the numbers, which Dagster plots, and the quota rules for the next observation."""
-        today = self._today
+        today = self.today
         return {
             "used": today.used,
             "remaining": today.remaining,
@@ -103,46 +89,46 @@ class QuotaObservation:
             **{f"{lane.lane} may use": lane.remaining for lane in today.lanes},
             "limit": today.limit,
             "quota day": str(today.day),
-            SETTINGS: self._quota_rules,
-            JUDGED_SINCE: MetadataValue.timestamp(self._since.astimezone(UTC)),
+            SETTINGS: self.quota_rules,
+            JUDGED_SINCE: dg.MetadataValue.timestamp(self.since.astimezone(UTC)),
         }
 
-    def event(self) -> AssetObservation:
+    def event(self) -> dg.AssetObservation:
         """Return the event that shows the numbers on the asset's page."""
-        return AssetObservation(KEY, description=self.summary(), metadata=self.metadata())
+        return dg.AssetObservation(KEY, description=self.summary(), metadata=self.metadata())
 
-    def checks(self) -> list[AssetCheckResult]:
+    def checks(self) -> list[dg.AssetCheckResult]:
         """Return one result per check."""
         return [self._pace(), self._floors_kept()]
 
-    def _pace(self) -> AssetCheckResult:
-        today = self._today
+    def _pace(self) -> dg.AssetCheckResult:
+        today = self.today
         share = today.used / today.limit
         early = today.ends_at is None or today.at.hour < WARN_BEFORE_HOUR
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=KEY,
             check_name=PACE,
             passed=not (early and share >= WARN_SHARE),
-            severity=AssetCheckSeverity.WARN,
+            severity=dg.AssetCheckSeverity.WARN,
             description=f"{self.summary()} at {today.at:%H:%M %Z}. `magnetis quota` lists the runs "
             "that used them.",
             metadata={"used": today.used, "share": round(share, 4)},
         )
 
-    def _floors_kept(self) -> AssetCheckResult:
-        floors = self._floors
+    def _floors_kept(self) -> dg.AssetCheckResult:
+        floors = self.floors
         if floors.first_broken is None:
             words = f"{floors.judged:,} API calls of backfills checked."
         else:
-            first = floors.first_broken.astimezone(self._today.at.tzinfo)
+            first = floors.first_broken.astimezone(self.today.at.tzinfo)
             words = (
                 f"{floors.broken:,} of {floors.judged:,} API calls of backfills were granted from "
                 f"the reserve of other lanes, the first at {first:%H:%M:%S %Z}. "
-                f"Quota rules: {literal(self._quota_rules)}. "
+                f"Quota rules: {literal(self.quota_rules)}. "
                 "A process with different quota rules ignores this reserve. Set the same MAGNETIS_ "
                 "variables for every process, and restart runs that started with others."
             )
-        return AssetCheckResult(
+        return dg.AssetCheckResult(
             asset_key=KEY,
             check_name=FLOORS,
             passed=not floors.broken,
@@ -150,32 +136,29 @@ class QuotaObservation:
             metadata={
                 "judged calls": floors.judged,
                 "broken": floors.broken,
-                JUDGED_SINCE: MetadataValue.timestamp(self._since),
+                JUDGED_SINCE: dg.MetadataValue.timestamp(self.since),
             },
         )
 
 
 def _quota_rules(key: str, policy: QuotaPolicy) -> str:
-    floors = (
-        ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items()) or "none"
-    )
-    melting = (
-        f" melting over {policy.release_hours:g} h" if policy.window is QuotaWindow.CALENDAR else ""
-    )
-    limit = f"{policy.limit} calls, {policy.window} ({policy.zone})"
-    return f"key {key}, {limit}, floors: {floors}{melting}"
+    floors = ", ".join(f"{lane} {share * 100:g} %" for lane, share in policy.floors.items())
+    rules = f"key {key}, {policy.limit} calls, {policy.window} ({policy.zone})"
+    rules += f", floors: {floors or 'none'}"
+    if policy.window is QuotaWindow.CALENDAR:
+        rules += f" melting over {policy.release_hours:g} h"
+    return rules
 
 
-def _rules_apply_since(instance: DagsterInstance, quota_rules: str) -> datetime | None:
-    """Return since when these quota rules have been observed.
+def _rules_apply_since(instance: dg.DagsterInstance, quota_rules: str) -> datetime | None:
+    """Return since when these quota rules have been observed, without other rules in between.
 
-    None if there is no observation, or if the last one had other rules. Earlier grants are not
-    checked, because their rules are unknown.
+    Earlier grants are not checked, because their rules are unknown.
     """
     for record in instance.fetch_observations(KEY, limit=1).records:
         last = record.asset_observation
-        if last and last.metadata.get(SETTINGS) == MetadataValue.text(quota_rules):
+        if last and last.metadata.get(SETTINGS) == dg.MetadataValue.text(quota_rules):
             since = last.metadata.get(JUDGED_SINCE)
-            if isinstance(since, TimestampMetadataValue):
+            if isinstance(since, dg.TimestampMetadataValue):
                 return datetime.fromtimestamp(since.value, UTC)
     return None

@@ -1,40 +1,34 @@
 """Lineage edges from the references in the catalogue, such as from `numbers` to `calls`.
 
-An edge must not make assets wait for each other. `@asset(deps=…)` would, in two ways:
-
-- It adds an input to the step. A run then skips `leads` if `calls` fails, and even if it succeeds,
-  because a load returns no output. So the edge is added to the spec only; the step has no input.
-- A backfill starts from the assets without upstream and derives the days of the others from the
-  partition mappings. An asset that a mapping leads to no day is dropped from the backfill, which
-  still ends in success. So the mappings must reach every day. Assets of one kind have the same
-  days.
-  The events of a day depend on the snapshot of the next day, the first that is taken after them. A
-  day without that snapshot has no upstream.
+An edge must not make assets wait for each other (docs/decisions/0023-lineage-without-waiting.md).
+So it is added to the spec only: `@asset(deps=…)` would add an input to the step. A backfill drops
+an asset that a mapping leads to no day, so mappings reach every day. Assets of one kind have the
+same days; events of a day depend on the snapshot of the next day, the first that is taken after.
 
 https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 """
 
 from collections.abc import Iterable
 
-from dagster import AssetDep, AssetKey, AssetsDefinition, TimeWindowPartitionMapping
+import dagster as dg
 
 from magnetis_dagster.catalog import Collection
 
 
 def with_references(
-    definition: AssetsDefinition, collection: Collection, references: Iterable[Collection]
-) -> AssetsDefinition:
+    definition: dg.AssetsDefinition, collection: Collection, references: Iterable[Collection]
+) -> dg.AssetsDefinition:
     """Return the definition of `collection` with an edge from each collection that it refers to."""
     deps = []
     for each in references:
         offset = 1 if collection.is_events and not each.is_events else 0
-        mapping = TimeWindowPartitionMapping(
+        mapping = dg.TimeWindowPartitionMapping(
             start_offset=offset, end_offset=offset, allow_nonexistent_upstream_partitions=True
         )
-        deps.append(AssetDep(AssetKey(["magnetis", each.name]), partition_mapping=mapping))
+        deps.append(dg.AssetDep(dg.AssetKey(["magnetis", each.name]), partition_mapping=mapping))
     # dagster.map_asset_specs would add an input to the step for each edge
     specs = [spec.replace_attributes(deps=deps) for spec in definition.specs]
-    with_edges: AssetsDefinition = AssetsDefinition.dagster_internal_init(
+    with_edges: dg.AssetsDefinition = dg.AssetsDefinition.dagster_internal_init(
         **{**definition.get_attributes_dict(), "specs": specs}
     )
     return with_edges

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Self
 
-from dagster import DagsterInstance
+import dagster as dg
 
 from magnetis_dagster.dates import contiguous_ranges, days_between
 from magnetis_dagster.settings import Settings
@@ -40,9 +40,7 @@ class Attempts:
     def cursor(self) -> str:
         """Return the text that `parse` reads."""
         content = {
-            collection: [
-                (str(first), str(last), number) for first, last, number in contiguous_ranges(days)
-            ]
+            collection: [(str(first), str(last), n) for first, last, n in contiguous_ranges(days)]
             for collection, days in sorted(self._counts.items())
             if days
         }
@@ -68,7 +66,7 @@ class Attempts:
         )
 
 
-def stored_attempts(instance: DagsterInstance) -> Attempts:
+def stored_attempts(instance: dg.DagsterInstance) -> Attempts:
     """Return the attempts in the cursor of the repair sensor."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import SensorInstigatorData

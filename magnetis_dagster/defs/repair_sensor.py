@@ -1,8 +1,7 @@
 """The sensor `repair_sensor`: requests closed days that are not green, in small backfill runs.
 
-The newest days come first: people need them most, and last night's failures precede history. If a
-range fails, the next attempts request shorter ranges and finally single days, so that one bad day
-does not block the others. The cursor of the sensor stores the attempts.
+The newest days come first. If a range fails, the next attempts request shorter ranges and finally
+single days, so that one bad day does not block the others. The cursor stores the attempts.
 
 https://docs.dagster.io/guides/automate/sensors
 """
@@ -11,18 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-from dagster import (
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    DefaultSensorStatus,
-    RunRequest,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
@@ -45,12 +34,6 @@ MAX_DAYS = 31
 STOP_DAYS = 7
 """If this many days of a collection are given up, the sensor skips the collection."""
 
-_UNFINISHED = [
-    status
-    for status in DagsterRunStatus
-    if status not in {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
-]
-
 
 class RepairRange(NamedTuple):
     """A range of days to request next."""
@@ -62,18 +45,18 @@ class RepairRange(NamedTuple):
     collection: Collection
 
 
-def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
+def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefinition:
     """Return the sensor, off by default."""
-    events = [collection for collection in catalogue.enabled if collection.is_events]
+    events = [each for each in catalogue.enabled if each.is_events]
 
-    @sensor(
+    @dg.sensor(
         name=REPAIR_SENSOR,
         job_name=JOB_NAMES[Kind.EVENTS],
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.STOPPED,
+        default_status=dg.DefaultSensorStatus.STOPPED,
         description=_description(settings),
     )
-    def repair(context: SensorEvaluationContext) -> SensorResult:
+    def repair(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(
             lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings)
         )
@@ -82,58 +65,54 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> SensorDefinition:
 
 
 def _tick(
-    instance: DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
-) -> SensorResult:
-    runs = instance.get_runs(RunsFilter(statuses=_UNFINISHED))
-    days = {
-        collection.name: read_closed_days(instance, collection, settings) for collection in events
-    }
+    instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
+) -> dg.SensorResult:
+    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    days = {each.name: read_closed_days(instance, each, settings) for each in events}
     attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
     busy = _busy(instance, runs, events)
     busy |= {name for name, closed in days.items() if closed.in_progress}
-    ranges = []
-    for collection in events:
-        if collection.name not in busy:
-            missing = days[collection.name].missing
-            ranges += _next_range(collection, missing, attempts, settings.repair_attempts)
+    ranges = [
+        range_
+        for each in events
+        if each.name not in busy
+        and (range_ := _next_range(each, days[each.name].missing, attempts, settings))
+    ]
     ranges.sort(key=lambda range_: (range_.last, range_.first), reverse=True)
-    free = MAX_RUNS - sum(1 for run in runs if REPAIR_TAG in run.tags)
-    requests = []
-    for each in ranges[: max(0, free)]:
+    free = MAX_RUNS - sum(REPAIR_TAG in run.tags for run in runs)
+    chosen = ranges[: max(0, free)]
+    for each in chosen:
         attempts.add(each.collection.name, days_between(each.first, each.last))
-        requests.append(_request(each, settings.repair_attempts))
-    if requests:
-        return SensorResult(run_requests=requests, cursor=attempts.cursor())
-    return SensorResult(
-        skip_reason=_skip_reason(days, attempts, busy, len(ranges), settings),
+    return dg.SensorResult(
+        run_requests=[_request(each, settings.repair_attempts) for each in chosen],
+        skip_reason=None if chosen else _skip_reason(days, attempts, busy, len(ranges), settings),
         cursor=attempts.cursor(),
     )
 
 
 def _next_range(
-    collection: Collection, missing: Iterable[date], attempts: Attempts, max_attempts: int
-) -> list[RepairRange]:
-    """Return the newest range of days with the same number of attempts; none if none is left.
+    collection: Collection, missing: Iterable[date], attempts: Attempts, settings: Settings
+) -> RepairRange | None:
+    """Return the newest range of days with the same number of attempts; None if none is left.
 
     Its length falls with each attempt. With three attempts, it is at most 31, 6, then 1 days.
     """
     counts = {day: attempts.count(collection.name, day) for day in missing}
-    remaining = {day: number for day, number in counts.items() if number < max_attempts}
+    remaining = {day: count for day, count in counts.items() if count < settings.repair_attempts}
     if not remaining or len(counts) - len(remaining) >= STOP_DAYS:
-        return []
+        return None
     first, last, number = contiguous_ranges(remaining)[-1]
-    length = round(MAX_DAYS ** (1 - number / (max_attempts - 1)))
-    first = max(first, last - timedelta(days=length - 1))
-    return [RepairRange(last, first, number, collection)]
+    length = round(MAX_DAYS ** (1 - number / (settings.repair_attempts - 1)))
+    return RepairRange(last, max(first, last - timedelta(days=length - 1)), number, collection)
 
 
-def _request(range_: RepairRange, max_attempts: int) -> RunRequest:
+def _request(range_: RepairRange, max_attempts: int) -> dg.RunRequest:
     last, first, attempts, collection = range_
     attempt = f"{attempts + 1} of {max_attempts}"
     # Dagster remembers run keys permanently. With the time in the key, a day that is missing again
     # later is requested again.
     now = datetime.now(UTC).isoformat()
-    return RunRequest(
+    return dg.RunRequest(
         run_key=f"{collection.name} {first} {last}, attempt {attempt}, {now}",
         asset_selection=[asset_key(collection)],
         tags={**days_tags(first, last), LANE_TAG: "backfill", REPAIR_TAG: attempt},
@@ -141,21 +120,20 @@ def _request(range_: RepairRange, max_attempts: int) -> RunRequest:
 
 
 def _busy(
-    instance: DagsterInstance, runs: Sequence[DagsterRun], events: list[Collection]
+    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], events: list[Collection]
 ) -> set[str]:
     """Return the collections in unfinished runs and backfills."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
     unfinished = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
-    every = {asset_key(collection) for collection in events}
+    every = {asset_key(each) for each in events}
     jobs_over_all = {JOB_NAMES[Kind.EVENTS], LOAD_LATEST}
-    keys = set()
-    for run in runs:
-        keys |= set(run.asset_selection or (every if run.job_name in jobs_over_all else ()))
-    for backfill in backfills:
-        keys |= set(backfill.asset_selection or every)
-    return {collection.name for collection in events if asset_key(collection) in keys}
+    keys = set().union(
+        *(run.asset_selection or (every if run.job_name in jobs_over_all else ()) for run in runs),
+        *(each.asset_selection or every for each in backfills),
+    )
+    return {each.name for each in events if asset_key(each) in keys}
 
 
 def _skip_reason(

@@ -1,8 +1,7 @@
 """The resource `magnetis`: the API and the warehouse of a run.
 
-Dagster shows resource fields in the UI, stores them with every run, and anybody can change them in
-the launchpad, which has no authentication. So the key, the API's origin (which receives the key),
-the quota and the database address are not fields. Each run reads them from its environment.
+Anybody can read and change resource fields in the launchpad, which has no authentication. So the
+key, the API's origin (which receives the key), the quota and the database address are not fields.
 
 https://docs.dagster.io/guides/build/external-resources
 """
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dagster import ConfigurableResource
+import dagster as dg
 from pydantic import Field
 
 from magnetis_dagster.catalog import load_catalogue
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.ingest import Ingestion, RunIdentity
 
 
-class MagnetisResource(ConfigurableResource):  # type: ignore[type-arg]
+class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The API and the warehouse that the environment of the run names."""
 
     concurrency: int = Field(default=8, ge=1, le=64, description="Pages of one window in flight.")

@@ -1,18 +1,11 @@
 """The daily schedules, on by default. https://docs.dagster.io/guides/automate/schedules
 
-At 01:30, yesterday has ended. Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they
-neither skip nor repeat a tick.
+Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they neither skip nor repeat a tick.
 """
 
 from datetime import date, datetime, timedelta
 
-from dagster import (
-    DefaultScheduleStatus,
-    RunRequest,
-    ScheduleDefinition,
-    ScheduleEvaluationContext,
-    SkipReason,
-)
+import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
@@ -26,39 +19,39 @@ MONDAY = 0
 
 def daily_schedule(
     job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings
-) -> ScheduleDefinition:
+) -> dg.ScheduleDefinition:
     """Return the schedule of the job.
 
     Events: yesterday and the look-back days. Snapshots: today. Days are in MAGNETIS_TIMEZONE.
     """
 
-    def request(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         # the day of the tick, so that a past tick that is run again requests the same days
         today = context.scheduled_execution_time.astimezone(settings.timezone).date()
         yesterday = datetime.now(settings.timezone).date() - timedelta(days=1)
         if kind is Kind.SNAPSHOT and today == yesterday:
             # the daemon runs the last missed tick later (`scheduler` in dagster.yaml), and midnight
             # has passed in the meantime
-            return SkipReason(
+            return dg.SkipReason(
                 f"The snapshot of {today} was missed: that day has ended, and the API returns only "
                 "the current state."
             )
         first, last = (today, today) if kind is Kind.SNAPSHOT else _closed_days(today, settings)
         if last < settings.start_date:
-            return SkipReason(
+            return dg.SkipReason(
                 f"No day since MAGNETIS_START_DATE ({settings.start_date}) has ended yet."
             )
         key = last.isoformat()
         if first == last:
-            return RunRequest(run_key=key, partition_key=key)
-        return RunRequest(run_key=key, tags=days_tags(first, last))
+            return dg.RunRequest(run_key=key, partition_key=key)
+        return dg.RunRequest(run_key=key, tags=days_tags(first, last))
 
-    return ScheduleDefinition(
+    return dg.ScheduleDefinition(
         name=JOB_NAMES[kind],
         job=job,
         cron_schedule=CRON[kind],
         execution_timezone=settings.timezone.key,
-        default_status=DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         execution_fn=request,
         description=job.description if kind is Kind.SNAPSHOT else _events_description(settings),
     )

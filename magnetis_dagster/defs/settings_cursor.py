@@ -13,15 +13,10 @@ if TYPE_CHECKING:
     from magnetis_dagster.notification_settings.change_detection import Observation
 
 MAX_PAUSE = 7
-"""Ticks skipped at most. After consecutive failures, 0, 1, 3, then 7 ticks are skipped.
-
-With ticks every 15 minutes, 7 ticks are two hours.
-"""
+"""Ticks skipped at most; with ticks every 15 minutes, two hours."""
 STEADY_CHANGES = 5
-"""After changes in this many consecutive reads, a collection is read less often.
-
-Its changing members are then reported.
-"""
+"""After changes in this many consecutive reads, a collection is read less often, and its changing
+members are reported."""
 MAX_INTERVAL_SECONDS = 3600
 """The longest time between two reads of such a collection."""
 
@@ -64,27 +59,22 @@ class CollectionState(BaseModel):
 
     def changed(self, observation: "Observation", now: datetime) -> "CollectionState":
         """Return the state after a read that found other content."""
-        if not self.digest:
-            return CollectionState(
-                digest=observation.digest,
-                before=self.since,
-                since=now.isoformat(),
-                members=observation.members,
-            )
-        # a cursor of an earlier version contains no members
-        differ = {
-            path
-            for path in {*observation.members, *self.members}
-            if observation.members.get(path) != self.members.get(path)
-        }
-        return CollectionState(
+        state = CollectionState(
             digest=observation.digest,
             before=self.since,
             since=now.isoformat(),
-            changes=self.changes + 1,
             members=observation.members,
-            changing=sorted(differ.intersection(self.changing) if self.changes else differ),
         )
+        if self.digest:
+            # a cursor of an earlier version contains no members
+            differ = {
+                path
+                for path in {*state.members, *self.members}
+                if state.members.get(path) != self.members.get(path)
+            }
+            state.changes = self.changes + 1
+            state.changing = sorted(differ.intersection(self.changing) if self.changes else differ)
+        return state
 
     def back_off(self, times: int) -> None:
         """Skip 0, 1, 3, then 7 ticks after this many failures."""

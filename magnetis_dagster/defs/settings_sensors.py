@@ -2,23 +2,15 @@
 
 A tick reads the collections (one API call per 250 rows, lane `settings`) and compares a digest of
 the content with its cursor. It keeps the pages of changed collections, so the run that loads them
-sends no API request. Errors do not fail a tick: they are its skip reason, and a later tick tries
-again.
+sends no API request. Errors are the skip reason of a tick, and a later tick tries again.
 
 https://docs.dagster.io/guides/automate/sensors
 """
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dagster import (
-    DefaultSensorStatus,
-    RunRequest,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
 from magnetis_dagster.dagster_support.run_identity import LANE_TAG, READING_TAG
@@ -35,13 +27,10 @@ if TYPE_CHECKING:
     from magnetis_dagster.warehouse import PageCache, Warehouse
 
 TWIN_SECONDS = 60
-"""Dagster ends a tick after this time.
-
-A tick that read the same content more recently may still launch the run.
-"""
+"""Dagster ends a tick after this time. A younger one may still launch the run."""
 
 
-def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDefinition]:
+def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[dg.SensorDefinition]:
     """Return the sensors, on by default. A sensor without an enabled collection is omitted."""
     watched: dict[str, list[Collection]] = {}
     for collection in catalogue.enabled:
@@ -52,56 +41,48 @@ def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[SensorDef
 
 def _settings_sensor(
     name: str, collections: list[Collection], settings: Settings
-) -> SensorDefinition:
-    @sensor(
+) -> dg.SensorDefinition:
+    @dg.sensor(
         name=name,
         job_name=JOB_NAMES[Kind.SNAPSHOT],
         minimum_interval_seconds=settings.settings_interval_seconds,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Reads {' and '.join(each.name for each in collections)} (one API call per 250 rows). "
             "If they changed since the last tick, one run loads them without a further API call. "
             "If a tick fails, its skip reason is the error."
         ),
     )
-    def detect_changes(context: SensorEvaluationContext) -> SensorResult:
+    def detect_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(lambda: _evaluate(name, context, collections))
 
     return detect_changes
 
 
-def _states(
-    context: SensorEvaluationContext, collections: list[Collection]
-) -> dict[str, CollectionState]:
-    ended = context.last_tick_completion_time
-    since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
-    return settings_cursor.parse(context.cursor, [each.name for each in collections], since)
-
-
 def _evaluate(
-    name: str, context: SensorEvaluationContext, collections: list[Collection]
-) -> SensorResult:
+    name: str, context: dg.SensorEvaluationContext, collections: list[Collection]
+) -> dg.SensorResult:
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
     settings = Settings.load()
-    states = _states(context, collections)
+    ended = context.last_tick_completion_time
+    since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
+    states = settings_cursor.parse(context.cursor, [each.name for each in collections], since)
     sentences: list[str] = []
     changed: list[tuple[Collection, Observation]] = []
     with open_engine(settings) as engine:
         warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
         warehouse.prepare()
         tick = SettingsTick(name, context.instance, engine, settings, warehouse.now())
-        due = [each for each in collections if not states[each.name].pause]
-        observations = tick.read(due)
+        observations = tick.read([each for each in collections if not states[each.name].pause])
         for each in collections:
-            observation = observations.get(each.name)
             states[each.name], sentence, to_load = tick.compare(
-                each, states[each.name], observation
+                each, states[each.name], observations.get(each.name)
             )
             sentences.append(sentence)
             if to_load:
                 changed.append((each, to_load))
-        request = _request(name, changed, states, warehouse, tick.today) if changed else None
+        request = _request(tick, changed, states, warehouse) if changed else None
     for each, _ in changed:
         states[each.name].slow_down(settings.settings_interval_seconds)
     steady = [
@@ -111,56 +92,58 @@ def _evaluate(
     if request:
         for sentence in steady:
             context.log.warning(sentence)  # Dagster shows no skip reason for such a tick
-        return SensorResult(run_requests=[request], cursor=cursor)
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
     sentences += steady
     if changed:
         sentences.append(
             "Another tick has just read the same content and requests the run. If it does not, the "
             "next tick does."
         )
-    return SensorResult(skip_reason=" ".join(sentences), cursor=cursor)
+    return dg.SensorResult(skip_reason=" ".join(sentences), cursor=cursor)
 
 
 def _request(
-    name: str,
+    tick: SettingsTick,
     changed: "list[tuple[Collection, Observation]]",
     states: dict[str, CollectionState],
     warehouse: "Warehouse",
-    today: date,
-) -> RunRequest | None:
+) -> dg.RunRequest | None:
     """Keep the pages of the changed collections and return the request for the run that loads them.
 
-    Returns None if a concurrent evaluation of this tick does both. Dagster checks for a run with
-    the run key before it launches one, so two daemons may both find none.
+    None if a concurrent evaluation does both: two daemons may both find no run with the run key.
     """
+    contents = []
     for each, _ in changed:
-        states[each.name].requests += 1
-    contents = ", ".join(_content_name(each, states[each.name]) for each, _ in changed)
-    run_key = f"{name}: {contents}"
+        state = states[each.name]
+        state.requests += 1
+        # the same for each evaluation of a tick: after the death of a daemon, or in two daemons
+        after = state.before or "nothing"
+        contents.append(f"{each.name} {state.digest[:16]} #{state.requests} after {after}")
+    run_key = f"{tick.name}: {', '.join(contents)}"
     for each, observation in changed:
         states[each.name].run_key = run_key
         states[each.name].back_off(states[each.name].requests)
-        observation.keep(_kept_pages(warehouse, each, run_key), today)
+        observation.keep(_kept_pages(warehouse, each, run_key, tick.settings), tick.today)
     # kept pages are not replaced, so concurrent evaluations all find the pages of the first one
     collection, own = changed[0]
-    for window in _kept_pages(warehouse, collection, run_key).windows():
+    for window in _kept_pages(warehouse, collection, run_key, tick.settings).windows():
         age = abs((own.at - window.read_at).total_seconds())
         if window.read_at != own.at and age < TWIN_SECONDS:
             return None
-    return RunRequest(
+    return dg.RunRequest(
         run_key=run_key,
-        partition_key=today.isoformat(),
+        partition_key=tick.today.isoformat(),
         asset_selection=[asset_key(each) for each, _ in changed],
         tags={LANE_TAG: "settings", READING_TAG: run_key},
     )
 
 
-def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) -> "PageCache":
-    """Return the page cache of a run with `run_key` and the settings of this tick."""
+def _kept_pages(
+    warehouse: "Warehouse", collection: Collection, run_key: str, settings: Settings
+) -> "PageCache":
     from magnetis_dagster.ingest.windows import request_fingerprint
     from magnetis_dagster.wiring import zones_of
 
-    settings = Settings.load()
     fingerprint = request_fingerprint(
         collection,
         zones_of(settings),
@@ -168,9 +151,3 @@ def _kept_pages(warehouse: "Warehouse", collection: Collection, run_key: str) ->
         origin=settings.api_url,
     )
     return warehouse.page_cache(collection, run_key, fingerprint)
-
-
-def _content_name(collection: Collection, state: CollectionState) -> str:
-    # the same for each evaluation of a tick: after the death of a daemon, or in two daemons
-    after = state.before or "nothing"
-    return f"{collection.name} {state.digest[:16]} #{state.requests} after {after}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Collection
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.notification_settings.change_detection import Observation
 
 SECONDS = 8.0
-"""Time limit for all requests of a tick.
-
-A tick should take at most 10 s; Dagster ends it after 60 s.
-"""
+"""Time limit for all requests of a tick; Dagster ends a tick after 60 s."""
 RUN_KEY_TAG = "dagster/run_key"
 
 
@@ -33,7 +30,7 @@ class SettingsTick:
     """One tick of a sensor: reads the collections and compares them with the cursor."""
 
     name: str
-    instance: DagsterInstance
+    instance: dg.DagsterInstance
     engine: "Engine"
     settings: Settings
     now: datetime
@@ -51,19 +48,17 @@ class SettingsTick:
         from magnetis_dagster.wiring import ledger_of
 
         settings = self.settings
+        key = settings.require_key()
+        guard = LedgerGuard(ledger_of(self.engine, settings), RunIdentity(self.name, "settings"))
+        # a single attempt per request: the next tick is the retry
+        limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
 
         async def read() -> "dict[str, Observation | MagnetisError]":
-            guard = LedgerGuard(
-                ledger_of(self.engine, settings), RunIdentity(self.name, "settings")
-            )
-            # a single attempt per request: the next tick is the retry
-            limits = ClientLimits(attempts=1, connect=SECONDS / 2, read=SECONDS, total=SECONDS)
             async with MagnetisClient(
                 settings.api_url, key, guard, concurrency=settings.concurrency, limits=limits
             ) as client:
                 return await observe_each(client, collections, self.now, seconds=SECONDS)
 
-        key = settings.require_key()
         return asyncio.run(read())
 
     def compare(
@@ -77,6 +72,7 @@ class SettingsTick:
         `observation` is None if this tick did not read the collection.
         """
         from magnetis_dagster.notification_settings.change_detection import Observation
+        from magnetis_dagster.quota.ledger import QuotaExhausted
 
         name = collection.name
         if observation is None:
@@ -84,21 +80,24 @@ class SettingsTick:
             return state, state.why_skipped(name), None
         if not isinstance(observation, Observation):
             state.reset_changes()
-            _count_failure(state, observation)
+            # without quota, no request is sent: the next tick may try again at no cost
+            if not isinstance(observation, QuotaExhausted):
+                state.failures += 1
+                state.back_off(state.failures)
             return state, str(observation), None
         if state.is_new and (loaded := self._loaded_by_others(collection, observation)):
             return *loaded, None
         state.failures = 0
-        to_load: Observation | None = observation
+        must_load = True
         if observation.digest != state.digest:
             state = state.changed(observation, self.now)
         else:
             state.members = observation.members
             state.reset_changes()
-            to_load = observation if _is_lost(self.instance, state) else None
+            must_load = _is_lost(self.instance, state)
         since = datetime.fromisoformat(state.since).astimezone(self.settings.timezone)
         sentence = f"{name}: {observation.rows} rows, unchanged since {since:%Y-%m-%d %H:%M %Z}."
-        return state, sentence, to_load
+        return state, sentence, observation if must_load else None
 
     def _loaded_by_others(
         self, collection: Collection, observation: "Observation"
@@ -109,7 +108,7 @@ class SettingsTick:
 
         name = collection.name
         of_today = {PARTITION: self.today.isoformat()}
-        runs = self.instance.get_runs(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
+        runs = self.instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
         if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
         rows = current_rows(self.engine, collection)
@@ -124,19 +123,10 @@ class SettingsTick:
         return state, f"{name}: {observation.rows} rows, already loaded before the first tick."
 
 
-def _count_failure(state: CollectionState, error: MagnetisError) -> None:
-    from magnetis_dagster.quota.ledger import QuotaExhausted
-
-    # without quota, no request is sent: the next tick may try again at no cost
-    if not isinstance(error, QuotaExhausted):
-        state.failures += 1
-        state.back_off(state.failures)
-
-
-def _is_lost(instance: DagsterInstance, state: CollectionState) -> bool:
+def _is_lost(instance: dg.DagsterInstance, state: CollectionState) -> bool:
     """Return whether no run has loaded the content and none is queued or running."""
     if state.landed:
         return False
-    runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
-    state.landed = any(run.status is DagsterRunStatus.SUCCESS for run in runs)
+    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: state.run_key}))
+    state.landed = any(run.status is dg.DagsterRunStatus.SUCCESS for run in runs)
     return not state.landed and all(run.is_finished for run in runs)

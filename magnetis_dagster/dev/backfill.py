@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 
 from sqlalchemy import Engine
 
@@ -22,30 +21,17 @@ class NothingToLaunch(PermanentError):
     """The plan has no price or no missing days; no backfill was launched."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchedBackfill:
-    """A backfill that Dagster accepted."""
-
-    backfill: str
-    page: str
-    """URL of its page."""
-
-    def as_dict(self) -> dict[str, str]:
-        """Return a JSON object."""
-        return asdict(self)
-
-
 @contextmanager
-def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
+def open_dagster(url: str) -> Iterator[DagsterApi]:
     """Connect to the webserver at `url`.
 
     Raises: DagsterUnavailable if it does not answer with the code location. LocationFailed if the
     code location did not load.
     """
-    with DagsterApi(url, location=location) as api:
+    with DagsterApi(url) as api:
         if not api.loaded():
             raise DagsterUnavailable(
-                f"No Dagster webserver that has loaded {location} answers at {url}. Start "
+                f"No Dagster webserver that has loaded {LOCATION} answers at {url}. Start "
                 "`magnetis dev` or the webserver, or set its address: --dagster-url or "
                 "MAGNETIS_DAGSTER_URL. No API call was spent."
             )
@@ -53,11 +39,12 @@ def open_dagster(url: str, *, location: str = LOCATION) -> Iterator[DagsterApi]:
 
 
 def launch_plan(
-    plan: Plan, dagster: DagsterApi, engine: Engine, *, ui_url: str | None = None
-) -> LaunchedBackfill:
+    plan: Plan, dagster: DagsterApi, engine: Engine, ui_url: str | None = None
+) -> dict[str, str]:
     """Launch exactly the days that the plan priced, and store the forecast.
 
-    `ui_url` is the UI's address for people, if it differs from `dagster`.
+    Returns the id of the `backfill` and the URL of its `page`. `ui_url` is the UI's address for
+    people, if it differs from `dagster`.
 
     Raises: NothingToLaunch if the plan has no price or no missing days. DagsterUnavailable.
     DatabaseUnavailable.
@@ -96,4 +83,4 @@ def launch_plan(
                 each.calls,
                 planned=True,
             )
-    return LaunchedBackfill(backfill, dagster.backfill_page(backfill, ui_url=ui_url))
+    return {"backfill": backfill, "page": dagster.backfill_page(backfill, ui_url=ui_url)}

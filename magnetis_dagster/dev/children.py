@@ -1,7 +1,7 @@
 """Start child processes with log files, and stop them with all descendants.
 
 Descendants inherit a mark in their environment, which survives the death of their parent and new
-sessions or groups. So no other process is signalled, and no descendant is missed.
+sessions or groups.
 """
 
 import re
@@ -28,11 +28,8 @@ ESCALATION = (
     (signal.SIGTERM, 4.0),
     (signal.SIGKILL, 5.0),
 )
-"""Signals in order, and the seconds to wait after each.
-
-Dagster ends its runs and code servers on SIGINT within 1 to 4 s. A process that is still importing
-may lose the signal (its code server then runs for 30 s), so SIGINT is sent twice.
-"""
+"""Signals in order, and the seconds to wait after each. Dagster's processes end on SIGINT within 1
+to 4 s; one that is still importing may lose the signal, so it is sent twice."""
 
 _RUN_WORKER = "spawn_main"
 """Occurs in the command line of Dagster's run processes, which use multiprocessing."""
@@ -57,17 +54,14 @@ class Child:
         self.process.poll()  # reap it, so that it does not count as living
         return _find_marked(self.mark)
 
-    def tail(self, lines: int = 15) -> str:
-        """Return the last lines of the log, without colours."""
+    def tail(self) -> str:
+        """Return the last 15 lines of the log, without colours."""
         text = self.log.read_text(errors="replace")[-20_000:]
-        return "\n".join(_COLOURS.sub("", text).splitlines()[-lines:])
+        return "\n".join(_COLOURS.sub("", text).splitlines()[-15:])
 
 
 class Children:
-    """The programs of one `magnetis dev`, in start order.
-
-    Their logs are in `<home>/logs`.
-    """
+    """The programs of one `magnetis dev`, in start order, with logs in `<home>/logs`."""
 
     def __init__(self, home: Path) -> None:
         self.logs = home / "logs"
@@ -110,10 +104,7 @@ class Children:
                 )
 
     def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
-        """Stop all programs and their descendants, last started first.
-
-        Sends SIGKILL immediately when `is_urgent()` returns true.
-        """
+        """Stop all programs and their descendants, last started first; by SIGKILL if urgent."""
         for child in reversed(self._children):
             _stop(child.descendants, is_urgent)
             # reap a program that ended after the last poll
@@ -122,10 +113,7 @@ class Children:
         self._children.clear()
 
     def stop_leftovers(self, is_urgent: Callable[[], bool] = lambda: False) -> int:
-        """Stop the processes of a killed `magnetis dev` in this home; return their number.
-
-        Call this only with the home locked.
-        """
+        """Stop the processes of a killed `magnetis dev` in this (locked) home; return how many."""
         leftovers = _find_marked(self._mark)
         if leftovers:
             _stop(lambda: _find_marked(self._mark), is_urgent)
@@ -135,11 +123,11 @@ class Children:
 def _find_marked(mark: str) -> list[psutil.Process]:
     """Return the living processes whose mark starts with `mark`."""
     return [
-        process
-        for process in psutil.process_iter(["environ", "status"])
+        each
+        for each in psutil.process_iter(["environ", "status"])
         # environ is None for processes of other users
-        if (process.info["environ"] or {}).get(MARK, "").startswith(mark)
-        and process.info["status"] != psutil.STATUS_ZOMBIE
+        if (each.info["environ"] or {}).get(MARK, "").startswith(mark)
+        and each.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 

@@ -6,7 +6,6 @@ Progress is a spinner or bars on a terminal, and lines elsewhere.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -30,9 +29,7 @@ QUIET_SECONDS = 4.0
 
 
 class Steps:
-    """Displays the current step.
-
-    Uses a spinner on a terminal, and elsewhere a line after QUIET_SECONDS without output.
+    """Displays the current step: a spinner on a terminal, elsewhere lines.
 
     Leave its `with` block before another live display of rich starts.
     """
@@ -52,12 +49,7 @@ class Steps:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop the display."""
         self._ended.set()
         if self._status:
@@ -88,7 +80,7 @@ class Steps:
 
 
 class LoadProgress:
-    """Displays days and rows loaded per collection; a `dev.load.LoadListener`."""
+    """Displays days and rows loaded per collection."""
 
     def __init__(self, console: Console, printed: Callable[[], None] = lambda: None) -> None:
         self._console = console
@@ -104,9 +96,6 @@ class LoadProgress:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._expected: dict[str, int] = {}
-        self._days: dict[str, int] = {}
-        self._rows: dict[str, int] = {}
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -114,37 +103,24 @@ class LoadProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop updating the bars."""
         self._bars.stop()
 
     def expect(self, collection: str, days: int) -> None:
         """Add a bar for the collection."""
-        self._expected[collection], self._days[collection], self._rows[collection] = days, 0, 0
         self._tasks[collection] = self._bars.add_task(collection, total=days, rows=0)
 
     def add_day(self, collection: str, rows: int) -> None:
         """Advance a bar by one day."""
-        self._days[collection] = self._days.get(collection, 0) + 1
-        self._rows[collection] = self._rows.get(collection, 0) + rows
-        if collection in self._tasks:
-            self._bars.update(
-                self._tasks[collection],
-                completed=self._days[collection],
-                rows=self._rows[collection],
-            )
-        expected = self._expected.get(collection, 0)
+        task = self._bars.tasks[self._tasks[collection]]
+        self._bars.update(task.id, advance=1, rows=task.fields["rows"] + rows)
         due = time.monotonic() - self._last_line > LINE_SECONDS
-        if not self._console.is_terminal and (due or self._days[collection] == expected):
+        if not self._console.is_terminal and (due or task.finished):
             self._last_line = time.monotonic()
             self.log(
-                f"{collection}: {self._days[collection]} of {expected} days, "
-                f"{self._rows[collection]:,} rows"
+                f"{collection}: {task.completed:.0f} of {task.total:.0f} days, "
+                f"{task.fields['rows']:,} rows"
             )
 
     def log(self, line: str) -> None:
@@ -158,20 +134,16 @@ def print_summary(console: Console, title: str, lines: Sequence[SummaryLine]) ->
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("collection", footer="total")
     table.add_column("group")
-    for heading, footer in (
-        ("days", f"{sum(line.days for line in lines):,}"),
-        ("rows", f"{sum(line.rows for line in lines):,}"),
-        ("API calls", f"{sum(line.api_calls for line in lines):,}"),
-        ("seconds", f"{sum(line.seconds for line in lines):,.1f}"),
-    ):
-        table.add_column(heading, footer=footer, justify="right")
+    numbers = (
+        ("days", "days", ","),
+        ("rows", "rows", ","),
+        ("API calls", "api_calls", ","),
+        ("seconds", "seconds", ",.1f"),
+    )
+    for heading, name, form in numbers:
+        total = sum(getattr(line, name) for line in lines)
+        table.add_column(heading, footer=format(total, form), justify="right")
     for line in lines:
-        table.add_row(
-            line.collection,
-            line.family,
-            f"{line.days:,}",
-            f"{line.rows:,}",
-            f"{line.api_calls:,}",
-            f"{line.seconds:,.1f}",
-        )
+        cells = (format(getattr(line, name), form) for _, name, form in numbers)
+        table.add_row(line.collection, line.family, *cells)
     console.print(table)

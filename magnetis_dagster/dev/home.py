@@ -27,12 +27,10 @@ class ProjectNotFound(PermanentError):
 
 @contextmanager
 def claim_home(home: Path) -> Iterator[None]:
-    """Make `home` private and lock it for this process.
+    """Make `home` private and lock it until this process ends, even if it is killed.
 
-    The kernel releases the lock when the process ends, even if it is killed.
-
-    Raises: AlreadyRunning if another process has the lock; it names the pid. ForeignFolder if
-    `home` belongs to another user.
+    Raises: AlreadyRunning if another process has the lock; ForeignFolder if `home` belongs to
+    another user.
     """
     private_folder(home)
     for name in ("dagster", "logs"):  # may have been created by an earlier version
@@ -55,21 +53,22 @@ def claim_home(home: Path) -> Iterator[None]:
         yield
 
 
-def check_port(host: str, port: int, *, option: str) -> None:
-    """Raise PortTaken if the address is not available.
-
-    The error suggests another port for `option`.
-    """
-    if reason := _bind_error(host, port):
+def check_port(host: str, port: int) -> None:
+    """Raise PortTaken, which suggests another --port, unless the address is free."""
+    if reason := bind_error(host, port):
         others = range(port + 1, min(port + 100, 65_536))
-        free = next((other for other in others if not _bind_error(host, other)), port - 1)
+        free = next((other for other in others if not bind_error(host, other)), port - 1)
+        arguments = f"--port {free}"
+        if "MAKELEVEL" in os.environ:  # set by GNU make
+            arguments = f'make run ARGS="{arguments}"'
         raise PortTaken(
             f"Cannot listen on {host}:{port} ({reason}). Another program may use this port. "
-            f"Choose another port: {_command_line(f'{option} {free}')}."
+            f"Choose another port: {arguments}."
         )
 
 
-def _bind_error(host: str, port: int) -> str | None:
+def bind_error(host: str, port: int) -> str | None:
+    """Return why the address is not available; None if it is."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -80,11 +79,6 @@ def _bind_error(host: str, port: int) -> str | None:
     return None
 
 
-def _command_line(options: str) -> str:
-    """Return the options in the syntax of the user's command; GNU make sets MAKELEVEL."""
-    return f'make run ARGS="{options}"' if "MAKELEVEL" in os.environ else options
-
-
 def free_port() -> int:
     """Return a free loopback port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -93,10 +87,7 @@ def free_port() -> int:
 
 
 def project_files() -> tuple[Path, Path]:
-    """Return dagster.yaml and workspace.yaml.
-
-    Files in the working directory have priority over those in the project's folder.
-    """
+    """Return dagster.yaml and workspace.yaml of the working directory, or else of the project."""
     for folder in (Path.cwd(), Path(__file__).parents[2]):
         files = (folder / "dagster.yaml", folder / "workspace.yaml")
         if all(file.is_file() for file in files):
@@ -108,10 +99,7 @@ def project_files() -> tuple[Path, Path]:
 
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:
-    """Create Dagster's home under `home` with a copy of dagster.yaml.
-
-    So the checkout stays clean.
-    """
+    """Create Dagster's home with a copy of dagster.yaml, so that the checkout stays clean."""
     folder = private_folder(home / "dagster")
     shutil.copyfile(dagster_yaml, folder / "dagster.yaml")
     return folder

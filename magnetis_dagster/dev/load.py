@@ -1,7 +1,6 @@
 """Load missing days through Dagster: find them, launch runs and follow these.
 
-Ranged runs rather than a backfill: Dagster's backfill daemon polls every 30 s, the run queue every
-5 s, and the UI shows the same green days for both.
+Runs rather than a backfill: the backfill daemon polls every 30 s, the run queue every 5 s.
 """
 
 import re
@@ -9,13 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Protocol
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dagster_support.orphaned_runs import LOAD, STARTED_BY_TAG
 from magnetis_dagster.dagster_support.webserver_client import ASSET_JOB, ENDED, DagsterApi
 from magnetis_dagster.dates import contiguous_ranges
-from magnetis_dagster.defs.job_names import JOB_NAMES
+from magnetis_dagster.dev.console import LoadProgress
 from magnetis_dagster.errors import MagnetisError, PermanentError
 
 POLL_SECONDS = 0.5
@@ -35,11 +33,6 @@ class Batch:
     last: date
     """Inclusive."""
     job: str = ASSET_JOB
-
-    @property
-    def days(self) -> int:
-        """Number of days."""
-        return (self.last - self.first).days + 1
 
 
 @dataclass(slots=True)
@@ -65,12 +58,10 @@ class LoadResult:
             common = re.sub(rf"^{re.escape(name)}: (GET \S+, page \d+: )?", "", reason)
             by_reason.setdefault(common, []).append(name)
         lines = []
-        for reason, names in by_reason.items():
-            if len(names) == 1:
-                lines.append(f"{names[0]}: {self.failures[names[0]].removeprefix(f'{names[0]}: ')}")
-            else:
-                more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-                lines.append(f"{', '.join(names[:2])}{more}: {reason}")
+        for reason, (name, *others) in by_reason.items():
+            own = self.failures[name].removeprefix(f"{name}: ")
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            lines.append(f"{name}, {others[0]}{more}: {reason}" if others else f"{name}: {own}")
         return lines
 
     def needs_change(self) -> bool:
@@ -85,19 +76,6 @@ def _names_of(error_type: type[MagnetisError]) -> set[str]:
     return {error_type.__name__}.union(*(_names_of(each) for each in error_type.__subclasses__()))
 
 
-class LoadListener(Protocol):
-    """Receives the progress of a load."""
-
-    def expect(self, collection: str, days: int) -> None:
-        """Announce the number of days to load."""
-
-    def add_day(self, collection: str, rows: int) -> None:
-        """Add one loaded day with its number of rows."""
-
-    def log(self, line: str) -> None:
-        """Log a message, such as a retry."""
-
-
 def requested_days(
     collections: Iterable[Collection], days: int, *, today: date, start: date
 ) -> dict[str, list[date]]:
@@ -106,14 +84,7 @@ def requested_days(
     Events: the last `days` complete days, but none before `start`. Snapshots: today.
     """
     closed = [day for age in range(days, 0, -1) if (day := today - timedelta(days=age)) >= start]
-    return {
-        collection.name: closed if collection.is_events else [today] for collection in collections
-    }
-
-
-def jobs_of(collections: Iterable[Collection]) -> dict[str, str]:
-    """Return the job of each collection, by which people find the run."""
-    return {collection.name: JOB_NAMES[collection.kind] for collection in collections}
+    return {each.name: closed if each.is_events else [today] for each in collections}
 
 
 def batches(
@@ -153,15 +124,14 @@ def _in_other_runs(api: DagsterApi, missing: Mapping[str, list[date]]) -> dict[s
 def load(
     api: DagsterApi,
     requested: Mapping[str, list[date]],
-    listener: LoadListener,
+    listener: LoadProgress,
     check: Callable[[], None],
     jobs: Mapping[str, str] | None = None,
 ) -> LoadResult:
     """Launch runs for missing days, follow them, and report days still missing.
 
-    `check` raises if Dagster died. `jobs` maps a collection to its job. If another run already
-    loads a collection's only missing day (a settings sensor's run, for example), wait for that run
-    instead.
+    `check` raises if Dagster died. `jobs` maps a collection to its job. If another run, such as a
+    settings sensor's, already loads a collection's only missing day, wait for that run instead.
     """
     missing = missing_days(api, requested)
     incomplete = [name for name, days in missing.items() if days]
@@ -182,8 +152,8 @@ def load(
         check()
         for run in list(running):
             news = api.news(run)
-            for day in news.days:
-                listener.add_day(day.collection, day.rows)
+            for name, rows in news.days:
+                listener.add_day(name, rows)
             for name, reason in news.retries.items():
                 listener.log(f"{name}: waiting to retry. {reason}")
             result.failures.update(news.failures)
@@ -197,11 +167,7 @@ def load(
         check()
     for name, days in missing_days(api, {name: requested[name] for name in incomplete}).items():
         if days:
-            result.failures.setdefault(name, _describe_missing(days))
+            one = f"{days[0]} was not loaded."
+            many = f"{len(days)} days were not loaded; the first is {days[0]}."
+            result.failures.setdefault(name, one if len(days) == 1 else many)
     return result
-
-
-def _describe_missing(days: list[date]) -> str:
-    if len(days) == 1:
-        return f"{days[0]} was not loaded."
-    return f"{len(days)} days were not loaded; the first is {days[0]}."

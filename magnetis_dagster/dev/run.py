@@ -4,11 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -19,10 +18,11 @@ from magnetis_dagster.dagster_support.orphaned_runs import any_orphans
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.database import embedded
 from magnetis_dagster.database.connection import without_password
+from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.dev.children import Children
 from magnetis_dagster.dev.console import LoadProgress, Steps, print_summary
 from magnetis_dagster.dev.home import (
-    PortTaken,
+    bind_error,
     check_port,
     claim_home,
     dagster_home,
@@ -33,7 +33,6 @@ from magnetis_dagster.dev.load import (
     LANE,
     LoadResult,
     batches,
-    jobs_of,
     load,
     missing_days,
     requested_days,
@@ -60,11 +59,11 @@ START_SECONDS = 300
 
 
 class LoadFailed(TransientError):
-    """Some requested days were not loaded; the text lists them with reasons."""
+    """Some requested days were not loaded, for the reasons in the text."""
 
 
 class LoadRefused(PermanentError):
-    """Some days cannot be loaded without a change; the text lists reasons."""
+    """Some days cannot be loaded without a change, for the reasons in the text."""
 
 
 class StartFailed(TransientError):
@@ -126,23 +125,21 @@ class _Session:
         self.catalogue = load_catalogue(settings.config)
         self.children = Children(self.home)
         # this terminal may have the variables that the sandbox prints for other terminals
-        own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_free(SANDBOX_PORT)
+        own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_sandbox_port_free()
         self.sandbox = settings.api_key is None or own
         self.settings = settings
         self.own_database = settings.database_address
         self.serving = False
-        self.steps: Steps | None = None
+        self.steps = Steps(console)
         host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104 - compared, not bound
-        self.ui = (
-            f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
-        )
+        self.ui = f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
 
     def start(self) -> None:
-        self._begin_step("Starting PostgreSQL")
+        self.steps.begin("Starting PostgreSQL")
         # two Dagster daemons on one database would launch every schedule twice
         if number := self.children.stop_leftovers(lambda: self.signals.count > 1):
             self._say(f"Stopped {number} processes of a killed magnetis dev.")
-        check_port(self.options.host, self.options.port, option="--port")
+        check_port(self.options.host, self.options.port)
         dagster_yaml, workspace_yaml = project_files()
         changes = self._start_database()
         self.settings = Settings.load(**changes)
@@ -153,14 +150,19 @@ class _Session:
             **{f"MAGNETIS_{name.upper()}": str(value) for name, value in changes.items()},
         }
         self._end_orphans(environment)
-        self._begin_step("Preparing the tables")
+        self.steps.begin("Preparing the tables")
+        quota, port = str(self.settings.daily_quota), self.settings.api_url.rpartition(":")[2]
+        sandbox = _python("cli", "sandbox", "--port", port, "--daily-quota", quota)
+        workspace = ("--workspace", str(workspace_yaml))
+        address = ("--host", self.options.host, "--port", str(self.options.port))
+        dagster = _python("dagster_support.dev_processes", *workspace, *address)
         with self.signals.defer():
             if self.sandbox:
-                self.children.start("sandbox", self._sandbox_command(), environment)
-            self.children.start("dagster", self._dagster_command(workspace_yaml), environment)
+                self.children.start("sandbox", sandbox, environment)
+            self.children.start("dagster", dagster, environment)
         self._prepare_database()
         self._print_source()
-        self._begin_step("Starting Dagster")
+        self.steps.begin("Starting Dagster")
         if self.sandbox:
             self._wait_until(lambda: _is_reachable(self.settings.api_url), "sandbox")
         with DagsterApi(self.ui) as api:
@@ -176,7 +178,7 @@ class _Session:
         self.database = without_password(url) if self.settings.database_url else url
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
-            port = SANDBOX_PORT if _is_free(SANDBOX_PORT) else free_port()
+            port = SANDBOX_PORT if _is_sandbox_port_free() else free_port()
             changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
             if "start_date" not in self.settings.model_fields_set:
                 changes["start_date"] = self._first_sandbox_day(url)
@@ -210,7 +212,8 @@ class _Session:
         days = self.options.load_days
         if days is None and not self.sandbox:
             self._print_load_hints()
-        days = days if days is not None else LOAD_DAYS if self.sandbox else 0
+            return
+        days = LOAD_DAYS if days is None else days
         if days == 0:
             return
         today = datetime.now(self.settings.timezone).date()
@@ -221,13 +224,10 @@ class _Session:
             if not self.sandbox:
                 self._print_price(api, requested)
             result = self._load_days(api, requested)
+        first = min(day for days in requested.values() for day in days)
         with open_engine(self.settings) as engine:
-            first = min(day for days in requested.values() for day in days)
-            print_summary(
-                self.console,
-                f"{first} to {today}",
-                summary(engine, self.catalogue, first, today, result.runs),
-            )
+            lines = summary(engine, self.catalogue, first, today, result.runs)
+        print_summary(self.console, f"{first} to {today}", lines)
         if not self.options.exit_after_load:
             self._print_addresses()
         self._report_failures(result)
@@ -250,21 +250,16 @@ class _Session:
         # The sensors load their collections in their first ticks, which started before. So load
         # these collections last, if they are still missing.
         in_sensors = {c.name for c in self.catalogue.enabled if c.sensor}
-        result, jobs = LoadResult(), jobs_of(self.catalogue.enabled)
-        with self._load_progress() as progress:
+        result, jobs = LoadResult(), {c.name: JOB_NAMES[c.kind] for c in self.catalogue.enabled}
+        with ExitStack() as stack:
+            if not self.console.is_terminal:  # a terminal shows bars instead of steps
+                self.steps = stack.enter_context(Steps(self.console))
+                self.steps.begin("Loading")
+            progress = stack.enter_context(LoadProgress(self.console, self.steps.restart_timer))
             for names in (requested.keys() - in_sensors, requested.keys() & in_sensors):
                 part = {name: days for name, days in requested.items() if name in names}
                 result.add(load(api, part, progress, self._check, jobs))
         return result
-
-    @contextmanager
-    def _load_progress(self) -> Iterator[LoadProgress]:
-        with ExitStack() as stack:
-            if not self.console.is_terminal:  # a terminal shows bars instead of steps
-                self.steps = stack.enter_context(Steps(self.console))
-                self._begin_step("Loading")
-            restart_timer = self.steps.restart_timer if self.steps else lambda: None
-            yield stack.enter_context(LoadProgress(self.console, restart_timer))
 
     def serve(self) -> None:
         self.signals.check()
@@ -282,41 +277,24 @@ class _Session:
                 "Press Ctrl-C again to stop immediately."
             )
         with Steps(self.console) as self.steps:
-            self._begin_step("Stopping")
+            self.steps.begin("Stopping")
             self.children.stop(lambda: self.signals.count > before)
             embedded.stop(self.home)
 
     def _first_sandbox_day(self, url: str) -> date:
-        """Return the first day to load now or loaded earlier.
-
-        No day before it is missing.
-        """
+        """Return the first day to load now or loaded earlier."""
         today = datetime.now(self.settings.timezone).date()
         first = today - timedelta(days=self.options.load_days or LOAD_DAYS)
         with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
-            loaded = first_day(
-                engine,
-                [collection.name for collection in self.catalogue.enabled if collection.is_events],
-            )
+            loaded = first_day(engine, [c.name for c in self.catalogue.enabled if c.is_events])
         return min(first, loaded or first)
-
-    def _sandbox_command(self) -> list[str]:
-        port = self.settings.api_url.rpartition(":")[2]
-        options = ["--port", port, "--daily-quota", str(self.settings.daily_quota)]
-        return [sys.executable, "-m", "magnetis_dagster.cli", "sandbox", *options]
-
-    def _dagster_command(self, workspace_yaml: Path) -> list[str]:
-        address = ["--host", self.options.host, "--port", str(self.options.port)]
-        module = "magnetis_dagster.dagster_support.dev_processes"
-        return [sys.executable, "-m", module, "--workspace", str(workspace_yaml), *address]
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
         with open_engine(self.settings) as engine:
             if not any_orphans(engine):
                 return
-        command = [sys.executable, "-m", "magnetis_dagster.dagster_support.orphaned_runs"]
         completed = subprocess.run(  # noqa: S603
-            command,
+            _python("dagster_support.orphaned_runs"),
             env=environment,
             capture_output=True,
             text=True,
@@ -336,11 +314,8 @@ class _Session:
             self._require_one_source(keys_used(engine))
             if self.sandbox:
                 # the sandbox generates the same rows on any port
-                adopt(
-                    engine,
-                    key_fingerprint=self.settings.key_fingerprint,
-                    origin=self.settings.api_url,
-                )
+                key, origin = self.settings.key_fingerprint, self.settings.api_url
+                adopt(engine, key_fingerprint=key, origin=origin)
 
     def _require_one_source(self, used: set[str]) -> None:
         """Raise MixedData if the database would mix sandbox and real rows.
@@ -405,20 +380,15 @@ class _Session:
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), highlight=False, soft_wrap=True)
-        if self.steps:
-            self.steps.restart_timer()
-
-    def _begin_step(self, step: str) -> None:
-        if self.steps:
-            self.steps.begin(step)
+        self.steps.restart_timer()
 
 
-def _is_free(port: int) -> bool:
-    try:
-        check_port("127.0.0.1", port, option="--port")
-    except PortTaken:
-        return False
-    return True
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"magnetis_dagster.{module}", *arguments]
+
+
+def _is_sandbox_port_free() -> bool:
+    return bind_error("127.0.0.1", SANDBOX_PORT) is None
 
 
 def _is_reachable(url: str) -> bool:

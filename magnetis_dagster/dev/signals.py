@@ -13,10 +13,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal requested the end of the program.
-
-    It is not an Exception, so that `except Exception` does not handle it.
-    """
+    """A signal requested the end of the program. Not handled by `except Exception`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -26,9 +23,8 @@ class Interrupted(BaseException):
 class StopSignals:
     """Handles stop signals during a `with` block. Main thread only.
 
-    The first signal raises Interrupted, and each later `check` raises it again. Inside `defer()`,
-    the exception is raised at the end of the block. After `ignore()` none is raised; `count` counts
-    the signals.
+    The first signal raises Interrupted, and each later `check` raises it again. `count` counts the
+    signals.
     """
 
     def __init__(self) -> None:
@@ -60,10 +56,7 @@ class StopSignals:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Raise Interrupted for a signal only after the block.
-
-        Interrupted replaces an error of the block.
-        """
+        """Raise Interrupted for a signal only after the block, instead of an error of the block."""
         self._deferred = True
         try:
             yield

@@ -5,7 +5,7 @@ Loads no rows. `cli/plan_report.py` formats the plan, `dev/backfill.py` launches
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -22,15 +22,15 @@ from magnetis_dagster.api import (
     UnexpectedResponse,
 )
 from magnetis_dagster.catalog import Catalogue, Collection
-from magnetis_dagster.errors import MagnetisError, PermanentError
+from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.ingest.window_splitter import CHUNK_ROWS, PAGE_ROWS, expected_calls
 from magnetis_dagster.ingest.windows import Window, Zones, contiguous
-from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, Pace, capacity, forecast
+from magnetis_dagster.quota.forecast import MOST_DAYS, Forecast, capacity, forecast
 from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 from magnetis_dagster.quota.history import read_pace
 from magnetis_dagster.quota.ledger import Ledger
-from magnetis_dagster.quota.rules import BACKFILL, LANES, QuotaPolicy, Usage
-from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.quota.rules import BACKFILL, LANES
+from magnetis_dagster.warehouse import MergedDay, Warehouse
 
 LIMITS = ClientLimits(attempts=2, read=60.0, total=90.0)
 COMMAND = RunIdentity(run_id="magnetis plan", lane="manual")
@@ -170,15 +170,7 @@ class Plan:
             "spent": self.spent,
             "quota": {
                 "limit": self.limit,
-                "lanes": [
-                    {
-                        "lane": lane.lane,
-                        "floor": lane.floor,
-                        "used": lane.used,
-                        "mean_a_day": lane.mean_a_day,
-                    }
-                    for lane in self.lanes
-                ],
+                "lanes": [asdict(lane) for lane in self.lanes],
                 "seconds_per_call": self.seconds_per_call,
                 "backfill_today": self.backfill_today,
                 "backfill_whole_day": self.backfill_whole_day,
@@ -203,7 +195,7 @@ def choose_collections(
             "every events collection."
         )
     if every:
-        return [collection for collection in catalogue.enabled if collection.is_events]
+        return [each for each in catalogue.enabled if each.is_events]
     found = []
     for name in dict.fromkeys(names):
         if name not in catalogue.collections:
@@ -266,7 +258,6 @@ def make_plan(
     key: str,
     missing: bool = False,
     limits: ClientLimits = LIMITS,
-    chunk_rows: int = CHUNK_ROWS,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Return the price of a window; with `missing`, of its incomplete days.
@@ -277,30 +268,26 @@ def make_plan(
     Raises: errors that would stop every other request too (key refused, no connection, quota
         exhausted), and the errors of the database.
     """
-    rows_before = {
-        each.name: _rows_of_complete_days(warehouse, each, window) if missing else {}
+    complete = {
+        each.name: warehouse.completed_days(each, window.days) if missing else {}
         for each in collections
     }
     ranges = {
-        each.name: contiguous(day for day in window.days if day not in rows_before[each.name])
+        each.name: contiguous(day for day in window.days if day not in complete[each.name])
         for each in collections
     }
     guard = LedgerGuard(ledger, COMMAND)
     hulls = [(each, _hull(ranges[each.name])) for each in collections if ranges[each.name]]
-    announced = asyncio.run(_announce(hulls, zones, guard, origin, key, limits, progress))
+    client = MagnetisClient(origin, key, guard, concurrency=1, limits=limits)
+    announced = asyncio.run(_announce(client, hulls, zones, progress))
     lines = tuple(
-        _price(
-            each,
-            ranges[each.name],
-            rows_before[each.name],
-            announced.get(each.name),
-            chunk_rows=chunk_rows,
-        )
+        _price(each, ranges[each.name], complete[each.name], announced.get(each.name))
         for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
     pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
     today, whole_day = capacity(policy, usage, pace)
+    used, mean = usage.by_lane, pace.mean_a_day
     return Plan(
         first=window.first,
         last=window.last,
@@ -309,7 +296,10 @@ def make_plan(
         spent=guard.charged.total(),
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
-        lanes=tuple(_lane_use(lane, policy, usage, pace) for lane in LANES),
+        lanes=tuple(
+            LaneUse(lane, policy.floor(lane, usage.at), used.get(lane, 0), mean.get(lane, 0.0))
+            for lane in LANES
+        ),
         seconds_per_call=pace.seconds_per_call,
         backfill_today=today,
         backfill_whole_day=whole_day,
@@ -317,72 +307,44 @@ def make_plan(
     )
 
 
-def _lane_use(lane: str, policy: QuotaPolicy, usage: Usage, pace: Pace) -> LaneUse:
-    floor, mean = policy.floor(lane, usage.at), pace.mean_a_day.get(lane, 0.0)
-    return LaneUse(lane, floor, usage.by_lane.get(lane, 0), mean)
-
-
-def _rows_of_complete_days(
-    warehouse: Warehouse, collection: Collection, window: Window
-) -> dict[date, int]:
-    return {
-        day: found.held for day, found in warehouse.completed_days(collection, window.days).items()
-    }
-
-
 def _hull(ranges: Sequence[Window]) -> Window:
     return Window(ranges[0].first, ranges[-1].last)
 
 
 async def _announce(
+    client: MagnetisClient,
     windows: Sequence[tuple[Collection, Window]],
     zones: Zones,
-    guard: LedgerGuard,
-    origin: str,
-    key: str,
-    limits: ClientLimits,
     progress: Callable[[str], None],
 ) -> dict[str, int | str]:
     """Return by collection the announced rows, or the reason why they are unknown."""
     found: dict[str, int | str] = {}
-    async with MagnetisClient(origin, key, guard, concurrency=1, limits=limits) as client:
+    async with client:
         for collection, window in windows:
             name = collection.name
-            call = ApiCall(
-                name,
-                collection.route,
-                window.parameters(collection, zones),
-                limit=1,
-                days=(window.first, window.last),
-            )
+            parameters = window.parameters(collection, zones)
+            days = (window.first, window.last)
+            call = ApiCall(name, collection.route, parameters, limit=1, days=days)
+            rows: int | str | None
             try:
-                page = await client.page(call)
+                rows = (await client.page(call)).total
             except _ONE_COLLECTION as error:
-                found[name] = _sentence(name, error)
-            else:
-                found[name] = (
-                    page.total
-                    if page.total is not None
-                    else f"{name}: the answer has no meta.total, so only a load can count the rows "
-                    f"of {window}"
+                rows = str(error) if str(error).startswith(name) else f"{name}: {error}"
+            if rows is None:
+                rows = (
+                    f"{name}: the answer has no meta.total, so only a load can count the rows of "
+                    f"{window}"
                 )
-            rows = found[name]
+            found[name] = rows
             progress(f"{name} {window}: {rows} rows" if isinstance(rows, int) else rows)
     return found
-
-
-def _sentence(name: str, error: MagnetisError) -> str:
-    text = str(error)
-    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def _price(
     collection: Collection,
     ranges: Sequence[Window],
-    rows_before: Mapping[date, int],
+    complete: Mapping[date, MergedDay],
     announced: int | str | None,
-    *,
-    chunk_rows: int,
 ) -> PlanLine:
     days = sum(len(each.days) for each in ranges)
     if isinstance(announced, str) or announced is None:
@@ -390,15 +352,15 @@ def _price(
     if collection.window is None:
         # a route without a window returns all its rows to each request
         pages = max(1, -(-announced // PAGE_ROWS))
-        whole = (PricedRange(each.first, each.last, announced, pages) for each in ranges)
+        whole = [PricedRange(each.first, each.last, announced, pages) for each in ranges]
         return PlanLine(collection.name, days, tuple(whole))
     hull = _hull(ranges)
-    complete = sum(rows for day, rows in rows_before.items() if hull.first <= day <= hull.last)
-    rows = max(0, announced - complete)
+    held = sum(each.held for day, each in complete.items() if hull.first <= day <= hull.last)
+    rows = max(0, announced - held)
     priced = []
     for each in ranges:
         share = rows if len(ranges) == 1 else round(rows * len(each.days) / days)
-        calls = expected_calls(share, chunk_rows=chunk_rows, days=len(each.days))
+        calls = expected_calls(share, chunk_rows=CHUNK_ROWS, days=len(each.days))
         priced.append(PricedRange(each.first, each.last, share, calls))
     return PlanLine(collection.name, days, tuple(priced))
 

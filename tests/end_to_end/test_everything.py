@@ -176,7 +176,7 @@ def test_a_run_launched_over_graphql(dev: Dev, api: DagsterApi, sandbox: Sandbox
 
     dev.wait_until(has_ended, "the run ends")
     assert news[-1].status == "SUCCESS"
-    assert [day.rows for each in news for day in each.days] == [
+    assert [rows for each in news for _, rows in each.days] == [
         len(expected_ids(sandbox, "calls", ago(5)))
     ]
     assert ids(dev, "calls", ago(5)) == expected_ids(sandbox, "calls", ago(5))

@@ -6,7 +6,7 @@ The aliases of the fields are their names in cursors that Dagster stores already
 from enum import IntEnum
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 REPEAT_SECONDS = 6 * 3600.0
 """The same failure is posted again after this time."""
@@ -28,11 +28,7 @@ class AlertKind(IntEnum):
     RESOLVED = 3
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-
-class OpenFailure(_Stored):
+class OpenFailure(BaseModel, populate_by_name=True):
     """A job or a check that failed and has not succeeded since."""
 
     at: float
@@ -41,7 +37,7 @@ class OpenFailure(_Stored):
     """Failures since that alert."""
 
 
-class Alert(_Stored):
+class Alert(BaseModel):
     """An alert that is not posted yet."""
 
     kind: AlertKind
@@ -51,7 +47,7 @@ class Alert(_Stored):
     """Failures with this key, with successes in between, since the last message."""
 
 
-class PendingRetry(_Stored):
+class PendingRetry(BaseModel):
     """A failed run that Dagster has marked for a retry but has not retried yet."""
 
     key: str
@@ -60,7 +56,7 @@ class PendingRetry(_Stored):
     """If the run is not retried by then, it becomes an alert."""
 
 
-class AlertCursor(_Stored):
+class AlertCursor(BaseModel, populate_by_name=True):
     """The state of the alert sensor between two ticks."""
 
     after: int
@@ -96,10 +92,7 @@ class AlertCursor(_Stored):
         return len(self.alerts) + self.omitted
 
     def record_failure(self, kind: AlertKind, key: str, text: str, now: float) -> None:
-        """Add an alert, unless the last one with this key is younger than REPEAT_SECONDS.
-
-        A success in between resets that time.
-        """
+        """Add an alert, unless one with this key is younger than REPEAT_SECONDS and still open."""
         known = self.open_failures.get(key)
         if known and 0 <= now - known.at < REPEAT_SECONDS:
             known.repeats += 1
@@ -108,8 +101,7 @@ class AlertCursor(_Stored):
             text = f"{text} ({known.repeats} more in between)"
         self.open_failures.pop(key, None)  # a dict keeps its order: the newest is last
         self.open_failures[key] = OpenFailure(at=now)
-        for oldest in list(self.open_failures)[:-MAX_OPEN_FAILURES]:
-            del self.open_failures[oldest]
+        self.open_failures = dict([*self.open_failures.items()][-MAX_OPEN_FAILURES:])
         self._add(Alert(kind=kind, key=key, text=text))
 
     def record_success(self, key: str, text: str) -> None:
@@ -124,9 +116,10 @@ class AlertCursor(_Stored):
         if alert.kind is not AlertKind.RESOLVED:
             # A delayed message names each failure once, by its newest alert, and omits a
             # resolution that another failure has followed.
-            same_key = [each for each in self.alerts if each.key == alert.key]
             alert.times += sum(
-                each.times for each in same_key if each.kind is not AlertKind.RESOLVED
+                each.times
+                for each in self.alerts
+                if each.key == alert.key and each.kind is not AlertKind.RESOLVED
             )
             self.alerts = [each for each in self.alerts if each.key != alert.key]
         self.alerts = sorted([*self.alerts, alert], key=lambda each: each.kind)
@@ -146,7 +139,7 @@ class AlertCursor(_Stored):
         self.message_times.append(now)
 
     def record_post_failure(self, now: float, *, maybe_delivered: bool) -> int:
-        """Keep the alerts after a failed message, and return the number of ticks to skip.
+        """Return the number of ticks to skip after a failed message. All alerts are kept.
 
         A message that may have been delivered counts towards MAX_MESSAGES_PER_HOUR.
         """

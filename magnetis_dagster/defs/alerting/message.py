@@ -1,13 +1,12 @@
 """The text of alerts: one line for each event of Dagster's log, without personal data.
 
-Our own errors and checks contain no row and no value, so their texts are posted as they are. Other
-errors may quote anything, so only their class is posted. Metadata is not read, except for the class
-name of our own errors.
+The texts of our own errors and checks contain no row and no value. Of other errors, which may quote
+anything, only the class is posted. Metadata is not read, except for the class of our own errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dagster import AssetCheckEvaluation, AssetKey, DagsterEvent, DagsterRun, TextMetadataValue
+import dagster as dg
 from dagster._core.events import JobFailureData
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster_shared.error import SerializableErrorInfo
@@ -43,25 +42,27 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def run_key(run: DagsterRun | None, job: str) -> str:
+def run_key(run: dg.DagsterRun | None, job: str) -> str:
     """Return the key that runs of the same job and assets share."""
     return ": ".join(filter(None, ["run", job, ", ".join(_names(run))]))
 
 
-def run_text(run: DagsterRun | None, job: str, run_id: str, reason: str, ui: str | None) -> str:
+def run_link(run_id: str, ui: str | None) -> str:
+    """Return the run in parentheses; "" for a check that a sensor evaluated without a run."""
+    return f" (run {f'{ui}/runs/{run_id}' if ui else run_id})" if run_id else ""
+
+
+def run_text(run: dg.DagsterRun | None, job: str, reason: str, link: str) -> str:
     """Return job or assets, days, reason and the run."""
     names = _names(run)
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     own_job = not job.startswith("__")  # Dagster's job over all assets has no useful name
     subject = job if own_job or not names else ", ".join(names[:MAX_NAMES]) + more
-    return _text(subject, _days(run.tags if run else {}), reason, run_id, ui)
+    return _text(subject, _days(run), reason, link)
 
 
-def run_failure_reason(event: DagsterEvent) -> str:
-    """Return why the run failed.
-
-    That is our error's first line, or the step that failed first and the class of its error.
-    """
+def run_failure_reason(event: dg.DagsterEvent) -> str:
+    """Return our error's first line, or the step that failed first and the class of its error."""
     data = event.event_specific_data
     if not isinstance(data, JobFailureData):
         return literal(first_line(event.message or ""))
@@ -80,35 +81,29 @@ def step_failure_reason(step: str, data: StepFailureData) -> str:
         entry = failure.metadata.get("error")
         if (
             len(failure.metadata) == 1
-            and isinstance(entry, TextMetadataValue)
+            and isinstance(entry, dg.TextMetadataValue)
             and (entry.text or "").isidentifier()
         ):
             return literal(first_line(failure.description))
     return f"{step}: {_error_class(data.error) if data.error else 'failed'}"
 
 
-def check_key(evaluation: AssetCheckEvaluation) -> str:
-    """Return the key that evaluations of the same check share."""
-    return f"check: {_check_name(evaluation)}"
+def check_name(evaluation: dg.AssetCheckEvaluation) -> str:
+    """Return asset and check."""
+    return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
 
 
 def check_text(
-    evaluation: AssetCheckEvaluation,
-    run: DagsterRun | None,
-    run_id: str,
-    reason: str,
-    ui: str | None,
+    evaluation: dg.AssetCheckEvaluation, run: dg.DagsterRun | None, reason: str, link: str
 ) -> str:
-    """Return asset and check, days, reason and the run; sensors evaluate checks without a run."""
-    days = evaluation.partition or _days(run.tags if run else {})
-    return _text(_check_name(evaluation), days, reason, run_id, ui)
+    """Return asset and check, days, reason and the run."""
+    return _text(check_name(evaluation), evaluation.partition or _days(run), reason, link)
 
 
-def check_failure_reason(evaluation: AssetCheckEvaluation) -> str:
+def check_failure_reason(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return the first line of the description (Markdown); "" unless the check is ours."""
-    if evaluation.asset_key.path[0] != OUR_PREFIX:
-        return ""
-    return first_line(evaluation.description or "")
+    is_ours = evaluation.asset_key.path[0] == OUR_PREFIX
+    return first_line(evaluation.description or "") if is_ours else ""
 
 
 def first_line(text: str) -> str:
@@ -122,31 +117,25 @@ def _alert_line(alert: Alert) -> str:
     return f"{LABELS[alert.kind]}: {alert.text}{times}"
 
 
-def _text(subject: str, days: str, reason: str, run_id: str, ui: str | None) -> str:
-    run = f" (run {f'{ui}/runs/{run_id}' if ui else run_id})" if run_id else ""
-    return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{run}"
+def _text(subject: str, days: str, reason: str, link: str) -> str:
+    return f"{', '.join(filter(None, [subject, days]))}{f': {reason}' if reason else ''}{link}"
 
 
-def _names(run: DagsterRun | None) -> list[str]:
+def _names(run: dg.DagsterRun | None) -> list[str]:
     if run is None:
         return []
     if run.asset_selection:
-        return sorted(map(AssetKey.to_user_string, run.asset_selection))
-    return sorted(
-        f"{check.asset_key.to_user_string()} {check.name}"
-        for check in run.asset_check_selection or ()
-    )
+        return sorted(map(dg.AssetKey.to_user_string, run.asset_selection))
+    checks = run.asset_check_selection or ()
+    return sorted(f"{check.asset_key.to_user_string()} {check.name}" for check in checks)
 
 
-def _check_name(evaluation: AssetCheckEvaluation) -> str:
-    return f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-
-
-def _days(tags: Mapping[str, str]) -> str:
+def _days(run: dg.DagsterRun | None) -> str:
+    tags = run.tags if run else {}
     first, last = tags.get(RANGE_START), tags.get(RANGE_END)
     if first and last and first != last:
         return f"{first} to {last}"
-    return first or tags.get(PARTITION) or ""
+    return first or tags.get(PARTITION, "")
 
 
 def _error_class(error: SerializableErrorInfo) -> str:

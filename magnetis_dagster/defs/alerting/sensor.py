@@ -1,31 +1,17 @@
 """The sensor `failure_alert_sensor`: posts failed runs and failed checks to a webhook.
 
-The webhook is Slack's, or one that accepts the same JSON. Its address is a secret.
-
-A tick reads the events after its cursor and posts at most one message. Alerts that cannot be posted
-stay in the cursor. The sensor requests no run, so Dagster shows its ticks as skipped; the skip
-reason reports the result.
+The webhook is Slack's, or one that accepts the same JSON. Its address is a secret. A tick posts at
+most one message; alerts that cannot be posted stay in the cursor. The sensor requests no run, so
+Dagster shows its ticks as skipped; the skip reason reports the result.
 
 https://docs.dagster.io/guides/automate/sensors
 """
 
-from collections.abc import Iterable
-from datetime import datetime, tzinfo
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import takewhile
 
-from dagster import (
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    DagsterRun,
-    DefaultSensorStatus,
-    EventLogRecord,
-    EventRecordsFilter,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    sensor,
-)
+import dagster as dg
 
 from magnetis_dagster.defs.alerting.cursor import (
     MAX_LINES,
@@ -36,12 +22,13 @@ from magnetis_dagster.defs.alerting.cursor import (
 )
 from magnetis_dagster.defs.alerting.message import (
     check_failure_reason,
-    check_key,
+    check_name,
     check_text,
     escape,
     message_text,
     run_failure_reason,
     run_key,
+    run_link,
     run_text,
 )
 from magnetis_dagster.defs.step_failures import skipped_on_failure
@@ -54,26 +41,21 @@ MAX_EVENTS = 200
 MIN_AGE_SECONDS = 5.0
 """Younger events are read by the next tick."""
 RETRY_SECONDS = 600.0
-"""A failed run that Dagster marked for a retry is posted if it is not retried within this time.
-
-Its backfill may be canceled, or its job may no longer exist.
-"""
+"""A failed run that Dagster marked for a retry is posted if it is not retried within this time,
+such as in a canceled backfill."""
 WILL_RETRY = "dagster/will_retry"
 RETRIED_BY = "dagster/auto_retry_run_id"
 
 
-def alert_sensors(settings: Settings) -> list[SensorDefinition]:
-    """Return the sensor; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
-    return [alert_sensor(settings)] if settings.alert_webhook_url else []
+def alert_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Return the sensor, on by default; no sensor if MAGNETIS_ALERT_WEBHOOK_URL is unset."""
+    if not settings.alert_webhook_url:
+        return []
 
-
-def alert_sensor(settings: Settings) -> SensorDefinition:
-    """Return the sensor, on by default."""
-
-    @sensor(
+    @dg.sensor(
         name=ALERT_SENSOR,
         minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Posts failed runs, failed checks and their recoveries to the webhook in "
             "MAGNETIS_ALERT_WEBHOOK_URL. A failure that persists is posted once in six hours. "
@@ -82,17 +64,17 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
             "If the webhook fails, the alerts are posted later."
         ),
     )
-    def alert(context: SensorEvaluationContext) -> SensorResult:
+    def alert(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(
             lambda: _tick(context.instance, AlertCursor.parse(context.cursor), settings)
         )
 
-    return alert
+    return [alert]
 
 
 def _tick(
-    instance: DagsterInstance, cursor: AlertCursor | None, settings: Settings
-) -> SensorResult:
+    instance: dg.DagsterInstance, cursor: AlertCursor | None, settings: Settings
+) -> dg.SensorResult:
     from dagster._time import get_current_timestamp
 
     now = get_current_timestamp()
@@ -102,13 +84,12 @@ def _tick(
     else:
         _read_events(instance, cursor, now, settings.ui_url)
         reason = _post(cursor, now, settings) if cursor.pending else "No new alerts."
-    return SensorResult(skip_reason=reason, cursor=cursor.serialize())
+    return dg.SensorResult(skip_reason=reason, cursor=cursor.serialize())
 
 
 def _read_events(
-    instance: DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
+    instance: dg.DagsterInstance, cursor: AlertCursor, now: float, ui: str | None
 ) -> None:
-    """Record the failures and successes after the cursor."""
     records = _next_records(instance, cursor, now)
     with_run = (record.run_id for record in records if _needs_run(record, cursor))
     runs = _runs(instance, [*cursor.pending_retries, *with_run])
@@ -116,15 +97,16 @@ def _read_events(
     for record in records:
         cursor.after = record.storage_id
         event, run = record.event_log_entry.get_dagster_event(), runs.get(record.run_id)
-        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
-            _record_check(cursor, event, record.run_id, run, now, ui)
+        link = run_link(record.run_id, ui)
+        if evaluation := record.event_log_entry.asset_check_evaluation:
+            _record_check(cursor, evaluation, run, link, now)
             continue
         job = run.job_name if run else event.job_name or ""
         key = run_key(run, job)
-        if event.event_type is DagsterEventType.RUN_SUCCESS:
-            cursor.record_success(key, run_text(run, job, record.run_id, "succeeded again", ui))
+        if event.event_type is dg.DagsterEventType.RUN_SUCCESS:
+            cursor.record_success(key, run_text(run, job, "succeeded again", link))
             continue
-        text = run_text(run, job, record.run_id, run_failure_reason(event), ui)
+        text = run_text(run, job, run_failure_reason(event), link)
         if not run or run.tags.get(WILL_RETRY) != "true":
             cursor.record_failure(AlertKind.RUN_FAILED, key, text, now)
         elif RETRIED_BY not in run.tags:
@@ -134,59 +116,51 @@ def _read_events(
 
 
 def _next_records(
-    instance: DagsterInstance, cursor: AlertCursor, now: float
-) -> list[EventLogRecord]:
-    """Return the next events in order.
-
-    Without new events and open failures, this costs two index look-ups.
-    """
-    found = [
-        *_records(instance, cursor, DagsterEventType.RUN_FAILURE),
-        *_records(instance, cursor, DagsterEventType.ASSET_CHECK_EVALUATION),
-    ]
-    failures = any(
-        record.event_log_entry.dagster_event_type is DagsterEventType.RUN_FAILURE
-        for record in found
-    )
+    instance: dg.DagsterInstance, cursor: AlertCursor, now: float
+) -> list[dg.EventLogRecord]:
+    """Return the next events in order: two index look-ups if there are none."""
+    failures = _records(instance, cursor, dg.DagsterEventType.RUN_FAILURE)
+    found = [*failures, *_records(instance, cursor, dg.DagsterEventType.ASSET_CHECK_EVALUATION)]
     open_runs = any(key.startswith("run:") for key in cursor.open_failures)
     if failures or cursor.pending_retries or open_runs:
-        found += _records(instance, cursor, DagsterEventType.RUN_SUCCESS)
+        found += _records(instance, cursor, dg.DagsterEventType.RUN_SUCCESS)
     found.sort(key=lambda record: record.storage_id)
-    records = []
-    for record in found[:MAX_EVENTS]:
-        # Events get their ids before they become visible, and a failed run gets its retry tag after
-        # its event: a younger event may lack either.
-        if abs(now - record.timestamp) < MIN_AGE_SECONDS:
-            break
-        records.append(record)
-    return records
+    # Events get their ids before they become visible, and a failed run gets its retry tag after its
+    # event: a younger event may lack either.
+    return list(
+        takewhile(lambda each: abs(now - each.timestamp) >= MIN_AGE_SECONDS, found[:MAX_EVENTS])
+    )
 
 
 def _records(
-    instance: DagsterInstance, cursor: AlertCursor, kind: DagsterEventType
-) -> Iterable[EventLogRecord]:
-    wanted = EventRecordsFilter(kind, after_cursor=cursor.after)
+    instance: dg.DagsterInstance, cursor: AlertCursor, kind: dg.DagsterEventType
+) -> Sequence[dg.EventLogRecord]:
+    wanted = dg.EventRecordsFilter(kind, after_cursor=cursor.after)
     # The storage's method, since the instance's is deprecated. No other returns the evaluations of
     # all checks.
     return instance.event_log_storage.get_event_records(wanted, limit=MAX_EVENTS, ascending=True)
 
 
-def _needs_run(record: EventLogRecord, cursor: AlertCursor) -> bool:
+def _needs_run(record: dg.EventLogRecord, cursor: AlertCursor) -> bool:
     """Return whether the event may become an alert: most checks passed now and before."""
     evaluation = record.event_log_entry.asset_check_evaluation
     return bool(record.run_id) and (
-        evaluation is None or not evaluation.passed or check_key(evaluation) in cursor.open_failures
+        evaluation is None
+        or not evaluation.passed
+        or _check_key(evaluation) in cursor.open_failures
     )
 
 
-def _runs(instance: DagsterInstance, run_ids: list[str]) -> dict[str, DagsterRun]:
-    if not run_ids:
-        return {}
-    found = instance.get_runs(RunsFilter(run_ids=sorted(set(run_ids))))
+def _check_key(evaluation: dg.AssetCheckEvaluation) -> str:
+    return f"check: {check_name(evaluation)}"
+
+
+def _runs(instance: dg.DagsterInstance, run_ids: list[str]) -> dict[str, dg.DagsterRun]:
+    found = instance.get_runs(dg.RunsFilter(run_ids=sorted({*run_ids}))) if run_ids else []
     return {run.run_id: run for run in found}
 
 
-def _check_pending_retries(cursor: AlertCursor, runs: dict[str, DagsterRun], now: float) -> None:
+def _check_pending_retries(cursor: AlertCursor, runs: dict[str, dg.DagsterRun], now: float) -> None:
     """Drop runs that were retried or deleted; record those that will not be retried as failed."""
     for run_id, pending in list(cursor.pending_retries.items()):
         run = runs.get(run_id)
@@ -200,20 +174,18 @@ def _check_pending_retries(cursor: AlertCursor, runs: dict[str, DagsterRun], now
 
 def _record_check(
     cursor: AlertCursor,
-    event: DagsterEvent,
-    run_id: str,
-    run: DagsterRun | None,
+    evaluation: dg.AssetCheckEvaluation,
+    run: dg.DagsterRun | None,
+    link: str,
     now: float,
-    ui: str | None,
 ) -> None:
-    evaluation = event.asset_check_evaluation_data
-    key = check_key(evaluation)
+    key = _check_key(evaluation)
     if evaluation.passed:
-        cursor.record_success(key, check_text(evaluation, run, run_id, "passed again", ui))
+        cursor.record_success(key, check_text(evaluation, run, "passed again", link))
         return
-    kind = AlertKind.WARNING if evaluation.severity.value == "WARN" else AlertKind.ERROR
-    text = check_text(evaluation, run, run_id, check_failure_reason(evaluation), ui)
-    cursor.record_failure(kind, key, text, now)
+    is_warning = evaluation.severity is dg.AssetCheckSeverity.WARN
+    text = check_text(evaluation, run, check_failure_reason(evaluation), link)
+    cursor.record_failure(AlertKind.WARNING if is_warning else AlertKind.ERROR, key, text, now)
 
 
 def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
@@ -223,7 +195,7 @@ def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
     alerts = _count(cursor.pending, "alert")
     if (at := cursor.next_message_at(now)) > now:
         return (
-            f"{alerts} pending until {_time(at, settings.timezone)}. "
+            f"{alerts} pending until {datetime.fromtimestamp(at, settings.timezone):%H:%M %Z}. "
             f"Limit: {MAX_MESSAGES_PER_HOUR} messages per hour."
         )
     if cursor.pause:
@@ -249,7 +221,3 @@ def _post(cursor: AlertCursor, now: float, settings: Settings) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _time(at: float, zone: tzinfo) -> str:
-    return f"{datetime.fromtimestamp(at, zone):%H:%M %Z}"

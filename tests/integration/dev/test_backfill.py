@@ -59,7 +59,7 @@ DONE = PlanLine("leads", 0, ())
 def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> None:
     webserver = Webserver()
     launched = launch_plan(plan(CALLS, VISITS, DONE), cast("DagsterApi", webserver), engine)
-    assert launched.as_dict() == {
+    assert launched == {
         "backfill": "abcdefgh",
         "page": "http://127.0.0.1:3000/runs/b/abcdefgh",
     }
@@ -75,7 +75,7 @@ def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> No
     elsewhere = launch_plan(
         plan(CALLS), cast("DagsterApi", webserver), engine, ui_url="https://dagster.example.com"
     )
-    assert elsewhere.page == "https://dagster.example.com/runs/b/abcdefgh"
+    assert elsewhere["page"] == "https://dagster.example.com/runs/b/abcdefgh"
     assert [
         (line.collection, line.days, line.rows, line.calls) for line in report(engine, "abcdefgh")
     ] == [

@@ -51,8 +51,8 @@ def test_the_error_for_a_port_in_use_names_the_option_to_change_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(dev_home.PortTaken, match=rf"127\.0\.0\.1:{port}.*--port {port + 1}"):
-            dev_home.check_port("127.0.0.1", port, option="--port")
-    dev_home.check_port("127.0.0.1", port, option="--port")
+            dev_home.check_port("127.0.0.1", port)
+    dev_home.check_port("127.0.0.1", port)
 
 
 def test_the_error_for_a_port_in_use_shows_the_syntax_for_make(
@@ -64,7 +64,7 @@ def test_the_error_for_a_port_in_use_shows_the_syntax_for_make(
         port = taken.getsockname()[1]
         monkeypatch.setenv("MAKELEVEL", "1")
         with pytest.raises(dev_home.PortTaken, match=rf'make run ARGS="--port {port + 1}"'):
-            dev_home.check_port("127.0.0.1", port, option="--port")
+            dev_home.check_port("127.0.0.1", port)
 
 
 def test_the_suggested_port_is_free() -> None:
@@ -77,19 +77,19 @@ def test_the_suggested_port_is_free() -> None:
                 second.bind(("127.0.0.1", port + 1))
                 second.listen()
             with pytest.raises(dev_home.PortTaken, match=r"--port \d+") as error:
-                dev_home.check_port("127.0.0.1", port, option="--port")
+                dev_home.check_port("127.0.0.1", port)
             suggested = int(str(error.value).rpartition("--port ")[2].strip('."'))
             assert suggested > port + 1
-            dev_home.check_port("127.0.0.1", suggested, option="--port")
+            dev_home.check_port("127.0.0.1", suggested)
 
 
 def test_the_address_of_another_host_is_refused() -> None:
     with pytest.raises(dev_home.PortTaken, match=r"192\.0\.2\.1:3000"):
-        dev_home.check_port("192.0.2.1", 3000, option="--port")
+        dev_home.check_port("192.0.2.1", 3000)
 
 
 def test_a_free_port_is_available() -> None:
-    dev_home.check_port("127.0.0.1", dev_home.free_port(), option="--port")
+    dev_home.check_port("127.0.0.1", dev_home.free_port())
 
 
 def test_project_files_in_the_working_directory_come_first(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_runs_load_exactly_the_missing_days_once(missing: dict[str, set[int]]) -
         (name, batch.first + timedelta(days=number))
         for batch in runs
         for name in batch.collections
-        for number in range(batch.days)
+        for number in range((batch.last - batch.first).days + 1)
     )
     assert loaded == expected
 
