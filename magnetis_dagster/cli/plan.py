@@ -109,7 +109,6 @@ def plan(
                 window,
                 warehouse,
                 wiring.ledger_of(engine, settings),
-                key_fingerprint=settings.key_fingerprint,
                 zones=wiring.zones_of(settings),
                 origin=settings.api_url,
                 key=key,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
+from magnetis_dagster.defs.backoff import ticks_to_skip
+
 if TYPE_CHECKING:
     from magnetis_dagster.notification_settings.change_detection import Observation
 
-MAX_PAUSE = 7
-"""Ticks skipped at most; with ticks every 15 minutes, two hours."""
 STEADY_CHANGES = 5
 """After changes in this many consecutive reads, a collection is read less often, and its changing
 members are reported."""
@@ -78,7 +78,7 @@ class CollectionState(BaseModel):
 
     def back_off(self, times: int) -> None:
         """Skip 0, 1, 3, then 7 ticks after this many failures."""
-        self.pause = min(2 ** max(0, times - 1) - 1, MAX_PAUSE)
+        self.pause = ticks_to_skip(times)
 
     def slow_down(self, interval: int) -> None:
         """After STEADY_CHANGES, double the time between reads with each change, up to an hour."""

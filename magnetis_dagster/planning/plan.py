@@ -252,7 +252,6 @@ def make_plan(
     warehouse: Warehouse,
     ledger: Ledger,
     *,
-    key_fingerprint: str,
     zones: Zones,
     origin: str,
     key: str,
@@ -285,7 +284,7 @@ def make_plan(
         for each in collections
     )
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
-    pace = read_pace(warehouse.engine, ledger, key_fingerprint=key_fingerprint, usage=usage)
+    pace = read_pace(warehouse.engine, ledger, usage=usage)
     today, whole_day = capacity(policy, usage, pace)
     used, mean = usage.by_lane, pace.mean_a_day
     return Plan(

@@ -26,13 +26,17 @@ _SECONDS = text("""
 """)
 
 
-def read_pace(engine: Engine, ledger: Ledger, *, key_fingerprint: str, usage: Usage) -> Pace:
+def read_pace(engine: Engine, ledger: Ledger, *, usage: Usage) -> Pace:
     """Return each lane's calls on a mean day, and the seconds per call.
 
     Measured over the last week without today, or since a younger key's first day.
     """
     today = ledger.policy.day_of(usage.at)
-    parameters = {"key": key_fingerprint, "first": today - timedelta(days=DAYS), "today": today}
+    parameters = {
+        "key": ledger.key_fingerprint,
+        "first": today - timedelta(days=DAYS),
+        "today": today,
+    }
     with guarded(engine, "read past API calls"), engine.connect() as connection:
         rows = connection.execute(_DAYS, parameters).all()
         seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()

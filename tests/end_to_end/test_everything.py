@@ -91,6 +91,7 @@ def page(dev: Dev) -> Iterator[Page]:
         )
         page = browser.new_page(viewport={"width": 1440, "height": 1500}, base_url=dev.ui)
         page.set_default_timeout(90_000)
+        expect.set_options(timeout=90_000)
         # Dagster asks for an e-mail address once per instance
         page.add_locator_handler(page.get_by_text("Skip", exact=True), lambda skip: skip.click())
         yield page

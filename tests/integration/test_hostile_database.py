@@ -102,7 +102,6 @@ def use_everything(
         requested_window(DAY, DAY, start=DAY, today=date(2026, 1, 1)),
         warehouse,
         ledger,
-        key_fingerprint=FINGERPRINT,
         zones=Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS),
         origin=api.url,
         key=KEY,

@@ -8,6 +8,8 @@ from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from magnetis_dagster.defs.backoff import ticks_to_skip
+
 REPEAT_SECONDS = 6 * 3600.0
 """The same failure is posted again after this time."""
 MAX_LINES = 20
@@ -15,8 +17,6 @@ MAX_LINES = 20
 MAX_OPEN_FAILURES = 300
 MAX_MESSAGES_PER_HOUR = 6
 HOUR = 3600.0
-MAX_PAUSE = 7
-"""Ticks skipped at most. After consecutive webhook failures, 0, 1, 3, then 7 ticks are skipped."""
 
 
 class AlertKind(IntEnum):
@@ -144,7 +144,7 @@ class AlertCursor(BaseModel, populate_by_name=True):
         A message that may have been delivered counts towards MAX_MESSAGES_PER_HOUR.
         """
         self.failures += 1
-        self.pause = min(2 ** (self.failures - 1) - 1, MAX_PAUSE)
+        self.pause = ticks_to_skip(self.failures)
         if maybe_delivered:
             self.message_times.append(now)
         return self.pause

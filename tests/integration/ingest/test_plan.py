@@ -59,7 +59,6 @@ def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Mak
             Ledger(
                 engine, key_fingerprint=FINGERPRINT, policy=QuotaPolicy(limit=quota, zone=PARIS)
             ),
-            key_fingerprint=FINGERPRINT,
             zones=Zones(partition=PARIS, query=PARIS, response=PARIS),
             **{
                 "origin": api.url,

@@ -20,9 +20,7 @@ TODAY = date(2025, 6, 12)
 
 
 def pace_of(engine: Engine, usage: Usage, policy: QuotaPolicy = POLICY) -> Pace:
-    return read_pace(
-        engine, Ledger(engine, key_fingerprint=KEY, policy=policy), key_fingerprint=KEY, usage=usage
-    )
+    return read_pace(engine, Ledger(engine, key_fingerprint=KEY, policy=policy), usage=usage)
 
 
 def ago(days: int) -> date:
@@ -77,9 +75,7 @@ def test_seconds_per_call_are_those_of_long_windows(engine: Engine) -> None:
                 {"calls": calls, "ms": milliseconds},
             )
     usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
-    assert read_pace(
-        engine, Ledger(engine, key_fingerprint=KEY, policy=POLICY), key_fingerprint=KEY, usage=usage
-    ).seconds_per_call == pytest.approx(0.2)
+    assert pace_of(engine, usage).seconds_per_call == pytest.approx(0.2)
 
 
 def test_a_rolling_quota_knows_when_its_calls_return(engine: Engine, clock: Any) -> None:
