@@ -16,6 +16,8 @@ INSTALLED = $(if $(wildcard $(VENV)/dev.stamp),$(VENV)/dev.stamp,$(VENV)/run.sta
 PATIENTLY := bash tools/patiently.sh
 # Options of the command, such as make run ARGS="--load 7 --exit".
 ARGS ?=
+# Three for two cores: one of them mostly waits for a Dagster that the tests have started.
+WORKERS ?= 3
 
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,7 +35,7 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 	@$(BIN)/magnetis dev $(ARGS)
 
 test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/unit/catalog -k overlay" for some)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-unit: $(VENV)/dev.stamp ## Run the tests without a server or a database, in under a minute
 	@$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)

@@ -15,22 +15,26 @@ pytest_plugins = ["leftovers"]
 LONGEST = (
     "end_to_end/test_everything.py",
     "integration/defs/test_settings_sensors.py",
+    "integration/ingest/test_lies.py",
     "end_to_end/test_quota.py",
+    "integration/quota/test_kills.py",
     "integration/ingest/test_chaos.py",
     "end_to_end/test_without_a_key.py",
-    "integration/quota/test_kills.py",
-    "end_to_end/test_alert_edited.py",
-    "integration/defs/test_repair.py",
-    "integration/test_cli.py",
-    "integration/dev/test_dagster_api.py",
     "integration/defs/test_celery_launcher.py",
-    "integration/ingest/test_ingestion.py",
-    "integration/ingest/test_every_failure.py",
+    "integration/defs/test_run_launcher.py",
+    "integration/defs/test_run_retries.py",
+    "integration/dev/test_dagster_api.py",
+    "integration/defs/test_repair.py",
     "integration/defs/test_alerts.py",
-    "integration/ingest/test_interrupted.py",
+    "integration/defs/test_missing.py",
+    "integration/ingest/test_every_failure.py",
+    "integration/test_cli.py",
+    "integration/ingest/test_expected_calls.py",
+    "integration/ingest/test_overlap.py",
+    "integration/ingest/test_ingestion.py",
 )
-"""Files that take over half a minute each. One of two workers runs the last file alone.
-`end_to_end` mostly waits, so other files run between its files."""
+"""Files that take over 20 seconds each. One of the workers runs the last file alone. `end_to_end`
+mostly waits, so its files are spread over the workers."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from paths import ROOT
 from leftovers import MARK
 from waiting import wait_until
 
@@ -31,7 +32,7 @@ def start_session(folder: Path, seconds: float, *options: str) -> "subprocess.Po
         for name, value in os.environ.items()
         if name != MARK and not name.startswith("PYTEST")
     }
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = str(ROOT / "tests")
     command = [
         sys.executable,
         "-m",
