@@ -20,6 +20,7 @@ LONGEST = (
     "integration/quota/test_kills.py",
     "integration/ingest/test_chaos.py",
     "end_to_end/test_without_a_key.py",
+    "integration/test_leftovers.py",
     "integration/defs/test_celery_launcher.py",
     "integration/defs/test_run_launcher.py",
     "integration/defs/test_run_retries.py",

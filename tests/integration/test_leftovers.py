@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from paths import ROOT
 from leftovers import MARK
+from paths import ROOT
 from waiting import wait_until
 
 LEAKS = """
