@@ -37,7 +37,7 @@ run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key
 test: $(VENV)/dev.stamp browser pgbouncer ## Run all tests (ARGS="tests/unit/catalog -k overlay" for some)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-unit: $(VENV)/dev.stamp ## Run the tests without a server or a database, in under a minute
+test-unit: $(VENV)/dev.stamp ## Run the tests that need no server and no database, in under a minute
 	@$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
 
 test-compose: $(VENV)/dev.stamp ## Start the compose stack on a Docker engine and kill its services (root, Debian, half an hour)

@@ -31,7 +31,7 @@ def without_prefetch() -> None:
 
 
 class InlineExecutor:
-    """Runs each function at once, in the thread that submits it."""
+    """Runs each function immediately, in the thread that submits it."""
 
     def __init__(self, *_: Any) -> None: ...
 

@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/ablation.py [--rounds 5] [--only NAME ...]
 
-Each round runs the whole pipeline and every variant in turn, on fresh databases: a rate part (an
-API without latency) and a latency part (8 pages in flight of an API that responds after 0.2 s). A
-figure is the median over the rounds of the variant's seconds / the whole pipeline's seconds in the
-same round: 1.10 means that the optimisation saves a tenth. docs/decisions/0030-pipeline.md records
-the figures and what follows from them.
+Each round runs the whole pipeline and every variant in turn, on fresh databases. The rate part uses
+an API without latency. The latency part has 8 pages in flight, and its API responds after 0.2 s. A
+figure is the variant's seconds / the whole pipeline's seconds in the same round: the median over
+the rounds. 1.10 means that the variant takes a tenth longer. docs/decisions/0030-pipeline.md
+records the figures and the conclusions.
 """
 
 import argparse

@@ -45,6 +45,7 @@ class Allowance:
     limit: float | None = None
     remaining: float | None = None
     reset: float | None = None
+    """Seconds until the window ends."""
     window: float | None = None
     """Length of the window in seconds."""
 
@@ -118,6 +119,7 @@ class CallOutcome:
     """The result of a charged call, for the ledger."""
 
     status: int | None
+    """HTTP status; None if no response arrived."""
     rows: int | None = None
     bytes: int = 0
     milliseconds: int = 0

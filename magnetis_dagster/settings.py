@@ -365,7 +365,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
-        """Read the settings. Without a key, those of a running `magnetis dev` are added.
+        """Read the settings from the environment, `.env` and SECRETS.
+
+        Without a key, add those of a running `magnetis dev`.
 
         Raises: SettingsError, which names the variable.
         """

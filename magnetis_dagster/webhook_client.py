@@ -19,7 +19,10 @@ SECONDS = 5.0
 
 
 class WebhookFailed(TransientError):
-    """The message was not delivered, or its delivery is uncertain: `HTTP 500`, or a class."""
+    """The message was not delivered, or its delivery is uncertain.
+
+    The text is `HTTP 500`, or the class of an error.
+    """
 
     def __init__(self, reason: str, *, perhaps_delivered: bool = False) -> None:
         super().__init__(reason)
@@ -47,7 +50,7 @@ def post_json(url: str, content: Mapping[str, object], *, seconds: float = SECON
                 response = transport.handle_request(request)
                 response.close()
             answers.put(response.status_code)
-        except Exception as error:  # noqa: BLE001 - the caller shall hear the class of any error
+        except Exception as error:  # noqa: BLE001 - the caller reports the class of any error
             answers.put(error)
 
     # A thread, because no socket time-out limits a silent name server or a response that trickles.

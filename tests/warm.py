@@ -1,4 +1,4 @@
-"""Processes that are forked from one which has imported everything: imports take 2 s of CPU."""
+"""Processes forked from one that has imported everything: imports take 2 s of CPU."""
 
 import atexit
 import multiprocessing
@@ -65,4 +65,4 @@ def _main(
     try:
         runpy.run_module("magnetis_dagster.cli", run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # a forked process skips them
+        atexit._run_exitfuncs()  # a forked process skips its exit functions

@@ -380,7 +380,7 @@ class Catalogue(Declaration):
         ancestors is not a parent.
         """
         found = list(collection.references)
-        for name in found:  # which grows
+        for name in found:  # the loop extends it
             found += [each for each in self.collections[name].references if each not in found]
         return [each for each in self.enabled if each.name in found]
 

@@ -1,7 +1,7 @@
 """Parse received rows by their declaration: id, account, time and typed columns.
 
 Member names and types of most collections are assumptions. So a value that does not fit its column
-becomes NULL and is counted; the warehouse stores the received row next to the columns.
+becomes NULL and is counted. The warehouse stores the received row next to the columns.
 """
 
 import re

@@ -31,7 +31,8 @@ def stable(collection: Collection, row: Any) -> Any:
 def stable_sql(collection: Collection, payload: str) -> str:
     """Return an SQL expression for `stable`; `payload` has the type jsonb.
 
-    Only ASCII letters, digits and punctuation without escapes, so any statement may embed it.
+    It contains only ASCII letters, digits and punctuation without escapes, so any statement may
+    embed it.
     """
     return _tree(collection.volatile).sql(payload, count(1))
 

@@ -95,7 +95,7 @@ def plan(
         today = warehouse.now().astimezone(settings.timezone).date()
         last_day = last_day or today - timedelta(days=1)
         window = requested_window(first_day, last_day, start=settings.start_date, today=today)
-        # --launch fails before an API call is spent
+        # without a webserver, --launch fails before an API call is spent
         with (
             open_dagster(dagster_url or settings.dagster_url)
             if launch

@@ -42,8 +42,8 @@ SERVER_OPTIONS = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 "
     "-c tcp_user_timeout=30000"
 )
-"""PostgreSQL ends a session 30 s after its machine was disconnected, instead of two hours, during
-which the run that resumes the work would wait for a lock."""
+"""PostgreSQL ends a session 30 s after its machine was disconnected. By default it takes two hours,
+during which the run that resumes the work would wait for a lock."""
 
 _ENDING = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
 _log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """Dagster's event log in PostgreSQL, with one row per planned check, and usable by read-only roles.
 
-Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row), which
-the result of a check without partitions never replaces: half of the storage of a loaded day, and
-"in progress" in the check's history (docs/decisions/0024-retention.md).
+Dagster 1.13 stores a planned check once for every partition of a ranged run (1.4 kB a row). The
+result of a check without partitions never replaces these rows. They take half of the storage of a
+loaded day, and remain "in progress" in the check's history (docs/decisions/0024-retention.md).
 """
 
 from functools import cached_property
@@ -19,7 +19,10 @@ class MagnetisEventLogStorage(PostgresEventLogStorage):
     """PostgresEventLogStorage for checks without partitions and for read-only roles."""
 
     def can_write_asset_status_cache(self) -> bool:
-        """Return whether this role may update the cache of partition states, when displayed."""
+        """Return whether this role may update the cache of partition states.
+
+        Dagster updates it whenever it displays them. A read-only role works without the cache.
+        """
         return super().can_write_asset_status_cache() and self._may_update_assets
 
     @cached_property

@@ -42,7 +42,8 @@ def heartbeat_of(run_id: str) -> Heartbeat | None:
 class HeartbeatRunStorage(PostgresRunStorage):
     """PostgresRunStorage that starts the heartbeat of a run in the process that executes it.
 
-    Every worker reports its start here, for any job. Celery and Kubernetes supervise their runs.
+    Every worker reports its start here, for any job. Runs on Celery and Kubernetes are supervised
+    there and have no heartbeat.
     """
 
     def handle_run_event(

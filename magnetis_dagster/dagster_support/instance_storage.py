@@ -29,7 +29,7 @@ _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
 
 
 class StorageDialect(PGDialect_psycopg2):
-    """SQLAlchemy's dialect for psycopg2 with our session settings and our texts of errors.
+    """SQLAlchemy's dialect for psycopg2 with our session settings and error texts.
 
     Every engine that Dagster creates uses it. So its tables are in the schema `dagster` even behind
     a pooler, which may ignore startup options.
@@ -125,9 +125,10 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
     def share_pool(self) -> None:
         """Let the three storages share a pool of database sessions.
 
-        Dagster's own engines open a session for each statement: over half of its overhead per
-        partition (benchmarks/dagster_share.py). Its alternative, optimize_for_webserver, which a
-        webserver still uses, returns sessions that a restart of the server has closed.
+        Dagster's own engines open a session for each statement. That was over half of Dagster's
+        overhead per partition (benchmarks/dagster_share.py). Dagster's alternative,
+        optimize_for_webserver, returns sessions that a restart of the server has closed. A
+        webserver still uses it.
         """
         from dagster_postgres.utils import create_pg_engine
 

@@ -105,8 +105,8 @@ class MagnetisRunLauncher(DefaultRunLauncher):
     def _sign_of_life(self, run: DagsterRun, beat: LastBeat, *, lives: bool | None) -> str | None:
         """Return why the worker counts as alive; None if nothing indicates that it is.
 
-        It takes two checks of the same old heartbeat, since the database may have been unavailable
-        until just before the first one.
+        A worker is dead only after two checks of the same old heartbeat. The database may have been
+        unavailable until just before the first check.
         """
         seen, since = self._silent.pop(run.run_id, ("", 0.0))
         if beat.age < SILENCE_SECONDS:

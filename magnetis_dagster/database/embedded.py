@@ -54,7 +54,7 @@ _ABSENT = {
     "data of an API key, set MAGNETIS_API_KEY.",
 }
 _handles: dict[Path, tuple[int, int]] = {}
-"""For each home: descriptor of _USERS and pid: a forked child must not stop its parent's server."""
+"""Descriptor of _USERS and pid, by home. A forked child must not stop its parent's server."""
 
 
 class EmbeddedServerFailed(TransientError):

@@ -165,7 +165,10 @@ def _limit(connection: Connection, seconds: float) -> None:
 
 
 class _BlockerPoll:
-    """Polls the sessions that block a connection: after a time-out, the server forgets them."""
+    """Polls the sessions that block a connection.
+
+    The server does not report them after a time-out.
+    """
 
     def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
         self._engine = engine

@@ -1,6 +1,7 @@
 """Initialize, start and stop a PostgreSQL server, and control its logins.
 
-Uses only the wheel's programs, not its Python code, which trusts all users (docs/decisions/0019).
+Uses only the wheel's programs, not its Python code, which trusts all users
+(docs/decisions/0019-own-server-supervision.md).
 """
 
 import hashlib
@@ -67,7 +68,7 @@ class Postmaster:
 
 
 def _pid_lines(data: Path) -> list[str]:
-    """Return pid, data folder, start, port, socket folder and address; nothing without a file."""
+    """Return pid, data folder, start, port, socket folder and address; [] if there is no file."""
     with suppress(FileNotFoundError):
         return [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
     return []
@@ -76,7 +77,7 @@ def _pid_lines(data: Path) -> list[str]:
 def is_alive(pid: int, data: Path) -> bool:
     """Return whether this process is the server of `data`.
 
-    After a crash, another program may have its pid, or a container may never reap a zombie.
+    After a crash, another program may have its pid, or a container may never reap the zombie.
     """
     try:
         process = psutil.Process(pid)

@@ -42,7 +42,10 @@ def owner_of(data: Path) -> pwd.struct_passwd:
 
 
 def socket_folder_of(data: Path) -> Path:
-    """Return the socket's folder: `data`, or a short path if that is too long or special."""
+    """Return the socket's folder: `data`, or a short path.
+
+    A socket's path must be short and contain no special characters.
+    """
     is_short = len(os.fsencode(data / SOCKET)) <= _PATH_BYTES
     if is_short and not any(character in str(data) for character in ",\"'\\ \n"):
         return data

@@ -1,7 +1,7 @@
 """Assets, one per collection, all from one factory. https://docs.dagster.io/guides/build/assets
 
 A step loads its partitions as ranges of days. It logs a materialization when a day is committed, so
-loaded days stay green if the run stops early, and returns no output, which would double the events.
+loaded days stay green if the run stops early. It returns no output, which would double the events.
 """
 
 import warnings
@@ -133,7 +133,8 @@ def _windows(
 def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> set[str]:
     """Return the partitions that an earlier attempt of this step has logged in this run.
 
-    A run retry is a new run: Dagster shows the days that it planned and did not log as failed.
+    A step retry does not log them again. A run retry is a new run and logs every day: Dagster shows
+    planned days that a run did not log as failed.
     """
     events = context.instance.all_logs(
         context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION

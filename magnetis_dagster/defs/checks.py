@@ -80,7 +80,7 @@ def _listed(days: list[date]) -> str:
 def as_evaluation(
     result: dg.AssetCheckResult, key: dg.AssetKey | None = None
 ) -> dg.AssetCheckEvaluation:
-    """Return the result as an event of its asset or of `key`, for code outside a step of it."""
+    """Return the result as an event of its asset or of `key`, for code outside the asset's step."""
     key = key or result.asset_key
     assert key is not None
     return dg.AssetCheckEvaluation(

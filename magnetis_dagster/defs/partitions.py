@@ -1,8 +1,8 @@
 """Daily partitions, in MAGNETIS_TIMEZONE. https://docs.dagster.io/guides/build/partitions-and-backfills
 
 Events: each day since MAGNETIS_START_DATE that has ended is a partition. Snapshots: today is a
-partition from midnight, and so is each past day on which a snapshot was taken, according to the
-database. Snapshots of other past days cannot be taken any more: they would stay missing, and a
+partition from midnight. So is each past day on which a snapshot was taken, according to the
+database. Snapshots of other past days cannot be taken any more. They would stay missing, and a
 backfill of them would always fail.
 """
 

@@ -1,7 +1,7 @@
 """The asset `magnetis/quota`: the use of the key's API calls, plotted by Dagster, with two checks.
 
-The last load of each run observes it, and so does a sensor every 15 minutes, without a run (96 runs
-a day would each take 3 to 7 s). Dagster shows these ticks as skipped; the skip reason contains the
+The last load of each run observes it. So does a sensor every 15 minutes, without a run: 96 runs a
+day would each take 3 to 7 s. Dagster shows these ticks as skipped; the skip reason contains the
 numbers. *Observe* on the asset's page observes it immediately.
 
 https://docs.dagster.io/guides/automate/sensors

@@ -1,9 +1,10 @@
 """Lineage edges from the references in the catalogue, such as from `numbers` to `calls`.
 
 An edge must not make assets wait for each other (docs/decisions/0023-lineage-without-waiting.md).
-So it is added to the spec only: `@asset(deps=…)` would add an input to the step. A backfill drops
-an asset that a mapping leads to no day, so mappings reach every day. Assets of one kind have the
-same days; events of a day depend on the snapshot of the next day, the first that is taken after.
+So it is added to the spec only: `@asset(deps=…)` would add an input to the step. A backfill
+derives days from the partition mappings, and drops an asset for which it finds none. So the
+mappings reach every day. Assets of one kind have the same days. Events of a day depend on the
+snapshot of the next day, the first that is taken after them.
 
 https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 """

@@ -2,7 +2,7 @@
 
 A tick reads the collections (one API call per 250 rows, lane `settings`) and compares a digest of
 the content with its cursor. It keeps the pages of changed collections, so the run that loads them
-sends no API request. Errors are the skip reason of a tick, and a later tick tries again.
+sends no API request. An error is the skip reason of its tick, and a later tick retries.
 
 https://docs.dagster.io/guides/automate/sensors
 """

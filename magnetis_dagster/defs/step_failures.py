@@ -17,8 +17,8 @@ from magnetis_dagster.errors import MagnetisError, TransientError
 
 RETRIES = 3
 RETRY_SECONDS = 20.0
-"""Backoff of 20, 40 and 80 s with jitter, for failures that outlast the client's own retries, such
-as the restart of a database or of a proxy."""
+"""Backoff of 20, 40 and 80 s with jitter. The restart of a database or of a proxy may outlast the
+client's own retries."""
 UNLIMITED = 1_000_000
 """`max_retries` for Dagster, which counts waits for API calls as retries."""
 

@@ -1,7 +1,7 @@
 """The days on which snapshots were taken, read while the code location loads.
 
 That must be fast, and work without a database too. So this module uses the driver alone, waits at
-most CONNECT_SECONDS and does not start the embedded server; `magnetis dev` passes its address.
+most CONNECT_SECONDS and does not start the embedded server. `magnetis dev` passes its address.
 """
 
 import logging
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | None:
     """Return the days on which any of the snapshot collections was taken; empty before the first.
 
-    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (a warning).
+    None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (logged as a
+    warning).
     """
     if settings.database_address is None:
         return None

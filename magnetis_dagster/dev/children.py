@@ -29,7 +29,7 @@ ESCALATION = (
     (signal.SIGKILL, 5.0),
 )
 """Signals in order, and the seconds to wait after each. Dagster's processes end on SIGINT within 1
-to 4 s; one that is still importing may lose the signal, so it is sent twice."""
+to 4 s. One that is still importing may lose the signal, so it is sent twice."""
 
 _RUN_WORKER = "spawn_main"
 """Occurs in the command line of Dagster's run processes, which use multiprocessing."""
@@ -104,7 +104,7 @@ class Children:
                 )
 
     def stop(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
-        """Stop all programs and their descendants, last started first; by SIGKILL if urgent."""
+        """Stop all programs and their descendants, last started first; with SIGKILL if urgent."""
         for child in reversed(self._children):
             _stop(child.descendants, is_urgent)
             # reap a program that ended after the last poll

@@ -1,4 +1,4 @@
-"""Decide who may send a request now, without HTTP or Dagster.
+"""Decides who may send a request now. Uses neither HTTP nor Dagster.
 
 Every function with an engine may raise DatabaseUnavailable or DatabaseRefused. `quota.ledger`
 imports the database and is imported only if needed. The names here are cheap to import.

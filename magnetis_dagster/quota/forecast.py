@@ -45,6 +45,7 @@ class Forecast:
     done_at: datetime | None
     """When the last call is answered, in the quota's zone; None if not within MOST_DAYS."""
     calls_left: int = 0
+    """Calls that remain after MOST_DAYS."""
 
 
 def forecast(policy: QuotaPolicy, usage: Usage, calls: int, pace: Pace) -> Forecast:
@@ -112,7 +113,7 @@ class _Simulation:
         # the trial call redetermines it
         self._elsewhere = 0 if usage.closed_until else usage.elsewhere
         self._sent: deque[tuple[datetime, int]] = deque()
-        """When counted calls of the backfill expire, and their number; calendar: all of the day."""
+        """When counted backfill calls expire, and how many. Calendar quota: those of the day."""
         self._began = usage.at
         """Start of the mean usage by other lanes: the simulation's start, later the day's."""
         self._next = max(usage.at, usage.closed_until or usage.at)

@@ -1,4 +1,4 @@
-"""Measure how a key's calls were used recently, as input of the forecast."""
+"""Measure how a key's calls were used recently, for the forecast."""
 
 from datetime import timedelta
 

@@ -5,9 +5,10 @@ exceed the limit together. Nothing is refunded, even if a process dies after a g
 decides what may be granted. The time comes from the database's clock, `magnetis_ops.now()`, which
 tests replace.
 
-A call counts in every quota window in which the API may have received it: from its charge until it
-is settled, or until LONGEST_CALL has passed if its process died. A charge that waited is renewed
-directly before its request is sent; if the quota window has changed, the call is charged again.
+A call counts in every quota window in which the API may have received it. That is from its charge
+until it is settled, or until LONGEST_CALL has passed if its process died. A charge that waited is
+renewed directly before its request is sent. If the quota window has changed, the call is charged
+again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

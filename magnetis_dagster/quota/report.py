@@ -25,7 +25,7 @@ from magnetis_dagster.quota.rules import (
 )
 
 _DAYS_SHOWN = 30
-"""As on the vendor's own screen."""
+"""As many as on the vendor's own screen."""
 _TOP = 10
 """Number of today's collections and runs in the report."""
 
@@ -85,6 +85,7 @@ class LaneToday:
     calls_again_at: datetime | None
     """When the lane may send its next call; None: now."""
     reason: str | None
+    """Reason of the refusal; None if a call may be sent now."""
 
     @property
     def kept(self) -> int:
@@ -131,6 +132,7 @@ class CallCounts:
     over_quota: int = 0
     """Answered with HTTP 429."""
     failed: int = 0
+    """Answered in another way, or not at all."""
     rows: int = 0
 
 

@@ -3,7 +3,7 @@
 Pure functions, shared by ledger, reports and forecasts.
 
 Floors: each lane except backfill has a share of the limit, which backfill may not use. Over the
-last hours of the quota day the floors shrink evenly to zero, so that unused calls are not lost.
+last hours of the quota day the floors shrink evenly to zero, so no unused calls are lost.
 """
 
 from bisect import bisect_left
@@ -24,7 +24,7 @@ BACKFILL = "backfill"
 DEFAULT_FLOORS: Mapping[str, float] = {"schedule": 0.20, "settings": 0.05, "manual": 0.05}
 SECOND = timedelta(seconds=1)
 TRIAL_POLL = timedelta(seconds=2)
-"""How soon to retry while another process's trial call finds out whether the API reopened."""
+"""Retry interval while another process's trial call finds out whether the API reopened."""
 LONGEST_SPACING_WAIT = timedelta(seconds=30)
 """Longest wait of a paced call after its grant; a longer wait is a refusal."""
 KEY_REFUSED = ", key refused"
@@ -177,7 +177,10 @@ class Refused:
 
 
 def allowance(policy: QuotaPolicy, usage: Usage, lane: str, moment: datetime | None = None) -> int:
-    """Return how many calls `lane` may still send at `moment`, by default the usage's own."""
+    """Return how many calls `lane` may still send at `moment`; never below 0.
+
+    `moment` is by default the usage's own.
+    """
     moment = moment or usage.at
     room = policy.limit - usage.used
     if lane == BACKFILL:
@@ -253,7 +256,7 @@ def _send_time(policy: QuotaPolicy, usage: Usage, lane: str, room: int) -> datet
     if policy.calls_per_second is not None and usage.last_sent is not None:
         send_at = max(send_at, usage.last_sent + timedelta(seconds=1 / policy.calls_per_second))
     if lane in policy.spread and last is not None:
-        # from the last call, not from now: the next call's time must not move while one waits
+        # from the last call, not from now: the next call's time must not move while a process waits
         if policy.is_rolling:
             gap = DAY / (room + usage.by_lane.get(lane, 0))
         else:

@@ -1,7 +1,7 @@
 """A local Magnetis API with realistic data, for users without a key, tests and benchmarks.
 
-It serves the documented envelope on the catalogue's routes, and generates rows on request. No HTTP
-client, no SQL, no Dagster.
+It serves the documented envelope on the catalogue's routes, and generates rows on request. It
+uses no HTTP client, no SQL and no Dagster.
 """
 
 from magnetis_dagster.sandbox.app import Answer, Request

@@ -103,7 +103,7 @@ def address_of(caller: int) -> str:
 
 
 def displayed(caller: int) -> tuple[str | None, str | None]:
-    """Return phone number and name of a caller, as far as the called person sees them."""
+    """Return the phone number and the name that the called person sees; None if hidden."""
     if caller == WITHHELD:
         return None, None
     return number_of(caller), name_of(caller) if caller // 7 % 10 < _NAMED else None

@@ -1,7 +1,7 @@
 """Edit a running sandbox.
 
-The endpoint is for programs on this machine, not for web pages: a request requires a loopback
-client, a loopback Host, a JSON body and the organisation's key in a header, and must have neither
+The endpoint is for programs on this machine, not for web pages. A request requires a loopback
+client, a loopback Host, a JSON body and the organisation's key in a header. It must have neither
 Origin nor Sec-Fetch-Site. No response allows cross-origin requests.
 """
 

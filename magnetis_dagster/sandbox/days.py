@@ -74,7 +74,7 @@ class Days:
         )
 
     def count(self, collection: str, day: date, as_of: int | None = None) -> int:
-        """Return the number of rows of a day, which is not before the first day."""
+        """Return the number of rows of a day, which must not be before the first day."""
         return self._size(collection, day) - len(self._late_changes(collection, day, as_of)[1])
 
     def make(self, collection: str, day: date, as_of: int | None = None) -> Day:

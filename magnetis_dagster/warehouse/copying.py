@@ -21,7 +21,10 @@ def copy_rows(
     columns: Mapping[str, str],
     records: Iterable[tuple[Any, ...]],
 ) -> None:
-    """COPY `records` into a temporary table. `columns`: name to type. JSON values are text."""
+    """COPY `records` into a temporary table, in the caller's transaction.
+
+    `columns`: PostgreSQL type by name. JSON values are text.
+    """
     # the text format would search each value for characters that it must escape
     statement = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         Identifier(table), SQL(", ").join(map(Identifier, columns))

@@ -29,6 +29,7 @@ class ForecastLine:
     """Announced rows, padding included."""
     calls: int
     spent: int
+    """API calls charged so far, retries included."""
     days_done: int
     rows_done: int
 

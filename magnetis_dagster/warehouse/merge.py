@@ -1,7 +1,7 @@
 """Merges a window in one transaction: rows, deletions, versions, quarantine, counts, completion.
 
 Merges of one collection run one after the other, under an advisory lock. For each day, a newer read
-supersedes an older one, so two concurrent loads of a day end like the newer load alone.
+supersedes an older one. So two concurrent loads of a day end like the newer load alone.
 """
 
 from collections import Counter

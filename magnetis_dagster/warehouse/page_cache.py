@@ -37,6 +37,7 @@ class CachedWindow:
     first: date
     last: date
     read_at: datetime
+    """When the first of these pages was fetched."""
     pages: frozenset[int]
 
 

@@ -33,8 +33,8 @@ def reconcile(
 ) -> list[DayDifference]:
     """Return the days whose recorded count is wrong, oldest first. None: compare all days.
 
-    One statement, so that a load commits before or after it. A million rows take 0.5 s. For a
-    snapshot collection it compares the newest snapshot and ignores `days`.
+    One statement, so a concurrent load is visible completely or not at all. A million rows take
+    0.5 s. For a snapshot collection it compares the newest snapshot and ignores `days`.
     """
     queries = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}",

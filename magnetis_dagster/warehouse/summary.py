@@ -24,6 +24,7 @@ class SummaryLine:
     """Rows in the table: for events those of the completed days, for snapshots the newest ones."""
     api_calls: int
     seconds: float
+    """Seconds that the given runs spent on reading and merging."""
 
 
 def summary(

@@ -27,7 +27,7 @@ _NAMES = {
     "network_name": ["t.network_name", "a.network_name", "n.name"],
     "entity_name": ["t.entity_name", "a.entity_name", "n.entity_name", "e.name"],
 }
-"""Column of a view to its sources, in order."""
+"""Sources of each column of a view, in order."""
 _KEYS = {"a": ["t.account_id"], "n": ["a.network_id"], "e": ["a.entity_id", "n.entity_id"]}
 _INVALID_TABLE_DEFINITION, _DEPENDENT_OBJECTS = "42P16", "2BP01"
 

@@ -86,7 +86,10 @@ class Warehouse:
         return WindowLimits(*found[0]) if found else WindowLimits()
 
     def learn_longest_window(self, collection: Collection, most_days: int, reason: str) -> None:
-        """Record for 30 days that windows longer than `most_days` days fail, and how."""
+        """Record for 30 days that windows longer than `most_days` days fail.
+
+        `reason` says how they fail.
+        """
         self._learn("learn_most_days", collection, most_days, reason)
 
     def learn_row_cap(self, collection: Collection, most_rows: int, reason: str) -> None:
@@ -111,7 +114,7 @@ class Warehouse:
     def discard_windows_at_cap(self, collection: Collection, cap: int) -> list[date]:
         """Delete the completion records of windows that announced `cap` rows; return their days.
 
-        Such a window may be capped.
+        Such a window may be capped. The days are ascending.
         """
         statement = _BOOKKEEPING["discard_windows_at_cap"]
         parameters = {"collection": collection.name, "cap": cap}

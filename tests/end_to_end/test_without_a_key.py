@@ -99,7 +99,7 @@ def sums(dev: Dev) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def dev(module_start: Start) -> Dev:
-    """Load and exit; then serve what was loaded."""
+    """Load and exit; then serve the loaded days."""
     first = module_start("--load", "2", "--exit")
     assert first.end(seconds=500) == 0, first.diagnosis
     assert "No MAGNETIS_API_KEY: using the local sandbox at http://127.0.0.1:" in first.output

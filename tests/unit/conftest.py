@@ -1,4 +1,4 @@
-"""Tests without a server, a database or a network: whatever would open a connection fails."""
+"""Fixture of tests without a server, a database or a network: a connection attempt fails."""
 
 import socket
 from typing import Any

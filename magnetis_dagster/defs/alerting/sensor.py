@@ -41,8 +41,8 @@ MAX_EVENTS = 200
 MIN_AGE_SECONDS = 5.0
 """Younger events are read by the next tick."""
 RETRY_SECONDS = 600.0
-"""A failed run that Dagster marked for a retry is posted if it is not retried within this time,
-such as in a canceled backfill."""
+"""A failed run that Dagster marked for a retry is posted unless it is retried within this time.
+Runs of a canceled backfill are not retried."""
 WILL_RETRY = "dagster/will_retry"
 RETRIED_BY = "dagster/auto_retry_run_id"
 
