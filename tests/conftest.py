@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import PERSONAL_MARKERS
 
 pytest_plugins = ["leftovers"]
+
+# how long examples take depends on what else the machine does
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 LONGEST = (
     "end_to_end/test_everything.py",
