@@ -43,6 +43,7 @@ class Allowance:
     """One rate limit that the server enforces."""
 
     limit: float | None = None
+    """Requests per window. None in any field: the server does not state it."""
     remaining: float | None = None
     reset: float | None = None
     """Seconds until the window ends."""

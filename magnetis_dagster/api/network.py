@@ -8,7 +8,6 @@ import os
 import re
 import ssl
 import urllib.request
-from functools import lru_cache
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -39,9 +38,11 @@ def transport_options(url: httpx.URL) -> TransportOptions:
 
     Raises: PermanentError if a variable names a proxy or certificates that cannot be used.
     """
-    trusted = certificates()
     address = proxy_for(url)
     proxy = None if address is None else httpx.Proxy(address)
+    uses_tls = "https" in {url.scheme, proxy.url.scheme if proxy else None}
+    # reading certificates takes 50 ms of CPU, which plain HTTP does not need
+    trusted = certificates() if uses_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy and proxy.url.scheme == "https":
         proxy.ssl_context = trusted
     return {"proxy": proxy, "verify": trusted}
@@ -159,17 +160,11 @@ def certificates() -> ssl.SSLContext:
                     f"{folder!r}, found none. {advice}"
                 )
     try:
-        return _trusting(file, folders, Path(file).stat().st_mtime_ns if file else 0)
+        if not file and not folders:
+            return httpx.create_ssl_context(trust_env=False)
+        return ssl.create_default_context(cafile=file or None, capath=folders or None)
     except ssl.SSLError:
         reason = "contains no certificates in PEM format"
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
     raise PermanentError(f"SSL_CERT_FILE: the file {file!r} {reason}. {advice}")
-
-
-@lru_cache(maxsize=4)
-def _trusting(file: str | None, folders: str | None, _changed_at: int) -> ssl.SSLContext:
-    # reading a list of certificates takes 50 ms of CPU, and each tick of a sensor opens a client
-    if not file and not folders:
-        return httpx.create_ssl_context(trust_env=False)
-    return ssl.create_default_context(cafile=file or None, capath=folders or None)

@@ -6,4 +6,4 @@ MOST_TICKS = 7
 
 def ticks_to_skip(failures: int) -> int:
     """Return 0, 1, 3, then 7 ticks, after one, two, three, and more consecutive failures."""
-    return min(2 ** max(0, failures - 1) - 1, MOST_TICKS)
+    return min((1 << max(0, failures - 1)) - 1, MOST_TICKS)

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Catalogue, Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
@@ -24,6 +24,8 @@ from magnetis_dagster.defs.repair_attempts import REPAIR_SENSOR, Attempts, given
 from magnetis_dagster.defs.step_failures import skipped_on_failure
 from magnetis_dagster.settings import Settings
 
+# an unknown status of a later Dagster counts as unfinished
+_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 REPAIR_TAG = "magnetis/repair"
 """On each run of the sensor: the number of the attempt."""
 INTERVAL_SECONDS = 3600
@@ -67,7 +69,7 @@ def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefiniti
 def _tick(
     instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
 ) -> dg.SensorResult:
-    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
     days = {each.name: read_closed_days(instance, each, settings) for each in events}
     attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
     busy = _busy(instance, runs, events)

@@ -29,8 +29,8 @@ class ProjectNotFound(PermanentError):
 def claim_home(home: Path) -> Iterator[None]:
     """Make `home` private and lock it until this process ends, even if it is killed.
 
-    Raises: AlreadyRunning if another process has the lock; ForeignFolder if `home` belongs to
-    another user.
+    Raises: AlreadyRunning, with the pid, if another process has the lock; ForeignFolder if `home`
+    belongs to another user.
     """
     private_folder(home)
     for name in ("dagster", "logs"):  # may have been created by an earlier version

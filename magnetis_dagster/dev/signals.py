@@ -24,7 +24,7 @@ class StopSignals:
     """Handles stop signals during a `with` block. Main thread only.
 
     The first signal raises Interrupted, and each later `check` raises it again. `count` counts the
-    signals.
+    signals. After `ignore`, none raises.
     """
 
     def __init__(self) -> None:

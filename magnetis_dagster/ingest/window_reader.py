@@ -103,9 +103,9 @@ class WindowReader:
                 await asyncio.to_thread(staging.clear)
                 await asyncio.to_thread(self._cache.forget, days)
                 cached = None
-            is_short = await self._fetch_all(pages, cached, most_rows)
+            is_accepted = await self._fetch_all(pages, cached, most_rows)
             await self._client.wait_for_settlements()
-            if not is_short:
+            if not is_accepted:
                 return None
             size += pages.bytes
             tally = await asyncio.to_thread(staging.deduplicate)

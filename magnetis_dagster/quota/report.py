@@ -109,7 +109,9 @@ class Today:
     window: str
     limit: int
     used: int
+    """Calls by all lanes and elsewhere."""
     used_elsewhere: int
+    """Calls that other programs sent, by the API's count."""
     remaining: int
     closed_until: datetime | None
     """The API reported an exhausted quota until then."""

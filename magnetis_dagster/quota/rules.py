@@ -48,7 +48,9 @@ class QuotaPolicy:
     """The quota rules of one key."""
 
     limit: int
+    """Calls per quota day, or per 24 hours if the quota is rolling."""
     zone: ZoneInfo
+    """Time zone of the quota day."""
     window: QuotaWindow = QuotaWindow.CALENDAR
     floors: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_FLOORS))
     """Lane to the share of the limit that is reserved for it."""
@@ -131,6 +133,7 @@ class Usage:
     by_lane: Mapping[str, int]
     """Calls that count in the quota window of `at`, by lane."""
     elsewhere: int = 0
+    """Calls of the quota window that other programs sent, by the API's count."""
     closed_until: datetime | None = None
     """The API reported an exhausted quota until then. Remains set until a trial call succeeds."""
     trial_until: datetime | None = None

@@ -240,7 +240,7 @@ class World:
         if key in self._listings:
             return self._listings[key]
         day, total = datetime.fromtimestamp(end, zone).date(), 0
-        listing = self._listings[key] = []
+        listing: list[_DayRows] = []
         while start <= end and (next_day := midnight(day + timedelta(days=1), zone)) > start:
             if start <= midnight(day, zone) and next_day <= end + 1:
                 low, high = 0, self._count(collection, day)
@@ -251,6 +251,7 @@ class World:
                 total += high - low
                 listing.append(_DayRows(total, day, low, high))
             day -= timedelta(days=1)
+        self._listings[key] = listing
         if len(self._listings) > _LISTINGS:
             self._listings.popitem(last=False)
         return listing

@@ -70,6 +70,7 @@ class MergedDay:
     day: date
     announced: int
     held: int
+    """Rows in the table that are not deleted; `announced` are those that the API announced."""
     inserted: int
     changed: int
     deleted: int

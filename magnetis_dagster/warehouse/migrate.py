@@ -53,7 +53,7 @@ Progress = Callable[[str], None]
 """Receives a line for each attempt that found a lock taken."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _DEPENDENTS = Queries("columns")["dependents"]
-_digests: dict[int, str] = {}
+_digests: dict[tuple[str, str], str] = {}
 """By catalogue and time zone. One takes 0.2 s of CPU, and each tick of a sensor needs it."""
 _ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
 
@@ -278,7 +278,7 @@ def _applied(connection: Connection) -> str | None:
 
 def _digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
     """Return the digest of everything that `migrate` creates for a catalogue."""
-    key = hash((catalogue.model_dump_json(), zone.key))
+    key = catalogue.model_dump_json(serialize_as_any=True), zone.key
     if key not in _digests:
         _digests[key] = _compose_digest(catalogue, zone)
     return _digests[key]

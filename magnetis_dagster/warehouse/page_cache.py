@@ -42,7 +42,10 @@ class CachedWindow:
 
 
 class PageCache:
-    """The cached pages of one collection and one run."""
+    """The cached pages of one collection and one run.
+
+    Every method may raise DatabaseUnavailable or DatabaseRefused.
+    """
 
     def __init__(self, engine: Engine, collection: Collection, work: str, request: str) -> None:
         """`request` is the fingerprint of the requests; pages of other requests are not used."""
@@ -60,12 +63,13 @@ class PageCache:
 
     def keep(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> None:
         """Store the body of one page of the window over `days`."""
+        keep = self.keeping(days, page, body, fetched_at)  # compresses, so before the transaction
         with (
             guarded(self._engine, "store a page"),
             self._engine.begin() as connection,
             driver_of(connection).cursor() as cursor,
         ):
-            self.keeping(days, page, body, fetched_at)(cursor)
+            keep(cursor)
 
     def keeping(self, days: Sequence[date], page: int, body: bytes, fetched_at: datetime) -> Keep:
         """Return a function that stores one page of the window over `days` with a given cursor."""

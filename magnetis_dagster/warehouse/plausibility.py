@@ -74,6 +74,7 @@ class StoredDay:
     day: date
     held: int
     missing: int
+    """Stored rows that were not received."""
     unreadable: int
     """Stored rows that were received but can no longer be placed."""
     without_id: int

@@ -59,6 +59,7 @@ class PolicyResult:
     """Result of a policy."""
 
     number: int = 0
+    """All violations, also those beyond MOST_ROWS."""
     violations: Sequence[Violation] = ()
     """The first MOST_ROWS of them, by account and id."""
     evaluated: int = 0

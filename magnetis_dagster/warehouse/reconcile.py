@@ -26,6 +26,7 @@ class DayDifference:
     recorded: int
     """Rows that `magnetis_ops.days` and `magnetis_ops.strays` record."""
     rows: int
+    """Rows in the table that are not deleted."""
 
 
 def reconcile(

@@ -23,6 +23,7 @@ class SummaryLine:
     rows: int
     """Rows in the table: for events those of the completed days, for snapshots the newest ones."""
     api_calls: int
+    """API calls of the given runs, retries included."""
     seconds: float
     """Seconds that the given runs spent on reading and merging."""
 

@@ -35,7 +35,10 @@ class WindowLimits:
 
 
 class Warehouse:
-    """The tables of one catalogue in one database. RowParser describes the time zones."""
+    """The tables of one catalogue in one database. RowParser describes the time zones.
+
+    Every method may raise DatabaseUnavailable or DatabaseRefused.
+    """
 
     def __init__(
         self,
