@@ -18,7 +18,13 @@ from scripted_server import ScriptedServer, page, raw
 
 from magnetis_dagster import api
 from magnetis_dagster.api import MagnetisClient
-from magnetis_dagster.api.network import bypasses_proxy, certificates, proxy_address, proxy_for
+from magnetis_dagster.api.network import (
+    bypasses_proxy,
+    certificates,
+    proxy_address,
+    proxy_for,
+    transport_options,
+)
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.webhook_client import post_json
@@ -249,6 +255,27 @@ def test_an_empty_variable_means_the_usual_authorities(monkeypatch: pytest.Monke
     monkeypatch.setenv("SSL_CERT_FILE", "")
     monkeypatch.setenv("SSL_CERT_DIR", "")
     assert len(certificates().get_ca_certs()) == usual > 50
+
+
+def test_each_client_reads_the_certificates_as_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replaced authority is trusted, and a removed one no longer, without a restart."""
+    file = tmp_path / "ca.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    trusted = []
+    for authority in (trustme.CA(), trustme.CA()):
+        authority.cert_pem.write_to_path(str(file))
+        os.utime(file, (0, 0))  # as `cp -p` and `rsync -t` keep it
+        options = transport_options(httpx.URL("https://api.test"))
+        trusted.append(options["verify"].get_ca_certs(binary_form=True))
+    assert len(trusted[0]) == len(trusted[1]) == 1
+    assert trusted[0] != trusted[1]
+
+
+def test_plain_http_trusts_no_certificate() -> None:
+    assert transport_options(httpx.URL("http://127.0.0.1:8250"))["verify"].get_ca_certs() == []
 
 
 class Proxy:
