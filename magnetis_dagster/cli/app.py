@@ -1,7 +1,9 @@
 """`magnetis`: the commands that Dagster does not have.
 
 Exit codes: 0 success, 1 a defect, 2 a setting or argument must change, 3 retry later, 130
-interrupted. Commands import their code late, so that `magnetis --help` answers immediately.
+interrupted. Commands import their code late, so that `magnetis --help` answers immediately. A
+command declares its options with their help and then runs from top to bottom, so its function may
+have more than 50 lines.
 """
 
 import sys

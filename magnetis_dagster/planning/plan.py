@@ -283,6 +283,19 @@ def make_plan(
         _price(each, ranges[each.name], complete[each.name], announced.get(each.name))
         for each in collections
     )
+    return _schedule(window, lines, warehouse, ledger, missing=missing, spent=guard.charged.total())
+
+
+def _schedule(
+    window: Window,
+    lines: tuple[PlanLine, ...],
+    warehouse: Warehouse,
+    ledger: Ledger,
+    *,
+    missing: bool,
+    spent: int,
+) -> Plan:
+    """Return the plan of priced lines: when the lane backfill can send their calls."""
     policy, usage = ledger.policy, ledger.usage(BACKFILL)
     pace = read_pace(warehouse.engine, ledger, usage=usage)
     today, whole_day = capacity(policy, usage, pace)
@@ -292,7 +305,7 @@ def make_plan(
         last=window.last,
         missing=missing,
         lines=lines,
-        spent=guard.charged.total(),
+        spent=spent,
         at=usage.at.astimezone(policy.zone),
         limit=policy.limit,
         lanes=tuple(
