@@ -125,7 +125,7 @@ def test_counts_that_differ_are_listed_with_the_repair(
     api: SmallApi, materialize: Materialize, engine: Engine
 ) -> None:
     yesterday = datetime.now(PARIS).date() - timedelta(days=1)
-    api.rows["/calls"] = [call(f"{day:%d}", f"{day} 10:00:00") for day in (DAY, yesterday)]
+    api.rows["/calls"] = [call(f"{day}", f"{day} 10:00:00") for day in (DAY, yesterday)]
 
     def check(day: date) -> tuple[bool, str]:
         found = materialize("calls", day).get_asset_check_evaluations()

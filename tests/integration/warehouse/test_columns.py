@@ -209,8 +209,9 @@ def test_a_wrong_type_fails_the_loads_of_its_collection_only(
         store(wrong, "calls", {"id": "c"})
     with pytest.raises(SchemaDisagrees, match=declared):
         reparse(wrong, wrong.catalogue["calls"])
+    today = wrong.now().astimezone(PARIS).date()
     for name in ("emails", "pools"):
-        store(wrong, name, {"id": "x", "received_at": f"{wrong.now():%Y-%m-%d} 12:00:00"})
+        store(wrong, name, {"id": "x", "received_at": f"{today} 12:00:00"})
         assert query(f"SELECT count(*) FROM magnetis.{name}") == [(1,)]
     [sentence] = compare(wrong.engine, wrong.catalogue).disagreements
     assert "magnetis migrate --drop-columns" in sentence
