@@ -1,6 +1,7 @@
 """Shared by tests of run launchers: an instance, a location with a waiting job, and its runs."""
 
 import dagster as dg
+from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.workspace.context import WorkspaceRequestContext
 
 INSTANCE = """
@@ -36,11 +37,25 @@ def make_run(
     workspace: WorkspaceRequestContext,
     name: str,
     tags: dict[str, str],
+    *,
+    location_name: str = "here",
+    asset: dg.AssetKey | None = None,
 ) -> dg.DagsterRun:
-    """Return a run of a job of the location `here` that is created but not launched."""
-    location = workspace.get_code_location("here")
+    """Return a run of a job, or of one asset in it, that is created but not launched."""
+    location = workspace.get_code_location(location_name)
     [repository] = location.get_repositories().values()
     job = repository.get_full_job(name)
+    if asset:
+        job = location.get_job(
+            JobSubsetSelector(
+                location_name=location.name,
+                repository_name=repository.name,
+                job_name=name,
+                op_selection=None,
+                asset_selection=[asset],
+                asset_check_selection=None,
+            )
+        )
     plan = location.get_execution_plan(job, {}, step_keys_to_execute=None, known_state=None)
     return instance.create_run(
         job_name=name,
@@ -53,8 +68,8 @@ def make_run(
         step_keys_to_execute=None,
         execution_plan_snapshot=plan.execution_plan_snapshot,
         job_snapshot=job.job_snapshot,
-        parent_job_snapshot=None,
-        asset_selection=None,
+        parent_job_snapshot=job.parent_job_snapshot if asset else None,
+        asset_selection=frozenset([asset]) if asset else None,
         asset_check_selection=None,
         resolved_op_selection=None,
         op_selection=None,

@@ -156,8 +156,7 @@ class Ledger:
     """Charges and settles the calls of one key according to its quota rules.
 
     Thread-safe; every method is one short transaction, and may raise DatabaseUnavailable or
-    DatabaseRefused.
-    A call whose charge raises must not be sent.
+    DatabaseRefused. A call whose charge raises must not be sent.
     """
 
     def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:

@@ -130,6 +130,7 @@ class _Merge:
             "run_id": facts.run_id,
             "days": list(facts.days),
         }
+        """Parameters of all statements. `run` removes superseded and doubted days from `days`."""
 
     def run(self) -> MergeResult:
         self._analyze_staging()

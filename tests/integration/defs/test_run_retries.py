@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.utils import make_new_run_id
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
@@ -19,6 +18,7 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import (
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 from dagster_daemon import Daemon, daemon
+from dagster_runs import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import ROOT
@@ -225,46 +225,18 @@ class Workers:
         """Launch a run of one day like a backfill."""
         workspace = self._running.workspace.create_request_context()
         [location] = workspace.code_locations
-        [repository] = location.get_repositories().values()
-        job = repository.get_full_job("__ASSET_JOB")
-        key = dg.AssetKey(["magnetis", collection])
-        subset = location.get_job(
-            JobSubsetSelector(
-                location_name=location.name,
-                repository_name=repository.name,
-                job_name=job.name,
-                op_selection=None,
-                asset_selection=[key],
-                asset_check_selection=None,
-            )
+        run = make_run(
+            self._running.instance,
+            workspace,
+            "__ASSET_JOB",
+            {
+                "dagster/asset_partition_range_start": str(day),
+                "dagster/asset_partition_range_end": str(day),
+            },
+            location_name=location.name,
+            asset=dg.AssetKey(["magnetis", collection]),
         )
-        tags = {
-            "dagster/asset_partition_range_start": str(day),
-            "dagster/asset_partition_range_end": str(day),
-        }
-        plan = location.get_execution_plan(subset, {}, step_keys_to_execute=None, known_state=None)
-        instance = self._running.instance
-        run = instance.create_run(
-            job_name=job.name,
-            run_id=None,
-            run_config={},
-            status=dg.DagsterRunStatus.NOT_STARTED,
-            tags=tags,
-            root_run_id=None,
-            parent_run_id=None,
-            step_keys_to_execute=None,
-            execution_plan_snapshot=plan.execution_plan_snapshot,
-            job_snapshot=subset.job_snapshot,
-            parent_job_snapshot=subset.parent_job_snapshot,
-            asset_selection=frozenset([key]),
-            asset_check_selection=None,
-            resolved_op_selection=None,
-            op_selection=None,
-            remote_job_origin=subset.get_remote_origin(),
-            job_code_origin=subset.get_python_origin(),
-            asset_graph=repository.asset_graph,
-        )
-        instance.submit_run(run.run_id, workspace)
+        self._running.instance.submit_run(run.run_id, workspace)
 
     def attempt(self, kill_at: int) -> tuple[str, list[str]]:
         """Execute the last run, killed at its request `kill_at`; return its status and its retry.
