@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -51,6 +52,8 @@ _FOREIGN_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FI
 from which images read secrets."""
 _reported: set[str] = set()
 
+UNNAMED = "magnetis"
+"""Name of the connection whose key is MAGNETIS_API_KEY."""
 SECRETS = Path("/run/secrets")
 """Folder in which Docker and Kubernetes store secrets as files. A variable that is set nowhere else
 is read from the file of its name."""
@@ -363,6 +366,20 @@ class Settings(BaseSettings):
     home: Annotated[Path, BeforeValidator(_none_if_blank)] = Path(".magnetis")
     """Folder of the embedded database, logs and local state, relative to the working directory."""
 
+    _connection: str = PrivateAttr(default=UNNAMED)
+    _missing_key: str | None = PrivateAttr(default=None)
+    _view_timezone: ZoneInfo | None = PrivateAttr(default=None)
+
+    @property
+    def connection(self) -> str:
+        """Name of the connection that these settings belong to."""
+        return self._connection
+
+    @property
+    def view_timezone(self) -> ZoneInfo:
+        """Time zone of local times in views, which all connections share."""
+        return self._view_timezone or self.timezone
+
     @classmethod
     def load(cls, **overrides: object) -> Self:
         """Read the settings from the environment, `.env` and SECRETS.
@@ -371,18 +388,58 @@ class Settings(BaseSettings):
 
         Raises: SettingsError, which names the variable.
         """
+        return cls._load(overrides)._with_running_dev()  # noqa: SLF001 - its own class
+
+    @classmethod
+    def of_connection(
+        cls,
+        name: str,
+        declared: Mapping[str, object],
+        *,
+        place: str,
+        key: SecretStr | None,
+        missing_key: str,
+    ) -> Self:
+        """Return the settings of a named connection; what it does not declare is inherited.
+
+        `declared`: values by field; `place` precedes the field in error texts. `missing_key`: the
+        error of `require_key` if `key` is None.
+
+        Raises: SettingsError.
+        """
+        overrides: dict[str, object] = {**declared, "api_key": None}
+        settings = cls._load(overrides, place)._with_running_dev(sandbox=False)  # noqa: SLF001 - its own class
+        try:
+            checked = _check_key(key) if key else None
+        except ValueError as error:
+            # as for a missing key, only the runs of this connection fail
+            checked, missing_key = None, f"{missing_key} Its value is unusable: {error}."
+        settings = settings.model_copy(update={"api_key": checked})
+        settings._connection = name  # noqa: SLF001 - its own class
+        settings._missing_key = missing_key  # noqa: SLF001
+        if "timezone" in declared:
+            settings._view_timezone = cls._load({}).timezone  # noqa: SLF001
+        return settings
+
+    @classmethod
+    def _load(cls, overrides: Mapping[str, object], place: str = "") -> Self:
         try:
             _restrict_env_file(Path(".env"))
             _check_names({*os.environ, *dotenv_values(".env")}, cls.model_fields)
-            settings = cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
-            return settings._with_running_dev()
+            return cls(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type, call-arg]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             problem = f"{first['msg'].removeprefix('Value error, ')}."
             if first["loc"]:
+                if place and first["loc"][0] in overrides:
+                    raise SettingsError(
+                        f"{place}.{'.'.join(map(str, first['loc']))}: {problem}"
+                    ) from None
                 problem = f"MAGNETIS_{'_'.join(map(str, first['loc'])).upper()}: {problem}"
+            elif place:
+                problem = f"{place}: {problem}"
         except InvalidQuotaRules as error:
-            problem = str(error)
+            problem = f"{place}: {error}" if place else str(error)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f".env cannot be read as UTF-8 text ({type(error).__name__}). Correct or remove it."
@@ -391,10 +448,11 @@ class Settings(BaseSettings):
             f"{problem} Set it in the environment or in .env; .env.example lists every variable."
         ) from None
 
-    def _with_running_dev(self) -> Self:
+    def _with_running_dev(self, *, sandbox: bool = True) -> Self:
         """Add the addresses of the `magnetis dev` that serves `home` to variables that are unset.
 
-        Its sandbox and its database apply only if no key and no other address of the API is set.
+        Its sandbox and its database apply only if no key and no other address of the API is set,
+        and the sandbox only to the unnamed connection.
         """
         running = running_dev(self.home)
         if running is None:
@@ -403,7 +461,10 @@ class Settings(BaseSettings):
         if running.ui and "dagster_url" not in self.model_fields_set:
             found["dagster_url"] = running.ui
         other_api = "api_url" in self.model_fields_set and self.api_url != running.api_url
-        if self.api_key is None and not other_api:
+        if not sandbox:
+            if running.database_url and self.database_url is None and not running.sandbox_key:
+                found["database_url"] = SecretStr(running.database_url)
+        elif self.api_key is None and not other_api:
             if running.sandbox_key:
                 found |= {"api_key": SecretStr(running.sandbox_key), "api_url": running.api_url}
             if running.database_url and self.database_url is None:
@@ -460,6 +521,8 @@ class Settings(BaseSettings):
 
     def require_key(self) -> str:
         """Return the API key. Raises SettingsError if none is set."""
+        if self.api_key is None and self._missing_key:
+            raise SettingsError(f"Connection {self.connection}: {self._missing_key}")
         if self.api_key is None:
             raise SettingsError(
                 "MAGNETIS_API_KEY is not set, and no `magnetis dev` with a sandbox runs in "

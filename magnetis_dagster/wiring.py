@@ -14,13 +14,15 @@ from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.running_dev import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEYS
-from magnetis_dagster.settings import Settings
+from magnetis_dagster.settings import UNNAMED, Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 from magnetis_dagster.warehouse import read_only as reader
 
 
 def uses_sandbox(settings: Settings) -> bool:
     """Return whether the key is the sandbox's, or none is set and `magnetis dev` uses no other."""
+    if settings.api_key is None and settings.connection != UNNAMED:
+        return False
     if settings.api_key is None:
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None

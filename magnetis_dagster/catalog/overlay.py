@@ -27,10 +27,12 @@ only the differences:
         kind: has_recipient
         collections: [email_trackers]
         description: Every tracked address is forwarded.
+
+MAGNETIS_CONFIG may also declare `connections` (magnetis_dagster/connections.py).
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -54,6 +56,7 @@ M = TypeVar("M", bound=BaseModel)
 _Mapping = dict[str, Any]
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C implementation if libyaml is available."""
+_OVERLAY_KEYS = ("collections", "policies")
 _COLLECTION_KEYS = sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
 
 
@@ -75,15 +78,24 @@ class _Place(NamedTuple):
         return CatalogueError(f"{': '.join(filter(None, self))}: {problem}")
 
 
-def load_catalogue(overlay: Path | None = None) -> Catalogue:
-    """Load the catalogue and apply the YAML file `overlay` (MAGNETIS_CONFIG).
+def load_catalogue(
+    overlay: Path | None = None, changes: Mapping[str, Any] | None = None, place: str = ""
+) -> Catalogue:
+    """Load the catalogue, apply the YAML file `overlay` (MAGNETIS_CONFIG), then `changes`.
+
+    `changes`: a mapping with the structure of an overlay; `place` names it in error texts.
 
     Raises: CatalogueError if the file is missing, is not YAML, or contains an invalid key or value.
     """
-    if overlay is None:
-        return _validate(_Place("catalogue.yaml"), _defaults())
-    file = _Place(str(overlay))
-    return _validate(file, _apply_overlay(_defaults(), read_overlay(overlay), file))
+    file, content = _Place("catalogue.yaml"), _defaults()
+    if overlay is not None:
+        file = _Place(str(overlay))
+        declared = read_overlay(overlay)
+        content = _apply_overlay(content, declared, file, (*_OVERLAY_KEYS, "connections"))
+    if changes:
+        at = _Place(str(overlay or place), place if overlay else "")
+        content = _apply_overlay(content, _mapping(at, changes), at, _OVERLAY_KEYS)
+    return _validate(file, content)
 
 
 def read_overlay(path: Path) -> _Mapping:
@@ -111,8 +123,8 @@ def read_overlay(path: Path) -> _Mapping:
         return {}
     if not isinstance(content, dict):
         raise CatalogueError(
-            f"{path}: expected a mapping with the keys 'collections' and 'policies', got a "
-            f"{type(content).__name__}."
+            f"{path}: expected a mapping with the keys 'collections', 'policies' and "
+            f"'connections', got a {type(content).__name__}."
         )
     return content
 
@@ -139,8 +151,10 @@ def _defaults() -> _Mapping:
     return {**content, "policies": _read_resource("policies.yaml")}
 
 
-def _apply_overlay(base: _Mapping, overlay: _Mapping, file: _Place) -> _Mapping:
-    _require_known(file, overlay, ("collections", "policies"))
+def _apply_overlay(
+    base: _Mapping, overlay: _Mapping, file: _Place, allowed: Iterable[str]
+) -> _Mapping:
+    _require_known(file, overlay, allowed)
     collections = dict(base["collections"])
     at = file / "collections"
     for name, changes in _mapping(at, overlay.get("collections")).items():

@@ -151,10 +151,12 @@ def test_an_overlay_does_not_change_the_default_catalogue(
 CALLS = "collections: {calls: {%s}}"
 INVALID = {
     "colections: {}": (
-        "colections: unknown name. Did you mean 'collections'? Allowed here: collections, policies."
+        "colections: unknown name. Did you mean 'collections'? Allowed here: collections, "
+        "policies, connections."
     ),
-    "families: {}": "families: unknown name. Allowed here: collections, policies.",
-    "[calls]": "expected a mapping with the keys 'collections' and 'policies', got a list",
+    "families: {}": "families: unknown name. Allowed here: collections, policies, connections.",
+    "[calls]": "expected a mapping with the keys 'collections', 'policies' and 'connections', got a "
+    "list",
     "collections: [calls]": "collections: expected a mapping, got ['calls']",
     "collections: {cals: {}}": (
         "collections.cals: unknown name. Did you mean 'calls'? Allowed here: entities, networks"
