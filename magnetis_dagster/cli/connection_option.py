@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from magnetis_dagster.connections import Connection
     from magnetis_dagster.settings import Settings
 
@@ -45,3 +47,11 @@ def database_of(settings: "Settings") -> str:
     from magnetis_dagster.wiring import embedded_database
 
     return settings.database_address or f"{settings.home}:{embedded_database(settings)}"
+
+
+def by_database(connections: "Iterable[Connection]") -> "list[list[Connection]]":
+    """Return the connections in groups that share a database, in the given order."""
+    groups: dict[str, list[Connection]] = {}
+    for each in connections:
+        groups.setdefault(database_of(each.settings), []).append(each)
+    return list(groups.values())

@@ -8,7 +8,7 @@ import typer
 
 from magnetis_dagster.cli.connection_option import (
     ConnectionName,
-    database_of,
+    by_database,
     load_any_connection,
     load_connection,
 )
@@ -118,8 +118,9 @@ def migrate(
     if adopt_key:
         _adopt_key(chosen[0])
     undeclared = False
-    for group in _by_database(declared):
+    for group in by_database(declared):
         if any(each in chosen for each in group):
+            _declare(group)
             undeclared |= _compare(group, log, drop=yes)
     if drop and not yes and not undeclared:
         typer.echo("Every column is declared: there is nothing to drop.")
@@ -151,16 +152,28 @@ def _adopt_key(connection: "Connection") -> None:
     settings = connection.settings
     fingerprint, origin = settings.key_fingerprint, settings.api_url
     with open_engine(settings) as engine:
-        adopted = ", ".join(adopt(engine, key_fingerprint=fingerprint, origin=origin))
+        adopted = ", ".join(
+            adopt(
+                engine,
+                key_fingerprint=fingerprint,
+                origin=origin,
+                connection_name=connection.name,
+            )
+        )
     typer.echo(f"Adopted: {adopted}." if adopted else "The tables belong to this key.")
 
 
-def _by_database(connections: "Sequence[Connection]") -> "list[list[Connection]]":
-    """Return the connections in groups that share a database."""
-    groups: dict[str, list[Connection]] = {}
-    for each in connections:
-        groups.setdefault(database_of(each.settings), []).append(each)
-    return list(groups.values())
+def _declare(connections: "Sequence[Connection]") -> None:
+    """Record the connections of one database, so that the views _distinct can rank them."""
+    from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
+    from magnetis_dagster.wiring import open_engine
+
+    declared = [
+        DeclaredConnection(each.name, each.scope.value if each.scope else None, each.key_expires)
+        for each in sorted(connections, key=lambda each: each.rank)
+    ]
+    with open_engine(connections[0].settings) as engine:
+        declare(engine, declared)
 
 
 def _compare(

@@ -143,8 +143,9 @@ def _print_backfill(backfill_id: str, connection: str | None, *, json: bool) -> 
     from magnetis_dagster.warehouse.forecasts import report
     from magnetis_dagster.wiring import open_engine
 
-    with open_engine(load_connection(connection).settings, create=False) as engine:
-        lines = report(engine, backfill_id)
+    chosen = load_connection(connection)
+    with open_engine(chosen.settings, create=False) as engine:
+        lines = report(engine, backfill_id, connection_name=chosen.name)
     if json:
         content = {
             "backfill": backfill_id,

@@ -144,7 +144,9 @@ def _current_rows(connection: "Connection", names: list[str]) -> "dict[str, Payl
     catalogue = connection.catalogue
     with open_engine(connection.settings, create=False) as engine:
         rows_by_name = {
-            name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled
+            name: current_rows(engine, catalogue[name], connection_name=connection.name)
+            for name in names
+            if catalogue[name].enabled
         }
     if all(rows is None for rows in rows_by_name.values()):
         raise PermanentError(

@@ -14,6 +14,7 @@ from magnetis_dagster.dagster_support.webserver_client import (
 )
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.planning.plan import Plan, completion
+from magnetis_dagster.settings import UNNAMED
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
@@ -94,5 +95,6 @@ def launch_plan(
                 each.rows,
                 each.calls,
                 planned=True,
+                connection_name=connection.name if connection else UNNAMED,
             )
     return {"backfill": backfill, "page": dagster.backfill_page(backfill, ui_url=ui_url)}
