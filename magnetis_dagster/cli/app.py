@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
+from magnetis_dagster.cli.connections import connections
 from magnetis_dagster.cli.database import db_url, migrate, reparse
 from magnetis_dagster.cli.dev import dev
+from magnetis_dagster.cli.doctor import doctor
 from magnetis_dagster.cli.plan import plan
 from magnetis_dagster.cli.probe import probe
 from magnetis_dagster.cli.quota import quota
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.command()(dev)
 app.command("db-url")(db_url)
+app.command()(connections)
+app.command()(doctor)
 app.command()(migrate)
 app.command()(probe)
 app.command()(plan)
