@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from magnetis_dagster.cli.database import db_url, migrate, reparse
+from magnetis_dagster.cli.dbt_sources import dbt_sources
 from magnetis_dagster.cli.dev import dev
 from magnetis_dagster.cli.plan import plan
 from magnetis_dagster.cli.probe import probe
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(dev)
 app.command("db-url")(db_url)
+app.command("dbt-sources")(dbt_sources)
 app.command()(migrate)
 app.command()(probe)
 app.command()(plan)

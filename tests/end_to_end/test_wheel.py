@@ -210,11 +210,11 @@ def test_the_component_is_listed(project: Project) -> None:
 
 
 def test_a_registration_imports_no_driver_and_no_http_client(project: Project) -> None:
-    """`dg` imports the registered module of every installed package for each command."""
+    """`dg` imports the registered components of every installed package for each command."""
     heavy = {"alembic", "dagster_postgres", "httpx", "psycopg", "rich", "sqlalchemy", "typer"}
     program = (
-        "import sys, dagster; before = set(sys.modules); import magnetis_dagster.components; "
-        f"print({heavy} & (set(sys.modules) - before))"
+        "import sys, dagster.components; before = set(sys.modules); import magnetis_dagster; "
+        f"magnetis_dagster.MagnetisComponent; print({heavy} & (set(sys.modules) - before))"
     )
     shown = run(
         project.environment.python, "-c", program, cwd=project.folder, env=project.variables
