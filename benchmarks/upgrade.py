@@ -43,9 +43,13 @@ FILL = """
 STATEMENTS = {
     "insert": (
         "INSERT INTO magnetis.calls (id, payload, occurred_at, day, first_seen_at, last_seen_at, "
-        "changed_at) VALUES (%(id)s, '{}', now(), '2025-01-05', now(), now(), now())"
+        "changed_at) VALUES (%(id)s, '{}', now(), date '2030-01-01' + %(n)s, now(), now(), now())"
     ),
-    "update": "UPDATE magnetis.calls SET status = 'seen' WHERE id = %(id)s AND day = '2025-12-05'",
+    # by the day, which is an index of both versions
+    "update": (
+        "UPDATE magnetis.calls SET status = 'seen' "
+        "WHERE id = %(id)s AND day = date '2030-01-01' + %(n)s"
+    ),
     "read": "SELECT * FROM magnetis.calls WHERE day = '2025-01-05' LIMIT 100",
 }
 Timed = tuple[float, float, str]
@@ -61,7 +65,7 @@ def work(url: str, ended: Event, results: "multiprocessing.Queue[list[Timed]]") 
             number += 1
             for name, statement in STATEMENTS.items():
                 begun = time.monotonic()
-                connection.execute(statement, {"id": f"new {number}"})  # type: ignore[call-overload]
+                connection.execute(statement, {"id": f"new {number}", "n": number})  # type: ignore[call-overload]
                 timed.append((begun, time.monotonic(), name))
             time.sleep(0.005)
     results.put(timed)

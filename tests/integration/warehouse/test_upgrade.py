@@ -315,7 +315,9 @@ def test_an_index_that_an_interrupted_statement_left_invalid_is_rebuilt_or_dropp
     old: Engine, catalogue: Catalogue, empty_database_url: str, statement: str
 ) -> None:
     execute(
-        old, "ALTER TABLE magnetis.calls ADD COLUMN connection text NOT NULL DEFAULT 'magnetis'"
+        old,
+        "ALTER TABLE magnetis.calls ADD COLUMN connection text NOT NULL DEFAULT 'magnetis'",
+        "COMMENT ON COLUMN magnetis.calls.connection IS 'Connection whose key returned the row.'",
     )
     with (
         psycopg.connect(empty_database_url) as writer,
