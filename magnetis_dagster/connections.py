@@ -219,10 +219,20 @@ def declarations(config: Path | None) -> dict[str, Declaration]:
         return {}
     if not isinstance(content, dict):
         raise CatalogueError(f"{place}: expected a mapping of names, got {content!r:.80}.")
-    return {
+    found = {
         str(name): declaration(str(name), value, f"{place}.{name}")
         for name, value in content.items()
     }
+    for name, each in found.items():
+        has_key = each.api_key_env or each.api_key_file
+        if name != UNNAMED and not has_key:
+            raise CatalogueError(
+                f"{place}.{name}: expected api_key_env (the variable that contains the key) or "
+                "api_key_file."
+            )
+        if name == UNNAMED and has_key:
+            raise CatalogueError(f"{place}.{name}: the key of {UNNAMED} is MAGNETIS_API_KEY.")
+    return found
 
 
 def declaration(name: str, value: object, place: str) -> Declaration:
@@ -250,12 +260,6 @@ def declaration(name: str, value: object, place: str) -> Declaration:
                 else f" Allowed here: {', '.join(allowed)}."
             )
             raise CatalogueError(f"{place}.{key}: unknown name.{hint}")
-    if name != UNNAMED and not (found.api_key_env or found.api_key_file):
-        raise CatalogueError(
-            f"{place}: expected api_key_env (the variable that contains the key) or api_key_file."
-        )
-    if name == UNNAMED and (found.api_key_env or found.api_key_file):
-        raise CatalogueError(f"{place}: the key of {UNNAMED} is MAGNETIS_API_KEY.")
     return found
 
 
@@ -267,18 +271,20 @@ def named(
     catalogue: Catalogue | None = None,
     place: str = "",
     overrides: Mapping[str, object] | None = None,
+    key: SecretStr | None = None,
     key_prefix: Iterable[str] = (),
     load: Callable[[], Connection] | None = None,
 ) -> Connection:
     """Return a connection with its present settings.
 
     `config`: the overlay of all connections; `catalogue`: the catalogue that it results in, if the
-    caller has it. `overrides`: values of more variables by field.
+    caller has it. `overrides`: values of more variables by field. `key`: the key, if
+    `declared` does not say where it is.
 
     Raises: SettingsError; CatalogueError.
     """
     place = place or f"{config}: connections.{name}"
-    key, missing = _read_key(declared)
+    key, missing = (key, "") if key else _read_key(declared)
     settings = Settings.of_connection(
         name,
         {**(declared.model_extra or {}), **(overrides or {})},

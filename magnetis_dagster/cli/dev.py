@@ -47,6 +47,9 @@ def dev(
     with StopSignals() as signals:
         try:
             with signals.defer():  # an import may swallow the exception of a signal
+                from magnetis_dagster.extras import require_extra
+
+                require_extra("local", "`magnetis dev`", "dagster_webserver", "uvicorn")
                 from rich.console import Console
 
                 from magnetis_dagster.dev.run import DevOptions

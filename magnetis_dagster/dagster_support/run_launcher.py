@@ -28,6 +28,7 @@ from dagster_shared.serdes import deserialize_value
 from magnetis_dagster.dagster_support.heartbeat_storage import heartbeats
 from magnetis_dagster.dagster_support.run_heartbeat import SILENCE_SECONDS, LastBeat
 from magnetis_dagster.dagster_support.run_retries import after_death
+from magnetis_dagster.extras import require_extra
 
 CONFIRM_SECONDS = 10.0
 """Minimum time between two checks of the same old heartbeat; run monitoring checks every 30 s."""
@@ -52,25 +53,23 @@ class MagnetisRunLauncher(DefaultRunLauncher):
     ) -> RunLauncher:
         """Return this launcher, or the one for Celery if MAGNETIS_CELERY_BROKER_URL is set.
 
-        Raises: SettingsError if a setting is invalid or the extra `celery` is not installed.
+        Raises: SettingsError if a setting is invalid; ExtraMissing if the extra `celery` is not
+        installed.
         """
-        from magnetis_dagster.settings import Settings, SettingsError
+        from magnetis_dagster.settings import Settings
 
         broker = Settings.load().celery_broker_url
         if broker is None:
             return cls(inst_data=inst_data)
-        try:
-            from magnetis_dagster.dagster_support.celery_run_launcher import (
-                MagnetisCeleryRunLauncher,
-            )
-        except ModuleNotFoundError as missing:
-            if (missing.name or "").partition(".")[0] not in {"celery", "dagster_celery", "kombu"}:
-                raise
-            raise SettingsError(
-                f"MAGNETIS_CELERY_BROKER_URL is set, but the module {missing.name} is not "
-                "installed. Install it with pip install 'magnetis_dagster[celery]' (the image "
-                "contains it), or unset the variable."
-            ) from None
+        require_extra(
+            "celery",
+            "MAGNETIS_CELERY_BROKER_URL",
+            "celery",
+            "dagster_celery",
+            otherwise="The image contains it. Or unset the variable.",
+        )
+        from magnetis_dagster.dagster_support.celery_run_launcher import MagnetisCeleryRunLauncher
+
         return MagnetisCeleryRunLauncher(broker.get_secret_value(), inst_data)
 
     @property

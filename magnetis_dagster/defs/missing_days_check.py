@@ -14,10 +14,10 @@ from datetime import date
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dagster_support.partition_tags import days_of
 from magnetis_dagster.dates import contiguous_ranges
-from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.missing_days import ClosedDays, format_ranges, read_closed_days
 from magnetis_dagster.defs.repair_attempts import (
     REPAIR_SENSOR,
@@ -26,16 +26,15 @@ from magnetis_dagster.defs.repair_attempts import (
     stored_attempts,
 )
 from magnetis_dagster.defs.step_failures import UNLIMITED, steps_of_run
-from magnetis_dagster.settings import Settings
 
 NO_MISSING_DAYS = "no_missing_days"
 ROWS_SHOWN = 50
 WAIT_SECONDS, MAX_WAIT_SECONDS = 30.0, 900.0
 
 
-def no_missing_days(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
+def no_missing_days(assets: ConnectionAssets) -> dg.AssetChecksDefinition:
     """Return the check of every enabled events collection; each can be run alone."""
-    events = {asset_key(each): each for each in catalogue.enabled if each.is_events}
+    events = {assets.key(each): each for each in assets.events}
     description = "Every closed day since the first requested one is green. No API call."
     specs = [
         dg.AssetCheckSpec(NO_MISSING_DAYS, asset=key, description=description) for key in events
@@ -43,19 +42,23 @@ def no_missing_days(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksD
     specs_by_output = {spec.get_python_identifier(): spec for spec in specs}
 
     @dg.op(
-        name=NO_MISSING_DAYS,
+        name=assets.connection.scoped(NO_MISSING_DAYS),
         description="Finds closed days that are not green, in Dagster's own tables. No API call.",
         out={name: dg.Out(None, is_required=False) for name in specs_by_output},
         tags={"dagster/priority": "-1"},  # after the loads of its run
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         op_context = context.op_execution_context
-        failed_loads = _wait_for_loads(op_context, {_step(key) for key in events})
-        attempts = stored_attempts(context.instance)
+        failed_loads = _wait_for_loads(op_context, {key.to_python_identifier() for key in events})
+        attempts = stored_attempts(context.instance, assets.connection)
         for key in sorted(check.asset_key for check in op_context.selected_asset_check_keys):
-            failed = set(days_of(context.run.tags)) if _step(key) in failed_loads else set()
-            days = read_closed_days(context.instance, events[key], settings, failed=failed)
-            yield _result(events[key], settings, days, attempts)
+            failed = (
+                set(days_of(context.run.tags))
+                if key.to_python_identifier() in failed_loads
+                else set()
+            )
+            days = read_closed_days(context.instance, key, assets.settings, failed=failed)
+            yield _result(assets, events[key], days, attempts)
 
     definition: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
         keys_by_input_name={},
@@ -79,13 +82,12 @@ def _wait_for_loads(context: dg.OpExecutionContext, loads: set[str]) -> set[str]
     return {str(step) for step, event in ended.items() if event.is_step_failure}
 
 
-def _step(key: dg.AssetKey) -> str:
-    return "__".join(key.path)
-
-
 def _result(
-    collection: Collection, settings: Settings, days: ClosedDays, attempts: Attempts
+    assets: ConnectionAssets, collection: Collection, days: ClosedDays, attempts: Attempts
 ) -> dg.AssetCheckResult:
+    settings, connection = assets.settings, assets.connection
+    sensor = connection.scoped(REPAIR_SENSOR)
+    option = "" if connection.is_unnamed else f" --connection {connection.name}"
     gaps, earlier = days.gaps, days.not_requested
     requested = days.closed - earlier
     metadata: dict[str, RawMetadataValue] = {
@@ -98,15 +100,17 @@ def _result(
             f"{len(gaps):,} of {requested:,} closed days since {days.requested_from} "
             f"{'is' if len(gaps) == 1 else 'are'} not green. To load them, select Materialize on "
             "the asset's page, with *Backfill only failed and missing partitions within "
-            f"selection*, or run `magnetis plan {collection.name} --missing --launch`."
+            f"selection*, or run `magnetis plan {collection.name} --missing --launch{option}`."
         )
         given_up = given_up_days(collection.name, gaps, attempts, settings)
         if given_up:
             words += (
-                f" {REPAIR_SENSOR} gave up on {format_ranges(given_up)}. "
+                f" {sensor} gave up on {format_ranges(given_up)}. "
                 "Its runs contain the reasons; its page describes how to retry."
             )
-        metadata |= _gaps_metadata(gaps, given_up, settings)
+        metadata |= _gaps_metadata(
+            gaps, given_up, f"{sensor} gave up after {settings.repair_attempts} attempts"
+        )
     elif not days.requested_from:
         words = "No day was requested yet."
     elif requested == 1:
@@ -117,10 +121,10 @@ def _result(
         words += (
             f" {'1 earlier day was' if earlier == 1 else f'{earlier:,} earlier days were'} never "
             f"requested since {settings.start_date} (MAGNETIS_START_DATE). "
-            f"`magnetis plan {collection.name} --missing` shows their price in API calls."
+            f"`magnetis plan {collection.name} --missing{option}` shows their price in API calls."
         )
     return dg.AssetCheckResult(
-        asset_key=asset_key(collection),
+        asset_key=assets.key(collection),
         check_name=NO_MISSING_DAYS,
         passed=not gaps,
         severity=dg.AssetCheckSeverity.WARN,
@@ -130,9 +134,8 @@ def _result(
 
 
 def _gaps_metadata(
-    gaps: dict[date, str], given_up: list[date], settings: Settings
+    gaps: dict[date, str], given_up: list[date], gave_up: str
 ) -> dict[str, RawMetadataValue]:
-    gave_up = f"{REPAIR_SENSOR} gave up after {settings.repair_attempts} attempts"
     ranges = contiguous_ranges(gaps | dict.fromkeys(given_up, gave_up))[::-1]
     rows = [
         dg.TableRecord(

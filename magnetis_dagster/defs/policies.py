@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from magnetis_dagster.catalog import Catalogue, Collection, Policy, Severity
+from magnetis_dagster.catalog import Collection, Policy, Severity
 from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.defs.checks import as_evaluation
 from magnetis_dagster.defs.markdown import literal
-from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -33,11 +33,13 @@ ROWS_SHOWN = 50
 class PolicyChecks:
     """The checks of one collection: its policies, and the baseline if one is configured."""
 
-    def __init__(self, catalogue: Catalogue, collection: Collection, settings: Settings) -> None:
-        self._catalogue = catalogue
+    def __init__(self, connection: Connection, collection: Collection) -> None:
+        self._connection = connection
+        self._catalogue = connection.catalogue
         self._collection = collection
-        self._policies = catalogue.policies_of(collection)
-        self._path = settings.settings_baseline if collection.is_setting else None
+        self._policies = connection.catalogue.policies_of(collection)
+        baseline = connection.settings.settings_baseline
+        self._path = baseline if collection.is_setting else None
 
     def specs(self, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         """Return the specs of the checks."""
@@ -69,9 +71,12 @@ class PolicyChecks:
         from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
-        with open_engine(Settings.load()) as engine:
+        name = self._connection.name
+        with open_engine(self._connection.reload().settings) as engine:
             for policy in self._policies:
-                found = evaluate_policy(engine, self._catalogue, policy, self._collection)
+                found = evaluate_policy(
+                    engine, self._catalogue, policy, self._collection, connection_name=name
+                )
                 result = self._policy_result(key, policy, found)
                 yield result
                 if policy.across_collections and found.not_evaluated is None:
@@ -137,7 +142,10 @@ class PolicyChecks:
             passed, words = False, literal(str(error))
         else:
             if name in baseline.settings:
-                rows = current_rows(engine, self._collection) or {}
+                rows = (
+                    current_rows(engine, self._collection, connection_name=self._connection.name)
+                    or {}
+                )
                 found = baseline.differences(name, rows, self._collection)
                 passed, metadata = not found, self._differences(found)
                 if found:

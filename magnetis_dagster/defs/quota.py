@@ -11,58 +11,62 @@ import warnings
 
 import dagster as dg
 
-from magnetis_dagster.defs.assets import OWNER, POOL
+from magnetis_dagster.defs.assets import POOL
 from magnetis_dagster.defs.checks import as_evaluation
-from magnetis_dagster.defs.quota_observation import KEY, QuotaObservation, check_specs
+from magnetis_dagster.defs.connection_assets import CONNECTION_TAG, OWNER, ConnectionAssets
+from magnetis_dagster.defs.quota_observation import QUOTA, QuotaObservation, check_specs
 from magnetis_dagster.defs.step_failures import failure, steps_of_run
 from magnetis_dagster.errors import MagnetisError
 
 INTERVAL_SECONDS = 900
 
 
-def quota_asset() -> dg.AssetsDefinition:
+def quota_asset(assets: ConnectionAssets) -> dg.AssetsDefinition:
     """Return the asset. A run of it observes; it materializes nothing and sends no API request."""
+    key, connection = assets.operation(QUOTA), assets.connection
     spec = dg.AssetSpec(
-        KEY,
+        key,
         group_name="operations",
         description="The key's daily API calls: used and remaining, by lane and by other programs. "
         "`magnetis quota` shows details.",
         owners=[OWNER],
         kinds={"magnetis", "postgres"},
+        tags={CONNECTION_TAG: connection.name},
         metadata={"dagster/table_name": "magnetis_ops.quota_days"},
     )
+
+    def observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
+        try:
+            observation = QuotaObservation.now(context.instance, connection)
+        except MagnetisError as error:
+            raise failure(error) from None
+        return dg.ObserveResult(
+            asset_key=key, metadata=observation.metadata(), check_results=observation.checks()
+        )
+
     with warnings.catch_warnings():
         # the decorator is marked beta: each process would print a warning at its start
         warnings.simplefilter("ignore", dg.BetaWarning)
         definition: dg.AssetsDefinition = dg.multi_observable_source_asset(
-            name="magnetis__quota", specs=[spec], check_specs=check_specs()
-        )(_observe)
+            name=key.to_python_identifier(), specs=[spec], check_specs=check_specs(key)
+        )(observe)
     return definition
 
 
-def _observe(context: dg.AssetExecutionContext) -> dg.ObserveResult:
-    try:
-        observation = QuotaObservation.now(context.instance)
-    except MagnetisError as error:
-        raise failure(error) from None
-    return dg.ObserveResult(
-        asset_key=KEY, metadata=observation.metadata(), check_results=observation.checks()
-    )
-
-
-def quota_sensor() -> dg.SensorDefinition:
+def quota_sensor(assets: ConnectionAssets) -> dg.SensorDefinition:
     """Return the sensor that observes the asset, on by default."""
+    key, connection = assets.operation(QUOTA), assets.connection
 
     @dg.sensor(
-        name="quota_sensor",
-        asset_selection=[KEY],  # shows the sensor on the asset's page; it requests no run
+        name=connection.scoped("quota_sensor"),
+        asset_selection=[key],  # shows the sensor on the asset's page; it requests no run
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Observes magnetis/quota every 15 minutes. No run and no API call.",
+        description=f"Observes {key.to_user_string()} every 15 minutes. No run and no API call.",
     )
     def observe(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
-            observation = QuotaObservation.now(context.instance)
+            observation = QuotaObservation.now(context.instance, connection)
         except MagnetisError as error:
             return dg.SensorResult(skip_reason=str(error))
         checks = observation.checks()
@@ -79,19 +83,20 @@ def quota_sensor() -> dg.SensorDefinition:
     return observe
 
 
-def log_quota(context: dg.OpExecutionContext) -> None:
-    """Observe the asset after the last load of a run, so that its numbers include the run."""
+def log_quota(context: dg.OpExecutionContext, assets: ConnectionAssets) -> None:
+    """Observe the asset after the connection's last load of a run, to include that run."""
     planned, ended = steps_of_run(context)
+    pool = assets.connection.scoped(POOL)
     loads = {
-        name for name in planned if POOL in context.job_def.get_node_named(name).definition.pools
+        name for name in planned if pool in context.job_def.get_node_named(name).definition.pools
     }
     if loads - ended.keys() - {context.op_handle.name}:
         return
     try:
-        observation = QuotaObservation.now(context.instance)
+        observation = QuotaObservation.now(context.instance, assets.connection)
     except MagnetisError as error:
         context.log.warning(
-            f"The quota was not observed; quota_sensor observes it within {INTERVAL_SECONDS} s. "
+            f"The quota was not observed; its sensor observes it within {INTERVAL_SECONDS} s. "
             f"{error}"
         )
         return

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Self
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
-from magnetis_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from magnetis_dagster.quota.report import FloorReplay, Today
 
-KEY = dg.AssetKey(["magnetis", "quota"])
+QUOTA = "quota"
+"""Last part of the asset's key."""
 PACE = "quota_pace"
 FLOORS = "floors_kept"
 WARN_SHARE = 0.8
@@ -25,7 +26,7 @@ JUDGED_SINCE = "judged since"
 """Metadata labels. The next observation reads from them since when these quota rules apply."""
 
 
-def check_specs() -> list[dg.AssetCheckSpec]:
+def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
     descriptions = {
         PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls "
@@ -34,14 +35,16 @@ def check_specs() -> list[dg.AssetCheckSpec]:
         "the calls of backfills from the ledger.",
     }
     return [
-        dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in descriptions.items()
+        dg.AssetCheckSpec(name, asset=key, description=text) for name, text in descriptions.items()
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaObservation:
-    """The state of the quota at one moment."""
+    """The state of a connection's quota at one moment."""
 
+    key: dg.AssetKey
+    """Asset that shows it."""
     today: "Today"
     floors: "FloorReplay"
     quota_rules: str
@@ -49,21 +52,21 @@ class QuotaObservation:
     """When these quota rules were first observed."""
 
     @classmethod
-    def now(cls, instance: dg.DagsterInstance) -> Self:
+    def now(cls, instance: dg.DagsterInstance, connection: Connection) -> Self:
         """Read the ledger. Raises: SettingsError; DatabaseUnavailable; DatabaseRefused."""
         from magnetis_dagster.quota.report import read_today, replay_floors
         from magnetis_dagster.wiring import open_engine
 
-        settings = Settings.load()
+        settings, asset = connection.reload().settings, dg.AssetKey(connection.path(QUOTA))
         key, policy = settings.key_fingerprint, settings.quota_policy
         quota_rules = _quota_rules(key, policy)
         with open_engine(settings) as engine:
             today = read_today(engine, key_fingerprint=key, policy=policy)
-            since = _rules_apply_since(instance, quota_rules) or today.at
+            since = _rules_apply_since(instance, asset, quota_rules) or today.at
             floors = replay_floors(
                 engine, key_fingerprint=key, policy=policy, since=since, now=today.at
             )
-        return cls(today, floors, quota_rules, since)
+        return cls(asset, today, floors, quota_rules, since)
 
     @property
     def hour(self) -> str:
@@ -95,7 +98,7 @@ class QuotaObservation:
 
     def event(self) -> dg.AssetObservation:
         """Return the event that shows the numbers on the asset's page."""
-        return dg.AssetObservation(KEY, description=self.summary(), metadata=self.metadata())
+        return dg.AssetObservation(self.key, description=self.summary(), metadata=self.metadata())
 
     def checks(self) -> list[dg.AssetCheckResult]:
         """Return one result per check."""
@@ -106,7 +109,7 @@ class QuotaObservation:
         share = today.used / today.limit
         early = today.ends_at is None or today.at.hour < WARN_BEFORE_HOUR
         return dg.AssetCheckResult(
-            asset_key=KEY,
+            asset_key=self.key,
             check_name=PACE,
             passed=not (early and share >= WARN_SHARE),
             severity=dg.AssetCheckSeverity.WARN,
@@ -129,7 +132,7 @@ class QuotaObservation:
                 "variables for every process, and restart runs that started with others."
             )
         return dg.AssetCheckResult(
-            asset_key=KEY,
+            asset_key=self.key,
             check_name=FLOORS,
             passed=not floors.broken,
             description=words,
@@ -150,12 +153,14 @@ def _quota_rules(key: str, policy: QuotaPolicy) -> str:
     return rules
 
 
-def _rules_apply_since(instance: dg.DagsterInstance, quota_rules: str) -> datetime | None:
+def _rules_apply_since(
+    instance: dg.DagsterInstance, key: dg.AssetKey, quota_rules: str
+) -> datetime | None:
     """Return since when these quota rules have been observed, without other rules in between.
 
     Earlier grants are not checked, because their rules are unknown.
     """
-    for record in instance.fetch_observations(KEY, limit=1).records:
+    for record in instance.fetch_observations(key, limit=1).records:
         last = record.asset_observation
         if last and last.metadata.get(SETTINGS) == dg.MetadataValue.text(quota_rules):
             since = last.metadata.get(JUDGED_SINCE)

@@ -9,26 +9,26 @@ snapshot of the next day, the first that is taken after them.
 https://docs.dagster.io/guides/build/assets/passing-data-between-assets
 """
 
-from collections.abc import Iterable
-
 import dagster as dg
 
-from magnetis_dagster.catalog import Collection
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 
 
-def with_references(
-    definition: dg.AssetsDefinition, collection: Collection, references: Iterable[Collection]
+def with_lineage(
+    definition: dg.AssetsDefinition, spec: dg.AssetSpec, assets: ConnectionAssets
 ) -> dg.AssetsDefinition:
-    """Return the definition of `collection` with an edge from each collection that it refers to."""
-    deps = []
-    for each in references:
+    """Return the definition with the edges of `spec`, and one from each collection it refers to."""
+    collection = next(each for each in assets.collections if assets.specs[each.name] is spec)
+    deps = {dep.asset_key: dep for dep in spec.deps}
+    for each in assets.catalogue.references_of(collection):
         offset = 1 if collection.is_events and not each.is_events else 0
         mapping = dg.TimeWindowPartitionMapping(
             start_offset=offset, end_offset=offset, allow_nonexistent_upstream_partitions=True
         )
-        deps.append(dg.AssetDep(dg.AssetKey(["magnetis", each.name]), partition_mapping=mapping))
+        key = assets.key(each)
+        deps.setdefault(key, dg.AssetDep(key, partition_mapping=mapping))
     # dagster.map_asset_specs would add an input to the step for each edge
-    specs = [spec.replace_attributes(deps=deps) for spec in definition.specs]
+    specs = [each.replace_attributes(deps=[*deps.values()]) for each in definition.specs]
     with_edges: dg.AssetsDefinition = dg.AssetsDefinition.dagster_internal_init(
         **{**definition.get_attributes_dict(), "specs": specs}
     )

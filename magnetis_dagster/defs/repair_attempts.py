@@ -7,6 +7,7 @@ from typing import Self
 
 import dagster as dg
 
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.dates import contiguous_ranges, days_between
 from magnetis_dagster.settings import Settings
 
@@ -66,16 +67,17 @@ class Attempts:
         )
 
 
-def stored_attempts(instance: dg.DagsterInstance) -> Attempts:
-    """Return the attempts in the cursor of the repair sensor."""
+def stored_attempts(instance: dg.DagsterInstance, connection: Connection) -> Attempts:
+    """Return the attempts in the cursor of the connection's repair sensor."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import SensorInstigatorData
 
+    name = connection.scoped(REPAIR_SENSOR)
     # without DAGSTER_HOME, the instance exists for one command only and has no sensors
     if instance.schedule_storage:
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
             data = state.instigator_data
-            if state.instigator_name == REPAIR_SENSOR and isinstance(data, SensorInstigatorData):
+            if state.instigator_name == name and isinstance(data, SensorInstigatorData):
                 return Attempts.parse(data.cursor)
     return Attempts({})
 

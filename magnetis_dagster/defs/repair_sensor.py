@@ -13,11 +13,11 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from magnetis_dagster.catalog import Catalogue, Collection, Kind
+from magnetis_dagster.catalog import Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.dagster_support.run_identity import LANE_TAG
 from magnetis_dagster.dates import contiguous_ranges, days_between
-from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
 from magnetis_dagster.defs.missing_days import ClosedDays, format_ranges, read_closed_days
 from magnetis_dagster.defs.repair_attempts import REPAIR_SENSOR, Attempts, given_up_days
@@ -28,6 +28,7 @@ from magnetis_dagster.settings import Settings
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 REPAIR_TAG = "magnetis/repair"
 """On each run of the sensor: the number of the attempt."""
+SENSOR_TAG = "dagster/sensor_name"
 INTERVAL_SECONDS = 3600
 MAX_RUNS = 3
 """Runs of the sensor at a time, over all collections; at most one per collection."""
@@ -47,32 +48,34 @@ class RepairRange(NamedTuple):
     collection: Collection
 
 
-def repair_sensor(catalogue: Catalogue, settings: Settings) -> dg.SensorDefinition:
+def repair_sensor(assets: ConnectionAssets) -> dg.SensorDefinition:
     """Return the sensor, off by default."""
-    events = [each for each in catalogue.enabled if each.is_events]
+    connection = assets.connection
 
     @dg.sensor(
-        name=REPAIR_SENSOR,
-        job_name=JOB_NAMES[Kind.EVENTS],
+        name=connection.scoped(REPAIR_SENSOR),
+        job_name=connection.scoped(JOB_NAMES[Kind.EVENTS]),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description=_description(settings),
+        description=_description(assets),
     )
     def repair(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return skipped_on_failure(
-            lambda: _tick(context.instance, Attempts.parse(context.cursor), events, settings)
+            lambda: _tick(context.instance, Attempts.parse(context.cursor), assets)
         )
 
     return repair
 
 
 def _tick(
-    instance: dg.DagsterInstance, attempts: Attempts, events: list[Collection], settings: Settings
+    instance: dg.DagsterInstance, attempts: Attempts, assets: ConnectionAssets
 ) -> dg.SensorResult:
+    events, settings = assets.events, assets.settings
+    name = assets.connection.scoped(REPAIR_SENSOR)
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
-    days = {each.name: read_closed_days(instance, each, settings) for each in events}
+    days = {each.name: read_closed_days(instance, assets.key(each), settings) for each in events}
     attempts = attempts.keep_only({name: closed.missing for name, closed in days.items()})
-    busy = _busy(instance, runs, events)
+    busy = _busy(instance, runs, assets)
     busy |= {name for name, closed in days.items() if closed.in_progress}
     ranges = [
         range_
@@ -81,12 +84,12 @@ def _tick(
         and (range_ := _next_range(each, days[each.name].missing, attempts, settings))
     ]
     ranges.sort(key=lambda range_: (range_.last, range_.first), reverse=True)
-    free = MAX_RUNS - sum(REPAIR_TAG in run.tags for run in runs)
+    free = MAX_RUNS - sum(run.tags.get(SENSOR_TAG) == name for run in runs)
     chosen = ranges[: max(0, free)]
     for each in chosen:
         attempts.add(each.collection.name, days_between(each.first, each.last))
     return dg.SensorResult(
-        run_requests=[_request(each, settings.repair_attempts) for each in chosen],
+        run_requests=[_request(each, assets) for each in chosen],
         skip_reason=None if chosen else _skip_reason(days, attempts, busy, len(ranges), settings),
         cursor=attempts.cursor(),
     )
@@ -108,34 +111,36 @@ def _next_range(
     return RepairRange(last, max(first, last - timedelta(days=length - 1)), number, collection)
 
 
-def _request(range_: RepairRange, max_attempts: int) -> dg.RunRequest:
+def _request(range_: RepairRange, assets: ConnectionAssets) -> dg.RunRequest:
     last, first, attempts, collection = range_
-    attempt = f"{attempts + 1} of {max_attempts}"
+    attempt = f"{attempts + 1} of {assets.settings.repair_attempts}"
     # Dagster remembers run keys permanently. With the time in the key, a day that is missing again
     # later is requested again.
     now = datetime.now(UTC).isoformat()
     return dg.RunRequest(
         run_key=f"{collection.name} {first} {last}, attempt {attempt}, {now}",
-        asset_selection=[asset_key(collection)],
+        asset_selection=[assets.key(collection)],
         tags={**days_tags(first, last), LANE_TAG: "backfill", REPAIR_TAG: attempt},
     )
 
 
 def _busy(
-    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], events: list[Collection]
+    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], assets: ConnectionAssets
 ) -> set[str]:
     """Return the collections in unfinished runs and backfills."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
     unfinished = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
-    every = {asset_key(each) for each in events}
-    jobs_over_all = {JOB_NAMES[Kind.EVENTS], LOAD_LATEST}
+    every = {assets.key(each) for each in assets.events}
+    jobs_over_all = {
+        assets.connection.scoped(name) for name in (JOB_NAMES[Kind.EVENTS], LOAD_LATEST)
+    }
     keys = set().union(
         *(run.asset_selection or (every if run.job_name in jobs_over_all else ()) for run in runs),
         *(each.asset_selection or every for each in backfills),
     )
-    return {each.name for each in events if asset_key(each) in keys}
+    return {each.name for each in assets.events if assets.key(each) in keys}
 
 
 def _skip_reason(
@@ -163,7 +168,8 @@ def _skip_reason(
     return " ".join(sentences)
 
 
-def _description(settings: Settings) -> str:
+def _description(assets: ConnectionAssets) -> str:
+    settings, name = assets.settings, assets.connection.scoped(REPAIR_SENSOR)
     return (
         f"Every hour, requests the closed days since {settings.start_date} that are not green, "
         f"newest first: at most {MAX_RUNS} runs at a time, each of at most {MAX_DAYS} contiguous "
@@ -173,5 +179,5 @@ def _description(settings: Settings) -> str:
         f"{settings.repair_attempts} times (MAGNETIS_REPAIR_ATTEMPTS), then gives it up. If "
         f"{STOP_DAYS} days of a collection are given up, it skips the collection. The skip reason "
         "and the check no_missing_days name the days given up. To retry them, set this sensor's "
-        f"cursor to {{}} on this page, or run `dagster sensor cursor {REPAIR_SENSOR} --delete`."
+        f"cursor to {{}} on this page, or run `dagster sensor cursor {name} --delete`."
     )

@@ -1,4 +1,4 @@
-"""The resource `magnetis`: the API and the warehouse of a run.
+"""The resource `magnetis`: the API and the warehouse of a run. Each connection has its own.
 
 Anybody can read and change resource fields in the launchpad, which has no authentication. So the
 key, the API's origin (which receives the key), the quota and the database address are not fields.
@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from magnetis_dagster.catalog import load_catalogue
-from magnetis_dagster.settings import Settings
+from magnetis_dagster.connections import Connection
 
 if TYPE_CHECKING:
     from magnetis_dagster.ingest import Ingestion, RunIdentity
 
 
+RESOURCE = "magnetis"
+"""Key of the resource of the unnamed connection."""
+
+
 class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The API and the warehouse that the environment of the run names."""
+    """Limits of a run, which people may change in the launchpad."""
 
     concurrency: int = Field(default=8, ge=1, le=64, description="Pages of one window in flight.")
     quota_recheck_seconds: float = Field(
@@ -33,9 +36,13 @@ class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def ingestion(
-        self, run: "RunIdentity", progress: Callable[[str], None], on_progress: Callable[[], None]
+        self,
+        connection: Connection,
+        run: "RunIdentity",
+        progress: Callable[[str], None],
+        on_progress: Callable[[], None],
     ) -> Iterator["Ingestion"]:
-        """Open the API client and the warehouse for one step.
+        """Open the API client and the warehouse of a connection for one step.
 
         `progress` logs a line; `on_progress` is called when a retry would have less work.
 
@@ -44,10 +51,10 @@ class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from magnetis_dagster.dagster_support.heartbeat_storage import heartbeat_of
         from magnetis_dagster.wiring import open_ingestion
 
-        settings = Settings.load(concurrency=self.concurrency)
-        catalogue = load_catalogue(settings.config)
+        present = connection.reload()
+        settings = present.settings.model_copy(update={"concurrency": self.concurrency})
         heartbeat = heartbeat_of(run.run_id)
         with open_ingestion(
-            settings, catalogue, run, progress, on_progress, heartbeat
+            settings, present.catalogue, run, progress, on_progress, heartbeat
         ) as ingestion:
             yield ingestion

@@ -4,26 +4,32 @@ Clock changes in Europe/Paris affect 02:00 to 03:00 only, so they neither skip n
 """
 
 from datetime import date, datetime, timedelta
+from zlib import crc32
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from magnetis_dagster.catalog import Kind
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.dagster_support.partition_tags import days_tags
 from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.settings import Settings
 
-CRON = {Kind.EVENTS: "30 1 * * *", Kind.SNAPSHOT: "30 0 * * *"}
+HOURS = {Kind.EVENTS: 1, Kind.SNAPSHOT: 0}
+MINUTE, MINUTES = 30, 30
+"""First minute of the schedules, and the minutes over which connections are spread: a process per
+run starts, and 20 of them at once would slow each other down."""
 MONDAY = 0
 
 
 def daily_schedule(
-    job: UnresolvedAssetJobDefinition, kind: Kind, settings: Settings
+    job: UnresolvedAssetJobDefinition, kind: Kind, connection: Connection
 ) -> dg.ScheduleDefinition:
     """Return the schedule of the job.
 
     Events: yesterday and the look-back days. Snapshots: today. Days are in MAGNETIS_TIMEZONE.
     """
+    settings = connection.settings
 
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         # the day of the tick, so that a past tick that is run again requests the same days
@@ -47,14 +53,23 @@ def daily_schedule(
         return dg.RunRequest(run_key=key, tags=days_tags(first, last))
 
     return dg.ScheduleDefinition(
-        name=JOB_NAMES[kind],
+        name=connection.scoped(JOB_NAMES[kind]),
         job=job,
-        cron_schedule=CRON[kind],
+        cron_schedule=cron(connection, kind),
         execution_timezone=settings.timezone.key,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         execution_fn=request,
         description=job.description if kind is Kind.SNAPSHOT else _events_description(settings),
     )
+
+
+def cron(connection: Connection, kind: Kind) -> str:
+    """Return the cron expression: the unnamed connection first, others at a minute of their own.
+
+    The minute depends on the name only, so that it stays when connections are added.
+    """
+    own = 0 if connection.is_unnamed else crc32(connection.name.encode()) % MINUTES
+    return f"{MINUTE + own} {HOURS[kind]} * * *"
 
 
 def _closed_days(today: date, settings: Settings) -> tuple[date, date]:

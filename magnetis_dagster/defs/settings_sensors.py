@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from magnetis_dagster.catalog import Catalogue, Collection, Kind, load_catalogue
+from magnetis_dagster.catalog import Collection, Kind
 from magnetis_dagster.dagster_support.run_identity import LANE_TAG, READING_TAG
 from magnetis_dagster.defs import settings_cursor
-from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.job_names import JOB_NAMES
 from magnetis_dagster.defs.settings_cursor import STEADY_CHANGES, CollectionState
 from magnetis_dagster.defs.settings_tick import SettingsTick
@@ -30,22 +30,25 @@ TWIN_SECONDS = 60
 """Dagster ends a tick after this time. A younger one may still launch the run."""
 
 
-def settings_sensors(catalogue: Catalogue, settings: Settings) -> list[dg.SensorDefinition]:
+def settings_sensors(assets: ConnectionAssets) -> list[dg.SensorDefinition]:
     """Return the sensors, on by default. A sensor without an enabled collection is omitted."""
     watched: dict[str, list[Collection]] = {}
-    for collection in catalogue.enabled:
+    for collection in assets.collections:
         if collection.sensor and not collection.is_events:
             watched.setdefault(collection.sensor, []).append(collection)
-    return [_settings_sensor(name, collections, settings) for name, collections in watched.items()]
+    return [
+        _settings_sensor(assets.connection.scoped(name), collections, assets)
+        for name, collections in watched.items()
+    ]
 
 
 def _settings_sensor(
-    name: str, collections: list[Collection], settings: Settings
+    name: str, collections: list[Collection], assets: ConnectionAssets
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
-        job_name=JOB_NAMES[Kind.SNAPSHOT],
-        minimum_interval_seconds=settings.settings_interval_seconds,
+        job_name=assets.connection.scoped(JOB_NAMES[Kind.SNAPSHOT]),
+        minimum_interval_seconds=assets.settings.settings_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             f"Reads {' and '.join(each.name for each in collections)} (one API call per 250 rows). "
@@ -54,26 +57,30 @@ def _settings_sensor(
         ),
     )
     def detect_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return skipped_on_failure(lambda: _evaluate(name, context, collections))
+        return skipped_on_failure(lambda: _evaluate(name, context, collections, assets))
 
     return detect_changes
 
 
 def _evaluate(
-    name: str, context: dg.SensorEvaluationContext, collections: list[Collection]
+    name: str,
+    context: dg.SensorEvaluationContext,
+    collections: list[Collection],
+    assets: ConnectionAssets,
 ) -> dg.SensorResult:
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
-    settings = Settings.load()
+    present = assets.connection.reload()
+    settings = present.settings
     ended = context.last_tick_completion_time
     since = datetime.fromtimestamp(ended, UTC).isoformat() if ended else ""
     states = settings_cursor.parse(context.cursor, [each.name for each in collections], since)
     sentences: list[str] = []
     changed: list[tuple[Collection, Observation]] = []
     with open_engine(settings) as engine:
-        warehouse = warehouse_of(engine, settings, load_catalogue(settings.config))
+        warehouse = warehouse_of(engine, settings, present.catalogue)
         warehouse.prepare()
-        tick = SettingsTick(name, context.instance, engine, settings, warehouse.now())
+        tick = SettingsTick(name, context.instance, engine, assets, settings, warehouse.now())
         observations = tick.read([each for each in collections if not states[each.name].pause])
         for each in collections:
             states[each.name], sentence, to_load = tick.compare(
@@ -133,7 +140,7 @@ def _request(
     return dg.RunRequest(
         run_key=run_key,
         partition_key=tick.today.isoformat(),
-        asset_selection=[asset_key(each) for each, _ in changed],
+        asset_selection=[tick.assets.key(each) for each, _ in changed],
         tags={LANE_TAG: "settings", READING_TAG: run_key},
     )
 

@@ -10,7 +10,7 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.dagster_support.partition_tags import PARTITION
-from magnetis_dagster.defs.assets import asset_key
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.settings_cursor import CollectionState
 from magnetis_dagster.errors import MagnetisError
 from magnetis_dagster.settings import Settings
@@ -32,7 +32,9 @@ class SettingsTick:
     name: str
     instance: dg.DagsterInstance
     engine: "Engine"
+    assets: ConnectionAssets
     settings: Settings
+    """Present settings of the connection."""
     now: datetime
 
     @property
@@ -109,9 +111,9 @@ class SettingsTick:
         name = collection.name
         of_today = {PARTITION: self.today.isoformat()}
         runs = self.instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=of_today))
-        if any(asset_key(collection) in (run.asset_selection or ()) for run in runs):
+        if any(self.assets.key(collection) in (run.asset_selection or ()) for run in runs):
             return CollectionState(), f"{name}: a run is loading it; the next tick compares."
-        rows = current_rows(self.engine, collection)
+        rows = current_rows(self.engine, collection, connection_name=self.settings.connection)
         if rows is None or digest_of(rows.values()) != observation.digest:
             return None
         state = CollectionState(

@@ -5,19 +5,30 @@ most CONNECT_SECONDS and does not start the embedded server. `magnetis dev` pass
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import date
 
-from magnetis_dagster.settings import Settings
+from magnetis_dagster.connections import Connection
+from magnetis_dagster.settings import UNNAMED, Settings
 
 CONNECT_SECONDS = 5
-_STATEMENT = "SELECT DISTINCT day FROM magnetis_ops.days WHERE collection = ANY(%s) ORDER BY day"
+_COLUMNS = """
+    SELECT a.attname FROM pg_attribute AS a
+    WHERE a.attrelid = to_regclass('magnetis_ops.days') AND a.attnum > 0 AND NOT a.attisdropped
+"""
+_STATEMENT = """
+    SELECT DISTINCT {connection}, collection, day FROM magnetis_ops.days
+    WHERE collection = ANY(%s) AND {connection} = ANY(%s)
+"""
 
 log = logging.getLogger(__name__)
 
+TakenDays = dict[str, list[date]]
+"""Days on which a connection took any of its snapshots, ascending, by name of the connection."""
 
-def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | None:
-    """Return the days on which any of the snapshot collections was taken; empty before the first.
+
+def taken_days(settings: Settings, connections: Iterable[Connection]) -> TakenDays | None:
+    """Return the days on which each connection took any of its snapshots.
 
     None if MAGNETIS_DATABASE_URL is unset, or if the database does not answer (logged as a
     warning).
@@ -26,6 +37,10 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
         return None
     import psycopg
 
+    snapshots = {
+        each.name: {one.name for one in each.catalogue.enabled if not one.is_events}
+        for each in connections
+    }
     scheme, _, rest = settings.database_address.partition("://")
     try:
         with psycopg.connect(
@@ -35,10 +50,15 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
             application_name="magnetis_dagster",
             client_encoding="utf8",
         ) as connection:
-            [[known]] = connection.execute(
-                "SELECT to_regclass('magnetis_ops.days') IS NOT NULL"
-            ).fetchall()
-            rows = connection.execute(_STATEMENT, [list(snapshots)]).fetchall() if known else []
+            columns = {name for (name,) in connection.execute(_COLUMNS)}
+            # tables of an earlier version belong to the unnamed connection
+            name = "connection" if "connection" in columns else f"'{UNNAMED}'"
+            parameters = [sorted(set().union(*snapshots.values())), [*snapshots]]
+            rows = (
+                connection.execute(_STATEMENT.format(connection=name), parameters).fetchall()
+                if columns
+                else []
+            )
     except psycopg.Error as error:
         # its text may contain the address with the password
         log.warning(
@@ -48,4 +68,7 @@ def taken_days(settings: Settings, snapshots: Sequence[str]) -> list[date] | Non
             type(error).__name__,
         )
         return None
-    return [day for (day,) in rows]
+    return {
+        name: sorted({day for own, one, day in rows if own == name and one in collections})
+        for name, collections in snapshots.items()
+    }

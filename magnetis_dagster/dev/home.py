@@ -21,10 +21,6 @@ class PortTaken(PermanentError):
     """The requested address is not available."""
 
 
-class ProjectNotFound(PermanentError):
-    """No folder contains both dagster.yaml and workspace.yaml."""
-
-
 @contextmanager
 def claim_home(home: Path) -> Iterator[None]:
     """Make `home` private and lock it until this process ends, even if it is killed.
@@ -87,15 +83,16 @@ def free_port() -> int:
 
 
 def project_files() -> tuple[Path, Path]:
-    """Return dagster.yaml and workspace.yaml of the working directory, or else of the project."""
-    for folder in (Path.cwd(), Path(__file__).parents[2]):
-        files = (folder / "dagster.yaml", folder / "workspace.yaml")
-        if all(file.is_file() for file in files):
-            return files
-    raise ProjectNotFound(
-        f"{Path.cwd()} does not contain dagster.yaml and workspace.yaml. "
-        "Run this in the project's folder."
-    )
+    """Return the paths of dagster.yaml and workspace.yaml.
+
+    A file in the working directory replaces the one that this package contains.
+    """
+    return _project_file("dagster.yaml"), _project_file("workspace.yaml")
+
+
+def _project_file(name: str) -> Path:
+    own = Path.cwd() / name
+    return own if own.is_file() else Path(__file__).with_name(name)
 
 
 def dagster_home(home: Path, dagster_yaml: Path) -> Path:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.extras import require_extra
 from magnetis_dagster.sandbox.app import Intercept, SandboxApp
 from magnetis_dagster.sandbox.options import SandboxOptions
 from magnetis_dagster.sandbox.shared_memory import fork_context
@@ -73,10 +74,10 @@ class SandboxServer:
         self.app.intercept = answer
 
     def __enter__(self) -> Self:
-        """Start serving."""
+        """Start serving. Raises: ExtraMissing."""
+        self._server = _uvicorn(self.app)
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._server = _uvicorn(self.app)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="sandbox", daemon=True
         )
@@ -102,10 +103,10 @@ def serve(
 
     Calls `started` with the URL. More than one worker requires a system that can fork.
 
-    Raises: OSError if the port is in use.
+    Raises: OSError if the port is in use; ExtraMissing.
     """
-    listener = socket.create_server((host, port))
     server = _uvicorn(SandboxApp(World(options, catalogue), Quota(options).spend))
+    listener = socket.create_server((host, port))
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True
@@ -146,6 +147,7 @@ def _work(server: "Server", listener: socket.socket) -> None:
 
 
 def _uvicorn(app: SandboxApp) -> "Server":
+    require_extra("local", "The sandbox", "uvicorn", "httptools")
     import uvicorn  # noqa: PLC0415 - only needed to serve
 
     return uvicorn.Server(

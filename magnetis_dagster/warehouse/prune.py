@@ -66,11 +66,11 @@ _DAGSTER_RULES = (
 
 
 def prune(
-    engine: Engine, days: int, dagster_schema: str, forget_run: Callable[[str], None]
+    engine: Engine, days: int, dagster_schema: str | None, forget_run: Callable[[str], None]
 ) -> dict[str, int]:
     """Delete bookkeeping older than `days` (24 hours each, by the database's clock).
 
-    `dagster_schema`: schema of Dagster's tables; they are skipped if it contains none.
+    `dagster_schema`: schema of Dagster's tables; they are skipped if it is None or contains none.
     `forget_run`: deletes the log files of a run; may be called more than once for a run.
 
     Returns: deleted rows by qualified table name. A prune stops if another one is running.
@@ -81,13 +81,13 @@ def prune(
     with guarded(engine, "prune"):
         [found] = fetch(engine, "prune", moment, {"table": f"{dagster_schema}.event_logs"})
         rules = list(_OWN_RULES)
-        if found.has_dagster_tables:
+        if dagster_schema and found.has_dagster_tables:
             rules += [
                 replace(each, table=f"{dagster_schema}.{each.table}") for each in _DAGSTER_RULES
             ]
         deleted = {}
         for rule in rules:
-            unused = _QUERIES.fill(dagster=dagster_schema).sql(rule.unused)
+            unused = _QUERIES.fill(dagster=dagster_schema or "").sql(rule.unused)
             source = rule.source or rule.table
             placeholders = asdict(rule) | {"source": source, "unused": unused}
             statement = _QUERIES.fill(**placeholders)["delete_batch"]

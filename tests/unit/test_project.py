@@ -58,9 +58,11 @@ def test_locks_contain_no_url_and_a_hash_for_every_package() -> None:
 
 def test_locks_cover_the_declared_dependencies() -> None:
     groups = PYPROJECT["dependency-groups"]
-    dependencies = required_packages(PYPROJECT["project"]["dependencies"]) | required_packages(
-        groups["build"]
-    )
+    project = PYPROJECT["project"]
+    local = required_packages(project["optional-dependencies"]["local"])
+    dependencies = required_packages(project["dependencies"]) | required_packages(groups["build"])
+    assert local & dependencies == set()
+    dependencies |= local
     bootstrap, dev, image, run = (locked_packages(lock) for lock in LOCKS)
     assert dependencies - run == set()
     assert dependencies - dev == set()

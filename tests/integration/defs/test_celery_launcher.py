@@ -30,7 +30,8 @@ from magnetis_dagster.dagster_support.celery_run_launcher import (
 )
 from magnetis_dagster.dagster_support.run_launcher import MagnetisRunLauncher
 from magnetis_dagster.database import connect
-from magnetis_dagster.settings import Settings, SettingsError
+from magnetis_dagster.extras import ExtraMissing
+from magnetis_dagster.settings import Settings
 
 PASSWORD = "s3cr3t-0ff"
 BROKER = f"redis://:{PASSWORD}@127.0.0.1:1/0"
@@ -364,7 +365,7 @@ def test_a_broker_without_the_extra_names_the_package_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "dagster_celery", None)
     with (
-        pytest.raises(SettingsError, match=r"pip install 'magnetis_dagster\[celery\]'"),
+        pytest.raises(ExtraMissing, match=r"pip install 'magnetis_dagster\[celery\]'"),
         dg.DagsterInstance.get() as instance,
     ):
         _ = instance.run_launcher

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from magnetis_dagster.dev import home as dev_home
 from magnetis_dagster.private_files import ForeignFolder, private_folder
@@ -92,19 +93,20 @@ def test_a_free_port_is_available() -> None:
     dev_home.check_port("127.0.0.1", dev_home.free_port())
 
 
-def test_project_files_in_the_working_directory_come_first(tmp_path: Path) -> None:
-    assert dev_home.project_files()[0].parent != tmp_path
-    for name in ("dagster.yaml", "workspace.yaml"):
-        (tmp_path / name).write_text("{}")
+def test_each_project_file_in_the_working_directory_replaces_the_one_of_the_package(
+    tmp_path: Path,
+) -> None:
+    package = Path(dev_home.__file__).parent
+    assert dev_home.project_files() == (package / "dagster.yaml", package / "workspace.yaml")
+    (tmp_path / "dagster.yaml").write_text("{}")
+    assert dev_home.project_files() == (tmp_path / "dagster.yaml", package / "workspace.yaml")
+    (tmp_path / "workspace.yaml").write_text("{}")
     assert dev_home.project_files() == (tmp_path / "dagster.yaml", tmp_path / "workspace.yaml")
 
 
-def test_the_error_without_project_files_names_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dev_home, "__file__", str(tmp_path / "a" / "b" / "home.py"))
-    with pytest.raises(dev_home.ProjectNotFound, match=str(tmp_path)):
-        dev_home.project_files()
+def test_the_package_contains_the_project_files_of_the_repository() -> None:
+    for path in dev_home.project_files():
+        assert path.read_bytes() == (ROOT / path.name).read_bytes(), f"copy {path.name} to {path}"
 
 
 def test_dagsters_home_gets_the_current_dagster_yaml(tmp_path: Path) -> None:
