@@ -97,6 +97,7 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
     return Warehouse(
         engine,
         catalogue,
+        connection_name=settings.connection,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
         rules=Rules(
@@ -107,7 +108,12 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
 
 def ledger_of(engine: Engine, settings: Settings) -> Ledger:
     """Return the ledger of these settings' key. Raises SettingsError if none is set."""
-    return Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    return Ledger(
+        engine,
+        key_fingerprint=settings.key_fingerprint,
+        policy=settings.quota_policy,
+        connection_name=settings.connection,
+    )
 
 
 def zones_of(settings: Settings) -> Zones:
