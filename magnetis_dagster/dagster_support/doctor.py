@@ -191,8 +191,9 @@ def _backfill_limit(
         "concurrency.runs.tag_concurrency_limits"
     )
     coordinator = (
-        "" if tagged else f" and run_coordinator: magnetis_dagster.dagster_support.run_coordinator."
-        f"{_TAGGING}"
+        ""
+        if tagged
+        else f" and run_coordinator: magnetis_dagster.dagster_support.run_coordinator.{_TAGGING}"
     )
     remedy = f"Set {limit}{coordinator} in dagster.yaml."
     effective = [
@@ -210,9 +211,7 @@ def _backfill_limit(
             "They take all places of the queue and of the pool: manual runs and schedules wait.",
             remedy,
         )
-    shared = [
-        each for each in effective if each["key"] != _OURS or each.get("value") != _PER_VALUE
-    ]
+    shared = [each for each in effective if each["key"] != _OURS or each.get("value") != _PER_VALUE]
     if connections > 1 and shared:
         return warning(
             name,

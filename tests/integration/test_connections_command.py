@@ -256,9 +256,7 @@ def test_a_rotated_key_is_adopted_for_one_connection(
     assert "Adopted: calls." in adopted.stdout
     with engine.connect() as session:
         left = session.execute(
-            text(
-                "SELECT connection FROM magnetis_ops.sources WHERE key_fingerprint = 'an old key'"
-            )
+            text("SELECT connection FROM magnetis_ops.sources WHERE key_fingerprint = 'an old key'")
         ).scalars()
         assert left.all() == ["group"]
 
@@ -278,8 +276,8 @@ def test_a_column_of_any_connection_is_not_dropped(
             return list(
                 session.execute(
                     text(
-                        "SELECT attname FROM pg_attribute WHERE attrelid = 'magnetis.calls'::regclass"
-                        " AND attname = 'our_reference' AND NOT attisdropped"
+                        "SELECT attname FROM pg_attribute "
+                        "WHERE attrelid = 'magnetis.calls'::regclass AND attname = 'our_reference' AND NOT attisdropped"
                     )
                 ).scalars()
             )

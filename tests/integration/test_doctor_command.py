@@ -31,6 +31,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
         "MAGNETIS_DATABASE_URL": database_url,
         "MAGNETIS_HOME": str(tmp_path / "home"),
         "DAGSTER_HOME": str(home),
+        "MAGNETIS_API_URL": "http://127.0.0.1:9",  # nobody listens
     }
 
 
@@ -41,7 +42,7 @@ def test_nothing_is_missing(environment: dict[str, str]) -> None:
         words = magnetis("doctor", MAGNETIS_API_KEY=KEY, **environment, COLUMNS="80")
         assert sandbox.received == 0
     gaps = {name: each for name, each in findings.items() if each["status"] != "ok"}
-    assert set(gaps) <= {"disk of home"}, gaps
+    assert set(gaps) <= {"disk of data directory"}, gaps
     assert {"clock", "rights", "tables", "time zones", "run monitoring", "key of magnetis"} <= set(
         findings
     )
@@ -58,7 +59,7 @@ def test_gaps_have_a_cost_and_a_remedy(
     with psycopg.connect(environment["MAGNETIS_DATABASE_URL"]) as session:
         session.execute("DROP TABLE magnetis.audio_files_history")
         session.execute("ALTER TABLE magnetis.calls DROP COLUMN duration_seconds CASCADE")
-    findings = doctor(1, **environment, MAGNETIS_API_URL="http://127.0.0.1:9")
+    findings = doctor(1, **environment)
     assert findings["run monitoring"]["status"] == "error"
     assert findings["API http://127.0.0.1:9"]["status"] == "error"
     assert findings["tables"]["status"] == "warning"
@@ -86,7 +87,7 @@ def test_an_empty_database_is_a_warning(
 ) -> None:
     environment["MAGNETIS_DATABASE_URL"] = empty_database_url
     with SandboxServer(SandboxOptions(accounts=1)) as sandbox:
-        findings = doctor(0, **environment, MAGNETIS_API_URL=sandbox.url)
+        findings = doctor(0, **environment | {"MAGNETIS_API_URL": sandbox.url})
     assert findings["tables"]["status"] == "warning"
     assert findings["rights"]["status"] == "ok"
     with psycopg.connect(empty_database_url) as session:
@@ -95,7 +96,12 @@ def test_an_empty_database_is_a_warning(
 
 
 def test_without_a_database_nothing_is_created(tmp_path: Path) -> None:
-    ended = magnetis("doctor", "--json", MAGNETIS_HOME=str(tmp_path / "home"))
+    ended = magnetis(
+        "doctor",
+        "--json",
+        MAGNETIS_HOME=str(tmp_path / "home"),
+        MAGNETIS_API_URL="http://127.0.0.1:9",
+    )
     findings = {each["name"]: each for each in json.loads(ended.stdout)}
     assert findings["embedded database"]["status"] == "warning"
     assert findings["key of magnetis"]["status"] == "warning"

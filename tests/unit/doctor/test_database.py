@@ -22,6 +22,7 @@ GOOD = ServerFacts(
     version_number=180001,
     encoding="UTF8",
     database="magnetis",
+    by_socket=False,
     creates_schemas=True,
     creates_temporary_tables=True,
     data_directory=None,
