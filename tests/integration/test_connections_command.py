@@ -277,7 +277,8 @@ def test_a_column_of_any_connection_is_not_dropped(
                 session.execute(
                     text(
                         "SELECT attname FROM pg_attribute "
-                        "WHERE attrelid = 'magnetis.calls'::regclass AND attname = 'our_reference' AND NOT attisdropped"
+                        "WHERE attrelid = 'magnetis.calls'::regclass "
+                        "AND attname = 'our_reference' AND NOT attisdropped"
                     )
                 ).scalars()
             )
