@@ -38,7 +38,7 @@ def check_instance(
     home, findings = _find_home(environment.get("DAGSTER_HOME") or "", dev_home)
     if home is None:
         return findings
-    from dagster._core.errors import DagsterError
+    from dagster import DagsterError
     from dagster._core.instance.ref import InstanceRef
 
     try:

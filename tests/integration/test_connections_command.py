@@ -72,7 +72,7 @@ def store_accounts(engine: Engine, sandbox: SandboxServer, connection: str, key:
             text(
                 "INSERT INTO magnetis.accounts "
                 "(connection, id, payload, first_seen_at, last_seen_at, changed_at) "
-                "SELECT :connection, id, '{}', now(), now(), now() FROM unnest(:ids) AS id"
+                "SELECT :connection, id, '{}', now(), now(), now() FROM unnest(CAST(:ids AS text[])) AS id"
             ),
             {"connection": connection, "ids": ids},
         )
@@ -138,17 +138,18 @@ def test_the_list_of_connections(
         # the first day of each collection is complete, and one day before the start
         session.execute(
             text(
-                "INSERT INTO magnetis_ops.windows (id, connection, collection, first_day, last_day,"
-                " read_at, committed_at, api_calls, bytes, received, inserted, changed, deleted,"
-                " quarantined, milliseconds) SELECT 1, 'nord', 'calls', :day, :day, now(), now(),"
-                " 1, 1, 1, 1, 0, 0, 0, 1"
+                "INSERT INTO magnetis_ops.windows (connection, collection, first_day, last_day, "
+                "read_at, committed_at, announced, received, padding, held, quarantined, inserted, "
+                "changed, deleted, api_calls, bytes, milliseconds) VALUES "
+                "('nord', 'calls', :day, :day, now(), now(), 5, 5, 0, 5, 0, 5, 0, 0, 1, 1, 1)"
             ),
             {"day": START},
         )
         session.execute(
             text(
                 "INSERT INTO magnetis_ops.days (connection, collection, day, window_id, read_at, "
-                "announced, held) SELECT 'nord', 'calls', d, 1, now(), 5, 5 "
+                "announced, held) SELECT 'nord', 'calls', d, (SELECT max(id) FROM magnetis_ops.windows), "
+                "now(), 5, 5 "
                 "FROM unnest(ARRAY[CAST(:day AS date), CAST(:day AS date) - 1]) AS d"
             ),
             {"day": START},
