@@ -72,7 +72,8 @@ def store_accounts(engine: Engine, sandbox: SandboxServer, connection: str, key:
             text(
                 "INSERT INTO magnetis.accounts "
                 "(connection, id, payload, first_seen_at, last_seen_at, changed_at) "
-                "SELECT :connection, id, '{}', now(), now(), now() FROM unnest(CAST(:ids AS text[])) AS id"
+                "SELECT :connection, id, '{}', now(), now(), now() "
+                "FROM unnest(CAST(:ids AS text[])) AS id"
             ),
             {"connection": connection, "ids": ids},
         )
@@ -148,8 +149,8 @@ def test_the_list_of_connections(
         session.execute(
             text(
                 "INSERT INTO magnetis_ops.days (connection, collection, day, window_id, read_at, "
-                "announced, held) SELECT 'nord', 'calls', d, (SELECT max(id) FROM magnetis_ops.windows), "
-                "now(), 5, 5 "
+                "announced, held) SELECT 'nord', 'calls', d, "
+                "(SELECT max(id) FROM magnetis_ops.windows), now(), 5, 5 "
                 "FROM unnest(ARRAY[CAST(:day AS date), CAST(:day AS date) - 1]) AS d"
             ),
             {"day": START},
