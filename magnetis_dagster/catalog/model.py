@@ -22,7 +22,8 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
 """A PostgreSQL name without quotes. Of its 63 characters, 40 leave room for suffixes."""
 
 STANDARD_COLUMNS = frozenset(
-    {"id", "account_id", "payload", "first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
+    {"connection", "id", "account_id", "payload"}
+    | {"first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
     | {"occurred_at", "day", "valid_from", "valid_to"}
     | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's system columns
 )

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from magnetis_dagster.cli.connections import connections
 from magnetis_dagster.cli.database import db_url, migrate, reparse
 from magnetis_dagster.cli.dbt_sources import dbt_sources
 from magnetis_dagster.cli.dev import dev
+from magnetis_dagster.cli.doctor import doctor
 from magnetis_dagster.cli.plan import plan
 from magnetis_dagster.cli.probe import probe
 from magnetis_dagster.cli.quota import quota
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 app.command()(dev)
 app.command("db-url")(db_url)
+app.command()(connections)
+app.command()(doctor)
 app.command("dbt-sources")(dbt_sources)
 app.command()(migrate)
 app.command()(probe)

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnetis_dagster.cli.connection_option import (
+    ConnectionName,
+    by_database,
+    load_any_connection,
+    load_connection,
+)
+
 if TYPE_CHECKING:
-    from magnetis_dagster.warehouse.columns import Comparison
+    from collections.abc import Callable, Sequence
+
+    from magnetis_dagster.connections import Connection
 
 
 def db_url(
@@ -33,10 +42,10 @@ def db_url(
     --read-only need the embedded server to run; their password is generated once and stored in
     MAGNETIS_HOME.
     """
-    from magnetis_dagster.settings import Settings
     from magnetis_dagster.wiring import shown_address
 
-    url, runs = shown_address(Settings.load(), tcp=tcp, read_only=read_only)
+    settings = load_any_connection().settings
+    url, runs = shown_address(settings, tcp=tcp, read_only=read_only)
     if not runs:
         typer.echo(
             "The embedded server is not running. It runs while `magnetis dev` or a Dagster command "
@@ -71,9 +80,19 @@ def migrate(
         bool,
         typer.Option(
             "--adopt-key",
-            help="Let MAGNETIS_API_KEY and MAGNETIS_API_URL load tables that another key filled.",
+            help="Let the connection's key and API address load tables that another key filled.",
         ),
     ] = False,
+    connection: Annotated[
+        str | None,
+        typer.Option(
+            "--connection",
+            metavar="NAME",
+            help="Use this connection of MAGNETIS_CONFIG. [default: all, in turn; with "
+            "--adopt-key: the only one]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Migrate this program's tables, as each load does.
 
@@ -81,59 +100,116 @@ def migrate(
     from the database. For Dagster's own tables: `dagster instance migrate`.
     """
     from functools import partial
-    from time import monotonic, sleep
+    from time import monotonic
 
-    from magnetis_dagster.catalog import load_catalogue
-    from magnetis_dagster.database import DatabaseUnavailable
+    from magnetis_dagster.connections import choose, load_connections
     from magnetis_dagster.errors import PermanentError
-    from magnetis_dagster.settings import Settings
-    from magnetis_dagster.warehouse.migrate import compare, drop_columns
-    from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
-    from magnetis_dagster.warehouse.source import adopt
-    from magnetis_dagster.wiring import open_engine, require_home
+    from magnetis_dagster.wiring import require_home
 
     if yes and not drop:
         raise PermanentError("--yes belongs to --drop-columns: give both, or neither.")
-    settings = Settings.load()
-    require_home(settings)
-    catalogue = load_catalogue(settings.config)
-    end = monotonic() + wait
-    log = partial(typer.echo, err=True)
+    declared = load_connections()
+    chosen = [choose(declared, connection)] if connection or adopt_key else declared
+    for each in chosen:
+        require_home(each.settings)
+    log, end = partial(typer.echo, err=True), monotonic() + wait
+    changed = [_migrate(each, log, end) for each in chosen]
+    typer.echo("Brought up to date." if any(changed) else "Up to date already.")
+    if adopt_key:
+        _adopt_key(chosen[0])
+    undeclared = False
+    for group in by_database(declared):
+        if any(each in chosen for each in group):
+            _declare(group)
+            undeclared |= _compare(group, log, drop=yes)
+    if drop and not yes and not undeclared:
+        typer.echo("Every column is declared: there is nothing to drop.")
+
+
+def _migrate(connection: "Connection", log: "Callable[[str], None]", end: float) -> bool:
+    """Migrate the tables; wait until `end`, by the monotonic clock, for a database that is down."""
+    from time import monotonic, sleep
+
+    from magnetis_dagster.database import DatabaseUnavailable
+    from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
+    from magnetis_dagster.wiring import open_engine
+
+    settings = connection.settings
     with open_engine(settings) as engine:
-        changed: bool | None = None
-        while changed is None:
+        while True:
             try:
-                changed = bring_up_to_date(engine, catalogue, log, settings.timezone)
+                return bring_up_to_date(engine, connection.catalogue, log, settings.view_timezone)
             except DatabaseUnavailable:
                 if monotonic() >= end:
                     raise
                 sleep(1.0)
-        typer.echo("Brought up to date." if changed else "Up to date already.")
-        if adopt_key:
-            fingerprint, origin = settings.key_fingerprint, settings.api_url
-            adopted = ", ".join(adopt(engine, key_fingerprint=fingerprint, origin=origin))
-            typer.echo(f"Adopted: {adopted}." if adopted else "The tables belong to this key.")
-        if yes:
-            for column in drop_columns(engine, catalogue, log, settings.timezone):
+
+
+def _adopt_key(connection: "Connection") -> None:
+    from magnetis_dagster.warehouse.source import adopt
+    from magnetis_dagster.wiring import open_engine
+
+    settings = connection.settings
+    fingerprint, origin = settings.key_fingerprint, settings.api_url
+    with open_engine(settings) as engine:
+        adopted = ", ".join(
+            adopt(
+                engine,
+                key_fingerprint=fingerprint,
+                origin=origin,
+                connection_name=connection.name,
+            )
+        )
+    typer.echo(f"Adopted: {adopted}." if adopted else "The tables belong to this key.")
+
+
+def _declare(connections: "Sequence[Connection]") -> None:
+    """Record the connections of one database, so that the views _distinct can rank them."""
+    from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
+    from magnetis_dagster.wiring import open_engine
+
+    declared = [
+        DeclaredConnection(each.name, each.scope.value if each.scope else None, each.key_expires)
+        for each in sorted(connections, key=lambda each: each.rank)
+    ]
+    with open_engine(connections[0].settings) as engine:
+        declare(engine, declared)
+
+
+def _compare(
+    connections: "Sequence[Connection]", log: "Callable[[str], None]", *, drop: bool
+) -> bool:
+    """Print how the tables differ from the declarations; return whether columns are undeclared.
+
+    A column is undeclared if no connection declares it. `drop`: drop these columns before.
+    """
+    from magnetis_dagster.catalog.union import union
+    from magnetis_dagster.warehouse.migrate import compare, drop_columns
+    from magnetis_dagster.wiring import open_engine
+
+    catalogues = [each.catalogue for each in connections]
+    declared, settings = union(catalogues), connections[0].settings
+    with open_engine(settings) as engine:
+        if drop:
+            for column in drop_columns(engine, declared, log, settings.view_timezone):
                 typer.echo(f"Dropped {column}.")
-        compared = compare(engine, catalogue)
-    _print_comparison(compared)
-    if drop and not yes and not compared.undeclared:
-        typer.echo("Every column is declared: there is nothing to drop.")
-
-
-def _print_comparison(compared: "Comparison") -> None:
-    for sentence in compared.disagreements:
+        undeclared = compare(engine, declared).undeclared
+        distinct = [each for i, each in enumerate(catalogues) if each not in catalogues[:i]]
+        disagreements = dict.fromkeys(
+            sentence for each in distinct for sentence in compare(engine, each).disagreements
+        )
+    for sentence in disagreements:
         typer.echo(f"{sentence} Its collection cannot be loaded until then; the others can.")
-    for column in compared.undeclared:
+    for column in undeclared:
         typer.echo(
             f"{column} is no longer declared. A row whose payload changes loses its value there."
         )
-    if compared.undeclared:
+    if undeclared:
         typer.echo(
             "`magnetis migrate --drop-columns --yes` drops these columns; `payload` keeps the "
             "values that the API returned."
         )
+    return bool(undeclared)
 
 
 def reparse(
@@ -141,6 +217,7 @@ def reparse(
         list[str],
         typer.Argument(metavar="COLLECTION...", help="Names of collections, such as calls."),
     ],
+    connection: ConnectionName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Refill the typed columns from `payload`, without API calls.
@@ -151,14 +228,12 @@ def reparse(
 
     from rich.console import Console
 
-    from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.errors import PermanentError
-    from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.reparse import reparse as run
     from magnetis_dagster.wiring import open_engine, warehouse_of
 
-    settings = Settings.load()
-    catalogue = load_catalogue(settings.config)
+    chosen = load_connection(connection)
+    settings, catalogue = chosen.settings, chosen.catalogue
     if unknown := [name for name in collections if name not in catalogue.collections]:
         raise PermanentError(
             f"No collection {', '.join(unknown)}. There are: {', '.join(catalogue.collections)}."

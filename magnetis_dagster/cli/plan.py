@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from magnetis_dagster.cli.connection_option import ConnectionName, load_connection
 from magnetis_dagster.cli.notices import print_notice, print_sandbox_notice
 
 
@@ -47,6 +48,7 @@ def plan(
             "call.",
         ),
     ] = None,
+    connection: ConnectionName = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the plan or the report as JSON.")
     ] = False,
@@ -60,8 +62,10 @@ def plan(
 
     if report is not None:
         if collections or every or first or last or missing or launch:
-            raise PermanentError("--report takes the id of a backfill and nothing else but --json.")
-        _print_backfill(report, json=json)
+            raise PermanentError(
+                "--report takes the id of a backfill and nothing else but --connection and --json."
+            )
+        _print_backfill(report, connection, json=json)
         return
 
     from contextlib import nullcontext
@@ -70,7 +74,6 @@ def plan(
     from rich.console import Console
 
     from magnetis_dagster import wiring
-    from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.cli.plan_report import format_plan
     from magnetis_dagster.dev.backfill import launch_plan, open_dagster
     from magnetis_dagster.planning.plan import (
@@ -79,11 +82,10 @@ def plan(
         parse_day,
         requested_window,
     )
-    from magnetis_dagster.settings import Settings
 
-    settings = Settings.load()
+    chosen_connection = load_connection(connection)
+    settings, catalogue = chosen_connection.settings, chosen_connection.catalogue
     key = settings.require_key()
-    catalogue = load_catalogue(settings.config)
     chosen = choose_collections(catalogue, collections or [], every=every)
     first_day = parse_day(first, "--from") if first else settings.start_date
     last_day = parse_day(last, "--to") if last else None
@@ -97,7 +99,7 @@ def plan(
         window = requested_window(first_day, last_day, start=settings.start_date, today=today)
         # without a webserver, --launch fails before an API call is spent
         with (
-            open_dagster(dagster_url or settings.dagster_url)
+            open_dagster(dagster_url or settings.dagster_url, chosen_connection)
             if launch
             else nullcontext() as dagster
         ):
@@ -118,27 +120,32 @@ def plan(
             if not json:
                 screen = Console()
                 screen.print(format_plan(priced, ascii_only=screen.options.ascii_only))
-            launched = launch_plan(priced, dagster, engine, settings.ui_url) if dagster else None
+            launched = (
+                launch_plan(priced, dagster, engine, settings.ui_url, chosen_connection)
+                if dagster
+                else None
+            )
     if json:
         typer.echo(dumps(priced.as_dict() | {"launched": launched}))
     elif launched:
         backfill = launched["backfill"]
         typer.echo(f"Launched backfill {backfill}: {launched['page']}")
-        typer.echo(f"To compare it with its forecast: magnetis plan --report {backfill}")
+        option = f" --connection {connection}" if connection else ""
+        typer.echo(f"To compare it with its forecast: magnetis plan --report {backfill}{option}")
 
 
-def _print_backfill(backfill_id: str, *, json: bool) -> None:
+def _print_backfill(backfill_id: str, connection: str | None, *, json: bool) -> None:
     from dataclasses import asdict
 
     from rich.console import Console
 
     from magnetis_dagster.cli.plan_report import format_backfill, total_of
-    from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.forecasts import report
     from magnetis_dagster.wiring import open_engine
 
-    with open_engine(Settings.load(), create=False) as engine:
-        lines = report(engine, backfill_id)
+    chosen = load_connection(connection)
+    with open_engine(chosen.settings, create=False) as engine:
+        lines = report(engine, backfill_id, connection_name=chosen.name)
     if json:
         content = {
             "backfill": backfill_id,

@@ -1,11 +1,21 @@
 """`magnetis probe`: what this key can read."""
 
 from json import dumps
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnetis_dagster.cli.connection_option import ConnectionName, database_of
 from magnetis_dagster.cli.notices import print_notice, print_sandbox_notice
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from magnetis_dagster.connections import Connection
+    from magnetis_dagster.probe.report import ProbeReport
+
+_SCOPE_COLLECTIONS = ("entities", "networks", "accounts")
+"""Collections that show which rows two keys have in common."""
 
 
 def probe(
@@ -15,6 +25,7 @@ def probe(
             "--write", help="Save findings and proposals to the file that MAGNETIS_CONFIG names."
         ),
     ] = False,
+    connection: ConnectionName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show the routes and members that this key can read.
@@ -25,19 +36,20 @@ def probe(
     more per events collection, and one more for a snapshot without an id or with members like those
     of events. With the shipped catalogue: 18 requests for routes and 15 for events. All are charged
     to the quota.
+
+    With several connections it also shows how many of the received ids other connections have
+    loaded. --write then saves to `connections.NAME.overlay`.
     """
     from rich.console import Console
 
     from magnetis_dagster import wiring
-    from magnetis_dagster.catalog import load_catalogue
     from magnetis_dagster.cli.probe_report import format_probe
     from magnetis_dagster.errors import PermanentError, TransientError
-    from magnetis_dagster.probe.overlay import write_overlay
     from magnetis_dagster.probe.probe import run_probe
     from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
-    from magnetis_dagster.settings import Settings
 
-    settings = Settings.load()
+    chosen, others = _load_connections(connection)
+    settings, catalogue = chosen.settings, chosen.catalogue
     key = settings.require_key()
     if write and settings.config is None:
         raise PermanentError(
@@ -46,10 +58,8 @@ def probe(
         )
     wiring.require_home(settings)
     print_sandbox_notice(settings)
-    exists = settings.config is not None and settings.config.exists()  # --write creates it
-    if settings.config and not exists:
+    if settings.config and not settings.config.exists():  # --write creates it
         print_notice(f"{settings.config} does not exist yet: probing the catalogue as shipped.")
-    catalogue = load_catalogue(settings.config if exists else None)
     print_notice(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each "
         "events collection; more if a first route does not answer or a row has no id."
@@ -64,14 +74,70 @@ def probe(
             origin=settings.api_url,
             key=key,
             progress=print_notice,
+            wanted=_SCOPE_COLLECTIONS if others else (),
         )
+        if others:
+            _add_overlaps(report, engine, chosen)
     if json:
         typer.echo(dumps(report.as_dict()))
     else:
-        Console().print(format_probe(report))
-    if write and settings.config is not None:
-        changed = write_overlay(settings.config, report.overlay(), report.reasons())
-        print_notice(f"{settings.config}: {'written' if changed else 'nothing to change'}.")
+        scopes = {each.name: each.scope for each in others}
+        Console().print(format_probe(report, scopes))
+    if write:
+        _write(report, chosen, nested=bool(others) or not chosen.is_unnamed)
     if report.stopped:
         error = PermanentError if report.stopped_for_good else TransientError
         raise error(f"The probe ended early: {report.stopped}")
+
+
+def _load_connections(name: str | None) -> "tuple[Connection, list[Connection]]":
+    """Return the chosen connection, and the others that share its database.
+
+    A file of MAGNETIS_CONFIG that does not exist declares no connections.
+    """
+    from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.connections import Connection, choose, load_connections
+    from magnetis_dagster.settings import UNNAMED, Settings
+
+    settings = Settings.load()
+    if settings.config and not settings.config.exists():
+        connections = [Connection(UNNAMED, settings, load_catalogue())]
+    else:
+        connections = load_connections()
+    chosen = choose(connections, name)
+    database = database_of(chosen.settings)
+    others = [
+        each
+        for each in connections
+        if each.name != chosen.name and database_of(each.settings) == database
+    ]
+    return chosen, others
+
+
+def _add_overlaps(report: "ProbeReport", engine: "Engine", connection: "Connection") -> None:
+    from magnetis_dagster.probe.report import Overlap
+    from magnetis_dagster.warehouse.overlaps import overlaps
+
+    for name, ids in report.ids.items():
+        shared = overlaps(engine, connection.catalogue[name], connection.name, ids) if ids else {}
+        if shared:
+            report.overlaps[name] = Overlap(len(ids), shared)
+
+
+def _write(report: "ProbeReport", connection: "Connection", *, nested: bool) -> None:
+    """Save findings to MAGNETIS_CONFIG; `nested`: to the connection's overlay in it."""
+    from pathlib import Path
+
+    from magnetis_dagster.connections import Declaration, declarations
+    from magnetis_dagster.probe.overlay import write_overlay
+
+    path, content = connection.settings.config, report.overlay()
+    assert path is not None
+    if nested:
+        declared = declarations(path).get(connection.name, Declaration()).overlay
+        if isinstance(declared, Path):
+            path = path.parent / declared
+        elif content:
+            content = {"connections": {connection.name: {"overlay": content}}}
+    changed = write_overlay(path, content, report.reasons())
+    print_notice(f"{path}: {'written' if changed else 'nothing to change'}.")

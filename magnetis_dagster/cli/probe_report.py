@@ -1,5 +1,7 @@
 """Format the report of a probe for the terminal, in 80 columns."""
 
+from collections.abc import Mapping
+
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,10 +12,10 @@ from magnetis_dagster.probe.report import Finding, ProbeReport
 _NUMBERS = ("HTTP", "rows", "found", "unknown", "missing")
 
 
-def format_probe(report: ProbeReport) -> Group:
+def format_probe(report: ProbeReport, scopes: Mapping[str, str | None] | None = None) -> Group:
     """Return a table of all collections, a table of event windows, and notes.
 
-    The caller reports why a probe ended early.
+    `scopes`: the declared scope of each other connection. The caller reports why a probe ended early.
     """
     parts: list[RenderableType] = [
         Text(
@@ -35,6 +37,7 @@ def format_probe(report: ProbeReport) -> Group:
     notes = [
         Text(f"{each.collection}: {note}") for each in report.findings if (note := each.notes())
     ]
+    notes += [Text(each.sentence(name, scopes or {})) for name, each in report.overlaps.items()]
     return Group(*parts, *([Text(), *notes] if notes else []))
 
 

@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnetis_dagster.cli.connection_option import ConnectionName, load_connection
+
 if TYPE_CHECKING:
-    from magnetis_dagster.settings import Settings
+    from magnetis_dagster.connections import Connection
 
 
 def quota(
+    connection: ConnectionName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     reopen: Annotated[
         bool,
@@ -32,9 +35,10 @@ def quota(
     from magnetis_dagster.settings import Settings
     from magnetis_dagster.wiring import open_engine, uses_sandbox
 
-    settings = Settings.load()
+    chosen = load_connection(connection)
+    settings = chosen.settings
     if reopen:
-        _reopen(settings)
+        _reopen(chosen)
     is_sandbox = uses_sandbox(settings)
     if settings.api_key is None and is_sandbox:
         settings = Settings.load(api_key=SANDBOX_KEY)
@@ -51,13 +55,12 @@ def quota(
     screen.print(format_quota(report, key_name=key_name, ascii_only=screen.options.ascii_only))
 
 
-def _reopen(settings: "Settings") -> None:
-    from magnetis_dagster.catalog import load_catalogue
+def _reopen(connection: "Connection") -> None:
     from magnetis_dagster.ingest.key_reopening import reopen
     from magnetis_dagster.wiring import ledger_of, open_engine, warehouse_of
 
+    settings, catalogue = connection.settings, connection.catalogue
     key = settings.require_key()
-    catalogue = load_catalogue(settings.config)
     with open_engine(settings, create=False) as engine:
         warehouse_of(engine, settings, catalogue).prepare()
         ledger, alerts = ledger_of(engine, settings), catalogue["email_alerts"]

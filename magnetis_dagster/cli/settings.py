@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnetis_dagster.cli.connection_option import ConnectionName, load_connection
+
 if TYPE_CHECKING:
-    from magnetis_dagster.catalog import Catalogue
+    from magnetis_dagster.connections import Connection
     from magnetis_dagster.notification_settings.baseline import Difference
-    from magnetis_dagster.settings import Settings
     from magnetis_dagster.warehouse.current_settings import Payloads
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ def export(
             help="Leave this field out, of the comparison too; repeatable: account.name",
         ),
     ] = None,
+    connection: ConnectionName = None,
 ) -> None:
     """Print the settings of reports and alerts as YAML.
 
@@ -46,15 +48,15 @@ def export(
     from magnetis_dagster.notification_settings.baseline import without_effect, write_baseline
     from magnetis_dagster.private_files import restrict_output_to_owner
 
-    program_settings, catalogue, names = _load_configuration()
-    current = _current_rows(program_settings, catalogue, names)
+    chosen = load_connection(connection)
+    current = _current_rows(chosen, _names(chosen))
     missing = [name for name, rows in current.items() if rows is None]
     rows_by_name = {name: rows for name, rows in current.items() if rows is not None}
     text = write_baseline(rows_by_name, frozenset(without or []))
     for name in without_effect(rows_by_name, without or []):
         _notify(f"No setting has a field {name}, so --without {name} left nothing out.")
     for name in missing:
-        _notify(f"{name} has never been read, so it is not in the file. {_hint(catalogue, name)}")
+        _notify(f"{name} has never been read, so it is not in the file. {_hint(chosen, name)}")
     restrict_output_to_owner()
     # UTF-8 and plain line ends on every system, so that equal settings are equal bytes
     sys.stdout.buffer.write(text.encode())
@@ -70,6 +72,7 @@ def diff(
             help="File made by `magnetis settings export`. [default: MAGNETIS_SETTINGS_BASELINE]",
         ),
     ] = None,
+    connection: ConnectionName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
     """Compare the settings with the baseline file.
@@ -80,8 +83,9 @@ def diff(
     from magnetis_dagster.errors import PermanentError
     from magnetis_dagster.notification_settings.baseline import read_baseline
 
-    program_settings, catalogue, names = _load_configuration()
-    path = baseline or program_settings.settings_baseline
+    chosen = load_connection(connection)
+    catalogue, names = chosen.catalogue, _names(chosen)
+    path = baseline or chosen.settings.settings_baseline
     if path is None:
         raise PermanentError(
             "There is no baseline to compare with. Create one with "
@@ -90,14 +94,14 @@ def diff(
             "MAGNETIS_SETTINGS_BASELINE=config/settings.yaml."
         )
     file = read_baseline(path, names)
-    current = _current_rows(program_settings, catalogue, names)
+    current = _current_rows(chosen, names)
     differences: list[Difference] = []
     not_compared = {}
     for name, rows in current.items():
         if name not in file.settings:
             not_compared[name] = f"{path} does not contain it: export it again."
         elif rows is None:
-            not_compared[name] = f"It has never been read. {_hint(catalogue, name)}"
+            not_compared[name] = f"It has never been read. {_hint(chosen, name)}"
         else:
             differences += file.differences(name, rows, catalogue[name])
     for name in file.settings:
@@ -121,19 +125,14 @@ def diff(
         raise typer.Exit(1)
 
 
-def _load_configuration() -> "tuple[Settings, Catalogue, list[str]]":
-    from magnetis_dagster.catalog import load_catalogue
-    from magnetis_dagster.settings import Settings
+def _names(connection: "Connection") -> list[str]:
+    """Return the names of the collections of settings."""
     from magnetis_dagster.warehouse.current_settings import settings_collections
 
-    settings = Settings.load()
-    catalogue = load_catalogue(settings.config)
-    return settings, catalogue, [each.name for each in settings_collections(catalogue)]
+    return [each.name for each in settings_collections(connection.catalogue)]
 
 
-def _current_rows(
-    settings: "Settings", catalogue: "Catalogue", names: list[str]
-) -> "dict[str, Payloads | None]":
+def _current_rows(connection: "Connection", names: list[str]) -> "dict[str, Payloads | None]":
     """Return the current rows of each enabled collection; None if it was never read.
 
     Raises: PermanentError if none was ever read.
@@ -142,9 +141,12 @@ def _current_rows(
     from magnetis_dagster.warehouse.current_settings import current_rows
     from magnetis_dagster.wiring import open_engine
 
-    with open_engine(settings, create=False) as engine:
+    catalogue = connection.catalogue
+    with open_engine(connection.settings, create=False) as engine:
         rows_by_name = {
-            name: current_rows(engine, catalogue[name]) for name in names if catalogue[name].enabled
+            name: current_rows(engine, catalogue[name], connection_name=connection.name)
+            for name in names
+            if catalogue[name].enabled
         }
     if all(rows is None for rows in rows_by_name.values()):
         raise PermanentError(
@@ -154,10 +156,11 @@ def _current_rows(
     return rows_by_name
 
 
-def _hint(catalogue: "Catalogue", name: str) -> str:
+def _hint(connection: "Connection", name: str) -> str:
+    asset, route = "/".join(connection.path(name)), connection.catalogue[name].route
     return (
-        f"Load it: materialize magnetis/{name} in Dagster; `magnetis probe` shows whether the key "
-        f"has {catalogue[name].route}."
+        f"Load it: materialize {asset} in Dagster; `magnetis probe` shows whether the key has "
+        f"{route}."
     )
 
 

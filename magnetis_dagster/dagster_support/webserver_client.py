@@ -15,6 +15,8 @@ from magnetis_dagster.dates import days_between
 from magnetis_dagster.errors import PermanentError, TransientError
 
 LOCATION = "magnetis_dagster.definitions"
+PREFIX = ("magnetis",)
+"""First parts of the asset keys of the unnamed connection."""
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
@@ -48,13 +50,19 @@ class RunNews:
 
 
 class DagsterApi:
-    """A client of one webserver. Methods take names of collections, not asset keys."""
+    """A client of one webserver. Methods take names of collections, not asset keys.
 
-    def __init__(self, url: str, *, location: str = LOCATION) -> None:
+    `prefix` contains the parts of an asset key before the name of the collection.
+    """
+
+    def __init__(
+        self, url: str, *, location: str = LOCATION, prefix: Sequence[str] = PREFIX
+    ) -> None:
         # trust_env off: a .netrc must not add an identity
         transport = httpx.HTTPTransport(**transport_options(httpx.URL(url)))
         self._http = httpx.Client(base_url=url, transport=transport, timeout=30, trust_env=False)
         self._location = location
+        self._prefix = tuple(prefix)
         self._repository = "__repository__"
         self._cursors: dict[str, str] = {}
 
@@ -118,7 +126,7 @@ class DagsterApi:
         return self._days(collections, "MATERIALIZING")
 
     def _days(self, collections: Iterable[str], status: str) -> dict[str, set[date]]:
-        data = self.ask(queries.PARTITIONS, keys=[asset_key(name) for name in collections])
+        data = self.ask(queries.PARTITIONS, keys=[self._key(name) for name in collections])
         found: dict[str, set[date]] = {}
         for node in data["assetNodes"]:
             days = found[node["assetKey"]["path"][-1]] = set()
@@ -145,7 +153,7 @@ class DagsterApi:
             "jobName": job,
             "repositoryName": self._repository,
             "repositoryLocationName": self._location,
-            "assetSelection": [asset_key(name) for name in collections],
+            "assetSelection": [self._key(name) for name in collections],
         }
         parameters = {
             "selector": selector,
@@ -172,7 +180,7 @@ class DagsterApi:
         """
         selections = [
             {
-                "assetKey": asset_key(name),
+                "assetKey": self._key(name),
                 "partitions": {
                     "ranges": [{"start": str(first), "end": str(last)} for first, last in spans]
                 },
@@ -214,10 +222,9 @@ class DagsterApi:
                 _add_event(news, event)
         return news
 
-
-def asset_key(collection: str) -> dict[str, list[str]]:
-    """Return the collection's asset key in GraphQL."""
-    return {"path": ["magnetis", collection]}
+    def _key(self, collection: str) -> dict[str, list[str]]:
+        """Return the collection's asset key in GraphQL."""
+        return {"path": [*self._prefix, collection]}
 
 
 def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
@@ -241,7 +248,8 @@ def _reason(error: Mapping[str, Any] | None) -> str:
 
 
 def _add_event(news: RunNews, event: Mapping[str, Any]) -> None:
-    kind, collection = event["__typename"], event.get("stepKey", "").removeprefix("magnetis__")
+    # a step key consists of the parts of the asset key: magnetis__nord__calls
+    kind, collection = event["__typename"], event.get("stepKey", "").rpartition("__")[2]
     if kind == "MaterializationEvent":
         entries = event["metadataEntries"]
         rows = next((int(entry["intRepr"]) for entry in entries if entry["label"] == "rows"), 0)

@@ -1,13 +1,16 @@
 """Find sessions that hold locks, and change tables without long blocking.
 
 A statement that waits for an exclusive lock blocks every later statement on the table, reads
-included. So a table change waits for a few seconds, pauses, and retries (`LockRetries`).
+included. So a table change waits for less than a second, pauses, and retries (`LockRetries`).
+
+Processes take turns by an advisory lock that they poll: a session that waits for a lock inside a
+statement has a snapshot, and CREATE INDEX CONCURRENTLY waits for snapshots.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -23,7 +26,10 @@ T = TypeVar("T")
 MIGRATION = 0x6D61676E
 """Advisory lock that serializes table changes of several processes."""
 MERGE_CLASS = 0x6D67
-"""First half of a merge's advisory lock. The second half is a checksum of the collection's name."""
+"""First half of the lock that merges share. The second half is a checksum of the collection's name.
+"""
+CONNECTION_MERGE_CLASS = 0x6D68
+"""First half of a merge's own lock. The second half is a checksum of connection and collection."""
 
 _SESSION = (
     "a.pid, a.usename, a.application_name, a.state, "
@@ -55,6 +61,7 @@ _HOLDERS = text(f"""
 """)  # noqa: S608 - constants only
 """Sessions that hold a lock that blocks writers, and wait for no lock themselves."""
 _MAX_LISTED = 3
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +92,11 @@ class LockBusy(DatabaseUnavailable):
 class LockRetries:
     """Time limits of a table change."""
 
-    lock_seconds: float = 2.0
-    """Lock time-out of one attempt. Other sessions may wait this long too."""
+    lock_seconds: float = 0.8
+    """Lock time-out of one attempt. Other sessions may wait this long too.
+
+    Below deadlock_timeout (1 s), so that a deadlock ends the table change and no other session.
+    """
     pauses: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
     """Seconds between attempts, in which waiting sessions proceed. One attempt follows the last."""
     turn_seconds: float = 600.0
@@ -135,11 +145,9 @@ def change_tables(
     for pause in (*retries.pauses, None):
         try:
             with (
-                engine.begin() as connection,
+                _turn(engine, action, retries.turn_seconds) as connection,
                 _BlockerPoll(engine, connection, retries.lock_seconds / 2) as poll,
             ):
-                _limit(connection, retries.turn_seconds)
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION})
                 _limit(connection, retries.lock_seconds)
                 return change(connection)
         except DBAPIError as error:
@@ -158,6 +166,64 @@ def change_tables(
     raise LockBusy(
         f"Could not {action}: timed out waiting for a lock. Nothing was changed. {_describe(found)}"
     )
+
+
+@contextmanager
+def _turn(engine: Engine, action: str, seconds: float) -> Iterator[Connection]:
+    """Open a transaction that holds the lock of table changes. Raises: LockBusy."""
+    attempt = text("SELECT pg_try_advisory_xact_lock(:lock)")
+    end = time.monotonic() + seconds
+    with engine.connect() as connection:
+        while True:
+            # a transaction per attempt: CREATE INDEX CONCURRENTLY may wait for its end
+            transaction = connection.begin()
+            if connection.execute(attempt, {"lock": MIGRATION}).scalar_one():
+                break
+            transaction.rollback()
+            _pause_until(end, engine, action)
+        with transaction:
+            yield connection
+
+
+@contextmanager
+def exclusive_session(
+    engine: Engine, action: str, retries: LockRetries = LockRetries()
+) -> Iterator[Connection]:
+    """Open a session in autocommit mode that holds the lock of table changes.
+
+    For statements that cannot run in a transaction, such as CREATE INDEX CONCURRENTLY. They wait
+    for locks without a limit; that blocks no reader and no writer. `action` as in `change_tables`.
+
+    Raises: LockBusy if another process changes tables for too long.
+    """
+    end = time.monotonic() + retries.turn_seconds
+    lock = {"lock": MIGRATION}
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        attempt = text("SELECT pg_try_advisory_lock(:lock)")
+        while not connection.execute(attempt, lock).scalar_one():
+            _pause_until(end, engine, action)
+        try:
+            connection.execute(text("SET lock_timeout = 0"))
+            yield connection
+        finally:
+            with suppress(DBAPIError):
+                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
+            connection.invalidate()  # the pool must not reuse the session with this setting
+
+
+def _pause_until(end: float, engine: Engine, action: str) -> None:
+    if time.monotonic() >= end:
+        raise LockBusy(
+            f"Could not {action}: timed out waiting for another process that changes tables. "
+            f"Nothing was changed. {holders(engine)}"
+        )
+    time.sleep(_POLL_SECONDS)
+
+
+def blockers(engine: Engine, pid: int) -> list[Holder]:
+    """Return the sessions that block the session `pid`, oldest transaction first."""
+    with engine.connect() as connection:
+        return [Holder(*row) for row in connection.execute(_BLOCKING, {"pid": pid})]
 
 
 def _limit(connection: Connection, seconds: float) -> None:

@@ -5,16 +5,21 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.dagster_support.webserver_client import (
     LOCATION,
+    PREFIX,
     DagsterApi,
     DagsterUnavailable,
 )
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.planning.plan import Plan, completion
+from magnetis_dagster.settings import UNNAMED
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
+BACKFILL_TAG = "magnetis/backfill"
+"""Names the connection, so that a limit in dagster.yaml can apply to each connection."""
 
 
 class NothingToLaunch(PermanentError):
@@ -22,13 +27,13 @@ class NothingToLaunch(PermanentError):
 
 
 @contextmanager
-def open_dagster(url: str) -> Iterator[DagsterApi]:
-    """Connect to the webserver at `url`.
+def open_dagster(url: str, connection: Connection | None = None) -> Iterator[DagsterApi]:
+    """Connect to the webserver at `url`, for the assets of a connection (None: the unnamed one).
 
     Raises: DagsterUnavailable if it does not answer with the code location. LocationFailed if the
     code location did not load.
     """
-    with DagsterApi(url) as api:
+    with DagsterApi(url, prefix=connection.key_prefix if connection else PREFIX) as api:
         if not api.loaded():
             raise DagsterUnavailable(
                 f"No Dagster webserver that has loaded {LOCATION} answers at {url}. Start "
@@ -39,12 +44,16 @@ def open_dagster(url: str) -> Iterator[DagsterApi]:
 
 
 def launch_plan(
-    plan: Plan, dagster: DagsterApi, engine: Engine, ui_url: str | None = None
+    plan: Plan,
+    dagster: DagsterApi,
+    engine: Engine,
+    ui_url: str | None = None,
+    connection: Connection | None = None,
 ) -> dict[str, str]:
     """Launch exactly the days that the plan priced, and store the forecast.
 
     Returns the id of the `backfill` and the URL of its `page`. `ui_url` is the UI's address for
-    people, if it differs from `dagster`.
+    people, if it differs from `dagster`. `connection` is the one of `open_dagster`.
 
     Raises: NothingToLaunch if the plan has no price or no missing days. DagsterUnavailable.
     DatabaseUnavailable.
@@ -64,11 +73,15 @@ def launch_plan(
         for line in priced
     )
     forecast = f"{plan.calls:,} calls, done {completion(plan)}"
+    named = "" if connection is None or connection.is_unnamed else f"{connection.name}: "
     backfill = dagster.launch_backfill(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
-        title=f"forecast: {forecast}",
-        description=f"forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {forecast}. {details}",
-        tags={PLANNED_TAG: str(plan.calls)},
+        title=f"{named}forecast: {forecast}",
+        description=f"{named}forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {forecast}. {details}",
+        tags={
+            PLANNED_TAG: str(plan.calls),
+            **({BACKFILL_TAG: connection.name} if connection else {}),
+        },
     )
     for line in priced:
         for each in line.ranges:
@@ -82,5 +95,6 @@ def launch_plan(
                 each.rows,
                 each.calls,
                 planned=True,
+                connection_name=connection.name if connection else UNNAMED,
             )
     return {"backfill": backfill, "page": dagster.backfill_page(backfill, ui_url=ui_url)}

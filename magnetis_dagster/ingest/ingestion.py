@@ -153,7 +153,8 @@ class Ingestion:
         if backfill_id is None:
             return None
         try:
-            lines = report(self._parts.warehouse.engine, backfill_id)
+            warehouse = self._parts.warehouse
+            lines = report(warehouse.engine, backfill_id, connection_name=warehouse.connection_name)
         except UnknownBackfill:
             return None
         return next((line for line in lines if line.collection == collection.name), None)

@@ -100,6 +100,7 @@ class Pipeline:
             self._collection,
             key_fingerprint=self._parts.ledger.key_fingerprint,
             origin=self._parts.origin,
+            connection_name=self._warehouse.connection_name,
         )
 
     def _committed_by_this_work(self, days: Sequence[date]) -> dict[date, MergedDay]:

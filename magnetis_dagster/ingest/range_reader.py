@@ -242,6 +242,7 @@ class RangeReader:
                 days,
                 rows,
                 expected_calls(rows, chunk_rows=self._parts.chunk_rows, days=days),
+                connection_name=self._parts.warehouse.connection_name,
             )
 
     def _page_progress(self, window: Window, cached_pages: int) -> Progress:

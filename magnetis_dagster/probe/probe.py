@@ -1,13 +1,14 @@
 """Compare the catalogue with the API: routes, members, query parameters.
 
-Price: one request with `limit=1` per collection, and one per further route if the first does not
+Price: one request per collection, with `limit=1` unless the caller wants more ids, and one per further route if the first does not
 answer. Then, for each events collection, a page of 50 rows, and two requests that decide whether
 the bounds of the window are honoured. For a snapshot, a page of 50 rows only if its first row has
 no id or looks like an event. `report.py` contains the findings.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection as Names, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -45,6 +46,8 @@ from magnetis_dagster.probe.rows import WIDEST_ZONE, Interval, Sample
 LIMITS = ClientLimits(attempts=2, read=30.0, total=60.0)
 SAMPLE = 50
 """Rows of the page whose members are compared."""
+FULL_PAGE = 250
+"""Rows of the first page of a collection whose ids the caller wants."""
 _QUIET = timedelta(days=30)
 """Length of the window that a sample is taken from if the probe's window has no row."""
 _UNCLEAR = (
@@ -66,9 +69,11 @@ def run_probe(
     today: date | None = None,
     limits: ClientLimits = LIMITS,
     progress: Callable[[str], None] = lambda _line: None,
+    wanted: Names[str] = (),
 ) -> ProbeReport:
     """Probe every enabled collection of `catalogue`. Blocks.
 
+    `wanted`: snapshot collections of which the first request fetches FULL_PAGE rows, for more ids.
     `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
     too (key refused, no connection, quota exhausted) ends the probe; the report contains it.
@@ -76,7 +81,9 @@ def run_probe(
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
-    return asyncio.run(_Probe(catalogue, zones, guard, today, progress).run(origin, key, limits))
+    return asyncio.run(
+        _Probe(catalogue, zones, guard, today, progress, wanted).run(origin, key, limits)
+    )
 
 
 def probe_window(today: date, zones: Zones) -> tuple[datetime, datetime]:
@@ -123,6 +130,7 @@ class _Probe:
         guard: QuotaGuard,
         today: date,
         progress: Callable[[str], None],
+        wanted: Names[str],
     ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
@@ -130,6 +138,9 @@ class _Probe:
         self._today = today
         self._window = probe_window(today, zones)
         self._progress = progress
+        self._wanted = wanted
+        self._ids: defaultdict[str, set[str]] = defaultdict(set)
+        """Ids of the received rows, by collection."""
         self._findings = {
             one.name: Finding(one.name, one.route, Availability.NOT_PROBED)
             for one in self._collections
@@ -164,6 +175,7 @@ class _Probe:
             str(self._today),
             stopped,
             for_good,
+            ids=dict(self._ids),
         )
 
     async def _try_candidates(self, collection: Collection) -> None:
@@ -186,7 +198,8 @@ class _Probe:
         finding = self._findings[collection.name]
         window = self._window if collection.window else None
         try:
-            page = await self._page(collection, route, window)
+            limit = FULL_PAGE if self._is_wanted(collection) else 1
+            page = await self._page(collection, route, window, limit)
         except RouteUnavailable as error:
             self._absent[route] = self._guard.status
             finding.found, finding.message = Availability.NOTHING, finding.message or str(error)
@@ -203,7 +216,9 @@ class _Probe:
                 finding.shared[route] = other
             finding.announced = page.total
             self._first[collection.name] = page
-            examine(Sample(collection, _rows(page), self._zones, window), finding)
+            sample = Sample(collection, _rows(page), self._zones, window)
+            self._keep_ids(sample)
+            examine(sample, finding)
         finding.status = finding.tried[route] = self._guard.status
 
     async def _compare(self, collection: Collection, first: Page) -> None:
@@ -222,7 +237,9 @@ class _Probe:
             if more := _distinct(_rows(page)) if page else []:
                 # without the first row: a member that changes with every request would make it two
                 sample = Sample(collection, more, self._zones, window)
-            finding.parameters["limit"] = limit_honoured(first, page)
+                self._keep_ids(sample)
+            if not self._is_wanted(collection):
+                finding.parameters["limit"] = limit_honoured(first, page)
             finding.parameters["page"] = page_honoured(
                 first_row.keys, sample.keys if more else [], number
             )
@@ -235,6 +252,12 @@ class _Probe:
             finding.parameters = dict.fromkeys(names, Verdict.UNKNOWN) | finding.parameters
             if len(sample):
                 await self._verify_window(with_proposals(collection, finding.proposals), *names)
+
+    def _is_wanted(self, collection: Collection) -> bool:
+        return collection.name in self._wanted and not collection.is_events
+
+    def _keep_ids(self, sample: Sample) -> None:
+        self._ids[sample.collection.name].update(filter(None, sample.parsed.ids))
 
     def _sample_page(self, first: Page, sample: Sample) -> int:
         """Return the number of a page of SAMPLE recent rows.

@@ -1,5 +1,6 @@
 """The findings of a probe: notes, JSON, and overlay; never values."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from math import ceil
@@ -190,6 +191,26 @@ class Finding:
         return "Outside the window: check MAGNETIS_QUERY_TIMEZONE and MAGNETIS_RESPONSE_TIMEZONE."
 
 
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Rows of one collection that other connections load too."""
+
+    received: int
+    """Distinct ids that the probe received."""
+    shared: dict[str, int]
+    """Number of them that are stored for another connection, by its name."""
+
+    def sentence(self, collection: str, scopes: Mapping[str, str | None]) -> str:
+        """Return the overlap for people. `scopes`: the declared scope of each connection."""
+        parts = []
+        for name, count in self.shared.items():
+            scope = f" ({scopes[name]})" if scopes.get(name) else ""
+            verb = "is" if count == 1 else "are"
+            also = f"of {self.received:,} {collection} {verb} also loaded by" if not parts else "by"
+            parts.append(f"{count:,} {also} {name}{scope}")
+        return f"{', '.join(parts)}: the view {collection}_distinct returns each once."
+
+
 @dataclass(slots=True)
 class ProbeReport:
     """The findings of all collections, in catalogue order."""
@@ -205,6 +226,10 @@ class ProbeReport:
     """The reason why the probe ended early; None if it probed every collection."""
     stopped_for_good: bool = False
     """Whether another probe would fail too, until a setting changes."""
+    ids: dict[str, set[str]] = field(default_factory=dict, repr=False)
+    """Ids of the received rows, by collection. Not part of any output."""
+    overlaps: dict[str, "Overlap"] = field(default_factory=dict)
+    """By collection, if other connections load rows with the same ids."""
 
     @property
     def complete(self) -> bool:
@@ -267,9 +292,11 @@ class ProbeReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
         findings = [asdict(finding) | {"notes": finding.notes()} for finding in self.findings]
-        return {
+        content = {
             "complete": self.complete,
             **asdict(self),
             "findings": findings,
             "overlay": self.overlay(),
         }
+        del content["ids"]
+        return content

@@ -24,6 +24,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine
 
 from magnetis_dagster.api_calls import LONGEST_CALL, NOT_SENT
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.dates import DAY
 from magnetis_dagster.errors import TransientError
@@ -157,17 +158,29 @@ class Ledger:
 
     Thread-safe; every method is one short transaction, and may raise DatabaseUnavailable or
     DatabaseRefused. A call whose charge raises must not be sent.
+
+    The API counts per key, so connections that share a key share its quota. The rows record which
+    connection charged.
     """
 
-    def __init__(self, engine: Engine, *, key_fingerprint: str, policy: QuotaPolicy) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        key_fingerprint: str,
+        policy: QuotaPolicy,
+        connection_name: str = UNNAMED,
+    ) -> None:
         self.policy = policy
         self.key_fingerprint = key_fingerprint
+        self.connection_name = connection_name
         self._engine = engine
         self._parameters = {
             "key": key_fingerprint,
             "zone": policy.zone.key,
             "longest": LONGEST_CALL,
             "daily_quota": policy.limit,
+            "connection": connection_name,
         }
 
     def charge(self, charge: Charge) -> Charged:

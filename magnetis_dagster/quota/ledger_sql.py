@@ -22,7 +22,8 @@ LOCK_KEY = f"""
 The server ends the session of a stopped process, or of a lost machine, after 10 s.
 """
 ADD_KEY = """
-    INSERT INTO magnetis_ops.quota_keys (key_fingerprint) VALUES (%(key)s) ON CONFLICT DO NOTHING
+    INSERT INTO magnetis_ops.quota_keys (key_fingerprint, connection)
+    VALUES (%(key)s, %(connection)s) ON CONFLICT DO NOTHING
 """
 
 _IS_LATE = f"""
@@ -89,18 +90,21 @@ def _grant(lane: str) -> str:
         WITH called AS (
             INSERT INTO magnetis_ops.api_calls
                 (key_fingerprint, day, charged_at, collection, route, first_day, last_day, page,
-                 run_id, backfill_id, lane)
+                 run_id, backfill_id, lane, connection)
             SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(at)s,
                    %(collection)s, %(route)s, %(first_day)s::date, %(last_day)s::date, %(page)s,
-                   %(run_id)s, %(backfill_id)s, '{lane}'
+                   %(run_id)s, %(backfill_id)s, '{lane}', %(connection)s
             RETURNING id, day
         ), counted AS (
-            INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, {lane})
-            SELECT %(key)s, day, %(daily_quota)s, 1 FROM called
+            INSERT INTO magnetis_ops.quota_days AS q
+                (key_fingerprint, day, daily_quota, connection, {lane})
+            SELECT %(key)s, day, %(daily_quota)s, %(connection)s, 1 FROM called
             ON CONFLICT (key_fingerprint, day)
-            DO UPDATE SET {lane} = q.{lane} + 1, daily_quota = excluded.daily_quota
+            DO UPDATE SET {lane} = q.{lane} + 1, daily_quota = excluded.daily_quota,
+                connection = excluded.connection
         ), sent AS (
             UPDATE magnetis_ops.quota_keys SET last_sent = %(send_at)s,
+                connection = %(connection)s,
                 lanes_last_sent = lanes_last_sent
                     || jsonb_build_object('{lane}', %(send_at)s::timestamptz),
                 trial_call = CASE WHEN %(trial)s THEN (SELECT id FROM called) ELSE trial_call END,
@@ -157,8 +161,9 @@ SETTLE = """
 COMMIT_WITHOUT_WAITING = "SET LOCAL synchronous_commit = off"
 """A crash that loses an outcome loses no charge, so this commit need not wait for the disk."""
 CLOSE = """
-    INSERT INTO magnetis_ops.quota_keys AS k (key_fingerprint, closed_signal, closed_until)
-    SELECT %(key)s, %(signal)s::text,
+    INSERT INTO magnetis_ops.quota_keys AS k
+        (key_fingerprint, connection, closed_signal, closed_until)
+    SELECT %(key)s, %(connection)s, %(signal)s::text,
            CASE WHEN %(retry_after)s::float8 IS NULL
                 THEN ((coalesce(%(charged_at)s, at) AT TIME ZONE %(zone)s)::date + 1)::timestamp
                      AT TIME ZONE %(zone)s
@@ -174,8 +179,9 @@ CLOSE = """
 """Close the key for a number of seconds, or until the next calendar day; never shorten a closing.
 """
 USED_ELSEWHERE = """
-    INSERT INTO magnetis_ops.quota_days AS q (key_fingerprint, day, daily_quota, used_elsewhere)
+    INSERT INTO magnetis_ops.quota_days AS q
+        (key_fingerprint, day, daily_quota, connection, used_elsewhere)
     SELECT %(key)s, (%(at)s::timestamptz AT TIME ZONE %(zone)s)::date, %(daily_quota)s,
-           %(elsewhere)s
+           %(connection)s, %(elsewhere)s
     ON CONFLICT (key_fingerprint, day) DO UPDATE SET used_elsewhere = excluded.used_elsewhere
 """

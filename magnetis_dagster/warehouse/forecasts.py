@@ -5,6 +5,7 @@ from datetime import date
 
 from sqlalchemy import Engine
 
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import guarded, has_table, write
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
@@ -58,6 +59,7 @@ def record(
     calls: int,
     *,
     planned: bool = False,
+    connection_name: str = UNNAMED,
 ) -> None:
     """Record the forecast cost of reading `first_day` to `last_day` of a collection.
 
@@ -65,6 +67,7 @@ def record(
     `work` is the Dagster backfill, or else the run.
     """
     parameters = {
+        "connection": connection_name,
         "work": work,
         "collection": collection,
         "first_day": first_day,
@@ -77,12 +80,13 @@ def record(
     write(engine, "write the forecast", _QUERIES["record"], parameters)
 
 
-def report(engine: Engine, work: str) -> list[ForecastLine]:
+def report(engine: Engine, work: str, *, connection_name: str = UNNAMED) -> list[ForecastLine]:
     """Return a line for each collection of the backfill; raise UnknownBackfill if there is none."""
+    parameters = {"connection": connection_name, "work": work}
     lines: list[ForecastLine] = []
     with guarded(engine, "read the forecast"), engine.connect() as connection:
         if has_table(connection, "magnetis_ops.forecasts"):
-            found = connection.execute(_QUERIES["report"], {"work": work}).mappings()
+            found = connection.execute(_QUERIES["report"], parameters).mappings()
             lines = [ForecastLine(**row) for row in found]
     if not lines:
         raise UnknownBackfill(

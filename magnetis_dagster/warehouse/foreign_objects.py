@@ -68,7 +68,8 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
 
 def _difference(row: Row[Any], table: Table) -> str | None:
     """Return why the database's table is not the declared one, or None if it is."""
-    required = {column.name for column in table.columns if not column.nullable}
+    # tables of earlier versions have no `connection`
+    required = {c.name for c in table.columns if not c.nullable} - {"connection"}
     if missing := sorted(required - set(row.columns)):
         return f"without {', '.join(missing)}"
     return None if "id" in row.key else "without a primary key on id"

@@ -1,7 +1,8 @@
 """Merges a window in one transaction: rows, deletions, versions, quarantine, counts, completion.
 
-Merges of one collection run one after the other, under an advisory lock. For each day, a newer read
-supersedes an older one. So two concurrent loads of a day end like the newer load alone.
+Merges of one connection and collection run one after the other, under an advisory lock. For each
+day, a newer read supersedes an older one. So two concurrent loads of a day end like the newer load
+alone.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, func, text
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import TransientError
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
@@ -94,13 +96,20 @@ class MergeResult:
 
 
 def merge(
-    connection: Connection, collection: Collection, facts: WindowFacts, counts: RowCounts
+    connection: Connection,
+    collection: Collection,
+    facts: WindowFacts,
+    counts: RowCounts,
+    *,
+    connection_name: str = UNNAMED,
 ) -> MergeResult:
     """Merge the staged rows, counted by `counts`, in the caller's transaction.
 
+    Rows of other connections stay as they are.
+
     Raises: CountMismatch if the counts disagree; MovedRows if many ids belong to other days.
     """
-    return _Merge(connection, collection, facts, counts).run()
+    return _Merge(connection, collection, facts, counts, connection_name).run()
 
 
 def age_days(day: date, read_on: date) -> int:
@@ -115,9 +124,15 @@ class _Merge:
     """One merge; its methods run in the caller's transaction."""
 
     def __init__(
-        self, connection: Connection, collection: Collection, facts: WindowFacts, counts: RowCounts
+        self,
+        connection: Connection,
+        collection: Collection,
+        facts: WindowFacts,
+        counts: RowCounts,
+        connection_name: str,
     ) -> None:
         self._connection = connection
+        self._connection_name = connection_name
         self._collection = collection
         self._facts = facts
         self._unplaced = counts.unplaced.total()
@@ -125,6 +140,7 @@ class _Merge:
         if not collection.is_events:
             self._announced = Counter({facts.days[0]: counts.by_day.total()})
         self._parameters: dict[str, Any] = {
+            "connection": connection_name,
             "collection": collection.name,
             "read_at": facts.read_at,
             "run_id": facts.run_id,
@@ -134,7 +150,7 @@ class _Merge:
 
     def run(self) -> MergeResult:
         self._analyze_staging()
-        wait_for_turn(self._connection, self._collection)
+        wait_for_turn(self._connection, self._collection, self._connection_name)
         superseded = self._superseded_days()
         requested = [day for day in self._facts.days if day not in superseded]
         self._parameters["days"] = requested
@@ -149,7 +165,13 @@ class _Merge:
         decisions = decide(self._facts.rules, self._announced, stored)
         requested = [day for day in requested if day not in decisions.doubted]
         self._parameters |= {"days": requested, "undeleted": decisions.undeleted}
-        forget_committed(self._connection, self._collection, self._facts.run_id, self._facts.days)
+        forget_committed(
+            self._connection,
+            self._collection,
+            self._facts.run_id,
+            self._facts.days,
+            self._connection_name,
+        )
         usable = sum(self._announced[day] for day in self._facts.days)
         result = MergeResult(
             days=[],
@@ -263,6 +285,7 @@ class _Merge:
         values = dict.fromkeys(("held", "padding", "inserted", "changed", "deleted"), 0) | counts
         statement = windows.insert().values(
             committed_at=func.clock_timestamp(),
+            connection=self._connection_name,
             collection=self._collection.name,
             first_day=facts.days[0],
             last_day=facts.days[-1],

@@ -1,19 +1,23 @@
 """Brings a database to the tables of this version and this catalogue.
 
-Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So there are three steps:
+Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So there are four steps:
 
 1. Alembic's migrations bring `magnetis_ops` from release to release. They also make the changes
    that cannot be derived from the catalogue, such as a rename or another type.
 2. Alembic compares the catalogue with `magnetis`, and missing tables and columns are created.
 3. The views of those tables are created or replaced.
+4. Keys and indexes are brought to the declaration: at once for empty tables, concurrently and one
+   by one for others (indexes.py).
 
-Only `drop_columns` drops anything. A column with another type than the declared one fails the loads
-of its collection only. Indexes of tables with rows are built one by one, after the locks that block
-readers are released.
+Every step is a transaction of its own and finds out what is missing, so a run that dies is resumed
+by the next one. No table is locked longer than the change of its columns or its key takes.
+
+Only `drop_columns` drops anything but replaced indexes. A column with another type than the
+declared one fails the loads of its collection only.
 """
 
 import hashlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,7 +28,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, MetaData, text
+from sqlalchemy import Connection, Engine, Index, MetaData, Table, text
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
@@ -36,13 +40,35 @@ from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.foreign_objects import require_own
+from magnetis_dagster.warehouse.indexes import (
+    TableState,
+    build_index,
+    build_key,
+    complete_empty_table,
+    drop_index,
+    missing_indexes,
+    qualified,
+    replace_key,
+    replaces_key,
+    require_replaceable_keys,
+    table_states,
+)
 from magnetis_dagster.warehouse.merge_lock import lock_collection
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, DIALECT, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.schema import (
+    DATA_SCHEMA,
+    DIALECT,
+    OPS_SCHEMA,
+    data_metadata,
+    ops_metadata,
+    replaced_indexes,
+    tables_of,
+)
 from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
-    drop_view,
+    distinct_name,
+    drop_views,
     refresh_views,
     view_comments,
     view_name,
@@ -50,12 +76,12 @@ from magnetis_dagster.warehouse.views import (
 
 PARIS = ZoneInfo("Europe/Paris")
 Progress = Callable[[str], None]
-"""Receives a line for each attempt that found a lock taken."""
+"""Receives a line for each attempt that found a lock taken, and every 10 s of an index build."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _DEPENDENTS = Queries("columns")["dependents"]
 _digests: dict[tuple[str, str], str] = {}
 """By catalogue and time zone. One takes 0.2 s of CPU, and each tick of a sensor needs it."""
-_ADDITIVE = (ops.CreateTableOp, ops.AddColumnOp, ops.CreateIndexOp)
+_ACTION = "bring the tables up to date"
 
 
 class ColumnInUse(PermanentError):
@@ -75,39 +101,34 @@ def migrate(
     """Bring the database to this version and this catalogue; return whether it changed.
 
     If the database is up to date, it costs one query and waits for no lock. `zone` is the time zone
-    of local times in views: MAGNETIS_TIMEZONE.
+    of local times in views: MAGNETIS_TIMEZONE. Building the indexes of a large table takes minutes;
+    its readers and writers continue.
 
-    Raises: ForeignObject, NewerDatabase, LockBusy.
+    Raises: ForeignObject, KeyInUse, NewerDatabase, LockBusy, ReservedColumn.
     """
     digest = _digest(catalogue, zone)
-    action = "bring the tables up to date"
-
-    def upgrade(connection: Connection) -> list[ops.CreateIndexOp]:
-        if _applied(connection) == digest:
-            return []
-        return _upgrade(connection, catalogue, zone)
-
-    with guarded(engine, action):
+    change = partial(change_tables, engine, _ACTION, progress=progress)
+    with guarded(engine, _ACTION):
         with engine.connect() as connection:
             if _applied(connection) == digest:
                 return False
-        # after a crash between two indexes, the next run finds the others missing
-        for index in change_tables(engine, action, upgrade, progress):
-            if collection := catalogue.collections.get(index.table_name):
-                # In a transaction of its own: an index contains the old versions of rows that the
-                # same transaction updates.
-                clear = partial(_clear_too_long, index=index, collection=collection)
-                change_tables(engine, action, clear, progress)
-            change_tables(engine, action, partial(_create_index, index=index), progress)
-        return change_tables(engine, action, partial(_record, digest=digest), progress)
+        if not change(partial(_upgrade_ops, catalogue=catalogue, digest=digest)):
+            return False
+        for collection in change(partial(_create_tables, catalogue=catalogue)):
+            change(partial(_add_columns, collection=collection))
+        change(partial(_replace_views, catalogue=catalogue, zone=zone))
+        change(partial(_complete_empty_tables, catalogue=catalogue))
+        _complete_tables(engine, catalogue, progress)
+        return change(partial(_record, digest=digest))
 
 
-def _upgrade(
-    connection: Connection, catalogue: Catalogue, zone: ZoneInfo
-) -> list[ops.CreateIndexOp]:
-    """Update tables, columns and views; return the missing indexes of tables with rows."""
+def _upgrade_ops(connection: Connection, catalogue: Catalogue, digest: str) -> bool:
+    """Update magnetis_ops; return False if another process has finished the whole migration."""
+    if _applied(connection) == digest:
+        return False
     metadata = data_metadata(catalogue)
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
+    require_replaceable_keys(connection, _all_tables(catalogue))
     for schema in (DATA_SCHEMA, OPS_SCHEMA):
         ensure_schema(connection, schema)
     for collection in _sorted_collections(catalogue):
@@ -122,44 +143,114 @@ def _upgrade(
             "The tables of magnetis_ops were made by a newer version of magnetis_dagster. Install "
             "that version or a later one. Nothing was changed."
         ) from None
-    missing = [each for each in differences(connection, metadata) if isinstance(each, _ADDITIVE)]
+    return True
+
+
+def _create_tables(connection: Connection, catalogue: Catalogue) -> list[Collection]:
+    """Create missing tables; return the collections whose tables lack columns."""
+    missing = differences(connection, data_metadata(catalogue))
     new = {each.table_name for each in missing if isinstance(each, ops.CreateTableOp)}
     operations = Operations(MigrationContext.configure(connection))
-    later = []
     for each in missing:
-        if isinstance(each, ops.CreateIndexOp) and each.table_name not in new:
-            later.append(each)
-        else:
+        is_index = isinstance(each, ops.CreateIndexOp) and each.table_name in new
+        if isinstance(each, ops.CreateTableOp) or is_index:
             operations.invoke(each)
+    lacking = {each.table_name for each in missing if isinstance(each, ops.AddColumnOp)}
+    return [
+        collection
+        for collection in _sorted_collections(catalogue)
+        if lacking & {table.name for table in tables_of(collection)}
+    ]
+
+
+def _add_columns(connection: Connection, collection: Collection) -> None:
+    metadata = MetaData(schema=DATA_SCHEMA)
+    tables_of(collection, metadata)
+    missing = differences(connection, metadata, only_declared=True)
+    lock_collection(connection, collection)
+    operations = Operations(MigrationContext.configure(connection))
+    for each in missing:
+        if isinstance(each, ops.AddColumnOp):
+            operations.invoke(each)
+
+
+def _replace_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
     for statement in view_statements(catalogue):
         connection.execute(text(statement))
     refresh_views(connection, catalogue, zone)
     read_only.grant(connection)
-    return later
+
+
+def _complete_empty_tables(connection: Connection, catalogue: Catalogue) -> None:
+    """Bring keys and indexes of tables without rows to the declaration."""
+    replaced = replaced_indexes(catalogue)
+    states = table_states(connection)
+    empty = {
+        table.name: table
+        for table in _all_tables(catalogue)
+        if states[qualified(table)].is_empty
+        and _is_incomplete(table, states[qualified(table)], replaced)
+    }
+    for collection in _sorted_collections(catalogue):
+        if any(table.name in empty for table in tables_of(collection)):
+            lock_collection(connection, collection)
+    for table in empty.values():
+        complete_empty_table(connection, table, states[qualified(table)], replaced)
+
+
+def _is_incomplete(table: Table, state: TableState, replaced: Mapping[str, str]) -> bool:
+    surplus = [name for name in state.valid if name in replaced]
+    return replaces_key(table, state) or bool(missing_indexes(table, state) or surplus)
+
+
+def _complete_tables(engine: Engine, catalogue: Catalogue, progress: Progress) -> None:
+    """Bring keys and indexes of tables with rows to the declaration, concurrently."""
+    with engine.connect() as connection:
+        states = table_states(connection)
+    change = partial(change_tables, engine, _ACTION, progress=progress)
+    for table in _all_tables(catalogue):
+        state = states[qualified(table)]
+        collection = catalogue.collections.get(table.name)
+        for index in missing_indexes(table, state):
+            if collection:
+                # In a transaction of its own: an index contains the old versions of rows that the
+                # same transaction updates.
+                change(partial(_clear_too_long, index=index, collection=collection))
+            build_index(engine, _ACTION, index, progress)
+        if replaces_key(table, state):
+            build_key(engine, _ACTION, table, progress)
+            change(partial(_replace_key, table=table, catalogue=catalogue))
+    replaced = replaced_indexes(catalogue)
+    for table in _all_tables(catalogue):
+        state = states[qualified(table)]
+        for name in (*state.valid, *state.invalid):
+            if name in replaced:
+                drop_index(engine, _ACTION, str(table.schema), name)
+
+
+def _replace_key(connection: Connection, table: Table, catalogue: Catalogue) -> None:
+    for collection in _sorted_collections(catalogue):
+        if any(each.name == table.name for each in tables_of(collection)):
+            lock_collection(connection, collection)
+    replace_key(connection, table)
+
+
+def _all_tables(catalogue: Catalogue) -> list[Table]:
+    return [*data_metadata(catalogue).tables.values(), *ops_metadata.tables.values()]
 
 
 def _sorted_collections(catalogue: Catalogue) -> list[Collection]:
     return [catalogue[name] for name in sorted(catalogue.collections)]
 
 
-def _clear_too_long(
-    connection: Connection, index: ops.CreateIndexOp, collection: Collection
-) -> None:
+def _clear_too_long(connection: Connection, index: Index, collection: Collection) -> None:
     """Set texts to NULL that are too long for the index, as the row parser does."""
-    names = {
-        column if isinstance(column, str) else getattr(column, "name", "")
-        for column in index.columns
-    }
+    names = {column.name for column in index.columns}
     for name in sorted(names & collection.indexed & collection.columns.keys()):
         if collection.columns[name].type is ColumnType.TEXT:
-            table = f"{DATA_SCHEMA}.{index.table_name}"
+            table = f"{DATA_SCHEMA}.{collection.name}"
             too_long = f'length("{name}") > {INDEXED_CHARACTERS}'
             connection.execute(text(f'UPDATE {table} SET "{name}" = NULL WHERE {too_long}'))
-
-
-def _create_index(connection: Connection, index: ops.CreateIndexOp) -> None:
-    index.if_not_exists = True
-    Operations(MigrationContext.configure(connection)).invoke(index)
 
 
 def _record(connection: Connection, digest: str) -> bool:
@@ -212,14 +303,17 @@ def _drop_columns(
             lock_collection(connection, collection)
             dropped += compare_columns(connection, collection).undeclared
     own_views = {
-        f"the view {DATA_SCHEMA}.{view_name(each)}": each for each in catalogue.collections.values()
+        f"the view {DATA_SCHEMA}.{name}": each
+        for each in catalogue.collections.values()
+        for name in (view_name(each), distinct_name(each))
     }
-    uses, affected = [], {}
+    uses: list[str] = []
+    affected: dict[str, Collection] = {}
     for column in dropped:
         names = {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
         for _, what in connection.execute(_DEPENDENTS, names):
             if what in own_views:
-                affected[what] = own_views[what]
+                affected[own_views[what].name] = own_views[what]
             else:
                 uses.append(f"{column} is used by {what}")
     if uses:
@@ -227,7 +321,7 @@ def _drop_columns(
             f"{'; '.join(uses)}. No column was dropped. Change or drop the dependent objects, then "
             "run `magnetis migrate --drop-columns --yes` again."
         )
-    grants = [grant for each in affected.values() for grant in drop_view(connection, each)]
+    grants = [grant for each in affected.values() for grant in drop_views(connection, each)]
     for column in dropped:
         table = f"{DATA_SCHEMA}.{column.table}"
         connection.execute(text(f'ALTER TABLE {table} DROP COLUMN "{column.name}"'))
@@ -238,12 +332,20 @@ def _drop_columns(
     return dropped
 
 
-def differences(connection: Connection, metadata: MetaData) -> list[ops.MigrateOperation]:
-    """Return the operations, as a flat list, that would bring the schema's tables to `metadata`."""
+def differences(
+    connection: Connection, metadata: MetaData, *, only_declared: bool = False
+) -> list[ops.MigrateOperation]:
+    """Return the operations, as a flat list, that would bring the schema's tables to `metadata`.
+
+    `only_declared`: ignore other tables. Primary keys are not compared.
+    """
+    declared = {table.name for table in metadata.tables.values()}
 
     def include(name: str | None, kind: str, parents: MutableMapping[str, str | None]) -> bool:
         if kind == "schema":
             return name == metadata.schema
+        if kind == "table" and only_declared and name not in declared:
+            return False
         return parents.get("schema_name") == metadata.schema and name != "alembic_version"
 
     context = MigrationContext.configure(

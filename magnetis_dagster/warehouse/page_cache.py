@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import driver_of, fetch, guarded, write
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -42,15 +43,28 @@ class CachedWindow:
 
 
 class PageCache:
-    """The cached pages of one collection and one run.
+    """The cached pages of one connection, collection and run.
 
     Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
 
-    def __init__(self, engine: Engine, collection: Collection, work: str, request: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        collection: Collection,
+        work: str,
+        request: str,
+        *,
+        connection_name: str = UNNAMED,
+    ) -> None:
         """`request` is the fingerprint of the requests; pages of other requests are not used."""
         self._engine = engine
-        self._names = {"work": work, "collection": collection.name, "request": request}
+        self._names = {
+            "connection": connection_name,
+            "work": work,
+            "collection": collection.name,
+            "request": request,
+        }
 
     def windows(self) -> list[CachedWindow]:
         """Return the windows with usable pages, oldest days first."""
@@ -99,10 +113,15 @@ class PageCache:
 
 
 def forget_committed(
-    connection: Connection, collection: Collection, work: str | None, days: Sequence[date]
+    connection: Connection,
+    collection: Collection,
+    work: str | None,
+    days: Sequence[date],
+    connection_name: str,
 ) -> None:
     """Delete the pages of a window in the transaction that commits it, and expired pages."""
     parameters = {
+        "connection": connection_name,
         "work": work,
         "collection": collection.name,
         "first": days[0],

@@ -15,6 +15,7 @@ from magnetis_dagster.catalog.policies import (
     MissedCallAlert,
     SaneThresholds,
 )
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import guarded
 from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.queries import Queries
@@ -72,20 +73,29 @@ class _Unknown(Exception):
 
 
 def evaluate_policy(
-    engine: Engine, catalogue: Catalogue, policy: Policy, collection: Collection
+    engine: Engine,
+    catalogue: Catalogue,
+    policy: Policy,
+    collection: Collection,
+    *,
+    connection_name: str = UNNAMED,
 ) -> PolicyResult:
-    """Evaluate the policy on the current rows of the collection."""
+    """Evaluate the policy on the connection's current rows of the collection."""
     names = [collection.name]
     if policy.across_collections:
         names = [name for name in policy.collections if catalogue[name].enabled]
     with guarded(engine, f"evaluate the policy {policy.name}"), engine.connect() as connection:
         try:
-            rows = _count_rows(connection, catalogue, policy, names)
+            rows = _count_rows(connection, catalogue, policy, names, connection_name)
         except _Unknown as reason:
             return PolicyResult(not_evaluated=str(reason))
         violations, parameters = _violations(policy, collection, names, catalogue)
         statement = _QUERIES.fill(violations=violations)["violations"]
-        parameters |= {"ignore": list(policy.ignore), "most": MOST_ROWS}
+        parameters |= {
+            "connection": connection_name,
+            "ignore": list(policy.ignore),
+            "most": MOST_ROWS,
+        }
         found = connection.execute(statement, parameters).all()
     of_accounts = isinstance(policy, MissedCallAlert)
     return PolicyResult(
@@ -96,14 +106,23 @@ def evaluate_policy(
 
 
 def _count_rows(
-    connection: Connection, catalogue: Catalogue, policy: Policy, names: Sequence[str]
+    connection: Connection,
+    catalogue: Catalogue,
+    policy: Policy,
+    names: Sequence[str],
+    connection_name: str,
 ) -> dict[str, int]:
     """Count the rows that are not deleted, of each collection that is needed. Raises: _Unknown."""
     needed = [*([ACCOUNTS] if policy.needs_accounts else []), *names]
     if disabled := [name for name in needed if not catalogue[name].enabled]:
         raise _Unknown(f"{disabled[0]} is switched off in the catalogue.")
     counts = {
-        name: _state(connection, catalogue[name], policy.columns if name in names else ())
+        name: _state(
+            connection,
+            catalogue[name],
+            policy.columns if name in names else (),
+            connection_name,
+        )
         for name in needed
     }
     if policy.needs_accounts and not counts[ACCOUNTS][0]:
@@ -112,7 +131,10 @@ def _count_rows(
 
 
 def _state(
-    connection: Connection, collection: Collection, columns: Sequence[Sequence[str]]
+    connection: Connection,
+    collection: Collection,
+    columns: Sequence[Sequence[str]],
+    connection_name: str,
 ) -> tuple[int, int]:
     """Count the rows of one collection: with deleted ones, and without.
 
@@ -132,7 +154,7 @@ def _state(
             )
     if disagreements := compare_columns(connection, collection).disagreements:
         raise _Unknown(disagreements[0])
-    parameters: Parameters = {"collection": collection.name}
+    parameters: Parameters = {"connection": connection_name, "collection": collection.name}
     counts = [_rows_with_member(collection, group, parameters) for group in columns]
     queries = _QUERIES.fill(
         table=f"{DATA_SCHEMA}.{collection.name}", members="".join(f", {each}" for each in counts)

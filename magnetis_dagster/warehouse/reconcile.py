@@ -11,6 +11,7 @@ from datetime import date
 from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import fetch
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA
@@ -30,9 +31,15 @@ class DayDifference:
 
 
 def reconcile(
-    engine: Engine, collection: Collection, days: Several[date] | None = None
+    engine: Engine,
+    collection: Collection,
+    days: Several[date] | None = None,
+    *,
+    connection_name: str = UNNAMED,
 ) -> list[DayDifference]:
-    """Return the days whose recorded count is wrong, oldest first. None: compare all days.
+    """Return the days of a connection whose recorded count is wrong, oldest first.
+
+    `days`: None compares all days.
 
     One statement, so a concurrent load is visible completely or not at all. A million rows take
     0.5 s. For a snapshot collection it compares the newest snapshot and ignores `days`.
@@ -46,19 +53,28 @@ def reconcile(
         engine,
         f"count the rows of {collection.name}",
         queries[query],
-        {"collection": collection.name, "days": list(days or ())},
+        {
+            "connection": connection_name,
+            "collection": collection.name,
+            "days": list(days or ()),
+        },
     )
     return [DayDifference(*row) for row in found]
 
 
-def recount(connection: Connection, collection: Collection) -> None:
-    """Correct the recorded counts of an events collection, in the caller's transaction."""
+def recount(connection: Connection, collection: Collection, connection_name: str) -> None:
+    """Correct a connection's counts of an events collection, in the caller's transaction."""
     queries = _QUERIES.fill(table=f"{DATA_SCHEMA}.{collection.name}")
-    parameters = {"collection": collection.name}
-    connection.execute(queries["count_by_day"])
+    parameters = {"connection": connection_name, "collection": collection.name}
+    connection.execute(queries["create_counted"])
+    connection.execute(queries["count_by_day"], parameters)
     connection.execute(queries["correct_days"], parameters)
     connection.execute(
-        text("DELETE FROM magnetis_ops.strays WHERE collection = :collection"), parameters
+        text(
+            "DELETE FROM magnetis_ops.strays "
+            "WHERE connection = :connection AND collection = :collection"
+        ),
+        parameters,
     )
     connection.execute(queries["insert_strays"], parameters)
     connection.execute(text("DROP TABLE counted"))

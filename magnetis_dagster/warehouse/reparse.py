@@ -39,7 +39,7 @@ def reparse(
     collection: Collection,
     progress: Callable[[int], None] = lambda _read: None,
 ) -> ReparseResult:
-    """Parse every row of the collection again by its declaration, in one transaction.
+    """Parse the connection's rows of a collection again, in one transaction.
 
     `progress` receives the number of rows parsed so far.
 
@@ -51,14 +51,15 @@ def reparse(
         guarded(warehouse.engine, f"reparse {collection.name}"),
         warehouse.engine.begin() as connection,
     ):
-        wait_for_turn(connection, collection)
+        name = warehouse.connection_name
+        wait_for_turn(connection, collection, name)
         require_declared_types(connection, collection)
         reader = warehouse.reader(collection)
-        _reparse_table(connection, reader, collection.name, result, progress)
+        _reparse_table(connection, reader, collection.name, name, result, progress)
         if collection.is_events:
-            recount(connection, collection)
+            recount(connection, collection, name)
         else:
-            _reparse_table(connection, reader, history_name(collection), result, progress)
+            _reparse_table(connection, reader, history_name(collection), name, result, progress)
     return result
 
 
@@ -66,6 +67,7 @@ def _reparse_table(
     connection: Connection,
     reader: RowParser,
     name: str,
+    connection_name: str,
     result: ReparseResult,
     progress: Callable[[int], None],
 ) -> None:
@@ -85,8 +87,12 @@ def _reparse_table(
         "FROM reparsed AS v "
         f"WHERE t.ctid = v._at::tid AND ({old}) IS DISTINCT FROM ({new})"
     )
-    # ctid identifies a row until this transaction updates it: the lock blocks other writers
-    select = text(f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table}")
+    # ctid identifies a row until this transaction updates it: the lock blocks other writers of the
+    # connection's rows
+    select = text(
+        f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table} "
+        "WHERE connection = :connection"
+    ).bindparams(connection=connection_name)
     streaming = {"stream_results": True, "yield_per": BATCH}
     with connection.execute(select, execution_options=streaming) as rows:
         for batch in rows.partitions(BATCH):

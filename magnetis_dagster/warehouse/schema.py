@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
+from magnetis_dagster.connection_names import UNNAMED
 
 DATA_SCHEMA = "magnetis"
 OPS_SCHEMA = "magnetis_ops"
@@ -74,10 +75,16 @@ def _count(name: str, comment: str) -> Column[Any]:
     return _required(name, Integer, comment, server_default="0")
 
 
+def _connection(comment: str) -> Column[Any]:
+    return _required("connection", Text, comment, server_default=UNNAMED)
+
+
 def _window_id() -> Column[Any]:
     return _required("window_id", BigInteger, None, ForeignKey(windows.c.id))
 
 
+_OWNER = "Connection that the row belongs to."
+_LAST_CHARGED = "Connection that charged the last API call. Connections may share a key."
 _FINGERPRINT = "Twelve hexadecimal digits of the key's SHA-256; never the key."
 
 quota_keys = _ops_table(
@@ -104,6 +111,7 @@ quota_keys = _ops_table(
         Text,
         "Status and rate-limit headers of the last response that closed the key.",
     ),
+    _connection(_LAST_CHARGED),
 )
 
 quota_days = _ops_table(
@@ -117,6 +125,7 @@ quota_days = _ops_table(
         for lane in ("schedule", "settings", "manual", "backfill")
     ),
     _count("used_elsewhere", "API calls that other programs made, as reported by the API."),
+    _connection(_LAST_CHARGED),
     PrimaryKeyConstraint("key_fingerprint", "day"),
 )
 
@@ -142,6 +151,7 @@ api_calls = _ops_table(
     _optional(
         "backfill_id", Text, "Dagster backfill that the run belongs to; NULL for any other run."
     ),
+    _connection("Connection that charged the request."),
     Index("ix_api_calls_key_charged_at", "key_fingerprint", "charged_at"),
     Index("ix_api_calls_run", "run_id"),
     Index(
@@ -171,7 +181,8 @@ windows = _ops_table(
     _required("milliseconds", Integer),
     Column("run_id", Text),
     _count("witness_calls", "API calls among them that only verified the window."),
-    Index("ix_windows_collection_days", "collection", "first_day", "last_day"),
+    _connection("Connection whose key read the window."),
+    Index("ix_windows_connection_days", "connection", "collection", "first_day", "last_day"),
 )
 
 days = _ops_table(
@@ -184,7 +195,8 @@ days = _ops_table(
     _required("announced", Integer, "Distinct rows received for this day in a complete window."),
     _required("held", Integer, "Rows that the table contains for this day."),
     Column("run_id", Text),
-    PrimaryKeyConstraint("collection", "day"),
+    _connection(_OWNER),
+    PrimaryKeyConstraint("connection", "collection", "day"),
     Index("ix_days_window", "window_id"),
 )
 
@@ -212,14 +224,15 @@ _ops_table(
     _required("fetched_at", _moment, "Start of the request."),
     _required("body", LargeBinary, "The body as received, compressed by Zstandard."),
     _required("request", Text, "Fingerprint of key, origin, request and declaration."),
-    PrimaryKeyConstraint("work", "collection", "first_day", "last_day", "page"),
+    _connection("Connection whose key fetched the page."),
+    PrimaryKeyConstraint("connection", "work", "collection", "first_day", "last_day", "page"),
     prefixes=["UNLOGGED"],  # a crash of the server empties it; the pages are requested again
 )
 
 _ops_table(
     "window_limits",
     "Limits of a window, learned from refusals and contradictory responses.",
-    Column("collection", Text, primary_key=True),
+    _required("collection", Text),
     _optional(
         "most_days",
         Integer,
@@ -236,15 +249,19 @@ _ops_table(
     _required(
         "learned_at", _moment, "The limit expires 30 days later, in case the API has changed."
     ),
+    _connection("Connection to whose key the limit applies."),
+    PrimaryKeyConstraint("connection", "collection"),
 )
 
 _ops_table(
     "sources",
-    "Key and API origin that filled each table; rows of others are refused.",
-    Column("collection", Text, primary_key=True),
+    "Key and API origin that filled each table per connection; rows of others are refused.",
+    _required("collection", Text),
     _required("key_fingerprint", Text, _FINGERPRINT),
     _required("origin", Text, "Origin of the API that filled the table."),
     _required("adopted_at", _moment),
+    _connection("Connection that the key belongs to."),
+    PrimaryKeyConstraint("connection", "collection"),
 )
 
 _ops_table(
@@ -253,7 +270,8 @@ _ops_table(
     _required("collection", Text),
     _required("day", Date),
     _required("held", Integer, "Rows that the table contains for the day."),
-    PrimaryKeyConstraint("collection", "day"),
+    _connection(_OWNER),
+    PrimaryKeyConstraint("connection", "collection", "day"),
 )
 
 _ops_table(
@@ -271,7 +289,8 @@ _ops_table(
         "true: by `magnetis plan`, for all days; false: by a run, for its own days.",
     ),
     _required("forecast_at", _moment),
-    PrimaryKeyConstraint("work", "collection", "first_day"),
+    _connection("Connection that the forecast is for."),
+    PrimaryKeyConstraint("connection", "work", "collection", "first_day"),
 )
 
 _ops_table(
@@ -283,8 +302,31 @@ _ops_table(
     _required("payload", JSONB),
     _window_id(),
     *_required_each(_moment, "first_seen_at", "last_seen_at"),
-    PrimaryKeyConstraint("collection", "key"),
+    _connection(_OWNER),
+    PrimaryKeyConstraint("connection", "collection", "key"),
     Index("ix_quarantine_window", "window_id"),
+)
+
+_ops_table(
+    "connections",
+    "API keys that load into this database, one row per name.",
+    Column(
+        "name",
+        Text,
+        primary_key=True,
+        comment="Name of the connection: `connection` in other tables.",
+    ),
+    _optional("scope", Text, "Accounts that the key can read, as declared; NULL: not declared."),
+    _optional(
+        "rank",
+        Integer,
+        "1 is the widest scope, whose rows the views _distinct prefer; NULL: ranks last.",
+    ),
+    _optional("key_expires", Date, "Last day on which the key is valid, as declared."),
+    _optional(
+        "declared_at", _moment, "Time of the first declaration; NULL: rows without a declaration."
+    ),
+    _optional("removed_at", _moment, "Time at which the declaration was removed; its rows stay."),
 )
 
 _ops_table(
@@ -299,6 +341,21 @@ _ops_table(
 def history_name(collection: Collection) -> str:
     """Return the name of the history table of a snapshot collection."""
     return f"{collection.name}_history"
+
+
+def replaced_indexes(catalogue: Catalogue) -> dict[str, str]:
+    """Return indexes of earlier versions that migrate drops, each with its successor."""
+    replaced = {"ix_windows_collection_days": "ix_windows_connection_days"}
+    for collection in catalogue.collections.values():
+        if collection.is_events:
+            name = f"ix_{collection.name}_day"
+            replaced[name] = f"{name}_connection"
+        else:
+            name = f"uq_{history_name(collection)}"
+            replaced[f"{name}_open"] = f"{name}_current"
+    # an overlay may declare an index with such a name
+    declared = {index.name for t in data_metadata(catalogue).tables.values() for index in t.indexes}
+    return {old: new for old, new in replaced.items() if old not in declared}
 
 
 def data_metadata(catalogue: Catalogue) -> MetaData:
@@ -351,12 +408,13 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
             _required("occurred_at", _moment, "Moment of the event."),
             _required("day", Date, about_day),
         ]
-        indexes.append(Index(f"ix_{collection.name}_day", "day"))
+        # `day` first: analysts filter by day, merges by both
+        indexes.append(Index(f"ix_{collection.name}_day_connection", "day", "connection"))
     indexes += [Index(_index_name(collection.name, *names), *names) for names in collection.indexes]
     return Table(
         collection.name,
         metadata,
-        Column("id", Text, primary_key=True, comment="Identifier given by Magnetis; opaque."),
+        _required("id", Text, "Identifier given by Magnetis; opaque."),
         *_received_columns(collection, moments),
         _required("first_seen_at", _moment, "Start of the first read that returned the row."),
         _required(
@@ -366,6 +424,8 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
         _optional(
             "deleted_at", _moment, "Start of the complete read that no longer returned the row."
         ),
+        _connection("Connection whose key returned the row."),
+        PrimaryKeyConstraint("connection", "id", name=f"{collection.name}_pkey"),
         *indexes,
         comment=collection.description,
     )
@@ -388,10 +448,14 @@ def _history(collection: Collection, metadata: MetaData) -> Table:
         _optional(
             "valid_to", _moment, "Start of the read that no longer saw it; NULL: present version."
         ),
-        PrimaryKeyConstraint("id", "valid_from"),
-        # the database enforces one current version per id
+        _connection("Connection whose key returned the version."),
+        PrimaryKeyConstraint(
+            "connection", "id", "valid_from", name=f"{history_name(collection)}_pkey"
+        ),
+        # the database enforces one current version per connection and id
         Index(
-            f"uq_{history_name(collection)}_open",
+            f"uq_{history_name(collection)}_current",
+            "connection",
             "id",
             unique=True,
             postgresql_where="valid_to IS NULL",

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.volatile import same_sql, stable_sql
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, column_or_null, history_name
 
@@ -30,6 +31,7 @@ _COLUMNS = {
     "changes": "Members of the row that differ, except volatile ones: {member: {old, new}}; null: "
     "no such member. May contain personal data.",
     "account_name": "Name of that account.",
+    "connection": "Connection whose key returned the setting.",
 }
 
 
@@ -91,8 +93,8 @@ def _account_names(catalogue: Catalogue) -> str:
     accounts = catalogue.collections.get("accounts")
     if accounts is None or "name" not in accounts.columns:
         return "CAST(NULL AS text)"
-    source = f"{DATA_SCHEMA}.accounts AS a WHERE a.id = h.account_id"
-    return f'(SELECT CAST(a."name" AS text) FROM {source})'
+    same = "a.connection = h.connection AND a.id = h.account_id"
+    return f'(SELECT CAST(a."name" AS text) FROM {DATA_SCHEMA}.accounts AS a WHERE {same})'
 
 
 def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
@@ -115,9 +117,16 @@ def _versions(collection: Collection, account_names: str) -> tuple[str, str]:
     return queries.sql("begun_versions"), queries.sql("ended_versions")
 
 
-def read_changes(connection: Connection, collection: Collection, read_at: datetime) -> Changes:
-    """Return the changes that the read that began at `read_at` found."""
+def read_changes(
+    connection: Connection,
+    collection: Collection,
+    read_at: datetime,
+    *,
+    connection_name: str = UNNAMED,
+) -> Changes:
+    """Return the changes that the connection's read that began at `read_at` found."""
     parameters = {
+        "connection": connection_name,
         "collection": collection.name,
         "read_at": read_at,
         "most": MOST_CHANGES,

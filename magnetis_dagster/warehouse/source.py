@@ -1,11 +1,12 @@
-"""Records the key and the API that fill each table, and refuses others.
+"""Records the key and the API that fill each table for a connection, and refuses others.
 
-Rows of two keys in one table would delete each other.
+Rows of two keys under one connection would delete each other.
 """
 
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Collection
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import guarded, write
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
@@ -14,12 +15,27 @@ _QUERIES = Queries("sources")
 
 
 class ForeignSource(PermanentError):
-    """The table contains rows of another key or origin; nothing was requested."""
+    """The connection has rows of another key or origin; nothing was requested."""
 
 
-def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origin: str) -> None:
-    """Record the source of a collection's table; raise ForeignSource if another is recorded."""
-    names = {"collection": collection.name, "key_fingerprint": key_fingerprint, "origin": origin}
+def claim(
+    engine: Engine,
+    collection: Collection,
+    *,
+    key_fingerprint: str,
+    origin: str,
+    connection_name: str = UNNAMED,
+) -> None:
+    """Record the source of a connection's rows of a collection.
+
+    Raises: ForeignSource if another source is recorded.
+    """
+    names = {
+        "connection": connection_name,
+        "collection": collection.name,
+        "key_fingerprint": key_fingerprint,
+        "origin": origin,
+    }
     with guarded(engine, "check the source of the table"), engine.begin() as connection:
         if (known := connection.execute(_QUERIES["source"], names).one_or_none()) is None:
             connection.execute(_QUERIES["claim"], names)
@@ -30,14 +46,24 @@ def claim(engine: Engine, collection: Collection, *, key_fingerprint: str, origi
     if known.key_fingerprint == key_fingerprint:
         difference = f"from {known.origin}, not from {origin}"
     raise ForeignSource(
-        f"{collection.name}: its table was filled {difference}. Rows of two sources in one table "
-        "would delete each other, so nothing was requested. If the key was rotated and has the "
-        "scope of the old one, run `magnetis migrate --adopt-key` once. Otherwise set "
-        "MAGNETIS_DATABASE_URL to a separate database for this key."
+        f"{collection.name}: the rows of the connection {connection_name} were loaded "
+        f"{difference}. Rows of two sources under one connection would delete each other, so "
+        "nothing was requested. If the key was rotated and has the scope of the old one, run "
+        "`magnetis migrate --adopt-key` once. If it has another scope, declare it as another "
+        "connection: connections share all tables."
     )
 
 
-def adopt(engine: Engine, *, key_fingerprint: str, origin: str) -> list[str]:
-    """Record this key and origin for all tables; return the collections that had another source."""
-    names = {"key_fingerprint": key_fingerprint, "origin": origin}
+def adopt(
+    engine: Engine, *, key_fingerprint: str, origin: str, connection_name: str = UNNAMED
+) -> list[str]:
+    """Record this key and origin for all tables of the connection.
+
+    Returns: the collections that had another source, sorted.
+    """
+    names = {
+        "connection": connection_name,
+        "key_fingerprint": key_fingerprint,
+        "origin": origin,
+    }
     return sorted(name for (name,) in write(engine, "adopt the key", _QUERIES["adopt"], names))

@@ -7,6 +7,7 @@ from datetime import date
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.warehouse.queries import Queries
 
@@ -29,10 +30,17 @@ class SummaryLine:
 
 
 def summary(
-    engine: Engine, catalogue: Catalogue, first: date, last: date, runs: Sequence[str]
+    engine: Engine,
+    catalogue: Catalogue,
+    first: date,
+    last: date,
+    runs: Sequence[str],
+    *,
+    connection_name: str = UNNAMED,
 ) -> list[SummaryLine]:
     """Return a line per enabled collection, for the days `first` to `last` inclusive."""
-    days, of_runs = {"first": first, "last": last}, {"runs": list(runs)}
+    days = {"connection": connection_name, "first": first, "last": last}
+    of_runs = {"connection": connection_name, "runs": list(runs)}
     with guarded(engine, "read the summary"), engine.connect() as connection:
         completed, calls, seconds = (
             {row.collection: row for row in connection.execute(_QUERIES[query], parameters)}
@@ -59,9 +67,11 @@ def summary(
     return lines
 
 
-def keys_used(engine: Engine) -> set[str]:
-    """Return the fingerprints of the keys whose requests loaded rows into this database.
+def keys_used(engine: Engine, *, connection_name: str = UNNAMED) -> set[str]:
+    """Return the fingerprints of the keys whose requests loaded rows of the connection.
 
     Excludes keys that the API refused, and keys that only `magnetis probe` or `magnetis plan` used.
     """
-    return {key for (key,) in fetch(engine, "read the keys used", _QUERIES["keys_used"])}
+    parameters = {"connection": connection_name}
+    found = fetch(engine, "read the keys used", _QUERIES["keys_used"], parameters)
+    return {key for (key,) in found}

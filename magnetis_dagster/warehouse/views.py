@@ -1,8 +1,12 @@
-"""Creates a view `magnetis.<collection>_current` per collection, for people who write SQL.
+"""Creates two views per collection, for people who write SQL: `_current` and `_distinct`.
 
-A view omits deleted rows and `payload`. It adds each time of a row in MAGNETIS_TIMEZONE, and the
-names of account, network and entity. Its columns are in the table's order. Usually columns are only
-added, so the view is replaced in place, and its grants and dependent views persist.
+`magnetis.<collection>_current` omits deleted rows and `payload`. It adds each time of a row in
+MAGNETIS_TIMEZONE, and the names of account, network and entity. Its columns are in the table's
+order. Usually columns are only added, so the view is replaced in place, and its grants and
+dependent views persist.
+
+`magnetis.<collection>_distinct` has the same columns and each id once. Keys with overlapping scopes
+return the same rows, so they are in the table once per connection.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +19,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.columns import own_columns
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of, type_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, tables_of, type_name
 
 _QUERIES = Queries("views")
 _HIDDEN = {"id", "account_id", "payload", "deleted_at"}
@@ -28,6 +32,8 @@ _NAMES = {
     "entity_name": ["t.entity_name", "a.entity_name", "n.entity_name", "e.name"],
 }
 """Sources of each column of a view, in order."""
+_UNRANKED = 2**31 - 1
+"""Rank of connections that are not declared: after all others."""
 _KEYS = {"a": ["t.account_id"], "n": ["a.network_id"], "e": ["a.entity_id", "n.entity_id"]}
 _INVALID_TABLE_DEFINITION, _DEPENDENT_OBJECTS = "42P16", "2BP01"
 
@@ -44,11 +50,25 @@ def view_name(collection: Collection) -> str:
     return f"{collection.name}_current"
 
 
+def distinct_name(collection: Collection) -> str:
+    """Return the name of the collection's view without duplicates, without its schema."""
+    return f"{collection.name}_distinct"
+
+
+def _comments(collection: Collection) -> dict[str, str]:
+    """Return the comments of the collection's views, by their names with schema."""
+    return {
+        f"{DATA_SCHEMA}.{view_name(collection)}": _comment(collection),
+        f"{DATA_SCHEMA}.{distinct_name(collection)}": _distinct_comment(collection),
+    }
+
+
 def view_comments(catalogue: Catalogue) -> dict[str, str]:
     """Return the comments of all views, by which this program recognises its own views."""
     return {
-        f"{DATA_SCHEMA}.{view_name(each)}": _comment(each)
+        view: comment
         for each in catalogue.collections.values()
+        for view, comment in _comments(each).items()
     }
 
 
@@ -60,6 +80,14 @@ def _comment(collection: Collection) -> str:
     )
 
 
+def _distinct_comment(collection: Collection) -> str:
+    # never change this text, for the same reason
+    return (
+        f"Rows of {DATA_SCHEMA}.{view_name(collection)} with each id once: from the connection "
+        "with the widest scope that has it."
+    )
+
+
 def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
     """Return the statements for tables with the declared columns and no others."""
     collections = catalogue.collections.values()
@@ -67,7 +95,7 @@ def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
         each.name: {column.name: type_name(column.type) for column in tables_of(each)[0].columns}
         for each in collections
     }
-    return [_select(each, types, zone) for each in collections]
+    return [select for each in collections for select in _selects(each, types, zone).values()]
 
 
 def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
@@ -78,15 +106,19 @@ def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) 
     collections = catalogue.collections.values()
     types = {each.name: own_columns(connection, each) for each in collections}
     for each in collections:
-        _replace(connection, each, _select(each, types, zone))
+        for view, select in _selects(each, types, zone).items():
+            _replace(connection, view, select, _comments(each)[view])
 
 
-def drop_view(connection: Connection, collection: Collection) -> list[str]:
-    """Drop the collection's view; return the statements that would repeat its grants.
+def drop_views(connection: Connection, collection: Collection) -> list[str]:
+    """Drop the collection's views; return the statements that would repeat their grants.
 
-    Raises: ViewInUse if another object uses the view.
+    Raises: ViewInUse if another object uses a view.
     """
-    view = f"{DATA_SCHEMA}.{view_name(collection)}"
+    return [grant for view in _comments(collection) for grant in _drop_view(connection, view)]
+
+
+def _drop_view(connection: Connection, view: str) -> list[str]:
     grants = [str(grant) for grant in connection.scalars(_QUERIES["grants"], {"view": view})]
     if _execute_unless(connection, f"DROP VIEW {view}", _DEPENDENT_OBJECTS):
         return grants
@@ -98,14 +130,13 @@ def drop_view(connection: Connection, collection: Collection) -> list[str]:
     )
 
 
-def _replace(connection: Connection, collection: Collection, select: str) -> None:
-    view = f"{DATA_SCHEMA}.{view_name(collection)}"
+def _replace(connection: Connection, view: str, select: str, comment: str) -> None:
     replace = f"CREATE OR REPLACE VIEW {view} AS {select}"
     if not _execute_unless(connection, replace, _INVALID_TABLE_DEFINITION):
-        grants = drop_view(connection, collection)
+        grants = _drop_view(connection, view)
         for statement in (f"CREATE VIEW {view} AS {select}", *grants):
             connection.execute(text(statement))
-    connection.execute(text(f"COMMENT ON VIEW {view} IS '{_comment(collection)}'"))
+    connection.execute(text(f"COMMENT ON VIEW {view} IS '{comment}'"))
 
 
 def _execute_unless(connection: Connection, statement: str, sqlstate: str) -> bool:
@@ -120,7 +151,40 @@ def _execute_unless(connection: Connection, statement: str, sqlstate: str) -> bo
     return True
 
 
-def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> str:
+def _selects(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> dict[str, str]:
+    """Return the definition of each view of the collection, by its name with schema."""
+    rows, current = _current(collection, types, zone)
+    current_view, distinct_view = _comments(collection)
+    return {
+        current_view: current,
+        distinct_view: f"{current} AND {_is_preferred(collection, rows)}",
+    }
+
+
+def _is_preferred(collection: Collection, rows: str) -> str:
+    """Return the condition that no connection of a better rank has the row `rows`.
+
+    The first comparison is the whole cost for the connection that ranks first. The rows of others
+    cost one search of the primary key per better connection; nothing is sorted or hashed.
+    """
+    order = f'coalesce({{0}}."rank", {_UNRANKED}), {{0}}."name" COLLATE "C"'
+    own = (
+        f'(SELECT r."rank" FROM {OPS_SCHEMA}.connections AS r WHERE r."name" = {rows}."connection")'
+    )
+    return (
+        f'({rows}."connection" = (SELECT f."name" FROM {OPS_SCHEMA}.connections AS f '
+        f"ORDER BY {order.format('f')} LIMIT 1) "
+        f"OR NOT EXISTS (SELECT FROM {OPS_SCHEMA}.connections AS b "
+        f"JOIN {DATA_SCHEMA}.{collection.name} AS o "
+        f'ON o."connection" = b."name" AND o."id" = {rows}."id" '
+        'WHERE o."deleted_at" IS NULL '
+        f"AND ({order.format('b')}) < "
+        f'(coalesce({own}, {_UNRANKED}), {rows}."connection" COLLATE "C")))'
+    )
+
+
+def _current(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> tuple[str, str]:
+    """Return the alias of the collection's rows, and the definition of its view `_current`."""
     joinable = list(_COLLECTIONS.values())
     start = joinable.index(collection.name) + 1 if collection.name in joinable else 0
     rows = ("t", *_COLLECTIONS)[start]
@@ -140,8 +204,9 @@ def _select(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) 
     parts = [f"SELECT {', '.join(columns)} FROM {DATA_SCHEMA}.{collection.name} AS {rows}"]
     for alias in list(columns_of)[1:]:
         table, key = f"{DATA_SCHEMA}.{_COLLECTIONS[alias]}", _first(columns_of, _KEYS[alias])
-        parts.append(f'LEFT JOIN {table} AS {alias} ON {alias}."id" = {key}')
-    return " ".join([*parts, f'WHERE {rows}."deleted_at" IS NULL'])
+        same = f'{alias}."connection" = {rows}."connection"'
+        parts.append(f'LEFT JOIN {table} AS {alias} ON {same} AND {alias}."id" = {key}')
+    return rows, " ".join([*parts, f'WHERE {rows}."deleted_at" IS NULL'])
 
 
 def _first(columns_of: Mapping[str, Types], sources: Iterable[str]) -> str:

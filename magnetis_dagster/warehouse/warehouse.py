@@ -11,8 +11,10 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import fetch, guarded, write
 from magnetis_dagster.warehouse.columns import require_declared_types
+from magnetis_dagster.warehouse.connections import register
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
@@ -35,7 +37,9 @@ class WindowLimits:
 
 
 class Warehouse:
-    """The tables of one catalogue in one database. RowParser describes the time zones.
+    """One connection's rows in the tables of a catalogue. RowParser describes the time zones.
+
+    Connections share the tables. No method reads or writes rows of another connection.
 
     Every method may raise DatabaseUnavailable or DatabaseRefused.
     """
@@ -45,6 +49,7 @@ class Warehouse:
         engine: Engine,
         catalogue: Catalogue,
         *,
+        connection_name: str = UNNAMED,
         response_zone: ZoneInfo,
         partition_zone: ZoneInfo,
         emptied: Emptied = Emptied.DOUBT,
@@ -52,12 +57,14 @@ class Warehouse:
     ) -> None:
         """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
         self.engine = engine
+        self.connection_name = connection_name
         self.rules = rules or Rules(emptied)
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
         self._verified: set[str] = set()
         """Names of the collections whose columns have their declared types."""
+        self._is_registered = False
 
     def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
         """Bring the tables up to date. See `migrate`."""
@@ -72,6 +79,9 @@ class Warehouse:
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
         """Stage one window. Raises: SchemaDisagrees if a column has another type."""
+        if not self._is_registered:
+            register(self.engine, self.connection_name)
+            self._is_registered = True
         if collection.name not in self._verified:
             with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
                 require_declared_types(connection, collection)
@@ -81,7 +91,9 @@ class Warehouse:
 
     def page_cache(self, collection: Collection, work: str, request: str) -> PageCache:
         """Return the cached pages of an interrupted run; for parameters see PageCache."""
-        return PageCache(self.engine, collection, work, request)
+        return PageCache(
+            self.engine, collection, work, request, connection_name=self.connection_name
+        )
 
     def window_limits(self, collection: Collection) -> WindowLimits:
         """Return the limits of a window that were learned in the last 30 days."""
@@ -100,7 +112,7 @@ class Warehouse:
         self._learn("learn_most_rows", collection, most_rows, reason)
 
     def _learn(self, query: str, collection: Collection, limit: int, reason: str) -> None:
-        parameters = {"collection": collection.name, "limit": limit, "reason": reason}
+        parameters = self._names(collection) | {"limit": limit, "reason": reason}
         write(self.engine, "record a window limit", _BOOKKEEPING[query], parameters)
 
     def announced_totals(self, collection: Collection, days: Sequence[date]) -> list[int]:
@@ -120,7 +132,7 @@ class Warehouse:
         Such a window may be capped. The days are ascending.
         """
         statement = _BOOKKEEPING["discard_windows_at_cap"]
-        parameters = {"collection": collection.name, "cap": cap}
+        parameters = self._names(collection) | {"cap": cap}
         return [
             day for (day,) in write(self.engine, "discard windows at a cap", statement, parameters)
         ]
@@ -134,7 +146,13 @@ class Warehouse:
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
         """Merge the staged rows, deduplicated before, in one transaction. Raises: see `merge`."""
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
-            return merge(staging.connection, staging.collection, facts, staging.row_counts)
+            return merge(
+                staging.connection,
+                staging.collection,
+                facts,
+                staging.row_counts,
+                connection_name=self.connection_name,
+            )
 
     def completed_days(
         self, collection: Collection, days: Sequence[date], *, run_id: str | None = None
@@ -159,12 +177,17 @@ class Warehouse:
         if not collection.is_setting:
             return None
         newest = text(
-            "SELECT read_at FROM magnetis_ops.days WHERE collection = :collection AND day = :day"
+            "SELECT read_at FROM magnetis_ops.days "
+            "WHERE connection = :connection AND collection = :collection AND day = :day"
         )
-        parameters = {"collection": collection.name, "day": day}
+        parameters = self._names(collection) | {"day": day}
         with guarded(self.engine, "read the changes"), self.engine.connect() as connection:
             read_at = read_at or connection.execute(newest, parameters).scalar()
-            return read_changes(connection, collection, read_at) if read_at else None
+            if not read_at:
+                return None
+            return read_changes(
+                connection, collection, read_at, connection_name=self.connection_name
+            )
 
     def quarantined(self, collection: Collection, days: Sequence[date]) -> int:
         """Return the number of rows that the newest windows of `days` quarantined."""
@@ -176,7 +199,7 @@ class Warehouse:
         self, collection: Collection, days: Sequence[date] | None = None
     ) -> list[DayDifference]:
         """Return the days whose recorded count differs from their rows. None: compare all days."""
-        return reconcile(self.engine, collection, days)
+        return reconcile(self.engine, collection, days, connection_name=self.connection_name)
 
     def count_rows(self, collection: Collection) -> int:
         """Return the number of rows in the table that are not deleted."""
@@ -185,12 +208,18 @@ class Warehouse:
             # after each load is not.
             found = self._fetch("count rows", "recorded_rows", collection)
         else:
-            count = f"SELECT count(*) FROM magnetis.{collection.name} WHERE deleted_at IS NULL"
-            found = fetch(self.engine, "count rows", text(count))
+            count = text(
+                f"SELECT count(*) FROM magnetis.{collection.name} "
+                "WHERE connection = :connection AND deleted_at IS NULL"
+            )
+            found = fetch(self.engine, "count rows", count, self._names(collection))
         return int(found[0][0])
 
     def _fetch(
         self, action: str, query: str, collection: Collection, **parameters: object
     ) -> Sequence[Any]:
-        names = {"collection": collection.name, **parameters}
+        names = self._names(collection) | parameters
         return fetch(self.engine, action, _BOOKKEEPING[query], names)
+
+    def _names(self, collection: Collection) -> dict[str, object]:
+        return {"connection": self.connection_name, "collection": collection.name}

@@ -3,10 +3,10 @@
 -- name: record
 -- Record a forecast. A planned one replaces the one of a run that recorded its own before.
 INSERT INTO magnetis_ops.forecasts AS f
-    (work, collection, first_day, last_day, days, rows, calls, planned, forecast_at)
-VALUES (:work, :collection, :first_day, :last_day, :days, :rows, :calls, :planned,
+    (connection, work, collection, first_day, last_day, days, rows, calls, planned, forecast_at)
+VALUES (:connection, :work, :collection, :first_day, :last_day, :days, :rows, :calls, :planned,
         magnetis_ops.now())
-ON CONFLICT (work, collection, first_day) DO UPDATE SET
+ON CONFLICT (connection, work, collection, first_day) DO UPDATE SET
     last_day = excluded.last_day,
     days = excluded.days,
     rows = excluded.rows,
@@ -20,7 +20,7 @@ WHERE excluded.planned AND NOT f.planned
 WITH known AS (
     SELECT f.*, bool_or(f.planned) OVER (PARTITION BY f.collection) AS any_planned
     FROM magnetis_ops.forecasts AS f
-    WHERE f.work = :work
+    WHERE f.connection = :connection AND f.work = :work
 ), valid AS (
     -- a run that resumes another one forecasts the rest of its days again
     SELECT k.* FROM known AS k
@@ -43,7 +43,7 @@ WITH known AS (
 ), done AS (
     SELECT d.collection, count(*) AS days, sum(d.announced) AS rows
     FROM magnetis_ops.days AS d
-    WHERE EXISTS (
+    WHERE d.connection = :connection AND EXISTS (
         SELECT FROM valid AS v
         WHERE v.collection = d.collection
           AND d.day BETWEEN v.first_day AND v.last_day
@@ -52,7 +52,8 @@ WITH known AS (
     GROUP BY d.collection
 ), spent AS (
     SELECT collection, count(*) AS calls FROM magnetis_ops.api_calls
-    WHERE backfill_id = :work OR backfill_id IS NULL AND run_id = :work
+    WHERE connection = :connection
+      AND (backfill_id = :work OR backfill_id IS NULL AND run_id = :work)
     GROUP BY collection
 )
 SELECT f.collection,

@@ -1,4 +1,5 @@
--- Merges one window of an events collection. `incoming` is the staging table.
+-- Merges one window of an events collection. `incoming` is the staging table. `:connection` is the
+-- connection whose key read the window; rows of other connections stay as they are.
 --
 -- Placeholders, filled by merge_queries.py:
 --   table           magnetis.<collection>
@@ -13,7 +14,9 @@
 
 -- name: has_rows
 -- Return one row if the table contains rows of the requested days.
-SELECT 1 FROM {table} WHERE deleted_at IS NULL AND day = ANY(:days) LIMIT 1
+SELECT 1 FROM {table}
+WHERE connection = :connection AND deleted_at IS NULL AND day = ANY(:days)
+LIMIT 1
 
 -- name: stored_days
 -- Count the stored rows of each day: all, not received, received but unreadable.
@@ -22,7 +25,7 @@ SELECT t.day AS day,
        count(*) FILTER (WHERE s.key IS NULL),
        count(*) FILTER (WHERE s.reason IS NOT NULL)
 FROM {table} AS t LEFT JOIN incoming AS s ON s.key = t.id
-WHERE t.deleted_at IS NULL AND t.day = ANY(:days)
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND t.day = ANY(:days)
 GROUP BY 1
 
 -- name: rows_without_id
@@ -38,18 +41,22 @@ GROUP BY 1
 -- day, the row has moved. A subquery in RETURNING sees the row as it was before the statement.
 WITH merged AS (
     INSERT INTO {table} AS t (
+        connection,
         id,
         {columns},
         first_seen_at, last_seen_at, changed_at)
     SELECT
+        :connection,
         s.id,
         {values},
         :read_at, :read_at, :read_at
     FROM incoming AS s
     WHERE s.reason IS NULL
       AND (s.day = ANY(:days)
-           OR EXISTS (SELECT 1 FROM {table} AS c WHERE c.id = s.id AND c.day = ANY(:days)))
-    ON CONFLICT (id) DO UPDATE SET
+           OR EXISTS (
+               SELECT 1 FROM {table} AS c
+               WHERE c.connection = :connection AND c.id = s.id AND c.day = ANY(:days)))
+    ON CONFLICT (connection, id) DO UPDATE SET
         {assignments},
         last_seen_at = excluded.last_seen_at,
         deleted_at = NULL,
@@ -59,7 +66,8 @@ WITH merged AS (
     RETURNING
         t.day AS day,
         CASE WHEN xmax <> 0 THEN
-            (SELECT o.day FROM {table} AS o WHERE o.id = t.id AND o.deleted_at IS NULL)
+            (SELECT o.day FROM {table} AS o
+             WHERE o.connection = :connection AND o.id = t.id AND o.deleted_at IS NULL)
         END AS was,
         xmax = 0 AS inserted,
         changed_at
@@ -79,9 +87,10 @@ WITH gone AS (
     SET deleted_at = :read_at,
         last_seen_at = coalesce(
             (SELECT max(d.read_at) FROM magnetis_ops.days AS d
-             WHERE d.collection = :collection AND d.day = t.day),
+             WHERE d.connection = :connection AND d.collection = :collection AND d.day = t.day),
             t.last_seen_at)
-    WHERE t.deleted_at IS NULL
+    WHERE t.connection = :connection
+      AND t.deleted_at IS NULL
       AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
       AND t.day = ANY(:days)
       AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id)
@@ -94,5 +103,5 @@ SELECT day, count(*) FROM gone GROUP BY day
 -- Count the rows of each requested day after the merge.
 SELECT t.day AS day, count(*)
 FROM {table} AS t
-WHERE deleted_at IS NULL AND day = ANY(:days)
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND t.day = ANY(:days)
 GROUP BY 1

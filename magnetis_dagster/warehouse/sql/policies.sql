@@ -4,10 +4,13 @@
 
 -- name: state
 -- Tell whether a collection was read, and count its rows; `members` adds a count per member.
-SELECT EXISTS (SELECT FROM magnetis_ops.days WHERE collection = :collection) AS read,
+SELECT EXISTS (
+           SELECT FROM magnetis_ops.days
+           WHERE connection = :connection AND collection = :collection) AS read,
        count(*) AS known,
        count(*) FILTER (WHERE t.deleted_at IS NULL) AS rows{members}
 FROM {table} AS t
+WHERE t.connection = :connection
 
 -- name: violations
 -- Select the first violations of a query, without ignored ids and accounts; count them all.
@@ -22,7 +25,7 @@ LIMIT :most
 -- Select the rows of a collection that violate a policy.
 SELECT t.id, t.account_id, {title} AS title, r.reason
 FROM {table} AS t, LATERAL (SELECT {reason} AS reason) AS r
-WHERE t.deleted_at IS NULL AND r.reason IS NOT NULL
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND r.reason IS NOT NULL
 
 -- name: accounts_without_alert
 -- Select the accounts without an enabled alert on missed calls.
@@ -33,14 +36,14 @@ SELECT a.id,
             ELSE 'no alert on missed calls' END AS reason
 FROM magnetis.accounts AS a
 LEFT JOIN ({alerts}) AS t ON t.account_id = a.id
-WHERE a.deleted_at IS NULL
+WHERE a.connection = :connection AND a.deleted_at IS NULL
 GROUP BY a.id
 HAVING NOT coalesce(bool_or(t.enabled), false)
 
 -- name: alerts
 -- Select the alerts of a collection that have one of the types.
 SELECT t.account_id, t.enabled FROM {table} AS t
-WHERE t.deleted_at IS NULL AND lower(t.type) = ANY(:types)
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND lower(t.type) = ANY(:types)
 
 -- name: reason_has_recipient
 -- No text or number among the recipients.
@@ -77,11 +80,14 @@ CASE WHEN {less} < 0 THEN 'less_than is negative'
 -- name: reason_live_account
 -- The row belongs to a deleted account.
 CASE WHEN EXISTS (
-    SELECT FROM magnetis.accounts AS a WHERE a.id = t.account_id AND a.deleted_at IS NOT NULL)
+    SELECT FROM magnetis.accounts AS a
+    WHERE a.connection = t.connection AND a.id = t.account_id AND a.deleted_at IS NOT NULL)
      THEN 'its account is deleted' END
 
 -- name: reason_has_owner
 -- The row has no account, or one that is not in the table accounts.
 CASE WHEN t.account_id IS NULL THEN 'no account'
-     WHEN NOT EXISTS (SELECT FROM magnetis.accounts AS a WHERE a.id = t.account_id)
+     WHEN NOT EXISTS (
+         SELECT FROM magnetis.accounts AS a
+         WHERE a.connection = t.connection AND a.id = t.account_id)
      THEN 'unknown account' END

@@ -22,17 +22,19 @@ SELECT (SELECT max(id) FROM scanned) AS last,
        (SELECT array_agg(DISTINCT run_id) FROM deleted WHERE run_id <> '') AS runs
 
 -- name: unused_api_calls
--- No forecast needs the request, and it is not the newest of its key that loaded rows.
+-- No forecast needs the request, and it is not the newest of key and connection that loaded rows.
 -- A forecast is compared with its requests. The newest request proves that the key filled tables
 -- (`keys_used` in summary.sql).
 NOT EXISTS (
-    SELECT FROM magnetis_ops.forecasts AS f WHERE f.work = coalesce(t.backfill_id, t.run_id))
+    SELECT FROM magnetis_ops.forecasts AS f
+    WHERE f.connection = t.connection AND f.work = coalesce(t.backfill_id, t.run_id))
 AND (NOT coalesce(
          t.status = 200 AND t.rows > 0
          AND coalesce(t.run_id, '') NOT IN ('magnetis probe', 'magnetis plan'), false)
      OR t.id <> (
          SELECT n.id FROM magnetis_ops.api_calls AS n
          WHERE n.key_fingerprint = t.key_fingerprint
+           AND n.connection = t.connection
            AND coalesce(
                n.status = 200 AND n.rows > 0
                AND coalesce(n.run_id, '') NOT IN ('magnetis probe', 'magnetis plan'), false)
@@ -52,7 +54,9 @@ AND NOT EXISTS (SELECT FROM magnetis_ops.day_reads AS d WHERE d.window_id = t.id
 AND NOT EXISTS (SELECT FROM magnetis_ops.quarantine AS q WHERE q.window_id = t.id)
 AND EXISTS (
     SELECT FROM magnetis_ops.windows AS w
-    WHERE w.collection = t.collection AND w.read_at < t.read_at)
+    WHERE w.connection = t.connection
+      AND w.collection = t.collection
+      AND w.read_at < t.read_at)
 
 -- name: unused_events
 -- Its run ended before the retention period, and a newer event of its kind exists.

@@ -7,7 +7,7 @@
 -- Create the view, or replace it: its grants and the views that users made of it persist.
 CREATE OR REPLACE VIEW {view} AS
 SELECT v.changed_at, v.collection, v.account_id, v.setting_id, v.title, v.kind,
-       f.changes, v.account_name
+       f.changes, v.account_name, v.connection
 FROM ({versions}) AS v
 CROSS JOIN LATERAL (
     SELECT coalesce(
@@ -23,23 +23,27 @@ CROSS JOIN LATERAL (
 -- Select a change for each version that begins: first seen, added or changed.
 SELECT h.valid_from AS changed_at,
        CAST('{collection}' AS text) AS collection,
+       h.connection,
        h.account_id,
        h.id AS setting_id,
        {title} AS title,
        {account_name} AS account_name,
        CASE WHEN p.id IS NOT NULL THEN 'changed'
             WHEN h.valid_from <= (SELECT min(w.read_at) FROM magnetis_ops.windows AS w
-                                  WHERE w.collection = '{collection}') THEN 'first_seen'
+                                  WHERE w.connection = h.connection
+                                    AND w.collection = '{collection}') THEN 'first_seen'
             ELSE 'added' END AS kind,
        {old} AS old,
        {new} AS new
 FROM {history} AS h
-LEFT JOIN {history} AS p ON p.id = h.id AND p.valid_to = h.valid_from{differs}
+LEFT JOIN {history} AS p
+       ON p.connection = h.connection AND p.id = h.id AND p.valid_to = h.valid_from{differs}
 
 -- name: ended_versions
 -- Select a change for each version that ends without a next one: removed.
 SELECT h.valid_to AS changed_at,
        CAST('{collection}' AS text) AS collection,
+       h.connection,
        h.account_id,
        h.id AS setting_id,
        {title} AS title,
@@ -50,18 +54,22 @@ SELECT h.valid_to AS changed_at,
 FROM {history} AS h
 WHERE h.valid_to IS NOT NULL
   AND NOT EXISTS (
-      SELECT FROM {history} AS n WHERE n.id = h.id AND n.valid_from = h.valid_to)
+      SELECT FROM {history} AS n
+      WHERE n.connection = h.connection AND n.id = h.id AND n.valid_from = h.valid_to)
 
 -- name: count_changes
 -- Count the changes of one read by kind.
 SELECT kind, count(*) FROM magnetis.settings_changes AS c
-WHERE c.collection = :collection AND c.changed_at = :read_at
+WHERE c.connection = :connection AND c.collection = :collection AND c.changed_at = :read_at
 GROUP BY kind
 
 -- name: list_changes
 -- Select the changes of one read: removed, changed, added; the limit cuts added ones first.
 SELECT c.kind, c.account_id, c.account_name, c.setting_id, c.title, c.changes
 FROM magnetis.settings_changes AS c
-WHERE c.collection = :collection AND c.changed_at = :read_at AND c.kind <> :first
+WHERE c.connection = :connection
+  AND c.collection = :collection
+  AND c.changed_at = :read_at
+  AND c.kind <> :first
 ORDER BY c.kind DESC, c.account_id, c.title, c.setting_id
 LIMIT :most

@@ -1,0 +1,4 @@
+"""The name of the unnamed connection. A connection is one API key with a name."""
+
+UNNAMED = "magnetis"
+"""Name of the connection that MAGNETIS_API_KEY defines; rows of earlier versions belong to it."""

@@ -1,0 +1,295 @@
+"""Checks of Dagster's instance, for `magnetis doctor`. Reads dagster.yaml and opens no storage."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from magnetis_dagster.doctor.findings import Finding, error, ok, warning
+
+RETRIES = 2
+"""`max_retries` that `run_retries.py` expects."""
+_BACKFILL_TAGS = ("dagster/backfill", "magnetis/backfill")
+_WATCHED = {
+    "CeleryK8sRunLauncher",
+    "DockerRunLauncher",
+    "EcsRunLauncher",
+    "K8sRunLauncher",
+    "MagnetisCeleryRunLauncher",
+    "MagnetisRunLauncher",
+}
+"""Run launchers that detect a worker that died."""
+
+
+def check_instance(
+    environment: Mapping[str, str | None], dev_home: Path, connections: int
+) -> list[Finding]:
+    """Check the instance that DAGSTER_HOME names, or else the one of `magnetis dev`.
+
+    `dev_home`: the folder that `magnetis dev` gives Dagster. `connections`: number of connections.
+    """
+    home, findings = _find_home(environment.get("DAGSTER_HOME") or "", dev_home)
+    if home is None:
+        return findings
+    from dagster._core.errors import DagsterError
+    from dagster._core.instance.ref import InstanceRef
+
+    try:
+        reference = InstanceRef.from_dir(str(home))
+    except (DagsterError, OSError, yaml.YAMLError) as problem:
+        # Dagster's text may contain values of the file
+        broken = error(
+            "dagster.yaml",
+            f"{home / 'dagster.yaml'} cannot be used ({type(problem).__name__}).",
+            "No Dagster command starts.",
+            "Compare it with the dagster.yaml of this project; `dagster instance info` shows the "
+            "reason.",
+        )
+        return [*findings, broken]
+    return [*findings, *judge(describe(reference), connections)]
+
+
+def _find_home(given: str, dev_home: Path) -> tuple[Path | None, list[Finding]]:
+    name = "Dagster's home"
+    cost = (
+        "Commands such as `dg launch` use a temporary instance: their runs and materializations "
+        "are lost."
+    )
+    remedy = f"export DAGSTER_HOME={dev_home.resolve()}, or another folder with a dagster.yaml."
+    if not given:
+        if (dev_home / "dagster.yaml").is_file():
+            text = f"DAGSTER_HOME is not set; `magnetis dev` uses {dev_home.resolve()}."
+            return dev_home, [warning(name, text, cost, remedy)]
+        return None, [
+            warning(
+                name,
+                "DAGSTER_HOME is not set, and `magnetis dev` has not run in this folder.",
+                f"{cost} The settings of dagster.yaml are not checked.",
+                "Start `magnetis dev`, or set DAGSTER_HOME to a folder with a dagster.yaml.",
+            )
+        ]
+    home, reason = Path(given).expanduser(), None
+    try:
+        if not home.is_absolute():
+            reason = "is not an absolute path"
+        elif not home.is_dir():
+            reason = "is not a folder"
+        elif not (home / "dagster.yaml").is_file():
+            reason = "contains no dagster.yaml"
+        else:
+            (home / "dagster.yaml").read_bytes()
+    except OSError as problem:
+        reason = f"cannot be read ({problem.strerror})"
+    if reason:
+        text = f"DAGSTER_HOME {reason}: {given}"
+        return None, [error(name, text, "Dagster does not start with this project's rules.", remedy)]
+    return home, [ok(name, str(home))]
+
+
+def describe(reference: Any) -> dict[str, Any]:
+    """Return the settings of a Dagster InstanceRef, and the classes and configuration it names."""
+    queue = yaml.safe_load(reference.run_coordinator_data.config_yaml) or {}
+    storage = reference.storage_data.class_name
+    if storage == "CompositeStorage":
+        storage = reference.run_storage_data.class_name
+    concurrency = dict(reference.settings.get("concurrency") or {})
+    concurrency["runs"] = queue | (concurrency.get("runs") or {})
+    return {
+        **reference.settings,
+        "concurrency": concurrency,
+        "storage": storage,
+        "run_coordinator": reference.run_coordinator_data.class_name,
+        "run_launcher": reference.run_launcher_data.class_name,
+        "scheduler": yaml.safe_load(reference.scheduler_data.config_yaml) or {},
+    }
+
+
+def judge(instance: Mapping[str, Any], connections: int) -> list[Finding]:
+    """Check the settings of an instance, as `describe` returns them."""
+    checks: Sequence[Callable[[Mapping[str, Any]], Iterator[Finding]]] = (
+        _storage,
+        lambda each: _queue(each, connections),
+        _retries,
+        _monitoring,
+        _pools,
+        _launcher,
+        _scheduler,
+    )
+    return [finding for check in checks for finding in check(instance)]
+
+
+def _storage(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    if "Sqlite" not in instance["storage"]:
+        yield ok("Dagster's storage", instance["storage"])
+        return
+    yield warning(
+        "Dagster's storage",
+        "Dagster stores runs and events in SQLite.",
+        'Concurrent runs lock the event log: steps fail with "database is locked".',
+        "Store them in PostgreSQL: `storage` in dagster.yaml with magnetis_dagster.dagster_support"
+        ".instance_storage.MagnetisInstanceStorage, or with Dagster's own `postgres`.",
+    )
+
+
+def _queue(instance: Mapping[str, Any], connections: int) -> Iterator[Finding]:
+    name = "run queue"
+    if instance["run_coordinator"] != "QueuedRunCoordinator":
+        yield warning(
+            name,
+            f"{instance['run_coordinator']} launches every run immediately.",
+            "All runs of a backfill start together; each takes about 300 MB of memory.",
+            "Remove `run_coordinator` from dagster.yaml: the default queues runs.",
+        )
+        return
+    runs = instance["concurrency"]["runs"]
+    most = runs.get("max_concurrent_runs", 10)
+    if most == 0:
+        yield error(
+            name, "max_concurrent_runs is 0.", "No run starts.", "Set it to 10 in dagster.yaml."
+        )
+    elif isinstance(most, int) and most < 0:
+        yield warning(
+            name,
+            "The number of concurrent runs has no limit.",
+            "Each run takes about 300 MB of memory; a machine without memory kills workers.",
+            "Set concurrency.runs.max_concurrent_runs to 10 in dagster.yaml.",
+        )
+    else:
+        yield ok(name, f"at most {most} concurrent runs")
+    yield _backfill_limit(runs.get("tag_concurrency_limits") or [], connections)
+
+
+def _backfill_limit(limits: Sequence[Mapping[str, Any]], connections: int) -> Finding:
+    name, per_value = "backfill limit", {"applyLimitPerUniqueValue": True}
+    ours = [each for each in limits if each.get("key") in _BACKFILL_TAGS]
+    if not ours:
+        return warning(
+            name,
+            "No limit applies to the runs of a backfill.",
+            "They take all places of the queue and of the pool: manual runs and schedules wait.",
+            "Add {key: dagster/backfill, limit: 1} to concurrency.runs.tag_concurrency_limits in "
+            "dagster.yaml.",
+        )
+    key, limit = ours[0]["key"], ours[0].get("limit")
+    is_shared = all(
+        each["key"] != "magnetis/backfill" or each.get("value") != per_value for each in ours
+    )
+    if connections > 1 and is_shared:
+        return warning(
+            name,
+            f"The limit of {key} ({limit}) applies to all {connections} connections together.",
+            "The backfill of one connection waits for the backfills of others, although each has "
+            "its own quota.",
+            "In concurrency.runs.tag_concurrency_limits of dagster.yaml, replace it with {key: "
+            "magnetis/backfill, value: {applyLimitPerUniqueValue: true}, limit: 1}.",
+        )
+    return ok(name, f"at most {limit} concurrent {'run' if limit == 1 else 'runs'} by {key}")
+
+
+def _retries(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    name, retries = "run retries", instance.get("run_retries") or {}
+    if not retries.get("enabled", False):
+        yield warning(
+            name,
+            "run_retries is disabled.",
+            "A run whose worker died is not resumed: its backfill stops until somebody re-executes "
+            "it.",
+            f"Set run_retries: {{enabled: true, max_retries: {RETRIES}, "
+            "retry_on_asset_or_op_failure: false} in dagster.yaml.",
+        )
+        return
+    findings = []
+    if (most := retries.get("max_retries", 0)) != RETRIES:
+        cost = (
+            "A run whose worker died is retried less often than this program expects."
+            if isinstance(most, int) and most < RETRIES
+            else "A run whose workers die without progress spends more API calls before it fails."
+        )
+        findings.append(
+            warning(
+                name,
+                f"max_retries is {most}; expected {RETRIES}.",
+                cost,
+                f"Set run_retries.max_retries to {RETRIES} in dagster.yaml.",
+            )
+        )
+    if retries.get("retry_on_asset_or_op_failure", True):
+        findings.append(
+            warning(
+                name,
+                "Failed steps also retry their run.",
+                "A step has its own retries, so a lasting error is retried several times over, and "
+                "each attempt spends API calls.",
+                "Set run_retries.retry_on_asset_or_op_failure to false in dagster.yaml.",
+            )
+        )
+    yield from findings or [ok(name, f"at most {RETRIES}, for workers that died")]
+
+
+def _monitoring(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    name, monitoring = "run monitoring", instance.get("run_monitoring") or {}
+    if not monitoring.get("enabled", False):
+        yield error(
+            name,
+            "run_monitoring is disabled.",
+            "A run whose worker was killed stays in progress, and keeps its slot in the pool "
+            "permanently.",
+            "Set run_monitoring: {enabled: true, free_slots_after_run_end_seconds: 60} in "
+            "dagster.yaml.",
+        )
+    elif not monitoring.get("free_slots_after_run_end_seconds"):
+        yield error(
+            name,
+            "free_slots_after_run_end_seconds is not set.",
+            "A killed worker keeps its slot in the pool permanently; after a few, no load starts.",
+            "Set run_monitoring.free_slots_after_run_end_seconds to 60 in dagster.yaml.",
+        )
+    else:
+        yield ok(name, "enabled; slots of ended runs are freed")
+
+
+def _pools(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    pools = instance["concurrency"].get("pools") or {}
+    limit = pools.get("default_limit")
+    if pools.get("granularity", "op") == "op":
+        shown = f"; at most {limit} steps of a pool at a time" if limit else ""
+        yield ok("pools", f"slots belong to steps{shown}")
+        return
+    yield warning(
+        "pools",
+        "Pool slots belong to whole runs (granularity: run).",
+        "A run that waits for its quota keeps its slot, and runs of other assets wait with it.",
+        "Set concurrency.pools.granularity to op in dagster.yaml.",
+    )
+
+
+def _launcher(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    launcher = instance["run_launcher"]
+    if launcher in _WATCHED:
+        yield ok("run launcher", launcher)
+        return
+    yield warning(
+        "run launcher",
+        f"{launcher} does not detect a worker that died.",
+        "The run of a killed worker stays in progress until max_runtime_seconds, if that is set; "
+        "otherwise until somebody terminates it. It is not retried before.",
+        "Set run_launcher to magnetis_dagster.dagster_support.run_launcher.MagnetisRunLauncher in "
+        "dagster.yaml.",
+    )
+
+
+def _scheduler(instance: Mapping[str, Any]) -> Iterator[Finding]:
+    most = instance["scheduler"].get("max_catchup_runs", 5)
+    if most == 1:
+        yield ok("scheduler", "at most 1 missed tick is executed")
+        return
+    yield warning(
+        "scheduler",
+        f"After a stop, up to {most} missed ticks of each schedule are executed.",
+        "Each tick of daily_events reads the same past days again, which spends API calls. Past "
+        "snapshots cannot be taken, so their runs fail.",
+        "Set scheduler.config.max_catchup_runs to 1 in dagster.yaml.",
+    )
+
+

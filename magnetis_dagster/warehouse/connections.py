@@ -1,0 +1,94 @@
+"""Records the declared connections, and summarizes the rows of each.
+
+A connection is one API key with a name. All connections share the tables.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Engine
+
+from magnetis_dagster.database import guarded, has_table, write
+from magnetis_dagster.warehouse.queries import Queries
+
+_QUERIES = Queries("connections")
+_LOCK = 0x6D61_676E_636F_6E6E
+"""Advisory lock: one process at a time writes declarations."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredConnection:
+    """One declared connection. Declarations are ordered, widest scope first."""
+
+    name: str
+    scope: str | None
+    """Accounts that the key can read, as text for people."""
+    key_expires: date | None
+    """Last day on which the key is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """One connection and the rows that it loaded."""
+
+    name: str
+    scope: str | None
+    last_load: datetime | None
+    """Commit of its newest window; None if there is none."""
+    rows: int
+    """Rows that are recorded for its days and its newest snapshots."""
+    key_expires: date | None
+    removed_at: datetime | None
+    """When its declaration was removed; None if it is declared, or nothing was ever declared."""
+
+
+def register(engine: Engine, connection_name: str) -> None:
+    """Insert the connection without a declaration, unless it is known.
+
+    So the views `_distinct` can rank every connection that has rows.
+    """
+    write(
+        engine,
+        "register the connection",
+        _QUERIES["register"],
+        {"connection": connection_name},
+    )
+
+
+def declare(engine: Engine, connections: Sequence[DeclaredConnection]) -> None:
+    """Record the declared connections, widest first; mark all others as removed.
+
+    Writes nothing if the database has the same declarations. Call `migrate` before.
+    """
+    wanted = [astuple(each) for each in connections]
+    names = {"names": [each.name for each in connections]}
+    with guarded(engine, "record the connections"), engine.begin() as connection:
+
+        def is_current() -> bool:
+            found = [tuple(row) for row in connection.execute(_QUERIES["declared"])]
+            others = connection.execute(_QUERIES["undeclared"]).scalar_one()
+            return found == wanted and not others
+
+        if is_current():
+            return
+        connection.execute(_QUERIES["lock"], {"lock": _LOCK})
+        if is_current():
+            return
+        values = names | {
+            "scopes": [each.scope for each in connections],
+            "expiries": [each.key_expires for each in connections],
+        }
+        connection.execute(_QUERIES["upsert"], values)
+        connection.execute(_QUERIES["remove"], names)
+
+
+def status(engine: Engine) -> list[ConnectionStatus]:
+    """Return every connection, declared ones first, widest scope first. Creates no tables.
+
+    Reads recorded counts only; data tables are not scanned.
+    """
+    with guarded(engine, "read the connections"), engine.connect() as connection:
+        if not has_table(connection, "magnetis_ops.connections"):
+            return []
+        return [ConnectionStatus(*row) for row in connection.execute(_QUERIES["status"])]

@@ -1,0 +1,73 @@
+"""Compares a database with the tables of this version and a catalogue. Changes nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import ops
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.database import guarded, has_table
+from magnetis_dagster.warehouse.migrate import differences
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """What `magnetis migrate` would do."""
+
+    revision: str | None
+    """Migration that the database has; None for a database without tables."""
+    is_newer: bool
+    """Whether a later version of this program made that migration."""
+    pending: tuple[str, ...]
+    """Migrations that are not applied, oldest first."""
+    missing: tuple[str, ...]
+    """Tables, and columns and indexes of existing tables, that the catalogue declares."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it would do nothing."""
+        return not (self.is_newer or self.pending or self.missing)
+
+
+def migration_state(engine: Engine, catalogue: Catalogue) -> MigrationState:
+    """Return the state of the tables. Raises DatabaseUnavailable, DatabaseRefused."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    revisions = [each.revision for each in script.walk_revisions()][::-1]
+    with guarded(engine, "compare the tables"), engine.connect() as connection:
+        if not has_table(connection, f"{OPS_SCHEMA}.alembic_version"):
+            return MigrationState(None, False, tuple(revisions), ())
+        context = MigrationContext.configure(
+            connection, opts={"version_table_schema": OPS_SCHEMA}
+        )
+        revision = context.get_current_revision()
+        if revision is None:
+            return MigrationState(None, False, tuple(revisions), ())
+        if revision not in revisions:
+            return MigrationState(revision, True, (), ())
+        pending = revisions[revisions.index(revision) + 1 :]
+        missing = [
+            name
+            for each in differences(connection, data_metadata(catalogue))
+            if (name := _missing(each))
+        ]
+    return MigrationState(revision, False, tuple(pending), tuple(missing))
+
+
+def _missing(operation: ops.MigrateOperation) -> str | None:
+    match operation:
+        case ops.CreateTableOp():
+            return f"{DATA_SCHEMA}.{operation.table_name}"
+        case ops.AddColumnOp():
+            return f"{DATA_SCHEMA}.{operation.table_name}.{operation.column.name}"
+        case ops.CreateIndexOp():
+            return f"index {operation.index_name}"
+    return None
