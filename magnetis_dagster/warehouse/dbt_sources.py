@@ -9,7 +9,7 @@ import yaml
 
 from magnetis_dagster.catalog import Catalogue, Collection, PersonalData
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of, type_name
-from magnetis_dagster.warehouse.views import view_name
+from magnetis_dagster.warehouse.views import distinct_name, view_name
 
 _HEAD = """\
 # Written by `magnetis dbt-sources`; run it again after a change of the catalogue.
@@ -74,7 +74,7 @@ def to_yaml(sources: Properties) -> str:
 
 
 def _tables_of_collection(collection: Collection) -> list[Properties]:
-    """Return the table, its history if it is a snapshot, and its view."""
+    """Return the table, its history if it is a snapshot, and its views."""
     found = []
     columns: list[Properties] = []
     key: list[str] = []
@@ -93,9 +93,22 @@ def _tables_of_collection(collection: Collection) -> list[Properties]:
             table.comment if table.name == collection.name else f"Versions of `{collection.name}`."
         )
         found.append(_table(collection, table.name, description or "", key, columns))
-    about = f"Rows of `{collection.name}` that the API still returns, without `payload`."
-    view = _table(collection, view_name(collection), about, key, _view_columns(collection, columns))
-    return [*reversed(found), view]
+    columns = _view_columns(collection, columns)
+    views = [
+        (
+            view_name(collection),
+            key,
+            f"Rows of `{collection.name}` that the API still returns, without `payload`.",
+        ),
+        (
+            distinct_name(collection),
+            ["id"],
+            f"Rows of `{view_name(collection)}` with each id once: from the connection with the "
+            "widest scope that has it.",
+        ),
+    ]
+    found.reverse()
+    return found + [_table(collection, name, about, own, columns) for name, own, about in views]
 
 
 def _table(
@@ -116,7 +129,7 @@ def _table(
 
 
 def _view_columns(collection: Collection, columns: list[Properties]) -> list[Properties]:
-    """Return the columns of the collection's view (views.py), from those of its table."""
+    """Return the columns of the collection's views (views.py), from those of its table."""
     found = [column for column in columns if column["name"] not in _NOT_IN_VIEWS]
     own = {column["name"] for column in columns}
     present = own | _LACKS.get(collection.name, set())
