@@ -29,7 +29,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key) and Dagster, load recent days
 	@$(BIN)/magnetis dev $(ARGS)
