@@ -37,10 +37,12 @@ from pydantic import (
     model_validator,
 )
 
+from magnetis_dagster import settings as settings_module
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
 from magnetis_dagster.catalog.overlay import read_overlay
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.settings import SECRETS, UNNAMED, Settings
+from magnetis_dagster.settings import Settings
 
 NAME = re.compile(r"[a-z0-9_]{1,30}")
 SETTINGS = (
@@ -353,8 +355,9 @@ def _read_key(declared: Declaration) -> tuple[SecretStr | None, str]:
     """Return the key, and the error if there is none."""
     if name := declared.api_key_env:
         value = os.environ.get(name) or dotenv_values(".env").get(name)
-        if not value and (SECRETS / name).is_file():
-            value = (SECRETS / name).read_text(encoding="utf-8", errors="replace")
+        file = settings_module.SECRETS / name.lower()
+        if not value and file.is_file():
+            value = file.read_text(encoding="utf-8", errors="replace")
         if value and value.strip():
             return SecretStr(value), f"The variable {name} contains its key."
         return None, f"its key is missing. Set the variable {name} in the environment or in .env."

@@ -9,13 +9,14 @@ from datetime import date
 import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection, load_connections
 from magnetis_dagster.defs.alerting.sensor import alert_sensors
 from magnetis_dagster.defs.connection import connection_defs
 from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.prune import Prune
 from magnetis_dagster.defs.taken_days import taken_days
-from magnetis_dagster.settings import UNNAMED, Settings
+from magnetis_dagster.settings import Settings
 
 
 def build_defs(

@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.private_files import restrict_to_owner
 from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
@@ -47,13 +48,13 @@ _DATABASE_AUTHORITY = re.compile(rf"{_USER}{_HOST}(,{_HOST})*([/?][^@#]*)?$")
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _NOT_SETTINGS = frozenset(f"MAGNETIS_{name}" for name in ("IMAGE", "DEV_CHILD", "ENGINE_HOME"))
 """Variables of compose, `magnetis dev` and the tests that are not settings."""
-_FOREIGN_NAME = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$")
-"""Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, and those
-from which images read secrets."""
+_FOREIGN_NAME = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$|^MAGNETIS_API_KEY_\w+$"
+)
+"""Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, those from
+which images read secrets, and keys of connections, such as MAGNETIS_API_KEY_NORD."""
 _reported: set[str] = set()
 
-UNNAMED = "magnetis"
-"""Name of the connection whose key is MAGNETIS_API_KEY."""
 SECRETS = Path("/run/secrets")
 """Folder in which Docker and Kubernetes store secrets as files. A variable that is set nowhere else
 is read from the file of its name."""

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.running_dev import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEYS
-from magnetis_dagster.settings import UNNAMED, Settings
+from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 from magnetis_dagster.warehouse import read_only as reader
 
@@ -97,6 +98,7 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
     return Warehouse(
         engine,
         catalogue,
+        connection_name=settings.connection,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
         rules=Rules(
@@ -107,7 +109,12 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
 
 def ledger_of(engine: Engine, settings: Settings) -> Ledger:
     """Return the ledger of these settings' key. Raises SettingsError if none is set."""
-    return Ledger(engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy)
+    return Ledger(
+        engine,
+        key_fingerprint=settings.key_fingerprint,
+        policy=settings.quota_policy,
+        connection_name=settings.connection,
+    )
 
 
 def zones_of(settings: Settings) -> Zones:

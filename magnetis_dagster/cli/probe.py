@@ -96,8 +96,9 @@ def _load_connections(name: str | None) -> "tuple[Connection, list[Connection]]"
     A file of MAGNETIS_CONFIG that does not exist declares no connections.
     """
     from magnetis_dagster.catalog import load_catalogue
+    from magnetis_dagster.connection_names import UNNAMED
     from magnetis_dagster.connections import Connection, choose, load_connections
-    from magnetis_dagster.settings import UNNAMED, Settings
+    from magnetis_dagster.settings import Settings
 
     settings = Settings.load()
     if settings.config and not settings.config.exists():

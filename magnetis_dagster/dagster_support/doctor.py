@@ -83,7 +83,9 @@ def _find_home(given: str, dev_home: Path) -> tuple[Path | None, list[Finding]]:
         reason = f"cannot be read ({problem.strerror})"
     if reason:
         text = f"DAGSTER_HOME {reason}: {given}"
-        return None, [error(name, text, "Dagster does not start with this project's rules.", remedy)]
+        return None, [
+            error(name, text, "Dagster does not start with this project's rules.", remedy)
+        ]
     return home, [ok(name, str(home))]
 
 
@@ -291,5 +293,3 @@ def _scheduler(instance: Mapping[str, Any]) -> Iterator[Finding]:
         "snapshots cannot be taken, so their runs fail.",
         "Set scheduler.config.max_catchup_runs to 1 in dagster.yaml.",
     )
-
-

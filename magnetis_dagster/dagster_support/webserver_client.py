@@ -223,8 +223,12 @@ class DagsterApi:
         return news
 
     def _key(self, collection: str) -> dict[str, list[str]]:
-        """Return the collection's asset key in GraphQL."""
-        return {"path": [*self._prefix, collection]}
+        return asset_key(collection, self._prefix)
+
+
+def asset_key(collection: str, prefix: Sequence[str] = PREFIX) -> dict[str, list[str]]:
+    """Return the collection's asset key in GraphQL."""
+    return {"path": [*prefix, collection]}
 
 
 def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

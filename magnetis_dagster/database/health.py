@@ -81,9 +81,7 @@ def read_facts(engine: Engine, schemas: Sequence[str]) -> ServerFacts:
             row.name: SchemaRights(row.is_usable, row.creates_tables)
             for row in connection.execute(_SCHEMAS, {"names": list(schemas)})
         }
-    return ServerFacts(
-        **server, schemas=rights, ahead=clock - before - accuracy, accuracy=accuracy
-    )
+    return ServerFacts(**server, schemas=rights, ahead=clock - before - accuracy, accuracy=accuracy)
 
 
 def read_offsets(

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterable
 from datetime import date
 
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection
-from magnetis_dagster.settings import UNNAMED, Settings
+from magnetis_dagster.settings import Settings
 
 CONNECT_SECONDS = 5
 _COLUMNS = """

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection
 from magnetis_dagster.dagster_support.webserver_client import (
     LOCATION,
@@ -14,7 +15,6 @@ from magnetis_dagster.dagster_support.webserver_client import (
 )
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.planning.plan import Plan, completion
-from magnetis_dagster.settings import UNNAMED
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"

@@ -51,6 +51,14 @@ class LoadResult:
         self.failures |= other.failures
         self.errors |= other.errors
 
+    def of(self, connection: str) -> "LoadResult":
+        """Return the result with `connection` before the name of each collection."""
+        return LoadResult(
+            self.runs,
+            {f"{connection}{name}": reason for name, reason in self.failures.items()},
+            {f"{connection}{name}": error for name, error in self.errors.items()},
+        )
+
     def reasons(self) -> list[str]:
         """Return the failures as lines; collections with the same reason share a line."""
         by_reason: dict[str, list[str]] = {}

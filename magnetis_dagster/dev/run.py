@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.connections import Connection, load_connections
 from magnetis_dagster.dagster_support.orphaned_runs import any_orphans
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.database import embedded
@@ -41,7 +41,7 @@ from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import PermanentError, TransientError
 from magnetis_dagster.running_dev import RunningDev, publish
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
-from magnetis_dagster.settings import Settings
+from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
 from magnetis_dagster.warehouse.summary import keys_used, summary
@@ -122,11 +122,12 @@ class _Session:
         self.signals = signals
         self.console = console
         self.home = settings.home.resolve()
-        self.catalogue = load_catalogue(settings.config)
+        self.connections = load_connections()
         self.children = Children(self.home)
         # this terminal may have the variables that the sandbox prints for other terminals
         own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_sandbox_port_free()
-        self.sandbox = settings.api_key is None or own
+        named = [each for each in self.connections if not each.is_unnamed]
+        self.sandbox = own or (settings.api_key is None and not named)
         self.settings = settings
         self.own_database = settings.database_address
         self.serving = False
@@ -143,6 +144,10 @@ class _Session:
         dagster_yaml, workspace_yaml = project_files()
         changes = self._start_database()
         self.settings = Settings.load(**changes)
+        self.connections = [
+            replace(each, settings=self.settings) if each.is_unnamed else each
+            for each in self.connections
+        ]
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(dagster_home(self.home, dagster_yaml)),
@@ -187,7 +192,9 @@ class _Session:
     def _print_source(self) -> None:
         url = self.settings.api_url
         if not self.sandbox:
-            self._say(f"MAGNETIS_API_KEY is set: using {url}.")
+            for each in self.connections:
+                name = "MAGNETIS_API_KEY is set" if each.is_unnamed else f"Connection {each.name}"
+                self._say(f"{name}: using {each.settings.api_url}.")
             return
         self._say(f"No MAGNETIS_API_KEY: using the local sandbox at {url}. Its data is invented.")
         self._say(
@@ -216,21 +223,35 @@ class _Session:
         days = LOAD_DAYS if days is None else days
         if days == 0:
             return
-        today = datetime.now(self.settings.timezone).date()
-        requested = requested_days(
-            self.catalogue.enabled, days, today=today, start=self.settings.start_date
-        )
-        with DagsterApi(self.ui) as api:
-            if not self.sandbox:
-                self._print_price(api, requested)
-            result = self._load_days(api, requested)
-        first = min(day for days in requested.values() for day in days)
-        with open_engine(self.settings) as engine:
-            lines = summary(engine, self.catalogue, first, today, result.runs)
-        print_summary(self.console, f"{first} to {today}", lines)
+        result = LoadResult()
+        for each in self.connections:
+            try:
+                each.settings.require_key()
+            except SettingsError as missing:
+                result.add(LoadResult([], {each.name: str(missing)}, {each.name: "SettingsError"}))
+                continue
+            result.add(self._load_connection(each, days))
         if not self.options.exit_after_load:
             self._print_addresses()
         self._report_failures(result)
+
+    def _load_connection(self, connection: Connection, days: int) -> LoadResult:
+        settings, catalogue = connection.settings, connection.catalogue
+        today = datetime.now(settings.timezone).date()
+        requested = requested_days(catalogue.enabled, days, today=today, start=settings.start_date)
+        with DagsterApi(self.ui, prefix=connection.key_prefix) as api:
+            api.loaded()  # finds the name of the repository
+            if not self.sandbox:
+                self._print_price(api, connection, requested)
+            result = self._load_days(api, connection, requested)
+        first = min((day for days in requested.values() for day in days), default=today)
+        with open_engine(settings) as engine:
+            lines = summary(
+                engine, catalogue, first, today, result.runs, connection_name=connection.name
+            )
+        named = "" if connection.is_unnamed else f"{connection.name}: "
+        print_summary(self.console, f"{named}{first} to {today}", lines)
+        return result.of(named)
 
     def _print_load_hints(self) -> None:
         self._say(
@@ -246,11 +267,14 @@ class _Session:
                 "since then and their price."
             )
 
-    def _load_days(self, api: DagsterApi, requested: dict[str, list[date]]) -> LoadResult:
+    def _load_days(
+        self, api: DagsterApi, connection: Connection, requested: dict[str, list[date]]
+    ) -> LoadResult:
         # The sensors load their collections in their first ticks, which started before. So load
         # these collections last, if they are still missing.
-        in_sensors = {c.name for c in self.catalogue.enabled if c.sensor}
-        result, jobs = LoadResult(), {c.name: JOB_NAMES[c.kind] for c in self.catalogue.enabled}
+        collections, result = connection.catalogue.enabled, LoadResult()
+        in_sensors = {each.name for each in collections if each.sensor}
+        jobs = {each.name: connection.scoped(JOB_NAMES[each.kind]) for each in collections}
         with ExitStack() as stack:
             if not self.console.is_terminal:  # a terminal shows bars instead of steps
                 self.steps = stack.enter_context(Steps(self.console))
@@ -286,7 +310,9 @@ class _Session:
         today = datetime.now(self.settings.timezone).date()
         first = today - timedelta(days=self.options.load_days or LOAD_DAYS)
         with open_engine(Settings.load(home=self.home, database_url=url)) as engine:
-            loaded = first_day(engine, [c.name for c in self.catalogue.enabled if c.is_events])
+            [connection] = self.connections  # the sandbox has one
+            events = [each.name for each in connection.catalogue.enabled if each.is_events]
+            loaded = first_day(engine, events)
         return min(first, loaded or first)
 
     def _end_orphans(self, environment: dict[str, str]) -> None:
@@ -309,18 +335,21 @@ class _Session:
         self._say(f"Unfinished runs of the previous magnetis dev: {completed.stdout.strip()}.")
 
     def _prepare_database(self) -> None:
-        with open_engine(self.settings) as engine:
-            warehouse_of(engine, self.settings, self.catalogue).prepare()
-            self._require_one_source(keys_used(engine))
-            if self.sandbox:
-                # the sandbox generates the same rows on any port
-                key, origin = self.settings.key_fingerprint, self.settings.api_url
-                adopt(engine, key_fingerprint=key, origin=origin)
+        for each in self.connections:
+            settings = each.settings
+            with open_engine(settings) as engine:
+                warehouse_of(engine, settings, each.catalogue).prepare()
+                if each.is_unnamed:
+                    self._require_one_source(keys_used(engine, connection_name=each.name))
+                if self.sandbox:
+                    # the sandbox generates the same rows on any port
+                    key, origin = settings.key_fingerprint, settings.api_url
+                    adopt(engine, key_fingerprint=key, origin=origin)
 
     def _require_one_source(self, used: set[str]) -> None:
-        """Raise MixedData if the database would mix sandbox and real rows.
+        """Raise MixedData if the unnamed connection would mix sandbox and real rows.
 
-        `used` contains the fingerprints of past keys.
+        `used` contains the fingerprints of its past keys.
         """
         sandbox = {Settings.load(api_key=key).key_fingerprint for key in SANDBOX_KEYS}
         if uses_sandbox(self.settings) and used - sandbox:
@@ -351,13 +380,17 @@ class _Session:
         self.signals.check()
         self.children.check()
 
-    def _print_price(self, api: DagsterApi, requested: dict[str, list[date]]) -> None:
+    def _print_price(
+        self, api: DagsterApi, connection: Connection, requested: dict[str, list[date]]
+    ) -> None:
+        settings = connection.settings
         least = sum(len(batch.collections) for batch in batches(missing_days(api, requested)))
-        with open_engine(self.settings) as engine:
-            available = ledger_of(engine, self.settings).left(LANE)
+        with open_engine(settings) as engine:
+            available = ledger_of(engine, settings).left(LANE)
+        load = "This load" if connection.is_unnamed else f"The load of {connection.name}"
         self._say(
-            f"This load costs at least {least:,} API calls, plus one per further 250 rows of a "
-            f"collection. {available:,} of {self.settings.daily_quota:,} calls a day are available "
+            f"{load} costs at least {least:,} API calls, plus one per further 250 rows of a "
+            f"collection. {available:,} of {settings.daily_quota:,} calls a day are available "
             "to it now; the others are spent or reserved for schedules."
         )
 

@@ -105,9 +105,7 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
 def judge_rights(facts: ServerFacts, *, is_current: bool) -> Finding:
     """Check the rights of the role. `is_current`: whether the tables need no migration."""
     name = "rights"
-    locked = [
-        schema for schema, each in facts.schemas.items() if not each.is_usable
-    ]
+    locked = [schema for schema, each in facts.schemas.items() if not each.is_usable]
     if locked:
         return error(
             name,
@@ -162,9 +160,7 @@ def judge_clock(facts: ServerFacts) -> Finding:
             "API's quota is exceeded around midnight.",
             remedy,
         )
-    return warning(
-        name, text, "Times in Dagster and in the tables differ around midnight.", remedy
-    )
+    return warning(name, text, "Times in Dagster and in the tables differ around midnight.", remedy)
 
 
 def judge_tables(state: MigrationState) -> Finding:
@@ -213,9 +209,7 @@ def _data_disk(
     return [remote, *_disk(home, "home", free_bytes)]
 
 
-def _disk(
-    path: Path, name: str, free_bytes: Callable[[Path], int] | None
-) -> list[Finding]:
+def _disk(path: Path, name: str, free_bytes: Callable[[Path], int] | None) -> list[Finding]:
     existing = next(each for each in (path, *path.resolve().parents) if each.exists())
     try:
         free = free_bytes(existing) if free_bytes else shutil.disk_usage(existing).free
@@ -230,4 +224,3 @@ def _disk(
     if free < LITTLE_DISK:
         return [warning(f"disk of {name}", f"{shown}.", cost, remedy)]
     return [ok(f"disk of {name}", shown)]
-

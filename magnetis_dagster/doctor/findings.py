@@ -47,9 +47,7 @@ def error(name: str, text: str, cost: str, remedy: str) -> Finding:
     return Finding(name, Status.ERROR, text, cost, remedy)
 
 
-def within(
-    seconds: float, name: str, checks: Callable[[], Iterable[Finding]]
-) -> list[Finding]:
+def within(seconds: float, name: str, checks: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """Return the findings of `checks`; one error if they fail, or do not end in time.
 
     `name` is the name of that error's finding. Checks that do not end keep their thread, which

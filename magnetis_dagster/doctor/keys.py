@@ -60,7 +60,9 @@ def expiry_sentence(expires: date | None, today: date) -> str | None:
 
 
 def check_keys(
-    connections: Sequence[Connection], today: date, reported: Mapping[str, date | None] | None = None
+    connections: Sequence[Connection],
+    today: date,
+    reported: Mapping[str, date | None] | None = None,
 ) -> list[Finding]:
     """Check that each connection has a key of its own that does not expire soon.
 

@@ -8,7 +8,8 @@ no id or looks like an event. `report.py` contains the findings.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection as Names, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Collection as Names
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 

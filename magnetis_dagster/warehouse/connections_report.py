@@ -52,4 +52,6 @@ def missing_days(engine: Engine, expected: Sequence[ExpectedDays]) -> dict[str, 
             "firsts": [each.first for each, _ in spans],
             "lasts": [last for _, last in spans],
         }
-        return {name: days for name, days in connection.execute(_QUERIES["missing_days"], parameters)}
+        return {
+            name: days for name, days in connection.execute(_QUERIES["missing_days"], parameters)
+        }

@@ -45,9 +45,7 @@ def migration_state(engine: Engine, catalogue: Catalogue) -> MigrationState:
     with guarded(engine, "compare the tables"), engine.connect() as connection:
         if not has_table(connection, f"{OPS_SCHEMA}.alembic_version"):
             return MigrationState(None, False, tuple(revisions), ())
-        context = MigrationContext.configure(
-            connection, opts={"version_table_schema": OPS_SCHEMA}
-        )
+        context = MigrationContext.configure(connection, opts={"version_table_schema": OPS_SCHEMA})
         revision = context.get_current_revision()
         if revision is None:
             return MigrationState(None, False, tuple(revisions), ())

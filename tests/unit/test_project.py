@@ -261,3 +261,9 @@ def test_the_check_of_generated_files_names_a_stale_file(tmp_path: Path, tool: s
     assert completed.returncode == 1
     assert "is stale" in completed.stderr
     assert [path.name for path in stale.iterdir()] == ["configuration.md"], "a check writes no file"
+
+
+@pytest.mark.parametrize("name", ["dagster.yaml", "workspace.yaml"])
+def test_the_installed_package_has_the_files_of_the_project(name: str) -> None:
+    """`magnetis dev` uses them in a folder without these files."""
+    assert (ROOT / "magnetis_dagster" / "dev" / name).read_text() == (ROOT / name).read_text()
