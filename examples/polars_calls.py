@@ -1,6 +1,6 @@
 """Read the calls of one day into polars, and summarize them per account.
 
-    MAGNETIS_DATABASE_URL="$(magnetis db-url)" python examples/polars_calls.py 2025-03-04
+MAGNETIS_DATABASE_URL="$(magnetis db-url)" python examples/polars_calls.py 2025-03-04
 """
 
 import os

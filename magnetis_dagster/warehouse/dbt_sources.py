@@ -14,9 +14,9 @@ from magnetis_dagster.warehouse.views import distinct_name, view_name
 _HEAD = """\
 # Written by `magnetis dbt-sources`; run it again after a change of the catalogue.
 #
-# `meta.primary_key` names the columns that identify a row. dbt's own `unique` tests one column only.
-# To test several, use `unique_combination_of_columns` of the package dbt_utils. The database enforces
-# the key of the tables, so this test is useful for copies of them and for your own models.
+# `meta.primary_key` names the columns that identify a row. dbt's own `unique` tests one column
+# only. To test several, use `unique_combination_of_columns` of the package dbt_utils. The database
+# enforces the key of the tables, so test copies of them and your own models.
 #
 # `meta.personal_data` marks columns according to the GDPR, article 4: `personal` identifies or
 # reaches a person, `pseudonym` distinguishes one person from another without a name.
@@ -67,7 +67,7 @@ def to_yaml(sources: Properties) -> str:
     """Return the text of a `sources.yml`, which begins with comments for its readers."""
 
     class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is PyYAML's
             return True  # tables and views share columns
 
     return _HEAD + yaml.dump(sources, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -94,21 +94,17 @@ def _tables_of_collection(collection: Collection) -> list[Properties]:
         )
         found.append(_table(collection, table.name, description or "", key, columns))
     columns = _view_columns(collection, columns)
-    views = [
-        (
-            view_name(collection),
-            key,
-            f"Rows of `{collection.name}` that the API still returns, without `payload`.",
-        ),
-        (
-            distinct_name(collection),
-            ["id"],
-            f"Rows of `{view_name(collection)}` with each id once: from the connection with the "
-            "widest scope that has it.",
-        ),
+    current, distinct = view_name(collection), distinct_name(collection)
+    about_current = f"Rows of `{collection.name}` that the API still returns, without `payload`."
+    about_distinct = (
+        f"Rows of `{current}` with each id once: from the connection with the widest scope that "
+        "has it."
+    )
+    return [
+        *reversed(found),
+        _table(collection, current, about_current, key, columns),
+        _table(collection, distinct, about_distinct, ["id"], columns),
     ]
-    found.reverse()
-    return found + [_table(collection, name, about, own, columns) for name, own, about in views]
 
 
 def _table(

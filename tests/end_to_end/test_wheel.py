@@ -111,9 +111,7 @@ def test_magnetis_dev_works_in_an_empty_folder(environment: Environment, folder:
     home.mkdir()
     options = ("--load", "1", "--exit", "--port", free_port())
     magnetis = environment.folder / "bin" / "magnetis"
-    ended = run(
-        magnetis, "dev", *options, cwd=empty, env=environment.variables(home), seconds=500
-    )
+    ended = run(magnetis, "dev", *options, cwd=empty, env=environment.variables(home), seconds=500)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [path.name for path in empty.iterdir()] == [".magnetis"]
     assert list(home.iterdir()) == []
