@@ -51,7 +51,7 @@ def calls(
 if __name__ == "__main__":
     pipeline = dlt.pipeline(
         "magnetis_calls",
-        destination=dlt.destinations.duckdb("magnetis.duckdb"),
+        destination=dlt.destinations.duckdb("copy.duckdb"),
         dataset_name="magnetis",
     )
     print(pipeline.run(calls))

@@ -79,10 +79,10 @@ def _tables_of_collection(collection: Collection) -> list[Properties]:
     columns: list[Properties] = []
     key: list[str] = []
     for table in reversed(tables_of(collection)):  # the history first, so that the table remains
-        key = [column.name for column in table.primary_key]
+        key = [str(column.name) for column in table.primary_key]
         columns = [
             _column(
-                column.name,
+                str(column.name),  # SQLAlchemy's names are a subclass, which YAML rejects
                 type_name(column.type),
                 column.comment or "",
                 _personal_data(collection, column.name),
@@ -92,7 +92,7 @@ def _tables_of_collection(collection: Collection) -> list[Properties]:
         description = (
             table.comment if table.name == collection.name else f"Versions of `{collection.name}`."
         )
-        found.append(_table(collection, table.name, description or "", key, columns))
+        found.append(_table(collection, str(table.name), description or "", key, columns))
     columns = _view_columns(collection, columns)
     current, distinct = view_name(collection), distinct_name(collection)
     about_current = f"Rows of `{collection.name}` that the API still returns, without `payload`."

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 EXAMPLES = ROOT / "examples"
 COPY = """
 import duckdb, json
-with duckdb.connect("magnetis.duckdb") as copy:
+with duckdb.connect("copy.duckdb") as copy:
     print(json.dumps(copy.sql("SELECT id, status FROM magnetis.calls ORDER BY id").fetchall()))
 """
 
@@ -62,7 +62,11 @@ def test_polars_summarizes_a_day(programs: Path, database_url: str, tmp_path: Pa
 def test_dlt_copies_what_changed_and_removes_what_was_deleted(
     programs: Path, database_url: str, tmp_path: Path
 ) -> None:
-    environment = {"MAGNETIS_DATABASE_URL": database_url, "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    environment = {
+        "DLT_DATA_DIR": str(tmp_path / "dlt"),
+        "MAGNETIS_DATABASE_URL": database_url,
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+    }
 
     def copied() -> dict[str, str]:
         run(programs / "python", EXAMPLES / "dlt_calls.py", cwd=tmp_path, environment=environment)
@@ -78,10 +82,15 @@ def test_dlt_copies_what_changed_and_removes_what_was_deleted(
         "6": "completed",
     }
     with psycopg.connect(database_url) as connection:
+        # reads that began before those of the first copy, and are committed after it
         connection.execute(
-            "UPDATE magnetis.calls SET status = 'completed', last_seen_at = now() WHERE id = '1'"
+            "UPDATE magnetis.calls SET status = 'completed', "
+            "last_seen_at = now() - interval '1 hour' WHERE id = '1'"
         )
-        connection.execute("UPDATE magnetis.calls SET deleted_at = now() WHERE id = '2'")
+        connection.execute(
+            "UPDATE magnetis.calls SET last_seen_at = now() - interval '2 hours', "
+            "deleted_at = now() - interval '1 hour' WHERE id = '2'"
+        )
     changed = {**first, "1": "completed"}
     del changed["2"]
     assert copied() == changed

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import yaml
 from magnetis_dagster.catalog import Catalogue, PersonalData
-from magnetis_dagster.warehouse.dbt_sources import dbt_sources
+from magnetis_dagster.warehouse.dbt_sources import dbt_sources, to_yaml
 
 
 def tables(catalogue: Catalogue) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def test_each_enabled_collection_has_its_table_its_views_and_the_history_of_snap
 def test_names_of_source_and_schema_can_be_changed(catalogue: Catalogue) -> None:
     [source] = dbt_sources(catalogue, source="telephony", schema="raw")["sources"]
     assert (source["name"], source["schema"]) == ("telephony", "raw")
+
+
+def test_the_text_is_yaml_with_the_same_content(catalogue: Catalogue) -> None:
+    text = to_yaml(dbt_sources(catalogue))
+    assert yaml.safe_load(text) == dbt_sources(catalogue)
+    assert "&" not in text, "anchors are hard to read"
 
 
 def test_no_class_of_personal_data_is_lost(catalogue: Catalogue) -> None:
