@@ -42,7 +42,7 @@ ASSIGNMENTS = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
 MERGE = f"""
     INSERT INTO magnetis.calls ({", ".join(COLUMNS)}, first_seen_at, last_seen_at, changed_at)
     SELECT *, now(), now(), now() FROM incoming
-    ON CONFLICT (id) DO UPDATE SET {ASSIGNMENTS}, last_seen_at = now()"""
+    ON CONFLICT (connection, id) DO UPDATE SET {ASSIGNMENTS}, last_seen_at = now()"""
 STAGE = f"""
     CREATE TEMPORARY TABLE incoming ON COMMIT DROP AS
     SELECT {", ".join(COLUMNS)} FROM magnetis.calls LIMIT 0"""

@@ -19,7 +19,7 @@ import psycopg
 from _ours import main
 
 from magnetis_dagster.api import concurrency
-from magnetis_dagster.ingest import ingestion, range_reader, window_reader, worker_threads
+from magnetis_dagster.ingest import range_reader, window_reader, worker_threads
 from magnetis_dagster.quota.ledger import Charge, Ledger, Settlement
 
 
@@ -53,10 +53,6 @@ def without_commit_thread() -> None:
     worker_threads.ThreadPoolExecutor = InlineExecutor  # type: ignore[misc,assignment]
 
 
-def with_one_loader() -> None:
-    window_reader.LOADERS = 1
-
-
 def without_charging_ahead() -> None:
     concurrency.CHARGED_AHEAD = window_reader.CHARGED_AHEAD = 0
 
@@ -83,24 +79,13 @@ def without_pipelined_ledger() -> None:
     psycopg.Connection.pipeline = no_pipeline  # type: ignore[method-assign,assignment]
 
 
-def with_default_collector() -> None:
-    ingestion.GC_THRESHOLD = 700
-
-
-def with_default_switch_interval() -> None:
-    ingestion.SWITCH_SECONDS = 0.005
-
-
 WITHOUT: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
     "prefetch of windows": without_prefetch,
     "commit thread": without_commit_thread,
-    "second loader": with_one_loader,
     "charging ahead": without_charging_ahead,
     "batched ledger turns": with_a_transaction_per_charge,
     "pipelined ledger": without_pipelined_ledger,
-    "gc threshold": with_default_collector,
-    "switch interval": with_default_switch_interval,
 }
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 Each round runs the whole pipeline and every variant in turn, on fresh databases. The rate part uses
 an API without latency. The latency part has 8 pages in flight, and its API responds after 0.2 s. A
 figure is the variant's seconds / the whole pipeline's seconds in the same round: the median over
-the rounds. 1.10 means that the variant takes a tenth longer. Run it while nothing else
-runs: under load, the spread exceeds the differences.
+the rounds. 1.10 means that the variant takes a tenth longer. Run it while nothing else runs: under
+load, the spread exceeds the differences. docs/decisions/0026-pipeline.md contains the results.
 """
 
 import argparse

@@ -8,10 +8,11 @@ sandbox. The plain table is built and measured, then copied into the partitioned
 before that one is measured. The server is the embedded PostgreSQL with its durable defaults.
 Autovacuum is off for the table, and VACUUM is measured instead.
 
-A partitioned table has no unique index on `id` alone, so it rejects the program's merge (`ON
-CONFLICT (id)`). There, the statement MERGE replaces that statement. It finds the row of a call by
-searching every partition, or those within 31 days. Everything else about a window (staging, counts,
-deletions) is the program's own code. MERGE on the plain table is measured beside it.
+A partitioned table has no unique index on `(connection, id)` alone, so it rejects the program's
+merge (`ON CONFLICT (connection, id)`). There, the statement MERGE replaces that statement. It finds
+the row of a call by searching every partition, or those within 31 days. Everything else about a
+window (staging, counts, deletions) is the program's own code. MERGE on the plain table is measured
+beside it.
 
 "cold" is the first execution, after the files were removed from the operating system's cache.
 "warm" is the median of the following ones. 50,000,000 rows need 60 GB of disk (15 must stay free)
@@ -89,7 +90,7 @@ PARTITION = """
     ALTER TABLE magnetis.calls RENAME TO calls_before;
     ALTER TABLE magnetis.calls_before RENAME CONSTRAINT calls_pkey TO calls_before_pkey;
     ALTER INDEX magnetis.ix_calls_account RENAME TO ix_calls_before_account;
-    ALTER INDEX magnetis.ix_calls_day RENAME TO ix_calls_before_day;
+    ALTER INDEX magnetis.ix_calls_day_connection RENAME TO ix_calls_before_day_connection;
     CREATE TABLE magnetis.calls (LIKE magnetis.calls_before INCLUDING ALL EXCLUDING INDEXES)
         PARTITION BY RANGE (day);
     CREATE TABLE magnetis.calls_other PARTITION OF magnetis.calls DEFAULT;
@@ -162,8 +163,10 @@ class ByMerge:
                 USING (
                     SELECT * FROM incoming AS s WHERE s.reason IS NULL
                     AND (s.day = ANY(:days) OR EXISTS (
-                        SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
-                ) AS s ON t.id = s.id {near}
+                        SELECT 1 FROM magnetis.calls AS c
+                        WHERE c.connection = :connection AND c.id = s.id
+                          AND c.day = ANY(:days)))
+                ) AS s ON t.connection = :connection AND t.id = s.id {near}
                 WHEN MATCHED AND NOT {newer}
                     AND (t.payload IS DISTINCT FROM s.payload OR t.deleted_at IS NOT NULL
                          OR ({stored}) IS DISTINCT FROM ({staged}))
@@ -271,7 +274,7 @@ class Table:
     def build(self) -> None:
         """Fill the program's table, and then build its indexes."""
         self._db.execute("ALTER TABLE magnetis.calls DROP CONSTRAINT calls_pkey")
-        self._db.execute("DROP INDEX magnetis.ix_calls_account, magnetis.ix_calls_day")
+        self._db.execute("DROP INDEX magnetis.ix_calls_account, magnetis.ix_calls_day_connection")
         self._no_autovacuum()
         began = time.perf_counter()
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -284,7 +287,7 @@ class Table:
         self.report(
             "generate, without indexes", f"{seconds:,.0f} s, {self.rows / seconds:,.0f} rows/s"
         )
-        self._index("id")
+        self._index("connection, id")
 
     def convert(self) -> None:
         """Copy the plain table into a partitioned one; rename the plain one to calls_before."""
@@ -306,7 +309,7 @@ class Table:
                 (first, after),
             )
         self.report("copy from the plain table, without indexes", show(time.perf_counter() - began))
-        self._index("id, day")
+        self._index("connection, id, day")
         if operations := self._migrations():
             raise SystemExit(f"migrate would alter the partitioned table: {operations}")
 
@@ -324,7 +327,7 @@ class Table:
             for statement in (
                 f"ALTER TABLE magnetis.calls ADD CONSTRAINT calls_pkey PRIMARY KEY ({key})",
                 "CREATE INDEX ix_calls_account ON magnetis.calls (account_id)",
-                "CREATE INDEX ix_calls_day ON magnetis.calls (day)",
+                "CREATE INDEX ix_calls_day_connection ON magnetis.calls (day, connection)",
             )
         )
         self._db.execute("RESET maintenance_work_mem")
@@ -439,11 +442,11 @@ class Table:
         self._query(f"{name}, with that index", statement, times)
         self._db.execute("DROP INDEX magnetis.ix_caller")
         seconds = self._timed("CREATE INDEX ix_brin ON magnetis.calls USING brin (day)")
-        brin, tree = self._size_of("ix_brin"), self._size_of("ix_calls_day")
+        brin, tree = self._size_of("ix_brin"), self._size_of("ix_calls_day_connection")
         self.report("BRIN (day)", f"{seconds:,.0f} s, {brin}; B-tree: {tree}")
         for name in ("one day by status", "one month by number"):
             self._db.execute("BEGIN")
-            self._db.execute("DROP INDEX magnetis.ix_calls_day")
+            self._db.execute("DROP INDEX magnetis.ix_calls_day_connection")
             seconds = median([self._timed(QUERIES[name][0]) for _ in range(4)][1:])
             self._db.execute("ROLLBACK")
             self.report(f"{name}, with BRIN alone", f"warm {show(seconds)}")

@@ -26,7 +26,7 @@ from magnetis_dagster.warehouse.schema import (
     history_name,
     ops_metadata,
 )
-from magnetis_dagster.warehouse.views import view_name
+from magnetis_dagster.warehouse.views import distinct_name, view_name
 
 WIDTH = 100
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -48,6 +48,11 @@ Each table has a view `magnetis.<collection>_current` for queries. The view leav
 and `payload`. Beside each time of the row it has the same time in MAGNETIS_TIMEZONE, without a
 zone: `occurred_at_local`. It adds `account_name`, `network_name` and `entity_name`: the name
 received with the row, otherwise the name in `accounts`, `networks` or `entities`.
+
+`connection` names the API key that returned a row. Keys with overlapping scopes return the same
+rows, so such a row is in the table once for each connection. The view
+`magnetis.<collection>_distinct` has the same columns and each `id` once, from the connection with
+the widest scope that has it.
 
 The partition of an event is the local day of its time. The partition of a snapshot is the local day
 on which it was taken; a past day can no longer be taken.
@@ -164,7 +169,7 @@ def _collection(collection: Collection, tables: Any) -> str:
     facts = [
         f"table `magnetis.{collection.name}`"
         + ("" if collection.is_events else f", versions in `magnetis.{history_name(collection)}`"),
-        f"view `magnetis.{view_name(collection)}`",
+        f"views `magnetis.{view_name(collection)}` and `magnetis.{distinct_name(collection)}`",
         f"asset `magnetis/{collection.name}`",
         f"route `GET {route.path}` ({route.evidence})",
     ]

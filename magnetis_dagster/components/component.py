@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
@@ -114,6 +114,13 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         description="Complete days that the daily schedule re-reads. Default: "
         "MAGNETIS_LOOKBACK_DAYS (7).",
     )
+    scope: Literal["organization", "entity", "network", "account"] | None = Field(
+        default=None,
+        description="Where the key was created. The views `_distinct` prefer rows of the widest.",
+    )
+    key_expires: str | None = Field(
+        default=None, description="Last day of the key, such as 2027-03-31, if it has one."
+    )
     settings: dict[str, Any] = Field(
         default={},
         description="Other variables of the connection, in lower case and without MAGNETIS_, such "
@@ -215,6 +222,8 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             "daily_quota": self.daily_quota,
             "start_date": self.start_date,
             "lookback_days": self.lookback_days,
+            "scope": self.scope,
+            "key_expires": self.key_expires,
             **self.settings,
         }
         declared = {name: value for name, value in given.items() if value is not None}

@@ -47,6 +47,7 @@ def collection_asset(
 
         @dg.multi_asset(
             name=spec.key.to_python_identifier(),
+            description=spec.description,
             specs=[spec.replace_attributes(deps=[], skippable=True)],
             backfill_policy=dg.BackfillPolicy.single_run(),
             check_specs=[*check_specs(spec.key), *policy_checks.specs(spec.key)],

@@ -1,9 +1,7 @@
 """The entry point of ingestion: one run, its API client, and its collections."""
 
-import gc
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import date, timedelta
 from types import TracebackType
 from typing import Self
@@ -20,14 +18,6 @@ from magnetis_dagster.quota.guard import LedgerGuard, Permit, RunIdentity
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.warehouse import DayDifference, Warehouse
 from magnetis_dagster.warehouse.forecasts import ForecastLine, UnknownBackfill, report
-
-GC_THRESHOLD = 20_000
-"""Objects between two garbage collections, instead of 700.
-
-A page is thousands of objects without cycles, so frequent collections find nothing.
-"""
-SWITCH_SECONDS = 0.03
-"""Seconds for which a thread keeps the interpreter lock, instead of 0.005: enough for one page."""
 
 
 class Ingestion:
@@ -95,7 +85,6 @@ class Ingestion:
         self._parts.warehouse.prepare(self._progress)
         threads = self._parts.threads
         with ExitStack() as stack:
-            stack.enter_context(_tuned_interpreter())
             stack.enter_context(threads)
             threads.run(self._parts.client.__aenter__())
             stack.push(self._close_client)
@@ -158,16 +147,3 @@ class Ingestion:
         except UnknownBackfill:
             return None
         return next((line for line in lines if line.collection == collection.name), None)
-
-
-@contextmanager
-def _tuned_interpreter() -> Iterator[None]:
-    """Set the garbage collector and the thread switch interval for large pages."""
-    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
-    gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        sys.setswitchinterval(interval)

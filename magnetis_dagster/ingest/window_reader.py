@@ -27,8 +27,6 @@ from magnetis_dagster.warehouse import CachedWindow, PageCache, RowCounts, Stagi
 
 ATTEMPTS = 3
 """Attempts to read a window whose pages contradict each other."""
-LOADERS = 2
-"""Pages staged concurrently: one is parsed while the other waits for PostgreSQL."""
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of received and of announced pages."""
@@ -209,7 +207,7 @@ class WindowReader:
         numbers = iter(range(2, last + 1))
         staged = 1
         failures: list[Exception] = []
-        fetched: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(LOADERS)
+        fetched: asyncio.Queue[tuple[int, Page, bool] | None] = asyncio.Queue(2)
 
         async def fetch() -> None:
             for number in numbers:
@@ -237,12 +235,10 @@ class WindowReader:
                     self._progress(staged, last)
 
         # after a failure, the pages in flight are awaited and cached: they are charged already
-        async with asyncio.TaskGroup() as loaders:
-            for _ in range(LOADERS):
-                loaders.create_task(stage())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stage())
             fetchers = min(self._parts.concurrency + CHARGED_AHEAD, last - 1)
             await asyncio.gather(*(fetch() for _ in range(fetchers)))
-            for _ in range(LOADERS):
-                await fetched.put(None)
+            await fetched.put(None)
         if failures:
             raise failures[0]

@@ -1,5 +1,5 @@
 -- name: has_rows
-SELECT 1 FROM magnetis.accounts WHERE deleted_at IS NULL LIMIT 1
+SELECT 1 FROM magnetis.accounts WHERE connection = :connection AND deleted_at IS NULL LIMIT 1
 
 -- name: stored_days
 SELECT CAST((:days)[1] AS date) AS day,
@@ -7,7 +7,7 @@ SELECT CAST((:days)[1] AS date) AS day,
        count(*) FILTER (WHERE s.key IS NULL),
        count(*) FILTER (WHERE s.reason IS NOT NULL)
 FROM magnetis.accounts AS t LEFT JOIN incoming AS s ON s.key = t.id
-WHERE t.deleted_at IS NULL
+WHERE t.connection = :connection AND t.deleted_at IS NULL
 GROUP BY 1
 
 -- name: rows_without_id
@@ -19,6 +19,7 @@ GROUP BY 1
 -- name: upsert
 WITH merged AS (
     INSERT INTO magnetis.accounts AS t (
+        connection,
         id,
         account_id,
         payload,
@@ -37,6 +38,7 @@ WITH merged AS (
         "created_at",
         first_seen_at, last_seen_at, changed_at)
     SELECT
+        :connection,
         s.id,
         s.account_id,
         s.payload,
@@ -56,7 +58,7 @@ WITH merged AS (
         :read_at, :read_at, :read_at
     FROM incoming AS s
     WHERE s.reason IS NULL
-    ON CONFLICT (id) DO UPDATE SET
+    ON CONFLICT (connection, id) DO UPDATE SET
         account_id = excluded.account_id,
         payload = excluded.payload,
         "name" = excluded."name",
@@ -125,9 +127,10 @@ WITH gone AS (
     SET deleted_at = :read_at,
         last_seen_at = coalesce(
             (SELECT max(d.read_at) FROM magnetis_ops.days AS d
-             WHERE d.collection = :collection),
+             WHERE d.connection = :connection AND d.collection = :collection),
             t.last_seen_at)
-    WHERE t.deleted_at IS NULL
+    WHERE t.connection = :connection
+      AND t.deleted_at IS NULL
       AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
       AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id)
       AND NOT CAST((:days)[1] AS date) = ANY(CAST(:undeleted AS date[]))
@@ -138,7 +141,7 @@ SELECT day, count(*) FROM gone GROUP BY day
 -- name: count_rows
 SELECT CAST((:days)[1] AS date) AS day, count(*)
 FROM magnetis.accounts AS t
-WHERE deleted_at IS NULL
+WHERE t.connection = :connection AND t.deleted_at IS NULL
 GROUP BY 1
 
 -- name: move_versions
@@ -146,23 +149,30 @@ WITH ahead AS (
     SELECT moment,
            CAST(:read_at AS timestamptz)
                - row_number() OVER (ORDER BY moment DESC) * interval '1 microsecond' AS moved
-    FROM (SELECT valid_from AS moment FROM magnetis.accounts_history WHERE valid_from >= :read_at
+    FROM (SELECT valid_from AS moment FROM magnetis.accounts_history
+          WHERE connection = :connection AND valid_from >= :read_at
           UNION
-          SELECT valid_to FROM magnetis.accounts_history WHERE valid_to >= :read_at) AS moments
+          SELECT valid_to FROM magnetis.accounts_history
+          WHERE connection = :connection AND valid_to >= :read_at) AS moments
 )
 UPDATE magnetis.accounts_history AS h
 SET valid_from = coalesce((SELECT moved FROM ahead WHERE moment = h.valid_from), h.valid_from),
     valid_to = coalesce((SELECT moved FROM ahead WHERE moment = h.valid_to), h.valid_to)
-WHERE h.valid_from >= :read_at OR h.valid_to >= :read_at
+WHERE h.connection = :connection AND (h.valid_from >= :read_at OR h.valid_to >= :read_at)
 
 -- name: close_versions
 UPDATE magnetis.accounts_history AS h SET valid_to = :read_at
 FROM magnetis.accounts AS t
-WHERE h.id = t.id AND h.valid_to IS NULL AND (t.deleted_at IS NOT NULL OR NOT (CASE WHEN t.payload IS NOT DISTINCT FROM h.payload THEN true ELSE CASE jsonb_typeof(t.payload) WHEN 'object' THEN (t.payload - ARRAY(SELECT o1.n FROM jsonb_each(t.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE t.payload END IS NOT DISTINCT FROM CASE jsonb_typeof(h.payload) WHEN 'object' THEN (h.payload - ARRAY(SELECT o1.n FROM jsonb_each(h.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE h.payload END END))
+WHERE h.connection = :connection
+  AND t.connection = :connection
+  AND h.id = t.id
+  AND h.valid_to IS NULL
+  AND (t.deleted_at IS NOT NULL OR NOT (CASE WHEN t.payload IS NOT DISTINCT FROM h.payload THEN true ELSE CASE jsonb_typeof(t.payload) WHEN 'object' THEN (t.payload - ARRAY(SELECT o1.n FROM jsonb_each(t.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE t.payload END IS NOT DISTINCT FROM CASE jsonb_typeof(h.payload) WHEN 'object' THEN (h.payload - ARRAY(SELECT o1.n FROM jsonb_each(h.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE h.payload END END))
 
 -- name: open_versions
 WITH opened AS (
     INSERT INTO magnetis.accounts_history (
+        connection,
         id,
         account_id,
         payload,
@@ -181,6 +191,7 @@ WITH opened AS (
         "created_at",
         valid_from)
     SELECT
+        connection,
         id,
         account_id,
         payload,
@@ -199,11 +210,15 @@ WITH opened AS (
         "created_at",
         :read_at
     FROM magnetis.accounts AS t
-    WHERE t.deleted_at IS NULL
-      AND NOT EXISTS (SELECT 1 FROM magnetis.accounts_history AS h WHERE h.id = t.id AND h.valid_to IS NULL)
+    WHERE t.connection = :connection
+      AND t.deleted_at IS NULL
+      AND NOT EXISTS (
+          SELECT 1 FROM magnetis.accounts_history AS h
+          WHERE h.connection = :connection AND h.id = t.id AND h.valid_to IS NULL)
     RETURNING id
 )
 SELECT count(*),
        count(*) FILTER (WHERE EXISTS (
-           SELECT 1 FROM magnetis.accounts_history AS h WHERE h.id = opened.id AND h.valid_to = :read_at))
+           SELECT 1 FROM magnetis.accounts_history AS h
+           WHERE h.connection = :connection AND h.id = opened.id AND h.valid_to = :read_at))
 FROM opened

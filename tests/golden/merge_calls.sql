@@ -1,5 +1,7 @@
 -- name: has_rows
-SELECT 1 FROM magnetis.calls WHERE deleted_at IS NULL AND day = ANY(:days) LIMIT 1
+SELECT 1 FROM magnetis.calls
+WHERE connection = :connection AND deleted_at IS NULL AND day = ANY(:days)
+LIMIT 1
 
 -- name: stored_days
 SELECT t.day AS day,
@@ -7,7 +9,7 @@ SELECT t.day AS day,
        count(*) FILTER (WHERE s.key IS NULL),
        count(*) FILTER (WHERE s.reason IS NOT NULL)
 FROM magnetis.calls AS t LEFT JOIN incoming AS s ON s.key = t.id
-WHERE t.deleted_at IS NULL AND t.day = ANY(:days)
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND t.day = ANY(:days)
 GROUP BY 1
 
 -- name: rows_without_id
@@ -19,6 +21,7 @@ GROUP BY 1
 -- name: upsert
 WITH merged AS (
     INSERT INTO magnetis.calls AS t (
+        connection,
         id,
         account_id,
         payload,
@@ -46,6 +49,7 @@ WITH merged AS (
         "gclid",
         first_seen_at, last_seen_at, changed_at)
     SELECT
+        :connection,
         s.id,
         s.account_id,
         s.payload,
@@ -75,8 +79,10 @@ WITH merged AS (
     FROM incoming AS s
     WHERE s.reason IS NULL
       AND (s.day = ANY(:days)
-           OR EXISTS (SELECT 1 FROM magnetis.calls AS c WHERE c.id = s.id AND c.day = ANY(:days)))
-    ON CONFLICT (id) DO UPDATE SET
+           OR EXISTS (
+               SELECT 1 FROM magnetis.calls AS c
+               WHERE c.connection = :connection AND c.id = s.id AND c.day = ANY(:days)))
+    ON CONFLICT (connection, id) DO UPDATE SET
         account_id = excluded.account_id,
         payload = excluded.payload,
         occurred_at = excluded.occurred_at,
@@ -155,7 +161,8 @@ WITH merged AS (
     RETURNING
         t.day AS day,
         CASE WHEN xmax <> 0 THEN
-            (SELECT o.day FROM magnetis.calls AS o WHERE o.id = t.id AND o.deleted_at IS NULL)
+            (SELECT o.day FROM magnetis.calls AS o
+             WHERE o.connection = :connection AND o.id = t.id AND o.deleted_at IS NULL)
         END AS was,
         xmax = 0 AS inserted,
         changed_at
@@ -174,9 +181,10 @@ WITH gone AS (
     SET deleted_at = :read_at,
         last_seen_at = coalesce(
             (SELECT max(d.read_at) FROM magnetis_ops.days AS d
-             WHERE d.collection = :collection AND d.day = t.day),
+             WHERE d.connection = :connection AND d.collection = :collection AND d.day = t.day),
             t.last_seen_at)
-    WHERE t.deleted_at IS NULL
+    WHERE t.connection = :connection
+      AND t.deleted_at IS NULL
       AND NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
       AND t.day = ANY(:days)
       AND NOT EXISTS (SELECT 1 FROM incoming AS s WHERE s.key = t.id)
@@ -188,5 +196,5 @@ SELECT day, count(*) FROM gone GROUP BY day
 -- name: count_rows
 SELECT t.day AS day, count(*)
 FROM magnetis.calls AS t
-WHERE deleted_at IS NULL AND day = ANY(:days)
+WHERE t.connection = :connection AND t.deleted_at IS NULL AND t.day = ANY(:days)
 GROUP BY 1

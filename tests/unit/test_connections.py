@@ -208,4 +208,3 @@ def test_no_two_connections_share_a_name_of_dagster(names: list[str]) -> None:
     for own in ("daily_events", "quota_sensor", "magnetis", "magnetis_api"):
         assert len({each.scoped(own) for each in connections}) == len(connections)
     assert len({each.path("calls") for each in connections}) == len(connections)
-

@@ -37,7 +37,7 @@ SELECT a.id,
 FROM magnetis.accounts AS a
 LEFT JOIN ({alerts}) AS t ON t.account_id = a.id
 WHERE a.connection = :connection AND a.deleted_at IS NULL
-GROUP BY a.id
+GROUP BY a.connection, a.id
 HAVING NOT coalesce(bool_or(t.enabled), false)
 
 -- name: alerts

@@ -147,14 +147,14 @@ def test_preparing_an_up_to_date_database_takes_no_lock(
 
 def test_missing_indexes_are_created(engine: Engine, overlay_catalogue: Catalogue) -> None:
     with engine.begin() as connection:
-        connection.execute(text("DROP INDEX magnetis.ix_calls_day"))
-        connection.execute(text("DROP INDEX magnetis.ix_visits_day"))
+        connection.execute(text("DROP INDEX magnetis.ix_calls_day_connection"))
+        connection.execute(text("DROP INDEX magnetis.ix_visits_day_connection"))
     assert migrate(engine, overlay_catalogue) is True
     with engine.connect() as connection:
         found = connection.execute(
             text(
-                "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_calls_day', "
-                "'ix_visits_day')"
+                "SELECT count(*) FROM pg_indexes WHERE indexname IN ('ix_calls_day_connection', "
+                "'ix_visits_day_connection')"
             )
         )
         assert found.scalar_one() == 2

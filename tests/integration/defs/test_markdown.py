@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
+from magnetis_dagster.connection_names import UNNAMED
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.definitions import build_defs
 from magnetis_dagster.defs.alerting.message import step_failure_reason
 from magnetis_dagster.defs.checks import LoadChecks
@@ -130,7 +132,9 @@ def test_descriptions_of_checks_are_literal(
     hostile: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
-    policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
+    policy_checks = PolicyChecks(
+        Connection(UNNAMED, Settings.load(), hostile), hostile["email_alerts"]
+    )
     specs = {spec.name: spec.description or "" for spec in policy_checks.specs(KEY)}
     assert rendered(specs["policy_has_recipient"]) == IMAGE
     assert rendered(specs["baseline"]) == "The notification settings equal ![seen](http:x).yaml."
@@ -156,7 +160,9 @@ def test_evaluations_of_checks_are_literal(
         checks.incomplete(CountMismatch(f"calls: the API returned {IMAGE}")).description or ""
     ).endswith(IMAGE)
     monkeypatch.setenv("MAGNETIS_SETTINGS_BASELINE", "![seen](http:x).yaml")
-    policy_checks = PolicyChecks(hostile, hostile["email_alerts"], Settings.load())
+    policy_checks = PolicyChecks(
+        Connection(UNNAMED, Settings.load(), hostile), hostile["email_alerts"]
+    )
     [policy] = [
         policy
         for policy in hostile.policies_of(hostile["email_alerts"])

@@ -156,7 +156,7 @@ def test_green_days_that_another_run_reloads_are_not_missing(
     instance.create_run_for_job(
         job, tags=days_tags(ago(4), ago(1)), status=dg.DagsterRunStatus.STARTED
     )
-    days = read_closed_days(instance, load_catalogue()["calls"], Settings.load())
+    days = read_closed_days(instance, CALLS, Settings.load())
     assert days.missing == {ago(1): NEVER_LOADED}
     assert days.in_progress == {ago(4), ago(3), ago(2), ago(1)}
 
@@ -250,7 +250,8 @@ def test_three_years_of_days_take_as_many_statements_as_a_week(
         monkeypatch.setenv("MAGNETIS_START_DATE", str(ago(days)))
         with statements() as sent:
             for collection in events:
-                found = read_closed_days(instance, collection, Settings.load())
+                key = dg.AssetKey(["magnetis", collection.name])
+                found = read_closed_days(instance, key, Settings.load())
                 assert len(found.missing) == 1
         counts.append(len(sent))
     assert counts[1] == counts[2] <= 15 * len(events)

@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.catalog.policies import KINDS
+from magnetis_dagster.connection_names import UNNAMED
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.defs.policies import PolicyChecks
 from magnetis_dagster.notification_settings.baseline import write_baseline
 from magnetis_dagster.settings import Settings
@@ -252,10 +254,13 @@ def test_differences_from_the_baseline_are_masked(
 
 
 def test_each_settings_asset_has_a_check_for_each_of_its_policies(tmp_path: Path) -> None:
-    settings = Settings.load(settings_baseline=tmp_path / "settings.yaml")
-    catalogue = load_catalogue()
+    settings, catalogue = (
+        Settings.load(settings_baseline=tmp_path / "settings.yaml"),
+        load_catalogue(),
+    )
+    connection = Connection(UNNAMED, settings, catalogue)
     key = dg.AssetKey(["magnetis", "reports"])
-    specs = PolicyChecks(catalogue, catalogue["reports"], settings).specs(key)
+    specs = PolicyChecks(connection, catalogue["reports"]).specs(key)
     assert [spec.name for spec in specs] == [
         "policy_has_recipient",
         "policy_live_account",
@@ -263,4 +268,4 @@ def test_each_settings_asset_has_a_check_for_each_of_its_policies(tmp_path: Path
         "baseline",
     ]
     assert not any(spec.blocking for spec in specs)
-    assert PolicyChecks(catalogue, catalogue["numbers"], settings).specs(key) == []
+    assert PolicyChecks(connection, catalogue["numbers"]).specs(key) == []

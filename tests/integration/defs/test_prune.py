@@ -111,7 +111,7 @@ def seen(instance: dg.DagsterInstance, engine: Engine, query: Query) -> dict[str
         engine, key_fingerprint=settings.key_fingerprint, policy=settings.quota_policy
     )
     return query_all | {
-        "days": read_closed_days(instance, CALLS, settings),
+        "days": read_closed_days(instance, dg.AssetKey(["magnetis", "calls"]), settings),
         "materialized": instance.get_materialized_partitions(dg.AssetKey(["magnetis", "calls"])),
         "newest": instance.get_latest_storage_id_by_partition(
             dg.AssetKey(["magnetis", "calls"]), dg.DagsterEventType.ASSET_MATERIALIZATION

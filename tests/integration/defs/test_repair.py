@@ -16,7 +16,6 @@ from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster_daemon import Daemon, daemon
 from small_api import PARIS, Request, SmallApi
 
-from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.dagster_support.partition_tags import days_of, days_tags
 from magnetis_dagster.dates import days_between
 from magnetis_dagster.definitions import build_defs
@@ -68,7 +67,8 @@ def mark(running: Daemon, collection: str, days: list[date]) -> None:
 
 
 def missing(running: Daemon, collection: str) -> list[date]:
-    days = read_closed_days(running.instance, load_catalogue()[collection], Settings.load())
+    key = dg.AssetKey(["magnetis", collection])
+    days = read_closed_days(running.instance, key, Settings.load())
     return list(days.missing)
 
 

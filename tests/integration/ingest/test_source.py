@@ -46,7 +46,9 @@ def test_rows_of_another_key_stop_a_load_before_any_request(
     assert load(open_ingestion, catalogue) == 3
     before = len(api.requests)
     with pytest.raises(
-        ForeignSource, match=r"calls: its table was filled with another API key.*--adopt-key"
+        ForeignSource,
+        match=r"calls: the rows of the connection magnetis were loaded with another API key"
+        r".*--adopt-key.*declare it as another connection",
     ):
         of_another_key(open_ingestion, catalogue, engine)
     assert len(api.requests) == before
@@ -64,7 +66,9 @@ def test_rows_of_another_origin_stop_a_load(
     load(open_ingestion, catalogue)
     with serve() as other:
         other.rows["/calls"] = ROWS[:1]
-        with pytest.raises(ForeignSource, match=f"was filled from {api.url}, not from {other.url}"):
+        with pytest.raises(
+            ForeignSource, match=f"were loaded from {api.url}, not from {other.url}"
+        ):
             load(open_ingestion, catalogue, origin=other.url)
         assert other.requests == []
         other.rows["/pools"] = [{"id": "p"}]

@@ -57,6 +57,31 @@ def one(engine: Engine, statement: str) -> tuple[object, ...]:
         return tuple(connection.execute(text(statement)).one())
 
 
+def test_two_connections_that_share_a_key_share_its_quota(engine: Engine) -> None:
+    policy = QuotaPolicy(limit=3, zone=PARIS, floors={})
+    first, second = (
+        Ledger(engine, key_fingerprint="aaaaaaaaaaaa", policy=policy, connection_name=name)
+        for name in ("magnetis", "north")
+    )
+    settle_ok(first, first.charge(CHARGE))
+    second.charge(CHARGE)
+    first.charge(CHARGE)
+    with pytest.raises(QuotaExhausted):
+        second.charge(CHARGE)
+    assert (first.usage().used, second.usage().used) == (3, 3)
+    assert one(
+        engine,
+        "SELECT array_agg(connection ORDER BY id) FROM magnetis_ops.api_calls",
+    ) == (["magnetis", "north", "magnetis"],)
+    for table in ("quota_keys", "quota_days"):
+        assert one(engine, f"SELECT count(*), min(connection) FROM magnetis_ops.{table}") == (
+            1,
+            "magnetis",
+        ), "the connection that charged last"
+    close_key(second, 7200)
+    assert first.left("manual") == 0
+
+
 def test_a_charge_is_written_before_the_call_and_settled_after_it(engine: Engine) -> None:
     book = ledger(engine)
     charged = book.charge(CHARGE)

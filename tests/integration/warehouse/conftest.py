@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Engine, text
+from windows import load_window
 
 from magnetis_dagster.catalog import Catalogue
-from magnetis_dagster.warehouse import Emptied, MergeResult, Rules, Warehouse, WindowFacts
+from magnetis_dagster.warehouse import Emptied, MergeResult, Warehouse
 
 PARIS = ZoneInfo("Europe/Paris")
 Load = Callable[..., MergeResult]
@@ -33,25 +34,15 @@ def load(warehouse: Warehouse) -> Load:
         announced: int | None = None,
         emptied: Emptied = Emptied.DELETE,
     ) -> MergeResult:
-        read_at = read_at or next(clock)
-        collection = warehouse.catalogue[name]
-        with warehouse.staging(collection) as staging:
-            for page in pages:
-                staging.add(page)
-            received = staging.deduplicate().received
-            facts = WindowFacts(
-                days=list(days),
-                read_at=read_at,
-                announced=received if announced is None else announced,
-                received=received,
-                api_calls=len(pages),
-                bytes=0,
-                milliseconds=0,
-                run_id="test",
-                read_on=read_at.astimezone(PARIS).date(),
-                rules=Rules(emptied),
-            )
-            return warehouse.commit(staging, facts)
+        return load_window(
+            warehouse,
+            name,
+            days,
+            *pages,
+            read_at=read_at or next(clock),
+            announced=announced,
+            emptied=emptied,
+        )
 
     return load
 

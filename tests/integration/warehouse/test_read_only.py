@@ -65,6 +65,7 @@ def test_the_role_reads_the_data_over_tcp_within_limits(
     ).fetchall()
     assert ("calls",) in tables
     assert ("settings_changes",) in tables
+    assert ("calls_distinct",) in tables
     for (table,) in tables:
         bi.execute(f"SELECT * FROM {table} LIMIT 0")  # type: ignore[call-overload]
 
@@ -88,6 +89,7 @@ def test_the_role_reads_the_data_over_tcp_within_limits(
         "CREATE SCHEMA mine",
         "SELECT * FROM magnetis_ops.pages",
         "SELECT * FROM magnetis_ops.api_calls",
+        "SELECT * FROM magnetis_ops.connections",
         "SELECT * FROM dagster.runs",
         "SELECT pg_read_file('postgresql.conf')",
         "SELECT pg_ls_dir('.')",

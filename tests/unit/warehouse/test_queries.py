@@ -40,8 +40,9 @@ def test_comments_are_not_part_of_a_statement() -> None:
 
 def test_a_statement_is_a_text_with_named_values() -> None:
     statement = Queries("reconcile").fill(table="magnetis.calls", days="")["difference_of_snapshot"]
-    assert "FROM magnetis.calls WHERE deleted_at IS NULL" in statement.text
-    assert set(statement.compile().params) == {"collection"}
+    assert "FROM magnetis.calls\n" in statement.text
+    assert "WHERE connection = :connection AND deleted_at IS NULL" in statement.text
+    assert set(statement.compile().params) == {"connection", "collection"}
 
 
 def test_an_unknown_name_is_an_error() -> None:

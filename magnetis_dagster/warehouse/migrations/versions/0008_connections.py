@@ -64,19 +64,6 @@ def upgrade() -> None:
 
 def _create_connections() -> None:
     moment = sa.DateTime(timezone=True)
-    columns = {
-        "scope": (sa.Text(), "Accounts that the key can read, as declared; NULL: not declared."),
-        "rank": (
-            sa.Integer(),
-            "1 is the widest scope, whose rows the views _distinct prefer; NULL: ranks last.",
-        ),
-        "key_expires": (sa.Date(), "Last day on which the key is valid, as declared."),
-        "declared_at": (
-            moment,
-            "Time of the first declaration; NULL: rows without a declaration.",
-        ),
-        "removed_at": (moment, "Time at which the declaration was removed; its rows stay."),
-    }
     op.create_table(
         "connections",
         sa.Column(
@@ -85,7 +72,32 @@ def _create_connections() -> None:
             nullable=False,
             comment="Name of the connection: `connection` in other tables.",
         ),
-        *(sa.Column(name, type_, comment=about) for name, (type_, about) in columns.items()),
+        sa.Column(
+            "scope",
+            sa.Text(),
+            comment="Accounts that the key can read, as declared; NULL: not declared.",
+        ),
+        sa.Column(
+            "rank",
+            sa.Integer(),
+            comment="1 is the widest scope, whose rows the views _distinct prefer; NULL: ranks "
+            "last.",
+        ),
+        sa.Column(
+            "key_expires",
+            sa.Date(),
+            comment="Last day on which the key is valid, as declared.",
+        ),
+        sa.Column(
+            "declared_at",
+            moment,
+            comment="Time of the first declaration; NULL: rows without a declaration.",
+        ),
+        sa.Column(
+            "removed_at",
+            moment,
+            comment="Time at which the declaration was removed; its rows stay.",
+        ),
         sa.PrimaryKeyConstraint("name"),
         schema=SCHEMA,
         comment="API keys that load into this database, one row per name.",
