@@ -3,6 +3,7 @@
 from typing import Any
 
 import yaml
+
 from magnetis_dagster.catalog import Catalogue, PersonalData
 from magnetis_dagster.warehouse.dbt_sources import dbt_sources, to_yaml
 
