@@ -44,6 +44,8 @@ from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
 
+EXPIRY_DAYS = 14
+"""A key that expires within this many days is reported."""
 NAME = re.compile(r"[a-z0-9_]{1,30}")
 SETTINGS = (
     "allow_http",
@@ -153,8 +155,8 @@ class Connection:
 
     @property
     def rank(self) -> int:
-        """Position of its scope, widest first; without a scope, the last one."""
-        return [*Scope].index(self.scope) if self.scope else len(Scope)
+        """Position of its scope from 1, widest first; without a scope, the last one."""
+        return 1 + ([*Scope].index(self.scope) if self.scope else len(Scope))
 
     def path(self, name: str) -> tuple[str, ...]:
         """Return the parts of the key of an asset, such as `magnetis`, `nord`, `calls`."""

@@ -3,13 +3,14 @@
 Only `defs`, `dagster_support`, `cli` and `dev` use this module.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.connection_names import UNNAMED
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
@@ -18,6 +19,7 @@ from magnetis_dagster.sandbox.options import SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 from magnetis_dagster.warehouse import read_only as reader
+from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
 
 
 def uses_sandbox(settings: Settings) -> bool:
@@ -101,9 +103,29 @@ def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Wa
         connection_name=settings.connection,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
+        view_zone=settings.view_timezone,
         rules=Rules(
             Emptied(settings.emptied_days), settings.doubted_share, settings.unreadable_share
         ),
+    )
+
+
+def declare_connections(
+    engine: Engine, connections: Iterable[Connection], *, complete: bool
+) -> None:
+    """Record the connections of a database, so that the views `_distinct` can rank them.
+
+    `complete`: no others use this database. Call `Warehouse.prepare` before.
+    """
+    declare(
+        engine,
+        [
+            DeclaredConnection(
+                each.name, each.scope.value if each.scope else None, each.key_expires, each.rank
+            )
+            for each in sorted(connections, key=lambda each: (each.rank, each.name))
+        ],
+        complete=complete,
     )
 
 
@@ -128,19 +150,19 @@ def zones_of(settings: Settings) -> Zones:
 
 @contextmanager
 def open_ingestion(
-    settings: Settings,
-    catalogue: Catalogue,
+    connection: Connection,
     run: RunIdentity,
     progress: Callable[[str], None] = lambda _line: None,
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
     """Open the ingestion of one run. Raises: SettingsError and errors of the database."""
+    settings = connection.settings
     key = settings.require_key()
     with (
         open_engine(settings) as engine,
         Ingestion(
-            warehouse_of(engine, settings, catalogue),
+            warehouse_of(engine, settings, connection.catalogue),
             ledger_of(engine, settings),
             run,
             origin=settings.api_url,
@@ -152,4 +174,5 @@ def open_ingestion(
             permit=permit,
         ) as ingestion,
     ):
+        declare_connections(engine, [connection], complete=False)
         yield ingestion

@@ -140,6 +140,10 @@ def _declared_line(
 
 def _removed_line(status: "ConnectionStatus") -> ConnectionLine:
     when = f"removed on {status.removed_at:%Y-%m-%d}" if status.removed_at else "not declared"
+    problem = (
+        f"It is {when}; {status.rows:,} rows are still stored. docs/connections.md describes how "
+        "to delete them."
+    )
     return ConnectionLine(
         status.name,
         status.scope,
@@ -150,10 +154,7 @@ def _removed_line(status: "ConnectionStatus") -> ConnectionLine:
         missing_days=None,
         rows=status.rows,
         key_expires=status.key_expires,
-        problems=[
-            f"It is {when}; {status.rows:,} rows are still stored. docs/connections.md describes "
-            "how to delete them."
-        ],
+        problems=[problem],
     )
 
 
@@ -163,7 +164,7 @@ def format_lines(lines: "Sequence[ConnectionLine]") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("connection", "scope", "last load"):
         table.add_column(heading, overflow="fold")
     for heading in ("calls today", "missing days"):

@@ -138,7 +138,13 @@ def _migrate(connection: "Connection", log: "Callable[[str], None]", end: float)
     with open_engine(settings) as engine:
         while True:
             try:
-                return bring_up_to_date(engine, connection.catalogue, log, settings.view_timezone)
+                return bring_up_to_date(
+                    engine,
+                    connection.catalogue,
+                    log,
+                    settings.view_timezone,
+                    connection_name=connection.name,
+                )
             except DatabaseUnavailable:
                 if monotonic() >= end:
                     raise
@@ -165,15 +171,10 @@ def _adopt_key(connection: "Connection") -> None:
 
 def _declare(connections: "Sequence[Connection]") -> None:
     """Record the connections of one database, so that the views _distinct can rank them."""
-    from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
-    from magnetis_dagster.wiring import open_engine
+    from magnetis_dagster.wiring import declare_connections, open_engine
 
-    declared = [
-        DeclaredConnection(each.name, each.scope.value if each.scope else None, each.key_expires)
-        for each in sorted(connections, key=lambda each: each.rank)
-    ]
     with open_engine(connections[0].settings) as engine:
-        declare(engine, declared)
+        declare_connections(engine, connections, complete=True)
 
 
 def _compare(

@@ -99,8 +99,8 @@ def format_findings(findings: "Sequence[Finding]") -> "RenderableType":
     parts: list[RenderableType] = [table]
     for each in findings:
         if sentences := " ".join(filter(None, (each.cost, each.remedy))):
-            heading = Text(f"{each.name}: ", _STYLES[each.status])
-            parts += [Text(), heading.append(sentences, "default")]
+            gap = Text.assemble((f"{each.name}: ", _STYLES[each.status]), sentences)
+            parts += [Text(), gap]
     counts = {status: sum(each.status == status for each in findings) for status in _STYLES}
     summary = ", ".join(
         f"{count} {status}{'s' if count != 1 and status != 'ok' else ''}"

@@ -15,7 +15,8 @@ _NUMBERS = ("HTTP", "rows", "found", "unknown", "missing")
 def format_probe(report: ProbeReport, scopes: Mapping[str, str | None] | None = None) -> Group:
     """Return a table of all collections, a table of event windows, and notes.
 
-    `scopes`: the declared scope of each other connection. The caller reports why a probe ended early.
+    `scopes`: the declared scope of each other connection. The caller reports why a probe ended
+    early.
     """
     parts: list[RenderableType] = [
         Text(

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from magnetis_dagster.cli.connection_option import load_connection
 from magnetis_dagster.errors import PermanentError, TransientError
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ _ACCOUNT = Annotated[
     str | None,
     typer.Option(
         help="Without ID: the newest row of this account, given by number (from 1), id or name."
+    ),
+]
+_CONNECTION = Annotated[
+    str | None,
+    typer.Option(
+        "--connection",
+        metavar="NAME",
+        help="Use the API address and the key of this connection. [default: the variables]",
+        show_default=False,
     ),
 ]
 
@@ -136,28 +146,28 @@ def sandbox(
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
-def edit(words: _WORDS, account: _ACCOUNT = None) -> None:
+def edit(words: _WORDS, account: _ACCOUNT = None, connection: _CONNECTION = None) -> None:
     """Change a row of the running sandbox until it stops.
 
     Example: magnetis sandbox edit call --status missed. Further options name members of the row;
     their values are JSON or text: --enabled 0, --title "My alert", --duration 75.
     """
-    _print_edit(_send("edit", words, account), "Changed {members} of {row}.")
+    _print_edit(_send("edit", words, account, connection), "Changed {members} of {row}.")
 
 
 @app.command()
-def delete(words: _WORDS, account: _ACCOUNT = None) -> None:
+def delete(words: _WORDS, account: _ACCOUNT = None, connection: _CONNECTION = None) -> None:
     """Delete a row of the running sandbox until it stops.
 
     Example: magnetis sandbox delete calls ID
     """
-    _print_edit(_send("delete", words, account), "Deleted {row}.")
+    _print_edit(_send("delete", words, account, connection), "Deleted {row}.")
 
 
 @app.command()
-def show(words: _WORDS, account: _ACCOUNT = None) -> None:
+def show(words: _WORDS, account: _ACCOUNT = None, connection: _CONNECTION = None) -> None:
     """Print a row of the running sandbox as JSON."""
-    row = _send("show", words, account)["row"]
+    row = _send("show", words, account, connection)["row"]
     typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
 
 
@@ -218,14 +228,17 @@ def _parse(words: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     return collection, identifier, changes
 
 
-def _send(action: str, words: list[str], account: str | None) -> dict[str, Any]:
+def _send(
+    action: str, words: list[str], account: str | None, connection: str | None
+) -> dict[str, Any]:
     import httpx
 
     from magnetis_dagster.sandbox.control import CONTROL_PATH
     from magnetis_dagster.settings import Settings
 
     collection, identifier, changes = _parse(words)
-    url, key = _find_sandbox(Settings.load())
+    settings = load_connection(connection).settings if connection else Settings.load()
+    url, key = _find_sandbox(settings)
     edit_request = {
         "action": action,
         "collection": collection,

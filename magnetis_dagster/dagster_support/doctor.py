@@ -10,7 +10,13 @@ from magnetis_dagster.doctor.findings import Finding, error, ok, warning
 
 RETRIES = 2
 """`max_retries` that `run_retries.py` expects."""
-_BACKFILL_TAGS = ("dagster/backfill", "magnetis/backfill")
+_OURS = "magnetis/backfill"
+"""Tag that `MagnetisRunCoordinator` adds to each backfill run."""
+_PER_VALUE = {"applyLimitPerUniqueValue": True}
+_TAGGING = "MagnetisRunCoordinator"
+_QUEUES = {"QueuedRunCoordinator", _TAGGING}
+RESERVE = 10
+"""Concurrent runs, in addition to one waiting backfill run for each connection."""
 _WATCHED = {
     "CeleryK8sRunLauncher",
     "DockerRunLauncher",
@@ -32,7 +38,7 @@ def check_instance(
     home, findings = _find_home(environment.get("DAGSTER_HOME") or "", dev_home)
     if home is None:
         return findings
-    from dagster._core.errors import DagsterError
+    from dagster import DagsterError
     from dagster._core.instance.ref import InstanceRef
 
     try:
@@ -135,58 +141,88 @@ def _storage(instance: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _queue(instance: Mapping[str, Any], connections: int) -> Iterator[Finding]:
-    name = "run queue"
-    if instance["run_coordinator"] != "QueuedRunCoordinator":
+    name, coordinator = "run queue", instance["run_coordinator"]
+    if coordinator not in _QUEUES:
         yield warning(
             name,
-            f"{instance['run_coordinator']} launches every run immediately.",
+            f"{coordinator} launches every run immediately.",
             "All runs of a backfill start together; each takes about 300 MB of memory.",
-            "Remove `run_coordinator` from dagster.yaml: the default queues runs.",
+            "Set run_coordinator to magnetis_dagster.dagster_support.run_coordinator"
+            f".{_TAGGING} in dagster.yaml.",
         )
         return
     runs = instance["concurrency"]["runs"]
-    most = runs.get("max_concurrent_runs", 10)
+    yield _concurrent_runs(name, runs.get("max_concurrent_runs", 10), connections)
+    limits = runs.get("tag_concurrency_limits") or []
+    yield _backfill_limit(limits, connections, tagged=coordinator == _TAGGING)
+
+
+def _concurrent_runs(name: str, most: Any, connections: int) -> Finding:
+    field = "concurrency.runs.max_concurrent_runs"
     if most == 0:
-        yield error(
-            name, "max_concurrent_runs is 0.", "No run starts.", "Set it to 10 in dagster.yaml."
+        return error(
+            name, "max_concurrent_runs is 0.", "No run starts.", f"Set {field} to {RESERVE}."
         )
-    elif isinstance(most, int) and most < 0:
-        yield warning(
+    if isinstance(most, int) and most < 0:
+        return warning(
             name,
             "The number of concurrent runs has no limit.",
-            "Each run takes about 300 MB of memory; a machine without memory kills workers.",
-            "Set concurrency.runs.max_concurrent_runs to 10 in dagster.yaml.",
+            "Each run takes about 300 MB of memory; without memory, the system kills workers.",
+            f"Set {field} to {RESERVE} in dagster.yaml.",
         )
-    else:
-        yield ok(name, f"at most {most} concurrent runs")
-    yield _backfill_limit(runs.get("tag_concurrency_limits") or [], connections)
-
-
-def _backfill_limit(limits: Sequence[Mapping[str, Any]], connections: int) -> Finding:
-    name, per_value = "backfill limit", {"applyLimitPerUniqueValue": True}
-    ours = [each for each in limits if each.get("key") in _BACKFILL_TAGS]
-    if not ours:
+    if connections > 1 and isinstance(most, int) and most < connections + RESERVE:
         return warning(
             name,
-            "No limit applies to the runs of a backfill.",
-            "They take all places of the queue and of the pool: manual runs and schedules wait.",
-            "Add {key: dagster/backfill, limit: 1} to concurrency.runs.tag_concurrency_limits in "
-            "dagster.yaml.",
+            f"At most {most} concurrent runs for {connections} connections.",
+            "A backfill run that waits for its quota keeps its place: runs of other connections "
+            "wait in the queue.",
+            f"Set {field} to {connections + RESERVE} in dagster.yaml.",
         )
-    key, limit = ours[0]["key"], ours[0].get("limit")
-    is_shared = all(
-        each["key"] != "magnetis/backfill" or each.get("value") != per_value for each in ours
+    return ok(name, f"at most {most} concurrent runs")
+
+
+def _backfill_limit(
+    limits: Sequence[Mapping[str, Any]], connections: int, *, tagged: bool
+) -> Finding:
+    """Check that a limit applies to the runs of backfills; `tagged`: whether they have our tag."""
+    name = "backfill limit"
+    limit = (
+        f"{{key: {_OURS}, value: {{applyLimitPerUniqueValue: true}}, limit: 1}} in "
+        "concurrency.runs.tag_concurrency_limits"
     )
-    if connections > 1 and is_shared:
+    coordinator = (
+        ""
+        if tagged
+        else f" and run_coordinator: magnetis_dagster.dagster_support.run_coordinator.{_TAGGING}"
+    )
+    remedy = f"Set {limit}{coordinator} in dagster.yaml."
+    effective = [
+        each
+        for each in limits
+        if each.get("key") == "dagster/backfill" or (tagged and each.get("key") == _OURS)
+    ]
+    if not effective:
+        unused = any(each.get("key") == _OURS for each in limits)
         return warning(
             name,
-            f"The limit of {key} ({limit}) applies to all {connections} connections together.",
+            f"The limit of {_OURS} has no effect: no run has this tag."
+            if unused
+            else "No limit applies to the runs of a backfill.",
+            "They take all places of the queue and of the pool: manual runs and schedules wait.",
+            remedy,
+        )
+    shared = [each for each in effective if each["key"] != _OURS or each.get("value") != _PER_VALUE]
+    if connections > 1 and shared:
+        return warning(
+            name,
+            f"The limit of {shared[0]['key']} applies to all {connections} connections together.",
             "The backfill of one connection waits for the backfills of others, although each has "
             "its own quota.",
-            "In concurrency.runs.tag_concurrency_limits of dagster.yaml, replace it with {key: "
-            "magnetis/backfill, value: {applyLimitPerUniqueValue: true}, limit: 1}.",
+            f"Replace it. {remedy}",
         )
-    return ok(name, f"at most {limit} concurrent {'run' if limit == 1 else 'runs'} by {key}")
+    most, key = effective[0].get("limit"), effective[0]["key"]
+    scope = " for each connection" if key == _OURS else ""
+    return ok(name, f"at most {most} concurrent {'run' if most == 1 else 'runs'}{scope} ({key})")
 
 
 def _retries(instance: Mapping[str, Any]) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ CONNECTION_TAG = "magnetis/connection"
 """On each asset: the name of its connection."""
 
 
-class MagnetisRunCoordinator(QueuedRunCoordinator):  # type: ignore[type-arg]
+class MagnetisRunCoordinator(QueuedRunCoordinator):
     """QueuedRunCoordinator that tags each backfill run with its connections."""
 
     @override

@@ -17,6 +17,7 @@ _SERVER = text("""
            current_setting('server_version_num')::int AS version_number,
            current_setting('server_encoding') AS encoding,
            current_database() AS database,
+           inet_server_addr() IS NULL AS by_socket,
            has_database_privilege(current_database(), 'CREATE') AS creates_schemas,
            has_database_privilege(current_database(), 'TEMPORARY') AS creates_temporary_tables,
            -- others may not see the setting
@@ -56,6 +57,8 @@ class ServerFacts:
     """Such as 180001."""
     encoding: str
     database: str
+    by_socket: bool
+    """Whether a Unix socket leads to it, so that it runs on this machine."""
     creates_schemas: bool
     creates_temporary_tables: bool
     data_directory: str | None

@@ -48,7 +48,7 @@ def quota_asset(assets: ConnectionAssets) -> dg.AssetsDefinition:
         # the decorator is marked beta: each process would print a warning at its start
         warnings.simplefilter("ignore", dg.BetaWarning)
         definition: dg.AssetsDefinition = dg.multi_observable_source_asset(
-            name=key.to_python_identifier(), specs=[spec], check_specs=check_specs(key)
+            name=key.to_python_identifier(), specs=[spec], check_specs=check_specs(key, connection)
         )(observe)
     return definition
 

@@ -1,13 +1,13 @@
 """One observation of the quota: numbers that Dagster plots, and the results of two checks."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Self
 
 import dagster as dg
 from dagster._core.definitions.metadata import RawMetadataValue
 
-from magnetis_dagster.connections import Connection
+from magnetis_dagster.connections import EXPIRY_DAYS, Connection
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.quota import QuotaPolicy, QuotaWindow
 
@@ -18,6 +18,8 @@ QUOTA = "quota"
 """Last part of the asset's key."""
 PACE = "quota_pace"
 FLOORS = "floors_kept"
+EXPIRY = "key_expiry"
+"""Only if the connection declares `key_expires`."""
 WARN_SHARE = 0.8
 WARN_BEFORE_HOUR = 18
 
@@ -26,7 +28,7 @@ JUDGED_SINCE = "judged since"
 """Metadata labels. The next observation reads from them since when these quota rules apply."""
 
 
-def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+def check_specs(key: dg.AssetKey, connection: Connection) -> list[dg.AssetCheckSpec]:
     """Return the checks of the asset."""
     descriptions = {
         PACE: f"Before {WARN_BEFORE_HOUR}:00, less than {WARN_SHARE:.0%} of the day's API calls "
@@ -34,6 +36,8 @@ def check_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         FLOORS: "Backfills used no API call that was reserved for other lanes. The check replays "
         "the calls of backfills from the ledger.",
     }
+    if connection.key_expires:
+        descriptions[EXPIRY] = f"The key is valid for more than {EXPIRY_DAYS} days."
     return [
         dg.AssetCheckSpec(name, asset=key, description=text) for name, text in descriptions.items()
     ]
@@ -50,6 +54,8 @@ class QuotaObservation:
     quota_rules: str
     since: datetime
     """When these quota rules were first observed."""
+    expires: date | None
+    """Last day of the key, as declared."""
 
     @classmethod
     def now(cls, instance: dg.DagsterInstance, connection: Connection) -> Self:
@@ -57,7 +63,8 @@ class QuotaObservation:
         from magnetis_dagster.quota.report import read_today, replay_floors
         from magnetis_dagster.wiring import open_engine
 
-        settings, asset = connection.reload().settings, dg.AssetKey(connection.path(QUOTA))
+        present, asset = connection.reload(), dg.AssetKey(connection.path(QUOTA))
+        settings = present.settings
         key, policy = settings.key_fingerprint, settings.quota_policy
         quota_rules = _quota_rules(key, policy)
         with open_engine(settings) as engine:
@@ -66,7 +73,9 @@ class QuotaObservation:
             floors = replay_floors(
                 engine, key_fingerprint=key, policy=policy, since=since, now=today.at
             )
-        return cls(asset, today, floors, quota_rules, since)
+        # the spec of the check exists only if it was declared when the code location loaded
+        expires = present.key_expires if connection.key_expires else None
+        return cls(asset, today, floors, quota_rules, since, expires)
 
     @property
     def hour(self) -> str:
@@ -102,7 +111,22 @@ class QuotaObservation:
 
     def checks(self) -> list[dg.AssetCheckResult]:
         """Return one result per check."""
-        return [self._pace(), self._floors_kept()]
+        expiry = [self._key_expiry(self.expires)] if self.expires else []
+        return [self._pace(), self._floors_kept(), *expiry]
+
+    def _key_expiry(self, expires: date) -> dg.AssetCheckResult:
+        from magnetis_dagster.doctor.keys import expiry_sentence
+
+        today = self.today.at.date()
+        sentence = expiry_sentence(expires, today)
+        return dg.AssetCheckResult(
+            asset_key=self.key,
+            check_name=EXPIRY,
+            passed=sentence is None,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=sentence or f"The key is valid until {expires}.",
+            metadata={"days left": (expires - today).days},
+        )
 
     def _pace(self) -> dg.AssetCheckResult:
         today = self.today

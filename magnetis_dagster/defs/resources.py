@@ -8,6 +8,7 @@ https://docs.dagster.io/guides/build/external-resources
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -53,8 +54,6 @@ class MagnetisResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         present = connection.reload()
         settings = present.settings.model_copy(update={"concurrency": self.concurrency})
-        heartbeat = heartbeat_of(run.run_id)
-        with open_ingestion(
-            settings, present.catalogue, run, progress, on_progress, heartbeat
-        ) as ingestion:
+        present, heartbeat = replace(present, settings=settings), heartbeat_of(run.run_id)
+        with open_ingestion(present, run, progress, on_progress, heartbeat) as ingestion:
             yield ingestion

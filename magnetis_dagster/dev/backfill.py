@@ -18,8 +18,6 @@ from magnetis_dagster.planning.plan import Plan, completion
 from magnetis_dagster.warehouse.forecasts import record
 
 PLANNED_TAG = "magnetis/planned_calls"
-BACKFILL_TAG = "magnetis/backfill"
-"""Names the connection, so that a limit in dagster.yaml can apply to each connection."""
 
 
 class NothingToLaunch(PermanentError):
@@ -78,10 +76,7 @@ def launch_plan(
         {line.collection: [(each.first, each.last) for each in line.ranges] for line in priced},
         title=f"{named}forecast: {forecast}",
         description=f"{named}forecast of {plan.at:%Y-%m-%d %H:%M %Z}: {forecast}. {details}",
-        tags={
-            PLANNED_TAG: str(plan.calls),
-            **({BACKFILL_TAG: connection.name} if connection else {}),
-        },
+        tags={PLANNED_TAG: str(plan.calls)},
     )
     for line in priced:
         for each in line.ranges:

@@ -45,7 +45,14 @@ from magnetis_dagster.settings import Settings, SettingsError
 from magnetis_dagster.warehouse.first_days import first_day
 from magnetis_dagster.warehouse.source import adopt
 from magnetis_dagster.warehouse.summary import keys_used, summary
-from magnetis_dagster.wiring import database_url, ledger_of, open_engine, uses_sandbox, warehouse_of
+from magnetis_dagster.wiring import (
+    database_url,
+    declare_connections,
+    ledger_of,
+    open_engine,
+    uses_sandbox,
+    warehouse_of,
+)
 
 LOAD_DAYS = 30
 """Days to load from the sandbox by default. From the real API, load none by default."""
@@ -345,6 +352,8 @@ class _Session:
                     # the sandbox generates the same rows on any port
                     key, origin = settings.key_fingerprint, settings.api_url
                     adopt(engine, key_fingerprint=key, origin=origin)
+        with open_engine(self.connections[0].settings) as engine:
+            declare_connections(engine, self.connections, complete=True)
 
     def _require_one_source(self, used: set[str]) -> None:
         """Raise MixedData if the unnamed connection would mix sandbox and real rows.

@@ -196,17 +196,16 @@ def judge_tables(state: MigrationState) -> Finding:
 def _data_disk(
     facts: ServerFacts, home: Path, free_bytes: Callable[[Path], int] | None
 ) -> list[Finding]:
-    """Check the disk of the data directory if it is on this machine, and the disk of the home."""
-    folder = Path(facts.data_directory) if facts.data_directory else None
-    embedded = home / "postgres"
+    """Check the disk of the data directory if the server runs here; otherwise that of the home."""
+    folder = Path(facts.data_directory) if facts.data_directory and facts.by_socket else None
     try:
-        is_here = folder is not None and folder.resolve() == embedded.resolve()
+        is_here = folder is not None and folder.exists()
     except OSError:
-        is_here = False
-    if is_here or embedded.exists():
-        return _disk(embedded, "data directory", free_bytes)
-    remote = ok("disk of the database", "on a server of your own: monitor its free space there")
-    return [remote, *_disk(home, "home", free_bytes)]
+        is_here = False  # a container may share the socket, and not the files
+    if folder and is_here:
+        return _disk(folder, "data directory", free_bytes)
+    elsewhere = ok("disk of the database", "not on this machine, or not visible: monitor it there")
+    return [elsewhere, *_disk(home, "home", free_bytes)]
 
 
 def _disk(path: Path, name: str, free_bytes: Callable[[Path], int] | None) -> list[Finding]:

@@ -11,13 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from magnetis_dagster.api.network import proxy_address, proxy_for
-from magnetis_dagster.connections import Connection, declarations
+from magnetis_dagster.connections import EXPIRY_DAYS, Connection, declarations
 from magnetis_dagster.doctor.findings import Finding, error, ok, warning
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import SettingsError
 
-EXPIRY_DAYS = 14
-"""A key that expires within this many days is a problem."""
 CONNECT_SECONDS = 5.0
 
 

@@ -1,9 +1,9 @@
 """Compare the catalogue with the API: routes, members, query parameters.
 
-Price: one request per collection, with `limit=1` unless the caller wants more ids, and one per further route if the first does not
-answer. Then, for each events collection, a page of 50 rows, and two requests that decide whether
-the bounds of the window are honoured. For a snapshot, a page of 50 rows only if its first row has
-no id or looks like an event. `report.py` contains the findings.
+Price: one request per collection, with `limit=1` unless the caller wants more ids, and one per
+further route if the first does not answer. Then, for each events collection, a page of 50 rows, and
+two requests that decide whether the bounds of the window are honoured. For a snapshot, a page of 50
+rows only if its first row has no id or looks like an event. `report.py` contains the findings.
 """
 
 import asyncio

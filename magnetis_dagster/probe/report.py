@@ -202,7 +202,7 @@ class Overlap:
 
     def sentence(self, collection: str, scopes: Mapping[str, str | None]) -> str:
         """Return the overlap for people. `scopes`: the declared scope of each connection."""
-        parts = []
+        parts: list[str] = []
         for name, count in self.shared.items():
             scope = f" ({scopes[name]})" if scopes.get(name) else ""
             verb = "is" if count == 1 else "are"

@@ -4,7 +4,7 @@ A connection is one API key with a name. All connections share the tables.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Engine
@@ -19,13 +19,15 @@ _LOCK = 0x6D61_676E_636F_6E6E
 
 @dataclass(frozen=True, slots=True)
 class DeclaredConnection:
-    """One declared connection. Declarations are ordered, widest scope first."""
+    """One declared connection."""
 
     name: str
     scope: str | None
     """Accounts that the key can read, as text for people."""
     key_expires: date | None
     """Last day on which the key is valid."""
+    rank: int | None = None
+    """1 for the widest scope. None: the position in the list of declarations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +58,43 @@ def register(engine: Engine, connection_name: str) -> None:
     )
 
 
-def declare(engine: Engine, connections: Sequence[DeclaredConnection]) -> None:
-    """Record the declared connections, widest first; mark all others as removed.
+def declare(
+    engine: Engine, connections: Sequence[DeclaredConnection], *, complete: bool = True
+) -> None:
+    """Record the declared connections, widest first.
+
+    `complete`: there are no others, so mark all others as removed.
 
     Writes nothing if the database has the same declarations. Call `migrate` before.
     """
-    wanted = [astuple(each) for each in connections]
-    names = {"names": [each.name for each in connections]}
+    names = [each.name for each in connections]
+    ranked = [
+        (each.name, each.scope, each.rank or position, each.key_expires)
+        for position, each in enumerate(connections, 1)
+    ]
     with guarded(engine, "record the connections"), engine.begin() as connection:
 
         def is_current() -> bool:
             found = [tuple(row) for row in connection.execute(_QUERIES["declared"])]
             others = connection.execute(_QUERIES["undeclared"]).scalar_one()
-            return found == wanted and not others
+            if complete:
+                return sorted(found) == sorted(ranked) and not others
+            return {*ranked} <= {*found}
 
         if is_current():
             return
         connection.execute(_QUERIES["lock"], {"lock": _LOCK})
         if is_current():
             return
-        values = names | {
+        values = {
+            "names": names,
             "scopes": [each.scope for each in connections],
+            "ranks": [rank for _, _, rank, _ in ranked],
             "expiries": [each.key_expires for each in connections],
         }
         connection.execute(_QUERIES["upsert"], values)
-        connection.execute(_QUERIES["remove"], names)
+        if complete:
+            connection.execute(_QUERIES["remove"], {"names": names})
 
 
 def status(engine: Engine) -> list[ConnectionStatus]:

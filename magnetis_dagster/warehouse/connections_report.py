@@ -52,6 +52,5 @@ def missing_days(engine: Engine, expected: Sequence[ExpectedDays]) -> dict[str, 
             "firsts": [each.first for each, _ in spans],
             "lasts": [last for _, last in spans],
         }
-        return {
-            name: days for name, days in connection.execute(_QUERIES["missing_days"], parameters)
-        }
+        found = connection.execute(_QUERIES["missing_days"], parameters)
+        return {row.connection: row.missing for row in found}

@@ -33,6 +33,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 from magnetis_dagster.catalog.model import INDEXED_CHARACTERS
+from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import guarded
 from magnetis_dagster.database.locks import change_tables
 from magnetis_dagster.database.schemas import ensure_schema
@@ -97,8 +98,12 @@ def migrate(
     catalogue: Catalogue,
     progress: Progress = lambda _line: None,
     zone: ZoneInfo = PARIS,
+    *,
+    connection_name: str = UNNAMED,
 ) -> bool:
     """Bring the database to this version and this catalogue; return whether it changed.
+
+    Each connection may have a catalogue of its own. The tables contain the columns of all.
 
     If the database is up to date, it costs one query and waits for no lock. `zone` is the time zone
     of local times in views: MAGNETIS_TIMEZONE. Building the indexes of a large table takes minutes;
@@ -110,7 +115,7 @@ def migrate(
     change = partial(change_tables, engine, _ACTION, progress=progress)
     with guarded(engine, _ACTION):
         with engine.connect() as connection:
-            if _applied(connection) == digest:
+            if _is_applied(connection, digest):
                 return False
         if not change(partial(_upgrade_ops, catalogue=catalogue, digest=digest)):
             return False
@@ -119,12 +124,12 @@ def migrate(
         change(partial(_replace_views, catalogue=catalogue, zone=zone))
         change(partial(_complete_empty_tables, catalogue=catalogue))
         _complete_tables(engine, catalogue, progress)
-        return change(partial(_record, digest=digest))
+        return change(partial(_record, digest=digest, connection_name=connection_name))
 
 
 def _upgrade_ops(connection: Connection, catalogue: Catalogue, digest: str) -> bool:
     """Update magnetis_ops; return False if another process has finished the whole migration."""
-    if _applied(connection) == digest:
+    if _is_applied(connection, digest):
         return False
     metadata = data_metadata(catalogue)
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
@@ -253,17 +258,27 @@ def _clear_too_long(connection: Connection, index: Index, collection: Collection
             connection.execute(text(f'UPDATE {table} SET "{name}" = NULL WHERE {too_long}'))
 
 
-def _record(connection: Connection, digest: str) -> bool:
-    if _applied(connection) == digest:
+def _record(connection: Connection, digest: str, connection_name: str) -> bool:
+    if _is_applied(connection, digest):
         return False
+    version, _, _ = digest.partition(" ")
+    connection.execute(
+        # another version may have changed what the catalogues of other connections had created
+        text(f"DELETE FROM {OPS_SCHEMA}.schema_state WHERE split_part(digest, ' ', 1) <> :version"),
+        {"version": version},
+    )
     connection.execute(
         text(
-            f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES ('catalogue', :digest) "
+            f"INSERT INTO {OPS_SCHEMA}.schema_state (name, digest) VALUES (:name, :digest) "
             "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, applied_at = now()"
         ),
-        {"digest": digest},
+        {"name": _state_name(connection_name), "digest": digest},
     )
     return True
+
+
+def _state_name(connection_name: str) -> str:
+    return "catalogue" if connection_name == UNNAMED else f"catalogue of {connection_name}"
 
 
 def compare(engine: Engine, catalogue: Catalogue) -> Comparison:
@@ -322,6 +337,8 @@ def _drop_columns(
             "run `magnetis migrate --drop-columns --yes` again."
         )
     grants = [grant for each in affected.values() for grant in drop_views(connection, each)]
+    if dropped:  # a catalogue that declared them before no longer matches the tables
+        connection.execute(text(f"DELETE FROM {OPS_SCHEMA}.schema_state"))
     for column in dropped:
         table = f"{DATA_SCHEMA}.{column.table}"
         connection.execute(text(f'ALTER TABLE {table} DROP COLUMN "{column.name}"'))
@@ -364,7 +381,8 @@ def differences(
     return found
 
 
-def _applied(connection: Connection) -> str | None:
+def _is_applied(connection: Connection, digest: str) -> bool:
+    """Return whether the newest catalogue of any connection had this digest."""
     # Not by to_regclass: after the wait for the lock, it may still return a result from the
     # session's cache, and everything would be done twice.
     exists = (
@@ -372,14 +390,16 @@ def _applied(connection: Connection) -> str | None:
         "WHERE n.nspname = :schema AND c.relname = 'schema_state'"
     )
     if connection.execute(text(exists), {"schema": OPS_SCHEMA}).scalar() is None:
-        return None
-    digest = text(f"SELECT digest FROM {OPS_SCHEMA}.schema_state WHERE name = 'catalogue'")
-    found: str | None = connection.execute(digest).scalar()
-    return found
+        return False
+    same = text(f"SELECT EXISTS (SELECT FROM {OPS_SCHEMA}.schema_state WHERE digest = :digest)")
+    return bool(connection.execute(same, {"digest": digest}).scalar())
 
 
 def _digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
-    """Return the digest of everything that `migrate` creates for a catalogue."""
+    """Return the digest of everything that `migrate` creates for a catalogue.
+
+    Its first word is that of this version's migrations.
+    """
     key = catalogue.model_dump_json(serialize_as_any=True), zone.key
     if key not in _digests:
         _digests[key] = _compose_digest(catalogue, zone)
@@ -393,4 +413,8 @@ def _compose_digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
     statements = [str(each.compile(dialect=DIALECT)) for each in created]
     statements += [*view_statements(catalogue), *declared_statements(catalogue, zone)]
     migrations = sorted(path.name for path in (_MIGRATIONS / "versions").glob("*.py"))
-    return hashlib.sha256("\n".join(statements + migrations).encode()).hexdigest()
+    return f"{_hash(migrations)[:12]} {_hash(statements)}"
+
+
+def _hash(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -7,12 +7,18 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import ops
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import guarded, has_table
+from magnetis_dagster.warehouse.indexes import (
+    missing_indexes,
+    qualified,
+    replaces_key,
+    table_states,
+)
 from magnetis_dagster.warehouse.migrate import differences
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata, ops_metadata
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -28,7 +34,7 @@ class MigrationState:
     pending: tuple[str, ...]
     """Migrations that are not applied, oldest first."""
     missing: tuple[str, ...]
-    """Tables, and columns and indexes of existing tables, that the catalogue declares."""
+    """Declared tables; columns, keys and indexes of existing tables."""
 
     @property
     def is_current(self) -> bool:
@@ -52,20 +58,23 @@ def migration_state(engine: Engine, catalogue: Catalogue) -> MigrationState:
         if revision not in revisions:
             return MigrationState(revision, True, (), ())
         pending = revisions[revisions.index(revision) + 1 :]
-        missing = [
-            name
-            for each in differences(connection, data_metadata(catalogue))
-            if (name := _missing(each))
-        ]
+        missing = _missing(connection, catalogue)
     return MigrationState(revision, False, tuple(pending), tuple(missing))
 
 
-def _missing(operation: ops.MigrateOperation) -> str | None:
-    match operation:
-        case ops.CreateTableOp():
-            return f"{DATA_SCHEMA}.{operation.table_name}"
-        case ops.AddColumnOp():
-            return f"{DATA_SCHEMA}.{operation.table_name}.{operation.column.name}"
-        case ops.CreateIndexOp():
-            return f"index {operation.index_name}"
-    return None
+def _missing(connection: Connection, catalogue: Catalogue) -> list[str]:
+    metadata = data_metadata(catalogue)
+    missing = []
+    for each in differences(connection, metadata):
+        if isinstance(each, ops.CreateTableOp):
+            missing.append(f"{DATA_SCHEMA}.{each.table_name}")
+        elif isinstance(each, ops.AddColumnOp):
+            missing.append(f"{DATA_SCHEMA}.{each.table_name}.{each.column.name}")
+    states = table_states(connection)
+    for table in (*metadata.sorted_tables, *ops_metadata.sorted_tables):
+        if (state := states.get(qualified(table))) is None:
+            continue
+        if replaces_key(table, state):
+            missing.append(f"the primary key of {state.name}")
+        missing += [f"the index {each.name}" for each in missing_indexes(table, state)]
+    return missing

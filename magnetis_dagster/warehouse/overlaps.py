@@ -28,4 +28,4 @@ def overlaps(
     with guarded(engine, doing), engine.connect() as connection:
         if not has_table(connection, table):
             return {}
-        return {name: count for name, count in connection.execute(query, parameters)}
+        return {row.connection: row.ids for row in connection.execute(query, parameters)}

@@ -52,6 +52,7 @@ class Warehouse:
         connection_name: str = UNNAMED,
         response_zone: ZoneInfo,
         partition_zone: ZoneInfo,
+        view_zone: ZoneInfo | None = None,
         emptied: Emptied = Emptied.DOUBT,
         rules: Rules | None = None,
     ) -> None:
@@ -62,13 +63,20 @@ class Warehouse:
         self.catalogue = catalogue
         self.response_zone = response_zone
         self.partition_zone = partition_zone
+        self.view_zone = view_zone or partition_zone
         self._verified: set[str] = set()
         """Names of the collections whose columns have their declared types."""
         self._is_registered = False
 
     def prepare(self, progress: Callable[[str], None] = lambda _line: None) -> None:
         """Bring the tables up to date. See `migrate`."""
-        migrate(self.engine, self.catalogue, progress, self.partition_zone)
+        migrate(
+            self.engine,
+            self.catalogue,
+            progress,
+            self.view_zone,
+            connection_name=self.connection_name,
+        )
 
     def reader(self, collection: Collection) -> RowParser:
         """Return a parser of the collection's rows in this warehouse's time zones."""

@@ -224,6 +224,7 @@ def test_sandbox_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[s
 @pytest.mark.parametrize(
     "command",
     [
+        ["connections"],
         ["db-url"],
         ["db-url", "--tcp", "--read-only"],
         ["migrate"],

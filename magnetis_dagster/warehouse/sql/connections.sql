@@ -9,12 +9,12 @@ ON CONFLICT DO NOTHING
 
 -- name: declared
 -- Select the declared connections, widest first.
-SELECT name, scope, key_expires FROM magnetis_ops.connections
+SELECT name, scope, rank, key_expires FROM magnetis_ops.connections
 WHERE declared_at IS NOT NULL AND removed_at IS NULL
 ORDER BY rank
 
 -- name: undeclared
--- Select the number of connections that have rows, or had a declaration, and count as not removed.
+-- Count the connections without a declaration that are not marked as removed.
 SELECT count(*) FROM magnetis_ops.connections WHERE removed_at IS NULL AND declared_at IS NULL
 
 -- name: lock
@@ -25,8 +25,9 @@ SELECT pg_advisory_xact_lock(:lock)
 -- Record the declared connections, widest first.
 INSERT INTO magnetis_ops.connections AS c (name, scope, rank, key_expires, declared_at)
 SELECT d.name, d.scope, d.rank, d.key_expires, magnetis_ops.now()
-FROM unnest(CAST(:names AS text[]), CAST(:scopes AS text[]), CAST(:expiries AS date[]))
-    WITH ORDINALITY AS d(name, scope, key_expires, rank)
+FROM unnest(
+    CAST(:names AS text[]), CAST(:scopes AS text[]), CAST(:ranks AS int[]),
+    CAST(:expiries AS date[])) AS d(name, scope, rank, key_expires)
 ORDER BY d.name
 ON CONFLICT (name) DO UPDATE SET
     scope = excluded.scope,

@@ -22,9 +22,9 @@ SELECT (SELECT max(id) FROM scanned) AS last,
        (SELECT array_agg(DISTINCT run_id) FROM deleted WHERE run_id <> '') AS runs
 
 -- name: unused_api_calls
--- No forecast needs the request, and it is not the newest of key and connection that loaded rows.
--- A forecast is compared with its requests. The newest request proves that the key filled tables
--- (`keys_used` in summary.sql).
+-- No forecast needs the request, and it is not the newest of its key that loaded rows.
+-- A forecast is compared with its requests. The newest request of a key and connection proves that
+-- the key filled tables (`keys_used` in summary.sql).
 NOT EXISTS (
     SELECT FROM magnetis_ops.forecasts AS f
     WHERE f.connection = t.connection AND f.work = coalesce(t.backfill_id, t.run_id))

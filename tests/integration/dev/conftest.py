@@ -21,8 +21,8 @@ from dagster import Failure, RetryPolicy, asset, in_process_executor
 
 DAYS = DailyPartitionsDefinition("2024-01-01")
 
-def stand_in(name, fails_on=None, **options):
-    key = ["magnetis", name]
+def stand_in(name, fails_on=None, prefix=("magnetis",), **options):
+    key = [*prefix, name]
     @asset(key=key, partitions_def=DAYS, output_required=False,
            backfill_policy=BackfillPolicy.single_run(), **options)
     def load(context):
@@ -39,6 +39,7 @@ defs = Definitions(assets=[
     stand_in("calls"),
     stand_in("visits"),
     stand_in("leads", fails_on="2024-01-02"),
+    stand_in("calls", fails_on="2024-01-03", prefix=("magnetis", "nord")),
     stand_in("emails", fails_on="2024-01-01", retry_policy=RetryPolicy(max_retries=1)),
 ], executor=in_process_executor)
 """

@@ -7,11 +7,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine
 
+from magnetis_dagster.catalog import load_catalogue
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi, DagsterUnavailable
 from magnetis_dagster.dev.backfill import PLANNED_TAG, NothingToLaunch, launch_plan, open_dagster
 from magnetis_dagster.planning.plan import Plan, PlanLine, PricedRange
 from magnetis_dagster.quota.forecast import Forecast
-from magnetis_dagster.warehouse.forecasts import report
+from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.forecasts import UnknownBackfill, report
 
 
 def june(day: int) -> date:
@@ -84,6 +87,19 @@ def test_exactly_the_priced_days_are_launched_and_recorded(engine: Engine) -> No
     ]
 
 
+def test_the_forecast_belongs_to_the_connection(engine: Engine) -> None:
+    webserver = Webserver()
+    nord = Connection("nord", Settings.load(), load_catalogue())
+    launch_plan(plan(CALLS), cast("DagsterApi", webserver), engine, connection=nord)
+    [request] = webserver.launched
+    assert request["title"].startswith("nord: forecast: 4 calls")
+    assert [line.collection for line in report(engine, "abcdefgh", connection_name="nord")] == [
+        "calls"
+    ]
+    with pytest.raises(UnknownBackfill):
+        report(engine, "abcdefgh")
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -113,6 +129,9 @@ def test_the_error_without_a_webserver_names_the_remedy() -> None:
 def test_a_title_has_at_most_100_characters() -> None:
     lines = PlanLine("calls", 9999, (PricedRange(june(1), june(3), 10**12, 10**10),))
     webserver = Webserver()
+    longest = Connection("n" * 30, Settings.load(), load_catalogue())
     with suppress(Exception):
-        launch_plan(plan(lines), cast("DagsterApi", webserver), cast("Engine", None))
+        launch_plan(
+            plan(lines), cast("DagsterApi", webserver), cast("Engine", None), connection=longest
+        )
     assert len(webserver.launched[0]["title"]) <= 100

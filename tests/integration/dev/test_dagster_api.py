@@ -79,6 +79,28 @@ def test_a_failure_is_reported_with_the_text_of_the_error(api: DagsterApi) -> No
     )
 
 
+def test_a_prefix_selects_the_assets_of_another_connection(webserver: str) -> None:
+    listener, days = RecordingListener(), [date(2024, 1, 2), date(2024, 1, 3)]
+    with DagsterApi(webserver, location="stand_in", prefix=("magnetis", "nord")) as nord:
+        assert nord.loaded()
+        result = load(nord, {"calls": days}, listener, lambda: None)
+        assert listener.rows == {"calls": [7]}
+        assert result.failures == {"calls": "calls: the API said no on 2024-01-03."}
+        assert nord.green(["calls"]) == {"calls": {days[0]}}
+        backfill = nord.launch_backfill(
+            {"calls": [(days[0], days[1])]}, title="x", description="", tags={}
+        )
+        query = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+            ... on PartitionBackfill { assetBackfillData { assetBackfillStatuses {
+                ... on AssetPartitionsStatusCounts { assetKey { path } }
+            } } }
+        } }"""
+        data = nord.ask(query, id=backfill)["partitionBackfillOrError"]["assetBackfillData"]
+        assert [each["assetKey"]["path"] for each in data["assetBackfillStatuses"]] == [
+            ["magnetis", "nord", "calls"]
+        ]
+
+
 def test_a_collection_unknown_to_dagster_fails_the_load(
     api: DagsterApi,
 ) -> None:

@@ -49,6 +49,7 @@ def upgrade() -> None:
                 "connection", sa.Text(), nullable=False, server_default="magnetis", comment=comment
             ),
             schema=SCHEMA,
+            if_not_exists=True,
         )
     for table, columns in KEYS.items():
         op.drop_constraint(f"{table}_pkey", table, schema=SCHEMA)
@@ -100,12 +101,13 @@ def _create_connections() -> None:
         ),
         sa.PrimaryKeyConstraint("name"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="API keys that load into this database, one row per name.",
     )
     # the views _distinct compare fewer rows if the connection is known
     op.execute(
         "INSERT INTO magnetis_ops.connections (name) "
-        "SELECT 'magnetis' WHERE EXISTS (SELECT FROM magnetis_ops.windows)"
+        "SELECT 'magnetis' WHERE EXISTS (SELECT FROM magnetis_ops.windows) ON CONFLICT DO NOTHING"
     )
 
 
