@@ -21,6 +21,7 @@ settings.load_profile("any machine")
 
 LONGEST = (
     "end_to_end/test_everything.py",
+    "end_to_end/test_wheel.py",
     "integration/defs/test_settings_sensors.py",
     "integration/ingest/test_lies.py",
     "end_to_end/test_quota.py",

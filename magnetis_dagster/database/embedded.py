@@ -133,7 +133,7 @@ def require(home: Path) -> None:
         raise NoEmbeddedDatabase(
             f"There is no database under {home.resolve()}. `magnetis dev` creates it. If you ran "
             "that in another folder, run this command there, or set MAGNETIS_HOME to the absolute "
-            "path of its .magnetis."
+            "path of its .magnetis. To use your own server, set MAGNETIS_DATABASE_URL."
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from extra_local import BLOCK, modules_of_local
 from installed_wheel import Environment, build_wheel, install, run
 from paths import ROOT
 from sandbox_rows import expected_rows
@@ -126,6 +127,44 @@ def test_magnetis_dev_works_in_an_empty_folder(environment: Environment, folder:
         embedded.stop(empty / ".magnetis")
     assert counts is not None
     assert all(counts), counts
+
+
+def test_the_core_alone_loads_a_day_and_answers_commands(
+    environment: Environment, folder: Path, sandbox: SandboxServer, database: str
+) -> None:
+    core = folder / "core"
+    core.mkdir()
+    # Python imports this module when it starts
+    (core / "sitecustomize.py").write_text(BLOCK.format(modules_of_local()))
+    shutil.copyfile(ROOT / "dagster.yaml", core / "dagster.yaml")
+    variables = {
+        **environment.variables(core),
+        "DAGSTER_HOME": str(core),
+        "MAGNETIS_API_KEY": sandbox.key,
+        "MAGNETIS_API_URL": sandbox.url,
+        "MAGNETIS_DATABASE_URL": database.replace("/magnetis?", "/core?"),
+        "MAGNETIS_START_DATE": str(DAY),
+        "PYTHONPATH": str(core),
+    }
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE core")
+
+    def core_runs(*command: object, code: int = 0) -> str:
+        ended = run(environment.python, "-m", *command, cwd=core, env=variables)
+        assert ended.returncode == code, f"{command}:\n{ended.stdout}\n{ended.stderr}"
+        return ended.stdout + ended.stderr
+
+    assert "needs the extra local" in core_runs("magnetis_dagster.cli", "dev", code=2)
+    core_runs("magnetis_dagster.cli", "migrate")
+    assets = ("-m", "magnetis_dagster.definitions", "--select", 'key:"magnetis/calls"')
+    core_runs("dagster", "asset", "materialize", *assets, "--partition", DAY)
+    for command in (("plan", "calls", "--to", DAY), ("probe",), ("connections",), ("doctor",)):
+        core_runs("magnetis_dagster.cli", *command)
+    assert "manual" in core_runs("magnetis_dagster.cli", "quota")
+    with psycopg.connect(variables["MAGNETIS_DATABASE_URL"]) as connection:
+        loaded = connection.execute("SELECT count(*) FROM magnetis.calls").fetchone()
+    assert loaded
+    assert loaded[0] == len(list(expected_rows(sandbox.world, "calls", DAY, DAY))) > 0
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,18 @@ Each program runs in a process that cannot import these packages.
 
 import os
 import pkgutil
-import re
 import subprocess
 import sys
-import tomllib
-from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from extra_local import BLOCK, modules_of_local
 from paths import ROOT
 
 import magnetis_dagster
 from magnetis_dagster.database import embedded
 from magnetis_dagster.extras import ExtraMissing, require_extra
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NEEDS_AN_EXTRA = {
     "magnetis_dagster.dagster_support.guard",  # the webserver imports it, and the tests
     "magnetis_dagster.dagster_support.celery_run_launcher",
@@ -31,53 +26,16 @@ NOT_MODULES = "magnetis_dagster.warehouse.migrations."
 """Alembic executes them."""
 
 
-def name_of(requirement: Requirement) -> str:
-    return re.sub(r"[-_.]+", "-", requirement.name).lower()
-
-
-def with_dependencies(requirements: list[str]) -> set[str]:
-    """Return the distributions that an installation of these requirements contains."""
-    found: set[tuple[str, frozenset[str]]] = set()
-    open_ = [(Requirement(text), frozenset[str]()) for text in requirements]
-    while open_:
-        requirement, parent_extras = open_.pop()
-        marker = requirement.marker
-        if marker and not any(marker.evaluate({"extra": each}) for each in parent_extras or {""}):
-            continue
-        entry = name_of(requirement), frozenset(requirement.extras)
-        if entry not in found:
-            found.add(entry)
-            try:
-                dependencies = requires(requirement.name) or []
-            except PackageNotFoundError:  # not on this system
-                continue
-            open_ += [(Requirement(text), entry[1] | {""}) for text in dependencies]
-    return {name for name, _ in found}
-
-
-@cache
-def modules_of_local() -> tuple[str, ...]:
-    """Return the modules that only the extra `local` installs, with those of its dependencies."""
-    core = with_dependencies(PROJECT["dependencies"])
-    only = with_dependencies(PROJECT["optional-dependencies"]["local"]) - core
-    return tuple(
-        module
-        for module, distributions in packages_distributions().items()
-        if {re.sub(r"[-_.]+", "-", name).lower() for name in distributions} <= only
-    )
-
-
 def run_without_local(
     tmp_path: Path, program: str, *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    blocked = f"import sys\nsys.modules.update(dict.fromkeys({modules_of_local()!r}))\n"
     clean = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MAGNETIS_", "DAGSTER_"))
     }
     return subprocess.run(
-        [sys.executable, "-c", blocked + program, *arguments],
+        [sys.executable, "-c", BLOCK.format(modules_of_local()) + program, *arguments],
         env={**clean, "PYTHONPATH": str(ROOT), "MAGNETIS_HOME": str(tmp_path / "home")},
         cwd=tmp_path,
         capture_output=True,
