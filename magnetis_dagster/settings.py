@@ -52,7 +52,7 @@ _FOREIGN_NAME = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|FILE)$|^MAGNETIS_API_KEY_\w+$"
 )
 """Variables that Kubernetes adds for each Service, such as MAGNETIS_CODE_PORT_4000_TCP, those from
-which images read secrets, and keys of connections, such as MAGNETIS_API_KEY_NORD."""
+which images read secrets, and keys of connections: MAGNETIS_API_KEY_ and a name."""
 _reported: set[str] = set()
 
 SECRETS = Path("/run/secrets")

@@ -43,14 +43,15 @@ def claim(
     if tuple(known) == (key_fingerprint, origin):
         return
     difference = "with another API key"
+    option = "" if connection_name == UNNAMED else f" --connection {connection_name}"
     if known.key_fingerprint == key_fingerprint:
         difference = f"from {known.origin}, not from {origin}"
     raise ForeignSource(
         f"{collection.name}: the rows of the connection {connection_name} were loaded "
         f"{difference}. Rows of two sources under one connection would delete each other, so "
         "nothing was requested. If the key was rotated and has the scope of the old one, run "
-        "`magnetis migrate --adopt-key` once. If it has another scope, declare it as another "
-        "connection: connections share all tables."
+        f"`magnetis migrate --adopt-key{option}` once. If it has another scope, declare it as "
+        "another connection: connections share all tables."
     )
 
 

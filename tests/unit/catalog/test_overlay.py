@@ -155,8 +155,9 @@ INVALID = {
         "policies, connections."
     ),
     "families: {}": "families: unknown name. Allowed here: collections, policies, connections.",
-    "[calls]": "expected a mapping with the keys 'collections', 'policies' and 'connections', got a "
-    "list",
+    "[calls]": (
+        "expected a mapping with the keys 'collections', 'policies' and 'connections', got a list"
+    ),
     "collections: [calls]": "collections: expected a mapping, got ['calls']",
     "collections: {cals: {}}": (
         "collections.cals: unknown name. Did you mean 'calls'? Allowed here: entities, networks"
