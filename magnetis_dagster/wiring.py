@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.connection_names import UNNAMED
-from magnetis_dagster.connections import Connection
+from magnetis_dagster.connections import Connection, declarations
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
 from magnetis_dagster.quota.ledger import Ledger
@@ -23,10 +23,15 @@ from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
 
 
 def uses_sandbox(settings: Settings) -> bool:
-    """Return whether the key is the sandbox's, or none is set and `magnetis dev` uses no other."""
+    """Return whether the key is the sandbox's, or none is set and `magnetis dev` uses no other.
+
+    Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
+    """
     if settings.api_key is None and settings.connection != UNNAMED:
         return False
     if settings.api_key is None:
+        if declarations(settings.config).keys() - {UNNAMED}:
+            return False
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None
     return settings.api_key.get_secret_value() in SANDBOX_KEYS

@@ -71,7 +71,7 @@ def error_for_response(
     if status == 401 or (status == 403 and _MENTIONS_KEY.search(searched)):
         return KeyRefused(
             f"{where}: the key is unknown or expired (HTTP {status}).{says} Check "
-            "MAGNETIS_API_KEY. Create keys in the Magnetis interface, in the organisation, "
+            "MAGNETIS_API_KEY, or the key of the connection. Create keys in the Magnetis interface, in the organisation, "
             "network or account: API & connecteurs > API."
         )
     match status:

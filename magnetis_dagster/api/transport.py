@@ -61,8 +61,8 @@ def open_http(
     """
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused(
-            "MAGNETIS_API_KEY is empty or contains a space, a line break or a non-ASCII character, "
-            "so it is not a key. Copy it again from the Magnetis interface: "
+            "MAGNETIS_API_KEY, or the key of the connection, is empty or contains a space, a line "
+            "break or a non-ASCII character, so it is not a key. Copy it again from the Magnetis interface: "
             "API & connecteurs > API."
         )
     try:

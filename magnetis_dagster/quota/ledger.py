@@ -129,7 +129,8 @@ class QuotaExhausted(TransientError):
         if self.key_refused:
             super().__init__(
                 f"The API rejected this key before, so nothing was sent.{signal} Check "
-                "MAGNETIS_API_KEY in the Magnetis interface: API & connecteurs > API. The key is "
+                "MAGNETIS_API_KEY, or the key of the connection, in the Magnetis interface: "
+                "API & connecteurs > API. The key is "
                 f"tried again at {when}; `magnetis quota --reopen` tries it now."
             )
             return

@@ -1,14 +1,16 @@
 """Commands with several connections: `connections`, --connection, and overlaps of a probe."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 import yaml
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from test_cli import magnetis
 
 from magnetis_dagster.sandbox import SandboxOptions, SandboxServer
@@ -80,6 +82,28 @@ def store_accounts(engine: Engine, sandbox: SandboxServer, connection: str, key:
     return len(ids)
 
 
+def complete_days(session: Connection, day: date) -> None:
+    """Record a window of the connection nord with two complete days of calls, the last is `day`."""
+    session.execute(
+        text(
+            "INSERT INTO magnetis_ops.windows (connection, collection, first_day, last_day, "
+            "read_at, committed_at, announced, received, padding, held, quarantined, inserted, "
+            "changed, deleted, api_calls, bytes, milliseconds) VALUES "
+            "('nord', 'calls', :day, :day, now(), now(), 5, 5, 0, 5, 0, 5, 0, 0, 1, 1, 1)"
+        ),
+        {"day": day},
+    )
+    session.execute(
+        text(
+            "INSERT INTO magnetis_ops.days (connection, collection, day, window_id, read_at, "
+            "announced, held) SELECT 'nord', 'calls', d, "
+            "(SELECT max(id) FROM magnetis_ops.windows), now(), 5, 5 "
+            "FROM unnest(ARRAY[CAST(:day AS date), CAST(:day AS date) - 1]) AS d"
+        ),
+        {"day": day},
+    )
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -136,25 +160,7 @@ def test_the_list_of_connections(
         declared = session.execute(
             text("SELECT name, scope FROM magnetis_ops.connections ORDER BY rank")
         ).all()
-        # the first day of each collection is complete, and one day before the start
-        session.execute(
-            text(
-                "INSERT INTO magnetis_ops.windows (connection, collection, first_day, last_day, "
-                "read_at, committed_at, announced, received, padding, held, quarantined, inserted, "
-                "changed, deleted, api_calls, bytes, milliseconds) VALUES "
-                "('nord', 'calls', :day, :day, now(), now(), 5, 5, 0, 5, 0, 5, 0, 0, 1, 1, 1)"
-            ),
-            {"day": START},
-        )
-        session.execute(
-            text(
-                "INSERT INTO magnetis_ops.days (connection, collection, day, window_id, read_at, "
-                "announced, held) SELECT 'nord', 'calls', d, "
-                "(SELECT max(id) FROM magnetis_ops.windows), now(), 5, 5 "
-                "FROM unnest(ARRAY[CAST(:day AS date), CAST(:day AS date) - 1]) AS d"
-            ),
-            {"day": START},
-        )
+        complete_days(session, START)
     assert [tuple(each) for each in declared[:2]] == [
         ("group", "organization"),
         ("nord", "network"),
@@ -307,3 +313,49 @@ def test_one_connection_is_the_default(sandbox: SandboxServer, database_url: str
         json.loads(plain.stdout)["today"]["key_fingerprint"]
         == json.loads(named.stdout)["today"]["key_fingerprint"]
     )
+
+
+def documented_sql(word: str) -> str:
+    """Return the statements of docs/connections.md that contain a word."""
+    page = (Path(__file__).parents[2] / "docs/connections.md").read_text()
+    [found] = [each for each in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) if word in each]
+    return str(found)
+
+
+def stored(engine: Engine) -> dict[str, list[int]]:
+    """Return by connection the number of its accounts, days, windows, charges, declarations."""
+    tables = ("magnetis.accounts", "magnetis_ops.days", "magnetis_ops.windows")
+    counts: dict[str, list[int]] = {}
+    with engine.connect() as session:
+        for name in ("nord", "group", "sud"):
+            counts[name] = [
+                session.execute(
+                    text(f"SELECT count(*) FROM {table} WHERE {column} = :name"), {"name": name}
+                ).scalar_one()
+                for table, column in [
+                    *((each, "connection") for each in (*tables, "magnetis_ops.api_calls")),
+                    ("magnetis_ops.connections", "name"),
+                ]
+            ]
+    return counts
+
+
+def test_the_documented_statements_delete_and_rename_a_connection(
+    environment: dict[str, str], engine: Engine, sandbox: SandboxServer, database_url: str
+) -> None:
+    assert magnetis("migrate", **environment).returncode == 0
+    assert magnetis("plan", "calls", "--connection", "nord", **environment).returncode == 0
+    nord = store_accounts(engine, sandbox, "nord", NORD)
+    group = store_accounts(engine, sandbox, "group", GROUP)
+    with engine.begin() as session:
+        complete_days(session, START)
+    before = stored(engine)
+    assert before == {"nord": [nord, 2, 1, 1, 1], "group": [group, 0, 0, 0, 1], "sud": [0] * 5}
+    with psycopg.connect(database_url) as session:
+        session.execute("INSERT INTO magnetis_ops.connections (name) VALUES ('sud')")
+        session.commit()
+        session.execute(documented_sql("UPDATE %s"))
+    assert stored(engine) == before | {"sud": before["nord"], "nord": [0] * 5}
+    with psycopg.connect(database_url) as session:
+        session.execute(documented_sql("DELETE FROM %s").replace("'nord'", "'sud'"))
+    assert stored(engine) == before | {"nord": [0] * 5, "sud": [0, 0, 0, 1, 0]}, "the ledger stays"
