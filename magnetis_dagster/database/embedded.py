@@ -98,8 +98,9 @@ def start(
     if not create:
         require(home)
     cluster = _cluster(home)
-    if Postmaster.of(cluster.data) is None:
-        require_programs()  # before a folder is created
+    with suppress(PermissionError):  # of another user's folder, which is reported below
+        if Postmaster.of(cluster.data) is None:
+            require_programs()  # before a folder is created
     try:
         if create and not _belongs_to_other(home):
             private_folder(home)
