@@ -3,6 +3,7 @@
 `dagster.yaml` names this class, so every Dagster command in the project uses the same database.
 """
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from json import dumps
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import Connection, text
+from sqlalchemy import Engine, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import URL
@@ -20,12 +21,24 @@ from magnetis_dagster.dagster_support.event_log_storage import MagnetisEventLogS
 SCHEMA = "dagster"
 POOL_SIZE = 1
 """Database sessions that each process keeps open: a run writes its events one by one."""
+CREATION_SECONDS = 3.0
+"""How long to wait for the other tables if some of Dagster's are missing."""
 MAX_OVERFLOW = 40
 """Additional sessions for the threads of a daemon or a code location; they need far fewer."""
 
 
 _SHAPES = {"runs": "run_body", "event_logs": "event", "jobs": "job_body"}
 """Tables that exist in every version of Dagster, and one column of each."""
+
+
+_RELATIONS = text(
+    "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a "
+    "WHERE a.attrelid = c.oid AND a.attname = CAST(:shapes AS jsonb) ->> c.relname) AS dagsters "
+    "FROM pg_namespace AS n JOIN pg_class AS c "
+    "ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
+    "WHERE n.nspname = :schema ORDER BY 1"
+)
+"""Tables and other objects of the schema, and whether Dagster created each."""
 
 
 class StorageDialect(PGDialect_psycopg2):
@@ -108,15 +121,19 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
 
         settings = Settings.load()
         doing = "open Dagster's storage"
-        with open_engine(settings) as engine, guarded(engine, doing):
-            with engine.connect() as connection:
-                exists = _require_own(connection)
-            if not exists:
-                change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
-        storage = cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
-        storage._run_storage = HeartbeatRunStorage(
+
+        def create() -> Self:
+            return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
+
+        with open_engine(settings) as engine, guarded(engine, doing):
+            if not _are_created(engine):
+                change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
+                # Dagster creates missing tables; two processes at once would fail
+                change_tables(engine, doing, lambda _connection: create())
+        storage = create()
+        storage._run_storage = HeartbeatRunStorage(  # noqa: SLF001 - its own class
             storage.postgres_url, should_autocreate_tables=False
         )
         storage.share_pool()
@@ -144,33 +161,30 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
             storage._engine = engine  # noqa: SLF001
 
 
-def _require_own(connection: Connection) -> bool:
-    """Return whether the schema exists.
+def _are_created(engine: Engine) -> bool:
+    """Return whether Dagster's tables exist; wait if another process may be creating them.
 
-    Raises: ForeignObject if it contains only tables that Dagster did not create.
+    Dagster creates them in several transactions, and several code servers may start together.
+
+    Raises: ForeignObject if the schema contains only tables that Dagster did not create.
     """
     from magnetis_dagster.warehouse.foreign_objects import ForeignObject
 
-    found = connection.execute(
-        text(
-            "SELECT c.relname, c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_attribute AS a "
-            "WHERE a.attrelid = c.oid "
-            "AND a.attname = CAST(:shapes AS jsonb) ->> c.relname) AS dagsters "
-            "FROM pg_namespace AS n LEFT JOIN pg_class AS c "
-            "ON c.relnamespace = n.oid AND c.relkind NOT IN ('i', 'I', 'S') "
-            "WHERE n.nspname = :schema ORDER BY 1"
-        ),
-        {"schema": SCHEMA, "shapes": dumps(_SHAPES)},
-    ).all()
-    relations = {name: dagsters for name, dagsters in found if name}
-    if relations and not any(relations.values()):
-        wrong = list(relations)
-    else:
-        wrong = [name for name in _SHAPES if relations.get(name) is False]
-    if wrong:
-        raise ForeignObject(
-            f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It "
-            f"needs the schema {SCHEMA} for itself. Rename or move these objects, or set "
-            "MAGNETIS_DATABASE_URL to another database. Nothing was changed."
-        )
-    return bool(found)
+    end = time.monotonic() + CREATION_SECONDS
+    while True:
+        with engine.connect() as connection:
+            parameters = {"schema": SCHEMA, "shapes": dumps(_SHAPES)}
+            relations: dict[str, bool] = dict(connection.execute(_RELATIONS, parameters).all())
+        if relations and not any(relations.values()):
+            wrong = list(relations)
+        else:
+            wrong = [name for name in _SHAPES if relations.get(name) is False]
+        if not wrong:
+            return all(relations.get(name) for name in _SHAPES)
+        if time.monotonic() >= end:
+            raise ForeignObject(
+                f"Dagster did not create {', '.join(f'{SCHEMA}.{name}' for name in wrong[:5])}. It "
+                f"needs the schema {SCHEMA} for itself. Rename or move these objects, or set "
+                "MAGNETIS_DATABASE_URL to another database. Nothing was changed."
+            )
+        time.sleep(0.2)

@@ -1,5 +1,8 @@
 """Dagster's storage keeps its database sessions and survives a server that ends them."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +41,30 @@ def backends(server: psycopg.Connection) -> set[int]:
     ):
         time.sleep(0.05)
     return found
+
+
+def test_processes_that_start_together_create_the_tables_once(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    code = "import dagster; dagster.DagsterInstance.get().get_runs_count(); print('ready')"
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(tmp_path),
+        "MAGNETIS_DATABASE_URL": empty_database_url,
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [output.splitlines()[-1:] for output in outputs] == [["ready"]] * 4
 
 
 def report(instance: dg.DagsterInstance, number: int) -> None:
