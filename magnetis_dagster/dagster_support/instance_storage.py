@@ -124,15 +124,13 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         parameters = DEFAULTS | parameters_of(database_url(settings)) | {"client_encoding": "utf8"}
         url = engine_url("postgresql+magnetis_dagster", parameters)
 
-        def create() -> Self:
-            return cls(postgres_url=url.render_as_string(hide_password=False), inst_data=inst_data)
-
+        address = url.render_as_string(hide_password=False)
         with open_engine(settings) as engine, guarded(engine, doing):
             if not _are_created(engine):
                 change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
                 # Dagster creates missing tables; two processes at once would fail
-                change_tables(engine, doing, lambda _connection: create())
-        storage = create()
+                change_tables(engine, doing, lambda _connection: cls(address))
+        storage = cls(address, inst_data=inst_data)
         storage._run_storage = HeartbeatRunStorage(  # noqa: SLF001 - its own class
             storage.postgres_url, should_autocreate_tables=False
         )
