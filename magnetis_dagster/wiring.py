@@ -27,10 +27,8 @@ def uses_sandbox(settings: Settings) -> bool:
 
     Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
     """
-    if settings.api_key is None and settings.connection != UNNAMED:
-        return False
     if settings.api_key is None:
-        if declarations(settings.config).keys() - {UNNAMED}:
+        if has_named_connections(settings):
             return False
         running = running_dev(settings.home)
         return running is None or running.sandbox_key is not None
@@ -38,8 +36,18 @@ def uses_sandbox(settings: Settings) -> bool:
 
 
 def embedded_database(settings: Settings) -> str:
-    """Return the embedded database to use: sandbox rows and real rows never share one."""
-    return embedded.SANDBOX_DATABASE if uses_sandbox(settings) else embedded.DATABASE
+    """Return the embedded database to use: sandbox rows and real rows never share one.
+
+    Declared connections share one, with whatever keys.
+    """
+    if has_named_connections(settings) or not uses_sandbox(settings):
+        return embedded.DATABASE
+    return embedded.SANDBOX_DATABASE
+
+
+def has_named_connections(settings: Settings) -> bool:
+    """Return whether MAGNETIS_CONFIG declares connections. Raises CatalogueError."""
+    return settings.connection != UNNAMED or bool(declarations(settings.config).keys() - {UNNAMED})
 
 
 def database_url(settings: Settings, *, create: bool = True, port: int | None = None) -> str:
