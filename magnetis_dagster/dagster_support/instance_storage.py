@@ -131,7 +131,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
                 # Dagster creates missing tables; two processes at once would fail
                 change_tables(engine, doing, lambda _connection: cls(address))
         storage = cls(address, inst_data=inst_data)
-        storage._run_storage = HeartbeatRunStorage(  # noqa: SLF001 - its own class
+        storage._run_storage = HeartbeatRunStorage(
             storage.postgres_url, should_autocreate_tables=False
         )
         storage.share_pool()
